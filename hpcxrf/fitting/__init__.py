@@ -1,0 +1,1 @@
+"""Fits: integrated spectra and pixels. Tensors in, dataclasses out."""

@@ -1,0 +1,87 @@
+"""What a fit returns. Failure is a value: a status, never an exception, for a bad spectrum or pixel."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from torch import Tensor
+
+
+class FitStatus(IntEnum):
+    """Outcome of one fit; stored as uint8 with CF `flag_values` and `flag_meanings`.
+
+    0 is what an unwritten chunk reads as, so it can only mean that nothing ran.
+    """
+
+    NOT_RUN = 0
+    CONVERGED = 1
+    MAX_ITERATIONS = 2
+    EMPTY = 3
+    """No counts in the fit range, or the pixel was never measured."""
+    NONFINITE = 4
+    """A count or the solution is not finite."""
+    SINGULAR = 5
+    """The normal equations have no unique solution."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpectrumFit:
+    """A fitted integrated spectrum. Tensors are float64 on the CPU."""
+
+    component_names: tuple[str, ...]
+    parameter_names: tuple[str, ...]
+    parameter_units: tuple[str, ...]
+    theta: Tensor
+    """(parameter,)."""
+    theta_sigma: Tensor
+    """(parameter,), NaN where fixed."""
+    theta_initial: Tensor
+    theta_lower: Tensor
+    theta_upper: Tensor
+    free: Tensor
+    """(parameter,) bool."""
+    at_bound: Tensor
+    """(parameter,) bool: a free parameter that ended at a bound."""
+    amplitude: Tensor
+    """(component,) recorded counts of each component over the full spectrum."""
+    amplitude_sigma: Tensor
+    detection_limit: Tensor
+    """(component,) Currie, 95 %."""
+    first_channel: int
+    """Channel of the first entry of the arrays below."""
+    counts: Tensor
+    """(channel,) the fit range."""
+    model: Tensor
+    """(channel,) with background."""
+    background: Tensor
+    """(channel,)."""
+    component_counts: Tensor
+    """(component, channel)."""
+    r2: float
+    """1 - SS_res / SS_tot in linear counts over the fit range, unit-weight pass."""
+    r2_expected: float
+    """1 - sum(counts) / SS_tot: what counting noise alone leaves, an expectation and not a bound."""
+    reduced_chi2: float
+    """Of the Poisson-weight pass."""
+    deviance: float
+    """Poisson deviance per degree of freedom."""
+    status: FitStatus
+    iterations: int
+    cpu_s: float
+    """CPU seconds of the fit, imports and reading excluded."""
+    messages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelFit:
+    """Fitted pixels of one tile, one detector."""
+
+    amplitude: Tensor
+    """(pixel, component) float32."""
+    sigma: Tensor
+    """(pixel, component) float32, NaN where the pixel has no solution."""
+    detection_limit: Tensor
+    """(pixel, component) float32."""
+    deviance: Tensor
+    """(pixel,) float32 Poisson deviance per degree of freedom."""
+    status: Tensor
+    """(pixel,) uint8, FitStatus."""

@@ -1,0 +1,1 @@
+"""Readers of the instruments' files: recognise by content, read lazily."""

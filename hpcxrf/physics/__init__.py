@@ -1,0 +1,1 @@
+"""The differentiable model of an X-ray fluorescence spectrum."""

@@ -1,0 +1,1 @@
+"""What runs: tasks, their graph, and the driver that feeds it."""

@@ -1,0 +1,1 @@
+"""Result stores, exports, pictures and reports."""

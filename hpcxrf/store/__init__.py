@@ -1,0 +1,1 @@
+"""Chunked Zarr stores of spectra, and the run directory."""
