@@ -54,6 +54,8 @@ class SpectrumFit:
     """(channel,) with background."""
     background: Tensor
     """(channel,)."""
+    background_parts: Tensor
+    """(part, channel): the fitted hats, or the SNIP background; they add up to `background`."""
     component_counts: Tensor
     """(component, channel)."""
     r2: float

@@ -1,0 +1,282 @@
+"""The integrated spectrum: theta, amplitudes and their uncertainties from given starting values."""
+
+import time
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import torch
+from torch import Tensor
+
+from hpcxrf.errors import FitError
+from hpcxrf.fitting.gradient import fit_adam
+from hpcxrf.fitting.nnls import nnls_gram
+from hpcxrf.fitting.objective import (
+    poisson_deviance,
+    poisson_weights,
+    r_squared,
+    r_squared_expected,
+)
+from hpcxrf.fitting.result import FitStatus, SpectrumFit
+from hpcxrf.fitting.separable import Problem, State, design, minimise, space_of, start
+from hpcxrf.fitting.uncertainty import Uncertainty, spectrum_uncertainty
+from hpcxrf.physics.background import fwhm_channels, hat_basis, hat_knots, snip
+from hpcxrf.physics.constants import ConstantSet
+from hpcxrf.physics.jacobian import counts_jacobian
+from hpcxrf.physics.lines import LineTable
+from hpcxrf.physics.model import Evaluation, SpectrumModel
+from hpcxrf.physics.parameters import INDEX, Parameter, pack
+
+Background = Literal["hats", "snip", "none"]
+Method = Literal["separable", "adam"]
+
+MAX_ITERATIONS: Final = 60
+SNIP_HALF_WIDTH_FWHM: Final = 1.5
+_POISSON_PASSES: Final = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpectrumSetup:
+    """Everything that a fit of one detector's spectrum needs beside its counts."""
+
+    table: LineTable
+    constants: ConstantSet
+    parameters: tuple[Parameter, ...]
+    """Starting values, bounds and priors of theta."""
+    energy_min_kev: float
+    energy_max_kev: float
+    background: Background = "hats"
+    method: Method = "separable"
+    elastic: bool = True
+    """False for a tube source."""
+
+
+def fit_range(
+    parameters: tuple[Parameter, ...], energy_min_kev: float, energy_max_kev: float, n_channels: int
+) -> tuple[int, int]:
+    """First and last channel (both included) of an energy range, at the starting calibration.
+
+    Raises:
+        FitError: the range is empty or lies outside the spectrum; both are named.
+    """
+    values = {p.name: p.value for p in parameters}
+    offset, slope = values["energy_offset"], values["energy_slope"]
+    first, last = round((energy_min_kev - offset) / slope), round((energy_max_kev - offset) / slope)
+    low, high = max(first, 0), min(last, n_channels - 1)
+    if energy_min_kev >= energy_max_kev or high - low < 50:
+        raise FitError(
+            f"fit range {energy_min_kev:g} to {energy_max_kev:g} keV is channels {first} to {last}, but the "
+            f"spectrum has channels 0 to {n_channels - 1} ({offset:g} to "
+            f"{offset + slope * (n_channels - 1):g} keV): give a range of at least 50 channels inside it"
+        )
+    return low, high
+
+
+def fit_spectrum(counts: Tensor, setup: SpectrumSetup) -> SpectrumFit:
+    """Fit one integrated spectrum: a unit-weight pass for R2, then Poisson weights for the quantities.
+
+    Args:
+        counts: (channel,) raw counts of the full spectrum, any real dtype, not scaled for dead time.
+        setup: lines, starting values, range, background and method.
+
+    Returns:
+        The fit; a spectrum without counts or with non-finite ones gives NaN and says so in `status`.
+
+    Raises:
+        FitError: the fit range lies outside the spectrum.
+    """
+    began = time.process_time()
+    full = counts.to(torch.float64)
+    low, high = fit_range(
+        setup.parameters, setup.energy_min_kev, setup.energy_max_kev, full.shape[0]
+    )
+    channel = torch.arange(low, high + 1, dtype=torch.float64, device=full.device)
+    model = SpectrumModel(
+        table=setup.table,
+        channel=channel,
+        constants=setup.constants,
+        elastic=setup.elastic,
+        with_step=_uses_step(setup.parameters),
+    )
+    inside = full[low : high + 1]
+    bad = FitStatus.NONFINITE if not bool(torch.isfinite(full).all()) else FitStatus.EMPTY
+    if bad is FitStatus.NONFINITE or float(inside.sum()) <= 0.0:
+        return _without_solution(inside, low, model, setup, bad)
+    problem, fixed = build_problem(full, low, high, model, setup)
+    solution = _solve(problem, fixed, inside, setup)
+    fit = _describe(solution, problem, fixed, inside, low, setup)
+    return replace(fit, cpu_s=time.process_time() - began)
+
+
+def build_problem(
+    full: Tensor, low: int, high: int, model: SpectrumModel, setup: SpectrumSetup
+) -> tuple[Problem, Tensor]:
+    """Unit-weight problem of the fit range, and the fixed background (SNIP) taken from its counts."""
+    inside = full[low : high + 1]
+    fixed = torch.zeros_like(inside)
+    hats = inside.new_zeros((inside.shape[0], 0))
+    theta = pack(setup.parameters).to(full.device)
+    if setup.background == "snip":
+        every = torch.arange(full.shape[0], dtype=torch.float64, device=full.device)
+        width = SNIP_HALF_WIDTH_FWHM * fwhm_channels(theta, every, setup.constants)
+        fixed = snip(full, half_width_channels=width)[low : high + 1]
+    elif setup.background == "hats":
+        hats = hat_basis(model.channel, hat_knots(theta, (low, high), constants=setup.constants))
+    problem = Problem(
+        counts=inside - fixed,
+        weights=torch.ones_like(inside),
+        model=model,
+        hats=hats,
+        space=space_of(setup.parameters, full.device),
+    )
+    return problem, fixed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Solution:
+    theta: Tensor
+    linear: Tensor
+    positive: Tensor
+    expected: Tensor
+    r2: float
+    iterations: int
+    status: FitStatus
+
+
+def _solve(problem: Problem, fixed: Tensor, inside: Tensor, setup: SpectrumSetup) -> _Solution:
+    if setup.method == "adam":
+        return _solve_adam(problem, fixed, inside, setup)
+    first = minimise(
+        start(problem.space.centre, problem), problem, iterations=MAX_ITERATIONS
+    )
+    r2 = float(r_squared(inside, _expected(first, problem) + fixed))
+    state, iterations = first, int(first.iterations)
+    weighted = problem
+    for _ in range(_POISSON_PASSES):
+        expected = _expected(state, weighted) + fixed
+        weighted = replace(problem, weights=poisson_weights(expected))
+        state = minimise(start(state.theta, weighted), weighted, iterations=MAX_ITERATIONS)
+        iterations += int(state.iterations)
+    return _Solution(
+        theta=state.theta, linear=state.linear, positive=state.positive,
+        expected=_expected(state, weighted) + fixed, r2=r2, iterations=iterations,
+        status=FitStatus.CONVERGED if bool(state.done) else FitStatus.MAX_ITERATIONS,
+    )  # fmt: skip
+
+
+def _solve_adam(problem: Problem, fixed: Tensor, inside: Tensor, setup: SpectrumSetup) -> _Solution:
+    theta, linear = fit_adam(pack(setup.parameters).to(inside.device), problem)
+    _, columns = design(theta, problem)
+    expected = columns @ linear + fixed
+    return _Solution(
+        theta=theta, linear=linear, positive=linear > 0, expected=expected,
+        r2=float(r_squared(inside, expected)), iterations=500, status=FitStatus.MAX_ITERATIONS,
+    )  # fmt: skip
+
+
+def fit_amplitudes(counts: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Non-negative amplitudes at fixed columns, Poisson weights of the model in a second pass.
+
+    Args:
+        counts: (channel,) float64.
+        columns: (channel, column) float64.
+
+    Returns:
+        Coefficients (column,) and which of them are above 0.
+    """
+    weights = torch.ones_like(counts)
+    x = columns.new_zeros(columns.shape[1])
+    positive = torch.ones_like(x, dtype=torch.bool)
+    for _ in range(1 + _POISSON_PASSES):
+        weighted = columns * weights[:, None]
+        solution = nnls_gram(columns.T @ weighted, weighted.T @ counts, positive)
+        x, positive = solution.x, solution.positive
+        weights = poisson_weights(columns @ x)
+    return x, positive
+
+
+def _expected(state: State, problem: Problem) -> Tensor:
+    _, columns = design(state.theta, problem)
+    return (columns @ state.linear[..., :, None])[..., 0]
+
+
+def _uses_step(parameters: tuple[Parameter, ...]) -> bool:
+    by_name = {p.name: p for p in parameters}
+    return any(by_name[n].free or by_name[n].value != 0.0 for n in ("step_offset", "step_linear"))
+
+
+def _describe(
+    s: _Solution, problem: Problem, fixed: Tensor, inside: Tensor, low: int, setup: SpectrumSetup
+) -> SpectrumFit:
+    evaluation, columns = design(s.theta, problem)
+    names = problem.model.component_names
+    n = len(names)
+    amplitude, hats = s.linear[:n], s.linear[n:]
+    space = problem.space
+    margin = 1e-6 * (space.upper - space.lower)
+    at_bound = space.free & ((s.theta <= space.lower + margin) | (s.theta >= space.upper - margin))
+    errors = _errors(s, columns, evaluation, problem, inside, space.free & ~at_bound)
+    parts = problem.hats.T * hats[:, None]
+    background = fixed + parts.sum(dim=0)
+    if setup.background == "snip":
+        parts = fixed[None]
+    return SpectrumFit(
+        component_names=names,
+        parameter_names=tuple(p.name for p in setup.parameters),
+        parameter_units=tuple(p.unit for p in setup.parameters),
+        theta=s.theta, theta_sigma=errors.theta_sigma, theta_initial=space.centre,
+        theta_lower=space.lower, theta_upper=space.upper, free=space.free, at_bound=at_bound,
+        amplitude=amplitude, amplitude_sigma=errors.amplitude_sigma,
+        detection_limit=errors.detection_limit, first_channel=low, counts=inside,
+        model=s.expected, background=background, background_parts=parts[parts.sum(dim=1) > 0],
+        component_counts=evaluation.phi.T * amplitude[:, None],
+        r2=s.r2, r2_expected=float(r_squared_expected(inside)), reduced_chi2=errors.reduced_chi2,
+        deviance=float(poisson_deviance(inside, s.expected)) / errors.degrees_of_freedom,
+        status=s.status, iterations=s.iterations, cpu_s=0.0,
+        messages=_messages(at_bound, setup),
+    )  # fmt: skip
+
+
+def _errors(
+    s: _Solution,
+    columns: Tensor,
+    evaluation: Evaluation,
+    problem: Problem,
+    inside: Tensor,
+    moving: Tensor,
+) -> Uncertainty:
+    n = len(problem.model.component_names)
+    jacobian = counts_jacobian(s.theta, s.linear[:n], evaluation, problem.model)
+    return spectrum_uncertainty(
+        inside, s.expected, columns, jacobian, s.linear[:n], moving=moving,
+        positive_hats=s.positive[n:], prior_precision=problem.space.prior_sd**-2,
+    )  # fmt: skip
+
+
+def _messages(at_bound: Tensor, setup: SpectrumSetup) -> tuple[str, ...]:
+    names = [p.name for p, flag in zip(setup.parameters, at_bound.tolist(), strict=True) if flag]
+    return (f"at a bound: {', '.join(names)}",) if names else ()
+
+
+def _without_solution(
+    inside: Tensor, low: int, model: SpectrumModel, setup: SpectrumSetup, status: FitStatus
+) -> SpectrumFit:
+    space = space_of(setup.parameters, inside.device)
+    n = len(model.component_names)
+    nothing, no_theta = inside.new_full((n,), torch.nan), torch.full_like(space.centre, torch.nan)
+    none = torch.full_like(inside, torch.nan)
+    return SpectrumFit(
+        component_names=model.component_names,
+        parameter_names=tuple(p.name for p in setup.parameters),
+        parameter_units=tuple(p.unit for p in setup.parameters),
+        theta=space.centre, theta_sigma=no_theta, theta_initial=space.centre,
+        theta_lower=space.lower, theta_upper=space.upper, free=space.free,
+        at_bound=torch.zeros_like(space.free), amplitude=nothing, amplitude_sigma=nothing,
+        detection_limit=nothing, first_channel=low, counts=inside, model=none, background=none,
+        background_parts=inside.new_zeros((0, inside.shape[0])),
+        component_counts=inside.new_full((n, inside.shape[0]), torch.nan),
+        r2=torch.nan, r2_expected=torch.nan, reduced_chi2=torch.nan, deviance=torch.nan,
+        status=status, iterations=0, cpu_s=0.0,
+        messages=("the spectrum has no counts in the fit range",)
+        if status is FitStatus.EMPTY
+        else ("the spectrum has counts that are not finite",),
+    )  # fmt: skip

@@ -1,0 +1,167 @@
+"""Component names: what they mean, and which of their lines an incident energy excites."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Literal, cast
+
+import xraylib
+
+from hpcxrf.errors import FitError
+from hpcxrf.physics.detector import LOWEST_KEV
+
+Kind = Literal["K", "L", "M", "pileup", "user"]
+
+MIN_Z: Final = 11
+MAX_Z: Final = 92
+HIGHEST_INCIDENT_KEV: Final = 200.0
+
+_NAME: Final = re.compile(r"([A-Z][a-z]?)(?:_([LM]))?(?:_([A-Z][a-z]?)(?:_([LM]))?)?")
+_LINE_NAME: Final = re.compile(r"(?:K[LMN]\d|K[OP]|L[123][LMNOPQ]\d|M[1-5][MNOPQ]\d)_LINE")
+_LAST_SHELL: Final[Mapping[str, int]] = MappingProxyType(
+    {"K": xraylib.K_SHELL, "L": xraylib.L3_SHELL, "M": xraylib.M5_SHELL}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """What a component name means."""
+
+    name: str
+    kind: Kind
+    families: tuple[tuple[str, str], ...]
+    """(symbol, shell): one for K, L and M, two for pile-up, none for user lines."""
+
+
+def parse_component(name: str, *, user_names: Collection[str] = ()) -> Component:
+    """Read a component name: `Fe` (K lines), `Pt_L`, `Au_M`, pile-up `Si_Cl` or `Fe_Pt_L`, or a user's name.
+
+    `K` after an underscore is potassium, as in MAPS files: `Ca_K` is the pile-up of the two.
+
+    Args:
+        name: the name.
+        user_names: names that the user gave lines for; they go first.
+
+    Raises:
+        FitError: a name that fits no pattern, no such element, or one outside Na to U.
+    """
+    if name in user_names:
+        return Component(name=name, kind="user", families=())
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise FitError(
+            f"{name}: not a component; write Fe (K lines), Pt_L, Au_M, or a pile-up such as Si_Cl"
+        )
+    first, first_shell, second, second_shell = match.groups()
+    families = tuple(
+        (s, shell or "K") for s, shell in ((first, first_shell), (second, second_shell)) if s
+    )
+    faults = [fault for symbol, _ in families if (fault := _element_fault(symbol))]
+    if faults:
+        prefix = f"{name}: " if second else ""
+        raise FitError(prefix + "; ".join(dict.fromkeys(faults)))
+    kind = "pileup" if second else families[0][1]
+    return Component(name=name, kind=cast("Kind", kind), families=families)
+
+
+def parse_components(
+    names: Sequence[str], incident_energy_kev: float, users: Collection[str]
+) -> list[Component]:
+    """Parse every name and check them together: elements, duplicates, excitation.
+
+    Args:
+        names: as of `parse_component`.
+        incident_energy_kev: keV.
+        users: names that the user gave lines for; each must be listed.
+
+    Raises:
+        FitError: with every fault of every name.
+    """
+    parsed, faults = [], []
+    for name in names:
+        try:
+            parsed.append(parse_component(name, user_names=users))
+        except FitError as error:
+            faults.append(str(error))
+    faults += [f"{name}: has user lines, but is not listed" for name in users if name not in names]
+    faults += _duplicates(parsed)
+    for component in parsed:
+        unexcited = [_excitation_fault(*f, incident_energy_kev) for f in component.families]
+        prefix = f"{component.name}: " if component.kind == "pileup" else ""
+        faults += [prefix + fault for fault in unexcited if fault]
+    if faults:
+        raise FitError("; ".join(dict.fromkeys(faults)))
+    return parsed
+
+
+def emitted_lines(z: int, shell: str, incident_energy_kev: float) -> list[tuple[str, float, float]]:
+    """Lines of a family that are excited, as (name, energy_kev, cross-section in cm2/g).
+
+    Args:
+        z: atomic number.
+        shell: "K", "L" or "M".
+        incident_energy_kev: keV.
+    """
+    lines = []
+    for name, code in _line_codes(shell):
+        try:
+            energy = xraylib.LineEnergy(z, code)
+            strength = xraylib.CS_FluorLine_Kissel(z, code, incident_energy_kev)
+        except ValueError:  # the atom has no such line, or its subshell is not excited
+            continue
+        if energy >= LOWEST_KEV and strength > 0.0:
+            lines.append((name, energy, strength))
+    return lines
+
+
+def _element_fault(symbol: str) -> str | None:
+    try:
+        z = xraylib.SymbolToAtomicNumber(symbol)
+    except ValueError:
+        return f"{symbol}: no such element"
+    if not MIN_Z <= z <= MAX_Z:
+        return f"{symbol}: Z = {z}, must be {MIN_Z} (Na) to {MAX_Z} (U)"
+    return None
+
+
+def _duplicates(parsed: Sequence[Component]) -> list[str]:
+    """Names that mean the same column: the two could not be told apart."""
+    seen: dict[object, str] = {}
+    faults = []
+    for component in parsed:
+        key = tuple(sorted(component.families)) or component.name
+        if key in seen:
+            how = "listed twice" if seen[key] == component.name else f"the same as {seen[key]}"
+            faults.append(f"{component.name}: {how}; remove one")
+        seen.setdefault(key, component.name)
+    return faults
+
+
+def _excitation_fault(symbol: str, shell: str, incident_energy_kev: float) -> str | None:
+    z = xraylib.SymbolToAtomicNumber(symbol)
+    if emitted_lines(z, shell, incident_energy_kev):
+        return None
+    name = symbol if shell == "K" else f"{symbol}_{shell}"
+    other = [
+        symbol if s == "K" else f"{symbol}_{s}"
+        for s in "KLM"
+        if s != shell and emitted_lines(z, s, incident_energy_kev)
+    ]
+    remedy = f"use {' or '.join(other)}" if other else "remove it"
+    if not emitted_lines(z, shell, HIGHEST_INCIDENT_KEV):
+        return f"{name}: the library has no {shell} lines for Z = {z}; {remedy}"
+    edge = xraylib.EdgeEnergy(z, _LAST_SHELL[shell])
+    return (
+        f"{name}: {shell} edge {edge:.4g} keV is above the incident energy "
+        f"{incident_energy_kev:g} keV; {remedy}"
+    )
+
+
+def _line_codes(shell: str) -> list[tuple[str, int]]:
+    """Names ("KL3", "L2M4") and library codes of a shell's lines; KO and KP are known as groups only."""
+    return [
+        (name.removesuffix("_LINE"), getattr(xraylib, name))
+        for name in dir(xraylib)
+        if name.startswith(shell) and _LINE_NAME.fullmatch(name)
+    ]

@@ -1,0 +1,397 @@
+"""The line table: what every component emits, in flat tensors, from xraylib at the incident energy."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import xraylib
+from torch import Tensor
+
+from hpcxrf.errors import ConfigError, FitError
+from hpcxrf.physics.components import (
+    HIGHEST_INCIDENT_KEV,
+    Component,
+    emitted_lines,
+    parse_components,
+)
+from hpcxrf.physics.detector import (
+    HIGHEST_KEV,
+    LOWEST_KEV,
+    DetectorSetup,
+    absorption_per_um,
+    escape_photons,
+    escape_probability,
+)
+from hpcxrf.physics.detector import efficiency as efficiency_of
+
+# A detector's sigma is 40 eV at least: lines that differ by 5 eV are one to 2e-3 of its width. Escape and
+# pile-up peaks are faint, and may be coarser.
+MERGE_KEV: Final = 0.005
+ESCAPE_MERGE_KEV: Final = 0.02
+ESCAPE_MINIMUM_RATIO: Final = 5e-4
+PILEUP_MERGE_KEV: Final = 0.01
+PILEUP_MINIMUM_RATIO: Final = 0.02
+
+_ONES: Final = (1.0,) * 12
+# Order of the twelve multipliers in override files; Lb15 and Lg4' go with their stronger neighbours.
+_L_ORDER: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        "L3M5": 0, "L3M4": 1, "L2M4": 2, "L3N5": 3, "L3N4": 3, "L1M3": 4, "L1M2": 5,
+        "L2N4": 6, "L1N2": 7, "L1N3": 8, "L1O3": 9, "L1O2": 9, "L3M1": 10, "L2M1": 11,
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineTable:
+    """Lines of all fluorescence, pile-up and user components, flat. L lines, C components."""
+
+    component_names: tuple[str, ...]
+    """C names: "Fe", "Pt_L", "Au_M", "Si_Cl" (pile-up)."""
+    component: Tensor
+    """(L,) int64, index into component_names."""
+    energy_kev: Tensor
+    """(L,) float64."""
+    ratio: Tensor
+    """(L,) float64; sums to 1 over a component's lines (escape lines excluded), so that the amplitude is
+    the counts of the whole family."""
+    edge_kev: Tensor
+    """(L,) float64, subshell edge; 0 for pile-up and user lines, which are never switched off."""
+    is_kbeta: Tensor
+    """(L,) bool, takes the K-beta tail."""
+    has_tail: Tensor
+    """(L,) bool: K and L True; M and pile-up False."""
+    escape_parent: Tensor
+    """(L,) int64: -1, or the index of the parent line of an escape line, whose ratio is the parent's ratio
+    times the escape probability (the kernel multiplies it by theta's escape_factor)."""
+    mu_per_um: Tensor
+    """(L,) float64: absorption coefficient of the detector material at the line, 1/um: the share of photons
+    stopped near the entrance, on which step (mu * (step_offset + step_linear * E)) and f_tail_linear act.
+    MAPS's mu_fraction takes its place in parity tables; 0 for pile-up and user lines; an escape line has its
+    parent's."""
+    incident_energy_kev: float
+    table_version: str
+    """For example "xraylib 4.3.0"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Branching:
+    """Multipliers on the library's line ratios, as an override file gives them.
+
+    They were made to repair the MAPS line table, whose K-beta lines are up to four times too weak below
+    calcium; on the library's ratios they are a second correction, so that nothing applies them unasked.
+
+    Raises:
+        ConfigError: a wrong number of multipliers, or one that is negative or not finite.
+    """
+
+    k_ratios: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """By element ("Fe"): Ka1, Ka2, Kb1 (with 3 and 5), Kb2 (all of N, O, P)."""
+    l_ratios: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """By family ("Pt_L"): La1, La2, Lb1, Lb2 (with 15), Lb3, Lb4, Lg1, Lg2, Lg3, Lg4, Ll, Ln."""
+    l_families: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """By family ("Pt_L"): L1, L2, L3."""
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name} has {list(values)}, must be {count} numbers of 0 or more"
+            for table, count in ((self.k_ratios, 4), (self.l_ratios, 12), (self.l_families, 3))
+            for name, values in table.items()
+            if len(values) != count or not all(0.0 <= v < math.inf for v in values)
+        ]
+        if faults:
+            raise ConfigError("branching: " + "; ".join(faults))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Line:
+    energy_kev: float
+    ratio: float
+    edge_kev: float = 0.0
+    is_kbeta: bool = False
+    has_tail: bool = False
+    mu_per_um: float = 0.0
+    is_kalpha: bool = False
+    escape_parent: int = -1
+
+
+def build_line_table(
+    components: Sequence[str],
+    incident_energy_kev: float,
+    *,
+    efficiency: DetectorSetup,
+    user_lines: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    branching: Branching | None = None,
+    escape: bool = True,
+    minimum_ratio: float = 1e-4,
+) -> LineTable:
+    """Lines of every component as the detector records them.
+
+    A family's ratios are its fluorescence cross-sections at the incident energy (xraylib
+    `CS_FluorLine_Kissel`: photoelectric partial cross-sections of every subshell, with the full cascade from
+    inner vacancies) times the detector's efficiency at the line. Lines whose own subshell the incident
+    energy cannot ionise are left out, by that rule and not by name. Pile-up pairs every two strong lines of
+    its families and is not limited by the incident energy; nothing is known of its height.
+
+    Args:
+        components: names as of `components.parse_component`, in the order of the columns.
+        incident_energy_kev: 0.1 to 200 keV.
+        efficiency: the detector.
+        user_lines: by component name, (energy_kev, ratio) of lines as recorded.
+        branching: multipliers, none by default.
+        escape: append the escape lines of the detector material.
+        minimum_ratio: lines weaker than this share of their family are left out.
+
+    Raises:
+        FitError: names that mean nothing, come twice, or that the incident energy cannot excite: all of them
+            in one message.
+    """
+    if not LOWEST_KEV < incident_energy_kev <= HIGHEST_INCIDENT_KEV:
+        raise FitError(
+            f"incident energy is {incident_energy_kev:g} keV, must lie between {LOWEST_KEV:g} and "
+            f"{HIGHEST_INCIDENT_KEV:g} keV"
+        )
+    users = dict(user_lines or {})
+    parsed = parse_components(components, incident_energy_kev, users)
+    context = _Context(
+        incident_energy_kev=incident_energy_kev,
+        setup=efficiency,
+        branching=branching or Branching(),
+        minimum_ratio=minimum_ratio,
+    )
+    per_component = [_component_lines(c, users, context) for c in parsed]
+    if escape:
+        per_component = [
+            lines if c.kind == "pileup" else _with_escape(lines, context)
+            for c, lines in zip(parsed, per_component, strict=True)
+        ]
+    return _assemble([c.name for c in parsed], per_component, incident_energy_kev)
+
+
+def line_table_from_arrays(
+    *,
+    component_names: Sequence[str],
+    component: npt.ArrayLike,
+    energy_kev: npt.ArrayLike,
+    ratio: npt.ArrayLike,
+    incident_energy_kev: float,
+    edge_kev: npt.ArrayLike = 0.0,
+    is_kbeta: npt.ArrayLike = False,
+    has_tail: npt.ArrayLike = True,
+    mu_per_um: npt.ArrayLike = 0.0,
+    escape_parent: npt.ArrayLike = -1,
+    table_version: str = "given",
+) -> LineTable:
+    """Take a line table as it is given, ratios included: parity with a program's own table.
+
+    MAPS states ratios relative to the first line, so that its amplitude is the counts of K-alpha-1 alone; a
+    table of this module sums to 1, and its amplitude is the counts of the family.
+
+    Args:
+        component_names: (C,) names.
+        component: (L,) index into component_names.
+        energy_kev: (L,) or scalar, as all that follow.
+        ratio: at least 0, not normalised.
+        incident_energy_kev: keV.
+        edge_kev: subshell edges; 0 for lines that are never switched off.
+        is_kbeta: takes the K-beta tail.
+        has_tail: has a tail.
+        mu_per_um: absorption coefficient, or MAPS's mu_fraction.
+        escape_parent: -1, or the index of the parent.
+        table_version: what to record as its source.
+
+    Raises:
+        FitError: lengths that differ, indices out of range, energies or ratios that are no line's.
+    """
+    index = np.atleast_1d(np.asarray(component, dtype=np.int64))
+    values = {
+        "energy_kev": np.asarray(energy_kev, dtype=np.float64),
+        "ratio": np.asarray(ratio, dtype=np.float64),
+        "edge_kev": np.asarray(edge_kev, dtype=np.float64),
+        "is_kbeta": np.asarray(is_kbeta, dtype=np.bool_),
+        "has_tail": np.asarray(has_tail, dtype=np.bool_),
+        "mu_per_um": np.asarray(mu_per_um, dtype=np.float64),
+        "escape_parent": np.asarray(escape_parent, dtype=np.int64),
+    }
+    faults = _array_faults(len(component_names), index, values)
+    if faults:
+        raise FitError("line table: " + "; ".join(faults))
+    tensors = {
+        name: torch.tensor(np.broadcast_to(v, index.shape).copy()) for name, v in values.items()
+    }
+    return LineTable(
+        component_names=tuple(component_names),
+        component=torch.tensor(index),
+        incident_energy_kev=incident_energy_kev,
+        table_version=table_version,
+        **tensors,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Context:
+    incident_energy_kev: float
+    setup: DetectorSetup
+    branching: Branching
+    minimum_ratio: float
+
+
+def _array_faults(
+    n_components: int, index: npt.NDArray[np.int64], values: Mapping[str, npt.NDArray[Any]]
+) -> list[str]:
+    faults = [
+        f"{name} has shape {v.shape}, must be {index.shape} or a scalar"
+        for name, v in values.items()
+        if v.shape not in {(), index.shape}
+    ]
+    if index.size and not 0 <= index.min() <= index.max() < n_components:
+        faults.append(f"component reaches {index.max()}, must lie in 0..{n_components - 1}")
+    if not bool(np.all((values["energy_kev"] > 0.0) & np.isfinite(values["energy_kev"]))):
+        faults.append("energy_kev must be finite and above 0; leave lines without energy out")
+    if not bool(np.all((values["ratio"] >= 0.0) & np.isfinite(values["ratio"]))):
+        faults.append("ratio must be finite and 0 or more")
+    return faults
+
+
+def _component_lines(
+    component: Component, users: Mapping[str, Sequence[tuple[float, float]]], context: _Context
+) -> list[_Line]:
+    if component.kind == "user":
+        return _user_lines(component.name, users[component.name])
+    families = [_family_lines(*family, context) for family in component.families]
+    if component.kind == "pileup":
+        return _pileup_lines(*families)
+    return families[0]
+
+
+def _user_lines(name: str, given: Sequence[tuple[float, float]]) -> list[_Line]:
+    bad = [f"({e:g}, {r:g})" for e, r in given if not (LOWEST_KEV <= e <= HIGHEST_KEV and r > 0.0)]
+    if bad or not given:
+        raise FitError(
+            f"{name}: user lines {', '.join(bad) or 'are missing'}; give (energy in keV from "
+            f"{LOWEST_KEV:g} to {HIGHEST_KEV:g}, ratio above 0)"
+        )
+    return _normalised([_Line(energy_kev=e, ratio=r, has_tail=True) for e, r in given])
+
+
+def _family_lines(symbol: str, shell: str, context: _Context) -> list[_Line]:
+    z = xraylib.SymbolToAtomicNumber(symbol)
+    emitted = emitted_lines(z, shell, context.incident_energy_kev)
+    seen = efficiency_of([energy for _, energy, _ in emitted], context.setup)
+    lines = [
+        _Line(
+            energy_kev=energy,
+            ratio=strength * float(share) * _multiplier(symbol, name, context.branching),
+            edge_kev=xraylib.EdgeEnergy(z, getattr(xraylib, f"{_subshell(name)}_SHELL")),
+            is_kbeta=name[0] == "K" and name[1] != "L",
+            has_tail=shell != "M",
+            mu_per_um=absorption_per_um(energy, context.setup),
+            is_kalpha=name.startswith("KL"),
+        )
+        for (name, energy, strength), share in zip(emitted, seen, strict=True)
+    ]
+    if not any(line.ratio for line in lines):
+        raise FitError(f"{symbol}: every {shell} line is absorbed or multiplied by 0; remove it")
+    strong = [x for x in _normalised(lines) if x.ratio >= context.minimum_ratio]
+    return _normalised(_merged(strong, MERGE_KEV))
+
+
+def _subshell(line_name: str) -> str:
+    return "K" if line_name[0] == "K" else line_name[:2]
+
+
+def _multiplier(symbol: str, line_name: str, branching: Branching) -> float:
+    if line_name[0] == "K":
+        index = {"L3": 0, "L2": 1}.get(line_name[1:], 2 if line_name[1] == "M" else 3)
+        return float(branching.k_ratios.get(symbol, _ONES)[index])
+    if line_name[0] == "M":
+        return 1.0
+    family = f"{symbol}_L"
+    shell_factor = branching.l_families.get(family, _ONES)[int(line_name[1]) - 1]
+    if line_name not in _L_ORDER:
+        return float(shell_factor)
+    return float(shell_factor * branching.l_ratios.get(family, _ONES)[_L_ORDER[line_name]])
+
+
+def _pileup_lines(first: Sequence[_Line], second: Sequence[_Line]) -> list[_Line]:
+    """Sums of every two lines; what is closer than the detector can tell is one line."""
+    pairs = [
+        _Line(energy_kev=a.energy_kev + b.energy_kev, ratio=a.ratio * b.ratio)
+        for a in first
+        for b in second
+        if min(a.ratio, b.ratio) >= PILEUP_MINIMUM_RATIO
+    ]
+    merged = _normalised(_merged(pairs, PILEUP_MERGE_KEV))
+    return _normalised([x for x in merged if x.ratio >= PILEUP_MINIMUM_RATIO])
+
+
+def _with_escape(lines: list[_Line], context: _Context) -> list[_Line]:
+    """The lines, then their escape lines, each with the index of its (strongest) parent."""
+    probability = escape_probability([x.energy_kev for x in lines], context.setup)
+    escapes = [
+        replace(
+            parent,
+            energy_kev=parent.energy_kev - photon_kev,
+            ratio=parent.ratio * float(probability[row, i]),
+            is_kalpha=False,
+            escape_parent=i,
+        )
+        for row, (photon_kev, _) in enumerate(escape_photons(context.setup))
+        for i, parent in enumerate(lines)
+    ]
+    merged = _merged(
+        [x for x in escapes if x.ratio > 0.0 and x.energy_kev > LOWEST_KEV], ESCAPE_MERGE_KEV
+    )
+    return lines + [x for x in merged if x.ratio >= ESCAPE_MINIMUM_RATIO]
+
+
+def _merged(lines: Sequence[_Line], within_kev: float) -> list[_Line]:
+    """Join lines that differ by less than `within_kev` and nothing else; K-alpha lines stay apart."""
+    groups: list[list[_Line]] = []
+    open_groups: dict[object, list[_Line]] = {}
+    for line in sorted(lines, key=lambda x: x.energy_kev):
+        key = (line.edge_kev, line.is_kbeta, line.has_tail)
+        group = open_groups.get(key)
+        if group and not line.is_kalpha and line.energy_kev - group[0].energy_kev < within_kev:
+            group.append(line)
+            continue
+        groups.append([line])
+        open_groups[key] = groups[-1]
+    return [_joined(group) for group in groups]
+
+
+def _joined(group: Sequence[_Line]) -> _Line:
+    total = sum(x.ratio for x in group)
+    strongest = max(group, key=lambda x: x.ratio)
+    mean_kev = sum(x.energy_kev * x.ratio for x in group) / total
+    return replace(strongest, energy_kev=mean_kev, ratio=total)
+
+
+def _normalised(lines: Sequence[_Line]) -> list[_Line]:
+    total = math.fsum(x.ratio for x in lines)
+    return [replace(x, ratio=x.ratio / total) for x in lines]
+
+
+def _assemble(
+    names: Sequence[str], per_component: Sequence[Sequence[_Line]], incident_energy_kev: float
+) -> LineTable:
+    first = np.cumsum([0, *(len(lines) for lines in per_component)])
+    rows = [
+        (i, x, x.escape_parent + int(first[i]) if x.escape_parent >= 0 else -1)
+        for i, lines in enumerate(per_component)
+        for x in lines
+    ]
+    columns = ("energy_kev", "ratio", "edge_kev", "is_kbeta", "has_tail", "mu_per_um")
+    return line_table_from_arrays(
+        component_names=names,
+        component=[i for i, _, _ in rows],
+        escape_parent=[parent for _, _, parent in rows],
+        incident_energy_kev=incident_energy_kev,
+        table_version=f"xraylib {xraylib.__version__}",
+        **{name: [getattr(x, name) for _, x, _ in rows] for name in columns},
+    )

@@ -1,0 +1,239 @@
+"""The differentiable spectrum: design matrix and model counts, one kernel for every batch rank.
+
+`counts(channel) = sum over components of amplitude * column(channel)`; the columns of fluorescence and pile-up come
+from the line table, the last two are the elastic and the Compton peak. Formulas: the MAPS model (reference in
+README) with the physics set right; with a MAPS constant set, as MAPS computes them.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from hpcxrf.physics.constants import ConstantSet
+from hpcxrf.physics.lines import LineTable
+from hpcxrf.physics.parameters import INDEX
+from hpcxrf.physics.scatter import ComptonShape, compton_shape, line_sigma_kev
+from hpcxrf.physics.shapes import gaussian, low_energy_tail, maps_low_energy_tail, step
+
+ELASTIC: Final = "COHERENT_SCT_AMPLITUDE"
+COMPTON: Final = "COMPTON_AMPLITUDE"
+
+# An absorption edge is some eV wide, and the incident energy is a fitted parameter: a sharp switch would
+# have no derivative.
+EDGE_WIDTH_KEV: Final = 0.005
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpectrumModel:
+    """What a design matrix is made of, apart from theta."""
+
+    table: LineTable
+    channel: Tensor
+    """(channel,) float64: the channels of the fit range, counted from 0 of the full spectrum."""
+    constants: ConstantSet
+    elastic: bool = True
+    """False for a tube: no monochromatic elastic line. The Compton column stays."""
+    with_step: bool = True
+    """False saves the shelf where its parameters are 0 and fixed."""
+
+    @property
+    def component_names(self) -> tuple[str, ...]:
+        """Columns of the design matrix, in order."""
+        scatter = (ELASTIC, COMPTON) if self.elastic else (COMPTON,)
+        return self.table.component_names + scatter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """A design matrix with the terms that its derivatives reuse."""
+
+    phi: Tensor
+    """(*batch, channel, component)."""
+    bin_kev: Tensor
+    """(*batch, channel): width of the channel."""
+    line_kev: Tensor
+    """(*batch, line), elastic last."""
+    sigma_kev: Tensor
+    weight: Tensor
+    """(*batch, line): share of the component's counts, edge switch and escape factor included."""
+    switch: Tensor
+    tail: Tensor
+    step: Tensor
+    gamma: Tensor
+    norm: Tensor
+    """1 / (1 + tail + step)."""
+    u: Tensor
+    """(*batch, channel, line)."""
+    gauss: Tensor
+    low: Tensor
+    shelf: Tensor | None
+    column: Tensor
+    """(line,) int64: the column that a line belongs to."""
+    compton: ComptonShape
+
+
+def energy_kev(theta: Tensor, channel: Tensor) -> Tensor:
+    """Energy of the channels, `offset + slope n + quadratic n^2`.
+
+    Args:
+        theta: (*batch, parameter).
+        channel: (channel,), counted from 0 of the full spectrum.
+
+    Returns:
+        (*batch, channel), keV.
+    """
+    offset, slope, quadratic = (theta[..., i, None] for i in range(3))
+    return offset + channel * (slope + channel * quadratic)
+
+
+def bin_width_kev(theta: Tensor, channel: Tensor, constants: ConstantSet) -> Tensor:
+    """Width of the channels, dE/dn; MAPS takes the slope alone.
+
+    Returns:
+        (*batch, channel), keV.
+    """
+    slope, quadratic = theta[..., 1, None], theta[..., 2, None]
+    if constants.maps_line_shape:
+        return slope.expand(*theta.shape[:-1], channel.shape[0])
+    return slope + 2.0 * quadratic * channel
+
+
+def evaluate(theta: Tensor, model: SpectrumModel) -> Evaluation:
+    """Design matrix at theta, with its terms.
+
+    Args:
+        theta: (*batch, parameter) float64, inside the bounds of the parameter table.
+        model: lines, channels and constants, on the device of theta.
+    """
+    table, constants = model.table, model.constants
+    par = {name: theta[..., i, None] for name, i in INDEX.items()}
+    line_kev, column = _lines(par["coherent_sct_energy"], model)
+    sigma = line_sigma_kev(theta, line_kev, constants)
+    switch, weight = _weights(par, model)
+    tail, shelf_share, gamma = _tail_and_step(par, line_kev, model)
+    norm = 1.0 / (1.0 + tail + shelf_share)
+    energies, bins = energy_kev(theta, model.channel), bin_width_kev(theta, model.channel, constants)
+    u = (energies[..., :, None] - line_kev[..., None, :]) / sigma[..., None, :]
+    gauss = gaussian(u)
+    tail_shape = maps_low_energy_tail if constants.maps_line_shape else low_energy_tail
+    low = tail_shape(u, gamma[..., None, :])
+    shelf = step(u) if model.with_step else None
+    n_columns = len(table.component_names) + int(model.elastic)
+    spread = torch.nn.functional.one_hot(column, n_columns).to(theta.dtype)
+    height = weight * norm / sigma
+    phi = gauss @ (height[..., :, None] * spread) + low @ ((height * tail)[..., :, None] * spread)
+    if shelf is not None:
+        phi = phi + shelf @ (
+            (weight * norm * shelf_share / (2.0 * line_kev))[..., :, None] * spread
+        )
+    compton = compton_shape(theta, energies, constants)
+    phi = torch.cat([phi, compton.density[..., :, None]], dim=-1) * bins[..., :, None]
+    return Evaluation(
+        phi=phi, bin_kev=bins, line_kev=line_kev, sigma_kev=sigma, weight=weight, switch=switch,
+        tail=tail, step=shelf_share, gamma=gamma, norm=norm, u=u, gauss=gauss, low=low,
+        shelf=shelf, column=column, compton=compton,
+    )  # fmt: skip
+
+
+def design_matrix(
+    theta: Tensor,
+    table: LineTable,
+    channel: Tensor,
+    *,
+    constants: ConstantSet,
+    elastic: bool = True,
+) -> Tensor:
+    """Columns of the linear model: recorded counts per channel of one count of each component.
+
+    Differentiable by autograd and torch.func in theta, with finite gradients over the whole of the bounds.
+
+    Args:
+        theta: (*batch, parameter) float64 in the order of `PARAMETER_NAMES`.
+        table: lines, on theta's device.
+        channel: (channel,) float64, counted from 0 of the full spectrum.
+        constants: `physics`, or a MAPS set for parity.
+        elastic: whether there is an elastic column (not for a tube).
+
+    Returns:
+        (*batch, channel, component): the table's components, then elastic, then Compton.
+    """
+    model = SpectrumModel(table=table, channel=channel, constants=constants, elastic=elastic)
+    return evaluate(theta, model).phi
+
+
+def model_spectrum(
+    theta: Tensor,
+    amplitude: Tensor,
+    table: LineTable,
+    channel: Tensor,
+    *,
+    constants: ConstantSet,
+    elastic: bool = True,
+) -> Tensor:
+    """Expected counts without background, differentiable in theta and amplitude.
+
+    Args:
+        theta: (*batch, parameter) float64.
+        amplitude: (*batch, component) recorded counts, components as in `design_matrix`.
+        table: lines.
+        channel: (channel,) float64.
+        constants: `physics`, or a MAPS set for parity.
+        elastic: whether there is an elastic column.
+
+    Returns:
+        (*batch, channel) counts.
+    """
+    phi = design_matrix(theta, table, channel, constants=constants, elastic=elastic)
+    return (phi @ amplitude[..., :, None])[..., 0]
+
+
+def _lines(incident_kev: Tensor, model: SpectrumModel) -> tuple[Tensor, Tensor]:
+    """Line energies (*batch, line) and the column of each (line,), the elastic line last."""
+    table = model.table
+    fixed = table.energy_kev.expand(*incident_kev.shape[:-1], -1)
+    if not model.elastic:
+        return fixed, table.component
+    elastic_column = torch.full_like(table.component[:1], len(table.component_names))
+    if table.component.numel() == 0:
+        elastic_column = torch.zeros(1, dtype=torch.int64, device=incident_kev.device)
+    return torch.cat([fixed, incident_kev], dim=-1), torch.cat([table.component, elastic_column])
+
+
+def _with_elastic(values: Tensor, elastic: float, model: SpectrumModel) -> Tensor:
+    """Append the elastic line's value to a (line,) tensor of the table."""
+    if not model.elastic:
+        return values
+    return torch.cat([values, values.new_full((1,), elastic)])
+
+
+def _weights(par: dict[str, Tensor], model: SpectrumModel) -> tuple[Tensor, Tensor]:
+    """Edge switch and weight of each line, (*batch, line)."""
+    table = model.table
+    edge = _with_elastic(table.edge_kev, 0.0, model)
+    switch = torch.sigmoid((par["coherent_sct_energy"] - edge) / EDGE_WIDTH_KEV)
+    is_escape = _with_elastic((table.escape_parent >= 0).to(switch.dtype), 0.0, model)
+    escape = 1.0 + is_escape * (par["escape_factor"] - 1.0)
+    return switch, _with_elastic(table.ratio, 1.0, model) * switch * escape
+
+
+def _tail_and_step(
+    par: dict[str, Tensor], line_kev: Tensor, model: SpectrumModel
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Tail fraction, step fraction and decay length of each line, (*batch, line).
+
+    The elastic line has the tail of any other photon of its energy; MAPS draws it without.
+    """
+    table = model.table
+    has_tail = _with_elastic(
+        table.has_tail.to(line_kev.dtype), 0.0 if model.constants.maps_line_shape else 1.0, model
+    )
+    kbeta = _with_elastic(table.is_kbeta.to(line_kev.dtype), 0.0, model)
+    mu = _with_elastic(table.mu_per_um, 0.0, model)
+    alpha_tail = par["f_tail_offset"] + par["f_tail_linear"] * mu
+    kbeta_tail = par["kb_f_tail_offset"] + par["kb_f_tail_linear"] * mu
+    tail = has_tail * (alpha_tail + kbeta * (kbeta_tail - alpha_tail))
+    shelf = mu * (par["step_offset"] + par["step_linear"] * line_kev)
+    gamma = par["gamma_offset"] + par["gamma_linear"] * line_kev
+    return tail, shelf, gamma
