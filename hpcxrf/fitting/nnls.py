@@ -70,6 +70,7 @@ def nnls_gram(
     best = torch.full(free.shape[:-1], free.shape[-1] + 1, device=free.device)
     patience = torch.full_like(best, _FULL_EXCHANGES)
     size = b.abs().amax(dim=-1, keepdim=True)
+    number = torch.ones_like(best)
     for _ in range(max_exchanges):
         x = masked_solve(g, b, free)
         dual = (g @ x[..., None])[..., 0] - b

@@ -165,7 +165,12 @@ def fit_pixels(
 
 
 def _fit_batch(
-    counts: Tensor, measured: Tensor, operator: PixelOperator, method: PixelMethod, *, deviance: bool
+    counts: Tensor,
+    measured: Tensor,
+    operator: PixelOperator,
+    method: PixelMethod,
+    *,
+    deviance: bool,
 ) -> PixelFit:
     y = counts.to(torch.float32)
     finite = torch.isfinite(y).all(dim=1)

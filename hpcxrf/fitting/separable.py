@@ -87,15 +87,13 @@ def space_of(parameters: tuple[Parameter, ...], device: torch.device | None = No
 def start(theta: Tensor, problem: Problem) -> State:
     """Solve the amplitudes at theta (*batch, parameter) and prepare the first step."""
     inside = theta.clamp(problem.space.lower, problem.space.upper)
-    evaluation, linear, positive, misfit = _solve_linear(inside, problem, None)
-    hessian, gradient = _normal_equations(inside, evaluation, linear, positive, problem)
-    shape, device = misfit.shape, misfit.device
+    inner = _solve_linear(inside, problem, None)
+    hessian, gradient = _normal_equations(inside, inner, problem)
+    none_yet = torch.zeros(inner.misfit.shape, dtype=torch.int64, device=inner.misfit.device)
     return State(
-        theta=inside, linear=linear, positive=positive, misfit=misfit, hessian=hessian,
-        gradient=gradient, damping=torch.full_like(misfit, 1e-2),
-        small=torch.zeros(shape, dtype=torch.int64, device=device),
-        iterations=torch.zeros(shape, dtype=torch.int64, device=device),
-        done=~torch.isfinite(misfit),
+        theta=inside, linear=inner.linear, positive=inner.positive, misfit=inner.misfit,
+        hessian=hessian, gradient=gradient, damping=torch.full_like(inner.misfit, 1e-2),
+        small=none_yet, iterations=none_yet, done=~torch.isfinite(inner.misfit),
     )  # fmt: skip
 
 
@@ -130,35 +128,42 @@ def _prior(theta: Tensor, problem: Problem) -> Tensor:
     return torch.where(space.free, pull * pull, 0.0).sum(dim=-1)
 
 
-def _solve_linear(
-    theta: Tensor, problem: Problem, positive: Tensor | None
-) -> tuple[Evaluation, Tensor, Tensor, Tensor]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Inner:
+    """The linear problem solved at one theta, with the products that the outer step reuses."""
+
+    evaluation: Evaluation
+    columns: Tensor
+    gram: Tensor
+    linear: Tensor
+    positive: Tensor
+    residual: Tensor
+    misfit: Tensor
+
+
+def _solve_linear(theta: Tensor, problem: Problem, positive: Tensor | None) -> _Inner:
     evaluation, columns = design(theta, problem)
     weighted = columns * problem.weights[..., :, None]
     gram = columns.mT @ weighted
-    rhs = (weighted.mT @ problem.counts[..., :, None])[..., 0]
-    solution = nnls_gram(gram, rhs, positive)
+    solution = nnls_gram(gram, (weighted.mT @ problem.counts[..., :, None])[..., 0], positive)
     residual = problem.counts - (columns @ solution.x[..., :, None])[..., 0]
-    misfit = (problem.weights * residual * residual).sum(dim=-1)
-    return evaluation, solution.x, solution.positive, misfit
+    return _Inner(
+        evaluation=evaluation, columns=columns, gram=gram, linear=solution.x,
+        positive=solution.positive, residual=residual,
+        misfit=(problem.weights * residual * residual).sum(dim=-1),
+    )  # fmt: skip
 
 
-def _normal_equations(
-    theta: Tensor, evaluation: Evaluation, linear: Tensor, positive: Tensor, problem: Problem
-) -> tuple[Tensor, Tensor]:
-    n_components = evaluation.phi.shape[-1]
-    hats = problem.hats.expand(*evaluation.phi.shape[:-2], -1, -1)
-    columns = torch.cat([evaluation.phi, hats], dim=-1)
-    jacobian = counts_jacobian(theta, linear[..., :n_components], evaluation, problem.model)
+def _normal_equations(theta: Tensor, inner: _Inner, problem: Problem) -> tuple[Tensor, Tensor]:
+    amplitude = inner.linear[..., : inner.evaluation.phi.shape[-1]]
+    jacobian = counts_jacobian(theta, amplitude, inner.evaluation, problem.model)
     jacobian = torch.where(problem.space.free, jacobian * problem.space.scale, 0.0)
     weighted = jacobian * problem.weights[..., :, None]
-    residual = problem.counts - (columns @ linear[..., :, None])[..., 0]
-    cross = columns.mT @ weighted
-    gram = columns.mT @ (columns * problem.weights[..., :, None])
-    projected = masked_solve(_conditioned(gram), cross, positive)
-    cross = torch.where(positive[..., None], cross, 0.0)
+    cross = inner.columns.mT @ weighted
+    projected = masked_solve(_conditioned(inner.gram), cross, inner.positive)
+    cross = torch.where(inner.positive[..., None], cross, 0.0)
     hessian = jacobian.mT @ weighted - cross.mT @ projected
-    return hessian, (weighted.mT @ residual[..., :, None])[..., 0]
+    return hessian, (weighted.mT @ inner.residual[..., :, None])[..., 0]
 
 
 def _conditioned(gram: Tensor) -> Tensor:
@@ -169,20 +174,21 @@ def _conditioned(gram: Tensor) -> Tensor:
 def _step(state: State, problem: Problem, tolerance: float) -> State:
     move = _damped_step(state, problem)
     trial = (state.theta + move).clamp(problem.space.lower, problem.space.upper)
-    evaluation, linear, positive, misfit = _solve_linear(trial, problem, state.positive)
+    inner = _solve_linear(trial, problem, state.positive)
     per_channel = state.misfit / problem.counts.shape[-1]
     before = state.misfit + per_channel * _prior(state.theta, problem)
-    after = misfit + per_channel * _prior(trial, problem)
+    after = inner.misfit + per_channel * _prior(trial, problem)
     better = (after < before) & ~state.done
     hessian, gradient = state.hessian, state.gradient
     if bool(better.any()):
-        hessian, gradient = _normal_equations(trial, evaluation, linear, positive, problem)
+        hessian, gradient = _normal_equations(trial, inner, problem)
     little = (before - after) <= tolerance * before
     small = torch.where(better, torch.where(little, state.small + 1, 0), state.small)
     damping = torch.where(better, state.damping * 0.2, state.damping * 5.0).clamp(min=_MIN_DAMPING)
     taken = State(
-        theta=trial, linear=linear, positive=positive, misfit=misfit, hessian=hessian,
-        gradient=gradient, damping=damping, small=small, iterations=state.iterations, done=state.done,
+        theta=trial, linear=inner.linear, positive=inner.positive, misfit=inner.misfit,
+        hessian=hessian, gradient=gradient, damping=damping, small=small,
+        iterations=state.iterations, done=state.done,
     )  # fmt: skip
     merged = _where(better, taken, state)
     return State(
@@ -218,6 +224,8 @@ def _where(choose: Tensor, yes: State, no: State) -> State:
     """Member by member, one state or the other."""
 
     def pick(a: Tensor, b: Tensor) -> Tensor:
-        return torch.where(choose.reshape(list(choose.shape) + [1] * (a.dim() - choose.dim())), a, b)
+        return torch.where(
+            choose.reshape(list(choose.shape) + [1] * (a.dim() - choose.dim())), a, b
+        )
 
     return State(**{f.name: pick(getattr(yes, f.name), getattr(no, f.name)) for f in fields(State)})

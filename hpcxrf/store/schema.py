@@ -3,8 +3,10 @@
 Two stores per dataset, Zarr format 3, every group readable by `xarray.open_zarr`:
 
 `spectra/<dataset_id>.zarr` (root group): counts (detector, y, x, channel), live_time_s, real_time_s,
-icr_hz, ocr_hz (detector, y, x), scaler (name, y, x), x_um, y_um (y, x), measured (y, x); energy calibration
-and incident energy of the file, provenance and notes in the root attributes.
+icr_hz, ocr_hz (detector, y, x), scaler (name, y, x), x_um, y_um (y, x), measured (y, x), integrated and
+max_channel_spectrum (detector, channel); string coordinates detector, name, and the unit of each name; energy
+calibration and incident energy of the file, provenance and notes in the root attributes. A scan without
+scalers has neither `scaler` nor `name`; times and positions that the file does not give are NaN.
 
 `results/<dataset_id>.zarr`: groups `maps`, `spectrum`, `parameters` (and `regions`), provenance in the root
 attributes. `complete: true` in the root attributes is written last and marks a finished store.
@@ -62,7 +64,93 @@ SPECTRA_VARIABLES: Final[dict[str, VariableSpec]] = {
     "measured": VariableSpec(
         dims=("y", "x"), dtype="uint8", units="1", long_name="1 where a spectrum was recorded"
     ),
+    "integrated": VariableSpec(
+        dims=("detector", "channel"),
+        dtype="float64",
+        units="count",
+        long_name="sum of all pixels' spectra",
+    ),
+    "max_channel_spectrum": VariableSpec(
+        dims=("detector", "channel"),
+        dtype="float64",
+        units="count",
+        long_name="highest counts of any pixel in the channel",
+    ),
 }
+"""`counts` is uint16, uint32 where a channel exceeds 65535, float32 only where counts are not integral."""
+
+SPECTRA_COORDINATES: Final[dict[str, VariableSpec]] = {
+    "detector": VariableSpec(
+        dims=("detector",), dtype="string", units="1", long_name="detector, counted from 0"
+    ),
+    "name": VariableSpec(dims=("name",), dtype="string", units="1", long_name="name of the scaler"),
+    "unit": VariableSpec(dims=("name",), dtype="string", units="1", long_name="unit of the scaler"),
+}
+
+CHUNK_BYTES: Final = 8 << 20
+"""Most bytes of a chunk of counts before compression, and what one is where the scan is large enough."""
+
+BAND_BYTES_MIN: Final = 16 << 20
+BAND_BYTES_MAX: Final = 128 << 20
+BAND_PARTS: Final = 32
+"""A band is one shard and one write: 1/32 of the scan within the two limits, so that a scan is tens of files
+and its ingest takes little memory."""
+
+CHUNK_ROWS_MAX: Final = 16
+MAP_CHUNK_PIXELS: Final = 2048
+"""Side of the square chunks of the maps in a spectra store: one chunk for nearly every scan."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpectraLayout:
+    """How the counts of a scan are cut."""
+
+    chunks: tuple[int, int, int, int]
+    """(1, y, x, all channels): what is read at once."""
+    shards: tuple[int, int, int, int]
+    """(all detectors, y, all of x, all channels): one file, one y-band; whole multiples of the chunks."""
+
+    @property
+    def band_rows(self) -> int:
+        """Rows of a y-band, the unit of writing."""
+        return self.shards[1]
+
+
+def spectra_layout(shape: tuple[int, int, int, int], itemsize: int) -> SpectraLayout:
+    """Cut a scan into chunks of about 8 MB with all channels, and into y-bands of one shard each.
+
+    Rows of chunks and of bands are powers of two, so that map blocks fall on whole chunks, unless the scan is
+    lower than one chunk.
+
+    Args:
+        shape: (detector, y, x, channel), each at least 1.
+        itemsize: bytes of one stored count.
+    """
+    detectors, rows, columns, channels = shape
+    row_bytes = detectors * columns * channels * itemsize
+    wanted_bytes = min(max(row_bytes * rows // BAND_PARTS, BAND_BYTES_MIN), BAND_BYTES_MAX)
+    band_rows = _floor_power_of_two(wanted_bytes // row_bytes)
+    chunk_pixels = _floor_power_of_two(CHUNK_BYTES // (channels * itemsize))
+    chunk_rows = min(band_rows, rows, CHUNK_ROWS_MAX, chunk_pixels)
+    chunk_columns = min(_floor_power_of_two(chunk_pixels // chunk_rows), columns)
+    return SpectraLayout(
+        chunks=(1, chunk_rows, chunk_columns, channels),
+        shards=(
+            detectors,
+            _ceil_to(min(band_rows, rows), chunk_rows),
+            _ceil_to(columns, chunk_columns),
+            channels,
+        ),
+    )
+
+
+def _floor_power_of_two(value: int) -> int:
+    return 1 << (max(value, 1).bit_length() - 1)
+
+
+def _ceil_to(value: int, step: int) -> int:
+    return -(-value // step) * step
+
 
 MAP_VARIABLES: Final[dict[str, VariableSpec]] = {
     "amplitude": VariableSpec(
@@ -158,3 +246,25 @@ PARAMETER_VARIABLES: Final[dict[str, VariableSpec]] = {
     )
 }
 """`name` is the parameter (`energy_offset` ...); the coordinate `unit` (name) gives its unit."""
+
+BASIS_VARIABLES: Final[dict[str, VariableSpec]] = {
+    "columns": VariableSpec(
+        dims=("detector", "column", "channel"),
+        dtype="float64",
+        units="1",
+        long_name="counts per channel of one count: components, then background columns",
+    ),
+    "coefficients": VariableSpec(
+        dims=("detector", "column"),
+        dtype="float64",
+        units="count",
+        long_name="mean coefficient of a pixel",
+    ),
+    "n_components": VariableSpec(
+        dims=("detector",),
+        dtype="int64",
+        units="1",
+        long_name="columns that are components; the others are background",
+    ),
+}
+"""The linear model of the pixels; NaN outside the fit range, and in columns that a detector does not have."""

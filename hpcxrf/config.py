@@ -1,0 +1,223 @@
+"""The run file: what a user may ask for, checked at once and whole.
+
+Plain frozen dataclasses, so that tasks can carry them; pydantic checks them where YAML comes in. Field docstrings
+are the reference of the run file.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from hpcxrf.errors import ConfigError
+
+_CHECKED: Final = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+DEFAULT_ENERGY_MIN_KEV: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputConfig:
+    """Which files, and what they do not say themselves."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
+
+    files: tuple[str, ...]
+    """Files, folders or patterns (`scans/*.mda`), relative to the run file."""
+    dataset_path: str | None = None
+    """Array inside an HDF5, Zarr or npz file."""
+    energy_axis: int | None = None
+    """Axis of the channels in that array."""
+    energy_offset_kev: float | None = None
+    energy_slope_kev: Positive | None = None
+    allow_external: bool = False
+    """Follow external links and virtual datasets of HDF5 files."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleConfig:
+    """What was measured, and with what."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
+
+    elements: tuple[str, ...] = ()
+    """Families to be fitted: `Fe` (K), `Pt_L`, `Au_M`, pile-up `Ca_Ca`; empty: those of the override file."""
+    incident_energy_kev: Positive | None = None
+    """Energy of the beam; None: from the file or the override file."""
+    source: Literal["monochromatic", "tube"] = "monochromatic"
+    """`tube` has no elastic line, and needs `incident_energy_kev` as an effective energy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectorConfig:
+    """The detector's windows; see `hpcxrf.physics.detector.DetectorSetup` for why these values."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
+
+    material: Literal["Si", "Ge"] = "Si"
+    be_window_um: NotNegative = 8.0
+    air_path_mm: NotNegative = 10.0
+    dead_layer_um: NotNegative = 0.1
+    chip_thickness_um: Positive = 450.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitConfig:
+    """How the integrated spectrum is fitted."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
+
+    energy_range_kev: tuple[float, float] | None = None
+    """Fit range; None: of the override file, else 1 keV to 1 keV above the incident energy."""
+    calibration: Literal["auto", "file", "override"] = "auto"
+    """Where the energy axis starts from; `auto`: the override file if there is one, else the scan file."""
+    override: str = "auto"
+    """`maps_fit_parameters_override.txt`: a path, `auto` (beside the scan or in the folder above) or `none`."""
+    width_law: Literal["auto", "2.96", "3.58"] = "auto"
+    """Of an override file that does not say: constant that its FWHM_FANOPRIME belongs to; `auto`: by its DATE."""
+    background: Literal["hats", "snip", "none"] = "hats"
+    method: Literal["separable", "adam"] = "separable"
+    constants: Literal["physics", "maps-legacy-2.96", "maps-3.58"] = "physics"
+    start: dict[str, float] = field(default_factory=dict)
+    """Starting values of theta by name (`compton_angle: 90`), over those of the files."""
+    fixed: tuple[str, ...] = ()
+    """Parameters held at their starting value."""
+    free: tuple[str, ...] = ()
+    """Parameters fitted although they are fixed by default (`step_offset`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelConfig:
+    """How the pixels are fitted."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
+
+    method: Literal["linear", "nnls"] = "linear"
+    """`linear`: signed and unbiased; `nnls`: non-negative."""
+    detectors: Literal["each", "sum", "both"] = "each"
+    """`sum`: the raw counts of all detectors, fitted with every detector's own calibration."""
+    background_columns: Annotated[int, Field(ge=0, le=16)] = 4
+    """Columns into which the fitted background is grouped, free in every pixel."""
+    deviance: bool = True
+    """Compute the deviance map, which costs as much again as the amplitudes."""
+    blocks_per_task: Annotated[int, Field(ge=1)] | None = None
+    """Map blocks (64 x 256 pixels) of a task; None: chosen by size. Does not change any result."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionConfig:
+    """Where it runs; changes no result."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
+
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """Processes; None: one per GPU, else one per core group."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """Torch threads of a worker; None: cores / workers."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: the GPU where there is one, and the report says which; `cuda` without one is an error."""
+    datasets_in_flight: Annotated[int, Field(ge=1)] = 8
+    dashboard: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """A whole run file."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
+
+    input: InputConfig
+    sample: SampleConfig = SampleConfig()
+    detector: DetectorConfig = DetectorConfig()
+    fit: FitConfig = FitConfig()
+    pixels: PixelConfig = PixelConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+
+
+def check_config(raw: object, where: str) -> RunConfig:
+    """Check a mapping (of YAML, or put together by the command line) against the run file's schema.
+
+    Args:
+        raw: what `yaml.safe_load` gave.
+        where: name of the file or option, for the message.
+
+    Raises:
+        ConfigError: all faults at once, each with its place.
+    """
+    try:
+        config = TypeAdapter(RunConfig).validate_python(raw)
+    except ValidationError as error:
+        faults = [f"  {_place(e['loc'])}: {e['msg']}{_given(e)}" for e in error.errors()]
+        raise ConfigError("\n".join([f"{where} is no run file:", *faults])) from error
+    faults = _faults(config)
+    if faults:
+        raise ConfigError("\n".join([f"{where} is no run file:", *[f"  {f}" for f in faults]]))
+    return config
+
+
+def load_run_file(path: Path) -> tuple[RunConfig, str]:
+    """Read and check a run file; relative input files are resolved against its folder.
+
+    Returns:
+        The configuration, and the text of the file as it was.
+
+    Raises:
+        ConfigError: the file cannot be read, is no YAML, or has faults: all of them at once.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw = yaml.safe_load(text)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); give the path of a run file"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no YAML: {error}") from error
+    config = check_config(raw, str(path))
+    files = tuple(str(path.parent / name) for name in config.input.files)
+    return dataclasses.replace(config, input=dataclasses.replace(config.input, files=files)), text
+
+
+def effective(config: RunConfig) -> dict[str, Any]:
+    """The configuration as plain JSON values, defaults included; execution is left out, it changes no result."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    del plain["execution"]
+    return plain
+
+
+def _place(loc: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in loc) or "the file"
+
+
+def _given(error: ErrorDetails) -> str:
+    given = error.get("input")
+    return f" (given: {given!r})" if isinstance(given, (str, int, float, bool)) else ""
+
+
+def _faults(config: RunConfig) -> list[str]:
+    faults = []
+    if not config.input.files:
+        faults.append("input.files: is empty; name at least one file")
+    span = config.fit.energy_range_kev
+    if span is not None and not 0.0 <= span[0] < span[1]:
+        faults.append(f"fit.energy_range_kev: {list(span)} must rise from 0 keV or more")
+    both = sorted(set(config.fit.fixed) & set(config.fit.free))
+    if both:
+        faults.append(f"fit.fixed and fit.free both name {', '.join(both)}")
+    repeated = sorted({e for e in config.sample.elements if config.sample.elements.count(e) > 1})
+    if repeated:
+        faults.append(f"sample.elements: named more than once: {', '.join(repeated)}")
+    if config.sample.source == "tube" and config.sample.incident_energy_kev is None:
+        faults.append(
+            "sample.source: a tube has no single energy; give sample.incident_energy_kev, the effective "
+            "energy at which the line ratios are taken"
+        )
+    return faults

@@ -1,0 +1,57 @@
+"""What goes to a task and what comes back: small, picklable, no arrays."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hpcxrf.config import RunConfig
+
+Stage = Literal["ingest", "integrated", "pixels", "finalise"]
+STAGES: tuple[Stage, ...] = ("ingest", "integrated", "pixels", "finalise")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetJob:
+    """One dataset of a run."""
+
+    number: int
+    """Counter within the run: task keys carry it instead of the sample's name."""
+    dataset_id: str
+    source: Path
+    run_dir: Path
+    config: RunConfig
+    detectors: tuple[str, ...]
+    """Of the results: "0".."n-1" and/or "sum"."""
+    shape: tuple[int, int, int, int]
+    """(detector, y, x, channel)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockRange:
+    """A pixel task: whole map blocks of one detector, counted row by row."""
+
+    detector: str
+    first: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRecord:
+    """What a task did."""
+
+    task: str
+    """Identifier within the dataset: `ingest`, `integrated`, `pixels-0-00000-00008`, `finalise`."""
+    stage: Stage
+    dataset_id: str
+    wall_s: float
+    cpu_s: float
+    read_s: float = 0.0
+    write_s: float = 0.0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    pixels: int = 0
+    device: str = "cpu"
+    checksums: dict[str, str] | None = None
+    """SHA-256 by path relative to the run directory, of everything that it wrote."""
+    facts: dict[str, Any] | None = None
+    """A few JSON values for the report: R2 by detector, notes."""

@@ -1,0 +1,255 @@
+"""From what the user asked and what the files say, to what the fit is given; every choice is put into words."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from hpcxrf.config import DEFAULT_ENERGY_MIN_KEV, RunConfig
+from hpcxrf.errors import ConfigError, FitError
+from hpcxrf.fitting.integrated import SpectrumSetup, fit_range
+from hpcxrf.formats.override import (
+    Override,
+    find_override,
+    read_override,
+    theta_values,
+    width_law,
+)
+from hpcxrf.formats.scan import EnergyCalibration
+from hpcxrf.physics.constants import constant_set
+from hpcxrf.physics.detector import DetectorSetup
+from hpcxrf.physics.lines import LineTable, build_line_table
+from hpcxrf.physics.parameters import PARAMETERS, Parameter, with_values
+
+# A line under a thousandth of its family is below the counting noise of the family.
+_MINIMUM_RATIO: Final = 1e-3
+# How far the incident energy may be from its nominal value.
+_INCIDENT_RANGE_KEV: Final = 0.45
+_ABOVE_INCIDENT_KEV: Final = 1.0
+_CALIBRATION_NAMES: Final = ("energy_offset", "energy_slope", "energy_quadratic")
+_INCIDENT: Final = "coherent_sct_energy"
+# A component whose lines lie outside of the fit range is not measured by it.
+_MINIMUM_SHARE_INSIDE: Final = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanFacts:
+    """What is known of a scan before it is fitted."""
+
+    source: Path
+    n_detectors: int
+    n_channels: int
+    calibration: tuple[EnergyCalibration, ...] | None
+    incident_energy_kev: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What one detector's fit is given, and why."""
+
+    setup: SpectrumSetup
+    notes: tuple[str, ...]
+
+
+def prepare(config: RunConfig, facts: ScanFacts, detector: int) -> Prepared:
+    """Line table, starting values, fit range and constants of one detector.
+
+    Raises:
+        ConfigError: no elements, no energy calibration, or no incident energy to be had; names of parameters
+            that do not exist.
+        FitError: elements that do not exist, cannot be excited, or lie outside the fit range.
+        InputFileError: the override file cannot be read.
+    """
+    override = _override(config, facts, detector)
+    incident, notes = _incident_energy(config, facts, override)
+    values, start_notes = _start_values(config, facts, override, detector)
+    values[_INCIDENT] = incident
+    parameters = _parameters(config, values, incident)
+    table = build_line_table(
+        _components(config, override),
+        incident,
+        efficiency=_detector_setup(config),
+        minimum_ratio=_MINIMUM_RATIO,
+    )
+    low, high = _energy_range(config, override, incident, facts, values)
+    setup = SpectrumSetup(
+        table=table,
+        constants=constant_set(config.fit.constants),
+        parameters=parameters,
+        energy_min_kev=low,
+        energy_max_kev=high,
+        background=config.fit.background,
+        method=config.fit.method,
+        elastic=config.sample.source == "monochromatic",
+    )
+    _refuse_outside(table, setup, facts)
+    return Prepared(setup=setup, notes=(*notes, *start_notes))
+
+
+def line_markers(table: LineTable) -> list[tuple[float, str]]:
+    """Energy and label of each component's strongest line, for plots."""
+    markers = []
+    for index, name in enumerate(table.component_names):
+        mine = torch.nonzero((table.component == index) & (table.escape_parent < 0))[:, 0]
+        strongest = mine[table.ratio[mine].argmax()]
+        markers.append((float(table.energy_kev[strongest]), name))
+    return markers
+
+
+def _override(config: RunConfig, facts: ScanFacts, detector: int) -> Override | None:
+    choice = config.fit.override
+    if choice == "none":
+        found = None
+    elif choice == "auto":
+        found = find_override(facts.source, detector)
+    else:
+        found = Path(choice)
+    if found is None and config.fit.calibration == "override":
+        raise ConfigError(
+            f"{facts.source}: fit.calibration is 'override', but no maps_fit_parameters_override.txt lies beside "
+            "the scan or in the folder above; name it in fit.override"
+        )
+    return None if found is None else read_override(found)
+
+
+def _incident_energy(
+    config: RunConfig, facts: ScanFacts, override: Override | None
+) -> tuple[float, list[str]]:
+    if config.sample.incident_energy_kev is not None:
+        return config.sample.incident_energy_kev, []
+    if override is not None and "COHERENT_SCT_ENERGY" in override.values:
+        energy = override.values["COHERENT_SCT_ENERGY"]
+        return energy, [f"incident energy {energy:g} keV from {override.path.name}"]
+    if facts.incident_energy_kev is not None:
+        return facts.incident_energy_kev, [
+            f"incident energy {facts.incident_energy_kev:g} keV from the scan file"
+        ]
+    raise ConfigError(
+        f"{facts.source}: the incident energy is not known; give sample.incident_energy_kev (--energy), and for a "
+        "tube also sample.source: tube, the energy being the effective one"
+    )
+
+
+def _start_values(
+    config: RunConfig, facts: ScanFacts, override: Override | None, detector: int
+) -> tuple[dict[str, float], list[str]]:
+    """Starting theta by name: the override's values, the calibration asked for, then the user's own."""
+    values: dict[str, float] = {}
+    notes = []
+    if override is not None:
+        constants = constant_set(config.fit.constants)
+        law, why = width_law(override, config.fit.width_law)
+        values |= theta_values(override, law=law, target=constants.width_factor)
+        notes += [f"starting values from {override.path.name}", why]
+    from_file = None if facts.calibration is None else facts.calibration[detector]
+    has_override = all(name in values for name in _CALIBRATION_NAMES[:2])
+    if config.fit.calibration == "file" or (
+        config.fit.calibration == "auto" and not has_override
+    ):
+        if from_file is None and not {"energy_offset", "energy_slope"} <= set(config.fit.start):
+            raise ConfigError(
+                f"{facts.source}: no energy calibration, neither in the file nor in an override file; give "
+                "input.energy_offset_kev and input.energy_slope_kev, or fit.override"
+            )
+        if from_file is not None:
+            values |= dict(
+                zip(
+                    _CALIBRATION_NAMES,
+                    (from_file.offset_kev, from_file.slope_kev, from_file.quadratic_kev),
+                    strict=True,
+                )
+            )
+            notes.append("energy calibration from the scan file")
+    return values | config.fit.start, notes
+
+
+def _parameters(
+    config: RunConfig, values: dict[str, float], incident_kev: float
+) -> tuple[Parameter, ...]:
+    known = {p.name for p in PARAMETERS}
+    unknown = sorted({*values, *config.fit.fixed, *config.fit.free} - known)
+    if unknown:
+        raise ConfigError(
+            f"fit: no parameter is called {', '.join(unknown)}; there are {', '.join(sorted(known))}"
+        )
+    fixed = set(config.fit.fixed)
+    if config.sample.source == "tube":
+        # Without an elastic peak nothing but the Compton hump knows of it.
+        fixed.add(_INCIDENT)
+    result = []
+    for p in with_values(PARAMETERS, values):
+        free = (p.free or p.name in config.fit.free) and p.name not in fixed
+        bounded = replace(p, free=free)
+        if p.name == _INCIDENT:
+            bounded = replace(
+                bounded,
+                lower=incident_kev - _INCIDENT_RANGE_KEV,
+                upper=incident_kev + _INCIDENT_RANGE_KEV,
+            )
+        result.append(bounded)
+    return tuple(result)
+
+
+def _components(config: RunConfig, override: Override | None) -> tuple[str, ...]:
+    if config.sample.elements:
+        return config.sample.elements
+    if override is not None and override.elements:
+        return (*override.elements, *override.pileup)
+    raise ConfigError(
+        "no elements: give sample.elements (--elements Si,P,S,...), or an override file that lists them"
+    )
+
+
+def _detector_setup(config: RunConfig) -> DetectorSetup:
+    d = config.detector
+    return DetectorSetup(
+        material=d.material,
+        be_window_um=d.be_window_um,
+        air_path_mm=d.air_path_mm,
+        dead_layer_um=d.dead_layer_um,
+        chip_thickness_um=d.chip_thickness_um,
+    )
+
+
+def _energy_range(
+    config: RunConfig,
+    override: Override | None,
+    incident_kev: float,
+    facts: ScanFacts,
+    values: dict[str, float],
+) -> tuple[float, float]:
+    if config.fit.energy_range_kev is not None:
+        return config.fit.energy_range_kev
+    if override is not None and override.energy_range_kev is not None:
+        return override.energy_range_kev
+    top = values["energy_offset"] + values["energy_slope"] * (facts.n_channels - 1)
+    return DEFAULT_ENERGY_MIN_KEV, min(incident_kev + _ABOVE_INCIDENT_KEV, top)
+
+
+def _refuse_outside(table: LineTable, setup: SpectrumSetup, facts: ScanFacts) -> None:
+    """A component whose lines all lie outside the fit range would be fitted to nothing."""
+    fit_range(setup.parameters, setup.energy_min_kev, setup.energy_max_kev, facts.n_channels)
+    outside = [
+        f"{name} ({_span(table, i)} keV)"
+        for i, name in enumerate(table.component_names)
+        if _share_inside(table, i, setup) < _MINIMUM_SHARE_INSIDE
+    ]
+    if outside:
+        raise FitError(
+            f"{facts.source}: no line of {', '.join(outside)} lies in the fit range "
+            f"{setup.energy_min_kev:g} to {setup.energy_max_kev:g} keV; widen it or leave these out"
+        )
+
+
+def _share_inside(table: LineTable, index: int, setup: SpectrumSetup) -> float:
+    mine = (table.component == index) & (table.escape_parent < 0)
+    energy, ratio = table.energy_kev[mine], table.ratio[mine]
+    inside = (energy >= setup.energy_min_kev) & (energy <= setup.energy_max_kev)
+    return float(ratio[inside].sum() / ratio.sum())
+
+
+def _span(table: LineTable, index: int) -> str:
+    energies: Sequence[float] = table.energy_kev[table.component == index].tolist()
+    return f"{min(energies):.2f} to {max(energies):.2f}"

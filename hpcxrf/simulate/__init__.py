@@ -1,0 +1,66 @@
+"""Scans with known truth: for tests, demonstrations and benchmarks.
+
+The physics here is written afresh on xraylib and shares no code with `hpcxrf.physics`: it has exponentially
+modified Gaussian tails, a bremsstrahlung continuum, self-convolved pile-up and energy-dependent escape, which
+the model that is fitted does not have. Otherwise a test of the fit would only show that it inverts itself.
+"""
+
+from hpcxrf.simulate.output import (
+    ScanTruth,
+    absent_elements,
+    read_truth,
+    spec_from_json,
+    unlisted_elements,
+    write_scan,
+    write_truth,
+)
+from hpcxrf.simulate.presets import (
+    SimulatedSpectrum,
+    demo_spec,
+    random_spectrum_spec,
+    simulate_spectrum,
+)
+from hpcxrf.simulate.scan import (
+    SimulatedScan,
+    draw_counts,
+    expected_amplitudes,
+    expected_counts,
+    raw_scan,
+    scan_scalars,
+    simulate_scan,
+    true_theta,
+)
+from hpcxrf.simulate.spec import (
+    DetectorSpec,
+    PhaseSpec,
+    ScanSpec,
+    ScatterSpec,
+    StructureSpec,
+)
+
+__all__ = [
+    "DetectorSpec",
+    "PhaseSpec",
+    "ScanSpec",
+    "ScanTruth",
+    "ScatterSpec",
+    "SimulatedScan",
+    "SimulatedSpectrum",
+    "StructureSpec",
+    "absent_elements",
+    "demo_spec",
+    "draw_counts",
+    "expected_amplitudes",
+    "expected_counts",
+    "random_spectrum_spec",
+    "raw_scan",
+    "read_truth",
+    "scan_scalars",
+    "simulate_scan",
+    "simulate_spectrum",
+    "spec_from_json",
+    "true_theta",
+    "unlisted_elements",
+    "write_scan",
+    "write_truth",
+]
