@@ -20,7 +20,8 @@ class ConstantSet:
     fwhm_per_sigma: float
     electron_rest_energy_kev: float
     maps_line_shape: bool
-    """The tail held at 1 above the line and M lines not divided by 1 + tail + step, as XRF-Maps has them."""
+    """As XRF-Maps: the exponential of a tail held at 1 above the line, no tail on the elastic peak, and the
+    slope alone for the width of a channel."""
 
 
 # MAPS rounds 2 sqrt(2 ln 2) = 2.35482 to 2.3548 and 510.99895 keV (CODATA 2018) to 511. 2.96 eV is the pair

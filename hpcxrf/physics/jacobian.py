@@ -97,9 +97,7 @@ def automatic_jacobian(theta: Tensor, amplitude: Tensor, model: SpectrumModel) -
     return derivative(theta, amplitude)
 
 
-def _line_products(
-    theta: Tensor, amplitude: Tensor, e: Evaluation, model: SpectrumModel
-) -> Tensor:
+def _line_products(theta: Tensor, amplitude: Tensor, e: Evaluation, model: SpectrumModel) -> Tensor:
     """(*batch, channel, column) density derivatives of all lines, per keV."""
     terms = _derivatives(theta, amplitude, e, model)
     shapes = {"g": e.gauss, "ug": e.u * e.gauss, "t": e.low}

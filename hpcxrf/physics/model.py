@@ -114,7 +114,10 @@ def evaluate(theta: Tensor, model: SpectrumModel) -> Evaluation:
     switch, weight = _weights(par, model)
     tail, shelf_share, gamma = _tail_and_step(par, line_kev, model)
     norm = 1.0 / (1.0 + tail + shelf_share)
-    energies, bins = energy_kev(theta, model.channel), bin_width_kev(theta, model.channel, constants)
+    energies, bins = (
+        energy_kev(theta, model.channel),
+        bin_width_kev(theta, model.channel, constants),
+    )
     u = (energies[..., :, None] - line_kev[..., None, :]) / sigma[..., None, :]
     gauss = gaussian(u)
     tail_shape = maps_low_energy_tail if constants.maps_line_shape else low_energy_tail

@@ -163,4 +163,3 @@ def _centre_derivatives(
     by_e0 = (centre / e0) ** 2
     by_angle = -(centre**2) / rest * torch.sin(angle) * (torch.pi / 180.0)
     return by_e0, by_angle
-

@@ -59,4 +59,4 @@ def step(u: Tensor) -> Tensor:
 
 
 def _erfc(x: Tensor) -> Tensor:
-    return torch.special.erfc(x.clamp(_MIN_ERFC, _MAX_ERFC))
+    return torch.erfc(x.clamp(_MIN_ERFC, _MAX_ERFC))

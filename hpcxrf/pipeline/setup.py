@@ -145,9 +145,7 @@ def _start_values(
         notes += [f"starting values from {override.path.name}", why]
     from_file = None if facts.calibration is None else facts.calibration[detector]
     has_override = all(name in values for name in _CALIBRATION_NAMES[:2])
-    if config.fit.calibration == "file" or (
-        config.fit.calibration == "auto" and not has_override
-    ):
+    if config.fit.calibration == "file" or (config.fit.calibration == "auto" and not has_override):
         if from_file is None and not {"energy_offset", "energy_slope"} <= set(config.fit.start):
             raise ConfigError(
                 f"{facts.source}: no energy calibration, neither in the file nor in an override file; give "

@@ -79,3 +79,9 @@ def read_basis(path: Path, detector: str) -> tuple[int, PixelBasis]:
         expected=phi @ mean,
         coefficients=mean,
     )
+
+
+def component_names(path: Path) -> tuple[str, ...]:
+    """Components of a results store, in the order of its maps."""
+    require_current_schema(path)
+    return labels_of(zarr.open_group(path / "maps", mode="r", use_consolidated=False), "component")

@@ -1,0 +1,80 @@
+"""Options that several commands share, and the run configuration that they add up to."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from hpcxrf.config import RunConfig, check_config
+
+Elements = Annotated[
+    str | None,
+    typer.Option("--elements", help="Families, comma-separated: Si,Fe,Pt_L,Au_M,Ca_Ca (pile-up)."),
+]
+Energy = Annotated[
+    float | None, typer.Option("--energy", help="Incident energy, keV.", show_default="of the file")
+]
+EnergyRange = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        "--energy-range",
+        metavar="LO HI",
+        help="Fit range, keV.",
+        show_default="1 to 1 above the incident energy",
+    ),
+]
+Override = Annotated[
+    Path | None,
+    typer.Option(
+        "--override",
+        help="maps_fit_parameters_override.txt.",
+        show_default="searched beside the scan",
+    ),
+]
+Calibration = Annotated[
+    str, typer.Option("--calibration", help="Start of the energy axis: auto, file or override.")
+]
+Method = Annotated[str, typer.Option("--method", help="separable, or adam (the published one).")]
+Background = Annotated[str, typer.Option("--background", help="hats, snip or none.")]
+Source = Annotated[
+    str, typer.Option("--source", help="monochromatic, or tube (no elastic line; needs --energy).")
+]
+DatasetPath = Annotated[
+    str | None, typer.Option("--dataset-path", help="Array inside an HDF5, Zarr or npz file.")
+]
+EnergyAxis = Annotated[
+    int | None, typer.Option("--energy-axis", help="Axis of the channels in that array.")
+]
+EnergyOffset = Annotated[
+    float | None, typer.Option("--energy-offset", help="Energy of channel 0, keV.")
+]
+EnergySlope = Annotated[float | None, typer.Option("--energy-slope", help="keV per channel.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="One JSON object on standard output, nothing else.")
+]
+
+
+def build_config(files: list[Path], sections: dict[str, dict[str, Any]]) -> tuple[RunConfig, str]:
+    """A run configuration from options, and the run file that would say the same.
+
+    Args:
+        files: the scans.
+        sections: values by section of the run file; None means not given.
+
+    Raises:
+        ConfigError: all faults at once.
+    """
+    raw: dict[str, Any] = {"input": {"files": [str(f) for f in files]}}
+    for name, values in sections.items():
+        given = {k: v for k, v in values.items() if v is not None}
+        if given:
+            raw[name] = {**raw.get(name, {}), **given}
+    return check_config(raw, "the command line"), yaml.safe_dump(raw, sort_keys=False)
+
+
+def split_elements(text: str | None) -> list[str] | None:
+    """`Si,Fe, Pt_L` -> a list; None stays None."""
+    if text is None:
+        return None
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,0 +1,201 @@
+"""Feeds the graph, keeps the journal, and decides what is finished. The only writer of the run's state."""
+
+import dataclasses
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from distributed import Client, Future, as_completed
+
+from hpcxrf.errors import HpcxrfError
+from hpcxrf.pipeline.graph import submit, units_of
+from hpcxrf.pipeline.plan import Plan
+from hpcxrf.pipeline.records import DatasetJob, Stage, TaskRecord
+from hpcxrf.store.rundir import FAILED, FINISHED, RunDir, still_finished
+from hpcxrf.store.rundir import finished as finished_record
+
+OPEN_TASK: Final = "open"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """One task ended, or was found finished."""
+
+    stage: Stage
+    pixels: int
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How one dataset ended."""
+
+    job: DatasetJob
+    records: tuple[TaskRecord, ...]
+    failure: str | None
+
+
+@dataclass(slots=True)
+class _Running:
+    job: DatasetJob
+    records: dict[str, TaskRecord]
+    futures: dict[str, Future]
+    failed: bool = False
+    waiting: set[str] = field(default_factory=set)
+
+
+def run_datasets(
+    plan: Plan,
+    run: RunDir,
+    client: Client,
+    *,
+    in_flight: int,
+    progress: Callable[[Progress], None],
+) -> list[Outcome]:
+    """Run all datasets of a plan, a bounded number at a time; a failed one stops no other.
+
+    Args:
+        plan: of `make_plan`.
+        run: the run directory, locked by the caller.
+        client: of the cluster.
+        in_flight: datasets whose graphs are with the scheduler at a time.
+        progress: called for every task.
+
+    Returns:
+        One outcome per dataset of the plan, in its order.
+    """
+    for refusal in plan.refusals:
+        run.append(refusal.dataset_id, _failure_line(OPEN_TASK, refusal.reason))
+    outcomes: dict[int, Outcome] = {}
+    queue = list(reversed(plan.jobs))
+    running: dict[str, _Running] = {}
+    completed = as_completed()
+    while True:
+        while queue and len(set(map(id, running.values()))) < in_flight:
+            _begin(queue.pop(), run, client, completed, running, outcomes, progress)
+        if not running:
+            break
+        future = next(completed)
+        state = running.pop(future.key)
+        _settle(future, state, run, progress)
+        if not state.waiting:
+            outcomes[state.job.number] = _outcome(state, run)
+    return [outcomes[job.number] for job in plan.jobs]
+
+
+def finished_tasks(run: RunDir, job: DatasetJob) -> dict[str, TaskRecord]:
+    """Records of the tasks whose journal line still holds: what they wrote is there, bit for bit.
+
+    A task counts only while everything that it was made from counts: a new ingest undoes the fits.
+    """
+    journal = run.read_journal(job.dataset_id)
+    done: dict[str, TaskRecord] = {}
+    complete: dict[Stage, bool] = {}
+    order: list[Stage] = ["ingest", "integrated", "pixels", "finalise"]
+    for unit in units_of(job):
+        earlier = order[: order.index(unit.stage)]
+        if all(complete.get(stage, True) for stage in earlier) and still_finished(
+            run, journal, unit.task
+        ):
+            line = finished_record(journal, unit.task)
+            if line is not None:
+                done[unit.task] = _record_of(line)
+                continue
+        complete[unit.stage] = False
+    return done
+
+
+def _begin(
+    job: DatasetJob,
+    run: RunDir,
+    client: Client,
+    completed: Any,  # noqa: ANN401 (distributed's as_completed has no types)
+    running: dict[str, _Running],
+    outcomes: dict[int, Outcome],
+    progress: Callable[[Progress], None],
+) -> None:
+    done = finished_tasks(run, job)
+    for record in done.values():
+        progress(Progress(stage=record.stage, pixels=record.pixels, ok=True))
+    attempt = sum(1 for line in run.read_journal(job.dataset_id) if line.get("event") == FAILED)
+    futures = submit(client, job, done, attempt)
+    state = _Running(job=job, records=done, futures=futures)
+    state.waiting = {future.key for future in futures.values()}
+    if not futures:
+        outcomes[job.number] = _outcome(state, run)
+    for future in futures.values():
+        running[future.key] = state
+        completed.add(future)
+
+
+def _settle(
+    future: Future, state: _Running, run: RunDir, progress: Callable[[Progress], None]
+) -> None:
+    state.waiting.discard(future.key)
+    unit = next(u for u in units_of(state.job) if state.futures.get(u.task) is future)
+    if future.status == "finished":
+        record: TaskRecord = future.result()
+        state.records[unit.task] = record
+        run.append(state.job.dataset_id, _finished_line(record))
+        progress(Progress(stage=unit.stage, pixels=record.pixels, ok=True))
+        return
+    progress(Progress(stage=unit.stage, pixels=0, ok=False))
+    if not state.failed:
+        state.failed = True
+        culprit = next(t for t, f in state.futures.items() if f.status in {"error", "cancelled"})
+        run.append(
+            state.job.dataset_id,
+            _failure_line(culprit, _reason(state.futures[culprit]), _trace(state.futures[culprit])),
+        )
+
+
+def _reason(future: Future) -> str:
+    """What a user is told: the message of our own errors, type and message of any other."""
+    error = future.exception()
+    if isinstance(error, HpcxrfError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _trace(future: Future) -> str:
+    error = future.exception()
+    if isinstance(error, HpcxrfError):
+        return ""
+    return "".join(traceback.format_exception(type(error), error, future.traceback()))
+
+
+def _outcome(state: _Running, run: RunDir) -> Outcome:
+    failure = None
+    if state.failed:
+        lines = [x for x in run.read_journal(state.job.dataset_id) if x["event"] == FAILED]
+        failure = str(lines[-1]["reason"])
+    return Outcome(job=state.job, records=tuple(state.records.values()), failure=failure)
+
+
+def _finished_line(record: TaskRecord) -> dict[str, Any]:
+    line = dataclasses.asdict(record)
+    return {"event": FINISHED, **line, "checksums": line["checksums"] or {}}
+
+
+def _failure_line(task: str, reason: str, trace: str = "") -> dict[str, Any]:
+    return {"event": FAILED, "task": task, "reason": reason, "traceback": trace}
+
+
+def _record_of(line: Mapping[str, Any]) -> TaskRecord:
+    names = {f.name for f in dataclasses.fields(TaskRecord)}
+    return TaskRecord(**{k: v for k, v in line.items() if k in names})
+
+
+def totals(plan: Plan) -> dict[Stage, int]:
+    """Number of tasks by stage, for progress bars."""
+    counts: dict[Stage, int] = {}
+    for job in plan.jobs:
+        for unit in units_of(job):
+            counts[unit.stage] = counts.get(unit.stage, 0) + 1
+    return counts
+
+
+def failures(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Datasets that failed."""
+    return [outcome for outcome in outcomes if outcome.failure is not None]

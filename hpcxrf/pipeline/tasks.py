@@ -1,0 +1,416 @@
+"""What a worker runs: the one place where files and numerics meet.
+
+A task is a function of small picklable values. It reads its own data, computes on its own device, writes its own
+aligned region, and returns a record; arrays never travel through the scheduler. Running it twice equals running
+it once.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hpcxrf import __version__
+from hpcxrf.config import RunConfig, effective
+from hpcxrf.errors import FitError
+from hpcxrf.fitting.detector_sum import SOLVED, detector_columns, fit_detector_sum, sum_columns
+from hpcxrf.fitting.integrated import SpectrumSetup, fit_spectrum
+from hpcxrf.fitting.pixels import (
+    PixelBasis,
+    PixelOperator,
+    fit_pixels,
+    group_background,
+    pixel_basis,
+    pixel_operator,
+)
+from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
+from hpcxrf.formats.registry import open_scan
+from hpcxrf.formats.scan import RawScan, ReadOptions
+from hpcxrf.pipeline.blocks import Block, blocks_of
+from hpcxrf.pipeline.records import BlockRange, DatasetJob, Stage, TaskRecord
+from hpcxrf.pipeline.setup import Prepared, ScanFacts, line_markers, prepare
+from hpcxrf.results.basis import component_names, read_basis, write_basis
+from hpcxrf.results.maps import (
+    block_checksums,
+    create_results,
+    finalise,
+    write_block,
+    write_spectrum_fits,
+)
+from hpcxrf.store.files import checksum_tree
+from hpcxrf.store.ingest import ingest_scan
+from hpcxrf.store.rundir import RunDir
+from hpcxrf.store.spectra import SpectraStore, open_spectra
+
+MAX_ATTEMPTS: Final = 3
+ATTEMPTS: Final = Path("state", "attempts")
+SUM: Final = "sum"
+
+
+def read_options(config: RunConfig) -> ReadOptions:
+    """What the run file says about files that do not say it themselves."""
+    given = config.input
+    return ReadOptions(
+        dataset_path=given.dataset_path,
+        energy_axis=given.energy_axis,
+        energy_offset_kev=given.energy_offset_kev,
+        energy_slope_kev=given.energy_slope_kev,
+        allow_external=given.allow_external,
+    )
+
+
+def scan_facts(scan: RawScan | SpectraStore, source: Path) -> ScanFacts:
+    """What the preparation of a fit needs to know of a scan, raw or ingested."""
+    return ScanFacts(
+        source=source,
+        n_detectors=scan.shape[0],
+        n_channels=scan.shape[3],
+        calibration=scan.calibration,
+        incident_energy_kev=scan.incident_energy_kev,
+    )
+
+
+def choose_device(config: RunConfig) -> torch.device:
+    """The device that the run file asks for.
+
+    Raises:
+        FitError: `cuda` was asked for and there is none, or a worker sees more than one.
+    """
+    wanted, visible = config.execution.device, torch.cuda.device_count()
+    if wanted == "cpu" or (wanted == "auto" and visible == 0):
+        return torch.device("cpu")
+    if visible != 1:
+        raise FitError(
+            f"execution.device is {wanted}, but this worker sees {visible} CUDA devices; it must see exactly one "
+            "(CUDA_VISIBLE_DEVICES), or set execution.device: cpu"
+        )
+    return torch.device("cuda:0")
+
+
+def run_ingest(job: DatasetJob) -> TaskRecord:
+    """Copy the scan into the chunked store."""
+    run = RunDir(path=job.run_dir)
+    with _attempt(job, "ingest"):
+        clock = _Clock()
+        record = ingest_scan(
+            open_scan(job.source, read_options(job.config)), run.spectra_store(job.dataset_id)
+        )
+        store = run.spectra_store(job.dataset_id)
+        return clock.record(
+            job, "ingest", "ingest",
+            bytes_read=record.source_bytes, bytes_written=record.stored_bytes,
+            checksums=_relative(job, checksum_tree([store / "zarr.json"])),
+            facts={"dtype": record.dtype, "shape": list(record.shape)},
+        )  # fmt: skip
+
+
+def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
+    """Fit the integrated spectra, and write them with the basis of the pixel fits.
+
+    Args:
+        job: which dataset.
+        after: records that must exist first.
+    """
+    del after
+    run = RunDir(path=job.run_dir)
+    with _attempt(job, "integrated"):
+        clock = _Clock()
+        store = open_spectra(run.spectra_store(job.dataset_id))
+        spectra = np.stack([store.integrated(d) for d in range(store.shape[0])])
+        fits, prepared, bases = fit_detectors(spectra, store, job)
+        path = run.results_store(job.dataset_id)
+        _create(path, job, store, fits, prepared)
+        by_name = {
+            name: spectra[int(name)] if name != SUM else spectra.sum(axis=0) for name in fits
+        }
+        write_spectrum_fits(
+            path, fits, store.shape[3],
+            line_markers=line_markers(prepared[0].setup.table), integrated_counts=by_name,
+        )  # fmt: skip
+        write_basis(path, bases, store.shape[3])
+        groups = [path / name for name in ("spectrum", "parameters", "basis")]
+        return clock.record(
+            job, "integrated", "integrated",
+            checksums=_relative(job, checksum_tree(groups)),
+            facts={
+                "r2": {name: fit.r2 for name, fit in fits.items()},
+                "status": {name: fit.status.name for name, fit in fits.items()},
+            },
+        )  # fmt: skip
+
+
+def fit_detectors(
+    spectra: NDArray[np.float64], store: SpectraStore, job: DatasetJob
+) -> tuple[dict[str, SpectrumFit], list[Prepared], dict[str, tuple[int, PixelBasis]]]:
+    """Fit every detector, and their sum where asked for; give the basis of each result's pixels.
+
+    Raises:
+        FitError: no detector has counts in the fit range.
+    """
+    facts = scan_facts(store, job.source)
+    prepared = [prepare(job.config, facts, d) for d in range(store.shape[0])]
+    counts = torch.from_numpy(spectra)
+    every = [fit_spectrum(counts[d], p.setup) for d, p in enumerate(prepared)]
+    if not any(fit.status in SOLVED for fit in every):
+        raise FitError(
+            f"{job.source}: {every[0].messages[0]} (all {len(every)} detectors); check the fit range, or "
+            "leave the scan out"
+        )
+    n_pixels = int(store.measured().sum())
+    setups = [p.setup for p in prepared]
+    fits = {str(d): fit for d, fit in enumerate(every)}
+    if SUM in job.detectors:
+        fits[SUM] = fit_detector_sum(counts, every, setups)
+    bases = {
+        name: _basis(name, fits, setups, n_pixels, job.config)
+        for name in job.detectors
+        if fits[name].status in SOLVED
+    }
+    return fits, prepared, bases
+
+
+def run_pixels(job: DatasetJob, blocks: BlockRange, after: Sequence[TaskRecord]) -> TaskRecord:
+    """Fit whole map blocks of one detector and write them.
+
+    Args:
+        job: which dataset.
+        blocks: which blocks.
+        after: records that must exist first.
+    """
+    del after
+    task = pixel_task_name(blocks)
+    run = RunDir(path=job.run_dir)
+    with _attempt(job, task):
+        clock = _Clock()
+        device = choose_device(job.config)
+        torch.set_flush_denormal(True)
+        store = open_spectra(run.spectra_store(job.dataset_id))
+        path = run.results_store(job.dataset_id)
+        row = job.detectors.index(blocks.detector)
+        checksums: dict[str, str] = {}
+        pixels = 0
+        first, operator = _operator(path, blocks.detector, device)
+        n_components = len(component_names(path))
+        for block in blocks_of(job.shape[1:3])[blocks.first : blocks.stop]:
+            with clock.reading():
+                counts, measured = _read(store, block, blocks.detector)
+            clock.bytes_read += counts.nbytes
+            if operator is None:
+                fit = _no_solution(measured.size, n_components)
+            else:
+                fit = _fit_block(counts, measured, first, operator, job.config, device)
+            with clock.writing():
+                write_block(path, row, block.y, block.x, fit)
+            sums = block_checksums(path, row, block.y, block.x)
+            checksums |= {str(path.relative_to(job.run_dir) / k): v for k, v in sums.items()}
+            pixels += measured.size
+        return clock.record(
+            job, task, "pixels", pixels=pixels, device=str(device), checksums=checksums
+        )
+
+
+def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
+    """Close the store: metadata consolidated, provenance and `complete` last.
+
+    Args:
+        job: which dataset.
+        after: records that must exist first.
+    """
+    run = RunDir(path=job.run_dir)
+    with _attempt(job, "finalise"):
+        clock = _Clock()
+        path = run.results_store(job.dataset_id)
+        devices = sorted({r.device for r in after if r.stage == "pixels"})
+        finalise(path, {"devices": devices, "torch_version": str(torch.__version__)})
+        return clock.record(
+            job, "finalise", "finalise",
+            checksums=_relative(job, checksum_tree([path / "zarr.json"])),
+        )  # fmt: skip
+
+
+def pixel_task_name(blocks: BlockRange) -> str:
+    """Identifier of a pixel task within its dataset."""
+    return f"pixels-{blocks.detector}-{blocks.first:05}-{blocks.stop:05}"
+
+
+class _Clock:
+    """Wall, CPU, reading and writing seconds of one task."""
+
+    def __init__(self) -> None:
+        self.wall = time.perf_counter()
+        self.cpu = time.process_time()
+        self.read_s = 0.0
+        self.write_s = 0.0
+        self.bytes_read = 0
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.read_s += time.perf_counter() - began
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.write_s += time.perf_counter() - began
+
+    def record(self, job: DatasetJob, task: str, stage: Stage, **fields: Any) -> TaskRecord:  # noqa: ANN401 (fields of TaskRecord)
+        fields.setdefault("bytes_read", self.bytes_read)
+        return TaskRecord(
+            task=task, stage=stage, dataset_id=job.dataset_id,
+            wall_s=time.perf_counter() - self.wall, cpu_s=time.process_time() - self.cpu,
+            read_s=self.read_s, write_s=self.write_s, **fields,
+        )  # fmt: skip
+
+
+@contextmanager
+def _attempt(job: DatasetJob, task: str) -> Iterator[None]:
+    """Leave a marker while at work: a task that killed its worker three times is not tried again.
+
+    An exception removes the marker (it is reported as such); only a process that dies leaves it.
+
+    Raises:
+        FitError: three markers of earlier attempts are there.
+    """
+    folder = job.run_dir / ATTEMPTS
+    folder.mkdir(mode=0o700, exist_ok=True)
+    stem = f"{job.dataset_id}.{task}"
+    earlier = sorted(folder.glob(f"{stem}.[0-9]"))
+    if len(earlier) >= MAX_ATTEMPTS:
+        raise FitError(
+            f"{job.source}: task {task} ended its worker {len(earlier)} times and is given up; see "
+            "the logs for what killed it (memory?), then delete its markers in state/attempts to try again"
+        )
+    marker = folder / f"{stem}.{len(earlier)}"
+    marker.touch()
+    try:
+        yield
+    finally:
+        marker.unlink(missing_ok=True)
+    for path in earlier:
+        path.unlink(missing_ok=True)
+
+
+def _basis(
+    name: str,
+    fits: dict[str, SpectrumFit],
+    setups: Sequence[SpectrumSetup],
+    n_pixels: int,
+    config: RunConfig,
+) -> tuple[int, PixelBasis]:
+    fit = fits[name]
+    groups = group_background(fit.background_parts, config.pixels.background_columns)
+    if name == SUM:
+        every = [fits[str(d)] for d in range(len(setups))]
+        phi = sum_columns(every, setups).phi
+    else:
+        stop = fit.first_channel + fit.counts.shape[0]
+        channel = torch.arange(fit.first_channel, stop, dtype=torch.float64)
+        phi = detector_columns(fit, setups[int(name)], channel)
+    return fit.first_channel, pixel_basis(phi, fit.amplitude, groups, n_pixels)
+
+
+def _create(
+    path: Path,
+    job: DatasetJob,
+    store: SpectraStore,
+    fits: dict[str, SpectrumFit],
+    prepared: Sequence[Prepared],
+) -> None:
+    x_um, y_um = store.positions_um()
+    known = bool(np.isfinite(x_um).all() and np.isfinite(y_um).all())
+    notes = list(dict.fromkeys([*store.notes, *(n for p in prepared for n in p.notes)]))
+    create_results(
+        path,
+        detectors=job.detectors,
+        components=next(iter(fits.values())).component_names,
+        shape_yx=job.shape[1:3],
+        n_channels=job.shape[3],
+        positions_um=(x_um, y_um) if known else None,
+        attributes={
+            "title": store.scan_name,
+            "source": job.source.name,
+            "source_format": store.format,
+            "source_files": [
+                {"path": s.path, "bytes": s.size_bytes, "sha256": s.sha256} for s in store.sources
+            ],
+            "hpcxrf_version": __version__,
+            "constants": job.config.fit.constants,
+            "line_table": prepared[0].setup.table.table_version,
+            "incident_energy_kev": prepared[0].setup.table.incident_energy_kev,
+            "configuration": effective(job.config),
+            "run_file": RunDir(path=job.run_dir).run_file.read_text(encoding="utf-8"),
+            "notes": notes,
+        },
+    )
+
+
+def _operator(path: Path, detector: str, device: torch.device) -> tuple[int, PixelOperator | None]:
+    """First channel and operator of a detector; None where its integrated spectrum has no solution."""
+    try:
+        first, basis = read_basis(path, detector)
+    except KeyError:
+        return 0, None
+    operator = pixel_operator(basis)
+    moved = {
+        name: getattr(operator, name).to(device)
+        for name in ("columns", "projector", "gram", "weighted", "variance", "variance_floor")
+    }
+    return first, PixelOperator(**moved, n_components=operator.n_components)
+
+
+def _read(
+    store: SpectraStore, block: Block, detector: str
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Counts (pixel, channel) and measured (pixel,) of one block."""
+    n_channels = store.shape[3]
+    which = range(store.shape[0]) if detector == SUM else [int(detector)]
+    counts = store.read_rows([which[0]], block.y, block.x)[0]
+    for other in which[1:]:
+        # uint16 sums of several detectors may overflow.
+        wide = np.float32 if counts.dtype.kind == "f" else np.uint32
+        counts = counts.astype(wide) + store.read_rows([other], block.y, block.x)[0]
+    return counts.reshape(-1, n_channels), store.measured(block.y, block.x).reshape(-1)
+
+
+def _fit_block(
+    counts: NDArray[Any],
+    measured: NDArray[np.bool_],
+    first: int,
+    operator: PixelOperator,
+    config: RunConfig,
+    device: torch.device,
+) -> PixelFit:
+    inside = np.ascontiguousarray(counts[:, first : first + operator.columns.shape[1]])
+    fit = fit_pixels(
+        torch.from_numpy(inside).to(device), torch.from_numpy(measured).to(device), operator,
+        method=config.pixels.method, deviance=config.pixels.deviance,
+    )  # fmt: skip
+    return fit if device.type == "cpu" else _on_cpu(fit)
+
+
+def _no_solution(n_pixels: int, n_components: int) -> PixelFit:
+    """Pixels of a detector whose integrated spectrum has no counts."""
+    blank = torch.full((n_pixels, n_components), torch.nan)
+    return PixelFit(
+        amplitude=blank, sigma=blank, detection_limit=blank, deviance=blank[:, 0],
+        status=torch.full((n_pixels,), int(FitStatus.EMPTY), dtype=torch.uint8),
+    )  # fmt: skip
+
+
+def _on_cpu(fit: PixelFit) -> PixelFit:
+    return PixelFit(
+        amplitude=fit.amplitude.cpu(), sigma=fit.sigma.cpu(),
+        detection_limit=fit.detection_limit.cpu(), deviance=fit.deviance.cpu(),
+        status=fit.status.cpu(),
+    )  # fmt: skip
+
+
+def _relative(job: DatasetJob, checksums: dict[str, str]) -> dict[str, str]:
+    return {str(Path(name).relative_to(job.run_dir)): value for name, value in checksums.items()}

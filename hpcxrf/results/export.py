@@ -1,0 +1,161 @@
+"""Results for other programs: tables as CSV, maps as HDF5 with NeXus NXdata."""
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import h5py
+import numpy as np
+import xarray as xr
+
+from hpcxrf.results.maps import open_results
+from hpcxrf.results.storage import replaced
+from hpcxrf.store.schema import BLOCK_Y
+
+Cell = str | float | int
+
+_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def amplitudes_to_csv(results: Path, path: Path) -> None:
+    """Write the integrated amplitudes, a row for each detector and component, in counts.
+
+    Raises:
+        OutputError: no results store there, or `path` cannot be written.
+    """
+    spectrum = open_results(results)["spectrum"].to_dataset().load()
+    columns = ("amplitude", "sigma", "detection_limit")
+    _write_csv(
+        path,
+        ("detector", "component", *(f"{name}_counts" for name in columns)),
+        _rows(spectrum, "component", columns),
+    )
+
+
+def parameters_to_csv(results: Path, path: Path) -> None:
+    """Write the parameters of the integrated fits, a row for each detector and parameter.
+
+    Raises:
+        OutputError: no results store there, or `path` cannot be written.
+    """
+    columns = ("value", "sigma", "initial", "lower", "upper", "free", "at_bound")
+    tree = open_results(results)
+    rows: list[tuple[Cell, ...]] = []
+    if "parameters" in tree.children:
+        table = tree["parameters"].to_dataset().load()
+        names, texts = (table[key].values.tolist() for key in ("name", "unit"))
+        units = dict(zip(names, texts, strict=True))
+        for detector, name, *values in _rows(table, "name", columns):
+            rows.append((detector, name, units[name], *values))
+    _write_csv(path, ("detector", "parameter", "unit", *columns), rows)
+
+
+def maps_to_hdf5(results: Path, path: Path) -> None:
+    """Write the maps as NeXus: an NXdata of every quantity of every detector, a dataset per component.
+
+    `/entry/detector_<name>/amplitude` has the first component as its signal and the others as auxiliary
+    signals, so that viewers plot them by themselves; `/entry/process` keeps program and provenance.
+
+    Raises:
+        OutputError: no results store there, or `path` cannot be written.
+    """
+    tree = open_results(results)
+    maps = tree["maps"].to_dataset()
+    with replaced(path) as partial, h5py.File(partial, "w") as file:
+        file.attrs["default"] = "entry"
+        entry = _group(file, "entry", "NXentry")
+        process = _group(entry, "process", "NXprocess")
+        process["program"] = "hpcxrf"
+        for key, value in sorted(tree.attrs.items()):
+            process.attrs[key] = value if isinstance(value, int | float) else str(value)
+        names = [str(detector) for detector in maps["detector"].values]
+        entry.attrs["default"] = f"detector_{names[0]}"
+        for name in names:
+            _write_detector(
+                _group(entry, f"detector_{name}", "NXcollection"), maps.sel(detector=name)
+            )
+
+
+def safe_cell(cell: Cell) -> Cell:
+    """A cell that no spreadsheet takes for a formula: text that starts like one gets an apostrophe.
+
+    Numbers stay numbers; NaN becomes an empty cell.
+    """
+    if isinstance(cell, str):
+        return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
+    return "" if isinstance(cell, float) and math.isnan(cell) else cell
+
+
+def _rows(table: xr.Dataset, dim: str, columns: Sequence[str]) -> Iterable[tuple[Cell, ...]]:
+    for detector in table["detector"].values:
+        for label in table[dim].values:
+            one = table.sel({"detector": detector, dim: label})
+            yield str(detector), str(label), *(one[name].item() for name in columns)
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+    with replaced(path) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        writer.writerows([safe_cell(cell) for cell in row] for row in rows)
+
+
+def _group(parent: h5py.Group, name: str, nexus_class: str) -> h5py.Group:
+    group = parent.create_group(name)
+    group.attrs["NX_class"] = nexus_class
+    return group
+
+
+def _write_detector(collection: h5py.Group, maps: xr.Dataset) -> None:
+    collection.attrs["default"] = "amplitude"
+    components = [str(name) for name in maps["component"].values]
+    names = [_h5_name(name) for name in components]
+    for quantity in ("amplitude", "sigma", "detection_limit"):
+        data = _group(collection, quantity, "NXdata")
+        data.attrs["signal"] = names[0]
+        data.attrs["auxiliary_signals"] = names[1:]
+        data.attrs["title"] = f"{maps[quantity].attrs['long_name']}"
+        _write_components(data, maps[quantity], components)
+        _write_axes(data, maps)
+    for quantity in ("status", "deviance"):
+        data = _group(collection, quantity, "NXdata")
+        data.attrs["signal"] = quantity
+        data.create_dataset(quantity, data=maps[quantity].values, compression="gzip", shuffle=True)
+        data[quantity].attrs.update(maps[quantity].attrs)
+        _write_axes(data, maps)
+
+
+def _write_components(data: h5py.Group, values: xr.DataArray, components: Sequence[str]) -> None:
+    """Write by bands of map blocks, so that a large scan is never whole in memory."""
+    shape = (values.sizes["y"], values.sizes["x"])
+    for name in components:
+        dataset = data.create_dataset(
+            _h5_name(name), shape, dtype="f4", compression="gzip", shuffle=True, chunks=True
+        )
+        dataset.attrs["units"] = values.attrs["units"]
+        dataset.attrs["long_name"] = f"{name} ({values.attrs['units']})"
+    for row in range(0, shape[0], BLOCK_Y):
+        band = values.isel(y=slice(row, row + BLOCK_Y)).values
+        for index, name in enumerate(components):
+            data[_h5_name(name)][row : row + BLOCK_Y] = band[index]
+
+
+def _write_axes(data: h5py.Group, maps: xr.Dataset) -> None:
+    """Give the axes of a regular raster: the mean position of every row and column, where known."""
+    axes = []
+    for name, other in (("y_um", "x"), ("x_um", "y")):
+        positions = maps[name].values if name in maps.coords else np.full(1, np.nan)
+        if not np.isfinite(positions).all():
+            axes.append(".")
+            continue
+        data[name] = maps[name].mean(other).values
+        data[name].attrs["units"] = "um"
+        axes.append(name)
+    data.attrs["axes"] = axes
+
+
+def _h5_name(component: str) -> str:
+    """A component's name as that of a dataset: a slash would make groups."""
+    return component.replace("/", "_")

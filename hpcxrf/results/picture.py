@@ -1,0 +1,38 @@
+"""A picture of one fit that is in memory and in no store."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from hpcxrf.fitting.result import SpectrumFit
+from hpcxrf.results.plots import encode, spectrum_figure
+from hpcxrf.results.spectra import channel_energies_kev
+
+
+def fit_picture(
+    fit: SpectrumFit, detector: str, line_markers: Sequence[tuple[float, str]]
+) -> bytes:
+    """PNG of a fitted spectrum with components and residual, log scale.
+
+    Args:
+        fit: a solved fit.
+        detector: its name, for the title.
+        line_markers: (energy_kev, label).
+    """
+    stop = fit.first_channel + fit.counts.shape[0]
+    energy = channel_energies_kev(fit, stop)[fit.first_channel :]
+    rows = {
+        name: (("detector", "channel"), getattr(fit, name).numpy()[None])
+        for name in ("counts", "model", "background")
+    }
+    components = (("detector", "component", "channel"), fit.component_counts.numpy()[None])
+    data = xr.Dataset(
+        {**rows, "component_counts": components, "energy_kev": (("detector", "channel"), energy[None])},
+        coords={
+            "detector": np.array([detector], dtype=object),
+            "component": np.array(fit.component_names, dtype=object),
+        },
+        attrs={"line_markers": [[float(e), str(label)] for e, label in line_markers]},
+    )  # fmt: skip
+    return encode(spectrum_figure(data, detector, "log"), kind="png")

@@ -1,0 +1,270 @@
+"""The report: one HTML page that needs nothing else, for people who want to see what a run did."""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+import jinja2
+import xarray as xr
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from hpcxrf.errors import HpcxrfError
+from hpcxrf.results import plots, views
+from hpcxrf.results.maps import open_results
+from hpcxrf.results.storage import replaced
+from hpcxrf.results.thumbnails import summarise_maps
+
+MAX_BYTES: Final = 9_500_000
+"""Of the whole page; a dataset that no longer fits keeps its row in the table and loses its details."""
+
+MAX_ROWS: Final = 5000
+"""Rows of the dataset table; failures come first in what is kept."""
+
+# (dpi, quality) of the pictures, best first; the first that fits its share of the page is taken.
+_PICTURE_STEPS: Final = ((120.0, 86), (95.0, 78), (70.0, 65))
+_SMALLEST_SHARE_BYTES: Final = 60_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """What is true of the whole run. Texts may come from anywhere: the page escapes them."""
+
+    title: str
+    """Name of the run or of the scan."""
+    versions: Mapping[str, str]
+    """Program and libraries."""
+    configuration: str
+    """Effective configuration, as text."""
+    device: str
+    """For example "2 CPU cores" or "4 x NVIDIA H200"."""
+    started: str
+    """ISO 8601 with time zone."""
+    finished: str
+    """ISO 8601 with time zone."""
+    seconds: float
+    """Wall time of the run."""
+    command: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetSummary:
+    """What the driver knows of one dataset; everything else is read from its results store."""
+
+    dataset_id: str
+    name: str
+    source: str
+    """File or files it was read from."""
+    status: Literal["done", "failed"]
+    reason: str = ""
+    """Why it failed, empty where it did not."""
+    shape: tuple[int, int, int, int] | None = None
+    """(detector, y, x, channel), None where the file could not be read."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by stage."""
+    results_path: Path | None = None
+    """Results store, None where there is none."""
+    notes: tuple[str, ...] = ()
+    """Guesses made, files ignored: sentences."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetRow:
+    """A dataset in the table of the report."""
+
+    anchor: str
+    summary: DatasetSummary
+    done: bool
+    reason: str
+    merit: views.Merit | None
+    """Of the detector that fits worst."""
+    flags: tuple[str, ...]
+    pixels: int
+    total_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A picture inside the page."""
+
+    data: str
+    """data: address."""
+    alt: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectorPage:
+    """One detector in the details of a dataset."""
+
+    view: views.DetectorView
+    maps: Picture
+    caption: str
+    spectrum_log: Picture
+    spectrum_linear: Picture
+
+
+def write_report(run: RunSummary, datasets: Sequence[DatasetSummary], path: Path) -> None:
+    """Write the page, below 10 MB, readable from a file without a network; replaces an earlier one at once.
+
+    Datasets whose details would make the page too large keep their row in the table and say so there. A
+    results store that cannot be read counts as a failure with its reason.
+
+    Raises:
+        OutputError: `path` cannot be written.
+    """
+    rows = [_row(index, dataset) for index, dataset in enumerate(datasets)]
+    environment = _environment()
+    sections, left = _sections(environment, rows)
+    script = _text("report.js.j2")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = environment.get_template("report.html.j2").render(
+        run=run,
+        rows=sorted(rows, key=lambda row: row.done)[:MAX_ROWS] if len(rows) > MAX_ROWS else rows,
+        n_rows=len(rows),
+        failed=[row for row in rows if not row.done][:MAX_ROWS],
+        n_failed=sum(not row.done for row in rows),
+        n_pixels=sum(row.pixels for row in rows if row.done),
+        sections=sections,
+        shown={row.anchor for row in rows if row.done} - left,
+        style=Markup(_text("report.css.j2")),  # noqa: S704  a file of this package
+        script=Markup(script),  # noqa: S704  a file of this package
+        script_hash=digest,
+    )
+    with replaced(path) as partial:
+        partial.write_text(page, encoding="utf-8")
+
+
+def _row(index: int, dataset: DatasetSummary) -> DatasetRow:
+    """Read what the table says of a dataset from its store."""
+    reason, merit = dataset.reason, None
+    flags: tuple[str, ...] = ()
+    done = dataset.status == "done"
+    if done and dataset.results_path is None:
+        done, reason = False, "no results were written"
+    elif done and dataset.results_path is not None:
+        try:
+            merit, flags = _merit_and_flags(dataset.results_path)
+        except HpcxrfError as error:
+            done, reason = False, str(error)
+    shape = dataset.shape or (0, 0, 0, 0)
+    return DatasetRow(
+        anchor=f"dataset-{index}",
+        summary=dataset,
+        done=done,
+        reason=reason,
+        merit=merit,
+        flags=flags,
+        pixels=shape[1] * shape[2],
+        total_s=sum(dataset.seconds.values()),
+    )
+
+
+def _merit_and_flags(path: Path) -> tuple[views.Merit | None, tuple[str, ...]]:
+    with open_results(path) as tree:
+        found = views.merits(tree["spectrum"].to_dataset())
+        worst = min(found.values(), key=lambda merit: merit.r2, default=None)
+        return worst, views.flags(tree)
+
+
+def _sections(
+    environment: jinja2.Environment, rows: Sequence[DatasetRow]
+) -> tuple[list[Markup], set[str]]:
+    """Details of the datasets as far as they fit the page, and the anchors of those left out."""
+    template = environment.get_template("report_dataset.html.j2")
+    done = [row for row in rows if row.done]
+    detectors = sum(row.summary.shape[0] if row.summary.shape else 1 for row in done)
+    room = MAX_BYTES - 600 * min(len(rows), MAX_ROWS) - 100_000
+    share = max(room // max(detectors, 1) * 2 // 3, _SMALLEST_SHARE_BYTES)
+    sections: list[Markup] = []
+    left = {row.anchor for row in done}
+    for row in done:
+        text = template.render(row=row, pages=_pages(row, share), is_open=not sections)
+        room -= len(text.encode())
+        if room < 0:
+            break
+        sections.append(Markup(text))  # noqa: S704  rendered with autoescape
+        left.discard(row.anchor)
+    return sections, left
+
+
+def _pages(row: DatasetRow, share_bytes: int) -> list[DetectorPage]:
+    if row.summary.results_path is None:
+        return []
+    with open_results(row.summary.results_path) as tree:
+        maps = tree["maps"].to_dataset()
+        names = [str(name) for name in maps["detector"].values]
+        return [_page(tree, maps, name, row.summary.name, share_bytes) for name in names]
+
+
+def _page(
+    tree: xr.DataTree, maps: xr.Dataset, detector: str, name: str, share_bytes: int
+) -> DetectorPage:
+    summary = summarise_maps(maps, detector)
+    spectrum = tree["spectrum"].to_dataset()
+    title = f"{name}, detector {detector}"
+    # Half of the share to the maps, a quarter to each of the two spectra.
+    return DetectorPage(
+        view=views.detector_view(tree, summary),
+        maps=_picture(plots.map_grid(summary), f"maps of {title}", share_bytes // 2),
+        caption=_caption(summary.factor, known_positions=summary.step_um is not None),
+        spectrum_log=_picture(
+            plots.spectrum_figure(spectrum, detector, "log"),
+            f"integrated spectrum of {title}, logarithmic",
+            share_bytes // 4,
+        ),
+        spectrum_linear=_picture(
+            plots.spectrum_figure(spectrum, detector, "linear"),
+            f"integrated spectrum of {title}, linear",
+            share_bytes // 4,
+        ),
+    )
+
+
+def _caption(factor: int, *, known_positions: bool) -> str:
+    sentences = [
+        "Recorded counts per pixel.",
+        f"Colours run from the {plots.LOW_PERCENTILE:.0f}st to the {plots.HIGH_PERCENTILE:.0f}th "
+        "percentile of each map; grey pixels were not fitted.",
+    ]
+    if factor > 1:
+        sentences.append(f"One point is the mean of {factor} × {factor} pixels.")
+    if not known_positions:
+        sentences.append("The file gives no positions: the scale bar is in pixels.")
+    return " ".join(sentences)
+
+
+def _picture(figure: Figure, alt: str, limit_bytes: int) -> Picture:
+    """The best version of a figure that takes at most `limit_bytes` in the page, or the smallest."""
+    data = b""
+    for dpi, quality in _PICTURE_STEPS:
+        data = plots.encode(figure, dpi=dpi, quality=quality)
+        if len(data) * 4 // 3 <= limit_bytes:
+            break
+    return Picture(data=f"data:image/webp;base64,{base64.b64encode(data).decode()}", alt=alt)
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=views.number,
+        fixed=views.fixed,
+        percent=views.percent,
+        duration=views.duration,
+        to_sigma=views.to_sigma,
+        status_text=views.status_text,
+    )
+    return environment
+
+
+def _text(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")

@@ -1,0 +1,201 @@
+"""Zarr groups and arrays as every results store has them: creation, labels, root metadata, faults."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from hpcxrf.errors import OutputError
+from hpcxrf.fitting.result import FitStatus
+from hpcxrf.store.schema import (
+    BLOCK_X,
+    BLOCK_Y,
+    SCHEMA_ATTRIBUTE,
+    SCHEMA_VERSION,
+    VariableSpec,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrayPlan:
+    """One array to create: where, how big, how cut, and what it means."""
+
+    spec: VariableSpec
+    sizes: Mapping[str, int]
+    """Length of every dimension of the store."""
+    coordinates: str = ""
+    """Names of the auxiliary coordinates (CF `coordinates`), blank-separated."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of every axis."""
+        return tuple(self.sizes[dim] for dim in self.spec.dims)
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """One detector, all components, one map block."""
+        limits = {"detector": 1, "y": BLOCK_Y, "x": BLOCK_X}
+        return tuple(
+            max(1, min(size, limits.get(dim, size)))
+            for dim, size in zip(self.spec.dims, self.shape, strict=True)
+        )
+
+
+def create_array(group: zarr.Group, name: str, plan: ArrayPlan) -> zarr.Array[Any]:
+    """Create one numeric array with its units and meaning; floats fill with NaN, integers with 0."""
+    dtype = np.dtype(plan.spec.dtype)
+    texts = {"units": plan.spec.units, "long_name": plan.spec.long_name}
+    extra = {"coordinates": plan.coordinates} if plan.coordinates else {}
+    return group.create_array(
+        name,
+        shape=plan.shape,
+        chunks=plan.chunks,
+        dtype=dtype,
+        fill_value=float("nan") if dtype.kind == "f" else 0,
+        dimension_names=plan.spec.dims,
+        attributes={**texts, **_flags(name), **extra},
+    )
+
+
+def create_labels(
+    group: zarr.Group, dim: str, labels: Sequence[str], name: str | None = None
+) -> None:
+    """Create a coordinate of strings of variable length, one per index of a dimension."""
+    array = group.create_array(
+        name or dim,
+        shape=(len(labels),),
+        chunks=(max(1, len(labels)),),
+        dtype=str,
+        dimension_names=(dim,),
+        attributes={"long_name": name or dim},
+    )
+    array[:] = np.array(labels, dtype=np.dtypes.StringDType())
+
+
+def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """One array of a group; raises OutputError where there is a group of that name."""
+    array = group[name]
+    if not isinstance(array, zarr.Array):
+        raise OutputError(f"{group.store_path}/{name}: a group, must be an array; remove the store")
+    return array
+
+
+def labels_of(group: zarr.Group, name: str) -> tuple[str, ...]:
+    """The strings of a coordinate."""
+    return tuple(str(label) for label in np.asarray(array_of(group, name)[:]))
+
+
+def require_current_schema(path: Path) -> dict[str, object]:
+    """Root attributes of a store of this schema version.
+
+    Raises:
+        OutputError: no results store there, or one of another schema version.
+    """
+    if not (path / "zarr.json").is_file():
+        raise OutputError(f"{path}: no results store here; run the fit of this dataset first")
+    attributes: dict[str, object] = read_json(path / "zarr.json").get("attributes", {})
+    version = attributes.get(SCHEMA_ATTRIBUTE)
+    if version != SCHEMA_VERSION:
+        raise OutputError(
+            f"{path}: schema version {version}, but this program writes and reads {SCHEMA_VERSION}; "
+            "write to another folder, or read it with the program that made it"
+        )
+    return attributes
+
+
+def update_root(
+    path: Path, attributes: Mapping[str, object], *, without: Sequence[str] = ()
+) -> None:
+    """Rewrite the root's metadata file in one step, with these attributes set and these entries gone."""
+    file = path / "zarr.json"
+    document = {key: value for key, value in read_json(file).items() if key not in without}
+    document["attributes"] = {**document.get("attributes", {}), **attributes}
+    partial = file.with_name(f".zarr.json.{os.getpid()}.partial")
+    with partial.open("w", encoding="utf-8") as stream:
+        json.dump(document, stream, indent=2, allow_nan=False)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(file)
+
+
+@contextmanager
+def published(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path`, renamed to it when the block ends without an error.
+
+    Raises:
+        OutputError: the folder cannot be written, or `path` appeared meanwhile.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            yield partial
+            partial.rename(path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Give a temporary file beside `path`, which takes its place when the block ends without an error.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn the system's refusals into OutputError with the path and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{path}: {error.strerror or error}; free space, correct the permissions, or choose "
+            "another folder"
+        ) from error
+
+
+def as_json(attributes: Mapping[str, object]) -> dict[str, Any]:
+    """The attributes as they read back from a file; raises ValueError where they cannot be written."""
+    try:
+        result: dict[str, Any] = json.loads(json.dumps(dict(attributes), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"attributes must be JSON without NaN: {error}") from error
+    return result
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A metadata file; raises OutputError where it is damaged."""
+    with output_errors(file):
+        try:
+            document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise OutputError(f"{file}: damaged metadata ({error}); remove the store") from error
+    return document
+
+
+def _flags(name: str) -> dict[str, Any]:
+    """CF attributes of a status; empty for anything else."""
+    if name != "status":
+        return {}
+    return {
+        "flag_values": [int(status) for status in FitStatus],
+        "flag_meanings": " ".join(status.name.lower() for status in FitStatus),
+    }

@@ -1,0 +1,140 @@
+"""What a page can show of maps of any size: pictures of bounded size and a few figures, read in bands."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from hpcxrf.fitting.result import FitStatus
+from hpcxrf.store.schema import BLOCK_Y
+
+FloatArray = NDArray[np.float64]
+
+SOLVED: Final = (FitStatus.CONVERGED, FitStatus.MAX_ITERATIONS, FitStatus.EMPTY)
+"""Outcomes whose amplitudes mean something: an empty pixel has none, and that is a result."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapSummary:
+    """The maps of one detector, made small enough to look at."""
+
+    detector: str
+    components: tuple[str, ...]
+    pictures: FloatArray
+    """(component, y, x): mean counts a pixel in squares of `factor` pixels, NaN where nothing was fitted."""
+    factor: int
+    """Pixels of the scan along each side of a pixel of the picture."""
+    shape_yx: tuple[int, int]
+    """Pixels of the scan."""
+    step_um: tuple[float, float] | None
+    """Median stage step (y, x) between pixels, both positive; None where positions are unknown."""
+    median_sigma: FloatArray
+    """(component,) median over fitted pixels; of every `factor`-th row and column of a large scan."""
+    median_limit: FloatArray
+    """(component,) median detection limit, in the same pixels."""
+    above_limit: FloatArray
+    """(component,) share of those pixels whose amplitude exceeds its detection limit, 0 to 1."""
+    status_counts: dict[FitStatus, int]
+    """Pixels by outcome, all of them."""
+
+
+def summarise_maps(maps: xr.Dataset, detector: str, *, side: int = 400) -> MapSummary:
+    """Read the maps of one detector in bands of rows and keep at most `side` pixels along each axis.
+
+    Args:
+        maps: Group `maps` of a results store.
+        detector: Name on the detector axis.
+        side: Largest number of rows or columns of the pictures.
+    """
+    one = maps.sel(detector=detector)
+    n_y, n_x = one.sizes["y"], one.sizes["x"]
+    factor = max(1, -(-max(n_y, n_x) // side))
+    rows = factor * max(1, BLOCK_Y // factor)
+    bands = [_band(one.isel(y=slice(y, y + rows)), factor) for y in range(0, n_y, rows)]
+    pictures, sigma, limit, amplitude = (
+        np.concatenate(parts, axis=-2) for parts in zip(*(band[:4] for band in bands), strict=True)
+    )
+    histogram = np.sum([band[4] for band in bands], axis=0)
+    return MapSummary(
+        detector=detector,
+        components=tuple(str(name) for name in maps["component"].values),
+        pictures=pictures,
+        factor=factor,
+        shape_yx=(n_y, n_x),
+        step_um=_step_um(one),
+        median_sigma=_median(sigma),
+        median_limit=_median(limit),
+        above_limit=_share_above(amplitude, limit),
+        status_counts={status: int(histogram[status]) for status in FitStatus},
+    )
+
+
+def block_mean(values: FloatArray, factor: int) -> FloatArray:
+    """Mean over squares of `factor` pixels of the last two axes, NaN left out; all-NaN squares give NaN.
+
+    The last row and column of squares may be smaller.
+    """
+    if factor == 1:
+        return values
+    good = np.isfinite(values)
+    starts = [np.arange(0, size, factor) for size in values.shape[-2:]]
+    total, number = np.where(good, values, 0.0), good.astype(float)
+    for axis, start in zip((-2, -1), starts, strict=True):
+        total = np.add.reduceat(total, start, axis=axis)
+        number = np.add.reduceat(number, start, axis=axis)
+    mean: FloatArray = np.full(total.shape, np.nan)
+    np.divide(total, number, out=mean, where=number > 0)
+    return mean
+
+
+def _band(
+    band: xr.Dataset, factor: int
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, NDArray[np.int64]]:
+    """Picture, then sigma, detection limit and amplitude of every `factor`-th pixel, then the histogram."""
+    status = band["status"].values
+    solved = np.isin(status, SOLVED)
+    amplitude = np.where(solved, band["amplitude"].values.astype(float), np.nan)
+    thin = (..., slice(None, None, factor), slice(None, None, factor))
+    return (
+        block_mean(amplitude, factor),
+        band["sigma"].values[thin].astype(float),
+        band["detection_limit"].values[thin].astype(float),
+        amplitude[thin].copy(),  # a view would keep the whole band
+        np.bincount(status.ravel(), minlength=max(FitStatus) + 1),
+    )
+
+
+def _median(values: FloatArray) -> FloatArray:
+    """Median of the finite values of each component, NaN where there is none."""
+    flat = values.reshape(values.shape[0], -1)
+    return np.array(
+        [np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in flat]
+    )
+
+
+def _share_above(amplitude: FloatArray, limit: FloatArray) -> FloatArray:
+    known = np.isfinite(amplitude) & np.isfinite(limit)
+    number = known.sum((1, 2))
+    above = (known & (amplitude > limit)).sum((1, 2))
+    share: FloatArray = np.full(number.shape, np.nan)
+    np.divide(above, number, out=share, where=number > 0)
+    return share
+
+
+def _step_um(one: xr.Dataset) -> tuple[float, float] | None:
+    """Median steps; None where the stage did not move along an axis or a position is unknown."""
+    if "x_um" not in one.coords or "y_um" not in one.coords:
+        return None
+    steps = []
+    for name, axis in (("y_um", 0), ("x_um", 1)):
+        step = np.abs(np.diff(one[name].values, axis=axis))
+        step = step[np.isfinite(step) & (step > 0)]
+        steps.append(float(np.median(step)) if step.size else np.nan)
+    known = [step for step in steps if np.isfinite(step)]
+    if not known:
+        return None
+    # A scan of one row has no step along y; square pixels are the only sensible picture of it.
+    y, x = (step if np.isfinite(step) else known[0] for step in steps)
+    return y, x

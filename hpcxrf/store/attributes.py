@@ -1,0 +1,154 @@
+"""Root attributes of a spectra store: where the counts came from, and whether a store may be used."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import hpcxrf
+from hpcxrf.errors import InputFileError, OutputError
+from hpcxrf.formats.scan import EnergyCalibration, RawScan
+from hpcxrf.store.files import tree_bytes, tree_sha256
+from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, SCHEMA_ATTRIBUTE, SCHEMA_VERSION
+
+Attributes = dict[str, Any]
+
+_IDENTITY: Final = ("format", "shape", "calibration_kev", "incident_energy_kev")
+_ROOT_METADATA: Final = "zarr.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """One file that a scan was read from."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+    """Of the bytes of a file, or of the names and checksums of all files in a folder."""
+
+
+def source_files(scan: RawScan) -> tuple[SourceFile, ...]:
+    """Checksums of all files of a scan, read in blocks.
+
+    Raises:
+        InputFileError: a file is gone or cannot be read.
+    """
+    return tuple(_source_file(path) for path in scan.files)
+
+
+def _source_file(path: Path) -> SourceFile:
+    try:
+        return SourceFile(
+            path=_printable(path.absolute()), size_bytes=tree_bytes(path), sha256=tree_sha256(path)
+        )
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputFileError(
+            f"{path}: cannot be read: {reason}; check the file and its rights"
+        ) from error
+
+
+def _printable(path: Path) -> str:
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def root_attributes(scan: RawScan, sources: tuple[SourceFile, ...]) -> Attributes:
+    """What the root of an unfinished store of this scan says."""
+    calibration = scan.calibration
+    return {
+        SCHEMA_ATTRIBUTE: SCHEMA_VERSION,
+        COMPLETE_ATTRIBUTE: False,
+        "hpcxrf_version": hpcxrf.__version__,
+        "scan_name": scan.name,
+        "format": scan.format,
+        "shape": list(scan.shape),
+        "sources": [asdict(source) for source in sources],
+        "calibration_kev": None if calibration is None else [_terms(one) for one in calibration],
+        "incident_energy_kev": scan.incident_energy_kev,
+        "notes": list(scan.notes),
+    }
+
+
+def _terms(calibration: EnergyCalibration) -> list[float]:
+    return [calibration.offset_kev, calibration.slope_kev, calibration.quadratic_kev]
+
+
+def calibration_of(attributes: Attributes) -> tuple[EnergyCalibration, ...] | None:
+    """The source's energy calibration, one per detector, or None where it gave none."""
+    stored = attributes["calibration_kev"]
+    if stored is None:
+        return None
+    return tuple(
+        EnergyCalibration(offset_kev=offset, slope_kev=slope, quadratic_kev=quadratic)
+        for offset, slope, quadratic in stored
+    )
+
+
+def read_root_attributes(path: Path) -> Attributes | None:
+    """Root attributes of a store of this schema version, or None where nothing is.
+
+    Raises:
+        OutputError: something else is there, or a store of another schema version.
+    """
+    if not path.exists() and not path.is_symlink():
+        return None
+    attributes = _attributes_in(path)
+    version = attributes.get(SCHEMA_ATTRIBUTE)
+    if version != SCHEMA_VERSION:
+        raise OutputError(
+            f"{path}: is a store of schema version {version}, this program writes and reads version "
+            f"{SCHEMA_VERSION}; remove the store or name another output folder, and ingest again"
+        )
+    return attributes
+
+
+def _attributes_in(path: Path) -> Attributes:
+    try:
+        attributes = json.loads((path / _ROOT_METADATA).read_bytes())["attributes"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(_no_store(path)) from error
+    if not isinstance(attributes, dict) or SCHEMA_ATTRIBUTE not in attributes:
+        raise OutputError(_no_store(path))
+    return attributes
+
+
+def _no_store(path: Path) -> str:
+    return f"{path}: is there, but is no store of hpcxrf; remove it or name another output folder"
+
+
+def refuse_other_scan(path: Path, stored: Attributes, wanted: Attributes) -> None:
+    """Accept a finished store only for the scan that it was made of, read with the same options.
+
+    Raises:
+        OutputError: every difference, stored and asked.
+    """
+    checksums = {"SHA-256": ([_sums(stored)], [_sums(wanted)])}
+    options = {key: (stored.get(key), wanted[key]) for key in _IDENTITY}
+    different = [
+        f"  {key}: stored {old}, now {new}"
+        for key, (old, new) in (checksums | options).items()
+        if old != new
+    ]
+    if different:
+        files = ", ".join(source["path"] for source in wanted["sources"])
+        raise OutputError(
+            "\n".join(
+                [
+                    f"{path}: holds another scan than {files}, or one read with other options:",
+                    *different,
+                    "remove the store to ingest it again, or name another output folder",
+                ]
+            )
+        )
+
+
+def _sums(attributes: Attributes) -> list[str]:
+    return [source["sha256"] for source in attributes["sources"]]
+
+
+def digest_of(record: Mapping[str, object]) -> str:
+    """SHA-256 of a JSON record; equal for equal content in any order of the keys."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,191 @@
+"""From blocks as the source gives them to y-bands as the store keeps them, checked and summed on the way."""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from hpcxrf.errors import InputFileError
+from hpcxrf.formats.scan import RawScan
+from hpcxrf.store.files import file_sha256
+from hpcxrf.store.schema import SpectraLayout
+from hpcxrf.store.template import shard_file
+
+Counts = NDArray[Any]
+
+COUNT_TYPES: Final = (np.dtype(np.uint16), np.dtype(np.uint32), np.dtype(np.float32))
+"""From narrow to wide; a scan is stored in the first that holds all of its counts."""
+
+
+class WiderCountsError(Exception):
+    """A block does not fit the type that the store was begun with; the one argument is the type it needs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandSpectra:
+    """Spectra of one y-band, (detector, channel), float64."""
+
+    total: NDArray[np.float64]
+    """Sum over the pixels."""
+    highest: NDArray[np.float64]
+    """Maximum over the pixels."""
+
+
+def band_count(rows: int, band_rows: int) -> int:
+    """Bands of a scan; the last may be lower than the others."""
+    return -(-rows // band_rows)
+
+
+def band_slice(band: int, band_rows: int, rows: int) -> slice:
+    """Rows of a band, clipped to the scan."""
+    return slice(band * band_rows, min((band + 1) * band_rows, rows))
+
+
+def narrowest_type(block: Counts, where: str) -> np.dtype[Any]:
+    """The first of `COUNT_TYPES` that holds a block exactly, float32 where counts are not integral.
+
+    Args:
+        block: (detector, row, x, channel), of any real type.
+        where: of what file and rows, for the error.
+
+    Raises:
+        InputFileError: negative, not finite, or integral and too large for uint32.
+    """
+    lowest, highest = block.min(), block.max()
+    if not (lowest >= 0 and highest < np.inf):
+        raise InputFileError(
+            f"{where}: counts from {lowest} to {highest}; counts must be finite and not negative"
+        )
+    if block.dtype.kind == "f" and not _is_integral(block):
+        return COUNT_TYPES[2]
+    for integral in COUNT_TYPES[:2]:
+        if highest <= np.iinfo(integral).max:
+            return integral
+    raise InputFileError(f"{where}: counts up to {highest}; a count must be below 2**32")
+
+
+def _is_integral(block: Counts) -> bool:
+    rows = (row for detector in block for row in detector)
+    return all(bool((np.rint(row) == row).all()) for row in rows)
+
+
+def bands_of(
+    scan: RawScan, band_rows: int, pending: Collection[int], dtype: np.dtype[Any]
+) -> Iterator[tuple[int, Counts]]:
+    """Read what the pending bands need, in the blocks that the source likes, and yield band by band.
+
+    Args:
+        scan: the source.
+        band_rows: rows of a band.
+        pending: bands to give, in any order; they come in ascending order.
+        dtype: of the stored counts.
+
+    Yields:
+        Number and counts (detector, row, x, channel) of a band; the array is used again for the next.
+
+    Raises:
+        InputFileError: the source cannot be read, or holds what are no counts.
+        WiderCountsError: a count does not fit `dtype`.
+    """
+    detectors, rows, columns, channels = scan.shape
+    buffer = np.empty((detectors, min(band_rows, rows), columns, channels), dtype=dtype)
+    for first, block in _source_blocks(scan, band_rows, pending):
+        _check_fits(block, dtype, f"{scan.files[0]}, rows {first}..{first + block.shape[1] - 1}")
+        last = first + block.shape[1]
+        for band in range(first // band_rows, (last - 1) // band_rows + 1):
+            within = band_slice(band, band_rows, rows)
+            start, stop = max(first, within.start), min(last, within.stop)
+            target = buffer[:, start - within.start : stop - within.start]
+            np.copyto(target, block[:, start - first : stop - first], casting="unsafe")
+            if stop == within.stop and band in pending:
+                yield band, buffer[:, : stop - within.start]
+        del block  # else two blocks are held while the next is read
+
+
+def _source_blocks(
+    scan: RawScan, band_rows: int, pending: Collection[int]
+) -> Iterator[tuple[int, Counts]]:
+    rows, step = scan.shape[1], max(scan.rows_per_read, 1)
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        if any(start // band_rows <= band <= (stop - 1) // band_rows for band in pending):
+            yield start, _read_checked(scan, slice(start, stop))
+
+
+def _read_checked(scan: RawScan, rows: slice) -> Counts:
+    block = scan.read_counts(rows)
+    expected = (scan.shape[0], rows.stop - rows.start, *scan.shape[2:])
+    if block.shape != expected:
+        raise InputFileError(
+            f"{scan.files[0]}: gives counts of shape {block.shape} where its header says {expected}"
+        )
+    return block
+
+
+def _check_fits(block: Counts, dtype: np.dtype[Any], where: str) -> None:
+    needed = narrowest_type(block, where)
+    if COUNT_TYPES.index(needed) > COUNT_TYPES.index(dtype):
+        raise WiderCountsError(needed)
+
+
+def write_band(
+    path: Path, counts: zarr.Array[Any], layout: SpectraLayout, band: int, values: Counts
+) -> str:
+    """Write one band as one new shard.
+
+    An old shard is removed first: over it, Zarr would merge instead of write, and a torn one would stay torn.
+
+    Args:
+        path: the store.
+        counts: its counts, open for writing.
+        layout: as the counts were created.
+        band: number of the band.
+        values: (detector, row, x, channel), all rows of the band.
+
+    Returns:
+        SHA-256 of the shard's file.
+
+    Raises:
+        ValueError: the values are not one whole shard.
+        OSError: the folder cannot be written.
+    """
+    rows = band_slice(band, layout.band_rows, counts.shape[1])
+    height = rows.stop - rows.start
+    if counts.shards != layout.shards or values.shape != (
+        counts.shape[0],
+        height,
+        *counts.shape[2:],
+    ):
+        raise ValueError(f"band {band} of shape {values.shape} is not one whole shard of {path}")
+    file = shard_file(path, band)
+    file.unlink(missing_ok=True)
+    counts[:, rows] = values
+    return file_sha256(file)
+
+
+def band_spectra(values: Counts) -> BandSpectra:
+    """Sum and maximum over the pixels of a band, in an order that no memory layout changes."""
+    totals = [_sum_of_rows(detector) for detector in values]
+    highest = values.max(axis=(1, 2)).astype(np.float64)
+    return BandSpectra(total=np.stack(totals), highest=highest)
+
+
+def _sum_of_rows(rows: Counts) -> NDArray[np.float64]:
+    total = np.zeros(rows.shape[-1])
+    for row in rows:
+        total += row.sum(axis=0, dtype=np.float64)
+    return total
+
+
+def combine(parts: Iterable[BandSpectra]) -> BandSpectra:
+    """Spectra of the scan from those of all its bands, given in ascending order."""
+    first, *others = parts
+    total, highest = first.total.copy(), first.highest.copy()
+    for part in others:
+        total += part.total
+        np.maximum(highest, part.highest, out=highest)
+    return BandSpectra(total=total, highest=highest)

@@ -1,0 +1,233 @@
+"""Files written whole or not at all, their checksums, and clear words for a folder that takes nothing."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+from typing import Final
+
+from hpcxrf.errors import OutputError
+
+HASH_BLOCK_BYTES: Final = 1 << 20
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes in hexadecimal, read in blocks.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(HASH_BLOCK_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(buffer):
+            digest.update(buffer[:size])
+    return digest.hexdigest()
+
+
+def tree_sha256(path: Path) -> str:
+    """SHA-256 of a file, or of a folder: the names and checksums of all files in it, in order of name.
+
+    Half-written temporaries (`*.partial`) are no content and do not count.
+
+    Raises:
+        OSError: something there cannot be read.
+    """
+    if not path.is_dir():
+        return file_sha256(path)
+    digest = hashlib.sha256()
+    for file in sorted(tree_files(path), key=lambda file: file.relative_to(path).parts):
+        digest.update(os.fsencode(file.relative_to(path).as_posix()) + b"\0")
+        digest.update(bytes.fromhex(file_sha256(file)))
+    return digest.hexdigest()
+
+
+def tree_files(path: Path) -> Iterator[Path]:
+    """All finished files below a folder, in no order; the file itself when it is one."""
+    if not path.is_dir():
+        yield path
+        return
+    for file in path.rglob("*"):
+        if file.is_file() and file.suffix != ".partial":
+            yield file
+
+
+def tree_bytes(path: Path) -> int:
+    """Sum of the sizes of all files below a folder."""
+    return sum(file.stat().st_size for file in tree_files(path))
+
+
+def checksum_tree(paths: Iterable[Path]) -> dict[str, str]:
+    """Checksums to keep in a journal: path as given -> SHA-256 of that file or folder.
+
+    Raises:
+        OSError: something there cannot be read.
+    """
+    return {os.fspath(path): tree_sha256(path) for path in paths}
+
+
+def checksums_match(checksums: Mapping[str, str], root: Path) -> bool:
+    """Whether everything that was recorded still is there, unchanged; paths are taken from `root`."""
+    paths = {root / name: expected for name, expected in checksums.items()}
+    return all(path.exists() and tree_sha256(path) == expected for path, expected in paths.items())
+
+
+def atomic_write_bytes(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Write a file so that a reader sees the old content or the new, whatever happens.
+
+    Args:
+        path: the file; its folder must exist.
+        content: the whole of it.
+        mode: permissions of a new file, before the umask.
+
+    Raises:
+        OutputError: the folder cannot be written, or the disk is full.
+    """
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    with output_faults(path.parent, bytes_needed=len(content)):
+        try:
+            _write_synced(temporary, content, mode)
+            temporary.replace(path)
+            sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def atomic_write_text(path: Path, text: str, *, mode: int = 0o666) -> None:
+    """`atomic_write_bytes` of the text in UTF-8, newlines as they are.
+
+    Raises:
+        OutputError: the folder cannot be written, or the disk is full.
+    """
+    atomic_write_bytes(path, text.encode("utf-8"), mode=mode)
+
+
+def _write_synced(path: Path, content: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, as renames are not by themselves."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def output_faults(folder: Path, *, bytes_needed: int) -> Iterator[None]:
+    """Turn the system's refusals to write below `folder` into errors that a user can act on.
+
+    Args:
+        folder: what is being written into.
+        bytes_needed: upper bound of what is still to be written, bytes.
+
+    Raises:
+        OutputError: any OSError of the block, with the folder, the bytes needed and the bytes free.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(_describe(error, folder, bytes_needed)) from error
+
+
+def _describe(error: OSError, folder: Path, bytes_needed: int) -> str:
+    free = free_bytes(folder)
+    room = f"needs up to {bytes_needed} bytes, {free} bytes are free"
+    if error.errno in _FULL:
+        return (
+            f"{folder}: disk or quota is full ({room}); free some space, then run again to resume"
+        )
+    reason = error.strerror or str(error)
+    return (
+        f"{folder}: cannot be written: {reason} ({room}); check its rights or name another folder"
+    )
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes of the file system that holds `folder`, or would hold it; 0 where none can be asked."""
+    for existing in (folder, *folder.parents):
+        try:
+            return shutil.disk_usage(existing).free
+        except OSError:
+            continue
+    return 0
+
+
+def append_line(path: Path, record: Mapping[str, object]) -> None:
+    """Append one JSON line durably; what a kill left of an unfinished last line is cut off first.
+
+    Only one process may append to a file. NaN and infinities, which JSON has not, become null.
+
+    Raises:
+        OutputError: the folder cannot be written, or the disk is full.
+    """
+    line = json.dumps(_finite(record), allow_nan=False, separators=(",", ":")).encode() + b"\n"
+    with output_faults(path.parent, bytes_needed=len(line)), path.open("ab+", buffering=0) as file:
+        _cut_torn_line(file)
+        file.write(line)
+        os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> list[dict[str, object]]:
+    """All whole JSON lines of a file, oldest first; none when it does not exist.
+
+    An unfinished last line, which a kill leaves, is no record.
+
+    Raises:
+        OutputError: a finished line is no JSON object, with its number.
+    """
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1].splitlines()
+    return [_parse_line(path, number, line) for number, line in enumerate(whole, start=1)]
+
+
+def _parse_line(path: Path, number: int, line: bytes) -> dict[str, object]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise OutputError(_damaged(path, number)) from error
+    if not isinstance(record, dict):
+        raise OutputError(_damaged(path, number))
+    return record
+
+
+def _damaged(path: Path, number: int) -> str:
+    return (
+        f"{path}, line {number}: no JSON object, so the journal is damaged; "
+        "remove the file to have that dataset done again"
+    )
+
+
+def _cut_torn_line(file: FileIO) -> None:
+    size = file.seek(0, os.SEEK_END)
+    if size == 0:
+        return
+    file.seek(size - 1)
+    if file.read(1) != b"\n":
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and not abs(value) < float("inf"):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,301 @@
+"""A scan, as the instrument left it, into its spectra store: in bounded memory, resumable, repeatable.
+
+Beside an unfinished store `X.zarr` lies its journal `X.zarr.progress.jsonl`: what is being ingested, then one
+line per y-band with the checksum of the one file that the band is. Only bands whose file still has
+that checksum are trusted after a kill; all others are written anew.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from hpcxrf.errors import InputFileError
+from hpcxrf.formats.scan import RawScan, ScanScalars
+from hpcxrf.store.attributes import (
+    Attributes,
+    SourceFile,
+    digest_of,
+    read_root_attributes,
+    refuse_other_scan,
+    root_attributes,
+    source_files,
+)
+from hpcxrf.store.bands import (
+    COUNT_TYPES,
+    BandSpectra,
+    WiderCountsError,
+    band_count,
+    band_slice,
+    band_spectra,
+    bands_of,
+    combine,
+    write_band,
+)
+from hpcxrf.store.files import append_line, file_sha256, output_faults, read_lines, tree_bytes
+from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, SpectraLayout, spectra_layout
+from hpcxrf.store.spectra import open_spectra
+from hpcxrf.store.template import create_template, finish, open_counts, shard_file, write_beside
+
+Progress = Callable[[int, int], None]
+
+_SMALL_PARTS_BYTES: Final = 1 << 20
+_BYTES_BESIDE: Final = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestRecord:
+    """What one ingest did; small, for the journal of the run."""
+
+    path: Path
+    shape: tuple[int, int, int, int]
+    """(detector, y, x, channel)."""
+    dtype: str
+    """Type of the stored counts."""
+    sources: tuple[SourceFile, ...]
+    unchanged: bool
+    """The store was complete already, and nothing was written."""
+    resumed_bands: int
+    """Y-bands that an earlier, killed ingest had finished."""
+    bands: int
+    source_bytes: int
+    stored_bytes: int
+    wall_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """One store being filled, of one type of counts."""
+
+    scan: RawScan
+    path: Path
+    attributes: Attributes
+    dtype: np.dtype[Any]
+    layout: SpectraLayout
+    done: dict[int, str]
+    """Finished bands and the checksums of their files."""
+
+    @property
+    def bands(self) -> int:
+        return band_count(self.scan.shape[1], self.layout.band_rows)
+
+    @property
+    def pending(self) -> list[int]:
+        return [band for band in range(self.bands) if band not in self.done]
+
+    def rows(self, band: int) -> slice:
+        return band_slice(band, self.layout.band_rows, self.scan.shape[1])
+
+
+def progress_file(path: Path) -> Path:
+    """The journal beside an unfinished store."""
+    return path.with_name(f"{path.name}.progress.jsonl")
+
+
+def ingest_scan(scan: RawScan, path: Path, *, progress: Progress | None = None) -> IngestRecord:
+    """Write a scan into a spectra store of Zarr format 3.
+
+    The source is hashed, then read once; only where a count turns out not to fit the narrow type that the
+    store was begun with is it begun anew with the type needed. A killed ingest goes on where it was and ends
+    with the same bytes as an undisturbed one. On a finished store of the same source and options nothing is
+    written.
+    An unfinished store of another source, or of another version of this program, is begun anew.
+
+    Args:
+        scan: the source.
+        path: the store, `spectra/<dataset_id>.zarr`; folders above it are made.
+        progress: called with (rows done, rows in all) at the start and after each y-band.
+
+    Returns:
+        What was done.
+
+    Raises:
+        InputFileError: the source cannot be read, holds what are no counts, or changed while being read.
+        OutputError: the folder cannot be written or is full, or the path holds a finished store of another
+            scan, a store of another schema version, or something else.
+    """
+    started = time.perf_counter()
+    _check_scan(scan)
+    stamps = _stamps(scan)
+    sources = source_files(scan)
+    attributes = root_attributes(scan, sources)
+    unchanged = _is_finished(path, attributes)
+    resumed = 0
+    if not unchanged:
+        tell = _silent if progress is None else progress
+        work, spectra, resumed = _fill(scan, path, attributes, tell)
+        _finalise(work, spectra, stamps)
+    return _record(scan, path, sources, started, resumed=resumed, unchanged=unchanged)
+
+
+def _silent(rows_done: int, rows: int) -> None:
+    del rows_done, rows
+
+
+def _check_scan(scan: RawScan) -> None:
+    if min(scan.shape) < 1:
+        raise InputFileError(
+            f"{scan.files[0]}: shape {scan.shape} (detector, y, x, channel); each must be at least 1"
+        )
+
+
+def _refuse_changed(scan: RawScan, stamps: list[tuple[int, int]]) -> None:
+    if _stamps(scan) != stamps:
+        raise InputFileError(
+            f"{scan.files[0]}: changed while it was being read; wait for the measurement to end, "
+            "then ingest again"
+        )
+
+
+def _stamps(scan: RawScan) -> list[tuple[int, int]]:
+    try:
+        found = [path.stat() for path in scan.files]
+    except OSError as error:
+        raise InputFileError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    return [(one.st_size, one.st_mtime_ns) for one in found]
+
+
+def _is_finished(path: Path, attributes: Attributes) -> bool:
+    stored = _stored_attributes(path)
+    if stored is None or not stored[COMPLETE_ATTRIBUTE]:
+        return False
+    refuse_other_scan(path, stored, attributes)
+    open_spectra(path)
+    progress_file(path).unlink(missing_ok=True)
+    return True
+
+
+def _stored_attributes(path: Path) -> Attributes | None:
+    begun_only = progress_file(path).exists() and not (path / "zarr.json").exists()
+    return None if begun_only else read_root_attributes(path)
+
+
+def _fill(
+    scan: RawScan, path: Path, attributes: Attributes, progress: Progress
+) -> tuple[_Work, BandSpectra, int]:
+    work = _resume(scan, path, attributes)
+    if work is None:
+        work = _begin(scan, path, attributes, COUNT_TYPES[0])
+    resumed = len(work.done)
+    while True:
+        try:
+            return work, _write_bands(work, progress), resumed
+        except WiderCountsError as error:
+            work = _begin(scan, path, attributes, error.args[0])
+            resumed = 0
+
+
+def _resume(scan: RawScan, path: Path, attributes: Attributes) -> _Work | None:
+    journal = progress_file(path)
+    lines = read_lines(journal)
+    begun = [line for line in lines if line.get("event") == "begin"]
+    made = any(line.get("event") == "template" for line in lines)
+    if not (begun and made) or begun[-1]["digest"] != digest_of(attributes):
+        return None
+    dtype = np.dtype(str(begun[-1]["dtype"]))
+    return _Work(
+        scan=scan,
+        path=path,
+        attributes=attributes,
+        dtype=dtype,
+        layout=spectra_layout(scan.shape, dtype.itemsize),
+        done=_trusted_bands(path, lines),
+    )
+
+
+def _trusted_bands(path: Path, lines: list[dict[str, Any]]) -> dict[int, str]:
+    recorded = {line["band"]: line["sha256"] for line in lines if line.get("event") == "band"}
+    return {
+        band: checksum
+        for band, checksum in sorted(recorded.items())
+        if (file := shard_file(path, band)).exists() and file_sha256(file) == checksum
+    }
+
+
+def _begin(scan: RawScan, path: Path, attributes: Attributes, dtype: np.dtype[Any]) -> _Work:
+    layout = spectra_layout(scan.shape, dtype.itemsize)
+    work = _Work(scan=scan, path=path, attributes=attributes, dtype=dtype, layout=layout, done={})
+    journal = progress_file(path)
+    with output_faults(path.parent, bytes_needed=_bytes_needed(work, rows=scan.shape[1])):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        journal.unlink(missing_ok=True)
+        header = {"event": "begin", "dtype": dtype.name, "digest": digest_of(attributes)}
+        append_line(journal, header)
+        create_template(path, attributes, layout, dtype)
+        append_line(journal, {"event": "template"})
+    return work
+
+
+def _bytes_needed(work: _Work, *, rows: int) -> int:
+    """Upper bound of what so many rows still take, as if nothing could be compressed."""
+    detectors, _, columns, channels = work.scan.shape
+    pixel_bytes = detectors * channels * work.dtype.itemsize + _BYTES_BESIDE
+    return rows * columns * pixel_bytes + _SMALL_PARTS_BYTES
+
+
+def _write_bands(work: _Work, progress: Progress) -> BandSpectra:
+    _sweep(work.path)
+    counts, rows = open_counts(work.path), work.scan.shape[1]
+    parts = {band: band_spectra(np.asarray(counts[:, work.rows(band)])) for band in work.done}
+    rows_done = sum(work.rows(band).stop - work.rows(band).start for band in parts)
+    progress(rows_done, rows)
+    for band, values in bands_of(work.scan, work.layout.band_rows, work.pending, work.dtype):
+        with output_faults(
+            work.path.parent, bytes_needed=_bytes_needed(work, rows=rows - rows_done)
+        ):
+            checksum = write_band(work.path, counts, work.layout, band, values)
+        line = {"event": "band", "band": band, "sha256": checksum}
+        append_line(progress_file(work.path), line)
+        parts[band] = band_spectra(values)
+        rows_done += values.shape[1]
+        progress(rows_done, rows)
+    return combine(parts[band] for band in sorted(parts))
+
+
+def _sweep(path: Path) -> None:
+    with output_faults(path.parent, bytes_needed=0):
+        for leftover in list(path.rglob("*.partial")):
+            leftover.unlink(missing_ok=True)
+
+
+def _finalise(work: _Work, spectra: BandSpectra, stamps: list[tuple[int, int]]) -> None:
+    integrated = {"integrated": spectra.total, "max_channel_spectrum": spectra.highest}
+    scalars = work.scan.read_scalars()
+    _refuse_changed(work.scan, stamps)
+    needed = _bytes_needed(work, rows=0) + _bytes_of(scalars)
+    with output_faults(work.path.parent, bytes_needed=needed):
+        write_beside(work.path, work.scan.shape, scalars, integrated)
+        finish(work.path)
+        progress_file(work.path).unlink(missing_ok=True)
+
+
+def _bytes_of(scalars: ScanScalars) -> int:
+    values = (getattr(scalars, field.name) for field in fields(scalars))
+    return sum(value.nbytes for value in values if isinstance(value, np.ndarray))
+
+
+def _record(
+    scan: RawScan,
+    path: Path,
+    sources: tuple[SourceFile, ...],
+    started: float,
+    *,
+    resumed: int,
+    unchanged: bool,
+) -> IngestRecord:
+    store = open_spectra(path)
+    return IngestRecord(
+        path=path,
+        shape=scan.shape,
+        dtype=store.dtype.name,
+        sources=sources,
+        unchanged=unchanged,
+        resumed_bands=resumed,
+        bands=store.bands,
+        source_bytes=sum(source.size_bytes for source in sources),
+        stored_bytes=tree_bytes(path),
+        wall_s=time.perf_counter() - started,
+    )

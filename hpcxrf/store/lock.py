@@ -1,0 +1,154 @@
+"""The lock of a run directory: one driver at a time, named so that a person can find it."""
+
+import fcntl
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hpcxrf.errors import OutputError
+from hpcxrf.store.files import output_faults
+from hpcxrf.store.rundir import RunDir
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockHolder:
+    """Who holds a lock."""
+
+    host: str
+    pid: int
+    process_start: str
+    """Boot and start tick of the process: tells it from a later one of the same number; empty if unknown."""
+    job_id: str | None
+    """Slurm's, None outside a job."""
+    restart_count: int
+    """How often Slurm has requeued the job."""
+
+
+def this_process(environment: Mapping[str, str] = os.environ) -> LockHolder:
+    """The holder that this process is."""
+    return LockHolder(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        process_start=_process_start(os.getpid()),
+        job_id=environment.get("SLURM_JOB_ID"),
+        restart_count=int(environment.get("SLURM_RESTART_COUNT", "0")),
+    )
+
+
+def _process_start(pid: int) -> str:
+    try:
+        boot = _BOOT_ID.read_text(encoding="ascii").strip()
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()
+    except OSError:
+        return ""
+    return f"{boot}:{int(fields[19])}"
+
+
+@contextmanager
+def run_lock(run: RunDir, holder: LockHolder | None = None) -> Iterator[None]:
+    """Hold the run directory while the block runs.
+
+    A lock is taken over when its holder is surely gone: its process is dead on this same host, or it was an
+    earlier start of this same requeued Slurm job. Clocks are never compared.
+
+    Args:
+        run: the run directory.
+        holder: who takes it; this process where not given.
+
+    Raises:
+        OutputError: another driver holds it, named by host, pid and job id; or the folder cannot be written.
+    """
+    own = holder or this_process()
+    with output_faults(run.path, bytes_needed=256):
+        _acquire(run.lock_file, own)
+    try:
+        yield
+    finally:
+        if read_lock(run.lock_file) == own:
+            run.lock_file.unlink(missing_ok=True)
+
+
+def read_lock(path: Path) -> LockHolder | None:
+    """Who holds the lock; None where nobody does.
+
+    Raises:
+        OutputError: the file is no lock.
+    """
+    try:
+        return LockHolder(**json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise OutputError(
+            f"{path}: is damaged; if no hpcxrf works on this run, remove the file"
+        ) from error
+
+
+def _acquire(path: Path, own: LockHolder) -> None:
+    while not _created(path, own):
+        held = read_lock(path)
+        if held is None:
+            continue
+        if not _is_gone(held, own):
+            raise OutputError(_held(path, held))
+        _remove_stale(path, held)
+
+
+def _created(path: Path, own: LockHolder) -> bool:
+    """Make the file with its content in one step: a link fails where the name exists."""
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    temporary.write_text(json.dumps(asdict(own)), encoding="utf-8")
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink()
+    return True
+
+
+def _is_gone(held: LockHolder, own: LockHolder) -> bool:
+    same_job = own.job_id is not None and held.job_id == own.job_id
+    requeued = same_job and own.restart_count > held.restart_count
+    return requeued or (held.host == own.host and not _is_alive(held))
+
+
+def _is_alive(held: LockHolder) -> bool:
+    try:
+        os.kill(held.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    start = _process_start(held.pid)
+    return not (start and held.process_start and start != held.process_start)
+
+
+def _remove_stale(path: Path, stale: LockHolder) -> None:
+    """Remove the lock if it still is the stale one; of several that try, each looks after the one before.
+
+    The guard is the kernel's, let go of at death. It is sure between processes of one host, and a requeued job
+    runs once; where the file system has no such locks, nothing is removed.
+    """
+    with path.with_name(f"{path.name}.guard").open("a+b") as guard:
+        try:
+            fcntl.flock(guard, fcntl.LOCK_EX)
+        except OSError as error:
+            raise OutputError(_held(path, stale)) from error
+        if read_lock(path) == stale:
+            path.unlink()
+
+
+def _held(path: Path, held: LockHolder) -> str:
+    job = "no Slurm job" if held.job_id is None else f"Slurm job {held.job_id}"
+    return (
+        f"{path.parent}: another hpcxrf works on this run: host {held.host}, pid {held.pid}, {job}; "
+        f"wait for it or stop it; if it is surely gone, remove {path}"
+    )

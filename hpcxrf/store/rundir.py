@@ -1,0 +1,242 @@
+"""The run directory: what a run was asked, what of it is done, and who is at it.
+
+State is files, never a live server. The driver alone appends to the journals; a lock keeps a second
+driver out. This module imports neither torch nor dask nor zarr: it answers on a login node.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from hpcxrf.errors import OutputError
+from hpcxrf.store.catalog import is_dataset_id
+from hpcxrf.store.files import (
+    append_line,
+    atomic_write_text,
+    checksums_match,
+    output_faults,
+    read_lines,
+)
+
+Record = dict[str, Any]
+
+FINISHED: Final = "finished"
+FAILED: Final = "failed"
+RETRY: Final = "retry"
+"""Events of a journal line; a unit asked to be tried again is not finished until it says so anew."""
+
+_FOLDERS: Final = ("state", "logs", "spectra", "results", "secrets")
+_OWNER_ONLY: Final = 0o700
+_RUN_FILE: Final = "run.yaml"
+_EFFECTIVE_FILE: Final = "effective.json"
+_LOCK_FILE: Final = "lock"
+_ABSENT: Final = "(absent)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunDir:
+    """Paths and journals of one run."""
+
+    path: Path
+
+    @property
+    def run_file(self) -> Path:
+        """The run file's text, as given."""
+        return self.path / _RUN_FILE
+
+    @property
+    def effective_file(self) -> Path:
+        """The whole configuration, defaults included."""
+        return self.path / _EFFECTIVE_FILE
+
+    @property
+    def lock_file(self) -> Path:
+        """Names the driver at work, while there is one."""
+        return self.path / _LOCK_FILE
+
+    @property
+    def report_file(self) -> Path:
+        """The page of the run, once there is one."""
+        return self.path / "report.html"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the logs."""
+        return self.path / "logs"
+
+    @property
+    def secrets(self) -> Path:
+        """Folder of keys, of the owner alone."""
+        return self.path / "secrets"
+
+    def spectra_store(self, dataset_id: str) -> Path:
+        """Spectra of a dataset."""
+        return self.path / "spectra" / f"{_safe(dataset_id)}.zarr"
+
+    def results_store(self, dataset_id: str) -> Path:
+        """Results of a dataset."""
+        return self.path / "results" / f"{_safe(dataset_id)}.zarr"
+
+    def journal_file(self, dataset_id: str) -> Path:
+        """Journal of a dataset."""
+        return self.path / "state" / f"{_safe(dataset_id)}.jsonl"
+
+    def dataset_ids(self) -> list[str]:
+        """All datasets that have a journal, sorted."""
+        return sorted(file.stem for file in (self.path / "state").glob("*.jsonl"))
+
+    def append(self, dataset_id: str, record: Mapping[str, object]) -> None:
+        """Append one record durably; only the driver that holds the lock may.
+
+        Raises:
+            OutputError: the folder cannot be written, or the disk is full.
+        """
+        append_line(self.journal_file(dataset_id), record)
+
+    def read_journal(self, dataset_id: str) -> list[Record]:
+        """All records of a dataset, oldest first; a line that a kill left unfinished is none.
+
+        Raises:
+            OutputError: a line is damaged.
+        """
+        return read_lines(self.journal_file(dataset_id))
+
+    def effective(self) -> Record:
+        """The configuration of this run.
+
+        Raises:
+            OutputError: the file is gone or damaged.
+        """
+        try:
+            content = json.loads(self.effective_file.read_bytes())
+        except (OSError, ValueError) as error:
+            raise OutputError(
+                f"{self.effective_file}: cannot be read ({error}); name another output folder"
+            ) from error
+        return dict(content)
+
+
+def _safe(dataset_id: str) -> str:
+    if not is_dataset_id(dataset_id):
+        raise ValueError(f"{dataset_id!r} is no dataset id: letters, digits, _ and inner - only")
+    return dataset_id
+
+
+def finished(records: Iterable[Record], task_id: str) -> Record | None:
+    """The record that says a unit of work is finished, or None.
+
+    A record is `{"task": id, "event": "finished" | "failed" | "retry", "attempt": n, "checksums": {...}}`; the
+    last one of a task counts.
+
+    Args:
+        records: of one dataset, oldest first.
+        task_id: which unit.
+    """
+    last = None
+    for record in records:
+        if record.get("task") == task_id:
+            last = record
+    return last if last is not None and last.get("event") == FINISHED else None
+
+
+def still_finished(run: RunDir, records: Iterable[Record], task_id: str) -> bool:
+    """Whether a unit is recorded as finished and what it wrote still has the checksums it recorded.
+
+    Checksums are by path relative to the run directory (`checksum_tree`, made relative).
+
+    Raises:
+        OSError: what it wrote cannot be read.
+    """
+    record = finished(records, task_id)
+    return record is not None and checksums_match(record.get("checksums", {}), run.path)
+
+
+def create_or_resume(folder: Path, run_text: str, effective: Mapping[str, object]) -> RunDir:
+    """Make a run directory for this configuration, or go on with the one that is there.
+
+    Args:
+        folder: the run directory.
+        run_text: the run file as given; kept from the first time.
+        effective: the whole configuration, of JSON types; it must be equal on every resume.
+
+    Raises:
+        OutputError: the folder cannot be written, holds something else, or a run of another configuration;
+            then every key that differs is named with both values.
+    """
+    run = RunDir(path=folder)
+    wanted = json.loads(json.dumps(effective))
+    if run.effective_file.exists():
+        _refuse_other_configuration(run, wanted)
+        return run
+    _refuse_foreign_content(folder)
+    with output_faults(folder, bytes_needed=len(run_text)):
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(_OWNER_ONLY)
+        for name in _FOLDERS:
+            (folder / name).mkdir(mode=_OWNER_ONLY, exist_ok=True)
+    atomic_write_text(run.run_file, run_text)
+    atomic_write_text(run.effective_file, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
+    return run
+
+
+def open_run(folder: Path) -> RunDir:
+    """A run directory that is there already, for reading.
+
+    Raises:
+        OutputError: the folder holds no run.
+    """
+    run = RunDir(path=folder)
+    if not run.effective_file.is_file():
+        raise OutputError(f"{folder}: holds no run; name the folder that `hpcxrf run -o` was given")
+    return run
+
+
+def _refuse_foreign_content(folder: Path) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise OutputError(f"{folder}: is no folder; name another output folder")
+    ours = {*_FOLDERS, _RUN_FILE, _LOCK_FILE, f"{_LOCK_FILE}.guard"}
+    foreign = sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.name not in ours and entry.suffix != ".partial"
+    )
+    if foreign:
+        raise OutputError(
+            f"{folder}: holds no run, but other files ({', '.join(foreign[:5])}); "
+            "name an empty or a new folder"
+        )
+
+
+def _refuse_other_configuration(run: RunDir, wanted: Record) -> None:
+    old, new = _flat(run.effective()), _flat(wanted)
+    keys = sorted(key for key in old.keys() | new.keys() if _value(old, key) != _value(new, key))
+    if keys:
+        lines = [f"  {key}: run has {_value(old, key)}, asked {_value(new, key)}" for key in keys]
+        raise OutputError(
+            "\n".join(
+                [
+                    f"{run.path}: holds a run of another configuration:",
+                    *lines,
+                    "name another output folder, or ask for the configuration in effective.json",
+                ]
+            )
+        )
+
+
+def _value(flat: Mapping[str, object], key: str) -> str:
+    return json.dumps(flat[key], ensure_ascii=False) if key in flat else _ABSENT
+
+
+def _flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{name}.")
+        else:
+            flat[name] = value
+    return flat

@@ -1,0 +1,198 @@
+"""A finished spectra store, opened for reading: any region, without the rest."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from hpcxrf.errors import OutputError
+from hpcxrf.formats.scan import EnergyCalibration
+from hpcxrf.store.attributes import (
+    Attributes,
+    SourceFile,
+    calibration_of,
+    read_root_attributes,
+)
+from hpcxrf.store.bands import band_count
+from hpcxrf.store.schema import COMPLETE_ATTRIBUTE
+from hpcxrf.store.template import shard_file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegionTimes:
+    """Times and rates of a region, each (detector, y, x), float32, NaN where not measured."""
+
+    live_time_s: NDArray[np.float32]
+    real_time_s: NDArray[np.float32]
+    icr_hz: NDArray[np.float32]
+    ocr_hz: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpectraStore:
+    """One scan's spectra on disk; made by `open_spectra`. Pass the path, not this, to another process."""
+
+    path: Path
+    scan_name: str
+    format: str
+    """Of the source file, as `inspect` names it."""
+    shape: tuple[int, int, int, int]
+    """(detector, y, x, channel)."""
+    dtype: np.dtype[Any]
+    """Of the stored counts: uint16, uint32 or float32."""
+    chunks: tuple[int, ...]
+    """Of the counts: what is read at once."""
+    bands: int
+    """Files of the counts."""
+    calibration: tuple[EnergyCalibration, ...] | None
+    """One per detector, or None where the source gave none."""
+    incident_energy_kev: float | None
+    notes: tuple[str, ...]
+    sources: tuple[SourceFile, ...]
+    scaler_names: tuple[str, ...]
+    scaler_units: tuple[str, ...]
+    _group: zarr.Group = field(repr=False, compare=False)
+
+    def read_rows(self, detectors: Sequence[int], y: slice, x: slice = slice(None)) -> NDArray[Any]:
+        """Counts of a region, all channels, of the stored type.
+
+        Args:
+            detectors: which, counted from 0, in the order wanted.
+            y: contiguous rows.
+            x: contiguous columns.
+
+        Returns:
+            (detector, y, x, channel).
+
+        Raises:
+            IndexError: there is no such detector.
+            ValueError: the slices have a step.
+        """
+        _, rows, columns, channels = self.shape
+        counts = self._array("counts")
+        heights = range(rows)[_contiguous(y)], range(columns)[_contiguous(x)]
+        region = np.empty((len(detectors), *map(len, heights), channels), dtype=self.dtype)
+        for place, detector in enumerate(detectors):
+            region[place] = counts[self._checked(detector), y, x]
+        return region
+
+    def integrated(self, detector: int) -> NDArray[np.float64]:
+        """Sum of the spectra of all pixels of one detector, (channel,)."""
+        return np.asarray(self._array("integrated")[self._checked(detector)])
+
+    def max_channel_spectrum(self, detector: int) -> NDArray[np.float64]:
+        """Highest counts of any pixel in each channel of one detector, (channel,): shows hot pixels."""
+        return np.asarray(self._array("max_channel_spectrum")[self._checked(detector)])
+
+    def times(self, y: slice = slice(None), x: slice = slice(None)) -> RegionTimes:
+        """Times and rates of a region, all detectors."""
+        names = ("live_time_s", "real_time_s", "icr_hz", "ocr_hz")
+        return RegionTimes(**{name: np.asarray(self._array(name)[:, y, x]) for name in names})
+
+    def measured(self, y: slice = slice(None), x: slice = slice(None)) -> NDArray[np.bool_]:
+        """Where a spectrum was recorded, (y, x)."""
+        return np.asarray(self._array("measured")[y, x]).astype(np.bool_)
+
+    def positions_um(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Stage positions x and y, micrometres, each (y, x); NaN where the source gave none."""
+        return np.asarray(self._array("x_um")[...]), np.asarray(self._array("y_um")[...])
+
+    def scaler(self, name: str) -> NDArray[np.float64]:
+        """One scaler's values, (y, x).
+
+        Raises:
+            ValueError: the scan has no scaler of this name.
+        """
+        if name not in self.scaler_names:
+            raise ValueError(f"{self.path}: no scaler {name!r}; it has {self.scaler_names}")
+        return np.asarray(self._array("scaler")[self.scaler_names.index(name)])
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        found = self._group[name]
+        if not isinstance(found, zarr.Array):
+            raise OutputError(f"{self.path}/{name}: is no array; remove the store and ingest again")
+        return found
+
+    def _checked(self, detector: int) -> int:
+        if not 0 <= detector < self.shape[0]:
+            raise IndexError(
+                f"{self.path}: no detector {detector}; there are {self.shape[0]}, counted from 0"
+            )
+        return detector
+
+
+def _contiguous(part: slice) -> slice:
+    if part.step not in {None, 1}:
+        raise ValueError(f"{part}: a region is contiguous; the step must be 1")
+    return part
+
+
+def open_spectra(path: Path) -> SpectraStore:
+    """Open a finished spectra store.
+
+    Args:
+        path: `spectra/<dataset_id>.zarr`.
+
+    Raises:
+        OutputError: there is no store, it is not finished, another version wrote it, or files of it are gone.
+    """
+    attributes = read_root_attributes(path)
+    if attributes is None:
+        raise OutputError(f"{path}: does not exist; ingest the scan first")
+    if not attributes[COMPLETE_ATTRIBUTE]:
+        raise OutputError(f"{path}: is not finished; run the ingest again, it goes on where it was")
+    group = zarr.open_group(path, mode="r")
+    counts = group["counts"]
+    if not isinstance(counts, zarr.Array):
+        raise OutputError(f"{path}/counts: is no array; remove the store and ingest again")
+    _refuse_missing_bands(path, counts)
+    return _store(path, attributes, group, counts)
+
+
+def _refuse_missing_bands(path: Path, counts: zarr.Array[Any]) -> None:
+    expected = range(_bands(counts))
+    missing = [str(band) for band in expected if not shard_file(path, band).exists()]
+    if missing:
+        raise OutputError(
+            f"{path}: y-bands {', '.join(missing)} of {len(expected)} are gone; remove the store and "
+            "ingest the scan again"
+        )
+
+
+def _bands(counts: zarr.Array[Any]) -> int:
+    return band_count(counts.shape[1], (counts.shards or counts.chunks)[1])
+
+
+def _store(
+    path: Path, attributes: Attributes, group: zarr.Group, counts: zarr.Array[Any]
+) -> SpectraStore:
+    detectors, rows, columns, channels = counts.shape
+    return SpectraStore(
+        path=path,
+        scan_name=attributes["scan_name"],
+        format=attributes["format"],
+        shape=(detectors, rows, columns, channels),
+        dtype=np.dtype(counts.dtype),
+        chunks=counts.chunks,
+        bands=_bands(counts),
+        calibration=calibration_of(attributes),
+        incident_energy_kev=attributes["incident_energy_kev"],
+        notes=tuple(attributes["notes"]),
+        sources=tuple(SourceFile(**source) for source in attributes["sources"]),
+        scaler_names=_texts(group, "name"),
+        scaler_units=_texts(group, "unit"),
+        _group=group,
+    )
+
+
+def _texts(group: zarr.Group, name: str) -> tuple[str, ...]:
+    if name not in group:
+        return ()
+    texts = group[name]
+    return (
+        tuple(str(text) for text in np.asarray(texts[...])) if isinstance(texts, zarr.Array) else ()
+    )

@@ -1,0 +1,181 @@
+"""The empty store of a scan, what lies beside its counts, and the marker that ends it."""
+
+import json
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
+from zarr.core.common import JSON
+from zarr.errors import ZarrUserWarning
+
+from hpcxrf.formats.scan import ScanScalars
+from hpcxrf.store.attributes import Attributes
+from hpcxrf.store.files import atomic_write_text
+from hpcxrf.store.schema import (
+    COMPLETE_ATTRIBUTE,
+    MAP_CHUNK_PIXELS,
+    SPECTRA_COORDINATES,
+    SPECTRA_VARIABLES,
+    SpectraLayout,
+    VariableSpec,
+)
+
+# Measured on a sparse cube of 134 MB: level 3 is 1 % smaller and as fast; Blosc with bit shuffling is 1.7
+# times smaller and 1.4 times faster, but its codec is an extension that other readers of Zarr may lack.
+COMPRESSION_LEVEL: Final = 1
+
+Variables = dict[str, NDArray[Any]]
+
+
+def create_template(
+    path: Path, attributes: Attributes, layout: SpectraLayout, dtype: np.dtype[Any]
+) -> None:
+    """Make the root group and the empty counts; whatever was there is removed.
+
+    Args:
+        path: the store.
+        attributes: of the root; its `shape` is that of the counts.
+        layout: how the counts are cut.
+        dtype: of the stored counts.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    if path.exists():
+        shutil.rmtree(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    group = zarr.create_group(path, zarr_format=3, attributes=attributes)
+    spec = SPECTRA_VARIABLES["counts"]
+    group.create_array(
+        "counts",
+        shape=tuple(attributes["shape"]),
+        dtype=dtype,
+        chunks=layout.chunks,
+        shards=layout.shards,
+        compressors=ZstdCodec(level=COMPRESSION_LEVEL),
+        fill_value=0,
+        dimension_names=spec.dims,
+        attributes=_cf_attributes(spec),
+    )
+
+
+def open_counts(path: Path) -> zarr.Array[Any]:
+    """The counts for writing. Empty chunks are written, so that a file that is missing is a fault."""
+    # `open_array(config=...)` is ignored in silence where the array exists.
+    counts = zarr.open_array(path / "counts", mode="r+")
+    return counts.with_config({"write_empty_chunks": True})
+
+
+def shard_file(path: Path, band: int) -> Path:
+    """The one file of a y-band."""
+    return path / "counts" / "c" / "0" / str(band) / "0" / "0"
+
+
+def write_beside(
+    path: Path, shape: tuple[int, int, int, int], scalars: ScanScalars, spectra: Variables
+) -> None:
+    """Write everything that is not counts, anew: scalars, coordinates, integrated spectra.
+
+    Args:
+        path: the store.
+        shape: (detector, y, x, channel).
+        scalars: everything measured beside the spectra.
+        spectra: `integrated` and `max_channel_spectrum`, (detector, channel).
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    group = zarr.open_group(path, mode="r+", use_consolidated=False)
+    for name, values in _maps(shape, scalars):
+        _write_array(group, name, values, SPECTRA_VARIABLES[name])
+    for name, values in spectra.items():
+        _write_array(group, name, values, SPECTRA_VARIABLES[name])
+    for name, texts in _coordinates(shape[0], scalars).items():
+        _write_texts(group, name, texts)
+
+
+def _maps(
+    shape: tuple[int, int, int, int], scalars: ScanScalars
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    detectors, rows, columns, _ = shape
+    for name in ("live_time_s", "real_time_s", "icr_hz", "ocr_hz"):
+        yield name, _or_nan(getattr(scalars, name), (detectors, rows, columns))
+    for name in ("x_um", "y_um"):
+        yield name, _or_nan(getattr(scalars, name), (rows, columns))
+    everywhere = np.ones((rows, columns), dtype=np.bool_)
+    yield "measured", everywhere if scalars.measured is None else scalars.measured
+    if scalars.scaler_values is not None and scalars.scaler_names:
+        yield "scaler", scalars.scaler_values
+
+
+def _or_nan(values: NDArray[Any] | None, shape: tuple[int, ...]) -> NDArray[Any]:
+    return np.broadcast_to(np.float64(np.nan), shape) if values is None else values
+
+
+def _coordinates(detectors: int, scalars: ScanScalars) -> dict[str, list[str]]:
+    texts = {"detector": [str(number) for number in range(detectors)]}
+    if scalars.scaler_values is not None and scalars.scaler_names:
+        units = scalars.scaler_units or ("",) * len(scalars.scaler_names)
+        texts |= {"name": list(scalars.scaler_names), "unit": list(units)}
+    return texts
+
+
+def _write_array(group: zarr.Group, name: str, values: NDArray[Any], spec: VariableSpec) -> None:
+    *lead, rows, columns = values.shape
+    tile = (min(rows, MAP_CHUNK_PIXELS), min(columns, MAP_CHUNK_PIXELS))
+    is_float = np.dtype(spec.dtype).kind == "f"
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        dtype=spec.dtype,
+        chunks=(*(1 for _ in lead), *tile),
+        shards=(*lead, *tile) if lead else None,
+        compressors=ZstdCodec(level=COMPRESSION_LEVEL),
+        fill_value=np.nan if is_float else 0,
+        dimension_names=spec.dims,
+        attributes=_cf_attributes(spec),
+        overwrite=True,
+    )
+    array[...] = values.astype(spec.dtype, copy=False)
+
+
+def _write_texts(group: zarr.Group, name: str, texts: list[str]) -> None:
+    spec = SPECTRA_COORDINATES[name]
+    array = group.create_array(
+        name,
+        shape=(len(texts),),
+        dtype=str,
+        compressors=None,
+        dimension_names=spec.dims,
+        attributes=_cf_attributes(spec),
+        overwrite=True,
+    )
+    array[:] = np.array(texts, dtype=object)
+
+
+def _cf_attributes(spec: VariableSpec) -> dict[str, JSON]:
+    return {"units": spec.units, "long_name": spec.long_name}
+
+
+def finish(path: Path) -> None:
+    """Consolidate the root's metadata and mark the store complete, both in one rename, the last write.
+
+    Raises:
+        OSError: the folder cannot be written.
+        OutputError: the root's metadata cannot be written.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata", category=ZarrUserWarning)
+        zarr.consolidate_metadata(path)
+    root = path / "zarr.json"
+    metadata = json.loads(root.read_bytes())
+    metadata["attributes"][COMPLETE_ATTRIBUTE] = True
+    members = metadata["consolidated_metadata"]["metadata"]
+    metadata["consolidated_metadata"]["metadata"] = dict(sorted(members.items()))
+    atomic_write_text(root, json.dumps(metadata, indent=2))
