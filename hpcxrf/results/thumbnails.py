@@ -11,6 +11,7 @@ from hpcxrf.fitting.result import FitStatus
 from hpcxrf.store.schema import BLOCK_Y
 
 FloatArray = NDArray[np.float64]
+SmallArray = NDArray[np.float32]
 
 SOLVED: Final = (FitStatus.CONVERGED, FitStatus.MAX_ITERATIONS, FitStatus.EMPTY)
 """Outcomes whose amplitudes mean something: an empty pixel has none, and that is a result."""
@@ -91,7 +92,7 @@ def block_mean(values: FloatArray, factor: int) -> FloatArray:
 
 def _band(
     band: xr.Dataset, factor: int
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, NDArray[np.int64]]:
+) -> tuple[FloatArray, SmallArray, SmallArray, SmallArray, NDArray[np.int64]]:
     """Picture, then sigma, detection limit and amplitude of every `factor`-th pixel, then the histogram."""
     status = band["status"].values
     solved = np.isin(status, SOLVED)
@@ -99,14 +100,14 @@ def _band(
     thin = (..., slice(None, None, factor), slice(None, None, factor))
     return (
         block_mean(amplitude, factor),
-        band["sigma"].values[thin].astype(float),
-        band["detection_limit"].values[thin].astype(float),
-        amplitude[thin].copy(),  # a view would keep the whole band
+        band["sigma"].values[thin].copy(),  # a view would keep the whole band
+        band["detection_limit"].values[thin].copy(),
+        amplitude[thin].astype(np.float32),
         np.bincount(status.ravel(), minlength=max(FitStatus) + 1),
     )
 
 
-def _median(values: FloatArray) -> FloatArray:
+def _median(values: SmallArray) -> FloatArray:
     """Median of the finite values of each component, NaN where there is none."""
     flat = values.reshape(values.shape[0], -1)
     return np.array(
@@ -114,7 +115,7 @@ def _median(values: FloatArray) -> FloatArray:
     )
 
 
-def _share_above(amplitude: FloatArray, limit: FloatArray) -> FloatArray:
+def _share_above(amplitude: SmallArray, limit: SmallArray) -> FloatArray:
     known = np.isfinite(amplitude) & np.isfinite(limit)
     number = known.sum((1, 2))
     above = (known & (amplitude > limit)).sum((1, 2))
