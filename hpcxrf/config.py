@@ -77,8 +77,9 @@ class FitConfig:
 
     energy_range_kev: tuple[float, float] | None = None
     """Fit range; None: of the override file, else 1 keV to 1 keV above the incident energy."""
-    calibration: Literal["auto", "file", "override"] = "auto"
-    """Where the energy axis starts from; `auto`: the override file if there is one, else the scan file."""
+    calibration: Literal["auto", "file", "override", "none"] = "auto"
+    """Where the energy axis starts from; `auto`: the override file if there is one, else the scan file; `none`:
+    it is found from the lines and the nominal incident energy."""
     override: str = "auto"
     """`maps_fit_parameters_override.txt`: a path, `auto` (beside the scan or in the folder above) or `none`."""
     width_law: Literal["auto", "2.96", "3.58"] = "auto"

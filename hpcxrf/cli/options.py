@@ -33,7 +33,10 @@ Override = Annotated[
     ),
 ]
 Calibration = Annotated[
-    str, typer.Option("--calibration", help="Start of the energy axis: auto, file or override.")
+    str,
+    typer.Option(
+        "--calibration", help="Start of the energy axis: auto, file, override, or none: found."
+    ),
 ]
 Method = Annotated[str, typer.Option("--method", help="separable, or adam (the published one).")]
 Background = Annotated[str, typer.Option("--background", help="hats, snip or none.")]

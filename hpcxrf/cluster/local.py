@@ -148,7 +148,8 @@ def local_cluster(
         stack.enter_context(dask.config.set(dask_settings(dashboard=dashboard)))
         setup = WorkerSetup(n_threads=threads_per_worker, device=device, log_path=log_path)
         # On the local disk: Dask locks files in it, which network file systems do badly.
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="hpcxrf-"))
+        folder = tempfile.TemporaryDirectory(prefix="hpcxrf-", ignore_cleanup_errors=True)
+        scratch = stack.enter_context(folder)
         worker_options = {
             "gpus": gpus,
             "setup": setup,

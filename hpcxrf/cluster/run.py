@@ -203,8 +203,7 @@ def versions() -> Mapping[str, str]:
 def _summary(run: RunDir, outcome: Outcome) -> DatasetSummary:
     job = outcome.job
     seconds = {
-        stage: float(sum(r.wall_s for r in outcome.records if r.stage == stage))
-        for stage in STAGES
+        stage: float(sum(r.wall_s for r in outcome.records if r.stage == stage)) for stage in STAGES
     }
     path = run.results_store(job.dataset_id)
     return DatasetSummary(

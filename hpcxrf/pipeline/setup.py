@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from torch import Tensor
 
 from hpcxrf.config import DEFAULT_ENERGY_MIN_KEV, RunConfig
 from hpcxrf.errors import ConfigError, FitError
-from hpcxrf.fitting.integrated import SpectrumSetup, fit_range
+from hpcxrf.fitting.integrated import SpectrumSetup, fit_range, fit_spectrum
+from hpcxrf.fitting.result import SpectrumFit
+from hpcxrf.fitting.screen import fit_from_nothing
 from hpcxrf.formats.override import (
     Override,
     find_override,
@@ -50,6 +53,8 @@ class Prepared:
     """What one detector's fit is given, and why."""
 
     setup: SpectrumSetup
+    from_nothing: bool
+    """The energy axis is to be found, its start means nothing."""
     notes: tuple[str, ...]
 
 
@@ -84,8 +89,18 @@ def prepare(config: RunConfig, facts: ScanFacts, detector: int) -> Prepared:
         method=config.fit.method,
         elastic=config.sample.source == "monochromatic",
     )
+    from_nothing = config.fit.calibration == "none"
+    if not from_nothing:
+        fit_range(parameters, low, high, facts.n_channels)
     _refuse_outside(table, setup, facts)
-    return Prepared(setup=setup, notes=(*notes, *start_notes))
+    return Prepared(setup=setup, from_nothing=from_nothing, notes=(*notes, *start_notes))
+
+
+def fit_prepared(counts: Tensor, prepared: Prepared) -> SpectrumFit:
+    """Fit the integrated spectrum (channel,) of one detector as it was prepared."""
+    if prepared.from_nothing and bool(torch.isfinite(counts).all()) and float(counts.sum()) > 0.0:
+        return fit_from_nothing(counts, prepared.setup)
+    return fit_spectrum(counts, prepared.setup)
 
 
 def line_markers(table: LineTable) -> list[tuple[float, str]]:
@@ -143,6 +158,10 @@ def _start_values(
         law, why = width_law(override, config.fit.width_law)
         values |= theta_values(override, law=law, target=constants.width_factor)
         notes += [f"starting values from {override.path.name}", why]
+    if config.fit.calibration == "none":
+        for name in _CALIBRATION_NAMES:
+            values.pop(name, None)
+        return values | config.fit.start, [*notes, "energy calibration found from the lines"]
     from_file = None if facts.calibration is None else facts.calibration[detector]
     has_override = all(name in values for name in _CALIBRATION_NAMES[:2])
     if config.fit.calibration == "file" or (config.fit.calibration == "auto" and not has_override):
@@ -221,14 +240,17 @@ def _energy_range(
     if config.fit.energy_range_kev is not None:
         return config.fit.energy_range_kev
     if override is not None and override.energy_range_kev is not None:
-        return override.energy_range_kev
-    top = values["energy_offset"] + values["energy_slope"] * (facts.n_channels - 1)
-    return DEFAULT_ENERGY_MIN_KEV, min(incident_kev + _ABOVE_INCIDENT_KEV, top)
+        low, top = override.energy_range_kev
+        return low, top
+    high = incident_kev + _ABOVE_INCIDENT_KEV
+    if "energy_slope" not in values:
+        return DEFAULT_ENERGY_MIN_KEV, high
+    top = values.get("energy_offset", 0.0) + values["energy_slope"] * (facts.n_channels - 1)
+    return DEFAULT_ENERGY_MIN_KEV, min(high, top)
 
 
 def _refuse_outside(table: LineTable, setup: SpectrumSetup, facts: ScanFacts) -> None:
     """A component whose lines all lie outside the fit range would be fitted to nothing."""
-    fit_range(setup.parameters, setup.energy_min_kev, setup.energy_max_kev, facts.n_channels)
     outside = [
         f"{name} ({_span(table, i)} keV)"
         for i, name in enumerate(table.component_names)

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from hpcxrf.config import RunConfig
 from hpcxrf.errors import ConfigError, FitError, InputFileError
 from hpcxrf.fitting.detector_sum import SOLVED, fit_detector_sum
-from hpcxrf.fitting.integrated import fit_spectrum
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.formats.override import find_override, read_override
 from hpcxrf.formats.registry import find_scans, open_scan
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions
-from hpcxrf.pipeline.setup import line_markers, prepare
+from hpcxrf.pipeline.setup import fit_prepared, line_markers, prepare
 from hpcxrf.pipeline.tasks import SUM, read_options, scan_facts
 from hpcxrf.store.catalog import dataset_id
 from hpcxrf.store.ingest import ingest_scan
@@ -78,7 +77,7 @@ def fit_file(
     facts = scan_facts(scan, path)
     prepared = {d: prepare(config, facts, d) for d in wanted}
     counts = torch.from_numpy(integrate(scan, advance))
-    fits = {d: fit_spectrum(counts[d], p.setup) for d, p in prepared.items()}
+    fits = {d: fit_prepared(counts[d], p) for d, p in prepared.items()}
     if not any(fit.status in SOLVED for fit in fits.values()):
         message = next(iter(fits.values())).messages[0]
         raise FitError(f"{path}, detector {detector}: {message}; check the range and the detector")

@@ -19,7 +19,7 @@ from hpcxrf import __version__
 from hpcxrf.config import RunConfig, effective
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.detector_sum import SOLVED, detector_columns, fit_detector_sum, sum_columns
-from hpcxrf.fitting.integrated import SpectrumSetup, fit_spectrum
+from hpcxrf.fitting.integrated import SpectrumSetup
 from hpcxrf.fitting.pixels import (
     PixelBasis,
     PixelOperator,
@@ -33,7 +33,7 @@ from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import RawScan, ReadOptions
 from hpcxrf.pipeline.blocks import Block, blocks_of
 from hpcxrf.pipeline.records import BlockRange, DatasetJob, Stage, TaskRecord
-from hpcxrf.pipeline.setup import Prepared, ScanFacts, line_markers, prepare
+from hpcxrf.pipeline.setup import Prepared, ScanFacts, fit_prepared, line_markers, prepare
 from hpcxrf.results.basis import component_names, read_basis, write_basis
 from hpcxrf.results.maps import (
     block_checksums,
@@ -125,11 +125,12 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         fits, prepared, bases = fit_detectors(spectra, store, job)
         path = run.results_store(job.dataset_id)
         _create(path, job, store, fits, prepared)
+        wanted = {name: fits[name] for name in job.detectors}
         by_name = {
-            name: spectra[int(name)] if name != SUM else spectra.sum(axis=0) for name in fits
+            name: spectra[int(name)] if name != SUM else spectra.sum(axis=0) for name in wanted
         }
         write_spectrum_fits(
-            path, fits, store.shape[3],
+            path, wanted, store.shape[3],
             line_markers=line_markers(prepared[0].setup.table), integrated_counts=by_name,
         )  # fmt: skip
         write_basis(path, bases, store.shape[3])
@@ -138,8 +139,8 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
             job, "integrated", "integrated",
             checksums=_relative(job, checksum_tree(groups)),
             facts={
-                "r2": {name: fit.r2 for name, fit in fits.items()},
-                "status": {name: fit.status.name for name, fit in fits.items()},
+                "r2": {name: fit.r2 for name, fit in wanted.items() if fit.status in SOLVED},
+                "status": {name: fit.status.name for name, fit in wanted.items()},
             },
         )  # fmt: skip
 
@@ -155,7 +156,7 @@ def fit_detectors(
     facts = scan_facts(store, job.source)
     prepared = [prepare(job.config, facts, d) for d in range(store.shape[0])]
     counts = torch.from_numpy(spectra)
-    every = [fit_spectrum(counts[d], p.setup) for d, p in enumerate(prepared)]
+    every = [fit_prepared(counts[d], p) for d, p in enumerate(prepared)]
     if not any(fit.status in SOLVED for fit in every):
         raise FitError(
             f"{job.source}: {every[0].messages[0]} (all {len(every)} detectors); check the fit range, or "
@@ -347,6 +348,11 @@ def _create(
             "configuration": effective(job.config),
             "run_file": RunDir(path=job.run_dir).run_file.read_text(encoding="utf-8"),
             "notes": notes,
+            "theta_by_detector": {
+                name: dict(zip(fit.parameter_names, fit.theta.tolist(), strict=True))
+                for name, fit in fits.items()
+                if name != SUM
+            },
         },
     )
 

@@ -1,0 +1,431 @@
+"""Override files of MAPS and XRF-Maps (`maps_fit_parameters_override.txt[N]`): read, changed, written back.
+
+A line is `KEY: value`; everything else is a comment. Where a key comes twice the last line counts, as it does
+to XRF-Maps. Numbers that a fit uses must be numbers; other keys are kept as they are, read or not.
+"""
+
+import io
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Literal
+
+from hpcxrf.errors import ConfigError, InputFileError, OutputError
+
+OVERRIDE_NAME: Final = "maps_fit_parameters_override.txt"
+WIDTH_LAW_CHANGED: Final = date(2024, 10, 9)
+"""Day on which XRF-Maps went from 2.96 to 3.58."""
+OLD_WIDTH_LAW: Final = 2.96
+NEW_WIDTH_LAW: Final = 3.58
+
+_LARGEST_BYTES: Final = 4 << 20
+_KEY: Final = re.compile(r"\ufeff?\s*([A-Z][A-Z0-9_]*(?:\[[^\]]*\])?(?:_[A-Z]+)?)\s*:")
+_BRACKETS: Final = re.compile(r"_?\[[^\]]*\]")
+_NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?")
+_BOUND_ENDS: Final = ("_MIN", "_MAX")
+_SCATTER: Final = ("COHERENT_SCT_AMPLITUDE", "COMPTON_AMPLITUDE")
+_MATERIALS: Final = MappingProxyType({0.0: "Ge", 1.0: "Si"})
+_DATE_FORMATS: Final = ("%d-%m-%Y", "%d/%m/%Y", "%b %d, %Y", "%b %d %Y", "%d %b %Y", "%d-%b-%Y")
+
+# Names of the file and of physics/parameters.py; of two spellings the later one counts.
+_THETA: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "CAL_OFFSET": "energy_offset",
+        "CAL_SLOPE": "energy_slope",
+        "CAL_QUAD": "energy_quadratic",
+        "FWHM_OFFSET": "fwhm_offset",
+        "FWHM_FANOPRIME": "fwhm_fanoprime",
+        "COHERENT_SCT_ENERGY": "coherent_sct_energy",
+        "COMPTON_ANGLE": "compton_angle",
+        "COMPTON_FWHM_CORR": "compton_fwhm_corr",
+        "COMPTON_F_STEP": "compton_f_step",
+        "COMPTON_STEP": "compton_f_step",
+        "COMPTON_F_TAIL": "compton_f_tail",
+        "COMPTON_GAMMA": "compton_gamma",
+        "COMPTON_HI_F_TAIL": "compton_hi_f_tail",
+        "COMPTON_HI_GAMMA": "compton_hi_gamma",
+        "F_STEP_OFFSET": "step_offset",
+        "STEP_OFFSET": "step_offset",
+        "F_STEP_LINEAR": "step_linear",
+        "STEP_LINEAR": "step_linear",
+        "F_TAIL_OFFSET": "f_tail_offset",
+        "F_TAIL_LINEAR": "f_tail_linear",
+        "KB_F_TAIL_OFFSET": "kb_f_tail_offset",
+        "KB_F_TAIL_LINEAR": "kb_f_tail_linear",
+        "GAMMA_OFFSET": "gamma_offset",
+        "GAMMA_LINEAR": "gamma_linear",
+    }
+)
+_FULL_KEYS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "CAL_OFFSET": "CAL_OFFSET_[E_OFFSET]",
+        "CAL_SLOPE": "CAL_SLOPE_[E_LINEAR]",
+        "CAL_QUAD": "CAL_QUAD_[E_QUADRATIC]",
+    }
+)
+_NUMERIC: Final = frozenset(_THETA) | {
+    "FWHM_FANO_COEFF",
+    "SNIP_WIDTH",
+    "SI_ESCAPE_FACTOR",
+    "GE_ESCAPE_FACTOR",
+    "LINEAR_ESCAPE_FACTOR",
+    "DETECTOR_MATERIAL",
+    "BE_WINDOW_THICKNESS",
+    "DET_CHIP_THICKNESS",
+    "GE_DEAD_LAYER",
+    "AIRPATH",
+    "MAX_ENERGY_TO_FIT",
+    "MIN_ENERGY_TO_FIT",
+}
+_BRANCHING_K: Final = "BRANCHING_RATIO_ADJUSTMENT_K"
+_BRANCHING_L: Final = "BRANCHING_RATIO_ADJUSTMENT_L"
+_BRANCHING_FAMILY: Final = "BRANCHING_FAMILY_ADJUSTMENT_L"
+_BRANCHING: Final = (_BRANCHING_K, _BRANCHING_L, _BRANCHING_FAMILY)
+
+Bounds = tuple[float | None, float | None]
+Multipliers = Mapping[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    """One override file: what it says, and its lines, so that it can be written back byte for byte."""
+
+    path: Path
+    lines: tuple[str, ...]
+    """All lines with their ends; bytes that are not UTF-8 as surrogates."""
+    values: Mapping[str, float]
+    """Numbers by MAPS name without brackets (`CAL_OFFSET`, `FWHM_FANOPRIME` ...), in the file's units."""
+    bounds: Mapping[str, Bounds]
+    """(minimum, maximum) by MAPS name, None where not given."""
+    elements: tuple[str, ...]
+    """`Fe` (K), `Pt_L`, `Au_M`; the scatter amplitudes that XRF-Maps may list among them are left out."""
+    pileup: tuple[str, ...]
+    energy_range_kev: tuple[float, float] | None
+    """Fit range, where both ends are given."""
+    date: str | None
+    """As it stands in the file."""
+    branching_k: Multipliers
+    """By element: multipliers of Ka1, Ka2, Kb1, Kb2, as given."""
+    branching_l: Multipliers
+    """By family (`Pt_L`): La1, La2, Lb1, Lb2, Lb3, Lb4, Lg1, Lg2, Lg3, Lg4, Ll, Ln, as given."""
+    branching_l_family: Multipliers
+    """By family (`Pt_L`): L1, L2, L3, as given."""
+    detector_material: str | None
+    """`Si` or `Ge`."""
+    be_window_um: float | None
+    chip_thickness_um: float | None
+    dead_layer_um: float | None
+    air_path_um: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    line: int
+    """Index into the lines."""
+    key: str
+    """Without brackets."""
+    text: str
+
+
+def read_override(path: Path) -> Override:
+    """Read an override file.
+
+    Raises:
+        InputFileError: the file cannot be read, holds no `KEY: value` line, or holds numbers that are none; all
+            faults at once, with their lines.
+    """
+    try:
+        size = path.stat().st_size
+        if size > _LARGEST_BYTES:
+            raise InputFileError(
+                f"{path}: {size} bytes; an override file is a short text, name the right one"
+            )
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise InputFileError(
+            f"{path}: cannot be read: {error.strerror}; check its name and rights"
+        ) from error
+    # str.splitlines would also split at form feeds and the like.
+    return _parse(path, tuple(io.StringIO(text, newline="")))
+
+
+def write_override(override: Override, path: Path) -> None:
+    """Write the lines as they are: the bytes that were read, but for the lines that were changed.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes("".join(override.lines).encode("utf-8", "surrogateescape"))
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path}: cannot be written: {error.strerror}; choose another folder"
+        ) from error
+
+
+def with_changes(override: Override, values: Mapping[str, float]) -> Override:
+    """The same file with other numbers, in full precision; all other lines stay as they are.
+
+    Args:
+        override: stays unchanged.
+        values: by MAPS name; `CAL_OFFSET_MAX` changes a bound. Names that the file lacks are added at its end.
+
+    Raises:
+        ConfigError: a value that is not finite.
+        InputFileError: the file with these values would be refused.
+    """
+    faults = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
+    if faults:
+        raise ConfigError(
+            f"{override.path}: {', '.join(faults)}: numbers of an override file must be finite"
+        )
+    lines = list(override.lines)
+    where = {entry.key: entry for entry in _entries(override.lines)}
+    for name, value in values.items():
+        entry = where.get(name)
+        if entry is None:
+            _append(lines, name, float(value))
+        elif _number(entry.text) != float(value):
+            lines[entry.line] = _replaced(lines[entry.line], float(value))
+    return _parse(override.path, tuple(lines))
+
+
+def find_override(scan_path: Path, detector: int) -> Path | None:
+    """The override file of a detector: in the scan's folder, then in the folder above.
+
+    In each folder the file with the detector's number as suffix comes first, then the one without.
+
+    Args:
+        scan_path: the scan, a file or a Zarr folder.
+        detector: counted from 0.
+    """
+    folder = scan_path.absolute().parent
+    names = (f"{OVERRIDE_NAME}{detector}", OVERRIDE_NAME)
+    candidates = (place / name for place in (folder, folder.parent) for name in names)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def width_law(override: Override, choice: Literal["auto", "2.96", "3.58"]) -> tuple[float, str]:
+    """The factor k of `sigma^2 = (fwhm_offset / 2.3548)^2 + k * E * fwhm_fanoprime` that the file is made for.
+
+    Its own key FWHM_FANO_COEFF decides, else the choice, else its DATE: XRF-Maps went from 2.96 to 3.58 on
+    2024-10-09.
+
+    Returns:
+        The factor, and the sentence that says why.
+    """
+    name = override.path.name
+    own = override.values.get("FWHM_FANO_COEFF")
+    if own is not None:
+        return own, f"peak width law {own:g}: FWHM_FANO_COEFF of {name}"
+    if choice != "auto":
+        return float(choice), f"peak width law {choice}: as asked by fit.width_law"
+    day = None if override.date is None else _day(override.date)
+    if day is None:
+        why = (
+            "no DATE" if override.date is None else f"a DATE that cannot be read ({override.date})"
+        )
+        return NEW_WIDTH_LAW, (
+            f"ATTENTION: peak width law {NEW_WIDTH_LAW} is a guess: {name} has neither FWHM_FANO_COEFF nor a "
+            f"usable DATE ({why}); if it was fitted by MAPS, PyXRF or XRF-Maps before {WIDTH_LAW_CHANGED}, set "
+            "fit.width_law to 2.96"
+        )
+    if day < WIDTH_LAW_CHANGED:
+        return (
+            OLD_WIDTH_LAW,
+            f"peak width law {OLD_WIDTH_LAW}: {name} is dated {day}, before {WIDTH_LAW_CHANGED}",
+        )
+    return (
+        NEW_WIDTH_LAW,
+        f"peak width law {NEW_WIDTH_LAW}: {name} is dated {day}, from {WIDTH_LAW_CHANGED} on",
+    )
+
+
+def theta_values(override: Override, *, law: float, target: float) -> dict[str, float]:
+    """Starting values by the names of the nonlinear parameters, of those that the file gives.
+
+    Args:
+        override: the file.
+        law: factor that its FWHM_FANOPRIME belongs to, of `width_law`.
+        target: factor of the model; FWHM_FANOPRIME is multiplied by law / target, so that widths stay.
+    """
+    return {
+        parameter: override.values[key] * _factor(parameter, law, target)
+        for key, parameter in _THETA.items()
+        if key in override.values
+    }
+
+
+def theta_bounds(override: Override, *, law: float, target: float) -> dict[str, Bounds]:
+    """(minimum, maximum) by the names of the nonlinear parameters; None where not given."""
+    return {
+        parameter: _scaled(override.bounds[key], _factor(parameter, law, target))
+        for key, parameter in _THETA.items()
+        if key in override.bounds
+    }
+
+
+def _factor(parameter: str, law: float, target: float) -> float:
+    return law / target if parameter == "fwhm_fanoprime" else 1.0
+
+
+def _scaled(bounds: Bounds, factor: float) -> Bounds:
+    low, high = bounds
+    return None if low is None else low * factor, None if high is None else high * factor
+
+
+def _entries(lines: tuple[str, ...]) -> list[_Entry]:
+    found = ((i, line, _KEY.match(line)) for i, line in enumerate(lines))
+    return [
+        _Entry(line=i, key=_BRACKETS.sub("", m[1]), text=line[m.end() :].strip())
+        for i, line, m in found
+        if m is not None
+    ]
+
+
+def _parse(path: Path, lines: tuple[str, ...]) -> Override:
+    entries = _entries(lines)
+    if not entries:
+        raise InputFileError(
+            f"{path}: no line of the form KEY: value; an override file has CAL_OFFSET_[E_OFFSET]: and the like"
+        )
+    texts = {e.key: e.text for e in entries}
+    numbers = {key: value for key, text in texts.items() if (value := _number(text)) is not None}
+    faults = [*_number_faults(entries), *_branching_faults(entries), *_range_faults(numbers)]
+    if faults:
+        raise InputFileError("\n".join(f"{path}: {fault}" for fault in faults))
+    values = {k: v for k, v in numbers.items() if not k.endswith(_BOUND_ENDS)}
+    return Override(
+        path=path,
+        lines=lines,
+        values=values,
+        bounds=_bounds(numbers),
+        elements=tuple(n for n in _names(texts.get("ELEMENTS_TO_FIT", "")) if n not in _SCATTER),
+        pileup=_names(texts.get("ELEMENTS_WITH_PILEUP", "")),
+        energy_range_kev=_energy_range(values),
+        date=texts.get("DATE") or None,
+        branching_k=_branching(entries, _BRANCHING_K),
+        branching_l=_branching(entries, _BRANCHING_L),
+        branching_l_family=_branching(entries, _BRANCHING_FAMILY),
+        detector_material=_MATERIALS.get(values.get("DETECTOR_MATERIAL", math.nan)),
+        be_window_um=values.get("BE_WINDOW_THICKNESS"),
+        chip_thickness_um=values.get("DET_CHIP_THICKNESS"),
+        dead_layer_um=values.get("GE_DEAD_LAYER"),
+        air_path_um=values.get("AIRPATH"),
+    )
+
+
+def _number(text: str) -> float | None:
+    """A finite decimal number, with the exponent letter D of Fortran and IDL allowed; else None."""
+    if _NUMBER.fullmatch(text) is None:
+        return None
+    value = float(text.lower().replace("d", "e"))
+    return value if math.isfinite(value) else None
+
+
+def _is_numeric(key: str) -> bool:
+    return key in _NUMERIC or (key.endswith(_BOUND_ENDS) and key[:-4] in _NUMERIC)
+
+
+def _number_faults(entries: list[_Entry]) -> list[str]:
+    return [
+        f"line {e.line + 1}: {e.key} is {e.text!r}, must be a number such as 0.0095"
+        for e in entries
+        if _is_numeric(e.key) and _number(e.text) is None
+    ]
+
+
+def _branching_faults(entries: list[_Entry]) -> list[str]:
+    return [
+        f"line {e.line + 1}: {e.key} is {e.text!r}, must be a name and numbers, such as Fe, 1., 1., 1.2, 1."
+        for e in entries
+        if e.key in _BRANCHING
+        and (len(_names(e.text)) < 2 or None in map(_number, _names(e.text)[1:]))
+    ]
+
+
+def _range_faults(numbers: Mapping[str, float]) -> list[str]:
+    faults = [
+        f"{name}_MIN {low:g} is above {name}_MAX {high:g}"
+        for name, (low, high) in _bounds(numbers).items()
+        if low is not None and high is not None and low > high
+    ]
+    found = _energy_range(numbers)
+    if found is not None and found[0] >= found[1]:
+        faults.append(
+            f"MIN_ENERGY_TO_FIT {found[0]:g} must be below MAX_ENERGY_TO_FIT {found[1]:g}"
+        )
+    if numbers.get("FWHM_FANO_COEFF", 1.0) <= 0.0:
+        faults.append(
+            f"FWHM_FANO_COEFF {numbers['FWHM_FANO_COEFF']:g} must be above 0, 2.96 or 3.58"
+        )
+    if numbers.get("DETECTOR_MATERIAL", 0.0) not in _MATERIALS:
+        faults.append(
+            f"DETECTOR_MATERIAL {numbers['DETECTOR_MATERIAL']:g} must be 0 (Ge) or 1 (Si)"
+        )
+    return faults
+
+
+def _bounds(numbers: Mapping[str, float]) -> dict[str, Bounds]:
+    names = dict.fromkeys(key[:-4] for key in numbers if key.endswith(_BOUND_ENDS))
+    return {name: (numbers.get(f"{name}_MIN"), numbers.get(f"{name}_MAX")) for name in names}
+
+
+def _energy_range(numbers: Mapping[str, float]) -> tuple[float, float] | None:
+    low, high = numbers.get("MIN_ENERGY_TO_FIT"), numbers.get("MAX_ENERGY_TO_FIT")
+    return None if low is None or high is None else (low, high)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
+
+
+def _branching(entries: list[_Entry], key: str) -> dict[str, tuple[float, ...]]:
+    rows = [_names(e.text) for e in entries if e.key == key]
+    return {row[0]: tuple(v for v in map(_number, row[1:]) if v is not None) for row in rows}
+
+
+def _replaced(line: str, value: float) -> str:
+    """The line with another number: key, spaces and line end stay."""
+    colon = line.index(":") + 1
+    text = line[colon:]
+    if not text.strip():
+        end = text[len(text.rstrip("\r\n")) :]
+        return f"{line[:colon]} {value!r}{end}"
+    start = colon + len(text) - len(text.lstrip())
+    end = line[len(line.rstrip()) :]
+    return f"{line[:start]}{value!r}{end}"
+
+
+def _append(lines: list[str], name: str, value: float) -> None:
+    end = "\r\n" if lines[0].endswith("\r\n") else "\n"
+    if not lines[-1].endswith(("\n", "\r")):
+        lines[-1] += end
+    base, bound = (name[:-4], name[-4:]) if name.endswith(_BOUND_ENDS) else (name, "")
+    lines.append(f"{_FULL_KEYS.get(base, base)}{bound}: {value!r}{end}")
+
+
+def _day(text: str) -> date | None:
+    """The day of a date as IDL, Python and XRF-Maps write it; None if it is none of these."""
+    try:
+        return date.fromisoformat(text[:10])
+    except ValueError:
+        return next((day for f in _DATE_FORMATS if (day := _day_of(text, f)) is not None), None)
+
+
+def _day_of(text: str, form: str) -> date | None:
+    """The day at the beginning of the text; a time of day may follow."""
+    for words in range(1, 4):
+        try:
+            return datetime.strptime(" ".join(re.split(r"[ T_]+", text)[:words]), form).date()  # noqa: DTZ007 -- only a day
+        except ValueError:
+            continue
+    return None
