@@ -1,10 +1,23 @@
 """Shared fixtures: real data beside the project, and what CI may not skip."""
 
+import json
 import os
 import shutil
+import signal
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+# One thread: the matrices are small, and two threads that wait for each other cost more than they bring.
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
 import pytest
+from hypothesis import settings
+
+# The first call into torch takes longer than hypothesis's deadline allows an example.
+settings.register_profile("hpcxrf", deadline=None, print_blob=True)
+settings.load_profile("hpcxrf")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 IN_CI = os.environ.get("HPCXRF_CI") == "1"
@@ -39,3 +52,38 @@ def chromium() -> str:
         skip_or_fail("Chromium not found; on Debian: apt-get install chromium")
     assert found is not None
     return found
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def hpcxrf(monkeypatch, capfd):
+    """Run the command line inside this process: `hpcxrf("fit", path, "--json")`."""
+    from hpcxrf.cli import main
+
+    def run(*arguments: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["hpcxrf", *map(str, arguments)])
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        else:
+            code = 0
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+        captured = capfd.readouterr()
+        return Ran(code=code, out=captured.out, err=captured.err)
+
+    return run

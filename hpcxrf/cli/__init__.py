@@ -1,21 +1,40 @@
 """The command line: parses, calls, prints, and turns errors into exit codes."""
 
+import signal
 import sys
+from types import FrameType
 
-from hpcxrf.errors import EXIT_INTERRUPTED, HpcxrfError
+from hpcxrf.errors import EXIT_INTERRUPTED, EXIT_RESUMABLE, HpcxrfError
+
+_GO_ON = "what is finished is kept; the same command again goes on where it stopped\n"
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM: unwinds like Ctrl-C, so that workers, locks and secrets are put away."""
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise _TerminatedError
 
 
 def main() -> None:
     """Entry point of `hpcxrf`; exit codes as in `hpcxrf.errors`."""
     from hpcxrf.cli.app import app
 
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except HpcxrfError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
+    except SystemExit as end:
+        # The command line library turns Ctrl-C into this exit, without a word.
+        if end.code == EXIT_INTERRUPTED:
+            sys.stderr.write(f"interrupted: {_GO_ON}")
+        raise
     except KeyboardInterrupt:
-        sys.stderr.write(
-            "interrupted: what is finished is kept; the same command again goes on where it stopped\n"
-        )
+        sys.stderr.write(f"interrupted: {_GO_ON}")
         sys.exit(EXIT_INTERRUPTED)
+    except _TerminatedError:
+        sys.stderr.write(f"terminated: {_GO_ON}")
+        sys.exit(EXIT_RESUMABLE)

@@ -53,7 +53,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of the simulated sample.")] = 7,
 ) -> None:
     """Simulate a small realistic scan and run everything on it: maps, report."""
-    from hpcxrf.cli.display import console
+    from hpcxrf.cli.terminal import console
     from hpcxrf.simulate import demo_spec, simulate_scan, write_scan
 
     out = console()
@@ -127,7 +127,8 @@ def run(
 
 
 def _run(config: Any, text: str, output: Path) -> None:  # noqa: ANN401 (RunConfig, imported late)
-    from hpcxrf.cli.display import console, print_run, watching
+    from hpcxrf.cli.display import print_run, watching
+    from hpcxrf.cli.terminal import console
     from hpcxrf.cluster.run import run_here
     from hpcxrf.errors import DatasetsFailedError
 
@@ -165,7 +166,8 @@ def fit(
     """Fit the integrated spectrum of one file, without a run directory."""
     import torch
 
-    from hpcxrf.cli.display import console, fit_json, print_fit, print_json, progress_bars
+    from hpcxrf.cli.display import fit_json, print_fit
+    from hpcxrf.cli.terminal import console, print_json, progress_bars
     from hpcxrf.pipeline.single import fit_file
 
     torch.set_num_threads(threads)
@@ -211,7 +213,8 @@ def inspect(
     as_json: opt.AsJson = False,
 ) -> None:
     """Say what is in a file: format, shape, total counts, calibration, guesses."""
-    from hpcxrf.cli.display import console, print_inspection, print_json, progress_bars
+    from hpcxrf.cli.display import print_inspection
+    from hpcxrf.cli.terminal import console, print_json, progress_bars
     from hpcxrf.formats.scan import ReadOptions
     from hpcxrf.pipeline.single import inspect_file
 
@@ -242,7 +245,7 @@ def ingest(
     as_json: opt.AsJson = False,
 ) -> None:
     """Copy scans into chunked Zarr stores, without fitting. Resumable; running it twice changes nothing."""
-    from hpcxrf.cli.display import console, print_json, progress_bars
+    from hpcxrf.cli.terminal import console, print_json, progress_bars
     from hpcxrf.errors import DatasetsFailedError
     from hpcxrf.formats.scan import ReadOptions
     from hpcxrf.pipeline.single import ingest_files
@@ -272,7 +275,7 @@ def ingest(
 @app.command(epilog="Example:  hpcxrf report out")
 def report(run_directory: Annotated[Path, typer.Argument(help="Of `hpcxrf run`.")]) -> None:
     """Write the report of a run directory again, from its stores and journals."""
-    from hpcxrf.cli.display import console
+    from hpcxrf.cli.terminal import console
     from hpcxrf.cluster.run import report_again
 
     path = report_again(run_directory)
@@ -295,7 +298,7 @@ def simulate(
     name: Annotated[str, typer.Option(help="Of the scan.")] = "leaf_on_soil",
 ) -> None:
     """Write a simulated scan with its known truth beside it."""
-    from hpcxrf.cli.display import console
+    from hpcxrf.cli.terminal import console
     from hpcxrf.errors import ConfigError
     from hpcxrf.simulate import demo_spec, simulate_scan, write_scan
 
@@ -313,7 +316,8 @@ def simulate(
 @app.command(epilog="Example:  hpcxrf doctor --json")
 def doctor(as_json: opt.AsJson = False) -> None:
     """Check this installation: versions, cores, memory, GPUs, a small fit, a TLS cluster."""
-    from hpcxrf.cli.display import console, print_doctor, print_json
+    from hpcxrf.cli.display import print_doctor
+    from hpcxrf.cli.terminal import console, print_json
     from hpcxrf.cluster.doctor import examine
 
     checks = examine()

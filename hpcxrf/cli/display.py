@@ -1,26 +1,15 @@
-"""What people see: progress bars, tables, and JSON for scripts."""
+"""What people see of a run, a fit, a file: bars, tables, and the JSON of a fit."""
 
-import json
-import math
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
+from hpcxrf.cli.terminal import progress_bars
 from hpcxrf.cluster.local import LocalClusterHandle
 from hpcxrf.cluster.run import RunResult, Watch
 from hpcxrf.pipeline.driver import Progress as TaskProgress
@@ -34,40 +23,6 @@ STAGE_TITLES: Final = {
     "pixels": "pixels",
     "finalise": "close the stores",
 }
-
-
-def console() -> Console:
-    """Standard error: standard output belongs to results."""
-    return Console(stderr=True, highlight=False)
-
-
-def print_json(value: Mapping[str, Any]) -> None:
-    """One JSON object; what is not finite becomes null."""
-    sys.stdout.write(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def progress_bars(out: Console) -> Progress:
-    """Stage, bar, count, rate and time left."""
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description:<20}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:>18}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=out,
-    )
 
 
 @contextmanager

@@ -202,7 +202,7 @@ def versions() -> Mapping[str, str]:
 
 def _summary(run: RunDir, outcome: Outcome) -> DatasetSummary:
     job = outcome.job
-    seconds = {
+    seconds: dict[str, float] = {
         stage: float(sum(r.wall_s for r in outcome.records if r.stage == stage)) for stage in STAGES
     }
     path = run.results_store(job.dataset_id)

@@ -173,8 +173,10 @@ def _fit_batch(
     deviance: bool,
 ) -> PixelFit:
     y = counts.to(torch.float32)
-    finite = torch.isfinite(y).all(dim=1)
-    y = torch.where(finite[:, None], y, 0.0)
+    finite = torch.ones_like(measured)
+    if counts.is_floating_point():
+        finite = torch.isfinite(y).all(dim=1)
+        y = torch.where(finite[:, None], y, 0.0)
     coefficients = y @ operator.projector
     if method == "nnls":
         coefficients = _non_negative(y, coefficients, operator)

@@ -30,7 +30,15 @@ _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?")
 _BOUND_ENDS: Final = ("_MIN", "_MAX")
 _SCATTER: Final = ("COHERENT_SCT_AMPLITUDE", "COMPTON_AMPLITUDE")
 _MATERIALS: Final = MappingProxyType({0.0: "Ge", 1.0: "Si"})
-_DATE_FORMATS: Final = ("%d-%m-%Y", "%d/%m/%Y", "%b %d, %Y", "%b %d %Y", "%d %b %Y", "%d-%b-%Y")
+_DATE_FORMATS: Final = (
+    "%a %b %d %H:%M:%S %Y",  # XRF-Maps: C's ctime
+    "%d-%b-%Y %H:%M:%S",
+    "%b %d, %Y %H:%M:%S",
+    "%d-%m-%Y %H:%M:%S",
+    "%d-%b-%Y",
+    "%b %d, %Y",
+    "%d-%m-%Y",
+)
 
 # Names of the file and of physics/parameters.py; of two spellings the later one counts.
 _THETA: Final[Mapping[str, str]] = MappingProxyType(
@@ -414,18 +422,16 @@ def _append(lines: list[str], name: str, value: float) -> None:
 
 
 def _day(text: str) -> date | None:
-    """The day of a date as IDL, Python and XRF-Maps write it; None if it is none of these."""
+    """The day of a date as Python, IDL and XRF-Maps write it; None if it is none of these."""
     try:
         return date.fromisoformat(text[:10])
     except ValueError:
-        return next((day for f in _DATE_FORMATS if (day := _day_of(text, f)) is not None), None)
+        plain = " ".join(text.split()).split(".")[0]
+        return next((day for f in _DATE_FORMATS if (day := _day_of(plain, f)) is not None), None)
 
 
 def _day_of(text: str, form: str) -> date | None:
-    """The day at the beginning of the text; a time of day may follow."""
-    for words in range(1, 4):
-        try:
-            return datetime.strptime(" ".join(re.split(r"[ T_]+", text)[:words]), form).date()  # noqa: DTZ007 -- only a day
-        except ValueError:
-            continue
-    return None
+    try:
+        return datetime.strptime(text, form).date()  # noqa: DTZ007 -- only the day is used
+    except ValueError:
+        return None

@@ -1,0 +1,196 @@
+"""Which axis of a stored array is what, its its energy calibration."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcxrf.errors import InputFileError
+from hpcxrf.formats.scan import EnergyCalibration, ReadOptions
+
+MAX_RANK: Final = 4
+
+_ENERGY_NAMES: Final = ("channel", "energy", "bin", "mca", "spectrum")
+_DETECTOR_NAMES: Final = ("det", "element", "sensor")
+_Y_NAMES: Final = ("y", "row", "rows", "line")
+_X_NAMES: Final = ("x", "col", "cols", "column", "columns")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axes:
+    """Axes of a stored array by meaning; None where the array lacks one, whose length is then 1."""
+
+    detector: int | None
+    y: int | None
+    x: int | None
+    energy: int
+    notes: tuple[str, ...]
+
+    @property
+    def order(self) -> tuple[int | None, int | None, int | None, int]:
+        """Stored axis of detector, y, x, channel."""
+        return self.detector, self.y, self.x, self.energy
+
+
+def guess_axes(
+    where: str, shape: tuple[int, ...], dims: Sequence[str] | None, energy_axis: int | None
+) -> Axes:
+    """What the axes mean: as asked, else as named, else the longest is the energy and the rest detector, y, x.
+
+    Args:
+        where: file and path of the array, for messages.
+        shape: of the stored array.
+        dims: names of its axes, if the file has them.
+        energy_axis: as asked, negative ones counted from the end.
+
+    Raises:
+        InputFileError: no axis, more than four, an empty one, or an energy axis that is not there.
+    """
+    if not 1 <= len(shape) <= MAX_RANK or 0 in shape:
+        raise InputFileError(
+            f"{where}: shape {shape}; must have 1 to 4 axes (detector, y, x, channel), none empty"
+        )
+    names = _matching_names(dims, len(shape))
+    energy, notes = _energy_axis(where, shape, names, energy_axis)
+    rest = [i for i in range(len(shape)) if i != energy]
+    detector, y, x = _image_axes(rest, names)
+    if len(rest) == 1:
+        what = "detectors at one point" if detector is not None else "pixels, taken as one column"
+        notes.append(f"array of rank 2: {shape[rest[0]]} {what}")
+    if not rest:
+        notes.append("array of rank 1: one spectrum")
+    return Axes(detector=detector, y=y, x=x, energy=energy, notes=tuple(notes))
+
+
+def _matching_names(dims: Sequence[str] | None, rank: int) -> tuple[str, ...] | None:
+    return None if dims is None or len(dims) != rank else tuple(d.strip().lower() for d in dims)
+
+
+def _energy_axis(
+    where: str, shape: tuple[int, ...], names: tuple[str, ...] | None, asked: int | None
+) -> tuple[int, list[str]]:
+    rank = len(shape)
+    if asked is not None:
+        if not -rank <= asked < rank:
+            raise InputFileError(
+                f"{where}: --energy-axis {asked}, but shape {shape} has axes 0 to {rank - 1}"
+            )
+        return asked % rank, []
+    named = [i for i, n in enumerate(names or ()) if n.startswith(_ENERGY_NAMES) or n == "e"]
+    if len(named) == 1:
+        return named[0], []
+    longest = max(range(rank), key=lambda i: (shape[i], i))
+    if rank == 1:
+        return longest, []
+    return longest, [
+        f"guessed: axis {longest} of shape {shape} is the energy, as the longest (--energy-axis)"
+    ]
+
+
+def _image_axes(
+    rest: list[int], names: tuple[str, ...] | None
+) -> tuple[int | None, int | None, int | None]:
+    """Stored axes of detector, y, x."""
+    named = {} if names is None else {i: names[i] for i in rest}
+    detector = next((i for i, n in named.items() if n.startswith(_DETECTOR_NAMES)), None)
+    left = [i for i in rest if i != detector]
+    if len(left) == 3:
+        detector, left = left[0], left[1:]
+    if len(left) < 2:
+        # A column of pixels, so that it can be read in blocks.
+        return detector, left[0] if left else None, None
+    y, x = left
+    if named.get(y) in _X_NAMES and named.get(x) in _Y_NAMES:
+        y, x = x, y
+    return detector, y, x
+
+
+def scan_shape(shape: tuple[int, ...], axes: Axes) -> tuple[int, int, int, int]:
+    """(detector, y, x, channel) of a stored shape."""
+    detector, y, x, channel = (1 if i is None else shape[i] for i in axes.order)
+    return detector, y, x, channel
+
+
+def stored_region(shape: tuple[int, ...], axes: Axes, rows: slice) -> tuple[slice, ...]:
+    """Region of the stored array that holds the rows."""
+    return tuple(rows if i == axes.y else slice(0, n) for i, n in enumerate(shape))
+
+
+def as_counts(block: NDArray[Any], axes: Axes) -> NDArray[Any]:
+    """A stored region as (detector, y, x, channel), native byte order."""
+    present = [i for i in axes.order if i is not None]
+    missing = tuple(k for k, i in enumerate(axes.order) if i is None)
+    ordered = np.expand_dims(block.transpose(present), missing)
+    return ordered.astype(ordered.dtype.newbyteorder("="), copy=False)
+
+
+def calibration_of(
+    where: str,
+    stored: Sequence[EnergyCalibration] | None,
+    options: ReadOptions,
+    n_detectors: int,
+    n_channels: int,
+) -> tuple[EnergyCalibration, ...] | None:
+    """Calibration of each detector: the file's, with what the user gives in its place.
+
+    A slope that the user gives also sets the quadratic term to 0, which belongs to the file's slope.
+
+    Raises:
+        InputFileError: an energy axis that does not rise over all channels.
+    """
+    if stored is None and options.energy_slope_kev is None:
+        return None
+    one = EnergyCalibration(offset_kev=0.0, slope_kev=1.0)
+    result = tuple(_with_options(c, options) for c in (stored or (one,) * n_detectors))
+    faults = [
+        f"detector {d}: slope {c.slope_kev:g}, quadratic {c.quadratic_kev:g}"
+        for d, c in enumerate(result)
+        if not _rises(c, n_channels)
+    ]
+    if faults:
+        raise InputFileError(
+            f"{where}: the energy does not rise with the channel ({'; '.join(faults)}); give the right ones with "
+            "--energy-slope and --energy-offset (keV)"
+        )
+    return result
+
+
+def _with_options(c: EnergyCalibration, options: ReadOptions) -> EnergyCalibration:
+    slope, offset = options.energy_slope_kev, options.energy_offset_kev
+    return EnergyCalibration(
+        offset_kev=c.offset_kev if offset is None else offset,
+        slope_kev=c.slope_kev if slope is None else slope,
+        quadratic_kev=c.quadratic_kev if slope is None else 0.0,
+    )
+
+
+def _rises(c: EnergyCalibration, n_channels: int) -> bool:
+    """True where the derivative is positive at both ends; False for a NaN."""
+    at_end = c.slope_kev + 2.0 * c.quadratic_kev * (n_channels - 1)
+    return bool(np.isfinite(c.offset_kev) and 0.0 < c.slope_kev < np.inf and 0.0 < at_end < np.inf)
+
+
+def calibration_notes(options: ReadOptions) -> tuple[str, ...]:
+    """A sentence for each number of the calibration that the user gave."""
+    given = (("offset", options.energy_offset_kev), ("slope", options.energy_slope_kev))
+    return tuple(f"energy {name} {v:g} keV as asked" for name, v in given if v is not None)
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a file.
+
+    Raises:
+        InputFileError: it is missing, unreadable or empty.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise InputFileError(
+            f"{path}: cannot be read: {error.strerror}; check its name and rights"
+        ) from error
+    if size == 0:
+        raise InputFileError(f"{path}: is empty (0 bytes); copy it again or exclude it")
+    return size

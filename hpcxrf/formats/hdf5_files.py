@@ -1,0 +1,188 @@
+"""HDF5 files opened read-only, without locks, and with nothing followed out of the file unasked."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcxrf.errors import InputFileError
+
+SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
+SIGNATURE_PLACES: Final = (0, 512, 1024, 2048)
+MAX_BLOCK_BYTES: Final = 64 * 2**20
+"""Bytes of counts that one read holds, unless a single row is larger."""
+
+
+def is_hdf5(head: bytes) -> bool:
+    """Whether the first bytes are those of an HDF5 file."""
+    return any(head.startswith(SIGNATURE, place) for place in SIGNATURE_PLACES)
+
+
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[h5py.File]:
+    """An HDF5 file, open for reading, without a lock: shared file systems often have none.
+
+    Raises:
+        InputFileError: the file is missing, truncated or damaged, at opening or while it is read.
+    """
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except InputFileError:
+        raise
+    except (OSError, RuntimeError) as error:
+        raise InputFileError(
+            f"{path}: cannot be read as HDF5: {error}; if it is truncated or damaged, copy it again"
+        ) from error
+
+
+def find_dataset(
+    file: h5py.File, names: Sequence[str], *, allow_external: bool = False
+) -> h5py.Dataset | None:
+    """The first dataset of that name, or None.
+
+    Args:
+        file: the open file.
+        names: paths inside the file, in the order of preference.
+        allow_external: follow external links, virtual datasets and external storage.
+
+    Raises:
+        InputFileError: the way to the dataset leaves the file and `allow_external` is False.
+    """
+    for name in names:
+        if not allow_external:
+            _refuse_external_links(file, name)
+        try:
+            found = file.get(name)
+        except (OSError, RuntimeError) as error:
+            raise InputFileError(
+                f"{file.filename}: {name} cannot be read: {error}; the file is damaged: copy it again"
+            ) from error
+        if isinstance(found, h5py.Dataset):
+            if not allow_external:
+                _refuse_external_storage(file, found)
+            return found
+    return None
+
+
+def _refuse_external_links(file: h5py.File, name: str) -> None:
+    """Look at each link on the way before the next is followed; soft links are looked at too."""
+    place, seen = "", 0
+    parts = [p for p in name.split("/") if p]
+    while parts and seen < 64:
+        seen += 1
+        place = f"{place}/{parts.pop(0)}"
+        link = _link(file, place)
+        if isinstance(link, h5py.ExternalLink):
+            raise InputFileError(
+                f"{file.filename}: {place} is an external link to {link.filename}; "
+                "name that file itself, or allow external links (--allow-external)"
+            )
+        if isinstance(link, h5py.SoftLink):
+            parent = place.rpartition("/")[0]
+            target = link.path if link.path.startswith("/") else f"{parent}/{link.path}"
+            parts = [p for p in target.split("/") if p and p != "."] + parts
+            place = ""
+
+
+def _link(file: h5py.File, place: str) -> object:
+    """What kind of link `place` is; None if there is none."""
+    parent, _, leaf = place.rpartition("/")
+    group = file.get(parent or "/")
+    return group.get(leaf, getlink=True) if isinstance(group, h5py.Group) else None
+
+
+def _refuse_external_storage(file: h5py.File, dataset: h5py.Dataset) -> None:
+    if dataset.is_virtual or dataset.external:
+        kind = "a virtual dataset" if dataset.is_virtual else "stored in another file"
+        raise InputFileError(
+            f"{file.filename}: {dataset.name} is {kind}, made of other files; "
+            "name those files, or allow it (--allow-external)"
+        )
+
+
+def read_floats(dataset: h5py.Dataset | None, shape: tuple[int, ...]) -> NDArray[np.float64] | None:
+    """A dataset of a known shape as float64; None if there is no dataset.
+
+    Raises:
+        InputFileError: another shape, or not numbers; nothing is read then.
+    """
+    if dataset is None:
+        return None
+    if dataset.shape != shape or dataset.dtype.kind not in "iuf":
+        raise InputFileError(
+            f"{dataset.file.filename}: {dataset.name} is {dataset.dtype} {dataset.shape}, must be "
+            f"numbers {shape}; the file was not written as its layout asks: write it again"
+        )
+    return np.asarray(dataset[()], dtype=np.float64)
+
+
+def read_texts(dataset: h5py.Dataset | None, largest: int = 100_000) -> tuple[str, ...]:
+    """The strings of a one-dimensional dataset; empty if there is none.
+
+    Raises:
+        InputFileError: more than `largest` entries, or not strings.
+    """
+    if dataset is None:
+        return ()
+    if dataset.size is None or dataset.size > largest or dataset.dtype.kind not in "SO":
+        raise InputFileError(
+            f"{dataset.file.filename}: {dataset.name} is {dataset.dtype} {dataset.shape}, must be at "
+            f"most {largest} strings; write the file again"
+        )
+    return tuple(_text(value) for value in np.ravel(dataset[()]))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.split(b"\0")[0].decode("utf-8", errors="replace").strip()
+    return str(value).strip()
+
+
+def rows_per_block(*, row_bytes: int, chunk_rows: int, height: int) -> int:
+    """Rows of one read: as many as fit into `MAX_BLOCK_BYTES`, whole chunks where possible, at least 1."""
+    fitting = max(1, MAX_BLOCK_BYTES // max(1, row_bytes))
+    if fitting > chunk_rows:
+        fitting -= fitting % max(1, chunk_rows)
+    return max(1, min(fitting, height))
+
+
+def checked_rows(path: Path, rows: slice, height: int) -> slice:
+    """The rows of a slice with its ends filled in.
+
+    Raises:
+        InputFileError: not contiguous, or outside the scan.
+    """
+    start, stop, step = rows.indices(height)
+    outside = rows.stop is not None and not 0 <= rows.stop <= height
+    if step != 1 or stop < start or outside:
+        raise InputFileError(
+            f"{path}: rows {rows} of a scan of {height} rows; ask for rows 0 to {height}, step 1"
+        )
+    return slice(start, stop)
+
+
+def refuse_bad_counts(
+    spectra: NDArray[np.generic], *, path: Path, detector: int, first_row: int
+) -> None:
+    """Check counts (rows, x, channel) of one detector.
+
+    Raises:
+        InputFileError: a negative, NaN or infinite value, with its first place.
+    """
+    if spectra.size == 0 or spectra.dtype.kind in "ub":
+        return
+    lowest, highest = float(np.min(spectra)), float(np.max(spectra))
+    if lowest >= 0 and np.isfinite(highest):
+        return
+    bad = ~(np.isfinite(spectra) & (spectra >= 0))
+    row, column, channel = (int(n) for n in np.unravel_index(int(np.argmax(bad)), bad.shape))
+    raise InputFileError(
+        f"{path}: detector {detector}, row {first_row + row}, column {column}, channel {channel}: "
+        f"{spectra[row, column, channel]} is no count, must be finite and not negative "
+        f"({int(np.count_nonzero(bad))} such values in the rows read); correct or leave out the file"
+    )

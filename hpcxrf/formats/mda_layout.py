@@ -1,0 +1,263 @@
+"""Layout of MDA files (EPICS saveData, version 1.x): big-endian XDR records that point at one another."""
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcxrf.errors import InputFileError
+
+MAX_RANK: Final = 4
+MAX_POINTS: Final = 100_000_000
+MAX_TEXT_BYTES: Final = 4096
+MAX_LISTED: Final = 100_000
+VERSIONS: Final = (1.2, 1.3, 1.4)
+NUMBER_TYPES: Final = {29: ">i4", 30: ">f4", 32: ">i4", 33: ">i4", 34: ">f8"}
+"""Types of extra process variables with numbers; type 0 is text."""
+
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MdaHeader:
+    """What stands at the beginning of the file."""
+
+    version: float
+    scan_number: int
+    dims: tuple[int, ...]
+    """Points asked for, outermost first."""
+    extra_at: int
+    """Offset of the extra process variables; 0 if there are none."""
+    scan_at: int
+    """Offset of the outermost scan record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Channel:
+    """A positioner or a scan detector: its process variable, description and unit."""
+
+    name: str
+    description: str
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MdaScan:
+    """One scan record; its numbers stay in the file until `read_positions` or `read_values`."""
+
+    rank: int
+    npts: int
+    last_point: int
+    """Points finished."""
+    sub_at: tuple[int, ...]
+    """Offsets of the inner scans, 0 = not written; empty at rank 1."""
+    name: str
+    time: str
+    positioners: tuple[Channel, ...]
+    detectors: tuple[Channel, ...]
+    positions_at: int
+    values_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtraVariable:
+    """A process variable that was saved once for the whole file."""
+
+    name: str
+    description: str
+    unit: str
+    text: str
+    numbers: tuple[float, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Cursor:
+    """A place in the file; every step is checked against its end."""
+
+    path: Path
+    data: NDArray[np.uint8]
+    at: int
+
+    def take(self, size: int) -> bytes:
+        """The next `size` bytes."""
+        have = int(self.data.size)
+        if size < 0 or self.at < 0 or self.at + size > have:
+            raise truncated(self.path, self.at + max(size, 0), have)
+        start, self.at = self.at, self.at + size
+        return self.data[start : self.at].tobytes()
+
+    def integer(self) -> int:
+        """A 32-bit integer."""
+        return int(struct.unpack(">i", self.take(4))[0])
+
+    def real(self) -> float:
+        """A 32-bit float."""
+        return float(struct.unpack(">f", self.take(4))[0])
+
+    def count(self, what: str, largest: int) -> int:
+        """An integer from 0 to `largest`."""
+        number = self.integer()
+        if not 0 <= number <= largest:
+            raise InputFileError(
+                f"{self.path}: byte {self.at - 4}: {what} is {number}, must be 0 to {largest}; "
+                "the file is damaged: copy it again from the instrument"
+            )
+        return number
+
+    def text(self) -> str:
+        """A counted string."""
+        if self.count("length of a text", MAX_TEXT_BYTES) == 0:
+            return ""
+        size = self.count("length of a text", MAX_TEXT_BYTES)
+        return self.take((size + 3) // 4 * 4)[:size].decode("latin-1")
+
+    def numbers(self, dtype: str, count: int) -> NDArray[np.generic]:
+        """`count` numbers of one type."""
+        kind = np.dtype(dtype)
+        return np.frombuffer(self.take(count * kind.itemsize), kind)
+
+
+def truncated(path: Path, expected: int, have: int) -> InputFileError:
+    """The error for a file that ends early."""
+    return InputFileError(
+        f"{path}: truncated: at least {expected} bytes expected, the file has {have}; "
+        "copy it again from the instrument"
+    )
+
+
+def looks_like_mda(head: bytes) -> bool:
+    """Whether the first bytes are those of an MDA file: a known version, a rank and that many sizes."""
+    if len(head) < 20:
+        return False
+    version, _, rank = struct.unpack_from(">fii", head)
+    known = any(abs(version - v) < 1e-3 for v in VERSIONS)
+    if not known or not 1 <= rank <= MAX_RANK or len(head) < 12 + 4 * rank:
+        return False
+    return all(0 < n <= MAX_POINTS for n in struct.unpack_from(f">{rank}i", head, 12))
+
+
+def map_file(path: Path) -> NDArray[np.uint8]:
+    """The bytes of a file, mapped, not read.
+
+    Raises:
+        InputFileError: the file cannot be read or is empty.
+    """
+    try:
+        return np.memmap(path, dtype=np.uint8, mode="r")
+    except (OSError, ValueError) as error:
+        raise InputFileError(f"{path}: cannot be read: {error}; check the file") from error
+
+
+def read_header(path: Path, data: NDArray[np.uint8]) -> MdaHeader:
+    """The header of a file.
+
+    Raises:
+        InputFileError: the file is truncated or its rank is not 1 to 4.
+    """
+    cursor = _Cursor(path=path, data=data, at=0)
+    version, number = cursor.real(), cursor.integer()
+    rank = cursor.count("rank", MAX_RANK)
+    dims = tuple(cursor.count("number of points", MAX_POINTS) for _ in range(rank))
+    cursor.integer()
+    extra_at = cursor.integer()
+    if extra_at > data.size:
+        raise truncated(path, extra_at, int(data.size))
+    return MdaHeader(
+        version=version, scan_number=number, dims=dims, extra_at=extra_at, scan_at=cursor.at
+    )
+
+
+def read_scan(path: Path, data: NDArray[np.uint8], at: int) -> MdaScan:
+    """The scan record at an offset, its numbers left in the file.
+
+    Raises:
+        InputFileError: the record is truncated or damaged.
+    """
+    cursor = _Cursor(path=path, data=data, at=at)
+    rank = cursor.count("rank", MAX_RANK)
+    npts = cursor.count("number of points", MAX_POINTS)
+    last_point = cursor.count("last point", npts)
+    offsets = cursor.numbers(">i4", npts).tolist() if rank > 1 else []
+    name, time = cursor.text(), cursor.text()
+    sizes = [cursor.count("number of channels", MAX_LISTED) for _ in range(3)]
+    positioners = tuple(_positioner(cursor) for _ in range(sizes[0]))
+    detectors = tuple(_detector(cursor) for _ in range(sizes[1]))
+    for _ in range(sizes[2]):
+        cursor.integer(), cursor.text(), cursor.real()
+    values_at = cursor.at + 8 * sizes[0] * npts
+    end = values_at + 4 * sizes[1] * npts
+    if end > data.size:
+        raise truncated(path, end, int(data.size))
+    return MdaScan(
+        rank=rank,
+        npts=npts,
+        last_point=last_point,
+        sub_at=tuple(offsets),
+        name=name,
+        time=time,
+        positioners=positioners,
+        detectors=detectors,
+        positions_at=cursor.at,
+        values_at=values_at,
+    )
+
+
+def _positioner(cursor: _Cursor) -> Channel:
+    cursor.integer()
+    name, description, _mode, unit, *_readback = [cursor.text() for _ in range(7)]
+    return Channel(name=name, description=description, unit=unit)
+
+
+def _detector(cursor: _Cursor) -> Channel:
+    cursor.integer()
+    name, description, unit = [cursor.text() for _ in range(3)]
+    return Channel(name=name, description=description, unit=unit)
+
+
+def read_positions(data: NDArray[np.uint8], scan: MdaScan) -> NDArray[np.float64]:
+    """Positions (positioner, point), as the scan record has them."""
+    size = 8 * len(scan.positioners) * scan.npts
+    raw = data[scan.positions_at : scan.positions_at + size].tobytes()
+    return np.frombuffer(raw, ">f8").astype(np.float64).reshape(len(scan.positioners), scan.npts)
+
+
+def read_values(data: NDArray[np.uint8], scan: MdaScan) -> NDArray[np.float32]:
+    """Values of the scan detectors (scan detector, point)."""
+    size = 4 * len(scan.detectors) * scan.npts
+    raw = data[scan.values_at : scan.values_at + size].tobytes()
+    return np.frombuffer(raw, ">f4").astype(np.float32).reshape(len(scan.detectors), scan.npts)
+
+
+def read_extra(
+    path: Path, data: NDArray[np.uint8], header: MdaHeader
+) -> tuple[ExtraVariable, ...]:
+    """The extra process variables; empty if the file has none.
+
+    Raises:
+        InputFileError: they are truncated or of a type that MDA does not have.
+    """
+    if header.extra_at <= 0:
+        return ()
+    cursor = _Cursor(path=path, data=data, at=header.extra_at)
+    count = cursor.count("number of extra variables", MAX_LISTED)
+    return tuple(_extra(cursor) for _ in range(count))
+
+
+def _extra(cursor: _Cursor) -> ExtraVariable:
+    name, description, kind = cursor.text(), cursor.text(), cursor.integer()
+    if kind == 0:
+        return ExtraVariable(
+            name=name, description=description, unit="", text=cursor.text(), numbers=()
+        )
+    if kind not in NUMBER_TYPES:
+        raise InputFileError(
+            f"{cursor.path}: byte {cursor.at - 4}: extra variable {name!r} is of type {kind}, must be "
+            f"one of 0, {', '.join(map(str, NUMBER_TYPES))}; copy the file again from the instrument"
+        )
+    count = cursor.count("length of an extra variable", MAX_POINTS)
+    unit = cursor.text()
+    numbers = tuple(float(v) for v in cursor.numbers(NUMBER_TYPES[kind], count).tolist())
+    return ExtraVariable(name=name, description=description, unit=unit, text="", numbers=numbers)

@@ -1,0 +1,108 @@
+"""Run files: what is refused, and how it is said."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hpcxrf.config import RunConfig, check_config, effective, load_run_file
+from hpcxrf.errors import ConfigError
+
+WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
+
+
+def test_the_smallest_run_file_names_files_and_nothing_else():
+    config = check_config({"input": {"files": ["a.mda"]}}, "x.yaml")
+    assert config.input.files == ("a.mda",)
+    assert config.fit.background == "hats"
+
+
+def test_all_faults_are_reported_at_once_with_their_places_and_values():
+    raw = {
+        "input": {"files": ["a"], "fiels": 1},
+        "fit": {"background": "hat"},
+        "pixels": {"deviance": "maybe", "background_columns": -1},
+    }
+    with pytest.raises(ConfigError) as error:
+        check_config(raw, "x.yaml")
+    text = str(error.value)
+    for part in ("x.yaml", "input.fiels", "fit.background", "'hat'", "pixels.deviance",
+                 "pixels.background_columns"):  # fmt: skip
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "said"),
+    [
+        ("fit", {"energy_range_kev": [11.0, 1.0]}, "must rise"),
+        ("fit", {"fixed": ["gamma_offset"], "free": ["gamma_offset"]}, "both name gamma_offset"),
+        ("sample", {"elements": ["Fe", "Zn", "Fe"]}, "more than once: Fe"),
+        ("sample", {"source": "tube"}, "effective"),
+        ("sample", {"incident_energy_kev": -3}, "greater than 0"),
+        ("sample", {"incident_energy_kev": float("nan")}, "finite"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(section, values, said):
+    with pytest.raises(ConfigError, match=said):
+        check_config({"input": {"files": ["a"]}, section: values}, "x.yaml")
+
+
+def test_no_files_are_refused():
+    with pytest.raises(ConfigError, match="name at least one file"):
+        check_config({"input": {"files": []}}, "x.yaml")
+
+
+def test_a_yes_is_a_yes_and_a_no_is_a_no():
+    # argparse's type=bool made True of "False"; YAML's false and the word both mean it here.
+    for word, value in ((False, False), ("false", False), (True, True), ("no", False)):
+        config = check_config({"input": {"files": ["a"]}, "pixels": {"deviance": word}}, "x")
+        assert config.pixels.deviance is value
+
+
+def test_files_are_relative_to_the_run_file(tmp_path):
+    (tmp_path / "sub").mkdir()
+    path = tmp_path / "sub" / "run.yaml"
+    path.write_text("input: {files: [../a.mda, '*.h50']}\n")
+    config, text = load_run_file(path)
+    assert config.input.files == (str(tmp_path / "sub/../a.mda"), str(tmp_path / "sub/*.h50"))
+    assert text == path.read_text()
+
+
+@pytest.mark.parametrize("text", ["input: [", "\x00", "!!python/object/apply:os.system [ls]"])
+def test_a_file_that_is_no_plain_yaml_is_refused_by_name(tmp_path, text):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"run\.yaml"):
+        load_run_file(path)
+
+
+def test_a_missing_run_file_is_refused_by_name(tmp_path):
+    with pytest.raises(ConfigError, match="nowhere"):
+        load_run_file(tmp_path / "nowhere.yaml")
+
+
+def test_the_effective_configuration_leaves_out_what_changes_no_result():
+    one = check_config({"input": {"files": ["a"]}, "execution": {"workers": 1}}, "x")
+    two = check_config({"input": {"files": ["a"]}, "execution": {"workers": 2}}, "x")
+    assert effective(one) == effective(two)
+    assert json.loads(json.dumps(effective(one))) == effective(one)
+
+
+def test_the_commented_scan_file_shows_every_option_at_its_default():
+    raw = yaml.safe_load((WORKFLOWS / "scan.yaml").read_text())
+    shown = check_config(raw, "scan.yaml")
+    assert dataclasses.replace(shown, input=RunConfig(input=shown.input).input) == RunConfig(
+        input=shown.input
+    )
+    for section in dataclasses.fields(RunConfig):
+        fields = {f.name for f in dataclasses.fields(getattr(shown, section.name))}
+        assert set(raw[section.name]) == fields
+
+
+def test_the_demo_file_fits_what_the_demo_command_fits():
+    from hpcxrf.simulate import demo_spec
+
+    config = check_config(yaml.safe_load((WORKFLOWS / "demo.yaml").read_text()), "demo.yaml")
+    assert config.sample.elements == tuple(demo_spec(seed=7).listed_elements)
