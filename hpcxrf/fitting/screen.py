@@ -290,6 +290,7 @@ def _coarse_space(setup: SpectrumSetup) -> Space:
     return Space(
         centre=space.centre * factor, prior_sd=wide * factor, scale=space.scale * factor,
         lower=space.lower * factor, upper=space.upper * factor, free=free,
+        free_names=frozenset(_COARSE_FREE),
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from hpcxrf.physics.parameters import Parameter
 _MAX_STEP: Final = 5.0
 _MAX_DAMPING: Final = 1e8
 _MIN_DAMPING: Final = 1e-7
+_WEAK_DAMPING: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,8 @@ class Space:
     lower: Tensor
     upper: Tensor
     free: Tensor
+    free_names: frozenset[str]
+    """The same as names: known without asking the device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +84,7 @@ def space_of(parameters: tuple[Parameter, ...], device: torch.device | None = No
     return Space(
         centre=column("value"), prior_sd=column("prior_sd"), scale=column("scale"),
         lower=column("lower"), upper=column("upper"), free=column("free", torch.bool),
+        free_names=frozenset(p.name for p in parameters if p.free),
     )  # fmt: skip
 
 
@@ -156,7 +160,9 @@ def _solve_linear(theta: Tensor, problem: Problem, positive: Tensor | None) -> _
 
 def _normal_equations(theta: Tensor, inner: _Inner, problem: Problem) -> tuple[Tensor, Tensor]:
     amplitude = inner.linear[..., : inner.evaluation.phi.shape[-1]]
-    jacobian = counts_jacobian(theta, amplitude, inner.evaluation, problem.model)
+    jacobian = counts_jacobian(
+        theta, amplitude, inner.evaluation, problem.model, names=problem.space.free_names
+    )
     jacobian = torch.where(problem.space.free, jacobian * problem.space.scale, 0.0)
     weighted = jacobian * problem.weights[..., :, None]
     cross = inner.columns.mT @ weighted
@@ -172,38 +178,57 @@ def _conditioned(gram: Tensor) -> Tensor:
 
 
 def _step(state: State, problem: Problem, tolerance: float) -> State:
-    move = _damped_step(state, problem)
-    trial = (state.theta + move).clamp(problem.space.lower, problem.space.upper)
+    trial, promised = _damped_step(state, problem)
     inner = _solve_linear(trial, problem, state.positive)
     per_channel = state.misfit / problem.counts.shape[-1]
     before = state.misfit + per_channel * _prior(state.theta, problem)
-    after = inner.misfit + per_channel * _prior(trial, problem)
-    better = (after < before) & ~state.done
+    gained = before - inner.misfit - per_channel * _prior(trial, problem)
+    better = (gained > 0) & ~state.done
     hessian, gradient = state.hessian, state.gradient
     if bool(better.any()):
         hessian, gradient = _normal_equations(trial, inner, problem)
-    little = (before - after) <= tolerance * before
-    small = torch.where(better, torch.where(little, state.small + 1, 0), state.small)
-    damping = torch.where(better, state.damping * 0.2, state.damping * 5.0).clamp(min=_MIN_DAMPING)
+    small = torch.where(
+        better, torch.where(gained <= tolerance * before, state.small + 1, 0), state.small
+    )
+    damping = torch.where(state.done, state.damping, _next_damping(state, gained, promised))
     taken = State(
         theta=trial, linear=inner.linear, positive=inner.positive, misfit=inner.misfit,
         hessian=hessian, gradient=gradient, damping=damping, small=small,
         iterations=state.iterations, done=state.done,
     )  # fmt: skip
     merged = _where(better, taken, state)
+    # A rejected step that promised nothing says the same as two small ones: this is the optimum. Not so where
+    # strong damping has made the step short.
+    flat = (promised >= 0) & (promised <= tolerance * before) & (state.damping <= _WEAK_DAMPING)
+    flat = flat & ~better
     return State(
         **{f.name: getattr(merged, f.name) for f in fields(State)}
         | {
-            "damping": torch.where(state.done, state.damping, damping),
+            "damping": damping,
             "small": small,
             "iterations": state.iterations + (~state.done).long(),
-            "done": state.done | (small >= 2) | (damping > _MAX_DAMPING),
+            "done": state.done | (small >= 2) | flat | (damping > _MAX_DAMPING),
         }
     )
 
 
-def _damped_step(state: State, problem: Problem) -> Tensor:
-    """Solve `(H + lambda diag H) d = g` over the parameters that are free to move; in theta's units."""
+def _next_damping(state: State, gained: Tensor, promised: Tensor) -> Tensor:
+    """By the share of the promised gain that came true.
+
+    Along a curved valley full steps overshoot to and fro, each a little lower; that shows as half-kept promises,
+    and a stronger damping ends it.
+    """
+    kept = gained / promised.clamp(min=1e-300)
+    factor = torch.where(kept > 0.75, 0.2, torch.where(kept > 0.4, 1.0, 4.0))
+    return (state.damping * factor).clamp(min=_MIN_DAMPING)
+
+
+def _damped_step(state: State, problem: Problem) -> tuple[Tensor, Tensor]:
+    """Solve `(H + lambda diag H) d = g` over the parameters that are free to move.
+
+    Returns:
+        Theta after the step, inside its bounds, and the gain (*batch,) that the quadratic model promises there.
+    """
     space = problem.space
     per_channel = (state.misfit / problem.counts.shape[-1])[..., None]
     precision = per_channel * torch.where(space.free, (space.scale / space.prior_sd) ** 2, 0.0)
@@ -216,8 +241,18 @@ def _damped_step(state: State, problem: Problem) -> Tensor:
     diagonal = hessian.diagonal(dim1=-2, dim2=-1)
     moving = space.free & ~blocked & (diagonal > 0)
     damped = hessian + torch.diag_embed(state.damping[..., None] * diagonal)
-    step = torch.nan_to_num(masked_solve(damped, gradient, moving))
-    return torch.where(moving, step.clamp(-_MAX_STEP, _MAX_STEP), 0.0) * space.scale
+    room_down = ((space.lower - state.theta) / space.scale).clamp(min=-_MAX_STEP)
+    room_up = ((space.upper - state.theta) / space.scale).clamp(max=_MAX_STEP)
+    wanted = torch.nan_to_num(masked_solve(damped, gradient, moving))
+    held = moving & ((wanted < room_down) | (wanted > room_up))
+    done = torch.where(held, wanted.clamp(room_down, room_up), 0.0)
+    # What runs into a limit stops there, and the others take the best step that goes with it.
+    rest = gradient - (damped @ done[..., None])[..., 0]
+    wanted = torch.nan_to_num(masked_solve(damped, rest, moving & ~held))
+    done = done + wanted.clamp(room_down, room_up)
+    trial = (state.theta + done * space.scale).clamp(space.lower, space.upper)
+    curvature = (done * (hessian @ done[..., None])[..., 0]).sum(dim=-1)
+    return trial, 2.0 * (gradient * done).sum(dim=-1) - curvature
 
 
 def _where(choose: Tensor, yes: State, no: State) -> State:

@@ -1,4 +1,4 @@
-"""Which axis of a stored array is what, its its energy calibration."""
+"""Which axis of a stored array is what, and its energy calibration."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

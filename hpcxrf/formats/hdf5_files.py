@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import h5py
 import numpy as np
@@ -15,6 +15,7 @@ SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 SIGNATURE_PLACES: Final = (0, 512, 1024, 2048)
 MAX_BLOCK_BYTES: Final = 64 * 2**20
 """Bytes of counts that one read holds, unless a single row is larger."""
+MAX_ROW_BYTES: Final = 4 * 2**30
 
 
 def is_hdf5(head: bytes) -> bool:
@@ -34,7 +35,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
             yield file
     except InputFileError:
         raise
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise InputFileError(
             f"{path}: cannot be read as HDF5: {error}; if it is truncated or damaged, copy it again"
         ) from error
@@ -151,6 +152,19 @@ def rows_per_block(*, row_bytes: int, chunk_rows: int, height: int) -> int:
     return max(1, min(fitting, height))
 
 
+def refuse_large_rows(path: Path, shape: tuple[int, ...], row_bytes: int) -> None:
+    """Refuse a shape that only a damaged file has.
+
+    Raises:
+        InputFileError: one row of the scan takes more than `MAX_ROW_BYTES`.
+    """
+    if row_bytes > MAX_ROW_BYTES:
+        raise InputFileError(
+            f"{path}: one row of {shape} (detector, row, column, channel) takes {row_bytes} bytes, must "
+            f"be at most {MAX_ROW_BYTES}; the file is damaged: copy it again"
+        )
+
+
 def checked_rows(path: Path, rows: slice, height: int) -> slice:
     """The rows of a slice with its ends filled in.
 
@@ -166,9 +180,7 @@ def checked_rows(path: Path, rows: slice, height: int) -> slice:
     return slice(start, stop)
 
 
-def refuse_bad_counts(
-    spectra: NDArray[np.generic], *, path: Path, detector: int, first_row: int
-) -> None:
+def refuse_bad_counts(spectra: NDArray[Any], *, path: Path, detector: int, first_row: int) -> None:
     """Check counts (rows, x, channel) of one detector.
 
     Raises:

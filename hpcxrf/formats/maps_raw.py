@@ -17,6 +17,7 @@ from hpcxrf.formats.hdf5_files import (
     open_hdf5,
     read_floats,
     refuse_bad_counts,
+    refuse_large_rows,
     rows_per_block,
 )
 from hpcxrf.formats.scan import FloatMap, RawScan, ReadOptions, ScanScalars
@@ -35,7 +36,7 @@ def sniff(path: Path, head: bytes) -> bool:
     try:
         with h5py.File(path, "r", locking=False) as file:
             return file.get(GROUP, getlink=True) is not None and "data_a" in file[GROUP]
-    except (OSError, RuntimeError, TypeError):
+    except (OSError, RuntimeError, TypeError, ValueError):
         return False
 
 
@@ -48,7 +49,7 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
     with open_hdf5(path) as file:
         spectra = spectra_of(file, allow_external=options.allow_external)
         shape, dtype = _shape(path, spectra), spectra[0].dtype
-        per_read = _rows_per_read(spectra[0], shape)
+        per_read = _rows_per_read(path, spectra[0], shape)
     return RawScan(
         name=path.stem,
         format="maps-raw",
@@ -58,7 +59,9 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
         rows_per_read=per_read,
         read_counts=partial(_read_counts, path, shape, options.allow_external),
         read_scalars=partial(read_times, path, shape, allow_external=options.allow_external),
-        notes=("positions and scalers are in the scan's MDA file, which was not found or not asked for",),
+        notes=(
+            "positions and scalers are in the scan's MDA file, which was not found or not asked for",
+        ),
     )
 
 
@@ -90,27 +93,27 @@ def _shape(path: Path, spectra: tuple[h5py.Dataset, ...]) -> Shape:
     return len(spectra), height, width, channels
 
 
-def _rows_per_read(dataset: h5py.Dataset, shape: Shape) -> int:
+def _rows_per_read(path: Path, dataset: h5py.Dataset, shape: Shape) -> int:
     detectors, height, width, channels = shape
     row_bytes = detectors * width * channels * int(dataset.dtype.itemsize)
+    refuse_large_rows(path, shape, row_bytes)
     chunk_rows = dataset.chunks[1] if dataset.chunks else 1
     return rows_per_block(row_bytes=row_bytes, chunk_rows=chunk_rows, height=height)
 
 
 def _read_counts(
-    path: Path, shape: Shape, allow_external: bool, rows: slice  # noqa: FBT001 - bound by partial
+    path: Path,
+    shape: Shape,
+    allow_external: bool,  # noqa: FBT001 - bound by partial
+    rows: slice,
 ) -> NDArray[np.generic]:
     wanted = checked_rows(path, rows, shape[1])
     with open_hdf5(path) as file:
         spectra = spectra_of(file, allow_external=allow_external)
-        block = np.empty(
-            (shape[0], wanted.stop - wanted.start, *shape[2:]), dtype=spectra[0].dtype
-        )
+        block = np.empty((shape[0], wanted.stop - wanted.start, *shape[2:]), dtype=spectra[0].dtype)
         for detector, dataset in enumerate(spectra[: shape[0]]):
             block[detector] = np.moveaxis(dataset[:, wanted, :], 0, 2)
-            refuse_bad_counts(
-                block[detector], path=path, detector=detector, first_row=wanted.start
-            )
+            refuse_bad_counts(block[detector], path=path, detector=detector, first_row=wanted.start)
     return block
 
 

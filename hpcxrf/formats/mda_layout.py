@@ -231,9 +231,7 @@ def read_values(data: NDArray[np.uint8], scan: MdaScan) -> NDArray[np.float32]:
     return np.frombuffer(raw, ">f4").astype(np.float32).reshape(len(scan.detectors), scan.npts)
 
 
-def read_extra(
-    path: Path, data: NDArray[np.uint8], header: MdaHeader
-) -> tuple[ExtraVariable, ...]:
+def read_extra(path: Path, data: NDArray[np.uint8], header: MdaHeader) -> tuple[ExtraVariable, ...]:
     """The extra process variables; empty if the file has none.
 
     Raises:

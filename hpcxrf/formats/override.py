@@ -7,15 +7,33 @@ to XRF-Maps. Numbers that a fit uses must be numbers; other keys are kept as the
 import io
 import math
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final, Literal
 
 from hpcxrf.errors import ConfigError, InputFileError, OutputError
+from hpcxrf.formats.override_text import (
+    BOUND_ENDS,
+    BRANCHING_FAMILY,
+    BRANCHING_K,
+    BRANCHING_L,
+    MATERIALS,
+    THETA,
+    Bounds,
+    appended,
+    bounds_of,
+    branching_faults,
+    branching_of,
+    energy_range_of,
+    entries_of,
+    names_of,
+    number_faults,
+    number_of,
+    range_faults,
+    replaced,
+)
 
 OVERRIDE_NAME: Final = "maps_fit_parameters_override.txt"
 WIDTH_LAW_CHANGED: Final = date(2024, 10, 9)
@@ -24,12 +42,7 @@ OLD_WIDTH_LAW: Final = 2.96
 NEW_WIDTH_LAW: Final = 3.58
 
 _LARGEST_BYTES: Final = 4 << 20
-_KEY: Final = re.compile(r"\ufeff?\s*([A-Z][A-Z0-9_]*(?:\[[^\]]*\])?(?:_[A-Z]+)?)\s*:")
-_BRACKETS: Final = re.compile(r"_?\[[^\]]*\]")
-_NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?")
-_BOUND_ENDS: Final = ("_MIN", "_MAX")
 _SCATTER: Final = ("COHERENT_SCT_AMPLITUDE", "COMPTON_AMPLITUDE")
-_MATERIALS: Final = MappingProxyType({0.0: "Ge", 1.0: "Si"})
 _DATE_FORMATS: Final = (
     "%a %b %d %H:%M:%S %Y",  # XRF-Maps: C's ctime
     "%d-%b-%Y %H:%M:%S",
@@ -40,62 +53,6 @@ _DATE_FORMATS: Final = (
     "%d-%m-%Y",
 )
 
-# Names of the file and of physics/parameters.py; of two spellings the later one counts.
-_THETA: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "CAL_OFFSET": "energy_offset",
-        "CAL_SLOPE": "energy_slope",
-        "CAL_QUAD": "energy_quadratic",
-        "FWHM_OFFSET": "fwhm_offset",
-        "FWHM_FANOPRIME": "fwhm_fanoprime",
-        "COHERENT_SCT_ENERGY": "coherent_sct_energy",
-        "COMPTON_ANGLE": "compton_angle",
-        "COMPTON_FWHM_CORR": "compton_fwhm_corr",
-        "COMPTON_F_STEP": "compton_f_step",
-        "COMPTON_STEP": "compton_f_step",
-        "COMPTON_F_TAIL": "compton_f_tail",
-        "COMPTON_GAMMA": "compton_gamma",
-        "COMPTON_HI_F_TAIL": "compton_hi_f_tail",
-        "COMPTON_HI_GAMMA": "compton_hi_gamma",
-        "F_STEP_OFFSET": "step_offset",
-        "STEP_OFFSET": "step_offset",
-        "F_STEP_LINEAR": "step_linear",
-        "STEP_LINEAR": "step_linear",
-        "F_TAIL_OFFSET": "f_tail_offset",
-        "F_TAIL_LINEAR": "f_tail_linear",
-        "KB_F_TAIL_OFFSET": "kb_f_tail_offset",
-        "KB_F_TAIL_LINEAR": "kb_f_tail_linear",
-        "GAMMA_OFFSET": "gamma_offset",
-        "GAMMA_LINEAR": "gamma_linear",
-    }
-)
-_FULL_KEYS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "CAL_OFFSET": "CAL_OFFSET_[E_OFFSET]",
-        "CAL_SLOPE": "CAL_SLOPE_[E_LINEAR]",
-        "CAL_QUAD": "CAL_QUAD_[E_QUADRATIC]",
-    }
-)
-_NUMERIC: Final = frozenset(_THETA) | {
-    "FWHM_FANO_COEFF",
-    "SNIP_WIDTH",
-    "SI_ESCAPE_FACTOR",
-    "GE_ESCAPE_FACTOR",
-    "LINEAR_ESCAPE_FACTOR",
-    "DETECTOR_MATERIAL",
-    "BE_WINDOW_THICKNESS",
-    "DET_CHIP_THICKNESS",
-    "GE_DEAD_LAYER",
-    "AIRPATH",
-    "MAX_ENERGY_TO_FIT",
-    "MIN_ENERGY_TO_FIT",
-}
-_BRANCHING_K: Final = "BRANCHING_RATIO_ADJUSTMENT_K"
-_BRANCHING_L: Final = "BRANCHING_RATIO_ADJUSTMENT_L"
-_BRANCHING_FAMILY: Final = "BRANCHING_FAMILY_ADJUSTMENT_L"
-_BRANCHING: Final = (_BRANCHING_K, _BRANCHING_L, _BRANCHING_FAMILY)
-
-Bounds = tuple[float | None, float | None]
 Multipliers = Mapping[str, tuple[float, ...]]
 
 
@@ -129,15 +86,6 @@ class Override:
     chip_thickness_um: float | None
     dead_layer_um: float | None
     air_path_um: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Entry:
-    line: int
-    """Index into the lines."""
-    key: str
-    """Without brackets."""
-    text: str
 
 
 def read_override(path: Path) -> Override:
@@ -196,13 +144,13 @@ def with_changes(override: Override, values: Mapping[str, float]) -> Override:
             f"{override.path}: {', '.join(faults)}: numbers of an override file must be finite"
         )
     lines = list(override.lines)
-    where = {entry.key: entry for entry in _entries(override.lines)}
+    where = {entry.key: entry for entry in entries_of(override.lines)}
     for name, value in values.items():
         entry = where.get(name)
         if entry is None:
-            _append(lines, name, float(value))
-        elif _number(entry.text) != float(value):
-            lines[entry.line] = _replaced(lines[entry.line], float(value))
+            lines = appended(lines, name, float(value))
+        elif number_of(entry.text) != float(value):
+            lines[entry.line] = replaced(lines[entry.line], float(value))
     return _parse(override.path, tuple(lines))
 
 
@@ -267,7 +215,7 @@ def theta_values(override: Override, *, law: float, target: float) -> dict[str, 
     """
     return {
         parameter: override.values[key] * _factor(parameter, law, target)
-        for key, parameter in _THETA.items()
+        for key, parameter in THETA.items()
         if key in override.values
     }
 
@@ -276,7 +224,7 @@ def theta_bounds(override: Override, *, law: float, target: float) -> dict[str, 
     """(minimum, maximum) by the names of the nonlinear parameters; None where not given."""
     return {
         parameter: _scaled(override.bounds[key], _factor(parameter, law, target))
-        for key, parameter in _THETA.items()
+        for key, parameter in THETA.items()
         if key in override.bounds
     }
 
@@ -290,135 +238,36 @@ def _scaled(bounds: Bounds, factor: float) -> Bounds:
     return None if low is None else low * factor, None if high is None else high * factor
 
 
-def _entries(lines: tuple[str, ...]) -> list[_Entry]:
-    found = ((i, line, _KEY.match(line)) for i, line in enumerate(lines))
-    return [
-        _Entry(line=i, key=_BRACKETS.sub("", m[1]), text=line[m.end() :].strip())
-        for i, line, m in found
-        if m is not None
-    ]
-
-
 def _parse(path: Path, lines: tuple[str, ...]) -> Override:
-    entries = _entries(lines)
+    entries = entries_of(lines)
     if not entries:
         raise InputFileError(
             f"{path}: no line of the form KEY: value; an override file has CAL_OFFSET_[E_OFFSET]: and the like"
         )
     texts = {e.key: e.text for e in entries}
-    numbers = {key: value for key, text in texts.items() if (value := _number(text)) is not None}
-    faults = [*_number_faults(entries), *_branching_faults(entries), *_range_faults(numbers)]
+    numbers = {key: value for key, text in texts.items() if (value := number_of(text)) is not None}
+    faults = [*number_faults(entries), *branching_faults(entries), *range_faults(numbers)]
     if faults:
         raise InputFileError("\n".join(f"{path}: {fault}" for fault in faults))
-    values = {k: v for k, v in numbers.items() if not k.endswith(_BOUND_ENDS)}
+    values = {k: v for k, v in numbers.items() if not k.endswith(BOUND_ENDS)}
     return Override(
         path=path,
         lines=lines,
         values=values,
-        bounds=_bounds(numbers),
-        elements=tuple(n for n in _names(texts.get("ELEMENTS_TO_FIT", "")) if n not in _SCATTER),
-        pileup=_names(texts.get("ELEMENTS_WITH_PILEUP", "")),
-        energy_range_kev=_energy_range(values),
+        bounds=bounds_of(numbers),
+        elements=tuple(n for n in names_of(texts.get("ELEMENTS_TO_FIT", "")) if n not in _SCATTER),
+        pileup=names_of(texts.get("ELEMENTS_WITH_PILEUP", "")),
+        energy_range_kev=energy_range_of(values),
         date=texts.get("DATE") or None,
-        branching_k=_branching(entries, _BRANCHING_K),
-        branching_l=_branching(entries, _BRANCHING_L),
-        branching_l_family=_branching(entries, _BRANCHING_FAMILY),
-        detector_material=_MATERIALS.get(values.get("DETECTOR_MATERIAL", math.nan)),
+        branching_k=branching_of(entries, BRANCHING_K),
+        branching_l=branching_of(entries, BRANCHING_L),
+        branching_l_family=branching_of(entries, BRANCHING_FAMILY),
+        detector_material=MATERIALS.get(values.get("DETECTOR_MATERIAL", math.nan)),
         be_window_um=values.get("BE_WINDOW_THICKNESS"),
         chip_thickness_um=values.get("DET_CHIP_THICKNESS"),
         dead_layer_um=values.get("GE_DEAD_LAYER"),
         air_path_um=values.get("AIRPATH"),
     )
-
-
-def _number(text: str) -> float | None:
-    """A finite decimal number, with the exponent letter D of Fortran and IDL allowed; else None."""
-    if _NUMBER.fullmatch(text) is None:
-        return None
-    value = float(text.lower().replace("d", "e"))
-    return value if math.isfinite(value) else None
-
-
-def _is_numeric(key: str) -> bool:
-    return key in _NUMERIC or (key.endswith(_BOUND_ENDS) and key[:-4] in _NUMERIC)
-
-
-def _number_faults(entries: list[_Entry]) -> list[str]:
-    return [
-        f"line {e.line + 1}: {e.key} is {e.text!r}, must be a number such as 0.0095"
-        for e in entries
-        if _is_numeric(e.key) and _number(e.text) is None
-    ]
-
-
-def _branching_faults(entries: list[_Entry]) -> list[str]:
-    return [
-        f"line {e.line + 1}: {e.key} is {e.text!r}, must be a name and numbers, such as Fe, 1., 1., 1.2, 1."
-        for e in entries
-        if e.key in _BRANCHING
-        and (len(_names(e.text)) < 2 or None in map(_number, _names(e.text)[1:]))
-    ]
-
-
-def _range_faults(numbers: Mapping[str, float]) -> list[str]:
-    faults = [
-        f"{name}_MIN {low:g} is above {name}_MAX {high:g}"
-        for name, (low, high) in _bounds(numbers).items()
-        if low is not None and high is not None and low > high
-    ]
-    found = _energy_range(numbers)
-    if found is not None and found[0] >= found[1]:
-        faults.append(
-            f"MIN_ENERGY_TO_FIT {found[0]:g} must be below MAX_ENERGY_TO_FIT {found[1]:g}"
-        )
-    if numbers.get("FWHM_FANO_COEFF", 1.0) <= 0.0:
-        faults.append(
-            f"FWHM_FANO_COEFF {numbers['FWHM_FANO_COEFF']:g} must be above 0, 2.96 or 3.58"
-        )
-    if numbers.get("DETECTOR_MATERIAL", 0.0) not in _MATERIALS:
-        faults.append(
-            f"DETECTOR_MATERIAL {numbers['DETECTOR_MATERIAL']:g} must be 0 (Ge) or 1 (Si)"
-        )
-    return faults
-
-
-def _bounds(numbers: Mapping[str, float]) -> dict[str, Bounds]:
-    names = dict.fromkeys(key[:-4] for key in numbers if key.endswith(_BOUND_ENDS))
-    return {name: (numbers.get(f"{name}_MIN"), numbers.get(f"{name}_MAX")) for name in names}
-
-
-def _energy_range(numbers: Mapping[str, float]) -> tuple[float, float] | None:
-    low, high = numbers.get("MIN_ENERGY_TO_FIT"), numbers.get("MAX_ENERGY_TO_FIT")
-    return None if low is None or high is None else (low, high)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.replace(",", " ").split())
-
-
-def _branching(entries: list[_Entry], key: str) -> dict[str, tuple[float, ...]]:
-    rows = [_names(e.text) for e in entries if e.key == key]
-    return {row[0]: tuple(v for v in map(_number, row[1:]) if v is not None) for row in rows}
-
-
-def _replaced(line: str, value: float) -> str:
-    """The line with another number: key, spaces and line end stay."""
-    colon = line.index(":") + 1
-    text = line[colon:]
-    if not text.strip():
-        end = text[len(text.rstrip("\r\n")) :]
-        return f"{line[:colon]} {value!r}{end}"
-    start = colon + len(text) - len(text.lstrip())
-    end = line[len(line.rstrip()) :]
-    return f"{line[:start]}{value!r}{end}"
-
-
-def _append(lines: list[str], name: str, value: float) -> None:
-    end = "\r\n" if lines[0].endswith("\r\n") else "\n"
-    if not lines[-1].endswith(("\n", "\r")):
-        lines[-1] += end
-    base, bound = (name[:-4], name[-4:]) if name.endswith(_BOUND_ENDS) else (name, "")
-    lines.append(f"{_FULL_KEYS.get(base, base)}{bound}: {value!r}{end}")
 
 
 def _day(text: str) -> date | None:

@@ -6,7 +6,7 @@ dT/dg = -T (1/g + u/g^2 + 1/g^3) + G / g^3. So every derivative is a combination
 {G, uG, u^2 G, T, uT} and of the shelf. `torch.func.jacfwd` gives the same 70 times slower: it is the test's oracle.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -50,7 +50,12 @@ _SHAPES: Final = ("g", "ug", "uug", "t", "ut", "shelf")
 
 
 def counts_jacobian(
-    theta: Tensor, amplitude: Tensor, evaluation: Evaluation, model: SpectrumModel
+    theta: Tensor,
+    amplitude: Tensor,
+    evaluation: Evaluation,
+    model: SpectrumModel,
+    *,
+    names: Collection[str] = PARAMETER_NAMES,
 ) -> Tensor:
     """Derivative of `phi @ amplitude` by every parameter, amplitudes held.
 
@@ -59,17 +64,21 @@ def counts_jacobian(
         amplitude: (*batch, component) counts.
         evaluation: of `evaluate(theta, model)`.
         model: with a MAPS line shape, whose tail has other derivatives, forward differentiation is used.
+        names: parameters that are wanted; the columns of the others are 0.
 
     Returns:
         (*batch, channel, parameter), counts per unit of the parameter.
     """
     if model.constants.maps_line_shape:
         return automatic_jacobian(theta, amplitude, model)
-    lines = _line_products(theta, amplitude[..., :-1], evaluation, model)
+    wanted = tuple(c for c in _COLUMNS if c == _ENERGY or c in names)
+    lines = _line_products(theta, amplitude[..., :-1], evaluation, model, wanted)
     compton = compton_derivatives(theta, evaluation.compton, model.constants)
     height = amplitude[..., -1, None]
-    columns = {name: lines[..., i] for i, name in enumerate(_COLUMNS)}
+    columns = {name: lines[..., i] for i, name in enumerate(wanted)}
     for name, density in compton.items():
+        if name not in names and name != _ENERGY:
+            continue
         columns[name] = columns[name] + height * density if name in columns else height * density
     bins, n = evaluation.bin_kev, model.channel
     shift = columns.pop(_ENERGY) * bins
@@ -78,7 +87,8 @@ def counts_jacobian(
     result["energy_offset"] = shift
     result["energy_slope"] = n * shift + per_kev
     result["energy_quadratic"] = n * n * shift + 2.0 * n * per_kev
-    return torch.stack([result[name] for name in PARAMETER_NAMES], dim=-1)
+    nothing = torch.zeros_like(shift)
+    return torch.stack([result[n] if n in names else nothing for n in PARAMETER_NAMES], dim=-1)
 
 
 def automatic_jacobian(theta: Tensor, amplitude: Tensor, model: SpectrumModel) -> Tensor:
@@ -97,7 +107,13 @@ def automatic_jacobian(theta: Tensor, amplitude: Tensor, model: SpectrumModel) -
     return derivative(theta, amplitude)
 
 
-def _line_products(theta: Tensor, amplitude: Tensor, e: Evaluation, model: SpectrumModel) -> Tensor:
+def _line_products(
+    theta: Tensor,
+    amplitude: Tensor,
+    e: Evaluation,
+    model: SpectrumModel,
+    wanted: tuple[str, ...],
+) -> Tensor:
     """(*batch, channel, column) density derivatives of all lines, per keV."""
     terms = _derivatives(theta, amplitude, e, model)
     shapes = {"g": e.gauss, "ug": e.u * e.gauss, "t": e.low}
@@ -106,7 +122,7 @@ def _line_products(theta: Tensor, amplitude: Tensor, e: Evaluation, model: Spect
         shapes["shelf"] = e.shelf
     total = torch.zeros((), dtype=theta.dtype, device=theta.device)
     for name, shape in shapes.items():
-        weights = torch.stack([getattr(terms[c], name) for c in _COLUMNS], dim=-1)
+        weights = torch.stack([getattr(terms[c], name) for c in wanted], dim=-1)
         total = total + shape @ weights
     return total
 
@@ -127,7 +143,8 @@ def _derivatives(
     kbeta = extend(table.is_kbeta.to(counts.dtype), (0, pad)) * has_tail
     mu = extend(table.mu_per_um, (0, pad))
     is_elastic = extend(torch.zeros_like(table.energy_kev), (0, pad), value=1.0)
-    is_escape = extend((table.escape_parent >= 0).to(counts.dtype), (0, pad))
+    # Not the line's own density divided by the factor: that may be 0.
+    escape_ratio = extend(torch.where(table.escape_parent >= 0, table.ratio, 0.0), (0, pad))
     alpha = has_tail - kbeta
     own = _own_energy(e, by_energy, by_sigma, by_gamma, theta, k).scaled(is_elastic)
     density = _density(counts, e, zero)
@@ -144,7 +161,7 @@ def _derivatives(
         "gamma_linear": by_gamma.scaled(e.line_kev),
         "step_offset": by_step.scaled(mu),
         "step_linear": by_step.scaled(mu * e.line_kev),
-        "escape_factor": density.scaled(is_escape / theta[..., INDEX["escape_factor"], None]),
+        "escape_factor": _density(amplitude[..., e.column] * e.switch * escape_ratio, e, zero),
     }
 
 

@@ -1,0 +1,285 @@
+"""npy, npz, HDF5 and Zarr seen alike: arrays by path with their attributes, read by region, never whole unasked."""
+
+import math
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcxrf.errors import InputFileError
+from hpcxrf.formats.axes import file_size
+from hpcxrf.formats.hdf5_files import find_dataset, open_hdf5
+
+NPY_SIGNATURE: Final = b"\x93NUMPY"
+ZIP_SIGNATURE: Final = b"PK\x03\x04"
+ZARR_SIGNS: Final = ("zarr.json", ".zarray", ".zgroup")
+
+Region = tuple[slice, ...]
+_READ_FAULTS: Final = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One array of a file; nothing of it is in memory."""
+
+    path: str
+    """Inside the file, without a leading slash; empty for the only array of a file."""
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    attributes: Mapping[str, Any]
+    """Its own, over those of its group, over those of the root."""
+    dims: tuple[str, ...] | None
+    """Names of its axes, where the file has them."""
+    chunks: tuple[int, ...] | None
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return self.path.rpartition("/")[2]
+
+    def beside(self, name: str) -> str:
+        """Path of a neighbour in the same group."""
+        return f"{self.path.rpartition('/')[0]}/{name}".lstrip("/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """All arrays of one file."""
+
+    path: Path
+    format: str
+    entries: Mapping[str, Entry]
+    read: Callable[[Entry, Region], NDArray[Any]]
+    """Copy of a region into memory; opens the file anew, so that threads share nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layout:
+    """Where a npy array's numbers begin in its stream."""
+
+    offset: int
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[Any]
+
+
+def open_npy(path: Path) -> Container:
+    """Header of a npy file.
+
+    Raises:
+        InputFileError: damaged, truncated, or of Python objects.
+    """
+    size = file_size(path)
+    with _reading(path), path.open("rb") as stream:
+        layout = _layout(path, stream, size)
+    return _streams(path, "npy", {"": layout}, lambda _: path.open("rb"))
+
+
+def open_npz(path: Path) -> Container:
+    """Headers of the members of a npz file.
+
+    Raises:
+        InputFileError: damaged, truncated, or without arrays.
+    """
+    file_size(path)
+    layouts = {}
+    with _reading(path), zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.filename.endswith(".npy"):
+                with archive.open(info) as stream:
+                    name = info.filename.removesuffix(".npy")
+                    layouts[name] = _layout(path, stream, info.file_size)
+    return _streams(path, "npz", layouts, lambda name: _member(path, name))
+
+
+def open_hdf5_arrays(path: Path, dataset_path: str | None, *, allow_external: bool) -> Container:
+    """All datasets that hard links of an HDF5 file reach, and the one that is asked for.
+
+    Raises:
+        InputFileError: damaged or truncated; the dataset asked for lies outside of the file.
+    """
+    file_size(path)
+    entries: dict[str, Entry] = {}
+
+    def visit(name: str, found: object) -> None:
+        if isinstance(found, h5py.Dataset) and found.shape is not None:
+            entries[name] = _hdf5_entry(name, found)
+
+    with open_hdf5(path) as file:
+        file.visititems(visit)
+        asked = (dataset_path or "").strip("/")
+        if asked and asked not in entries:
+            found = find_dataset(file, [asked], allow_external=allow_external)
+            if found is not None:
+                entries[asked] = _hdf5_entry(asked, found)
+
+    def read(entry: Entry, region: Region) -> NDArray[Any]:
+        with open_hdf5(path) as file:
+            dataset = find_dataset(file, [entry.path], allow_external=allow_external)
+            if dataset is None or dataset.shape != entry.shape:
+                raise InputFileError(f"{path}: {entry.path} was changed since it was opened")
+            return np.asarray(dataset[region])
+
+    return Container(path=path, format="hdf5-array", entries=entries, read=read)
+
+
+def open_zarr_arrays(path: Path) -> Container:
+    """All arrays of a Zarr folder, which is opened read-only.
+
+    Raises:
+        InputFileError: the folder's metadata cannot be read.
+    """
+    import zarr
+
+    with _reading(path):
+        root = zarr.open(str(path), mode="r")
+        if isinstance(root, zarr.Array):
+            found = {"": root}
+        else:
+            members = root.members(max_depth=None)
+            found = {name: item for name, item in members if isinstance(item, zarr.Array)}
+        entries = {name: _zarr_entry(name, item, root) for name, item in found.items()}
+
+    def read(entry: Entry, region: Region) -> NDArray[Any]:
+        with _reading(path):
+            return np.asarray(found[entry.path][region])
+
+    return Container(path=path, format="zarr-array", entries=entries, read=read)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever a damaged file raises, as one sentence."""
+    try:
+        yield
+    except (*_READ_FAULTS, KeyError, TypeError) as error:
+        raise InputFileError(
+            f"{path}: cannot be read: {error}; if it is cut off or damaged, copy it again"
+        ) from error
+
+
+def _layout(path: Path, stream: IO[bytes], size: int) -> _Layout:
+    """Read a npy header; nothing is unpickled."""
+    version = np.lib.format.read_magic(stream)
+    if version not in {(1, 0), (2, 0)}:
+        raise InputFileError(f"{path}: npy version {version}; save the array with plain numbers")
+    old = version == (1, 0)
+    header = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = header(stream)
+    layout = _Layout(offset=stream.tell(), shape=shape, fortran=fortran, dtype=dtype)
+    needed = layout.offset + dtype.itemsize * math.prod(shape)
+    if size < needed and not dtype.hasobject:
+        raise InputFileError(
+            f"{path}: {size} bytes where its header promises {needed} (shape {shape}, {dtype}); it is cut off, "
+            "copy it again"
+        )
+    return layout
+
+
+@contextmanager
+def _member(path: Path, name: str) -> Iterator[IO[bytes]]:
+    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
+        yield stream
+
+
+def _streams(
+    path: Path, form: str, layouts: Mapping[str, _Layout], opened: Callable[[str], Any]
+) -> Container:
+    entries = {
+        name: Entry(path=name, shape=a.shape, dtype=a.dtype, attributes={}, dims=None, chunks=None)
+        for name, a in layouts.items()
+    }
+
+    def read(entry: Entry, region: Region) -> NDArray[Any]:
+        if entry.dtype.hasobject:
+            raise InputFileError(f"{path}: {entry.path} holds Python objects, which are never read")
+        with _reading(path), opened(entry.path) as stream:
+            return _region(path, stream, layouts[entry.path], region)
+
+    return Container(path=path, format=form, entries=entries, read=read)
+
+
+def _region(path: Path, stream: IO[bytes], layout: _Layout, region: Region) -> NDArray[Any]:
+    """Copy a region in which at most one axis is not whole, run by run; a map of the file would stay in memory."""
+    shape, wanted = layout.shape, region
+    if layout.fortran:
+        shape, wanted = shape[::-1], wanted[::-1]
+    bounds = [part.indices(n)[:2] for part, n in zip(wanted, shape, strict=True)]
+    parts = [i for i, (n, b) in enumerate(zip(shape, bounds, strict=True)) if b != (0, n)]
+    axis = parts[0] if parts else 0
+    item = layout.dtype.itemsize
+    below = math.prod(shape[axis + 1 :]) * item
+    out = np.empty([stop - start for start, stop in bounds], layout.dtype)
+    runs = out.reshape(math.prod(shape[:axis]), -1).view(np.uint8)
+    first = bounds[axis][0] * below if bounds else 0
+    stride = below * shape[axis] if shape else 0
+    for number, run in enumerate(runs):
+        stream.seek(layout.offset + number * stride + first)
+        _fill(path, stream, run)
+    return out.T if layout.fortran else out
+
+
+def _fill(path: Path, stream: IO[bytes], run: NDArray[np.uint8]) -> None:
+    view = run.data
+    done = 0
+    while done < len(view):
+        count = stream.readinto(view[done:])  # type: ignore[attr-defined]  # typeshed's IO lacks it
+        if not count:
+            raise InputFileError(f"{path}: ends early; it is cut off, copy it again")
+        done += count
+
+
+def _hdf5_entry(path: str, dataset: h5py.Dataset) -> Entry:
+    attributes = {**dataset.file.attrs, **dataset.parent.attrs, **dataset.attrs}
+    labels = tuple(d.label for d in dataset.dims)
+    return Entry(
+        path=path,
+        shape=dataset.shape,
+        dtype=dataset.dtype,
+        attributes=attributes,
+        dims=labels if any(labels) else _dims(attributes, len(dataset.shape)),
+        chunks=dataset.chunks,
+    )
+
+
+def _zarr_entry(path: str, array: Any, root: Any) -> Entry:  # noqa: ANN401 -- zarr's arrays have no useful type
+    parent = path.rpartition("/")[0]
+    above = {} if not path else {**root.attrs, **(root[parent].attrs if parent else {})}
+    attributes = {**above, **array.attrs}
+    named = getattr(array.metadata, "dimension_names", None) or attributes.get("_ARRAY_DIMENSIONS")
+    dims = tuple(str(n or "") for n in named) if named else _dims(attributes, array.ndim)
+    return Entry(
+        path=path,
+        shape=tuple(array.shape),
+        dtype=np.dtype(array.dtype),
+        attributes=attributes,
+        dims=dims,
+        chunks=tuple(array.shards or array.chunks),
+    )
+
+
+def _dims(attributes: Mapping[str, Any], rank: int) -> tuple[str, ...] | None:
+    """Names of the axes from the attribute `dims`, or `axes` as NeXus has it; None unless one for each axis."""
+    for key in ("dims", "axes"):
+        names = texts(attributes.get(key))
+        if len(names) == 1:
+            names = tuple(names[0].replace(":", ",").replace(" ", ",").split(","))
+        names = tuple(n for n in names if n)
+        if len(names) == rank:
+            return names
+    return None
+
+
+def texts(value: object) -> tuple[str, ...]:
+    """Strings of an attribute or array; empty for None."""
+    if value is None:
+        return ()
+    items: Sequence[object] = [value] if isinstance(value, str | bytes) else list(np.ravel(value))  # type: ignore[call-overload]  # any sequence of strings
+    return tuple(i.decode("utf-8", "replace") if isinstance(i, bytes) else str(i) for i in items)

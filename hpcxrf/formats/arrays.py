@@ -1,0 +1,398 @@
+"""Spectra as plain arrays in npy, npz, HDF5 and Zarr; what the file does not say is guessed, and the guess said."""
+
+import math
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcxrf.errors import InputFileError
+from hpcxrf.formats.array_containers import (
+    NPY_SIGNATURE,
+    ZARR_SIGNS,
+    ZIP_SIGNATURE,
+    Container,
+    Entry,
+    open_hdf5_arrays,
+    open_npy,
+    open_npz,
+    open_zarr_arrays,
+    texts,
+)
+from hpcxrf.formats.axes import (
+    MAX_RANK,
+    Axes,
+    as_counts,
+    calibration_notes,
+    calibration_of,
+    guess_axes,
+    scan_shape,
+    stored_region,
+)
+from hpcxrf.formats.hdf5_files import (
+    checked_rows,
+    is_hdf5,
+    refuse_bad_counts,
+    rows_per_block,
+)
+from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions, ScanScalars
+
+_TIMES: Final = ("live_time_s", "real_time_s", "icr_hz", "ocr_hz")
+_POSITIONS: Final = {"x_um": 1.0, "y_um": 1.0, "x_mm": 1e3, "y_mm": 1e3}
+_SCALERS: Final = ("scaler_names", "scaler_units", "scaler_values")
+_ENERGY_AXES: Final = ("energy_kev", "energy", "Energy")
+_CALIBRATION: Final = "energy_calibration"
+_NO_COUNTS: Final = frozenset({*_TIMES, *_POSITIONS, *_SCALERS, *_ENERGY_AXES, _CALIBRATION})
+# A scan is much larger than the maps beside it; less than this and nobody can tell which it is.
+_CLEARLY_LARGER: Final = 8
+_EV_ABOVE: Final = 200.0
+_LISTED: Final = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """An array of spectra and what belongs to it."""
+
+    container: Container
+    entry: Entry
+    axes: Axes
+    shape: tuple[int, int, int, int]
+    found: Mapping[str, Entry]
+    """Arrays beside it by name, of the right shape."""
+    notes: tuple[str, ...]
+
+    @property
+    def where(self) -> str:
+        return f"{self.container.path}: {self.entry.path}".removesuffix(": ")
+
+
+def sniff(path: Path, head: bytes) -> bool:
+    """True for npy, npz with arrays, any HDF5 file and any Zarr folder; ask the other readers first."""
+    if path.is_dir():
+        return any((path / sign).is_file() for sign in ZARR_SIGNS)
+    if head.startswith(ZIP_SIGNATURE):
+        return _is_npz(path)
+    return head.startswith(NPY_SIGNATURE) or is_hdf5(head)
+
+
+def open_file(path: Path, options: ReadOptions) -> RawScan:
+    """Open an array of spectra; only headers are read.
+
+    Raises:
+        InputFileError: the file cannot be read; no array that can be spectra, or several; a rank above 4; an
+            energy that does not rise.
+    """
+    parts = _parts(_container(path, options), options)
+    stored, energy_notes = _stored_calibration(parts, options)
+    n_detectors, n_rows, n_columns, n_channels = parts.shape
+    incident, incident_notes = _incident(parts)
+    # Twice: whoever takes a block may copy it into its own order.
+    row_bytes = 2 * n_detectors * n_columns * n_channels * parts.entry.dtype.itemsize
+    height = rows_per_block(row_bytes=row_bytes, chunk_rows=_chunk_rows(parts), height=n_rows)
+    return RawScan(
+        name=path.stem,
+        format=parts.container.format,
+        files=(path,),
+        shape=parts.shape,
+        dtype=parts.entry.dtype.newbyteorder("="),
+        rows_per_read=height,
+        read_counts=lambda rows: _read_counts(parts, rows),
+        read_scalars=lambda: _read_scalars(parts),
+        calibration=calibration_of(parts.where, stored, options, n_detectors, n_channels),
+        incident_energy_kev=incident,
+        notes=(*parts.notes, *energy_notes, *calibration_notes(options), *incident_notes),
+    )
+
+
+def _is_npz(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith(".npy") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        # Cut off: its index is at its end.
+        return path.suffix == ".npz"
+
+
+def _container(path: Path, options: ReadOptions) -> Container:
+    if path.is_dir():
+        return open_zarr_arrays(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(NPY_SIGNATURE))
+    except OSError as error:
+        raise InputFileError(
+            f"{path}: cannot be read: {error.strerror}; check its name and rights"
+        ) from error
+    if head == NPY_SIGNATURE:
+        return open_npy(path)
+    if head.startswith(ZIP_SIGNATURE):
+        return open_npz(path)
+    return open_hdf5_arrays(path, options.dataset_path, allow_external=options.allow_external)
+
+
+def _parts(container: Container, options: ReadOptions) -> _Parts:
+    entry, notes = _choose(container, options.dataset_path)
+    where = f"{container.path}: {entry.path}".removesuffix(": ")
+    axes = guess_axes(where, entry.shape, entry.dims, options.energy_axis)
+    shape = scan_shape(entry.shape, axes)
+    found, misfits = _neighbours(container, entry, shape)
+    return _Parts(
+        container=container,
+        entry=entry,
+        axes=axes,
+        shape=shape,
+        found=found,
+        notes=(*notes, *axes.notes, *misfits),
+    )
+
+
+def _choose(container: Container, asked: str | None) -> tuple[Entry, list[str]]:
+    """The array of spectra, and how it was chosen."""
+    entries = container.entries
+    if asked is not None:
+        found = entries.get(asked.strip("/"))
+        if found is None:
+            raise InputFileError(
+                f"{container.path}: no array {asked!r}; --dataset-path may be {_listed(entries.values())}"
+            )
+        return _usable(container, found), []
+    spectra = [e for e in entries.values() if e.name not in _NO_COUNTS and _fault(e) is None]
+    spectra = _signals(spectra) or [e for e in spectra if len(e.shape) > 2] or spectra
+    if not spectra:
+        raise InputFileError(_nothing(container))
+    ranked = sorted(spectra, key=lambda e: -math.prod(e.shape))
+    first = ranked[0]
+    if len(ranked) == 1:
+        return first, [f"array: {first.path}"] if len(entries) > 1 else []
+    if math.prod(first.shape) < _CLEARLY_LARGER * math.prod(ranked[1].shape):
+        raise InputFileError(
+            f"{container.path}: {len(ranked)} arrays may be the spectra; choose one with --dataset-path: "
+            f"{_listed(ranked)}"
+        )
+    return first, [f"guessed: the largest array, {_listed(ranked[:1])} (--dataset-path)"]
+
+
+def _fault(entry: Entry) -> str | None:
+    """Why an array cannot be spectra."""
+    if entry.dtype.kind not in "iuf":
+        return f"is of type {entry.dtype}, counts must be whole or real numbers"
+    if not 1 <= len(entry.shape) <= MAX_RANK or 0 in entry.shape:
+        return (
+            f"has shape {entry.shape}, must have 1 to 4 axes (detector, y, x, channel), none empty"
+        )
+    return None
+
+
+def _usable(container: Container, entry: Entry) -> Entry:
+    fault = _fault(entry)
+    if fault is not None:
+        raise InputFileError(
+            f"{container.path}: {entry.path} {fault}; choose another with --dataset-path"
+        )
+    return entry
+
+
+def _signals(entries: list[Entry]) -> list[Entry]:
+    """Those that NeXus attributes call the signal."""
+    return [e for e in entries if texts(e.attributes.get("signal")) in {(e.name,), ("1",)}]
+
+
+def _nothing(container: Container) -> str:
+    reasons = [
+        f"{e.path or 'the array'} {_fault(e)}"
+        for e in container.entries.values()
+        if e.name not in _NO_COUNTS
+    ]
+    what = "; ".join(reasons[:_LISTED]) if reasons else "it holds no array"
+    return f"{container.path}: no array that can be spectra: {what}; name a file of spectra"
+
+
+def _listed(entries: Iterable[Entry]) -> str:
+    every = [f"{e.path} {e.shape} {e.dtype}" for e in entries]
+    more = [f"and {len(every) - _LISTED} more"] if len(every) > _LISTED else []
+    return ", ".join(every[:_LISTED] + more)
+
+
+def _neighbours(
+    container: Container, entry: Entry, shape: tuple[int, int, int, int]
+) -> tuple[dict[str, Entry], list[str]]:
+    """Arrays beside the spectra that belong to them, and what does not fit."""
+    wanted: dict[str, tuple[int | None, ...]] = dict.fromkeys(_TIMES, shape[:3])
+    wanted |= dict.fromkeys(_POSITIONS, shape[1:3])
+    wanted |= dict.fromkeys(_ENERGY_AXES, shape[3:])
+    wanted |= {_CALIBRATION: (shape[0], 3), "scaler_values": (None, *shape[1:3])}
+    wanted |= {"scaler_names": (None,), "scaler_units": (None,)}
+    found, misfits = {}, []
+    for name, expected in wanted.items():
+        neighbour = container.entries.get(entry.beside(name))
+        if neighbour is None or neighbour is entry:
+            continue
+        if _fits(neighbour, expected):
+            found[name] = neighbour
+        else:
+            misfits.append(
+                f"{neighbour.path} is not used: {neighbour.dtype} {neighbour.shape}, not {expected}"
+            )
+    return found, misfits
+
+
+def _fits(entry: Entry, expected: tuple[int | None, ...]) -> bool:
+    """Same shape, axes of length 1 aside; text is checked where it is read."""
+    if entry.name in _SCALERS[:2]:
+        return len(entry.shape) == 1
+    if entry.dtype.kind not in "iuf":
+        return False
+    if None in expected:
+        return len(entry.shape) == len(expected) and entry.shape[1:] == expected[1:]
+    return [n for n in entry.shape if n != 1] == [n for n in expected if n != 1]
+
+
+def _whole(parts: _Parts, name: str) -> NDArray[Any] | None:
+    entry = parts.found.get(name)
+    if entry is None:
+        return None
+    return parts.container.read(entry, tuple(slice(0, n) for n in entry.shape))
+
+
+def _numbers(parts: _Parts, name: str, shape: tuple[int, ...]) -> NDArray[np.float64] | None:
+    values = _whole(parts, name)
+    return None if values is None else values.astype(np.float64).reshape(shape)
+
+
+def _read_counts(parts: _Parts, rows: slice) -> NDArray[np.generic]:
+    path = parts.container.path
+    wanted = checked_rows(path, rows, parts.shape[1])
+    if wanted.start == wanted.stop:
+        shape = (parts.shape[0], 0, *parts.shape[2:])
+        return np.zeros(shape, parts.entry.dtype.newbyteorder("="))
+    region = stored_region(parts.entry.shape, parts.axes, wanted)
+    block = as_counts(parts.container.read(parts.entry, region), parts.axes)
+    for detector, spectra in enumerate(block):
+        refuse_bad_counts(spectra, path=path, detector=detector, first_row=wanted.start)
+    return block
+
+
+def _chunk_rows(parts: _Parts) -> int:
+    if parts.entry.chunks is None or parts.axes.y is None:
+        return 1
+    return parts.entry.chunks[parts.axes.y]
+
+
+def _read_scalars(parts: _Parts) -> ScanScalars:
+    times = {name: _numbers(parts, name, parts.shape[:3]) for name in _TIMES}
+    return replace(
+        _scalers(parts),
+        live_time_s=times["live_time_s"],
+        real_time_s=times["real_time_s"],
+        icr_hz=times["icr_hz"],
+        ocr_hz=times["ocr_hz"],
+        x_um=_position_um(parts, "x"),
+        y_um=_position_um(parts, "y"),
+    )
+
+
+def _scalers(parts: _Parts) -> ScanScalars:
+    values = _whole(parts, "scaler_values")
+    if values is None or values.shape[0] == 0:
+        return ScanScalars()
+    count = values.shape[0]
+    names = texts(_whole(parts, "scaler_names"))
+    units = texts(_whole(parts, "scaler_units")) or ("",) * count
+    if len(names) != count or len(units) != count:
+        raise InputFileError(
+            f"{parts.container.path}: {count} scalers, but {len(names)} scaler_names and {len(units)} "
+            "scaler_units; must be one each"
+        )
+    return ScanScalars(
+        scaler_names=names, scaler_units=units, scaler_values=values.astype(np.float64)
+    )
+
+
+def _position_um(parts: _Parts, axis: str) -> NDArray[np.float64] | None:
+    """(y, x) in micrometres."""
+    for name in (f"{axis}_um", f"{axis}_mm"):
+        values = _numbers(parts, name, parts.shape[1:3])
+        if values is not None:
+            return values * _POSITIONS[name]
+    return None
+
+
+def _attribute(parts: _Parts, name: str) -> float | None:
+    """A number among the attributes.
+
+    Raises:
+        InputFileError: it is there and no finite number.
+    """
+    value = parts.entry.attributes.get(name)
+    if value is None:
+        return None
+    try:
+        number = float(np.asarray(value).reshape(()))
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputFileError(f"{parts.where}: attribute {name} is {value!r}, must be a number")
+    return number
+
+
+def _incident(parts: _Parts) -> tuple[float | None, list[str]]:
+    """Incident energy, and what the file says of its source."""
+    tube = parts.entry.attributes.get("tube")
+    notes = [] if tube is None else [f"the file names a tube as source: {', '.join(texts(tube))}"]
+    energy = _attribute(parts, "incident_energy_kev")
+    if energy is not None and energy <= 0.0:
+        raise InputFileError(
+            f"{parts.where}: attribute incident_energy_kev is {energy:g}, must be above 0 keV"
+        )
+    return energy, notes
+
+
+def _stored_calibration(
+    parts: _Parts, options: ReadOptions
+) -> tuple[tuple[EnergyCalibration, ...] | None, list[str]]:
+    """The file's own calibration: a table, else attributes, else the energy of each channel."""
+    n_detectors = parts.shape[0]
+    table = _numbers(parts, _CALIBRATION, (n_detectors, 3))
+    if table is not None:
+        return tuple(_calibration(*row) for row in table.tolist()), []
+    offset, slope = (_attribute(parts, f"energy_{n}_kev") for n in ("offset", "slope"))
+    if slope is not None:
+        return (_calibration(offset or 0.0, slope, 0.0),) * n_detectors, []
+    asked = options.energy_slope_kev is not None and options.energy_offset_kev is not None
+    for name in () if asked else _ENERGY_AXES:
+        energy = _numbers(parts, name, parts.shape[3:])
+        if energy is not None:
+            return _from_axis(parts, parts.found[name], energy)
+    return None, []
+
+
+def _calibration(offset: float, slope: float, quadratic: float) -> EnergyCalibration:
+    return EnergyCalibration(offset_kev=offset, slope_kev=slope, quadratic_kev=quadratic)
+
+
+def _from_axis(
+    parts: _Parts, entry: Entry, energy: NDArray[np.float64]
+) -> tuple[tuple[EnergyCalibration, ...], list[str]]:
+    """A parabola through the energy of each channel."""
+    where = f"{parts.container.path}: {entry.path}"
+    steps = np.diff(energy)
+    if len(energy) < 3 or not (np.isfinite(energy).all() and (steps > 0).all()):
+        raise InputFileError(
+            f"{where}: the energy must be finite and rise from channel to channel; correct it, or give "
+            "both --energy-slope and --energy-offset (keV)"
+        )
+    unit = texts(entry.attributes.get("units"))
+    in_ev = unit == ("eV",) or (not unit and energy[-1] > _EV_ABOVE)
+    kev = energy * (1e-3 if in_ev else 1.0)
+    slope = float((kev[-1] - kev[0]) / (len(kev) - 1))
+    straight = kev[0] + slope * np.arange(len(kev))
+    coefficients = [float(kev[0]), slope, 0.0]
+    if np.abs(kev - straight).max() > 0.01 * slope:
+        coefficients = np.polynomial.polynomial.polyfit(np.arange(len(kev)), kev, 2).tolist()
+    what = "eV" if in_ev else "keV"
+    note = f"energy calibration from {entry.path}, {'in' if unit else 'guessed to be in'} {what}"
+    return (_calibration(*coefficients),) * parts.shape[0], [note]

@@ -1,0 +1,281 @@
+"""Which reader takes which file: by content, first match; and which files of a folder are scans."""
+
+import glob
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from hpcxrf.errors import InputFileError
+from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions
+
+HEAD_BYTES: Final = 4096
+ZARR_MARKERS: Final = ("zarr.json", ".zgroup", ".zarray")
+PATTERN: Final = re.compile(r"[*?\[]")
+OVERRIDE_TEXT: Final = re.compile(rb"(?m)^\s*(ELEMENTS_TO_FIT|COHERENT_SCT_ENERGY|CAL_OFFSET_\[)")
+STANDARD_TEXT: Final = re.compile(rb"(?m)^\s*ELEMENTS_IN_STANDARD")
+MAX_LISTED: Final = 5
+UNKNOWN: Final = "of no known format"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanFormat:
+    """One reader: what it looks for, and its pair of functions."""
+
+    looks_for: str
+    sniff: Callable[[Path, bytes], bool]
+    open_file: Callable[[Path, ReadOptions], RawScan]
+
+
+def scan_formats() -> tuple[ScanFormat, ...]:
+    """The readers, in the order in which they are asked."""
+    from hpcxrf.formats import arrays, epics_mca, maps_hdf5, maps_raw, mda
+
+    readers = (
+        (mda, "MDA (EPICS saveData: version, rank 1 to 4)"),
+        (maps_hdf5, "MAPS HDF5 (/MAPS/Spectra/mca_arr or /MAPS/mca_arr)"),
+        (maps_raw, "fly-scan HDF5 (/MAPS_RAW/data_a)"),
+        (epics_mca, "EPICS MCA text (KEY: values, then DATA:)"),
+        (arrays, "arrays in HDF5, Zarr, npy or npz (--dataset-path, --energy-axis)"),
+    )
+    return tuple(
+        ScanFormat(looks_for=text, sniff=reader.sniff, open_file=reader.open_file)
+        for reader, text in readers
+    )
+
+
+def open_scan(path: Path, options: ReadOptions | None = None) -> RawScan:
+    """Open one scan; only headers are read.
+
+    Args:
+        path: a file, or a Zarr folder.
+        options: what the file does not say itself; an energy slope given here replaces the file's.
+
+    Raises:
+        InputFileError: missing, unreadable, empty, of no known format, or damaged.
+    """
+    given = options or ReadOptions()
+    head = _read_head(path)
+    kind = _kind_of_other(path, head)
+    if kind is not None:
+        raise InputFileError(f"{path}: is {kind}, not a scan; name the scan's own file")
+    # a dataset asked for by its path is an array, whatever else the file holds
+    formats = scan_formats() if given.dataset_path is None else scan_formats()[-1:]
+    for reader in formats:
+        if reader.sniff(path, head):
+            return _with_given_calibration(reader.open_file(path, given), given)
+    wanted = "; ".join(reader.looks_for for reader in formats)
+    raise InputFileError(
+        f"{path}: of no known format (it begins with {head[:8]!r}); looked for: {wanted}"
+    )
+
+
+def _with_given_calibration(scan: RawScan, options: ReadOptions) -> RawScan:
+    slope = options.energy_slope_kev
+    if slope is None:
+        return scan
+    line = EnergyCalibration(offset_kev=options.energy_offset_kev or 0.0, slope_kev=slope)
+    return replace(scan, calibration=(line,) * scan.shape[0])
+
+
+def _read_head(path: Path) -> bytes:
+    """The first bytes; none for a Zarr folder.
+
+    Raises:
+        InputFileError: missing, a folder that is no Zarr store, empty or unreadable.
+    """
+    if path.is_dir():
+        if _is_zarr(path):
+            return b""
+        raise InputFileError(f"{path}: a folder without a Zarr store; name the files in it")
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except FileNotFoundError as error:
+        raise InputFileError(f"{path}: no such file; check the name") from error
+    except OSError as error:
+        raise InputFileError(
+            f"{path}: cannot be read: {error.strerror}; check its permissions"
+        ) from error
+    if not head:
+        raise InputFileError(f"{path}: has 0 bytes; copy it again from the instrument")
+    return head
+
+
+def _is_zarr(path: Path) -> bool:
+    return path.is_dir() and any((path / name).exists() for name in ZARR_MARKERS)
+
+
+def _kind_of_other(path: Path, head: bytes) -> str | None:
+    """What a file is that lies among scans and is none; None if it may be a scan."""
+    from hpcxrf.formats.hdf5_files import is_hdf5
+
+    if path.name.endswith((".truth.hdf5", ".truth.json")):
+        return "the truth of a simulated scan"
+    if is_hdf5(head):
+        return "the truth of a simulated scan" if _has_truth(path) else None
+    if STANDARD_TEXT.search(head):
+        return "a description of standards"
+    return "a file of fit parameters" if OVERRIDE_TEXT.search(head) else None
+
+
+def _has_truth(path: Path) -> bool:
+    import h5py
+
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return "hpcxrf_truth_version" in file.attrs
+    except (OSError, RuntimeError):
+        return False
+
+
+def find_scans(inputs: list[Path]) -> tuple[list[Path], list[str]]:
+    """Expand folders and patterns into scans.
+
+    `X.h50` .. `X.h5N` appear once; derived averages, truths of simulations, override and standard files
+    and the companions of fly scans are left out with a note. Folders are searched to their bottom, in
+    the order of names; a file named explicitly is kept, even if it is missing, so that it is reported.
+
+    Args:
+        inputs: files, folders, Zarr folders and glob patterns.
+
+    Returns:
+        The scans, in the order of the inputs, and a note on each thing left out.
+    """
+    found: dict[Path, bool] = {}
+    notes: list[str] = []
+    for item in inputs:
+        paths, explicit = _expanded(item, notes)
+        for path in paths:
+            found[path] = found.get(path, False) or explicit
+    return _sifted(found, notes), notes
+
+
+def _expanded(item: Path, notes: list[str]) -> tuple[list[Path], bool]:
+    """Candidates of one input, and whether it was named explicitly."""
+    if item.is_dir() and not _is_zarr(item):
+        return _folder_files(item, notes), False
+    if not item.exists() and PATTERN.search(str(item)):
+        matched = sorted(Path(name) for name in glob.glob(str(item), recursive=True))  # noqa: PTH207
+        if not matched:
+            notes.append(f"{item}: no file matches this pattern")
+        every = [
+            _folder_files(m, notes) if m.is_dir() and not _is_zarr(m) else [m] for m in matched
+        ]
+        return [path for paths in every for path in paths], False
+    return [item], True
+
+
+def _folder_files(folder: Path, notes: list[str]) -> list[Path]:
+    """Files of a folder and those below it, sorted; hidden ones and Zarr stores left out."""
+    files: list[Path] = []
+    for place, folders, names in os.walk(folder):
+        here = Path(place)
+        stores = sorted(name for name in folders if _is_zarr(here / name))
+        notes.extend(
+            f"{here / name}: Zarr store in a folder, name it to open it" for name in stores
+        )
+        folders[:] = sorted(n for n in folders if n not in stores and not n.startswith("."))
+        files.extend(here / name for name in names if not name.startswith("."))
+    if not files:
+        notes.append(f"{folder}: no files in this folder")
+    return sorted(files)
+
+
+def _sifted(found: dict[Path, bool], notes: list[str]) -> list[Path]:
+    """Scans among the candidates (path -> named explicitly)."""
+    unique = {path.resolve(): path for path in reversed(found)}
+    candidates = _Candidates(lowest=_lowest_members(unique), companions=_companions(unique))
+    distinct = [path for path in found if unique[path.resolve()] == path]
+    reasons = {path: _reason(path, candidates, explicit=found[path]) for path in distinct}
+    kept = [path for path in distinct if reasons[path] is None]
+    if not kept:
+        kept = [path for path in distinct if found[path]]
+    notes.extend(_left_out({p: why for p, why in reasons.items() if why and p not in kept}))
+    return kept
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Candidates:
+    """What the inputs came to, looked at together; all paths resolved."""
+
+    lowest: dict[Path, Path]
+    """`X` -> its lowest member `X.h5N`."""
+    companions: frozenset[Path]
+    """Files with the spectra of the fly scans among the candidates."""
+
+
+def _lowest_members(paths: Iterable[Path]) -> dict[Path, Path]:
+    from hpcxrf.formats.maps_hdf5 import MEMBER_NAME
+
+    numbered: dict[Path, list[tuple[int, Path]]] = {}
+    for path in paths:
+        match = MEMBER_NAME.match(path.name)
+        if match is not None:
+            members = numbered.setdefault(path.with_name(match["stem"]), [])
+            members.append((int(match["number"]), path))
+    return {stem: min(members)[1] for stem, members in numbered.items()}
+
+
+def _companions(paths: Iterable[Path]) -> frozenset[Path]:
+    """Asked only for MDA files: the others have none, and asking opens files."""
+    from hpcxrf.formats import mda
+
+    return frozenset(
+        companion
+        for path in paths
+        if path.is_file() and mda.sniff(path, _head_or_nothing(path))
+        for companion in mda.find_companions(path)
+    )
+
+
+def _head_or_nothing(path: Path) -> bytes:
+    """The first bytes, or none where opening the file will report the fault."""
+    try:
+        return _read_head(path)
+    except InputFileError:
+        return b""
+
+
+def _reason(path: Path, candidates: _Candidates, *, explicit: bool) -> str | None:
+    """Why a candidate is no scan of its own; None if it is one."""
+    from hpcxrf.formats.maps_hdf5 import MEMBER_NAME
+
+    place = path.resolve()
+    match = MEMBER_NAME.match(place.name)
+    lowest = candidates.lowest.get(place.with_name(match["stem"])) if match else place
+    if lowest is not None and lowest != place:
+        return f"a detector of the scan {lowest.name}"
+    head = _head_or_nothing(path)
+    kind = _kind_of_other(path, head)
+    if kind is not None:
+        return kind
+    if place in candidates.companions:
+        return "the spectra of an MDA file among the inputs"
+    if _is_derived(place, head, candidates):
+        return "derived from the detectors' files beside it"
+    return None if explicit or not head or _is_known(path, head) else UNKNOWN
+
+
+def _is_derived(place: Path, head: bytes, candidates: _Candidates) -> bool:
+    """Whether the file is the average `X.h5` of members `X.h5N` among the candidates."""
+    from hpcxrf.formats import maps_hdf5
+
+    beside = place.suffix == ".h5" and place.with_suffix("") in candidates.lowest
+    return beside and maps_hdf5.sniff(place, head)
+
+
+def _is_known(path: Path, head: bytes) -> bool:
+    return any(reader.sniff(path, head) for reader in scan_formats())
+
+
+def _left_out(left: dict[Path, str]) -> list[str]:
+    """One note a file; those of no known format together."""
+    notes = [f"{p}: left out: {why}" for p, why in left.items() if why != UNKNOWN]
+    unknown = [str(path) for path, why in left.items() if why == UNKNOWN]
+    if unknown:
+        more = f" and {len(unknown) - MAX_LISTED} more" if len(unknown) > MAX_LISTED else ""
+        notes.append(f"left out, of no known format: {', '.join(unknown[:MAX_LISTED])}{more}")
+    return notes
