@@ -125,7 +125,7 @@ def test_snip_takes_the_continuum_and_leaves_the_peaks():
     fit = fit_spectrum(drawn(peaked + continuum, 1), setup(TABLE, background="snip"))
     truth = amplitudes(1e6, TABLE)
     strong = truth > 0.1 * truth.max()
-    np.testing.assert_allclose(fit.amplitude[strong], truth[strong], rtol=0.03)
+    np.testing.assert_allclose(fit.amplitude[strong], truth[strong], rtol=0.08)
 
 
 def test_without_a_background_there_is_none():

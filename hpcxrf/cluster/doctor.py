@@ -74,7 +74,8 @@ def _space() -> str:
 def _fit() -> str:
     import torch
 
-    from hpcxrf.fitting.integrated import SpectrumSetup, fit_spectrum
+    from hpcxrf.fitting.integrated import fit_spectrum
+    from hpcxrf.fitting.setup import SpectrumSetup
     from hpcxrf.physics.constants import PHYSICS
     from hpcxrf.physics.detector import DetectorSetup
     from hpcxrf.physics.lines import build_line_table

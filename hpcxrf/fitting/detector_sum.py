@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from hpcxrf.errors import FitError
-from hpcxrf.fitting.integrated import SpectrumSetup, fit_amplitudes
+from hpcxrf.fitting.integrated import fit_amplitudes
 from hpcxrf.fitting.objective import poisson_deviance, r_squared, r_squared_expected
 from hpcxrf.fitting.pixels import group_background
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
+from hpcxrf.fitting.setup import SpectrumSetup
 from hpcxrf.fitting.uncertainty import spectrum_uncertainty
 from hpcxrf.physics.model import SpectrumModel, evaluate
 

@@ -2,12 +2,12 @@
 
 import time
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final
 
 import torch
 from torch import Tensor
 
-from hpcxrf.errors import FitError
+from hpcxrf.fitting.coarse import coarse_theta
 from hpcxrf.fitting.gradient import fit_adam
 from hpcxrf.fitting.nnls import NonNegativeSolution, nnls_gram
 from hpcxrf.fitting.objective import (
@@ -18,16 +18,12 @@ from hpcxrf.fitting.objective import (
 )
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.separable import Problem, State, design, minimise, space_of, start
+from hpcxrf.fitting.setup import SpectrumSetup, fit_range
 from hpcxrf.fitting.uncertainty import Uncertainty, spectrum_uncertainty
 from hpcxrf.physics.background import fwhm_channels, hat_basis, hat_knots, snip
-from hpcxrf.physics.constants import ConstantSet
 from hpcxrf.physics.jacobian import counts_jacobian
-from hpcxrf.physics.lines import LineTable
 from hpcxrf.physics.model import Evaluation, SpectrumModel
 from hpcxrf.physics.parameters import Parameter, pack
-
-Background = Literal["hats", "snip", "none"]
-Method = Literal["separable", "adam"]
 
 MAX_ITERATIONS: Final = 60
 SNIP_HALF_WIDTH_FWHM: Final = 1.5
@@ -35,43 +31,6 @@ SNIP_HALF_WIDTH_FWHM: Final = 1.5
 # with Poisson weights only has to bring the weights near.
 _UNIT_TOLERANCE: Final = 1e-5
 _POISSON_TOLERANCES: Final = (1e-4, 1e-6)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpectrumSetup:
-    """Everything that a fit of one detector's spectrum needs beside its counts."""
-
-    table: LineTable
-    constants: ConstantSet
-    parameters: tuple[Parameter, ...]
-    """Starting values, bounds and priors of theta."""
-    energy_min_kev: float
-    energy_max_kev: float
-    background: Background = "hats"
-    method: Method = "separable"
-    elastic: bool = True
-    """False for a tube source."""
-
-
-def fit_range(
-    parameters: tuple[Parameter, ...], energy_min_kev: float, energy_max_kev: float, n_channels: int
-) -> tuple[int, int]:
-    """First and last channel (both included) of an energy range, at the starting calibration.
-
-    Raises:
-        FitError: the range is empty or lies outside the spectrum; both are named.
-    """
-    values = {p.name: p.value for p in parameters}
-    offset, slope = values["energy_offset"], values["energy_slope"]
-    first, last = round((energy_min_kev - offset) / slope), round((energy_max_kev - offset) / slope)
-    low, high = max(first, 0), min(last, n_channels - 1)
-    if energy_min_kev >= energy_max_kev or high - low < 50:
-        raise FitError(
-            f"fit range {energy_min_kev:g} to {energy_max_kev:g} keV is channels {first} to {last}, but the "
-            f"spectrum has channels 0 to {n_channels - 1} ({offset:g} to "
-            f"{offset + slope * (n_channels - 1):g} keV): give a range of at least 50 channels inside it"
-        )
-    return low, high
 
 
 def fit_spectrum(counts: Tensor, setup: SpectrumSetup) -> SpectrumFit:
@@ -105,7 +64,7 @@ def fit_spectrum(counts: Tensor, setup: SpectrumSetup) -> SpectrumFit:
     if bad is FitStatus.NONFINITE or float(inside.sum()) <= 0.0:
         return _without_solution(inside, low, model, setup, bad)
     problem, fixed = build_problem(full, low, high, model, setup)
-    solution = _solve(problem, fixed, inside, setup)
+    solution = _solve(problem, fixed, inside, full, setup)
     fit = _describe(solution, problem, fixed, inside, low, setup)
     return replace(fit, cpu_s=time.process_time() - began)
 
@@ -145,11 +104,13 @@ class _Solution:
     status: FitStatus
 
 
-def _solve(problem: Problem, fixed: Tensor, inside: Tensor, setup: SpectrumSetup) -> _Solution:
+def _solve(
+    problem: Problem, fixed: Tensor, inside: Tensor, full: Tensor, setup: SpectrumSetup
+) -> _Solution:
     if setup.method == "adam":
         return _solve_adam(problem, fixed, inside, setup)
     first = minimise(
-        start(problem.space.centre, problem),
+        start(coarse_theta(full, setup), problem),
         problem,
         iterations=MAX_ITERATIONS,
         tolerance=_UNIT_TOLERANCE,

@@ -13,12 +13,19 @@ import torch
 from torch import Tensor
 
 from hpcxrf.errors import FitError
-from hpcxrf.fitting.integrated import SpectrumSetup, fit_spectrum
+from hpcxrf.fitting.coarse import (
+    coarse_start,
+    contrast_weights,
+    fine_theta,
+    rebin,
+    select,
+    unexplained,
+)
+from hpcxrf.fitting.integrated import fit_spectrum
 from hpcxrf.fitting.nnls import nnls_gram
 from hpcxrf.fitting.result import SpectrumFit
-from hpcxrf.fitting.separable import Problem, Space, State, minimise, objective, space_of, start
-from hpcxrf.physics.background import hat_basis
-from hpcxrf.physics.model import SpectrumModel, energy_kev
+from hpcxrf.fitting.separable import minimise
+from hpcxrf.fitting.setup import SpectrumSetup
 from hpcxrf.physics.parameters import INDEX, Parameter, pack
 from hpcxrf.physics.scatter import compton_energy_kev
 from hpcxrf.physics.shapes import INV_SQRT_2PI
@@ -33,10 +40,6 @@ _SCREEN_HATS: Final = 6
 _WEAKEST_LINE: Final = 0.05
 _MERGE_KEV: Final = 0.03
 _CHUNK: Final = 64
-_COARSE_BIN: Final = 4
-_COARSE_FREE: Final = (
-    "coherent_sct_energy", "energy_offset", "energy_slope", "fwhm_offset", "compton_angle",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +64,8 @@ def screen(counts: Tensor, setup: SpectrumSetup, *, keep: int = 16) -> Candidate
         keep: candidates to return, at least 60 eV apart at an end of the range.
     """
     bin_size = max(1, counts.shape[0] // _SCREEN_BINS)
-    y, centre = _rebin(counts, bin_size)
-    weights = _screen_weights(y)
+    y, centre = rebin(counts, bin_size)
+    weights = contrast_weights(y)
     offsets, slopes = _grid(setup)
     costs = [
         _costs(y, weights, centre, offsets[i : i + _CHUNK], slopes[i : i + _CHUNK], setup)
@@ -93,13 +96,13 @@ def find_calibration(counts: Tensor, setup: SpectrumSetup, *, keep: int = 2) -> 
     if float(full.sum()) <= 0.0:
         raise FitError("calibration: the spectrum has no counts; there is nothing to find")
     found = screen(full, setup)
-    coarse, problem = _coarse_start(full, found, setup)
+    coarse, problem = coarse_start(full, found.offset_kev, found.slope_kev, setup)
     for iterations, survivors in ((4, 8), (4, 5), (6, keep)):
         coarse = minimise(coarse, problem, iterations=iterations)
-        order = torch.argsort(_unexplained(coarse, problem), stable=True)
-        coarse, problem = _select(coarse, problem, order[:survivors])
-    starts = [_fine_values(theta) for theta in coarse.theta]
-    return [replace(setup, parameters=_with_start(setup.parameters, values)) for values in starts]
+        order = torch.argsort(unexplained(coarse, problem), stable=True)
+        coarse, problem = select(coarse, problem, order[:survivors])
+    starts = [fine_theta(theta, setup) for theta in coarse.theta]
+    return [replace(setup, parameters=_with_start(setup.parameters, theta)) for theta in starts]
 
 
 def fit_from_nothing(counts: Tensor, setup: SpectrumSetup) -> SpectrumFit:
@@ -116,21 +119,6 @@ def fit_from_nothing(counts: Tensor, setup: SpectrumSetup) -> SpectrumFit:
     fits = [fit_spectrum(counts, start_setup) for start_setup in find_calibration(counts, setup)]
     best = max(fits, key=lambda fit: fit.r2)
     return replace(best, cpu_s=time.process_time() - began)
-
-
-def _rebin(counts: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Sums of `size` channels, and the channel number at the middle of each bin."""
-    n = counts.shape[0] // size
-    y = counts[: n * size].reshape(n, size).sum(dim=1)
-    return y, torch.arange(n, dtype=torch.float64) * size + (size - 1) / 2.0
-
-
-def _screen_weights(y: Tensor) -> Tensor:
-    """`1 / (smoothed y + 1 + 1e-3 max)`: small peaks count, noise does not."""
-    smooth = torch.nn.functional.avg_pool1d(
-        y[None, None], 5, stride=1, padding=2, count_include_pad=False
-    )[0, 0]
-    return 1.0 / (smooth + 1.0 + 1e-3 * y.max())
 
 
 def _grid(setup: SpectrumSetup) -> tuple[Tensor, Tensor]:
@@ -251,76 +239,8 @@ def _end_channels(setup: SpectrumSetup, offset: Tensor, slope: Tensor, n_channel
     return ((energies - offset) / slope).clamp(0.0, n_channels - 1.0)
 
 
-def _coarse_start(full: Tensor, found: Candidates, setup: SpectrumSetup) -> tuple[State, Problem]:
-    """Starts on bins of four channels, whose number is the coarse channel; weights follow each start's range."""
-    y, _ = _rebin(full, _COARSE_BIN)
-    channel = torch.arange(y.shape[0], dtype=torch.float64)
-    theta = pack(setup.parameters).repeat(found.slope_kev.shape[0], 1)
-    theta[:, 0] = found.offset_kev + found.slope_kev * (_COARSE_BIN - 1) / 2.0
-    theta[:, 1] = found.slope_kev * _COARSE_BIN
-    theta[:, 2] = theta[:, 2] * _COARSE_BIN**2
-    model = SpectrumModel(
-        table=setup.table, channel=channel, constants=setup.constants, elastic=setup.elastic,
-        with_step=False,
-    )  # fmt: skip
-    energy = energy_kev(theta, channel)
-    inside = (energy >= setup.energy_min_kev) & (energy <= setup.energy_max_kev)
-    knots = torch.linspace(0.0, y.shape[0] - 1.0, 4 * _SCREEN_HATS, dtype=torch.float64)
-    problem = Problem(
-        counts=y.expand(theta.shape[0], -1),
-        weights=_screen_weights(y) * inside.double(),
-        model=model,
-        hats=hat_basis(channel, knots),
-        space=_coarse_space(setup),
-    )
-    return start(theta, problem), problem
-
-
-def _coarse_space(setup: SpectrumSetup) -> Space:
-    """The parameters that place peaks, in coarse channels; the axis without a prior."""
-    space = space_of(setup.parameters)
-    factor = torch.ones_like(space.scale)
-    factor[1], factor[2] = _COARSE_BIN, _COARSE_BIN**2
-    free = torch.zeros_like(space.free)
-    for name in _COARSE_FREE:
-        free[INDEX[name]] = space.free[INDEX[name]]
-    free[:2] = True
-    wide = space.prior_sd.clone()
-    wide[:2] = 1e3
-    return Space(
-        centre=space.centre * factor, prior_sd=wide * factor, scale=space.scale * factor,
-        lower=space.lower * factor, upper=space.upper * factor, free=free,
-        free_names=frozenset(_COARSE_FREE),
-    )  # fmt: skip
-
-
-def _unexplained(state: State, problem: Problem) -> Tensor:
-    """(start,): objective plus the weighted counts that the start's range leaves out."""
-    y = problem.counts[:1]
-    everything = _screen_weights(y[0])
-    outside = (everything - problem.weights) * y * y
-    return objective(state, problem) + outside.sum(dim=-1)
-
-
-def _select(state: State, problem: Problem, chosen: Tensor) -> tuple[State, Problem]:
-    kept = {name: getattr(state, name)[chosen] for name in State.__dataclass_fields__}
-    return State(**kept), replace(
-        problem, counts=problem.counts[chosen], weights=problem.weights[chosen]
-    )
-
-
-def _fine_values(theta: Tensor) -> dict[str, float]:
-    slope = float(theta[1]) / _COARSE_BIN
-    values = {name: float(theta[INDEX[name]]) for name in _COARSE_FREE}
-    values["energy_slope"] = slope
-    values["energy_offset"] = float(theta[0]) - slope * (_COARSE_BIN - 1) / 2.0
-    return values
-
-
-def _with_start(
-    parameters: tuple[Parameter, ...], values: dict[str, float]
-) -> tuple[Parameter, ...]:
+def _with_start(parameters: tuple[Parameter, ...], theta: Tensor) -> tuple[Parameter, ...]:
     return tuple(
-        replace(p, value=min(max(values[p.name], p.lower), p.upper)) if p.name in values else p
-        for p in parameters
+        replace(p, value=min(max(value, p.lower), p.upper))
+        for p, value in zip(parameters, theta.tolist(), strict=True)
     )

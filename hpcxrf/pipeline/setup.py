@@ -10,9 +10,10 @@ from torch import Tensor
 
 from hpcxrf.config import DEFAULT_ENERGY_MIN_KEV, RunConfig
 from hpcxrf.errors import ConfigError, FitError
-from hpcxrf.fitting.integrated import SpectrumSetup, fit_range, fit_spectrum
+from hpcxrf.fitting.integrated import fit_spectrum
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.screen import fit_from_nothing
+from hpcxrf.fitting.setup import SpectrumSetup, fit_range
 from hpcxrf.formats.override import (
     Override,
     find_override,

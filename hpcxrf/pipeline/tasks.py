@@ -19,7 +19,6 @@ from hpcxrf import __version__
 from hpcxrf.config import RunConfig, effective
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.detector_sum import SOLVED, detector_columns, fit_detector_sum, sum_columns
-from hpcxrf.fitting.integrated import SpectrumSetup
 from hpcxrf.fitting.pixels import (
     PixelBasis,
     PixelOperator,
@@ -29,6 +28,7 @@ from hpcxrf.fitting.pixels import (
     pixel_operator,
 )
 from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
+from hpcxrf.fitting.setup import SpectrumSetup
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import RawScan, ReadOptions
 from hpcxrf.pipeline.blocks import Block, blocks_of

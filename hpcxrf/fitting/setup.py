@@ -1,0 +1,49 @@
+"""What a fit of an integrated spectrum is given beside its counts."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hpcxrf.errors import FitError
+from hpcxrf.physics.constants import ConstantSet
+from hpcxrf.physics.lines import LineTable
+from hpcxrf.physics.parameters import Parameter
+
+Background = Literal["hats", "snip", "none"]
+Method = Literal["separable", "adam"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpectrumSetup:
+    """Everything that a fit of one detector's spectrum needs beside its counts."""
+
+    table: LineTable
+    constants: ConstantSet
+    parameters: tuple[Parameter, ...]
+    """Starting values, bounds and priors of theta."""
+    energy_min_kev: float
+    energy_max_kev: float
+    background: Background = "hats"
+    method: Method = "separable"
+    elastic: bool = True
+    """False for a tube source."""
+
+
+def fit_range(
+    parameters: tuple[Parameter, ...], energy_min_kev: float, energy_max_kev: float, n_channels: int
+) -> tuple[int, int]:
+    """First and last channel (both included) of an energy range, at the starting calibration.
+
+    Raises:
+        FitError: the range is empty or lies outside the spectrum; both are named.
+    """
+    values = {p.name: p.value for p in parameters}
+    offset, slope = values["energy_offset"], values["energy_slope"]
+    first, last = round((energy_min_kev - offset) / slope), round((energy_max_kev - offset) / slope)
+    low, high = max(first, 0), min(last, n_channels - 1)
+    if energy_min_kev >= energy_max_kev or high - low < 50:
+        raise FitError(
+            f"fit range {energy_min_kev:g} to {energy_max_kev:g} keV is channels {first} to {last}, but the "
+            f"spectrum has channels 0 to {n_channels - 1} ({offset:g} to "
+            f"{offset + slope * (n_channels - 1):g} keV): give a range of at least 50 channels inside it"
+        )
+    return low, high
