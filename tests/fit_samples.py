@@ -77,7 +77,9 @@ def thetas(draw, *, batch=()):
         count *= size
     share = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0.0, 1.0))
     flat = draw(
-        st.lists(share, min_size=count * len(PARAMETER_NAMES), max_size=count * len(PARAMETER_NAMES))
+        st.lists(
+            share, min_size=count * len(PARAMETER_NAMES), max_size=count * len(PARAMETER_NAMES)
+        )
     )
     shares = torch.tensor(flat, dtype=torch.float64).reshape(*batch, len(PARAMETER_NAMES))
     return (LOWER + shares * (UPPER - LOWER)).clamp(LOWER, UPPER)

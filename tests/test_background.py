@@ -145,7 +145,8 @@ def test_the_width_in_channels_is_a_hand_computed_number():
 
 
 def test_the_width_in_channels_uses_the_local_width_of_a_channel():
-    curved = pack(with_values(PARAMETERS, {"energy_quadratic": 1e-6, "fwhm_fanoprime": 0.0}))
+    values = {"energy_quadratic": 1e-6, "fwhm_fanoprime": 0.0, "fwhm_offset": 0.12}
+    curved = pack(with_values(PARAMETERS, values))
     width = fwhm_channels(curved, torch.tensor([0.0, 1000.0], dtype=torch.float64), PHYSICS)
     assert width.tolist() == pytest.approx([0.12 / 0.01, 0.12 / 0.012])
 

@@ -19,6 +19,7 @@ from hpcxrf.formats.arrays import open_file, sniff
 from hpcxrf.formats.axes import guess_axes
 from hpcxrf.formats.hdf5_files import MAX_BLOCK_BYTES
 from hpcxrf.formats.maps_writer import write_array_hdf5
+from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions
 
 SHAPE = (2, 5, 4, 64)
@@ -320,6 +321,32 @@ def test_a_truncated_npy_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(InputFileError, match=r"5247 bytes where its header promises 5248"):
         open_file(path, NO_OPTIONS)
+
+
+def test_a_damaged_npy_header_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.ones((3, 4, 64), np.uint16))
+    path.write_bytes(path.read_bytes().replace(b"}", b" ", 1))
+    with pytest.raises(InputFileError, match=r"a\.npy: cannot be read.*copy it again"):
+        open_scan(path)
+
+
+@pytest.mark.parametrize(
+    ("sign", "place", "byte"), [(b"PK\x01\x02", 6, 88), (b"PK\x01\x02", 46, 0xFF)]
+)
+def test_a_damaged_index_of_a_npz_is_refused(
+    tmp_path: Path, sign: bytes, place: int, byte: int
+) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, counts=np.ones((3, 4, 64), np.uint16))
+    content = bytearray(path.read_bytes())
+    at = content.index(sign)
+    if place == 46:
+        content[at + 9] |= 0x08  # names of members are UTF-8
+    content[at + place] = byte
+    path.write_bytes(content)
+    with pytest.raises(InputFileError, match=r"a\.npz: cannot be read.*copy it again"):
+        open_scan(path)
 
 
 def test_a_damaged_zarr_is_refused(tmp_path: Path) -> None:

@@ -239,6 +239,22 @@ def test_a_falling_energy_axis_is_refused_and_an_option_replaces_it(tmp_path):
     assert open_scan(path, options).calibration == (line,) * 3
 
 
+def test_an_energy_that_a_quadratic_term_bends_down_is_refused(tmp_path):
+    bent = np.array([0.0, 0.01, -1e-3])
+    counts = np.zeros((64, 2, 3), "f4")
+    path = write_one(tmp_path / "a.h50", counts, MAPS__Spectra__Energy_Calibration=bent)
+    with pytest.raises(InputFileError, match=r"a\.h50.*does not rise.*quadratic -0\.001"):
+        open_scan(path)
+
+
+def test_the_offset_of_a_falling_axis_is_not_kept_with_a_slope_that_is_given(tmp_path):
+    falling = np.array([20.0, -0.01, 0.0])
+    counts = np.zeros((64, 2, 3), "f4")
+    path = write_one(tmp_path / "a.h50", counts, MAPS__Spectra__Energy_Calibration=falling)
+    scan = open_scan(path, ReadOptions(energy_slope_kev=0.01))
+    assert scan.calibration == (EnergyCalibration(offset_kev=0.0, slope_kev=0.01),)
+
+
 def test_zeros_are_no_calibration(tmp_path):
     path = write_one(
         tmp_path / "a.h50", np.zeros((8, 2, 3), "f4"), MAPS__Spectra__Energy_Calibration=np.zeros(3)
@@ -290,6 +306,27 @@ def test_one_read_holds_little_more_than_its_block(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1.6 * block.nbytes
+
+
+@pytest.mark.parametrize("chunks", [(4, 1, 1), (4, 3, 2), None])
+@pytest.mark.parametrize("rows", [slice(0, 10), slice(2, 9), slice(4, 5), slice(7, 7)])
+def test_pieces_of_a_read_join_to_the_rows_asked_for(tmp_path, monkeypatch, chunks, rows):
+    counts = np.arange(4 * 10 * 5, dtype="f4").reshape(4, 10, 5)
+    with h5py.File(tmp_path / "a.h50", "w") as file:
+        file.create_dataset("MAPS/Spectra/mca_arr", data=counts, chunks=chunks)
+    monkeypatch.setattr(maps_hdf5, "PIECE_BYTES", 2 * 4 * 5 * 4)
+    block = open_scan(tmp_path / "a.h50").read_counts(rows)
+    np.testing.assert_array_equal(block[0], np.moveaxis(counts, 0, 2)[rows])
+
+
+def test_one_detector_is_not_held_twice(tmp_path):
+    path = write_one(tmp_path / "a.h50", np.ones((1024, 64, 128), "f4"))
+    scan = open_scan(path)
+    tracemalloc.start()
+    block = scan.read_counts(slice(0, 64))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < block.nbytes + 2 * maps_hdf5.PIECE_BYTES
 
 
 def test_a_file_that_another_program_has_locked_is_read(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats import mda
-from hpcxrf.formats.mda_layout import ExtraVariable
+from hpcxrf.formats.mda_layout import ExtraVariable, map_file, read_header, read_scan
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import ReadOptions
 
@@ -336,12 +336,30 @@ def variable(name, unit, value):
     return ExtraVariable(name=name, description="", unit=unit, text="", numbers=(value,))
 
 
+def test_rows_share_the_names_of_their_detectors_unless_they_differ(shared_data):
+    path = shared_data / "aps-2ide" / "mda" / "2xfm_0010.mda"
+    data = map_file(path)
+    header = read_header(path, data)
+    outer = read_scan(path, data, header.scan_at)
+    first, second = (read_scan(path, data, at) for at in outer.sub_at[:2])
+    assert second.detectors == first.detectors
+    assert second.detectors is not first.detectors
+    like_first = read_scan(path, data, outer.sub_at[1], first)
+    assert like_first.detectors is first.detectors
+    assert like_first == second
+    assert read_scan(path, data, header.scan_at, first) == outer
+
+
 def test_only_a_monochromator_gives_the_incident_energy():
     undulator = variable("ID02ds:Energy.VAL", "keV", 10.29)
     mono = variable("2ida:mono:Energy", "eV", 10000.0)
     assert mda.incident_energy_kev((undulator,)) is None
     assert mda.incident_energy_kev((undulator, mono)) == pytest.approx(10.0)
     assert mda.incident_energy_kev((variable("2ida:mono:Energy", "keV", 0.0),)) is None
+    for name in ("2idb:BraggERdbkAO.VAL", "2ida2:mono:E_RBV", "2idd:BraggEAO.VAL"):
+        assert mda.incident_energy_kev((variable(name, "keV", 12.5),)) == pytest.approx(12.5)
+    angle = variable("2idb:BraggThetaRdbkAO.VAL", "keV", 12.5)
+    assert mda.incident_energy_kev((angle,)) is None
 
 
 def test_no_byte_of_the_file_can_make_the_reader_fail_otherwise(tmp_path):

@@ -195,6 +195,51 @@ def test_an_energy_slope_given_replaces_the_calibration_of_the_file(shared_data)
     assert scan.calibration == (EnergyCalibration(offset_kev=-0.004, slope_kev=0.0095),) * 4
 
 
+def test_an_offset_or_slope_given_alone_leaves_the_other_of_the_file(tmp_path):
+    path = tmp_path / "a.h50"
+    with h5py.File(path, "w") as file:
+        file["MAPS/Spectra/mca_arr"] = np.ones((16, 2, 3), "f4")
+        file["MAPS/Spectra/Energy_Calibration"] = np.array([0.25, 0.5, 0.0])
+    for options, expected in (
+        (ReadOptions(energy_offset_kev=0.125), (0.125, 0.5)),
+        (ReadOptions(energy_slope_kev=0.75), (0.25, 0.75)),
+    ):
+        scan = open_scan(path, options)
+        assert [(c.offset_kev, c.slope_kev) for c in scan.calibration] == [expected]
+        assert sum("as asked" in note for note in scan.notes) == 1
+
+
+@pytest.mark.parametrize("name", ["2xfm_0010.mda", "2xfm_0011.mda"])
+@pytest.mark.parametrize("slope", [-0.01, 0.0, np.nan])
+def test_a_slope_that_does_not_rise_is_refused_for_every_format(shared_data, name, slope):
+    with pytest.raises(InputFileError, match=rf"{name}.*does not rise.*--energy-slope"):
+        open_scan(shared_data / "aps-2ide" / "mda" / name, ReadOptions(energy_slope_kev=slope))
+
+
+def test_an_offset_without_any_slope_is_refused_and_not_dropped(shared_data):
+    with pytest.raises(InputFileError, match=r"2xfm_0010\.mda.*0\.1 keV.*--energy-slope"):
+        open_scan(
+            shared_data / "aps-2ide" / "mda" / "2xfm_0010.mda", ReadOptions(energy_offset_kev=0.1)
+        )
+
+
+@pytest.mark.parametrize("name", ["MAPS_RAW", "MAPS_RAW/data_a", "MAPS/Spectra/mca_arr", "counts"])
+def test_a_damaged_object_of_an_hdf5_file_is_refused_and_others_go_on(tmp_path, name):
+    path, good = tmp_path / "a.h5", tmp_path / "b.h5"
+    for file_path, place in ((path, name), (good, "counts")):
+        with h5py.File(file_path, "w") as file:
+            file["MAPS_RAW/data_a" if place == "MAPS_RAW" else place] = np.ones((16, 3, 4), "i2")
+    content = bytearray(path.read_bytes())
+    with h5py.File(path, "r") as file:
+        address = h5py.h5o.get_info(file[name].id).addr
+    content[address : address + 64] = b"\xff" * 64
+    path.write_bytes(content)
+    with pytest.raises(InputFileError, match=r"a\.h5"):
+        open_scan(path)
+    scans, _ = find_scans([tmp_path])
+    assert good in scans
+
+
 def test_a_dataset_asked_for_by_its_path_is_an_array_whatever_the_file_is(tmp_path):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:

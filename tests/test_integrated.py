@@ -87,7 +87,9 @@ def test_the_type_of_the_counts_does_not_matter_and_they_are_not_changed(dtype):
     counts = noisy(2e5)
     given = counts.to(dtype)
     before = given.clone()
-    assert torch.equal(fit_spectrum(given, setup(TABLE)).theta, fit_spectrum(counts, setup(TABLE)).theta)
+    assert torch.equal(
+        fit_spectrum(given, setup(TABLE)).theta, fit_spectrum(counts, setup(TABLE)).theta
+    )
     assert torch.equal(given, before)
 
 
@@ -97,7 +99,11 @@ def test_two_runs_are_bit_identical():
         assert torch.equal(
             torch.nan_to_num(getattr(first, name)), torch.nan_to_num(getattr(second, name))
         )
-    assert (first.r2, first.deviance, first.iterations) == (second.r2, second.deviance, second.iterations)
+    assert (first.r2, first.deviance, first.iterations) == (
+        second.r2,
+        second.deviance,
+        second.iterations,
+    )
 
 
 # --- backgrounds --------------------------------------------------------------------------------
@@ -161,7 +167,8 @@ def test_free_parameters_have_an_uncertainty_and_fixed_ones_do_not():
 
 def test_a_tight_prior_holds_theta_at_its_start():
     held = tuple(
-        replace(p, prior_sd=1e-5) if p.name == "compton_angle" else p for p in setup(TABLE).parameters
+        replace(p, prior_sd=1e-5) if p.name == "compton_angle" else p
+        for p in setup(TABLE).parameters
     )
     counts = drawn(peaks(), 1)
     tight = fit_spectrum(counts, setup(TABLE, parameters=held, background="none"))
@@ -181,7 +188,11 @@ def test_the_r2_that_is_reported_is_that_of_the_unit_weight_pass():
 def test_a_spectrum_without_counts_is_empty_and_nothing_is_made_up(count):
     fit = fit_spectrum(torch.full((1500,), count), setup(TABLE))
     assert fit.status is FitStatus.EMPTY
-    assert bool(fit.amplitude.isnan().all() & fit.amplitude_sigma.isnan().all() & fit.theta_sigma.isnan().all())
+    assert bool(
+        fit.amplitude.isnan().all()
+        & fit.amplitude_sigma.isnan().all()
+        & fit.theta_sigma.isnan().all()
+    )
     assert np.isnan(fit.r2)
     assert "no counts" in fit.messages[0]
 
@@ -263,7 +274,9 @@ def test_amplitudes_at_fixed_columns_are_recovered_and_never_negative():
 def test_adam_is_a_method_of_the_same_fit(monkeypatch):
     short = hpcxrf.fitting.gradient.fit_adam
     monkeypatch.setattr(
-        hpcxrf.fitting.integrated, "fit_adam", lambda theta, problem: short(theta, problem, steps=60)
+        hpcxrf.fitting.integrated,
+        "fit_adam",
+        lambda theta, problem: short(theta, problem, steps=60),
     )
     fit = fit_spectrum(noisy(), setup(TABLE, method="adam"))
     assert fit.status is FitStatus.MAX_ITERATIONS
@@ -324,7 +337,9 @@ COMMON = "Si P S Cl Ar K Ca Ti Cr Mn Fe Co Ni Cu Zn La_L"
 def detector_spectrum(path, detector=0):
     scan = open_scan(path)
     return torch.from_numpy(
-        np.asarray(scan.read_counts(slice(0, scan.shape[1]))[detector], dtype=float).sum(axis=(0, 1))
+        np.asarray(scan.read_counts(slice(0, scan.shape[1]))[detector], dtype=float).sum(
+            axis=(0, 1)
+        )
     )
 
 
@@ -357,9 +372,7 @@ def srm_spectra(path):
     """Read afresh here: `KEY: four values`, then DATA with four columns."""
     head, _, data = path.read_text().partition("DATA:")
     lines = dict(line.split(":", 1) for line in head.splitlines() if ":" in line)
-    offset, slope = (
-        np.array(lines[k].split(), dtype=float) for k in ("CAL_OFFSET", "CAL_SLOPE")
-    )
+    offset, slope = (np.array(lines[k].split(), dtype=float) for k in ("CAL_OFFSET", "CAL_SLOPE"))
     return np.loadtxt(data.splitlines()[1:]).T, offset, slope
 
 

@@ -12,7 +12,9 @@ from hpcxrf.physics.model import SpectrumModel, evaluate
 from hpcxrf.physics.parameters import INDEX, PARAMETER_NAMES, PARAMETERS
 
 # What torch warns about itself when forward differentiation is first used.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`torch.jit.script` is deprecated:DeprecationWarning"
+)
 
 SCALE = torch.tensor([p.scale for p in PARAMETERS], dtype=torch.float64)
 TABLE = table(("Ca", "Fe", "Ba_L", "Au_M", "Ca_Ca"))
@@ -111,6 +113,20 @@ def test_the_escape_factor_has_its_derivative_at_zero_where_there_is_no_escape_p
     assert float(jacobian[:, INDEX["escape_factor"]].sum()) == pytest.approx(1000.0, rel=1e-6)
 
 
+@pytest.mark.parametrize("name", ["physics", "maps-3.58"])
+@pytest.mark.parametrize(
+    "wanted",
+    [(), ("energy_slope",), ("compton_gamma", "gamma_offset", "fwhm_offset"), ("escape_factor",)],
+)
+def test_columns_that_are_not_wanted_are_zero_and_the_others_do_not_change(name, wanted):
+    theta, model = random_thetas(7, 2), model_of(name=name)
+    heights, evaluation = heights_of(model, 2), evaluate(theta, model)
+    every = counts_jacobian(theta, heights, evaluation, model)
+    some = counts_jacobian(theta, heights, evaluation, model, names=wanted)
+    kept = torch.tensor([n in wanted for n in PARAMETER_NAMES])
+    torch.testing.assert_close(some, torch.where(kept, every, 0.0), rtol=1e-12, atol=1e-12)
+
+
 def test_the_jacobian_agrees_with_central_differences():
     """A second oracle, without automatic differentiation."""
     theta, model = random_thetas(12), model_of()
@@ -121,7 +137,11 @@ def test_the_jacobian_agrees_with_central_differences():
         step[i] = 1e-4 * SCALE[i]
         up, down = ((evaluate(t, model).phi @ heights) for t in (theta + step, theta - step))
         torch.testing.assert_close(
-            analytic[:, i], (up - down) / 2e-4, rtol=1e-4, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+            analytic[:, i],
+            (up - down) / 2e-4,
+            rtol=1e-4,
+            atol=1e-4,
+            msg=lambda m, n=name: f"{n}: {m}",
         )
 
 

@@ -71,7 +71,9 @@ def test_the_tail_is_a_gaussian_folded_with_a_one_sided_exponential(gamma):
     """By quadrature: E = E_line - X + Z, X exponential of mean gamma, Z normal."""
 
     def folded(u):
-        return quad(lambda x: expon.pdf(x, scale=gamma) * norm.pdf(u + x), 0, 120, points=[-u + 0.0])[0]
+        return quad(
+            lambda x: expon.pdf(x, scale=gamma) * norm.pdf(u + x), 0, 120, points=[-u + 0.0]
+        )[0]
 
     for u in (-9.0, -4.0, -1.0, -0.2, 0.0, 0.4, 1.5, 4.0):
         found = low_energy_tail(f64(u), f64(gamma))
@@ -120,9 +122,7 @@ def test_every_shape_and_its_gradient_is_finite_for_any_distance_from_the_line(u
 def test_manganese_kalpha_is_155_ev_wide_on_a_detector_of_100_ev_noise():
     # FWHM^2 = 0.1^2 + 2.35482^2 * 3.58 * 5.895 * 1.2e-4 = 0.0100000 + 5.545177 * 0.002532492
     #        = 0.0240431 keV^2, hence 155.06 eV.
-    sigma = line_sigma_kev(
-        theta_of(fwhm_offset=0.1, fwhm_fanoprime=1.2e-4), f64([5.895]), PHYSICS
-    )
+    sigma = line_sigma_kev(theta_of(fwhm_offset=0.1, fwhm_fanoprime=1.2e-4), f64([5.895]), PHYSICS)
     assert 2.0 * math.sqrt(2.0 * math.log(2.0)) * float(sigma) == pytest.approx(0.15506, abs=1e-5)
 
 
@@ -184,8 +184,12 @@ def test_the_tails_of_the_compton_column_move_its_mean_by_their_share_times_gamm
 
 def test_the_elastic_column_peaks_at_the_incident_energy():
     channel = channels(0, 1999)
-    found = column(one_line(), channel, 1, coherent_sct_energy=13.37, energy_offset=-0.02, **NO_LOSS)
-    assert float((found * (0.01 * channel - 0.02)).sum() / found.sum()) == pytest.approx(13.37, abs=1e-6)
+    found = column(
+        one_line(), channel, 1, coherent_sct_energy=13.37, energy_offset=-0.02, **NO_LOSS
+    )
+    assert float((found * (0.01 * channel - 0.02)).sum() / found.sum()) == pytest.approx(
+        13.37, abs=1e-6
+    )
 
 
 def test_the_energy_axis_is_a_polynomial_and_the_bin_width_its_derivative():
@@ -210,7 +214,10 @@ def test_a_batch_is_the_stack_of_its_members(theta):
     channel = channels(90, 400)
     whole = design_matrix(theta, TABLE, channel, constants=PHYSICS)
     single = torch.stack(
-        [torch.stack([design_matrix(t, TABLE, channel, constants=PHYSICS) for t in row]) for row in theta]
+        [
+            torch.stack([design_matrix(t, TABLE, channel, constants=PHYSICS) for t in row])
+            for row in theta
+        ]
     )
     torch.testing.assert_close(whole, single, rtol=1e-12, atol=1e-300)
 
@@ -230,7 +237,9 @@ def test_a_component_has_area_one_inside_a_spectrum_that_holds_it_whole(
         step_offset=0.05, step_linear=0.003, **values,
     )  # fmt: skip
     # Half a bin at each end of the shelf, sigma^2 / (2 E^2) of it by the folding, and what leaks below 0.
-    assert float(found.sum()) == pytest.approx(1.0, abs=3e-3 * mu / 0.05 + 1e-6 + tail * math.exp(-energy / (gamma * 0.15)))
+    assert float(found.sum()) == pytest.approx(
+        1.0, abs=3e-3 * mu / 0.05 + 1e-6 + tail * math.exp(-energy / (gamma * 0.15))
+    )
 
 
 def test_a_family_has_area_one_from_its_kalpha_to_its_faintest_line():
@@ -312,7 +321,10 @@ def test_autograd_of_the_design_matrix_passes_gradcheck(name):
 
     def phi(steps):
         return design_matrix(
-            theta.detach() + steps * scale, lines, channels(150, 900)[::50], constants=CONSTANT_SETS[name]
+            theta.detach() + steps * scale,
+            lines,
+            channels(150, 900)[::50],
+            constants=CONSTANT_SETS[name],
         )
 
     steps = torch.zeros_like(theta).requires_grad_()
@@ -342,14 +354,17 @@ def test_gradients_are_finite_at_both_corners_of_every_parameter(single):
     inner = pack(PARAMETERS).expand(2 * len(PARAMETERS), -1).clone()
     for i in range(len(PARAMETERS)):
         inner[2 * i, i], inner[2 * i + 1, i] = LOWER[i], UPPER[i]
-    _, gradient = gradient_of_a_spectrum(torch.cat([inner, LOWER[None], UPPER[None]]), single=single)
+    _, gradient = gradient_of_a_spectrum(
+        torch.cat([inner, LOWER[None], UPPER[None]]), single=single
+    )
     assert bool(torch.isfinite(gradient).all())
 
 
 def test_every_parameter_moves_the_spectrum():
     """A parameter that is read and never used would fit anything."""
     _, gradient = gradient_of_a_spectrum(
-        theta_of(step_offset=0.02, step_linear=0.01, compton_f_step=0.01, coherent_sct_energy=12.0), single=False
+        theta_of(step_offset=0.02, step_linear=0.01, compton_f_step=0.01, coherent_sct_energy=12.0),
+        single=False,
     )
     assert [n for n, g in zip(PARAMETER_NAMES, gradient.tolist(), strict=True) if g == 0.0] == []
 
@@ -384,14 +399,18 @@ def test_a_component_without_any_line_is_a_column_of_zeros_in_its_place():
         component_names=["A", "none", "B"], component=[0, 2], energy_kev=[4.0, 8.0], ratio=1.0,
         incident_energy_kev=12.0,
     )  # fmt: skip
-    phi = design_matrix(theta_of(coherent_sct_energy=12.0), lines, channels(0, 1400), constants=PHYSICS)
+    phi = design_matrix(
+        theta_of(coherent_sct_energy=12.0), lines, channels(0, 1400), constants=PHYSICS
+    )
     assert phi.shape[-1] == 5
     assert float(phi[:, 1].abs().max()) == 0.0
     assert [int(phi[:, i].argmax()) for i in (0, 2, 3)] == [400, 800, 1200]
 
 
 def test_a_table_without_components_leaves_the_two_scatter_columns():
-    phi = design_matrix(theta_of(coherent_sct_energy=12.0), table(()), channels(0, 1500), constants=PHYSICS)
+    phi = design_matrix(
+        theta_of(coherent_sct_energy=12.0), table(()), channels(0, 1500), constants=PHYSICS
+    )
     assert phi.shape[-1] == 2
     assert int(phi[:, 0].argmax()) == 1200
 
@@ -447,7 +466,9 @@ def test_kbeta_takes_its_own_tail_and_the_other_lines_do_not():
     channel = channels(0, 1400)
     base = {"coherent_sct_energy": 12.0, "energy_offset": 0.0}
     plain, kbeta, kalpha = (
-        design_matrix(theta_of(**base, f_tail_offset=a, kb_f_tail_offset=b), lines, channel, constants=PHYSICS)
+        design_matrix(
+            theta_of(**base, f_tail_offset=a, kb_f_tail_offset=b), lines, channel, constants=PHYSICS
+        )
         for a, b in ((0.0, 0.0), (0.0, 0.2), (0.1, 0.0))
     )
     torch.testing.assert_close(kbeta[:, 0], plain[:, 0])
@@ -466,7 +487,9 @@ def test_step_and_linear_tail_grow_with_the_absorption_at_the_line():
     share = mu * (0.05 + 0.01 * energy)
     assert float(found[200]) == pytest.approx(0.01 * share / (1 + share) / energy, rel=1e-9)
     assert float(found[900]) == pytest.approx(0.0, abs=1e-30)
-    tailed = column(one_line(energy, mu_per_um=mu), channels(0, 999), f_tail_offset=0.0, f_tail_linear=0.1)
+    tailed = column(
+        one_line(energy, mu_per_um=mu), channels(0, 999), f_tail_offset=0.0, f_tail_linear=0.1
+    )
     same = column(one_line(energy), channels(0, 999), f_tail_offset=0.1 * mu)
     torch.testing.assert_close(tailed, same)
 
@@ -484,7 +507,9 @@ def test_the_escape_factor_scales_the_escape_peak_and_leaves_its_parent():
     )  # fmt: skip
     channel = channels(0, 1400)
     off, one, two = (
-        design_matrix(theta_of(coherent_sct_energy=12.0, escape_factor=f), lines, channel, constants=PHYSICS)
+        design_matrix(
+            theta_of(coherent_sct_energy=12.0, escape_factor=f), lines, channel, constants=PHYSICS
+        )
         for f in (0.0, 1.0, 2.0)
     )
     torch.testing.assert_close(off[:, 0], one[:, 0])

@@ -49,7 +49,7 @@ def test_random_problems_have_the_solution_of_scipy(seed, active):
 def test_ill_conditioned_problems_reach_the_residual_of_scipy(seed, condition):
     """The solutions may differ along the weak directions, not the misfit."""
     design, counts = problem(seed, 80, 20, condition=condition)
-    x, norm = nnls(design, counts)
+    _, norm = nnls(design, counts)
     found = solve(design, counts)
     assert bool(found.converged)
     assert np.linalg.norm(design @ found.x.numpy() - counts) <= norm * (1.0 + 1e-6)
@@ -68,7 +68,9 @@ def test_two_columns_solved_by_hand():
     found = solve([[1.0, 1.0], [0.0, 1.0]], [1.0, -1.0])
     np.testing.assert_allclose(found.x.numpy(), [1.0, 0.0], atol=1e-9)
     assert found.positive.tolist() == [True, False]
-    np.testing.assert_allclose(solve([[1.0, 1.0], [0.0, 1.0]], [3.0, 1.0]).x.numpy(), [2.0, 1.0], rtol=1e-9)
+    np.testing.assert_allclose(
+        solve([[1.0, 1.0], [0.0, 1.0]], [3.0, 1.0]).x.numpy(), [2.0, 1.0], rtol=1e-9
+    )
 
 
 @given(
@@ -180,6 +182,8 @@ def test_a_masked_solve_is_the_solve_of_the_submatrix():
 
 def test_a_masked_solve_of_an_indefinite_member_is_nan_and_the_others_stand():
     eye = torch.eye(2, dtype=torch.float64)
-    found = masked_solve(torch.stack([-eye, 2 * eye]), torch.ones(2, 2).double(), torch.ones(2, 2).bool())
+    found = masked_solve(
+        torch.stack([-eye, 2 * eye]), torch.ones(2, 2).double(), torch.ones(2, 2).bool()
+    )
     assert bool(found[0].isnan().all())
     torch.testing.assert_close(found[1], torch.tensor([0.5, 0.5]).double())

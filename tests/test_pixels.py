@@ -58,7 +58,9 @@ def scaled(level):
 def test_the_projector_is_the_weighted_least_squares_of_numpy():
     counts = simulated(scaled(3.0), 20)
     root = np.sqrt(1.0 / (BASIS.expected.numpy() + 0.01 * BASIS.expected.numpy().mean()))
-    by_numpy = np.linalg.lstsq(root[:, None] * BASIS.columns.numpy(), (root * counts.double().numpy()).T, rcond=None)[0]
+    by_numpy = np.linalg.lstsq(
+        root[:, None] * BASIS.columns.numpy(), (root * counts.double().numpy()).T, rcond=None
+    )[0]
     np.testing.assert_allclose(fit(counts).amplitude, by_numpy[:6].T, rtol=2e-4, atol=2e-3)
     exact = counts.double() @ pixel_projector_float64()
     np.testing.assert_allclose(exact, by_numpy.T, rtol=1e-6, atol=1e-6)
@@ -72,7 +74,9 @@ def pixel_projector_float64():
 
 def test_the_float32_projector_is_the_float64_one_to_its_rounding():
     exact = pixel_projector_float64()
-    np.testing.assert_allclose(OPERATOR.projector, exact, rtol=1e-4, atol=1e-6 * float(exact.abs().max()))
+    np.testing.assert_allclose(
+        OPERATOR.projector, exact, rtol=1e-4, atol=1e-6 * float(exact.abs().max())
+    )
 
 
 def test_the_shared_weights_are_one_over_the_mean_plus_a_hundredth():
@@ -95,7 +99,9 @@ def test_non_negative_pixels_are_those_of_scipy():
 
 def test_pixels_without_noise_give_back_their_amplitudes_by_either_method():
     generator = torch.Generator().manual_seed(1)
-    given = 1000.0 * torch.rand(30, BASIS.columns.shape[1], generator=generator, dtype=torch.float64)
+    given = 1000.0 * torch.rand(
+        30, BASIS.columns.shape[1], generator=generator, dtype=torch.float64
+    )
     for method in ("linear", "nnls"):
         found = fit((given @ BASIS.columns.T), method=method)
         np.testing.assert_allclose(found.amplitude, given[:, :6], rtol=1e-4, atol=2e-2)
@@ -130,7 +136,9 @@ def test_the_deviance_is_the_poisson_deviance_of_the_model_per_degree_of_freedom
 
 
 def test_the_deviance_of_bright_pixels_is_one():
-    assert float(fit(simulated(scaled(1000.0), 400)).deviance.mean()) == pytest.approx(1.0, abs=0.02)
+    assert float(fit(simulated(scaled(1000.0), 400)).deviance.mean()) == pytest.approx(
+        1.0, abs=0.02
+    )
 
 
 # --- statistics ---------------------------------------------------------------------------------
@@ -176,7 +184,9 @@ def test_shared_weights_are_more_precise_than_none_and_as_precise_as_the_true_on
 
     def scatter(weights):
         weighted = BASIS.columns * weights[:, None]
-        return (counts @ torch.linalg.solve(BASIS.columns.T @ weighted, weighted.T).T)[:, :6].std(dim=0)
+        return (counts @ torch.linalg.solve(BASIS.columns.T @ weighted, weighted.T).T)[:, :6].std(
+            dim=0
+        )
 
     shared = fit(counts.float()).amplitude.double().std(dim=0)
     assert bool((shared < 1.02 * scatter(1.0 / mu)).all())
@@ -216,7 +226,9 @@ def test_results_are_bit_identical_for_any_tiling_at_micro_batches(method):
         tiles = [fit(counts[i : i + size], method=method) for i in range(0, n, size)]
         for name in ("amplitude", "sigma", "detection_limit", "deviance", "status"):
             joined = torch.cat([getattr(t, name) for t in tiles])
-            assert torch.equal(torch.nan_to_num(joined), torch.nan_to_num(getattr(whole, name))), name
+            assert torch.equal(torch.nan_to_num(joined), torch.nan_to_num(getattr(whole, name))), (
+                name
+            )
 
 
 def test_permuting_the_pixels_permutes_the_results():
@@ -283,17 +295,25 @@ def test_counts_are_not_changed():
 # --- refusals and background --------------------------------------------------------------------
 
 
-def test_a_component_without_a_line_in_the_range_makes_the_basis_singular_by_its_number():
+def test_a_component_without_a_count_in_the_range_is_not_measured_and_spoils_no_other():
     empty = torch.cat([PHI[:, :2], torch.zeros_like(PHI[:, :1])], dim=1)
-    basis = pixel_basis(empty, MEAN[:3], torch.zeros(0, len(CHANNEL)).double(), 1)
-    with pytest.raises(FitError, match="column 3 of 3"):
-        pixel_operator(basis)
+    nothing = torch.zeros(0, len(CHANNEL)).double()
+    counts = simulated(scaled(1.0), 30)
+    every = torch.ones(len(counts), dtype=torch.bool)
+    with_it = pixel_operator(pixel_basis(empty, MEAN[:3], nothing, 1))
+    without = pixel_operator(pixel_basis(PHI[:, :2], MEAN[:2], nothing, 1))
+    for method in ("linear", "nnls"):
+        found = fit_pixels(counts, every, with_it, method=method)
+        assert bool(found.amplitude[:, 2].isnan().all())
+        assert bool(found.sigma[:, 2].isnan().all())
+        expected = fit_pixels(counts, every, without, method=method)
+        torch.testing.assert_close(found.amplitude[:, :2], expected.amplitude)
 
 
 def test_two_equal_components_make_the_basis_singular():
     twice = torch.cat([PHI, PHI[:, 1:2]], dim=1)
     mean = torch.cat([MEAN, MEAN[1:2]])
-    with pytest.raises(FitError, match="column 7 of 7"):
+    with pytest.raises(FitError, match=r"columns 1, 6 \(counted from 0, of 7\)"):
         pixel_operator(pixel_basis(twice, mean, torch.zeros(0, len(CHANNEL)).double(), 1))
 
 
@@ -330,3 +350,13 @@ def test_without_a_background_the_pixels_are_fitted_by_their_components_alone():
     assert basis.columns.shape[1] == 6
     found = fit((PHI @ MEAN)[None], pixel_operator(basis))
     np.testing.assert_allclose(found.amplitude[0], MEAN, rtol=1e-4)
+
+
+def test_the_number_of_threads_changes_no_bit():
+    counts = simulated(scaled(1.0), 3 * MICRO_BATCH + 17)
+    every = torch.ones(len(counts), dtype=torch.bool)
+    operator = pixel_operator(BASIS)
+    one = fit_pixels(counts, every, operator, threads=1)
+    four = fit_pixels(counts, every, operator, threads=4)
+    for name in ("amplitude", "sigma", "detection_limit", "deviance", "status"):
+        torch.testing.assert_close(getattr(one, name), getattr(four, name), rtol=0.0, atol=0.0)

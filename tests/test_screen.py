@@ -35,7 +35,11 @@ def _setup() -> SpectrumSetup:
 def _counts(offset_kev: float, slope_kev: float, incident_kev: float, seed: int) -> torch.Tensor:
     truth = with_values(
         PARAMETERS,
-        {"energy_offset": offset_kev, "energy_slope": slope_kev, "coherent_sct_energy": incident_kev},
+        {
+            "energy_offset": offset_kev,
+            "energy_slope": slope_kev,
+            "coherent_sct_energy": incident_kev,
+        },
     )
     amplitude = torch.tensor(
         [3e4, 8e3, 5e3, 4e4, 2e3, 6e3, 5e4, 7e3, 9e3, 2e4, 4e4], dtype=torch.float64

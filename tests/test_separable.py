@@ -1,6 +1,7 @@
 """Variable projection: it recovers what made the spectrum, its cost never rises, starts do not disturb each other."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -18,7 +19,15 @@ from fit_samples import (
 from hpcxrf.fitting.gradient import fit_adam
 from hpcxrf.fitting.integrated import build_problem, fit_range
 from hpcxrf.fitting.nnls import nnls_gram
-from hpcxrf.fitting.separable import State, design, minimise, objective, space_of, start
+from hpcxrf.fitting.separable import (
+    State,
+    _damped_step,
+    design,
+    minimise,
+    objective,
+    space_of,
+    start,
+)
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.model import SpectrumModel
 from hpcxrf.physics.parameters import INDEX, PARAMETERS, pack, with_values
@@ -74,9 +83,39 @@ def test_the_cost_never_rises_and_the_first_step_lowers_it(background):
         state = minimise(state, problem, iterations=1)
         costs.append(float(objective(state, problem)))
         misfits.append(float(state.misfit))
-    assert all(b <= a for a, b in zip(costs, costs[1:], strict=False))
+    assert all(b <= a for a, b in pairwise(costs))
     assert costs[1] < costs[0]
     assert misfits[-1] < 0.05 * misfits[0]
+
+
+def test_the_cost_never_rises_from_bad_starts_either_although_steps_overshoot_there():
+    problem = problem_of(noisy(), background="hats")
+    generator = torch.Generator().manual_seed(0)
+    away = torch.randn(4, len(PARAMETERS), generator=generator, dtype=torch.float64)
+    begins = problem.space.centre + 8.0 * torch.where(FREE, away * SCALE, 0.0)
+    state = start(begins, problem)
+    state = replace(state, damping=torch.full_like(state.damping, 1e-6))
+    rejected = 0
+    for _ in range(20):
+        before, cost = state, objective(state, problem)
+        state = minimise(state, problem, iterations=1)
+        assert bool((objective(state, problem) <= cost * (1.0 + 1e-12)).all())
+        stood = (state.theta == before.theta).all(dim=1) & ~before.done
+        assert bool((state.damping >= before.damping)[stood].all())
+        rejected += int(stood.sum())
+    assert rejected > 0
+
+
+def test_a_prior_that_outweighs_the_spectrum_pulls_a_start_back_to_its_centre():
+    parameters = tuple(
+        replace(p, prior_sd=1e-3) if p.name == "compton_angle" else p
+        for p in setup(TABLE).parameters
+    )
+    problem = problem_of(drawn(peaks(), 1), parameters=parameters)
+    begin = problem.space.centre.clone()
+    begin[INDEX["compton_angle"]] = 95.0  # the centre is 90, the truth 93
+    state = run(problem, theta=begin)
+    assert float(state.theta[INDEX["compton_angle"]]) == pytest.approx(90.0, abs=0.01)
 
 
 def test_the_amplitudes_are_optimal_at_the_theta_that_is_returned():
@@ -118,14 +157,14 @@ def test_a_batch_of_starts_is_the_stack_of_single_fits():
 
 def test_theta_stays_inside_its_bounds_in_every_step():
     parameters = with_values(PARAMETERS, {"coherent_sct_energy": 12.0})
-    tight = tuple(
-        replace(p, upper=0.005) if p.name == "f_tail_offset" else p for p in parameters
-    )
+    tight = tuple(replace(p, upper=0.005) if p.name == "f_tail_offset" else p for p in parameters)
     problem = problem_of(peaks(), parameters=tight)
     state = start(problem.space.centre, problem)
     for _ in range(15):
         state = minimise(state, problem, iterations=1)
-        assert bool(((state.theta >= problem.space.lower) & (state.theta <= problem.space.upper)).all())
+        assert bool(
+            ((state.theta >= problem.space.lower) & (state.theta <= problem.space.upper)).all()
+        )
     assert float(state.theta[INDEX["f_tail_offset"]]) == 0.005
 
 
@@ -173,7 +212,9 @@ def test_a_parameter_with_no_influence_does_not_stop_the_others():
     truth = TRUTH | dict.fromkeys(
         ("compton_f_tail", "compton_hi_f_tail", "f_tail_offset", "kb_f_tail_offset"), 0.0
     )
-    state = run(problem_of(expected_counts(1e6, lines=TABLE, truth=truth)[0], parameters=parameters))
+    state = run(
+        problem_of(expected_counts(1e6, lines=TABLE, truth=truth)[0], parameters=parameters)
+    )
     off = (state.theta - theta_of(**truth)) / SCALE
     held = [i for n, i in INDEX.items() if "gamma" in n or "tail" in n]
     off[held] = 0.0
@@ -197,6 +238,18 @@ def test_a_start_that_is_not_finite_is_done_at_once_and_does_not_hurt_its_neighb
     single = minimise(start(problem.space.centre, problem), problem, iterations=12)
     assert int(state.iterations[0]) == 0
     torch.testing.assert_close(state.theta[1], single.theta, rtol=1e-9, atol=1e-12)
+
+
+def test_near_the_optimum_a_step_gains_what_its_quadratic_model_promises():
+    problem = problem_of(drawn(peaks(), 1))
+    best = run(problem)
+    begin = start(best.theta + 0.02 * torch.where(FREE, SCALE, 0.0), problem)
+    begin = replace(begin, damping=torch.full_like(begin.damping, 1e-7))
+    promised = float(_damped_step(begin, problem)[1])
+    after = minimise(begin, problem, iterations=1)
+    gained = float(objective(begin, problem) - objective(after, problem))
+    assert gained > 0.0
+    assert promised == pytest.approx(gained, rel=0.1)
 
 
 def test_the_space_holds_the_columns_of_the_parameter_table():

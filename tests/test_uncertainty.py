@@ -104,7 +104,7 @@ def test_a_lone_line_on_nothing_has_the_root_of_its_counts_as_sigma():
     phi = torch.exp(-0.5 * ((torch.arange(200.0) - 100.0) / 6.0) ** 2).double()[:, None]
     phi = phi / phi.sum()
     amplitude = torch.tensor([1e8], dtype=torch.float64)
-    mean = (phi @ amplitude)
+    mean = phi @ amplitude
     found = spectrum_uncertainty(
         mean, mean, phi, torch.zeros(200, 2).double(), amplitude,
         moving=torch.zeros(2).bool(), positive_hats=torch.zeros(0).bool(),
@@ -154,7 +154,9 @@ def test_a_model_that_misses_the_counts_has_its_sigma_scaled_by_chi_and_a_good_o
     bad = uncertainty_of(missed, mean, columns, 1000.0)
     # Every residual is 3 sigma: chi2 = 9 * 400 / 398
     assert bad.reduced_chi2 == pytest.approx(9.0 * 400 / 398, rel=1e-9)
-    assert float(bad.amplitude_sigma / good.amplitude_sigma) == pytest.approx(3.0 * np.sqrt(400 / 398))
+    assert float(bad.amplitude_sigma / good.amplitude_sigma) == pytest.approx(
+        3.0 * np.sqrt(400 / 398)
+    )
     assert float(good.amplitude_sigma) < float(bad.amplitude_sigma)
 
 

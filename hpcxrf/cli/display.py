@@ -54,7 +54,10 @@ class _Bars:
         for note in plan.notes:
             self.out.print(f"note: {escape(note)}")
         for stage, total in totals(plan).items():
-            self.stages[stage] = self.bars.add_task(STAGE_TITLES[stage], total=total, rate="")
+            # A bar's clock starts with its first task: its rate is that of the stage, not of the run.
+            self.stages[stage] = self.bars.add_task(
+                STAGE_TITLES[stage], total=total, rate="", start=False
+            )
 
     def started(self, handle: LocalClusterHandle) -> None:
         where = f"{handle.n_workers} workers x {handle.threads_per_worker} threads"
@@ -64,12 +67,21 @@ class _Bars:
 
     def progress(self, event: TaskProgress) -> None:
         bar = self.stages[event.stage]
+        for begun in (bar, *self._next(event)):
+            if self.bars.tasks[begun].start_time is None:
+                self.bars.start_task(begun)
         self.pixels += event.pixels
         rate = ""
         if event.stage == "pixels":
             elapsed = self.bars.tasks[bar].elapsed or 0.0
             rate = f"{self.pixels / elapsed:,.0f} px/s" if elapsed > 0.5 else ""
         self.bars.update(bar, advance=1, rate=rate)
+
+    def _next(self, event: TaskProgress) -> list[TaskID]:
+        """The bar of the stage that an ended task lets begin."""
+        names = list(STAGE_TITLES)
+        following = names[names.index(event.stage) + 1 :][:1]
+        return [self.stages[name] for name in following if name in self.stages]
 
 
 def print_run(out: Console, result: RunResult) -> None:

@@ -5,6 +5,7 @@ pixel's own true weights where the composition is similar; weights from the pixe
 amplitudes down by up to 30 %.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -23,6 +24,8 @@ PixelMethod = Literal["linear", "nnls"]
 # tile, so that a pixel meets the same neighbours, and the same rounding, however a scan is cut into tasks.
 MICRO_BATCH: Final = 2048
 _WEIGHT_FLOOR: Final = 0.01
+_EMPTY_COLUMN: Final = 1e-12
+_SMALLEST_EIGENVALUE: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +57,8 @@ class PixelOperator:
     """(column, component) float32: coefficients @ variance = variance of the components."""
     variance_floor: Tensor
     """(component,) variance if the pixel held one count of the mean spectrum."""
+    measured: Tensor
+    """(component,) bool: has counts in the fit range."""
     n_components: int
 
 
@@ -106,19 +111,20 @@ def pixel_operator(basis: PixelBasis) -> PixelOperator:
     With a = P' y, var(a_k) = sum_n P_nk^2 mu_n, and mu = columns @ a: so var(a) = a @ S with
     S_jk = sum_n columns_nj P_nk^2, a product of the size of the coefficients instead of the spectrum.
 
+    A component without a count in the fit range (a scatter peak beyond its end) is not measured; it is left out
+    and reads NaN in every pixel.
+
     Raises:
-        FitError: two columns cannot be told apart, so that no pixel has a unique solution.
+        FitError: columns that cannot be told apart, so that no pixel has a unique solution.
     """
     weighted = basis.columns * shared_weights(basis.expected)[:, None]
     gram = basis.columns.T @ weighted
-    scale = gram.diagonal().clamp(min=1e-300).rsqrt()
-    unit = gram * scale[:, None] * scale
-    factor, info = torch.linalg.cholesky_ex(unit + 1e-10 * torch.eye(unit.shape[0]).to(unit))
-    if int(info) != 0 or not bool((gram.diagonal() > 0).all()):
-        raise FitError(
-            f"the pixel fit is singular: column {int(info)} of {unit.shape[0]} is empty or a mixture of others; "
-            "leave out components without a line in the fit range"
-        )
+    diagonal = gram.diagonal()
+    used = diagonal > _EMPTY_COLUMN * diagonal.max()
+    scale = torch.where(used, diagonal.clamp(min=1e-300).rsqrt(), 0.0)
+    unit = gram * scale[:, None] * scale + torch.diag((~used).to(gram.dtype))
+    _refuse_mixtures(unit)
+    factor = torch.linalg.cholesky(unit)
     projector = (torch.cholesky_solve((weighted * scale).T, factor) * scale[:, None]).T
     squares = projector[:, : basis.n_components] ** 2
     total = basis.coefficients.clamp(min=0.0)
@@ -130,7 +136,21 @@ def pixel_operator(basis: PixelBasis) -> PixelOperator:
         weighted=weighted,
         variance=(basis.columns.T @ squares).to(torch.float32),
         variance_floor=floor.to(torch.float32),
+        measured=used[: basis.n_components],
         n_components=basis.n_components,
+    )
+
+
+def _refuse_mixtures(unit: Tensor) -> None:
+    """Refuse columns of which one is a combination of others: the unit-diagonal Gram has an eigenvalue of 0."""
+    values, vectors = torch.linalg.eigh(unit)
+    if float(values[0]) > _SMALLEST_EIGENVALUE:
+        return
+    shares = vectors[:, 0].abs()
+    guilty = [str(i) for i in torch.nonzero(shares > 0.1 * shares.max())[:, 0].tolist()]
+    raise FitError(
+        f"the pixel fit is singular: columns {', '.join(guilty)} (counted from 0, of {unit.shape[0]}) cannot be told "
+        "apart; leave one of these components out"
     )
 
 
@@ -141,6 +161,7 @@ def fit_pixels(
     *,
     method: PixelMethod = "linear",
     deviance: bool = True,
+    threads: int = 1,
 ) -> PixelFit:
     """Fit the pixels of one tile, in micro-batches counted from its first pixel.
 
@@ -150,12 +171,20 @@ def fit_pixels(
         operator: of `pixel_operator`, on the device of the counts.
         method: `linear` (signed, unbiased) or `nnls` (non-negative, exact).
         deviance: whether to compute the deviance, which costs a second product of the size of the spectra.
+        threads: micro-batches at a time, each on one torch thread: a product split over threads could round
+            otherwise than a whole one, a micro-batch never does.
     """
-    batches = [
-        _fit_batch(counts[i : i + MICRO_BATCH], measured[i : i + MICRO_BATCH], operator, method,
-                   deviance=deviance)
-        for i in range(0, max(counts.shape[0], 1), MICRO_BATCH)
-    ]  # fmt: skip
+
+    def batch(i: int) -> PixelFit:
+        part = slice(i, i + MICRO_BATCH)
+        return _fit_batch(counts[part], measured[part], operator, method, deviance=deviance)
+
+    starts = range(0, max(counts.shape[0], 1), MICRO_BATCH)
+    if threads == 1 or len(starts) == 1:
+        batches = [batch(i) for i in starts]
+    else:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            batches = list(pool.map(batch, starts))
     return PixelFit(
         **{
             name: torch.cat([getattr(b, name) for b in batches])
@@ -191,7 +220,7 @@ def _fit_batch(
             y.shape[1] - coefficients.shape[1]
         )
     valid = finite & measured
-    blank = ~valid[:, None]
+    blank = ~(valid[:, None] & operator.measured)
     return PixelFit(
         amplitude=amplitude.masked_fill(blank, torch.nan),
         sigma=variance.sqrt().masked_fill(blank, torch.nan),

@@ -11,6 +11,7 @@ from hpcxrf.fitting.objective import poisson_weights
 # Currie 1968, Anal. Chem. 40, 586: both errors at 5 %, L_D = 2.71 + 3.29 sigma_0.
 CURRIE_OFFSET: Final = 2.71
 CURRIE_FACTOR: Final = 3.29
+_UNMEASURED_SHARE: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,10 @@ def spectrum_uncertainty(
     absent = expected - columns[:, :n_components].T * amplitude[:, None]
     null = _inverse_diagonal(full, poisson_weights(absent), prior)
     sigma_null = null.diagonal()[:n_components].sqrt() * excess
+    # A component without a count in the fit range (a scatter peak beyond its end) was not measured.
+    unmeasured = columns[:, :n_components].sum(dim=0) < _UNMEASURED_SHARE
+    sigma[:n_components][unmeasured] = torch.nan
+    sigma_null = torch.where(unmeasured, torch.nan, sigma_null)
     theta_sigma = torch.full_like(prior_precision, torch.nan)
     theta_sigma[moving] = sigma[int(used.sum()) :]
     return Uncertainty(

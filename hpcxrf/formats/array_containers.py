@@ -1,6 +1,7 @@
 """npy, npz, HDF5 and Zarr seen alike: arrays by path with their attributes, read by region, never whole unasked."""
 
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,16 @@ ZIP_SIGNATURE: Final = b"PK\x03\x04"
 ZARR_SIGNS: Final = ("zarr.json", ".zarray", ".zgroup")
 
 Region = tuple[slice, ...]
-_READ_FAULTS: Final = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
+READ_FAULTS: Final = (
+    OSError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    tokenize.TokenError,
+)
+"""What numpy, zipfile and zarr raise on damaged files; numpy tokenizes the header of a npy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +169,7 @@ def _reading(path: Path) -> Iterator[None]:
     """Whatever a damaged file raises, as one sentence."""
     try:
         yield
-    except (*_READ_FAULTS, KeyError, TypeError) as error:
+    except (*READ_FAULTS, KeyError, TypeError) as error:
         raise InputFileError(
             f"{path}: cannot be read: {error}; if it is cut off or damaged, copy it again"
         ) from error

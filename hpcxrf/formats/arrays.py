@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats.array_containers import (
     NPY_SIGNATURE,
+    READ_FAULTS,
     ZARR_SIGNS,
     ZIP_SIGNATURE,
     Container,
@@ -112,8 +113,8 @@ def _is_npz(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith(".npy") for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
-        # Cut off: its index is at its end.
+    except READ_FAULTS:
+        # Cut off or damaged: its index is at its end.
         return path.suffix == ".npz"
 
 

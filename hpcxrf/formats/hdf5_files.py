@@ -16,6 +16,8 @@ SIGNATURE_PLACES: Final = (0, 512, 1024, 2048)
 MAX_BLOCK_BYTES: Final = 64 * 2**20
 """Bytes of counts that one read holds, unless a single row is larger."""
 MAX_ROW_BYTES: Final = 4 * 2**30
+HDF5_FAULTS: Final = (OSError, RuntimeError, ValueError, TypeError, KeyError)
+"""What h5py raises on damaged files: a KeyError where a group names an object that cannot be opened."""
 
 
 def is_hdf5(head: bytes) -> bool:
@@ -35,7 +37,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
             yield file
     except InputFileError:
         raise
-    except (OSError, RuntimeError, ValueError) as error:
+    except HDF5_FAULTS as error:
         raise InputFileError(
             f"{path}: cannot be read as HDF5: {error}; if it is truncated or damaged, copy it again"
         ) from error
@@ -59,7 +61,7 @@ def find_dataset(
             _refuse_external_links(file, name)
         try:
             found = file.get(name)
-        except (OSError, RuntimeError) as error:
+        except HDF5_FAULTS as error:
             raise InputFileError(
                 f"{file.filename}: {name} cannot be read: {error}; the file is damaged: copy it again"
             ) from error

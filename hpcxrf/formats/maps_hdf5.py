@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats.hdf5_files import (
+    HDF5_FAULTS,
     checked_rows,
     find_dataset,
     is_hdf5,
@@ -44,6 +45,8 @@ OWN_SCAN_ENTRIES: Final = frozenset(
 MILLIMETRE_UM: Final = 1000.0
 UNITS_UM: Final = {"um": 1.0, "µm": 1.0, "microns": 1.0, "mm": 1000.0, "nm": 1e-3, "m": 1e6}
 LARGEST_PARAMETERS: Final = 10_000
+PIECE_BYTES: Final = 8 * 2**20
+"""Bytes of a detector's counts that are held twice, as stored and as returned."""
 Shape = tuple[int, int, int, int]
 
 
@@ -80,7 +83,7 @@ def sniff(path: Path, head: bytes) -> bool:
     try:
         with h5py.File(path, "r", locking=False) as file:
             return any(_has(file, name) for name in SPECTRA)
-    except (OSError, RuntimeError, TypeError, ValueError):
+    except HDF5_FAULTS:
         return False
 
 
@@ -185,13 +188,14 @@ def _spectra(file: h5py.File, *, allow_external: bool) -> h5py.Dataset:
 
 
 def _calibration(path: Path, file: h5py.File, options: ReadOptions) -> EnergyCalibration | None:
-    """Offset, slope, quadratic; None where the file has zeros or nothing."""
+    """Offset, slope, quadratic; None where the file has zeros, nothing, or a fall that the user corrects."""
     stored = find_dataset(file, CALIBRATION, allow_external=options.allow_external)
     if stored is None or stored.shape != (3,):
         return None
     offset, slope, quadratic = (float(v) for v in stored[()])
-    given = options.energy_slope_kev is not None
-    if slope == 0 or given or not np.all(np.isfinite([offset, slope, quadratic])):
+    if slope == 0 or not np.all(np.isfinite([offset, slope, quadratic])):
+        return None
+    if slope < 0 and options.energy_slope_kev is not None:
         return None
     if slope < 0:
         raise InputFileError(
@@ -261,10 +265,16 @@ def _read_counts(
 def _read_detector(
     path: Path, out: NDArray[np.generic], rows: slice, *, allow_external: bool
 ) -> None:
-    """Fill `out` (rows, x, channel); the file's (channel, rows, x) is gone before the next file is read."""
+    """Fill `out` (rows, x, channel) piece by piece: whole chunks, so that none is unpacked twice."""
     with open_hdf5(path) as file:
         stored = _spectra(file, allow_external=allow_external)
-        out[...] = np.moveaxis(stored[:, rows, :], 0, 2)
+        row_bytes = stored.shape[0] * stored.shape[2] * stored.dtype.itemsize
+        chunk_rows = stored.chunks[1] if stored.chunks else 1
+        step = chunk_rows * max(1, PIECE_BYTES // max(1, chunk_rows * row_bytes))
+        for first in range(rows.start - rows.start % step, rows.stop, step):
+            piece = slice(max(first, rows.start), min(first + step, rows.stop))
+            here = slice(piece.start - rows.start, piece.stop - rows.start)
+            out[here] = np.moveaxis(stored[:, piece, :], 0, 2)
 
 
 def _read_scalars(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats.hdf5_files import (
+    HDF5_FAULTS,
     checked_rows,
     find_dataset,
     is_hdf5,
@@ -36,7 +37,7 @@ def sniff(path: Path, head: bytes) -> bool:
     try:
         with h5py.File(path, "r", locking=False) as file:
             return file.get(GROUP, getlink=True) is not None and "data_a" in file[GROUP]
-    except (OSError, RuntimeError, TypeError, ValueError):
+    except HDF5_FAULTS:
         return False
 
 

@@ -40,7 +40,9 @@ from hpcxrf.formats.mda_scalars import (
 from hpcxrf.formats.scan import RawScan, ReadOptions
 
 SPECTRUM_NAME: Final = re.compile(r"^(?P<prefix>.*:)?mca(?P<number>\d+)(?:\.VAL)?$")
-MONOCHROMATOR_ENERGY: Final = re.compile(r"(mono|bragg).*energy|(mono|bragg)\S*:E(_|RdbkAO)")
+MONOCHROMATOR_ENERGY: Final = re.compile(
+    r"(?i:mono|bragg).*(?i:energy)|(?i:mono|bragg)\S*?E(?:_|AO|RdbkAO)"
+)
 ENERGY_UNITS_KEV: Final = {"kev": 1.0, "ev": 1e-3}
 COMPANION_FOLDERS: Final = ("../flyXRF.h5", "flyXRF.h5", "../flyXRF", "flyXRF", ".")
 Shape = tuple[int, int, int, int]
@@ -99,7 +101,7 @@ def incident_energy_kev(extra: tuple[ExtraVariable, ...]) -> float | None:
     for variable in extra:
         label = f"{variable.name} {variable.description}"
         scale = ENERGY_UNITS_KEV.get(variable.unit.strip().lower())
-        if scale is None or not variable.numbers or not MONOCHROMATOR_ENERGY.search(label.lower()):
+        if scale is None or not variable.numbers or not MONOCHROMATOR_ENERGY.search(label):
             continue
         energy_kev = variable.numbers[0] * scale
         if 1.0 <= energy_kev <= 150.0:
@@ -158,24 +160,27 @@ def _read_counts(
     wanted = checked_rows(path, wanted, shape[1])
     data = map_file(path)
     block = np.zeros((shape[0], wanted.stop - wanted.start, *shape[2:]), dtype=np.float32)
+    like: MdaScan | None = None
     for place, row in enumerate(rows.rows[wanted]):
         for x in np.flatnonzero(written(row, shape[2])):
-            at = row.sub_at[x] if row is not None else 0
-            block[:, place, x] = _spectra(path, data, at, shape[3])[list(columns)]
+            like = _spectrum(path, data, row.sub_at[x] if row is not None else 0, shape[3], like)
+            block[:, place, x] = read_values(data, like)[list(columns)]
     for detector, spectra in enumerate(block):
         refuse_bad_counts(spectra, path=path, detector=detector, first_row=wanted.start)
     return block
 
 
-def _spectra(path: Path, data: NDArray[np.uint8], at: int, channels: int) -> NDArray[np.float32]:
-    """Spectra of one point (scan detector, channel)."""
-    scan = read_scan(path, data, at)
+def _spectrum(
+    path: Path, data: NDArray[np.uint8], at: int, channels: int, like: MdaScan | None
+) -> MdaScan:
+    """Record of the spectra of one point."""
+    scan = read_scan(path, data, at, like)
     if scan.npts != channels:
         raise InputFileError(
             f"{path}: the spectrum at byte {at} has {scan.npts} channels, the first one {channels}; "
             "all points of a scan must have the same"
         )
-    return read_values(data, scan)
+    return scan
 
 
 def _fly_scan(path: Path, data: NDArray[np.uint8], rows: Rows, options: ReadOptions) -> RawScan:

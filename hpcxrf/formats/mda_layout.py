@@ -58,6 +58,8 @@ class MdaScan:
     time: str
     positioners: tuple[Channel, ...]
     detectors: tuple[Channel, ...]
+    detectors_stored: bytes
+    """What the file says of the detectors: the same in nearly all records of a level."""
     positions_at: int
     values_at: int
 
@@ -170,8 +172,15 @@ def read_header(path: Path, data: NDArray[np.uint8]) -> MdaHeader:
     )
 
 
-def read_scan(path: Path, data: NDArray[np.uint8], at: int) -> MdaScan:
+def read_scan(path: Path, data: NDArray[np.uint8], at: int, like: MdaScan | None = None) -> MdaScan:
     """The scan record at an offset, its numbers left in the file.
+
+    Args:
+        path: of the file, for messages.
+        data: its bytes.
+        at: offset of the record.
+        like: a record of the same level, whose scan detectors are shared where they are the same: to read a
+            hundred names a row takes most of the time, and to keep them most of the memory.
 
     Raises:
         InputFileError: the record is truncated or damaged.
@@ -184,7 +193,7 @@ def read_scan(path: Path, data: NDArray[np.uint8], at: int) -> MdaScan:
     name, time = cursor.text(), cursor.text()
     sizes = [cursor.count("number of channels", MAX_LISTED) for _ in range(3)]
     positioners = tuple(_positioner(cursor) for _ in range(sizes[0]))
-    detectors = tuple(_detector(cursor) for _ in range(sizes[1]))
+    detectors, stored = _detectors(cursor, sizes[1], like)
     for _ in range(sizes[2]):
         cursor.integer(), cursor.text(), cursor.real()
     values_at = cursor.at + 8 * sizes[0] * npts
@@ -200,9 +209,24 @@ def read_scan(path: Path, data: NDArray[np.uint8], at: int) -> MdaScan:
         time=time,
         positioners=positioners,
         detectors=detectors,
+        detectors_stored=stored,
         positions_at=cursor.at,
         values_at=values_at,
     )
+
+
+def _detectors(
+    cursor: _Cursor, count: int, like: MdaScan | None
+) -> tuple[tuple[Channel, ...], bytes]:
+    """The scan detectors at the cursor and their bytes; those of `like` where the bytes are the same."""
+    start = cursor.at
+    if like is not None and count == len(like.detectors):
+        end = start + len(like.detectors_stored)
+        if cursor.data[start:end].tobytes() == like.detectors_stored:
+            cursor.at = end
+            return like.detectors, like.detectors_stored
+    detectors = tuple(_detector(cursor) for _ in range(count))
+    return detectors, cursor.data[start : cursor.at].tobytes()
 
 
 def _positioner(cursor: _Cursor) -> Channel:

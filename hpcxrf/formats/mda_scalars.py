@@ -56,9 +56,9 @@ def read_rows(path: Path, data: NDArray[np.uint8], header: MdaHeader) -> Rows:
     rows: list[MdaScan | None] = []
     first: MdaScan | None = None
     for number, at in enumerate(outer.sub_at):
-        row = read_scan(path, data, at) if at > 0 else None
+        row = read_scan(path, data, at, first) if at > 0 else None
         if row is not None and first is not None:
-            row = _like_first(path, row, first, number)
+            _refuse_other_row(path, row, first, number)
         first = first or row
         rows.append(row)
     if first is None:
@@ -68,14 +68,12 @@ def read_rows(path: Path, data: NDArray[np.uint8], header: MdaHeader) -> Rows:
     return Rows(header=header, outer=outer, rows=tuple(rows), first=first)
 
 
-def _like_first(path: Path, row: MdaScan, first: MdaScan, number: int) -> MdaScan:
-    """The row, sharing the names of the first: a hundred names a row would fill the memory."""
+def _refuse_other_row(path: Path, row: MdaScan, first: MdaScan, number: int) -> None:
     if (row.npts, row.detectors, row.rank) != (first.npts, first.detectors, first.rank):
         raise InputFileError(
             f"{path}: row {number} has {row.npts} points and {len(row.detectors)} scan detectors, the "
             f"first row {first.npts} and {len(first.detectors)}; only rectangular scans can be read"
         )
-    return replace(row, detectors=first.detectors)
 
 
 def written(row: MdaScan | None, width: int) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcxrf.errors import InputFileError
-from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions
+from hpcxrf.formats.scan import RawScan, ReadOptions
 
 HEAD_BYTES: Final = 4096
 ZARR_MARKERS: Final = ("zarr.json", ".zgroup", ".zarray")
@@ -51,10 +51,11 @@ def open_scan(path: Path, options: ReadOptions | None = None) -> RawScan:
 
     Args:
         path: a file, or a Zarr folder.
-        options: what the file does not say itself; an energy slope given here replaces the file's.
+        options: what the file does not say itself; an energy offset or slope given here replaces the file's.
 
     Raises:
-        InputFileError: missing, unreadable, empty, of no known format, or damaged.
+        InputFileError: missing, unreadable, empty, of no known format, or damaged; an energy that does not
+            rise with the channel, or an offset without a slope.
     """
     given = options or ReadOptions()
     head = _read_head(path)
@@ -65,19 +66,26 @@ def open_scan(path: Path, options: ReadOptions | None = None) -> RawScan:
     formats = scan_formats() if given.dataset_path is None else scan_formats()[-1:]
     for reader in formats:
         if reader.sniff(path, head):
-            return _with_given_calibration(reader.open_file(path, given), given)
+            return _with_given_calibration(path, reader.open_file(path, given), given)
     wanted = "; ".join(reader.looks_for for reader in formats)
     raise InputFileError(
         f"{path}: of no known format (it begins with {head[:8]!r}); looked for: {wanted}"
     )
 
 
-def _with_given_calibration(scan: RawScan, options: ReadOptions) -> RawScan:
-    slope = options.energy_slope_kev
-    if slope is None:
-        return scan
-    line = EnergyCalibration(offset_kev=options.energy_offset_kev or 0.0, slope_kev=slope)
-    return replace(scan, calibration=(line,) * scan.shape[0])
+def _with_given_calibration(path: Path, scan: RawScan, options: ReadOptions) -> RawScan:
+    """The same rule for all formats: the file's calibration, with what the user gives in its place."""
+    from hpcxrf.formats.axes import calibration_notes, calibration_of
+
+    detectors, _, _, channels = scan.shape
+    calibration = calibration_of(str(path), scan.calibration, options, detectors, channels)
+    if calibration is None and options.energy_offset_kev is not None:
+        raise InputFileError(
+            f"{path}: an energy offset of {options.energy_offset_kev:g} keV is given, but the file has no "
+            "slope; give it too (--energy-slope, keV per channel)"
+        )
+    said = (note for note in calibration_notes(options) if note not in scan.notes)
+    return replace(scan, calibration=calibration, notes=(*scan.notes, *said))
 
 
 def _read_head(path: Path) -> bytes:
@@ -124,10 +132,12 @@ def _kind_of_other(path: Path, head: bytes) -> str | None:
 def _has_truth(path: Path) -> bool:
     import h5py
 
+    from hpcxrf.formats.hdf5_files import HDF5_FAULTS
+
     try:
         with h5py.File(path, "r", locking=False) as file:
             return "hpcxrf_truth_version" in file.attrs
-    except (OSError, RuntimeError):
+    except HDF5_FAULTS:
         return False
 
 

@@ -70,7 +70,8 @@ def counts_jacobian(
         (*batch, channel, parameter), counts per unit of the parameter.
     """
     if model.constants.maps_line_shape:
-        return automatic_jacobian(theta, amplitude, model)
+        kept = [float(name in names) for name in PARAMETER_NAMES]
+        return automatic_jacobian(theta, amplitude, model) * theta.new_tensor(kept)
     wanted = tuple(c for c in _COLUMNS if c == _ENERGY or c in names)
     lines = _line_products(theta, amplitude[..., :-1], evaluation, model, wanted)
     compton = compton_derivatives(theta, evaluation.compton, model.constants)

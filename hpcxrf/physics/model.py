@@ -124,7 +124,8 @@ def evaluate(theta: Tensor, model: SpectrumModel) -> Evaluation:
     low = tail_shape(u, gamma[..., None, :])
     shelf = step(u) if model.with_step else None
     n_columns = len(table.component_names) + int(model.elastic)
-    spread = torch.nn.functional.one_hot(column, n_columns).to(theta.dtype)
+    columns = torch.arange(n_columns, device=column.device)
+    spread = (column[:, None] == columns).to(theta.dtype)
     height = weight * norm / sigma
     phi = gauss @ (height[..., :, None] * spread) + low @ ((height * tail)[..., :, None] * spread)
     if shelf is not None:

@@ -5,9 +5,7 @@ aligned region, and returns a record; arrays never travel through the scheduler.
 it once.
 """
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,8 +30,9 @@ from hpcxrf.fitting.setup import SpectrumSetup
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import RawScan, ReadOptions
 from hpcxrf.pipeline.blocks import Block, blocks_of
-from hpcxrf.pipeline.records import BlockRange, DatasetJob, Stage, TaskRecord
+from hpcxrf.pipeline.records import BlockRange, DatasetJob, TaskRecord
 from hpcxrf.pipeline.setup import Prepared, ScanFacts, fit_prepared, line_markers, prepare
+from hpcxrf.pipeline.worker import Clock, attempt, choose_device, one_thread
 from hpcxrf.results.basis import component_names, read_basis, write_basis
 from hpcxrf.results.maps import (
     block_checksums,
@@ -47,8 +46,9 @@ from hpcxrf.store.ingest import ingest_scan
 from hpcxrf.store.rundir import RunDir
 from hpcxrf.store.spectra import SpectraStore, open_spectra
 
-MAX_ATTEMPTS: Final = 3
-ATTEMPTS: Final = Path("state", "attempts")
+_OPERATOR_TENSORS: Final = (
+    "columns", "projector", "gram", "weighted", "variance", "variance_floor", "measured",
+)  # fmt: skip
 SUM: Final = "sum"
 
 
@@ -75,28 +75,11 @@ def scan_facts(scan: RawScan | SpectraStore, source: Path) -> ScanFacts:
     )
 
 
-def choose_device(config: RunConfig) -> torch.device:
-    """The device that the run file asks for.
-
-    Raises:
-        FitError: `cuda` was asked for and there is none, or a worker sees more than one.
-    """
-    wanted, visible = config.execution.device, torch.cuda.device_count()
-    if wanted == "cpu" or (wanted == "auto" and visible == 0):
-        return torch.device("cpu")
-    if visible != 1:
-        raise FitError(
-            f"execution.device is {wanted}, but this worker sees {visible} CUDA devices; it must see exactly one "
-            "(CUDA_VISIBLE_DEVICES), or set execution.device: cpu"
-        )
-    return torch.device("cuda:0")
-
-
 def run_ingest(job: DatasetJob) -> TaskRecord:
     """Copy the scan into the chunked store."""
     run = RunDir(path=job.run_dir)
-    with _attempt(job, "ingest"):
-        clock = _Clock()
+    with attempt(job, "ingest"):
+        clock = Clock()
         record = ingest_scan(
             open_scan(job.source, read_options(job.config)), run.spectra_store(job.dataset_id)
         )
@@ -118,11 +101,12 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
     """
     del after
     run = RunDir(path=job.run_dir)
-    with _attempt(job, "integrated"):
-        clock = _Clock()
+    with attempt(job, "integrated"):
+        clock = Clock()
         store = open_spectra(run.spectra_store(job.dataset_id))
         spectra = np.stack([store.integrated(d) for d in range(store.shape[0])])
-        fits, prepared, bases = fit_detectors(spectra, store, job)
+        with one_thread():
+            fits, prepared, bases = fit_detectors(spectra, store, job)
         path = run.results_store(job.dataset_id)
         _create(path, job, store, fits, prepared)
         wanted = {name: fits[name] for name in job.detectors}
@@ -186,8 +170,8 @@ def run_pixels(job: DatasetJob, blocks: BlockRange, after: Sequence[TaskRecord])
     del after
     task = pixel_task_name(blocks)
     run = RunDir(path=job.run_dir)
-    with _attempt(job, task):
-        clock = _Clock()
+    with attempt(job, task):
+        clock = Clock()
         device = choose_device(job.config)
         torch.set_flush_denormal(True)
         store = open_spectra(run.spectra_store(job.dataset_id))
@@ -195,7 +179,8 @@ def run_pixels(job: DatasetJob, blocks: BlockRange, after: Sequence[TaskRecord])
         row = job.detectors.index(blocks.detector)
         checksums: dict[str, str] = {}
         pixels = 0
-        first, operator = _operator(path, blocks.detector, device)
+        with one_thread():
+            first, operator = _operator(path, blocks.detector, device)
         n_components = len(component_names(path))
         for block in blocks_of(job.shape[1:3])[blocks.first : blocks.stop]:
             with clock.reading():
@@ -223,8 +208,8 @@ def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         after: records that must exist first.
     """
     run = RunDir(path=job.run_dir)
-    with _attempt(job, "finalise"):
-        clock = _Clock()
+    with attempt(job, "finalise"):
+        clock = Clock()
         path = run.results_store(job.dataset_id)
         devices = sorted({r.device for r in after if r.stage == "pixels"})
         finalise(path, {"devices": devices, "torch_version": str(torch.__version__)})
@@ -237,65 +222,6 @@ def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
 def pixel_task_name(blocks: BlockRange) -> str:
     """Identifier of a pixel task within its dataset."""
     return f"pixels-{blocks.detector}-{blocks.first:05}-{blocks.stop:05}"
-
-
-class _Clock:
-    """Wall, CPU, reading and writing seconds of one task."""
-
-    def __init__(self) -> None:
-        self.wall = time.perf_counter()
-        self.cpu = time.process_time()
-        self.read_s = 0.0
-        self.write_s = 0.0
-        self.bytes_read = 0
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self.read_s += time.perf_counter() - began
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self.write_s += time.perf_counter() - began
-
-    def record(self, job: DatasetJob, task: str, stage: Stage, **fields: Any) -> TaskRecord:  # noqa: ANN401 (fields of TaskRecord)
-        fields.setdefault("bytes_read", self.bytes_read)
-        return TaskRecord(
-            task=task, stage=stage, dataset_id=job.dataset_id,
-            wall_s=time.perf_counter() - self.wall, cpu_s=time.process_time() - self.cpu,
-            read_s=self.read_s, write_s=self.write_s, **fields,
-        )  # fmt: skip
-
-
-@contextmanager
-def _attempt(job: DatasetJob, task: str) -> Iterator[None]:
-    """Leave a marker while at work: a task that killed its worker three times is not tried again.
-
-    An exception removes the marker (it is reported as such); only a process that dies leaves it.
-
-    Raises:
-        FitError: three markers of earlier attempts are there.
-    """
-    folder = job.run_dir / ATTEMPTS
-    folder.mkdir(mode=0o700, exist_ok=True)
-    stem = f"{job.dataset_id}.{task}"
-    earlier = sorted(folder.glob(f"{stem}.[0-9]"))
-    if len(earlier) >= MAX_ATTEMPTS:
-        raise FitError(
-            f"{job.source}: task {task} ended its worker {len(earlier)} times and is given up; see "
-            "the logs for what killed it (memory?), then delete its markers in state/attempts to try again"
-        )
-    marker = folder / f"{stem}.{len(earlier)}"
-    marker.touch()
-    try:
-        yield
-    finally:
-        marker.unlink(missing_ok=True)
-    for path in earlier:
-        path.unlink(missing_ok=True)
 
 
 def _basis(
@@ -364,10 +290,7 @@ def _operator(path: Path, detector: str, device: torch.device) -> tuple[int, Pix
     except KeyError:
         return 0, None
     operator = pixel_operator(basis)
-    moved = {
-        name: getattr(operator, name).to(device)
-        for name in ("columns", "projector", "gram", "weighted", "variance", "variance_floor")
-    }
+    moved = {name: getattr(operator, name).to(device) for name in _OPERATOR_TENSORS}
     return first, PixelOperator(**moved, n_components=operator.n_components)
 
 
@@ -394,10 +317,12 @@ def _fit_block(
     device: torch.device,
 ) -> PixelFit:
     inside = np.ascontiguousarray(counts[:, first : first + operator.columns.shape[1]])
-    fit = fit_pixels(
-        torch.from_numpy(inside).to(device), torch.from_numpy(measured).to(device), operator,
-        method=config.pixels.method, deviance=config.pixels.deviance,
-    )  # fmt: skip
+    with one_thread() as workers_threads:
+        threads = workers_threads if device.type == "cpu" else 1
+        fit = fit_pixels(
+            torch.from_numpy(inside).to(device), torch.from_numpy(measured).to(device), operator,
+            method=config.pixels.method, deviance=config.pixels.deviance, threads=threads,
+        )  # fmt: skip
     return fit if device.type == "cpu" else _on_cpu(fit)
 
 

@@ -16,6 +16,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from hpcxrf.results.names import shown_name
 from hpcxrf.results.thumbnails import MapSummary
 
 FloatArray = NDArray[np.float64]
@@ -176,7 +177,7 @@ def _map_panel(figure: Figure, axes: Axes, summary: MapSummary, index: int) -> N
     axes.set_box_aspect(1 / _aspect(summary))
     axes.set(xticks=[], yticks=[])
     axes.set_title(
-        summary.components[index],
+        shown_name(summary.components[index]),
         fontsize=10.5,
         fontweight="bold",
         parse_math=False,

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from hpcxrf.fitting.result import FitStatus
+from hpcxrf.results.names import shown_name
 from hpcxrf.results.thumbnails import MapSummary
 
 MISSING: Final = "–"
@@ -191,7 +192,7 @@ def _amplitude_rows(spectrum: xr.Dataset, summary: MapSummary) -> tuple[Amplitud
     one = spectrum[["amplitude", "sigma", "detection_limit"]].sel(detector=summary.detector).load()
     return tuple(
         AmplitudeRow(
-            name=name,
+            name=shown_name(name),
             amplitude=float(one["amplitude"].values[i]),
             sigma=float(one["sigma"].values[i]),
             limit=float(one["detection_limit"].values[i]),

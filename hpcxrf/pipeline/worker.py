@@ -1,0 +1,109 @@
+"""What every task does around its work: seconds, attempts, device and threads."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from hpcxrf.config import RunConfig
+from hpcxrf.errors import FitError
+from hpcxrf.pipeline.records import DatasetJob, Stage, TaskRecord
+
+MAX_ATTEMPTS: Final = 3
+ATTEMPTS: Final = Path("state", "attempts")
+
+
+def choose_device(config: RunConfig) -> torch.device:
+    """The device that the run file asks for.
+
+    Raises:
+        FitError: `cuda` was asked for and there is none, or a worker sees more than one.
+    """
+    wanted, visible = config.execution.device, torch.cuda.device_count()
+    if wanted == "cpu" or (wanted == "auto" and visible == 0):
+        return torch.device("cpu")
+    if visible != 1:
+        raise FitError(
+            f"execution.device is {wanted}, but this worker sees {visible} CUDA devices; it must see exactly one "
+            "(CUDA_VISIBLE_DEVICES), or set execution.device: cpu"
+        )
+    return torch.device("cuda:0")
+
+
+@contextmanager
+def one_thread() -> Iterator[int]:
+    """Numerics on one torch thread, giving the number that the worker has.
+
+    A sum that is split over threads rounds as they split it, and a result must not depend on the worker.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
+class Clock:
+    """Wall, CPU, reading and writing seconds of one task."""
+
+    def __init__(self) -> None:
+        self.wall = time.perf_counter()
+        self.cpu = time.process_time()
+        self.read_s = 0.0
+        self.write_s = 0.0
+        self.bytes_read = 0
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Count the block as reading."""
+        began = time.perf_counter()
+        yield
+        self.read_s += time.perf_counter() - began
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Count the block as writing."""
+        began = time.perf_counter()
+        yield
+        self.write_s += time.perf_counter() - began
+
+    def record(self, job: DatasetJob, task: str, stage: Stage, **fields: Any) -> TaskRecord:  # noqa: ANN401 (fields of TaskRecord)
+        """The record of the task that began when this clock was made."""
+        fields.setdefault("bytes_read", self.bytes_read)
+        return TaskRecord(
+            task=task, stage=stage, dataset_id=job.dataset_id,
+            wall_s=time.perf_counter() - self.wall, cpu_s=time.process_time() - self.cpu,
+            read_s=self.read_s, write_s=self.write_s, **fields,
+        )  # fmt: skip
+
+
+@contextmanager
+def attempt(job: DatasetJob, task: str) -> Iterator[None]:
+    """Leave a marker while at work: a task that killed its worker three times is not tried again.
+
+    An exception removes the marker (it is reported as such); only a process that dies leaves it.
+
+    Raises:
+        FitError: three markers of earlier attempts are there.
+    """
+    folder = job.run_dir / ATTEMPTS
+    folder.mkdir(mode=0o700, exist_ok=True)
+    stem = f"{job.dataset_id}.{task}"
+    earlier = sorted(folder.glob(f"{stem}.[0-9]"))
+    if len(earlier) >= MAX_ATTEMPTS:
+        raise FitError(
+            f"{job.source}: task {task} ended its worker {len(earlier)} times and is given up; see "
+            "the logs for what killed it (memory?), then delete its markers in state/attempts to try again"
+        )
+    marker = folder / f"{stem}.{len(earlier)}"
+    marker.touch()
+    try:
+        yield
+    finally:
+        marker.unlink(missing_ok=True)
+    for path in earlier:
+        path.unlink(missing_ok=True)
