@@ -95,7 +95,7 @@ def print_run(out: Console, result: RunResult) -> None:
         )
     for outcome in result.outcomes:
         facts = next((r.facts for r in outcome.records if r.stage == "integrated"), None) or {}
-        r2 = ", ".join(f"{d}: {v:.4f}" for d, v in facts.get("r2", {}).items())
+        r2 = ", ".join(f"{d}: {v:.5f}" for d, v in facts.get("r2", {}).items())
         pixels = sum(r.pixels for r in outcome.records)
         seconds = sum(r.wall_s for r in outcome.records)
         status = "[red]failed[/]" if outcome.failure else "[green]done[/]"

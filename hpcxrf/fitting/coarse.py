@@ -29,7 +29,8 @@ def rebin(counts: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Sums of `size` channels, and the channel number at the middle of each bin."""
     n = counts.shape[0] // size
     y = counts[: n * size].reshape(n, size).sum(dim=1)
-    return y, torch.arange(n, dtype=torch.float64) * size + (size - 1) / 2.0
+    bins = torch.arange(n, dtype=torch.float64, device=counts.device)
+    return y, bins * size + (size - 1) / 2.0
 
 
 def contrast_weights(y: Tensor) -> Tensor:
@@ -52,8 +53,8 @@ def coarse_start(
         setup: everything else of the starting values.
     """
     y, _ = rebin(full, COARSE_BIN)
-    channel = torch.arange(y.shape[0], dtype=torch.float64)
-    theta = pack(setup.parameters).repeat(slope_kev.shape[0], 1)
+    channel = torch.arange(y.shape[0], dtype=torch.float64, device=full.device)
+    theta = pack(setup.parameters).to(full.device).repeat(slope_kev.shape[0], 1)
     theta[:, 0] = offset_kev + slope_kev * (COARSE_BIN - 1) / 2.0
     theta[:, 1] = slope_kev * COARSE_BIN
     theta[:, 2] = theta[:, 2] * COARSE_BIN**2
@@ -67,8 +68,8 @@ def coarse_start(
         counts=y.expand(theta.shape[0], -1),
         weights=contrast_weights(y) * inside.double(),
         model=model,
-        hats=hat_basis(channel, torch.linspace(0.0, y.shape[0] - 1.0, _HATS, dtype=torch.float64)),
-        space=_coarse_space(setup),
+        hats=hat_basis(channel, torch.linspace(0.0, y.shape[0] - 1.0, _HATS).to(channel)),
+        space=_coarse_space(setup, full.device),
     )
     return start(theta, problem), problem
 
@@ -80,7 +81,7 @@ def coarse_theta(full: Tensor, setup: SpectrumSetup) -> Tensor:
         full: (channel,) float64, the full spectrum.
         setup: starting values; what is fixed stays.
     """
-    theta = pack(setup.parameters)
+    theta = pack(setup.parameters).to(full.device)
     state, problem = coarse_start(full, theta[None, 0], theta[None, 1], setup)
     state = minimise(state, problem, iterations=_STEPS, tolerance=_TOLERANCE)
     return fine_theta(state.theta[0], setup)
@@ -88,12 +89,11 @@ def coarse_theta(full: Tensor, setup: SpectrumSetup) -> Tensor:
 
 def fine_theta(theta: Tensor, setup: SpectrumSetup) -> Tensor:
     """Coarse theta (parameter,) in single channels, the start's own values for what was not fitted."""
-    fine = pack(setup.parameters)
-    for name in COARSE_FREE[2:]:
-        fine[INDEX[name]] = theta[INDEX[name]]
-    fine[1] = theta[1] / COARSE_BIN
-    fine[0] = theta[0] - fine[1] * (COARSE_BIN - 1) / 2.0
-    return fine
+    single = theta.clone()
+    single[1] = theta[1] / COARSE_BIN
+    single[0] = theta[0] - single[1] * (COARSE_BIN - 1) / 2.0
+    fitted = torch.tensor([p.free and p.name in COARSE_FREE for p in setup.parameters])
+    return torch.where(fitted.to(theta.device), single, pack(setup.parameters).to(theta.device))
 
 
 def unexplained(state: State, problem: Problem) -> Tensor:
@@ -111,9 +111,9 @@ def select(state: State, problem: Problem, chosen: Tensor) -> tuple[State, Probl
     )
 
 
-def _coarse_space(setup: SpectrumSetup) -> Space:
+def _coarse_space(setup: SpectrumSetup, device: torch.device) -> Space:
     """The parameters that place peaks, in coarse channels; the axis without a prior."""
-    space = space_of(setup.parameters)
+    space = space_of(setup.parameters, device)
     factor = torch.ones_like(space.scale)
     factor[1], factor[2] = COARSE_BIN, COARSE_BIN**2
     free = torch.zeros_like(space.free)

@@ -40,7 +40,7 @@ def fit_range(
     offset, slope = values["energy_offset"], values["energy_slope"]
     first, last = round((energy_min_kev - offset) / slope), round((energy_max_kev - offset) / slope)
     low, high = max(first, 0), min(last, n_channels - 1)
-    if energy_min_kev >= energy_max_kev or high - low < 50:
+    if energy_min_kev >= energy_max_kev or high - low + 1 < 50:
         raise FitError(
             f"fit range {energy_min_kev:g} to {energy_max_kev:g} keV is channels {first} to {last}, but the "
             f"spectrum has channels 0 to {n_channels - 1} ({offset:g} to "
