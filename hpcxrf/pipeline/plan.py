@@ -1,15 +1,15 @@
 """What will run: the datasets of a run file, found, opened and named before any work starts."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpcxrf.config import RunConfig
 from hpcxrf.errors import HpcxrfError, InputFileError
 from hpcxrf.formats.registry import find_scans, open_scan
+from hpcxrf.pipeline.inputs import detector_names, read_options
 from hpcxrf.pipeline.records import DatasetJob
-from hpcxrf.pipeline.tasks import SUM, read_options
 from hpcxrf.store.catalog import dataset_id
 
 
@@ -74,10 +74,3 @@ def make_plan(
         if opened is not None:
             opened(number + 1, len(found))
     return Plan(jobs=tuple(jobs), refusals=tuple(refusals), notes=tuple(notes))
-
-
-def detector_names(config: RunConfig, n_detectors: int) -> tuple[str, ...]:
-    """Entries of the results' detector axis."""
-    each = tuple(str(d) for d in range(n_detectors))
-    names: dict[str, Sequence[str]] = {"each": each, "sum": (SUM,), "both": (*each, SUM)}
-    return tuple(names[config.pixels.detectors])

@@ -18,8 +18,9 @@ from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.formats.override import find_override, read_override
 from hpcxrf.formats.registry import find_scans, open_scan
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions
+from hpcxrf.pipeline.inputs import SUM, read_options
 from hpcxrf.pipeline.setup import fit_prepared, line_markers, prepare
-from hpcxrf.pipeline.tasks import SUM, read_options, scan_facts
+from hpcxrf.pipeline.tasks import scan_facts
 from hpcxrf.store.catalog import dataset_id
 from hpcxrf.store.ingest import ingest_scan
 

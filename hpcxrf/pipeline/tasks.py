@@ -28,8 +28,9 @@ from hpcxrf.fitting.pixels import (
 from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
 from hpcxrf.fitting.setup import SpectrumSetup
 from hpcxrf.formats.registry import open_scan
-from hpcxrf.formats.scan import RawScan, ReadOptions
+from hpcxrf.formats.scan import RawScan
 from hpcxrf.pipeline.blocks import Block, blocks_of
+from hpcxrf.pipeline.inputs import SUM, read_options
 from hpcxrf.pipeline.records import BlockRange, DatasetJob, TaskRecord
 from hpcxrf.pipeline.setup import Prepared, ScanFacts, fit_prepared, line_markers, prepare
 from hpcxrf.pipeline.worker import Clock, attempt, choose_device, one_thread
@@ -49,19 +50,6 @@ from hpcxrf.store.spectra import SpectraStore, open_spectra
 _OPERATOR_TENSORS: Final = (
     "columns", "projector", "gram", "weighted", "variance", "variance_floor", "measured",
 )  # fmt: skip
-SUM: Final = "sum"
-
-
-def read_options(config: RunConfig) -> ReadOptions:
-    """What the run file says about files that do not say it themselves."""
-    given = config.input
-    return ReadOptions(
-        dataset_path=given.dataset_path,
-        energy_axis=given.energy_axis,
-        energy_offset_kev=given.energy_offset_kev,
-        energy_slope_kev=given.energy_slope_kev,
-        allow_external=given.allow_external,
-    )
 
 
 def scan_facts(scan: RawScan | SpectraStore, source: Path) -> ScanFacts:
