@@ -38,10 +38,6 @@ TIMES: Final = {"ELT": "Elapsed_Livetime", "ERT": "Elapsed_Realtime", "ICR": "In
     "OCR": "Output_Counts"
 }
 """Names of the times: among the scalers of version 9 (`ELT1` ..), and of the datasets of version 10."""
-OWN_SCAN_ENTRIES: Final = frozenset(
-    {"x_axis", "y_axis", "requested_rows", "requested_cols", "name"}
-)
-"""What `maps_writer` puts into /MAPS/Scan: its axes are micrometres; XRF-Maps writes millimetres and more."""
 MILLIMETRE_UM: Final = 1000.0
 UNITS_UM: Final = {"um": 1.0, "µm": 1.0, "microns": 1.0, "mm": 1000.0, "nm": 1e-3, "m": 1e6}
 LARGEST_PARAMETERS: Final = 10_000
@@ -381,7 +377,7 @@ def _axis_um(
     stored = find_dataset(file, places, allow_external=allow_external)
     if stored is None or stored.dtype.kind not in "iuf":
         return None
-    scale = _axis_scale_um(file, stored)
+    scale = _axis_scale_um(stored)
     along = 1 if name == "x_axis" else 0
     if stored.shape == (size[along],):
         line = np.asarray(stored[()], dtype=np.float64) * scale
@@ -392,12 +388,10 @@ def _axis_um(
     return np.asarray(stored[()], dtype=np.float64) * scale
 
 
-def _axis_scale_um(file: h5py.File, axis: h5py.Dataset) -> float:
+def _axis_scale_um(axis: h5py.Dataset) -> float:
     """Micrometres per unit: an attribute `units` says it; XRF-Maps writes none and means millimetres."""
     said = axis.attrs.get("units")
     text = said.decode() if isinstance(said, bytes) else str(said or "")
     if text.strip().lower() in UNITS_UM:
         return UNITS_UM[text.strip().lower()]
-    scan = file.get("/MAPS/Scan")
-    own = isinstance(scan, h5py.Group) and frozenset(scan) == OWN_SCAN_ENTRIES
-    return 1.0 if own else MILLIMETRE_UM
+    return MILLIMETRE_UM

@@ -306,6 +306,9 @@ def _write_maps_head(file: h5py.File, content: _Content, detector: int) -> None:
     _create(file, "MAPS/Spectra/Energy_Calibration", coefficients, "f4")
     _create(file, "MAPS/Scan/x_axis", content.x_um, "f4")
     _create(file, "MAPS/Scan/y_axis", content.y_um, "f4")
+    for axis in ("x_axis", "y_axis"):
+        # XRF-Maps writes millimetres and no attribute; who writes otherwise must say so.
+        file[f"MAPS/Scan/{axis}"].attrs["units"] = "um"
     _create(file, "MAPS/Scan/requested_rows", [height], "i4")
     _create(file, "MAPS/Scan/requested_cols", [content.shape[2]], "i4")
     _create(file, "MAPS/Scan/name", [content.path.stem.encode()], f"S{NAME_BYTES}")
