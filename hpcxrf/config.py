@@ -58,15 +58,20 @@ class SampleConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectorConfig:
-    """The detector's windows; see `hpcxrf.physics.detector.DetectorSetup` for why these values."""
+    """The detector's windows; None: of the override file, else the default (`hpcxrf.physics.detector`)."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
 
-    material: Literal["Si", "Ge"] = "Si"
-    be_window_um: NotNegative = 8.0
-    air_path_mm: NotNegative = 10.0
-    dead_layer_um: NotNegative = 0.1
-    chip_thickness_um: Positive = 450.0
+    material: Literal["Si", "Ge"] | None = None
+    """Default Si."""
+    be_window_um: NotNegative | None = None
+    """Default 8."""
+    air_path_mm: NotNegative | None = None
+    """Default 10."""
+    dead_layer_um: NotNegative | None = None
+    """Default 0.1."""
+    chip_thickness_um: Positive | None = None
+    """Default 450."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +173,7 @@ def load_run_file(path: Path) -> tuple[RunConfig, str]:
     """Read and check a run file; relative input files are resolved against its folder.
 
     Returns:
-        The configuration, and the text of the file as it was.
+        The configuration with absolute paths, and the text of the file as it was.
 
     Raises:
         ConfigError: the file cannot be read, is no YAML, or has faults: all of them at once.
@@ -183,8 +188,20 @@ def load_run_file(path: Path) -> tuple[RunConfig, str]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no YAML: {error}") from error
     config = check_config(raw, str(path))
-    files = tuple(str(path.parent / name) for name in config.input.files)
-    return dataclasses.replace(config, input=dataclasses.replace(config.input, files=files)), text
+    return _from_folder(config, path.parent.absolute()), text
+
+
+def _from_folder(config: RunConfig, folder: Path) -> RunConfig:
+    """The same with paths made absolute: what they name must not depend on where the command is given."""
+    files = tuple(str(folder / name) for name in config.input.files)
+    override = config.fit.override
+    if override not in {"auto", "none"}:
+        override = str(folder / override)
+    return dataclasses.replace(
+        config,
+        input=dataclasses.replace(config.input, files=files),
+        fit=dataclasses.replace(config.fit, override=override),
+    )
 
 
 def effective(config: RunConfig) -> dict[str, Any]:

@@ -175,7 +175,7 @@ def test_inspect_of_mca_text_gives_four_detectors_and_no_energy(hpcxrf, shared_d
     assert facts["shape"] == [4, 1, 1, 2048]
     assert all(4.48e6 < total < 7.5e6 for total in facts["total_counts"])
     assert facts["incident_energy_kev"] is None
-    assert [c["slope_kev"] for c in facts["calibration"]][0] == facts["energy_slope_kev"]
+    assert facts["calibration"][0]["slope_kev"] == facts["energy_slope_kev"]
 
 
 def test_inspect_says_the_same_to_people_on_standard_error(hpcxrf, shared_data):
@@ -284,9 +284,7 @@ def test_an_override_file_gives_elements_energy_range_and_calibration(hpcxrf, sc
 
 
 @pytest.mark.parametrize("calibration", ["file", "override", "none"])
-def test_every_start_of_the_calibration_ends_at_the_same_axis(
-    hpcxrf, scan, tmp_path, calibration
-):
+def test_every_start_of_the_calibration_ends_at_the_same_axis(hpcxrf, scan, tmp_path, calibration):
     override = write_override(tmp_path / "o.txt", 0.0, 0.00955)
     facts = fitted(
         hpcxrf, scan, "--override", override, "--calibration", calibration, "--energy", 13.5
@@ -438,6 +436,18 @@ def test_a_run_obeys_its_options(finished):
     assert float(maps.amplitude.sel(component=ELEMENTS.split(",")).min()) >= 0.0
     kept = yaml.safe_load((finished / "run.yaml").read_text())
     assert kept["pixels"] == {"method": "nnls", "detectors": "sum"}
+
+
+@pytest.mark.slow
+def test_the_demonstration_ends_by_naming_a_report_and_is_not_done_twice(tmp_path):
+    out = tmp_path / "demo"
+    first = child("-m", "hpcxrf", "demo", "-o", str(out), "--workers", "2")
+    assert first.returncode == 0, first.stderr
+    assert first.stderr.rstrip().endswith(f"report: {out / 'run' / 'report.html'}")
+    assert (out / "run" / "report.html").stat().st_size > 100_000
+    stamps = {p: p.stat().st_mtime_ns for p in (out / "run" / "results").rglob("c/*")}
+    assert child("-m", "hpcxrf", "demo", "-o", str(out), "--workers", "1").returncode == 0
+    assert {p: p.stat().st_mtime_ns for p in (out / "run" / "results").rglob("c/*")} == stamps
 
 
 def test_report_writes_the_page_again_and_nothing_else(hpcxrf, finished):

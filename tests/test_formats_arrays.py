@@ -518,7 +518,7 @@ def test_a_file_of_20_gb_opens_without_memory(tmp_path: Path, form: str) -> None
     tracemalloc.stop()
     assert opened < 2e6
     assert block.shape == (4, scan.rows_per_read, *shape[2:])
-    assert block.nbytes <= MAX_BLOCK_BYTES
+    assert block.nbytes <= max(MAX_BLOCK_BYTES, block[:, :1].nbytes)
     assert read < 1.5 * MAX_BLOCK_BYTES
 
 

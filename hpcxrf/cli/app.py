@@ -117,7 +117,7 @@ def run(
             "sample": {"elements": opt.split_elements(elements), "incident_energy_kev": energy,
                        "source": source},
             "fit": {"energy_range_kev": energy_range, "calibration": calibration,
-                    "override": None if override is None else str(override),
+                    "override": None if override is None else str(override.absolute()),
                     "background": background, "method": method},
             "pixels": {"method": pixels, "detectors": detectors},
             "execution": {"workers": workers, "device": device},
@@ -131,7 +131,9 @@ def _run(config: Any, text: str, output: Path) -> None:  # noqa: ANN401 (RunConf
     from hpcxrf.cli.terminal import console
     from hpcxrf.cluster.run import run_here
     from hpcxrf.errors import DatasetsFailedError
+    from hpcxrf.pipeline.setup import check_request
 
+    check_request(config)
     out = console()
     with watching(out) as watch:
         result = run_here(config, text, output, watch, command=" ".join(sys.argv))
@@ -178,7 +180,7 @@ def fit(
         "sample": {"elements": opt.split_elements(elements), "incident_energy_kev": energy,
                    "source": source},
         "fit": {"energy_range_kev": energy_range, "calibration": calibration,
-                "override": None if override is None else str(override), "background": background,
+                "override": None if override is None else str(override.absolute()), "background": background,
                 "method": method},
     }  # fmt: skip
     config, _ = opt.build_config([file], sections)

@@ -96,7 +96,7 @@ def print_run(out: Console, result: RunResult) -> None:
     for outcome in result.outcomes:
         facts = next((r.facts for r in outcome.records if r.stage == "integrated"), None) or {}
         r2 = ", ".join(f"{d}: {v:.5f}" for d, v in facts.get("r2", {}).items())
-        pixels = sum(r.pixels for r in outcome.records)
+        pixels = outcome.job.shape[1] * outcome.job.shape[2]
         seconds = sum(r.wall_s for r in outcome.records)
         status = "[red]failed[/]" if outcome.failure else "[green]done[/]"
         table.add_row(
@@ -104,6 +104,9 @@ def print_run(out: Console, result: RunResult) -> None:
             escape(outcome.failure or ""),
         )  # fmt: skip
     out.print(table)
+    for outcome in result.outcomes:
+        for note in outcome.notes:
+            out.print(f"note: {escape(outcome.job.source.name)}: {escape(note)}")
     total = len(result.outcomes) + len(result.plan.refusals)
     out.print(f"{total - len(result.failed)} of {total} datasets done in {result.wall_s:.1f} s")
     out.print(f"report: {escape(str(result.run.report_file))}", soft_wrap=True)

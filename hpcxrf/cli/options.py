@@ -7,6 +7,7 @@ import typer
 import yaml
 
 from hpcxrf.config import RunConfig, check_config
+from hpcxrf.errors import ConfigError
 
 Elements = Annotated[
     str | None,
@@ -68,7 +69,7 @@ def build_config(files: list[Path], sections: dict[str, dict[str, Any]]) -> tupl
     Raises:
         ConfigError: all faults at once.
     """
-    raw: dict[str, Any] = {"input": {"files": [str(f) for f in files]}}
+    raw: dict[str, Any] = {"input": {"files": [str(f.absolute()) for f in files]}}
     for name, values in sections.items():
         given = {k: v for k, v in values.items() if v is not None}
         if given:
@@ -77,7 +78,17 @@ def build_config(files: list[Path], sections: dict[str, dict[str, Any]]) -> tupl
 
 
 def split_elements(text: str | None) -> list[str] | None:
-    """`Si,Fe, Pt_L` -> a list; None stays None."""
+    """`Si,Fe, Pt_L` -> a list; None stays None.
+
+    Raises:
+        ConfigError: a text without a name.
+    """
     if text is None:
         return None
-    return [part.strip() for part in text.split(",") if part.strip()]
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if not names:
+        raise ConfigError(
+            f"--elements: {text!r} names none; give families like Si,Fe,Pt_L, or leave it out for those of the "
+            "override file"
+        )
+    return names

@@ -4,8 +4,8 @@ import datetime
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,9 @@ from hpcxrf.errors import FitError
 from hpcxrf.pipeline.driver import Outcome, Progress, run_datasets
 from hpcxrf.pipeline.plan import Plan, make_plan
 from hpcxrf.pipeline.records import STAGES
+from hpcxrf.pipeline.worker import forget_attempts
 from hpcxrf.results.report import DatasetSummary, RunSummary, write_report
+from hpcxrf.store.files import atomic_write_text
 from hpcxrf.store.lock import run_lock
 from hpcxrf.store.rundir import (
     FAILED,
@@ -111,6 +113,7 @@ def run_here(
     watch.planned(plan)
     run = create_or_resume(folder.absolute(), run_text, effective(config))
     with run_lock(run):
+        forget_attempts(run.path)
         with local_cluster(
             workers, threads, run.path, gpus=gpus, dashboard=config.execution.dashboard
         ) as handle:
@@ -136,17 +139,56 @@ def run_here(
             command=command,
             notes=plan.notes,
         )
-        write_report(summary, dataset_summaries(result), run.report_file)
+        datasets = dataset_summaries(result)
+        _keep(run, summary, datasets)
+        write_report(summary, datasets, run.report_file)
     return result
 
 
 def report_again(folder: Path) -> Path:
     """Write the report of a run directory from what is in it; nothing is computed.
 
+    A run that went to its end left its summary; of any other the journals tell.
+
     Raises:
         OutputError: no run there.
     """
     run = open_run(folder)
+    summary, summaries = _kept(run) or _from_journals(run)
+    write_report(summary, summaries, run.report_file)
+    return run.report_file
+
+
+def _summary_file(run: RunDir) -> Path:
+    return run.path / "state" / "summary.json"
+
+
+def _keep(run: RunDir, summary: RunSummary, datasets: Sequence[DatasetSummary]) -> None:
+    rows = [asdict(d) | {"results_path": _store_name(d.results_path)} for d in datasets]
+    text = json.dumps({"run": asdict(summary), "datasets": rows}, indent=1)
+    atomic_write_text(_summary_file(run), text + "\n")
+
+
+def _store_name(path: Path | None) -> str | None:
+    return None if path is None else path.name
+
+
+def _kept(run: RunDir) -> tuple[RunSummary, list[DatasetSummary]] | None:
+    if not _summary_file(run).is_file():
+        return None
+    content = json.loads(_summary_file(run).read_text(encoding="utf-8"))
+    content["run"]["notes"] = tuple(content["run"]["notes"])
+    datasets = []
+    for row in content["datasets"]:
+        store = row["results_path"]
+        row["results_path"] = None if store is None else run.path / "results" / store
+        row["shape"] = None if row["shape"] is None else tuple(row["shape"])
+        row["notes"] = tuple(row["notes"])
+        datasets.append(DatasetSummary(**row))
+    return RunSummary(**content["run"]), datasets
+
+
+def _from_journals(run: RunDir) -> tuple[RunSummary, list[DatasetSummary]]:
     summaries = [_summary_of_journal(run, name) for name in run.dataset_ids()]
     summary = RunSummary(
         title=run.path.name,
@@ -156,10 +198,9 @@ def report_again(folder: Path) -> Path:
         started=_now(),
         finished=_now(),
         seconds=0.0,
-        notes=("this report was written again from the stores and journals",),
+        notes=("the run has not gone to its end; this is what its journals tell",),
     )
-    write_report(summary, summaries, run.report_file)
-    return run.report_file
+    return summary, summaries
 
 
 def _summary_of_journal(run: RunDir, dataset_id: str) -> DatasetSummary:
@@ -215,6 +256,7 @@ def _summary(run: RunDir, outcome: Outcome) -> DatasetSummary:
         shape=job.shape,
         seconds=seconds,
         results_path=None if outcome.failure else path,
+        notes=tuple(outcome.notes),
     )
 
 

@@ -1,7 +1,8 @@
 """The raw sum of all detectors, fitted with every detector's own calibration.
 
-The sum's columns are `sum_d w_d Phi(theta_d)`, w_d the detector's share of the counts: nothing is resampled, and
-a peak that the sum smears is smeared in the model as well.
+The sum's columns are `sum_d w_dc Phi_c(theta_d)`, w_dc the detector's share of component c: nothing is resampled, and
+a peak that the sum smears is smeared in the model as well. One share for all components would not do: windows and
+angles differ, and scatter reaches the detectors in other proportions than fluorescence.
 """
 
 import time
@@ -17,7 +18,7 @@ from hpcxrf.fitting.objective import poisson_deviance, r_squared, r_squared_expe
 from hpcxrf.fitting.pixels import group_background
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.setup import SpectrumSetup
-from hpcxrf.fitting.uncertainty import spectrum_uncertainty
+from hpcxrf.fitting.uncertainty import CURRIE_OFFSET, spectrum_uncertainty
 from hpcxrf.physics.model import SpectrumModel, evaluate
 
 _BACKGROUND_COLUMNS = 16
@@ -33,7 +34,7 @@ class SumColumns:
     background: Tensor
     """(part, channel) counts."""
     share: Tensor
-    """(detector,) share of the counts, 0 for a detector without counts."""
+    """(detector,) share of all counts, 0 for a detector without counts."""
 
 
 def detector_columns(fit: SpectrumFit, setup: SpectrumSetup, channel: Tensor) -> Tensor:
@@ -45,7 +46,9 @@ def detector_columns(fit: SpectrumFit, setup: SpectrumSetup, channel: Tensor) ->
 
 
 def sum_columns(fits: Sequence[SpectrumFit], setups: Sequence[SpectrumSetup]) -> SumColumns:
-    """Combine the detectors' columns, weighted by their share of the counts.
+    """Combine the detectors' columns, each component weighted by the detectors' shares of it.
+
+    A component that no detector has takes the detectors' shares of all counts.
 
     Args:
         fits: one per detector; those without a solution have no share.
@@ -66,8 +69,9 @@ def sum_columns(fits: Sequence[SpectrumFit], setups: Sequence[SpectrumSetup]) ->
     for i in used:
         share[i] = fits[i].counts.sum()
     share = share / share.sum()
+    weights = _component_shares(fits, share)
     phi = sum(
-        (share[i] * detector_columns(fits[i], setups[i], channel) for i in used),
+        (weights[i] * detector_columns(fits[i], setups[i], channel) for i in used),
         start=torch.zeros((), dtype=torch.float64),
     )
     parts = [
@@ -80,6 +84,18 @@ def sum_columns(fits: Sequence[SpectrumFit], setups: Sequence[SpectrumSetup]) ->
     for part in parts:
         background[: part.shape[0]] += part
     return SumColumns(first_channel=first, phi=phi, background=background, share=share)
+
+
+def _component_shares(fits: Sequence[SpectrumFit], share: Tensor) -> Tensor:
+    """(detector, component): each detector's part of a component's counts; columns add up to 1."""
+    amplitude = torch.stack(
+        [
+            fit.amplitude.clamp(min=0.0).nan_to_num() if share[i] > 0 else fit.amplitude * 0.0
+            for i, fit in enumerate(fits)
+        ]
+    ).nan_to_num()
+    total = amplitude.sum(dim=0)
+    return torch.where(total > 0, amplitude / total.clamp(min=1e-300), share[:, None])
 
 
 SOLVED = (FitStatus.CONVERGED, FitStatus.MAX_ITERATIONS)
@@ -118,9 +134,15 @@ def fit_detector_sum(
     )  # fmt: skip
     background = columns[:, n:].T * linear[n:, None]
     mean = _mean_theta(fits, parts.share)
+    solved = [fit for fit, weight in zip(fits, parts.share.tolist(), strict=True) if weight > 0]
+    # At fixed theta the sum knows nothing of what the calibrations add; the detectors' own fits do.
+    sigma = torch.stack([fit.amplitude_sigma for fit in solved]).square().sum(dim=0).sqrt()
+    limits = torch.stack([fit.detection_limit - CURRIE_OFFSET for fit in solved])
+    limit = CURRIE_OFFSET + limits.square().sum(dim=0).sqrt()
     return replace(
-        mean, amplitude=linear[:n], amplitude_sigma=errors.amplitude_sigma,
-        detection_limit=errors.detection_limit, first_channel=parts.first_channel, counts=inside,
+        mean, amplitude=linear[:n], amplitude_sigma=torch.maximum(errors.amplitude_sigma, sigma),
+        detection_limit=torch.maximum(errors.detection_limit, limit),
+        first_channel=parts.first_channel, counts=inside,
         model=expected, background=background.sum(dim=0), background_parts=background,
         component_counts=parts.phi.T * linear[:n, None],
         r2=float(r_squared(inside, columns @ unit)), r2_expected=float(r_squared_expected(inside)),

@@ -127,8 +127,14 @@ def _solve(
     return _Solution(
         theta=state.theta, linear=state.linear, positive=state.positive,
         expected=_expected(state, weighted) + fixed, r2=r2, iterations=iterations,
-        status=FitStatus.CONVERGED if bool(state.done) else FitStatus.MAX_ITERATIONS,
+        status=_status(state),
     )  # fmt: skip
+
+
+def _status(state: State) -> FitStatus:
+    if not bool(torch.isfinite(state.misfit)) or not bool(torch.isfinite(state.theta).all()):
+        return FitStatus.NONFINITE
+    return FitStatus.CONVERGED if bool(state.done) else FitStatus.MAX_ITERATIONS
 
 
 def _solve_adam(problem: Problem, fixed: Tensor, inside: Tensor, setup: SpectrumSetup) -> _Solution:

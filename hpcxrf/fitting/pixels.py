@@ -206,13 +206,15 @@ def _fit_batch(
     if counts.is_floating_point():
         finite = torch.isfinite(y).all(dim=1)
         y = torch.where(finite[:, None], y, 0.0)
-    coefficients = y @ operator.projector
+    coefficients, solved = y @ operator.projector, torch.ones_like(measured)
     if method == "nnls":
-        coefficients = _non_negative(y, coefficients, operator)
+        coefficients, solved = _non_negative(y, coefficients, operator)
     n = operator.n_components
     amplitude = coefficients[:, :n]
-    variance = torch.maximum(coefficients @ operator.variance, operator.variance_floor)
-    own = amplitude * operator.variance[:n].diagonal()
+    # Expected counts are not negative where an estimate is: left signed, chance would cancel the variance.
+    present = coefficients.clamp(min=0.0)
+    variance = torch.maximum(present @ operator.variance, operator.variance_floor)
+    own = present[:, :n] * operator.variance[:n].diagonal()
     null = torch.maximum(variance - own, operator.variance_floor)
     merit = y.new_full((y.shape[0],), torch.nan)
     if deviance:
@@ -226,18 +228,23 @@ def _fit_batch(
         sigma=variance.sqrt().masked_fill(blank, torch.nan),
         detection_limit=detection_limit(null.sqrt()).masked_fill(blank, torch.nan),
         deviance=merit.masked_fill(~valid, torch.nan),
-        status=_status(y, finite, measured),
+        status=_status(y, finite, measured, solved),
     )
 
 
-def _non_negative(y: Tensor, coefficients: Tensor, operator: PixelOperator) -> Tensor:
+def _non_negative(
+    y: Tensor, coefficients: Tensor, operator: PixelOperator
+) -> tuple[Tensor, Tensor]:
+    """Coefficients, and which pixels meet the optimality conditions."""
     rhs = y.to(torch.float64) @ operator.weighted
     gram = operator.gram.expand(y.shape[0], -1, -1)
-    return nnls_gram(gram, rhs, coefficients > 0).x.to(torch.float32)
+    solution = nnls_gram(gram, rhs, coefficients > 0)
+    return solution.x.to(torch.float32), solution.converged
 
 
-def _status(y: Tensor, finite: Tensor, measured: Tensor) -> Tensor:
+def _status(y: Tensor, finite: Tensor, measured: Tensor, solved: Tensor) -> Tensor:
     status = torch.full((y.shape[0],), int(FitStatus.CONVERGED), dtype=torch.uint8, device=y.device)
+    status[~solved] = int(FitStatus.MAX_ITERATIONS)
     status[(y.sum(dim=1) <= 0) | ~measured] = int(FitStatus.EMPTY)
     status[~finite] = int(FitStatus.NONFINITE)
     return status

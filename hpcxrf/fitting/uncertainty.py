@@ -70,6 +70,8 @@ def spectrum_uncertainty(
     degrees = max(counts.shape[0] - full.shape[1], 1)
     chi2 = float((weights * (counts - expected) ** 2).sum() / degrees)
     excess = max(chi2, 1.0) ** 0.5
+    # The prior holds whatever the misfit is: it is scaled here as the excess is multiplied in afterwards.
+    prior = prior * excess**2
     sigma = _inverse_diagonal(full, weights[None], prior)[0].sqrt() * excess
     absent = expected - columns[:, :n_components].T * amplitude[:, None]
     null = _inverse_diagonal(full, poisson_weights(absent), prior)

@@ -90,7 +90,10 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
     parts = _parts(_container(path, options), options)
     stored, energy_notes = _stored_calibration(parts, options)
     n_detectors, n_rows, n_columns, n_channels = parts.shape
-    incident, incident_notes = _incident(parts)
+    incident = _incident(parts)
+    tube = parts.entry.attributes.get("tube")
+    source = None if tube is None else ", ".join(texts(tube))
+    source_notes = [] if source is None else [f"the file names a tube as source: {source}"]
     # Twice: whoever takes a block may copy it into its own order.
     row_bytes = 2 * n_detectors * n_columns * n_channels * parts.entry.dtype.itemsize
     height = rows_per_block(row_bytes=row_bytes, chunk_rows=_chunk_rows(parts), height=n_rows)
@@ -105,7 +108,8 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
         read_scalars=lambda: _read_scalars(parts),
         calibration=calibration_of(parts.where, stored, options, n_detectors, n_channels),
         incident_energy_kev=incident,
-        notes=(*parts.notes, *energy_notes, *calibration_notes(options), *incident_notes),
+        tube=source,
+        notes=(*parts.notes, *energy_notes, *calibration_notes(options), *source_notes),
     )
 
 
@@ -340,16 +344,13 @@ def _attribute(parts: _Parts, name: str) -> float | None:
     return number
 
 
-def _incident(parts: _Parts) -> tuple[float | None, list[str]]:
-    """Incident energy, and what the file says of its source."""
-    tube = parts.entry.attributes.get("tube")
-    notes = [] if tube is None else [f"the file names a tube as source: {', '.join(texts(tube))}"]
+def _incident(parts: _Parts) -> float | None:
     energy = _attribute(parts, "incident_energy_kev")
     if energy is not None and energy <= 0.0:
         raise InputFileError(
             f"{parts.where}: attribute incident_energy_kev is {energy:g}, must be above 0 keV"
         )
-    return energy, notes
+    return energy
 
 
 def _stored_calibration(

@@ -13,7 +13,7 @@ from hpcxrf.errors import InputFileError
 
 SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 SIGNATURE_PLACES: Final = (0, 512, 1024, 2048)
-MAX_BLOCK_BYTES: Final = 64 * 2**20
+MAX_BLOCK_BYTES: Final = 24 * 2**20
 """Bytes of counts that one read holds, unless a single row is larger."""
 MAX_ROW_BYTES: Final = 4 * 2**30
 HDF5_FAULTS: Final = (OSError, RuntimeError, ValueError, TypeError, KeyError)
@@ -83,7 +83,7 @@ def _refuse_external_links(file: h5py.File, name: str) -> None:
         if isinstance(link, h5py.ExternalLink):
             raise InputFileError(
                 f"{file.filename}: {place} is an external link to {link.filename}; "
-                "name that file itself, or allow external links (--allow-external)"
+                "name that file itself, or allow external links (input.allow_external: true in a run file)"
             )
         if isinstance(link, h5py.SoftLink):
             parent = place.rpartition("/")[0]
@@ -104,7 +104,7 @@ def _refuse_external_storage(file: h5py.File, dataset: h5py.Dataset) -> None:
         kind = "a virtual dataset" if dataset.is_virtual else "stored in another file"
         raise InputFileError(
             f"{file.filename}: {dataset.name} is {kind}, made of other files; "
-            "name those files, or allow it (--allow-external)"
+            "name those files, or allow it (input.allow_external: true in a run file)"
         )
 
 

@@ -81,5 +81,7 @@ class RawScan:
     calibration: tuple[EnergyCalibration, ...] | None = None
     """One per detector, or None when the file gives none."""
     incident_energy_kev: float | None = None
+    tube: str | None = None
+    """What the file says of an X-ray tube as source: such a scan has no single incident energy."""
     notes: tuple[str, ...] = ()
     """Guesses made, files ignored, rows missing: sentences for people, shown by `inspect` and kept."""

@@ -76,6 +76,7 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     _row("escape_factor", "1", 1.0, (0.0, 3.0), 0.3, 0.1, free=False),
 )
 PARAMETER_NAMES: Final[tuple[str, ...]] = tuple(p.name for p in PARAMETERS)
+_ROOM_SCALES: Final = 10.0
 INDEX: Final[Mapping[str, int]] = {p.name: i for i, p in enumerate(PARAMETERS)}
 
 
@@ -90,16 +91,18 @@ def with_values(
     unknown = sorted(set(values) - {p.name for p in parameters})
     if unknown:
         raise KeyError(f"no such parameter: {', '.join(unknown)}")
-    return tuple(
-        replace(
-            p,
-            value=values[p.name],
-            lower=min(p.lower, values[p.name]),
-            upper=max(p.upper, values[p.name]),
-        )
-        if p.name in values
-        else p
-        for p in parameters
+    return tuple(_started(p, values[p.name]) if p.name in values else p for p in parameters)
+
+
+def _started(parameter: Parameter, value: float) -> Parameter:
+    """A start outside of the bounds widens them by a few steps beyond it: at a bound it could not move."""
+    low, high = parameter.lower, parameter.upper
+    room = _ROOM_SCALES * parameter.scale
+    return replace(
+        parameter,
+        value=value,
+        lower=low if value >= low else value - room,
+        upper=high if value <= high else value + room,
     )
 
 

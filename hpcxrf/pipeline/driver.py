@@ -12,6 +12,7 @@ from hpcxrf.errors import HpcxrfError
 from hpcxrf.pipeline.graph import submit, units_of
 from hpcxrf.pipeline.plan import Plan
 from hpcxrf.pipeline.records import DatasetJob, Stage, TaskRecord
+from hpcxrf.results.maps import is_complete, reopen
 from hpcxrf.store.rundir import FAILED, FINISHED, RunDir, still_finished
 from hpcxrf.store.rundir import finished as finished_record
 
@@ -35,6 +36,12 @@ class Outcome:
     records: tuple[TaskRecord, ...]
     failure: str | None
 
+    @property
+    def notes(self) -> list[str]:
+        """Guesses made and choices taken for this dataset."""
+        found = (r.facts or {} for r in self.records if r.stage == "integrated")
+        return [note for facts in found for note in facts.get("notes", [])]
+
 
 @dataclass(slots=True)
 class _Running:
@@ -42,6 +49,7 @@ class _Running:
     records: dict[str, TaskRecord]
     futures: dict[str, Future]
     failed: bool = False
+    reason: str = ""
     waiting: set[str] = field(default_factory=set)
 
 
@@ -80,7 +88,7 @@ def run_datasets(
         state = running.pop(future.key)
         _settle(future, state, run, progress)
         if not state.waiting:
-            outcomes[state.job.number] = _outcome(state, run)
+            outcomes[state.job.number] = _outcome(state)
     return [outcomes[job.number] for job in plan.jobs]
 
 
@@ -99,11 +107,17 @@ def finished_tasks(run: RunDir, job: DatasetJob) -> dict[str, TaskRecord]:
             run, journal, unit.task
         ):
             line = finished_record(journal, unit.task)
-            if line is not None:
+            if line is not None and _made_from(line, job):
                 done[unit.task] = _record_of(line)
                 continue
         complete[unit.stage] = False
     return done
+
+
+def _made_from(line: Mapping[str, Any], job: DatasetJob) -> bool:
+    """Whether the files that a task was made from are those of today; pixels follow the integrated fit."""
+    stamps = (line.get("facts") or {}).get("stamps")
+    return stamps is None or stamps == dict(job.stamps)
 
 
 def _begin(
@@ -118,12 +132,15 @@ def _begin(
     done = finished_tasks(run, job)
     for record in done.values():
         progress(Progress(stage=record.stage, pixels=record.pixels, ok=True))
+    path = run.results_store(job.dataset_id)
+    if len(done) < len(units_of(job)) and is_complete(path):
+        reopen(path)
     attempt = sum(1 for line in run.read_journal(job.dataset_id) if line.get("event") == FAILED)
     futures = submit(client, job, done, attempt)
     state = _Running(job=job, records=done, futures=futures)
     state.waiting = {future.key for future in futures.values()}
     if not futures:
-        outcomes[job.number] = _outcome(state, run)
+        outcomes[job.number] = _outcome(state)
     for future in futures.values():
         running[future.key] = state
         completed.add(future)
@@ -144,10 +161,9 @@ def _settle(
     if not state.failed:
         state.failed = True
         culprit = next(t for t, f in state.futures.items() if f.status in {"error", "cancelled"})
-        run.append(
-            state.job.dataset_id,
-            _failure_line(culprit, _reason(state.futures[culprit]), _trace(state.futures[culprit])),
-        )
+        state.reason = _reason(state.futures[culprit])
+        trace = _trace(state.futures[culprit])
+        run.append(state.job.dataset_id, _failure_line(culprit, state.reason, trace))
 
 
 def _reason(future: Future) -> str:
@@ -165,12 +181,12 @@ def _trace(future: Future) -> str:
     return "".join(traceback.format_exception(type(error), error, future.traceback()))
 
 
-def _outcome(state: _Running, run: RunDir) -> Outcome:
-    failure = None
-    if state.failed:
-        lines = [x for x in run.read_journal(state.job.dataset_id) if x["event"] == FAILED]
-        failure = str(lines[-1]["reason"])
-    return Outcome(job=state.job, records=tuple(state.records.values()), failure=failure)
+def _outcome(state: _Running) -> Outcome:
+    return Outcome(
+        job=state.job,
+        records=tuple(state.records.values()),
+        failure=state.reason if state.failed else None,
+    )
 
 
 def _finished_line(record: TaskRecord) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What will run: the datasets of a run file, found, opened and named before any work starts."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from hpcxrf.config import RunConfig
 from hpcxrf.errors import HpcxrfError, InputFileError
 from hpcxrf.formats.registry import find_scans, open_scan
-from hpcxrf.pipeline.inputs import detector_names, read_options
+from hpcxrf.pipeline.inputs import archive_root, detector_names, input_stamps, read_options
 from hpcxrf.pipeline.records import DatasetJob
 from hpcxrf.store.catalog import dataset_id
 
@@ -50,7 +49,7 @@ def make_plan(
         raise InputFileError(
             "\n".join([f"no scan found in:\n{names}", *notes, "give files, folders or patterns"])
         )
-    root = Path(os.path.commonpath([path.absolute().parent for path in found]))
+    root = archive_root(config.input.files)
     jobs: list[DatasetJob] = []
     refusals: list[Refusal] = []
     for number, path in enumerate(found):
@@ -69,6 +68,7 @@ def make_plan(
                     config=config,
                     detectors=detector_names(config, scan.shape[0]),
                     shape=scan.shape,
+                    stamps=input_stamps(config, scan, path),
                 )
             )
         if opened is not None:

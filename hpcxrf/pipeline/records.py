@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hpcxrf.config import RunConfig
+from hpcxrf.formats.scan import EnergyCalibration
 
 Stage = Literal["ingest", "integrated", "pixels", "finalise"]
 STAGES: tuple[Stage, ...] = ("ingest", "integrated", "pixels", "finalise")
@@ -24,6 +25,8 @@ class DatasetJob:
     """Of the results: "0".."n-1" and/or "sum"."""
     shape: tuple[int, int, int, int]
     """(detector, y, x, channel)."""
+    stamps: tuple[tuple[str, str], ...] = ()
+    """Name and stamp of every file that the results are made from: a finished task counts only for these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,3 +58,16 @@ class TaskRecord:
     """SHA-256 by path relative to the run directory, of everything that it wrote."""
     facts: dict[str, Any] | None = None
     """A few JSON values for the report: R2 by detector, notes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanFacts:
+    """What is known of a scan before it is fitted."""
+
+    source: Path
+    n_detectors: int
+    n_channels: int
+    calibration: tuple[EnergyCalibration, ...] | None
+    incident_energy_kev: float | None
+    tube: str | None = None
+    """What the file says of an X-ray tube as source."""

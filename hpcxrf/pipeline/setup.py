@@ -1,7 +1,7 @@
 """From what the user asked and what the files say, to what the fit is given; every choice is put into words."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,35 +18,25 @@ from hpcxrf.formats.override import (
     Override,
     find_override,
     read_override,
-    theta_values,
-    width_law,
 )
-from hpcxrf.formats.scan import EnergyCalibration
+from hpcxrf.physics.components import HIGHEST_INCIDENT_KEV, parse_components
 from hpcxrf.physics.constants import constant_set
 from hpcxrf.physics.detector import DetectorSetup
 from hpcxrf.physics.lines import LineTable, build_line_table
-from hpcxrf.physics.parameters import PARAMETERS, Parameter, with_values
+from hpcxrf.pipeline.records import ScanFacts
+from hpcxrf.pipeline.starting import (
+    INCIDENT,
+    detector_setup,
+    refuse_start,
+    start_values,
+    starting_parameters,
+)
 
 # A line under a thousandth of its family is below the counting noise of the family.
 _MINIMUM_RATIO: Final = 1e-3
-# How far the incident energy may be from its nominal value.
-_INCIDENT_RANGE_KEV: Final = 0.45
 _ABOVE_INCIDENT_KEV: Final = 1.0
-_CALIBRATION_NAMES: Final = ("energy_offset", "energy_slope", "energy_quadratic")
-_INCIDENT: Final = "coherent_sct_energy"
 # A component whose lines lie outside of the fit range is not measured by it.
 _MINIMUM_SHARE_INSIDE: Final = 0.01
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScanFacts:
-    """What is known of a scan before it is fitted."""
-
-    source: Path
-    n_detectors: int
-    n_channels: int
-    calibration: tuple[EnergyCalibration, ...] | None
-    incident_energy_kev: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +49,22 @@ class Prepared:
     notes: tuple[str, ...]
 
 
+def check_request(config: RunConfig) -> None:
+    """Refuse what no scan can be fitted with, before an archive is read for it.
+
+    Raises:
+        ConfigError: names of parameters that do not exist.
+        FitError: elements that do not exist, or that the incident energy of the configuration cannot excite.
+        InputFileError: the override file that is named cannot be read.
+    """
+    energy_kev = config.sample.incident_energy_kev
+    highest = HIGHEST_INCIDENT_KEV if energy_kev is None else energy_kev
+    parse_components(config.sample.elements, highest, ())
+    refuse_start(config)
+    if config.fit.override not in {"auto", "none"}:
+        read_override(Path(config.fit.override))
+
+
 def prepare(config: RunConfig, facts: ScanFacts, detector: int) -> Prepared:
     """Line table, starting values, fit range and constants of one detector.
 
@@ -68,17 +74,13 @@ def prepare(config: RunConfig, facts: ScanFacts, detector: int) -> Prepared:
         FitError: elements that do not exist, cannot be excited, or lie outside the fit range.
         InputFileError: the override file cannot be read.
     """
+    _refuse_tube(config, facts)
     override = _override(config, facts, detector)
     incident, notes = _incident_energy(config, facts, override)
-    values, start_notes = _start_values(config, facts, override, detector)
-    values[_INCIDENT] = incident
-    parameters = _parameters(config, values, incident)
-    table = build_line_table(
-        _components(config, override),
-        incident,
-        efficiency=_detector_setup(config),
-        minimum_ratio=_MINIMUM_RATIO,
-    )
+    values, start_notes = start_values(config, facts, override, detector)
+    parameters = starting_parameters(config, values | {INCIDENT: incident}, facts)
+    windows, window_notes = detector_setup(config, override)
+    table = _line_table(_components(config, override), incident, windows, facts)
     low, high = _energy_range(config, override, incident, facts, values)
     setup = SpectrumSetup(
         table=table,
@@ -94,7 +96,9 @@ def prepare(config: RunConfig, facts: ScanFacts, detector: int) -> Prepared:
     if not from_nothing:
         fit_range(parameters, low, high, facts.n_channels)
     _refuse_outside(table, setup, facts)
-    return Prepared(setup=setup, from_nothing=from_nothing, notes=(*notes, *start_notes))
+    return Prepared(
+        setup=setup, from_nothing=from_nothing, notes=(*notes, *start_notes, *window_notes)
+    )
 
 
 def fit_prepared(counts: Tensor, prepared: Prepared) -> SpectrumFit:
@@ -112,6 +116,26 @@ def line_markers(table: LineTable) -> list[tuple[float, str]]:
         strongest = mine[table.ratio[mine].argmax()]
         markers.append((float(table.energy_kev[strongest]), name))
     return markers
+
+
+def _refuse_tube(config: RunConfig, facts: ScanFacts) -> None:
+    """A tube's spectrum has no elastic line, and fitted as monochromatic it gives numbers that mean nothing."""
+    if facts.tube is not None and config.sample.source != "tube":
+        raise ConfigError(
+            f"{facts.source}: was measured with an X-ray tube ({facts.tube}); give sample.source: tube (--source tube) "
+            "and sample.incident_energy_kev (--energy), the effective energy at which line ratios are taken"
+        )
+
+
+def _line_table(
+    components: Sequence[str], incident_kev: float, windows: DetectorSetup, facts: ScanFacts
+) -> LineTable:
+    try:
+        return build_line_table(
+            components, incident_kev, efficiency=windows, minimum_ratio=_MINIMUM_RATIO
+        )
+    except FitError as error:
+        raise FitError(f"{facts.source}: {error}") from error
 
 
 def _override(config: RunConfig, facts: ScanFacts, detector: int) -> Override | None:
@@ -148,68 +172,6 @@ def _incident_energy(
     )
 
 
-def _start_values(
-    config: RunConfig, facts: ScanFacts, override: Override | None, detector: int
-) -> tuple[dict[str, float], list[str]]:
-    """Starting theta by name: the override's values, the calibration asked for, then the user's own."""
-    values: dict[str, float] = {}
-    notes = []
-    if override is not None:
-        constants = constant_set(config.fit.constants)
-        law, why = width_law(override, config.fit.width_law)
-        values |= theta_values(override, law=law, target=constants.width_factor)
-        notes += [f"starting values from {override.path.name}", why]
-    if config.fit.calibration == "none":
-        for name in _CALIBRATION_NAMES:
-            values.pop(name, None)
-        return values | config.fit.start, [*notes, "energy calibration found from the lines"]
-    from_file = None if facts.calibration is None else facts.calibration[detector]
-    has_override = all(name in values for name in _CALIBRATION_NAMES[:2])
-    if config.fit.calibration == "file" or (config.fit.calibration == "auto" and not has_override):
-        if from_file is None and not {"energy_offset", "energy_slope"} <= set(config.fit.start):
-            raise ConfigError(
-                f"{facts.source}: no energy calibration, neither in the file nor in an override file; give "
-                "input.energy_offset_kev and input.energy_slope_kev, or fit.override"
-            )
-        if from_file is not None:
-            values |= dict(
-                zip(
-                    _CALIBRATION_NAMES,
-                    (from_file.offset_kev, from_file.slope_kev, from_file.quadratic_kev),
-                    strict=True,
-                )
-            )
-            notes.append("energy calibration from the scan file")
-    return values | config.fit.start, notes
-
-
-def _parameters(
-    config: RunConfig, values: dict[str, float], incident_kev: float
-) -> tuple[Parameter, ...]:
-    known = {p.name for p in PARAMETERS}
-    unknown = sorted({*values, *config.fit.fixed, *config.fit.free} - known)
-    if unknown:
-        raise ConfigError(
-            f"fit: no parameter is called {', '.join(unknown)}; there are {', '.join(sorted(known))}"
-        )
-    fixed = set(config.fit.fixed)
-    if config.sample.source == "tube":
-        # Without an elastic peak nothing but the Compton hump knows of it.
-        fixed.add(_INCIDENT)
-    result = []
-    for p in with_values(PARAMETERS, values):
-        free = (p.free or p.name in config.fit.free) and p.name not in fixed
-        bounded = replace(p, free=free)
-        if p.name == _INCIDENT:
-            bounded = replace(
-                bounded,
-                lower=incident_kev - _INCIDENT_RANGE_KEV,
-                upper=incident_kev + _INCIDENT_RANGE_KEV,
-            )
-        result.append(bounded)
-    return tuple(result)
-
-
 def _components(config: RunConfig, override: Override | None) -> tuple[str, ...]:
     if config.sample.elements:
         return config.sample.elements
@@ -217,17 +179,6 @@ def _components(config: RunConfig, override: Override | None) -> tuple[str, ...]
         return (*override.elements, *override.pileup)
     raise ConfigError(
         "no elements: give sample.elements (--elements Si,P,S,...), or an override file that lists them"
-    )
-
-
-def _detector_setup(config: RunConfig) -> DetectorSetup:
-    d = config.detector
-    return DetectorSetup(
-        material=d.material,
-        be_window_um=d.be_window_um,
-        air_path_mm=d.air_path_mm,
-        dead_layer_um=d.dead_layer_um,
-        chip_thickness_um=d.chip_thickness_um,
     )
 
 

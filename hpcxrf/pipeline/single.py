@@ -1,7 +1,6 @@
 """One file without a run directory: what is in it, and the fit of its integrated spectrum."""
 
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.formats.override import find_override, read_override
 from hpcxrf.formats.registry import find_scans, open_scan
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions
-from hpcxrf.pipeline.inputs import SUM, read_options
+from hpcxrf.pipeline.inputs import SUM, archive_root, read_options
 from hpcxrf.pipeline.setup import fit_prepared, line_markers, prepare
 from hpcxrf.pipeline.tasks import scan_facts
 from hpcxrf.store.catalog import dataset_id
@@ -168,7 +167,7 @@ def ingest_files(
     found, notes = find_scans(list(files))
     if not found:
         raise InputFileError("\n".join(["no scan found", *notes, "give files or folders"]))
-    root = Path(os.path.commonpath([path.absolute().parent for path in found]))
+    root = archive_root([str(name) for name in files])
     stores, failed = {}, {}
     for number, path in enumerate(found):
         store = folder / f"{dataset_id(path.absolute(), root)}.zarr"

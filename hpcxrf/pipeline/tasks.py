@@ -5,6 +5,7 @@ aligned region, and returns a record; arrays never travel through the scheduler.
 it once.
 """
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -31,8 +32,8 @@ from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import RawScan
 from hpcxrf.pipeline.blocks import Block, blocks_of
 from hpcxrf.pipeline.inputs import SUM, read_options
-from hpcxrf.pipeline.records import BlockRange, DatasetJob, TaskRecord
-from hpcxrf.pipeline.setup import Prepared, ScanFacts, fit_prepared, line_markers, prepare
+from hpcxrf.pipeline.records import BlockRange, DatasetJob, ScanFacts, TaskRecord
+from hpcxrf.pipeline.setup import Prepared, fit_prepared, line_markers, prepare
 from hpcxrf.pipeline.worker import Clock, attempt, choose_device, one_thread
 from hpcxrf.results.basis import component_names, read_basis, write_basis
 from hpcxrf.results.maps import (
@@ -60,6 +61,7 @@ def scan_facts(scan: RawScan | SpectraStore, source: Path) -> ScanFacts:
         n_channels=scan.shape[3],
         calibration=scan.calibration,
         incident_energy_kev=scan.incident_energy_kev,
+        tube=scan.tube,
     )
 
 
@@ -76,7 +78,12 @@ def run_ingest(job: DatasetJob) -> TaskRecord:
             job, "ingest", "ingest",
             bytes_read=record.source_bytes, bytes_written=record.stored_bytes,
             checksums=_relative(job, checksum_tree([store / "zarr.json"])),
-            facts={"dtype": record.dtype, "shape": list(record.shape)},
+            facts={
+                "dtype": record.dtype,
+                "shape": list(record.shape),
+                "name": job.source.name,
+                "stamps": dict(job.stamps),
+            },
         )  # fmt: skip
 
 
@@ -96,6 +103,8 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         with one_thread():
             fits, prepared, bases = fit_detectors(spectra, store, job)
         path = run.results_store(job.dataset_id)
+        # Whatever is there belongs to an integrated fit that no longer counts, and so do its pixels.
+        shutil.rmtree(path, ignore_errors=True)
         _create(path, job, store, fits, prepared)
         wanted = {name: fits[name] for name in job.detectors}
         by_name = {
@@ -113,6 +122,8 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
             facts={
                 "r2": {name: fit.r2 for name, fit in wanted.items() if fit.status in SOLVED},
                 "status": {name: fit.status.name for name, fit in wanted.items()},
+                "notes": _notes(store, prepared),
+                "stamps": dict(job.stamps),
             },
         )  # fmt: skip
 
@@ -231,6 +242,11 @@ def _basis(
     return fit.first_channel, pixel_basis(phi, fit.amplitude, groups, n_pixels)
 
 
+def _notes(store: SpectraStore, prepared: Sequence[Prepared]) -> list[str]:
+    """Guesses and choices, each once."""
+    return list(dict.fromkeys([*store.notes, *(n for p in prepared for n in p.notes)]))
+
+
 def _create(
     path: Path,
     job: DatasetJob,
@@ -240,7 +256,6 @@ def _create(
 ) -> None:
     x_um, y_um = store.positions_um()
     known = bool(np.isfinite(x_um).all() and np.isfinite(y_um).all())
-    notes = list(dict.fromkeys([*store.notes, *(n for p in prepared for n in p.notes)]))
     create_results(
         path,
         detectors=job.detectors,
@@ -261,7 +276,7 @@ def _create(
             "incident_energy_kev": prepared[0].setup.table.incident_energy_kev,
             "configuration": effective(job.config),
             "run_file": RunDir(path=job.run_dir).run_file.read_text(encoding="utf-8"),
-            "notes": notes,
+            "notes": _notes(store, prepared),
             "theta_by_detector": {
                 name: dict(zip(fit.parameter_names, fit.theta.tolist(), strict=True))
                 for name, fit in fits.items()

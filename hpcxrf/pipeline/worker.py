@@ -81,6 +81,15 @@ class Clock:
         )  # fmt: skip
 
 
+def forget_attempts(run_dir: Path) -> None:
+    """Delete the markers of earlier drivers: their interruption or loss was no fault of the tasks.
+
+    Call it with the run's lock held, before any task is submitted.
+    """
+    for marker in (run_dir / ATTEMPTS).glob("*.[0-9]"):
+        marker.unlink(missing_ok=True)
+
+
 @contextmanager
 def attempt(job: DatasetJob, task: str) -> Iterator[None]:
     """Leave a marker while at work: a task that killed its worker three times is not tried again.
@@ -97,7 +106,7 @@ def attempt(job: DatasetJob, task: str) -> Iterator[None]:
     if len(earlier) >= MAX_ATTEMPTS:
         raise FitError(
             f"{job.source}: task {task} ended its worker {len(earlier)} times and is given up; see "
-            "the logs for what killed it (memory?), then delete its markers in state/attempts to try again"
+            "the logs for what killed it (memory?); the same command again tries it anew"
         )
     marker = folder / f"{stem}.{len(earlier)}"
     marker.touch()

@@ -33,6 +33,7 @@ from hpcxrf.results.storage import (
     require_current_schema,
     update_root,
 )
+from hpcxrf.store.files import ABSENT
 from hpcxrf.store.schema import (
     BLOCK_X,
     BLOCK_Y,
@@ -49,6 +50,7 @@ __all__ = [
     "finalise",
     "is_complete",
     "open_results",
+    "reopen",
     "write_block",
     "write_spectrum_fits",
 ]
@@ -169,6 +171,11 @@ def finalise(path: Path, extra_attributes: Mapping[str, object]) -> None:
         update_root(path, {**extra, COMPLETE_ATTRIBUTE: True})
 
 
+def reopen(path: Path) -> None:
+    """Take the mark of a complete store away, before parts of it are written again."""
+    update_root(path, {COMPLETE_ATTRIBUTE: False}, without=("consolidated_metadata",))
+
+
 def is_complete(path: Path) -> bool:
     """Whether `finalise` has finished on a store of this schema version."""
     if not (path / "zarr.json").is_file():
@@ -265,7 +272,7 @@ def _tile_arrays(
 
 def _checksum(file: Path) -> str:
     if not file.exists():
-        return "absent"
+        return ABSENT
     with output_errors(file), file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

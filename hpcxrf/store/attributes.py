@@ -68,6 +68,7 @@ def root_attributes(scan: RawScan, sources: tuple[SourceFile, ...]) -> Attribute
         "sources": [asdict(source) for source in sources],
         "calibration_kev": None if calibration is None else [_terms(one) for one in calibration],
         "incident_energy_kev": scan.incident_energy_kev,
+        "tube": scan.tube,
         "notes": list(scan.notes),
     }
 

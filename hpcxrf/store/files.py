@@ -15,6 +15,8 @@ from typing import Final
 from hpcxrf.errors import OutputError
 
 HASH_BLOCK_BYTES: Final = 1 << 20
+ABSENT: Final = "absent"
+"""In place of the checksum of a file that must not be there."""
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -74,9 +76,17 @@ def checksum_tree(paths: Iterable[Path]) -> dict[str, str]:
 
 
 def checksums_match(checksums: Mapping[str, str], root: Path) -> bool:
-    """Whether everything that was recorded still is there, unchanged; paths are taken from `root`."""
-    paths = {root / name: expected for name, expected in checksums.items()}
-    return all(path.exists() and tree_sha256(path) == expected for path, expected in paths.items())
+    """Whether everything that was recorded still is there, unchanged; paths are taken from `root`.
+
+    What was recorded as `ABSENT` (a chunk that holds only fill values has no file) must not be there.
+    """
+    return all(_matches(root / name, expected) for name, expected in checksums.items())
+
+
+def _matches(path: Path, expected: str) -> bool:
+    if expected == ABSENT or not path.exists():
+        return expected == ABSENT and not path.exists()
+    return tree_sha256(path) == expected
 
 
 def atomic_write_bytes(path: Path, content: bytes, *, mode: int = 0o666) -> None:
@@ -177,7 +187,10 @@ def append_line(path: Path, record: Mapping[str, object]) -> None:
     line = json.dumps(_finite(record), allow_nan=False, separators=(",", ":")).encode() + b"\n"
     with output_faults(path.parent, bytes_needed=len(line)), path.open("ab+", buffering=0) as file:
         _cut_torn_line(file)
-        file.write(line)
+        left = line
+        while left:
+            # A disk that fills up takes the part that fits, and only the next write says so.
+            left = left[file.write(left) :]
         os.fsync(file.fileno())
 
 

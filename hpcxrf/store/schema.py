@@ -163,7 +163,7 @@ MAP_VARIABLES: Final[dict[str, VariableSpec]] = {
         dims=("detector", "component", "y", "x"),
         dtype="float32",
         units="count",
-        long_name="standard uncertainty of the amplitude",
+        long_name="standard uncertainty of the amplitude, counting noise at the fitted theta",
     ),
     "detection_limit": VariableSpec(
         dims=("detector", "component", "y", "x"),

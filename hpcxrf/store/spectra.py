@@ -51,6 +51,8 @@ class SpectraStore:
     calibration: tuple[EnergyCalibration, ...] | None
     """One per detector, or None where the source gave none."""
     incident_energy_kev: float | None
+    tube: str | None
+    """What the source says of an X-ray tube."""
     notes: tuple[str, ...]
     sources: tuple[SourceFile, ...]
     scaler_names: tuple[str, ...]
@@ -181,6 +183,7 @@ def _store(
         bands=_bands(counts),
         calibration=calibration_of(attributes),
         incident_energy_kev=attributes["incident_energy_kev"],
+        tube=attributes["tube"],
         notes=tuple(attributes["notes"]),
         sources=tuple(SourceFile(**source) for source in attributes["sources"]),
         scaler_names=_texts(group, "name"),

@@ -1,0 +1,560 @@
+"""Bad input at the command line: an exit code, a message with file, value and remedy, and nothing else lost.
+
+Ctrl-C, SIGTERM and SIGKILL are in `end_to_end/test_run.py`.
+"""
+
+import errno
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import xarray as xr
+from test_formats_mda import write_step_scan
+
+from hpcxrf.errors import OutputError
+from hpcxrf.fitting.result import FitStatus
+from hpcxrf.formats.maps_writer import write_array_hdf5, write_maps_v10
+from hpcxrf.formats.scan import EnergyCalibration
+from hpcxrf.simulate import demo_spec, draw_counts, simulate_scan
+from hpcxrf.store.files import append_line, read_lines
+
+SHAPE = (2, 4, 6, 2048)
+LAST_ROW, LAST_POINT = 2, 3
+"""The scan that stopped: rows 0 and 1 and three points of row 2."""
+ZERO_PIXELS = ((1, 1), (3, 5))
+FIT = ("--elements", "Si,K,Ca,Fe", "--energy", "13.5")
+AXIS = ("--energy-offset", "0.006", "--energy-slope", "0.00952")
+
+INPUT, OUTPUT, IMPOSSIBLE, SOME_FAILED, CONFIG = 3, 4, 5, 6, 2
+
+
+@pytest.fixture(scope="module")
+def counts():
+    """(detector, y, x, channel) of a leaf on soil."""
+    return draw_counts(simulate_scan(demo_spec(seed=11, shape=SHAPE)), slice(0, SHAPE[1]))
+
+
+def write_array(path: Path, values, **attributes) -> Path:
+    with h5py.File(path, "w") as file:
+        file["counts"] = values
+        file["counts"].attrs.update(attributes)
+    return path
+
+
+def write_whole(path: Path, counts, writer=write_array_hdf5) -> Path:
+    """With times and calibration, as the simulation writes it."""
+    ones = np.ones(counts.shape[:3])
+    one = EnergyCalibration(offset_kev=0.006, slope_kev=0.00952)
+    files = writer(
+        path, counts, live_time_s=ones, real_time_s=ones, icr_hz=ones, ocr_hz=ones,
+        energy_calibration=(one,) * counts.shape[0], incident_energy_kev=13.5,
+    )  # fmt: skip
+    return files[0]
+
+
+@pytest.fixture(scope="module")
+def good(counts, tmp_path_factory) -> Path:
+    return write_whole(tmp_path_factory.mktemp("good") / "good.h5", counts)
+
+
+def refused(ran, code: int, *said: object) -> None:
+    """The exit code, every word of the message, no traceback, and nothing on standard output."""
+    assert ran.code == code, ran.err
+    assert ran.out == ""
+    assert "Traceback" not in ran.err
+    message = ran.err[ran.err.index("error: ") :]
+    for word in said:
+        assert str(word) in message
+
+
+# Files that cannot be read --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["inspect", "fit"])
+def test_a_missing_file(hpcxrf, tmp_path, command):
+    path = tmp_path / "no.mda"
+    refused(hpcxrf(command, path), INPUT, path, "no such file", "check the name")
+
+
+def test_a_run_of_nothing_but_a_missing_file(hpcxrf, tmp_path):
+    missing = tmp_path / "no" / "*.mda"
+    ran = hpcxrf("run", missing, "-o", tmp_path / "out", *FIT)
+    refused(ran, INPUT, missing, "no file matches", "give files, folders or patterns")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_without_rights(hpcxrf, good, monkeypatch):
+    """Root reads everything, so the refusal itself is put in place."""
+    opened = Path.open
+
+    def closed(path, *arguments, **options):
+        if path == good:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", closed)
+    refused(hpcxrf("inspect", good), INPUT, good, "Permission denied", "check its permissions")
+
+
+def test_a_file_of_no_known_format(hpcxrf, tmp_path):
+    path = tmp_path / "scan.mda"
+    path.write_bytes(b"PK\x03\x04 an archive of something else")
+    refused(hpcxrf("inspect", path), INPUT, path, "PK", "no known format", "MDA", "EPICS MCA text")
+
+
+def test_a_zero_length_file(hpcxrf, tmp_path):
+    path = tmp_path / "scan.h50"
+    path.touch()
+    refused(hpcxrf("inspect", path), INPUT, path, "0 bytes", "copy it again")
+
+
+def cut(path: Path, to: Path, share: float) -> Path:
+    content = path.read_bytes()
+    to.write_bytes(content[: int(share * len(content))])
+    return to
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+def test_a_truncated_hdf5_file(hpcxrf, counts, tmp_path, share):
+    whole = write_whole(tmp_path / "whole.h5", counts, write_maps_v10)
+    path = cut(whole, tmp_path / "cut.h50", share)
+    refused(hpcxrf("inspect", path), INPUT, path, "copy it again")
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
+def test_a_truncated_mda_file(hpcxrf, counts, tmp_path, share):
+    whole = write_step_scan(tmp_path / "whole.mda", counts)
+    path = cut(whole, tmp_path / "cut.mda", share)
+    ran = hpcxrf("inspect", path)
+    refused(ran, INPUT, path, "copy it again")
+    assert re.search(r"\d+ bytes|byte \d+", ran.err)
+
+
+@pytest.mark.parametrize("shape", [(), (2, 2, 2, 2, 64), (2, 0, 4, 64)])
+def test_an_array_of_the_wrong_rank(hpcxrf, tmp_path, shape):
+    path = tmp_path / "cube.npy"
+    np.save(path, np.ones(shape, np.uint16))
+    refused(hpcxrf("inspect", path), INPUT, path, "1 to 4 axes" if shape else path)
+
+
+@pytest.mark.parametrize(("value", "said"), [(-3.0, "-3"), (np.nan, "nan"), (np.inf, "inf")])
+def test_negative_or_non_finite_counts(hpcxrf, counts, tmp_path, value, said):
+    spoiled = counts.astype(np.float32)
+    spoiled[1, 2, 3, 700] = value
+    path = write_array(tmp_path / "spoiled.h5", spoiled)
+    ran = hpcxrf("inspect", path)
+    refused(ran, INPUT, path)
+    assert said in ran.err.lower()
+    refused(hpcxrf("fit", path, *FIT, *AXIS), INPUT, path)
+
+
+# Energy axes ----------------------------------------------------------------------------------
+
+
+def test_a_falling_energy_axis_in_the_file(hpcxrf, counts, tmp_path):
+    path = write_array(tmp_path / "falling.h5", counts)
+    with h5py.File(path, "a") as file:
+        file["energy_kev"] = 20.0 - 0.009 * np.arange(SHAPE[3])
+    ran = hpcxrf("inspect", path)
+    refused(ran, INPUT, path, "rise", "--energy-slope")
+    # the remedy that it names works
+    assert hpcxrf("inspect", path, *AXIS, "--json").code == 0
+
+
+def test_a_falling_energy_axis_as_given(hpcxrf, good):
+    ran = hpcxrf("inspect", good, "--energy-slope", "-0.01")
+    refused(ran, INPUT, good, "-0.01", "rise")
+    ran = hpcxrf("fit", good, *FIT, "--energy-slope", "-0.01")
+    refused(ran, CONFIG, "energy_slope_kev", "-0.01", "greater than 0")
+
+
+def test_no_energy_axis_at_all(hpcxrf, counts, tmp_path):
+    path = write_array(tmp_path / "bare.h5", counts)
+    ran = hpcxrf("fit", path, *FIT)
+    refused(ran, CONFIG, path, "no energy calibration", "energy_slope_kev")
+
+
+# What is asked for cannot be ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["Xx", "fe", "Fe_X", "Og", "26"])
+def test_an_element_that_does_not_exist(hpcxrf, good, name):
+    ran = hpcxrf("fit", good, "--elements", f"Si,{name},Fe")
+    refused(ran, IMPOSSIBLE, name)
+
+
+def test_an_element_that_the_incident_energy_cannot_excite(hpcxrf, good):
+    ran = hpcxrf("fit", good, "--elements", "Si,Fe,Mo", "--energy", "13.5")
+    refused(ran, IMPOSSIBLE, "Mo", "13.5")
+    # the remedy is the L family, or more energy
+    assert hpcxrf("fit", good, "--elements", "Si,Fe,Mo_L", "--energy", "13.5").code == 0
+
+
+def test_every_bad_element_is_named_at_once(hpcxrf, good):
+    ran = hpcxrf("fit", good, "--elements", "Xx,Fe,Mo,Yy", "--energy", "13.5")
+    refused(ran, IMPOSSIBLE, "Xx", "Yy", "Mo")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code", "said"),
+    [
+        (("--elements", "Si,Xx"), IMPOSSIBLE, "Xx"),
+        (("--elements", "Si,Mo", "--energy", "13.5"), IMPOSSIBLE, "Mo"),
+        (("--elements", "Si,Fe,Fe"), CONFIG, "Fe"),
+        (("--elements", "Si", "--override", "no/override.txt"), INPUT, "no/override.txt"),
+        (("--elements", "Si", "--source", "laser"), CONFIG, "laser"),
+        (("--elements", "Si", "--source", "tube"), CONFIG, "incident_energy_kev"),
+        (("--elements", "Si", "--pixels", "magic"), CONFIG, "magic"),
+    ],
+)
+def test_a_run_of_what_no_scan_allows_is_refused_before_anything_is_read(
+    hpcxrf, good, tmp_path, wrong, code, said
+):
+    ran = hpcxrf("run", good, "-o", tmp_path / "out", *wrong)
+    refused(ran, code, said)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_file_that_starts_a_parameter_that_does_not_exist(hpcxrf, good, tmp_path):
+    text = f"input: {{files: [{good}]}}\nsample: {{elements: [Fe]}}\nfit: {{start: {{warp: 9}}}}\n"
+    ran = hpcxrf("run", write_run_file(tmp_path, text), "-o", tmp_path / "out")
+    refused(ran, CONFIG, "warp", "energy_offset")
+    assert not (tmp_path / "out").exists()
+
+
+def test_duplicate_elements(hpcxrf, good):
+    ran = hpcxrf("fit", good, "--elements", "Si,Fe,Ca,Fe")
+    refused(ran, CONFIG, "more than once", "Fe")
+
+
+def test_a_fit_range_outside_the_spectrum(hpcxrf, good):
+    ran = hpcxrf("fit", good, *FIT, "--energy-range", 30, 40)
+    refused(ran, IMPOSSIBLE, "30", "40")
+    assert re.search(r"\d keV", ran.err)
+
+
+@pytest.mark.parametrize("span", [(9, 2), (-1, 5), (3, 3)])
+def test_a_fit_range_that_is_none(hpcxrf, good, span):
+    ran = hpcxrf("fit", good, *FIT, "--energy-range", *span)
+    refused(ran, CONFIG, "energy_range_kev", float(span[0]), float(span[1]), "must rise")
+
+
+def test_an_element_without_a_line_in_the_fit_range(hpcxrf, good):
+    ran = hpcxrf("fit", good, *FIT, "--energy-range", 3.0, 14.0)
+    refused(ran, IMPOSSIBLE, good, "Si", "1.7", "3 to 14 keV", "leave these out")
+    assert "Ca" not in ran.err
+
+
+def test_an_unknown_incident_energy(hpcxrf, counts, tmp_path):
+    path = write_array(tmp_path / "bare.h5", counts)
+    ran = hpcxrf("fit", path, "--elements", "Fe", *AXIS)
+    refused(ran, CONFIG, path, "incident energy", "--energy")
+
+
+def test_no_elements(hpcxrf, good):
+    refused(hpcxrf("fit", good), CONFIG, "no elements", "--elements")
+
+
+def test_a_spectrum_without_counts(hpcxrf, counts, tmp_path):
+    path = write_array(tmp_path / "dark.h5", np.zeros_like(counts))
+    ran = hpcxrf("fit", path, *FIT, *AXIS)
+    refused(ran, IMPOSSIBLE, path, "no counts")
+
+
+def test_one_dead_detector_is_refused_and_the_others_are_fitted(hpcxrf, counts, tmp_path):
+    path = write_array(tmp_path / "dead.h5", counts * np.array([1, 0])[:, None, None, None])
+    assert hpcxrf("fit", path, *FIT, *AXIS, "--detector", 0).code == 0
+    refused(hpcxrf("fit", path, *FIT, *AXIS, "--detector", 1), IMPOSSIBLE, path, "detector 1")
+    both = hpcxrf("fit", path, *FIT, *AXIS, "--detector", "sum", "--json")
+    alone = hpcxrf("fit", path, *FIT, *AXIS, "--detector", "0", "--json")
+    assert both.code == 0, both.err
+    assert both.json["amplitudes"]["Fe"] == pytest.approx(alone.json["amplitudes"]["Fe"], rel=1e-3)
+
+
+# Run files ------------------------------------------------------------------------------------
+
+
+def write_run_file(folder: Path, text: str) -> Path:
+    path = folder / "run.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_unknown_keys_of_a_run_file_are_refused_all_at_once(hpcxrf, tmp_path):
+    text = "input: {files: [a.h50], file: b}\nsampel: {}\nfit: {backgroud: none, method: magic}\n"
+    path = write_run_file(tmp_path, text)
+    ran = hpcxrf("run", path, "-o", tmp_path / "out")
+    refused(ran, CONFIG, path, "input.file", "sampel", "fit.backgroud", "fit.method", "magic")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "input: {files: [", "input: {files: []}\n"])
+def test_what_is_no_run_file_is_refused(hpcxrf, tmp_path, text):
+    path = write_run_file(tmp_path, text)
+    refused(hpcxrf("run", path, "-o", tmp_path / "out"), CONFIG, path)
+
+
+def test_a_run_file_that_is_not_there(hpcxrf, tmp_path):
+    path = tmp_path / "no.yaml"
+    refused(hpcxrf("run", path, "-o", tmp_path / "out"), CONFIG, path, "No such file")
+
+
+def test_a_run_file_cannot_make_python_objects(hpcxrf, tmp_path):
+    path = write_run_file(tmp_path, "!!python/object/apply:os.mkdir ['made']\n")
+    refused(hpcxrf("run", path, "-o", tmp_path / "out"), CONFIG, path, "no YAML")
+    assert not Path("made").exists()
+
+
+# Output ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["ingest", "run", "simulate"])
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_an_output_folder_that_is_a_file(hpcxrf, good, tmp_path, command, below):
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    arguments = {"ingest": [good], "run": [good, *FIT], "simulate": ["--size", 1, 1]}[command]
+    ran = hpcxrf(command, *arguments, "-o", taken / below)
+    refused(ran, OUTPUT, taken)
+    assert re.search(r"another|choose|name", ran.err)
+    assert taken.read_text() == "mine"
+
+
+def test_a_run_refuses_a_folder_of_something_else(hpcxrf, good, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    ran = hpcxrf("run", good, *FIT, "-o", tmp_path)
+    refused(ran, OUTPUT, tmp_path, "thesis.tex")
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_full_disk_while_ingesting_and_then_room(hpcxrf, good, tmp_path, monkeypatch):
+    from hpcxrf.store import ingest
+
+    def full(*_arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "write_band", full)
+        ran = hpcxrf("ingest", good, "-o", tmp_path)
+    refused(ran, OUTPUT, tmp_path, "disk or quota is full", "bytes are free", "free some space")
+    again = hpcxrf("ingest", good, "-o", tmp_path, "--json")
+    assert again.code == 0, again.err
+    (store,) = map(Path, again.json["stores"].values())
+    assert json.loads((store / "zarr.json").read_text())["attributes"]["complete"] is True
+
+
+def test_a_store_of_another_schema_version(hpcxrf, good, tmp_path):
+    made = hpcxrf("ingest", good, "-o", tmp_path, "--json").json
+    (store,) = map(Path, made["stores"].values())
+    root = json.loads((store / "zarr.json").read_text())
+    root["attributes"]["hpcxrf_schema_version"] = 99
+    (store / "zarr.json").write_text(json.dumps(root))
+    ran = hpcxrf("ingest", good, "-o", tmp_path)
+    refused(ran, OUTPUT, store, "99", "1")
+    assert json.loads((store / "zarr.json").read_text()) == root
+
+
+def test_a_store_of_another_scan_is_not_overwritten(hpcxrf, counts, tmp_path):
+    path = write_whole(tmp_path / "scan.h5", counts)
+    out = tmp_path / "out"
+    made = hpcxrf("ingest", path, "-o", out, "--json").json
+    (store,) = map(Path, made["stores"].values())
+    before = sorted((p, p.stat().st_mtime_ns) for p in store.rglob("*"))
+    write_whole(path, counts + 1)
+    refused(hpcxrf("ingest", path, "-o", out), OUTPUT, store)
+    assert sorted((p, p.stat().st_mtime_ns) for p in store.rglob("*")) == before
+
+
+# Many files: the bad ones stop no other ------------------------------------------------------
+
+
+def bad_files(folder: Path, counts) -> dict[str, str]:
+    """Writes one of each; what the reason of its failure must say, by name."""
+    spoiled = counts.astype(np.float32)
+    spoiled[0, 0, 0, 100] = -1.0
+    write_array(folder / "negative.h5", spoiled)
+    spoiled[0, 0, 0, 100] = np.nan
+    write_array(folder / "nan.h5", spoiled)
+    write_array(folder / "dark.h5", np.zeros_like(counts))
+    np.save(folder / "rank.npy", np.ones((1, 1, 1, 1, 64), np.uint16))
+    (folder / "empty.mda").touch()
+    (folder / "notes.h50").write_text("nothing to see")
+    whole = write_step_scan(folder / "whole.mda", counts)
+    cut(whole, folder / "cut.mda", 0.6)
+    whole.unlink()
+    whole = write_whole(folder / "whole.h5", counts, write_maps_v10)
+    cut(whole, folder / "cut.h50", 0.6)
+    for rest in folder.glob("whole.*"):
+        rest.unlink()
+    return {
+        "negative.h5": "-1", "nan.h5": "nan", "dark.h5": "no counts", "rank.npy": "1 to 4 axes",
+        "empty.mda": "0 bytes", "notes.h50": "no known format", "cut.mda": "copy it again",
+        "cut.h50": "copy it again", "missing.mda": "no such file",
+    }  # fmt: skip
+
+
+def good_files(folder: Path, counts) -> list[str]:
+    write_array(folder / "good.h5", counts)
+    write_array(folder / "dead.h5", counts * np.array([1, 0])[:, None, None, None])
+    some = counts.copy()
+    for y, x in ZERO_PIXELS:
+        some[:, y, x] = 0
+    write_array(folder / "zeros.h5", some)
+    write_step_scan(folder / "half.mda", counts, last_row=LAST_ROW, last_point=LAST_POINT)
+    return ["good", "dead", "zeros", "half"]
+
+
+@pytest.fixture(scope="module")
+def archive(counts, tmp_path_factory):
+    """(run directory, how the command ended, reasons expected) of good and bad files in one run."""
+    folder = tmp_path_factory.mktemp("archive")
+    reasons = bad_files(folder, counts)
+    names = good_files(folder, counts)
+    inputs = [*sorted(folder.iterdir()), folder / "missing.mda"]
+    run = tmp_path_factory.mktemp("runs") / "run"
+    done = subprocess.run(
+        [sys.executable, "-m", "hpcxrf", "run", *map(str, inputs), "-o", str(run), *FIT, *AXIS,
+         "--workers", "1", "--detectors", "both"],
+        capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "300"},
+    )  # fmt: skip
+    return run, done, reasons, names
+
+
+def maps_of(run: Path, name: str) -> xr.Dataset:
+    (store,) = (run / "results").glob(f"{name}-*.zarr")
+    return xr.open_zarr(store, group="maps", chunks=None)
+
+
+def test_bad_files_of_a_run_are_named_with_their_reason_and_the_others_are_done(archive):
+    run, done, reasons, names = archive
+    assert done.returncode == SOME_FAILED, done.stderr
+    assert f"{len(reasons)} datasets failed" in done.stderr
+    assert f"{len(names)} of {len(reasons) + len(names)} datasets done" in done.stderr
+    assert "Traceback" not in done.stderr
+    finished = {p.name.rsplit("-", 1)[0] for p in (run / "results").iterdir() if complete(p)}
+    assert finished == set(names)
+    page = (run / "report.html").read_text()
+    failed = {}
+    for journal in (run / "state").glob("*.jsonl"):
+        for line in map(json.loads, journal.read_text().splitlines()):
+            if line["event"] == "failed":
+                failed[journal.name] = line["reason"]
+    assert len(failed) == len(reasons)
+    for name, reason in reasons.items():
+        assert name in page
+        (found,) = [text for text in failed.values() if name in text]
+        assert reason in found.lower() or reason in found
+
+
+def complete(store: Path) -> bool:
+    return json.loads((store / "zarr.json").read_text())["attributes"].get("complete") is True
+
+
+def test_a_dead_detector_reads_nan_and_empty_and_the_other_has_maps(archive):
+    run = archive[0]
+    maps, whole = maps_of(run, "dead"), maps_of(run, "good")
+    dead = maps.sel(detector="1")
+    assert np.isnan(dead.amplitude).all()
+    assert np.isnan(dead.sigma).all()
+    assert (dead.status == FitStatus.EMPTY).all()
+    for variable in ("amplitude", "sigma", "status"):
+        alive = maps[variable].sel(detector="0")
+        xr.testing.assert_identical(alive, whole[variable].sel(detector="0"))
+    total = maps.amplitude.sel(detector="sum", component="Fe").values
+    assert np.allclose(total, maps.amplitude.sel(detector="0", component="Fe"), rtol=0.05, atol=3)
+
+
+def test_pixels_without_counts_are_zero_and_empty_and_the_others_keep_their_values(archive):
+    maps, whole = (maps_of(archive[0], name) for name in ("zeros", "good"))
+    empty = np.zeros(SHAPE[1:3], dtype=bool)
+    empty[tuple(np.transpose(ZERO_PIXELS))] = True
+    assert ((maps.status == FitStatus.EMPTY).values == empty).all()
+    amplitude = maps.amplitude.sel(component="Fe")
+    # a spectrum was recorded and holds nothing: that is a zero with an uncertainty, not a gap
+    assert (amplitude.values[..., empty] == 0.0).all()
+    assert (maps.sigma.values[..., empty] > 0.0).all()
+    assert np.isfinite(maps.sigma.values).all()
+    change = (amplitude - whole.amplitude.sel(component="Fe")).values[..., ~empty]
+    assert np.abs(change).max() < 0.1 * float(whole.amplitude.sel(component="Fe").max())
+
+
+def test_a_scan_that_stopped_half_way_has_maps_of_what_was_measured(archive):
+    maps = maps_of(archive[0], "half")
+    place = np.arange(SHAPE[1] * SHAPE[2]).reshape(SHAPE[1:3])
+    measured = place < LAST_ROW * SHAPE[2] + LAST_POINT
+    assert maps.amplitude.shape[-2:] == SHAPE[1:3]
+    assert (np.isfinite(maps.amplitude).values == measured).all()
+    assert ((maps.status == FitStatus.EMPTY).values == ~measured).all()
+    (store,) = (archive[0] / "spectra").glob("half-*.zarr")
+    notes = json.loads((store / "zarr.json").read_text())["attributes"]["notes"]
+    assert any("15 of 24" in note or "stopped" in note for note in notes), notes
+
+
+def test_bad_files_of_an_ingest_stop_no_other(hpcxrf, counts, tmp_path):
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    reasons = bad_files(folder, counts)
+    good_files(folder, counts)
+    ran = hpcxrf("ingest", *sorted(folder.iterdir()), "-o", tmp_path / "stores", "--json")
+    assert ran.code == SOME_FAILED, ran.err
+    # a scan without counts is a scan
+    assert {Path(p).name for p in ran.json["failed"]} == reasons.keys() - {"missing.mda", "dark.h5"}
+    assert {Path(p).name for p in ran.json["stores"]} == {
+        "good.h5", "dead.h5", "zeros.h5", "half.mda", "dark.h5",
+    }  # fmt: skip
+    for path, reason in ran.json["failed"].items():
+        assert path in reason
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder of 200 kB and a function that makes it large; needs root, as in a container."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def mount(options: str) -> int:
+        command = ["mount", "-t", "tmpfs", "-o", options, "none", str(disk)]
+        return subprocess.run(command, capture_output=True, check=False).returncode
+
+    if os.geteuid() != 0 or shutil.which("mount") is None or mount("size=200k") != 0:
+        pytest.skip("a small disk cannot be mounted here")
+    yield disk, lambda: mount("remount,size=50m")
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_while_results_are_written_and_then_room(good, small_disk):
+    disk, enlarge = small_disk
+    command = [sys.executable, "-m", "hpcxrf", "run", str(good), "-o", str(disk / "run"), *FIT]
+    options = {"capture_output": True, "text": True, "env": {**os.environ, "COLUMNS": "400"}}
+    done = subprocess.run([*command, "--workers", "1"], check=False, **options)
+    assert done.returncode == SOME_FAILED, done.stderr
+    assert "results/good-" in done.stderr
+    assert "No space left on device; free space" in done.stderr
+    assert enlarge() == 0
+    again = subprocess.run([*command, "--workers", "1"], check=False, **options)
+    assert again.returncode == 0, again.stderr
+    assert np.isfinite(maps_of(disk / "run", "good").amplitude).all()
+
+
+def test_a_journal_line_that_fits_only_in_part_is_an_output_error(tmp_path):
+    """A disk that fills up takes the part of a line that fits; a limit on the file's size does the same."""
+    import resource
+
+    path = tmp_path / "journal.jsonl"
+    append_line(path, {"event": "begin"})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, limits[1]))
+    try:
+        with pytest.raises(OutputError, match="cannot be written"):
+            append_line(path, {"event": "finished", "task": "ingest"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    append_line(path, {"event": "finished", "task": "ingest"})
+    assert [line["event"] for line in read_lines(path)] == ["begin", "finished"]

@@ -1,0 +1,166 @@
+"""The README tells the truth: its commands, options, code, exit codes, picture and targets."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from hpcxrf import errors
+from hpcxrf.cli.app import app
+from hpcxrf.errors import HpcxrfError
+from hpcxrf.simulate import demo_spec, simulate_scan, write_scan
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = typer.main.get_command(app).commands
+PLACEHOLDER_STORE = "out/results/scan-1a2b3c4d.zarr"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def shell_lines() -> list[list[str]]:
+    """Words of every command line in the README's shell blocks."""
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def own_data_commands() -> list[list[str]]:
+    return [words[1:] for words in shell_lines() if Path(words[0]).name == "hpcxrf"]
+
+
+def inline_commands() -> list[list[str]]:
+    """Commands between backticks in the text: `hpcxrf run RUNFILE`."""
+    found = re.findall(r"`hpcxrf ([^`]+)`", README)
+    return [shlex.split(command) for command in found]
+
+
+def make_targets() -> set[str]:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    return set(re.findall(r"^([a-z][a-z-]*):", text, re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory) -> Path:
+    """A folder with a small `scan.h50`, in which the commands of "Your own data" were run as written."""
+    folder = tmp_path_factory.mktemp("own-data")
+    write_scan(simulate_scan(demo_spec(seed=2, shape=(1, 6, 9, 2048), name="scan")), folder)
+    for words in own_data_commands():
+        done = subprocess.run(
+            [sys.executable, "-m", "hpcxrf", *words], cwd=folder, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{words}: {done.stderr}"
+    return folder
+
+
+def test_there_are_commands_to_test():
+    assert [words[0] for words in own_data_commands()] == ["inspect", "fit", "run"]
+    assert len(blocks("python")) == 2
+    assert len(inline_commands()) >= 8
+
+
+def test_every_command_and_option_in_the_readme_exists():
+    for words in [*own_data_commands(), *inline_commands()]:
+        command = COMMANDS[words[0]]
+        known = {name for parameter in command.params for name in parameter.opts}
+        used = {word.split("=")[0] for word in words[1:] if word.startswith("-")}
+        assert used <= known, words
+    for option in re.findall(r"`(--[a-z-]+)[^`]*`", README):
+        assert any(option in p.opts for c in COMMANDS.values() for p in c.params) or (
+            option == "--help"
+        ), option
+
+
+def test_the_table_of_commands_names_all_of_them():
+    section = README.split("## Commands")[1].split("##")[0]
+    named = {
+        words[0]
+        for words in re.findall(r"^\| `hpcxrf (\w+)", section, re.MULTILINE)
+        for words in [[words]]
+    }
+    assert sorted(named) == sorted(COMMANDS)
+
+
+def test_the_commands_of_own_data_run_as_written(ran):
+    assert (ran / "out" / "report.html").is_file()
+    assert len(list((ran / "out" / "results").glob("scan-*.zarr"))) == 1
+
+
+def test_the_results_open_as_the_readme_says(ran):
+    (code,) = [block for block in blocks("python") if "open_zarr" in block]
+    (store,) = (ran / "out" / "results").glob("scan-*.zarr")
+    assert PLACEHOLDER_STORE in code
+    names: dict = {}
+    exec(code.replace(PLACEHOLDER_STORE, str(store)), names)  # noqa: S102 (the README's own code)
+    assert names["iron"].shape == names["error"].shape == (1, 6, 9)
+    assert names["iron"].attrs["units"] == "count"
+
+
+def test_the_model_is_differentiable_as_the_readme_says():
+    import torch
+
+    (code,) = [block for block in blocks("python") if "backward" in block]
+    names: dict = {}
+    exec(code, names)  # noqa: S102 (the README's own code)
+    gradient = names["theta"].grad
+    assert torch.isfinite(gradient).all()
+    assert (gradient != 0.0).any()
+    assert names["counts"].shape == (2048,)
+    assert float(names["counts"].detach().sum()) == pytest.approx(6e4, rel=0.05)
+
+
+def test_every_make_target_in_the_readme_exists():
+    named = set(re.findall(r"\bmake ([a-z][a-z-]*)", " ".join(["", *blocks("sh")])))
+    named |= set(re.findall(r"`make ([a-z][a-z-]*)`", README))
+    assert {"demo", "test"} <= named
+    assert named <= make_targets()
+
+
+def test_the_exit_codes_are_those_of_the_program():
+    text = README.split("Exit codes:")[1].split("\n\n")[0]
+    listed = {int(code) for code in re.findall(r"(?:^|;)\s*(\d+) ", text)}
+    classes = [HpcxrfError, *HpcxrfError.__subclasses__()]
+    codes = {cls.exit_code for cls in classes}
+    assert listed == codes | {0, errors.EXIT_RESUMABLE, errors.EXIT_INTERRUPTED}
+    documented = {
+        int(code) for code in re.findall(r"(?:^|;)\s*(\d+) ", (errors.__doc__ or "").split("):")[1])
+    }
+    assert documented == listed
+
+
+def test_files_and_links_in_the_readme_exist():
+    pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", README)
+    assert pictures
+    for name in pictures:
+        assert (ROOT / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    for name in (*re.findall(r"`(workflows/[^`]+)`", README), "CONTRIBUTING.md", "CITATION.cff"):
+        assert (ROOT / name).is_file(), name
+
+
+def test_the_run_files_that_it_names_are_valid_and_show_every_option_at_its_default():
+    import dataclasses
+
+    import yaml
+
+    from hpcxrf.config import RunConfig, load_run_file
+
+    config, text = load_run_file(ROOT / "workflows" / "scan.yaml")
+    load_run_file(ROOT / "workflows" / "demo.yaml")
+    shown = yaml.safe_load(text)
+    for section in dataclasses.fields(RunConfig):
+        value = getattr(config, section.name)
+        assert shown[section.name].keys() == {f.name for f in dataclasses.fields(value)}
+        if section.name != "input":
+            assert value == section.default
+
+
+def test_the_vocabulary_explains_what_the_stores_hold():
+    words = re.findall(r"^\| `?([\w, `]+?)`? \|", README.split("## Words")[1], re.MULTILINE)
+    for word in ("counts", "amplitude", "theta", "sigma", "status", "detection_limit", "dataset"):
+        assert any(word in entry for entry in words), word
