@@ -360,3 +360,19 @@ def test_the_number_of_threads_changes_no_bit():
     four = fit_pixels(counts, every, operator, threads=4)
     for name in ("amplitude", "sigma", "detection_limit", "deviance", "status"):
         torch.testing.assert_close(getattr(one, name), getattr(four, name), rtol=0.0, atol=0.0)
+
+
+@pytest.mark.parametrize("total", [30.0, 300.0])
+def test_a_component_that_is_hardly_there_keeps_an_honest_sigma(total):
+    """Signed estimates of its neighbours must not cancel its variance: pulls stay those of a normal law."""
+    weak = MEAN.clone()
+    weak[1] = 1e-3 * MEAN[1]
+    share = torch.cat([weak, BASIS.coefficients[len(MEAN) :]])
+    coefficients = share / share.sum() * total
+    counts = simulated(coefficients, 20000, seed=5)
+    found = fit(counts)
+    pull = (found.amplitude - coefficients[: len(MEAN)]) / found.sigma
+    # A few counts are no normal law: their lower tail is longer. Signed variances gave a third beyond 3.
+    assert float((pull.abs() > 3.0).double().mean(dim=0).max()) < 0.06
+    assert float(pull[:, 1].abs().max()) < 4.0
+    assert bool((pull.std(dim=0) < 1.4).all())

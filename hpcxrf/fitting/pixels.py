@@ -17,6 +17,7 @@ from hpcxrf.fitting.nnls import nnls_gram
 from hpcxrf.fitting.objective import poisson_deviance
 from hpcxrf.fitting.result import FitStatus, PixelFit
 from hpcxrf.fitting.uncertainty import detection_limit
+from hpcxrf.physics.shapes import INV_SQRT_2PI
 
 PixelMethod = Literal["linear", "nnls"]
 
@@ -211,10 +212,7 @@ def _fit_batch(
         coefficients, solved = _non_negative(y, coefficients, operator)
     n = operator.n_components
     amplitude = coefficients[:, :n]
-    # Expected counts are not negative where an estimate is: left signed, chance would cancel the variance.
-    present = coefficients.clamp(min=0.0)
-    variance = torch.maximum(present @ operator.variance, operator.variance_floor)
-    own = present[:, :n] * operator.variance[:n].diagonal()
+    variance, own = _variance(coefficients, operator)
     null = torch.maximum(variance - own, operator.variance_floor)
     merit = y.new_full((y.shape[0],), torch.nan)
     if deviance:
@@ -230,6 +228,25 @@ def _fit_batch(
         deviance=merit.masked_fill(~valid, torch.nan),
         status=_status(y, finite, measured, solved),
     )
+
+
+def _variance(coefficients: Tensor, operator: PixelOperator) -> tuple[Tensor, Tensor]:
+    """Variance (pixel, component) of the amplitudes, and the part of it that the component itself brings.
+
+    It is linear in the expected coefficients, which the estimates are not: signed, chance would cancel the variance;
+    cut at 0, a component that came out low by chance would claim to know it well. So the expectation given the
+    estimate is taken, of a normal law cut at 0: a + s phi(a/s) / Phi(a/s).
+    """
+    n = operator.n_components
+    first = torch.maximum(coefficients.clamp(min=0.0) @ operator.variance, operator.variance_floor)
+    sigma = first.sqrt().clamp(min=1e-6)
+    x = coefficients[:, :n] / sigma
+    hazard = torch.exp(-0.5 * x * x - torch.special.log_ndtr(x)) * INV_SQRT_2PI
+    expected = torch.cat(
+        [coefficients[:, :n] + sigma * hazard, coefficients[:, n:].clamp(min=0.0)], dim=1
+    )
+    variance = torch.maximum(expected @ operator.variance, operator.variance_floor)
+    return variance, expected[:, :n] * operator.variance[:n].diagonal()
 
 
 def _non_negative(

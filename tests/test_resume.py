@@ -1,0 +1,175 @@
+"""What counts as finished: the same files in, the same bytes out, and nothing of an earlier driver's misfortunes."""
+
+import dataclasses
+import json
+import os
+
+import numpy as np
+import pytest
+
+from hpcxrf.config import check_config
+from hpcxrf.errors import FitError
+from hpcxrf.pipeline.driver import finished_tasks
+from hpcxrf.pipeline.graph import units_of
+from hpcxrf.pipeline.inputs import archive_root
+from hpcxrf.pipeline.plan import make_plan
+from hpcxrf.pipeline.tasks import run_finalise, run_ingest, run_integrated, run_pixels
+from hpcxrf.pipeline.worker import ATTEMPTS, attempt, forget_attempts
+from hpcxrf.store.rundir import FINISHED, create_or_resume
+
+OVERRIDE = (
+    "CAL_OFFSET: 0.0\nCAL_SLOPE: 0.01\nCOHERENT_SCT_ENERGY: 10.0\nELEMENTS_TO_FIT: Si, Ca, Fe\n"
+)
+
+
+@pytest.fixture
+def scan(tmp_path):
+    """Two detectors, the second without a count, and an override file beside them."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    channel = np.arange(1200)
+    mean = 0.2 + sum(
+        height * np.exp(-0.5 * ((channel - place) / 7.0) ** 2)
+        for place, height in ((174, 3.0), (369, 5.0), (640, 8.0), (975, 3.0), (1000, 4.0))
+    )
+    counts = np.zeros((2, 6, 5, 1200), dtype=np.uint16)
+    counts[0] = np.random.default_rng(0).poisson(np.broadcast_to(mean, (6, 5, 1200)))
+    np.save(folder / "scan.npy", counts)
+    (folder / "maps_fit_parameters_override.txt").write_text(OVERRIDE)
+    return folder / "scan.npy"
+
+
+def _plan(scan, tmp_path, **pixels):
+    raw = {"input": {"files": [str(scan)]}, "pixels": pixels}
+    return make_plan(check_config(raw, "test"), tmp_path / "run").jobs[0]
+
+
+def _run_all(job):
+    """Every task of a dataset in this process, with the journal that the driver keeps."""
+    run = create_or_resume(job.run_dir, "", {})
+    done = []
+    for unit in units_of(job):
+        if unit.stage == "ingest":
+            record = run_ingest(job)
+        elif unit.stage == "integrated":
+            record = run_integrated(job, [])
+        elif unit.blocks is not None:
+            record = run_pixels(job, unit.blocks, [])
+        else:
+            record = run_finalise(job, done)
+        done.append(record)
+        run.append(job.dataset_id, {"event": FINISHED, **dataclasses.asdict(record)})
+    return run
+
+
+def test_a_finished_dataset_has_nothing_left_to_do(scan, tmp_path):
+    job = _plan(scan, tmp_path)
+    run = _run_all(job)
+    assert set(finished_tasks(run, job)) == {u.task for u in units_of(job)}
+
+
+def test_chunks_of_nothing_but_fill_values_count_as_written(scan, tmp_path):
+    # No deviance, and a detector without counts: such chunks have no file.
+    job = _plan(scan, tmp_path, deviance=False)
+    run = _run_all(job)
+    assert set(finished_tasks(run, job)) == {u.task for u in units_of(job)}
+
+
+def test_a_chunk_that_was_lost_undoes_its_task_and_the_end(scan, tmp_path):
+    job = _plan(scan, tmp_path)
+    run = _run_all(job)
+    maps = run.results_store(job.dataset_id) / "maps" / "amplitude"
+    next(p for p in sorted(maps.rglob("c/0/*/*/*")) if p.is_file()).unlink()
+    left = {u.task for u in units_of(job)} - set(finished_tasks(run, job))
+    assert left == {"pixels-0-00000-00001", "finalise"}
+
+
+def test_a_scan_that_was_replaced_is_not_finished(scan, tmp_path):
+    job = _plan(scan, tmp_path)
+    run = _run_all(job)
+    np.save(scan, np.load(scan)[:, :, :4])
+    later = _plan(scan, tmp_path)
+    assert finished_tasks(run, later) == {}
+
+
+def test_a_scan_that_was_touched_only_is_verified_and_not_refused(scan, tmp_path):
+    job = _plan(scan, tmp_path)
+    _run_all(job)
+    os.utime(scan, ns=(1, 1))
+    later = _plan(scan, tmp_path)
+    assert later.stamps != job.stamps
+    assert run_ingest(later).bytes_written > 0
+
+
+def test_an_override_file_that_was_edited_undoes_the_fits(scan, tmp_path):
+    job = _plan(scan, tmp_path)
+    run = _run_all(job)
+    override = scan.with_name("maps_fit_parameters_override.txt")
+    override.write_text(OVERRIDE.replace("Si, Ca, Fe", "Si, Ca, Fe, Mn"))
+    later = _plan(scan, tmp_path)
+    assert "integrated" not in finished_tasks(run, later)
+    record = run_integrated(later, [])
+    store = run.results_store(job.dataset_id)
+    names = json.loads((store / "maps" / "amplitude" / "zarr.json").read_text())["shape"]
+    assert names[1] == 4 + 2
+    assert record.facts["stamps"] == dict(later.stamps)
+
+
+def test_three_deaths_under_one_driver_end_a_task_and_a_new_driver_begins_anew(scan, tmp_path):
+    job = _plan(scan, tmp_path)
+    create_or_resume(job.run_dir, "", {})
+    folder = job.run_dir / ATTEMPTS
+    folder.mkdir()
+    for n in range(3):
+        (folder / f"{job.dataset_id}.ingest.{n}").touch()
+    with pytest.raises(FitError, match="ended its worker 3 times"), attempt(job, "ingest"):
+        pass
+    forget_attempts(job.run_dir)
+    with attempt(job, "ingest"):
+        assert len(list(folder.iterdir())) == 1
+    assert list(folder.iterdir()) == []
+
+
+def test_an_exception_leaves_no_marker(scan, tmp_path):
+    job = _plan(scan, tmp_path)
+    create_or_resume(job.run_dir, "", {})
+    with pytest.raises(RuntimeError), attempt(job, "ingest"):
+        raise RuntimeError
+    assert list((job.run_dir / ATTEMPTS).iterdir()) == []
+
+
+def test_the_archive_is_what_was_given_and_not_what_was_found(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    assert archive_root([str(tmp_path / "a")]) == tmp_path / "a"
+    assert archive_root([str(tmp_path / "a" / "*" / "x.mda")]) == tmp_path / "a"
+    assert archive_root([str(tmp_path / "a" / "x.mda")]) == tmp_path / "a"
+    assert archive_root([str(tmp_path / "a"), str(tmp_path / "c" / "y.mda")]) == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        ({"gamma_offset": 0.0}, "gamma_offset is 0, must lie between 1 and 6"),
+        ({"energy_slope": 0.0, "fwhm_fanoprime": -1e-3}, "fwhm_fanoprime is -0.001"),
+        ({"energy_quadratic": -9e-6}, "makes the axis fall"),
+        ({"energy_slop": 0.01}, "no parameter is called energy_slop"),
+    ],
+)
+def test_starting_values_that_no_detector_has_are_refused(scan, tmp_path, start, said):
+    from hpcxrf.errors import ConfigError
+    from hpcxrf.pipeline.single import fit_file
+
+    raw = {"input": {"files": [str(scan)]}, "fit": {"start": start}}
+    with pytest.raises(ConfigError, match=said):
+        fit_file(scan, check_config(raw, "test"), "0")
+
+
+def test_shapes_of_an_override_file_that_no_detector_has_are_moved_and_it_says_so(scan, tmp_path):
+    from hpcxrf.pipeline.single import fit_file
+
+    override = scan.with_name("maps_fit_parameters_override.txt")
+    override.write_text(OVERRIDE + "GAMMA_OFFSET: 0.0\nFWHM_OFFSET: 0.0\n")
+    raw = {"input": {"files": [str(scan)]}}
+    result = fit_file(scan, check_config(raw, "test"), "0")
+    assert result.fit.r2 > 0.9
+    assert any("gamma_offset 0 is taken as 1" in note for note in result.notes)
