@@ -161,19 +161,14 @@ def fit(
     energy_axis: opt.EnergyAxis = None,
     energy_offset: opt.EnergyOffset = None,
     energy_slope: opt.EnergySlope = None,
-    threads: Annotated[int, typer.Option(help="Torch threads.")] = 1,
     plot: Annotated[Path | None, typer.Option(help="Write a PNG of the fit.")] = None,
     as_json: opt.AsJson = False,
 ) -> None:
     """Fit the integrated spectrum of one file, without a run directory."""
-    import torch
-
     from hpcxrf.cli.display import fit_json, print_fit
     from hpcxrf.cli.terminal import console, print_json, progress_bars
     from hpcxrf.pipeline.single import fit_file
 
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
     sections: dict[str, dict[str, Any]] = {
         "input": {"dataset_path": dataset_path, "energy_axis": energy_axis,
                   "energy_offset_kev": energy_offset, "energy_slope_kev": energy_slope},

@@ -63,6 +63,12 @@ class PixelOperator:
     n_components: int
 
 
+def single_thread() -> None:
+    """Set this thread to compute alone, with denormal numbers flushed to 0 (they are 20 times slower)."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+
+
 def shared_weights(expected: Tensor) -> Tensor:
     """`1 / (mu + 0.01 mean(mu))` of the mean pixel's expected counts (channel,)."""
     mu = expected.clamp(min=0.0)
@@ -184,7 +190,7 @@ def fit_pixels(
     if threads == 1 or len(starts) == 1:
         batches = [batch(i) for i in starts]
     else:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(threads, initializer=single_thread) as pool:
             batches = list(pool.map(batch, starts))
     return PixelFit(
         **{

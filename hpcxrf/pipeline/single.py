@@ -20,6 +20,7 @@ from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions
 from hpcxrf.pipeline.inputs import SUM, archive_root, read_options
 from hpcxrf.pipeline.setup import fit_prepared, line_markers, prepare
 from hpcxrf.pipeline.tasks import scan_facts
+from hpcxrf.pipeline.worker import one_thread
 from hpcxrf.store.catalog import dataset_id
 from hpcxrf.store.ingest import ingest_scan
 
@@ -77,7 +78,8 @@ def fit_file(
     facts = scan_facts(scan, path)
     prepared = {d: prepare(config, facts, d) for d in wanted}
     counts = torch.from_numpy(integrate(scan, advance))
-    fits = {d: fit_prepared(counts[d], p) for d, p in prepared.items()}
+    with one_thread():
+        fits = {d: fit_prepared(counts[d], p) for d, p in prepared.items()}
     if not any(fit.status in SOLVED for fit in fits.values()):
         message = next(iter(fits.values())).messages[0]
         raise FitError(f"{path}, detector {detector}: {message}; check the range and the detector")

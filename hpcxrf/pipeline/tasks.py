@@ -172,7 +172,6 @@ def run_pixels(job: DatasetJob, blocks: BlockRange, after: Sequence[TaskRecord])
     with attempt(job, task):
         clock = Clock()
         device = choose_device(job.config)
-        torch.set_flush_denormal(True)
         store = open_spectra(run.spectra_store(job.dataset_id))
         path = run.results_store(job.dataset_id)
         row = job.detectors.index(blocks.detector)

@@ -10,6 +10,7 @@ import torch
 
 from hpcxrf.config import RunConfig
 from hpcxrf.errors import FitError
+from hpcxrf.fitting.pixels import single_thread
 from hpcxrf.pipeline.records import DatasetJob, Stage, TaskRecord
 
 MAX_ATTEMPTS: Final = 3
@@ -35,16 +36,18 @@ def choose_device(config: RunConfig) -> torch.device:
 
 @contextmanager
 def one_thread() -> Iterator[int]:
-    """Numerics on one torch thread, giving the number that the worker has.
+    """Numerics on one torch thread, denormal numbers flushed, giving the number of threads that the worker has.
 
-    A sum that is split over threads rounds as they split it, and a result must not depend on the worker.
+    A sum that is split over threads rounds as they split it, and a result must not depend on the worker. Both
+    settings are the process's: they are put back.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    single_thread()
     try:
         yield threads
     finally:
         torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)
 
 
 class Clock:
