@@ -13,7 +13,7 @@ from hpcxrf.errors import InputFileError
 
 SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 SIGNATURE_PLACES: Final = (0, 512, 1024, 2048)
-MAX_BLOCK_BYTES: Final = 24 * 2**20
+MAX_BLOCK_BYTES: Final = 16 * 2**20
 """Bytes of counts that one read holds, unless a single row is larger."""
 MAX_ROW_BYTES: Final = 4 * 2**30
 HDF5_FAULTS: Final = (OSError, RuntimeError, ValueError, TypeError, KeyError)
