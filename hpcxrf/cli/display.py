@@ -47,7 +47,7 @@ class _Bars:
             planned=self.planned,
             started=self.started,
             progress=self.progress,
-            reporting=lambda: self.out.print("writing the report"),
+            reporting=lambda pages: self.out.print(f"drawing the report, {pages} pages of maps"),
         )
 
     def planned(self, plan: Plan) -> None:
@@ -108,7 +108,9 @@ def print_run(out: Console, result: RunResult) -> None:
         for note in outcome.notes:
             out.print(f"note: {escape(outcome.job.source.name)}: {escape(note)}")
     total = len(result.outcomes) + len(result.plan.refusals)
-    out.print(f"{total - len(result.failed)} of {total} datasets done in {result.wall_s:.1f} s")
+    out.print(
+        f"{total - len(result.failed)} of {total} datasets done in {result.wall_s:.1f} s, report included"
+    )
     out.print(f"report: {escape(str(result.run.report_file))}", soft_wrap=True)
 
 

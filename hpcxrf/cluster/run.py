@@ -5,7 +5,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -48,7 +48,8 @@ class Watch:
     planned: Callable[[Plan], None]
     started: Callable[[LocalClusterHandle], None]
     progress: Callable[[Progress], None]
-    reporting: Callable[[], None]
+    reporting: Callable[[int], None]
+    """Pages of the report that are about to be drawn: one a dataset and detector."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +124,7 @@ def run_here(
                 in_flight=config.execution.datasets_in_flight, progress=watch.progress,
             )  # fmt: skip
             device = handle.device
-        watch.reporting()
+        watch.reporting(sum(len(o.job.detectors) for o in outcomes if o.failure is None))
         result = RunResult(
             run=run, plan=plan, outcomes=tuple(outcomes), wall_s=time.perf_counter() - began,
             workers=workers, threads=threads, device=device,
@@ -142,7 +143,7 @@ def run_here(
         datasets = dataset_summaries(result)
         _keep(run, summary, datasets)
         write_report(summary, datasets, run.report_file)
-    return result
+    return replace(result, wall_s=time.perf_counter() - began)
 
 
 def report_again(folder: Path) -> Path:

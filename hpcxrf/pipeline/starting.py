@@ -123,8 +123,9 @@ def detector_setup(config: RunConfig, override: Override | None) -> tuple[Detect
         "chip_thickness_um": override.chip_thickness_um,
     }
     used = {k: v for k, v in stored.items() if v and k not in given}
-    words = ", ".join(f"{k} {v}" for k, v in used.items())
-    notes = [f"detector: {words} from {override.path.name}"] if used else []
+    usual = DetectorSetup()
+    words = ", ".join(f"{k} {v}" for k, v in used.items() if v != getattr(usual, k))
+    notes = [f"detector: {words} from {override.path.name}"] if words else []
     return DetectorSetup(**{**used, **given}), notes
 
 
