@@ -392,3 +392,26 @@ def test_a_table_of_one_line_is_enough():
     counts = drawn(1e4 * torch.exp(-0.5 * ((torch.arange(1500.0) - 640.0) / 7.0) ** 2), 1)
     fit = fit_spectrum(counts, setup(one_line(6.4)))
     assert float(fit.amplitude[0]) == pytest.approx(float(counts.sum()), rel=0.02)
+
+
+def test_snip_with_maps_constants_is_the_snip_of_maps():
+    from hpcxrf.fitting.integrated import MAPS_SNIP_WIDTH
+    from hpcxrf.physics.background import snip_maps
+
+    constants = constant_set("maps-3.58")
+    peaks, continuum = expected_counts(1e5)
+    counts = drawn(peaks + continuum, 4)
+    given = setup(background="snip", constants=constants)
+    given = replace(
+        given,
+        parameters=tuple(replace(p, free=p.name == "energy_offset") for p in given.parameters),
+    )
+    fit = fit_spectrum(counts, given)
+    start = {p.name: p.value for p in given.parameters}
+    last = fit.first_channel + fit.counts.shape[0] - 1
+    expected = snip_maps(
+        counts.numpy(), energy_offset=start["energy_offset"], energy_slope=start["energy_slope"],
+        energy_quadratic=0.0, channel_range=(fit.first_channel, last), snip_width=MAPS_SNIP_WIDTH,
+        constants=constants,
+    )  # fmt: skip
+    assert fit.background.tolist() == pytest.approx(expected[fit.first_channel : last + 1].tolist())

@@ -20,13 +20,14 @@ from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.separable import Problem, State, design, minimise, space_of, start
 from hpcxrf.fitting.setup import SpectrumSetup, fit_range
 from hpcxrf.fitting.uncertainty import Uncertainty, spectrum_uncertainty
-from hpcxrf.physics.background import fwhm_channels, hat_basis, hat_knots, snip
+from hpcxrf.physics.background import fwhm_channels, hat_basis, hat_knots, snip, snip_maps
 from hpcxrf.physics.jacobian import counts_jacobian
 from hpcxrf.physics.model import Evaluation, SpectrumModel
 from hpcxrf.physics.parameters import Parameter, pack
 
 MAX_ITERATIONS: Final = 60
 SNIP_HALF_WIDTH_FWHM: Final = 1.5
+MAPS_SNIP_WIDTH: Final = 0.5
 # Relative improvement at which a pass ends. R2 moves by less than 1e-6 between 1e-5 and 1e-7; the first pass
 # with Poisson weights only has to bring the weights near.
 _UNIT_TOLERANCE: Final = 1e-5
@@ -78,9 +79,7 @@ def build_problem(
     hats = inside.new_zeros((inside.shape[0], 0))
     theta = pack(setup.parameters).to(full.device)
     if setup.background == "snip":
-        every = torch.arange(full.shape[0], dtype=torch.float64, device=full.device)
-        width = SNIP_HALF_WIDTH_FWHM * fwhm_channels(theta, every, setup.constants)
-        fixed = snip(full, half_width_channels=width)[low : high + 1]
+        fixed = _snip(full, theta, (low, high), setup)[low : high + 1]
     elif setup.background == "hats":
         hats = hat_basis(model.channel, hat_knots(theta, (low, high), constants=setup.constants))
     problem = Problem(
@@ -91,6 +90,22 @@ def build_problem(
         space=space_of(setup.parameters, full.device),
     )
     return problem, fixed
+
+
+def _snip(
+    full: Tensor, theta: Tensor, channel_range: tuple[int, int], setup: SpectrumSetup
+) -> Tensor:
+    """Peak-clipped background (channel,) of the full spectrum; with MAPS constants as MAPS computes it."""
+    if not setup.constants.maps_line_shape:
+        every = torch.arange(full.shape[0], dtype=torch.float64, device=full.device)
+        width = SNIP_HALF_WIDTH_FWHM * fwhm_channels(theta, every, setup.constants)
+        return snip(full, half_width_channels=width)
+    offset, slope, quadratic = theta[:3].tolist()
+    background = snip_maps(
+        full.cpu().numpy(), energy_offset=offset, energy_slope=slope, energy_quadratic=quadratic,
+        channel_range=channel_range, snip_width=MAPS_SNIP_WIDTH, constants=setup.constants,
+    )  # fmt: skip
+    return torch.from_numpy(background).to(full.device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
