@@ -20,13 +20,12 @@ from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.separable import Problem, State, design, minimise, space_of, start
 from hpcxrf.fitting.setup import SpectrumSetup, fit_range
 from hpcxrf.fitting.uncertainty import Uncertainty, spectrum_uncertainty
-from hpcxrf.physics.background import fwhm_channels, hat_basis, hat_knots, snip, snip_maps
+from hpcxrf.physics.background import hats_for_range, snip_background, snip_maps
 from hpcxrf.physics.jacobian import counts_jacobian
 from hpcxrf.physics.model import Evaluation, SpectrumModel
 from hpcxrf.physics.parameters import Parameter, pack
 
 MAX_ITERATIONS: Final = 60
-SNIP_HALF_WIDTH_FWHM: Final = 1.5
 MAPS_SNIP_WIDTH: Final = 0.5
 # Relative improvement at which a pass ends. R2 moves by less than 1e-6 between 1e-5 and 1e-7; the first pass
 # with Poisson weights only has to bring the weights near.
@@ -81,7 +80,7 @@ def build_problem(
     if setup.background == "snip":
         fixed = _snip(full, theta, (low, high), setup)[low : high + 1]
     elif setup.background == "hats":
-        hats = hat_basis(model.channel, hat_knots(theta, (low, high), constants=setup.constants))
+        hats = hats_for_range(theta, model.channel, constants=setup.constants)
     problem = Problem(
         counts=inside - fixed,
         weights=torch.ones_like(inside),
@@ -97,9 +96,7 @@ def _snip(
 ) -> Tensor:
     """Peak-clipped background (channel,) of the full spectrum; with MAPS constants as MAPS computes it."""
     if not setup.constants.maps_line_shape:
-        every = torch.arange(full.shape[0], dtype=torch.float64, device=full.device)
-        width = SNIP_HALF_WIDTH_FWHM * fwhm_channels(theta, every, setup.constants)
-        return snip(full, half_width_channels=width)
+        return snip_background(full, theta, constants=setup.constants)
     offset, slope, quadratic = theta[:3].tolist()
     background = snip_maps(
         full.cpu().numpy(), energy_offset=offset, energy_slope=slope, energy_quadratic=quadratic,
