@@ -1,5 +1,30 @@
-"""hpcxrf: archives of X-ray fluorescence scans into element maps."""
+"""hpcxrf: archives of X-ray fluorescence scans into element maps.
 
-from typing import Final
+In a notebook, `import hpcxrf` and call what `hpcxrf.notebook` has: it is loaded, and torch with it, at the first
+use of one of its names, so that the import itself takes no time.
+"""
+
+from importlib import import_module
+from typing import Any, Final
 
 __version__: Final = "0.1.0"
+
+_NOTEBOOK: Final = (
+    "amplitudes",
+    "default_theta",
+    "fit_integrated",
+    "line_table",
+    "model_spectrum",
+    "parameters",
+    "plot_fit",
+)
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 (each name has its own type, in hpcxrf.notebook)
+    if name in _NOTEBOOK:
+        return getattr(import_module("hpcxrf.notebook"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_NOTEBOOK})

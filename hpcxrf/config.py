@@ -75,6 +75,20 @@ class DetectorConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterConfig:
+    """One row of the table of theta (`hpcxrf.physics.parameters`) as a site has it; None: as it is there."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
+
+    lower: float | None = None
+    upper: float | None = None
+    prior_sd: Positive | None = None
+    """Standard deviation of the Gaussian prior around the start."""
+    scale: Positive | None = None
+    """Typical step, the unit in which the solver measures it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FitConfig:
     """How the integrated spectrum is fitted."""
 
@@ -82,15 +96,33 @@ class FitConfig:
 
     energy_range_kev: tuple[float, float] | None = None
     """Fit range; None: of the override file, else 1 keV to 1 keV above the incident energy."""
-    calibration: Literal["auto", "file", "override", "none"] = "auto"
-    """Where the energy axis starts from; `auto`: the override file if there is one, else the scan file; `none`:
-    it is found from the lines and the nominal incident energy."""
+    calibration: Literal["auto", "file", "override", "previous", "none"] = "auto"
+    """Where the energy axis starts from; `auto`: the override file if there is one, else the scan file;
+    `previous`: the fitted theta in `previous`; `none`: it is found from the lines and the nominal incident
+    energy."""
+    previous: str | None = None
+    """Finished results store (`results/<dataset_id>.zarr`) of an earlier scan with the same detectors."""
+    incident_energy_sd_kev: Positive = 0.3
+    """How well the incident energy is known: its prior; it may end 1.5 times as far away."""
     override: str = "auto"
     """`maps_fit_parameters_override.txt`: a path, `auto` (beside the scan or in the folder above) or `none`."""
     width_law: Literal["auto", "2.96", "3.58"] = "auto"
     """Of an override file that does not say: constant that its FWHM_FANOPRIME belongs to; `auto`: by its DATE."""
     background: Literal["hats", "snip", "none"] = "hats"
-    method: Literal["separable", "adam"] = "separable"
+    method: Literal["separable", "adam", "sbplx"] = "separable"
+    """`adam` and `sbplx` are the published ones, for comparison; `sbplx` needs the nlopt package."""
+    objective: Literal["poisson", "mse", "l1"] = "poisson"
+    """What theta and amplitudes minimise: the deviance of raw counts, the mean square, the mean modulus. R2 is
+    always that of the mean-square optimum."""
+    kbeta_sd: NotNegative = 0.0
+    """Above 0, the K-beta lines of every K family are free of its K-alpha lines under a prior of that relative
+    width (0.1 to 0.2 for thick samples)."""
+    suggest: bool = True
+    """Look for elements that are not listed, and show them with their evidence."""
+    auto_elements: bool = False
+    """Add suggested elements above the threshold to the fit, and say so."""
+    parameters: dict[str, ParameterConfig] = field(default_factory=dict)
+    """Bounds, priors and scales of theta by name, where a site's detectors differ from the built-in table."""
     constants: Literal["physics", "maps-legacy-2.96", "maps-3.58"] = "physics"
     start: dict[str, float] = field(default_factory=dict)
     """Starting values of theta by name (`compton_angle: 90`), over those of the files."""
@@ -116,6 +148,32 @@ class PixelConfig:
     """Compute the deviance map, which costs as much again as the amplitudes."""
     blocks_per_task: Annotated[int, Field(ge=1)] | None = None
     """Map blocks (64 x 256 pixels) of a task; None: chosen by size. Does not change any result."""
+
+
+BenchmarkMethod = Literal["separable", "adam", "sbplx", "product", "mapstorch", "pymca"]
+BenchmarkTask = Literal["initial", "refinement"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkConfig:
+    """What `hpcxrf benchmark` compares: the published protocol."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
+
+    methods: tuple[BenchmarkMethod, ...] = ("separable", "adam", "sbplx", "product")
+    """`separable`, `adam` and `sbplx` share line table, background, objective and starting values; `product` is
+    hpcxrf with its defaults and no calibration; `mapstorch` and `pymca` are those programs."""
+    tasks: tuple[BenchmarkTask, ...] = ("initial", "refinement")
+    start: Literal["narrow", "wide"] = "narrow"
+    """How far the random starting values reach."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the starting values, and of the choice of datasets."""
+    datasets: dict[BenchmarkMethod, Annotated[int, Field(ge=1)]] = field(default_factory=dict)
+    """Number of datasets, drawn by the seed, for slow methods; the others run on all."""
+    background: Literal["hats", "snip", "none"] = "snip"
+    """Of the methods that are compared; `product` has its own."""
+    adam_steps: Annotated[int, Field(ge=1)] = 500
+    sbplx_evaluations: Annotated[int, Field(ge=1)] = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +203,7 @@ class RunConfig:
     detector: DetectorConfig = DetectorConfig()
     fit: FitConfig = FitConfig()
     pixels: PixelConfig = PixelConfig()
+    benchmark: BenchmarkConfig = BenchmarkConfig()
     execution: ExecutionConfig = ExecutionConfig()
 
 
@@ -194,20 +253,22 @@ def load_run_file(path: Path) -> tuple[RunConfig, str]:
 def _from_folder(config: RunConfig, folder: Path) -> RunConfig:
     """The same with paths made absolute: what they name must not depend on where the command is given."""
     files = tuple(str(folder / name) for name in config.input.files)
-    override = config.fit.override
+    override, previous = config.fit.override, config.fit.previous
     if override not in {"auto", "none"}:
         override = str(folder / override)
+    if previous is not None:
+        previous = str(folder / previous)
     return dataclasses.replace(
         config,
         input=dataclasses.replace(config.input, files=files),
-        fit=dataclasses.replace(config.fit, override=override),
+        fit=dataclasses.replace(config.fit, override=override, previous=previous),
     )
 
 
 def effective(config: RunConfig) -> dict[str, Any]:
     """The configuration as plain JSON values, defaults included; execution is left out, it changes no result."""
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
-    del plain["execution"]
+    del plain["execution"], plain["benchmark"]
     return plain
 
 
@@ -227,6 +288,10 @@ def _faults(config: RunConfig) -> list[str]:
     span = config.fit.energy_range_kev
     if span is not None and not 0.0 <= span[0] < span[1]:
         faults.append(f"fit.energy_range_kev: {list(span)} must rise from 0 keV or more")
+    if (config.fit.calibration == "previous") != (config.fit.previous is not None):
+        faults.append(
+            "fit.calibration 'previous' and fit.previous (a results store) go together; give both"
+        )
     both = sorted(set(config.fit.fixed) & set(config.fit.free))
     if both:
         faults.append(f"fit.fixed and fit.free both name {', '.join(both)}")

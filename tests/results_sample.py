@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fit_samples import one_line
 
 from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
 from hpcxrf.results.maps import create_results, finalise, write_block, write_spectrum_fits
@@ -81,6 +82,7 @@ def spectrum_fit(totals: np.ndarray, *, seed: int = 0) -> SpectrumFit:
     residual, spread = ((counts - model) ** 2).sum(), ((counts - counts.mean()) ** 2).sum()
     return SpectrumFit(
         component_names=COMPONENTS,
+        table=one_line(),
         parameter_names=tuple(PARAMETERS),
         parameter_units=tuple(row[0] for row in PARAMETERS.values()),
         theta=value.double(),

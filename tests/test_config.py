@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpcxrf.config import RunConfig, check_config, effective, load_run_file
+from hpcxrf.config import BenchmarkConfig, RunConfig, check_config, effective, load_run_file
 from hpcxrf.errors import ConfigError
 
 WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
@@ -38,6 +38,10 @@ def test_all_faults_are_reported_at_once_with_their_places_and_values():
     [
         ("fit", {"energy_range_kev": [11.0, 1.0]}, "must rise"),
         ("fit", {"fixed": ["gamma_offset"], "free": ["gamma_offset"]}, "both name gamma_offset"),
+        ("fit", {"calibration": "previous"}, "go together"),
+        ("fit", {"previous": "results/x.zarr"}, "go together"),
+        ("fit", {"incident_energy_sd_kev": 0.0}, "greater than 0"),
+        ("fit", {"parameters": {"gamma_offset": {"lowr": 1.0}}}, "lowr"),
         ("sample", {"elements": ["Fe", "Zn", "Fe"]}, "more than once: Fe"),
         ("sample", {"source": "tube"}, "effective"),
         ("sample", {"incident_energy_kev": -3}, "greater than 0"),
@@ -97,8 +101,26 @@ def test_the_commented_scan_file_shows_every_option_at_its_default():
         input=shown.input
     )
     for section in dataclasses.fields(RunConfig):
-        fields = {f.name for f in dataclasses.fields(getattr(shown, section.name))}
-        assert set(raw[section.name]) == fields
+        if section.name != "benchmark":
+            fields = {f.name for f in dataclasses.fields(getattr(shown, section.name))}
+            assert set(raw[section.name]) == fields
+
+
+def test_the_benchmark_file_shows_every_option_of_the_benchmark():
+    raw = yaml.safe_load((WORKFLOWS / "benchmark.yaml").read_text())
+    check_config(raw, "benchmark.yaml")
+    assert set(raw["benchmark"]) == {f.name for f in dataclasses.fields(BenchmarkConfig)}
+
+
+def test_paths_of_the_fit_are_relative_to_the_run_file(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "input: {files: [a.mda]}\n"
+        "fit: {calibration: previous, previous: results/x.zarr, override: o.txt}\n"
+    )
+    config, _ = load_run_file(path)
+    assert config.fit.previous == str(tmp_path / "results/x.zarr")
+    assert config.fit.override == str(tmp_path / "o.txt")
 
 
 def test_the_demo_file_fits_what_the_demo_command_fits():

@@ -272,10 +272,10 @@ def test_amplitudes_at_fixed_columns_are_recovered_and_never_negative():
 
 
 def test_adam_is_a_method_of_the_same_fit(monkeypatch):
-    short = hpcxrf.fitting.gradient.fit_adam
+    short = hpcxrf.fitting.gradient.minimise_adam
     monkeypatch.setattr(
         hpcxrf.fitting.integrated,
-        "fit_adam",
+        "minimise_adam",
         lambda theta, problem: short(theta, problem, steps=60),
     )
     fit = fit_spectrum(noisy(), setup(TABLE, method="adam"))

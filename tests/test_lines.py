@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcxrf.errors import ConfigError, FitError
+from hpcxrf.physics.branching import Branching, maps_kbeta_ratio
 from hpcxrf.physics.components import parse_component
 from hpcxrf.physics.detector import DetectorSetup, efficiency, escape_probability
-from hpcxrf.physics.lines import Branching, build_line_table, line_table_from_arrays
+from hpcxrf.physics.lines import build_line_table, line_table_from_arrays
 
 BARE = DetectorSetup(be_window_um=0, air_path_mm=0, dead_layer_um=0, chip_thickness_um=1e6)
 SETUP = DetectorSetup()
@@ -287,9 +288,30 @@ def test_branching_multiplies_the_lines_in_the_order_of_override_files():
     assert ratio_between(lines, 10.5, 10.6) > 0.5
 
 
+def test_a_base_ratio_is_that_of_recorded_counts_before_the_multipliers():
+    branching = Branching(kbeta_base={"S": 0.05}, k_ratios={"S": (1, 1, 2.6, 1)})
+    for setup in (BARE, SETUP):
+        lines = lines_of(table_of("S", setup=setup, branching=branching), "S")
+        beta = ratio_between(lines, lines[0][0] + 0.02, 99)
+        assert beta / lines[0][1] == pytest.approx(0.13, rel=1e-12)
+        assert sum(ratio for _, ratio, _ in lines) == pytest.approx(1.0)
+
+
+def test_the_maps_ratio_is_the_published_one_the_library_s_from_gallium_on_and_between_them():
+    assert (maps_kbeta_ratio("Ca"), maps_kbeta_ratio("Fe")) == (0.116, 0.172)
+    for name in ("Ga", "As", "Mo"):
+        lines = lines_of(table_of(name, energy_kev=30.0), name)
+        main = lines[0][0]
+        beta_1 = ratio_between(lines, main * 1.05, main * 1.13)
+        assert maps_kbeta_ratio(name) == pytest.approx(beta_1 / lines[0][1], rel=0.15)
+    assert 0.172 < maps_kbeta_ratio("Co") < 0.189
+    assert 0.021 < maps_kbeta_ratio("P") < 0.050
+    assert maps_kbeta_ratio("Mg") is None
+
+
 def test_branching_with_a_wrong_number_of_multipliers_is_refused():
-    with pytest.raises(ConfigError, match=r"Fe has \[1, 2\].*Pb_L has .*-1"):
-        Branching(k_ratios={"Fe": (1, 2)}, l_families={"Pb_L": (1, 1, -1)})
+    with pytest.raises(ConfigError, match=r"Fe has \[1, 2\].*Pb_L has .*-1.*S has a K-beta ratio"):
+        Branching(k_ratios={"Fe": (1, 2)}, l_families={"Pb_L": (1, 1, -1)}, kbeta_base={"S": -0.1})
 
 
 def test_an_empty_list_gives_an_empty_table():

@@ -8,7 +8,8 @@ import torch
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.integrated import SpectrumSetup
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.fitting.screen import find_calibration, fit_from_nothing, screen
+from hpcxrf.fitting.screen import screen
+from hpcxrf.fitting.search import find_starts, fit_from_nothing
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.detector import DetectorSetup
 from hpcxrf.physics.lines import build_line_table
@@ -82,11 +83,11 @@ def test_the_given_start_of_the_axis_means_nothing():
         setup,
         parameters=with_values(setup.parameters, {"energy_offset": 0.4, "energy_slope": 0.006}),
     )
-    one, two = find_calibration(counts, setup)[0], find_calibration(counts, wrong)[0]
-    by_name = [{p.name: p.value for p in s.parameters} for s in (one, two)]
+    one, two = find_starts(counts, setup)[0], find_starts(counts, wrong)[0]
+    by_name = [{p.name: p.value for p in s.parameters} for s in (one.setup, two.setup)]
     assert by_name[0]["energy_slope"] == pytest.approx(by_name[1]["energy_slope"], rel=1e-3)
 
 
 def test_nothing_is_found_in_an_empty_spectrum():
     with pytest.raises(FitError, match="no counts"):
-        find_calibration(torch.zeros(2048), _setup())
+        find_starts(torch.zeros(2048), _setup())

@@ -8,6 +8,8 @@ import typer
 
 from hpcxrf import __version__
 from hpcxrf.cli import options as opt
+from hpcxrf.cli import simulate
+from hpcxrf.cli.benchmark import benchmark
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -88,6 +90,12 @@ def run(
     source: opt.Source = "monochromatic",
     background: opt.Background = "hats",
     method: opt.Method = "separable",
+    objective: opt.Objective = "poisson",
+    kbeta_sd: opt.KbetaSd = 0.0,
+    energy_sd: opt.EnergySd = 0.3,
+    previous: opt.Previous = None,
+    auto_elements: opt.AutoElements = False,
+    suggest: opt.Suggest = True,
     pixels: Annotated[str, typer.Option(help="linear (signed, unbiased) or nnls.")] = "linear",
     detectors: Annotated[str, typer.Option(help="each, sum, or both.")] = "each",
     dataset_path: opt.DatasetPath = None,
@@ -116,9 +124,11 @@ def run(
                       "energy_offset_kev": energy_offset, "energy_slope_kev": energy_slope},
             "sample": {"elements": opt.split_elements(elements), "incident_energy_kev": energy,
                        "source": source},
-            "fit": {"energy_range_kev": energy_range, "calibration": calibration,
+            "fit": {"energy_range_kev": energy_range, **opt.fit_start(calibration, previous),
                     "override": None if override is None else str(override.absolute()),
-                    "background": background, "method": method},
+                    "background": background, "method": method, "objective": objective,
+                    "kbeta_sd": kbeta_sd, "incident_energy_sd_kev": energy_sd,
+                    "auto_elements": auto_elements, "suggest": suggest},
             "pixels": {"method": pixels, "detectors": detectors},
             "execution": {"workers": workers, "device": device},
         }  # fmt: skip
@@ -157,6 +167,12 @@ def fit(
     method: opt.Method = "separable",
     background: opt.Background = "hats",
     source: opt.Source = "monochromatic",
+    objective: opt.Objective = "poisson",
+    kbeta_sd: opt.KbetaSd = 0.0,
+    energy_sd: opt.EnergySd = 0.3,
+    previous: opt.Previous = None,
+    auto_elements: opt.AutoElements = False,
+    suggest: opt.Suggest = True,
     dataset_path: opt.DatasetPath = None,
     energy_axis: opt.EnergyAxis = None,
     energy_offset: opt.EnergyOffset = None,
@@ -174,9 +190,10 @@ def fit(
                   "energy_offset_kev": energy_offset, "energy_slope_kev": energy_slope},
         "sample": {"elements": opt.split_elements(elements), "incident_energy_kev": energy,
                    "source": source},
-        "fit": {"energy_range_kev": energy_range, "calibration": calibration,
+        "fit": {"energy_range_kev": energy_range, **opt.fit_start(calibration, previous),
                 "override": None if override is None else str(override.absolute()), "background": background,
-                "method": method},
+                "method": method, "objective": objective, "kbeta_sd": kbeta_sd,
+                "incident_energy_sd_kev": energy_sd, "auto_elements": auto_elements, "suggest": suggest},
     }  # fmt: skip
     config, _ = opt.build_config([file], sections)
     out = console()
@@ -279,35 +296,13 @@ def report(run_directory: Annotated[Path, typer.Argument(help="Of `hpcxrf run`."
     console().print(f"report: {path}", markup=False, soft_wrap=True)
 
 
-@app.command(epilog="Example:  hpcxrf simulate -o sim --format maps-v10 --seed 3 --size 64 128")
-def simulate(
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder of the scan and its truth.")
-    ],
-    seed: Annotated[int, typer.Option(help="The same seed gives the same counts.")] = 7,
-    size: Annotated[tuple[int, int], typer.Option(help="Rows and columns.")] = (96, 128),
-    channels: Annotated[int, typer.Option(help="Channels of a spectrum.")] = 2048,
-    detectors: Annotated[int, typer.Option(min=1, max=4, help="Detectors, 1 to 4.")] = 2,
-    counts_scale: Annotated[
-        float, typer.Option(min=0.01, max=30.0, help="Exposure, against the preset's.")
-    ] = 1.0,
-    file_format: Annotated[str, typer.Option("--format", help="maps-v10 or array.")] = "maps-v10",
-    name: Annotated[str, typer.Option(help="Of the scan.")] = "leaf_on_soil",
-) -> None:
-    """Write a simulated scan with its known truth beside it."""
-    from hpcxrf.cli.terminal import console
-    from hpcxrf.errors import ConfigError
-    from hpcxrf.simulate import demo_spec, simulate_scan, write_scan
+app.add_typer(simulate.app, name="simulate")
 
-    if file_format not in {"maps-v10", "array"}:
-        raise ConfigError(f"--format: {file_format!r} is not written; use maps-v10 or array")
-    spec = demo_spec(
-        seed=seed, shape=(detectors, *size, channels), name=name, counts_scale=counts_scale
-    )
-    files = write_scan(simulate_scan(spec), output, scan_format=file_format)  # type: ignore[arg-type]
-    out = console()
-    for path in (*files, output / f"{spec.name}.truth.json"):
-        out.print(str(path), markup=False, soft_wrap=True)
+
+_BENCHMARK_EXAMPLE: Final = (
+    "Example:  hpcxrf benchmark workflows/benchmark.yaml -o bench --workers 2"
+)
+app.command(epilog=_BENCHMARK_EXAMPLE)(benchmark)
 
 
 @app.command(epilog="Example:  hpcxrf doctor --json")

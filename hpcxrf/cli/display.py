@@ -1,6 +1,6 @@
 """What people see of a run, a fit, a file: bars, tables, and the JSON of a fit."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -12,10 +12,12 @@ from rich.table import Table
 from hpcxrf.cli.terminal import progress_bars
 from hpcxrf.cluster.local import LocalClusterHandle
 from hpcxrf.cluster.run import RunResult, Watch
+from hpcxrf.fitting.suggestion import Suggestion
 from hpcxrf.pipeline.driver import Progress as TaskProgress
 from hpcxrf.pipeline.driver import totals
 from hpcxrf.pipeline.plan import Plan
 from hpcxrf.pipeline.single import FileFit
+from hpcxrf.pipeline.suggestions import as_records
 
 STAGE_TITLES: Final = {
     "ingest": "ingest into Zarr",
@@ -127,7 +129,7 @@ def fit_json(result: FileFit) -> dict[str, Any]:
         "r2_expected": fit.r2_expected, "reduced_chi2": fit.reduced_chi2,
         "deviance": fit.deviance, "cpu_s": fit.cpu_s + sum(f.cpu_s for f in result.by_detector),
         "status": fit.status.name.lower(), "iterations": fit.iterations,
-        "suggested": [], "theta": theta, "amplitudes": amplitudes, "sigma": sigma,
+        "suggested": as_records(result.suggested), "theta": theta, "amplitudes": amplitudes, "sigma": sigma,
         "detection_limit": limits,
         "at_bound": [n for n, b in zip(fit.parameter_names, fit.at_bound.tolist(), strict=True) if b],
         "first_channel": fit.first_channel,
@@ -160,6 +162,8 @@ def print_fit(out: Console, result: FileFit) -> None:
         style = "dim" if value < limit else ""
         amplitudes.add_row(name, f"{value:,.0f}", f"{sigma:,.0f}", f"{limit:,.0f}", style=style)
     out.print(amplitudes)
+    if result.suggested:
+        out.print(_suggested_table(result.suggested))
     table = Table("parameter", "value", "sigma", "start", "unit", "", title="theta")
     for i, name in enumerate(fit.parameter_names):
         if bool(fit.free[i]):
@@ -169,6 +173,18 @@ def print_fit(out: Console, result: FileFit) -> None:
                 "at a bound" if bool(fit.at_bound[i]) else "",
             )  # fmt: skip
     out.print(table)
+
+
+def _suggested_table(suggested: Sequence[Suggestion]) -> Table:
+    title = "not listed, but the residual speaks for"
+    table = Table("component", "z", "counts", "sigma", "lines (keV: z, overlaps)", title=title)
+    for s in suggested:
+        lines = "; ".join(
+            f"{line.energy_kev:.2f}: {line.z:.1f}" + (f", {line.overlaps}" if line.overlaps else "")
+            for line in s.lines
+        )
+        table.add_row(s.name, f"{s.z:.1f}", f"{s.counts:,.0f}", f"{s.sigma:,.0f}", escape(lines))
+    return table
 
 
 def print_inspection(out: Console, facts: Mapping[str, Any]) -> None:

@@ -36,10 +36,40 @@ Override = Annotated[
 Calibration = Annotated[
     str,
     typer.Option(
-        "--calibration", help="Start of the energy axis: auto, file, override, or none: found."
+        "--calibration",
+        help="Start of the energy axis: auto, file, override, previous, or none: found.",
     ),
 ]
-Method = Annotated[str, typer.Option("--method", help="separable, or adam (the published one).")]
+Previous = Annotated[
+    Path | None,
+    typer.Option(
+        "--previous",
+        help="Start from the fit of an earlier scan: results/<dataset_id>.zarr of its run.",
+        show_default="none",
+    ),
+]
+EnergySd = Annotated[
+    float, typer.Option("--energy-sd", help="How well the incident energy is known, keV.")
+]
+Method = Annotated[
+    str, typer.Option("--method", help="separable, or the published ones: adam, sbplx.")
+]
+Objective = Annotated[
+    str, typer.Option("--objective", help="poisson (deviance), mse (mean square) or l1.")
+]
+KbetaSd = Annotated[
+    float,
+    typer.Option(
+        "--kbeta-sd",
+        help="K-beta free of K-alpha within this share (0.15 for thick samples); 0: tied.",
+    ),
+]
+Suggest = Annotated[
+    bool, typer.Option("--suggest/--no-suggest", help="Look for elements that are not listed.")
+]
+AutoElements = Annotated[
+    bool, typer.Option("--auto-elements", help="Add suggested elements to the fit, and say so.")
+]
 Background = Annotated[str, typer.Option("--background", help="hats, snip or none.")]
 Source = Annotated[
     str, typer.Option("--source", help="monochromatic, or tube (no elastic line; needs --energy).")
@@ -75,6 +105,14 @@ def build_config(files: list[Path], sections: dict[str, dict[str, Any]]) -> tupl
         if given:
             raw[name] = {**raw.get(name, {}), **given}
     return check_config(raw, "the command line"), yaml.safe_dump(raw, sort_keys=False)
+
+
+def fit_start(calibration: str, previous: Path | None) -> dict[str, Any]:
+    """Where the energy axis starts from: an earlier fit that is named needs no second word."""
+    if previous is None:
+        return {"calibration": calibration}
+    chosen = "previous" if calibration == "auto" else calibration
+    return {"calibration": chosen, "previous": str(previous.absolute())}
 
 
 def split_elements(text: str | None) -> list[str] | None:

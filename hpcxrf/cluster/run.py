@@ -19,7 +19,7 @@ from hpcxrf.cluster.local import (
     visible_gpus,
 )
 from hpcxrf.config import ExecutionConfig, RunConfig, effective
-from hpcxrf.errors import FitError
+from hpcxrf.errors import FitError, OutputError
 from hpcxrf.pipeline.driver import Outcome, Progress, run_datasets
 from hpcxrf.pipeline.plan import Plan, make_plan
 from hpcxrf.pipeline.records import STAGES
@@ -108,7 +108,7 @@ def run_here(
         InputFileError: no scan was found.
         FitError: a GPU was asked for and there is none.
     """
-    began, started = time.perf_counter(), _now()
+    began, started = time.perf_counter(), now()
     workers, threads, gpus = layout(config.execution)
     plan = make_plan(config, folder, opened=watch.opened)
     watch.planned(plan)
@@ -135,7 +135,7 @@ def run_here(
             configuration=json.dumps(effective(config), indent=2),
             device=_device_text(result),
             started=started,
-            finished=_now(),
+            finished=now(),
             seconds=result.wall_s,
             command=command,
             notes=plan.notes,
@@ -152,9 +152,13 @@ def report_again(folder: Path) -> Path:
     A run that went to its end left its summary; of any other the journals tell.
 
     Raises:
-        OutputError: no run there.
+        OutputError: no run there, or a benchmark.
     """
     run = open_run(folder)
+    if "benchmark" in run.effective():
+        raise OutputError(
+            f"{folder}: holds a benchmark; `hpcxrf benchmark RUNFILE -o {folder}` writes its page again"
+        )
     summary, summaries = _kept(run) or _from_journals(run)
     write_report(summary, summaries, run.report_file)
     return run.report_file
@@ -196,8 +200,8 @@ def _from_journals(run: RunDir) -> tuple[RunSummary, list[DatasetSummary]]:
         versions=versions(),
         configuration=json.dumps(run.effective(), indent=2),
         device="as recorded in each dataset",
-        started=_now(),
-        finished=_now(),
+        started=now(),
+        finished=now(),
         seconds=0.0,
         notes=("the run has not gone to its end; this is what its journals tell",),
     )
@@ -266,5 +270,6 @@ def _device_text(result: RunResult) -> str:
     return f"CPU, {workers}" if result.device == "cpu" else f"CUDA, {workers}, one GPU each"
 
 
-def _now() -> str:
+def now() -> str:
+    """Time of day, ISO 8601 with time zone."""
     return datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")

@@ -4,15 +4,26 @@ A start whose axis is off by half a peak costs dozens of full steps, of which th
 axis. On bins of four channels, without the tails' parameters, they cost a tenth.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from hpcxrf.fitting.separable import Problem, Space, State, minimise, objective, space_of, start
+from hpcxrf.fitting.separable import (
+    Problem,
+    Space,
+    State,
+    chosen,
+    minimise,
+    objective,
+    space_of,
+    start,
+)
 from hpcxrf.fitting.setup import SpectrumSetup
 from hpcxrf.physics.background import hat_basis
+from hpcxrf.physics.condense import condense
 from hpcxrf.physics.model import SpectrumModel, energy_kev
 from hpcxrf.physics.parameters import INDEX, pack
 
@@ -22,6 +33,10 @@ COARSE_FREE: Final = (
 )  # fmt: skip
 _HATS: Final = 24
 _STEPS: Final = 12
+# Strong lines without tails, those within half a peak merged.
+_COARSE_LINES: Final = {
+    "widening_kev2": 1e-4, "within_kev": 0.06, "minimum_ratio": 0.02, "tailed_ratio": 2.0,
+}  # fmt: skip
 _TOLERANCE: Final = 1e-3
 
 
@@ -42,7 +57,11 @@ def contrast_weights(y: Tensor) -> Tensor:
 
 
 def coarse_start(
-    full: Tensor, offset_kev: Tensor, slope_kev: Tensor, setup: SpectrumSetup
+    full: Tensor,
+    offset_kev: Tensor,
+    slope_kev: Tensor,
+    setup: SpectrumSetup,
+    scatter: Mapping[str, Tensor] | None = None,
 ) -> tuple[State, Problem]:
     """Starts on bins of four channels; a start's weights are 0 outside of the energy range on its own axis.
 
@@ -51,6 +70,7 @@ def coarse_start(
         offset_kev: (start,).
         slope_kev: (start,).
         setup: everything else of the starting values.
+        scatter: (start,) of other parameters by name, where they are free; the setup's are taken of the others.
     """
     y, _ = rebin(full, COARSE_BIN)
     channel = torch.arange(y.shape[0], dtype=torch.float64, device=full.device)
@@ -58,9 +78,14 @@ def coarse_start(
     theta[:, 0] = offset_kev + slope_kev * (COARSE_BIN - 1) / 2.0
     theta[:, 1] = slope_kev * COARSE_BIN
     theta[:, 2] = theta[:, 2] * COARSE_BIN**2
+    for name, values in (scatter or {}).items():
+        p = setup.parameters[INDEX[name]]
+        if p.free:
+            theta[:, INDEX[name]] = values.clamp(p.lower, p.upper)
     model = SpectrumModel(
-        table=setup.table, channel=channel, constants=setup.constants, elastic=setup.elastic,
-        with_step=False,
+        table=condense(setup.table, **_COARSE_LINES),
+        channel=channel, constants=setup.constants, elastic=setup.elastic, with_step=False,
+        tailed=torch.zeros(0, dtype=torch.int64, device=full.device), shape_dtype=torch.float32,
     )  # fmt: skip
     energy = energy_kev(theta, channel)
     inside = (energy >= setup.energy_min_kev) & (energy <= setup.energy_max_kev)
@@ -84,16 +109,16 @@ def coarse_theta(full: Tensor, setup: SpectrumSetup) -> Tensor:
     theta = pack(setup.parameters).to(full.device)
     state, problem = coarse_start(full, theta[None, 0], theta[None, 1], setup)
     state = minimise(state, problem, iterations=_STEPS, tolerance=_TOLERANCE)
-    return fine_theta(state.theta[0], setup)
+    return fine_theta(state.theta[0])
 
 
-def fine_theta(theta: Tensor, setup: SpectrumSetup) -> Tensor:
-    """Coarse theta (parameter,) in single channels, the start's own values for what was not fitted."""
+def fine_theta(theta: Tensor) -> Tensor:
+    """Theta (*batch, parameter) of coarse channels in single ones."""
     single = theta.clone()
-    single[1] = theta[1] / COARSE_BIN
-    single[0] = theta[0] - single[1] * (COARSE_BIN - 1) / 2.0
-    fitted = torch.tensor([p.free and p.name in COARSE_FREE for p in setup.parameters])
-    return torch.where(fitted.to(theta.device), single, pack(setup.parameters).to(theta.device))
+    single[..., 2] = theta[..., 2] / COARSE_BIN**2
+    single[..., 1] = theta[..., 1] / COARSE_BIN
+    single[..., 0] = theta[..., 0] - single[..., 1] * (COARSE_BIN - 1) / 2.0
+    return single
 
 
 def unexplained(state: State, problem: Problem) -> Tensor:
@@ -103,12 +128,16 @@ def unexplained(state: State, problem: Problem) -> Tensor:
     return objective(state, problem) + outside.sum(dim=-1)
 
 
-def select(state: State, problem: Problem, chosen: Tensor) -> tuple[State, Problem]:
+def select(state: State, problem: Problem, which: Tensor) -> tuple[State, Problem]:
     """The chosen starts, in that order."""
-    kept = {name: getattr(state, name)[chosen] for name in State.__dataclass_fields__}
-    return State(**kept), replace(
-        problem, counts=problem.counts[chosen], weights=problem.weights[chosen]
+    return chosen(state, which), replace(
+        problem, counts=problem.counts[which], weights=problem.weights[which]
     )
+
+
+def member(problem: Problem, index: int) -> Problem:
+    """One start's problem, without batch."""
+    return replace(problem, counts=problem.counts[index], weights=problem.weights[index])
 
 
 def _coarse_space(setup: SpectrumSetup, device: torch.device) -> Space:

@@ -40,7 +40,7 @@ class SumColumns:
 def detector_columns(fit: SpectrumFit, setup: SpectrumSetup, channel: Tensor) -> Tensor:
     """Design matrix of a finished fit on given channels, (channel, component)."""
     model = SpectrumModel(
-        table=setup.table, channel=channel, constants=setup.constants, elastic=setup.elastic
+        table=fit.table, channel=channel, constants=setup.constants, elastic=setup.elastic
     )
     return evaluate(fit.theta, model).phi
 

@@ -1,14 +1,14 @@
 """The integrated spectrum: theta, amplitudes and their uncertainties from given starting values."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import torch
 from torch import Tensor
 
 from hpcxrf.fitting.coarse import coarse_theta
-from hpcxrf.fitting.gradient import fit_adam
+from hpcxrf.fitting.gradient import minimise_adam
 from hpcxrf.fitting.nnls import NonNegativeSolution, nnls_gram
 from hpcxrf.fitting.objective import (
     poisson_deviance,
@@ -16,29 +16,37 @@ from hpcxrf.fitting.objective import (
     r_squared,
     r_squared_expected,
 )
+from hpcxrf.fitting.passes import POISSON_TOLERANCES, Solution, solve_separable
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
-from hpcxrf.fitting.separable import Problem, State, design, minimise, space_of, start
+from hpcxrf.fitting.sbplx import fit_sbplx
+from hpcxrf.fitting.separable import Problem, best_of, design, space_of
 from hpcxrf.fitting.setup import SpectrumSetup, fit_range
 from hpcxrf.fitting.uncertainty import Uncertainty, spectrum_uncertainty
 from hpcxrf.physics.background import hats_for_range, snip_background, snip_maps
 from hpcxrf.physics.jacobian import counts_jacobian
-from hpcxrf.physics.model import Evaluation, SpectrumModel
+from hpcxrf.physics.model import Evaluation, SpectrumModel, tailed_lines
 from hpcxrf.physics.parameters import Parameter, pack
 
-MAX_ITERATIONS: Final = 60
 MAPS_SNIP_WIDTH: Final = 0.5
-# Relative improvement at which a pass ends. R2 moves by less than 1e-6 between 1e-5 and 1e-7; the first pass
-# with Poisson weights only has to bring the weights near.
-_UNIT_TOLERANCE: Final = 1e-5
-_POISSON_TOLERANCES: Final = (1e-4, 1e-6)
+_FEW_ELEMENTS: Final = 5
+FEW_ELEMENTS: Final = "few_elements"
+NO_SCATTER: Final = "no_scatter"
+_FLAG_TEXTS: Final = {
+    FEW_ELEMENTS: "few_elements: fewer than 5 families; the energy axis rests on its priors as well",
+    NO_SCATTER: "no_scatter: the elastic peak lies beyond the fit range; the incident energy rests on its prior",
+}
 
 
-def fit_spectrum(counts: Tensor, setup: SpectrumSetup) -> SpectrumFit:
+def fit_spectrum(
+    counts: Tensor, setup: SpectrumSetup, *, starts: Tensor | None = None
+) -> SpectrumFit:
     """Fit one integrated spectrum: a unit-weight pass for R2, then Poisson weights for the quantities.
 
     Args:
         counts: (channel,) raw counts of the full spectrum, any real dtype, not scaled for dead time.
         setup: lines, starting values, range, background and method.
+        starts: (start, parameter) thetas of about the setup's energy axis, from which the separable method begins;
+            all but the best are dropped on the way. None: the setup's own start, its peaks brought into place.
 
     Returns:
         The fit; a spectrum without counts or with non-finite ones gives NaN and says so in `status`.
@@ -48,25 +56,48 @@ def fit_spectrum(counts: Tensor, setup: SpectrumSetup) -> SpectrumFit:
     """
     began = time.process_time()
     full = counts.to(torch.float64)
-    low, high = fit_range(
-        setup.parameters, setup.energy_min_kev, setup.energy_max_kev, full.shape[0]
-    )
-    channel = torch.arange(low, high + 1, dtype=torch.float64, device=full.device)
-    model = SpectrumModel(
-        table=setup.table,
-        channel=channel,
-        constants=setup.constants,
-        elastic=setup.elastic,
-        with_step=_uses_step(setup.parameters),
-    )
+    low, high = _range(full, setup)
+    model = _model(low, high, setup, full.device)
     inside = full[low : high + 1]
     bad = FitStatus.NONFINITE if not bool(torch.isfinite(full).all()) else FitStatus.EMPTY
     if bad is FitStatus.NONFINITE or float(inside.sum()) <= 0.0:
         return _without_solution(inside, low, model, setup, bad)
     problem, fixed = build_problem(full, low, high, model, setup)
-    solution = _solve(problem, fixed, inside, full, setup)
-    fit = _describe(solution, problem, fixed, inside, low, setup)
+    solution = _solve(problem, fixed, full, starts, setup)
+    fit = _describe(solution, fixed, inside, low, setup)
     return replace(fit, cpu_s=time.process_time() - began)
+
+
+def approach(full: Tensor, setup: SpectrumSetup, starts: Tensor) -> Tensor:
+    """The best of several starts after a few steps: its axis is known to some eV, and with it the fit range.
+
+    Args:
+        full: (channel,) float64, the full spectrum.
+        setup: of about this energy axis.
+        starts: (start, parameter).
+
+    Returns:
+        Theta (parameter,).
+    """
+    low, high = _range(full, setup)
+    problem, _ = build_problem(full, low, high, _model(low, high, setup, full.device), setup)
+    return best_of(starts, problem).theta
+
+
+def _range(full: Tensor, setup: SpectrumSetup) -> tuple[int, int]:
+    return fit_range(setup.parameters, setup.energy_min_kev, setup.energy_max_kev, full.shape[0])
+
+
+def _model(low: int, high: int, setup: SpectrumSetup, device: torch.device) -> SpectrumModel:
+    return SpectrumModel(
+        table=setup.table,
+        channel=torch.arange(low, high + 1, dtype=torch.float64, device=device),
+        constants=setup.constants,
+        elastic=setup.elastic,
+        with_step=_uses_step(setup.parameters),
+        shape_dtype=torch.float32,
+        tailed=tailed_lines(setup.table, elastic=setup.elastic, constants=setup.constants),
+    )
 
 
 def build_problem(
@@ -105,57 +136,26 @@ def _snip(
     return torch.from_numpy(background).to(full.device)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Solution:
-    theta: Tensor
-    linear: Tensor
-    positive: Tensor
-    expected: Tensor
-    r2: float
-    iterations: int
-    status: FitStatus
-
-
 def _solve(
-    problem: Problem, fixed: Tensor, inside: Tensor, full: Tensor, setup: SpectrumSetup
-) -> _Solution:
-    if setup.method == "adam":
-        return _solve_adam(problem, fixed, inside, setup)
-    first = minimise(
-        start(coarse_theta(full, setup), problem),
-        problem,
-        iterations=MAX_ITERATIONS,
-        tolerance=_UNIT_TOLERANCE,
-    )
-    r2 = float(r_squared(inside, _expected(first, problem) + fixed))
-    state, iterations = first, int(first.iterations)
-    weighted = problem
-    for tolerance in _POISSON_TOLERANCES:
-        expected = _expected(state, weighted) + fixed
-        weighted = replace(problem, weights=poisson_weights(expected))
-        begin = start(state.theta, weighted)
-        state = minimise(begin, weighted, iterations=MAX_ITERATIONS, tolerance=tolerance)
-        iterations += int(state.iterations)
-    return _Solution(
-        theta=state.theta, linear=state.linear, positive=state.positive,
-        expected=_expected(state, weighted) + fixed, r2=r2, iterations=iterations,
-        status=_status(state),
-    )  # fmt: skip
+    problem: Problem, fixed: Tensor, full: Tensor, starts: Tensor | None, setup: SpectrumSetup
+) -> Solution:
+    if setup.method != "separable":
+        return _solve_joint(problem, fixed, setup)
+    begin = coarse_theta(full, setup)[None] if starts is None else starts
+    return solve_separable(begin, problem, fixed, setup)
 
 
-def _status(state: State) -> FitStatus:
-    if not bool(torch.isfinite(state.misfit)) or not bool(torch.isfinite(state.theta).all()):
-        return FitStatus.NONFINITE
-    return FitStatus.CONVERGED if bool(state.done) else FitStatus.MAX_ITERATIONS
-
-
-def _solve_adam(problem: Problem, fixed: Tensor, inside: Tensor, setup: SpectrumSetup) -> _Solution:
-    theta, linear = fit_adam(pack(setup.parameters).to(inside.device), problem)
-    _, columns = design(theta, problem)
-    expected = columns @ linear + fixed
-    return _Solution(
-        theta=theta, linear=linear, positive=linear > 0, expected=expected,
-        r2=float(r_squared(inside, expected)), iterations=500, status=FitStatus.MAX_ITERATIONS,
+def _solve_joint(problem: Problem, fixed: Tensor, setup: SpectrumSetup) -> Solution:
+    """One of the published optimisers, which search theta and amplitudes together."""
+    theta = pack(setup.parameters).to(fixed.device)
+    found = minimise_adam(theta, problem) if setup.method == "adam" else fit_sbplx(theta, problem)
+    _, columns = design(found.theta, problem)
+    expected = columns @ found.linear + fixed
+    return Solution(
+        problem=problem, theta=found.theta, linear=found.linear, positive=found.linear > 0,
+        expected=expected, r2=float(r_squared(problem.counts + fixed, expected)),
+        iterations=found.evaluations,
+        status=FitStatus.CONVERGED if found.converged else FitStatus.MAX_ITERATIONS,
     )  # fmt: skip
 
 
@@ -173,7 +173,7 @@ def fit_amplitudes(
         Coefficients (column,) and which of them are above 0.
     """
     solution = _weighted_nnls(counts, columns, torch.ones_like(counts))
-    for _ in range(len(_POISSON_TOLERANCES) if poisson else 0):
+    for _ in range(len(POISSON_TOLERANCES) if poisson else 0):
         solution = _weighted_nnls(counts, columns, poisson_weights(columns @ solution.x))
     return solution.x, solution.positive
 
@@ -183,19 +183,16 @@ def _weighted_nnls(counts: Tensor, columns: Tensor, weights: Tensor) -> NonNegat
     return nnls_gram(columns.T @ weighted, weighted.T @ counts)
 
 
-def _expected(state: State, problem: Problem) -> Tensor:
-    _, columns = design(state.theta, problem)
-    return (columns @ state.linear[..., :, None])[..., 0]
-
-
 def _uses_step(parameters: tuple[Parameter, ...]) -> bool:
     by_name = {p.name: p for p in parameters}
     return any(by_name[n].free or by_name[n].value != 0.0 for n in ("step_offset", "step_linear"))
 
 
 def _describe(
-    s: _Solution, problem: Problem, fixed: Tensor, inside: Tensor, low: int, setup: SpectrumSetup
+    s: Solution, fixed: Tensor, inside: Tensor, low: int, setup: SpectrumSetup
 ) -> SpectrumFit:
+    # What is stored and mapped with is in full precision; the search was not.
+    problem = replace(s.problem, model=replace(s.problem.model, shape_dtype=torch.float64))
     evaluation, columns = design(s.theta, problem)
     names = problem.model.component_names
     n = len(names)
@@ -203,13 +200,16 @@ def _describe(
     space = problem.space
     margin = 1e-6 * (space.upper - space.lower)
     at_bound = space.free & ((s.theta <= space.lower + margin) | (s.theta >= space.upper - margin))
-    errors = _errors(s, columns, evaluation, problem, inside, space.free & ~at_bound)
+    s = replace(s, expected=columns @ s.linear + fixed)
+    errors = _errors(
+        s, columns, evaluation, problem, inside, space.free & ~at_bound, setup.kbeta_sd
+    )
     parts = problem.hats.T * hats[:, None]
     background = fixed + parts.sum(dim=0)
     if setup.background == "snip":
         parts = fixed[None]
     return SpectrumFit(
-        component_names=names,
+        component_names=names, table=problem.model.table,
         parameter_names=tuple(p.name for p in setup.parameters),
         parameter_units=tuple(p.unit for p in setup.parameters),
         theta=s.theta, theta_sigma=errors.theta_sigma, theta_initial=space.centre,
@@ -221,29 +221,55 @@ def _describe(
         r2=s.r2, r2_expected=float(r_squared_expected(inside)), reduced_chi2=errors.reduced_chi2,
         deviance=float(poisson_deviance(inside, s.expected)) / errors.degrees_of_freedom,
         status=s.status, iterations=s.iterations, cpu_s=0.0,
-        messages=_messages(at_bound, setup),
+        flags=_flags(setup), messages=_messages(at_bound, setup),
     )  # fmt: skip
 
 
 def _errors(
-    s: _Solution,
+    s: Solution,
     columns: Tensor,
     evaluation: Evaluation,
     problem: Problem,
     inside: Tensor,
     moving: Tensor,
+    kbeta_sd: float,
 ) -> Uncertainty:
-    n = len(problem.model.component_names)
+    n, k = len(problem.model.component_names), moving.shape[0]
     jacobian = counts_jacobian(s.theta, s.linear[:n], evaluation, problem.model)
-    return spectrum_uncertainty(
+    precision = problem.space.prior_sd**-2
+    if s.kbeta is not None:
+        free = s.kbeta.shape[1]
+        jacobian = torch.cat([jacobian, s.kbeta], dim=1)
+        precision = torch.cat([precision, precision.new_full((free,), kbeta_sd**-2)])
+        moving = torch.cat([moving, moving.new_ones(free)])
+    errors = spectrum_uncertainty(
         inside, s.expected, columns, jacobian, s.linear[:n], moving=moving,
-        positive_hats=s.positive[n:], prior_precision=problem.space.prior_sd**-2,
+        positive_hats=s.positive[n:], prior_precision=precision,
     )  # fmt: skip
+    return replace(errors, theta_sigma=errors.theta_sigma[:k])
+
+
+def _flags(setup: SpectrumSetup) -> tuple[str, ...]:
+    """Names of what makes a calibration doubtful whatever the fit says."""
+    free = {p.name: p for p in setup.parameters}
+    if not free["energy_slope"].free:
+        return ()
+    flags = [FEW_ELEMENTS] if has_few_elements(setup) else []
+    if free["coherent_sct_energy"].value > setup.energy_max_kev:
+        flags.append(NO_SCATTER)
+    return tuple(flags)
+
+
+def has_few_elements(setup: SpectrumSetup) -> bool:
+    """Whether there are too few families (pile-up is none) to find an energy axis by."""
+    names = setup.table.component_names
+    return sum("_" not in n or n.endswith(("_L", "_M")) for n in names) < _FEW_ELEMENTS
 
 
 def _messages(at_bound: Tensor, setup: SpectrumSetup) -> tuple[str, ...]:
     names = [p.name for p, flag in zip(setup.parameters, at_bound.tolist(), strict=True) if flag]
-    return (f"at a bound: {', '.join(names)}",) if names else ()
+    bounds = (f"at a bound: {', '.join(names)}",) if names else ()
+    return (*bounds, *(_FLAG_TEXTS[flag] for flag in _flags(setup)))
 
 
 def _without_solution(
@@ -254,7 +280,7 @@ def _without_solution(
     nothing, no_theta = inside.new_full((n,), torch.nan), torch.full_like(space.centre, torch.nan)
     none = torch.full_like(inside, torch.nan)
     return SpectrumFit(
-        component_names=model.component_names,
+        component_names=model.component_names, table=setup.table,
         parameter_names=tuple(p.name for p in setup.parameters),
         parameter_units=tuple(p.unit for p in setup.parameters),
         theta=space.centre, theta_sigma=no_theta, theta_initial=space.centre,

@@ -47,7 +47,12 @@ def masked_solve(gram: Tensor, rhs: Tensor, free: Tensor) -> Tensor:
 
 
 def nnls_gram(
-    gram: Tensor, rhs: Tensor, start: Tensor | None = None, *, max_exchanges: int = 30
+    gram: Tensor,
+    rhs: Tensor,
+    start: Tensor | None = None,
+    *,
+    max_exchanges: int = 30,
+    exact: bool = True,
 ) -> NonNegativeSolution:
     """Block principal pivoting (Kim and Park 2011, SIAM J. Sci. Comput. 33, 3261), batched.
 
@@ -61,6 +66,7 @@ def nnls_gram(
         rhs: (*batch, column), `A' W y`.
         start: (*batch, column) bool, columns free at the start; all by default.
         max_exchanges: bound on the rounds of pivoting.
+        exact: False leaves members that are not optimal by then as they are, non-negative all the same.
 
     Returns:
         The solution; a member that is not finite or not optimal has `converged` False.
@@ -75,7 +81,7 @@ def nnls_gram(
     free = usable if start is None else start & usable
     x, free, converged = _block_pivoting(g, b, usable, free, max_exchanges)
     stuck = ~converged & torch.isfinite(b).all(dim=-1)
-    if bool(stuck.any()):
+    if exact and bool(stuck.any()):
         x, free, converged = x.clone(), free.clone(), converged.clone()
         x[stuck], free[stuck], converged[stuck] = _active_set(g[stuck], b[stuck], usable[stuck])
     return NonNegativeSolution(

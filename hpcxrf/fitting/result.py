@@ -5,6 +5,8 @@ from enum import IntEnum
 
 from torch import Tensor
 
+from hpcxrf.physics.lines import LineTable
+
 
 class FitStatus(IntEnum):
     """Outcome of one fit; stored as uint8 with CF `flag_values` and `flag_meanings`.
@@ -28,6 +30,8 @@ class SpectrumFit:
     """A fitted integrated spectrum. Tensors are float64 on the CPU."""
 
     component_names: tuple[str, ...]
+    table: LineTable
+    """As fitted: with the K-beta ratios that were free."""
     parameter_names: tuple[str, ...]
     parameter_units: tuple[str, ...]
     theta: Tensor
@@ -70,6 +74,9 @@ class SpectrumFit:
     iterations: int
     cpu_s: float
     """CPU seconds of the fit, imports and reading excluded."""
+    flags: tuple[str, ...] = ()
+    """What a reader must know before he trusts the energy axis: `ambiguous_calibration`, `few_elements`,
+    `no_scatter`; each is explained in `messages`."""
     messages: tuple[str, ...] = ()
 
 

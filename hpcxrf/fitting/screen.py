@@ -4,42 +4,40 @@ Variable projection finds the optimum of the basin it starts in; what makes a fi
 to look at all basins first. Gaussians of a broad width on rebinned counts are enough to tell them apart.
 """
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from hpcxrf.errors import FitError
 from hpcxrf.fitting.coarse import (
-    coarse_start,
     contrast_weights,
-    fine_theta,
     rebin,
-    select,
-    unexplained,
 )
-from hpcxrf.fitting.integrated import fit_spectrum
 from hpcxrf.fitting.nnls import nnls_gram
-from hpcxrf.fitting.result import SpectrumFit
-from hpcxrf.fitting.separable import minimise
 from hpcxrf.fitting.setup import SpectrumSetup
-from hpcxrf.physics.parameters import INDEX, Parameter, pack
+from hpcxrf.physics.parameters import INDEX, pack
 from hpcxrf.physics.scatter import compton_energy_kev
-from hpcxrf.physics.shapes import INV_SQRT_2PI
+from hpcxrf.physics.shapes import gaussian
 
 # Slopes 2 % apart move a 10 keV peak by 200 eV, offsets of 60 eV between them: half the width below.
 _SLOPE_RATIO: Final = 1.02
 _OFFSET_STEP_KEV: Final = 0.06
 _SCREEN_FWHM_KEV: Final = 0.18
 _SCREEN_BINS: Final = 340
+# Of the energies at which an elastic peak is looked for, where the incident energy is known to no better.
+_ELASTIC_STEP_KEV: Final = 0.15
 _COMPTON_ANGLES_DEG: Final = (60.0, 90.0, 140.0)
 _SCREEN_HATS: Final = 6
 _WEAKEST_LINE: Final = 0.05
 _MERGE_KEV: Final = 0.03
 _CHUNK: Final = 64
+# Rounds of exact non-negative least squares; what is left to gain then changes no ranking.
+_EXCHANGES: Final = 4
+_GRID_KEV: Final = 0.004
+# Candidates that are ranked for one that is kept: neighbours of a good one are good as well.
+_POOL: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +47,10 @@ class Candidates:
     offset_kev: Tensor
     """(candidate,)."""
     slope_kev: Tensor
+    incident_kev: Tensor
+    """(candidate,) where its elastic peak is strongest, on a coarse grid; the nominal energy without one."""
+    angle_deg: Tensor
+    """(candidate,) where its Compton peak is strongest, on a coarse grid."""
     cost: Tensor
     """(candidate,) share of the weighted counts that is left unexplained."""
 
@@ -66,59 +68,20 @@ def screen(counts: Tensor, setup: SpectrumSetup, *, keep: int = 16) -> Candidate
     bin_size = max(1, counts.shape[0] // _SCREEN_BINS)
     y, centre = rebin(counts, bin_size)
     weights = contrast_weights(y)
-    offsets, slopes = _grid(setup)
-    costs = [
-        _costs(y, weights, centre, offsets[i : i + _CHUNK], slopes[i : i + _CHUNK], setup)
-        for i in range(0, offsets.shape[0], _CHUNK)
-    ]
-    cost = torch.cat(costs) / (weights * y * y).sum()
-    order = torch.argsort(cost, stable=True)
-    kept = _distinct(offsets[order], slopes[order], setup, counts.shape[0], 0.06, keep)
+    offsets, slopes = (axis.to(counts.device) for axis in _grid(setup))
+    energy = offsets[:, None] + slopes[:, None] * centre
+    cost, incident, angle = _all_costs(y, weights, energy, setup, enough=_POOL * keep)
+    known = torch.isfinite(cost)
+    order = torch.argsort(torch.where(known, cost, torch.inf), stable=True)[: int(known.sum())]
+    kept = distinct_axes(offsets[order], slopes[order], setup, counts.shape[0], 0.06, keep)
     chosen = order[kept]
-    return Candidates(offset_kev=offsets[chosen], slope_kev=slopes[chosen], cost=cost[chosen])
-
-
-def find_calibration(counts: Tensor, setup: SpectrumSetup, *, keep: int = 2) -> list[SpectrumSetup]:
-    """Starting values from nothing but lines and a nominal incident energy.
-
-    Args:
-        counts: (channel,) the full spectrum.
-        setup: its start of offset and slope is not used, their bounds are.
-        keep: starts to return, best first.
-
-    Returns:
-        Copies of the setup with starting values to fit from.
-
-    Raises:
-        FitError: the spectrum has no counts.
-    """
-    full = counts.to(torch.float64)
-    if float(full.sum()) <= 0.0:
-        raise FitError("calibration: the spectrum has no counts; there is nothing to find")
-    found = screen(full, setup)
-    coarse, problem = coarse_start(full, found.offset_kev, found.slope_kev, setup)
-    for iterations, survivors in ((4, 8), (4, 5), (6, keep)):
-        coarse = minimise(coarse, problem, iterations=iterations)
-        order = torch.argsort(unexplained(coarse, problem), stable=True)
-        coarse, problem = select(coarse, problem, order[:survivors])
-    starts = [fine_theta(theta, setup) for theta in coarse.theta]
-    return [replace(setup, parameters=_with_start(setup.parameters, theta)) for theta in starts]
-
-
-def fit_from_nothing(counts: Tensor, setup: SpectrumSetup) -> SpectrumFit:
-    """Find the energy axis, then fit; of several starts the one with the highest R2.
-
-    Args:
-        counts: (channel,) raw counts of the full spectrum.
-        setup: lines, bounds and nominal incident energy; its energy axis is not used.
-
-    Raises:
-        FitError: the spectrum has no counts, or no axis puts the energy range inside it.
-    """
-    began = time.process_time()
-    fits = [fit_spectrum(counts, start_setup) for start_setup in find_calibration(counts, setup)]
-    best = max(fits, key=lambda fit: fit.r2)
-    return replace(best, cpu_s=time.process_time() - began)
+    return Candidates(
+        offset_kev=offsets[chosen],
+        slope_kev=slopes[chosen],
+        incident_kev=incident[chosen],
+        angle_deg=angle[chosen],
+        cost=cost[chosen],
+    )
 
 
 def _grid(setup: SpectrumSetup) -> tuple[Tensor, Tensor]:
@@ -155,7 +118,7 @@ def _screen_lines(setup: SpectrumSetup) -> tuple[Tensor, Tensor, Tensor]:
             shares.append(share)
             columns.append(c)
     e0 = table.incident_energy_kev
-    scatter = [e0] if setup.elastic else []
+    scatter = _elastic_energies(setup) if setup.elastic else []
     angles = torch.tensor(_COMPTON_ANGLES_DEG, dtype=torch.float64)
     scatter += compton_energy_kev(
         torch.tensor(e0, dtype=torch.float64), angles, setup.constants.electron_rest_energy_kev
@@ -171,6 +134,15 @@ def _screen_lines(setup: SpectrumSetup) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
+def _elastic_energies(setup: SpectrumSetup) -> list[float]:
+    """The nominal energy, with company where it is so uncertain that its peak may lie beside."""
+    incident = next(p for p in setup.parameters if p.name == "coherent_sct_energy")
+    reach = min(incident.value - incident.lower, incident.upper - incident.value)
+    steps = round(reach / _ELASTIC_STEP_KEV - 1e-6)
+    nominal = setup.table.incident_energy_kev
+    return [nominal + i * _ELASTIC_STEP_KEV for i in range(-steps, steps + 1)]
+
+
 def _merge(lines: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     merged: list[tuple[float, float]] = []
     for energy, share in lines:
@@ -183,38 +155,81 @@ def _merge(lines: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return merged
 
 
-def _costs(
-    y: Tensor, weights: Tensor, centre: Tensor, offset: Tensor, slope: Tensor, setup: SpectrumSetup
-) -> Tensor:
-    """Weighted sum of squares that the best non-negative columns leave, (candidate,)."""
+def _all_costs(
+    y: Tensor, weights: Tensor, energy: Tensor, setup: SpectrumSetup, *, enough: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Share of the weighted counts that each axis leaves unexplained, infinite if not tried; its energy and angle.
+
+    What lies outside of the energy range is a lower bound of it. Axes are tried by that bound, and those whose
+    bound is above the cost of `enough` others are never tried.
+    """
+    square = weights * y * y
+    inside = (energy >= setup.energy_min_kev) & (energy <= setup.energy_max_kev)
+    bound = torch.where(inside, 0.0, square).sum(dim=-1) / square.sum()
+    shapes = _shapes(setup).to(y.device)
+    row = ((energy - setup.energy_min_kev) / _GRID_KEV).round().long()
+    row = torch.where(inside, row, shapes.shape[0] - 1)
+    order = torch.argsort(bound, stable=True)
+    cost = torch.full_like(bound, torch.inf)
+    nominal = setup.table.incident_energy_kev
+    energies = torch.tensor(_elastic_energies(setup) if setup.elastic else [], dtype=y.dtype)
+    angles = torch.tensor(_COMPTON_ANGLES_DEG, dtype=y.dtype)
+    incident = torch.full_like(bound, nominal)
+    angle = torch.full_like(bound, _COMPTON_ANGLES_DEG[1])
+    n_lines = len(setup.table.component_names)
+    n_elastic = energies.shape[0]
+    for first in range(0, order.shape[0], _CHUNK):
+        tried = order[first : first + _CHUNK]
+        if first >= enough and float(bound[tried[0]]) > float(cost.kthvalue(enough).values):
+            break
+        left, linear = _costs(y, weights, shapes[row[tried]])
+        cost[tried] = left / square.sum()
+        scatter = linear[:, n_lines:]
+        incident[tried] = _strongest(scatter[:, :n_elastic], energies, nominal)
+        angle[tried] = _strongest(
+            scatter[:, n_elastic : n_elastic + angles.shape[0]], angles, _COMPTON_ANGLES_DEG[1]
+        )
+    return cost, incident, angle
+
+
+def _strongest(heights: Tensor, places: Tensor, otherwise: float) -> Tensor:
+    """(candidate,): place of the highest of (candidate, place), `otherwise` where all are 0."""
+    if places.numel() == 0:
+        return heights.new_full(heights.shape[:1], otherwise)
+    found = places.to(heights.device)[heights.argmax(dim=-1)]
+    return torch.where(heights.amax(dim=-1) > 0.0, found, otherwise)
+
+
+def _shapes(setup: SpectrumSetup) -> Tensor:
+    """Columns on a fine grid over the energy range, (energy, column) float32; the last row is 0."""
     line_kev, share, column = _screen_lines(setup)
-    energy = offset[:, None] + slope[:, None] * centre
-    inside = ((energy >= setup.energy_min_kev) & (energy <= setup.energy_max_kev)).double()
+    low, high = setup.energy_min_kev, setup.energy_max_kev
+    grid = low + _GRID_KEV * torch.arange(int((high - low) / _GRID_KEV) + 2, dtype=torch.float64)
     noise = _SCREEN_FWHM_KEV / setup.constants.fwhm_per_sigma
     fano = pack(setup.parameters)[INDEX["fwhm_fanoprime"]]
     sigma = torch.sqrt(noise**2 + setup.constants.width_factor * line_kev * fano)
-    u = ((energy[:, :, None] - line_kev) / sigma).float()
-    shape = torch.exp((-0.5 * u * u).clamp(min=-30.0)) * INV_SQRT_2PI
+    u = (grid[:, None] - line_kev) / sigma
     spread = torch.nn.functional.one_hot(column).double() * (share / sigma)[:, None]
-    peaks = (shape @ spread.float()).double()
-    knots = torch.linspace(
-        setup.energy_min_kev, setup.energy_max_kev, _SCREEN_HATS, dtype=torch.float64
-    )
-    step = knots[1] - knots[0]
-    hats = (1.0 - (energy[:, :, None] - knots).abs() / step).clamp(min=0.0)
-    columns = torch.cat([peaks, hats], dim=-1) * inside[:, :, None]
-    weighted = columns * weights[None, :, None]
-    rhs = (weighted.mT @ y[:, None])[..., 0]
-    gram = columns.mT @ weighted
-    x = nnls_gram(gram, rhs, max_exchanges=12).x
-    return (
-        (weights * y * y).sum()
-        - 2.0 * (rhs * x).sum(-1)
-        + (x[:, None] @ gram @ x[..., None])[:, 0, 0]
-    )
+    peaks = gaussian(u) @ spread
+    knots = torch.linspace(low, high, _SCREEN_HATS, dtype=torch.float64)
+    hats = (1.0 - (grid[:, None] - knots).abs() / (knots[1] - knots[0])).clamp(min=0.0)
+    return torch.nn.functional.pad(torch.cat([peaks, hats], dim=-1), (0, 0, 0, 1)).float()
 
 
-def _distinct(
+def _costs(y: Tensor, weights: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """The best non-negative coefficients of columns (candidate, bin, column), and the weighted square they leave.
+
+    Products in single precision: costs of different axes differ by far more than its rounding.
+    """
+    weighted = columns * weights.float()[None, :, None]
+    rhs = (weighted.mT @ y.float()[:, None])[..., 0].double()
+    gram = (columns.mT @ weighted).double()
+    x = nnls_gram(gram, rhs, max_exchanges=_EXCHANGES, exact=False).x.nan_to_num()
+    square = (weights * y * y).sum()
+    return square - 2.0 * (rhs * x).sum(-1) + (x[:, None] @ gram @ x[..., None])[:, 0, 0], x
+
+
+def distinct_axes(
     offset: Tensor,
     slope: Tensor,
     setup: SpectrumSetup,
@@ -237,10 +252,3 @@ def _distinct(
 def _end_channels(setup: SpectrumSetup, offset: Tensor, slope: Tensor, n_channels: int) -> Tensor:
     energies = torch.tensor([setup.energy_min_kev, setup.energy_max_kev], dtype=torch.float64)
     return ((energies - offset) / slope).clamp(0.0, n_channels - 1.0)
-
-
-def _with_start(parameters: tuple[Parameter, ...], theta: Tensor) -> tuple[Parameter, ...]:
-    return tuple(
-        replace(p, value=min(max(value, p.lower), p.upper))
-        for p, value in zip(parameters, theta.tolist(), strict=True)
-    )

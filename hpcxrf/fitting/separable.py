@@ -5,6 +5,7 @@ searched instead of forty. Kaufman's form of the Jacobian is used: the derivativ
 amplitudes, projected against the free columns (Golub and Pereyra 2003, Inverse Problems 19, R1).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Final
 
@@ -20,6 +21,7 @@ _MAX_STEP: Final = 5.0
 _MAX_DAMPING: Final = 1e8
 _MIN_DAMPING: Final = 1e-7
 _WEAK_DAMPING: Final = 0.1
+HALVING: Final = ((5, 2), (4, 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,8 @@ class Problem:
     hats: Tensor
     """(channel, hat): background columns, fitted non-negative; may have no column."""
     space: Space
+    linear_prior: Tensor | None = None
+    """(column, column): quadratic form of a prior on the linear coefficients, in units of the misfit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +66,7 @@ class State:
     positive: Tensor
     """(*batch, component + hat) bool: coefficients above 0."""
     misfit: Tensor
-    """(*batch,): weighted sum of squares, without prior."""
+    """(*batch,): weighted sum of squares, without the prior of theta."""
     hessian: Tensor
     """(*batch, parameter, parameter), in units of `Space.scale`, without prior."""
     gradient: Tensor
@@ -114,6 +118,33 @@ def minimise(state: State, problem: Problem, *, iterations: int, tolerance: floa
     return state
 
 
+def best_of(
+    starts: Tensor, problem: Problem, *, rounds: Sequence[tuple[int, int]] = HALVING
+) -> State:
+    """Successive halving: all starts take some steps, the better ones some more, until one is left.
+
+    Args:
+        starts: (start, parameter).
+        problem: one spectrum, counts and weights (channel,).
+        rounds: steps, and how many starts are kept after them; the last must keep 1.
+
+    Returns:
+        State of the best start, without batch.
+    """
+    state = start(starts, problem)
+    for iterations, keep in rounds:
+        if state.misfit.shape[0] > keep:
+            state = minimise(state, problem, iterations=iterations)
+            order = torch.argsort(objective(state, problem), stable=True)
+            state = chosen(state, order[:keep])
+    return chosen(state, torch.tensor(0))
+
+
+def chosen(state: State, index: Tensor) -> State:
+    """The starts at these places, in that order."""
+    return State(**{f.name: getattr(state, f.name)[index] for f in fields(State)})
+
+
 def objective(state: State, problem: Problem) -> Tensor:
     """(*batch,): misfit plus prior, as the steps compare it."""
     return state.misfit + state.misfit / problem.counts.shape[-1] * _prior(state.theta, problem)
@@ -149,12 +180,16 @@ def _solve_linear(theta: Tensor, problem: Problem, positive: Tensor | None) -> _
     evaluation, columns = design(theta, problem)
     weighted = columns * problem.weights[..., :, None]
     gram = columns.mT @ weighted
+    prior = problem.linear_prior
+    gram = gram if prior is None else gram + prior
     solution = nnls_gram(gram, (weighted.mT @ problem.counts[..., :, None])[..., 0], positive)
     residual = problem.counts - (columns @ solution.x[..., :, None])[..., 0]
+    misfit = (problem.weights * residual * residual).sum(dim=-1)
+    if prior is not None:
+        misfit = misfit + (solution.x * (prior @ solution.x[..., :, None])[..., 0]).sum(dim=-1)
     return _Inner(
         evaluation=evaluation, columns=columns, gram=gram, linear=solution.x,
-        positive=solution.positive, residual=residual,
-        misfit=(problem.weights * residual * residual).sum(dim=-1),
+        positive=solution.positive, residual=residual, misfit=misfit,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from hpcxrf.physics.model import EDGE_WIDTH_KEV, Evaluation, SpectrumModel, evaluate
+from hpcxrf.physics.model import EDGE_WIDTH_KEV, Evaluation, SpectrumModel, evaluate, of_tailed
 from hpcxrf.physics.parameters import INDEX, PARAMETER_NAMES
 from hpcxrf.physics.scatter import compton_derivatives
 
@@ -47,6 +47,7 @@ class _Terms:
 
 
 _SHAPES: Final = ("g", "ug", "uug", "t", "ut", "shelf")
+_TAIL_SHAPES: Final = ("t", "ut")
 
 
 def counts_jacobian(
@@ -118,14 +119,16 @@ def _line_products(
     """(*batch, channel, column) density derivatives of all lines, per keV."""
     terms = _derivatives(theta, amplitude, e, model)
     shapes = {"g": e.gauss, "ug": e.u * e.gauss, "t": e.low}
-    shapes["uug"], shapes["ut"] = e.u * shapes["ug"], e.u * e.low
+    shapes["uug"], shapes["ut"] = e.u * shapes["ug"], e.low_u * e.low
     if e.shelf is not None:
         shapes["shelf"] = e.shelf
     total = torch.zeros((), dtype=theta.dtype, device=theta.device)
     for name, shape in shapes.items():
-        weights = torch.stack([getattr(terms[c], name) for c in wanted], dim=-1)
-        total = total + shape @ weights
-    return total
+        of_lines = [getattr(terms[c], name) for c in wanted]
+        if name in _TAIL_SHAPES:
+            of_lines = [of_tailed(x, e.tailed) for x in of_lines]
+        total = total + shape @ torch.stack(of_lines, dim=-1).to(shape.dtype)
+    return total.to(theta.dtype)
 
 
 def _derivatives(

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -12,7 +11,8 @@ import torch
 import xraylib
 from torch import Tensor
 
-from hpcxrf.errors import ConfigError, FitError
+from hpcxrf.errors import FitError
+from hpcxrf.physics.branching import Branching, kbeta_correction, line_multiplier
 from hpcxrf.physics.components import (
     HIGHEST_INCIDENT_KEV,
     Component,
@@ -36,15 +36,6 @@ ESCAPE_MERGE_KEV: Final = 0.02
 ESCAPE_MINIMUM_RATIO: Final = 5e-4
 PILEUP_MERGE_KEV: Final = 0.01
 PILEUP_MINIMUM_RATIO: Final = 0.02
-
-_ONES: Final = (1.0,) * 12
-# Order of the twelve multipliers in override files; Lb15 and Lg4' go with their stronger neighbours.
-_L_ORDER: Final[Mapping[str, int]] = MappingProxyType(
-    {
-        "L3M5": 0, "L3M4": 1, "L2M4": 2, "L3N5": 3, "L3N4": 3, "L1M3": 4, "L1M2": 5,
-        "L2N4": 6, "L1N2": 7, "L1N3": 8, "L1O3": 9, "L1O2": 9, "L3M1": 10, "L2M1": 11,
-    }
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,35 +68,6 @@ class LineTable:
     incident_energy_kev: float
     table_version: str
     """For example "xraylib 4.3.0"."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Branching:
-    """Multipliers on the library's line ratios, as an override file gives them.
-
-    They were made to repair the MAPS line table, whose K-beta lines are up to four times too weak below
-    calcium; on the library's ratios they are a second correction, so that nothing applies them unasked.
-
-    Raises:
-        ConfigError: a wrong number of multipliers, or one that is negative or not finite.
-    """
-
-    k_ratios: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """By element ("Fe"): Ka1, Ka2, Kb1 (with 3 and 5), Kb2 (all of N, O, P)."""
-    l_ratios: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """By family ("Pt_L"): La1, La2, Lb1, Lb2 (with 15), Lb3, Lb4, Lg1, Lg2, Lg3, Lg4, Ll, Ln."""
-    l_families: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """By family ("Pt_L"): L1, L2, L3."""
-
-    def __post_init__(self) -> None:
-        faults = [
-            f"{name} has {list(values)}, must be {count} numbers of 0 or more"
-            for table, count in ((self.k_ratios, 4), (self.l_ratios, 12), (self.l_families, 3))
-            for name, values in table.items()
-            if len(values) != count or not all(0.0 <= v < math.inf for v in values)
-        ]
-        if faults:
-            raise ConfigError("branching: " + "; ".join(faults))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +105,7 @@ def build_line_table(
         incident_energy_kev: 0.1 to 200 keV.
         efficiency: the detector.
         user_lines: by component name, (energy_kev, ratio) of lines as recorded.
-        branching: multipliers, none by default.
+        branching: adjustments of the ratios, none by default.
         escape: append the escape lines of the detector material.
         minimum_ratio: lines weaker than this share of their family are left out.
 
@@ -282,18 +244,19 @@ def _user_lines(name: str, given: Sequence[tuple[float, float]]) -> list[_Line]:
 def _family_lines(symbol: str, shell: str, context: _Context) -> list[_Line]:
     z = xraylib.SymbolToAtomicNumber(symbol)
     emitted = emitted_lines(z, shell, context.incident_energy_kev)
-    seen = efficiency_of([energy for _, energy, _ in emitted], context.setup)
     lines = [
         _Line(
             energy_kev=energy,
-            ratio=strength * float(share) * _multiplier(symbol, name, context.branching),
+            ratio=recorded,
             edge_kev=xraylib.EdgeEnergy(z, getattr(xraylib, f"{_subshell(name)}_SHELL")),
             is_kbeta=name[0] == "K" and name[1] != "L",
             has_tail=shell != "M",
             mu_per_um=absorption_per_um(energy, context.setup),
             is_kalpha=name.startswith("KL"),
         )
-        for (name, energy, strength), share in zip(emitted, seen, strict=True)
+        for (name, energy, _), recorded in zip(
+            emitted, _recorded(symbol, emitted, context), strict=True
+        )
     ]
     if not any(line.ratio for line in lines):
         raise FitError(f"{symbol}: every {shell} line is absorbed or multiplied by 0; remove it")
@@ -305,17 +268,22 @@ def _subshell(line_name: str) -> str:
     return "K" if line_name[0] == "K" else line_name[:2]
 
 
-def _multiplier(symbol: str, line_name: str, branching: Branching) -> float:
-    if line_name[0] == "K":
-        index = {"L3": 0, "L2": 1}.get(line_name[1:], 2 if line_name[1] == "M" else 3)
-        return float(branching.k_ratios.get(symbol, _ONES)[index])
-    if line_name[0] == "M":
-        return 1.0
-    family = f"{symbol}_L"
-    shell_factor = branching.l_families.get(family, _ONES)[int(line_name[1]) - 1]
-    if line_name not in _L_ORDER:
-        return float(shell_factor)
-    return float(shell_factor * branching.l_ratios.get(family, _ONES)[_L_ORDER[line_name]])
+def _recorded(
+    symbol: str, emitted: Sequence[tuple[str, float, float]], context: _Context
+) -> list[float]:
+    """What the detector records of each line, on any scale, with the adjustments of the ratios."""
+    seen = efficiency_of([energy for _, energy, _ in emitted], context.setup)
+    plain = [
+        (name, strength * float(share))
+        for (name, _, strength), share in zip(emitted, seen, strict=True)
+    ]
+    correction = kbeta_correction(symbol, plain, context.branching)
+    return [
+        value
+        * line_multiplier(symbol, name, context.branching)
+        * (correction if name.startswith("KM") else 1.0)
+        for name, value in plain
+    ]
 
 
 def _pileup_lines(first: Sequence[_Line], second: Sequence[_Line]) -> list[_Line]:

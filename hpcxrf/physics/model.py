@@ -37,6 +37,10 @@ class SpectrumModel:
     """False for a tube: no monochromatic elastic line. The Compton column stays."""
     with_step: bool = True
     """False saves the shelf where its parameters are 0 and fixed."""
+    tailed: Tensor | None = None
+    """(tailed line,) int64, `tailed_lines(...)`: the lines whose tail is computed; None: every line's."""
+    shape_dtype: torch.dtype = torch.float64
+    """Of the peak shapes (channel, line), which are most of the work; their sums are in theta's."""
 
     @property
     def component_names(self) -> tuple[str, ...]:
@@ -67,7 +71,11 @@ class Evaluation:
     u: Tensor
     """(*batch, channel, line)."""
     gauss: Tensor
+    tailed: Tensor | None
+    """(tailed line,) lines that the next two have; None: all."""
+    low_u: Tensor
     low: Tensor
+    """(*batch, channel, tailed line)."""
     shelf: Tensor | None
     column: Tensor
     """(line,) int64: the column that a line belongs to."""
@@ -114,31 +122,53 @@ def evaluate(theta: Tensor, model: SpectrumModel) -> Evaluation:
     switch, weight = _weights(par, model)
     tail, shelf_share, gamma = _tail_and_step(par, line_kev, model)
     norm = 1.0 / (1.0 + tail + shelf_share)
-    energies, bins = (
-        energy_kev(theta, model.channel),
-        bin_width_kev(theta, model.channel, constants),
-    )
+    energies = energy_kev(theta, model.channel)
+    bins = bin_width_kev(theta, model.channel, constants)
     u = (energies[..., :, None] - line_kev[..., None, :]) / sigma[..., None, :]
+    u = u.to(shape_dtype(theta, model))
     gauss = gaussian(u)
     tail_shape = maps_low_energy_tail if constants.maps_line_shape else low_energy_tail
-    low = tail_shape(u, gamma[..., None, :])
+    low_u = of_tailed(u, model.tailed)
+    low = tail_shape(low_u, of_tailed(gamma, model.tailed)[..., None, :].to(u.dtype))
     shelf = step(u) if model.with_step else None
     n_columns = len(table.component_names) + int(model.elastic)
     columns = torch.arange(n_columns, device=column.device)
     spread = (column[:, None] == columns).to(theta.dtype)
     height = weight * norm / sigma
-    phi = gauss @ (height[..., :, None] * spread) + low @ ((height * tail)[..., :, None] * spread)
+    phi = gauss @ (height[..., :, None] * spread).to(u.dtype)
+    in_tail = of_tailed(height * tail, model.tailed)[..., :, None]
+    phi = phi + low @ (in_tail * of_tailed(spread.mT, model.tailed).mT).to(u.dtype)
     if shelf is not None:
-        phi = phi + shelf @ (
-            (weight * norm * shelf_share / (2.0 * line_kev))[..., :, None] * spread
-        )
+        shelf_height = weight * norm * shelf_share / (2.0 * line_kev)
+        phi = phi + shelf @ (shelf_height[..., :, None] * spread).to(u.dtype)
+    phi = phi.to(theta.dtype)
     compton = compton_shape(theta, energies, constants)
     phi = torch.cat([phi, compton.density[..., :, None]], dim=-1) * bins[..., :, None]
     return Evaluation(
         phi=phi, bin_kev=bins, line_kev=line_kev, sigma_kev=sigma, weight=weight, switch=switch,
-        tail=tail, step=shelf_share, gamma=gamma, norm=norm, u=u, gauss=gauss, low=low,
-        shelf=shelf, column=column, compton=compton,
+        tail=tail, step=shelf_share, gamma=gamma, norm=norm, u=u, gauss=gauss, tailed=model.tailed,
+        low_u=low_u, low=low, shelf=shelf, column=column, compton=compton,
     )  # fmt: skip
+
+
+def tailed_lines(table: LineTable, *, elastic: bool, constants: ConstantSet) -> Tensor:
+    """Lines with a tail, for `SpectrumModel.tailed`; the elastic line, which is none of the table, comes last.
+
+    Returns:
+        (tailed line,) int64.
+    """
+    with_elastic = elastic and not constants.maps_line_shape
+    return torch.cat([table.has_tail, table.has_tail.new_ones(int(with_elastic))]).nonzero()[:, 0]
+
+
+def of_tailed(values: Tensor, tailed: Tensor | None) -> Tensor:
+    """(..., line) -> (..., tailed line)."""
+    return values if tailed is None else values.index_select(-1, tailed)
+
+
+def shape_dtype(theta: Tensor, model: SpectrumModel) -> torch.dtype:
+    """Of the peak shapes: the model's, but never wider than theta's."""
+    return theta.dtype if theta.dtype == torch.float32 else model.shape_dtype
 
 
 def design_matrix(

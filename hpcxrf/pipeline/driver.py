@@ -1,19 +1,24 @@
 """Feeds the graph, keeps the journal, and decides what is finished. The only writer of the run's state."""
 
-import dataclasses
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from distributed import Client, Future, as_completed
 
-from hpcxrf.errors import HpcxrfError
 from hpcxrf.pipeline.graph import submit, units_of
+from hpcxrf.pipeline.journal import (
+    failure_line,
+    failure_reason,
+    failure_trace,
+    finished_line,
+    made_from,
+    record_of,
+)
 from hpcxrf.pipeline.plan import Plan
 from hpcxrf.pipeline.records import DatasetJob, Stage, TaskRecord
 from hpcxrf.results.maps import is_complete, reopen
-from hpcxrf.store.rundir import FAILED, FINISHED, RunDir, still_finished
+from hpcxrf.store.rundir import FAILED, RunDir, still_finished
 from hpcxrf.store.rundir import finished as finished_record
 
 OPEN_TASK: Final = "open"
@@ -74,7 +79,7 @@ def run_datasets(
         One outcome per dataset of the plan, in its order.
     """
     for refusal in plan.refusals:
-        run.append(refusal.dataset_id, _failure_line(OPEN_TASK, refusal.reason))
+        run.append(refusal.dataset_id, failure_line(OPEN_TASK, refusal.reason))
     outcomes: dict[int, Outcome] = {}
     queue = list(reversed(plan.jobs))
     running: dict[str, _Running] = {}
@@ -107,17 +112,11 @@ def finished_tasks(run: RunDir, job: DatasetJob) -> dict[str, TaskRecord]:
             run, journal, unit.task
         ):
             line = finished_record(journal, unit.task)
-            if line is not None and _made_from(line, job):
-                done[unit.task] = _record_of(line)
+            if line is not None and made_from(line, job):
+                done[unit.task] = record_of(line)
                 continue
         complete[unit.stage] = False
     return done
-
-
-def _made_from(line: Mapping[str, Any], job: DatasetJob) -> bool:
-    """Whether the files that a task was made from are those of today; pixels follow the integrated fit."""
-    stamps = (line.get("facts") or {}).get("stamps")
-    return stamps is None or stamps == dict(job.stamps)
 
 
 def _begin(
@@ -154,31 +153,16 @@ def _settle(
     if future.status == "finished":
         record: TaskRecord = future.result()
         state.records[unit.task] = record
-        run.append(state.job.dataset_id, _finished_line(record))
+        run.append(state.job.dataset_id, finished_line(record))
         progress(Progress(stage=unit.stage, pixels=record.pixels, ok=True))
         return
     progress(Progress(stage=unit.stage, pixels=0, ok=False))
     if not state.failed:
         state.failed = True
         culprit = next(t for t, f in state.futures.items() if f.status in {"error", "cancelled"})
-        state.reason = _reason(state.futures[culprit])
-        trace = _trace(state.futures[culprit])
-        run.append(state.job.dataset_id, _failure_line(culprit, state.reason, trace))
-
-
-def _reason(future: Future) -> str:
-    """What a user is told: the message of our own errors, type and message of any other."""
-    error = future.exception()
-    if isinstance(error, HpcxrfError):
-        return str(error)
-    return f"{type(error).__name__}: {error}"
-
-
-def _trace(future: Future) -> str:
-    error = future.exception()
-    if isinstance(error, HpcxrfError):
-        return ""
-    return "".join(traceback.format_exception(type(error), error, future.traceback()))
+        state.reason = failure_reason(state.futures[culprit])
+        trace = failure_trace(state.futures[culprit])
+        run.append(state.job.dataset_id, failure_line(culprit, state.reason, trace))
 
 
 def _outcome(state: _Running) -> Outcome:
@@ -187,20 +171,6 @@ def _outcome(state: _Running) -> Outcome:
         records=tuple(state.records.values()),
         failure=state.reason if state.failed else None,
     )
-
-
-def _finished_line(record: TaskRecord) -> dict[str, Any]:
-    line = dataclasses.asdict(record)
-    return {"event": FINISHED, **line, "checksums": line["checksums"] or {}}
-
-
-def _failure_line(task: str, reason: str, trace: str = "") -> dict[str, Any]:
-    return {"event": FAILED, "task": task, "reason": reason, "traceback": trace}
-
-
-def _record_of(line: Mapping[str, Any]) -> TaskRecord:
-    names = {f.name for f in dataclasses.fields(TaskRecord)}
-    return TaskRecord(**{k: v for k, v in line.items() if k in names})
 
 
 def totals(plan: Plan) -> dict[Stage, int]:

@@ -7,8 +7,11 @@ from typing import Any, Literal
 from hpcxrf.config import RunConfig
 from hpcxrf.formats.scan import EnergyCalibration
 
-Stage = Literal["ingest", "integrated", "pixels", "finalise"]
+Stage = Literal["ingest", "integrated", "pixels", "finalise", "sum", "initial", "refinement"]
 STAGES: tuple[Stage, ...] = ("ingest", "integrated", "pixels", "finalise")
+"""Of a run."""
+BENCHMARK_STAGES: tuple[Stage, ...] = ("sum", "initial", "refinement")
+"""Of a benchmark."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +46,8 @@ class TaskRecord:
     """What a task did."""
 
     task: str
-    """Identifier within the dataset: `ingest`, `integrated`, `pixels-0-00000-00008`, `finalise`."""
+    """Identifier within the dataset: `ingest`, `integrated`, `pixels-0-00000-00008`, `finalise`; of a benchmark
+    `sum`, `initial-adam`, `refinement-separable`."""
     stage: Stage
     dataset_id: str
     wall_s: float

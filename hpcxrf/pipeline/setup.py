@@ -1,5 +1,6 @@
 """From what the user asked and what the files say, to what the fit is given; every choice is put into words."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +13,25 @@ from hpcxrf.config import DEFAULT_ENERGY_MIN_KEV, RunConfig
 from hpcxrf.errors import ConfigError, FitError
 from hpcxrf.fitting.integrated import fit_spectrum
 from hpcxrf.fitting.result import SpectrumFit
-from hpcxrf.fitting.screen import fit_from_nothing
+from hpcxrf.fitting.search import fit_from_nothing
 from hpcxrf.fitting.setup import SpectrumSetup, fit_range
 from hpcxrf.formats.override import (
     Override,
     find_override,
     read_override,
 )
+from hpcxrf.physics.branching import Branching
 from hpcxrf.physics.components import HIGHEST_INCIDENT_KEV, parse_components
+from hpcxrf.physics.condense import condense
 from hpcxrf.physics.constants import constant_set
 from hpcxrf.physics.detector import DetectorSetup
 from hpcxrf.physics.lines import LineTable, build_line_table
+from hpcxrf.physics.parameters import Parameter, with_values
+from hpcxrf.pipeline.bounds import parameter_table
+from hpcxrf.pipeline.branching import branching_of
+from hpcxrf.pipeline.previous import require_previous
 from hpcxrf.pipeline.records import ScanFacts
 from hpcxrf.pipeline.starting import (
-    INCIDENT,
     detector_setup,
     refuse_start,
     start_values,
@@ -46,6 +52,8 @@ class Prepared:
     setup: SpectrumSetup
     from_nothing: bool
     """The energy axis is to be found, its start means nothing."""
+    windows: DetectorSetup
+    """What lies before the detector's chip, and the chip: of the run file, the override file or by default."""
     notes: tuple[str, ...]
 
 
@@ -53,7 +61,8 @@ def check_request(config: RunConfig) -> None:
     """Refuse what no scan can be fitted with, before an archive is read for it.
 
     Raises:
-        ConfigError: names of parameters that do not exist.
+        ConfigError: names of parameters that do not exist, options that exclude each other, a previous store that
+            is none.
         FitError: elements that do not exist, or that the incident energy of the configuration cannot excite.
         InputFileError: the override file that is named cannot be read.
     """
@@ -63,6 +72,8 @@ def check_request(config: RunConfig) -> None:
     refuse_start(config)
     if config.fit.override not in {"auto", "none"}:
         read_override(Path(config.fit.override))
+    if config.fit.previous is not None:
+        require_previous(Path(config.fit.previous))
 
 
 def prepare(config: RunConfig, facts: ScanFacts, detector: int) -> Prepared:
@@ -77,10 +88,14 @@ def prepare(config: RunConfig, facts: ScanFacts, detector: int) -> Prepared:
     _refuse_tube(config, facts)
     override = _override(config, facts, detector)
     incident, notes = _incident_energy(config, facts, override)
-    values, start_notes = start_values(config, facts, override, detector)
-    parameters = starting_parameters(config, values | {INCIDENT: incident}, facts)
+    values, start_notes = start_values(config, facts, override, detector, incident)
+    rows, bound_notes = parameter_table(config, override, incident)
+    parameters = starting_parameters(config, rows, values, facts)
     windows, window_notes = detector_setup(config, override)
-    table = _line_table(_components(config, override), incident, windows, facts)
+    components = _components(config, override)
+    _refuse_components(components, incident, facts)
+    branching, ratio_notes = branching_of(override, components)
+    table = _line_table(components, incident, windows, branching, facts)
     low, high = _energy_range(config, override, incident, facts, values)
     setup = SpectrumSetup(
         table=table,
@@ -90,6 +105,8 @@ def prepare(config: RunConfig, facts: ScanFacts, detector: int) -> Prepared:
         energy_max_kev=high,
         background=config.fit.background,
         method=config.fit.method,
+        objective=config.fit.objective,
+        kbeta_sd=config.fit.kbeta_sd,
         elastic=config.sample.source == "monochromatic",
     )
     from_nothing = config.fit.calibration == "none"
@@ -97,7 +114,17 @@ def prepare(config: RunConfig, facts: ScanFacts, detector: int) -> Prepared:
         fit_range(parameters, low, high, facts.n_channels)
     _refuse_outside(table, setup, facts)
     return Prepared(
-        setup=setup, from_nothing=from_nothing, notes=(*notes, *start_notes, *window_notes)
+        setup=setup,
+        from_nothing=from_nothing,
+        windows=windows,
+        notes=(
+            *notes,
+            *start_notes,
+            *bound_notes,
+            *_grown(rows, parameters),
+            *window_notes,
+            *ratio_notes,
+        ),
     )
 
 
@@ -106,6 +133,16 @@ def fit_prepared(counts: Tensor, prepared: Prepared) -> SpectrumFit:
     if prepared.from_nothing and bool(torch.isfinite(counts).all()) and float(counts.sum()) > 0.0:
         return fit_from_nothing(counts, prepared.setup)
     return fit_spectrum(counts, prepared.setup)
+
+
+def started_at(prepared: Prepared, theta: Tensor) -> Prepared:
+    """The same fit from a given theta (parameter,), its energy axis included."""
+    names = [p.name for p in prepared.setup.parameters]
+    values = dict(zip(names, theta.tolist(), strict=True))
+    setup = dataclasses.replace(
+        prepared.setup, parameters=with_values(prepared.setup.parameters, values)
+    )
+    return dataclasses.replace(prepared, setup=setup, from_nothing=False)
 
 
 def line_markers(table: LineTable) -> list[tuple[float, str]]:
@@ -127,13 +164,39 @@ def _refuse_tube(config: RunConfig, facts: ScanFacts) -> None:
         )
 
 
+def _grown(rows: Sequence[Parameter], parameters: Sequence[Parameter]) -> list[str]:
+    """A start outside of its bounds is believed, and said."""
+    names = [
+        p.name
+        for row, p in zip(rows, parameters, strict=True)
+        if (row.lower, row.upper) != (p.lower, p.upper)
+    ]
+    return [f"bounds widened to hold the start of {', '.join(names)}"] if names else []
+
+
+def _refuse_components(components: Sequence[str], incident_kev: float, facts: ScanFacts) -> None:
+    try:
+        parse_components(components, incident_kev, ())
+    except FitError as error:
+        raise FitError(f"{facts.source}: {error}") from error
+
+
 def _line_table(
-    components: Sequence[str], incident_kev: float, windows: DetectorSetup, facts: ScanFacts
+    components: Sequence[str],
+    incident_kev: float,
+    windows: DetectorSetup,
+    branching: Branching | None,
+    facts: ScanFacts,
 ) -> LineTable:
     try:
-        return build_line_table(
-            components, incident_kev, efficiency=windows, minimum_ratio=_MINIMUM_RATIO
+        table = build_line_table(
+            components,
+            incident_kev,
+            efficiency=windows,
+            branching=branching,
+            minimum_ratio=_MINIMUM_RATIO,
         )
+        return condense(table)
     except FitError as error:
         raise FitError(f"{facts.source}: {error}") from error
 

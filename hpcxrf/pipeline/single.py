@@ -14,11 +14,13 @@ from hpcxrf.config import RunConfig
 from hpcxrf.errors import ConfigError, FitError, InputFileError
 from hpcxrf.fitting.detector_sum import SOLVED, fit_detector_sum
 from hpcxrf.fitting.result import SpectrumFit
+from hpcxrf.fitting.suggestion import Suggestion, combined
 from hpcxrf.formats.override import find_override, read_override
 from hpcxrf.formats.registry import find_scans, open_scan
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions
+from hpcxrf.pipeline.detectors import fit_detectors
 from hpcxrf.pipeline.inputs import SUM, archive_root, read_options
-from hpcxrf.pipeline.setup import fit_prepared, line_markers, prepare
+from hpcxrf.pipeline.setup import line_markers, prepare
 from hpcxrf.pipeline.tasks import scan_facts
 from hpcxrf.pipeline.worker import one_thread
 from hpcxrf.store.catalog import dataset_id
@@ -39,6 +41,8 @@ class FileFit:
     notes: tuple[str, ...]
     line_markers: tuple[tuple[float, str], ...]
     """Energy (keV) and name of each component's strongest line."""
+    suggested: tuple[Suggestion, ...] = ()
+    """Components that are not listed, but that the residual speaks for."""
 
 
 def integrate(scan: RawScan, advance: Advance | None = None) -> NDArray[np.float64]:
@@ -76,16 +80,17 @@ def fit_file(
     scan = open_scan(path, read_options(config))
     wanted = _detectors(path, detector, scan.shape[0])
     facts = scan_facts(scan, path)
-    prepared = {d: prepare(config, facts, d) for d in wanted}
+    for d in wanted:
+        prepare(config, facts, d)
     counts = torch.from_numpy(integrate(scan, advance))
     with one_thread():
-        fits = {d: fit_prepared(counts[d], p) for d, p in prepared.items()}
-    if not any(fit.status in SOLVED for fit in fits.values()):
-        message = next(iter(fits.values())).messages[0]
+        found = fit_detectors(config, facts, wanted, counts)
+    every = found.fits
+    if not any(fit.status in SOLVED for fit in every):
+        message = every[0].messages[0]
         raise FitError(f"{path}, detector {detector}: {message}; check the range and the detector")
-    notes = tuple(dict.fromkeys([*scan.notes, *(n for p in prepared.values() for n in p.notes)]))
-    every = tuple(fits.values())
-    setups = [p.setup for p in prepared.values()]
+    notes = tuple(dict.fromkeys([*scan.notes, *found.notes]))
+    setups = [p.setup for p in found.prepared]
     single = detector != SUM
     return FileFit(
         scan=scan,
@@ -94,6 +99,7 @@ def fit_file(
         by_detector=() if single else every,
         notes=notes,
         line_markers=tuple(line_markers(setups[0].table)),
+        suggested=combined(found.suggested),
     )
 
 

@@ -1,6 +1,7 @@
-"""Starting values, bounds and detector data of a fit, from the run file, the override file and the scan file."""
+"""Starting values and detector data of a fit, from the run file, the override file and the scan file."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from hpcxrf.config import RunConfig
@@ -9,41 +10,39 @@ from hpcxrf.formats.override import Override, theta_values, width_law
 from hpcxrf.physics.constants import constant_set
 from hpcxrf.physics.detector import DetectorSetup
 from hpcxrf.physics.parameters import PARAMETERS, Parameter, with_values
+from hpcxrf.pipeline.bounds import AXIS, AXIS_LIMITS, INCIDENT, limits, site_faults
+from hpcxrf.pipeline.previous import previous_theta
 from hpcxrf.pipeline.records import ScanFacts
 
-INCIDENT: Final = "coherent_sct_energy"
-_AXIS: Final = ("energy_offset", "energy_slope", "energy_quadratic")
-# How far the incident energy may be from its nominal value.
-_INCIDENT_RANGE_KEV: Final = 0.45
-# Beyond these no energy axis is one. Shapes have the bounds of the parameter table as their limits.
-_AXIS_LIMITS: Final = {
-    "energy_offset": (-5.0, 5.0),
-    "energy_slope": (1e-4, 0.2),
-    "energy_quadratic": (-1e-5, 1e-5),
-    INCIDENT: (0.1, 200.0),
-}
 _WINDOWS: Final = ("be_window_um", "air_path_mm", "dead_layer_um", "chip_thickness_um")
 
 
 def refuse_start(config: RunConfig) -> None:
-    """Refuse starting values of the run file that no detector has, and names that do not exist, all at once.
+    """Refuse what no detector can be fitted with, options that exclude each other, unknown names, all at once.
 
     Raises:
         ConfigError: names, values and limits.
     """
+    fit = config.fit
     known = {p.name for p in PARAMETERS}
-    asked = {*config.fit.start, *config.fit.fixed, *config.fit.free}
+    asked = {*fit.start, *fit.fixed, *fit.free, *fit.parameters}
     faults = [
         f"no parameter is called {name}; there are {', '.join(sorted(known))}"
         for name in sorted(asked - known)
     ]
-    faults += _outside({k: v for k, v in config.fit.start.items() if k in known})
+    faults += site_faults(fit)
+    faults += _outside(config, {k: v for k, v in fit.start.items() if k in known})
+    faults += _excluding(config)
     if faults:
         raise ConfigError("fit: " + "; ".join(faults))
 
 
 def start_values(
-    config: RunConfig, facts: ScanFacts, override: Override | None, detector: int
+    config: RunConfig,
+    facts: ScanFacts,
+    override: Override | None,
+    detector: int,
+    incident_kev: float,
 ) -> tuple[dict[str, float], list[str]]:
     """Starting theta by name: the override's values, the calibration asked for, then the user's own.
 
@@ -51,20 +50,20 @@ def start_values(
         ConfigError: no energy calibration is to be had, or a file gives one that is none.
     """
     values: dict[str, float] = {}
-    notes = []
+    notes: list[str] = []
     if override is not None:
-        constants = constant_set(config.fit.constants)
-        law, why = width_law(override, config.fit.width_law)
-        given = theta_values(override, law=law, target=constants.width_factor)
-        values, clipped = _within_bounds(given)
-        notes += [f"starting values from {override.path.name}", why, *clipped]
-        notes += _unused(override)
-    if config.fit.calibration == "none":
-        for name in _AXIS:
+        values, notes = _of_override(config, override)
+    values[INCIDENT] = incident_kev
+    choice = config.fit.calibration
+    if choice == "none":
+        for name in AXIS:
             values.pop(name, None)
         return values | config.fit.start, [*notes, "energy calibration found from the lines"]
-    has_override = all(name in values for name in _AXIS[:2])
-    if config.fit.calibration == "file" or (config.fit.calibration == "auto" and not has_override):
+    if config.fit.previous is not None:
+        earlier, said = _of_previous(config, Path(config.fit.previous), detector, incident_kev)
+        return values | earlier | config.fit.start, [*notes, *said]
+    has_override = all(name in values for name in AXIS[:2])
+    if choice == "file" or (choice == "auto" and not has_override):
         axis = _file_axis(config, facts, detector)
         values |= axis
         notes += ["energy calibration from the scan file"] if axis else []
@@ -72,15 +71,15 @@ def start_values(
 
 
 def starting_parameters(
-    config: RunConfig, values: dict[str, float], facts: ScanFacts
+    config: RunConfig, table: tuple[Parameter, ...], values: dict[str, float], facts: ScanFacts
 ) -> tuple[Parameter, ...]:
-    """The parameter table with these starting values, and with what the run file frees or fixes.
+    """The table of theta with these starting values, and with what the run file frees or fixes.
 
     Raises:
         ConfigError: a value that no detector has, or an axis that falls: names, values and limits.
     """
     refuse_start(config)
-    faults = _outside(values)
+    faults = _outside(config, values)
     end = facts.n_channels - 1
     if config.fit.calibration != "none":
         slope, bend = values["energy_slope"], values.get("energy_quadratic", 0.0)
@@ -92,17 +91,10 @@ def starting_parameters(
     if config.sample.source == "tube":
         # Without an elastic peak nothing but the Compton hump knows of it.
         fixed.add(INCIDENT)
-    result = []
-    for p in with_values(PARAMETERS, values):
-        free = (p.free or p.name in config.fit.free) and p.name not in fixed
-        bounded = replace(p, free=free)
-        if p.name == INCIDENT:
-            nominal = values[INCIDENT]
-            bounded = replace(
-                bounded, lower=nominal - _INCIDENT_RANGE_KEV, upper=nominal + _INCIDENT_RANGE_KEV
-            )
-        result.append(bounded)
-    return tuple(result)
+    return tuple(
+        replace(p, free=(p.free or p.name in config.fit.free) and p.name not in fixed)
+        for p in with_values(table, values)
+    )
 
 
 def detector_setup(config: RunConfig, override: Override | None) -> tuple[DetectorSetup, list[str]]:
@@ -132,7 +124,7 @@ def detector_setup(config: RunConfig, override: Override | None) -> tuple[Detect
 def _file_axis(config: RunConfig, facts: ScanFacts, detector: int) -> dict[str, float]:
     if facts.calibration is not None:
         one = facts.calibration[detector]
-        return dict(zip(_AXIS, (one.offset_kev, one.slope_kev, one.quadratic_kev), strict=True))
+        return dict(zip(AXIS, (one.offset_kev, one.slope_kev, one.quadratic_kev), strict=True))
     if {"energy_offset", "energy_slope"} <= set(config.fit.start):
         return {}
     raise ConfigError(
@@ -142,35 +134,65 @@ def _file_axis(config: RunConfig, facts: ScanFacts, detector: int) -> dict[str, 
     )
 
 
-def _limits() -> dict[str, tuple[float, float]]:
-    return {p.name: (p.lower, p.upper) for p in PARAMETERS} | _AXIS_LIMITS
+def _of_override(config: RunConfig, override: Override) -> tuple[dict[str, float], list[str]]:
+    law, why = width_law(override, config.fit.width_law)
+    target = constant_set(config.fit.constants).width_factor
+    values, clipped = _within_limits(config, theta_values(override, law=law, target=target))
+    return values, [f"starting values from {override.path.name}", why, *clipped]
 
 
-def _outside(values: dict[str, float]) -> list[str]:
-    limits = _limits()
+def _of_previous(
+    config: RunConfig, store: Path, detector: int, incident_kev: float
+) -> tuple[dict[str, float], list[str]]:
+    """Theta of the earlier fit; its incident energy only where this scan may have the same."""
+    theta = previous_theta(store, detector, constant_set(config.fit.constants))
+    theta, moved = _within_limits(config, theta)
+    notes = [f"starting values from {store.name}, detector {detector}", *moved]
+    if abs(theta[INCIDENT] - incident_kev) > config.fit.incident_energy_sd_kev:
+        fitted = theta.pop(INCIDENT)
+        notes.append(
+            f"incident energy starts at its nominal {incident_kev:g} keV: it was {fitted:g} keV there"
+        )
+    return theta, notes
+
+
+def _excluding(config: RunConfig) -> list[str]:
+    """Options that cannot be meant together."""
+    fit = config.fit
+    faults = []
+    if fit.kbeta_sd > 0.0 and fit.constants != "physics":
+        faults.append(
+            f"kbeta_sd {fit.kbeta_sd:g} frees the K-beta lines, which constants {fit.constants} hold at their ratio "
+            "for parity; give one of them"
+        )
+    if fit.kbeta_sd > 0.0 and fit.method != "separable":
+        faults.append(
+            f"kbeta_sd {fit.kbeta_sd:g} needs method separable; {fit.method} has the ratios of the table"
+        )
+    if fit.auto_elements and not fit.suggest:
+        faults.append(
+            "auto_elements adds what suggest finds; set suggest: true, or auto_elements: false"
+        )
+    return faults
+
+
+def _outside(config: RunConfig, values: dict[str, float]) -> list[str]:
+    ends = limits(config.fit)
     return [
-        f"{name} is {value:g}, must lie between {limits[name][0]:g} and {limits[name][1]:g}"
+        f"{name} is {value:g}, must lie between {ends[name][0]:g} and {ends[name][1]:g}"
         for name, value in values.items()
-        if not limits[name][0] <= value <= limits[name][1]
+        if not ends[name][0] <= value <= ends[name][1]
     ]
 
 
-def _within_bounds(values: dict[str, float]) -> tuple[dict[str, float], list[str]]:
-    """Shapes of an override file, moved to the nearest value that a detector has; each move is a sentence."""
-    limits, inside, notes = _limits(), {}, []
+def _within_limits(
+    config: RunConfig, values: dict[str, float]
+) -> tuple[dict[str, float], list[str]]:
+    """Shapes of a file, moved to the nearest value that a detector has; each move is a sentence."""
+    ends, inside, notes = limits(config.fit), {}, []
     for name, value in values.items():
-        low, high = limits[name]
-        inside[name] = value if name in _AXIS_LIMITS else min(max(value, low), high)
+        low, high = ends[name]
+        inside[name] = value if name in AXIS_LIMITS else min(max(value, low), high)
         if inside[name] != value:
-            notes.append(f"override file: {name} {value:g} is taken as {inside[name]:g}")
+            notes.append(f"start of {name} {value:g} is taken as {inside[name]:g}")
     return inside, notes
-
-
-def _unused(override: Override) -> list[str]:
-    """What of an override file plays no part, so that nobody waits for its effect."""
-    unused = []
-    if override.branching_k or override.branching_l or override.branching_l_family:
-        unused.append("branching adjustments (they repair the MAPS line table; xraylib's is used)")
-    if override.bounds:
-        unused.append("bounds")
-    return [f"not used of {override.path.name}: {', '.join(unused)}"] if unused else []

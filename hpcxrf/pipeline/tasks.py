@@ -28,12 +28,15 @@ from hpcxrf.fitting.pixels import (
 )
 from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
 from hpcxrf.fitting.setup import SpectrumSetup
+from hpcxrf.fitting.suggestion import combined
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import RawScan
 from hpcxrf.pipeline.blocks import Block, blocks_of
+from hpcxrf.pipeline.detectors import DetectorFits, fit_detectors
 from hpcxrf.pipeline.inputs import SUM, read_options
 from hpcxrf.pipeline.records import BlockRange, DatasetJob, ScanFacts, TaskRecord
-from hpcxrf.pipeline.setup import Prepared, fit_prepared, line_markers, prepare
+from hpcxrf.pipeline.setup import line_markers
+from hpcxrf.pipeline.suggestions import as_records
 from hpcxrf.pipeline.worker import Clock, attempt, choose_device, one_thread
 from hpcxrf.results.basis import component_names, read_basis, write_basis
 from hpcxrf.results.maps import (
@@ -101,11 +104,12 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         store = open_spectra(run.spectra_store(job.dataset_id))
         spectra = np.stack([store.integrated(d) for d in range(store.shape[0])])
         with one_thread():
-            fits, prepared, bases = fit_detectors(spectra, store, job)
+            found, fits, bases = fit_scan(spectra, store, job)
+        prepared = found.prepared
         path = run.results_store(job.dataset_id)
         # Whatever is there belongs to an integrated fit that no longer counts, and so do its pixels.
         shutil.rmtree(path, ignore_errors=True)
-        _create(path, job, store, fits, prepared)
+        _create(path, job, store, fits, found)
         wanted = {name: fits[name] for name in job.detectors}
         by_name = {
             name: spectra[int(name)] if name != SUM else spectra.sum(axis=0) for name in wanted
@@ -122,31 +126,30 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
             facts={
                 "r2": {name: fit.r2 for name, fit in wanted.items() if fit.status in SOLVED},
                 "status": {name: fit.status.name for name, fit in wanted.items()},
-                "notes": _notes(store, prepared),
+                "notes": _notes(store, found),
                 "stamps": dict(job.stamps),
             },
         )  # fmt: skip
 
 
-def fit_detectors(
+def fit_scan(
     spectra: NDArray[np.float64], store: SpectraStore, job: DatasetJob
-) -> tuple[dict[str, SpectrumFit], list[Prepared], dict[str, tuple[int, PixelBasis]]]:
+) -> tuple[DetectorFits, dict[str, SpectrumFit], dict[str, tuple[int, PixelBasis]]]:
     """Fit every detector, and their sum where asked for; give the basis of each result's pixels.
 
     Raises:
         FitError: no detector has counts in the fit range.
     """
-    facts = scan_facts(store, job.source)
-    prepared = [prepare(job.config, facts, d) for d in range(store.shape[0])]
     counts = torch.from_numpy(spectra)
-    every = [fit_prepared(counts[d], p) for d, p in enumerate(prepared)]
+    found = fit_detectors(job.config, scan_facts(store, job.source), range(store.shape[0]), counts)
+    every = found.fits
     if not any(fit.status in SOLVED for fit in every):
         raise FitError(
             f"{job.source}: {every[0].messages[0]} (all {len(every)} detectors); check the fit range, or "
             "leave the scan out"
         )
     n_pixels = int(store.measured().sum())
-    setups = [p.setup for p in prepared]
+    setups = [p.setup for p in found.prepared]
     fits = {str(d): fit for d, fit in enumerate(every)}
     if SUM in job.detectors:
         fits[SUM] = fit_detector_sum(counts, every, setups)
@@ -155,7 +158,7 @@ def fit_detectors(
         for name in job.detectors
         if fits[name].status in SOLVED
     }
-    return fits, prepared, bases
+    return found, fits, bases
 
 
 def run_pixels(job: DatasetJob, blocks: BlockRange, after: Sequence[TaskRecord]) -> TaskRecord:
@@ -241,9 +244,9 @@ def _basis(
     return fit.first_channel, pixel_basis(phi, fit.amplitude, groups, n_pixels)
 
 
-def _notes(store: SpectraStore, prepared: Sequence[Prepared]) -> list[str]:
+def _notes(store: SpectraStore, found: DetectorFits) -> list[str]:
     """Guesses and choices, each once."""
-    return list(dict.fromkeys([*store.notes, *(n for p in prepared for n in p.notes)]))
+    return list(dict.fromkeys([*store.notes, *found.notes]))
 
 
 def _create(
@@ -251,8 +254,11 @@ def _create(
     job: DatasetJob,
     store: SpectraStore,
     fits: dict[str, SpectrumFit],
-    prepared: Sequence[Prepared],
+    found: DetectorFits,
 ) -> None:
+    by_detector = {str(d): one for d, one in enumerate(found.suggested)}
+    suggested = by_detector | ({SUM: combined(found.suggested)} if SUM in fits else {})
+    table = found.prepared[0].setup.table
     x_um, y_um = store.positions_um()
     known = bool(np.isfinite(x_um).all() and np.isfinite(y_um).all())
     create_results(
@@ -271,16 +277,17 @@ def _create(
             ],
             "hpcxrf_version": __version__,
             "constants": job.config.fit.constants,
-            "line_table": prepared[0].setup.table.table_version,
-            "incident_energy_kev": prepared[0].setup.table.incident_energy_kev,
+            "line_table": table.table_version,
+            "incident_energy_kev": table.incident_energy_kev,
             "configuration": effective(job.config),
             "run_file": RunDir(path=job.run_dir).run_file.read_text(encoding="utf-8"),
-            "notes": _notes(store, prepared),
+            "notes": _notes(store, found),
             "theta_by_detector": {
                 name: dict(zip(fit.parameter_names, fit.theta.tolist(), strict=True))
                 for name, fit in fits.items()
                 if name != SUM
             },
+            "suggested": {name: as_records(s) for name, s in suggested.items()},
         },
     )
 

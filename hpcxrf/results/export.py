@@ -27,7 +27,7 @@ def amplitudes_to_csv(results: Path, path: Path) -> None:
     """
     spectrum = open_results(results)["spectrum"].to_dataset().load()
     columns = ("amplitude", "sigma", "detection_limit")
-    _write_csv(
+    write_csv(
         path,
         ("detector", "component", *(f"{name}_counts" for name in columns)),
         _rows(spectrum, "component", columns),
@@ -49,7 +49,7 @@ def parameters_to_csv(results: Path, path: Path) -> None:
         units = dict(zip(names, texts, strict=True))
         for detector, name, *values in _rows(table, "name", columns):
             rows.append((detector, name, units[name], *values))
-    _write_csv(path, ("detector", "parameter", "unit", *columns), rows)
+    write_csv(path, ("detector", "parameter", "unit", *columns), rows)
 
 
 def maps_to_hdf5(results: Path, path: Path) -> None:
@@ -88,18 +88,23 @@ def safe_cell(cell: Cell) -> Cell:
     return "" if isinstance(cell, float) and math.isnan(cell) else cell
 
 
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+    """Write a table, every cell safe for a spreadsheet; replaces an earlier file at once.
+
+    Raises:
+        OutputError: `path` cannot be written.
+    """
+    with replaced(path) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        writer.writerows([safe_cell(cell) for cell in row] for row in rows)
+
+
 def _rows(table: xr.Dataset, dim: str, columns: Sequence[str]) -> Iterable[tuple[Cell, ...]]:
     for detector in table["detector"].values:
         for label in table[dim].values:
             one = table.sel({"detector": detector, dim: label})
             yield str(detector), str(label), *(one[name].item() for name in columns)
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-    with replaced(path) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(header)
-        writer.writerows([safe_cell(cell) for cell in row] for row in rows)
 
 
 def _group(parent: h5py.Group, name: str, nexus_class: str) -> h5py.Group:

@@ -1,7 +1,5 @@
 """The report: one HTML page that needs nothing else, for people who want to see what a run did."""
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +8,11 @@ from typing import Final, Literal
 import jinja2
 import xarray as xr
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from hpcxrf.errors import HpcxrfError
 from hpcxrf.results import plots, views
 from hpcxrf.results.maps import open_results
+from hpcxrf.results.page import Picture, page_look, picture, template_environment
 from hpcxrf.results.storage import replaced
 from hpcxrf.results.thumbnails import summarise_maps
 
@@ -24,8 +22,6 @@ MAX_BYTES: Final = 9_500_000
 MAX_ROWS: Final = 5000
 """Rows of the dataset table; failures come first in what is kept."""
 
-# (dpi, quality) of the pictures, best first; the first that fits its share of the page is taken.
-_PICTURE_STEPS: Final = ((120.0, 86), (95.0, 78), (70.0, 65))
 _SMALLEST_SHARE_BYTES: Final = 60_000
 
 
@@ -88,15 +84,6 @@ class DatasetRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """A picture inside the page."""
-
-    data: str
-    """data: address."""
-    alt: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DetectorPage:
     """One detector in the details of a dataset."""
 
@@ -117,10 +104,8 @@ def write_report(run: RunSummary, datasets: Sequence[DatasetSummary], path: Path
         OutputError: `path` cannot be written.
     """
     rows = [_row(index, dataset) for index, dataset in enumerate(datasets)]
-    environment = _environment()
+    environment = template_environment()
     sections, left = _sections(environment, rows)
-    script = _text("report.js.j2")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = environment.get_template("report.html.j2").render(
         run=run,
         rows=sorted(rows, key=lambda row: row.done)[:MAX_ROWS] if len(rows) > MAX_ROWS else rows,
@@ -130,9 +115,7 @@ def write_report(run: RunSummary, datasets: Sequence[DatasetSummary], path: Path
         n_pixels=sum(row.pixels for row in rows if row.done),
         sections=sections,
         shown={row.anchor for row in rows if row.done} - left,
-        style=Markup(_text("report.css.j2")),  # noqa: S704  a file of this package
-        script=Markup(script),  # noqa: S704  a file of this package
-        script_hash=digest,
+        **page_look(),
     )
     with replaced(path) as partial:
         partial.write_text(page, encoding="utf-8")
@@ -209,14 +192,14 @@ def _page(
     # Half of the share to the maps, a quarter to each of the two spectra.
     return DetectorPage(
         view=views.detector_view(tree, summary),
-        maps=_picture(plots.map_grid(summary), f"maps of {title}", share_bytes // 2),
+        maps=picture(plots.map_grid(summary), f"maps of {title}", share_bytes // 2),
         caption=_caption(summary.factor, known_positions=summary.step_um is not None),
-        spectrum_log=_picture(
+        spectrum_log=picture(
             plots.spectrum_figure(spectrum, detector, "log"),
             f"integrated spectrum of {title}, logarithmic",
             share_bytes // 4,
         ),
-        spectrum_linear=_picture(
+        spectrum_linear=picture(
             plots.spectrum_figure(spectrum, detector, "linear"),
             f"integrated spectrum of {title}, linear",
             share_bytes // 4,
@@ -235,36 +218,3 @@ def _caption(factor: int, *, known_positions: bool) -> str:
     if not known_positions:
         sentences.append("The file gives no positions: the scale bar is in pixels.")
     return " ".join(sentences)
-
-
-def _picture(figure: Figure, alt: str, limit_bytes: int) -> Picture:
-    """The best version of a figure that takes at most `limit_bytes` in the page, or the smallest."""
-    data = b""
-    for dpi, quality in _PICTURE_STEPS:
-        data = plots.encode(figure, dpi=dpi, quality=quality)
-        if len(data) * 4 // 3 <= limit_bytes:
-            break
-    return Picture(data=f"data:image/webp;base64,{base64.b64encode(data).decode()}", alt=alt)
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=views.number,
-        fixed=views.fixed,
-        percent=views.percent,
-        duration=views.duration,
-        to_sigma=views.to_sigma,
-        status_text=views.status_text,
-    )
-    return environment
-
-
-def _text(name: str) -> str:
-    return (Path(__file__).parent / name).read_text(encoding="utf-8")

@@ -1,8 +1,9 @@
 """What the report's tables say, as plain records and texts; no HTML here."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
@@ -52,6 +53,19 @@ class ParameterRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SuggestionRow:
+    """One component that is not listed, but that the residual speaks for; counts."""
+
+    name: str
+    z: float
+    counts: float
+    sigma: float
+    limit: float
+    lines: str
+    """The lines that speak for it, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Merit:
     """Figures of merit of one integrated fit."""
 
@@ -74,6 +88,7 @@ class DetectorView:
     pixels: tuple[tuple[str, int], ...]
     """Pixels by outcome, only outcomes that occur."""
     messages: tuple[str, ...]
+    suggested: tuple[SuggestionRow, ...]
 
 
 def merits(spectrum: xr.Dataset) -> dict[str, Merit]:
@@ -109,6 +124,7 @@ def detector_view(tree: xr.DataTree, summary: MapSummary) -> DetectorView:
             if number
         ),
         messages=tuple(str(message) for message in messages),
+        suggested=_suggestion_rows(tree, summary.detector),
     )
 
 
@@ -123,6 +139,9 @@ def flags(tree: xr.DataTree) -> tuple[str, ...]:
         stuck = [row.name for row in _parameter_rows(tree, name) if row.at_bound]
         if stuck:
             found.append(f"detector {name}: at bound: {', '.join(stuck)}")
+        missing = [row.name for row in _suggestion_rows(tree, name)]
+        if missing:
+            found.append(f"detector {name}: not listed, but suggested: {', '.join(missing)}")
     return tuple(found)
 
 
@@ -202,6 +221,28 @@ def _amplitude_rows(spectrum: xr.Dataset, summary: MapSummary) -> tuple[Amplitud
         )
         for i, name in enumerate(summary.components)
     )
+
+
+def _suggestion_rows(tree: xr.DataTree, detector: str) -> tuple[SuggestionRow, ...]:
+    """Of a store that was written without suggestions, none."""
+    stored = tree.attrs.get("suggested", {}).get(detector, [])
+    return tuple(
+        SuggestionRow(
+            name=str(one["name"]),
+            z=float(one["z"]),
+            counts=float(one["counts"]),
+            sigma=float(one["sigma"]),
+            limit=float(one["detection_limit"]),
+            lines="; ".join(_line_text(line) for line in one["lines"]),
+        )
+        for one in stored
+    )
+
+
+def _line_text(line: Mapping[str, Any]) -> str:
+    beside = shown_name(line["overlaps"])
+    overlap = f", overlaps {beside} ({percent(line['overlap'])})" if beside else ""
+    return f"{fixed(line['energy_kev'], 2)} keV ({percent(line['share'])}): z {fixed(line['z'], 1)}{overlap}"
 
 
 def _parameter_rows(tree: xr.DataTree, detector: str) -> tuple[ParameterRow, ...]:

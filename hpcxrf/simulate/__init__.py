@@ -5,6 +5,8 @@ modified Gaussian tails, a bremsstrahlung continuum, self-convolved pile-up and 
 the model that is fitted does not have. Otherwise a test of the fit would only show that it inverts itself.
 """
 
+from hpcxrf.simulate.archive import archive_spec
+from hpcxrf.simulate.archive_files import ArchiveRow, read_index, write_archive
 from hpcxrf.simulate.output import (
     ScanTruth,
     absent_elements,
@@ -39,6 +41,7 @@ from hpcxrf.simulate.spec import (
 )
 
 __all__ = [
+    "ArchiveRow",
     "DetectorSpec",
     "PhaseSpec",
     "ScanSpec",
@@ -48,12 +51,14 @@ __all__ = [
     "SimulatedSpectrum",
     "StructureSpec",
     "absent_elements",
+    "archive_spec",
     "demo_spec",
     "draw_counts",
     "expected_amplitudes",
     "expected_counts",
     "random_spectrum_spec",
     "raw_scan",
+    "read_index",
     "read_truth",
     "scan_scalars",
     "simulate_scan",
@@ -61,6 +66,7 @@ __all__ = [
     "spec_from_json",
     "true_theta",
     "unlisted_elements",
+    "write_archive",
     "write_scan",
     "write_truth",
 ]

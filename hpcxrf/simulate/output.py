@@ -53,9 +53,19 @@ class ScanTruth:
 
 
 def write_scan(
-    scan: SimulatedScan, folder: Path, *, scan_format: ScanFormat = "maps-v10"
+    scan: SimulatedScan,
+    folder: Path,
+    *,
+    scan_format: ScanFormat = "maps-v10",
+    truth_folder: Path | None = None,
 ) -> tuple[Path, ...]:
-    """Write the scan and its truth (`<name>.truth.json`, `<name>.truth.hdf5`) into a folder.
+    """Write the scan, and last its truth (`<name>.truth.json`, `<name>.truth.hdf5`).
+
+    Args:
+        scan: what is written.
+        folder: of the scan; made if it is not there.
+        scan_format: layout of the scan's files.
+        truth_folder: of the truth; that of the scan if not given.
 
     Returns:
         The files of the scan: `<name>.h50`, `<name>.h51` ... or `<name>.h5`.
@@ -63,10 +73,9 @@ def write_scan(
     Raises:
         OutputError: the folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made: {error.strerror}; choose another") from error
+    place_of_truth = folder if truth_folder is None else truth_folder
+    make_folder(folder)
+    make_folder(place_of_truth)
     scalars = scan_scalars(scan)
     write = write_maps_v10 if scan_format == "maps-v10" else write_array_hdf5
     files = write(
@@ -85,8 +94,20 @@ def write_scan(
         incident_energy_kev=scan.spec.file_energy_kev or scan.spec.incident_energy_kev,
         rows_per_block=ROWS_PER_READ,
     )
-    write_truth(scan, folder)
+    write_truth(scan, place_of_truth)
     return files
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are not there.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made: {error.strerror}; choose another") from error
 
 
 def _known(values: NDArray[np.float64] | None) -> NDArray[np.float64]:
@@ -147,7 +168,7 @@ def _write_arrays(scan: SimulatedScan, path: Path) -> None:
     }
     with h5py.File(path, "w") as file:
         file.attrs["hpcxrf_truth_version"] = TRUTH_VERSION
-        file["spectra"] = scan.spectra
+        file.create_dataset("spectra", data=scan.spectra, compression="gzip", shuffle=True)
         file["component"] = np.array(scan.components, dtype=object)
         for name, shape in shapes.items():
             file.create_dataset(name, shape, dtype="f8")

@@ -7,6 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcxrf.formats.scan import EnergyCalibration
+from hpcxrf.simulate.sampling import (
+    draw_detector,
+    draw_nominal_energy_kev,
+    draw_rate_hz,
+    draw_sample,
+    draw_scatter,
+    sample_generator,
+)
 from hpcxrf.simulate.scan import (
     SimulatedScan,
     draw_counts,
@@ -18,7 +26,6 @@ from hpcxrf.simulate.spec import (
     DetectorSpec,
     PhaseSpec,
     ScanSpec,
-    ScatterSpec,
     StructureSpec,
 )
 
@@ -200,107 +207,19 @@ def random_spectrum_spec(seed: int, *, channels: int = 2048) -> ScanSpec:
     families with strengths over three decades; 1e3-1e8 counts, log-uniform; 0-2 families that are not
     listed, 1-4 listed ones that are not there.
     """
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2,)))
-    energy = float(rng.uniform(8.0, 20.0))
-    candidates = _candidates(energy)
-    present = rng.choice(
-        candidates, int(rng.integers(3, min(25, len(candidates) - 4) + 1)), replace=False
-    )
-    rest = [name for name in candidates if name not in set(present)]
-    absent = rng.choice(rest, int(rng.integers(1, 5)), replace=False)
-    unlisted = present[: min(int(rng.integers(0, 3)), len(present) - 3)]
-    total = float(10 ** rng.uniform(3.0, 8.0))
-    counts = _random_counts(rng, [str(n) for n in present], {str(n) for n in unlisted}, total)
-    listed = sorted({*map(str, present), *map(str, absent)} - {str(n) for n in unlisted})
+    rng = sample_generator(seed)
+    sample = draw_sample(rng)
+    energy = sample.incident_energy_kev
     return ScanSpec(
         name=f"spectrum_{seed}",
         seed=seed,
         shape=(1, 1, 1, channels),
         incident_energy_kev=energy,
-        detectors=(_random_detector(rng, energy, channels),),
-        phases=(PhaseSpec(name="sample", counts=counts),),
-        listed_elements=tuple(listed),
-        scatter=_random_scatter(rng),
-        real_time_s=total / float(10 ** rng.uniform(3.5, 5.3)),
+        detectors=(draw_detector(rng, energy, channels),),
+        phases=(PhaseSpec(name="sample", counts=sample.counts),),
+        listed_elements=sample.listed_elements,
+        scatter=draw_scatter(rng),
+        real_time_s=sample.total_counts / draw_rate_hz(rng),
         i0_drift=0.0,
-        file_energy_kev=energy + float(rng.uniform(-0.3, 0.3)),
-    )
-
-
-def _candidates(incident_energy_kev: float) -> list[str]:
-    """Families with their strongest line between 1.2 keV and the incident energy; rare ones left out."""
-    import xraylib
-
-    shells = (
-        ("", range(13, 57), xraylib.K_SHELL, xraylib.KL3_LINE),
-        ("_L", range(42, 93), xraylib.L3_SHELL, xraylib.L3M5_LINE),
-        ("_M", range(76, 93), xraylib.M5_SHELL, xraylib.M5N7_LINE),
-    )
-    rare = {"Kr", "Tc", "Xe", "Pm", "Po", "At", "Rn", "Fr", "Ra", "Ac", "Pa"}
-    return [
-        f"{symbol}{suffix}"
-        for suffix, numbers, shell, line in shells
-        for number in numbers
-        if (symbol := xraylib.AtomicNumberToSymbol(number)) not in rare
-        and xraylib.EdgeEnergy(number, shell) < incident_energy_kev - 0.4
-        and xraylib.LineEnergy(number, line) > 1.2
-    ]
-
-
-def _random_counts(
-    rng: np.random.Generator, present: list[str], unlisted: set[str], total: float
-) -> dict[str, float]:
-    """Events by component; unlisted families are traces, at most 1 % of the fluorescence."""
-    strength = 10 ** rng.uniform(-3.0, 0.0, len(present))
-    known = sum(s for n, s in zip(present, strength, strict=True) if n not in unlisted)
-    shares = {
-        n: min(float(s), 0.01 * known) if n in unlisted else float(s)
-        for n, s in zip(present, strength, strict=True)
-    }
-    scatter = dict(
-        zip(
-            ("elastic", "compton", "continuum"),
-            (10 ** rng.uniform([-2.0, -1.7, -1.7], [-0.7, -0.4, -0.7])).tolist(),
-            strict=True,
-        )
-    )
-    fluorescence = (1.0 - sum(scatter.values()) * 0.99) / sum(shares.values())
-    events = {name: share * max(fluorescence, 0.1) for name, share in shares.items()} | scatter
-    scale = total / sum(events.values())
-    return {name: value * scale for name, value in events.items()}
-
-
-def _random_detector(
-    rng: np.random.Generator, incident_energy_kev: float, channels: int
-) -> DetectorSpec:
-    per_channel = 2048 / channels
-    least = max(0.008 * per_channel, (incident_energy_kev + 1.0) / channels)
-    calibration = EnergyCalibration(
-        offset_kev=float(rng.uniform(-0.3, 0.3)),
-        slope_kev=float(rng.uniform(least, 0.015 * per_channel)),
-        quadratic_kev=float(rng.uniform(-1e-8, 1e-8)) * per_channel**2,
-    )
-    return DetectorSpec(
-        calibration=calibration,
-        noise_fwhm_kev=float(rng.uniform(0.05, 0.14)),
-        fano_factor=float(rng.uniform(0.105, 0.135)),
-        tail_fraction=float(rng.uniform(0.0, 0.05)),
-        tail_gamma=float(rng.uniform(1.5, 4.0)),
-        step_fraction=float(rng.uniform(0.0, 0.005)),
-        be_window_um=float(rng.choice([8.0, 12.5, 25.0])),
-        air_path_cm=float(rng.uniform(0.0, 4.0)),
-        dead_layer_um=float(rng.uniform(0.05, 0.3)),
-        chip_um=float(rng.choice([350.0, 450.0, 500.0, 1000.0])),
-        pileup_time_s=float(10 ** rng.uniform(-8.0, -6.7)),
-    )
-
-
-def _random_scatter(rng: np.random.Generator) -> ScatterSpec:
-    return ScatterSpec(
-        angle_deg=float(rng.uniform(70.0, 150.0)),
-        doppler=float(rng.uniform(0.004, 0.014)),
-        low_tail_fraction=float(rng.uniform(0.1, 0.4)),
-        low_tail_gamma=float(rng.uniform(1.5, 4.0)),
-        high_tail_fraction=float(rng.uniform(0.0, 0.08)),
-        high_tail_gamma=float(rng.uniform(1.5, 3.0)),
+        file_energy_kev=draw_nominal_energy_kev(rng, energy),
     )

@@ -129,15 +129,12 @@ def row_truth(scan: SimulatedScan, row: int) -> RowTruth:
     1 - exp(-ICR t_pileup) is pile-up.
     """
     spec = scan.spec
-    _, height, width, _ = spec.shape
-    shorter = min(height, width)
-    x = (np.arange(width) + 0.5) / shorter
-    density = np.array([density_row(layout, x, (row + 0.5) / shorter) for layout in scan.layouts])
+    density = _row_density(spec, scan.layouts, row)
     i0 = beam_current(spec, row)
     gains = np.array([d.gain for d in spec.detectors])
     events = gains[:, None, None] * i0 * (scan.phase_counts.T @ density)
     icr = events.sum(axis=1) / spec.real_time_s
-    live = 1.0 / (1.0 + icr * _column(spec, "dead_time_s"))
+    live = live_share(icr, _column(spec, "dead_time_s"))
     piled = -np.expm1(-icr * _column(spec, "pileup_time_s"))
     share = _phase_share(scan.phase_counts.sum(axis=1)[:, None] * density)
     recorded = icr * live * spec.real_time_s
@@ -149,6 +146,27 @@ def row_truth(scan: SimulatedScan, row: int) -> RowTruth:
         amplitude=events * (live * (1.0 - piled))[:, None, :],
         pileup=(recorded * piled)[:, None, :] * share,
     )
+
+
+def live_share(icr_hz: FloatArray, dead_time_s: FloatArray | float) -> FloatArray:
+    """Share of the events that a detector of non-extending dead time records."""
+    share: FloatArray = 1.0 / (1.0 + icr_hz * dead_time_s)
+    return share
+
+
+def phase_density(spec: ScanSpec) -> FloatArray:
+    """Where the phases of a specification lie, shape (phase, y, x), whatever their counts."""
+    layouts = _layouts(spec)
+    rows = [_row_density(spec, layouts, row) for row in range(spec.shape[1])]
+    return np.stack(rows, axis=1)
+
+
+def _row_density(spec: ScanSpec, layouts: tuple[Layout, ...], row: int) -> FloatArray:
+    """Density of each phase along one row, shape (phase, x)."""
+    _, height, width, _ = spec.shape
+    shorter = min(height, width)
+    x = (np.arange(width) + 0.5) / shorter
+    return np.array([density_row(layout, x, (row + 0.5) / shorter) for layout in layouts])
 
 
 def _column(spec: ScanSpec, name: str) -> FloatArray:

@@ -1,0 +1,69 @@
+"""A suggested component with its evidence, and what is done with several."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+THRESHOLD: Final = 6.0
+"""Least z of a suggestion."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceLine:
+    """A line, or lines that the detector does not tell apart, of a suggested component."""
+
+    energy_kev: float
+    share: float
+    """Of the component's counts."""
+    z: float
+    """Its own excess in the residual, in standard deviations."""
+    overlaps: str
+    """Component of the fit that lies most on it; empty where none does."""
+    overlap: float
+    """Correlation of the two shapes, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suggestion:
+    """A component that is not listed, with what speaks for it."""
+
+    name: str
+    """As in a list of elements: "Fe", "La_L", "Pb_M", or a pile-up such as "Ca_Ca"."""
+    z: float
+    counts: float
+    """Recorded counts over the full spectrum, as an amplitude of the fit."""
+    sigma: float
+    detection_limit: float
+    """Currie, 95 %."""
+    surviving: float
+    """Share of its shape, in standard deviations, that nothing else in the fit can imitate: 0 to 1."""
+    lines: tuple[EvidenceLine, ...]
+    """Strongest evidence first."""
+
+
+def with_elements(
+    listed: Sequence[str], suggestions: Sequence[Suggestion], *, threshold: float = THRESHOLD
+) -> tuple[str, ...]:
+    """The list of elements with the suggested ones that reach the threshold; the same list if none does."""
+    return (*listed, *(s.name for s in suggestions if s.z >= threshold and s.name not in listed))
+
+
+def combined(by_detector: Sequence[Sequence[Suggestion]]) -> tuple[Suggestion, ...]:
+    """What detectors of one scan say together: counts add up, uncertainties and limits in quadrature.
+
+    A component counts only where it was suggested; its lines are those of the detector that is surest.
+    """
+    groups: dict[str, list[Suggestion]] = {}
+    for suggestion in (s for suggestions in by_detector for s in suggestions):
+        groups.setdefault(suggestion.name, []).append(suggestion)
+    return tuple(sorted(map(_sum_of, groups.values()), key=lambda s: -s.z))
+
+
+def _sum_of(same: Sequence[Suggestion]) -> Suggestion:
+    surest = max(same, key=lambda s: s.z)
+    if len(same) == 1:
+        return surest
+    counts, sigma = sum(s.counts for s in same), math.hypot(*(s.sigma for s in same))
+    limit = math.hypot(*(s.detection_limit for s in same))
+    return replace(surest, counts=counts, sigma=sigma, z=counts / sigma, detection_limit=limit)
