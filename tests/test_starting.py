@@ -79,8 +79,8 @@ def test_a_kbeta_multiplier_belongs_to_the_ratio_of_the_maps_table(tmp_path):
     plain = prepare(config_of(fit={"override": "none"}), facts_of(), 0)
     table = prepared.setup.table
     # The MAPS table has .050 and .172; the library, which is right, .093 and .203 before the windows.
-    assert kbeta_to_kalpha_1(table, "S") == pytest.approx(0.050 * 2.6, rel=1e-9)
-    assert kbeta_to_kalpha_1(table, "Fe") == pytest.approx(0.172 * 1.2, rel=1e-9)
+    assert kbeta_to_kalpha_1(table, "S") == pytest.approx(0.050 * 2.6, rel=1e-3)
+    assert kbeta_to_kalpha_1(table, "Fe") == pytest.approx(0.172 * 1.2, rel=1e-3)
     assert kbeta_to_kalpha_1(table, "Ca") == kbeta_to_kalpha_1(plain.setup.table, "Ca")
     assert any("S 0.130, Fe 0.206" in note and "o.txt" in note for note in prepared.notes)
     assert not any("not used" in note for note in prepared.notes)

@@ -37,7 +37,7 @@ def split_kbeta(
     """Give the K-beta lines of every K family a component of their own.
 
     Args:
-        table: of `build_line_table`: a component's ratios sum to 1, escape lines excluded.
+        table: of `build_line_table`: a component's ratios sum to 1.
         energy_min_kev: a family is split where both parts have a line from here ...
         energy_max_kev: ... to here; nothing could tell the parts of the others.
 
@@ -52,7 +52,7 @@ def split_kbeta(
     seen_alpha = _share(table, own & inside & ~beta)
     seen_beta = _share(table, own & inside & beta)
     alpha = torch.nonzero((seen_alpha > 0.0) & (seen_beta > 0.0))[:, 0]
-    share = torch.stack([_share(table, own & ~beta), _share(table, own & beta)])
+    share = torch.stack([_share(table, ~beta), _share(table, beta)])
     first = len(table.component_names)
     pairs = KbetaPairs(
         alpha=alpha,

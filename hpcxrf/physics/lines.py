@@ -49,14 +49,14 @@ class LineTable:
     energy_kev: Tensor
     """(L,) float64."""
     ratio: Tensor
-    """(L,) float64; sums to 1 over a component's lines (escape lines excluded), so that the amplitude is
-    the counts of the whole family."""
+    """(L,) float64; sums to 1 over a component's lines, escape lines included, so that the amplitude is all that
+    is recorded of the family."""
     edge_kev: Tensor
     """(L,) float64, subshell edge; 0 for pile-up and user lines, which are never switched off."""
     is_kbeta: Tensor
     """(L,) bool, takes the K-beta tail."""
     has_tail: Tensor
-    """(L,) bool: K and L True; M and pile-up False."""
+    """(L,) bool: pile-up False; in parity tables M lines too, as MAPS gives them none."""
     escape_parent: Tensor
     """(L,) int64: -1, or the index of the parent line of an escape line, whose ratio is the parent's ratio
     times the escape probability (the kernel multiplies it by theta's escape_factor)."""
@@ -250,7 +250,7 @@ def _family_lines(symbol: str, shell: str, context: _Context) -> list[_Line]:
             ratio=recorded,
             edge_kev=xraylib.EdgeEnergy(z, getattr(xraylib, f"{_subshell(name)}_SHELL")),
             is_kbeta=name[0] == "K" and name[1] != "L",
-            has_tail=shell != "M",
+            has_tail=True,
             mu_per_um=absorption_per_um(energy, context.setup),
             is_kalpha=name.startswith("KL"),
         )
@@ -299,8 +299,12 @@ def _pileup_lines(first: Sequence[_Line], second: Sequence[_Line]) -> list[_Line
 
 
 def _with_escape(lines: list[_Line], context: _Context) -> list[_Line]:
-    """The lines, then their escape lines, each with the index of its (strongest) parent."""
+    """The lines, then their escape lines, each with the index of its (strongest) parent; all sum to 1."""
     probability = escape_probability([x.energy_kev for x in lines], context.setup)
+    whole = [
+        replace(x, ratio=x.ratio / (1.0 + float(lost)))
+        for x, lost in zip(lines, probability.sum(axis=0), strict=True)
+    ]
     escapes = [
         replace(
             parent,
@@ -310,12 +314,12 @@ def _with_escape(lines: list[_Line], context: _Context) -> list[_Line]:
             escape_parent=i,
         )
         for row, (photon_kev, _) in enumerate(escape_photons(context.setup))
-        for i, parent in enumerate(lines)
+        for i, parent in enumerate(whole)
     ]
     merged = _merged(
         [x for x in escapes if x.ratio > 0.0 and x.energy_kev > LOWEST_KEV], ESCAPE_MERGE_KEV
     )
-    return lines + [x for x in merged if x.ratio >= ESCAPE_MINIMUM_RATIO]
+    return _normalised(whole + [x for x in merged if x.ratio >= ESCAPE_MINIMUM_RATIO])
 
 
 def _merged(lines: Sequence[_Line], within_kev: float) -> list[_Line]:
