@@ -55,7 +55,9 @@ class Candidates:
     """(candidate,) share of the weighted counts that is left unexplained."""
 
 
-def screen(counts: Tensor, setup: SpectrumSetup, *, keep: int = 16) -> Candidates:
+def screen(
+    counts: Tensor, setup: SpectrumSetup, *, keep: int = 16, refinement: int = 1
+) -> Candidates:
     """Rank energy axes over the whole of the bounds of offset and slope.
 
     Counts outside the energy range count as unexplained, so that an axis gains nothing by moving peaks out.
@@ -64,11 +66,12 @@ def screen(counts: Tensor, setup: SpectrumSetup, *, keep: int = 16) -> Candidate
         counts: (channel,) float64, the full spectrum.
         setup: lines, bounds, nominal incident energy, energy range.
         keep: candidates to return, at least 60 eV apart at an end of the range.
+        refinement: how many times finer the grid of axes is; the time grows with its square.
     """
     bin_size = max(1, counts.shape[0] // _SCREEN_BINS)
     y, centre = rebin(counts, bin_size)
     weights = contrast_weights(y)
-    offsets, slopes = (axis.to(counts.device) for axis in _grid(setup))
+    offsets, slopes = (axis.to(counts.device) for axis in _grid(setup, refinement))
     energy = offsets[:, None] + slopes[:, None] * centre
     cost, incident, angle = _all_costs(y, weights, energy, setup, enough=_POOL * keep)
     known = torch.isfinite(cost)
@@ -84,13 +87,15 @@ def screen(counts: Tensor, setup: SpectrumSetup, *, keep: int = 16) -> Candidate
     )
 
 
-def _grid(setup: SpectrumSetup) -> tuple[Tensor, Tensor]:
+def _grid(setup: SpectrumSetup, refinement: int) -> tuple[Tensor, Tensor]:
     by_name = {p.name: p for p in setup.parameters}
     slope, offset = by_name["energy_slope"], by_name["energy_offset"]
     n_slopes = 1 + int(
-        torch.tensor(slope.upper / slope.lower).log() / torch.tensor(_SLOPE_RATIO).log()
+        refinement
+        * torch.tensor(slope.upper / slope.lower).log()
+        / torch.tensor(_SLOPE_RATIO).log()
     )
-    n_offsets = 1 + round((offset.upper - offset.lower) / _OFFSET_STEP_KEV)
+    n_offsets = 1 + round(refinement * (offset.upper - offset.lower) / _OFFSET_STEP_KEV)
     slopes = torch.logspace(
         float(torch.tensor(slope.lower).log10()),
         float(torch.tensor(slope.upper).log10()),

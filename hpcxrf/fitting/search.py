@@ -18,12 +18,11 @@ from hpcxrf.fitting.setup import SpectrumSetup
 from hpcxrf.physics.model import energy_kev
 from hpcxrf.physics.parameters import pack
 
-# Coarse steps, and how many axes go on after them.
-_ROUNDS: Final = ((4, 8), (4, 4), (5, 3))
 _NEAR_STEPS: Final = 20
 _APART_KEV: Final = 0.03
-# A second axis is fitted to the end only if it explains the coarse spectrum nearly as well.
-_RIVAL: Final = 1.25
+# Where R2 stays this far below what the noise allows, the right axis may have been missed.
+_POOR_FACTOR: Final = 1.25
+_POOR_SHARE: Final = 0.005
 AXIS: Final = ("energy_offset", "energy_slope")
 _PAIRS: Final = 2
 _AMBIGUOUS: Final = 0.01
@@ -32,6 +31,24 @@ AMBIGUOUS: Final = "ambiguous_calibration"
 _TIGHT_QUADRATIC_SD: Final = 1e-8
 # Axes that differ by a few eV cut the ends of the range elsewhere.
 _EDGE_SHARE: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How far an axis is looked for."""
+
+    refinement: int
+    """Of the screen's grid."""
+    candidates: int
+    """Axes that the screen hands on."""
+    rounds: tuple[tuple[int, int], ...]
+    """Coarse steps, and how many axes go on after them."""
+    rival: float
+    """A further axis is fitted to the end if it leaves at most this many times as much of the coarse spectrum."""
+
+
+USUAL: Final = Effort(refinement=1, candidates=16, rounds=((4, 8), (4, 4), (5, 3)), rival=1.25)
+THOROUGH: Final = Effort(refinement=2, candidates=48, rounds=((4, 24), (5, 8), (5, 5)), rival=1.6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +63,13 @@ class AxisStart:
     """Objective of the coarse fit, counts outside of the range included."""
 
 
-def find_starts(counts: Tensor, setup: SpectrumSetup) -> list[AxisStart]:
+def find_starts(counts: Tensor, setup: SpectrumSetup, effort: Effort = USUAL) -> list[AxisStart]:
     """Starting values from nothing but lines and a nominal incident energy, best axis first.
 
     Args:
         counts: (channel,) the full spectrum.
         setup: its start of offset and slope is not used, their bounds are.
+        effort: how far to look.
 
     Raises:
         FitError: the spectrum has no counts.
@@ -59,10 +77,10 @@ def find_starts(counts: Tensor, setup: SpectrumSetup) -> list[AxisStart]:
     full = counts.to(torch.float64)
     if float(full.sum()) <= 0.0:
         raise FitError("calibration: the spectrum has no counts; there is nothing to find")
-    found = screen(full, setup)
+    found = screen(full, setup, keep=effort.candidates, refinement=effort.refinement)
     scatter = {"coherent_sct_energy": found.incident_kev, "compton_angle": found.angle_deg}
     state, problem = coarse_start(full, found.offset_kev, found.slope_kev, setup, scatter)
-    for iterations, survivors in _ROUNDS:
+    for iterations, survivors in effort.rounds:
         state = minimise(state, problem, iterations=iterations)
         order = torch.argsort(unexplained(state, problem), stable=True)
         state, problem = select(state, problem, order)
@@ -70,7 +88,7 @@ def find_starts(counts: Tensor, setup: SpectrumSetup) -> list[AxisStart]:
         apart = distinct_axes(axis[:, 0], axis[:, 1], setup, full.shape[0], _APART_KEV, survivors)
         state, problem = select(state, problem, apart)
     cost = unexplained(state, problem)
-    rivals = cost <= _RIVAL * cost[0]
+    rivals = cost <= effort.rival * cost[0]
     return [
         _axis_start(state.theta[i], member(problem, i), float(cost[i]), setup)
         for i in torch.nonzero(rivals)[:, 0].tolist()
@@ -107,13 +125,44 @@ def fit_from_nothing(counts: Tensor, setup: SpectrumSetup) -> SpectrumFit:
     """
     began = time.process_time()
     full = counts.to(torch.float64)
-    reached = _approached(full, find_starts(full, setup))
-    fits = [fit_spectrum(full, one, starts=theta[None]) for one, theta in reached]
+    fits = _fits(full, setup, USUAL)
+    best = _best(fits, full)
+    if _is_poor(best):
+        fits += _fits(full, setup, THOROUGH)
+        best = _best(fits, full)
+    rivals = _rivals(fits, best, full, setup)
+    return replace(_flagged(best, rivals), cpu_s=time.process_time() - began)
+
+
+def _fits(full: Tensor, setup: SpectrumSetup, effort: Effort) -> list[SpectrumFit]:
+    reached = _approached(full, find_starts(full, setup, effort))
+    return [fit_spectrum(full, one, starts=theta[None]) for one, theta in reached]
+
+
+def _best(fits: list[SpectrumFit], full: Tensor) -> SpectrumFit:
     best = fits[0]
     for other in fits[1:]:
         best = other if _explains_more(other, best, full) else best
-    rivals = [fit for fit in fits if _is_rival(fit, best, full, setup)]
-    return replace(_flagged(best, rivals), cpu_s=time.process_time() - began)
+    return best
+
+
+def _is_poor(fit: SpectrumFit) -> bool:
+    return 1.0 - fit.r2 > _POOR_FACTOR * (1.0 - fit.r2_expected) + _POOR_SHARE
+
+
+def _rivals(
+    fits: list[SpectrumFit], best: SpectrumFit, full: Tensor, setup: SpectrumSetup
+) -> list[SpectrumFit]:
+    """All other axes that leave hardly more, each once."""
+    rivals: list[SpectrumFit] = []
+    for fit in fits:
+        known = any(
+            _apart_kev(fit.theta, other.theta, full.shape[0], setup) <= _APART_KEV
+            for other in rivals
+        )
+        if not known and _is_rival(fit, best, full, setup):
+            rivals.append(fit)
+    return rivals
 
 
 def _approached(full: Tensor, found: list[AxisStart]) -> list[tuple[SpectrumSetup, Tensor]]:
