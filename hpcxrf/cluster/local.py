@@ -220,6 +220,8 @@ def dask_settings(*, dashboard: bool) -> dict[str, Any]:
         # The nanny's own 64 kB returns the arrays of a fit to the kernel as soon as they are freed, and has them
         # zeroed again in the next step: fits took twice the CPU seconds.
         "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 256 * 2**20,
+        # With a threshold set, glibc no longer learns this one, and maps every array anew; 32 MB is its largest.
+        "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 * 2**20,
         # After this time without its process SpecCluster gives a worker up and never replaces it.
         "distributed.deploy.lost-worker-timeout": "1 hour",
     }
