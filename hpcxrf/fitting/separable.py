@@ -6,7 +6,7 @@ amplitudes, projected against the free columns (Golub and Pereyra 2003, Inverse 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import torch
@@ -21,6 +21,8 @@ _MAX_STEP: Final = 5.0
 _MAX_DAMPING: Final = 1e8
 _MIN_DAMPING: Final = 1e-7
 _WEAK_DAMPING: Final = 0.1
+# A step that promises less than this share of the tolerance is not worth an evaluation.
+_NOTHING: Final = 1.0
 HALVING: Final = ((5, 2), (4, 1))
 
 
@@ -214,9 +216,14 @@ def _conditioned(gram: Tensor) -> Tensor:
 
 def _step(state: State, problem: Problem, tolerance: float) -> State:
     trial, promised = _damped_step(state, problem)
-    inner = _solve_linear(trial, problem, state.positive)
     per_channel = state.misfit / problem.counts.shape[-1]
     before = state.misfit + per_channel * _prior(state.theta, problem)
+    # Not so where strong damping has made the step short.
+    flat = (promised <= tolerance * before) & (state.damping <= _WEAK_DAMPING)
+    state = replace(state, done=state.done | ((promised <= _NOTHING * tolerance * before) & flat))
+    if bool(state.done.all()):
+        return state
+    inner = _solve_linear(trial, problem, state.positive)
     gained = before - inner.misfit - per_channel * _prior(trial, problem)
     better = (gained > 0) & ~state.done
     hessian, gradient = state.hessian, state.gradient
@@ -232,10 +239,8 @@ def _step(state: State, problem: Problem, tolerance: float) -> State:
         iterations=state.iterations, done=state.done,
     )  # fmt: skip
     merged = _where(better, taken, state)
-    # A rejected step that promised nothing says the same as two small ones: this is the optimum. Not so where
-    # strong damping has made the step short.
-    flat = (promised >= 0) & (promised <= tolerance * before) & (state.damping <= _WEAK_DAMPING)
-    flat = flat & ~better
+    # A rejected step that promised little says the same as two small ones: this is the optimum.
+    flat = flat & (promised >= 0) & ~better
     return State(
         **{f.name: getattr(merged, f.name) for f in fields(State)}
         | {
