@@ -113,7 +113,7 @@ class FitConfig:
     """`adam` and `sbplx` are the published ones, for comparison; `sbplx` needs the nlopt package."""
     objective: Literal["poisson", "mse", "l1"] = "poisson"
     """What theta and amplitudes minimise: the deviance of raw counts, the mean square, the mean modulus. R2 is
-    always that of the mean-square optimum."""
+    always that of the mean-square optimum. `adam` and `sbplx` have `mse` only, which is their default."""
     kbeta_sd: NotNegative = 0.0
     """Above 0, the K-beta lines of every K family are free of its K-alpha lines under a prior of that relative
     width (0.1 to 0.2 for thick samples)."""
@@ -222,6 +222,7 @@ def check_config(raw: object, where: str) -> RunConfig:
     except ValidationError as error:
         faults = [f"  {_place(e['loc'])}: {e['msg']}{_given(e)}" for e in error.errors()]
         raise ConfigError("\n".join([f"{where} is no run file:", *faults])) from error
+    config = _with_published_objective(config, raw)
     faults = _faults(config)
     if faults:
         raise ConfigError("\n".join([f"{where} is no run file:", *[f"  {f}" for f in faults]]))
@@ -272,6 +273,14 @@ def effective(config: RunConfig) -> dict[str, Any]:
     return plain
 
 
+def _with_published_objective(config: RunConfig, raw: object) -> RunConfig:
+    """The published optimisers minimise the mean square: so be it where no objective is named."""
+    asked = raw.get("fit") if isinstance(raw, dict) else None
+    if config.fit.method == "separable" or not isinstance(asked, dict) or "objective" in asked:
+        return config
+    return dataclasses.replace(config, fit=dataclasses.replace(config.fit, objective="mse"))
+
+
 def _place(loc: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in loc) or "the file"
 
@@ -291,6 +300,12 @@ def _faults(config: RunConfig) -> list[str]:
     if (config.fit.calibration == "previous") != (config.fit.previous is not None):
         faults.append(
             "fit.calibration 'previous' and fit.previous (a results store) go together; give both"
+        )
+    method, objective = config.fit.method, config.fit.objective
+    if method != "separable" and objective != "mse":
+        faults.append(
+            f"fit.objective: {objective} cannot be had of fit.method {method}, which minimises the mean square as "
+            "published; give mse or leave it out, or give fit.method: separable"
         )
     both = sorted(set(config.fit.fixed) & set(config.fit.free))
     if both:

@@ -33,7 +33,6 @@ from hpcxrf.pipeline.setup import Prepared, fit_prepared, prepare
 from hpcxrf.pipeline.worker import one_thread
 
 if TYPE_CHECKING:
-    import xarray as xr
     from matplotlib.figure import Figure
 
 Counts = npt.ArrayLike | Tensor
@@ -71,7 +70,7 @@ def fit_integrated(
     energy_range_kev: tuple[float, float] | None = None,
     background: Background = "hats",
     method: Method = "separable",
-    objective: Objective = "poisson",
+    objective: Objective | None = None,
     kbeta_sd: float = 0.0,
     incident_energy_sd_kev: float = 0.3,
     source: Literal["monochromatic", "tube"] = "monochromatic",
@@ -94,7 +93,8 @@ def fit_integrated(
         energy_range_kev: fit range; None: 1 keV to 1 keV above the incident energy.
         background: `hats` (fitted with the peaks), `snip` (subtracted) or `none`.
         method: `separable`, or for comparison `adam` or `sbplx` (needs the nlopt package).
-        objective: what is minimised in the end: `poisson` (deviance), `mse` or `l1`.
+        objective: what is minimised in the end: `poisson` (deviance), `mse` or `l1`; None: `poisson`, and `mse`
+            for `adam` and `sbplx`, which have no other.
         kbeta_sd: above 0, K-beta is free of K-alpha under a prior of this relative width.
         incident_energy_sd_kev: how well the incident energy is known.
         source: `tube` has no elastic line.
@@ -113,7 +113,8 @@ def fit_integrated(
     fit_options = {
         "calibration": "none" if axis is None else "file", "override": "none",
         "energy_range_kev": energy_range_kev, "background": background, "method": method,
-        "objective": objective, "kbeta_sd": kbeta_sd, "incident_energy_sd_kev": incident_energy_sd_kev,
+        "kbeta_sd": kbeta_sd, "incident_energy_sd_kev": incident_energy_sd_kev,
+        **({} if objective is None else {"objective": objective}),
     }  # fmt: skip
     sample = {
         "elements": _names(elements),
@@ -169,10 +170,11 @@ def plot_fit(
     Raises:
         FitError: the fit has no solution to be drawn.
     """
+    from hpcxrf.results.picture import fit_dataset
     from hpcxrf.results.plots import spectrum_figure
 
     _require_solution(fit, "plot_fit")
-    figure = spectrum_figure(_as_dataset(fit), "", scale)
+    figure = spectrum_figure(fit_dataset(fit, "", _seen_markers(fit)), "", scale)
     if title:
         figure.suptitle(title, x=0.01, ha="left", parse_math=False)
     return figure
@@ -337,31 +339,16 @@ def _warm(prepared: Prepared, start: SpectrumFit) -> Prepared:
     return replace(prepared, setup=replace(prepared.setup, parameters=parameters))
 
 
-def _as_dataset(fit: SpectrumFit) -> "xr.Dataset":
-    """The fit range as the group `spectrum` of a results store has it, with one nameless detector."""
-    import xarray as xr
-
-    from hpcxrf.results.spectra import channel_energies_kev
-
-    stop = fit.first_channel + fit.counts.shape[0]
-    energy = channel_energies_kev(fit, stop)[fit.first_channel :]
-    shares = fit.component_counts.numpy()
-    at = energy[shares.argmax(axis=1)]
-    markers = [
-        [float(e), name]
-        for e, name, amplitude in zip(at, fit.component_names, fit.amplitude.tolist(), strict=True)
+def _seen_markers(fit: SpectrumFit) -> list[tuple[float, str]]:
+    """Energy (keV) and name of what was found, at its highest channel in the fit range."""
+    highest = fit.component_counts.argmax(dim=1) + fit.first_channel
+    theta = dict(zip(fit.parameter_names, fit.theta.tolist(), strict=True))
+    offset, slope, quadratic = (theta[name] for name in _AXIS)
+    at = offset + slope * highest + quadratic * highest**2
+    return [
+        (energy, name)
+        for energy, name, amplitude in zip(
+            at.tolist(), fit.component_names, fit.amplitude.tolist(), strict=True
+        )
         if amplitude > 0.0 and not name.endswith("_AMPLITUDE")
     ]
-    rows = {name: getattr(fit, name).numpy() for name in ("counts", "model", "background")}
-    return xr.Dataset(
-        {
-            **{name: (("detector", "channel"), row[None]) for name, row in rows.items()},
-            "component_counts": (("detector", "component", "channel"), shares[None]),
-            "energy_kev": (("detector", "channel"), energy[None]),
-        },
-        coords={
-            "detector": np.array([""], dtype=object),
-            "component": np.array(fit.component_names, dtype=object),
-        },
-        attrs={"line_markers": markers},
-    )

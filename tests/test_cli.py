@@ -284,6 +284,26 @@ def test_an_override_file_gives_elements_energy_range_and_calibration(hpcxrf, sc
     assert abs(high - 14.5) < 0.05
 
 
+def test_an_override_of_none_is_no_file_and_auto_is_the_one_beside_the_scan(
+    hpcxrf, scan, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    beside = tmp_path / "scan"
+    beside.mkdir()
+    for file in scan.parent.glob("leaf.h5*"):
+        (beside / file.name).symlink_to(file)
+    write_override(beside / "maps_fit_parameters_override.txt", 0.0, 0.00955)
+    write_override(tmp_path / "none", 0.0, 0.00955)
+
+    def notes(given):
+        facts = fitted(hpcxrf, beside / scan.name, "--override", given, "--calibration", "file")
+        return " | ".join(facts["notes"])
+
+    assert "override" not in notes("none")
+    assert "energy 13.5 keV from maps_fit_parameters_override.txt" in notes("auto")
+    assert "energy 13.5 keV from none" in notes("./none")
+
+
 @pytest.mark.parametrize("calibration", ["file", "override", "none"])
 def test_every_start_of_the_calibration_ends_at_the_same_axis(hpcxrf, scan, tmp_path, calibration):
     override = write_override(tmp_path / "o.txt", 0.0, 0.00955)
@@ -311,6 +331,7 @@ def test_the_published_method_reaches_the_same_amplitudes(hpcxrf, scan):
     ours = fitted(hpcxrf, scan)
     published = fitted(hpcxrf, scan, "--method", "adam")
     assert published["iterations"] == 500
+    assert "adam minimises the mean square, as published" in published["notes"]
     assert published["r2"] <= ours["r2"] + 1e-4
     for element in ("K", "Ca", "Fe"):
         assert abs(published["amplitudes"][element] / ours["amplitudes"][element] - 1) < 0.15

@@ -53,6 +53,27 @@ def test_what_contradicts_itself_is_refused(section, values, said):
         check_config({"input": {"files": ["a"]}, section: values}, "x.yaml")
 
 
+@pytest.mark.parametrize("method", ["adam", "sbplx"])
+@pytest.mark.parametrize("objective", ["poisson", "l1"])
+def test_the_published_methods_have_the_published_objective_only(method, objective):
+    raw = {"input": {"files": ["a"]}, "fit": {"method": method, "objective": objective}}
+    with pytest.raises(ConfigError, match=f"{objective} cannot be had of fit.method {method}.*mse"):
+        check_config(raw, "x.yaml")
+    raw["fit"]["objective"] = "mse"
+    assert check_config(raw, "x.yaml").fit.objective == "mse"
+
+
+@pytest.mark.parametrize(
+    ("method", "objective"), [("separable", "poisson"), ("adam", "mse"), ("sbplx", "mse")]
+)
+def test_the_objective_that_is_not_named_is_that_of_the_method(method, objective):
+    raw = {"input": {"files": ["a"]}, "fit": {"method": method}}
+    config = check_config(raw, "x.yaml")
+    assert config.fit.objective == objective
+    assert effective(config)["fit"]["objective"] == objective
+    assert raw == {"input": {"files": ["a"]}, "fit": {"method": method}}
+
+
 def test_no_files_are_refused():
     with pytest.raises(ConfigError, match="name at least one file"):
         check_config({"input": {"files": []}}, "x.yaml")

@@ -114,6 +114,7 @@ def test_elements_may_be_one_string(counts, fit):
 def test_a_spectrum_without_counts_is_a_status_and_cannot_start_or_be_drawn():
     empty = hpcxrf.fit_integrated(np.zeros(1500), ["Fe"], INCIDENT_KEV)
     assert empty.status is FitStatus.EMPTY
+    assert torch.isnan(empty.theta).all()
     with pytest.raises(FitError, match="start: the fit ended as EMPTY"):
         hpcxrf.fit_integrated(np.ones(1500), ["Fe"], INCIDENT_KEV, start=empty)
     with pytest.raises(FitError, match="plot_fit: the fit ended as EMPTY"):
@@ -141,6 +142,15 @@ def test_what_cannot_be_meant_is_refused_with_its_name_and_value(given, said):
 def test_elements_that_do_not_exist_are_named(counts):
     with pytest.raises(FitError, match="Qq: no such element"):
         hpcxrf.fit_integrated(counts, ["Fe", "Qq"], INCIDENT_KEV)
+
+
+def test_the_published_method_has_its_own_objective_and_no_other(counts):
+    ours = hpcxrf.fit_integrated(counts, COMPONENTS, INCIDENT_KEV, method="adam", **AXIS)
+    same = {"method": "adam", "objective": "mse", **AXIS}
+    named = hpcxrf.fit_integrated(counts, COMPONENTS, INCIDENT_KEV, **same)
+    assert torch.equal(ours.theta, named.theta)
+    with pytest.raises(ConfigError, match=r"l1 cannot be had of fit\.method adam"):
+        hpcxrf.fit_integrated(counts, ["Fe"], INCIDENT_KEV, method="adam", objective="l1")
 
 
 def test_the_picture_shows_counts_fit_and_the_names_of_what_was_found(fit, tmp_path):

@@ -16,7 +16,7 @@ from hpcxrf.fitting.setup import fit_range
 from hpcxrf.physics.constants import PHYSICS, constant_set
 from hpcxrf.physics.model import model_spectrum
 from hpcxrf.physics.parameters import INDEX, PARAMETER_NAMES, pack
-from hpcxrf.pipeline import peers
+from hpcxrf.pipeline import peers, peers_mapstorch, peers_pymca
 from tests.fit_samples import channels, drawn, setup, table, theta_of
 
 INSTALL = "pip install hpcxrf[bench]"
@@ -65,7 +65,7 @@ def task():
 
 @pytest.fixture
 def few_steps(monkeypatch):
-    monkeypatch.setattr(peers, "MAPSTORCH_STEPS", 3)
+    monkeypatch.setattr(peers_mapstorch, "MAPSTORCH_STEPS", 3)
 
 
 def r2_by_hand(counts, given, model):
@@ -125,7 +125,7 @@ def test_r2_is_ours_in_linear_counts_over_the_fit_range_with_the_background(pymc
     fit = peers.fit_peer("pymca", counts, given, start)
     assert fit.r2 == pytest.approx(r2_by_hand(counts, given, fit.model), abs=1e-12)
     assert 0.0 < fit.cpu_s < 60.0
-    assert 0 < fit.evaluations < peers.PYMCA_ITERATIONS
+    assert 0 < fit.evaluations < peers_pymca.PYMCA_ITERATIONS
 
 
 def test_pymca_without_elastic_peak_fits_neither_it_nor_the_compton_peak(pymca, task):
@@ -152,7 +152,7 @@ def test_a_peer_that_breaks_down_is_a_status_and_says_why_in_the_log(
 
 
 def test_peers_print_nothing(pymca, task, monkeypatch, capsys):
-    monkeypatch.setattr(peers, "PYMCA_ITERATIONS", 1)
+    monkeypatch.setattr(peers_pymca, "PYMCA_ITERATIONS", 1)
     fit = peers.fit_peer("pymca", *task)
     assert fit.status is FitStatus.MAX_ITERATIONS
     assert capsys.readouterr().out == ""
@@ -196,7 +196,7 @@ def test_mapstorch_gives_counts_of_whole_families_and_has_the_pile_up(mapstorch,
 def test_mapstorch_draws_the_peaks_as_wide_as_our_constants_say(mapstorch, task):
     _, given, start = task
     for name in ("physics", "maps-legacy-2.96"):
-        values = peers._mapstorch_values(replace(given, constants=constant_set(name)), start.theta)
+        values = peers_mapstorch._values(replace(given, constants=constant_set(name)), start.theta)
         assert values["FWHM_FANO_COEFF"] == constant_set(name).width_factor
         assert values["FWHM_FANOPRIME"] == pytest.approx(TRUTH["fwhm_fanoprime"])
 

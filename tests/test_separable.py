@@ -17,7 +17,7 @@ from fit_samples import (
 )
 
 from hpcxrf.fitting.gradient import fit_adam
-from hpcxrf.fitting.integrated import build_problem, fit_range
+from hpcxrf.fitting.integrated import _model, build_problem, fit_range
 from hpcxrf.fitting.nnls import nnls_gram
 from hpcxrf.fitting.separable import (
     State,
@@ -290,3 +290,26 @@ def test_the_state_carries_one_entry_for_each_start():
     assert isinstance(state, State)
     assert state.misfit.shape == (2,)
     assert state.hessian.shape == (2, len(PARAMETERS), len(PARAMETERS))
+
+
+def test_a_step_against_a_bound_that_looks_uphill_does_not_end_the_search():
+    """E0 at a bound and the Compton angle tied to it: the clamped step promises less than nothing."""
+    truth = TRUTH | {"coherent_sct_energy": 20.03}
+    begin = truth | {"coherent_sct_energy": 19.6}
+    free = {"coherent_sct_energy": (19.55, 20.45), "compton_angle": (30.0, 180.0)}
+    lines = table(("Si", "Ca", "Fe", "Zn"), 20.0)
+    asked = setup(lines, energy_max_kev=21.0)
+    rows = tuple(
+        replace(p, value=begin.get(p.name, p.value), free=p.name in free,
+                lower=free.get(p.name, (p.lower,))[0], upper=free.get(p.name, (p.upper,))[-1])
+        for p in asked.parameters
+    )  # fmt: skip
+    asked = replace(asked, parameters=rows)
+    counts = drawn(sum(expected_counts(1e6, lines=lines, truth=truth, n_channels=2200)), 1)
+    low, high = fit_range(rows, 1.0, 21.0, 2200)
+    problem, _ = build_problem(counts, low, high, _model(low, high, asked, counts.device), asked)
+    ends = [
+        minimise(start(theta_of(**values), problem), problem, iterations=60, tolerance=1e-5)
+        for values in (begin, truth)
+    ]
+    assert float(ends[0].misfit) == pytest.approx(float(ends[1].misfit), rel=1e-4)

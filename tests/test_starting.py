@@ -10,15 +10,17 @@ import torch
 from hpcxrf.config import check_config
 from hpcxrf.errors import ConfigError, InputFileError
 from hpcxrf.fitting.integrated import fit_spectrum
+from hpcxrf.fitting.result import FitStatus
 from hpcxrf.formats.override import read_override
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import EnergyCalibration
 from hpcxrf.physics.constants import PHYSICS
-from hpcxrf.physics.parameters import PARAMETERS
+from hpcxrf.physics.model import model_spectrum
+from hpcxrf.physics.parameters import PARAMETERS, pack
 from hpcxrf.pipeline.branching import branching_of
 from hpcxrf.pipeline.inputs import read_options
 from hpcxrf.pipeline.records import ScanFacts
-from hpcxrf.pipeline.setup import check_request, prepare
+from hpcxrf.pipeline.setup import check_request, fit_prepared, prepare
 from hpcxrf.pipeline.single import integrate
 from hpcxrf.pipeline.starting import refuse_start
 from hpcxrf.pipeline.tasks import scan_facts
@@ -281,6 +283,41 @@ def test_all_that_is_wrong_with_a_sites_table_is_said_at_once():
         assert said in str(error.value)
 
 
+# what is said of an override file
+
+
+@pytest.mark.parametrize(
+    ("text", "fit", "starts", "width"),
+    [
+        ("COHERENT_SCT_ENERGY: 10\nELEMENTS_TO_FIT: Ca, Fe\n", {}, False, False),
+        ("COMPTON_ANGLE: 91\n", {}, True, False),
+        ("FWHM_FANOPRIME: 1e-4\n", {}, True, True),
+        ("FWHM_FANOPRIME_MAX: 4e-4\n", {}, False, True),
+        ("FWHM_FANO_COEFF: 2.96\n", {}, False, False),
+        ("CAL_OFFSET: 0\nCAL_SLOPE: 0.0095\n", {}, True, False),
+        ("CAL_OFFSET: 0\nCAL_SLOPE: 0.0095\n", {"calibration": "none"}, False, False),
+        ("CAL_OFFSET: 0\nCAL_SLOPE: 0.0095\n", {"calibration": "file"}, False, False),
+        ("COMPTON_ANGLE: 91\n", {"start": {"compton_angle": 92}}, False, False),
+        ("FWHM_FANOPRIME: 1e-4\n", {"start": {"fwhm_fanoprime": 2e-4}}, False, False),
+    ],
+)
+def test_an_override_file_is_named_for_what_it_gives(tmp_path, text, fit, starts, width):
+    config = config_of(fit={"override": override_of(tmp_path, text), **fit})
+    _, notes = rows_of(config)
+    assert ("starting values from o.txt" in notes) is starts
+    assert ("peak width law" in notes) is width
+
+
+def test_a_calibration_that_the_override_file_does_not_have_is_refused(tmp_path):
+    override = override_of(tmp_path, "COHERENT_SCT_ENERGY: 10\n")
+    fit = {"override": override, "calibration": "override"}
+    with pytest.raises(ConfigError, match=r"scan\.mda.*no CAL_OFFSET and CAL_SLOPE"):
+        prepare(config_of(fit=fit), facts_of(), 0)
+    start = {"energy_offset": 0.02, "energy_slope": 0.0097}
+    rows, _ = rows_of(config_of(fit=fit | {"start": start}))
+    assert {n: rows[n].value for n in start} == start
+
+
 # options that exclude each other
 
 
@@ -301,7 +338,53 @@ def test_objective_method_and_kbeta_reach_the_fit():
     fit = {"objective": "l1", "method": "separable", "kbeta_sd": 0.12}
     setup = prepare(config_of(fit=fit), facts_of(), 0).setup
     assert (setup.objective, setup.method, setup.kbeta_sd) == ("l1", "separable", 0.12)
-    assert prepare(config_of(fit={"method": "sbplx"}), facts_of(), 0).setup.method == "sbplx"
+    prepared = prepare(config_of(fit={"method": "sbplx"}), facts_of(), 0)
+    assert (prepared.setup.method, prepared.setup.objective) == ("sbplx", "mse")
+    assert "sbplx minimises the mean square, as published" in prepared.notes
+    assert "mean square" not in rows_of(config_of())[1]
+
+
+# L edges of lead: 13.035 (L3), 15.200 (L2) and 15.861 keV (L1), Bearden and Burr 1967.
+@pytest.mark.parametrize(
+    ("energy_kev", "fit", "source", "edges"),
+    [
+        (15.0, {}, "monochromatic", (15.2,)),
+        (15.0, {"incident_energy_sd_kev": 0.05}, "monochromatic", ()),
+        (15.0, {"incident_energy_sd_kev": 1.0}, "monochromatic", (13.0352, 15.2, 15.8608)),
+        (15.3, {}, "monochromatic", (15.2, 15.8608)),
+        (16.6, {}, "monochromatic", ()),
+        (15.0, {}, "tube", ()),
+    ],
+)
+def test_edges_that_the_true_energy_may_pass_are_known(energy_kev, fit, source, edges):
+    sample = {"elements": ["Ca", "Pb_L"], "incident_energy_kev": energy_kev, "source": source}
+    config = config_of(sample=sample, fit={"override": "none", **fit})
+    prepared = prepare(config, facts_of(), 0)
+    assert prepared.edges_kev == pytest.approx(edges, abs=1e-3)
+    assert bool((prepared.setup.table.edge_kev < energy_kev).all())
+
+
+@pytest.mark.parametrize(("nominal_kev", "true_kev"), [(15.08, 15.3), (15.3, 15.08)])
+def test_lines_between_nominal_and_true_energy_come_and_go(nominal_kev, true_kev):
+    names = ("Ca", "Fe", "Zn", "Pb_L")
+    true = prepare(
+        config_of(sample={"elements": names, "incident_energy_kev": true_kev}), facts_of(), 0
+    )
+    values = {p.name: p.value for p in true.setup.parameters}
+    amplitude = torch.tensor([2e4, 9e4, 4e4, 3e5, 6e4, 1e5], dtype=torch.float64)
+    counts = model_spectrum(
+        pack(true.setup.parameters), amplitude, true.setup.table,
+        torch.arange(2048, dtype=torch.float64), constants=true.setup.constants,
+    ).detach() + 5.0  # fmt: skip
+    assert values["coherent_sct_energy"] == true_kev
+    asked = prepare(
+        config_of(sample={"elements": names, "incident_energy_kev": nominal_kev}), facts_of(), 0
+    )
+    fit = fit_prepared(counts, asked)
+    assert fit.r2 > 0.9999
+    assert fit.table.incident_energy_kev == pytest.approx(true_kev, abs=0.01)
+    assert float(fit.amplitude[3]) == pytest.approx(3e5, rel=5e-3)
+    assert any("edges at 15.2 keV lie between" in m for m in fit.messages)
 
 
 @pytest.mark.parametrize(
@@ -414,6 +497,23 @@ def test_a_store_without_this_detector_is_refused(tmp_path):
     store = store_of(tmp_path / "scan-1.zarr", theta={"0": THETA})
     with pytest.raises(ConfigError, match="has no detector 1, it has 0"):
         prepare(config_of(fit=previous(store)), facts_of(), 1)
+
+
+def test_a_detector_whose_fit_failed_starts_no_other(tmp_path):
+    store = store_of(tmp_path / "scan-1.zarr", theta={"0": THETA, "1": None})
+    config = config_of(fit=previous(store))
+    check_request(config)
+    assert rows_of(config)[0]["energy_slope"].value == THETA["energy_slope"]
+    with pytest.raises(ConfigError, match=r"scan-1\.zarr the fit of detector 1 has no solution"):
+        prepare(config, facts_of(), 1)
+
+
+def test_a_fit_without_solution_has_no_theta():
+    prepared = prepare(config_of(fit={"override": "none"}), facts_of(), 0)
+    fit = fit_prepared(torch.zeros(2048), prepared)
+    assert fit.status is FitStatus.EMPTY
+    assert torch.isnan(fit.theta).all()
+    assert torch.isfinite(fit.theta_initial).all()
 
 
 def test_an_override_file_of_nonsense_is_still_refused(tmp_path):

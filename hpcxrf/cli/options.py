@@ -26,11 +26,13 @@ EnergyRange = Annotated[
     ),
 ]
 Override = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--override",
-        help="maps_fit_parameters_override.txt.",
-        show_default="searched beside the scan",
+        metavar="PATH",
+        help="maps_fit_parameters_override.txt; auto: searched beside the scan, none: not used. A file of "
+        "such a name is ./none.",
+        show_default="auto",
     ),
 ]
 Calibration = Annotated[
@@ -55,7 +57,12 @@ Method = Annotated[
     str, typer.Option("--method", help="separable, or the published ones: adam, sbplx.")
 ]
 Objective = Annotated[
-    str, typer.Option("--objective", help="poisson (deviance), mse (mean square) or l1.")
+    str | None,
+    typer.Option(
+        "--objective",
+        help="poisson (deviance), mse (mean square) or l1; adam and sbplx have mse only.",
+        show_default="poisson, mse for adam and sbplx",
+    ),
 ]
 KbetaSd = Annotated[
     float,
@@ -113,6 +120,13 @@ def fit_start(calibration: str, previous: Path | None) -> dict[str, Any]:
         return {"calibration": calibration}
     chosen = "previous" if calibration == "auto" else calibration
     return {"calibration": chosen, "previous": str(previous.absolute())}
+
+
+def override_choice(given: str | None) -> str | None:
+    """`auto` and `none` as they are, anything else as an absolute path; None stays None."""
+    if given is None or given in {"auto", "none"}:
+        return given
+    return str(Path(given).absolute())
 
 
 def split_elements(text: str | None) -> list[str] | None:

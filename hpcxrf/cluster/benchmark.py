@@ -101,8 +101,7 @@ def benchmark_here(
     workers = execution.workers or default_layout(usable_cores(), 0)[0]
     plan = plan_benchmark(config, folder, opened=watch.opened)
     watch.planned(plan)
-    asked = benchmark_configuration(config)
-    run = create_or_resume(folder.absolute(), run_text, asked)
+    run = create_or_resume(folder.absolute(), run_text, lasting_configuration(config))
     with run_lock(run):
         forget_attempts(run.path)
         with local_cluster(workers, 1, run.path, dashboard=execution.dashboard) as handle:
@@ -123,7 +122,7 @@ def benchmark_here(
             background=config.benchmark.background,
             device=f"CPU, {workers} workers x 1 thread", started=started, finished=now(),
             seconds=result.wall_s, command=command, versions=versions(),
-            configuration=json.dumps(asked, indent=2), notes=plan.notes,
+            configuration=json.dumps(benchmark_configuration(config), indent=2), notes=plan.notes,
         )  # fmt: skip
         _write(result, summary)
     return result
@@ -131,8 +130,20 @@ def benchmark_here(
 
 def benchmark_configuration(config: RunConfig) -> dict[str, Any]:
     """The configuration as plain JSON values; execution and pixels are left out, they change no result."""
-    plain = effective(config) | {"benchmark": json.loads(json.dumps(asdict(config.benchmark)))}
+    asked = json.loads(json.dumps(asdict(config.benchmark)))
+    plain = effective(config) | {"benchmark": asked}
     del plain["pixels"]
+    return plain
+
+
+def lasting_configuration(config: RunConfig) -> dict[str, Any]:
+    """What must be the same when a benchmark goes on.
+
+    A further method, or a larger number of datasets, goes on with the fits that there are.
+    """
+    plain = benchmark_configuration(config)
+    for name in ("datasets", "methods"):
+        del plain["benchmark"][name]
     return plain
 
 

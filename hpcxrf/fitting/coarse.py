@@ -109,16 +109,17 @@ def coarse_theta(full: Tensor, setup: SpectrumSetup) -> Tensor:
     theta = pack(setup.parameters).to(full.device)
     state, problem = coarse_start(full, theta[None, 0], theta[None, 1], setup)
     state = minimise(state, problem, iterations=_STEPS, tolerance=_TOLERANCE)
-    return fine_theta(state.theta[0])
+    return fine_theta(state.theta[0], setup)
 
 
-def fine_theta(theta: Tensor) -> Tensor:
-    """Theta (*batch, parameter) of coarse channels in single ones."""
+def fine_theta(theta: Tensor, setup: SpectrumSetup) -> Tensor:
+    """Theta (*batch, parameter) of coarse channels in single ones; what is fixed is as it was set."""
     single = theta.clone()
     single[..., 2] = theta[..., 2] / COARSE_BIN**2
     single[..., 1] = theta[..., 1] / COARSE_BIN
     single[..., 0] = theta[..., 0] - single[..., 1] * (COARSE_BIN - 1) / 2.0
-    return single
+    space = space_of(setup.parameters, theta.device)
+    return torch.where(space.free, single, space.centre)
 
 
 def unexplained(state: State, problem: Problem) -> Tensor:

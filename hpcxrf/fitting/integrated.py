@@ -22,6 +22,7 @@ from hpcxrf.fitting.sbplx import fit_sbplx
 from hpcxrf.fitting.separable import Problem, best_of, design, space_of
 from hpcxrf.fitting.setup import SpectrumSetup, fit_range
 from hpcxrf.fitting.uncertainty import Uncertainty, spectrum_uncertainty
+from hpcxrf.physics.absorber import AIR_PER_MM
 from hpcxrf.physics.background import hats_for_range, snip_background, snip_maps
 from hpcxrf.physics.jacobian import counts_jacobian
 from hpcxrf.physics.model import Evaluation, SpectrumModel, tailed_lines
@@ -221,7 +222,7 @@ def _describe(
         r2=s.r2, r2_expected=float(r_squared_expected(inside)), reduced_chi2=errors.reduced_chi2,
         deviance=float(poisson_deviance(inside, s.expected)) / errors.degrees_of_freedom,
         status=s.status, iterations=s.iterations, cpu_s=0.0,
-        flags=_flags(setup), messages=_messages(at_bound, setup),
+        flags=_flags(setup), messages=(*_messages(at_bound, setup), *_absorber(s.optical_depth)),
     )  # fmt: skip
 
 
@@ -270,6 +271,17 @@ def _messages(at_bound: Tensor, setup: SpectrumSetup) -> tuple[str, ...]:
     names = [p.name for p, flag in zip(setup.parameters, at_bound.tolist(), strict=True) if flag]
     bounds = (f"at a bound: {', '.join(names)}",) if names else ()
     return (*bounds, *(_FLAG_TEXTS[flag] for flag in _flags(setup)))
+
+
+def _absorber(optical_depth: float) -> tuple[str, ...]:
+    if optical_depth == 0.0:
+        return ()
+    word = "more" if optical_depth > 0.0 else "less"
+    air_mm = abs(optical_depth) / AIR_PER_MM
+    return (
+        f"line ratios adjusted: they speak of {word} absorption before the detector than described, as {air_mm:.0f} mm "
+        "of air; give the detector's windows and air path",
+    )
 
 
 def _without_solution(

@@ -6,7 +6,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from hpcxrf.fitting.objective import poisson_weights, r_squared
+from hpcxrf.fitting.objective import poisson_weights, r_squared, r_squared_expected
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.scatter_pair import scan_pairs, scatter_is_dead
 from hpcxrf.fitting.separable import (
@@ -17,8 +17,10 @@ from hpcxrf.fitting.separable import (
     minimise,
     objective,
     start,
+    start_misfit,
 )
 from hpcxrf.fitting.setup import SpectrumSetup
+from hpcxrf.physics.absorber import attenuated
 from hpcxrf.physics.kbeta import (
     KbetaPairs,
     merged_amplitude,
@@ -26,6 +28,7 @@ from hpcxrf.physics.kbeta import (
     prior_gram,
     split_kbeta,
 )
+from hpcxrf.physics.lines import LineTable
 
 MAX_ITERATIONS: Final = 60
 # Relative improvement at which a pass ends. R2 moves by less than 1e-6 between 1e-5 and 1e-7; the first pass
@@ -36,6 +39,12 @@ _MODULUS_PASSES: Final = 12
 # Residuals below this share of the mean modulus weigh no more: the objective has a corner at 0.
 _MODULUS_FLOOR: Final = 0.05
 _PAIRS: Final = 3
+# Absorption beyond the detector's description is tried where R2 stays this far below what the noise allows, and
+# kept where it explains a fifth of what is left.
+_POOR_FACTOR: Final = 1.25
+_POOR_SHARE: Final = 0.001
+_DEPTHS: Final = (-0.6, 2.4, 11)
+_WORTH: Final = 0.8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +62,8 @@ class Solution:
     """Of the mean-square optimum."""
     iterations: int
     status: FitStatus
+    optical_depth: float = 0.0
+    """At 2 keV, of light matter before the detector that its description leaves out."""
     kbeta: Tensor | None = None
     """(channel, pair): derivative of the counts by the logarithm of each K-beta ratio that was free."""
 
@@ -82,7 +93,8 @@ def solve_separable(
     )
     state = _revived(state, problem)
     iterations = int(state.iterations)
-    pairs = None
+    problem, state, depth = _behind_absorber(problem, state, fixed)
+    pairs, whole_table = None, problem.model.table
     if setup.kbeta_sd > 0.0:
         problem, state, pairs = _split_kbeta(problem, state, setup)
         iterations += int(state.iterations)
@@ -107,9 +119,9 @@ def solve_separable(
     found = Solution(
         problem=problem, theta=state.theta, linear=state.linear, positive=state.positive,
         expected=expected, r2=r2, iterations=iterations,
-        status=_status(state),
+        status=_status(state), optical_depth=depth,
     )  # fmt: skip
-    return found if pairs is None else _merged(found, pairs, setup)
+    return found if pairs is None else _merged(found, pairs, whole_table)
 
 
 def _revived(state: State, problem: Problem) -> State:
@@ -124,14 +136,49 @@ def _revived(state: State, problem: Problem) -> State:
     return other if better else state
 
 
+def _behind_absorber(problem: Problem, state: State, fixed: Tensor) -> tuple[Problem, State, float]:
+    """Where the fit stays poor, line ratios behind more or less air, if they explain much of what is left."""
+    inside = problem.counts + fixed
+    left = 1.0 - float(r_squared(inside, _expected(state, problem) + fixed))
+    if not left > _POOR_FACTOR * (1.0 - float(r_squared_expected(inside))) + _POOR_SHARE:
+        return problem, state, 0.0
+    depths = torch.linspace(*_DEPTHS, dtype=torch.float64)
+    costs = torch.stack([start_misfit(state.theta, _attenuated(problem, float(d))) for d in depths])
+    depth = _lowest(depths, costs)
+    trial = _attenuated(problem, depth)
+    if float(start_misfit(state.theta, trial)) > _WORTH * float(state.misfit):
+        return problem, state, 0.0
+    moved = minimise(
+        start(state.theta, trial), trial, iterations=MAX_ITERATIONS, tolerance=_UNIT_TOLERANCE
+    )
+    return trial, moved, depth
+
+
+def _attenuated(problem: Problem, optical_depth: float) -> Problem:
+    model = problem.model
+    return replace(problem, model=replace(model, table=attenuated(model.table, optical_depth)))
+
+
+def _lowest(places: Tensor, costs: Tensor) -> float:
+    """Minimum of the parabola through the lowest of evenly spaced points and its neighbours."""
+    i = int(costs.argmin())
+    if i in {0, costs.shape[0] - 1}:
+        return float(places[i])
+    below, here, above = costs[i - 1 : i + 2].tolist()
+    bend = below - 2.0 * here + above
+    step = float(places[1] - places[0])
+    return float(places[i]) + (0.5 * step * (below - above) / bend if bend > 0.0 else 0.0)
+
+
 def _split_kbeta(
     problem: Problem, state: State, setup: SpectrumSetup
 ) -> tuple[Problem, State, KbetaPairs]:
     """The mean-square optimum with free K-beta columns."""
+    whole = problem.model.table
     table, pairs = split_kbeta(
-        setup.table, energy_min_kev=setup.energy_min_kev, energy_max_kev=setup.energy_max_kev
+        whole, energy_min_kev=setup.energy_min_kev, energy_max_kev=setup.energy_max_kev
     )
-    n = len(setup.table.component_names)
+    n = len(whole.component_names)
     part = 1.0 / (1.0 + pairs.rho)
     linear = torch.cat(
         [state.linear[:n], state.linear[pairs.alpha] * (1.0 - part), state.linear[n:]]
@@ -164,11 +211,11 @@ def _modulus_pass(state: State, problem: Problem, fixed: Tensor) -> Problem:
     return replace(problem, weights=1.0 / modulus.clamp(min=_MODULUS_FLOOR * float(modulus.mean())))
 
 
-def _merged(found: Solution, pairs: KbetaPairs, setup: SpectrumSetup) -> Solution:
+def _merged(found: Solution, pairs: KbetaPairs, whole_table: LineTable) -> Solution:
     """Whole families again, with the ratios that were fitted."""
     problem, linear = found.problem, found.linear
     n = len(problem.model.component_names)
-    table = merged_table(setup.table, pairs, linear)
+    table = merged_table(whole_table, pairs, linear)
     _, columns = design(found.theta, problem)
     alpha, beta = linear[pairs.alpha], linear[pairs.beta]
     # Moving counts from one part to the other at a fixed sum.

@@ -4,6 +4,7 @@ Variable projection finds the optimum of the basin it starts in; what makes a fi
 to look at all basins first. Gaussians of a broad width on rebinned counts are enough to tell them apart.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -88,21 +89,18 @@ def screen(
 
 
 def _grid(setup: SpectrumSetup, refinement: int) -> tuple[Tensor, Tensor]:
+    """Offsets and slopes of all axes; what is fixed has its one value."""
     by_name = {p.name: p for p in setup.parameters}
     slope, offset = by_name["energy_slope"], by_name["energy_offset"]
-    n_slopes = 1 + int(
-        refinement
-        * torch.tensor(slope.upper / slope.lower).log()
-        / torch.tensor(_SLOPE_RATIO).log()
-    )
-    n_offsets = 1 + round(refinement * (offset.upper - offset.lower) / _OFFSET_STEP_KEV)
-    slopes = torch.logspace(
-        float(torch.tensor(slope.lower).log10()),
-        float(torch.tensor(slope.upper).log10()),
-        n_slopes,
-        dtype=torch.float64,
-    )
-    offsets = torch.linspace(offset.lower, offset.upper, n_offsets, dtype=torch.float64)
+    slopes = torch.tensor([slope.value], dtype=torch.float64)
+    if slope.free:
+        low, high = math.log10(slope.lower), math.log10(slope.upper)
+        n_slopes = 1 + int(refinement * (high - low) / math.log10(_SLOPE_RATIO))
+        slopes = torch.logspace(low, high, n_slopes, dtype=torch.float64)
+    offsets = torch.tensor([offset.value], dtype=torch.float64)
+    if offset.free:
+        n_offsets = 1 + round(refinement * (offset.upper - offset.lower) / _OFFSET_STEP_KEV)
+        offsets = torch.linspace(offset.lower, offset.upper, n_offsets, dtype=torch.float64)
     pairs = torch.cartesian_prod(slopes, offsets)
     return pairs[:, 1], pairs[:, 0]
 

@@ -84,7 +84,7 @@ def find_starts(counts: Tensor, setup: SpectrumSetup, effort: Effort = USUAL) ->
         state = minimise(state, problem, iterations=iterations)
         order = torch.argsort(unexplained(state, problem), stable=True)
         state, problem = select(state, problem, order)
-        axis = fine_theta(state.theta)
+        axis = fine_theta(state.theta, setup)
         apart = distinct_axes(axis[:, 0], axis[:, 1], setup, full.shape[0], _APART_KEV, survivors)
         state, problem = select(state, problem, apart)
     cost = unexplained(state, problem)
@@ -188,7 +188,7 @@ def _apart_kev(theta: Tensor, other: Tensor, n_channels: int, setup: SpectrumSet
 def _axis_start(theta: Tensor, problem: Problem, cost: float, setup: SpectrumSetup) -> AxisStart:
     """The coarse start and the rival pairs of scatter peaks at its axis, in single channels."""
     pairs, _ = scan_pairs(theta, problem, space_of(setup.parameters, theta.device), _PAIRS)
-    starts = fine_theta(torch.cat([theta[None], pairs]))
+    starts = fine_theta(torch.cat([theta[None], pairs]), setup)
     return AxisStart(setup=_with_axis(setup, starts[0]), starts=starts, unexplained=cost)
 
 

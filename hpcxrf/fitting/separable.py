@@ -107,6 +107,11 @@ def start(theta: Tensor, problem: Problem) -> State:
     )  # fmt: skip
 
 
+def start_misfit(theta: Tensor, problem: Problem) -> Tensor:
+    """Weighted sum of squares (*batch,) at theta (*batch, parameter) with the best amplitudes."""
+    return _solve_linear(theta, problem, None).misfit
+
+
 def minimise(state: State, problem: Problem, *, iterations: int, tolerance: float = 1e-6) -> State:
     """Run at most that many damped Gauss-Newton steps on every start that is not done.
 
@@ -220,7 +225,8 @@ def _step(state: State, problem: Problem, tolerance: float) -> State:
     before = state.misfit + per_channel * _prior(state.theta, problem)
     # Not so where strong damping has made the step short.
     flat = (promised <= tolerance * before) & (state.damping <= _WEAK_DAMPING)
-    state = replace(state, done=state.done | ((promised <= _NOTHING * tolerance * before) & flat))
+    nothing = flat & (promised >= 0) & (promised <= _NOTHING * tolerance * before)
+    state = replace(state, done=state.done | nothing)
     if bool(state.done.all()):
         return state
     inner = _solve_linear(trial, problem, state.positive)

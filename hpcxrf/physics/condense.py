@@ -13,7 +13,8 @@ from torch import Tensor
 from hpcxrf.physics.lines import LineTable
 
 # Two lines in the place of one widen the peak by w1 w2 / (w1 + w2) d^2; 6e-6 keV^2 changes no channel by more
-# than 1e-3 of the family's peak in a detector of 130 eV, and the fitted width takes most of that up.
+# than 1e-3 of the family's peak in a detector of 130 eV (several of an L or M family together by up to 2e-3), and
+# the fitted width takes most of that up.
 WIDENING_KEV2: Final = 6e-6
 MERGE_WITHIN_KEV: Final = 0.04
 # A tail holds some per cent of a line.

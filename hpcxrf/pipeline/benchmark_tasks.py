@@ -13,7 +13,6 @@ from torch import Tensor
 
 from hpcxrf.config import BenchmarkMethod, BenchmarkTask, RunConfig
 from hpcxrf.errors import FitError
-from hpcxrf.fitting.integrated import fit_spectrum
 from hpcxrf.fitting.protocol import (
     JointStart,
     ProtocolFit,
@@ -21,7 +20,6 @@ from hpcxrf.fitting.protocol import (
     perturbed_start,
     random_start,
 )
-from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.setup import SpectrumSetup
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import RawScan
@@ -210,11 +208,7 @@ def _of_protocol(
 
 def _product(counts: Tensor, prepared: Prepared) -> MethodResult:
     began = time.perf_counter()
-    fit: SpectrumFit = (
-        fit_prepared(counts, prepared)
-        if prepared.from_nothing
-        else fit_spectrum(counts, prepared.setup)
-    )
+    fit = fit_prepared(counts, prepared)
     wall_s = time.perf_counter() - began
     setup = prepared.setup
     return MethodResult(

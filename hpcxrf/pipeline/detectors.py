@@ -47,7 +47,7 @@ def fit_detectors(
         FitError: elements that do not exist, cannot be excited, or lie outside the fit range.
         InputFileError: an override file cannot be read.
     """
-    prepared = [prepare(config, facts, d) for d in detectors]
+    prepared = [_prepared(config, facts, d, counts) for d in detectors]
     fits = [fit_prepared(counts[d], p) for d, p in zip(detectors, prepared, strict=True)]
     suggested = suggestions_of(config, fits, prepared)
     added: dict[str, float] = {}
@@ -62,10 +62,10 @@ def fit_detectors(
         sample = dataclasses.replace(config.sample, elements=wanted)
         more = dataclasses.replace(config, sample=sample)
         prepared = [
-            started_at(prepare(more, facts, d), fit.theta)
+            started_at(_prepared(more, facts, d, counts), fit.theta)
             if bool(torch.isfinite(fit.amplitude).all())
-            else p
-            for d, fit, p in zip(detectors, fits, prepared, strict=True)
+            else _prepared(more, facts, d, counts)
+            for d, fit in zip(detectors, fits, strict=True)
         ]
         fits = [fit_prepared(counts[d], p) for d, p in zip(detectors, prepared, strict=True)]
         suggested = suggestions_of(more, fits, prepared)
@@ -77,3 +77,11 @@ def fit_detectors(
         suggested=tuple(suggested),
         notes=tuple(dict.fromkeys([*notes, *(n for p in prepared for n in p.notes)])),
     )
+
+
+def _prepared(config: RunConfig, facts: ScanFacts, detector: int, counts: Tensor) -> Prepared:
+    """A detector without counts needs no start; that it had none in an earlier scan either is no reason to stop."""
+    if config.fit.previous is not None and float(counts[detector].sum()) <= 0.0:
+        fit = dataclasses.replace(config.fit, previous=None, calibration="none")
+        config = dataclasses.replace(config, fit=fit)
+    return prepare(config, facts, detector)

@@ -46,7 +46,7 @@ def _folder(path: Path) -> Path:
 
 
 def input_stamps(config: RunConfig, scan: RawScan, source: Path) -> tuple[tuple[str, str], ...]:
-    """Size and time of the scan's files, checksums of the override files: what the results are made from.
+    """What the results are made from: size and time of the scan's files, checksums of override files and earlier fit.
 
     A changed stamp makes the tasks run again; the ingest then compares checksums and refuses another scan in
     the place of the first.
@@ -55,13 +55,21 @@ def input_stamps(config: RunConfig, scan: RawScan, source: Path) -> tuple[tuple[
     for detector in range(scan.shape[0]):
         found = _override_path(config, source, detector)
         if found is not None and found.is_file():
-            stamps.append((str(found.absolute()), f"sha256 {file_sha256(found)}"))
+            stamps.append(_checksum(found))
+    if config.fit.previous is not None:
+        # Its theta is an attribute of its root; what else is in the store has no part in this fit.
+        root = Path(config.fit.previous) / "zarr.json"
+        stamps += [_checksum(root)] if root.is_file() else []
     return tuple(dict.fromkeys(stamps))
 
 
 def _stamp(file: Path) -> str:
     status = file.stat()
     return f"{status.st_size} bytes, {status.st_mtime_ns} ns"
+
+
+def _checksum(file: Path) -> tuple[str, str]:
+    return str(file.absolute()), f"sha256 {file_sha256(file)}"
 
 
 def _override_path(config: RunConfig, source: Path, detector: int) -> Path | None:

@@ -11,7 +11,8 @@ from hpcxrf.physics.parameters import PARAMETERS
 from hpcxrf.results.storage import require_current_schema
 from hpcxrf.store.schema import COMPLETE_ATTRIBUTE
 
-Theta = Mapping[str, Mapping[str, float]]
+Theta = Mapping[str, Mapping[str, float] | None]
+"""By detector; None where the fit has no solution."""
 
 
 def previous_theta(store: Path, detector: int, constants: ConstantSet) -> dict[str, float]:
@@ -23,7 +24,8 @@ def previous_theta(store: Path, detector: int, constants: ConstantSet) -> dict[s
         constants: of the fit to come; the store knows its own.
 
     Raises:
-        ConfigError: no results store there, an unfinished or damaged one, or one without this detector.
+        ConfigError: no results store there, an unfinished or damaged one, one without this detector, or one in
+            which its fit has no solution.
     """
     attributes = _finished(store)
     by_detector = _by_detector(store, attributes)
@@ -32,7 +34,13 @@ def previous_theta(store: Path, detector: int, constants: ConstantSet) -> dict[s
             f"fit.previous: {store} has no detector {detector}, it has {', '.join(by_detector)}; name a store of a "
             "scan with the same detectors"
         )
-    theta = dict(by_detector[str(detector)])
+    found = by_detector[str(detector)]
+    if found is None:
+        raise ConfigError(
+            f"fit.previous: in {store} the fit of detector {detector} has no solution to start from; name the store of "
+            "a scan in which it has one, or start from elsewhere (fit.calibration: auto)"
+        )
+    theta = dict(found)
     source = CONSTANT_SETS[attributes["constants"]]
     fanoprime = theta["fwhm_fanoprime"]
     return theta | {"fwhm_fanoprime": convert_fanoprime(fanoprime, source=source, target=constants)}
@@ -67,8 +75,7 @@ def _by_detector(store: Path, attributes: Mapping[str, Any]) -> Theta:
     sound = (
         isinstance(found, dict)
         and attributes.get("constants") in CONSTANT_SETS
-        and all(isinstance(t, dict) and names == set(t) for t in found.values())
-        and all(_is_number(v) for t in found.values() for v in t.values())
+        and all(t is None or _is_theta(t, names) for t in found.values())
     )
     if not sound:
         raise ConfigError(
@@ -76,6 +83,14 @@ def _by_detector(store: Path, attributes: Mapping[str, Any]) -> Theta:
             "program"
         )
     return dict(found or {})
+
+
+def _is_theta(value: object, names: set[str]) -> bool:
+    return (
+        isinstance(value, dict)
+        and names == set(value)
+        and all(_is_number(v) for v in value.values())
+    )
 
 
 def _is_number(value: object) -> bool:

@@ -1,8 +1,9 @@
 """From what the user asked and what the files say, to what the fit is given; every choice is put into words."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from hpcxrf.config import DEFAULT_ENERGY_MIN_KEV, RunConfig
 from hpcxrf.errors import ConfigError, FitError
+from hpcxrf.fitting.detector_sum import SOLVED
 from hpcxrf.fitting.integrated import fit_spectrum
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.search import fit_from_nothing
@@ -21,12 +23,12 @@ from hpcxrf.formats.override import (
     read_override,
 )
 from hpcxrf.physics.branching import Branching
-from hpcxrf.physics.components import HIGHEST_INCIDENT_KEV, parse_components
+from hpcxrf.physics.components import HIGHEST_INCIDENT_KEV, parse_component, parse_components
 from hpcxrf.physics.condense import condense
 from hpcxrf.physics.constants import constant_set
 from hpcxrf.physics.detector import DetectorSetup
 from hpcxrf.physics.lines import LineTable, build_line_table
-from hpcxrf.physics.parameters import Parameter, with_values
+from hpcxrf.physics.parameters import INDEX, Parameter, with_values
 from hpcxrf.pipeline.bounds import parameter_table
 from hpcxrf.pipeline.branching import branching_of
 from hpcxrf.pipeline.previous import require_previous
@@ -43,6 +45,9 @@ _MINIMUM_RATIO: Final = 1e-3
 _ABOVE_INCIDENT_KEV: Final = 1.0
 # A component whose lines lie outside of the fit range is not measured by it.
 _MINIMUM_SHARE_INSIDE: Final = 0.01
+# What is below this share of its family is not missed.
+_MINIMUM_SHARE_BEYOND: Final = 0.01
+_INCIDENT: Final = INDEX["coherent_sct_energy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +60,10 @@ class Prepared:
     windows: DetectorSetup
     """What lies before the detector's chip, and the chip: of the run file, the override file or by default."""
     notes: tuple[str, ...]
+    edges_kev: tuple[float, ...] = ()
+    """Edges of the listed families about the nominal incident energy, within what it is known to."""
+    lines_at: Callable[[float], LineTable] | None = None
+    """The line table at another incident energy; None where there is none to be fitted."""
 
 
 def check_request(config: RunConfig) -> None:
@@ -95,7 +104,7 @@ def prepare(config: RunConfig, facts: ScanFacts, detector: int) -> Prepared:
     components = _components(config, override)
     _refuse_components(components, incident, facts)
     branching, ratio_notes = branching_of(override, components)
-    table = _line_table(components, incident, windows, branching, facts)
+    table = _line_table(components, incident, windows=windows, branching=branching, facts=facts)
     low, high = _energy_range(config, override, incident, facts, values)
     setup = SpectrumSetup(
         table=table,
@@ -113,26 +122,61 @@ def prepare(config: RunConfig, facts: ScanFacts, detector: int) -> Prepared:
     if not from_nothing:
         fit_range(parameters, low, high, facts.n_channels)
     _refuse_outside(table, setup, facts)
+    monochromatic = config.sample.source == "monochromatic"
     return Prepared(
         setup=setup,
         from_nothing=from_nothing,
         windows=windows,
         notes=(
-            *notes,
-            *start_notes,
-            *bound_notes,
-            *_grown(rows, parameters),
-            *window_notes,
-            *ratio_notes,
+            *notes, *start_notes, *bound_notes, *_grown(rows, parameters), *window_notes, *ratio_notes,
+            *_published(config),
         ),
-    )
+        edges_kev=_near_edges(config, table, windows, branching) if monochromatic else (),
+        lines_at=partial(
+            _line_table, components, windows=windows, branching=branching, facts=facts
+        ) if monochromatic else None,
+    )  # fmt: skip
 
 
 def fit_prepared(counts: Tensor, prepared: Prepared) -> SpectrumFit:
-    """Fit the integrated spectrum (channel,) of one detector as it was prepared."""
+    """Fit the integrated spectrum (channel,) of one detector as it was prepared.
+
+    Theta is NaN where there is no solution: where the fit began is no result.
+    """
     if prepared.from_nothing and bool(torch.isfinite(counts).all()) and float(counts.sum()) > 0.0:
-        return fit_from_nothing(counts, prepared.setup)
-    return fit_spectrum(counts, prepared.setup)
+        fit = fit_from_nothing(counts, prepared.setup)
+    else:
+        fit = fit_spectrum(counts, prepared.setup)
+    if fit.status not in SOLVED:
+        return dataclasses.replace(fit, theta=torch.full_like(fit.theta, torch.nan))
+    return _at_fitted_energy(counts, fit, prepared)
+
+
+def _at_fitted_energy(counts: Tensor, fit: SpectrumFit, prepared: Prepared) -> SpectrumFit:
+    """The fit again with the lines of the fitted incident energy, where an edge lies between it and the nominal one.
+
+    The edge switch of the model can turn lines off, but not bring lines that the nominal energy does not excite, nor
+    give what is left of a family its right sum.
+    """
+    nominal, fitted = prepared.setup.table.incident_energy_kev, float(fit.theta[_INCIDENT])
+    low, high = sorted((nominal, fitted))
+    crossed = [edge for edge in prepared.edges_kev if low < edge <= high]
+    if not crossed or prepared.lines_at is None:
+        return fit
+    edges = ", ".join(f"{edge:g}" for edge in crossed)
+    told = f"edges at {edges} keV lie between the nominal incident energy and the fitted {fitted:.3f} keV"
+    try:
+        table = prepared.lines_at(fitted)
+    except FitError as error:
+        kept = f"{told}; the lines are those of the nominal energy, as {error}"
+        return dataclasses.replace(fit, messages=(*fit.messages, kept))
+    moved = started_at(prepared, fit.theta)
+    setup = dataclasses.replace(moved.setup, table=table)
+    again = fit_spectrum(counts, setup, starts=fit.theta[None])
+    return dataclasses.replace(
+        again, flags=fit.flags, cpu_s=fit.cpu_s + again.cpu_s, theta_initial=fit.theta_initial,
+        messages=(*again.messages, f"{told}; lines and ratios are those of the fitted energy"),
+    )  # fmt: skip
 
 
 def started_at(prepared: Prepared, theta: Tensor) -> Prepared:
@@ -174,6 +218,39 @@ def _grown(rows: Sequence[Parameter], parameters: Sequence[Parameter]) -> list[s
     return [f"bounds widened to hold the start of {', '.join(names)}"] if names else []
 
 
+def _published(config: RunConfig) -> list[str]:
+    method = config.fit.method
+    return [] if method == "separable" else [f"{method} minimises the mean square, as published"]
+
+
+def _near_edges(
+    config: RunConfig, table: LineTable, windows: DetectorSetup, branching: Branching | None
+) -> tuple[float, ...]:
+    """Edges between which the true incident energy may lie, of lines that hold a share of their family."""
+    nominal, sd = table.incident_energy_kev, config.fit.incident_energy_sd_kev
+    below = table.edge_kev[table.edge_kev > nominal - 2.0 * sd].tolist()
+    # A K family has one edge, and above the nominal energy it is refused.
+    names = [n for n in table.component_names if parse_component(n).kind in {"L", "M"}]
+    if not names:
+        return tuple(sorted(set(below)))
+    higher = build_line_table(
+        names, min(nominal + 2.0 * sd, HIGHEST_INCIDENT_KEV),
+        efficiency=windows, branching=branching, escape=False, minimum_ratio=_MINIMUM_RATIO,
+    )  # fmt: skip
+    above = [
+        edge
+        for i in range(len(names))
+        for edge in higher.edge_kev[higher.component == i].unique().tolist()
+        if edge > nominal and _share_of(higher, i, edge) >= _MINIMUM_SHARE_BEYOND
+    ]
+    return tuple(sorted({*below, *above}))
+
+
+def _share_of(table: LineTable, component: int, edge_kev: float) -> float:
+    lines = (table.component == component) & (table.edge_kev == edge_kev)
+    return float(table.ratio[lines].sum())
+
+
 def _refuse_components(components: Sequence[str], incident_kev: float, facts: ScanFacts) -> None:
     try:
         parse_components(components, incident_kev, ())
@@ -184,6 +261,7 @@ def _refuse_components(components: Sequence[str], incident_kev: float, facts: Sc
 def _line_table(
     components: Sequence[str],
     incident_kev: float,
+    *,
     windows: DetectorSetup,
     branching: Branching | None,
     facts: ScanFacts,

@@ -6,7 +6,7 @@ from typing import Final
 
 from hpcxrf.config import RunConfig
 from hpcxrf.errors import ConfigError
-from hpcxrf.formats.override import Override, theta_values, width_law
+from hpcxrf.formats.override import Override, theta_bounds, theta_values, width_law
 from hpcxrf.physics.constants import constant_set
 from hpcxrf.physics.detector import DetectorSetup
 from hpcxrf.physics.parameters import PARAMETERS, Parameter, with_values
@@ -14,6 +14,9 @@ from hpcxrf.pipeline.bounds import AXIS, AXIS_LIMITS, INCIDENT, limits, site_fau
 from hpcxrf.pipeline.previous import previous_theta
 from hpcxrf.pipeline.records import ScanFacts
 
+_CALIBRATION: Final = {"CAL_OFFSET", "CAL_SLOPE"}
+# The one parameter whose value means nothing without the width law.
+_WIDTH: Final = "fwhm_fanoprime"
 _WINDOWS: Final = ("be_window_um", "air_path_mm", "dead_layer_um", "chip_thickness_um")
 
 
@@ -49,25 +52,14 @@ def start_values(
     Raises:
         ConfigError: no energy calibration is to be had, or a file gives one that is none.
     """
+    over, said = _over_the_override(config, facts, override, detector, incident_kev)
     values: dict[str, float] = {}
     notes: list[str] = []
     if override is not None:
-        values, notes = _of_override(config, override)
-    values[INCIDENT] = incident_kev
-    choice = config.fit.calibration
-    if choice == "none":
-        for name in AXIS:
-            values.pop(name, None)
-        return values | config.fit.start, [*notes, "energy calibration found from the lines"]
-    if config.fit.previous is not None:
-        earlier, said = _of_previous(config, Path(config.fit.previous), detector, incident_kev)
-        return values | earlier | config.fit.start, [*notes, *said]
-    has_override = all(name in values for name in AXIS[:2])
-    if choice == "file" or (choice == "auto" and not has_override):
-        axis = _file_axis(config, facts, detector)
-        values |= axis
-        notes += ["energy calibration from the scan file"] if axis else []
-    return values | config.fit.start, notes
+        beside = {INCIDENT, *over, *config.fit.start}
+        beside |= set(AXIS) if config.fit.calibration == "none" else set()
+        values, notes = _of_override(config, override, beside)
+    return {INCIDENT: incident_kev} | values | over | config.fit.start, [*notes, *said]
 
 
 def starting_parameters(
@@ -125,7 +117,7 @@ def _file_axis(config: RunConfig, facts: ScanFacts, detector: int) -> dict[str, 
     if facts.calibration is not None:
         one = facts.calibration[detector]
         return dict(zip(AXIS, (one.offset_kev, one.slope_kev, one.quadratic_kev), strict=True))
-    if {"energy_offset", "energy_slope"} <= set(config.fit.start):
+    if _starts_axis(config):
         return {}
     raise ConfigError(
         f"{facts.source}: no energy calibration, neither in the file nor in an override file; give "
@@ -134,11 +126,49 @@ def _file_axis(config: RunConfig, facts: ScanFacts, detector: int) -> dict[str, 
     )
 
 
-def _of_override(config: RunConfig, override: Override) -> tuple[dict[str, float], list[str]]:
+def _over_the_override(
+    config: RunConfig,
+    facts: ScanFacts,
+    override: Override | None,
+    detector: int,
+    incident_kev: float,
+) -> tuple[dict[str, float], list[str]]:
+    """What goes over the values of an override file: an earlier fit, or the axis of the scan file."""
+    choice = config.fit.calibration
+    if choice == "none":
+        return {}, ["energy calibration found from the lines"]
+    if config.fit.previous is not None:
+        return _of_previous(config, Path(config.fit.previous), detector, incident_kev)
+    has_axis = override is not None and _CALIBRATION.issubset(override.values)
+    if choice in {"auto", "override"} and has_axis:
+        return {}, []
+    if choice == "override" and not _starts_axis(config):
+        raise ConfigError(
+            f"{facts.source}: fit.calibration is 'override', but the override file gives no CAL_OFFSET and CAL_SLOPE; "
+            "add them, or give fit.calibration: file or none (--calibration)"
+        )
+    if choice == "override":
+        return {}, []
+    axis = _file_axis(config, facts, detector)
+    return axis, ["energy calibration from the scan file"] if axis else []
+
+
+def _starts_axis(config: RunConfig) -> bool:
+    return {"energy_offset", "energy_slope"} <= set(config.fit.start)
+
+
+def _of_override(
+    config: RunConfig, override: Override, beside: set[str]
+) -> tuple[dict[str, float], list[str]]:
+    """Starting values of the file, but those that come from elsewhere, and what it gives in words."""
     law, why = width_law(override, config.fit.width_law)
     target = constant_set(config.fit.constants).width_factor
-    values, clipped = _within_limits(config, theta_values(override, law=law, target=target))
-    return values, [f"starting values from {override.path.name}", why, *clipped]
+    given = theta_values(override, law=law, target=target)
+    values, clipped = _within_limits(config, {n: v for n, v in given.items() if n not in beside})
+    notes = [f"starting values from {override.path.name}"] if values else []
+    if _WIDTH in {*values, *theta_bounds(override, law=law, target=target)}:
+        notes.append(why)
+    return values, [*notes, *clipped]
 
 
 def _of_previous(

@@ -23,7 +23,7 @@ def suggestions_of(
         prepared: by detector.
     """
     return [
-        suggest(fit, asked.setup, efficiency=asked.windows)
+        suggest(fit, dataclasses.replace(asked.setup, table=fit.table), efficiency=asked.windows)
         if config.fit.suggest and fit.status in SOLVED
         else ()
         for fit, asked in zip(fits, prepared, strict=True)

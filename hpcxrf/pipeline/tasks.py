@@ -283,13 +283,18 @@ def _create(
             "run_file": RunDir(path=job.run_dir).run_file.read_text(encoding="utf-8"),
             "notes": _notes(store, found),
             "theta_by_detector": {
-                name: dict(zip(fit.parameter_names, fit.theta.tolist(), strict=True))
-                for name, fit in fits.items()
-                if name != SUM
+                name: _theta_by_name(fit) for name, fit in fits.items() if name != SUM
             },
             "suggested": {name: as_records(s) for name, s in suggested.items()},
         },
     )
+
+
+def _theta_by_name(fit: SpectrumFit) -> dict[str, float] | None:
+    """Fitted theta; None for a detector whose fit has no solution, as JSON has no NaN."""
+    if fit.status not in SOLVED:
+        return None
+    return dict(zip(fit.parameter_names, fit.theta.tolist(), strict=True))
 
 
 def _operator(path: Path, detector: str, device: torch.device) -> tuple[int, PixelOperator | None]:

@@ -20,6 +20,20 @@ def fit_picture(
         detector: its name, for the title.
         line_markers: (energy_kev, label).
     """
+    data = fit_dataset(fit, detector, line_markers)
+    return encode(spectrum_figure(data, detector, "log"), kind="png")
+
+
+def fit_dataset(
+    fit: SpectrumFit, detector: str, line_markers: Sequence[tuple[float, str]]
+) -> xr.Dataset:
+    """The fit range as the group `spectrum` of a results store has it, with one detector.
+
+    Args:
+        fit: a solved fit.
+        detector: its name.
+        line_markers: (energy_kev, label).
+    """
     stop = fit.first_channel + fit.counts.shape[0]
     energy = channel_energies_kev(fit, stop)[fit.first_channel :]
     rows = {
@@ -27,7 +41,7 @@ def fit_picture(
         for name in ("counts", "model", "background")
     }
     components = (("detector", "component", "channel"), fit.component_counts.numpy()[None])
-    data = xr.Dataset(
+    return xr.Dataset(
         {**rows, "component_counts": components, "energy_kev": (("detector", "channel"), energy[None])},
         coords={
             "detector": np.array([detector], dtype=object),
@@ -35,4 +49,3 @@ def fit_picture(
         },
         attrs={"line_markers": [[float(e), str(label)] for e, label in line_markers]},
     )  # fmt: skip
-    return encode(spectrum_figure(data, detector, "log"), kind="png")

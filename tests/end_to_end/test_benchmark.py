@@ -159,13 +159,36 @@ def test_a_benchmark_that_was_killed_goes_on_and_ends_the_same(finished, run_fil
     assert _without_seconds(run).identical(_without_seconds(finished[0]))
 
 
-def test_another_seed_on_the_same_folder_is_refused(finished, run_file, tmp_path):
-    other = tmp_path / "other.yaml"
+def _changed(run_file: Path, folder: Path, **benchmark: object) -> Path:
     raw = yaml.safe_load(run_file.read_text())
     raw["input"]["files"] = [str(run_file.parent / name) for name in raw["input"]["files"]]
-    raw["benchmark"]["seed"] = 6
-    other.write_text(yaml.safe_dump(raw))
-    done = _command(other, finished[0])
+    raw["benchmark"] |= benchmark
+    (folder / "other.yaml").write_text(yaml.safe_dump(raw))
+    return folder / "other.yaml"
+
+
+def test_other_methods_and_numbers_go_on_with_the_fits_that_there_are(finished, run_file, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    before = _journal_lines(run)
+    for file in (run / "state").glob("small-1-*.jsonl"):
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(line for line in lines if '"initial-product"' not in line))
+    fewer = _changed(run_file, tmp_path, methods=["product", "separable"], datasets={})
+    assert _command(fewer, run).returncode == 6
+    after = _journal_lines(run)
+    assert {n: c for n, c in after.items() if not n.startswith("torn")} == {
+        n: c for n, c in before.items() if not n.startswith("torn")
+    }
+    found = open_statistics(run / "benchmark.zarr")
+    assert found["method"].values.tolist() == ["product", "separable"]
+    whole = open_statistics(finished[0] / "benchmark.zarr")
+    kept = whole["r2"].isel(method=[METHODS.index("product"), METHODS.index("separable")])
+    np.testing.assert_array_equal(found["r2"], kept)
+
+
+def test_another_seed_on_the_same_folder_is_refused(finished, run_file, tmp_path):
+    done = _command(_changed(run_file, tmp_path, seed=6), finished[0])
     assert done.returncode == 4
     assert "benchmark.seed: run has 5, asked 6" in done.stderr
 
