@@ -14,6 +14,7 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from hpcxrf.config_regions import REGION_DEFAULTS, RegionsConfig, region_faults
 from hpcxrf.errors import ConfigError
 
 _CHECKED: Final = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -138,8 +139,9 @@ class PixelConfig:
 
     __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
 
-    method: Literal["linear", "nnls"] = "linear"
-    """`linear`: signed and unbiased; `nnls`: non-negative."""
+    method: Literal["linear", "nnls", "poisson", "nonlinear"] = "linear"
+    """`linear`: signed and unbiased; `nnls`: non-negative; `poisson`: maximum likelihood, non-negative;
+    `nonlinear`: energy offset, gain and width of every pixel free near those of the scan."""
     detectors: Literal["each", "sum", "both"] = "each"
     """`sum`: the raw counts of all detectors, fitted with every detector's own calibration."""
     background_columns: Annotated[int, Field(ge=0, le=16)] = 4
@@ -203,6 +205,7 @@ class RunConfig:
     detector: DetectorConfig = DetectorConfig()
     fit: FitConfig = FitConfig()
     pixels: PixelConfig = PixelConfig()
+    regions: RegionsConfig = REGION_DEFAULTS
     benchmark: BenchmarkConfig = BenchmarkConfig()
     execution: ExecutionConfig = ExecutionConfig()
 
@@ -259,9 +262,11 @@ def _from_folder(config: RunConfig, folder: Path) -> RunConfig:
         override = str(folder / override)
     if previous is not None:
         previous = str(folder / previous)
+    labels = {name: str(folder / path) for name, path in config.regions.labels.items()}
     return dataclasses.replace(
         config,
         input=dataclasses.replace(config.input, files=files),
+        regions=dataclasses.replace(config.regions, labels=labels),
         fit=dataclasses.replace(config.fit, override=override, previous=previous),
     )
 
@@ -318,4 +323,4 @@ def _faults(config: RunConfig) -> list[str]:
             "sample.source: a tube has no single energy; give sample.incident_energy_kev, the effective "
             "energy at which the line ratios are taken"
         )
-    return faults
+    return [*faults, *region_faults(config.regions)]

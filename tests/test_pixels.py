@@ -313,8 +313,12 @@ def test_a_component_without_a_count_in_the_range_is_not_measured_and_spoils_no_
 def test_two_equal_components_make_the_basis_singular():
     twice = torch.cat([PHI, PHI[:, 1:2]], dim=1)
     mean = torch.cat([MEAN, MEAN[1:2]])
-    with pytest.raises(FitError, match=r"columns 1, 6 \(counted from 0, of 7\)"):
-        pixel_operator(pixel_basis(twice, mean, torch.zeros(0, len(CHANNEL)).double(), 1))
+    basis = pixel_basis(twice, mean, torch.zeros(0, len(CHANNEL)).double(), 1)
+    with pytest.raises(FitError, match="singular: column 1, column 6 cannot be told apart"):
+        pixel_operator(basis)
+    names = ("Ca", "Fe", "Zn", "Ba_L", "elastic", "Compton", "Co")
+    with pytest.raises(FitError, match="singular: Fe, Co cannot be told apart"):
+        pixel_operator(basis, names=names)
 
 
 def test_a_component_that_is_a_mixture_of_others_makes_the_basis_singular():

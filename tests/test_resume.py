@@ -10,10 +10,10 @@ import pytest
 from hpcxrf.config import check_config
 from hpcxrf.errors import FitError
 from hpcxrf.pipeline.driver import finished_tasks
-from hpcxrf.pipeline.graph import units_of
+from hpcxrf.pipeline.graph import run_unit, units_of
 from hpcxrf.pipeline.inputs import archive_root
 from hpcxrf.pipeline.plan import make_plan
-from hpcxrf.pipeline.tasks import run_finalise, run_ingest, run_integrated, run_pixels
+from hpcxrf.pipeline.tasks import run_ingest, run_integrated
 from hpcxrf.pipeline.worker import ATTEMPTS, attempt, forget_attempts
 from hpcxrf.store.rundir import FINISHED, create_or_resume
 
@@ -39,8 +39,8 @@ def scan(tmp_path):
     return folder / "scan.npy"
 
 
-def _plan(scan, tmp_path, **pixels):
-    raw = {"input": {"files": [str(scan)]}, "pixels": pixels}
+def _plan(scan, tmp_path, fit=None, **pixels):
+    raw = {"input": {"files": [str(scan)]}, "fit": fit or {}, "pixels": pixels}
     return make_plan(check_config(raw, "test"), tmp_path / "run").jobs[0]
 
 
@@ -49,14 +49,7 @@ def _run_all(job):
     run = create_or_resume(job.run_dir, "", {})
     done = []
     for unit in units_of(job):
-        if unit.stage == "ingest":
-            record = run_ingest(job)
-        elif unit.stage == "integrated":
-            record = run_integrated(job, [])
-        elif unit.blocks is not None:
-            record = run_pixels(job, unit.blocks, [])
-        else:
-            record = run_finalise(job, done)
+        record = run_unit(job, unit, done)
         done.append(record)
         run.append(job.dataset_id, {"event": FINISHED, **dataclasses.asdict(record)})
     return run
@@ -81,7 +74,8 @@ def test_a_chunk_that_was_lost_undoes_its_task_and_the_end(scan, tmp_path):
     maps = run.results_store(job.dataset_id) / "maps" / "amplitude"
     next(p for p in sorted(maps.rglob("c/0/*/*/*")) if p.is_file()).unlink()
     left = {u.task for u in units_of(job)} - set(finished_tasks(run, job))
-    assert left == {"pixels-0-00000-00001", "finalise"}
+    assert {"pixels-0-00000-00001", "regions", "finalise"} <= left
+    assert not left & {"ingest", "integrated", "pixels-1-00000-00001"}
 
 
 def test_a_scan_that_was_replaced_is_not_finished(scan, tmp_path):
@@ -113,6 +107,48 @@ def test_an_override_file_that_was_edited_undoes_the_fits(scan, tmp_path):
     names = json.loads((store / "maps" / "amplitude" / "zarr.json").read_text())["shape"]
     assert names[1] == 4 + 2
     assert record.facts["stamps"] == dict(later.stamps)
+
+
+def test_a_detector_without_counts_has_no_theta_in_the_store_and_can_be_drawn_and_exported(
+    scan, tmp_path
+):
+    import xarray as xr
+
+    from hpcxrf.results.export import parameters_to_csv
+    from hpcxrf.results.plots import encode, spectrum_figure
+
+    job = _plan(scan, tmp_path)
+    store = _run_all(job).results_store(job.dataset_id)
+    attributes = json.loads((store / "zarr.json").read_text())["attributes"]
+    assert attributes["theta_by_detector"]["1"] is None
+    assert attributes["theta_by_detector"]["0"]["energy_slope"] == pytest.approx(0.01, rel=0.01)
+    with xr.open_zarr(store, group="parameters") as table:
+        assert np.isnan(table["value"].sel(detector="1")).all()
+        assert np.isfinite(table["value"].sel(detector="0")).all()
+        assert np.isfinite(table["initial"]).all()
+    parameters_to_csv(store, tmp_path / "theta.csv")
+    assert "1,energy_slope,keV/channel,," in (tmp_path / "theta.csv").read_text()
+    with xr.open_zarr(store, group="spectrum") as spectrum:
+        assert encode(spectrum_figure(spectrum, "1", "log"))
+
+
+def test_an_earlier_fit_that_changed_undoes_what_was_started_from_it(scan, tmp_path):
+    counts = np.load(scan)
+    counts[1] = counts[0]
+    np.save(scan, counts)
+    earlier = _plan(scan, tmp_path / "earlier")
+    store = _run_all(earlier).results_store(earlier.dataset_id)
+    fit = {"calibration": "previous", "previous": str(store)}
+    job = _plan(scan, tmp_path, fit=fit)
+    run = _run_all(job)
+    assert set(finished_tasks(run, _plan(scan, tmp_path, fit=fit))) == {
+        u.task for u in units_of(job)
+    }
+    root = json.loads((store / "zarr.json").read_text())
+    root["attributes"]["theta_by_detector"]["0"]["compton_angle"] += 1.0
+    (store / "zarr.json").write_text(json.dumps(root))
+    later = _plan(scan, tmp_path, fit=fit)
+    assert finished_tasks(run, later) == {}
 
 
 def test_three_deaths_under_one_driver_end_a_task_and_a_new_driver_begins_anew(scan, tmp_path):

@@ -96,7 +96,7 @@ def run(
     previous: opt.Previous = None,
     auto_elements: opt.AutoElements = False,
     suggest: opt.Suggest = True,
-    pixels: Annotated[str, typer.Option(help="linear (signed, unbiased) or nnls.")] = "linear",
+    pixels: opt.Pixels = "linear",
     detectors: Annotated[str, typer.Option(help="each, sum, or both.")] = "each",
     dataset_path: opt.DatasetPath = None,
     energy_axis: opt.EnergyAxis = None,

@@ -23,6 +23,8 @@ STAGE_TITLES: Final = {
     "ingest": "ingest into Zarr",
     "integrated": "integrated spectra",
     "pixels": "pixels",
+    "regions": "find regions",
+    "refine": "refine regions",
     "finalise": "close the stores",
 }
 
@@ -81,9 +83,9 @@ class _Bars:
 
     def _next(self, event: TaskProgress) -> list[TaskID]:
         """The bar of the stage that an ended task lets begin."""
-        names = list(STAGE_TITLES)
+        names = [name for name in STAGE_TITLES if name in self.stages]
         following = names[names.index(event.stage) + 1 :][:1]
-        return [self.stages[name] for name in following if name in self.stages]
+        return [self.stages[name] for name in following]
 
 
 def print_run(out: Console, result: RunResult) -> None:

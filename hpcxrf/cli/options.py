@@ -16,6 +16,14 @@ Elements = Annotated[
 Energy = Annotated[
     float | None, typer.Option("--energy", help="Incident energy, keV.", show_default="of the file")
 ]
+Pixels = Annotated[
+    str,
+    typer.Option(
+        "--pixels",
+        help="linear (signed, unbiased), nnls, poisson (maximum likelihood), or nonlinear (offset, gain and width "
+        "free in every pixel).",
+    ),
+]
 EnergyRange = Annotated[
     tuple[float, float] | None,
     typer.Option(

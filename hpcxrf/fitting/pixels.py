@@ -1,66 +1,100 @@
-"""Every pixel of a tile at fixed theta: one matrix product with shared weights, or non-negative.
+"""Every pixel of a tile, by one of several methods of one signature.
 
 Shared weights `1 / (mu + 1 %)`, mu the integrated fit's model per pixel, are unbiased and as precise as the
 pixel's own true weights where the composition is similar; weights from the pixel's own noisy counts would pull
 amplitudes down by up to 30 %.
 """
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Final, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from hpcxrf.errors import FitError
-from hpcxrf.fitting.nnls import nnls_gram
-from hpcxrf.fitting.objective import poisson_deviance
+from hpcxrf.fitting.pixel_basis import (
+    PixelBasis,
+    PixelOperator,
+    TangentOperator,
+    group_background,
+    pixel_basis,
+    pixel_operator,
+    shared_weights,
+)
+from hpcxrf.fitting.pixel_full import FullModel, fit_full
+from hpcxrf.fitting.pixel_nnls import fit_nnls, shared_factor
+from hpcxrf.fitting.pixel_parts import (
+    Estimate,
+    project,
+    shared_variance,
+    spectrum_deviance,
+    with_totals,
+)
+from hpcxrf.fitting.pixel_phases import PhaseOperator, fit_phases
+from hpcxrf.fitting.pixel_poisson import fit_poisson, likelihood
+from hpcxrf.fitting.pixel_tangent import fit_tangent, tangent_operator
 from hpcxrf.fitting.result import FitStatus, PixelFit
 from hpcxrf.fitting.uncertainty import detection_limit
-from hpcxrf.physics.shapes import INV_SQRT_2PI
 
-PixelMethod = Literal["linear", "nnls"]
+__all__ = [
+    "MICRO_BATCH", "MethodData", "PixelBasis", "PixelMethod", "PixelOperator", "fit_pixels",
+    "group_background", "moved_to", "pixel_basis", "pixel_operator", "prepared", "shared_weights", "single_thread",
+]  # fmt: skip
+
+T = TypeVar("T")
+PixelMethod = Literal["linear", "nnls", "poisson", "nonlinear", "full"]
+Solver = Callable[[Tensor, Tensor], Estimate]
 
 # Pixels per product: 2048 x 1200 channels in float32 are 10 MB. Fixed, and counted from the start of the
 # tile, so that a pixel meets the same neighbours, and the same rounding, however a scan is cut into tasks.
 MICRO_BATCH: Final = 2048
-_WEIGHT_FLOOR: Final = 0.01
-_EMPTY_COLUMN: Final = 1e-12
-_SMALLEST_EIGENVALUE: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PixelBasis:
-    """The linear model of a pixel, at fixed theta."""
+class MethodData:
+    """What a method needs beside the operator, computed once for all pixels; None: not needed."""
 
-    columns: Tensor
-    """(channel, column) float64: the components, then background columns."""
-    n_components: int
-    expected: Tensor
-    """(channel,) float64: mean model of a pixel, with background; it sets the shared weights."""
-    coefficients: Tensor
-    """(column,) float64: mean coefficients of a pixel."""
+    phases: PhaseOperator | None = None
+    """`linear`: weights by phase; None: one set of weights."""
+    tangent: TangentOperator | None = None
+    """`nonlinear`; None: that of the operator."""
+    full: FullModel | None = None
+    """`full`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PixelOperator:
-    """What is computed once for all pixels."""
+def prepared(basis: PixelBasis, device: torch.device, names: Sequence[str] = ()) -> PixelOperator:
+    """What is computed once for all pixels, with the tangents where the basis has them, on a device.
 
-    columns: Tensor
-    """(column, channel) float32."""
-    projector: Tensor
-    """(channel, column) float32: counts @ projector = least-squares coefficients."""
-    gram: Tensor
-    """(column, column) float64."""
-    weighted: Tensor
-    """(channel, column) float64, for non-negative fits."""
-    variance: Tensor
-    """(column, component) float32: coefficients @ variance = variance of the components."""
-    variance_floor: Tensor
-    """(component,) variance if the pixel held one count of the mean spectrum."""
-    measured: Tensor
-    """(component,) bool: has counts in the fit range."""
-    n_components: int
+    Args:
+        basis: the linear model of a pixel.
+        device: of the counts.
+        names: of the components, for messages.
+
+    Raises:
+        FitError: columns that cannot be told apart.
+    """
+    operator = pixel_operator(basis, names=names)
+    if basis.tangents is not None:
+        operator = replace(operator, tangent=tangent_operator(basis, basis.tangents))
+    return moved_to(device, operator)
+
+
+def moved_to(device: torch.device, data: T) -> T:
+    """The same operator, model or nested dataclass with its tensors on a device."""
+    return cast("T", _moved(device, data))
+
+
+def _moved(device: torch.device, data: object) -> object:
+    if isinstance(data, Tensor):
+        return data.to(device)
+    if isinstance(data, tuple):
+        return tuple(_moved(device, part) for part in data)
+    if is_dataclass(data) and not isinstance(data, type):
+        named = {f.name: _moved(device, getattr(data, f.name)) for f in fields(data)}
+        return replace(data, **named)
+    return data
 
 
 def single_thread() -> None:
@@ -69,105 +103,15 @@ def single_thread() -> None:
     torch.set_flush_denormal(True)
 
 
-def shared_weights(expected: Tensor) -> Tensor:
-    """`1 / (mu + 0.01 mean(mu))` of the mean pixel's expected counts (channel,)."""
-    mu = expected.clamp(min=0.0)
-    return 1.0 / (mu + _WEIGHT_FLOOR * mu.mean())
-
-
-def group_background(parts: Tensor, n_groups: int) -> Tensor:
-    """Join neighbouring background parts, so that noise in a pixel is not spent on sixteen hats.
-
-    Args:
-        parts: (part, channel) counts of the integrated background's hats, in order of energy.
-        n_groups: number of columns wanted.
-
-    Returns:
-        (at most n_groups, channel), with the same sum.
-    """
-    used = parts[parts.sum(dim=1) > 0]
-    n = min(n_groups, used.shape[0])
-    if n == 0:
-        return used
-    return torch.stack([chunk.sum(dim=0) for chunk in torch.tensor_split(used, n)])
-
-
-def pixel_basis(phi: Tensor, amplitude: Tensor, background: Tensor, n_pixels: int) -> PixelBasis:
-    """Basis of a pixel from the integrated fit.
-
-    Args:
-        phi: (channel, component) float64 at the fitted theta.
-        amplitude: (component,) integrated counts.
-        background: (group, channel) integrated counts, from `group_background`.
-        n_pixels: pixels that were integrated.
-    """
-    total = background.sum(dim=1)
-    columns = torch.cat([phi, (background / total[:, None]).T], dim=1)
-    coefficients = torch.cat([amplitude, total]) / n_pixels
-    return PixelBasis(
-        columns=columns,
-        n_components=phi.shape[1],
-        expected=columns @ coefficients,
-        coefficients=coefficients,
-    )
-
-
-def pixel_operator(basis: PixelBasis) -> PixelOperator:
-    """Projector, and the variance of its result as a linear function of the coefficients.
-
-    With a = P' y, var(a_k) = sum_n P_nk^2 mu_n, and mu = columns @ a: so var(a) = a @ S with
-    S_jk = sum_n columns_nj P_nk^2, a product of the size of the coefficients instead of the spectrum.
-
-    A component without a count in the fit range (a scatter peak beyond its end) is not measured; it is left out
-    and reads NaN in every pixel.
-
-    Raises:
-        FitError: columns that cannot be told apart, so that no pixel has a unique solution.
-    """
-    weighted = basis.columns * shared_weights(basis.expected)[:, None]
-    gram = basis.columns.T @ weighted
-    diagonal = gram.diagonal()
-    used = diagonal > _EMPTY_COLUMN * diagonal.max()
-    scale = torch.where(used, diagonal.clamp(min=1e-300).rsqrt(), 0.0)
-    unit = gram * scale[:, None] * scale + torch.diag((~used).to(gram.dtype))
-    _refuse_mixtures(unit)
-    factor = torch.linalg.cholesky(unit)
-    projector = (torch.cholesky_solve((weighted * scale).T, factor) * scale[:, None]).T
-    squares = projector[:, : basis.n_components] ** 2
-    total = basis.coefficients.clamp(min=0.0)
-    floor = (total / total.sum()) @ (basis.columns.T @ squares)
-    return PixelOperator(
-        columns=basis.columns.T.contiguous().to(torch.float32),
-        projector=projector.contiguous().to(torch.float32),
-        gram=gram,
-        weighted=weighted,
-        variance=(basis.columns.T @ squares).to(torch.float32),
-        variance_floor=floor.to(torch.float32),
-        measured=used[: basis.n_components],
-        n_components=basis.n_components,
-    )
-
-
-def _refuse_mixtures(unit: Tensor) -> None:
-    """Refuse columns of which one is a combination of others: the unit-diagonal Gram has an eigenvalue of 0."""
-    values, vectors = torch.linalg.eigh(unit)
-    if float(values[0]) > _SMALLEST_EIGENVALUE:
-        return
-    shares = vectors[:, 0].abs()
-    guilty = [str(i) for i in torch.nonzero(shares > 0.1 * shares.max())[:, 0].tolist()]
-    raise FitError(
-        f"the pixel fit is singular: columns {', '.join(guilty)} (counted from 0, of {unit.shape[0]}) cannot be told "
-        "apart; leave one of these components out"
-    )
-
-
 def fit_pixels(
     counts: Tensor,
     measured: Tensor,
     operator: PixelOperator,
     *,
     method: PixelMethod = "linear",
+    data: MethodData | None = None,
     deviance: bool = True,
+    errors: bool = True,
     threads: int = 1,
 ) -> PixelFit:
     """Fit the pixels of one tile, in micro-batches counted from its first pixel.
@@ -176,15 +120,32 @@ def fit_pixels(
         counts: (pixel, channel) raw counts of the fit range, any real dtype.
         measured: (pixel,) bool.
         operator: of `pixel_operator`, on the device of the counts.
-        method: `linear` (signed, unbiased) or `nnls` (non-negative, exact).
+        method: `linear`: signed, unbiased; `nnls`: the same with nothing below 0; `poisson`: maximum likelihood,
+            nothing below 0; `nonlinear`: theta of every pixel free near that of the basis; `full`: theta free with
+            the true model, for regions.
+        data: what `nonlinear` and `full` need, and `linear` with weights by phase.
         deviance: whether to compute the deviance, which costs a second product of the size of the spectra.
+        errors: False leaves sigma and detection limits NaN.
         threads: micro-batches at a time, each on one torch thread: a product split over threads could round
             otherwise than a whole one, a micro-batch never does.
+
+    Raises:
+        FitError: the method needs data that are not given.
     """
+    projector = with_totals(operator.projector)
+    solver = _solver(operator, method, data or MethodData(), errors=errors)
 
     def batch(i: int) -> PixelFit:
         part = slice(i, i + MICRO_BATCH)
-        return _fit_batch(counts[part], measured[part], operator, method, deviance=deviance)
+        return _fit_batch(
+            counts[part],
+            measured[part],
+            operator,
+            projector,
+            solver,
+            deviance=deviance,
+            errors=errors,
+        )
 
     starts = range(0, max(counts.shape[0], 1), MICRO_BATCH)
     if threads == 1 or len(starts) == 1:
@@ -192,82 +153,118 @@ def fit_pixels(
     else:
         with ThreadPoolExecutor(threads, initializer=single_thread) as pool:
             batches = list(pool.map(batch, starts))
-    return PixelFit(
-        **{
-            name: torch.cat([getattr(b, name) for b in batches])
-            for name in ("amplitude", "sigma", "detection_limit", "deviance", "status")
-        }
-    )
+    return _joined(batches)
+
+
+def _joined(batches: list[PixelFit]) -> PixelFit:
+    named: dict[str, Any] = {}
+    for name in (f.name for f in fields(PixelFit)):
+        parts = [getattr(batch, name) for batch in batches]
+        named[name] = None if parts[0] is None else torch.cat(parts)
+    return PixelFit(**named)
+
+
+def _solver(
+    operator: PixelOperator, method: PixelMethod, data: MethodData, *, errors: bool
+) -> Solver:
+    """The method as a function of counts (pixel, channel) and unconstrained coefficients (pixel, column)."""
+    if method == "nnls":
+        factor = shared_factor(operator)
+        return lambda counts, signed: fit_nnls(counts, signed, operator, factor)
+    if method == "poisson":
+        model = likelihood(operator)
+        return lambda counts, signed: fit_poisson(counts, signed, operator, model, errors=errors)
+    if method == "nonlinear":
+        tangent = _given(data.tangent or operator.tangent, method, "pixel_tangent.tangent_operator")
+        return lambda counts, signed: fit_tangent(counts, signed, operator, tangent, errors=errors)
+    if method == "full":
+        full = _given(data.full, method, "pixel_full.full_model")
+        return lambda counts, signed: fit_full(counts, full)
+    if data.phases is not None:
+        phases = data.phases
+        return lambda counts, signed: fit_phases(counts, phases, errors=errors)
+    return lambda counts, signed: _as_it_is(signed, operator)
+
+
+def _given(data: T | None, method: str, source: str) -> T:
+    if data is None:
+        raise FitError(f"pixel method {method!r} needs its data: give those of {source}")
+    return data
+
+
+def _as_it_is(signed: Tensor, operator: PixelOperator) -> Estimate:
+    solved = torch.ones(signed.shape[0], dtype=torch.bool, device=signed.device)
+    return Estimate(coefficients=signed, solved=solved, factors=signed, columns=operator.columns)
 
 
 def _fit_batch(
     counts: Tensor,
     measured: Tensor,
     operator: PixelOperator,
-    method: PixelMethod,
+    projector: Tensor,
+    solver: Solver,
     *,
     deviance: bool,
+    errors: bool,
 ) -> PixelFit:
-    y = counts.to(torch.float32)
-    finite = torch.ones_like(measured)
-    if counts.is_floating_point():
-        finite = torch.isfinite(y).all(dim=1)
-        y = torch.where(finite[:, None], y, 0.0)
-    coefficients, solved = y @ operator.projector, torch.ones_like(measured)
-    if method == "nnls":
-        coefficients, solved = _non_negative(y, coefficients, operator)
-    n = operator.n_components
-    amplitude = coefficients[:, :n]
-    variance, own = _variance(coefficients, operator)
-    null = torch.maximum(variance - own, operator.variance_floor)
-    merit = y.new_full((y.shape[0],), torch.nan)
-    if deviance:
-        merit = poisson_deviance(y, coefficients @ operator.columns) / (
-            y.shape[1] - coefficients.shape[1]
-        )
+    projected = project(counts, projector)
+    n_columns = operator.projector.shape[1]
+    signed, total = projected[:, :n_columns], projected[:, n_columns]
+    finite = torch.isfinite(total)
+    if not bool(finite.all()):
+        counts = torch.where(finite[:, None], counts, 0.0)
+        signed = torch.where(finite[:, None], signed, 0.0)
+    found = solver(counts, signed)
     valid = finite & measured
+    merit = _merit(counts, total, found, n_columns, wanted=deviance)
+    sigma, limit = _sigma_and_limit(found, operator, wanted=errors)
     blank = ~(valid[:, None] & operator.measured)
     return PixelFit(
-        amplitude=amplitude.masked_fill(blank, torch.nan),
-        sigma=variance.sqrt().masked_fill(blank, torch.nan),
-        detection_limit=detection_limit(null.sqrt()).masked_fill(blank, torch.nan),
+        amplitude=found.coefficients[:, : operator.n_components].masked_fill(blank, torch.nan),
+        sigma=sigma.masked_fill(blank, torch.nan),
+        detection_limit=limit.masked_fill(blank, torch.nan),
         deviance=merit.masked_fill(~valid, torch.nan),
-        status=_status(y, finite, measured, solved),
+        status=_status(total, finite, measured, found),
+        theta_shift=None
+        if found.shift is None
+        else found.shift.masked_fill(~valid[:, None], torch.nan),
     )
 
 
-def _variance(coefficients: Tensor, operator: PixelOperator) -> tuple[Tensor, Tensor]:
-    """Variance (pixel, component) of the amplitudes, and the part of it that the component itself brings.
-
-    It is linear in the expected coefficients, which the estimates are not: signed, chance would cancel the variance;
-    cut at 0, a component that came out low by chance would claim to know it well. So the expectation given the
-    estimate is taken, of a normal law cut at 0: a + s phi(a/s) / Phi(a/s).
-    """
-    n = operator.n_components
-    first = torch.maximum(coefficients.clamp(min=0.0) @ operator.variance, operator.variance_floor)
-    sigma = first.sqrt().clamp(min=1e-6)
-    x = coefficients[:, :n] / sigma
-    hazard = torch.exp(-0.5 * x * x - torch.special.log_ndtr(x)) * INV_SQRT_2PI
-    expected = torch.cat(
-        [coefficients[:, :n] + sigma * hazard, coefficients[:, n:].clamp(min=0.0)], dim=1
-    )
-    variance = torch.maximum(expected @ operator.variance, operator.variance_floor)
-    return variance, expected[:, :n] * operator.variance[:n].diagonal()
+def _merit(
+    counts: Tensor, total: Tensor, found: Estimate, n_columns: int, *, wanted: bool
+) -> Tensor:
+    """Deviance (pixel,) per degree of freedom; NaN where it is not wanted."""
+    if not wanted:
+        return total.new_full(total.shape, torch.nan)
+    free = n_columns + (0 if found.shift is None else found.shift.shape[1])
+    misfit = found.misfit
+    if misfit is None:
+        misfit = spectrum_deviance(counts, total, found.factors, found.columns)
+    return misfit / (counts.shape[1] - free)
 
 
-def _non_negative(
-    y: Tensor, coefficients: Tensor, operator: PixelOperator
+def _sigma_and_limit(
+    found: Estimate, operator: PixelOperator, *, wanted: bool
 ) -> tuple[Tensor, Tensor]:
-    """Coefficients, and which pixels meet the optimality conditions."""
-    rhs = y.to(torch.float64) @ operator.weighted
-    gram = operator.gram.expand(y.shape[0], -1, -1)
-    solution = nnls_gram(gram, rhs, coefficients > 0)
-    return solution.x.to(torch.float32), solution.converged
+    if not wanted:
+        nothing = found.coefficients[:, : operator.n_components] * torch.nan
+        return nothing, nothing
+    variance, null = found.variance, found.null_variance
+    if variance is None or null is None:
+        variance, null = shared_variance(found.coefficients, operator)
+    return variance.sqrt(), detection_limit(null.sqrt())
 
 
-def _status(y: Tensor, finite: Tensor, measured: Tensor, solved: Tensor) -> Tensor:
-    status = torch.full((y.shape[0],), int(FitStatus.CONVERGED), dtype=torch.uint8, device=y.device)
-    status[~solved] = int(FitStatus.MAX_ITERATIONS)
-    status[(y.sum(dim=1) <= 0) | ~measured] = int(FitStatus.EMPTY)
+def _status(total: Tensor, finite: Tensor, measured: Tensor, found: Estimate) -> Tensor:
+    status = torch.full(
+        total.shape, int(FitStatus.CONVERGED), dtype=torch.uint8, device=total.device
+    )
+    status[~found.solved] = int(FitStatus.MAX_ITERATIONS)
+    if found.in_range is not None:
+        status[~found.in_range] = int(FitStatus.BEYOND_TANGENT)
+    solution = torch.isfinite(found.coefficients).all(dim=1)
+    status[~solution] = int(FitStatus.SINGULAR)
+    status[(total <= 0) | ~measured] = int(FitStatus.EMPTY)
     status[~finite] = int(FitStatus.NONFINITE)
     return status

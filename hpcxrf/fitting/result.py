@@ -23,6 +23,8 @@ class FitStatus(IntEnum):
     """A count or the solution is not finite."""
     SINGULAR = 5
     """The normal equations have no unique solution."""
+    BEYOND_TANGENT = 6
+    """Theta of the pixel lies farther from that of the scan than the tangent dictionary can follow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,3 +96,5 @@ class PixelFit:
     """(pixel,) float32 Poisson deviance per degree of freedom."""
     status: Tensor
     """(pixel,) uint8, FitStatus."""
+    theta_shift: Tensor | None = None
+    """(pixel, parameter) float32: theta of the pixel less that of the basis, where theta was free."""

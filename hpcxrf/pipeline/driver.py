@@ -16,7 +16,7 @@ from hpcxrf.pipeline.journal import (
     record_of,
 )
 from hpcxrf.pipeline.plan import Plan
-from hpcxrf.pipeline.records import DatasetJob, Stage, TaskRecord
+from hpcxrf.pipeline.records import STAGES, DatasetJob, Stage, TaskRecord
 from hpcxrf.results.maps import is_complete, reopen
 from hpcxrf.store.rundir import FAILED, RunDir, still_finished
 from hpcxrf.store.rundir import finished as finished_record
@@ -105,9 +105,8 @@ def finished_tasks(run: RunDir, job: DatasetJob) -> dict[str, TaskRecord]:
     journal = run.read_journal(job.dataset_id)
     done: dict[str, TaskRecord] = {}
     complete: dict[Stage, bool] = {}
-    order: list[Stage] = ["ingest", "integrated", "pixels", "finalise"]
     for unit in units_of(job):
-        earlier = order[: order.index(unit.stage)]
+        earlier = STAGES[: STAGES.index(unit.stage)]
         if all(complete.get(stage, True) for stage in earlier) and still_finished(
             run, journal, unit.task
         ):

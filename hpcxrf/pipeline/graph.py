@@ -1,13 +1,16 @@
-"""The Dask graph of one dataset: ingest -> integrated fit -> pixel tasks -> finalise."""
+"""The Dask graph of one dataset: ingest -> integrated fit -> pixel tasks -> regions -> refinements -> finalise."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from distributed import Client, Future
 
+from hpcxrf.config_regions import RegionsConfig
 from hpcxrf.pipeline.blocks import block_ranges
-from hpcxrf.pipeline.records import BlockRange, DatasetJob, Stage, TaskRecord
+from hpcxrf.pipeline.records import STAGES, BlockRange, DatasetJob, Stage, TaskRecord
+from hpcxrf.pipeline.regions_find import most_regions
+from hpcxrf.pipeline.regions_tasks import refine_task_name, run_refine, run_regions
 from hpcxrf.pipeline.tasks import (
     pixel_task_name,
     run_finalise,
@@ -15,6 +18,9 @@ from hpcxrf.pipeline.tasks import (
     run_integrated,
     run_pixels,
 )
+
+# Regions are found when the graph is already submitted: so many tasks share them, however many there are.
+_REFINE_TASKS: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +30,8 @@ class Unit:
     task: str
     stage: Stage
     blocks: BlockRange | None = None
+    slot: tuple[int, int] | None = None
+    """Of a refinement: which of how many."""
 
 
 def units_of(job: DatasetJob) -> list[Unit]:
@@ -36,8 +44,39 @@ def units_of(job: DatasetJob) -> list[Unit]:
         Unit(task="ingest", stage="ingest"),
         Unit(task="integrated", stage="integrated"),
         *pixels,
+        *_region_units(job.config.regions),
         Unit(task="finalise", stage="finalise"),
     ]
+
+
+def run_unit(job: DatasetJob, unit: Unit, after: Sequence[TaskRecord]) -> TaskRecord:
+    """What a worker runs for a unit.
+
+    Args:
+        job: the dataset.
+        unit: of `units_of`.
+        after: records of the units that it needs.
+    """
+    if unit.blocks is not None:
+        return run_pixels(job, unit.blocks, after)
+    if unit.slot is not None:
+        return run_refine(job, *unit.slot, after)
+    if unit.stage == "ingest":
+        return run_ingest(job)
+    work = {"integrated": run_integrated, "regions": run_regions, "finalise": run_finalise}
+    return work[unit.stage](job, after)
+
+
+def _region_units(config: RegionsConfig) -> list[Unit]:
+    if not config.wanted:
+        return []
+    most = most_regions(config)
+    slots = _REFINE_TASKS if most is None else min(most, _REFINE_TASKS)
+    refine = [
+        Unit(task=refine_task_name(i), stage="refine", slot=(i, slots))
+        for i in range(slots if config.refine else 0)
+    ]
+    return [Unit(task="regions", stage="regions"), *refine]
 
 
 def submit(
@@ -56,22 +95,21 @@ def submit(
         visible on the dashboard.
     """
     futures: dict[str, Future] = {}
-    before: dict[Stage, list[Any]] = {"ingest": [], "integrated": [], "pixels": [], "finalise": []}
-    functions = {"ingest": run_ingest, "integrated": run_integrated, "finalise": run_finalise}
-    previous: dict[Stage, Stage] = {
-        "integrated": "ingest",
-        "pixels": "integrated",
-        "finalise": "pixels",
-    }
+    done: dict[Stage, list[Any]] = {stage: [] for stage in STAGES}
     for index, unit in enumerate(units_of(job)):
         known: Any = finished.get(unit.task)
         if known is None:
-            after = [before[previous[unit.stage]]] if unit.stage in previous else []
-            work = functions.get(unit.stage, run_pixels)
-            middle = [unit.blocks] if unit.blocks is not None else []
             key = f"{unit.stage}-{job.number:06}-{index:05}-{attempt}"
             known = futures[unit.task] = client.submit(
-                work, job, *middle, *after, key=key, pure=False
+                run_unit, job, unit, _needed(unit.stage, done), key=key, pure=False
             )
-        before[unit.stage].append(known)
+        done[unit.stage].append(known)
     return futures
+
+
+def _needed(stage: Stage, done: Mapping[Stage, list[Any]]) -> list[Any]:
+    """What the stage before produces; the last stage waits for everything, and reads what the pixels say."""
+    earlier = STAGES[: STAGES.index(stage)]
+    if stage == "finalise":
+        return [record for name in earlier for record in done[name]]
+    return list(done[earlier[-1]]) if earlier else []

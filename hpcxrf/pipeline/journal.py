@@ -31,8 +31,9 @@ def record_of(line: Mapping[str, Any]) -> TaskRecord:
 
 def made_from(line: Mapping[str, Any], job: DatasetJob) -> bool:
     """Whether the files that a task was made from are those of today; a task without stamps follows another."""
-    stamps = (line.get("facts") or {}).get("stamps")
-    return stamps is None or stamps == dict(job.stamps)
+    facts = line.get("facts") or {}
+    current = {"stamps": dict(job.stamps), "region_stamps": dict(job.region_stamps)}
+    return all(facts.get(key) in (None, stamps) for key, stamps in current.items())
 
 
 def failure_reason(future: Future) -> str:

@@ -9,6 +9,7 @@ from hpcxrf.errors import HpcxrfError, InputFileError
 from hpcxrf.formats.registry import find_scans, open_scan
 from hpcxrf.pipeline.inputs import archive_root, detector_names, input_stamps, read_options
 from hpcxrf.pipeline.records import DatasetJob
+from hpcxrf.pipeline.regions_given import region_stamps, require_given
 from hpcxrf.store.catalog import dataset_id
 
 
@@ -41,7 +42,8 @@ def make_plan(
         opened: called with (files opened, files) as it goes.
 
     Raises:
-        InputFileError: nothing was found at all; every name that was tried is listed.
+        InputFileError: nothing was found at all, every name that was tried is listed; or a label image of
+            `regions` cannot be read.
     """
     found, notes = find_scans([Path(name) for name in config.input.files])
     if not found:
@@ -50,12 +52,14 @@ def make_plan(
             "\n".join([f"no scan found in:\n{names}", *notes, "give files, folders or patterns"])
         )
     root = archive_root(config.input.files)
+    labels = region_stamps(config.regions)
     jobs: list[DatasetJob] = []
     refusals: list[Refusal] = []
     for number, path in enumerate(found):
         name = dataset_id(path.absolute(), root)
         try:
             scan = open_scan(path, read_options(config))
+            require_given(config.regions, scan.shape[1:3])
         except HpcxrfError as error:
             refusals.append(Refusal(dataset_id=name, source=path, reason=str(error)))
         else:
@@ -69,6 +73,7 @@ def make_plan(
                     detectors=detector_names(config, scan.shape[0]),
                     shape=scan.shape,
                     stamps=input_stamps(config, scan, path),
+                    region_stamps=labels,
                 )
             )
         if opened is not None:

@@ -7,9 +7,12 @@ from typing import Any, Literal
 from hpcxrf.config import RunConfig
 from hpcxrf.formats.scan import EnergyCalibration
 
-Stage = Literal["ingest", "integrated", "pixels", "finalise", "sum", "initial", "refinement"]
-STAGES: tuple[Stage, ...] = ("ingest", "integrated", "pixels", "finalise")
-"""Of a run."""
+Stage = Literal[
+    "ingest", "integrated", "pixels", "regions", "refine", "finalise",
+    "sum", "initial", "refinement",
+]  # fmt: skip
+STAGES: tuple[Stage, ...] = ("ingest", "integrated", "pixels", "regions", "refine", "finalise")
+"""Of a run, each after the ones before it."""
 BENCHMARK_STAGES: tuple[Stage, ...] = ("sum", "initial", "refinement")
 """Of a benchmark."""
 
@@ -30,6 +33,8 @@ class DatasetJob:
     """(detector, y, x, channel)."""
     stamps: tuple[tuple[str, str], ...] = ()
     """Name and stamp of every file that the results are made from: a finished task counts only for these."""
+    region_stamps: tuple[tuple[str, str], ...] = ()
+    """The same of the label images that give regions, which the fits of the scan do not depend on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +51,8 @@ class TaskRecord:
     """What a task did."""
 
     task: str
-    """Identifier within the dataset: `ingest`, `integrated`, `pixels-0-00000-00008`, `finalise`; of a benchmark
-    `sum`, `initial-adam`, `refinement-separable`."""
+    """Identifier within the dataset: `ingest`, `integrated`, `pixels-0-00000-00008`, `regions`, `refine-00`,
+    `finalise`; of a benchmark `sum`, `initial-adam`, `refinement-separable`."""
     stage: Stage
     dataset_id: str
     wall_s: float

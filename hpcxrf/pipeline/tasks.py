@@ -7,8 +7,9 @@ it once.
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +24,9 @@ from hpcxrf.fitting.pixels import (
     PixelOperator,
     fit_pixels,
     group_background,
+    moved_to,
     pixel_basis,
-    pixel_operator,
+    prepared,
 )
 from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
 from hpcxrf.fitting.setup import SpectrumSetup
@@ -34,11 +36,13 @@ from hpcxrf.formats.scan import RawScan
 from hpcxrf.pipeline.blocks import Block, blocks_of
 from hpcxrf.pipeline.detectors import DetectorFits, fit_detectors
 from hpcxrf.pipeline.inputs import SUM, read_options
+from hpcxrf.pipeline.pixel_model import tangents_of
 from hpcxrf.pipeline.records import BlockRange, DatasetJob, ScanFacts, TaskRecord
 from hpcxrf.pipeline.setup import line_markers
 from hpcxrf.pipeline.suggestions import as_records
 from hpcxrf.pipeline.worker import Clock, attempt, choose_device, one_thread
 from hpcxrf.results.basis import component_names, read_basis, write_basis
+from hpcxrf.results.export import regions_to_csv
 from hpcxrf.results.maps import (
     block_checksums,
     create_results,
@@ -50,10 +54,6 @@ from hpcxrf.store.files import checksum_tree
 from hpcxrf.store.ingest import ingest_scan
 from hpcxrf.store.rundir import RunDir
 from hpcxrf.store.spectra import SpectraStore, open_spectra
-
-_OPERATOR_TENSORS: Final = (
-    "columns", "projector", "gram", "weighted", "variance", "variance_floor", "measured",
-)  # fmt: skip
 
 
 def scan_facts(scan: RawScan | SpectraStore, source: Path) -> ScanFacts:
@@ -154,7 +154,7 @@ def fit_scan(
     if SUM in job.detectors:
         fits[SUM] = fit_detector_sum(counts, every, setups)
     bases = {
-        name: _basis(name, fits, setups, n_pixels, job.config)
+        name: basis_of(name, fits, setups, n_pixels, job.config)
         for name in job.detectors
         if fits[name].status in SOLVED
     }
@@ -185,12 +185,12 @@ def run_pixels(job: DatasetJob, blocks: BlockRange, after: Sequence[TaskRecord])
         n_components = len(component_names(path))
         for block in blocks_of(job.shape[1:3])[blocks.first : blocks.stop]:
             with clock.reading():
-                counts, measured = _read(store, block, blocks.detector)
+                counts, measured = read_block(store, block, blocks.detector)
             clock.bytes_read += counts.nbytes
             if operator is None:
                 fit = _no_solution(measured.size, n_components)
             else:
-                fit = _fit_block(counts, measured, first, operator, job.config, device)
+                fit = fit_block(counts, measured, first, operator, job.config, device)
             with clock.writing():
                 write_block(path, row, block.y, block.x, fit)
             sums = block_checksums(path, row, block.y, block.x)
@@ -202,7 +202,7 @@ def run_pixels(job: DatasetJob, blocks: BlockRange, after: Sequence[TaskRecord])
 
 
 def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
-    """Close the store: metadata consolidated, provenance and `complete` last.
+    """Write the table of the regions, then close the store: metadata consolidated, `complete` last.
 
     Args:
         job: which dataset.
@@ -213,10 +213,13 @@ def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         clock = Clock()
         path = run.results_store(job.dataset_id)
         devices = sorted({r.device for r in after if r.stage == "pixels"})
+        table = run.regions_table(job.dataset_id)
+        if job.config.regions.wanted:
+            regions_to_csv(path, table)
         finalise(path, {"devices": devices, "torch_version": str(torch.__version__)})
+        written = [path / "zarr.json", *([table] if table.exists() else [])]
         return clock.record(
-            job, "finalise", "finalise",
-            checksums=_relative(job, checksum_tree([path / "zarr.json"])),
+            job, "finalise", "finalise", checksums=_relative(job, checksum_tree(written))
         )  # fmt: skip
 
 
@@ -225,13 +228,22 @@ def pixel_task_name(blocks: BlockRange) -> str:
     return f"pixels-{blocks.detector}-{blocks.first:05}-{blocks.stop:05}"
 
 
-def _basis(
+def basis_of(
     name: str,
     fits: dict[str, SpectrumFit],
     setups: Sequence[SpectrumSetup],
     n_pixels: int,
     config: RunConfig,
 ) -> tuple[int, PixelBasis]:
+    """First channel and linear model of a pixel, at the theta of the fits of some spectra summed over pixels.
+
+    Args:
+        name: of the detector, or `sum`.
+        fits: by detector.
+        setups: of all detectors of the scan.
+        n_pixels: pixels that were summed.
+        config: of the run.
+    """
     fit = fits[name]
     groups = group_background(fit.background_parts, config.pixels.background_columns)
     if name == SUM:
@@ -241,7 +253,10 @@ def _basis(
         stop = fit.first_channel + fit.counts.shape[0]
         channel = torch.arange(fit.first_channel, stop, dtype=torch.float64)
         phi = detector_columns(fit, setups[int(name)], channel)
-    return fit.first_channel, pixel_basis(phi, fit.amplitude, groups, n_pixels)
+    basis = pixel_basis(phi, fit.amplitude, groups, n_pixels)
+    if config.pixels.method == "nonlinear":
+        basis = replace(basis, tangents=tangents_of(name, fits, setups))
+    return fit.first_channel, basis
 
 
 def _notes(store: SpectraStore, found: DetectorFits) -> list[str]:
@@ -303,12 +318,15 @@ def _operator(path: Path, detector: str, device: torch.device) -> tuple[int, Pix
         first, basis = read_basis(path, detector)
     except KeyError:
         return 0, None
-    operator = pixel_operator(basis)
-    moved = {name: getattr(operator, name).to(device) for name in _OPERATOR_TENSORS}
-    return first, PixelOperator(**moved, n_components=operator.n_components)
+    return first, prepared(basis, device, component_names(path))
 
 
-def _read(
+def operator_on(basis: PixelBasis, device: torch.device) -> PixelOperator:
+    """What is computed once for all pixels, on their device."""
+    return prepared(basis, device)
+
+
+def read_block(
     store: SpectraStore, block: Block, detector: str
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Counts (pixel, channel) and measured (pixel,) of one block."""
@@ -322,7 +340,7 @@ def _read(
     return counts.reshape(-1, n_channels), store.measured(block.y, block.x).reshape(-1)
 
 
-def _fit_block(
+def fit_block(
     counts: NDArray[Any],
     measured: NDArray[np.bool_],
     first: int,
@@ -330,6 +348,7 @@ def _fit_block(
     config: RunConfig,
     device: torch.device,
 ) -> PixelFit:
+    """Fit pixels (pixel, channel), of which `measured` (pixel,) were, as the run file says."""
     inside = np.ascontiguousarray(counts[:, first : first + operator.columns.shape[1]])
     with one_thread() as workers_threads:
         threads = workers_threads if device.type == "cpu" else 1
@@ -337,7 +356,7 @@ def _fit_block(
             torch.from_numpy(inside).to(device), torch.from_numpy(measured).to(device), operator,
             method=config.pixels.method, deviance=config.pixels.deviance, threads=threads,
         )  # fmt: skip
-    return fit if device.type == "cpu" else _on_cpu(fit)
+    return fit if device.type == "cpu" else moved_to(torch.device("cpu"), fit)
 
 
 def _no_solution(n_pixels: int, n_components: int) -> PixelFit:
@@ -346,14 +365,6 @@ def _no_solution(n_pixels: int, n_components: int) -> PixelFit:
     return PixelFit(
         amplitude=blank, sigma=blank, detection_limit=blank, deviance=blank[:, 0],
         status=torch.full((n_pixels,), int(FitStatus.EMPTY), dtype=torch.uint8),
-    )  # fmt: skip
-
-
-def _on_cpu(fit: PixelFit) -> PixelFit:
-    return PixelFit(
-        amplitude=fit.amplitude.cpu(), sigma=fit.sigma.cpu(),
-        detection_limit=fit.detection_limit.cpu(), deviance=fit.deviance.cpu(),
-        status=fit.status.cpu(),
     )  # fmt: skip
 
 

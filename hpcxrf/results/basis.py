@@ -17,6 +17,7 @@ from hpcxrf.results.storage import (
     labels_of,
     require_current_schema,
 )
+from hpcxrf.results.tangents import read_tangents, write_tangents
 from hpcxrf.store.schema import BASIS_VARIABLES
 
 GROUP: Final = "basis"
@@ -51,6 +52,13 @@ def write_basis(path: Path, bases: Mapping[str, tuple[int, PixelBasis]], n_chann
         array_of(group, "columns")[row] = columns
         array_of(group, "coefficients")[row] = coefficients
         array_of(group, "n_components")[row] = basis.n_components
+    tangents = {
+        row: (first, basis.tangents)
+        for row, (first, basis) in enumerate(bases.values())
+        if basis.tangents is not None
+    }
+    if tangents:
+        write_tangents(group, tangents, len(bases), n_channels)
 
 
 def read_basis(path: Path, detector: str) -> tuple[int, PixelBasis]:
@@ -78,6 +86,7 @@ def read_basis(path: Path, detector: str) -> tuple[int, PixelBasis]:
         n_components=int(np.asarray(array_of(group, "n_components")[row])),
         expected=phi @ mean,
         coefficients=mean,
+        tangents=read_tangents(group, row, slice(first, stop)),
     )
 
 

@@ -1,6 +1,7 @@
 """Results for other programs: tables as CSV, maps as HDF5 with NeXus NXdata."""
 
 import csv
+import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import h5py
 import numpy as np
 import xarray as xr
 
+from hpcxrf.fitting.result import FitStatus
 from hpcxrf.results.maps import open_results
 from hpcxrf.results.storage import replaced
 from hpcxrf.store.schema import BLOCK_Y
@@ -50,6 +52,55 @@ def parameters_to_csv(results: Path, path: Path) -> None:
         for detector, name, *values in _rows(table, "name", columns):
             rows.append((detector, name, units[name], *values))
     write_csv(path, ("detector", "parameter", "unit", *columns), rows)
+
+
+def regions_to_csv(results: Path, path: Path) -> None:
+    """Write the refined regions: a row for each region, detector and component, and each parameter of theta.
+
+    Suggested components, which are not in the fit, have the quantity `suggested`.
+
+    Raises:
+        OutputError: no results store there, or `path` cannot be written.
+    """
+    tree = open_results(results)
+    rows: Iterable[tuple[Cell, ...]] = ()
+    if "regions" in tree.children:
+        rows = _region_rows(tree["regions"].to_dataset().drop_dims(("channel", "layer")).load())
+    header = (
+        "region", "kind", "pixels", "detector", "live_time_s", "status", "r2", "quantity", "name",
+        "unit", "value", "sigma", "detection_limit", "reason",
+    )  # fmt: skip
+    write_csv(path, header, rows)
+
+
+def _region_rows(regions: xr.Dataset) -> Iterable[tuple[Cell, ...]]:
+    for i, name in enumerate(regions["region"].values):
+        about = regions.isel(region=i)
+        reason = str(about["reason"].item())
+        for j, detector in enumerate(regions["detector"].values):
+            one = about.isel(detector=j)
+            before = (
+                str(name), str(one["kind"].item()), one["n_pixels"].item(), str(detector),
+                one["live_time_s"].item(), FitStatus(one["status"].item()).name.lower(),
+                one["r2"].item(),
+            )  # fmt: skip
+            refined = one["status"].item() != FitStatus.NOT_RUN
+            nothing = [("", "", "", math.nan, math.nan, math.nan)]
+            for quantity in _region_quantities(one) if refined else nothing:
+                yield *before, *quantity, reason
+
+
+def _region_quantities(one: xr.Dataset) -> Iterable[tuple[Cell, ...]]:
+    """Quantity, name, unit, value, sigma and detection limit of one region and detector."""
+    columns = [one[key].values.tolist() for key in ("amplitude", "sigma", "detection_limit")]
+    for name, *values in zip(one["component"].values, *columns, strict=True):
+        yield "amplitude", str(name), "count", *values
+    for found in json.loads(one["suggested"].item() or "[]"):
+        values = [found[key] for key in ("counts", "sigma", "detection_limit")]
+        yield "suggested", str(found["name"]), "count", *values
+    columns = [one[key].values.tolist() for key in ("unit", "theta", "theta_sigma")]
+    for name, unit, value, sigma in zip(one["name"].values, *columns, strict=True):
+        yield "theta", str(name), str(unit), value, sigma, math.nan
 
 
 def maps_to_hdf5(results: Path, path: Path) -> None:

@@ -86,7 +86,7 @@ def overview_figure(
         spectrum: Group `spectrum` of the same store.
         components: Names to show; the five with the most structure above noise by default.
     """
-    chosen = components or _most_visible(summary, 5)
+    chosen = components or most_visible(summary, 5)
     heights = (11.0 / len(chosen) * 0.8 / _aspect(summary) + 0.5, 3.4, 0.9)
     figure = Figure(figsize=(11.0, sum(heights)), layout="constrained", facecolor="white")
     grid = figure.add_gridspec(3, len(chosen), height_ratios=heights)
@@ -343,7 +343,7 @@ def _tidy(axes: Axes) -> None:
         label.set(color=INK, fontsize=9)
 
 
-def _most_visible(summary: MapSummary, number: int) -> list[str]:
+def most_visible(summary: MapSummary, number: int) -> list[str]:
     """Components whose maps vary most, measured in their median sigma."""
     spread = np.array([np.subtract(*colour_limits(picture)[::-1]) for picture in summary.pictures])
     score = np.nan_to_num(spread / np.maximum(summary.median_sigma, 1e-12))

@@ -12,9 +12,11 @@ from markupsafe import Markup
 from hpcxrf.errors import HpcxrfError
 from hpcxrf.results import plots, views
 from hpcxrf.results.maps import open_results
+from hpcxrf.results.names import shown_name
 from hpcxrf.results.page import Picture, page_look, picture, template_environment
+from hpcxrf.results.regions_view import NOT_REFINED, RegionRow, base_map, region_figure, region_rows
 from hpcxrf.results.storage import replaced
-from hpcxrf.results.thumbnails import summarise_maps
+from hpcxrf.results.thumbnails import MapSummary, summarise_maps
 
 MAX_BYTES: Final = 9_500_000
 """Of the whole page; a dataset that no longer fits keeps its row in the table and loses its details."""
@@ -81,6 +83,17 @@ class DatasetRow:
     flags: tuple[str, ...]
     pixels: int
     total_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegionsPage:
+    """The regions in the details of a dataset."""
+
+    rows: tuple[RegionRow, ...]
+    refined: bool
+    picture: Picture
+    base: str
+    """Component whose map is under the picture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +178,8 @@ def _sections(
     sections: list[Markup] = []
     left = {row.anchor for row in done}
     for row in done:
-        text = template.render(row=row, pages=_pages(row, share), is_open=not sections)
+        pages, regions = _details(row, share)
+        text = template.render(row=row, pages=pages, regions=regions, is_open=not sections)
         room -= len(text.encode())
         if room < 0:
             break
@@ -174,19 +188,32 @@ def _sections(
     return sections, left
 
 
-def _pages(row: DatasetRow, share_bytes: int) -> list[DetectorPage]:
+def _details(row: DatasetRow, share_bytes: int) -> tuple[list[DetectorPage], RegionsPage | None]:
     if row.summary.results_path is None:
-        return []
+        return [], None
+    name = row.summary.name
     with open_results(row.summary.results_path) as tree:
         maps = tree["maps"].to_dataset()
-        names = [str(name) for name in maps["detector"].values]
-        return [_page(tree, maps, name, row.summary.name, share_bytes) for name in names]
+        summaries = [summarise_maps(maps, str(detector)) for detector in maps["detector"].values]
+        pages = [_page(tree, summary, name, share_bytes) for summary in summaries]
+        if "regions" not in tree.children:
+            return pages, None
+        return pages, _regions(tree["regions"].to_dataset(), summaries[-1], name, share_bytes)
 
 
-def _page(
-    tree: xr.DataTree, maps: xr.Dataset, detector: str, name: str, share_bytes: int
-) -> DetectorPage:
-    summary = summarise_maps(maps, detector)
+def _regions(regions: xr.Dataset, summary: MapSummary, name: str, share_bytes: int) -> RegionsPage:
+    figure = region_figure(summary, regions["label"].values)
+    rows = region_rows(regions)
+    return RegionsPage(
+        rows=rows,
+        refined=any(row.outcome != NOT_REFINED for row in rows),
+        base=shown_name(base_map(summary)),
+        picture=picture(figure, f"regions of {name}", share_bytes // 4),
+    )
+
+
+def _page(tree: xr.DataTree, summary: MapSummary, name: str, share_bytes: int) -> DetectorPage:
+    detector = summary.detector
     spectrum = tree["spectrum"].to_dataset()
     title = f"{name}, detector {detector}"
     # Half of the share to the maps, a quarter to each of the two spectra.

@@ -17,6 +17,7 @@ from hpcxrf.fitting.result import FitStatus
 from hpcxrf.store.schema import (
     BLOCK_X,
     BLOCK_Y,
+    MAP_CHUNK_PIXELS,
     SCHEMA_ATTRIBUTE,
     SCHEMA_VERSION,
     VariableSpec,
@@ -40,8 +41,12 @@ class ArrayPlan:
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """One detector, all components, one map block."""
-        limits = {"detector": 1, "y": BLOCK_Y, "x": BLOCK_X}
+        """What one task writes: of maps one detector, all components, one block; of a table one region."""
+        limits = {"detector": 1, "y": BLOCK_Y, "x": BLOCK_X, "region": 1}
+        if "layer" in self.spec.dims:
+            limits = {"layer": 1, "y": MAP_CHUNK_PIXELS, "x": MAP_CHUNK_PIXELS}
+        elif "region" in self.spec.dims and "y" not in self.spec.dims:
+            limits = {"region": 1}
         return tuple(
             max(1, min(size, limits.get(dim, size)))
             for dim, size in zip(self.spec.dims, self.shape, strict=True)

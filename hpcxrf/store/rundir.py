@@ -79,6 +79,10 @@ class RunDir:
         """Results of a dataset."""
         return self.path / "results" / f"{_safe(dataset_id)}.zarr"
 
+    def regions_table(self, dataset_id: str) -> Path:
+        """Refined regions of a dataset, CSV."""
+        return self.path / "tables" / f"{_safe(dataset_id)}.regions.csv"
+
     def journal_file(self, dataset_id: str) -> Path:
         """Journal of a dataset."""
         return self.path / "state" / f"{_safe(dataset_id)}.jsonl"

@@ -8,8 +8,9 @@ max_channel_spectrum (detector, channel); string coordinates detector, name, and
 calibration and incident energy of the file, provenance and notes in the root attributes. A scan without
 scalers has neither `scaler` nor `name`; times and positions that the file does not give are NaN.
 
-`results/<dataset_id>.zarr`: groups `maps`, `spectrum`, `parameters` (and `regions`), provenance in the root
-attributes. `complete: true` in the root attributes is written last and marks a finished store.
+`results/<dataset_id>.zarr`: groups `maps`, `spectrum`, `parameters`, where there are regions `regions` and
+`regions/maps`, provenance in the root attributes. `complete: true` in the root attributes is written last and marks
+a finished store.
 
 This module imports neither zarr nor torch.
 """
@@ -268,3 +269,84 @@ BASIS_VARIABLES: Final[dict[str, VariableSpec]] = {
     ),
 }
 """The linear model of the pixels; NaN outside the fit range, and in columns that a detector does not have."""
+
+TANGENT_VARIABLES: Final[dict[str, VariableSpec]] = {
+    "changes": VariableSpec(
+        dims=("detector", "change", "component", "channel"),
+        dtype="float64",
+        units="1",
+        long_name="derivatives of the components' columns by theta, per prior standard deviation",
+    ),
+    "motion": VariableSpec(
+        dims=("detector", "place", "parameter"),
+        dtype="float64",
+        units="1",
+        long_name="motion of peaks by one standard deviation, in units of what the changes can follow",
+    ),
+    "prior_sd": VariableSpec(
+        dims=("detector", "parameter"),
+        dtype="float64",
+        units="1",
+        long_name="prior standard deviation of a pixel's theta, unit of the parameter",
+    ),
+}
+"""In the same group where the pixels have a theta of their own: changes by each parameter, then by the pairs of
+parameters in the attribute `tangent_pairs`."""
+
+REGION_VARIABLES: Final[dict[str, VariableSpec]] = {
+    "label": VariableSpec(
+        dims=("layer", "y", "x"),
+        dtype="uint16",
+        units="1",
+        long_name="number of the region that a pixel belongs to, counted from 1; 0: none",
+    ),
+    "layer_of": VariableSpec(
+        dims=("region",),
+        dtype="int64",
+        units="1",
+        long_name="layer of `label` that shows the region",
+    ),
+    "n_pixels": VariableSpec(
+        dims=("region",), dtype="int64", units="1", long_name="number of pixels"
+    ),
+    "live_time_s": VariableSpec(
+        dims=("region", "detector"),
+        dtype="float64",
+        units="s",
+        long_name="live time of all pixels, NaN where the file gives none",
+    ),
+    "counts": VariableSpec(
+        dims=("region", "detector", "channel"),
+        dtype="float64",
+        units="count",
+        long_name="sum of the spectra of all pixels",
+    ),
+}
+"""What is known of a region before it is refined. Regions may overlap; those of one layer do not. The string
+coordinates `kind` and `reason` (region) say where it comes from."""
+
+REGION_FIT_VARIABLES: Final[dict[str, VariableSpec]] = {
+    key: VariableSpec(dims=("region", "detector", *dims), dtype=dtype, units=units, long_name=text)
+    for key, dims, dtype, units, text in (
+        ("amplitude", ("component",), "float64", "count", "recorded counts of the component"),
+        ("sigma", ("component",), "float64", "count", "standard uncertainty of the amplitude"),
+        ("detection_limit", ("component",), "float64", "count", "detection limit (Currie, 95 %)"),
+        ("theta", ("name",), "float64", "1", "refined value, unit in the coordinate `unit`"),
+        ("theta_sigma", ("name",), "float64", "1", "standard uncertainty, NaN where fixed"),
+        ("r2", (), "float64", "1", "coefficient of determination in linear counts"),
+        ("r2_expected", (), "float64", "1", "R2 that counting noise alone leaves"),
+        ("reduced_chi2", (), "float64", "1", "chi2 per degree of freedom"),
+        ("deviance", (), "float64", "1", "Poisson deviance per degree of freedom"),
+        ("status", (), "uint8", "1", "outcome of the fit"),
+    )
+}
+"""Beside them the strings `suggested` (region, detector): JSON, a list of components that are not listed but that the
+residual speaks for."""
+
+REGION_MAP_VARIABLES: Final[dict[str, VariableSpec]] = {
+    name: VariableSpec(
+        dims=("region", *spec.dims), dtype=spec.dtype, units=spec.units, long_name=spec.long_name
+    )
+    for name, spec in MAP_VARIABLES.items()
+}
+"""Pixels fitted again with the theta of their region, in `regions/maps`; outside of it NaN and status 0."""

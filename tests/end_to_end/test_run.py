@@ -174,7 +174,7 @@ def test_what_was_lost_is_done_again_and_nothing_else(finished, scan, tmp_path):
     lines = [json.loads(x) for x in next((run / "state").glob("*.jsonl")).read_text().splitlines()]
     before = len(next((finished / "state").glob("*.jsonl")).read_text().splitlines())
     redone = {line["stage"] for line in lines[before:]}
-    assert redone == {"pixels", "finalise"}
+    assert redone == {"pixels", "regions", "refine", "finalise"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])

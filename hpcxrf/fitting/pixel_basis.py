@@ -1,0 +1,254 @@
+"""The linear model of a pixel, and what is computed once from it for all pixels."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from hpcxrf.errors import FitError
+
+_WEIGHT_FLOOR: Final = 0.01
+_EMPTY_COLUMN: Final = 1e-12
+_SMALLEST_EIGENVALUE: Final = 1e-9
+# A mixture's members: share of the largest weight in the combination that the data do not see.
+_MEMBER_SHARE: Final = 0.1
+# Sigma of an amplitude over that of the same column alone, from which a family is named as mixed with others.
+_MIXED_INFLATION: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tangents:
+    """How the columns of a basis change with theta."""
+
+    names: tuple[str, ...]
+    prior_sd: Tensor
+    """(parameter,) float64, units of theta."""
+    pairs: tuple[tuple[int, int], ...]
+    """Parameters whose second derivative is kept."""
+    columns: Tensor
+    """(parameter, then pair; channel, component) float64: derivatives by one prior standard deviation."""
+    motion: Tensor
+    """(place, parameter) float64: shifts of peaks and changes of widths by one standard deviation, in units of what
+    the columns can follow."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TangentOperator:
+    """What is computed once for all pixels; float32, in units in which the shared Gram has a diagonal of 1.
+
+    "All" are the columns, then the components' changes by each parameter and pair in turn.
+    """
+
+    names: tuple[str, ...]
+    prior_sd: Tensor
+    motion: Tensor
+    first: Tensor
+    """(pair, parameter): 1 where the parameter is the pair's first."""
+    second: Tensor
+    half: Tensor
+    """(pair,): 1/2 for a parameter with itself."""
+    weighted: Tensor
+    """(channel, all)."""
+    all_columns: Tensor
+    """(all, channel), counts of one count."""
+    gram: Tensor
+    """(all, all)."""
+    inverse: Tensor
+    """(column, column): of the columns' own Gram."""
+    response: Tensor
+    """(component, parameter * column): how the best coefficients answer to d, for each component's amplitude."""
+    curvature: Tensor
+    """(component, parameter * parameter * component): of d, the coefficients following."""
+    scale: Tensor
+    """(column,)."""
+    expected_total: float
+    """Counts of the mean pixel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelBasis:
+    """The linear model of a pixel, at fixed theta."""
+
+    columns: Tensor
+    """(channel, column) float64: the components, then background columns."""
+    n_components: int
+    expected: Tensor
+    """(channel,) float64: mean model of a pixel, with background; it sets the shared weights."""
+    coefficients: Tensor
+    """(column,) float64: mean coefficients of a pixel."""
+    tangents: Tangents | None = None
+    """For pixels with a theta of their own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelOperator:
+    """What is computed once for all pixels."""
+
+    columns: Tensor
+    """(column, channel) float32."""
+    projector: Tensor
+    """(channel, column) float32: counts @ projector = least-squares coefficients."""
+    gram: Tensor
+    """(column, column) float64."""
+    weighted: Tensor
+    """(channel, column) float64, for non-negative fits."""
+    variance: Tensor
+    """(column, component) float32: coefficients @ variance = variance of the components."""
+    variance_floor: Tensor
+    """(component,) variance if the pixel held one count of the mean spectrum."""
+    measured: Tensor
+    """(component,) bool: has counts in the fit range."""
+    n_components: int
+    tangent: TangentOperator | None = None
+    """For pixels with a theta of their own."""
+
+
+def shared_weights(expected: Tensor) -> Tensor:
+    """`1 / (mu + 0.01 mean(mu))` of the mean pixel's expected counts (channel,)."""
+    mu = expected.clamp(min=0.0)
+    return 1.0 / (mu + _WEIGHT_FLOOR * mu.mean())
+
+
+def group_background(parts: Tensor, n_groups: int) -> Tensor:
+    """Join neighbouring background parts, so that noise in a pixel is not spent on sixteen hats.
+
+    Args:
+        parts: (part, channel) counts of the integrated background's hats, in order of energy.
+        n_groups: number of columns wanted; 0: none, the pixels are fitted without background.
+
+    Returns:
+        (at most n_groups, channel), with the same sum.
+    """
+    used = parts[parts.sum(dim=1) > 0]
+    n = min(n_groups, used.shape[0])
+    if n <= 0:
+        return used[:0]
+    return torch.stack([chunk.sum(dim=0) for chunk in torch.tensor_split(used, n)])
+
+
+def pixel_basis(phi: Tensor, amplitude: Tensor, background: Tensor, n_pixels: int) -> PixelBasis:
+    """Basis of a pixel from the integrated fit.
+
+    Args:
+        phi: (channel, component) float64 at the fitted theta.
+        amplitude: (component,) integrated counts.
+        background: (group, channel) integrated counts, from `group_background`.
+        n_pixels: pixels that were integrated.
+    """
+    total = background.sum(dim=1)
+    columns = torch.cat([phi, (background / total[:, None]).T], dim=1)
+    coefficients = torch.cat([amplitude, total]) / n_pixels
+    return PixelBasis(
+        columns=columns,
+        n_components=phi.shape[1],
+        expected=columns @ coefficients,
+        coefficients=coefficients,
+    )
+
+
+def pixel_operator(
+    basis: PixelBasis, *, names: Sequence[str] = (), weights: Tensor | None = None
+) -> PixelOperator:
+    """Projector, and the variance of its result as a linear function of the coefficients.
+
+    With a = P' y, var(a_k) = sum_n P_nk^2 mu_n, and mu = columns @ a: so var(a) = a @ S with
+    S_jk = sum_n columns_nj P_nk^2, a product of the size of the coefficients instead of the spectrum.
+
+    A component without a count in the fit range (a scatter peak beyond its end) is not measured; it is left out
+    and reads NaN in every pixel.
+
+    Args:
+        basis: columns and mean pixel.
+        names: of the components, for the message.
+        weights: (channel,) float64 in place of the shared ones.
+
+    Raises:
+        FitError: columns that cannot be told apart, so that no pixel has a unique solution.
+    """
+    weights = shared_weights(basis.expected) if weights is None else weights
+    weighted = basis.columns * weights[:, None]
+    gram = basis.columns.T @ weighted
+    unit, scale = unit_diagonal(gram)
+    used = scale > 0
+    _refuse_mixtures(unit, column_names(basis, names))
+    factor = torch.linalg.cholesky(unit)
+    projector = (torch.cholesky_solve((weighted * scale).T, factor) * scale[:, None]).T
+    squares = projector[:, : basis.n_components] ** 2
+    total = basis.coefficients.clamp(min=0.0)
+    floor = (total / total.sum()) @ (basis.columns.T @ squares)
+    return PixelOperator(
+        columns=basis.columns.T.contiguous().to(torch.float32),
+        projector=projector.contiguous().to(torch.float32),
+        gram=gram,
+        weighted=weighted,
+        variance=(basis.columns.T @ squares).to(torch.float32),
+        variance_floor=floor.to(torch.float32),
+        measured=used[: basis.n_components],
+        n_components=basis.n_components,
+    )
+
+
+def unit_diagonal(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Gram matrix scaled to a diagonal of 1, and the scale (column,); 0 for a column without a count.
+
+    Args:
+        gram: (column, column) float64.
+    """
+    diagonal = gram.diagonal()
+    used = diagonal > _EMPTY_COLUMN * diagonal.max()
+    scale = torch.where(used, diagonal.clamp(min=1e-300).rsqrt(), 0.0)
+    return gram * scale[:, None] * scale + torch.diag((~used).to(gram.dtype)), scale
+
+
+def column_names(basis: PixelBasis, names: Sequence[str]) -> tuple[str, ...]:
+    """Names of all columns: the components' or, without names, their numbers; then `background 1` and on."""
+    n = basis.n_components
+    known = tuple(names) or tuple(f"column {i}" for i in range(n))
+    return known + tuple(f"background {i + 1}" for i in range(basis.columns.shape[1] - n))
+
+
+def mixed_components(
+    basis: PixelBasis, names: Sequence[str] = (), *, inflation: float = _MIXED_INFLATION
+) -> tuple[str, ...]:
+    """Sentences that name families whose shapes are so alike that each one's sigma is many times that of it alone.
+
+    Their sum is known, how it is shared is not: their maps are noise of opposite sign. The sigma says so; this
+    says why.
+
+    Args:
+        basis: columns and mean pixel.
+        names: of the components.
+        inflation: sigma over that of the column alone, above which a family is named.
+    """
+    weighted = basis.columns * shared_weights(basis.expected)[:, None]
+    unit, scale = unit_diagonal(basis.columns.T @ weighted)
+    values, vectors = torch.linalg.eigh(unit)
+    inverse = (vectors / values.clamp(min=_SMALLEST_EIGENVALUE)) @ vectors.T
+    factor = inverse.diagonal().clamp(min=1.0).sqrt()
+    correlation = inverse / (factor[:, None] * factor).clamp(min=1e-300)
+    labels = column_names(basis, names)
+    found = []
+    for k in range(basis.n_components):
+        if float(scale[k]) == 0.0 or float(factor[k]) < inflation:
+            continue
+        others = torch.nonzero(correlation[k].abs() > 0.5)[:, 0].tolist()
+        mates = ", ".join(labels[i] for i in others if i != k) or "several others"
+        found.append(f"{labels[k]}: sigma is {float(factor[k]):.0f} times that without {mates}")
+    return tuple(found)
+
+
+def _refuse_mixtures(unit: Tensor, labels: Sequence[str]) -> None:
+    """Refuse columns of which one is a combination of others: the unit-diagonal Gram has an eigenvalue of 0."""
+    values, vectors = torch.linalg.eigh(unit)
+    if float(values[0]) > _SMALLEST_EIGENVALUE:
+        return
+    shares = vectors[:, 0].abs()
+    guilty = torch.nonzero(shares > _MEMBER_SHARE * shares.max())[:, 0].tolist()
+    seen = max(float(values[0]), 0.0)
+    raise FitError(
+        f"the pixel fit is singular: {', '.join(labels[i] for i in guilty)} cannot be told apart (a mixture of them "
+        f"leaves {math.sqrt(seen):.0e} of its counts to see it by); leave one of these components out"
+    )

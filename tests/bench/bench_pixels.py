@@ -1,0 +1,285 @@
+"""Spectra per CPU second of every pixel method, one thread, on a cube with known truth; PyMca and mapstorch beside."""
+
+import copy
+import time
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+
+from hpcxrf.fitting.integrated import fit_spectrum
+from hpcxrf.fitting.pixel_basis import pixel_basis, pixel_operator
+from hpcxrf.fitting.pixel_full import full_model
+from hpcxrf.fitting.pixel_tangent import tangent_operator, tangents_at
+from hpcxrf.fitting.pixels import MethodData, fit_pixels, group_background
+from hpcxrf.fitting.setup import SpectrumSetup
+from hpcxrf.physics.constants import PHYSICS
+from hpcxrf.physics.detector import DetectorSetup
+from hpcxrf.physics.lines import build_line_table
+from hpcxrf.physics.model import SpectrumModel, evaluate, tailed_lines
+from hpcxrf.physics.parameters import PARAMETERS, pack, with_values
+
+pytestmark = pytest.mark.bench
+
+SHAPE = (200, 200, 2048)
+FAMILIES = ["Si", "P", "S", "Cl", "Ar", "K", "Ca", "Ti", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn"]
+# Mean counts a pixel of the families, elastic and Compton; the continuum brings the rest of 5355.
+MEAN = (40, 15, 60, 50, 30, 200, 800, 25, 20, 60, 1500, 10, 30, 250, 500, 600, 865)
+CONTINUUM = 300.0
+KNOWN = {
+    "coherent_sct_energy": 12.0,
+    "energy_offset": 0.004,
+    "energy_slope": 0.01003,
+    "fwhm_offset": 0.113,
+}
+SPAN_KEV = (1.0, 13.0)
+PEER_PIXELS = 10_000
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+
+
+@pytest.fixture(scope="module")
+def table():
+    return build_line_table(FAMILIES, 12.0, efficiency=DetectorSetup())
+
+
+@pytest.fixture(scope="module")
+def cube(table):
+    """Counts (pixel, channel) float32 and true amplitudes (pixel, component); every family on its own pattern."""
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(20)
+    theta = pack(with_values(PARAMETERS, KNOWN))
+    channel = torch.arange(SHAPE[2], dtype=torch.float64)
+    model = SpectrumModel(table=table, channel=channel, constants=PHYSICS)
+    phi = evaluate(theta, model).phi
+    continuum = torch.exp(-channel / 500.0) * (channel > 30)
+    columns = torch.cat([phi, (continuum / continuum.sum())[:, None]], dim=1).float()
+    share = 2.0 * torch.rand(SHAPE[0] * SHAPE[1], columns.shape[1], generator=generator)
+    amplitude = share * torch.tensor([*MEAN, CONTINUUM])
+    counts = torch.empty(amplitude.shape[0], SHAPE[2])
+    for i in range(0, len(counts), 2000):
+        expected = (amplitude[i : i + 2000] @ columns.T).clamp(min=0.0)
+        counts[i : i + 2000] = torch.poisson(expected, generator=generator)
+    return counts, amplitude[:, :-1]
+
+
+@pytest.fixture(scope="module")
+def fitted(cube, table):
+    """The integrated fit of the cube, as a run makes it, from nearby parameters."""
+    counts, _ = cube
+    start = with_values(PARAMETERS, {"coherent_sct_energy": 12.0})
+    setup = SpectrumSetup(
+        table=table, constants=PHYSICS, parameters=start,
+        energy_min_kev=SPAN_KEV[0], energy_max_kev=SPAN_KEV[1],
+    )  # fmt: skip
+    return fit_spectrum(counts.sum(dim=0, dtype=torch.float64), setup)
+
+
+def model_of(fit):
+    stop = fit.first_channel + len(fit.counts)
+    return SpectrumModel(
+        table=fit.table, channel=torch.arange(fit.first_channel, stop, dtype=torch.float64),
+        constants=PHYSICS, tailed=tailed_lines(fit.table, elastic=True, constants=PHYSICS),
+    )  # fmt: skip
+
+
+def basis_of(fit, groups, n_pixels):
+    phi = evaluate(fit.theta, model_of(fit)).phi
+    return pixel_basis(phi, fit.amplitude, group_background(fit.background_parts, groups), n_pixels)
+
+
+def inside(cube, fit, n=None):
+    first = fit.first_channel
+    return cube[0][:n, first : first + len(fit.counts)]
+
+
+def best_rate(run, n_pixels, repeats=3):
+    seconds = []
+    for _ in range(repeats):
+        began = time.process_time()
+        run()
+        seconds.append(time.process_time() - began)
+    return n_pixels / min(seconds)
+
+
+# --- peers --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pymca(cube, fitted):
+    """Spectra per CPU second and mean amplitudes of FastXRFLinearFit, without background and with SNIP.
+
+    With weights of the mean spectrum, as ours, and its default of fitting again without what came out negative.
+    """
+    if find_spec("PyMca5") is None:
+        pytest.skip("PyMca5 is not installed: pip install hpcxrf[bench]")
+    from PyMca5.PyMcaPhysics.xrf.ClassMcaTheory import McaTheory
+    from PyMca5.PyMcaPhysics.xrf.FastXRFLinearFit import FastXRFLinearFit
+
+    first = fitted.first_channel
+    stop = first + len(fitted.counts)
+    values = dict(zip(fitted.parameter_names, fitted.theta.tolist(), strict=True))
+    found = {}
+    for name, strip in (("none", 0), ("snip", 1)):
+        config = copy.deepcopy(McaTheory().config)
+        config["peaks"] = {family: ["K"] for family in FAMILIES}
+        config["fit"].update(
+            energy=[12.0], energyweight=[1.0], energyflag=[1], energyscatter=[1], scatterflag=1,
+            stripflag=strip, stripalgorithm=1, snipwidth=25, continuum=0, hypermetflag=1, fitweight=0,
+            linearfitflag=1, use_limit=1, xmin=first, xmax=stop, sumflag=0, escapeflag=0,
+        )  # fmt: skip
+        config["detector"].update(
+            zero=values["energy_offset"], gain=values["energy_slope"], noise=values["fwhm_offset"],
+            fano=PHYSICS.width_factor * values["fwhm_fanoprime"] / 0.00385,
+        )  # fmt: skip
+        counts = cube[0][:PEER_PIXELS].numpy()[None]
+        fit = FastXRFLinearFit()
+        fit.setFitConfiguration(config)
+        keep = {}
+
+        def run(fit=fit, counts=counts, keep=keep):
+            keep["out"] = fit.fitMultipleSpectra(
+                x=np.arange(SHAPE[2], dtype=np.float64), y=counts, weight=1, save=False
+            )
+
+        rate = best_rate(run, PEER_PIXELS)
+        names = [str(label).split(" ")[0] for label in keep["out"].labels("parameters")]
+        means = keep["out"]["parameters"].reshape(len(names), -1).mean(axis=1)
+        found[name] = (rate, dict(zip(names, means.tolist(), strict=True)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def mapstorch(cube, fitted):
+    """Spectra per CPU second of solve_mca_amplitudes, without background and with SNIP."""
+    if find_spec("mapstorch") is None:
+        pytest.skip("mapstorch is not installed: pip install hpcxrf[bench]")
+    from mapstorch.default import default_param_vals
+    from mapstorch.opt import solve_mca_amplitudes
+
+    values = dict(zip(fitted.parameter_names, fitted.theta.tolist(), strict=True))
+    params = default_param_vals | {
+        name.upper(): value for name, value in values.items() if name.upper() in default_param_vals
+    }
+    last = fitted.first_channel + len(fitted.counts) - 1
+    rates = {}
+    for name, snip, n in (("none", False, PEER_PIXELS), ("snip", True, 400)):
+        counts = cube[0][:n].numpy()
+        rates[name] = best_rate(
+            lambda counts=counts, snip=snip: solve_mca_amplitudes(
+                counts, (fitted.first_channel, last), params, elements_to_fit=FAMILIES,
+                energy_dim=1, use_snip=snip, progress_bar=False,
+            ),
+            n, repeats=2,
+        )  # fmt: skip
+    return rates
+
+
+# --- figures ------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("peer", ["pymca", "mapstorch"])
+@pytest.mark.parametrize(
+    ("background", "title"), [("none", "no background"), ("snip", "background")]
+)
+def test_linear_amplitudes_alone(cube, fitted, figure, request, peer, background, title):
+    theirs = request.getfixturevalue(peer)[background]
+    theirs = theirs[0] if isinstance(theirs, tuple) else theirs
+    operator = pixel_operator(basis_of(fitted, 0 if background == "none" else 4, len(cube[0])))
+    counts = inside(cube, fitted)
+    every = torch.ones(len(counts), dtype=torch.bool)
+    rate = best_rate(
+        lambda: fit_pixels(counts, every, operator, deviance=False, errors=False), len(counts), 5
+    )
+    figure(
+        name=f"linear, {title}, amplitudes alone ({operator.columns.shape[0]} columns)", value=rate,
+        unit="spectra / CPU s", peer=f"{peer}{', SNIP' if background == 'snip' else ''}",
+        peer_value=theirs,
+    )  # fmt: skip
+
+
+def test_reading_is_the_limit(cube, fitted, figure):
+    counts = inside(cube, fitted)
+    rate = best_rate(counts.sum, len(counts), 5)
+    figure(name="limit: reading the float32 counts once", value=rate, unit="spectra / CPU s")
+    figure(name="same", value=rate * 4e-9 * counts.shape[1], unit="GB/s")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("dtype", ["float32", "uint16"])
+@pytest.mark.parametrize(
+    ("method", "pixels", "errors", "deviance"),
+    [
+        ("linear", 40_000, True, False), ("linear", 40_000, True, True),
+        ("nnls", 40_000, False, False), ("nnls", 40_000, True, False),
+        ("poisson", 6000, False, False), ("poisson", 6000, True, True),
+        ("nonlinear", 20_000, False, False), ("nonlinear", 20_000, True, True),
+        ("full", 32, True, True),
+    ],
+)  # fmt: skip
+def test_methods(cube, fitted, figure, method, pixels, errors, deviance, dtype):
+    if dtype == "uint16" and method in {"poisson", "full"}:
+        pytest.skip("the conversion is nothing beside the fit")
+    basis = basis_of(fitted, 4, len(cube[0]))
+    operator, model = pixel_operator(basis), model_of(fitted)
+    data = MethodData(
+        tangent=tangent_operator(basis, tangents_at(fitted.theta, model)),
+        full=full_model(model, fitted.theta, basis),
+    )
+    counts = inside(cube, fitted, pixels).to(getattr(torch, dtype))
+    every = torch.ones(len(counts), dtype=torch.bool)
+    rate = best_rate(
+        lambda: fit_pixels(
+            counts, every, operator, method=method, data=data, errors=errors, deviance=deviance
+        ),
+        len(counts),
+        5 if method in {"linear", "nnls"} else 2,
+    )
+    included = (", sigma, limits" if errors else "") + (", deviance" if deviance else "")
+    figure(
+        name=f"{method}, background, amplitudes, status{included} ({dtype})", value=rate,
+        unit="spectra / CPU s",
+    )  # fmt: skip
+
+
+def test_bias(cube, fitted, table, figure, request):
+    """Of the families with more than 20 expected counts a pixel, in the mean over the cube."""
+    counts, amplitude = inside(cube, fitted), cube[1]
+    every = torch.ones(len(counts), dtype=torch.bool)
+    basis = basis_of(fitted, 4, len(cube[0]))
+    found = fit_pixels(counts, every, pixel_operator(basis), deviance=False)
+    bright = amplitude[:, : len(FAMILIES)].mean(dim=0) > 20.0
+    ratio = found.amplitude.double().mean(dim=0) / amplitude.double().mean(dim=0)
+    ratio = ratio[: len(FAMILIES)]
+    worst = float((ratio[bright] - 1.0).abs().max())
+    figure(
+        name="worst bias of a family with more than 20 counts a pixel", value=100 * worst, unit="%"
+    )
+    scatter = (found.amplitude - amplitude)[:, : len(FAMILIES)].double().std(dim=0)
+    iron = FAMILIES.index("Fe")
+    lines = table.ratio[table.component == iron]
+    mean = float(amplitude[:, iron].double().mean())
+    # MAPS counts the strongest line alone as the amplitude: less than 1 is possible then.
+    strongest = float(lines.max() / lines.sum())
+    for title, part in (("counts of the family", 1.0), ("counts of the strongest line", strongest)):
+        figure(
+            name=f"rms / sqrt of iron, amplitude = {title}",
+            value=part * float(scatter[iron]) / (part * mean) ** 0.5, unit="",
+        )  # fmt: skip
+    if find_spec("PyMca5") is not None:
+        _, theirs = request.getfixturevalue("pymca")["snip"]
+        for name in ("Si", "Ca", "Fe", "Zn"):
+            i = FAMILIES.index(name)
+            given = float(amplitude[:PEER_PIXELS, i].mean())
+            label = next(key for key in theirs if key.startswith(name))
+            figure(
+                name=f"fitted / true, {name}", value=float(ratio[i]), unit="", peer="pymca, SNIP",
+                peer_value=theirs[label] / given,
+            )  # fmt: skip
