@@ -27,7 +27,7 @@ FAILED: Final = "failed"
 RETRY: Final = "retry"
 """Events of a journal line; a unit asked to be tried again is not finished until it says so anew."""
 
-_FOLDERS: Final = ("state", "logs", "spectra", "results", "secrets")
+_FOLDERS: Final = ("state", "logs", "spectra", "results", "secrets", "jobs")
 _OWNER_ONLY: Final = 0o700
 _RUN_FILE: Final = "run.yaml"
 _EFFECTIVE_FILE: Final = "effective.json"
