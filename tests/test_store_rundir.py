@@ -49,6 +49,7 @@ def test_a_new_run_is_of_the_owner_alone_and_keeps_what_was_asked(run):
         "spectra",
         "results",
         "secrets",
+        "jobs",
     }
     assert {stat.S_IMODE(folder.stat().st_mode) for folder in folders} == {0o700}
     assert run.run_file.read_text() == "fit: {}\n"
