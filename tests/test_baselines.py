@@ -36,7 +36,7 @@ from hpcxrf.fitting.protocol import (
 )
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.sbplx import fit_sbplx
-from hpcxrf.fitting.separable import design
+from hpcxrf.fitting.separable import best_of, design, minimise
 from hpcxrf.fitting.setup import fit_range
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.physics.constants import PHYSICS
@@ -458,3 +458,19 @@ def test_adam_lowers_its_loss_on_a_measured_spectrum(shared_data):
     theta, linear = fit_adam(begin.theta, problem, steps=5)
     assert theta.shape == begin.theta.shape
     assert linear.shape == begin.log10_amplitude.shape
+
+
+@pytest.mark.parametrize("seed", [1, 24, 25])
+def test_from_a_start_that_leads_elsewhere_the_separable_fit_finds_the_best_axis(seed):
+    counts, given = noisy(), setup(TABLE)
+    begin = random_start(given, "wide", seed)
+    problem = protocol_problem(counts, given, begin)[0]
+    total = float((problem.counts - problem.counts.mean()).square().sum())
+
+    def left_from(theta):
+        state = minimise(best_of(theta[None], problem), problem, iterations=60)
+        return float(state.misfit) / total
+
+    fit = fit_protocol(counts, given, begin, "separable")
+    assert left_from(begin.theta) > 0.005
+    assert fit.r2 > 1.0 - left_from(theta_of(**TRUTH)) - 1e-4

@@ -129,10 +129,11 @@ def benchmark_here(
 
 
 def benchmark_configuration(config: RunConfig) -> dict[str, Any]:
-    """The configuration as plain JSON values; execution and pixels are left out, they change no result."""
+    """The configuration as plain JSON values; what changes no result is left out."""
     asked = json.loads(json.dumps(asdict(config.benchmark)))
     plain = effective(config) | {"benchmark": asked}
-    del plain["pixels"]
+    for section in ("pixels", "regions"):
+        del plain[section]
     return plain
 
 

@@ -5,7 +5,7 @@ R2 = 1 - SS_res / SS_tot over the fit range, in linear counts, background includ
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final, Literal
@@ -18,8 +18,9 @@ from hpcxrf.fitting.integrated import build_problem
 from hpcxrf.fitting.objective import poisson_deviance, r_squared, r_squared_expected
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.sbplx import EVALUATIONS, fit_sbplx, require_nlopt
-from hpcxrf.fitting.search import starts_near
-from hpcxrf.fitting.separable import Problem, best_of, design, minimise, space_of
+from hpcxrf.fitting.scatter_pair import scan_pairs
+from hpcxrf.fitting.search import find_starts, starts_near
+from hpcxrf.fitting.separable import Problem, State, best_of, design, minimise, space_of
 from hpcxrf.fitting.setup import Method, SpectrumSetup, fit_range
 from hpcxrf.fitting.uncertainty import Uncertainty, spectrum_uncertainty
 from hpcxrf.physics.jacobian import counts_jacobian
@@ -33,6 +34,10 @@ FLOOR_COUNTS: Final = 1.0
 LARGEST_START_LOG10: Final = 6.0
 _ITERATIONS: Final = 60
 _TOLERANCE: Final = 1e-6
+# A random start can end beside the best optimum by much less than what makes a user look twice.
+_POOR_FACTOR: Final = 1.25
+_POOR_SHARE: Final = 0.0005
+_PAIRS: Final = 3
 
 # Half-widths of the ranges around the set-up's own values; that of the slope is a share of it.
 _AXIS: Final[Mapping[Width, Mapping[str, float]]] = MappingProxyType(
@@ -204,7 +209,7 @@ def fit_protocol(
         return _nothing(inside, setup, FitStatus.EMPTY)
     cpu_s, wall_s = time.process_time(), time.perf_counter()
     problem, fixed = protocol_problem(full, setup, start)
-    found = _search(method, full, problem, setup, start, adam_steps, sbplx_evaluations)
+    found = _search(method, full, inside, problem, setup, start, adam_steps, sbplx_evaluations)
     cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s
     fit = _judged(found, problem, fixed, inside, setup)
     return replace(fit, cpu_s=cpu_s, wall_s=wall_s)
@@ -258,6 +263,7 @@ def _component_names(setup: SpectrumSetup) -> tuple[str, ...]:
 def _search(
     method: Method,
     full: Tensor,
+    inside: Tensor,
     problem: Problem,
     setup: SpectrumSetup,
     start: JointStart,
@@ -265,7 +271,7 @@ def _search(
     sbplx_evaluations: int,
 ) -> JointFit:
     if method == "separable":
-        return _separable(full, problem, _started(setup, start))
+        return _separable(full, problem, setup, start, inside)
     # The protocol draws components; hats start from the counts.
     hats = guess_log10(start.theta, problem)[start.log10_amplitude.shape[0] :]
     logs = torch.cat([start.log10_amplitude, hats])
@@ -274,15 +280,42 @@ def _search(
     return fit_sbplx(start.theta, problem, evaluations=sbplx_evaluations, log10_linear=logs)
 
 
-def _separable(full: Tensor, problem: Problem, setup: SpectrumSetup) -> JointFit:
-    """Coarse steps and rival scatter peaks, then full steps, as the product goes from an axis that it found."""
-    begin = best_of(starts_near(full, setup), problem)
-    state = minimise(begin, problem, iterations=_ITERATIONS, tolerance=_TOLERANCE)
+def _separable(
+    full: Tensor, problem: Problem, setup: SpectrumSetup, start: JointStart, inside: Tensor
+) -> JointFit:
+    """Coarse steps and rival scatter peaks, then full steps; where that leaves much, as the product finds an axis."""
+    near = starts_near(full, _started(setup, start))
+    state = _fitted(torch.cat([start.theta[None], near]), problem)
+    evaluations = 1 + int(state.iterations)
+    for others in _further_starts(full, problem, setup, state, inside):
+        other = _fitted(others, problem)
+        evaluations += 1 + int(other.iterations)
+        state = other if float(other.misfit) < float(state.misfit) else state
     return JointFit(
         theta=state.theta, linear=state.linear,
         loss=float(state.misfit) / problem.counts.shape[0],
-        evaluations=1 + int(state.iterations), converged=bool(state.done),
+        evaluations=evaluations, converged=bool(state.done),
     )  # fmt: skip
+
+
+def _further_starts(
+    full: Tensor, problem: Problem, setup: SpectrumSetup, state: State, inside: Tensor
+) -> Iterator[Tensor]:
+    """Other places of the scatter peaks at the axis that was reached, then the axes that a screen finds."""
+    if _leaves_much(state, inside):
+        yield scan_pairs(state.theta, problem, problem.space, _PAIRS)[0]
+        # Shapes that were drawn at random would mislead the screen.
+        for one in find_starts(full, setup):
+            yield one.starts
+
+
+def _fitted(starts: Tensor, problem: Problem) -> State:
+    return minimise(best_of(starts, problem), problem, iterations=_ITERATIONS, tolerance=_TOLERANCE)
+
+
+def _leaves_much(state: State, inside: Tensor) -> bool:
+    left = float(state.misfit) / float((inside - inside.mean()).square().sum())
+    return left > _POOR_FACTOR * (1.0 - float(r_squared_expected(inside))) + _POOR_SHARE
 
 
 def _judged(
