@@ -341,8 +341,9 @@ def test_measured_spectra_speak_for_what_their_list_lacks(shared_data, name, lis
 def test_suggestions_are_kept_with_the_results_and_shown_in_the_report(tmp_path, complete):
     from results_sample import make_store
 
+    from hpcxrf.results.dataset_page import DatasetSummary
     from hpcxrf.results.maps import open_results
-    from hpcxrf.results.report import DatasetSummary, RunSummary, write_report
+    from hpcxrf.results.report import RunSummary, write_report
     from hpcxrf.results.storage import update_root
     from hpcxrf.results.views import flags
 

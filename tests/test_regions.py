@@ -20,9 +20,10 @@ from hpcxrf.pipeline.graph import run_unit, units_of
 from hpcxrf.pipeline.plan import make_plan
 from hpcxrf.pipeline.regions_given import require_given
 from hpcxrf.pipeline.regions_tasks import run_refine
+from hpcxrf.results.dataset_page import DatasetSummary
 from hpcxrf.results.maps import open_results
 from hpcxrf.results.regions_view import region_rows
-from hpcxrf.results.report import DatasetSummary, write_report
+from hpcxrf.results.report import write_report
 from hpcxrf.store.files import tree_sha256
 from hpcxrf.store.rundir import FINISHED, create_or_resume
 

@@ -12,7 +12,8 @@ from results_sample import COMPONENTS, PARAMETERS, make_store
 
 from hpcxrf.errors import OutputError
 from hpcxrf.results import report
-from hpcxrf.results.report import DatasetSummary, RunSummary, write_report
+from hpcxrf.results.dataset_page import DatasetSummary, read_details, write_dataset_page
+from hpcxrf.results.report import RunSummary, write_report
 
 HOSTILE = "<script>document.title='owned'</script>\"'><img src=x onerror=alert(1)>\n{{ 7*7 }}"
 FLAGS = (
@@ -98,7 +99,14 @@ def store(tmp_path_factory) -> Path:
 def page_path(store) -> Path:
     """Two datasets, one of them named by an attacker, and one failure."""
     path = store.parent / "report.html"
-    hostile = dataset(store, name=HOSTILE, source=HOSTILE, notes=(HOSTILE,), seconds={HOSTILE: 1.0})
+    hostile = dataset(
+        store,
+        dataset_id="leaf-5e6f7a8b",
+        name=HOSTILE,
+        source=HOSTILE,
+        notes=(HOSTILE,),
+        seconds={HOSTILE: 1.0},
+    )
     failed = dataset(None, name="broken", status="failed", reason=HOSTILE, shape=None, seconds={})
     run = run_summary(title=HOSTILE, configuration=HOSTILE, versions={HOSTILE: HOSTILE})
     write_report(run, (dataset(store), hostile, failed), path)
@@ -223,22 +231,41 @@ def test_a_results_store_that_cannot_be_read_is_a_failure_with_its_reason(tmp_pa
     assert not parsed(path.read_text(encoding="utf-8")).attributes("img")
 
 
-def test_what_does_not_fit_the_page_is_left_out_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "MAX_BYTES", 250_000)
-    path = tmp_path / "report.html"
+def test_what_does_not_fit_the_page_is_linked_to_a_page_of_its_own(tmp_path, monkeypatch):
     store = tmp_path / "one.zarr"
     make_store(store, shape_yx=(40, 30), detectors=("sum",))
-    many = [dataset(store, name=f"scan_{i}", shape=(1, 40, 30, 1200)) for i in range(4)]
+    many = [
+        dataset(store, dataset_id=f"scan-{i}", name=f"scan_{i}", shape=(1, 40, 30, 1200))
+        for i in range(4)
+    ]
+    path = tmp_path / "report.html"
+    write_report(run_summary(), many[:1], path)
+    one = len(path.read_bytes())
+    monkeypatch.setattr(report, "MAX_BYTES", 3 * one)
     write_report(run_summary(), many, path)
-    text = path.read_text(encoding="utf-8")
-    assert len(text.encode()) < 250_000
-    page = parsed(text)
+    assert len(path.read_bytes()) < 3 * one
+    page = parsed(path.read_text(encoding="utf-8"))
     shown = [a["id"] for a in page.attributes("details") if a.get("class") == "dataset"]
     assert 0 < len(shown) < 4
-    left = [text for text in page.texts if "details left out" in text]
-    assert len(left) == 4 - len(shown)
-    links = {a["href"] for a in page.attributes("a")}
-    assert links == {f"#{anchor}" for anchor in shown}
+    links = [a["href"] for a in page.attributes("a")]
+    assert links == [
+        *(f"#{anchor}" for anchor in shown),
+        *(f"pages/scan-{i}.html" for i in range(len(shown), 4)),
+    ]
+    for link in links[len(shown) :]:
+        assert "Detection limit" in (tmp_path / link).read_text(encoding="utf-8")
+
+
+def test_the_page_of_a_dataset_says_what_the_report_says_of_it(store, tmp_path):
+    path = tmp_path / "report.html"
+    write_dataset_page(dataset(store, name=HOSTILE), tmp_path / "pages" / "leaf-1a2b3c4d.html")
+    text = (tmp_path / "pages" / "leaf-1a2b3c4d.html").read_text(encoding="utf-8")
+    assert "<script>document" not in text
+    write_report(run_summary(), (dataset(store, name="another name"),), path)
+    alone, whole = parsed(text), parsed(path.read_text(encoding="utf-8"))
+    assert alone.attributes("img") == whole.attributes("img")
+    assert "another name" not in read_details(tmp_path / "pages" / "leaf-1a2b3c4d.html")
+    assert {a["href"] for a in alone.attributes("a")} == {"../report.html"}
 
 
 def test_a_long_table_shows_failures_first(tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ STAGE_TITLES: Final = {
     "pixels": "pixels",
     "regions": "find regions",
     "refine": "refine regions",
-    "finalise": "close the stores",
+    "finalise": "close stores, draw",
 }
 
 
@@ -51,7 +51,9 @@ class _Bars:
             planned=self.planned,
             started=self.started,
             progress=self.progress,
-            reporting=lambda pages: self.out.print(f"drawing the report, {pages} pages of maps"),
+            reporting=lambda n: self.out.print(
+                f"writing the report, {n} {'dataset' if n == 1 else 'datasets'}"
+            ),
         )
 
     def planned(self, plan: Plan) -> None:

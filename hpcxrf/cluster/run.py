@@ -24,7 +24,8 @@ from hpcxrf.pipeline.driver import Outcome, Progress, run_datasets
 from hpcxrf.pipeline.plan import Plan, make_plan
 from hpcxrf.pipeline.records import STAGES
 from hpcxrf.pipeline.worker import forget_attempts
-from hpcxrf.results.report import DatasetSummary, RunSummary, write_report
+from hpcxrf.results.dataset_page import DatasetSummary
+from hpcxrf.results.report import RunSummary, write_report
 from hpcxrf.store.files import atomic_write_text
 from hpcxrf.store.lock import run_lock
 from hpcxrf.store.rundir import (
@@ -49,7 +50,7 @@ class Watch:
     started: Callable[[LocalClusterHandle], None]
     progress: Callable[[Progress], None]
     reporting: Callable[[int], None]
-    """Pages of the report that are about to be drawn: one a dataset and detector."""
+    """Datasets that the report is about to be written of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +125,7 @@ def run_here(
                 in_flight=config.execution.datasets_in_flight, progress=watch.progress,
             )  # fmt: skip
             device = handle.device
-        watch.reporting(sum(len(o.job.detectors) for o in outcomes if o.failure is None))
+        watch.reporting(len(outcomes))
         result = RunResult(
             run=run, plan=plan, outcomes=tuple(outcomes), wall_s=time.perf_counter() - began,
             workers=workers, threads=threads, device=device,

@@ -42,6 +42,7 @@ from hpcxrf.pipeline.setup import line_markers
 from hpcxrf.pipeline.suggestions import as_records
 from hpcxrf.pipeline.worker import Clock, attempt, choose_device, one_thread
 from hpcxrf.results.basis import component_names, read_basis, write_basis
+from hpcxrf.results.dataset_page import DatasetSummary, write_dataset_page
 from hpcxrf.results.export import regions_to_csv
 from hpcxrf.results.maps import (
     block_checksums,
@@ -202,7 +203,7 @@ def run_pixels(job: DatasetJob, blocks: BlockRange, after: Sequence[TaskRecord])
 
 
 def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
-    """Write the table of the regions, then close the store: metadata consolidated, `complete` last.
+    """Write the table of the regions, close the store (metadata consolidated, `complete` last), draw its page.
 
     Args:
         job: which dataset.
@@ -217,10 +218,26 @@ def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         if job.config.regions.wanted:
             regions_to_csv(path, table)
         finalise(path, {"devices": devices, "torch_version": str(torch.__version__)})
+        with clock.writing():
+            write_dataset_page(_summary(job, after), run.page_file(job.dataset_id))
         written = [path / "zarr.json", *([table] if table.exists() else [])]
         return clock.record(
             job, "finalise", "finalise", checksums=_relative(job, checksum_tree(written))
         )  # fmt: skip
+
+
+def _summary(job: DatasetJob, records: Sequence[TaskRecord]) -> DatasetSummary:
+    """What the page of a dataset says beside what its store says."""
+    seconds: dict[str, float] = {}
+    for record in records:
+        seconds[record.stage] = seconds.get(record.stage, 0.0) + record.wall_s
+    facts = (r.facts or {} for r in records if r.stage == "integrated")
+    return DatasetSummary(
+        dataset_id=job.dataset_id, name=job.source.name, source=job.source.name, status="done",
+        shape=job.shape, seconds=seconds,
+        results_path=RunDir(path=job.run_dir).results_store(job.dataset_id),
+        notes=tuple(note for found in facts for note in found.get("notes", [])),
+    )  # fmt: skip
 
 
 def pixel_task_name(blocks: BlockRange) -> str:

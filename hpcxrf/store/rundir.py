@@ -79,6 +79,10 @@ class RunDir:
         """Results of a dataset."""
         return self.path / "results" / f"{_safe(dataset_id)}.zarr"
 
+    def page_file(self, dataset_id: str) -> Path:
+        """Page of a dataset: its maps, spectra and parameters to look at."""
+        return self.path / "pages" / f"{_safe(dataset_id)}.html"
+
     def regions_table(self, dataset_id: str) -> Path:
         """Refined regions of a dataset, CSV."""
         return self.path / "tables" / f"{_safe(dataset_id)}.regions.csv"
