@@ -30,8 +30,21 @@ def shell_lines() -> list[list[str]]:
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-def own_data_commands() -> list[list[str]]:
+def shown_commands() -> list[list[str]]:
     return [words[1:] for words in shell_lines() if Path(words[0]).name == "hpcxrf"]
+
+
+def own_data_commands() -> list[list[str]]:
+    section = README.split("## Your own data")[1].split("\n## ")[0]
+    return [words for words in shown_commands() if " ".join(words) in section]
+
+
+def command_of(words: list[str]) -> tuple[object, list[str]]:
+    """The command that the words call, down its groups, and its own words."""
+    command, rest = COMMANDS[words[0]], words[1:]
+    while rest and rest[0] in getattr(command, "commands", {}):
+        command, rest = command.commands[rest[0]], rest[1:]
+    return command, rest
 
 
 def inline_commands() -> list[list[str]]:
@@ -66,10 +79,10 @@ def test_there_are_commands_to_test():
 
 
 def test_every_command_and_option_in_the_readme_exists():
-    for words in [*own_data_commands(), *inline_commands()]:
-        command = COMMANDS[words[0]]
+    for words in [*shown_commands(), *inline_commands()]:
+        command, rest = command_of(words)
         known = {name for parameter in command.params for name in parameter.opts}
-        used = {word.split("=")[0] for word in words[1:] if word.startswith("-")}
+        used = {word.split("=")[0] for word in rest if word.startswith("-")}
         assert used <= known, words
     for option in re.findall(r"`(--[a-z-]+)[^`]*`", README):
         assert any(option in p.opts for c in COMMANDS.values() for p in c.params) or (
