@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 import pytest
 from hypothesis import settings
+
+from slurm.testcluster import INSTALL, PrivateSlurm, missing_programs, running
 
 # The first call into torch takes longer than hypothesis's deadline allows an example.
 settings.register_profile("hpcxrf", deadline=None, print_blob=True)
@@ -87,3 +90,26 @@ def hpcxrf(monkeypatch, capfd):
         return Ran(code=code, out=captured.out, err=captured.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def private_slurm() -> Iterator[PrivateSlurm]:
+    """A real Slurm: three pretend nodes of 8 cores and 4 pretend GPUs."""
+    missing = missing_programs()
+    if missing:
+        skip_or_fail(f"no Slurm programs ({', '.join(missing)}); on Debian: {INSTALL}")
+    with running() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def slurm_cluster(
+    private_slurm: PrivateSlurm, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[PrivateSlurm]:
+    """The session's Slurm, empty before and after the test, and the one that this process's commands meet."""
+    for name in private_slurm.foreign_variables():
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SLURM_CONF", str(private_slurm.conf))
+    private_slurm.cancel_all()
+    yield private_slurm
+    private_slurm.cancel_all()
