@@ -2,7 +2,7 @@
 
 Exit codes (documented in README): 0 done; 1 a fault of the program; 2 command line or run file; 3 input
 file; 4 output folder or store; 5 the fit as asked is impossible; 6 finished, but some datasets failed;
-75 stopped early, resumable; 130 Ctrl-C, resumable.
+7 Slurm refuses or does not answer; 75 stopped early, resumable; 130 Ctrl-C, resumable.
 """
 
 from typing import ClassVar, Final
@@ -45,3 +45,9 @@ class DatasetsFailedError(HpcxrfError):
     """The run went to its end, but some datasets failed; the message lists them."""
 
     exit_code = 6
+
+
+class SlurmError(HpcxrfError):
+    """Slurm refuses what is asked, or does not answer."""
+
+    exit_code = 7
