@@ -20,7 +20,8 @@ from hpcxrf.physics.parameters import PARAMETERS, pack
 from hpcxrf.pipeline.branching import branching_of
 from hpcxrf.pipeline.inputs import read_options
 from hpcxrf.pipeline.records import ScanFacts
-from hpcxrf.pipeline.setup import check_request, fit_prepared, prepare
+from hpcxrf.pipeline.request import check_request
+from hpcxrf.pipeline.setup import fit_prepared, prepare
 from hpcxrf.pipeline.single import integrate
 from hpcxrf.pipeline.starting import refuse_start
 from hpcxrf.pipeline.tasks import scan_facts

@@ -141,7 +141,7 @@ def _run(config: Any, text: str, output: Path) -> None:  # noqa: ANN401 (RunConf
     from hpcxrf.cli.terminal import console
     from hpcxrf.cluster.run import run_here
     from hpcxrf.errors import DatasetsFailedError
-    from hpcxrf.pipeline.setup import check_request
+    from hpcxrf.pipeline.request import check_request
 
     check_request(config)
     out = console()

@@ -33,7 +33,7 @@ def benchmark(
     from hpcxrf.config import load_run_file
     from hpcxrf.errors import DatasetsFailedError
     from hpcxrf.pipeline.benchmark import check_benchmark
-    from hpcxrf.pipeline.setup import check_request
+    from hpcxrf.pipeline.request import check_request
 
     config, text = load_run_file(run_file)
     check_request(config)

@@ -9,11 +9,12 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-from distributed import Security
+from typing import TYPE_CHECKING, Final
 
 from hpcxrf.errors import OutputError
+
+if TYPE_CHECKING:
+    from distributed import Security
 
 _FILE_NAMES: Final = ("ca.pem", "cert.pem", "key.pem")
 
@@ -27,12 +28,14 @@ class TlsFiles:
     key: Path
 
 
-def temporary_security() -> Security:
+def temporary_security() -> "Security":
     """New key and certificate, in memory only; encryption is required of every connection."""
+    from distributed import Security
+
     return Security.temporary()
 
 
-def write_security(security: Security, folder: Path) -> TlsFiles:
+def write_security(security: "Security", folder: Path) -> TlsFiles:
     """Write the workers' credentials, mode 0600, into `folder`, which is made 0700.
 
     What an earlier start left there is replaced.

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +106,9 @@ def _started(parameter: Parameter, value: float) -> Parameter:
     )
 
 
-def pack(parameters: tuple[Parameter, ...]) -> Tensor:
+def pack(parameters: tuple[Parameter, ...]) -> "Tensor":
     """Starting values as theta, float64, shape (parameter,)."""
+    # A login node reads this table, too, and has no seconds for torch.
+    import torch
+
     return torch.tensor([p.value for p in parameters], dtype=torch.float64)

@@ -8,7 +8,6 @@ from typing import Any
 from hpcxrf.errors import ConfigError, OutputError
 from hpcxrf.physics.constants import CONSTANT_SETS, ConstantSet, convert_fanoprime
 from hpcxrf.physics.parameters import PARAMETERS
-from hpcxrf.results.storage import require_current_schema
 from hpcxrf.store.schema import COMPLETE_ATTRIBUTE
 
 Theta = Mapping[str, Mapping[str, float] | None]
@@ -56,6 +55,9 @@ def require_previous(store: Path) -> None:
 
 
 def _finished(store: Path) -> dict[str, Any]:
+    # Zarr, where a store is named only.
+    from hpcxrf.results.storage import require_current_schema
+
     try:
         attributes = require_current_schema(store)
     except OutputError as error:

@@ -31,11 +31,9 @@ from hpcxrf.physics.lines import LineTable, build_line_table
 from hpcxrf.physics.parameters import INDEX, Parameter, with_values
 from hpcxrf.pipeline.bounds import parameter_table
 from hpcxrf.pipeline.branching import branching_of
-from hpcxrf.pipeline.previous import require_previous
 from hpcxrf.pipeline.records import ScanFacts
 from hpcxrf.pipeline.starting import (
     detector_setup,
-    refuse_start,
     start_values,
     starting_parameters,
 )
@@ -64,25 +62,6 @@ class Prepared:
     """Edges of the listed families about the nominal incident energy, within what it is known to."""
     lines_at: Callable[[float], LineTable] | None = None
     """The line table at another incident energy; None where there is none to be fitted."""
-
-
-def check_request(config: RunConfig) -> None:
-    """Refuse what no scan can be fitted with, before an archive is read for it.
-
-    Raises:
-        ConfigError: names of parameters that do not exist, options that exclude each other, a previous store that
-            is none.
-        FitError: elements that do not exist, or that the incident energy of the configuration cannot excite.
-        InputFileError: the override file that is named cannot be read.
-    """
-    energy_kev = config.sample.incident_energy_kev
-    highest = HIGHEST_INCIDENT_KEV if energy_kev is None else energy_kev
-    parse_components(config.sample.elements, highest, ())
-    refuse_start(config)
-    if config.fit.override not in {"auto", "none"}:
-        read_override(Path(config.fit.override))
-    if config.fit.previous is not None:
-        require_previous(Path(config.fit.previous))
 
 
 def prepare(config: RunConfig, facts: ScanFacts, detector: int) -> Prepared:
