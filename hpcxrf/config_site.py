@@ -60,6 +60,8 @@ class SiteProfile:
     description: str = ""
     partition: str | None = None
     """None: the cluster's default one."""
+    driver_partition: str | None = None
+    """Of the driver's own small job in elastic mode; None: the same."""
     account: str | None = None
     constraint: str | None = None
     qos: str | None = None
@@ -190,7 +192,15 @@ def _number_faults(site: SiteProfile) -> list[str]:
 
 def _word_faults(site: SiteProfile) -> list[str]:
     """Words that end up in a script must be plain; lines of shell must be one line each."""
-    names = ("partition", "account", "constraint", "qos", "interface", "login_host")
+    names = (
+        "partition",
+        "driver_partition",
+        "account",
+        "constraint",
+        "qos",
+        "interface",
+        "login_host",
+    )
     given = {name: getattr(site, name) for name in names}
     given |= {f"modules[{i}]": word for i, word in enumerate(site.modules)}
     faults = [

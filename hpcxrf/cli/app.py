@@ -7,8 +7,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from hpcxrf import __version__
+from hpcxrf.cli import jobs, simulate, site, watch
 from hpcxrf.cli import options as opt
-from hpcxrf.cli import simulate
 from hpcxrf.cli.benchmark import benchmark
 
 app = typer.Typer(
@@ -72,7 +72,7 @@ def demo(
         "execution": {"workers": workers},
     }
     config, text = opt.build_config([files[0]], sections)
-    _run(config, text, output / "run")
+    run_on_this_machine(config, text, output / "run")
 
 
 @app.command(
@@ -133,10 +133,15 @@ def run(
             "execution": {"workers": workers, "device": device},
         }  # fmt: skip
         config, text = opt.build_config(files, sections)
-    _run(config, text, output)
+    run_on_this_machine(config, text, output)
 
 
-def _run(config: Any, text: str, output: Path) -> None:  # noqa: ANN401 (RunConfig, imported late)
+def run_on_this_machine(config: Any, text: str, output: Path) -> None:  # noqa: ANN401 (RunConfig, imported late)
+    """The whole pipeline on a local cluster, with bars and a table at the end.
+
+    Raises:
+        DatasetsFailedError: the run went to its end, but some failed.
+    """
     from hpcxrf.cli.display import print_run, watching
     from hpcxrf.cli.terminal import console
     from hpcxrf.cluster.run import run_here
@@ -297,6 +302,9 @@ def report(run_directory: Annotated[Path, typer.Argument(help="Of `hpcxrf run`."
 
 
 app.add_typer(simulate.app, name="simulate")
+app.add_typer(site.app, name="site")
+jobs.add_commands(app)
+watch.add_commands(app)
 
 
 _BENCHMARK_EXAMPLE: Final = (

@@ -75,12 +75,13 @@ def clean_environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
     return {k: v for k, v in base.items() if k in _KEPT or not k.startswith(ours)}
 
 
-def submit(script: str, folder: Path) -> str:
+def submit(script: str, folder: Path, options: Sequence[str] = ()) -> str:
     """Give a script to sbatch.
 
     Args:
         script: its text, through standard input: no name of a file is read by any shell.
         folder: working directory of the job; relative paths of `#SBATCH --output` start there.
+        options: further ones of sbatch.
 
     Returns:
         The job's id.
@@ -88,7 +89,8 @@ def submit(script: str, folder: Path) -> str:
     Raises:
         SlurmError: refused, with what sbatch said, or Slurm does not answer.
     """
-    said = _asked(["sbatch", "--parsable", f"--chdir={folder}"], stdin=script).stdout.strip()
+    argv = ["sbatch", "--parsable", *options, f"--chdir={folder}"]
+    said = _asked(argv, stdin=script).stdout.strip()
     job_id = said.splitlines()[-1].split(";")[0] if said else ""
     if not JOB_ID.fullmatch(job_id):
         raise SlurmError(f"sbatch: answered {said!r}, must be a job id; look at `squeue --me`")
@@ -173,6 +175,19 @@ def job_record(job_id: str) -> dict[str, str] | None:
     for key, value in re.findall(r"(?:^|\s)([A-Za-z:/]+)=(\S*)", done.stdout):
         fields.setdefault(key, value)
     return fields
+
+
+def ask_in_job(job_id: str, node: str, port: int) -> bool:
+    """Whether somebody listens on a port of the loopback of a job's node, by a step beside those that run.
+
+    Raises:
+        SlurmError: the step cannot be started.
+    """
+    # bash opens the port: Python of a login node may not be there. Nothing secret goes through.
+    look = f"exec 3<>/dev/tcp/127.0.0.1/{port} && echo listens || echo silent"
+    beside = ["--overlap", "--gpus=0", "--gres=none", "--nodes=1", "--ntasks=1", "--mem=0"]
+    argv = ["srun", f"--jobid={job_id}", *beside, f"--nodelist={node}", "bash", "-c", look]
+    return "listens" in _asked(argv).stdout
 
 
 def partitions() -> list[Partition]:

@@ -117,10 +117,11 @@ def _created(path: Path, own: LockHolder) -> bool:
 def _is_gone(held: LockHolder, own: LockHolder) -> bool:
     same_job = own.job_id is not None and held.job_id == own.job_id
     requeued = same_job and own.restart_count > held.restart_count
-    return requeued or (held.host == own.host and not _is_alive(held))
+    return requeued or (held.host == own.host and not is_alive(held))
 
 
-def _is_alive(held: LockHolder) -> bool:
+def is_alive(held: LockHolder) -> bool:
+    """Whether the holder, a process of this same host, still runs."""
     try:
         os.kill(held.pid, 0)
     except ProcessLookupError:
