@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field
 _CHECKED: Final = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 RegionKind = Literal["phases", "areas", "hot_spots", "squares"]
+MOST_REFINE_TASKS: Final = 8
 FOUND_NAMES: Final = ("phase-", "area-", "hot-spot-", "square-")
 """What the names of found regions begin with; a given one may not."""
 
@@ -105,3 +106,20 @@ def region_faults(regions: RegionsConfig) -> list[str]:
     if regions.remap and not regions.refine:
         faults.append("regions.remap: needs the theta of regions.refine; give refine: true")
     return faults
+
+
+def most_regions(config: RegionsConfig) -> int | None:
+    """Largest number of regions that there can be; None where a label image decides."""
+    if config.labels:
+        return None
+    each = {"phases": config.max_phases}
+    found = sum(each.get(kind, config.k) for kind in set(config.find))
+    return found + len(config.given)
+
+
+def refine_tasks(config: RegionsConfig) -> int:
+    """Into how many tasks the refinements of a scan are shared out, before it is known how many there are."""
+    if not (config.wanted and config.refine):
+        return 0
+    most = most_regions(config)
+    return MOST_REFINE_TASKS if most is None else min(most, MOST_REFINE_TASKS)

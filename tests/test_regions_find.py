@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 
 from hpcxrf.config import check_config
-from hpcxrf.config_regions import RegionsConfig
+from hpcxrf.config_regions import RegionsConfig, most_regions
 from hpcxrf.pipeline.regions import Region, contrast, layers_of, region_maps, stabilised
-from hpcxrf.pipeline.regions_find import find_regions, most_regions
+from hpcxrf.pipeline.regions_find import find_regions
 from hpcxrf.pipeline.regions_phases import find_areas, find_phases, phase_image
 from hpcxrf.pipeline.regions_spots import find_hot_spots, find_squares
 

@@ -10,6 +10,8 @@ from hpcxrf import __version__
 from hpcxrf.cli import jobs, simulate, site, watch
 from hpcxrf.cli import options as opt
 from hpcxrf.cli.benchmark import benchmark
+from hpcxrf.cli.plan import EXAMPLE as PLAN_EXAMPLE
+from hpcxrf.cli.plan import plan
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -302,6 +304,7 @@ def report(run_directory: Annotated[Path, typer.Argument(help="Of `hpcxrf run`."
 
 
 app.add_typer(simulate.app, name="simulate")
+app.command(epilog=PLAN_EXAMPLE)(plan)
 app.add_typer(site.app, name="site")
 jobs.add_commands(app)
 watch.add_commands(app)

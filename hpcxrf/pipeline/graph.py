@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from distributed import Client, Future
 
-from hpcxrf.config_regions import RegionsConfig
+from hpcxrf.config_regions import RegionsConfig, refine_tasks
 from hpcxrf.pipeline.blocks import block_ranges
 from hpcxrf.pipeline.records import STAGES, BlockRange, DatasetJob, Stage, TaskRecord
-from hpcxrf.pipeline.regions_find import most_regions
 from hpcxrf.pipeline.regions_tasks import refine_task_name, run_refine, run_regions
 from hpcxrf.pipeline.tasks import (
     pixel_task_name,
@@ -18,9 +17,6 @@ from hpcxrf.pipeline.tasks import (
     run_integrated,
     run_pixels,
 )
-
-# Regions are found when the graph is already submitted: so many tasks share them, however many there are.
-_REFINE_TASKS: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +66,9 @@ def run_unit(job: DatasetJob, unit: Unit, after: Sequence[TaskRecord]) -> TaskRe
 def _region_units(config: RegionsConfig) -> list[Unit]:
     if not config.wanted:
         return []
-    most = most_regions(config)
-    slots = _REFINE_TASKS if most is None else min(most, _REFINE_TASKS)
-    refine = [
-        Unit(task=refine_task_name(i), stage="refine", slot=(i, slots))
-        for i in range(slots if config.refine else 0)
-    ]
+    # Regions are found when the graph is already submitted: so many tasks share them, however many there are.
+    slots = refine_tasks(config)
+    refine = [Unit(task=refine_task_name(i), stage="refine", slot=(i, slots)) for i in range(slots)]
     return [Unit(task="regions", stage="regions"), *refine]
 
 

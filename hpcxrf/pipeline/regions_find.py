@@ -18,15 +18,6 @@ def find_regions(maps: RegionMaps, config: RegionsConfig) -> list[Region]:
     return given_regions(config, maps) + [r for kind in kinds for r in _found(kind, maps, config)]
 
 
-def most_regions(config: RegionsConfig) -> int | None:
-    """Largest number of regions that there can be; None where a label image decides."""
-    if config.labels:
-        return None
-    each = {"phases": config.max_phases}
-    found = sum(each.get(kind, config.k) for kind in set(config.find))
-    return found + len(config.given)
-
-
 def _found(kind: RegionKind, maps: RegionMaps, config: RegionsConfig) -> list[Region]:
     small, seed, most = config.min_pixels, config.seed, config.max_phases
     if kind == "phases":
