@@ -1,12 +1,13 @@
 """Feeds the graph, keeps the journal, and decides what is finished. The only writer of the run's state."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from distributed import Client, Future, as_completed
 
-from hpcxrf.pipeline.graph import submit, units_of
+from hpcxrf.pipeline.graph import Unit, submit, units_of
 from hpcxrf.pipeline.journal import (
     failure_line,
     failure_reason,
@@ -17,11 +18,15 @@ from hpcxrf.pipeline.journal import (
 )
 from hpcxrf.pipeline.plan import Plan
 from hpcxrf.pipeline.records import STAGES, DatasetJob, Stage, TaskRecord
+from hpcxrf.pipeline.worker import forget_records
 from hpcxrf.results.maps import is_complete, reopen
 from hpcxrf.store.rundir import FAILED, RunDir, still_finished
 from hpcxrf.store.rundir import finished as finished_record
 
 OPEN_TASK: Final = "open"
+_POLL_S: Final = 0.01
+
+DatasetEvent = Literal["refused", "begun", "done", "failed", "left"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +36,22 @@ class Progress:
     stage: Stage
     pixels: int
     ok: bool
+    found: bool = False
+    """By an earlier driver."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """What the driver asks of whoever owns the cluster; callables that return at once."""
+
+    stopping: Callable[[], bool] = lambda: False
+    """Whether to feed no more: what waits is given up, what is at work may end. It may raise, to end the run."""
+    patience_over: Callable[[], bool] = lambda: False
+    """While stopping: whether to give up what is at work, too."""
+    at_work: Callable[[], frozenset[str]] = frozenset
+    """Keys of the tasks that workers are running."""
+    dataset: Callable[[DatasetEvent], None] = lambda _event: None
+    """Told of every dataset when it begins and ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +61,8 @@ class Outcome:
     job: DatasetJob
     records: tuple[TaskRecord, ...]
     failure: str | None
+    left: bool = False
+    """Not finished, since the run was stopped; a resumed one goes on with it."""
 
     @property
     def notes(self) -> list[str]:
@@ -53,9 +76,29 @@ class _Running:
     job: DatasetJob
     records: dict[str, TaskRecord]
     futures: dict[str, Future]
+    units: dict[str, Unit]
+    """By key of their futures."""
+    waiting: set[str]
     failed: bool = False
     reason: str = ""
-    waiting: set[str] = field(default_factory=set)
+    given_up: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Drive:
+    """What one run of the driver holds."""
+
+    run: RunDir
+    client: Client
+    progress: Callable[[Progress], None]
+    hooks: Hooks
+    completed: Any
+    """`distributed.as_completed`, which has no types."""
+    running: dict[str, _Running] = field(default_factory=dict)
+    """By key of the futures that are waited for."""
+    active: dict[int, _Running] = field(default_factory=dict)
+    """Datasets whose graphs are with the scheduler, by number."""
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
 
 
 def run_datasets(
@@ -65,6 +108,7 @@ def run_datasets(
     *,
     in_flight: int,
     progress: Callable[[Progress], None],
+    hooks: Hooks | None = None,
 ) -> list[Outcome]:
     """Run all datasets of a plan, a bounded number at a time; a failed one stops no other.
 
@@ -74,27 +118,73 @@ def run_datasets(
         client: of the cluster.
         in_flight: datasets whose graphs are with the scheduler at a time.
         progress: called for every task.
+        hooks: of a cluster that can be stopped; None: it cannot.
 
     Returns:
         One outcome per dataset of the plan, in its order.
+
+    Raises:
+        OutputError: the journal cannot be written; what it has is kept.
     """
+    drive = _Drive(
+        run=run, client=client, progress=progress, hooks=hooks or Hooks(),
+        # Results come with the futures: to ask for one whose worker has just died would block.
+        completed=as_completed(with_results=True, raise_errors=False),
+    )  # fmt: skip
     for refusal in plan.refusals:
         run.append(refusal.dataset_id, failure_line(OPEN_TASK, refusal.reason))
-    outcomes: dict[int, Outcome] = {}
+        drive.hooks.dataset("refused")
     queue = list(reversed(plan.jobs))
-    running: dict[str, _Running] = {}
-    completed = as_completed()
-    while True:
-        while queue and len(set(map(id, running.values()))) < in_flight:
-            _begin(queue.pop(), run, client, completed, running, outcomes, progress)
-        if not running:
-            break
-        future = next(completed)
-        state = running.pop(future.key)
-        _settle(future, state, run, progress)
-        if not state.waiting:
-            outcomes[state.job.number] = _outcome(state)
-    return [outcomes[job.number] for job in plan.jobs]
+    _feed(drive, queue, in_flight)
+    if queue or drive.running:
+        _drain(drive)
+    for job in queue:
+        drive.outcomes[job.number] = Outcome(job=job, records=(), failure=None, left=True)
+    return [drive.outcomes[job.number] for job in plan.jobs]
+
+
+def _feed(drive: _Drive, queue: list[DatasetJob], in_flight: int) -> None:
+    """Until everything has ended, or no more is to be fed."""
+    while not drive.hooks.stopping():
+        while queue and len(drive.active) < in_flight:
+            _begin(drive, queue.pop())
+        if not drive.running:
+            return
+        _settle_next(drive)
+
+
+def _drain(drive: _Drive) -> None:
+    """Give up what waits; what is at work may end as long as there is patience."""
+    at_work = drive.hooks.at_work()
+    states = list(drive.active.values())
+    given_up = []
+    for state in states:
+        waiting = [f for f in state.futures.values() if f.key in state.waiting and not f.done()]
+        given_up += [future for future in waiting if future.key not in at_work]
+    for future in given_up:
+        state = drive.running.pop(future.key)
+        state.waiting.discard(future.key)
+        state.given_up = True
+    drive.client.cancel(given_up)
+    while drive.running and not drive.hooks.patience_over():
+        _settle_next(drive)
+    for state in list(drive.active.values()):
+        state.given_up = True
+        _end(drive, state)
+
+
+def _settle_next(drive: _Drive) -> None:
+    """Settle every future that has ended; wait a moment where none has."""
+    if not drive.completed.has_ready():
+        time.sleep(_POLL_S)
+        return
+    future, result = next(drive.completed)
+    state = drive.running.pop(future.key, None)
+    if state is None:
+        return
+    _settle(drive, state, future, result)
+    if not state.waiting:
+        _end(drive, state)
 
 
 def finished_tasks(run: RunDir, job: DatasetJob) -> dict[str, TaskRecord]:
@@ -118,58 +208,57 @@ def finished_tasks(run: RunDir, job: DatasetJob) -> dict[str, TaskRecord]:
     return done
 
 
-def _begin(
-    job: DatasetJob,
-    run: RunDir,
-    client: Client,
-    completed: Any,  # noqa: ANN401 (distributed's as_completed has no types)
-    running: dict[str, _Running],
-    outcomes: dict[int, Outcome],
-    progress: Callable[[Progress], None],
-) -> None:
+def _begin(drive: _Drive, job: DatasetJob) -> None:
+    run = drive.run
     done = finished_tasks(run, job)
+    drive.hooks.dataset("begun")
     for record in done.values():
-        progress(Progress(stage=record.stage, pixels=record.pixels, ok=True))
+        drive.progress(Progress(stage=record.stage, pixels=record.pixels, ok=True, found=True))
     path = run.results_store(job.dataset_id)
     if len(done) < len(units_of(job)) and is_complete(path):
         reopen(path)
     attempt = sum(1 for line in run.read_journal(job.dataset_id) if line.get("event") == FAILED)
-    futures = submit(client, job, done, attempt)
-    state = _Running(job=job, records=done, futures=futures)
-    state.waiting = {future.key for future in futures.values()}
+    futures = submit(drive.client, job, done, attempt)
+    units = {futures[u.task].key: u for u in units_of(job) if u.task in futures}
+    state = _Running(job=job, records=done, futures=futures, units=units, waiting=set(units))
+    drive.active[job.number] = state
     if not futures:
-        outcomes[job.number] = _outcome(state)
+        _end(drive, state)
     for future in futures.values():
-        running[future.key] = state
-        completed.add(future)
+        drive.running[future.key] = state
+        drive.completed.add(future)
 
 
-def _settle(
-    future: Future, state: _Running, run: RunDir, progress: Callable[[Progress], None]
-) -> None:
+def _settle(drive: _Drive, state: _Running, future: Future, result: Any) -> None:  # noqa: ANN401 (record or error)
     state.waiting.discard(future.key)
-    unit = next(u for u in units_of(state.job) if state.futures.get(u.task) is future)
-    if future.status == "finished":
-        record: TaskRecord = future.result()
-        state.records[unit.task] = record
-        run.append(state.job.dataset_id, finished_line(record))
-        progress(Progress(stage=unit.stage, pixels=record.pixels, ok=True))
+    unit = state.units[future.key]
+    if isinstance(result, TaskRecord):
+        state.records[unit.task] = result
+        drive.run.append(state.job.dataset_id, finished_line(result))
+        drive.progress(Progress(stage=unit.stage, pixels=result.pixels, ok=True))
         return
-    progress(Progress(stage=unit.stage, pixels=0, ok=False))
+    drive.progress(Progress(stage=unit.stage, pixels=0, ok=False))
     if not state.failed:
         state.failed = True
-        culprit = next(t for t, f in state.futures.items() if f.status in {"error", "cancelled"})
+        culprit = next((t for t, f in state.futures.items() if f.status == "error"), unit.task)
         state.reason = failure_reason(state.futures[culprit])
         trace = failure_trace(state.futures[culprit])
-        run.append(state.job.dataset_id, failure_line(culprit, state.reason, trace))
+        drive.run.append(state.job.dataset_id, failure_line(culprit, state.reason, trace))
 
 
-def _outcome(state: _Running) -> Outcome:
-    return Outcome(
+def _end(drive: _Drive, state: _Running) -> None:
+    """Nothing of this dataset is waited for any more."""
+    del drive.active[state.job.number]
+    left = state.given_up and not state.failed
+    drive.outcomes[state.job.number] = Outcome(
         job=state.job,
         records=tuple(state.records.values()),
         failure=state.reason if state.failed else None,
+        left=left,
     )
+    if not left:
+        forget_records(state.job)
+    drive.hooks.dataset("left" if left else "failed" if state.failed else "done")
 
 
 def totals(plan: Plan) -> dict[Stage, int]:

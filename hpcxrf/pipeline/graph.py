@@ -17,6 +17,7 @@ from hpcxrf.pipeline.tasks import (
     run_integrated,
     run_pixels,
 )
+from hpcxrf.pipeline.worker import keep_record, kept_record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +47,22 @@ def units_of(job: DatasetJob) -> list[Unit]:
 
 
 def run_unit(job: DatasetJob, unit: Unit, after: Sequence[TaskRecord]) -> TaskRecord:
-    """What a worker runs for a unit.
+    """What a worker runs for a unit; one that was finished under this driver is not run again.
 
     Args:
         job: the dataset.
         unit: of `units_of`.
         after: records of the units that it needs.
     """
+    known = kept_record(job, unit.task)
+    if known is not None:
+        return known
+    record = _work(job, unit, after)
+    keep_record(job, record)
+    return record
+
+
+def _work(job: DatasetJob, unit: Unit, after: Sequence[TaskRecord]) -> TaskRecord:
     if unit.blocks is not None:
         return run_pixels(job, unit.blocks, after)
     if unit.slot is not None:

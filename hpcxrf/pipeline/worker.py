@@ -1,6 +1,10 @@
 """What every task does around its work: seconds, attempts, device and threads."""
 
+import dataclasses
+import json
+import shutil
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +16,11 @@ from hpcxrf.config import RunConfig
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.pixels import single_thread
 from hpcxrf.pipeline.records import DatasetJob, Stage, TaskRecord
+from hpcxrf.store.files import output_faults
 
 MAX_ATTEMPTS: Final = 3
 ATTEMPTS: Final = Path("state", "attempts")
+RECORDS: Final = Path("state", "records")
 
 
 def choose_device(config: RunConfig) -> torch.device:
@@ -85,12 +91,50 @@ class Clock:
 
 
 def forget_attempts(run_dir: Path) -> None:
-    """Delete the markers of earlier drivers: their interruption or loss was no fault of the tasks.
+    """Delete the markers and records of earlier drivers: their interruption or loss was no fault of the tasks.
 
     Call it with the run's lock held, before any task is submitted.
     """
     for marker in (run_dir / ATTEMPTS).glob("*.[0-9]"):
         marker.unlink(missing_ok=True)
+    shutil.rmtree(run_dir / RECORDS, ignore_errors=True)
+
+
+def keep_record(job: DatasetJob, record: TaskRecord) -> None:
+    """Leave a record where the next execution of the same task under this driver finds it.
+
+    Results of tasks live in the memory of workers. When one dies, Dask runs again what was finished there, and an
+    integrated fit that is run again would remove the pixels that were made from it.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    file = _record_file(job, record.task)
+    temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
+    content = json.dumps(dataclasses.asdict(record))
+    with output_faults(job.run_dir, bytes_needed=len(content)):
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Not synced: it matters as long as the driver lives, and after a crash no longer.
+        temporary.write_text(content, encoding="utf-8")
+        temporary.replace(file)
+
+
+def kept_record(job: DatasetJob, task: str) -> TaskRecord | None:
+    """The record of a task that has been finished under this driver, or None."""
+    try:
+        content = json.loads(_record_file(job, task).read_bytes())
+    except FileNotFoundError:
+        return None
+    return TaskRecord(**content)
+
+
+def forget_records(job: DatasetJob) -> None:
+    """Delete the kept records of a dataset that has ended; its journal has them."""
+    shutil.rmtree(job.run_dir / RECORDS / job.dataset_id, ignore_errors=True)
+
+
+def _record_file(job: DatasetJob, task: str) -> Path:
+    return job.run_dir / RECORDS / job.dataset_id / f"{task}.json"
 
 
 @contextmanager
