@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,22 +52,27 @@ def _process_start(pid: int) -> str:
 
 
 @contextmanager
-def run_lock(run: RunDir, holder: LockHolder | None = None) -> Iterator[None]:
+def run_lock(
+    run: RunDir,
+    holder: LockHolder | None = None,
+    job_ended: Callable[[str], bool | None] = lambda _job_id: None,
+) -> Iterator[None]:
     """Hold the run directory while the block runs.
 
-    A lock is taken over when its holder is surely gone: its process is dead on this same host, or it was an
-    earlier start of this same requeued Slurm job. Clocks are never compared.
+    A lock is taken over when its holder is surely gone: its process is dead on this same host, it was an earlier
+    start of this same requeued Slurm job, or Slurm says that its job has ended. Clocks are never compared.
 
     Args:
         run: the run directory.
         holder: who takes it; this process where not given.
+        job_ended: asked for the job of a holder on another host; None: Slurm does not know.
 
     Raises:
         OutputError: another driver holds it, named by host, pid and job id; or the folder cannot be written.
     """
     own = holder or this_process()
     with output_faults(run.path, bytes_needed=256):
-        _acquire(run.lock_file, own)
+        _acquire(run.lock_file, own, job_ended)
     try:
         yield
     finally:
@@ -91,12 +96,12 @@ def read_lock(path: Path) -> LockHolder | None:
         ) from error
 
 
-def _acquire(path: Path, own: LockHolder) -> None:
+def _acquire(path: Path, own: LockHolder, job_ended: Callable[[str], bool | None]) -> None:
     while not _created(path, own):
         held = read_lock(path)
         if held is None:
             continue
-        if not _is_gone(held, own):
+        if not (_is_gone(held, own) or _is_gone_elsewhere(held, own, job_ended)):
             raise OutputError(_held(path, held))
         _remove_stale(path, held)
 
@@ -118,6 +123,15 @@ def _is_gone(held: LockHolder, own: LockHolder) -> bool:
     same_job = own.job_id is not None and held.job_id == own.job_id
     requeued = same_job and own.restart_count > held.restart_count
     return requeued or (held.host == own.host and not is_alive(held))
+
+
+def _is_gone_elsewhere(
+    held: LockHolder, own: LockHolder, job_ended: Callable[[str], bool | None]
+) -> bool:
+    """Processes of another host cannot be looked at: its job is."""
+    if held.host == own.host or held.job_id is None or held.job_id == own.job_id:
+        return False
+    return job_ended(held.job_id) is True
 
 
 def is_alive(held: LockHolder) -> bool:
@@ -148,7 +162,7 @@ def _remove_stale(path: Path, stale: LockHolder) -> None:
 
 
 def _held(path: Path, held: LockHolder) -> str:
-    job = "no Slurm job" if held.job_id is None else f"Slurm job {held.job_id}"
+    job = "no Slurm job" if held.job_id is None else f"Slurm job {held.job_id} (`squeue -j {held.job_id}`)"
     return (
         f"{path.parent}: another hpcxrf works on this run: host {held.host}, pid {held.pid}, {job}; "
         f"wait for it or stop it; if it is surely gone, remove {path}"
