@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcxrf.cluster.limits import partition_faults
-from hpcxrf.cluster.sbatch import after_options, job_request, job_size, render
+from hpcxrf.cluster.sbatch import after_options, job_request, job_size, place_options, render
 from hpcxrf.cluster.sites import find_site
 from hpcxrf.cluster.slurm import Partition
 from hpcxrf.config_site import SiteProfile
@@ -31,7 +31,7 @@ EVERYTHING = SiteProfile(
 )  # fmt: skip
 HOSTILE = [
     "with blank", "it's", 'two"quotes', "$(touch pwned)", "`touch pwned`", "#SBATCH --wrap=x", "-rf", "a;touch pwned",
-    "%j", "back\\slash", "ünïcödé ☢", "*", "{a,b}", "~root", "!!", "&&", "<script>", "=1+1", "a\u00a0b",
+    "%j", "ünïcödé ☢", "*", "{a,b}", "~root", "!!", "&&", "<script>", "=1+1", "a\u00a0b",
 ]  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def test_a_hostile_folder_reaches_python_as_it_is_and_does_nothing_else(name, tm
 
 
 NAMES = st.text(
-    st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp"), exclude_characters="/"), min_size=1
+    st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp"), exclude_characters="/\\"), min_size=1
 )
 
 
@@ -108,6 +108,18 @@ def test_any_folder_is_one_word_of_the_last_line(name):
 def test_control_characters_are_refused(bad):
     with pytest.raises(ConfigError, match=r"the run directory .* has a control character"):
         script(run_dir=f"/project/{bad}")
+
+
+def test_a_backslash_which_no_log_of_slurm_survives_is_refused():
+    with pytest.raises(ConfigError, match="cannot write a log below a backslash"):
+        script(run_dir="/project/back\\slash")
+
+
+def test_the_place_of_the_log_is_taken_as_it_is_but_for_the_number_of_the_job():
+    assert place_options(Path("/a b/%j")) == (
+        "--chdir=/a b/%j",
+        "--output=/a b/%%j/logs/job-%j.log",
+    )
 
 
 def test_what_site_profiles_put_into_options_is_one_word_to_slurm():

@@ -66,7 +66,7 @@ def test_the_job_that_a_command_is_given_in_does_not_leak_into_the_new_one(
     monkeypatch.setenv("SBATCH_PARTITION", "other")
     monkeypatch.setenv("SLURM_CONF", "/here/slurm.conf")
     programs("sbatch", f"env > {tmp_path}/env; echo 7")
-    assert slurm.submit("#!/bin/sh\n", tmp_path) == "7"
+    assert slurm.submit("#!/bin/sh\n", []) == "7"
     seen = (tmp_path / "env").read_text()
     assert "SLURM_MEM_PER_CPU" not in seen
     assert "SBATCH_PARTITION" not in seen
@@ -81,24 +81,22 @@ def test_a_script_goes_through_standard_input_and_the_folder_as_one_argument(pro
         "sbatch",
         f'cat > {tmp_path}/script; printf "%s\\n" "$@" > {tmp_path}/args; echo "12;cluster"',
     )
-    folder = Path("/project/it's $(a) %j")
-    assert slurm.submit("#!/bin/sh\necho ü\n", folder, ["--dependency=afterany:3"]) == "12"
+    options = ["--dependency=afterany:3", "--chdir=/project/it's $(a) %j"]
+    assert slurm.submit("#!/bin/sh\necho ü\n", options) == "12"
     assert (tmp_path / "script").read_text() == "#!/bin/sh\necho ü\n"
-    assert (tmp_path / "args").read_text().splitlines() == [
-        "--parsable", "--dependency=afterany:3", f"--chdir={folder}"
-    ]  # fmt: skip
+    assert (tmp_path / "args").read_text().splitlines() == ["--parsable", *options]
 
 
 def test_a_refusal_is_told_as_sbatch_tells_it(programs, tmp_path):
     programs("sbatch", "echo 'sbatch: error: invalid partition specified: nope' >&2; exit 1")
     with pytest.raises(SlurmError, match="invalid partition specified: nope"):
-        slurm.submit("#!/bin/sh\n", tmp_path)
+        slurm.submit("#!/bin/sh\n", [])
 
 
 def test_an_answer_that_is_no_job_id_is_refused(programs, tmp_path):
     programs("sbatch", "echo Welcome to the cluster")
     with pytest.raises(SlurmError, match="answered 'Welcome to the cluster', must be a job id"):
-        slurm.submit("#!/bin/sh\n", tmp_path)
+        slurm.submit("#!/bin/sh\n", [])
 
 
 def test_without_slurm_the_remedy_is_told(monkeypatch, tmp_path):

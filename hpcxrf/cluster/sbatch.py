@@ -107,8 +107,8 @@ def render(
 ) -> str:
     """The batch script of a run.
 
-    The folder appears in its last line only, quoted: the job's working directory and its log are given by
-    `sbatch --chdir` and a path relative to it, so that neither `%j` nor a blank in a name means anything.
+    The folder appears in its last line only, quoted: sbatch is told the working directory and the log's place by
+    arguments (`place_options`).
 
     Args:
         site: the profile.
@@ -118,10 +118,14 @@ def render(
         python: interpreter that submits; the site may name another.
 
     Raises:
-        ConfigError: a control character in a name.
+        ConfigError: a control character or a backslash in a name.
     """
     interpreter = site.interpreter or python
     refuse_control_characters(str(run_dir), "the run directory")
+    if "\\" in str(run_dir):
+        raise ConfigError(
+            f"the run directory {run_dir}: Slurm cannot write a log below a backslash; rename it"
+        )
     refuse_control_characters(interpreter, "the interpreter")
     options = [*_fixed(request), *_amount(site, request, size), *_where(site, request)]
     words = ["exec", interpreter, "-m", "hpcxrf.cluster.job", str(run_dir)]
@@ -137,6 +141,14 @@ def render(
         shlex.join(words),
     ]
     return "\n".join(lines) + "\n"
+
+
+def place_options(run_dir: Path) -> tuple[str, ...]:
+    """Options of sbatch: where the job works and logs.
+
+    Slurm expands `%j` and its like in the log's whole path, in a relative one in the folder that it starts from.
+    """
+    return (f"--chdir={run_dir}", f"--output={str(run_dir).replace('%', '%%')}/{_LOG}")
 
 
 def after_options(job_id: str | None) -> tuple[str, ...]:

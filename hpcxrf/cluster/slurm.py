@@ -9,7 +9,6 @@ import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from hpcxrf.errors import ConfigError, SlurmError
@@ -75,13 +74,12 @@ def clean_environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
     return {k: v for k, v in base.items() if k in _KEPT or not k.startswith(ours)}
 
 
-def submit(script: str, folder: Path, options: Sequence[str] = ()) -> str:
+def submit(script: str, options: Sequence[str]) -> str:
     """Give a script to sbatch.
 
     Args:
         script: its text, through standard input: no name of a file is read by any shell.
-        folder: working directory of the job; relative paths of `#SBATCH --output` start there.
-        options: further ones of sbatch.
+        options: of sbatch, over those of the script.
 
     Returns:
         The job's id.
@@ -89,21 +87,20 @@ def submit(script: str, folder: Path, options: Sequence[str] = ()) -> str:
     Raises:
         SlurmError: refused, with what sbatch said, or Slurm does not answer.
     """
-    argv = ["sbatch", "--parsable", *options, f"--chdir={folder}"]
-    said = _asked(argv, stdin=script).stdout.strip()
+    said = _asked(["sbatch", "--parsable", *options], stdin=script).stdout.strip()
     job_id = said.splitlines()[-1].split(";")[0] if said else ""
     if not JOB_ID.fullmatch(job_id):
         raise SlurmError(f"sbatch: answered {said!r}, must be a job id; look at `squeue --me`")
     return job_id
 
 
-def test_submission(script: str, folder: Path) -> str:
+def try_submission(script: str, options: Sequence[str]) -> str:
     """What sbatch would do with a script: when and where it would start; nothing is submitted.
 
     Raises:
         SlurmError: refused, with what sbatch said, or Slurm does not answer.
     """
-    done = _asked(["sbatch", "--test-only", f"--chdir={folder}"], stdin=script)
+    done = _asked(["sbatch", "--test-only", *options], stdin=script)
     return done.stderr.strip().removeprefix("sbatch: ")
 
 

@@ -117,17 +117,19 @@ def _last(mine: Sequence[Mapping[str, Any]]) -> str:
 def _of_job(
     mine: Sequence[Mapping[str, Any]], job_id: str, state: JobState | None, *, silent: bool
 ) -> tuple[Verdict, str]:
-    last = _last(mine)
-    # A job that left early may have been put back into the queue.
-    if last == "ended" and (state is None or state.ended):
-        return _ended(mine, job_id)
-    if state is not None:
-        return _of_slurm(state, cancelled=last == "cancelled")
-    if last == "cancelled":
+    last, cancelled = _last(mine), _cancelled(mine)
+    if state is not None and not state.ended:
+        # A job that left early may have been put back into the queue.
+        return _waiting(state) if state.state == "PENDING" else _running(state)
+    if cancelled or (state is not None and state.state == "CANCELLED"):
         return (
             "cancelled",
             f"job {job_id} was cancelled; `hpcxrf resume` goes on with what is missing",
         )
+    if last == "ended":
+        return _ended(mine, job_id)
+    if state is not None:
+        return _left(state)
     if silent:
         going: Verdict = "running" if last == "started" else "pending"
         return going, f"job {job_id} was {going} when its files were last written"
@@ -135,6 +137,13 @@ def _of_job(
         f"Slurm does not know job {job_id} (any more), and it left no word of its end; what is finished is kept, "
         "`hpcxrf resume` goes on with what is missing"
     )
+
+
+def _cancelled(mine: Sequence[Mapping[str, Any]]) -> bool:
+    """Cancelled since it last began; it may have written down its own end after that, but not a good one."""
+    told = [str(e["event"]) for e in mine]
+    begun = max((i for i, event in enumerate(told) if event == "started"), default=0)
+    return "cancelled" in told[begun:] and _exit_code(mine) not in _FINAL
 
 
 def _ended(mine: Sequence[Mapping[str, Any]], job_id: str) -> tuple[Verdict, str]:
@@ -154,24 +163,20 @@ def _exit_code(mine: Sequence[Mapping[str, Any]]) -> object:
     return next((e.get("exit_code") for e in reversed(mine) if e["event"] == "ended"), None)
 
 
-def _of_slurm(state: JobState, *, cancelled: bool) -> tuple[Verdict, str]:
-    number, reason = state.job_id, state.reason
-    if state.state == "PENDING":
-        start = "" if state.start in {"N/A", ""} else f", expected to start {state.start}"
-        return "pending", f"job {number} waits: {reason}{start}"
-    if not state.ended:
-        return (
-            "running",
-            f"job {number} is {state.state} on {state.nodes or 'its nodes'} since {state.elapsed}",
-        )
-    if cancelled or state.state == "CANCELLED":
-        return (
-            "cancelled",
-            f"job {number} was cancelled; `hpcxrf resume` goes on with what is missing",
-        )
-    why = "" if reason in {"None", ""} else f" ({reason})"
+def _waiting(state: JobState) -> tuple[Verdict, str]:
+    start = "" if state.start in {"N/A", ""} else f", expected to start {state.start}"
+    return "pending", f"job {state.job_id} waits: {state.reason}{start}"
+
+
+def _running(state: JobState) -> tuple[Verdict, str]:
+    where = state.nodes or "its nodes"
+    return "running", f"job {state.job_id} is {state.state} on {where} since {state.elapsed}"
+
+
+def _left(state: JobState) -> tuple[Verdict, str]:
+    why = "" if state.reason in {"None", ""} else f" ({state.reason})"
     return "stopped", (
-        f"Slurm says {state.state}{why} of job {number}, which left no word of its end; `hpcxrf resume` goes on"
+        f"Slurm says {state.state}{why} of job {state.job_id}, which left no word of its end; `hpcxrf resume` goes on"
     )
 
 

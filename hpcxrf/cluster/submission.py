@@ -24,6 +24,7 @@ from hpcxrf.cluster.sbatch import (
     after_options,
     job_request,
     job_size,
+    place_options,
     refuse_control_characters,
     render,
 )
@@ -66,7 +67,7 @@ class Prepared:
     @property
     def command(self) -> str:
         """What the script is given to."""
-        return shlex.join(["sbatch", *self.options, f"--chdir={self.folder}"])
+        return shlex.join(["sbatch", *self.options])
 
 
 def prepare_submission(
@@ -97,7 +98,7 @@ def prepare_submission(
     return Prepared(
         config=config, run_text=run_text, folder=folder, site=site, size=size, request=request,
         script=render(site, request, size, run_dir=folder, python=sys.executable),
-        options=after_options(asked.after),
+        options=(*place_options(folder), *after_options(asked.after)),
     )  # fmt: skip
 
 
@@ -127,10 +128,11 @@ def submit_again(run: RunDir, site: SiteProfile | None = None) -> str:
         OutputError: never submitted, or a job of this run is in the queue.
         SlurmError: refused, or no answer.
     """
+    run = RunDir(path=run.path.absolute())
     script = run.path / _SCRIPT
     if not script.is_file():
         raise OutputError(f"{run.path}: was never submitted; `hpcxrf submit` does")
-    return _submitted(run, script.read_text(encoding="utf-8"), (), site)
+    return _submitted(run, script.read_text(encoding="utf-8"), place_options(run.path), site)
 
 
 def last_job(run: RunDir) -> str | None:
@@ -141,7 +143,7 @@ def last_job(run: RunDir) -> str | None:
 
 def _submitted(run: RunDir, script: str, options: Sequence[str], site: SiteProfile | None) -> str:
     _require_idle(run)
-    job_id = slurm.submit(script, run.path, options)
+    job_id = slurm.submit(script, options)
     login = None if site is None else site.login_host
     append_event(
         run, "submitted", job_id=job_id, host=socket.gethostname(),

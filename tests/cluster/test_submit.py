@@ -1,0 +1,401 @@
+"""`hpcxrf submit` and what watches and steers a run, on a real Slurm; a stand-in does the work of the job."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hpcxrf.cluster.job_files import read_events, read_request
+from hpcxrf.simulate import demo_spec, simulate_scan, write_scan
+from hpcxrf.store.rundir import RunDir
+
+pytestmark = pytest.mark.slurm
+
+# In the place of Python in the job: says how it was called, then does what the test wants.
+STAND_IN = """#!{python}
+import json, os, signal, sys, time
+from pathlib import Path
+sys.path[:0] = {path!r}
+from hpcxrf.cluster.job_files import append_event
+from hpcxrf.store.rundir import RunDir
+
+run, job_id = RunDir(path=Path(sys.argv[-1])), os.environ["SLURM_JOB_ID"]
+append_event(run, "started", job_id=job_id, host="here")
+print("called with", json.dumps(sys.argv[1:]), "in", os.getcwd(), oct(os.umask(0o77)), flush=True)
+def leave(number, frame):
+    append_event(run, "ended", job_id=job_id, exit_code=75, reason=signal.Signals(number).name)
+    sys.exit(75)
+for number in (signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, leave)
+while not (Path({folder!r}) / "go").exists():
+    time.sleep(0.02)
+{body}
+"""
+GOOD = """
+run.append("scan-00000000", {"task": "finalise", "event": "finished", "checksums": {}})
+append_event(run, "ended", job_id=job_id, exit_code=0)
+"""
+BAD = """
+print("and so it broke", flush=True)
+run.append("scan-00000000", {"task": "ingest", "event": "failed", "reason": "is cut short", "traceback": "line 1"})
+append_event(run, "ended", job_id=job_id, exit_code=6)
+sys.exit(6)
+"""
+
+
+@pytest.fixture
+def lab(slurm_cluster, tmp_path, monkeypatch):
+    """A folder with a run file, a site profile, and no other profile of the machine."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HPCXRF_SITES", str(tmp_path / "sites"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    (tmp_path / "sites").mkdir()
+    (tmp_path / "scan.h50").touch()
+    run_file = {
+        "input": {"files": ["scan.h50"]},
+        "sample": {"elements": ["Fe"], "incident_energy_kev": 12},
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run_file))
+    site(tmp_path, GOOD)
+    return tmp_path
+
+
+def site(folder: Path, body: str, **fields) -> None:
+    """The profile `lab`, in whose jobs the stand-in is the interpreter."""
+    stand_in = folder / "python"
+    path = [p for p in sys.path if p]
+    stand_in.write_text(
+        STAND_IN.format(python=sys.executable, path=path, folder=str(folder), body=body)
+    )
+    stand_in.chmod(0o700)
+    usual = {
+        "partition": "main", "cores_per_node": 8, "gpus_per_node": 4, "workers_per_node": 2,
+        "memory_per_worker_mb": 500, "driver_memory_mb": 200, "time_limit_h": 0.2, "drain_s": 30,
+        "python": str(stand_in), "login_host": "login.lab.org",
+    }  # fmt: skip
+    (folder / "sites" / "lab.yaml").write_text(yaml.safe_dump({**usual, **fields}))
+
+
+def until(hpcxrf, run, verdict: str, patience_s: float = 20.0):
+    deadline = time.monotonic() + patience_s
+    while (status := hpcxrf("status", run, "--json").json)["verdict"] != verdict:
+        assert time.monotonic() < deadline, status
+        time.sleep(0.05)
+    return status
+
+
+def submitted(hpcxrf, *more, run="out") -> str:
+    ran = hpcxrf("submit", "run.yaml", "--site", "lab", "-o", run, *more, "--json")
+    assert ran.code == 0, ran.err
+    return ran.json["job_id"]
+
+
+def test_a_run_is_submitted_watched_and_found_done(hpcxrf, lab, slurm_cluster):
+    job_id = submitted(hpcxrf)
+    run = RunDir(path=lab / "out")
+    assert until(hpcxrf, "out", "running")["slurm"]["nodes"] == "node1"
+    (lab / "go").touch()
+    status = until(hpcxrf, "out", "done")
+    assert (status["job_id"], status["done"], status["failed"]) == (job_id, 1, 0)
+    log = hpcxrf("logs", "out").out
+    assert log == f'called with ["-m", "hpcxrf.cluster.job", "{lab}/out"] in {lab}/out 0o77\n'
+    events = read_events(run)
+    assert {e["event"] for e in events} == {"submitted", "started", "ended"}
+    assert read_request(run).gpus_per_worker == 1
+    listed = hpcxrf("list", "--json").json["runs"]
+    assert [(r["run"], r["verdict"]) for r in listed] == [("out", "done")]
+    # Nothing is missing: no second job.
+    ran = hpcxrf("resume", "out", "--json")
+    assert (ran.code, ran.json["job_id"]) == (0, None)
+
+
+def test_nobody_else_can_read_the_run_directory(hpcxrf, lab):
+    old = os.umask(0)
+    try:
+        job_id = submitted(hpcxrf)
+    finally:
+        os.umask(old)
+    (lab / "go").touch()
+    until(hpcxrf, "out", "done")
+    assert stat.S_IMODE((lab / "out").stat().st_mode) == 0o700
+    assert stat.S_IMODE((lab / "out" / "jobs" / "job.sh").stat().st_mode) == 0o600
+    for path in (lab / "out").iterdir():
+        if path.is_dir():
+            assert stat.S_IMODE(path.stat().st_mode) == 0o700, path
+    assert (lab / "out" / "logs" / f"job-{job_id}.log").is_file()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+def test_another_user_is_refused_at_the_door(hpcxrf, lab):
+    submitted(hpcxrf)
+    for folder in (lab, *lab.parents[:2]):
+        folder.chmod(0o755)
+    code = "import os, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+    for look in (
+        "os.listdir",
+        "lambda p: open(p + '/run.yaml')",
+        "lambda p: open(p + '/jobs/events.jsonl')",
+    ):
+        ran = subprocess.run(
+            [sys.executable, "-c", f"{code}({look})({str(lab / 'out')!r})"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "PermissionError" in ran.stderr
+
+
+def test_a_run_is_cancelled_and_goes_on(hpcxrf, lab):
+    first = submitted(hpcxrf)
+    until(hpcxrf, "out", "running")
+    assert hpcxrf("cancel", "out", "--json").json == {"cancelled": [first], "unknown": []}
+    until(hpcxrf, "out", "cancelled")
+    ran = hpcxrf("resume", "out", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["job_id"] != first
+    (lab / "go").touch()
+    assert until(hpcxrf, "out", "done")["job_id"] == ran.json["job_id"]
+
+
+def test_a_second_job_on_the_same_run_is_refused_at_once(hpcxrf, lab):
+    first = submitted(hpcxrf)
+    for command in (("resume", "out"), ("submit", "run.yaml", "--site", "lab", "-o", "out")):
+        ran = hpcxrf(*command)
+        assert ran.code == 4
+        assert f"job {first} of this run is" in ran.err
+
+
+def test_failures_are_told_by_reason_and_tried_again(hpcxrf, lab):
+    site(lab, BAD)
+    first = submitted(hpcxrf)
+    (lab / "go").touch()
+    status = until(hpcxrf, "out", "done with failures")
+    assert status["reasons"] == {"is cut short": 1}
+    assert "and so it broke" in hpcxrf("logs", "out").out
+    assert hpcxrf("logs", "out", "--failed").out == "scan-00000000 ingest: is cut short\nline 1"
+    assert "nothing of the kind" in hpcxrf("retry", "out", "--failed", "--reason", "memory").err
+    ran = hpcxrf("retry", "out", "--failed", "--reason", "CUT", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["job_id"] != first
+    assert {"task": "ingest", "event": "retry"} in RunDir(path=lab / "out").read_journal(
+        "scan-00000000"
+    )
+
+
+def test_following_a_log_ends_with_the_run(lab, hpcxrf):
+    submitted(hpcxrf)
+    until(hpcxrf, "out", "running")
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "hpcxrf", "logs", "out", "--follow"],
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert follower.stdout is not None
+    with follower:
+        assert follower.stdout.readline().startswith("called with")
+        (lab / "go").touch()
+        assert follower.wait(timeout=60) == 0
+
+
+def test_watching_ends_with_the_run(lab, hpcxrf):
+    submitted(hpcxrf)
+    (lab / "go").touch()
+    ran = hpcxrf("status", "out", "--watch")
+    assert ran.code == 0
+    assert "went to its end" in ran.err
+
+
+def test_a_run_waits_for_another_job(hpcxrf, lab):
+    first = submitted(hpcxrf)
+    second = submitted(hpcxrf, "--after", first, run="other")
+    status = until(hpcxrf, "other", "pending")
+    assert (status["job_id"], status["slurm"]["reason"]) == (second, "Dependency")
+    (lab / "go").touch()
+    until(hpcxrf, "other", "done")
+
+
+def test_a_pending_job_says_why(hpcxrf, lab, slurm_cluster):
+    slurm_cluster.run("scontrol", "update", "PartitionName=preempt", "State=DRAIN")
+    try:
+        site(lab, GOOD, partition="preempt")
+        # sinfo calls such a partition `drain`: hpcxrf would not submit; somebody drains it afterwards.
+        slurm_cluster.run("scontrol", "update", "PartitionName=preempt", "State=DOWN")
+        assert (
+            "partition preempt is down"
+            in hpcxrf("submit", "run.yaml", "--site", "lab", "-o", "out").err
+        )
+        slurm_cluster.run("scontrol", "update", "PartitionName=preempt", "State=UP")
+        slurm_cluster.run("sbatch", "-N3", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 600")
+        submitted(hpcxrf)
+        status = until(hpcxrf, "out", "pending")
+        assert status["slurm"]["reason"] in {"Resources", "Priority", "None"}
+        assert "waits: " in status["said"]
+    finally:
+        slurm_cluster.run("scontrol", "update", "PartitionName=preempt", "State=UP")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--nodes", "4"), "4 nodes are asked for, partition main has 3"),
+        (("--time", "2-00"), "48:00:00 of time are asked for, partition main allows 24:00:00"),
+        (("--workers", "9", "--nodes", "3"), "room for 2 on a node, 6 in all"),
+        (("--after", "1;x"), "must be the number of a job"),
+        (("--site", "nowhere"), "no site profile 'nowhere'"),
+        (("--time", "soon"), "must be minutes, or"),
+    ],
+)
+def test_what_would_never_start_is_refused_and_nothing_is_made(hpcxrf, lab, options, said):
+    ran = hpcxrf("submit", "run.yaml", "--site", "lab", "-o", "out", *options)
+    assert ran.code == 2
+    assert said in ran.err
+    assert not (lab / "out").exists()
+
+
+def test_a_refusal_of_sbatch_is_told_and_the_run_can_be_submitted_again(hpcxrf, lab):
+    site(lab, GOOD, account="nobodys", options=["--licenses=gold:1"])
+    ran = hpcxrf("submit", "run.yaml", "--site", "lab", "-o", "out")
+    assert ran.code == 7
+    assert "Invalid license" in ran.err
+    assert hpcxrf("status", "out", "--json").json["verdict"] == "new"
+    site(lab, GOOD)
+    submitted(hpcxrf)
+
+
+def test_an_input_that_is_not_there_is_refused(hpcxrf, lab):
+    (lab / "scan.h50").unlink()
+    ran = hpcxrf("submit", "run.yaml", "--site", "lab", "-o", "out")
+    assert ran.code == 3
+    assert f"{lab}/scan.h50" in ran.err
+    assert not (lab / "out").exists()
+
+
+def test_a_dry_run_prints_the_script_and_makes_nothing(hpcxrf, lab, slurm_cluster):
+    ran = hpcxrf(
+        "submit",
+        "run.yaml",
+        "--site",
+        "lab",
+        "-o",
+        "out",
+        "--dry-run",
+        "--nodes",
+        "2",
+        "--time",
+        "90",
+    )
+    assert ran.code == 0
+    assert ran.out.startswith("#!/bin/bash\n")
+    assert "#SBATCH --time=01:30:00" in ran.out
+    assert "#SBATCH --nodes=2" in ran.out
+    assert f"sbatch --chdir={lab}/out --output={lab}/out/logs/job-%j.log" in ran.err
+    assert not (lab / "out").exists()
+    assert slurm_cluster.run("squeue", "-h") == ""
+
+
+def test_insecure_is_said_loudly_and_asked_of_the_job(hpcxrf, lab):
+    ran = hpcxrf("submit", "run.yaml", "--site", "lab", "-o", "out", "--insecure")
+    assert "plain TCP" in ran.err
+    assert read_request(RunDir(path=lab / "out")).insecure
+
+
+HOSTILE = [
+    *(
+        "with blank",
+        "it's",
+        '"',
+        "$(touch pwned)",
+        "#SBATCH --wrap=x",
+        "-rf",
+        "%j",
+        "%%",
+        "ü ☢",
+        "*",
+        "<b>",
+    )
+]
+
+
+def test_hostile_names_do_nothing_and_their_runs_work(hpcxrf, lab):
+    (lab / "go").touch()
+    jobs = {name: submitted(hpcxrf, run=f"./{name}") for name in HOSTILE}
+    for name, job_id in jobs.items():
+        assert until(hpcxrf, f"./{name}", "done")["job_id"] == job_id
+        log = (lab / name / "logs" / f"job-{job_id}.log").read_text()
+        called = json.loads(log.removeprefix("called with ").split(" in ")[0])
+        assert called == ["-m", "hpcxrf.cluster.job", f"{lab}/{name}"]
+    assert not list(lab.rglob("pwned"))
+    assert sorted(p.name for p in lab.iterdir()) == sorted(
+        [*HOSTILE, "go", "python", "run.yaml", "scan.h50", "sites"]
+    )
+
+
+def test_a_name_with_a_line_end_is_refused(hpcxrf, lab):
+    ran = hpcxrf("submit", "run.yaml", "--site", "lab", "-o", "a\n#SBATCH -N3")
+    assert ran.code == 2
+    assert "has a control character in it" in ran.err
+
+
+def test_submitting_takes_less_than_a_second_and_loads_neither_torch_nor_dask(lab):
+    code = (
+        "import sys, json\n"
+        "sys.argv = ['hpcxrf', 'submit', 'run.yaml', '--site', 'lab', '-o', 'out']\n"
+        "from hpcxrf.cli import main\n"
+        "try:\n    main()\n"
+        "finally:\n    print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env
+    )
+    assert "is in the queue" in done.stderr
+    assert not set(json.loads(done.stdout)) & {
+        "torch",
+        "dask",
+        "distributed",
+        "zarr",
+        "h5py",
+        "xarray",
+    }
+
+
+def test_without_an_answer_of_slurm_status_tells_what_the_files_say(hpcxrf, lab, monkeypatch):
+    job_id = submitted(hpcxrf)
+    log = lab / "out" / "logs" / f"job-{job_id}.log"
+    while not (log.is_file() and log.read_text()):
+        time.sleep(0.02)
+    monkeypatch.setattr("hpcxrf.cluster.slurm._TIMEOUT_S", 0.3)
+    monkeypatch.setenv("SLURM_CONF", "/nowhere/slurm.conf")
+    status = hpcxrf("status", "out", "--json").json
+    assert status["verdict"] == "running"
+    assert "does not tell of job" in status["notes"][0]
+
+
+def test_a_profile_is_proposed_from_what_sinfo_says(hpcxrf, lab):
+    text = hpcxrf("site", "init").out
+    proposed = yaml.safe_load(text)
+    assert (proposed["partition"], proposed["gpus_per_node"], proposed["memory_per_node_mb"]) == (
+        "main",
+        4,
+        6000,
+    )
+    assert hpcxrf("site", "init", "--name", "mine").code == 0
+    ran = hpcxrf("submit", "run.yaml", "--site", "mine", "--dry-run", "--workers", "2")
+    assert ran.code == 0, ran.err
+    assert "#SBATCH --gpus-per-task=1" in ran.out
+    assert "is there already" in hpcxrf("site", "init", "--name", "mine").err
+    assert hpcxrf("site", "list", "--json").json["sites"]["mine"].startswith(str(lab / "config"))
+
+
+def test_plan_refuses_what_the_partition_cannot_give(hpcxrf, lab):
+    write_scan(simulate_scan(demo_spec(seed=1, shape=(1, 4, 4, 2048), name="scan")), lab)
+    assert hpcxrf("plan", "run.yaml", "--site", "lab").code == 0
+    site(lab, GOOD, nodes=5)
+    ran = hpcxrf("plan", "run.yaml", "--site", "lab", "--json")
+    assert ran.code == 2
+    assert ran.json["faults"] == ["5 nodes are asked for, partition main has 3"]
