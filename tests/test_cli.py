@@ -20,7 +20,10 @@ from hpcxrf.store.spectra import open_spectra
 
 SHAPE = (2, 8, 12, 2048)
 ELEMENTS = "Si,P,S,Cl,Ar,K,Ca,Ti,Mn,Fe,Ni,Cu,Zn,As,Pb_L"
-COMMANDS = ("benchmark", "demo", "run", "fit", "inspect", "ingest", "report", "simulate", "doctor")
+COMMANDS = (
+    *("benchmark", "demo", "run", "fit", "inspect", "ingest", "report", "simulate", "doctor"),
+    *("plan", "site", "submit", "status", "logs", "cancel", "resume", "retry", "list", "dashboard"),
+)
 APS = "aps-2ide/mda"
 FACTS = {
     f"{APS}/2xfm_0010.mda": ((4, 11, 11, 2000), [107119, 103092, 52321, 54638], 10.0),
@@ -519,7 +522,7 @@ def test_a_doctor_that_finds_a_fault_says_so_by_its_exit_code(hpcxrf, monkeypatc
     from hpcxrf.cluster import doctor
 
     broken = {"ok": False, "checks": [{"name": "a fit", "ok": False, "found": "it is off"}]}
-    monkeypatch.setattr(doctor, "examine", lambda: broken)
+    monkeypatch.setattr(doctor, "examine", lambda site: broken)
     ran = hpcxrf("doctor")
     assert ran.code == 1
     assert "it is off" in ran.err

@@ -316,14 +316,21 @@ _BENCHMARK_EXAMPLE: Final = (
 app.command(epilog=_BENCHMARK_EXAMPLE)(benchmark)
 
 
-@app.command(epilog="Example:  hpcxrf doctor --json")
-def doctor(as_json: opt.AsJson = False) -> None:
-    """Check this installation: versions, cores, memory, GPUs, a small fit, a TLS cluster."""
+@app.command(epilog="Examples:  hpcxrf doctor --json   |   hpcxrf doctor --site generic-gpu")
+def doctor(
+    site: Annotated[
+        str | None,
+        typer.Option("--site", help="Let Slurm try this site's job, submitting nothing."),
+    ] = None,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Check this installation: versions, cores, memory, GPUs, a small fit, a TLS cluster, Slurm."""
     from hpcxrf.cli.display import print_doctor
     from hpcxrf.cli.terminal import console, print_json
     from hpcxrf.cluster.doctor import examine
+    from hpcxrf.cluster.sites import find_site
 
-    checks = examine()
+    checks = examine(None if site is None else find_site(site))
     if as_json:
         print_json(checks)
     else:

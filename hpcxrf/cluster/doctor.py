@@ -1,6 +1,7 @@
 """What this installation can do, tried and not guessed."""
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +11,19 @@ from distributed.system import MEMORY_LIMIT
 
 from hpcxrf.cluster.local import default_layout, local_cluster, usable_cores, visible_gpus
 from hpcxrf.cluster.run import versions
-from hpcxrf.errors import HpcxrfError
+from hpcxrf.cluster.sbatch import job_request, job_size, render
+from hpcxrf.cluster.slurm import try_submission
+from hpcxrf.config_site import SiteProfile
+from hpcxrf.errors import HpcxrfError, SlurmError
 
 Check = Callable[[], str]
 
 
-def examine() -> dict[str, Any]:
+def examine(site: SiteProfile | None = None) -> dict[str, Any]:
     """Run every check.
+
+    Args:
+        site: whose job Slurm is asked to try, without submitting it; None: any small job.
 
     Returns:
         `ok` and a list of `{name, ok, found}`; a failed check says what it met.
@@ -29,6 +36,7 @@ def examine() -> dict[str, Any]:
         "temporary space": _space,
         "a fit": _fit,
         "a TLS cluster": _cluster,
+        "Slurm": lambda: _slurm(site),
     }
     found = [_tried(name, check) for name, check in checks.items()]
     return {"ok": all(c["ok"] for c in found), "checks": found}
@@ -106,3 +114,19 @@ def _cluster() -> str:
     ):
         answer: int = handle.client.submit(sum, (1, 2), pure=False).result(timeout=30)
     return f"{handle.cluster.scheduler_address.split(':')[0]}, answers ({answer})"
+
+
+def _slurm(site: SiteProfile | None) -> str:
+    """Where no site is asked for, a machine without Slurm, or without an answer of it, is none the worse."""
+    if site is not None:
+        size = job_size(site, workers=None, nodes=None)
+        request = job_request(site, size, mode="allocation")
+        folder = Path(tempfile.gettempdir(), "hpcxrf-doctor")
+        script = render(site, request, size, run_dir=folder, python=sys.executable)
+        return f"site {site.name}: {try_submission(script, ())}"
+    if shutil.which("sbatch") is None:
+        return "not here; `hpcxrf submit` needs a login node of a cluster"
+    try:
+        return try_submission("#!/bin/sh\ntrue\n", ())
+    except SlurmError as error:
+        return f"sbatch is here, but {error}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcxrf.cluster.job_files import RunProgress
+from hpcxrf.cluster.slurm import job_ended
 from hpcxrf.store.lock import run_lock
 from hpcxrf.store.rundir import FAILED, FINISHED, RETRY, Record, RunDir
 
@@ -101,7 +102,7 @@ def ask_again(run: RunDir, reason: str | None) -> list[Failure]:
     Raises:
         OutputError: a driver works on it, or a journal cannot be written.
     """
-    with run_lock(run):
+    with run_lock(run, job_ended=job_ended):
         chosen = [f for f in failures(run) if reason is None or reason.lower() in f.reason.lower()]
         for failure in chosen:
             run.append(failure.dataset_id, {"task": failure.task, "event": RETRY})

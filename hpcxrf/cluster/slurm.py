@@ -124,6 +124,15 @@ def job_state(job_id: str) -> JobState | None:
     return None
 
 
+def job_ended(job_id: str) -> bool | None:
+    """Whether a job will not go on by itself; None: Slurm does not know it, or does not answer."""
+    try:
+        state = job_state(job_id)
+    except SlurmError:
+        return None
+    return None if state is None else state.ended
+
+
 def cancel(job_id: str) -> bool:
     """End a job, pending or running; False: Slurm does not know it (any more).
 

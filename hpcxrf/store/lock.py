@@ -162,7 +162,11 @@ def _remove_stale(path: Path, stale: LockHolder) -> None:
 
 
 def _held(path: Path, held: LockHolder) -> str:
-    job = "no Slurm job" if held.job_id is None else f"Slurm job {held.job_id} (`squeue -j {held.job_id}`)"
+    job = (
+        "no Slurm job"
+        if held.job_id is None
+        else f"Slurm job {held.job_id} (`squeue -j {held.job_id}`)"
+    )
     return (
         f"{path.parent}: another hpcxrf works on this run: host {held.host}, pid {held.pid}, {job}; "
         f"wait for it or stop it; if it is surely gone, remove {path}"

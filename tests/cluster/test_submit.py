@@ -399,3 +399,19 @@ def test_plan_refuses_what_the_partition_cannot_give(hpcxrf, lab):
     ran = hpcxrf("plan", "run.yaml", "--site", "lab", "--json")
     assert ran.code == 2
     assert ran.json["faults"] == ["5 nodes are asked for, partition main has 3"]
+
+
+def test_the_doctor_lets_slurm_try_the_job_of_a_site_and_submits_nothing(lab, slurm_cluster):
+    from hpcxrf.cluster.doctor import _slurm, _tried
+    from hpcxrf.cluster.sites import find_site
+
+    assert "to start at" in _slurm(None)
+    assert "site lab: Job" in _slurm(find_site("lab"))
+    site(lab, GOOD, partition="nope")
+    found = _tried("Slurm", lambda: _slurm(find_site("lab")))
+    assert not found["ok"]
+    assert "Invalid partition" in found["found"]
+    assert (
+        slurm_cluster.run("squeue", "-h", "-t", "all", "-n", "hpcxrf", "-o", "%T").count("PENDING")
+        == 0
+    )
