@@ -26,6 +26,8 @@ def spawn(argv: Sequence[str], log: Path, env: Mapping[str, str]) -> Identity:
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, str(log), flags, 0o600),
         (os.POSIX_SPAWN_DUP2, 1, 2),
+        # Somebody may wait for the end of a pipe that this process was given.
+        *((os.POSIX_SPAWN_CLOSE, number) for number in _inheritable()),
     ]
     # What the caller ignores, pytest or nohup, a daemon would otherwise ignore as well.
     defaults = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE]
@@ -33,6 +35,17 @@ def spawn(argv: Sequence[str], log: Path, env: Mapping[str, str]) -> Identity:
         argv[0], list(argv), dict(env), file_actions=actions, setsid=True, setsigdef=defaults, setsigmask=[]
     )  # fmt: skip
     return Identity(pid=pid, start_tick=_stat(pid)[1])
+
+
+def _inheritable() -> list[int]:
+    numbers = [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]
+    found = []
+    for number in numbers:
+        # The one that lists the folder is closed by now.
+        with suppress(OSError):
+            if number > 2 and os.get_inheritable(number):
+                found.append(number)
+    return found
 
 
 def is_alive(process: Identity) -> bool:

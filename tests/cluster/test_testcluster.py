@@ -3,6 +3,7 @@
 import json
 import os
 import pwd
+import select
 import shutil
 import subprocess
 import sys
@@ -116,6 +117,22 @@ def test_it_starts_and_stops_by_hand(tmp_path):
         with pytest.raises(PrivateSlurmError, match="no test cluster was started there"):
             stop(folder)
     finally:
+        shutil.rmtree(folder)
+
+
+def test_daemons_hold_no_pipe_of_whoever_started_them():
+    folder = Path(tempfile.mkdtemp(prefix="testcluster-"))
+    read, write = os.pipe()
+    os.set_inheritable(write, True)
+    try:
+        start(folder, ClusterSpec(nodes=1))
+        os.close(write)
+        # The end of the pipe, at once: nobody else has it open.
+        assert select.select([read], [], [], 5.0)[0] == [read]
+        assert os.read(read, 1) == b""
+    finally:
+        stop(folder)
+        os.close(read)
         shutil.rmtree(folder)
 
 
