@@ -78,14 +78,8 @@ def test_there_are_commands_to_test():
     assert len(inline_commands()) >= 8
 
 
-def cluster_commands() -> list[list[str]]:
-    """Commands of the section on clusters, which are not run here."""
-    lines = [shlex.split(line, comments=True) for b in blocks("bash") for line in b.splitlines()]
-    return [words[1:] for words in lines if words and words[0] == "hpcxrf"]
-
-
 def test_every_command_and_option_in_the_readme_exists():
-    for words in [*shown_commands(), *inline_commands(), *cluster_commands()]:
+    for words in [*shown_commands(), *inline_commands()]:
         command, rest = command_of(words)
         known = {name for parameter in command.params for name in parameter.opts}
         used = {word.split("=")[0] for word in rest if word.startswith("-")}
