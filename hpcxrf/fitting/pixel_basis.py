@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hpcxrf.errors import FitError
+from hpcxrf.fitting.pixel_pairs import MOST_LOSS, Grouping, candidates, every_channel
 
 _WEIGHT_FLOOR: Final = 0.01
 _EMPTY_COLUMN: Final = 1e-12
@@ -102,6 +103,10 @@ class PixelOperator:
     measured: Tensor
     """(component,) bool: has counts in the fit range."""
     n_components: int
+    grouping: Grouping
+    """What projector, Gram matrix and weighted columns are made of: channels left out weigh 0."""
+    loss: float = 0.0
+    """Largest relative growth of an amplitude's variance by that."""
     tangent: TangentOperator | None = None
     """For pixels with a theta of their own."""
 
@@ -150,7 +155,11 @@ def pixel_basis(phi: Tensor, amplitude: Tensor, background: Tensor, n_pixels: in
 
 
 def pixel_operator(
-    basis: PixelBasis, *, names: Sequence[str] = (), weights: Tensor | None = None
+    basis: PixelBasis,
+    *,
+    names: Sequence[str] = (),
+    weights: Tensor | None = None,
+    first_channel: int | None = None,
 ) -> PixelOperator:
     """Projector, and the variance of its result as a linear function of the coefficients.
 
@@ -164,31 +173,82 @@ def pixel_operator(
         basis: columns and mean pixel.
         names: of the components, for the message.
         weights: (channel,) float64 in place of the shared ones.
+        first_channel: of the basis. Given, channels are left out and neighbours are added wherever no amplitude's
+            variance grows by more than `pixel_pairs.MOST_LOSS` for the mean pixel.
 
     Raises:
         FitError: columns that cannot be told apart, so that no pixel has a unique solution.
     """
     weights = shared_weights(basis.expected) if weights is None else weights
-    weighted = basis.columns * weights[:, None]
-    gram = basis.columns.T @ weighted
-    unit, scale = unit_diagonal(gram)
-    used = scale > 0
-    _refuse_mixtures(unit, column_names(basis, names))
-    factor = torch.linalg.cholesky(unit)
-    projector = (torch.cholesky_solve((weighted * scale).T, factor) * scale[:, None]).T
-    squares = projector[:, : basis.n_components] ** 2
+    whole = _solve(basis, weights, every_channel(basis.columns.shape[0]))
+    _refuse_mixtures(whole.unit, column_names(basis, names))
+    chosen, loss = (
+        (whole, 0.0) if first_channel is None else _fastest(basis, weights, whole, first_channel)
+    )
+    squares = chosen.projector[:, : basis.n_components] ** 2
     total = basis.coefficients.clamp(min=0.0)
     floor = (total / total.sum()) @ (basis.columns.T @ squares)
     return PixelOperator(
         columns=basis.columns.T.contiguous().to(torch.float32),
-        projector=projector.contiguous().to(torch.float32),
-        gram=gram,
-        weighted=weighted,
+        projector=chosen.projector.contiguous().to(torch.float32),
+        gram=chosen.gram,
+        weighted=chosen.weighted,
         variance=(basis.columns.T @ squares).to(torch.float32),
         variance_floor=floor.to(torch.float32),
-        measured=used[: basis.n_components],
+        measured=chosen.used[: basis.n_components],
         n_components=basis.n_components,
+        grouping=chosen.grouping,
+        loss=loss,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Solution:
+    """Least squares of some sums of channels; float64, by channel where not said otherwise."""
+
+    grouping: Grouping
+    gram: Tensor
+    unit: Tensor
+    """The Gram matrix with a diagonal of 1."""
+    used: Tensor
+    """(column,) bool."""
+    weighted: Tensor
+    projector: Tensor
+    variance: Tensor
+    """(component,): of the mean pixel."""
+
+
+def _fastest(
+    basis: PixelBasis, weights: Tensor, whole: _Solution, first_channel: int
+) -> tuple[_Solution, float]:
+    """The fit of fewest sums that loses little, and what it loses."""
+    squares = whole.projector[:, : basis.n_components] ** 2
+    share = squares * basis.expected.clamp(min=0.0)[:, None] / whole.variance.clamp(min=1e-300)
+    for grouping in candidates(share, first_channel):
+        tried = _solve(basis, weights, grouping)
+        grown = (tried.variance / whole.variance.clamp(min=1e-300))[
+            tried.used[: len(whole.variance)]
+        ]
+        loss = float(grown.max()) - 1.0
+        if loss <= MOST_LOSS and bool((tried.used == whole.used).all()):
+            return tried, max(loss, 0.0)
+    return whole, 0.0
+
+
+def _solve(basis: PixelBasis, weights: Tensor, grouping: Grouping) -> _Solution:
+    columns = grouping.added(basis.columns)
+    # The mean of the variances that the channels' weights stand for adds up as counts do.
+    seen = columns / grouping.added(1.0 / weights[:, None])
+    gram = columns.T @ seen
+    unit, scale = unit_diagonal(gram)
+    factor, _ = torch.linalg.cholesky_ex(unit)
+    solved = (torch.cholesky_solve((seen * scale).T, factor) * scale[:, None]).T
+    projector = grouping.by_channel(solved)
+    expected = basis.expected.clamp(min=0.0)
+    return _Solution(
+        grouping=grouping, gram=gram, unit=unit, used=scale > 0, weighted=grouping.by_channel(seen),
+        projector=projector, variance=(projector[:, : basis.n_components] ** 2).T @ expected,
+    )  # fmt: skip
 
 
 def unit_diagonal(gram: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ amplitudes down by up to 30 %.
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, is_dataclass, replace
+from queue import SimpleQueue
 from typing import Any, Final, Literal, TypeVar, cast
 
 import torch
@@ -25,6 +26,7 @@ from hpcxrf.fitting.pixel_basis import (
 )
 from hpcxrf.fitting.pixel_full import FullModel, fit_full
 from hpcxrf.fitting.pixel_nnls import fit_nnls, shared_factor
+from hpcxrf.fitting.pixel_pairs import HIGHEST_COUNT, paired_product
 from hpcxrf.fitting.pixel_parts import (
     Estimate,
     project,
@@ -39,17 +41,20 @@ from hpcxrf.fitting.result import FitStatus, PixelFit
 from hpcxrf.fitting.uncertainty import detection_limit
 
 __all__ = [
-    "MICRO_BATCH", "MethodData", "PixelBasis", "PixelMethod", "PixelOperator", "fit_pixels",
+    "LINEAR_BATCH", "MICRO_BATCH", "MethodData", "PixelBasis", "PixelMethod", "PixelOperator", "fit_pixels",
     "group_background", "moved_to", "pixel_basis", "pixel_operator", "prepared", "shared_weights", "single_thread",
 ]  # fmt: skip
 
 T = TypeVar("T")
 PixelMethod = Literal["linear", "nnls", "poisson", "nonlinear", "full"]
 Solver = Callable[[Tensor, Tensor], Estimate]
+Product = Callable[[Tensor], Tensor]
 
 # Pixels per product: 2048 x 1200 channels in float32 are 10 MB. Fixed, and counted from the start of the
 # tile, so that a pixel meets the same neighbours, and the same rounding, however a scan is cut into tasks.
 MICRO_BATCH: Final = 2048
+# A product and little else: what surrounds it is shared by more pixels.
+LINEAR_BATCH: Final = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,18 +69,25 @@ class MethodData:
     """`full`."""
 
 
-def prepared(basis: PixelBasis, device: torch.device, names: Sequence[str] = ()) -> PixelOperator:
+def prepared(
+    basis: PixelBasis,
+    device: torch.device,
+    names: Sequence[str] = (),
+    *,
+    first_channel: int | None = None,
+) -> PixelOperator:
     """What is computed once for all pixels, with the tangents where the basis has them, on a device.
 
     Args:
         basis: the linear model of a pixel.
         device: of the counts.
         names: of the components, for messages.
+        first_channel: of the basis; given, channels are added by twos where that loses next to nothing.
 
     Raises:
         FitError: columns that cannot be told apart.
     """
-    operator = pixel_operator(basis, names=names)
+    operator = pixel_operator(basis, names=names, first_channel=first_channel)
     if basis.tangents is not None:
         operator = replace(operator, tangent=tangent_operator(basis, basis.tangents))
     return moved_to(device, operator)
@@ -112,6 +124,7 @@ def fit_pixels(
     data: MethodData | None = None,
     deviance: bool = True,
     errors: bool = True,
+    highest: float | None = None,
     threads: int = 1,
 ) -> PixelFit:
     """Fit the pixels of one tile, in micro-batches counted from its first pixel.
@@ -126,28 +139,38 @@ def fit_pixels(
         data: what `nonlinear` and `full` need, and `linear` with weights by phase.
         deviance: whether to compute the deviance, which costs a second product of the size of the spectra.
         errors: False leaves sigma and detection limits NaN.
+        highest: no count is above, as the store knows; None: it is looked for, which costs a pass over the counts.
         threads: micro-batches at a time, each on one torch thread: a product split over threads could round
             otherwise than a whole one, a micro-batch never does.
 
     Raises:
         FitError: the method needs data that are not given.
     """
-    projector = with_totals(operator.projector)
+    projector = with_totals(operator.projector, operator.grouping)
+    paired = _may_be_added(counts, operator, highest)
+    # One of them for every thread: each has room for its sums.
+    products: SimpleQueue[Product] = SimpleQueue()
+    for _ in range(threads):
+        products.put(_product(projector, operator, paired=paired))
     solver = _solver(operator, method, data or MethodData(), errors=errors)
 
     def batch(i: int) -> PixelFit:
-        part = slice(i, i + MICRO_BATCH)
+        part = slice(i, i + size)
+        product = products.get()
+        projected = product(counts[part])
+        products.put(product)
         return _fit_batch(
             counts[part],
+            projected,
             measured[part],
             operator,
-            projector,
             solver,
             deviance=deviance,
             errors=errors,
         )
 
-    starts = range(0, max(counts.shape[0], 1), MICRO_BATCH)
+    size = LINEAR_BATCH if method == "linear" else MICRO_BATCH
+    starts = range(0, max(counts.shape[0], 1), size)
     if threads == 1 or len(starts) == 1:
         batches = [batch(i) for i in starts]
     else:
@@ -156,12 +179,34 @@ def fit_pixels(
     return _joined(batches)
 
 
+def _may_be_added(counts: Tensor, operator: PixelOperator, highest: float | None) -> bool:
+    """Whether neighbouring channels may be added as `pixel_pairs` does it."""
+    if operator.grouping.count == 0 or counts.dtype != torch.uint16 or counts.device.type != "cpu":
+        return False
+    known = float(counts.numpy().max(initial=0)) if highest is None else highest
+    return known <= HIGHEST_COUNT
+
+
+def _product(projector: Tensor, operator: PixelOperator, *, paired: bool) -> Product:
+    """`counts @ projector` as a function of the counts."""
+    if paired:
+        return paired_product(projector, operator.grouping).of
+    return lambda counts: project(counts, projector)
+
+
 def _joined(batches: list[PixelFit]) -> PixelFit:
     named: dict[str, Any] = {}
     for name in (f.name for f in fields(PixelFit)):
         parts = [getattr(batch, name) for batch in batches]
-        named[name] = None if parts[0] is None else torch.cat(parts)
+        named[name] = None if parts[0] is None else _one_after_another(parts)
     return PixelFit(**named)
+
+
+def _one_after_another(parts: list[Tensor]) -> Tensor:
+    """The parts as one tensor; what is the same number everywhere is kept once."""
+    if any(part.numel() and any(part.stride()) for part in parts):
+        return torch.cat(parts)
+    return parts[0][:1].expand(sum(len(part) for part in parts), *parts[0].shape[1:])
 
 
 def _solver(
@@ -199,15 +244,14 @@ def _as_it_is(signed: Tensor, operator: PixelOperator) -> Estimate:
 
 def _fit_batch(
     counts: Tensor,
+    projected: Tensor,
     measured: Tensor,
     operator: PixelOperator,
-    projector: Tensor,
     solver: Solver,
     *,
     deviance: bool,
     errors: bool,
 ) -> PixelFit:
-    projected = project(counts, projector)
     n_columns = operator.projector.shape[1]
     signed, total = projected[:, :n_columns], projected[:, n_columns]
     finite = torch.isfinite(total)
@@ -216,14 +260,14 @@ def _fit_batch(
         signed = torch.where(finite[:, None], signed, 0.0)
     found = solver(counts, signed)
     valid = finite & measured
-    merit = _merit(counts, total, found, n_columns, wanted=deviance)
+    merit = _merit(counts, found, n_columns, wanted=deviance)
     sigma, limit = _sigma_and_limit(found, operator, wanted=errors)
-    blank = ~(valid[:, None] & operator.measured)
+    kept = _kept(valid, operator.measured)
     return PixelFit(
-        amplitude=found.coefficients[:, : operator.n_components].masked_fill(blank, torch.nan),
-        sigma=sigma.masked_fill(blank, torch.nan),
-        detection_limit=limit.masked_fill(blank, torch.nan),
-        deviance=merit.masked_fill(~valid, torch.nan),
+        amplitude=_blank_unless(kept, found.coefficients[:, : operator.n_components]),
+        sigma=_blank_unless(kept, sigma),
+        detection_limit=_blank_unless(kept, limit),
+        deviance=merit if kept is None or not deviance else merit.masked_fill(~valid, torch.nan),
         status=_status(total, finite, measured, found),
         theta_shift=None
         if found.shift is None
@@ -231,16 +275,23 @@ def _fit_batch(
     )
 
 
-def _merit(
-    counts: Tensor, total: Tensor, found: Estimate, n_columns: int, *, wanted: bool
-) -> Tensor:
+def _kept(valid: Tensor, measured: Tensor) -> Tensor | None:
+    """(pixel, component): which results stand; None: all."""
+    return None if bool(valid.all() & measured.all()) else valid[:, None] & measured
+
+
+def _blank_unless(kept: Tensor | None, values: Tensor) -> Tensor:
+    return values if kept is None else values.masked_fill(~kept, torch.nan)
+
+
+def _merit(counts: Tensor, found: Estimate, n_columns: int, *, wanted: bool) -> Tensor:
     """Deviance (pixel,) per degree of freedom; NaN where it is not wanted."""
     if not wanted:
-        return total.new_full(total.shape, torch.nan)
+        return found.coefficients.new_full((1,), torch.nan).expand(counts.shape[0])
     free = n_columns + (0 if found.shift is None else found.shift.shape[1])
     misfit = found.misfit
     if misfit is None:
-        misfit = spectrum_deviance(counts, total, found.factors, found.columns)
+        misfit = spectrum_deviance(counts, found.factors, found.columns)
     return misfit / (counts.shape[1] - free)
 
 
@@ -248,7 +299,8 @@ def _sigma_and_limit(
     found: Estimate, operator: PixelOperator, *, wanted: bool
 ) -> tuple[Tensor, Tensor]:
     if not wanted:
-        nothing = found.coefficients[:, : operator.n_components] * torch.nan
+        shape = (found.coefficients.shape[0], operator.n_components)
+        nothing = found.coefficients.new_full((1, 1), torch.nan).expand(shape)
         return nothing, nothing
     variance, null = found.variance, found.null_variance
     if variance is None or null is None:
@@ -263,7 +315,8 @@ def _status(total: Tensor, finite: Tensor, measured: Tensor, found: Estimate) ->
     status[~found.solved] = int(FitStatus.MAX_ITERATIONS)
     if found.in_range is not None:
         status[~found.in_range] = int(FitStatus.BEYOND_TANGENT)
-    solution = torch.isfinite(found.coefficients).all(dim=1)
+    # One that is not finite leaves no sum finite, and sums of counts do not overflow.
+    solution = torch.isfinite(found.coefficients.sum(dim=1))
     status[~solution] = int(FitStatus.SINGULAR)
     status[(total <= 0) | ~measured] = int(FitStatus.EMPTY)
     status[~finite] = int(FitStatus.NONFINITE)

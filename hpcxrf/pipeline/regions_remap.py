@@ -44,7 +44,7 @@ def remap_region(
             continue
         n_pixels = int(np.count_nonzero(every))
         first, basis = basis_of(name, refined.fits, setups, n_pixels, job.config)
-        operator = operator_on(basis, device)
+        operator = operator_on(basis, first, device)
         for block in blocks:
             inside = every[block.y, block.x]
             counts, measured = read_block(store, block, name)

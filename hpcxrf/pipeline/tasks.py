@@ -335,12 +335,12 @@ def _operator(path: Path, detector: str, device: torch.device) -> tuple[int, Pix
         first, basis = read_basis(path, detector)
     except KeyError:
         return 0, None
-    return first, prepared(basis, device, component_names(path))
+    return first, prepared(basis, device, component_names(path), first_channel=first)
 
 
-def operator_on(basis: PixelBasis, device: torch.device) -> PixelOperator:
+def operator_on(basis: PixelBasis, first_channel: int, device: torch.device) -> PixelOperator:
     """What is computed once for all pixels, on their device."""
-    return prepared(basis, device)
+    return prepared(basis, device, first_channel=first_channel)
 
 
 def read_block(
