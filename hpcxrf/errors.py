@@ -41,6 +41,10 @@ class FitError(HpcxrfError):
     exit_code = 5
 
 
+class DeviceLostError(HpcxrfError):
+    """A GPU stopped to work: what the process computes there from then on cannot be trusted; it must start anew."""
+
+
 class DatasetsFailedError(HpcxrfError):
     """The run went to its end, but some datasets failed; the message lists them."""
 

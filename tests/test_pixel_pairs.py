@@ -49,11 +49,11 @@ def every(n):
 )  # fmt: skip
 def test_the_product_is_that_of_the_weights_by_channel(counts, first, single, stop):
     start = first + single
-    by = Grouping(
-        n_channels=23, first=first, start=start, count=(stop - start) // 2, stop=stop
-    )
+    by = Grouping(n_channels=23, first=first, start=start, count=(stop - start) // 2, stop=stop)
     n_sums = len(by.added(torch.zeros(23, 1)))
-    weights = torch.randn(n_sums, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weights = torch.randn(
+        n_sums, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
     matrix = by.by_channel(weights)
     wide = torch.zeros((7, 40), dtype=torch.uint16)
     wide[:, 3:26] = torch.from_numpy(counts)

@@ -125,6 +125,7 @@ def fit_pixels(
     deviance: bool = True,
     errors: bool = True,
     highest: float | None = None,
+    batch: int | None = None,
     threads: int = 1,
 ) -> PixelFit:
     """Fit the pixels of one tile, in micro-batches counted from its first pixel.
@@ -140,6 +141,7 @@ def fit_pixels(
         deviance: whether to compute the deviance, which costs a second product of the size of the spectra.
         errors: False leaves sigma and detection limits NaN.
         highest: no count is above, as the store knows; None: it is looked for, which costs a pass over the counts.
+        batch: pixels at a time on a device with memory of its own; None: as a core's cache likes.
         threads: micro-batches at a time, each on one torch thread: a product split over threads could round
             otherwise than a whole one, a micro-batch never does.
 
@@ -154,7 +156,7 @@ def fit_pixels(
         products.put(_product(projector, operator, paired=paired))
     solver = _solver(operator, method, data or MethodData(), errors=errors)
 
-    def batch(i: int) -> PixelFit:
+    def fit_from(i: int) -> PixelFit:
         part = slice(i, i + size)
         product = products.get()
         projected = product(counts[part])
@@ -169,13 +171,13 @@ def fit_pixels(
             errors=errors,
         )
 
-    size = LINEAR_BATCH if method == "linear" else MICRO_BATCH
+    size = batch or (LINEAR_BATCH if method == "linear" else MICRO_BATCH)
     starts = range(0, max(counts.shape[0], 1), size)
     if threads == 1 or len(starts) == 1:
-        batches = [batch(i) for i in starts]
+        batches = [fit_from(i) for i in starts]
     else:
         with ThreadPoolExecutor(threads, initializer=single_thread) as pool:
-            batches = list(pool.map(batch, starts))
+            batches = list(pool.map(fit_from, starts))
     return _joined(batches)
 
 

@@ -67,8 +67,8 @@ class Outcome:
     @property
     def notes(self) -> list[str]:
         """Guesses made and choices taken for this dataset."""
-        found = (r.facts or {} for r in self.records if r.stage == "integrated")
-        return [note for facts in found for note in facts.get("notes", [])]
+        found = (r.facts or {} for r in self.records if r.stage in {"integrated", "pixels"})
+        return list(dict.fromkeys(note for facts in found for note in facts.get("notes", [])))
 
 
 @dataclass(slots=True)

@@ -58,6 +58,8 @@ class TaskRecord:
     wall_s: float
     cpu_s: float
     read_s: float = 0.0
+    """Of a pixel task, reading, fitting and writing overlap: their sum is more than the wall time."""
+    fit_s: float = 0.0
     write_s: float = 0.0
     bytes_read: int = 0
     bytes_written: int = 0

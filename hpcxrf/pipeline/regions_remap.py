@@ -8,9 +8,10 @@ import numpy as np
 from hpcxrf.fitting.detector_sum import SOLVED
 from hpcxrf.fitting.setup import SpectrumSetup
 from hpcxrf.pipeline.blocks import blocks_of
+from hpcxrf.pipeline.pixel_task import fit_block, operator_on, read_block
 from hpcxrf.pipeline.records import DatasetJob
 from hpcxrf.pipeline.regions_refine import RefinedRegion
-from hpcxrf.pipeline.tasks import basis_of, fit_block, operator_on, read_block
+from hpcxrf.pipeline.tasks import basis_of
 from hpcxrf.pipeline.worker import choose_device
 from hpcxrf.results.regions import read_region_mask, write_region_block
 from hpcxrf.store.spectra import SpectraStore

@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +21,7 @@ from hpcxrf.fitting.detector_sum import SOLVED, detector_columns, fit_detector_s
 from hpcxrf.fitting.pixels import (
     PixelBasis,
     PixelOperator,
-    fit_pixels,
     group_background,
-    moved_to,
     pixel_basis,
     prepared,
 )
@@ -33,10 +30,12 @@ from hpcxrf.fitting.setup import SpectrumSetup
 from hpcxrf.fitting.suggestion import combined
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import RawScan
-from hpcxrf.pipeline.blocks import Block, blocks_of
+from hpcxrf.pipeline.blocks import Block, blocks_of, pixels_of
 from hpcxrf.pipeline.detectors import DetectorFits, fit_detectors
+from hpcxrf.pipeline.device import device_guard
 from hpcxrf.pipeline.inputs import SUM, read_options
 from hpcxrf.pipeline.pixel_model import tangents_of
+from hpcxrf.pipeline.pixel_task import PixelTask, fit_blocks
 from hpcxrf.pipeline.records import BlockRange, DatasetJob, ScanFacts, TaskRecord
 from hpcxrf.pipeline.setup import line_markers
 from hpcxrf.pipeline.suggestions import as_records
@@ -178,28 +177,33 @@ def run_pixels(job: DatasetJob, blocks: BlockRange, after: Sequence[TaskRecord])
         device = choose_device(job.config)
         store = open_spectra(run.spectra_store(job.dataset_id))
         path = run.results_store(job.dataset_id)
-        row = job.detectors.index(blocks.detector)
-        checksums: dict[str, str] = {}
-        pixels = 0
-        with one_thread():
+        with one_thread(), device_guard(device):
             first, operator = _operator(path, blocks.detector, device)
-        n_components = len(component_names(path))
-        for block in blocks_of(job.shape[1:3])[blocks.first : blocks.stop]:
-            with clock.reading():
-                counts, measured = read_block(store, block, blocks.detector)
-            clock.bytes_read += counts.nbytes
-            if operator is None:
-                fit = _no_solution(measured.size, n_components)
-            else:
-                fit = fit_block(counts, measured, first, operator, job.config, device)
+        mine = blocks_of(job.shape[1:3])[blocks.first : blocks.stop]
+        checksums: dict[str, str] = {}
+
+        def write(block: Block, fit: PixelFit) -> None:
+            row = job.detectors.index(blocks.detector)
             with clock.writing():
                 write_block(path, row, block.y, block.x, fit)
-            sums = block_checksums(path, row, block.y, block.x)
-            checksums |= {str(path.relative_to(job.run_dir) / k): v for k, v in sums.items()}
-            pixels += measured.size
+                sums = block_checksums(path, row, block.y, block.x)
+            checksums.update({str(path.relative_to(job.run_dir) / k): v for k, v in sums.items()})
+
+        notes: list[str] = []
+        if operator is None:
+            n_components = len(component_names(path))
+            for block in mine:
+                write(block, _no_solution(pixels_of(block), n_components))
+        else:
+            fitted = PixelTask(
+                store=store, detector=blocks.detector, first=first, operator=operator,
+                config=job.config, clock=clock, device=device,
+            )  # fmt: skip
+            notes = fit_blocks(mine, fitted, write)
         return clock.record(
-            job, task, "pixels", pixels=pixels, device=str(device), checksums=checksums
-        )
+            job, task, "pixels", pixels=sum(map(pixels_of, mine)), device=str(device),
+            checksums=checksums, facts={"notes": notes} if notes else None,
+        )  # fmt: skip
 
 
 def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
@@ -336,44 +340,6 @@ def _operator(path: Path, detector: str, device: torch.device) -> tuple[int, Pix
     except KeyError:
         return 0, None
     return first, prepared(basis, device, component_names(path), first_channel=first)
-
-
-def operator_on(basis: PixelBasis, first_channel: int, device: torch.device) -> PixelOperator:
-    """What is computed once for all pixels, on their device."""
-    return prepared(basis, device, first_channel=first_channel)
-
-
-def read_block(
-    store: SpectraStore, block: Block, detector: str
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Counts (pixel, channel) and measured (pixel,) of one block."""
-    n_channels = store.shape[3]
-    which = range(store.shape[0]) if detector == SUM else [int(detector)]
-    counts = store.read_rows([which[0]], block.y, block.x)[0]
-    for other in which[1:]:
-        # uint16 sums of several detectors may overflow.
-        wide = np.float32 if counts.dtype.kind == "f" else np.uint32
-        counts = counts.astype(wide) + store.read_rows([other], block.y, block.x)[0]
-    return counts.reshape(-1, n_channels), store.measured(block.y, block.x).reshape(-1)
-
-
-def fit_block(
-    counts: NDArray[Any],
-    measured: NDArray[np.bool_],
-    first: int,
-    operator: PixelOperator,
-    config: RunConfig,
-    device: torch.device,
-) -> PixelFit:
-    """Fit pixels (pixel, channel), of which `measured` (pixel,) were, as the run file says."""
-    inside = np.ascontiguousarray(counts[:, first : first + operator.columns.shape[1]])
-    with one_thread() as workers_threads:
-        threads = workers_threads if device.type == "cpu" else 1
-        fit = fit_pixels(
-            torch.from_numpy(inside).to(device), torch.from_numpy(measured).to(device), operator,
-            method=config.pixels.method, deviance=config.pixels.deviance, threads=threads,
-        )  # fmt: skip
-    return fit if device.type == "cpu" else moved_to(torch.device("cpu"), fit)
 
 
 def _no_solution(n_pixels: int, n_components: int) -> PixelFit:

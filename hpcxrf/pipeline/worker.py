@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import time
 import uuid
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from distributed import get_worker
 
 from hpcxrf.config import RunConfig
-from hpcxrf.errors import FitError
+from hpcxrf.errors import DeviceLostError, FitError
 from hpcxrf.fitting.pixels import single_thread
 from hpcxrf.pipeline.records import DatasetJob, Stage, TaskRecord
 from hpcxrf.store.files import output_faults
@@ -21,6 +23,7 @@ from hpcxrf.store.files import output_faults
 MAX_ATTEMPTS: Final = 3
 ATTEMPTS: Final = Path("state", "attempts")
 RECORDS: Final = Path("state", "records")
+DEVICE_LOST_EXIT: Final = 76
 
 
 def choose_device(config: RunConfig) -> torch.device:
@@ -57,12 +60,13 @@ def one_thread() -> Iterator[int]:
 
 
 class Clock:
-    """Wall, CPU, reading and writing seconds of one task."""
+    """Wall, CPU, reading, fitting and writing seconds of one task, which may overlap."""
 
     def __init__(self) -> None:
         self.wall = time.perf_counter()
         self.cpu = time.process_time()
         self.read_s = 0.0
+        self.fit_s = 0.0
         self.write_s = 0.0
         self.bytes_read = 0
 
@@ -72,6 +76,13 @@ class Clock:
         began = time.perf_counter()
         yield
         self.read_s += time.perf_counter() - began
+
+    @contextmanager
+    def fitting(self) -> Iterator[None]:
+        """Count the block as fitting."""
+        began = time.perf_counter()
+        yield
+        self.fit_s += time.perf_counter() - began
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -86,7 +97,7 @@ class Clock:
         return TaskRecord(
             task=task, stage=stage, dataset_id=job.dataset_id,
             wall_s=time.perf_counter() - self.wall, cpu_s=time.process_time() - self.cpu,
-            read_s=self.read_s, write_s=self.write_s, **fields,
+            read_s=self.read_s, fit_s=self.fit_s, write_s=self.write_s, **fields,
         )  # fmt: skip
 
 
@@ -141,25 +152,47 @@ def _record_file(job: DatasetJob, task: str) -> Path:
 def attempt(job: DatasetJob, task: str) -> Iterator[None]:
     """Leave a marker while at work: a task that killed its worker three times is not tried again.
 
-    An exception removes the marker (it is reported as such); only a process that dies leaves it.
+    An exception removes the marker (it is reported as such); only a process that dies leaves it. A process whose
+    device is lost is ended here, with the reason in the marker: its successor, or another worker, tries again.
 
     Raises:
         FitError: three markers of earlier attempts are there.
+        DeviceLostError: the device is lost, and nothing would start this process again.
     """
     folder = job.run_dir / ATTEMPTS
     folder.mkdir(mode=0o700, exist_ok=True)
     stem = f"{job.dataset_id}.{task}"
     earlier = sorted(folder.glob(f"{stem}.[0-9]"))
     if len(earlier) >= MAX_ATTEMPTS:
+        told = earlier[-1].read_text(encoding="utf-8")
         raise FitError(
-            f"{job.source}: task {task} ended its worker {len(earlier)} times and is given up; see "
-            "the logs for what killed it (memory?); the same command again tries it anew"
+            f"{job.source}: task {task} ended its worker {len(earlier)} times and is given up; "
+            + (told or "see the logs for what killed it (memory?)")
+            + "; the same command again tries it anew"
         )
     marker = folder / f"{stem}.{len(earlier)}"
     marker.touch()
     try:
         yield
+    except DeviceLostError as error:
+        if is_restarted():
+            marker.write_text(str(error), encoding="utf-8")
+            _end_process()
+        raise
     finally:
         marker.unlink(missing_ok=True)
     for path in earlier:
         path.unlink(missing_ok=True)
+
+
+def is_restarted() -> bool:
+    """Whether this process is a worker that a nanny starts again when it ends."""
+    try:
+        return get_worker().nanny is not None
+    except ValueError:
+        return False
+
+
+def _end_process() -> None:
+    """At once: a process whose CUDA context is lost may hang on its way out."""
+    os._exit(DEVICE_LOST_EXIT)

@@ -19,6 +19,8 @@ class Figure:
     peer: str | None = None
     peer_value: float | None = None
     threads: int = 1
+    includes: str = ""
+    """What the value is of: what went in, what came out."""
 
     @property
     def ratio(self):
@@ -40,9 +42,30 @@ def pytest_terminal_summary(terminalreporter, config):
     if not figures:
         return
     RESULT.parent.mkdir(exist_ok=True)
-    rows = [asdict(f) | {"ratio": f.ratio} for f in figures]
+    rows = [{**asdict(f), "ratio": f.ratio} for f in figures]
     RESULT.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     terminalreporter.section(f"figures ({RESULT.relative_to(RESULT.parents[1])})")
-    for f in figures:
-        peer = "" if f.peer is None else f"   {f.peer}: {f.peer_value:,.4g} (ratio {f.ratio:.3g})"
-        terminalreporter.write_line(f"{f.name:<62} {f.value:>12,.4g} {f.unit}{peer}")
+    for line in _table(figures):
+        terminalreporter.write_line(line)
+
+
+def _table(figures):
+    """Lines of equal columns: name, value, unit, peer, its value, ratio, threads; below them what is included."""
+    cells = [("figure", "value", "unit", "peer", "its value", "ratio", "threads")]
+    cells += [
+        (
+            f.name, f"{f.value:,.4g}", f.unit, f.peer or "",
+            "" if f.peer_value is None else f"{f.peer_value:,.4g}",
+            "" if f.ratio is None else f"{f.ratio:.3g}", str(f.threads),
+        )
+        for f in figures
+    ]  # fmt: skip
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    right = {1, 4, 5, 6}
+    for row in cells:
+        padded = (
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        yield "  ".join(padded).rstrip()
+    yield from dict.fromkeys(f"{f.name}: {f.includes}" for f in figures if f.includes)

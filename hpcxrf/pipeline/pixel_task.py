@@ -1,0 +1,152 @@
+"""The pixels of some map blocks of one detector: from their store to fits, on the worker's device."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hpcxrf.config import RunConfig
+from hpcxrf.fitting.pixels import PixelBasis, PixelOperator, fit_pixels, moved_to, prepared
+from hpcxrf.fitting.result import PixelFit
+from hpcxrf.pipeline.blocks import Block
+from hpcxrf.pipeline.device import (
+    Batches,
+    Staging,
+    TileCounts,
+    device_guard,
+    first_batch,
+    wait_for,
+)
+from hpcxrf.pipeline.inputs import SUM
+from hpcxrf.pipeline.pixel_tiles import Steps, run_overlapped, tiles_of
+from hpcxrf.pipeline.worker import Clock, one_thread
+from hpcxrf.store.spectra import SpectraStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelTask:
+    """What all pixels of a task share."""
+
+    store: SpectraStore
+    detector: str
+    first: int
+    """Channel of the fit range."""
+    operator: PixelOperator
+    config: RunConfig
+    clock: Clock
+    device: torch.device
+
+
+def fit_blocks(
+    blocks: Sequence[Block], task: PixelTask, write: Callable[[Block, PixelFit], None]
+) -> list[str]:
+    """Read and fit blocks tile by tile, and hand them over to be written, all at the same time.
+
+    Args:
+        blocks: of the maps.
+        task: what they share.
+        write: called with each block in turn, in a thread of its own.
+
+    Returns:
+        What went otherwise than planned.
+    """
+    staging = Staging(device=task.device)
+    n_channels = task.operator.columns.shape[1]
+    batches = Batches(
+        device=task.device,
+        size=first_batch(task.device, task.operator, task.config.pixels.method),
+    )
+    highest = highest_count(task.store, task.detector)
+
+    def read(tile: Block) -> TileCounts:
+        with task.clock.reading():
+            counts, measured = read_block(task.store, tile, task.detector)
+            task.clock.bytes_read += counts.nbytes
+            inside = counts[:, task.first : task.first + n_channels]
+            return staging.put(inside, measured)
+
+    def fit(tile: TileCounts) -> PixelFit:
+        with task.clock.fitting(), device_guard(task.device):
+            wait_for(tile)
+            return batches.run(
+                lambda size: fit_tile(tile, task.operator, task.config, highest=highest, batch=size)
+            )
+
+    pixel_bytes = spectrum_bytes(task.store)
+    chunks = task.store.chunks
+    cut = [
+        (b, [b] if task.device.type == "cuda" else tiles_of(b, chunks, pixel_bytes)) for b in blocks
+    ]
+    run_overlapped(cut, Steps(read=read, fit=fit, write=write))
+    return batches.notes
+
+
+def spectrum_bytes(store: SpectraStore) -> int:
+    """Bytes of one spectrum in its store."""
+    return int(store.shape[3] * store.dtype.itemsize)
+
+
+def operator_on(basis: PixelBasis, first_channel: int, device: torch.device) -> PixelOperator:
+    """What is computed once for all pixels, on their device."""
+    return prepared(basis, device, first_channel=first_channel)
+
+
+def highest_count(store: SpectraStore, detector: str) -> float:
+    """No count of the detector, or of the sum of all, is above."""
+    which = range(store.shape[0]) if detector == SUM else [int(detector)]
+    return float(sum(store.max_channel_spectrum(d).max() for d in which))
+
+
+def read_block(
+    store: SpectraStore, block: Block, detector: str
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Counts (pixel, channel) and measured (pixel,) of one block."""
+    n_channels = store.shape[3]
+    which = range(store.shape[0]) if detector == SUM else [int(detector)]
+    counts = store.read_rows([which[0]], block.y, block.x)[0]
+    if len(which) > 1 and counts.dtype.kind != "f":
+        # uint16 sums of several detectors may overflow.
+        fits = highest_count(store, detector) <= np.iinfo(counts.dtype).max
+        counts = counts if fits else counts.astype(np.uint32)
+    for other in which[1:]:
+        counts += store.read_rows([other], block.y, block.x)[0]
+    return counts.reshape(-1, n_channels), store.measured(block.y, block.x).reshape(-1)
+
+
+def fit_block(
+    counts: NDArray[Any],
+    measured: NDArray[np.bool_],
+    first: int,
+    operator: PixelOperator,
+    config: RunConfig,
+    device: torch.device,
+) -> PixelFit:
+    """Fit pixels (pixel, channel), of which `measured` (pixel,) were, as the run file says."""
+    inside = counts[:, first : first + operator.columns.shape[1]]
+    tile = Staging(device=device).put(inside, measured)
+    with device_guard(device):
+        wait_for(tile)
+        batches = Batches(device=device, size=first_batch(device, operator, config.pixels.method))
+        return batches.run(lambda size: fit_tile(tile, operator, config, batch=size))
+
+
+def fit_tile(
+    tile: TileCounts,
+    operator: PixelOperator,
+    config: RunConfig,
+    *,
+    highest: float | None = None,
+    batch: int | None = None,
+) -> PixelFit:
+    """Fit a tile on its device; the result is on the CPU."""
+    device = tile.counts.device
+    with one_thread() as workers_threads:
+        threads = workers_threads if device.type == "cpu" else 1
+        fit = fit_pixels(
+            tile.counts, tile.measured, operator, method=config.pixels.method,
+            deviance=config.pixels.deviance, highest=highest, batch=batch, threads=threads,
+        )  # fmt: skip
+    return fit if device.type == "cpu" else moved_to(torch.device("cpu"), fit)
