@@ -122,6 +122,9 @@ def test_pixels_do_not_depend_on_tiles_threads_or_where_they_lie_in_memory():
     tile = fit_pixels(counts[LINEAR_BATCH:].clone(), every(700), operator)
     assert torch.equal(whole.amplitude[LINEAR_BATCH:], tile.amplitude)
     assert torch.equal(whole.sigma[LINEAR_BATCH:], tile.sigma)
+    for few in (1, 3, 11):
+        tile = fit_pixels(counts[5 : 5 + few], every(few), operator)
+        assert torch.equal(whole.amplitude[5 : 5 + few], tile.amplitude)
     odd = torch.zeros((n, 403), dtype=torch.uint16)
     odd[:, 1:401] = counts
     assert torch.equal(whole.amplitude, fit_pixels(odd[:, 1:401], every(n), operator).amplitude)

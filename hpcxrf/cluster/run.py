@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from distributed.system import MEMORY_LIMIT
+
 from hpcxrf import __version__
 from hpcxrf.cluster.local import (
     LocalClusterHandle,
@@ -111,7 +113,7 @@ def run_here(
     """
     began, started = time.perf_counter(), now()
     workers, threads, gpus = layout(config.execution)
-    plan = make_plan(config, folder, opened=watch.opened)
+    plan = make_plan(config, folder, opened=watch.opened, worker_bytes=MEMORY_LIMIT // workers)
     watch.planned(plan)
     run = create_or_resume(folder.absolute(), run_text, effective(config))
     with run_lock(run):

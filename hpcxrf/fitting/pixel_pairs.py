@@ -20,6 +20,8 @@ SURPLUS: Final = 2.0**-16
 _FACTOR: Final = 2**16 + 1
 # The sum of two must stay below 2**15, where the sign begins.
 HIGHEST_COUNT: Final = 2**14 - 1
+LEAST_ROWS: Final = 16
+"""Fewer are multiplied by another routine, which rounds otherwise: they are filled up."""
 _WHOLE_LINES: Final = 16
 # Rows at a time: what a core's cache about holds.
 _ROWS: Final = 512
@@ -124,7 +126,10 @@ class PairedProduct:
             sums[:, :before].copy_(counts[:, by.first : by.start])
         after = counts[:, by.end : by.stop]
         sums[:, before + by.count :][:, : after.shape[1]].copy_(after)
-        torch.mm(self.rows, sums.T, out=out)
+        if n < LEAST_ROWS:
+            out.copy_(torch.mm(self.rows, self.sums[:LEAST_ROWS].T)[:, :n])
+        else:
+            torch.mm(self.rows, sums.T, out=out)
 
 
 def paired_product(projector: Tensor, grouping: Grouping) -> PairedProduct:

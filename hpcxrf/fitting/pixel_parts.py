@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.pixel_basis import PixelOperator
-from hpcxrf.fitting.pixel_pairs import Grouping
+from hpcxrf.fitting.pixel_pairs import LEAST_ROWS, Grouping
 from hpcxrf.physics.shapes import INV_SQRT_2PI
 
 # Rows that are converted and worked on at a time: 256 spectra of 1200 channels are 1.2 MB, what a core's cache holds.
@@ -61,7 +61,13 @@ def project(counts: Tensor, matrix: Tensor) -> Tensor:
     transposed = matrix.T.contiguous()
     out = matrix.new_empty((matrix.shape[1], counts.shape[0]))
     for i in range(0, counts.shape[0], CHUNK):
-        torch.mm(transposed, rows(counts, i).T, out=out[:, i : i + CHUNK])
+        part = rows(counts, i)
+        n = part.shape[0]
+        if n < LEAST_ROWS:
+            part = torch.cat([part, part[:1].expand(LEAST_ROWS - n, -1)])
+            out[:, i:] = torch.mm(transposed, part.T)[:, :n]
+        else:
+            torch.mm(transposed, part.T, out=out[:, i : i + CHUNK])
     return out.T
 
 

@@ -18,7 +18,7 @@ _TASK_S: Final = 10.0
 _LEAST_TASKS: Final = 8
 _LEAST_TASK_S: Final = 2.0
 
-TILE_BYTES: Final = 16 << 20
+TILE_BYTES: Final = 8 << 20
 """Most counts of a tile, the unit in which pixels are read and fitted, unless one chunk is more."""
 
 

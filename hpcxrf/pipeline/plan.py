@@ -1,14 +1,16 @@
 """What will run: the datasets of a run file, found, opened and named before any work starts."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpcxrf.config import RunConfig
 from hpcxrf.errors import HpcxrfError, InputFileError
 from hpcxrf.formats.registry import find_scans, open_scan
+from hpcxrf.formats.scan import RawScan
 from hpcxrf.pipeline.inputs import archive_root, detector_names, input_stamps, read_options
-from hpcxrf.pipeline.records import DatasetJob
+from hpcxrf.pipeline.memory import memory_fault, stage_memory
+from hpcxrf.pipeline.records import DatasetJob, Stage
 from hpcxrf.pipeline.regions_given import region_stamps, require_given
 from hpcxrf.store.catalog import dataset_id
 
@@ -32,7 +34,11 @@ class Plan:
 
 
 def make_plan(
-    config: RunConfig, run_dir: Path, *, opened: Callable[[int, int], None] | None = None
+    config: RunConfig,
+    run_dir: Path,
+    *,
+    opened: Callable[[int, int], None] | None = None,
+    worker_bytes: int | None = None,
 ) -> Plan:
     """Find the scans and read their headers.
 
@@ -40,6 +46,7 @@ def make_plan(
         config: a checked run file, with absolute or working-directory paths.
         run_dir: where the results go.
         opened: called with (files opened, files) as it goes.
+        worker_bytes: memory of one worker; a dataset that needs more is refused. None: not looked at.
 
     Raises:
         InputFileError: nothing was found at all, every name that was tried is listed; or a label image of
@@ -63,19 +70,41 @@ def make_plan(
         except HpcxrfError as error:
             refusals.append(Refusal(dataset_id=name, source=path, reason=str(error)))
         else:
-            jobs.append(
-                DatasetJob(
-                    number=number,
-                    dataset_id=name,
-                    source=path.absolute(),
-                    run_dir=run_dir.absolute(),
-                    config=config,
-                    detectors=detector_names(config, scan.shape[0]),
-                    shape=scan.shape,
-                    stamps=input_stamps(config, scan, path),
-                    region_stamps=labels,
-                )
+            job = DatasetJob(
+                number=number,
+                dataset_id=name,
+                source=path.absolute(),
+                run_dir=run_dir.absolute(),
+                config=config,
+                detectors=detector_names(config, scan.shape[0]),
+                shape=scan.shape,
+                stamps=input_stamps(config, scan, path),
+                region_stamps=labels,
             )
+            job = replace(job, memory_bytes=tuple(_memory(job, scan).items()))
+            fault = None if worker_bytes is None else memory_fault(_memory(job, scan), worker_bytes)
+            if fault is None:
+                jobs.append(job)
+            else:
+                refusals.append(Refusal(dataset_id=name, source=path, reason=f"{path}: {fault}"))
         if opened is not None:
             opened(number + 1, len(found))
     return Plan(jobs=tuple(jobs), refusals=tuple(refusals), notes=tuple(notes))
+
+
+def _memory(job: DatasetJob, scan: RawScan) -> dict[Stage, int]:
+    return stage_memory(
+        job,
+        rows_per_read=scan.rows_per_read,
+        source_itemsize=scan.dtype.itemsize,
+        threads=job.config.execution.threads or 1,
+    )
+
+
+def memory_by_stage(plan: Plan) -> dict[Stage, int]:
+    """Most bytes that any dataset needs in a worker, by stage, above what an idle one holds."""
+    most: dict[Stage, int] = {}
+    for job in plan.jobs:
+        for stage, needed in job.memory_bytes:
+            most[stage] = max(most.get(stage, 0), needed)
+    return most

@@ -35,6 +35,8 @@ class DatasetJob:
     """Name and stamp of every file that the results are made from: a finished task counts only for these."""
     region_stamps: tuple[tuple[str, str], ...] = ()
     """The same of the label images that give regions, which the fits of the scan do not depend on."""
+    memory_bytes: tuple[tuple[Stage, int], ...] = ()
+    """By stage: most that a worker will need above what it holds when idle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

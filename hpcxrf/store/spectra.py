@@ -74,12 +74,18 @@ class SpectraStore:
             IndexError: there is no such detector.
             ValueError: the slices have a step.
         """
-        _, rows, columns, channels = self.shape
         counts = self._array("counts")
-        heights = range(rows)[_contiguous(y)], range(columns)[_contiguous(x)]
-        region = np.empty((len(detectors), *map(len, heights), channels), dtype=self.dtype)
+        part = _contiguous(y), _contiguous(x)
+        if len(detectors) == 1:
+            # As it comes: a copy of the largest thing in memory would be half of the peak.
+            return np.asarray(counts[self._checked(detectors[0]), *part])[None]
+        _, rows, columns, channels = self.shape
+        region = np.empty(
+            (len(detectors), len(range(rows)[part[0]]), len(range(columns)[part[1]]), channels),
+            dtype=self.dtype,
+        )
         for place, detector in enumerate(detectors):
-            region[place] = counts[self._checked(detector), y, x]
+            region[place] = counts[self._checked(detector), *part]
         return region
 
     def integrated(self, detector: int) -> NDArray[np.float64]:

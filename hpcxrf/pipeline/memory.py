@@ -1,0 +1,94 @@
+"""Peak memory of a worker by stage, known before anything runs: upper bounds above what an idle worker holds.
+
+Every stage works in pieces whose size the stores fix, so that the bounds hardly depend on the size of a scan; only
+regions are looked for on whole maps. Constants are rounded up from measured peaks.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from hpcxrf.pipeline.blocks import tile_shape
+from hpcxrf.pipeline.inputs import SUM
+from hpcxrf.pipeline.records import STAGES, DatasetJob, Stage
+from hpcxrf.store.schema import BLOCK_X, BLOCK_Y, spectra_layout
+
+IDLE_WORKER_BYTES: Final = 400 << 20
+"""Resident memory of a worker that has done nothing: the libraries."""
+# What a stage loads on first use, and what the allocator keeps of many sizes.
+_LOADED: Final = 64 << 20
+_LOADED_FOR_REGIONS: Final = 176 << 20
+# Tiles in memory: the one being fitted, the next one, what it is decoded from, and what the allocator keeps of them.
+_TILES: Final = 8
+_STORED_BYTES: Final = 2
+# A scan whose counts need it is stored so; its chunks have half as many pixels.
+_COUNT_BYTES: Final = 4
+_MANY_ELEMENTS: Final = 40
+_BESIDE_ELEMENTS: Final = 10
+# Float32 numbers of a pixel and channel, of the pixels that one thread fits at a time.
+_FITTED_AT_A_TIME: Final = {"linear": 512, "nnls": 512, "poisson": 2048, "nonlinear": 2048}
+
+
+def stage_memory(
+    job: DatasetJob, *, rows_per_read: int, source_itemsize: int, threads: int = 1
+) -> dict[Stage, int]:
+    """Bytes above those of an idle worker, by stage of the run.
+
+    Args:
+        job: the dataset.
+        rows_per_read: of its reader.
+        source_itemsize: bytes of a count in the file.
+        threads: of the worker, on a CPU.
+    """
+    detectors, rows, columns, channels = job.shape
+    layout = spectra_layout(job.shape, _COUNT_BYTES)
+    row_bytes = detectors * columns * channels
+    band = min(layout.band_rows, rows) * row_bytes * _COUNT_BYTES
+    block = min(rows_per_read, rows) * row_bytes * max(source_itemsize, _COUNT_BYTES)
+    regions = job.config.regions
+    found: dict[Stage, int] = {
+        "ingest": _LOADED + 3 * band + 2 * block,
+        "integrated": _LOADED + detectors * channels * _components(job) * 256,
+        "pixels": _LOADED + _pixel_bytes(job, threads),
+        "finalise": _LOADED,
+    }
+    if regions.wanted:
+        maps = rows * columns * (8 * _components(job) + 48)
+        found["regions"] = _LOADED_FOR_REGIONS + maps + 64 * detectors * channels * 8
+        if regions.refine:
+            block_counts = BLOCK_Y * BLOCK_X * channels * _COUNT_BYTES
+            found["refine"] = found["integrated"] + (3 * block_counts if regions.remap else 0)
+    return {stage: found[stage] for stage in STAGES if stage in found}
+
+
+def _components(job: DatasetJob) -> int:
+    """At most, about: an override file may list what the run file does not."""
+    return (len(job.config.sample.elements) or _MANY_ELEMENTS) + _BESIDE_ELEMENTS
+
+
+def _pixel_bytes(job: DatasetJob, threads: int) -> int:
+    channels = job.shape[3]
+    chunks = spectra_layout(job.shape, _STORED_BYTES).chunks
+    height, width = tile_shape((chunks[1], chunks[2]), _STORED_BYTES * channels)
+    tile = height * width * channels * _STORED_BYTES
+    if SUM in job.detectors:
+        tile *= 2
+    results = BLOCK_Y * BLOCK_X * (3 * _components(job) + 2) * 4
+    fitted = threads * _FITTED_AT_A_TIME[job.config.pixels.method] * channels * 4 * 4
+    return _TILES * tile + 4 * results + fitted
+
+
+def memory_fault(memory: Mapping[Stage, int], worker_bytes: int) -> str | None:
+    """Why a worker of so much memory cannot do it, with both numbers; None: it can.
+
+    Args:
+        memory: of `stage_memory`.
+        worker_bytes: limit of one worker.
+    """
+    stage, most = max(memory.items(), key=lambda item: item[1])
+    needed = IDLE_WORKER_BYTES + most
+    if needed <= worker_bytes:
+        return None
+    return (
+        f"stage {stage} needs {needed / 1e9:.2f} GB in one worker, a worker has {worker_bytes / 1e9:.2f} GB; "
+        "set execution.workers lower, or run where there is more memory"
+    )
