@@ -1,11 +1,17 @@
 """The same numbers on a CUDA device, within a ten-thousandth of their uncertainty."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from fit_samples import drawn, expected_counts, setup
+from pixel_samples import BASIS, DATA, METHODS, OPERATOR, poisson_pixels
+from pixel_scans import made_job, run_stage
 
-from hpcxrf.fitting.integrated import fit_spectrum
-from hpcxrf.fitting.pixels import fit_pixels, group_background, pixel_basis, pixel_operator
+from hpcxrf.config import ExecutionConfig
+from hpcxrf.fitting.pixels import fit_pixels, moved_to
+from hpcxrf.pipeline.device import Batches, Staging, first_batch, wait_for
+from hpcxrf.results.maps import open_results
+from hpcxrf.store.rundir import RunDir
 
 pytestmark = [
     pytest.mark.gpu,
@@ -13,26 +19,75 @@ pytestmark = [
         not torch.cuda.is_available(), reason="no CUDA device that torch sees; needs a CUDA build"
     ),
 ]
+DEVICE = torch.device("cuda:0")
 
 
-def _on(device, operator):
-    names = ("columns", "projector", "gram", "weighted", "variance", "variance_floor", "measured")
-    moved = {name: getattr(operator, name).to(device) for name in names}
-    return type(operator)(**moved, n_components=operator.n_components)
+def pixels(method):
+    n = 12 if method == "full" else 5000
+    counts = poisson_pixels((3.0 * BASIS.coefficients).expand(n, -1)).to(torch.uint16)
+    return counts, torch.ones(n, dtype=torch.bool)
 
 
-@pytest.mark.parametrize("method", ["linear", "nnls"])
-def test_pixels_agree_across_devices(method):
-    fit = fit_spectrum(drawn(expected_counts(1e6)[0], 1), setup())
-    phi = (fit.component_counts / fit.amplitude.clamp(min=1e-9)[:, None]).T
-    basis = pixel_basis(phi, fit.amplitude, group_background(fit.background_parts, 4), 100)
-    operator = pixel_operator(basis)
-    expected = basis.expected.clamp(min=0.0).expand(5000, -1)
-    counts = torch.poisson(expected, generator=torch.Generator().manual_seed(2)).to(torch.uint16)
-    every = torch.ones(5000, dtype=torch.bool)
-    here = fit_pixels(counts, every, operator, method=method)
-    device = torch.device("cuda:0")
-    there = fit_pixels(counts.to(device), every.to(device), _on(device, operator), method=method)
-    difference = (there.amplitude.cpu() - here.amplitude).abs() / here.sigma
-    assert float(difference.max()) < 1e-4
+@pytest.mark.parametrize("errors", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+def test_pixels_agree_across_devices(method, errors):
+    counts, every = pixels(method)
+    options = {"method": "linear" if method == "phases" else method, "errors": errors}
+    data = None if method == "linear" else DATA
+    here = fit_pixels(counts, every, OPERATOR, data=data, **options)
+    there = fit_pixels(
+        counts.to(DEVICE), every.to(DEVICE), moved_to(DEVICE, OPERATOR),
+        data=moved_to(DEVICE, data), **options,
+    )  # fmt: skip
+    sigma = fit_pixels(counts, every, OPERATOR).sigma
+    assert float(((there.amplitude.cpu() - here.amplitude).abs() / sigma).max()) < 1e-4
     assert bool((there.status.cpu() == here.status).all())
+    torch.testing.assert_close(there.deviance.cpu(), here.deviance, rtol=1e-4, atol=1e-4)
+    if errors:
+        torch.testing.assert_close(there.sigma.cpu(), here.sigma, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [256, 1024, None])
+def test_the_size_of_batches_changes_nothing_that_counts(batch):
+    counts, every = pixels("linear")
+    operator = moved_to(DEVICE, OPERATOR)
+    whole = fit_pixels(counts.to(DEVICE), every.to(DEVICE), operator, batch=8192)
+    parts = fit_pixels(counts.to(DEVICE), every.to(DEVICE), operator, batch=batch)
+    assert float(((parts.amplitude - whole.amplitude).abs() / whole.sigma).max()) < 1e-4
+
+
+def test_tiles_come_through_pinned_memory_as_they_were_read():
+    staging = Staging(device=DEVICE)
+    generator = torch.Generator().manual_seed(0)
+    for n in (300, 200, 500, 500, 100):
+        counts = torch.randint(0, 60_000, (n, 64), generator=generator).to(torch.uint16)
+        tile = staging.put(counts.numpy()[:, 5:40], torch.ones(n, dtype=torch.bool).numpy())
+        wait_for(tile)
+        assert torch.equal(tile.counts.cpu(), counts[:, 5:40])
+
+
+def test_more_pixels_than_the_memory_holds_are_fitted_in_halves():
+    """A batch that no device holds is halved until it fits."""
+    free, _ = torch.cuda.mem_get_info(DEVICE)
+    too_many = free // (4 * 1024) * 4
+    batches = Batches(device=DEVICE, size=1 << (too_many.bit_length()))
+    found = batches.run(lambda size: torch.empty((size, 1024), device=DEVICE).shape[0])
+    assert batches.notes
+    assert found == batches.size
+    assert first_batch(DEVICE, OPERATOR, "linear") is not None
+
+
+def test_a_pixel_task_on_the_device_writes_the_maps_of_the_cpu(tmp_path):
+    maps = {}
+    for device in ("cpu", "cuda"):
+        job = made_job(tmp_path / device, (1, 70, 90, 512))
+        config = replace(job.config, execution=ExecutionConfig(device=device))
+        job = replace(job, config=config)
+        run_stage(job, "integrated")
+        (record,) = run_stage(job, "pixels")
+        assert record.device.startswith(device)
+        path = RunDir(path=job.run_dir).results_store(job.dataset_id)
+        maps[device] = open_results(path)["maps"].load()
+    off = abs(maps["cuda"].amplitude - maps["cpu"].amplitude) / maps["cpu"].sigma
+    assert float(off.max()) < 1e-4
+    assert bool((maps["cuda"].status == maps["cpu"].status).all())

@@ -157,14 +157,19 @@ def fit_pixels(
     solver = _solver(operator, method, data or MethodData(), errors=errors)
 
     def fit_from(i: int) -> PixelFit:
-        part = slice(i, i + size)
+        part = counts[i : i + size]
+        if part.device.type != "cpu":
+            # Once: there, what is read again is converted again, and few operations know uint16.
+            part = part.to(torch.float32)
         product = products.get()
-        projected = product(counts[part])
-        products.put(product)
+        try:
+            projected = product(part)
+        finally:
+            products.put(product)
         return _fit_batch(
-            counts[part],
+            part,
             projected,
-            measured[part],
+            measured[i : i + size],
             operator,
             solver,
             deviance=deviance,
