@@ -93,11 +93,16 @@ def hpcxrf(monkeypatch, capfd):
 
 
 @pytest.fixture(scope="session")
-def private_slurm() -> Iterator[PrivateSlurm]:
-    """A real Slurm: three pretend nodes of 8 cores and 4 pretend GPUs."""
+def slurm_programs() -> None:
+    """Slurm and munge are installed."""
     missing = missing_programs()
     if missing:
         skip_or_fail(f"no Slurm programs ({', '.join(missing)}); on Debian: {INSTALL}")
+
+
+@pytest.fixture(scope="session")
+def private_slurm(slurm_programs: None) -> Iterator[PrivateSlurm]:
+    """A real Slurm: three pretend nodes of 8 cores and 4 pretend GPUs."""
     with running() as cluster:
         yield cluster
 

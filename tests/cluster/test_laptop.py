@@ -11,10 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import skip_or_fail
 
 from hpcxrf.simulate import demo_spec, simulate_scan, write_scan
-from slurm.testcluster import INSTALL, missing_programs
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = re.findall(
@@ -71,9 +69,7 @@ def answered(shell) -> dict[str, object]:
 
 @pytest.mark.slow
 @pytest.mark.slurm
-def test_the_readme_s_cluster_on_one_machine_works_line_by_line(shell, tmp_path):
-    if missing := missing_programs():
-        skip_or_fail(f"no Slurm programs ({', '.join(missing)}); on Debian: {INSTALL}")
+def test_the_readme_s_cluster_on_one_machine_works_line_by_line(slurm_programs, shell, tmp_path):
     (block,) = [b for b in BLOCKS if "testcluster" in b]
     folder = Path(tempfile.mkdtemp(prefix="my-slurm-"))
     lines = re.sub(r"/tmp/my-slurm\b", str(folder), block).splitlines()  # noqa: S108 (the README's)
