@@ -169,6 +169,15 @@ def test_a_run_without_a_job_is_read_from_its_lock_and_journals(run):
     assert verdict(run, never) == "done"
 
 
+def test_a_benchmark_is_told_from_a_run(tmp_path):
+    bench = create_or_resume(tmp_path / "bench", "", {"benchmark": {"seed": 0}})
+    status = run_status(bench.path, never)
+    assert status.verdict == "stopped"
+    assert "`hpcxrf benchmark` on the same folder goes on" in status.said
+    (bench.path / "benchmark.html").touch()
+    assert verdict(bench, never) == "done"
+
+
 def test_slurm_is_asked_seldom():
     asked = []
     ask = asked_seldom(asked.append, 60.0)

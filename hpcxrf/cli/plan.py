@@ -37,7 +37,7 @@ def plan(
 ) -> None:  # fmt: skip
     """Say what would run: datasets, tasks, bytes, hours by measurement; refuse what cannot work."""
     from hpcxrf.cli.terminal import console, print_json, progress_bars
-    from hpcxrf.cluster.feasible import hours_faults, output_faults_of, site_faults
+    from hpcxrf.cluster.feasible import hours_faults, memory_faults, output_faults_of, site_faults
     from hpcxrf.cluster.probe import last_probe, measure
     from hpcxrf.cluster.sites import find_site
     from hpcxrf.config import load_run_file
@@ -62,7 +62,7 @@ def plan(
     faults, notes = output_faults_of(folder, work)
     if profile is not None:
         of_site, unasked = site_faults(profile, config)
-        faults, notes = [*faults, *of_site], [*notes, *unasked]
+        faults, notes = [*faults, *of_site, *memory_faults(made, profile)], [*notes, *unasked]
     faults += hours_faults(work, measured, max_gpu_hours)
     if as_json:
         print_json(_json(made, work, measured, faults, notes))
@@ -78,9 +78,13 @@ def _json(
     from dataclasses import asdict
 
     from hpcxrf.cluster.probe import hours
+    from hpcxrf.pipeline.memory import IDLE_WORKER_BYTES
+    from hpcxrf.pipeline.plan import memory_by_stage
 
+    memory = memory_by_stage(made)
     return {
         **asdict(work),
+        "worker_bytes": {stage: IDLE_WORKER_BYTES + needed for stage, needed in memory.items()},
         "refused": {str(r.source): r.reason for r in made.refusals},
         "probe": None if probe is None else asdict(probe),
         "hours": None if probe is None else hours(work, probe),
@@ -95,7 +99,10 @@ def _print(made: "Plan", work: "Workload", probe: "Probe | None", notes: list[st
 
     from hpcxrf.cli.terminal import console
     from hpcxrf.cluster.feasible import size_text
+    from hpcxrf.pipeline.memory import IDLE_WORKER_BYTES
+    from hpcxrf.pipeline.plan import memory_by_stage
 
+    memory = memory_by_stage(made)
     table = Table.grid(padding=(0, 2))
     table.add_row("[bold]datasets[/]", f"{work.datasets}, {len(made.refusals)} cannot be opened")
     table.add_row("[bold]tasks[/]", ", ".join(f"{n} {stage}" for stage, n in work.tasks.items()))
@@ -104,6 +111,10 @@ def _print(made: "Plan", work: "Workload", probe: "Probe | None", notes: list[st
     )
     table.add_row("[bold]read[/]", size_text(work.bytes_read))
     table.add_row("[bold]write[/]", f"at most {size_text(work.bytes_written)}, before compression")
+    if memory:
+        stage, most = max(memory.items(), key=lambda item: item[1])
+        text = f"at most {size_text(IDLE_WORKER_BYTES + most)} a worker, in stage {stage}"
+        table.add_row("[bold]memory[/]", text)
     table.add_row("[bold]time[/]", escape(_time(work, probe)))
     for note in (*made.notes, *notes):
         table.add_row("note", escape(note))

@@ -11,6 +11,8 @@ from hpcxrf.cluster.sbatch import job_request, job_size
 from hpcxrf.config import RunConfig
 from hpcxrf.config_site import SiteProfile
 from hpcxrf.errors import ConfigError, SlurmError
+from hpcxrf.pipeline.memory import memory_fault
+from hpcxrf.pipeline.plan import Plan, memory_by_stage
 from hpcxrf.pipeline.workload import Workload
 from hpcxrf.store.files import free_bytes
 
@@ -69,6 +71,16 @@ def hours_faults(work: Workload, probe: Probe | None, most_gpu_hours: float | No
             f"about {needed:.2g} GPU-hours by the measurement of {probe.date}, --max-gpu-hours is {most_gpu_hours:g}"
         ]
     return []
+
+
+def memory_faults(plan: Plan, site: SiteProfile) -> list[str]:
+    """What says that a worker of the profile has too little memory for a dataset."""
+    fault = (
+        memory_fault(memory_by_stage(plan), site.memory_per_worker_mb * 10**6)
+        if plan.jobs
+        else None
+    )
+    return [] if fault is None else [f"site {site.name}, memory_per_worker_mb: {fault}"]
 
 
 def size_text(number: int) -> str:

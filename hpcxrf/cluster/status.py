@@ -185,6 +185,10 @@ def _without_job(run: RunDir) -> tuple[Verdict, str]:
     # Of a process on another host nothing is known: its lock speaks for it.
     if holder is not None and (holder.host != socket.gethostname() or is_alive(holder)):
         return "running", f"on host {holder.host}, pid {holder.pid}"
+    if "benchmark" in run.effective():
+        if (run.path / "benchmark.html").is_file():
+            return "done", "a benchmark, with its page"
+        return "stopped", "a benchmark; `hpcxrf benchmark` on the same folder goes on"
     counts = tally(run, None, live=False)
     if counts.at_end:
         verdict: Verdict = "done with failures" if counts.failed else "done"

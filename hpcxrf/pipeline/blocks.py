@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from hpcxrf.pipeline.records import BlockRange
+from hpcxrf.pipeline.records import BlockRange, DatasetJob
 from hpcxrf.store.schema import BLOCK_X, BLOCK_Y
 
 # Channels of pixels that one core fits in a second, reading and writing included, about; measured on spectra of
@@ -89,3 +89,12 @@ def block_ranges(
         for d in detectors
         for i in range(0, n_blocks, blocks_per_task)
     ]
+
+
+def pixel_ranges(job: DatasetJob) -> list[BlockRange]:
+    """The pixel tasks of a dataset."""
+    wanted = job.config.pixels.blocks_per_task
+    if wanted is None:
+        device = "cuda" if job.config.execution.device == "cuda" else "cpu"
+        wanted = blocks_of_a_task(job.shape[1:3], job.shape[3], job.config.pixels.method, device)
+    return block_ranges(job.shape[1:3], job.detectors, wanted)

@@ -7,7 +7,7 @@ from typing import Any
 from distributed import Client, Future
 
 from hpcxrf.config_regions import RegionsConfig, refine_tasks
-from hpcxrf.pipeline.blocks import block_ranges, blocks_of_a_task
+from hpcxrf.pipeline.blocks import pixel_ranges
 from hpcxrf.pipeline.records import STAGES, BlockRange, DatasetJob, Stage, TaskRecord
 from hpcxrf.pipeline.regions_tasks import refine_task_name, run_refine, run_regions
 from hpcxrf.pipeline.tasks import (
@@ -33,12 +33,7 @@ class Unit:
 
 def units_of(job: DatasetJob) -> list[Unit]:
     """All tasks of a dataset; each needs the stages before its own."""
-    wanted = job.config.pixels.blocks_per_task
-    if wanted is None:
-        device = "cuda" if job.config.execution.device == "cuda" else "cpu"
-        wanted = blocks_of_a_task(job.shape[1:3], job.shape[3], job.config.pixels.method, device)
-    ranges = block_ranges(job.shape[1:3], job.detectors, wanted)
-    pixels = [Unit(task=pixel_task_name(r), stage="pixels", blocks=r) for r in ranges]
+    pixels = [Unit(task=pixel_task_name(r), stage="pixels", blocks=r) for r in pixel_ranges(job)]
     return [
         Unit(task="ingest", stage="ingest"),
         Unit(task="integrated", stage="integrated"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcxrf.config_regions import refine_tasks
-from hpcxrf.pipeline.blocks import block_ranges
+from hpcxrf.pipeline.blocks import pixel_ranges
 from hpcxrf.pipeline.plan import Plan
 from hpcxrf.pipeline.records import DatasetJob, Stage
 
@@ -54,9 +54,7 @@ def workload(plan: Plan) -> Workload:
 
 def task_counts(job: DatasetJob) -> dict[Stage, int]:
     """Tasks of a dataset by stage."""
-    blocks = job.config.pixels.blocks_per_task
-    pixels = len(block_ranges(job.shape[1:3], job.shape[3], job.detectors, blocks))
-    counts: dict[Stage, int] = {"ingest": 1, "integrated": 1, "pixels": pixels}
+    counts: dict[Stage, int] = {"ingest": 1, "integrated": 1, "pixels": len(pixel_ranges(job))}
     if job.config.regions.wanted:
         counts["regions"] = 1
     if number := refine_tasks(job.config.regions):
