@@ -76,7 +76,7 @@ def site(folder: Path, body: str, **fields) -> None:
     stand_in.chmod(0o700)
     usual = {
         "partition": "main", "cores_per_node": 8, "gpus_per_node": 4, "workers_per_node": 2,
-        "memory_per_worker_mb": 500, "driver_memory_mb": 200, "time_limit_h": 0.2, "drain_s": 30,
+        "memory_per_worker_mb": 1000, "driver_memory_mb": 200, "time_limit_h": 0.2, "drain_s": 30,
         "python": str(stand_in), "login_host": "login.lab.org",
     }  # fmt: skip
     (folder / "sites" / "lab.yaml").write_text(yaml.safe_dump({**usual, **fields}))
