@@ -191,6 +191,8 @@ class ExecutionConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: the GPU where there is one, and the report says which; `cuda` without one is an error."""
     datasets_in_flight: Annotated[int, Field(ge=1)] = 8
+    task_limit_s: Positive = 3600.0
+    """In a Slurm job: a task that takes longer is ended with its worker, and tried twice more."""
     dashboard: bool = True
 
 

@@ -38,9 +38,10 @@ from hpcxrf.errors import ConfigError, HpcxrfError, OutputError
 MAX_CPU_WORKERS: Final = 16
 """Each worker holds some 0.3 GB of interpreter and libraries before it works."""
 _CLOSE_TIMEOUT_S: Final = 20.0
-_LOOPBACK: Final = "127.0.0.1"
+LOOPBACK: Final = "127.0.0.1"
 _LOGGERS: Final = ("distributed", "tornado", "bokeh", "asyncio")
-_THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""What libraries read for their number of threads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +144,10 @@ def local_cluster(
     device = "cuda:0" if gpus else "cpu"
     token = new_token()
     with ExitStack() as stack:
-        log_path = stack.enter_context(_logging_to(run_dir / "logs", token))
-        stack.enter_context(_environment(dict.fromkeys(_THREAD_VARIABLES, str(threads_per_worker))))
+        log_path = stack.enter_context(logging_to(run_dir / "logs", token))
+        stack.enter_context(
+            process_environment(dict.fromkeys(THREAD_VARIABLES, str(threads_per_worker)))
+        )
         stack.enter_context(dask.config.set(dask_settings(dashboard=dashboard)))
         setup = WorkerSetup(n_threads=threads_per_worker, device=device, log_path=log_path)
         # On the local disk: Dask locks files in it, which network file systems do badly.
@@ -296,8 +299,8 @@ def _start(
 def _bare_cluster(
     security: Security, worker_options: Mapping[str, Any], scheduler_options: Mapping[str, Any]
 ) -> SpecCluster:
-    common = {"host": _LOOPBACK, "protocol": "tls://", "security": security}
-    http = {"dashboard_address": f"{_LOOPBACK}:0"}
+    common = {"host": LOOPBACK, "protocol": "tls://", "security": security}
+    http = {"dashboard_address": f"{LOOPBACK}:0"}
     worker = {**common, **http, "dashboard": False, "nthreads": 1, **worker_options}
     scheduler = {**common, **http, "port": 0, **scheduler_options}
     return SpecCluster(
@@ -351,7 +354,7 @@ def _interrupt_deferred() -> Iterator[None]:
 
 
 @contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+def process_environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Set variables for processes to come; put back these, and what distributed sets by itself."""
     names = {*variables, "PYTHONHASHSEED", *dask.config.get("distributed.nanny.pre-spawn-environ")}
     before = {name: os.environ.get(name) for name in names}
@@ -366,7 +369,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _logging_to(folder: Path, token: str) -> Iterator[Path]:
+def logging_to(folder: Path, token: str) -> Iterator[Path]:
     """Dask's loggers write to `folder/dask.log` (0600) alone, and never the token."""
     log_path = folder / "dask.log"
     try:

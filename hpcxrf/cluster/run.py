@@ -132,21 +132,36 @@ def run_here(
             run=run, plan=plan, outcomes=tuple(outcomes), wall_s=time.perf_counter() - began,
             workers=workers, threads=threads, device=device,
         )  # fmt: skip
-        summary = RunSummary(
-            title=run.path.name,
-            versions=versions(),
-            configuration=json.dumps(effective(config), indent=2),
-            device=_device_text(result),
-            started=started,
-            finished=now(),
-            seconds=result.wall_s,
-            command=command,
-            notes=plan.notes,
-        )
-        datasets = dataset_summaries(result)
-        _keep(run, summary, datasets)
-        write_report(summary, datasets, run.report_file)
+        report_run(result, config, started=started, command=command)
     return replace(result, wall_s=time.perf_counter() - began)
+
+
+def report_run(result: RunResult, config: RunConfig, *, started: str, command: str) -> None:
+    """Write the report of a run that went to its end, and what is needed to write it again.
+
+    Args:
+        result: of the run, whose lock is held.
+        config: of the run.
+        started: of `now`.
+        command: the command line.
+
+    Raises:
+        OutputError: the run directory cannot be written.
+    """
+    summary = RunSummary(
+        title=result.run.path.name,
+        versions=versions(),
+        configuration=json.dumps(effective(config), indent=2),
+        device=_device_text(result),
+        started=started,
+        finished=now(),
+        seconds=result.wall_s,
+        command=command,
+        notes=result.plan.notes,
+    )
+    datasets = dataset_summaries(result)
+    _keep(result.run, summary, datasets)
+    write_report(summary, datasets, result.run.report_file)
 
 
 def report_again(folder: Path) -> Path:
