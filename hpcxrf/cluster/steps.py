@@ -19,7 +19,7 @@ _LONG_S: Final = 120.0
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 60.0
 _UNSEEN_S: Final = 300.0
-_END_S: Final = 4.0
+_END_S: Final = 8.0
 
 
 @dataclass(slots=True)

@@ -1,0 +1,54 @@
+"""Preloaded by Dask in the workers of a drill: makes pixel tasks slow, and those of chosen scans go wrong.
+
+`DRILL_FAULTS` is a JSON object: `slow_s`, and `abort`, `raise`, `hang`, `full`: lists of names of scans; `once`:
+only at the first attempt, remembered by files in that folder.
+"""
+
+import errno
+import json
+import os
+import time
+from pathlib import Path
+
+from hpcxrf.pipeline import graph
+
+FAULTS = json.loads(os.environ.get("DRILL_FAULTS", "{}"))
+
+
+def dask_setup(worker):
+    del worker
+    work = graph.run_pixels
+
+    def run_pixels(job, blocks, after):
+        time.sleep(FAULTS.get("slow_s", 0.0))
+        for kind, name in ((k, n) for k in ("abort", "raise", "hang", "full") for n in FAULTS.get(k, ())):
+            if job.source.stem == name and not _had_already(name):
+                # Inside of the attempt that the task itself would make.
+                from hpcxrf.pipeline.tasks import pixel_task_name
+                from hpcxrf.pipeline.worker import attempt
+
+                with attempt(job, pixel_task_name(blocks)):
+                    _go_wrong(kind)
+        return work(job, blocks, after)
+
+    graph.run_pixels = run_pixels
+
+
+def _had_already(name):
+    if "once" not in FAULTS:
+        return False
+    try:
+        Path(FAULTS["once"], name).touch(exist_ok=False)
+    except FileExistsError:
+        return True
+    return False
+
+
+def _go_wrong(kind):
+    if kind == "abort":
+        os.abort()
+    if kind == "raise":
+        raise ValueError("this scan is cursed")
+    if kind == "full":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    time.sleep(3600)

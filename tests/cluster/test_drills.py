@@ -1,0 +1,226 @@
+"""What may go wrong while a job runs: every drill ends with all datasets done or recorded as failed, and equal."""
+
+import os
+import stat
+
+import pytest
+
+from hpcxrf.cluster.worker_terms import read_facts
+from hpcxrf.store.rundir import FAILED
+from tests.cluster.drills import kill
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
+
+SLOW = {"slow_s": 0.5}
+
+
+def reasons(drill):
+    return {
+        d.split("-")[0]: [x["reason"] for x in drill.run.read_journal(d) if x["event"] == FAILED]
+        for d in drill.run.dataset_ids()
+    }
+
+
+def test_an_undisturbed_job_gives_what_one_process_gives_and_pins_its_gpus(drill):
+    drill.prepare(2, gpus=2)
+    drill.submit()
+    drill.wait(lambda: (drill.tmp_path / "run" / "secrets" / "workers" / "key.pem").exists())
+    folder = drill.run.secrets / "workers"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(f.stat().st_mode) for f in folder.iterdir()} == {0o600}
+    assert drill.wait_for_end() == "COMPLETED", drill.logs()
+    drill.require_all_equal()
+    assert sorted(f.cuda_visible_devices for f in read_facts(drill.run).values()) == ["0", "1"]
+    assert any("PRETEND_GPUS" in alarm for alarm in drill.progress().alarms)
+    assert drill.progress().state == "ended"
+    assert list(drill.run.secrets.iterdir()) == []
+    assert not drill.run.lock_file.exists()
+
+
+def test_a_killed_worker_costs_one_tile_at_most(drill):
+    drill.prepare(3, faults=SLOW)
+    drill.submit()
+    drill.wait(lambda: drill.pixel_tasks_done() >= 1)
+    _nanny, [worker] = drill.workers()["worker-0"]
+    kill(worker.pid)
+    assert drill.wait_for_end() == "COMPLETED", drill.logs()
+    drill.require_all_equal()
+    # What was finished before is not done again: its record does not die with the worker.
+    assert set(drill.times_finished().values()) == {1}
+
+
+def test_a_killed_worker_and_supervisor_are_replaced_by_a_new_step(drill):
+    drill.prepare(3, workers=1, faults=SLOW)
+    drill.submit()
+    drill.wait(lambda: drill.pixel_tasks_done() >= 1)
+    nanny, [worker] = drill.workers()["worker-0"]
+    kill(nanny.pid)
+    kill(worker.pid)
+    assert drill.wait_for_end() == "COMPLETED", drill.logs()
+    drill.require_all_equal()
+    assert any("is started again" in alarm for alarm in drill.progress().alarms)
+    assert read_facts(drill.run)["worker-0"].step_id == "1"
+
+
+def test_a_killed_driver_is_resumed_with_what_is_missing(drill):
+    drill.prepare(3, faults=SLOW)
+    drill.submit()
+    before = drill.wait(lambda: drill.pixel_tasks_done() >= 2 and drill.times_finished())
+    kill(drill.driver())
+    assert drill.wait_for_end() == "FAILED"
+    # A kill leaves them; the next start removes them.
+    assert (drill.run.secrets / "workers" / "key.pem").exists()
+    assert drill.run.lock_file.exists()
+    drill.resume()
+    assert drill.wait_for_end() == "COMPLETED", drill.logs()
+    drill.require_all_equal()
+    assert {drill.times_finished()[task] for task in before} == {1}
+    assert not (drill.run.secrets / "workers").exists()
+
+
+@pytest.mark.parametrize("times", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_near_its_time_limit_a_job_drains_and_is_run_again(drill, times):
+    drill.prepare(4, faults=SLOW)
+    drill.submit()
+    for count in range(1, times + 1):
+        done = drill.pixel_tasks_done() if drill.run.dataset_ids() else 0
+        drill.wait(lambda: len(drill.events("started")) == count and drill.pixel_tasks_done() > done)  # noqa: B023
+        drill.slurm.run("scancel", "--batch", "--signal=USR1", drill.job_id)
+        drill.wait(lambda: len(drill.events("requeued")) == count)  # noqa: B023
+        drill.start_again_now()
+    assert drill.wait_for_end() == "COMPLETED", drill.logs()
+    drill.require_all_equal()
+    assert [e["restart_count"] for e in drill.events("started")] == list(range(times + 1))
+    assert [e["exit_code"] for e in drill.events("ended")] == [0]
+    # Draining let the tiles at work end and recorded them.
+    assert set(drill.times_finished().values()) == {1}
+
+
+def test_where_requeueing_is_not_allowed_the_job_ends_as_resumable(drill):
+    drill.prepare(3, faults=SLOW, site={"requeue": False})
+    drill.submit()
+    drill.wait(lambda: drill.pixel_tasks_done() >= 1)
+    drill.slurm.run("scancel", "--batch", "--signal=USR1", drill.job_id)
+    assert drill.wait_for_end() == "FAILED"
+    assert [e["exit_code"] for e in drill.events("ended")] == [75]
+    drill.resume()
+    assert drill.wait_for_end() == "COMPLETED", drill.logs()
+    drill.require_all_equal()
+
+
+@pytest.mark.slow
+def test_a_cancelled_job_leaves_at_once_and_is_resumed(drill):
+    drill.prepare(4, faults=SLOW)
+    drill.submit()
+    drill.wait(lambda: drill.pixel_tasks_done() >= 1)
+    drill.slurm.run("scancel", drill.job_id)
+    assert drill.wait_for_end() == "CANCELLED"
+    assert drill.events("ended")[-1]["exit_code"] == 75
+    assert not drill.run.lock_file.exists()
+    assert not (drill.run.secrets / "workers").exists()
+    drill.resume()
+    assert drill.wait_for_end() == "COMPLETED", drill.logs()
+    drill.require_all_equal()
+
+
+@pytest.mark.slow
+def test_a_preempted_job_is_run_again_by_slurm_itself(drill):
+    drill.prepare(4, faults=SLOW, site={"partition": "preempt"})
+    drill.submit()
+    drill.wait(lambda: drill.pixel_tasks_done() >= 1)
+    node = drill.slurm.run("squeue", "-h", "-o", "%N", "-j", drill.job_id).strip()
+    drill.slurm.run("sbatch", "-p", "main", "-w", node, "-n8", "--mem=100", "-o", "/dev/null", "--wrap", "sleep 5")
+    drill.wait(lambda: drill.events("ended"))
+    drill.start_again_now()
+    assert drill.events("requeued") == []
+    assert drill.wait_for_end() == "COMPLETED", drill.logs()
+    drill.require_all_equal()
+    assert [e["restart_count"] for e in drill.events("started")] == [0, 1]
+
+
+@pytest.mark.parametrize("scans", [4, pytest.param(42, marks=pytest.mark.slow)])
+def test_poisoned_scans_fail_alone(drill, scans):
+    drill.prepare(scans, faults={"abort": ["s01"], "raise": ["s02"]})
+    drill.submit()
+    assert drill.wait_for_end(200) == "FAILED"
+    drill.require_all_equal(but=["s01", "s02"])
+    assert drill.events("ended")[-1]["exit_code"] == 6
+    found = reasons(drill)
+    assert "ended its worker 3 times" in found["s01"][0]
+    assert found["s02"] == ["ValueError: this scan is cursed"]
+    log = (drill.run.logs / f"job-{drill.job_id}.log").read_text()
+    assert f"datasets: {scans - 2} done, 2 failed" in log
+    assert "1 x ValueError: this scan is cursed" in log
+    assert not list(drill.run.path.rglob("core*"))
+
+
+@pytest.mark.slow
+def test_a_hung_task_is_ended_and_tried_again(drill):
+    drill.prepare(3, faults={"hang": ["s01"], "once": str(drill.tmp_path)}, task_limit_s=4.0)
+    drill.submit()
+    assert drill.wait_for_end() == "COMPLETED", drill.logs()
+    drill.require_all_equal()
+    assert any("takes longer than 4 s" in alarm for alarm in drill.progress().alarms)
+
+
+@pytest.mark.slow
+def test_a_full_disk_under_a_task_fails_its_scan_and_a_resume_does_it(drill):
+    drill.prepare(3, faults={"full": ["s01"], "once": str(drill.tmp_path)})
+    drill.submit()
+    assert drill.wait_for_end() == "FAILED"
+    drill.require_all_equal(but=["s01"])
+    assert "No space left on device" in reasons(drill)["s01"][0]
+    drill.resume()
+    assert drill.wait_for_end() == "COMPLETED", drill.logs()
+    drill.require_all_equal()
+
+
+@pytest.mark.slow
+def test_a_changed_result_is_done_again(drill):
+    drill.prepare(2)
+    drill.submit()
+    assert drill.wait_for_end() == "COMPLETED", drill.logs()
+    store = drill.run.results_store(drill.run.dataset_ids()[0])
+    chunk = next(f for f in sorted((store / "maps" / "amplitude" / "c").rglob("*")) if f.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
+    drill.resume()
+    assert drill.wait_for_end() == "COMPLETED", drill.logs()
+    drill.require_all_equal()
+    again = {task for task, times in drill.times_finished().items() if times == 2}
+    # That tile, and the end that follows from it.
+    assert len(again) == 2
+
+
+@pytest.mark.slow
+def test_the_second_of_two_drivers_is_refused(drill):
+    drill.prepare(3, faults=SLOW)
+    drill.submit()
+    first = drill.job_id
+    drill.wait(lambda: drill.pixel_tasks_done() >= 1)
+    script = (drill.run.path / "jobs" / "job.sh").read_text()
+    from hpcxrf.cluster.slurm import submit
+
+    second = submit(script, drill.run.path)
+    log = drill.run.logs / f"job-{second}.log"
+    drill.wait(lambda: log.exists() and "error:" in log.read_text())
+    assert f"pid {drill.driver()}, Slurm job {first}" in log.read_text()
+    assert os.uname().nodename in log.read_text()
+    assert drill.wait_for_end() == "COMPLETED", drill.logs()
+    drill.require_all_equal()
+    assert set(drill.times_finished().values()) == {1}
+
+
+@pytest.mark.slow
+def test_a_lost_node_costs_its_workers_only(drill):
+    drill.prepare(6, nodes=2, faults={"slow_s": 1.0})
+    drill.submit()
+    drill.wait(lambda: drill.pixel_tasks_done() >= 1)
+    nodes = {facts.node for facts in read_facts(drill.run).values()}
+    batch = drill.slurm.run("squeue", "-h", "-o", "%B", "-j", drill.job_id).strip()
+    [other] = nodes - {batch}
+    try:
+        drill.slurm.kill_node(other)
+        assert drill.wait_for_end(180) == "COMPLETED", drill.logs()
+    finally:
+        drill.slurm.start_node(other)
+    drill.require_all_equal()
