@@ -92,7 +92,7 @@ def watch_jobs(
         alarm: told of every replacement.
         clock: seconds.
     """
-    asked_at = -_AGAIN_S
+    asked_at = float("-inf")
     before = 0
 
     def watch(known: Collection[str]) -> None:
@@ -103,6 +103,7 @@ def watch_jobs(
             alarm(f"{lost} worker jobs were lost and are asked for again")
         if len(known) < workers and (lost > 0 or clock() - asked_at > _AGAIN_S):
             asked_at = clock()
-            cluster.scale(workers)
+            # In the thread that also hears of workers that go.
+            cluster.loop.add_callback(cluster.scale, workers)
 
     return watch

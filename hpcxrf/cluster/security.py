@@ -16,7 +16,8 @@ from hpcxrf.errors import OutputError
 if TYPE_CHECKING:
     from distributed import Security
 
-_FILE_NAMES: Final = ("ca.pem", "cert.pem", "key.pem")
+FILE_NAMES: Final = ("ca.pem", "cert.pem", "key.pem")
+"""Of the credentials in their folder: authority, certificate, key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +54,9 @@ def write_security(security: "Security", folder: Path) -> TlsFiles:
     private_folder(folder)
     remove_files(folder)
     texts = (security.tls_ca_file, security.tls_worker_cert, security.tls_worker_key)
-    for name, text in zip(_FILE_NAMES, texts, strict=True):
+    for name, text in zip(FILE_NAMES, texts, strict=True):
         write_private(folder / name, text)
-    ca, cert, key = (folder / name for name in _FILE_NAMES)
+    ca, cert, key = (folder / name for name in FILE_NAMES)
     return TlsFiles(ca=ca, cert=cert, key=key)
 
 
@@ -70,7 +71,7 @@ def remove_security(folder: Path) -> None:
 
 def remove_files(folder: Path) -> None:
     """Unlink the credential files of `folder`, as far as they exist."""
-    for name in _FILE_NAMES:
+    for name in FILE_NAMES:
         (folder / name).unlink(missing_ok=True)
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hpcxrf.cluster.security import private_folder, write_private
+from hpcxrf.cluster.security import FILE_NAMES, private_folder, write_private, write_security
 from hpcxrf.errors import OutputError
 from hpcxrf.store.files import atomic_write_text
 from hpcxrf.store.rundir import RunDir
@@ -25,7 +25,6 @@ PRETEND_GPUS: Final = "HPCXRF_PRETEND_GPUS"
 """Environment variable for tests, `1`: GPUs are pinned by a Slurm that only pretends to have them, so workers
 compute on the CPU. It is an alarm of every run that is made with it."""
 _TERMS: Final = "terms.json"
-_TLS: Final = ("ca.pem", "cert.pem", "key.pem")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +77,7 @@ def write_terms(run: RunDir, terms: WorkerTerms, security: "Security | None") ->
     """
     folder = private_folder(secrets_of_workers(run))
     if security is not None:
-        texts = (security.tls_ca_file, security.tls_worker_cert, security.tls_worker_key)
-        for name, text in zip(_TLS, texts, strict=True):
-            write_private(folder / name, text)
+        write_security(security, folder)
     write_private(folder / _TERMS, json.dumps(asdict(terms), indent=1) + "\n")
 
 
@@ -103,7 +100,7 @@ def read_terms(run: RunDir) -> tuple[WorkerTerms, dict[str, str]]:
             f"{folder / _TERMS}: {error.strerror}; no driver works on this run, so a worker has nothing to do"
         ) from error
     names = ("tls_ca_file", "tls_worker_cert", "tls_worker_key")
-    files = {key: str(folder / name) for key, name in zip(names, _TLS, strict=True)}
+    files = {key: str(folder / name) for key, name in zip(names, FILE_NAMES, strict=True)}
     return terms, files if terms.tls else {}
 
 

@@ -21,7 +21,9 @@ def dask_setup(worker):
 
     def run_pixels(job, blocks, after):
         time.sleep(FAULTS.get("slow_s", 0.0))
-        for kind, name in ((k, n) for k in ("abort", "raise", "hang", "full") for n in FAULTS.get(k, ())):
+        for kind, name in (
+            (k, n) for k in ("abort", "raise", "hang", "full") for n in FAULTS.get(k, ())
+        ):
             if job.source.stem == name and not _had_already(name):
                 # Inside of the attempt that the task itself would make.
                 from hpcxrf.pipeline.tasks import pixel_task_name

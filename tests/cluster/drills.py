@@ -90,7 +90,9 @@ class Drill:
         make_scans(self.tmp_path / "in", scans)
         raw = raw_config(self.tmp_path / "in", **execution)
         config, text = check_config(raw, "test"), json.dumps(raw)
-        on_cpu = check_config(raw_config(self.tmp_path / "in", **(execution | {"device": "cpu"})), "test")
+        on_cpu = check_config(
+            raw_config(self.tmp_path / "in", **(execution | {"device": "cpu"})), "test"
+        )
         self.expected = undisturbed(on_cpu, text, self.tmp_path / "undisturbed")
         per_node = -(-workers // nodes)
         profile = check_site(
@@ -100,7 +102,9 @@ class Drill:
             "test", name="drill",
         )  # fmt: skip
         self.monkeypatch.setenv("PYTHONPATH", str(ROOT))
-        self.monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__PRELOAD", json.dumps([str(HERE / "drill_faults.py")]))
+        self.monkeypatch.setenv(
+            "DASK_DISTRIBUTED__WORKER__PRELOAD", json.dumps([str(HERE / "drill_faults.py")])
+        )
         self.monkeypatch.setenv("DRILL_FAULTS", json.dumps(faults or {}))
         self.monkeypatch.setenv("HPCXRF_PRETEND_GPUS", "1")
         self.prepared = prepare_submission(
@@ -132,6 +136,14 @@ class Drill:
         ended = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED"}
         return self.wait(lambda: (s := self.state()) in ended and s, patience_s)
 
+    def wait_for_work(self, start: int) -> None:
+        """Until a driver's `start`-th start has a pixel task done."""
+        before = self.pixel_tasks_done() if self.run.dataset_ids() else 0
+        self.wait(lambda: len(self.events("started")) == start and self.pixel_tasks_done() > before)
+
+    def wait_for_event(self, name: str, number: int) -> None:
+        self.wait(lambda: len(self.events(name)) == number)
+
     def start_again_now(self) -> None:
         """A job that was put back would wait for two minutes."""
         self.wait(lambda: self.state() == "PENDING")
@@ -161,7 +173,14 @@ class Drill:
         for name, facts in read_facts(self.run).items():
             with suppress(psutil.NoSuchProcess):
                 nanny = psutil.Process(facts.pid)
-                found[name] = (nanny, [c for c in nanny.children() if "resource_tracker" not in " ".join(c.cmdline())])
+                found[name] = (
+                    nanny,
+                    [
+                        c
+                        for c in nanny.children()
+                        if "resource_tracker" not in " ".join(c.cmdline())
+                    ],
+                )
         return found
 
     def driver(self) -> int:
@@ -173,7 +192,10 @@ class Drill:
     def logs(self) -> str:
         if self.run is None:
             return ""
-        files = [*sorted(self.run.logs.glob("*")), *sorted((self.slurm.folder / "log").glob("slurm*.log"))]
+        files = [
+            *sorted(self.run.logs.glob("*")),
+            *sorted((self.slurm.folder / "log").glob("slurm*.log")),
+        ]
         return "\n".join(f"== {f.name}\n{f.read_text(errors='replace')[-1500:]}" for f in files)
 
     def results(self) -> dict[str, dict[str, str]]:
@@ -182,7 +204,9 @@ class Drill:
 
     def require_all_equal(self, *, but: Sequence[str] = ()) -> None:
         """Every dataset is done and equal, except those of the scans named."""
-        expected = {d: sums for d, sums in self.expected.items() if not d.startswith(tuple(but) or "-")}
+        expected = {
+            d: sums for d, sums in self.expected.items() if not d.startswith(tuple(but) or "-")
+        }
         found = self.results()
         assert sorted(found) == sorted(expected), self.logs()
         for dataset_id, sums in expected.items():

@@ -24,7 +24,7 @@ def reasons(drill):
 def test_an_undisturbed_job_gives_what_one_process_gives_and_pins_its_gpus(drill):
     drill.prepare(2, gpus=2)
     drill.submit()
-    drill.wait(lambda: (drill.tmp_path / "run" / "secrets" / "workers" / "key.pem").exists())
+    drill.wait((drill.run.secrets / "workers" / "key.pem").exists)
     folder = drill.run.secrets / "workers"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(f.stat().st_mode) for f in folder.iterdir()} == {0o600}
@@ -83,10 +83,9 @@ def test_near_its_time_limit_a_job_drains_and_is_run_again(drill, times):
     drill.prepare(4, faults=SLOW)
     drill.submit()
     for count in range(1, times + 1):
-        done = drill.pixel_tasks_done() if drill.run.dataset_ids() else 0
-        drill.wait(lambda: len(drill.events("started")) == count and drill.pixel_tasks_done() > done)  # noqa: B023
+        drill.wait_for_work(count)
         drill.slurm.run("scancel", "--batch", "--signal=USR1", drill.job_id)
-        drill.wait(lambda: len(drill.events("requeued")) == count)  # noqa: B023
+        drill.wait_for_event("requeued", count)
         drill.start_again_now()
     assert drill.wait_for_end() == "COMPLETED", drill.logs()
     drill.require_all_equal()
@@ -129,7 +128,19 @@ def test_a_preempted_job_is_run_again_by_slurm_itself(drill):
     drill.submit()
     drill.wait(lambda: drill.pixel_tasks_done() >= 1)
     node = drill.slurm.run("squeue", "-h", "-o", "%N", "-j", drill.job_id).strip()
-    drill.slurm.run("sbatch", "-p", "main", "-w", node, "-n8", "--mem=100", "-o", "/dev/null", "--wrap", "sleep 5")
+    drill.slurm.run(
+        "sbatch",
+        "-p",
+        "main",
+        "-w",
+        node,
+        "-n8",
+        "--mem=100",
+        "-o",
+        "/dev/null",
+        "--wrap",
+        "sleep 5",
+    )
     drill.wait(lambda: drill.events("ended"))
     drill.start_again_now()
     assert drill.events("requeued") == []
@@ -223,4 +234,42 @@ def test_a_lost_node_costs_its_workers_only(drill):
         assert drill.wait_for_end(180) == "COMPLETED", drill.logs()
     finally:
         drill.slurm.start_node(other)
+    drill.require_all_equal()
+
+
+@pytest.mark.slow
+def test_workers_that_are_jobs_of_their_own_are_replaced_when_one_is_cancelled(drill):
+    drill.prepare(4, gpus=2, mode="elastic", faults={"slow_s": 1.0})
+    drill.submit()
+    drill.wait(lambda: drill.pixel_tasks_done() >= 1)
+    first = drill.wait(lambda: len(f := read_facts(drill.run)) == 2 and f)
+    assert {facts.job_id for facts in first.values()}.isdisjoint({drill.job_id})
+    assert all("," not in facts.cuda_visible_devices for facts in first.values())
+    drill.slurm.run("scancel", first["worker-0"].job_id)
+    drill.wait(
+        lambda: (
+            len(
+                {f.job_id for f in read_facts(drill.run).values()}
+                | {f.job_id for f in first.values()}
+            )
+            == 3
+        )
+    )
+    assert drill.wait_for_end() == "COMPLETED", drill.logs()
+    drill.require_all_equal()
+    assert any("worker jobs were lost" in alarm for alarm in drill.progress().alarms)
+    # With the driver its workers go.
+    drill.wait(lambda: drill.slurm.run("squeue", "-h", "-o", "%A").split() == [])
+
+
+@pytest.mark.slow
+def test_worker_jobs_end_with_a_driver_that_is_killed(drill):
+    drill.prepare(3, mode="elastic", faults={"slow_s": 1.0})
+    drill.submit()
+    drill.wait(lambda: drill.pixel_tasks_done() >= 1)
+    kill(drill.driver())
+    assert drill.wait_for_end() == "FAILED"
+    drill.wait(lambda: drill.slurm.run("squeue", "-h", "-o", "%A").split() == [])
+    drill.resume()
+    assert drill.wait_for_end() == "COMPLETED", drill.logs()
     drill.require_all_equal()
