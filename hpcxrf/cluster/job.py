@@ -83,11 +83,11 @@ def run_job(folder: Path, signals: JobSignals) -> int:
         try:
             code = _worked(job)
         except SystemExit as left:
-            _ended(job, int(left.code or 0), "told to end (TERM)")
+            _ended_badly(job, int(left.code or 0), "told to end (TERM)")
             raise
         except BaseException as error:
             code = error.exit_code if isinstance(error, HpcxrfError) else 1
-            _ended(job, code, str(error) or type(error).__name__)
+            _ended_badly(job, code, str(error) or type(error).__name__)
             raise
         return _left(job) if code == EXIT_RESUMABLE else _ended(job, code, "")
 
@@ -231,6 +231,14 @@ def _requeued(job: Job) -> bool:
         if not job.signals.terminated:
             sys.stderr.write(f"alarm: {error}\n")
         return job.signals.terminated
+
+
+def _ended_badly(job: Job, code: int, reason: str) -> None:
+    """As `_ended`; a disk that is full must not hide what it is the consequence of."""
+    try:
+        _ended(job, code, reason)
+    except HpcxrfError as error:
+        sys.stderr.write(f"alarm: {error}\n")
 
 
 def _ended(job: Job, code: int, reason: str) -> int:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import dask
 from distributed import Client, Scheduler, Security, SpecCluster
 
+from hpcxrf.cluster import slurm
 from hpcxrf.cluster.dashboard import (
     guarded_scheduler,
     new_token,
@@ -26,10 +27,11 @@ from hpcxrf.cluster.worker_terms import (
     PRETEND_GPUS,
     WorkerTerms,
     forget_facts,
+    read_facts,
     remove_terms,
     write_terms,
 )
-from hpcxrf.errors import HpcxrfError
+from hpcxrf.errors import HpcxrfError, SlurmError
 from hpcxrf.store.rundir import RunDir
 
 DEATH_TIMEOUT_S: Final = 60.0
@@ -125,7 +127,26 @@ def _steps(
 ) -> Steps | None:
     if request.mode == "elastic":
         return None
-    return allocation_steps(run, request, job_id, os.environ, alarm)
+    return allocation_steps(
+        run, request, job_id, os.environ, alarm, lambda name: _forgive_lost_node(run, name, alarm)
+    )
+
+
+def _forgive_lost_node(run: RunDir, name: str, alarm: Callable[[str], None]) -> None:
+    """Of what a worker was at when its node was lost no task is to blame."""
+    from hpcxrf.pipeline.worker import forget_attempts_of
+
+    facts = read_facts(run).get(name)
+    if facts is None or facts.node is None:
+        return
+    try:
+        lost = slurm.node_is_lost(facts.node)
+    except SlurmError as error:
+        alarm(f"{name}: whether its node was lost is not known ({error})")
+        return
+    if lost:
+        alarm(f"{name}: its node {facts.node} is lost")
+        forget_attempts_of(run.path, name)
 
 
 def _scheduler_options(

@@ -196,6 +196,16 @@ def ask_in_job(job_id: str, node: str, port: int) -> bool:
     return "listens" in _asked(argv).stdout
 
 
+def node_is_lost(node: str) -> bool:
+    """Whether Slurm holds a node for down or hears nothing of it.
+
+    Raises:
+        SlurmError: Slurm does not answer.
+    """
+    states = _asked(["sinfo", "--noheader", f"--nodes={node}", "--format=%T"]).stdout.split()
+    return any(state.endswith("*") or state.startswith(("down", "fail")) for state in states)
+
+
 def partitions() -> list[Partition]:
     """What `sinfo` says, a line for every kind of node in every partition.
 

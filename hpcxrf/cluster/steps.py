@@ -46,6 +46,8 @@ class Steps:
     """Of a worker's name."""
     environment: Mapping[str, str]
     alarm: Callable[[str], None]
+    died: Callable[[str], None] = lambda _name: None
+    """Told of a worker whose step has ended."""
     clock: Callable[[], float] = field(default=time.monotonic)
 
     def watch(self, known: Collection[str]) -> None:
@@ -99,6 +101,7 @@ class Steps:
         now = self.clock()
         step.deaths = step.deaths + 1 if now - step.began < _LONG_S else 1
         step.process = None
+        self.died(step.name)
         told = f"{step.name}: its step ended with {process.returncode} (logs/{step.name}.log)"
         if step.deaths >= MOST_DEATHS:
             step.given_up = True
@@ -124,6 +127,7 @@ def allocation_steps(
     job_id: str,
     environment: Mapping[str, str],
     alarm: Callable[[str], None],
+    died: Callable[[str], None],
 ) -> Steps:
     """The workers of a job, none of them started yet.
 
@@ -133,6 +137,7 @@ def allocation_steps(
         job_id: of the job that this process is part of.
         environment: of this process.
         alarm: told of every death.
+        died: told of the worker.
     """
     names = [f"worker-{number}" for number in range(request.workers)]
     return Steps(
@@ -142,6 +147,7 @@ def allocation_steps(
         # Sizes of the whole job would be taken for those of each step.
         environment=clean_environment(environment) | {"SLURM_JOB_ID": job_id},
         alarm=alarm,
+        died=died,
     )
 
 

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Literal
 
 from hpcxrf.cluster.job_cluster import JobCluster, WorkerSight
@@ -58,8 +59,12 @@ class Count:
         count.done += ok
         count.failed += not ok
         count.pixels += pixels
-        if not found:
-            self.ended_at.append(time.monotonic())
+        if found:
+            return
+        if not self.ended_at:
+            sys.stdout.write(f"first result after {_age_s():.1f} s\n")
+            sys.stdout.flush()
+        self.ended_at.append(time.monotonic())
 
     def dataset(self, event: str) -> None:
         """A dataset began or ended."""
@@ -85,6 +90,7 @@ class Watcher:
         self._first_seen: dict[tuple[str, str], float] = {}
         self._paused: dict[str, float] = {}
         self._workers = 0
+        self._all_ready = False
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -164,6 +170,10 @@ class Watcher:
             )
         now = time.monotonic()
         self._workers = sum(worker.status == "running" for worker in sight)
+        if not self._all_ready and self._workers >= self._wanted:
+            self._all_ready = True
+            sys.stdout.write(f"{self._workers} workers ready after {_age_s():.1f} s\n")
+            sys.stdout.flush()
         paused = [worker.name for worker in sight if worker.status == "paused"]
         self._paused = {name: self._paused.get(name, now) for name in paused}
         for worker in self._overdue(sight, now):
@@ -182,6 +192,12 @@ class Watcher:
         }
         self._first_seen = {p: t for p, t in self._first_seen.items() if p[0] not in late}
         return [worker for worker in sight if worker.address in late]
+
+
+def _age_s() -> float:
+    """Of this process, its start included."""
+    fields = Path("/proc/self/stat").read_bytes().rsplit(b")", 1)[1].split()
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def _rate(ended_at: Sequence[float], now: float) -> float:

@@ -52,6 +52,8 @@ def _work(run: RunDir, name: str) -> int:
     if facts.fault is not None:
         raise HpcxrfError(f"{name} on {facts.node or facts.host}: {facts.fault}")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # The pipeline's WORKER_NAME, without loading what numerics need.
+    os.environ["HPCXRF_WORKER"] = name
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(terms.threads)))
     if not terms.gpus or terms.pretend_gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""

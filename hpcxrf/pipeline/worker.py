@@ -24,6 +24,8 @@ MAX_ATTEMPTS: Final = 3
 ATTEMPTS: Final = Path("state", "attempts")
 RECORDS: Final = Path("state", "records")
 DEVICE_LOST_EXIT: Final = 76
+WORKER_NAME: Final = "HPCXRF_WORKER"
+"""Environment variable of a worker's name; markers carry it."""
 
 
 def choose_device(config: RunConfig) -> torch.device:
@@ -111,6 +113,28 @@ def forget_attempts(run_dir: Path) -> None:
     shutil.rmtree(run_dir / RECORDS, ignore_errors=True)
 
 
+def forget_attempts_of(run_dir: Path, worker: str) -> int:
+    """Delete the markers of a worker whose node was lost: no task is to blame; how many there were."""
+    mine = [m for m in (run_dir / ATTEMPTS).glob("*.[0-9]") if _marked(m)[0] == worker]
+    for marker in mine:
+        marker.unlink(missing_ok=True)
+    return len(mine)
+
+
+def _mark(marker: Path, told: str) -> None:
+    """Write which worker is at it, and what is known of its end."""
+    marker.write_text(f"{os.environ.get(WORKER_NAME, '')}\n{told}", encoding="utf-8")
+
+
+def _marked(marker: Path) -> tuple[str, str]:
+    """Worker and what is known of its end; empty where nothing is."""
+    try:
+        worker, _, told = marker.read_text(encoding="utf-8").partition("\n")
+    except FileNotFoundError:
+        return "", ""
+    return worker, told
+
+
 def keep_record(job: DatasetJob, record: TaskRecord) -> None:
     """Leave a record where the next execution of the same task under this driver finds it.
 
@@ -164,19 +188,19 @@ def attempt(job: DatasetJob, task: str) -> Iterator[None]:
     stem = f"{job.dataset_id}.{task}"
     earlier = sorted(folder.glob(f"{stem}.[0-9]"))
     if len(earlier) >= MAX_ATTEMPTS:
-        told = earlier[-1].read_text(encoding="utf-8")
+        _, told = _marked(earlier[-1])
         raise FitError(
             f"{job.source}: task {task} ended its worker {len(earlier)} times and is given up; "
             + (told or "see the logs for what killed it (memory?)")
             + "; the same command again tries it anew"
         )
     marker = folder / f"{stem}.{len(earlier)}"
-    marker.touch()
+    _mark(marker, "")
     try:
         yield
     except DeviceLostError as error:
         if is_restarted():
-            marker.write_text(str(error), encoding="utf-8")
+            _mark(marker, str(error))
             _end_process()
         raise
     finally:
