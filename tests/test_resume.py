@@ -14,7 +14,16 @@ from hpcxrf.pipeline.graph import run_unit, units_of
 from hpcxrf.pipeline.inputs import archive_root
 from hpcxrf.pipeline.plan import make_plan
 from hpcxrf.pipeline.tasks import run_ingest, run_integrated
-from hpcxrf.pipeline.worker import ATTEMPTS, attempt, forget_attempts
+from hpcxrf.pipeline.worker import (
+    ATTEMPTS,
+    WORKER_NAME,
+    attempt,
+    forget_attempts,
+    forget_attempts_of,
+    forget_records,
+    kept_record,
+)
+from hpcxrf.store.files import tree_sha256
 from hpcxrf.store.rundir import FINISHED, create_or_resume
 
 OVERRIDE = (
@@ -164,6 +173,40 @@ def test_three_deaths_under_one_driver_end_a_task_and_a_new_driver_begins_anew(s
     with attempt(job, "ingest"):
         assert len(list(folder.iterdir())) == 1
     assert list(folder.iterdir()) == []
+
+
+def test_a_task_that_is_run_again_under_the_same_driver_undoes_nothing(scan, tmp_path):
+    # As Dask does when the worker dies that holds the result: the integrated fit would remove the pixels.
+    job = _plan(scan, tmp_path, deviance=False)
+    run = _run_all(job)
+    before = tree_sha256(run.results_store(job.dataset_id))
+    records = [run_unit(job, unit, []) for unit in units_of(job)]
+    assert tree_sha256(run.results_store(job.dataset_id)) == before
+    assert records == list(finished_tasks(run, job).values())
+    forget_records(job)
+    assert kept_record(job, "integrated") is None
+
+
+def test_a_new_driver_trusts_no_record_that_an_earlier_one_kept(scan, tmp_path):
+    job = _plan(scan, tmp_path)
+    _run_all(job)
+    assert kept_record(job, "integrated") is not None
+    forget_attempts(job.run_dir)
+    assert kept_record(job, "integrated") is None
+
+
+def test_what_a_worker_of_a_lost_node_was_at_counts_as_no_attempt(scan, tmp_path, monkeypatch):
+    job = _plan(scan, tmp_path)
+    create_or_resume(job.run_dir, "", {})
+    folder = job.run_dir / ATTEMPTS
+    folder.mkdir()
+    monkeypatch.setenv(WORKER_NAME, "worker-1")
+    with attempt(job, "ingest"):
+        [marker] = folder.iterdir()
+        (folder / f"{job.dataset_id}.other.0").write_text("worker-11")
+        assert forget_attempts_of(job.run_dir, "worker-1") == 1
+        assert not marker.exists()
+    assert [m.name for m in folder.iterdir()] == [f"{job.dataset_id}.other.0"]
 
 
 def test_an_exception_leaves_no_marker(scan, tmp_path):

@@ -20,7 +20,7 @@ from hpcxrf.pipeline.plan import Plan
 from hpcxrf.pipeline.records import STAGES, DatasetJob, Stage, TaskRecord
 from hpcxrf.pipeline.worker import forget_records
 from hpcxrf.results.maps import is_complete, reopen
-from hpcxrf.store.rundir import FAILED, RunDir, still_finished
+from hpcxrf.store.rundir import FAILED, Record, RunDir, still_finished
 from hpcxrf.store.rundir import finished as finished_record
 
 OPEN_TASK: Final = "open"
@@ -178,13 +178,17 @@ def _settle_next(drive: _Drive) -> None:
     if not drive.completed.has_ready():
         time.sleep(_POLL_S)
         return
-    future, result = next(drive.completed)
-    state = drive.running.pop(future.key, None)
-    if state is None:
-        return
-    _settle(drive, state, future, result)
-    if not state.waiting:
-        _end(drive, state)
+    lines: dict[int, list[Record]] = {}
+    for future, result in drive.completed.next_batch(block=False):
+        state = drive.running.pop(future.key, None)
+        if state is not None:
+            line = _settle(drive, state, future, result)
+            lines.setdefault(state.job.number, []).extend(line)
+    for number, found in lines.items():
+        state = drive.active[number]
+        drive.run.append_all(state.job.dataset_id, found)
+        if not state.waiting:
+            _end(drive, state)
 
 
 def finished_tasks(run: RunDir, job: DatasetJob) -> dict[str, TaskRecord]:
@@ -229,21 +233,21 @@ def _begin(drive: _Drive, job: DatasetJob) -> None:
         drive.completed.add(future)
 
 
-def _settle(drive: _Drive, state: _Running, future: Future, result: Any) -> None:  # noqa: ANN401 (record or error)
+def _settle(drive: _Drive, state: _Running, future: Future, result: Any) -> list[Record]:  # noqa: ANN401 (record or error)
+    """What the journal is to be told of a task that has ended."""
     state.waiting.discard(future.key)
     unit = state.units[future.key]
     if isinstance(result, TaskRecord):
         state.records[unit.task] = result
-        drive.run.append(state.job.dataset_id, finished_line(result))
         drive.progress(Progress(stage=unit.stage, pixels=result.pixels, ok=True))
-        return
+        return [finished_line(result)]
     drive.progress(Progress(stage=unit.stage, pixels=0, ok=False))
-    if not state.failed:
-        state.failed = True
-        culprit = next((t for t, f in state.futures.items() if f.status == "error"), unit.task)
-        state.reason = failure_reason(state.futures[culprit])
-        trace = failure_trace(state.futures[culprit])
-        drive.run.append(state.job.dataset_id, failure_line(culprit, state.reason, trace))
+    if state.failed:
+        return []
+    state.failed = True
+    culprit = next((t for t, f in state.futures.items() if f.status == "error"), unit.task)
+    state.reason = failure_reason(state.futures[culprit])
+    return [failure_line(culprit, state.reason, failure_trace(state.futures[culprit]))]
 
 
 def _end(drive: _Drive, state: _Running) -> None:

@@ -177,21 +177,35 @@ def free_bytes(folder: Path) -> int:
 
 
 def append_line(path: Path, record: Mapping[str, object]) -> None:
-    """Append one JSON line durably; what a kill left of an unfinished last line is cut off first.
-
-    Only one process may append to a file. NaN and infinities, which JSON has not, become null.
+    """`append_lines` of one record.
 
     Raises:
         OutputError: the folder cannot be written, or the disk is full.
     """
-    line = json.dumps(_finite(record), allow_nan=False, separators=(",", ":")).encode() + b"\n"
-    with output_faults(path.parent, bytes_needed=len(line)), path.open("ab+", buffering=0) as file:
+    append_lines(path, [record])
+
+
+def append_lines(path: Path, records: Iterable[Mapping[str, object]]) -> None:
+    """Append JSON lines durably; what a kill left of an unfinished last line is cut off first.
+
+    Only one process may append to a file. NaN and infinities, which JSON has not, become null. The disk is waited
+    for once, however many lines there are.
+
+    Raises:
+        OutputError: the folder cannot be written, or the disk is full.
+    """
+    lines = b"".join(_json_line(record) for record in records)
+    with output_faults(path.parent, bytes_needed=len(lines)), path.open("ab+", buffering=0) as file:
         _cut_torn_line(file)
-        left = line
+        left = lines
         while left:
             # A disk that fills up takes the part that fits, and only the next write says so.
             left = left[file.write(left) :]
         os.fsync(file.fileno())
+
+
+def _json_line(record: Mapping[str, object]) -> bytes:
+    return json.dumps(_finite(record), allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
 def read_lines(path: Path) -> list[dict[str, object]]:

@@ -14,6 +14,7 @@ from hpcxrf.errors import OutputError
 from hpcxrf.store.catalog import is_dataset_id
 from hpcxrf.store.files import (
     append_line,
+    append_lines,
     atomic_write_text,
     checksums_match,
     output_faults,
@@ -102,6 +103,14 @@ class RunDir:
             OutputError: the folder cannot be written, or the disk is full.
         """
         append_line(self.journal_file(dataset_id), record)
+
+    def append_all(self, dataset_id: str, records: Iterable[Mapping[str, object]]) -> None:
+        """Append records durably, for the price of one; only the driver that holds the lock may.
+
+        Raises:
+            OutputError: the folder cannot be written, or the disk is full.
+        """
+        append_lines(self.journal_file(dataset_id), records)
 
     def read_journal(self, dataset_id: str) -> list[Record]:
         """All records of a dataset, oldest first; a line that a kill left unfinished is none.
