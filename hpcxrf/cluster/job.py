@@ -148,7 +148,8 @@ def _driven(job: Job, cluster: JobCluster, watcher: Watcher) -> "tuple[Plan, lis
 
     _say(watcher, "starting")
     forget_attempts(job.run.path)
-    plan = make_plan(job.config, job.run.path)
+    memory_bytes = job.request.memory_per_worker_mb * 2**20
+    plan = make_plan(job.config, job.run.path, worker_bytes=memory_bytes)
     datasets = len(plan.jobs) + len(plan.refusals)
     watcher.count.planned(datasets, {str(k): n for k, n in totals(plan).items()})
     _say(watcher, "running")

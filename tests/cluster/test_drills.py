@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+from contextlib import suppress
 
 import pytest
 
@@ -273,3 +275,35 @@ def test_worker_jobs_end_with_a_driver_that_is_killed(drill):
     drill.resume()
     assert drill.wait_for_end() == "COMPLETED", drill.logs()
     drill.require_all_equal()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
+def test_a_full_disk_under_the_run_directory_ends_the_job_and_loses_nothing(drill):
+    drill.prepare(4, faults=SLOW)
+    folder = drill.tmp_path / "run"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "drill", str(folder)], capture_output=True, text=True, check=False
+    )  # fmt: skip
+    if mounted.returncode != 0:
+        pytest.skip(f"no small file system here: {mounted.stderr.strip()}")
+    try:
+        drill.submit()
+        drill.wait(lambda: drill.pixel_tasks_done() >= 1)
+        fill(folder / "logs" / "ballast")
+        assert drill.wait_for_end() == "FAILED"
+        (folder / "logs" / "ballast").unlink()
+        drill.resume()
+        assert drill.wait_for_end() == "COMPLETED", drill.logs()
+        drill.require_all_equal()
+    finally:
+        drill.slurm.cancel_all()
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(path):
+    """Take what is left of a file system."""
+    with path.open("wb", buffering=0) as ballast, suppress(OSError):
+        while True:
+            ballast.write(bytes(4096))
