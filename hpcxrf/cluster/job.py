@@ -116,6 +116,8 @@ def _job_ended(job_id: str) -> bool | None:
 
 
 def _worked(job: Job) -> int:
+    if _nothing_left(job):
+        return _summary(job.run)
     began = time.perf_counter()
     execution = job.config.execution
     watcher = Watcher(
@@ -142,14 +144,27 @@ def _worked(job: Job) -> int:
     return _summary(job.run)
 
 
+def _nothing_left(job: Job) -> bool:
+    """Whether a finished run was submitted again: then no worker is asked for."""
+    if not tally(job.run, None, live=False).at_end:
+        return False
+    from hpcxrf.pipeline.driver import all_finished
+
+    return all_finished(_plan(job), job.run)
+
+
+def _plan(job: Job) -> Plan:
+    memory_bytes = job.request.memory_per_worker_mb * 2**20
+    return make_plan(job.config, job.run.path, worker_bytes=memory_bytes)
+
+
 def _driven(job: Job, cluster: JobCluster, watcher: Watcher) -> "tuple[Plan, list[Outcome]]":
     from hpcxrf.pipeline.driver import run_datasets, totals
     from hpcxrf.pipeline.worker import forget_attempts
 
     _say(watcher, "starting")
     forget_attempts(job.run.path)
-    memory_bytes = job.request.memory_per_worker_mb * 2**20
-    plan = make_plan(job.config, job.run.path, worker_bytes=memory_bytes)
+    plan = _plan(job)
     datasets = len(plan.jobs) + len(plan.refusals)
     watcher.count.planned(datasets, {str(k): n for k, n in totals(plan).items()})
     _say(watcher, "running")

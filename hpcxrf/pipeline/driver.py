@@ -212,6 +212,13 @@ def finished_tasks(run: RunDir, job: DatasetJob) -> dict[str, TaskRecord]:
     return done
 
 
+def all_finished(plan: Plan, run: RunDir) -> bool:
+    """Whether nothing of a plan is left to do, every result being there, bit for bit."""
+    return not plan.refusals and all(
+        len(finished_tasks(run, job)) == len(units_of(job)) for job in plan.jobs
+    )
+
+
 def _begin(drive: _Drive, job: DatasetJob) -> None:
     run = drive.run
     done = finished_tasks(run, job)
