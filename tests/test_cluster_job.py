@@ -17,7 +17,7 @@ import psutil
 import pytest
 from distributed import Security
 
-from hpcxrf.cluster.elastic import job_options, watch_jobs
+from hpcxrf.cluster.elastic import MOST_IN_VAIN, WorkerJobs, job_options
 from hpcxrf.cluster.job_cluster import WorkerSight, job_cluster
 from hpcxrf.cluster.job_files import JobRequest, read_progress
 from hpcxrf.cluster.job_signals import job_signals
@@ -314,25 +314,59 @@ def test_a_worker_job_is_asked_for_as_the_site_says_and_quotes_the_folder(tmp_pa
     assert words[words.index("--name") + 1] == "worker-0"
 
 
-def test_lost_worker_jobs_are_asked_for_again():
-    now, asked, said = [0.0], [], []
-    loop = SimpleNamespace(add_callback=lambda call, *arguments: call(*arguments))
-    cluster = SimpleNamespace(scale=asked.append, loop=loop)
-    watch = watch_jobs(cluster, 3, said.append, lambda: now[0])
-    watch(set())
-    assert asked == [3]
-    now[0] = 1.0
-    watch({"a", "b", "c"})
-    now[0] = 2.0
-    watch({"a", "c"})
-    assert asked == [3, 3]
-    assert "1 worker jobs were lost" in said[0]
-    now[0] = 5.0
-    watch({"a", "c"})
-    assert asked == [3, 3]
-    now[0] = 13.0
-    watch({"a", "c"})
-    assert asked == [3, 3, 3]
+class FakeJobs:
+    """As much of a SLURMCluster as the watchdog touches: a job is made for every name of the specification."""
+
+    def __init__(self):
+        self.worker_spec, self.workers, self.n = {}, {}, 0
+        self.loop = SimpleNamespace(add_callback=lambda call, *arguments: call(*arguments))
+
+    def scale(self, wanted):
+        while len(self.worker_spec) < wanted:
+            self.worker_spec[f"w-{self.n}"] = {}
+            self.n += 1
+        self.workers = {n: SimpleNamespace(job_id=f"job of {n}") for n in self.worker_spec}
+
+
+def worker_jobs(ended):
+    now, said = [0.0], []
+    jobs = WorkerJobs(FakeJobs(), 3, said.append, ended.__contains__, lambda: now[0])
+    return jobs, now, said
+
+
+def test_a_worker_job_that_slurm_ended_is_replaced_and_no_other():
+    ended = set()
+    jobs, now, said = worker_jobs(ended)
+    jobs.watch(set())
+    assert sorted(jobs.cluster.workers) == ["w-0", "w-1", "w-2"]
+    now[0] = 20.0
+    jobs.watch({"w-0", "w-1"})
+    assert said == []
+    ended.add("job of w-1")
+    now[0] = 40.0
+    jobs.watch({"w-0"})
+    assert sorted(jobs.cluster.workers) == ["w-0", "w-2", "w-3"]
+    assert said == ["w-1: its job has ended, another is asked for"]
+    now[0] = 60.0
+    jobs.watch({"w-0", "w-2", "w-3"})
+    assert sorted(jobs.cluster.workers) == ["w-0", "w-2", "w-3"]
+
+
+def test_worker_jobs_that_end_before_they_work_are_given_up():
+    ended = set()
+    jobs, now, said = worker_jobs(ended)
+    for step in range(100):
+        now[0] = 11.0 * step
+        jobs.watch(set())
+        ended |= {job.job_id for job in jobs.cluster.workers.values()}
+        if jobs.all_given_up:
+            break
+    assert jobs.all_given_up
+    assert len(said) == 3 * MOST_IN_VAIN
+    before = dict(jobs.cluster.workers)
+    now[0] += 1000.0
+    jobs.watch(set())
+    assert jobs.cluster.workers == before
 
 
 # ---- the watcher

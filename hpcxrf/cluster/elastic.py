@@ -5,16 +5,22 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from distributed import Security, SpecCluster
 
+from hpcxrf.cluster import slurm
 from hpcxrf.cluster.dashboard import guarded_scheduler
 from hpcxrf.cluster.job_files import JobRequest
 from hpcxrf.cluster.slurm import clean_environment
+from hpcxrf.errors import SlurmError
 from hpcxrf.store.rundir import RunDir
 
+MOST_IN_VAIN: Final = 4
+"""Jobs of a worker that end before anything is heard of it."""
 _AGAIN_S: Final = 10.0
+_SOON_S: Final = 2.0
 
 
 def elastic_cluster(
@@ -78,32 +84,71 @@ def job_options(run: RunDir, request: JobRequest) -> dict[str, Any]:
     }
 
 
-def watch_jobs(
-    cluster: SpecCluster,
-    workers: int,
-    alarm: Callable[[str], None],
-    clock: Callable[[], float] = time.monotonic,
-) -> Callable[[Collection[str]], None]:
-    """What keeps the number of worker jobs: dask-jobqueue itself never replaces a lost one.
+@dataclass(slots=True)
+class WorkerJobs:
+    """What keeps the number of worker jobs: dask-jobqueue itself never replaces one that is lost."""
 
-    Args:
-        cluster: of `elastic_cluster`.
-        workers: how many there are to be.
-        alarm: told of every replacement.
-        clock: seconds.
+    cluster: SpecCluster
+    """Of `elastic_cluster`."""
+    wanted: int
+    alarm: Callable[[str], None]
+    ended: Callable[[str], bool]
+    """Whether a job will not go on by itself."""
+    clock: Callable[[], float] = time.monotonic
+    seen: set[str] = field(default_factory=set)
+    """Names of workers that the scheduler has ever known."""
+    looked_at: float = float("-inf")
+    in_vain: int = 0
+    """Jobs in a row that ended before anything was heard of them."""
+
+    @property
+    def all_given_up(self) -> bool:
+        """Jobs ended again and again before they could work: more of them would not help."""
+        return self.in_vain >= MOST_IN_VAIN * self.wanted
+
+    def watch(self, known: Collection[str]) -> None:
+        """Replace jobs that are lost; call it about twice a second.
+
+        Args:
+            known: names of the workers that the scheduler knows.
+        """
+        if not self.seen.issuperset(known):
+            self.in_vain = 0
+            self.seen.update(known)
+        gone = self.seen - set(known)
+        if len(known) >= self.wanted or self.all_given_up:
+            return
+        now = self.clock()
+        if now - self.looked_at < (_SOON_S if gone & set(self.cluster.workers) else _AGAIN_S):
+            return
+        self.looked_at = now
+        lost = [
+            name for name in dict(self.cluster.workers) if name not in known and self._ended(name)
+        ]
+        for name in lost:
+            self.in_vain += name not in self.seen
+            self.alarm(f"{name}: its job has ended, another is asked for")
+        # In the thread that also hears of workers that come and go.
+        self.cluster.loop.add_callback(_replace, self.cluster, lost, self.wanted)
+
+    def _ended(self, name: str) -> bool:
+        job_id = getattr(self.cluster.workers.get(name), "job_id", None)
+        return job_id is not None and self.ended(job_id)
+
+
+def job_has_ended(job_id: str) -> bool:
+    """Whether Slurm says that a worker's job has ended, or does not know it any more.
+
+    A Slurm that does not answer says nothing: the worker may well live.
     """
-    asked_at = float("-inf")
-    before = 0
+    try:
+        state = slurm.job_state(job_id)
+    except SlurmError:
+        return False
+    return state is None or state.ended
 
-    def watch(known: Collection[str]) -> None:
-        nonlocal asked_at, before
-        lost = before - len(known)
-        before = len(known)
-        if lost > 0:
-            alarm(f"{lost} worker jobs were lost and are asked for again")
-        if len(known) < workers and (lost > 0 or clock() - asked_at > _AGAIN_S):
-            asked_at = clock()
-            # In the thread that also hears of workers that go.
-            cluster.loop.add_callback(cluster.scale, workers)
 
-    return watch
+def _replace(cluster: SpecCluster, lost: Collection[str], wanted: int) -> None:
+    for name in lost:
+        cluster.worker_spec.pop(name, None)
+    cluster.scale(wanted)

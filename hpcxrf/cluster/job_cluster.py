@@ -17,7 +17,7 @@ from hpcxrf.cluster.dashboard import (
     remove_dashboard_file,
     write_dashboard_file,
 )
-from hpcxrf.cluster.elastic import elastic_cluster, watch_jobs
+from hpcxrf.cluster.elastic import WorkerJobs, elastic_cluster, job_has_ended
 from hpcxrf.cluster.job_files import JobRequest
 from hpcxrf.cluster.local import LOOPBACK, dask_settings, logging_to
 from hpcxrf.cluster.network import address_options
@@ -115,10 +115,10 @@ def job_cluster(
             stack.callback(remove_dashboard_file, run.path)
             write_dashboard_file(run.path, port=cluster.scheduler.http_server.port, token=token)
         client = stack.enter_context(_client(cluster, security))
-        jobs = watch_jobs(cluster, request.workers, alarm)
+        workers = steps or WorkerJobs(cluster, request.workers, alarm, job_has_ended)
         yield JobCluster(
-            cluster=cluster, client=client, watch_workers=jobs if steps is None else steps.watch,
-            nobody_left=lambda: steps is not None and steps.all_given_up,
+            cluster=cluster, client=client, watch_workers=workers.watch,
+            nobody_left=lambda: workers.all_given_up,
         )  # fmt: skip
 
 
