@@ -14,6 +14,7 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from hpcxrf.config_case_study import CASE_STUDY_DEFAULTS, CaseStudyConfig
 from hpcxrf.config_regions import REGION_DEFAULTS, RegionsConfig, region_faults
 from hpcxrf.errors import ConfigError
 
@@ -209,6 +210,7 @@ class RunConfig:
     pixels: PixelConfig = PixelConfig()
     regions: RegionsConfig = REGION_DEFAULTS
     benchmark: BenchmarkConfig = BenchmarkConfig()
+    case_study: CaseStudyConfig = CASE_STUDY_DEFAULTS
     execution: ExecutionConfig = ExecutionConfig()
 
 
@@ -276,7 +278,8 @@ def _from_folder(config: RunConfig, folder: Path) -> RunConfig:
 def effective(config: RunConfig) -> dict[str, Any]:
     """The configuration as plain JSON values, defaults included; execution is left out, it changes no result."""
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
-    del plain["execution"], plain["benchmark"]
+    for name in ("execution", "benchmark", "case_study"):
+        del plain[name]
     return plain
 
 

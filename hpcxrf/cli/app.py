@@ -10,6 +10,7 @@ from hpcxrf import __version__
 from hpcxrf.cli import jobs, simulate, site, watch
 from hpcxrf.cli import options as opt
 from hpcxrf.cli.benchmark import benchmark
+from hpcxrf.cli.case_study import case_study
 from hpcxrf.cli.plan import EXAMPLE as PLAN_EXAMPLE
 from hpcxrf.cli.plan import plan
 
@@ -314,6 +315,10 @@ _BENCHMARK_EXAMPLE: Final = (
     "Example:  hpcxrf benchmark workflows/benchmark.yaml -o bench --workers 2"
 )
 app.command(epilog=_BENCHMARK_EXAMPLE)(benchmark)
+_CASE_STUDY_EXAMPLE: Final = (
+    "Example:  hpcxrf case-study workflows/case_study.yaml -o case-study --workers 2"
+)
+app.command("case-study", epilog=_CASE_STUDY_EXAMPLE)(case_study)
 
 
 @app.command(epilog="Examples:  hpcxrf doctor --json   |   hpcxrf doctor --site generic-gpu")

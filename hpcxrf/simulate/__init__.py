@@ -16,6 +16,14 @@ from hpcxrf.simulate.output import (
     write_scan,
     write_truth,
 )
+from hpcxrf.simulate.plant import (
+    PLANT_ELEMENTS,
+    PLANT_TRACES,
+    SummedScan,
+    plant_spec,
+    summed_scan,
+    trial_spec,
+)
 from hpcxrf.simulate.presets import (
     SimulatedSpectrum,
     demo_spec,
@@ -41,6 +49,8 @@ from hpcxrf.simulate.spec import (
 )
 
 __all__ = [
+    "PLANT_ELEMENTS",
+    "PLANT_TRACES",
     "ArchiveRow",
     "DetectorSpec",
     "PhaseSpec",
@@ -50,12 +60,14 @@ __all__ = [
     "SimulatedScan",
     "SimulatedSpectrum",
     "StructureSpec",
+    "SummedScan",
     "absent_elements",
     "archive_spec",
     "demo_spec",
     "draw_counts",
     "expected_amplitudes",
     "expected_counts",
+    "plant_spec",
     "random_spectrum_spec",
     "raw_scan",
     "read_index",
@@ -64,6 +76,8 @@ __all__ = [
     "simulate_scan",
     "simulate_spectrum",
     "spec_from_json",
+    "summed_scan",
+    "trial_spec",
     "true_theta",
     "unlisted_elements",
     "write_archive",
