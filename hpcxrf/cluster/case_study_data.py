@@ -42,7 +42,12 @@ def gather_study(
         spectra=_spectra(job, outcome), fits=dict(_fits(job, units, outcome)),
         truth={t: truth.amplitude[DETECTOR, truth.components.index(t)] for t in PLANT_TRACES},
         region_truth=tuple(_sums(truth, box) for box in boxes), maps=maps, map_cpu_s=cpu_s,
-        markers=_markers(job), trials=tuple(_trial(job, unit) for unit in units if unit.task in outcome.records and unit.trial is not None),
+        markers=_markers(job),
+        trials=tuple(
+            _trial(job, unit)
+            for unit in units
+            if unit.task in outcome.records and unit.trial is not None
+        ),
     )  # fmt: skip
 
 
@@ -113,7 +118,7 @@ def _product_maps(
         amplitude = open_results(run.results_store(job.dataset_id))["maps"]["amplitude"]
         for trace in PLANT_TRACES:
             one = amplitude.sel(component=trace).isel(detector=DETECTOR)
-            maps[method, trace] = one.values.astype(np.float64)
+            maps[method, trace] = np.asarray(one.values, dtype=np.float64)
         seconds[method] = _pixel_seconds(run.read_journal(job.dataset_id))
     return maps, seconds
 

@@ -89,7 +89,8 @@ def bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
 def write_arrays(job: DatasetJob, task: str, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write what a task found, by a temporary name."""
     content = BytesIO()
-    np.savez_compressed(content, **dict(arrays))
+    named: dict[str, Any] = dict(arrays)
+    np.savez_compressed(content, **named)
     study_folder(job).mkdir(parents=True, exist_ok=True)
     atomic_write_bytes(study_file(job, task), content.getvalue())
 
