@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hpcxrf.cluster.benchmark import benchmark_configuration
-from hpcxrf.cluster.case_study_data import gather_study
+from hpcxrf.cluster.case_study_data import gather_study, richest_region
 from hpcxrf.cluster.local import default_layout, local_cluster, usable_cores
 from hpcxrf.cluster.run import Watch, now, run_here, versions
 from hpcxrf.config import RunConfig
@@ -103,10 +103,11 @@ def case_study_here(
         _run_product(config, run_text, run, watch, command)
         job = make_plan(config, run.path).jobs[0]
         regions = _region_pixels(job)
-        units = units_of(config, regions, chosen_pixels(config, max(regions)))
+        mapped = richest_region(job)
+        units = units_of(config, regions, mapped, chosen_pixels(config, max(regions)))
         outcome = _run_fits(job, units, run, watch)
         watch.say("drawing the page")
-        data = gather_study(job, units, outcome, spec)
+        data = gather_study(job, units, outcome, spec, mapped)
         result = StudyResult(
             run=run, data=data, failures=outcome.failures, n_tasks=len(units),
             wall_s=time.perf_counter() - began,

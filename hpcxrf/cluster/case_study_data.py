@@ -20,7 +20,11 @@ from hpcxrf.store.rundir import RunDir
 
 
 def gather_study(
-    job: DatasetJob, units: Sequence[StudyUnit], outcome: StudyOutcome, spec: ScanSpec
+    job: DatasetJob,
+    units: Sequence[StudyUnit],
+    outcome: StudyOutcome,
+    spec: ScanSpec,
+    mapped: int,
 ) -> StudyData:
     """Read the fits, the maps of the product and the truth.
 
@@ -29,6 +33,7 @@ def gather_study(
         units: of the study.
         outcome: which of them are finished.
         spec: of the simulated scan.
+        mapped: of `richest_region`.
     """
     truth = read_truth(job.source.parent / f"{spec.name}.truth.json")
     boxes = _boxes(job)
@@ -41,7 +46,7 @@ def gather_study(
         chosen=tuple(_chosen(units, region) for region in range(len(boxes))),
         spectra=_spectra(job, outcome), fits=dict(_fits(job, units, outcome)),
         truth={t: truth.amplitude[DETECTOR, truth.components.index(t)] for t in PLANT_TRACES},
-        region_truth=tuple(_sums(truth, box) for box in boxes), maps=maps, map_cpu_s=cpu_s,
+        region_truth=tuple(_sums(truth, box) for box in boxes), mapped=mapped, maps=maps, map_cpu_s=cpu_s,
         markers=_markers(job),
         trials=tuple(
             _trial(job, unit)
@@ -49,6 +54,16 @@ def gather_study(
             if unit.task in outcome.records and unit.trial is not None
         ),
     )  # fmt: skip
+
+
+def richest_region(job: DatasetJob) -> int:
+    """The region whose linear maps of the traces, each over its mean in the scan, are highest together."""
+    maps, _ = _product_maps(job, (LINEAR,))
+    scores = [
+        sum(float(one[box].mean() / max(one.mean(), 1e-12)) for one in maps.values())
+        for box in _boxes(job)
+    ]
+    return int(np.argmax(scores))
 
 
 def _boxes(job: DatasetJob) -> tuple[tuple[slice, slice], ...]:
@@ -108,12 +123,12 @@ def blank(like: StudyFits, n: int) -> StudyFits:
 
 
 def _product_maps(
-    job: DatasetJob,
+    job: DatasetJob, methods: Sequence[str] = (LINEAR, POISSON)
 ) -> tuple[dict[tuple[str, str], NDArray[np.float64]], dict[str, float]]:
     """Maps (y, x) by method and trace, and the CPU seconds of all pixel tasks."""
     maps: dict[tuple[str, str], NDArray[np.float64]] = {}
     seconds: dict[str, float] = {}
-    for method in (LINEAR, POISSON):
+    for method in methods:
         run = RunDir(path=job.run_dir / method)
         amplitude = open_results(run.results_store(job.dataset_id))["maps"]["amplitude"]
         for trace in PLANT_TRACES:

@@ -23,8 +23,6 @@ FIRST_PASS: Final[tuple[StudyMethod, ...]] = ("product", "separable", "adam", "s
 COMPARED: Final[tuple[StudyMethod, ...]] = ("product", "adam", "sbplx")
 SINGLE: Final[tuple[StudyMethod, ...]] = ("linear", "poisson", "full", "adam", "sbplx")
 MAPPED: Final[tuple[StudyMethod, ...]] = ("adam", "sbplx")
-MAPPED_REGION: Final = 0
-"""Of which every pixel is fitted with the published methods."""
 _PIXELS_A_TASK: Final = 16
 _TOGETHER: Final = ("linear", "poisson", "full")
 
@@ -90,13 +88,14 @@ def study_file(job: DatasetJob, task: str) -> Path:
 
 
 def units_of(
-    config: RunConfig, region_pixels: tuple[int, ...], chosen: tuple[int, ...]
+    config: RunConfig, region_pixels: tuple[int, ...], mapped: int, chosen: tuple[int, ...]
 ) -> list[StudyUnit]:
     """All tasks, each after those that it needs.
 
     Args:
         config: a run file for which `check_case_study` holds.
         region_pixels: pixels of each region.
+        mapped: region whose every pixel is fitted with the published methods.
         chosen: single pixels of a region that every method fits, counted along its rows; those beyond a region's
             last are left out.
     """
@@ -118,7 +117,7 @@ def units_of(
         for method in SINGLE:
             units += _pixels("single-pixels", region, method, mine)
     for method in MAPPED:
-        units += _pixels("map", MAPPED_REGION, method, tuple(range(region_pixels[MAPPED_REGION])))
+        units += _pixels("map", mapped, method, tuple(range(region_pixels[mapped])))
     return sorted(units, key=lambda unit: STUDY_STAGES.index(unit.stage))
 
 

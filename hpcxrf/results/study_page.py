@@ -30,7 +30,6 @@ from hpcxrf.results.study_tables import (
 PUBLISHED: Final = {"adam": 0.872, "sbplx": -0.050}
 """R2 of the published case study, on its own scan, which is another one: reference in README."""
 _PICTURE_BYTES: Final = 900_000
-_MAPPED_REGION: Final = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +101,7 @@ def write_study(summary: StudySummary, data: StudyData, folder: Path) -> None:
         .render(
             run=summary, published=PUBLISHED, shown=plots.SHOWN, fits=fits, pixels=traces, maps=maps,
             areas=[row for row in area_rows(data) if row.component in data.traces],
-            trials=trial_rows(data), trial_methods=trial_methods(data), n_regions=len(data.boxes),
+            trials=trial_rows(data), trial_methods=trial_methods(data), n_regions=len(data.boxes), mapped=data.mapped,
             region_names=[plots.region_name(data, i) for i in range(len(data.boxes))],
             n_starts=max((r.n for r in fits if r.group == "first-pass"), default=0),
             n_pixels=max((len(c) for c in data.chosen), default=0),
@@ -124,7 +123,7 @@ def figures(data: StudyData) -> dict[str, Figure]:
         "misfits": plots.misfit_figure(data),
         "regions": plots.regions_figure(data),
         "single-pixels": plots.pixels_figure(data),
-        "region-maps": plots.compared_maps_figure(data, _MAPPED_REGION),
+        "region-maps": plots.compared_maps_figure(data, data.mapped),
         "maps": plots.maps_figure(data),
     }
 

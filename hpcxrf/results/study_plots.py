@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hpcxrf.results.names import shown_name
 from hpcxrf.results.plots import COLOUR_MAP, CYCLE, FAINT, INK, NOT_FITTED, spread_labels
 from hpcxrf.results.study_fits import StudyFits
-from hpcxrf.results.study_tables import StudyData, amplitude_of, solved
+from hpcxrf.results.study_tables import LEAST_TRUE, StudyData, amplitude_of, solved
 
 FloatArray = NDArray[np.float64]
 
@@ -208,28 +208,26 @@ def _map_grid(
     columns: Mapping[str, Mapping[str, FloatArray]],
     box: tuple[slice, slice],
 ) -> tuple[Figure, list[Axes]]:
-    some = columns["truth"][data.traces[0]]
-    panel = (_WIDTH - 1.2) / len(columns)
-    figure = _figure(len(data.traces) * (panel * some.shape[0] / some.shape[1] + 0.1) + 0.35)
-    grid = figure.subplots(len(data.traces), len(columns), squeeze=False)
+    n_y, n_x = data.truth[data.traces[0]][box].shape
+    panel = (_WIDTH - 1.0) / len(columns)
+    figure = _figure(len(data.traces) * (panel * n_y / n_x + 0.22) + 0.3)
+    ratios = [1.0] * len(columns) + [0.04]
+    grid = figure.subplots(len(data.traces), len(columns) + 1, squeeze=False, width_ratios=ratios)
     for row, trace in enumerate(data.traces):
         norm = Normalize(0.0, scale_top([one[trace] for one in columns.values()]))
-        for axes, (name, maps) in zip(grid[row], columns.items(), strict=True):
+        for axes, (name, maps) in zip(grid[row], columns.items(), strict=False):
             axes.imshow(maps[trace], cmap=_colour_map(), norm=norm, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
-            if row == 0:
-                axes.set_title(name, fontsize=10, color=INK)
-            if name != "truth":
-                _note(axes, _bias_text(maps[trace], columns["truth"][trace]))
+            axes.set_title(name if row == 0 else "", fontsize=10, color=INK)
+            words = "" if name == "truth" else _error_text(maps[trace], columns["truth"][trace])
+            axes.set_xlabel(words, fontsize=8, color=INK, labelpad=2)
         grid[row, 0].set_ylabel(shown_name(trace), fontsize=11, fontweight="bold", color=INK)
-        bar = figure.colorbar(
-            ScalarMappable(norm, _colour_map()), ax=grid[row].tolist(), pad=0.01, fraction=0.03
-        )
+        bar = figure.colorbar(ScalarMappable(norm, _colour_map()), cax=grid[row, -1])
         bar.set_label("counts a pixel", fontsize=8, color=INK)
         bar.ax.tick_params(labelsize=8, colors=INK)
         bar.outline.set_visible(False)
-    return figure, list(grid.flat)
+    return figure, list(grid[:, :-1].flat)
 
 
 def _colour_map() -> Colormap:
@@ -242,20 +240,17 @@ def scale_top(maps: Sequence[FloatArray]) -> float:
     return float(max(*tops, 1.0))
 
 
-def _bias_text(fitted: FloatArray, true: FloatArray) -> str:
+def _error_text(fitted: FloatArray, true: FloatArray) -> str:
     good = np.isfinite(fitted)
     if not good.any():
         return "no fit"
-    bias = 100.0 * (fitted[good].sum() / true[good].sum() - 1.0)
-    rms = float(np.sqrt(((fitted[good] - true[good]) ** 2).mean()))
-    return f"bias {bias:+.1f} %, rms {rms:.1f}"
-
-
-def _note(axes: Axes, words: str) -> None:
-    text = axes.text(
-        0.03, 0.03, words, transform=axes.transAxes, fontsize=7.5, color="white", va="bottom"
+    error, mean = fitted[good] - true[good], float(true[good].mean())
+    bias = (
+        f"bias {100.0 * error.mean() / mean:+.1f} %"
+        if mean >= LEAST_TRUE
+        else f"mean {error.mean():+.2f}"
     )
-    text.set_path_effects([withStroke(linewidth=1.8, foreground="black", alpha=0.6)])
+    return f"{bias}, rms error {np.sqrt((error**2).mean()):.1f}"
 
 
 def _draw_box(axes: Axes, y: slice, x: slice, number: int) -> None:

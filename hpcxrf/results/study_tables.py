@@ -12,6 +12,8 @@ from hpcxrf.results.study_fits import StudyFits
 
 FloatArray = NDArray[np.float64]
 GOOD_R2: Final = 0.99
+LEAST_TRUE: Final = 0.05
+"""Mean counts a pixel below which there is nothing that a bias could be a share of."""
 _SOLVED: Final = (int(FitStatus.CONVERGED), int(FitStatus.MAX_ITERATIONS))
 
 
@@ -46,6 +48,8 @@ class StudyData:
     """(y, x) expected recorded counts of every trace."""
     region_truth: tuple[Mapping[str, float], ...]
     """By region: expected recorded counts of every component."""
+    mapped: int
+    """The region whose every pixel was fitted with the published methods."""
     maps: Mapping[tuple[str, str], FloatArray]
     """(y, x) by method of the product and trace."""
     map_cpu_s: Mapping[str, float]
@@ -91,8 +95,10 @@ class TraceRow:
     failed: int
     true: float
     """Mean counts a pixel."""
+    error: float
+    """Mean, counts a pixel."""
     bias: float
-    """Mean error over the mean truth."""
+    """Mean error over the mean truth; NaN where there is next to nothing."""
     bias_error: float
     """Standard error of it."""
     rms: float
@@ -203,12 +209,13 @@ def _trace_row(
     good = np.isfinite(fitted)
     error, mean = fitted[good] - true[good], float(true[good].mean()) if good.any() else np.nan
     n = int(np.count_nonzero(good))
-    some = n > 1 and mean > 0
+    some = n > 1 and mean >= LEAST_TRUE
     spread = float(error.std(ddof=1)) / n**0.5 if some else np.nan
-    varied = some and fitted[good].std() > 0 and true[good].std() > 0
+    varied = n > 1 and fitted[good].std() > 0 and true[good].std() > 0
     return TraceRow(
         group=labels[0], method=labels[1], component=labels[2], n=good.size, failed=good.size - n,
-        true=mean, bias=float(error.mean()) / mean if some else np.nan,
+        true=mean, error=float(error.mean()) if n else np.nan,
+        bias=float(error.mean()) / mean if some else np.nan,
         bias_error=spread / mean if some else np.nan,
         rms=float(np.sqrt((error**2).mean())) if n else np.nan,
         correlation=float(np.corrcoef(fitted[good], true[good])[0, 1]) if varied else np.nan,
