@@ -22,8 +22,11 @@ class CaseStudyConfig:
     """Random starts of the first pass."""
     pixels: Annotated[int, Field(ge=1)] = 64
     """Single pixels of each region that are fitted with every method."""
-    map_adam_steps: Annotated[int, Field(ge=1)] = 300
-    map_sbplx_evaluations: Annotated[int, Field(ge=1)] = 2000
+    pixel_adam_steps: Annotated[int, Field(ge=1)] = 500
+    pixel_sbplx_evaluations: Annotated[int, Field(ge=1)] = 5000
+    """Limits of the fits of these pixels; those of summed spectra are the limits of `benchmark`."""
+    map_adam_steps: Annotated[int, Field(ge=1)] = 200
+    map_sbplx_evaluations: Annotated[int, Field(ge=1)] = 1000
     """Limits of the maps of one region, that richest in the traces, a fit a pixel."""
     trials: Annotated[int, Field(ge=0)] = 20
     """Further first passes, each with another detector, incident energy, nominal energy and noise."""

@@ -22,6 +22,7 @@ SHAPE = (2, 8, 12, 2048)
 ELEMENTS = "Si,P,S,Cl,Ar,K,Ca,Ti,Mn,Fe,Ni,Cu,Zn,As,Pb_L"
 COMMANDS = (
     *("benchmark", "demo", "run", "fit", "inspect", "ingest", "report", "simulate", "doctor"),
+    "case-study",
     *("plan", "site", "submit", "status", "logs", "cancel", "resume", "retry", "list", "dashboard"),
 )
 APS = "aps-2ide/mda"

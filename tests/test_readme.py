@@ -172,7 +172,10 @@ def test_the_run_files_that_it_names_are_valid_and_show_every_option_at_its_defa
     shown = yaml.safe_load(text)
     _, text = load_run_file(ROOT / "workflows" / "benchmark.yaml")
     shown["benchmark"] = yaml.safe_load(text)["benchmark"]
+    _, of_study = load_run_file(ROOT / "workflows" / "case_study.yaml")
+    shown["case_study"] = yaml.safe_load(of_study)["case_study"]
     assert yaml.safe_load(text).keys() < shown.keys()
+    assert yaml.safe_load(of_study).keys() < shown.keys()
     for section in dataclasses.fields(RunConfig):
         value = getattr(config, section.name)
         assert shown[section.name].keys() == {f.name for f in dataclasses.fields(value)}

@@ -17,9 +17,10 @@ from hpcxrf.cluster.run import Watch, now, run_here, versions
 from hpcxrf.config import RunConfig
 from hpcxrf.errors import FitError, InputFileError
 from hpcxrf.pipeline.case_study import LINEAR, POISSON, StudyUnit, units_of
-from hpcxrf.pipeline.case_study_driver import StudyOutcome, run_units
+from hpcxrf.pipeline.case_study_driver import StudyOutcome, finished_units, run_units
 from hpcxrf.pipeline.case_study_tasks import (
     DETECTOR,
+    limits,
     run_fits,
     run_spectra,
     study_record,
@@ -221,6 +222,9 @@ def _region_pixels(job: DatasetJob) -> tuple[int, ...]:
 def _run_fits(
     job: DatasetJob, units: Sequence[StudyUnit], run: RunDir, watch: StudyWatch
 ) -> StudyOutcome:
+    done = finished_units(run, job, units)
+    if len(done) == len(units):
+        return StudyOutcome(records=done, failures={})
     execution = job.config.execution
     workers = execution.workers or default_layout(usable_cores(), 0)[0]
     watch.say(f"the fits, CPU, {workers} workers x 1 thread")
@@ -234,13 +238,12 @@ def _run_fits(
 def _summary(
     config: RunConfig, result: StudyResult, outcome: StudyOutcome, started: str, command: str
 ) -> StudySummary:
-    asked, limits = config.case_study, config.benchmark
+    asked = config.case_study
     workers = config.execution.workers or default_layout(usable_cores(), 0)[0]
     return StudySummary(
-        title=result.run.path.name, size=asked.size, seed=asked.seed, start=limits.start,
-        background=limits.background, adam_steps=limits.adam_steps,
-        sbplx_evaluations=limits.sbplx_evaluations, map_adam_steps=asked.map_adam_steps,
-        map_sbplx_evaluations=asked.map_sbplx_evaluations,
+        title=result.run.path.name, size=asked.size, seed=asked.seed, start=config.benchmark.start,
+        background=config.benchmark.background, limits=limits(config, "first-pass"),
+        pixel_limits=limits(config, "single-pixels"), map_limits=limits(config, "map"),
         device=f"CPU, {workers} workers x 1 thread", started=started, finished=now(),
         seconds=result.wall_s, cpu_s=sum(r.cpu_s for r in outcome.records.values()),
         n_tasks=result.n_tasks, command=command, versions=versions(),

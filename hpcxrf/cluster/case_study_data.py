@@ -13,7 +13,7 @@ from hpcxrf.pipeline.records import DatasetJob
 from hpcxrf.results.maps import open_results
 from hpcxrf.results.regions import read_region_mask, read_region_names
 from hpcxrf.results.study_fits import StudyFits, joined, read_fits
-from hpcxrf.results.study_tables import StudyData, TrialFacts
+from hpcxrf.results.study_tables import UNKNOWN_TRIAL, StudyData, TrialFacts
 from hpcxrf.simulate import PLANT_TRACES, ScanSpec, ScanTruth, read_truth
 from hpcxrf.simulate.spec import SCATTER_COMPONENTS
 from hpcxrf.store.rundir import RunDir
@@ -49,9 +49,9 @@ def gather_study(
         region_truth=tuple(_sums(truth, box) for box in boxes), mapped=mapped, maps=maps, map_cpu_s=cpu_s,
         markers=_markers(job),
         trials=tuple(
-            _trial(job, unit)
+            _trial(job, unit) if unit.task in outcome.records else UNKNOWN_TRIAL
             for unit in units
-            if unit.task in outcome.records and unit.trial is not None
+            if unit.trial is not None
         ),
     )  # fmt: skip
 
@@ -96,13 +96,19 @@ def _fits(
     for unit in units:
         if unit.method is not None:
             groups.setdefault((_group(unit), unit.method), []).append(unit)
+    found = {
+        u.task: read_fits(study_file(job, u.task))
+        for mine in groups.values()
+        for u in mine
+        if u.task in outcome.records
+    }
     for key, mine in groups.items():
-        found = {
-            u.task: read_fits(study_file(job, u.task)) for u in mine if u.task in outcome.records
-        }
-        if found:
-            like = next(iter(found.values()))
-            yield key, joined([found.get(u.task) or blank(like, len(u.rows)) for u in mine])
+        # A method of which every fit failed is a row of failures, not a row that is missing.
+        like = next((found[u.task] for u in mine if u.task in found), None)
+        like = like or next(iter(found.values()), None)
+        if like is not None:
+            parts = [found.get(u.task) or blank(like, len(u.rows)) for u in mine]
+            yield key, joined(parts)
 
 
 def _group(unit: StudyUnit) -> str:

@@ -173,10 +173,11 @@ def report_again(folder: Path) -> Path:
         OutputError: no run there, or a benchmark.
     """
     run = open_run(folder)
-    if "benchmark" in run.effective():
-        raise OutputError(
-            f"{folder}: holds a benchmark; `hpcxrf benchmark RUNFILE -o {folder}` writes its page again"
-        )
+    for section, kind in (("case_study", "case-study"), ("benchmark", "benchmark")):
+        if section in run.effective():
+            raise OutputError(
+                f"{folder}: holds a {kind}; `hpcxrf {kind} RUNFILE -o {folder}` writes its page again"
+            )
     summary, summaries = _kept(run) or _from_journals(run)
     write_report(summary, summaries, run.report_file)
     return run.report_file

@@ -41,7 +41,7 @@ from hpcxrf.pipeline.case_study import (
     study_folder,
 )
 from hpcxrf.pipeline.inputs import read_options
-from hpcxrf.pipeline.records import DatasetJob, ScanFacts, TaskRecord
+from hpcxrf.pipeline.records import DatasetJob, ScanFacts, Stage, TaskRecord
 from hpcxrf.pipeline.setup import Prepared, fit_prepared, prepare, started_at
 from hpcxrf.pipeline.tasks import scan_facts
 from hpcxrf.pipeline.worker import Clock, attempt, one_thread
@@ -99,7 +99,7 @@ def study_record(
     job: DatasetJob,
     task: str,
     clock: Clock,
-    stage: Any,  # noqa: ANN401 (a Stage)
+    stage: Stage,
     facts: dict[str, Any] | None = None,
 ) -> TaskRecord:
     """The record of a task that wrote its file."""
@@ -192,19 +192,26 @@ def _start(job: DatasetJob, unit: StudyUnit, counts: Tensor, setup: SpectrumSetu
 def _compared(
     job: DatasetJob, unit: StudyUnit, counts: Tensor, setup: SpectrumSetup, method: Method
 ) -> StudyFits:
-    asked = job.config
-    mapped = unit.stage == "map"
+    adam_steps, sbplx_evaluations = limits(job.config, unit.stage)
     fit = fit_protocol(
         counts, setup, _start(job, unit, counts, setup), method,
-        adam_steps=asked.case_study.map_adam_steps if mapped else asked.benchmark.adam_steps,
-        sbplx_evaluations=asked.case_study.map_sbplx_evaluations
-        if mapped else asked.benchmark.sbplx_evaluations,
+        adam_steps=adam_steps, sbplx_evaluations=sbplx_evaluations,
     )  # fmt: skip
     scatter = (ELASTIC, COMPTON) if setup.elastic else (COMPTON,)
     first, _ = fit_range(
         setup.parameters, setup.energy_min_kev, setup.energy_max_kev, counts.shape[0]
     )
     return _one(fit, setup.table.component_names + scatter, first, counts.shape[0], fit.evaluations)
+
+
+def limits(config: RunConfig, stage: Stage) -> tuple[int, int]:
+    """Steps of Adam and evaluations of SBPLX in the fits of a stage."""
+    asked = config.case_study
+    if stage == "single-pixels":
+        return asked.pixel_adam_steps, asked.pixel_sbplx_evaluations
+    if stage == "map":
+        return asked.map_adam_steps, asked.map_sbplx_evaluations
+    return config.benchmark.adam_steps, config.benchmark.sbplx_evaluations
 
 
 def _product(counts: Tensor, ready: Prepared) -> StudyFits:

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,10 +66,10 @@ def read_fits(path: Path) -> StudyFits:
         OutputError: the file is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with BytesIO(path.read_bytes()) as content, np.load(content, allow_pickle=False) as stored:
             arrays: dict[str, Any] = {name: stored[name] for name in stored.files}
             return StudyFits(**arrays | {"components": tuple(arrays["components"].tolist())})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, BadZipFile, ValueError, KeyError, TypeError) as error:
         raise OutputError(
             f"{path}: holds no fits of a case study ({error}); remove it and give the same command again"
         ) from error

@@ -56,7 +56,7 @@ def first_pass_figure(data: StudyData) -> Figure:
         one = median_fit(fits)
         _draw_spectrum(axes, data, data.spectra["whole"][0], {method: fits.model[one]})
         which = "" if len(fits.r2) == 1 else f", start of median R² of {len(fits.r2)}"
-        _title(axes, f"{SHOWN[method]}: R² {fits.r2[one]:.4f}{which}")
+        _title(axes, f"{SHOWN[method]}: R² {fits.r2[one]:.5f}{which}")
     _draw_names(grid[0], data)
     grid[0].set_title(grid[0].get_title(loc="left"), loc="left", fontsize=10, color=INK, pad=34)
     grid[-1].set_xlabel("energy (keV)")
@@ -80,9 +80,7 @@ def misfit_figure(data: StudyData) -> Figure:
         for place, method in enumerate(methods):
             _draw_misfits(axes, data.fits[group, method], place, method)
         axes.axhline(_GOOD, color=FAINT, lw=1.0, ls="--")
-        axes.text(
-            len(methods) - 0.45, _GOOD, "R² 0.99", va="bottom", ha="right", fontsize=8, color=INK
-        )
+        axes.text(-0.45, _GOOD, "R² 0.99", va="bottom", ha="left", fontsize=8, color=INK)
         names = [
             SHOWN[m].replace("hpcxrf's engine, same starts", "engine,\nsame starts")
             for m in methods

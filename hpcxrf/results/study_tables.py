@@ -28,6 +28,12 @@ class TrialFacts:
     counts: float
 
 
+UNKNOWN_TRIAL: Final = TrialFacts(
+    energy_kev=np.nan, nominal_kev=np.nan, offset_kev=np.nan, slope_kev=np.nan, counts=np.nan
+)
+"""Of a trial whose spectrum could not be drawn."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyData:
     """All that a case study found, and the truth."""
@@ -117,12 +123,13 @@ class AreaRow:
     method: str
     component: str
     true: float
+    """Counts of all pixels."""
     fitted: float
 
     @property
     def error(self) -> float:
-        """Relative."""
-        return self.fitted / self.true - 1.0 if self.true > 0 else np.nan
+        """Relative; NaN where there is less than a count."""
+        return self.fitted / self.true - 1.0 if self.true >= 1.0 else np.nan
 
 
 def solved(fits: StudyFits) -> NDArray[np.bool_]:
@@ -194,7 +201,12 @@ def _trace_rows(
     good = solved(fits)
     for component, true in truth.items():
         fitted = np.where(good, amplitude_of(fits, component), np.nan)
-        yield _trace_row((group, method, component), fitted, true, float(np.nanmean(fits.cpu_s)))
+        yield _trace_row((group, method, component), fitted, true, _mean(fits.cpu_s))
+
+
+def _mean(values: FloatArray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else np.nan
 
 
 def amplitude_of(fits: StudyFits, component: str) -> FloatArray:
