@@ -94,7 +94,7 @@ def test_the_table_of_commands_names_all_of_them():
     section = README.split("## Commands")[1].split("##")[0]
     named = {
         words[0]
-        for words in re.findall(r"^\| `hpcxrf (\w+)", section, re.MULTILINE)
+        for words in re.findall(r"^\| `hpcxrf ([\w-]+)", section, re.MULTILINE)
         for words in [[words]]
     }
     assert sorted(named) == sorted(COMMANDS)
