@@ -35,7 +35,7 @@ from hpcxrf.pipeline.device import (
 from hpcxrf.pipeline.graph import units_of
 from hpcxrf.pipeline.memory import IDLE_WORKER_BYTES, memory_fault, stage_memory
 from hpcxrf.pipeline.pixel_tiles import Steps, assembled, run_overlapped, tiles_of
-from hpcxrf.pipeline.plan import make_plan, memory_by_stage
+from hpcxrf.pipeline.plan import Plan, make_plan, memory_by_stage, memory_text
 from hpcxrf.results.maps import open_results
 from hpcxrf.store.rundir import RunDir
 
@@ -390,3 +390,11 @@ def test_a_plan_refuses_a_scan_too_large_for_its_workers(tmp_path, monkeypatch):
     assert "a worker has 1.49 GB" in found.refusals[0].reason
     allowed = make_plan(config, tmp_path / "run")
     assert memory_by_stage(allowed)["regions"] > 64 << 30
+
+
+def test_the_memory_of_a_plan_is_told_by_stage(tmp_path):
+    job = made_job(tmp_path, (1, 4, 8, 64), ingest=False)
+    job = replace(job, memory_bytes=(("pixels", 1 << 20), ("regions", 1 << 50)))
+    told = memory_text(Plan(jobs=(job,), refusals=(), notes=()))
+    assert told.startswith("of a worker at most 400 MB idle")
+    assert "pixels 1, regions 1073741824" in told

@@ -15,8 +15,7 @@ from hpcxrf.cluster.run import RunResult, Watch
 from hpcxrf.fitting.suggestion import Suggestion
 from hpcxrf.pipeline.driver import Progress as TaskProgress
 from hpcxrf.pipeline.driver import totals
-from hpcxrf.pipeline.memory import IDLE_WORKER_BYTES
-from hpcxrf.pipeline.plan import Plan, memory_by_stage
+from hpcxrf.pipeline.plan import Plan, memory_text
 from hpcxrf.pipeline.single import FileFit
 from hpcxrf.pipeline.suggestions import as_records
 
@@ -60,13 +59,8 @@ class _Bars:
     def planned(self, plan: Plan) -> None:
         for note in plan.notes:
             self.out.print(f"note: {escape(note)}")
-        memory = memory_by_stage(plan)
-        if memory:
-            parts = ", ".join(f"{stage} {needed / 2**20:.0f}" for stage, needed in memory.items())
-            idle = IDLE_WORKER_BYTES / 2**20
-            self.out.print(
-                f"memory of a worker: at most {idle:.0f} MB idle, and above that in MB: {parts}"
-            )
+        if plan.jobs:
+            self.out.print(f"memory {memory_text(plan)}")
         for stage, total in totals(plan).items():
             # A bar's clock starts with its first task: its rate is that of the stage, not of the run.
             self.stages[stage] = self.bars.add_task(

@@ -99,10 +99,8 @@ def _print(made: "Plan", work: "Workload", probe: "Probe | None", notes: list[st
 
     from hpcxrf.cli.terminal import console
     from hpcxrf.cluster.feasible import size_text
-    from hpcxrf.pipeline.memory import IDLE_WORKER_BYTES
-    from hpcxrf.pipeline.plan import memory_by_stage
+    from hpcxrf.pipeline.plan import memory_text
 
-    memory = memory_by_stage(made)
     table = Table.grid(padding=(0, 2))
     table.add_row("[bold]datasets[/]", f"{work.datasets}, {len(made.refusals)} cannot be opened")
     table.add_row("[bold]tasks[/]", ", ".join(f"{n} {stage}" for stage, n in work.tasks.items()))
@@ -111,10 +109,8 @@ def _print(made: "Plan", work: "Workload", probe: "Probe | None", notes: list[st
     )
     table.add_row("[bold]read[/]", size_text(work.bytes_read))
     table.add_row("[bold]write[/]", f"at most {size_text(work.bytes_written)}, before compression")
-    if memory:
-        stage, most = max(memory.items(), key=lambda item: item[1])
-        text = f"at most {size_text(IDLE_WORKER_BYTES + most)} a worker, in stage {stage}"
-        table.add_row("[bold]memory[/]", text)
+    if made.jobs:
+        table.add_row("[bold]memory[/]", memory_text(made))
     table.add_row("[bold]time[/]", escape(_time(work, probe)))
     for note in (*made.notes, *notes):
         table.add_row("note", escape(note))

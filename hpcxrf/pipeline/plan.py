@@ -9,7 +9,7 @@ from hpcxrf.errors import HpcxrfError, InputFileError
 from hpcxrf.formats.registry import find_scans, open_scan
 from hpcxrf.formats.scan import RawScan
 from hpcxrf.pipeline.inputs import archive_root, detector_names, input_stamps, read_options
-from hpcxrf.pipeline.memory import memory_fault, stage_memory
+from hpcxrf.pipeline.memory import IDLE_WORKER_BYTES, memory_fault, stage_memory
 from hpcxrf.pipeline.records import DatasetJob, Stage
 from hpcxrf.pipeline.regions_given import region_stamps, require_given
 from hpcxrf.store.catalog import dataset_id
@@ -108,3 +108,10 @@ def memory_by_stage(plan: Plan) -> dict[Stage, int]:
         for stage, needed in job.memory_bytes:
             most[stage] = max(most.get(stage, 0), needed)
     return most
+
+
+def memory_text(plan: Plan) -> str:
+    """Peak memory of a worker by stage, for people."""
+    parts = (f"{stage} {needed / 2**20:.0f}" for stage, needed in memory_by_stage(plan).items())
+    idle = IDLE_WORKER_BYTES / 2**20
+    return f"of a worker at most {idle:.0f} MB idle, and above that in MB: {', '.join(parts)}"
