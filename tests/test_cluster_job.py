@@ -2,6 +2,7 @@
 
 import http.client
 import itertools
+import json
 import os
 import shlex
 import signal
@@ -133,8 +134,7 @@ def test_the_files_for_workers_open_the_doors_and_nothing_of_them_is_on_a_comman
     shown = " ".join(psutil.Process(running.process.pid).cmdline())
     assert terms.scheduler not in shown
     assert "PRIVATE KEY" not in shown
-    token = next(iter(running.run.secrets.glob("dashboard.json"))).read_text()
-    assert token not in shown
+    assert json.loads((running.run.secrets / "dashboard.json").read_text())["token"] not in shown
 
 
 def test_everything_listens_on_one_address_and_the_http_of_workers_is_closed(running):
@@ -144,12 +144,24 @@ def test_everything_listens_on_one_address_and_the_http_of_workers_is_closed(run
     assert {address.ip for address in listening} == {"127.0.0.1"}
     [facts] = running.cluster.client.scheduler_info(n_workers=-1)["workers"].values()
     for path in ("/", "/health", "/status", "/metrics", "/json/counts.json"):
-        connection = http.client.HTTPConnection(
-            "127.0.0.1", facts["services"]["dashboard"], timeout=10
-        )
+        assert answer(facts["services"]["dashboard"], path) == 404
+
+
+def answer(port: int, path: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
         connection.request("GET", path)
-        assert connection.getresponse().status == 404
+        return connection.getresponse().status
+    finally:
         connection.close()
+
+
+def test_the_dashboard_of_a_job_answers_below_its_secret_path_only(running):
+    told = json.loads((running.run.secrets / "dashboard.json").read_text())
+    for page in ("", "status", "health", "metrics", "info/main/workers.html", "sitemap.json"):
+        assert answer(told["port"], f"/{page}") == 404
+    for page in ("status", "health", "metrics"):
+        assert answer(told["port"], f"/{told['token']}/{page}") == 200
 
 
 def test_a_worker_says_where_it_is(running):

@@ -97,6 +97,7 @@ def test_near_its_time_limit_a_job_drains_and_is_run_again(drill, times):
     assert set(drill.times_finished().values()) == {1}
 
 
+@pytest.mark.slow
 def test_where_requeueing_is_not_allowed_the_job_ends_as_resumable(drill):
     drill.prepare(3, faults=SLOW, site={"requeue": False})
     drill.submit()
