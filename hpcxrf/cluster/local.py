@@ -39,7 +39,10 @@ MAX_CPU_WORKERS: Final = 16
 """Each worker holds some 0.3 GB of interpreter and libraries before it works."""
 _CLOSE_TIMEOUT_S: Final = 20.0
 LOOPBACK: Final = "127.0.0.1"
-_LOGGERS: Final = ("distributed", "tornado", "bokeh", "asyncio")
+# Those with a dot have handlers of their own and tell their parents nothing.
+_LOGGERS: Final = (
+    *("distributed", "distributed.client", "tornado", "tornado.application", "bokeh", "asyncio"),
+)
 THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """What libraries read for their number of threads."""
 

@@ -75,10 +75,10 @@ def test_ten_thousand_tiny_tiles(sleeping, figure, tmp_path):
 
 @pytest.mark.parametrize("workers", [1, 2, 4, 8, 16, 32, 64])
 def test_scaling_of_tasks_that_sleep(sleeping, figure, tmp_path, workers):
-    tiles = 8 * workers
-    wall, _ = sleeping(tmp_path / "run", workers=workers, tiles=tiles, seconds=0.5)
+    tiles = 4 * workers
+    wall, _ = sleeping(tmp_path / "run", workers=workers, tiles=tiles, seconds=2.0)
     figure(
-        name=f"efficiency, sleeping tiles of 0.5 s, {workers} workers",
+        name=f"efficiency, sleeping tiles of 2 s, {workers} workers",
         value=100 * 2.0 * tiles / workers / wall,
         unit="%",
     )
