@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from hpcxrf.config import BenchmarkConfig, RunConfig, check_config, effective, load_run_file
+from hpcxrf.config_case_study import CaseStudyConfig
 from hpcxrf.errors import ConfigError
 
 WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
@@ -122,7 +123,7 @@ def test_the_commented_scan_file_shows_every_option_at_its_default():
         input=shown.input
     )
     for section in dataclasses.fields(RunConfig):
-        if section.name != "benchmark":
+        if section.name not in {"benchmark", "case_study"}:
             fields = {f.name for f in dataclasses.fields(getattr(shown, section.name))}
             assert set(raw[section.name]) == fields
 
@@ -131,6 +132,13 @@ def test_the_benchmark_file_shows_every_option_of_the_benchmark():
     raw = yaml.safe_load((WORKFLOWS / "benchmark.yaml").read_text())
     check_config(raw, "benchmark.yaml")
     assert set(raw["benchmark"]) == {f.name for f in dataclasses.fields(BenchmarkConfig)}
+
+
+def test_the_case_study_file_shows_every_option_of_the_case_study_at_its_default_but_the_seed():
+    raw = yaml.safe_load((WORKFLOWS / "case_study.yaml").read_text())
+    shown = check_config(raw, "case_study.yaml").case_study
+    assert set(raw["case_study"]) == {f.name for f in dataclasses.fields(CaseStudyConfig)}
+    assert dataclasses.replace(shown, seed=0) == CaseStudyConfig()
 
 
 def test_paths_of_the_fit_are_relative_to_the_run_file(tmp_path):

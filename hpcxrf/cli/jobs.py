@@ -152,10 +152,11 @@ def _here(folder: Path) -> None:
     from hpcxrf.store.rundir import open_run
 
     run = open_run(folder)
-    if "benchmark" in run.effective():
-        raise OutputError(
-            f"{folder}: holds a benchmark; `hpcxrf benchmark RUNFILE -o {folder}` goes on with it"
-        )
+    for section, kind in (("case_study", "case-study"), ("benchmark", "benchmark")):
+        if section in run.effective():
+            raise OutputError(
+                f"{folder}: holds a {kind}; `hpcxrf {kind} RUNFILE -o {folder}` goes on with it"
+            )
     config, text = config_of_run(run)
     run_on_this_machine(config, text, folder)
 
