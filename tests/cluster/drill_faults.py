@@ -1,13 +1,14 @@
 """Preloaded by Dask in the workers of a drill: makes pixel tasks slow, and those of chosen scans go wrong.
 
 `DRILL_FAULTS` is a JSON object: `slow_s`, and `abort`, `raise`, `hang`, `full`: lists of names of scans; `once`:
-only at the first attempt, remembered by files in that folder.
+only at the first attempt, remembered by files in that folder; `count`: folder of a file for every execution.
 """
 
 import errno
 import json
 import os
 import time
+import uuid
 from pathlib import Path
 
 from hpcxrf.pipeline import graph
@@ -20,6 +21,8 @@ def dask_setup(worker):
     work = graph.run_pixels
 
     def run_pixels(job, blocks, after):
+        if "count" in FAULTS:
+            Path(FAULTS["count"], f"{job.source.stem}-{blocks.first}.{uuid.uuid4().hex}").touch()
         time.sleep(FAULTS.get("slow_s", 0.0))
         for kind, name in (
             (k, n) for k in ("abort", "raise", "hang", "full") for n in FAULTS.get(k, ())
