@@ -15,7 +15,12 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from hpcxrf.config_case_study import CASE_STUDY_DEFAULTS, CaseStudyConfig
-from hpcxrf.config_regions import REGION_DEFAULTS, RegionsConfig, region_faults
+from hpcxrf.config_regions import (
+    REGION_DEFAULTS,
+    PixelMethodName,
+    RegionsConfig,
+    region_faults,
+)
 from hpcxrf.errors import ConfigError
 
 _CHECKED: Final = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -24,6 +29,8 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
 DEFAULT_ENERGY_MIN_KEV: Final = 1.0
+FULL_PIXELS_MAX: Final = 10_000
+"""Pixels times detectors that `full` fits: some tens of them a second and core."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,11 +147,18 @@ class PixelConfig:
 
     __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
 
-    method: Literal["linear", "nnls", "poisson", "nonlinear"] = "linear"
+    method: PixelMethodName = "linear"
     """`linear`: signed and unbiased; `nnls`: non-negative; `poisson`: maximum likelihood, non-negative;
-    `nonlinear`: energy offset, gain and width of every pixel free near those of the scan."""
+    `nonlinear`: energy offset, gain and width of every pixel free near those of the scan; `full`: the same by the true
+    model, for scans of at most 10 000 pixels times detectors."""
     detectors: Literal["each", "sum", "both"] = "each"
     """`sum`: the raw counts of all detectors, fitted with every detector's own calibration."""
+    phases: Literal["auto", "one"] = "auto"
+    """Of `linear`: `auto`, where a scan has phases so different that it gains precision, each is weighed by its own
+    mean spectrum, and the notes say which; `one`: one set of weights always."""
+    background: Literal["columns", "snip"] = "columns"
+    """`columns`: the fitted background's, free in every pixel; `snip`: every pixel's spectrum is clipped by itself, as
+    other programs do it. It is biased at low counts and exists for comparison, of `linear` and `nnls` only."""
     background_columns: Annotated[int, Field(ge=0, le=16)] = 4
     """Columns into which the fitted background is grouped, free in every pixel."""
     deviance: bool = True
@@ -328,4 +342,24 @@ def _faults(config: RunConfig) -> list[str]:
             "sample.source: a tube has no single energy; give sample.incident_energy_kev, the effective "
             "energy at which the line ratios are taken"
         )
-    return [*faults, *region_faults(config.regions)]
+    return [*faults, *_pixel_faults(config), *region_faults(config.regions)]
+
+
+def _pixel_faults(config: RunConfig) -> list[str]:
+    pixels, remap = config.pixels, config.regions.remap
+    faults = []
+    if pixels.background == "snip" and pixels.method not in {"linear", "nnls"}:
+        faults.append(
+            f"pixels.background: snip cannot be had of pixels.method {pixels.method}, whose background is in the fit; "
+            "give linear or nnls, or background: columns"
+        )
+    if pixels.background == "snip" and isinstance(remap, str) and remap not in {"linear", "nnls"}:
+        faults.append(
+            f"regions.remap: {remap} has its background in the fit; give pixels.background: columns"
+        )
+    if pixels.detectors != "each" and "full" in {pixels.method, remap}:
+        faults.append(
+            f"pixels.detectors: {pixels.detectors} cannot be had of the method full, which fits the theta of one "
+            "detector, not of a sum; give each"
+        )
+    return faults

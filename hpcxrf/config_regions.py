@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 
 _CHECKED: Final = ConfigDict(extra="forbid", allow_inf_nan=False)
 
+PixelMethodName = Literal["linear", "nnls", "poisson", "nonlinear", "full"]
 RegionKind = Literal["phases", "areas", "hot_spots", "squares"]
 MOST_REFINE_TASKS: Final = 8
 FOUND_NAMES: Final = ("phase-", "area-", "hot-spot-", "square-")
@@ -57,8 +58,9 @@ class RegionsConfig:
     """By name. Without a pixel that meets it the region stays, empty, and says so."""
     refine: bool = True
     """Fit the summed spectrum of every region, theta and amplitudes together, from the scan's theta."""
-    remap: bool = False
-    """Fit the pixels of every region again with its own theta."""
+    remap: bool | PixelMethodName = False
+    """Fit the pixels of every region again with its own theta: true, by the method of `pixels`, or by the one that is
+    named. A region that cannot be fitted so says why, and stops no other."""
 
     @property
     def wanted(self) -> bool:

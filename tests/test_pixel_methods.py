@@ -17,7 +17,8 @@ from pixel_samples import (
 )
 
 from hpcxrf.errors import FitError
-from hpcxrf.fitting.pixel_basis import mixed_components, pixel_basis, pixel_operator
+from hpcxrf.fitting.pixel_basis import pixel_basis, pixel_operator
+from hpcxrf.fitting.pixel_mixtures import mixtures
 from hpcxrf.fitting.pixels import MICRO_BATCH, MethodData, fit_pixels, moved_to
 from hpcxrf.fitting.result import FitStatus
 
@@ -241,16 +242,16 @@ def test_data_move_to_a_device_whole():
 
 
 def test_families_of_nearly_the_same_shape_are_named():
-    assert mixed_components(BASIS, NAMES) == ()
+    assert mixtures(BASIS, NAMES) == ()
     alike = 0.9 * PHI[:, 1:2] + 0.1 * PHI[:, 1:2].roll(1, dims=0)
     basis = pixel_basis(
         torch.cat([PHI, alike], dim=1), torch.cat([MEAN, MEAN[1:2]]),
         torch.zeros(0, len(PHI)).double(), 1,
     )  # fmt: skip
-    found = mixed_components(basis, (*NAMES, "Co"))
-    assert [sentence.split(":")[0] for sentence in found] == ["Fe", "Co"]
-    assert "without Co" in found[0]
-    inflated = float(found[0].split("sigma is ")[1].split(" ")[0])
+    (found,) = mixtures(basis, (*NAMES, "Co"))
+    assert found.members == ("Fe", "Co")
+    assert found.text.startswith("Fe, Co ")
+    inflated = found.inflation
     counts = (pixel_operator(basis).projector.double()[:, 1] ** 2 @ basis.expected).sqrt()
     alone = pixel_basis(PHI[:, 1:2], 2.0 * MEAN[1:2], torch.zeros(0, len(PHI)).double(), 1)
     weights = 1.0 / (basis.expected + 0.01 * basis.expected.mean())

@@ -20,8 +20,8 @@ Pixels = Annotated[
     str,
     typer.Option(
         "--pixels",
-        help="linear (signed, unbiased), nnls, poisson (maximum likelihood), or nonlinear (offset, gain and width "
-        "free in every pixel).",
+        help="linear (signed, unbiased), nnls, poisson (maximum likelihood), nonlinear (offset, gain and width free in "
+        "every pixel), or full (the same by the true model, for small scans).",
     ),
 ]
 EnergyRange = Annotated[

@@ -57,19 +57,11 @@ def sum_columns(fits: Sequence[SpectrumFit], setups: Sequence[SpectrumSetup]) ->
     Raises:
         FitError: no detector has a solution.
     """
+    first, last = sum_channels(fits)
     used = [i for i, fit in enumerate(fits) if fit.status in SOLVED]
-    if not used:
-        raise FitError(
-            "detector sum: no detector has counts in the fit range; there is nothing to fit"
-        )
-    first = max(fits[i].first_channel for i in used)
-    last = min(fits[i].first_channel + fits[i].counts.shape[0] for i in used)
     channel = torch.arange(first, last, dtype=torch.float64)
-    share = torch.zeros(len(fits), dtype=torch.float64)
-    for i in used:
-        share[i] = fits[i].counts.sum()
-    share = share / share.sum()
-    weights = _component_shares(fits, share)
+    share = _shares(fits)
+    weights = component_shares(fits)
     phi = sum(
         (weights[i] * detector_columns(fits[i], setups[i], channel) for i in used),
         start=torch.zeros((), dtype=torch.float64),
@@ -86,8 +78,36 @@ def sum_columns(fits: Sequence[SpectrumFit], setups: Sequence[SpectrumSetup]) ->
     return SumColumns(first_channel=first, phi=phi, background=background, share=share)
 
 
-def _component_shares(fits: Sequence[SpectrumFit], share: Tensor) -> Tensor:
-    """(detector, component): each detector's part of a component's counts; columns add up to 1."""
+def sum_channels(fits: Sequence[SpectrumFit]) -> tuple[int, int]:
+    """First channel that all detectors were fitted in, and the one after the last.
+
+    Raises:
+        FitError: no detector has a solution.
+    """
+    used = [fit for fit in fits if fit.status in SOLVED]
+    if not used:
+        raise FitError(
+            "detector sum: no detector has counts in the fit range; there is nothing to fit"
+        )
+    first = max(fit.first_channel for fit in used)
+    return first, min(fit.first_channel + fit.counts.shape[0] for fit in used)
+
+
+def _shares(fits: Sequence[SpectrumFit]) -> Tensor:
+    """(detector,) share of all counts, 0 for a detector without a solution."""
+    share = torch.zeros(len(fits), dtype=torch.float64)
+    for i, fit in enumerate(fits):
+        if fit.status in SOLVED:
+            share[i] = fit.counts.sum()
+    return share / share.sum()
+
+
+def component_shares(fits: Sequence[SpectrumFit]) -> Tensor:
+    """(detector, component): each detector's part of a component's counts; columns add up to 1.
+
+    A component that no detector has takes the detectors' shares of all counts.
+    """
+    share = _shares(fits)
     amplitude = torch.stack(
         [
             fit.amplitude.clamp(min=0.0).nan_to_num() if share[i] > 0 else fit.amplitude * 0.0

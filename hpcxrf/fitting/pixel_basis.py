@@ -16,8 +16,6 @@ _EMPTY_COLUMN: Final = 1e-12
 _SMALLEST_EIGENVALUE: Final = 1e-9
 # A mixture's members: share of the largest weight in the combination that the data do not see.
 _MEMBER_SHARE: Final = 0.1
-# Sigma of an amplitude over that of the same column alone, from which a family is named as mixed with others.
-_MIXED_INFLATION: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +32,36 @@ class Tangents:
     motion: Tensor
     """(place, parameter) float64: shifts of peaks and changes of widths by one standard deviation, in units of what
     the columns can follow."""
+    centre: Tensor | None = None
+    """(parameter,) float64: where it is expanded, from the theta of the scan, in prior standard deviations; None: at
+    that theta."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phases:
+    """The phases of a scan."""
+
+    coefficients: Tensor
+    """(phase, column) float64: mean coefficients of a pixel; one phase: the basis' own."""
+    share: Tensor
+    """(phase,) float64: of the pixels."""
+    gain: Tensor
+    """(phase,) float64: 1 - rms with own weights / rms with those of the mean spectrum, of the component
+    that gains most: a trace in a phase without the peaks that are strong elsewhere."""
+    report: str
+    """What was found and chosen, a sentence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseOperator:
+    """What is computed once for all pixels."""
+
+    judge: Tensor
+    """(channel, 2 * phase) float32: counts @ judge = log-likelihood of every phase, even channels, then odd."""
+    share: Tensor
+    """(phase,) float32: logarithm of the phases' shares."""
+    operators: "tuple[PixelOperator, ...]"
+    """By phase of the odd channels' judgement (which weighs the even ones), then of the even channels'."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +73,8 @@ class TangentOperator:
 
     names: tuple[str, ...]
     prior_sd: Tensor
+    centre: Tensor
+    """(parameter,): where it is expanded, from the centre of the prior."""
     motion: Tensor
     first: Tensor
     """(pair, parameter): 1 where the parameter is the pair's first."""
@@ -82,6 +112,8 @@ class PixelBasis:
     """(column,) float64: mean coefficients of a pixel."""
     tangents: Tangents | None = None
     """For pixels with a theta of their own."""
+    phases: Phases | None = None
+    """Weights by phase, where the scan's phases differ; None: one set of weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +141,8 @@ class PixelOperator:
     """Largest relative growth of an amplitude's variance by that."""
     tangent: TangentOperator | None = None
     """For pixels with a theta of their own."""
+    phases: PhaseOperator | None = None
+    """Weights by phase."""
 
 
 def shared_weights(expected: Tensor) -> Tensor:
@@ -268,36 +302,6 @@ def column_names(basis: PixelBasis, names: Sequence[str]) -> tuple[str, ...]:
     n = basis.n_components
     known = tuple(names) or tuple(f"column {i}" for i in range(n))
     return known + tuple(f"background {i + 1}" for i in range(basis.columns.shape[1] - n))
-
-
-def mixed_components(
-    basis: PixelBasis, names: Sequence[str] = (), *, inflation: float = _MIXED_INFLATION
-) -> tuple[str, ...]:
-    """Sentences that name families whose shapes are so alike that each one's sigma is many times that of it alone.
-
-    Their sum is known, how it is shared is not: their maps are noise of opposite sign. The sigma says so; this
-    says why.
-
-    Args:
-        basis: columns and mean pixel.
-        names: of the components.
-        inflation: sigma over that of the column alone, above which a family is named.
-    """
-    weighted = basis.columns * shared_weights(basis.expected)[:, None]
-    unit, scale = unit_diagonal(basis.columns.T @ weighted)
-    values, vectors = torch.linalg.eigh(unit)
-    inverse = (vectors / values.clamp(min=_SMALLEST_EIGENVALUE)) @ vectors.T
-    factor = inverse.diagonal().clamp(min=1.0).sqrt()
-    correlation = inverse / (factor[:, None] * factor).clamp(min=1e-300)
-    labels = column_names(basis, names)
-    found = []
-    for k in range(basis.n_components):
-        if float(scale[k]) == 0.0 or float(factor[k]) < inflation:
-            continue
-        others = torch.nonzero(correlation[k].abs() > 0.5)[:, 0].tolist()
-        mates = ", ".join(labels[i] for i in others if i != k) or "several others"
-        found.append(f"{labels[k]}: sigma is {float(factor[k]):.0f} times that without {mates}")
-    return tuple(found)
 
 
 def _refuse_mixtures(unit: Tensor, labels: Sequence[str]) -> None:

@@ -99,6 +99,7 @@ def fit_full(counts: Tensor, full: FullModel) -> Estimate:
             "variance",
             "null_variance",
             "shift",
+            "shift_sigma",
             "misfit",
         )
     }
@@ -151,7 +152,7 @@ def _described(state: State, problem: Problem, full: FullModel) -> Estimate:
         state.theta, state.linear[:, :n], evaluation, full.model, names=full.space.free_names
     )
     places = [INDEX[name] for name in full.names]
-    variance, null = _variances(
+    variance, null, shift_sigma = _variances(
         torch.cat([columns, jacobian[..., places]], dim=-1), _weights(expected), state.linear[:, :n],
         full.space.prior_sd[places] ** -2,
     )  # fmt: skip
@@ -161,14 +162,15 @@ def _described(state: State, problem: Problem, full: FullModel) -> Estimate:
         coefficients=coefficients, solved=state.done, factors=coefficients[:, :0],
         columns=coefficients.new_zeros((0, columns.shape[1])), variance=variance.to(single),
         null_variance=null.to(single), shift=(state.theta - full.theta)[:, places].to(single),
+        shift_sigma=shift_sigma.to(single),
         misfit=poisson_deviance(problem.counts, expected).to(single),
     )  # fmt: skip
 
 
 def _variances(
     full: Tensor, weights: Tensor, amplitude: Tensor, prior: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Variance (pixel, component) of the amplitudes with theta free, and in the absence of the component.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Variance (pixel, component) of the amplitudes with theta free, in the absence of the component, sigma of theta.
 
     Args:
         full: (pixel, channel, column then parameter) derivatives of the counts.
@@ -193,4 +195,5 @@ def _variances(
     return (
         variance.masked_fill(bad, torch.nan),
         torch.maximum(variance - own, 0.0 * variance).masked_fill(bad, torch.nan),
+        covariance.diagonal(dim1=-2, dim2=-1)[:, -len(prior) :].sqrt().masked_fill(bad, torch.nan),
     )

@@ -36,6 +36,8 @@ class Estimate:
     """(pixel, component) float32, in the absence of the component."""
     shift: Tensor | None = None
     """(pixel, parameter) float32: theta's shift from the basis."""
+    shift_sigma: Tensor | None = None
+    """(pixel, parameter) float32."""
     in_range: Tensor | None = None
     """(pixel,) bool: the shift is one that the method can follow."""
     misfit: Tensor | None = None

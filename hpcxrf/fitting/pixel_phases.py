@@ -8,14 +8,23 @@ in the same way: pixels are grouped by their even channels, and the mean of a gr
 noise alone makes no phase.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from hpcxrf.fitting.pixel_basis import PixelBasis, PixelOperator, pixel_operator, shared_weights
+from hpcxrf.fitting.pixel_basis import (
+    PhaseOperator,
+    Phases,
+    PixelBasis,
+    PixelOperator,
+    pixel_operator,
+    shared_weights,
+)
 from hpcxrf.fitting.pixel_parts import Estimate, project, shared_variance, whole_vectors
+
+__all__ = ["LEAST_GAIN", "PhaseOperator", "Phases", "find_phases", "fit_phases", "phase_operator"]
 
 LEAST_GAIN: Final = 0.10
 """Predicted gain in the rms of an amplitude in some phase, from which phases get weights of their own."""
@@ -28,33 +37,6 @@ _LIKELIHOOD_FLOOR: Final = 0.01
 _LEAST_ROWS: Final = 16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Phases:
-    """The phases of a scan."""
-
-    coefficients: Tensor
-    """(phase, column) float64: mean coefficients of a pixel; one phase: the basis' own."""
-    share: Tensor
-    """(phase,) float64: of the pixels."""
-    gain: Tensor
-    """(phase,) float64: 1 - rms with own weights / rms with those of the mean spectrum, of the component
-    that gains most: a trace in a phase without the peaks that are strong elsewhere."""
-    report: str
-    """What was found and chosen, a sentence."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhaseOperator:
-    """What is computed once for all pixels."""
-
-    judge: Tensor
-    """(channel, 2 * phase) float32: counts @ judge = log-likelihood of every phase, even channels, then odd."""
-    share: Tensor
-    """(phase,) float32: logarithm of the phases' shares."""
-    operators: tuple[PixelOperator, ...]
-    """By phase of the odd channels' judgement (which weighs the even ones), then of the even channels'."""
-
-
 def find_phases(counts: Tensor, measured: Tensor, basis: PixelBasis) -> Phases:
     """Group a scan's pixels by composition, and decide whether groups need weights of their own.
 
@@ -65,9 +47,9 @@ def find_phases(counts: Tensor, measured: Tensor, basis: PixelBasis) -> Phases:
         measured: (pixel,) bool.
         basis: of the integrated fit.
     """
-    y = counts[measured].to(torch.float64)
-    y = y[torch.isfinite(y).all(dim=1)]
-    y = y[y.sum(dim=1) > 0]
+    y = counts.to(torch.float32)
+    total = y.sum(dim=1)
+    y = y[measured & torch.isfinite(total) & (total > 0)]
     one = basis.coefficients[None].clamp(min=0.0)
     none = _described(one, torch.ones(1, dtype=torch.float64, device=one.device), basis)
     if y.shape[0] < 2 * _MOST_PHASES / _LEAST_SHARE:
@@ -187,7 +169,7 @@ def _project_some(counts: Tensor, members: Tensor, projector: Tensor) -> Tensor:
 def _half_coefficients(y: Tensor, basis: PixelBasis, parity: int) -> Tensor:
     """Coefficients (pixel, column) from every other channel."""
     half = _half(basis, parity)
-    return (y[:, parity::2].to(torch.float32) @ pixel_operator(half).projector).to(torch.float64)
+    return (y[:, parity::2] @ pixel_operator(half).projector).to(torch.float64)
 
 
 def _shapes(coefficients: Tensor) -> Tensor:

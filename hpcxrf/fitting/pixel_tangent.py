@@ -140,10 +140,12 @@ def tangent_operator(basis: PixelBasis, tangents: Tangents) -> TangentOperator:
     among = gram[k:stop, k:stop].reshape(n_parameters, n, n_parameters, n)
     curvature = among - torch.einsum("pik,qjk->piqj", response, across)
     single = torch.float32
+    centre = tangents.prior_sd.new_zeros(n_parameters)
+    centre = centre if tangents.centre is None else tangents.centre
     pairs = torch.tensor(tangents.pairs, dtype=torch.int64, device=gram.device).reshape(-1, 2)
     chosen = torch.eye(n_parameters, dtype=single, device=gram.device)
     return TangentOperator(
-        names=tangents.names, prior_sd=tangents.prior_sd.to(single),
+        names=tangents.names, prior_sd=tangents.prior_sd.to(single), centre=centre.to(single),
         motion=tangents.motion.to(single), first=chosen[pairs[:, 0]], second=chosen[pairs[:, 1]],
         half=torch.where(pairs[:, 0] == pairs[:, 1], 0.5, 1.0).to(single), weighted=weighted.contiguous().to(single),
         all_columns=every.T.contiguous().to(single), gram=gram.to(single),
@@ -182,15 +184,16 @@ def fit_tangent(
     for _ in range(_STEPS):
         a, d, moved = _step(a, d, rhs, level, tangent)
     coefficients = a * tangent.scale
-    variance, null = (
-        _variances(a, coefficients, level, operator, tangent) if errors else (None, None)
+    variance, null, shift_sigma = (
+        _variances(a, coefficients, level, operator, tangent) if errors else (None, None, None)
     )
     n = operator.n_components
     return Estimate(
         coefficients=coefficients, solved=moved <= _CONVERGED,
         factors=_with_changes(coefficients, n, _weights(d, tangent)),
         columns=tangent.all_columns, variance=variance, null_variance=null,
-        shift=d * tangent.prior_sd, in_range=((d @ tangent.motion.T).abs() <= 1.0).all(dim=1),
+        shift=(d + tangent.centre) * tangent.prior_sd, shift_sigma=shift_sigma,
+        in_range=((d @ tangent.motion.T).abs() <= 1.0).all(dim=1),
     )  # fmt: skip
 
 
@@ -207,7 +210,7 @@ def _step(
     slope_a[:, :n] += (weights[:, :, None] * by_change).sum(dim=1)
     gains = (by_change * own[:, None]).sum(dim=2)
     by_pair = gains[:, m:] * tangent.half
-    slope_d = gains[:, :m] - level[:, None] * d
+    slope_d = gains[:, :m] - level[:, None] * (d + tangent.centre)
     slope_d += (by_pair * (d @ tangent.second.T)) @ tangent.first
     slope_d += (by_pair * (d @ tangent.first.T)) @ tangent.second
     response = times(own, tangent.response).reshape(n_pixels, m, k)
@@ -253,8 +256,8 @@ def _variances(
     level: Tensor,
     operator: PixelOperator,
     tangent: TangentOperator,
-) -> tuple[Tensor, Tensor]:
-    """Variance of the amplitudes, with what not knowing d adds; and in the absence of the component."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Variance of the amplitudes, with what not knowing d adds; in the absence of the component; sigma of theta."""
     m, n = len(tangent.names), operator.n_components
     variance, null = shared_variance(coefficients, operator)
     own = a[:, :n]
@@ -267,6 +270,7 @@ def _variances(
     return (
         variance + unit * (response * (known @ response)).sum(dim=1),
         null + unit * (others * (known @ others)).sum(dim=1),
+        (level[:, None] * known.diagonal(dim1=1, dim2=2)).sqrt() * tangent.prior_sd,
     )
 
 

@@ -24,6 +24,7 @@ from hpcxrf.fitting.pixel_basis import (
     pixel_operator,
     shared_weights,
 )
+from hpcxrf.fitting.pixel_follow import Expansions, follow
 from hpcxrf.fitting.pixel_full import FullModel, fit_full
 from hpcxrf.fitting.pixel_nnls import fit_nnls, shared_factor
 from hpcxrf.fitting.pixel_pairs import HIGHEST_COUNT, paired_product
@@ -34,8 +35,9 @@ from hpcxrf.fitting.pixel_parts import (
     spectrum_deviance,
     with_totals,
 )
-from hpcxrf.fitting.pixel_phases import PhaseOperator, fit_phases
+from hpcxrf.fitting.pixel_phases import PhaseOperator, fit_phases, phase_operator
 from hpcxrf.fitting.pixel_poisson import fit_poisson, likelihood
+from hpcxrf.fitting.pixel_snip import fit_clipped
 from hpcxrf.fitting.pixel_tangent import fit_tangent, tangent_operator
 from hpcxrf.fitting.result import FitStatus, PixelFit
 from hpcxrf.fitting.uncertainty import detection_limit
@@ -62,11 +64,16 @@ class MethodData:
     """What a method needs beside the operator, computed once for all pixels; None: not needed."""
 
     phases: PhaseOperator | None = None
-    """`linear`: weights by phase; None: one set of weights."""
+    """`linear`: weights by phase; None: those of the operator, if any."""
     tangent: TangentOperator | None = None
     """`nonlinear`; None: that of the operator."""
+    expansions: Expansions | None = None
+    """`nonlinear`: further points about which the pixels are expanded that leave the range; None: they are flagged."""
     full: FullModel | None = None
     """`full`."""
+    clipping: Tensor | None = None
+    """`linear` and `nnls`, for comparison: half-width (channel,) of a peak clipping of every pixel, in channels; None:
+    the background is in the fit."""
 
 
 def prepared(
@@ -76,7 +83,7 @@ def prepared(
     *,
     first_channel: int | None = None,
 ) -> PixelOperator:
-    """What is computed once for all pixels, with the tangents where the basis has them, on a device.
+    """What is computed once for all pixels, with tangents and phases where the basis has them, on a device.
 
     Args:
         basis: the linear model of a pixel.
@@ -90,6 +97,8 @@ def prepared(
     operator = pixel_operator(basis, names=names, first_channel=first_channel)
     if basis.tangents is not None:
         operator = replace(operator, tangent=tangent_operator(basis, basis.tangents))
+    if basis.phases is not None:
+        operator = replace(operator, phases=phase_operator(basis.phases, basis))
     return moved_to(device, operator)
 
 
@@ -154,7 +163,7 @@ def fit_pixels(
     products: SimpleQueue[Product] = SimpleQueue()
     for _ in range(threads):
         products.put(_product(projector, operator, paired=paired))
-    solver = _solver(operator, method, data or MethodData(), errors=errors)
+    solver = _solver(operator, method, data or MethodData(), deviance=deviance, errors=errors)
 
     def fit_from(i: int) -> PixelFit:
         part = counts[i : i + size]
@@ -217,7 +226,31 @@ def _one_after_another(parts: list[Tensor]) -> Tensor:
 
 
 def _solver(
-    operator: PixelOperator, method: PixelMethod, data: MethodData, *, errors: bool
+    operator: PixelOperator,
+    method: PixelMethod,
+    data: MethodData,
+    *,
+    deviance: bool,
+    errors: bool,
+) -> Solver:
+    solve = _method(operator, method, data, deviance=deviance, errors=errors)
+    width = data.clipping
+    if width is None:
+        return solve
+    if method not in {"linear", "nnls"}:
+        raise FitError(
+            f"pixel method {method!r} has its background in the fit; give linear or nnls"
+        )
+    return lambda counts, _: fit_clipped(counts, solve, operator, width, deviance=deviance)
+
+
+def _method(
+    operator: PixelOperator,
+    method: PixelMethod,
+    data: MethodData,
+    *,
+    deviance: bool,
+    errors: bool,
 ) -> Solver:
     """The method as a function of counts (pixel, channel) and unconstrained coefficients (pixel, column)."""
     if method == "nnls":
@@ -228,14 +261,31 @@ def _solver(
         return lambda counts, signed: fit_poisson(counts, signed, operator, model, errors=errors)
     if method == "nonlinear":
         tangent = _given(data.tangent or operator.tangent, method, "pixel_tangent.tangent_operator")
-        return lambda counts, signed: fit_tangent(counts, signed, operator, tangent, errors=errors)
+        return _tangent_solver(operator, tangent, data.expansions, deviance=deviance, errors=errors)
     if method == "full":
         full = _given(data.full, method, "pixel_full.full_model")
         return lambda counts, signed: fit_full(counts, full)
-    if data.phases is not None:
-        phases = data.phases
+    phases = data.phases or operator.phases
+    if phases is not None:
         return lambda counts, signed: fit_phases(counts, phases, errors=errors)
     return lambda counts, signed: _as_it_is(signed, operator)
+
+
+def _tangent_solver(
+    operator: PixelOperator,
+    tangent: TangentOperator,
+    expansions: Expansions | None,
+    *,
+    deviance: bool,
+    errors: bool,
+) -> Solver:
+    def solve(counts: Tensor, signed: Tensor) -> Estimate:
+        found = fit_tangent(counts, signed, operator, tangent, errors=errors)
+        if expansions is None:
+            return found
+        return follow(counts, found, expansions, deviance=deviance, errors=errors)
+
+    return solve
 
 
 def _given(data: T | None, method: str, source: str) -> T:
@@ -276,10 +326,13 @@ def _fit_batch(
         detection_limit=_blank_unless(kept, limit),
         deviance=merit if kept is None or not deviance else merit.masked_fill(~valid, torch.nan),
         status=_status(total, finite, measured, found),
-        theta_shift=None
-        if found.shift is None
-        else found.shift.masked_fill(~valid[:, None], torch.nan),
+        theta_shift=_valid_only(found.shift, valid),
+        theta_shift_sigma=_valid_only(found.shift_sigma, valid),
     )
+
+
+def _valid_only(values: Tensor | None, valid: Tensor) -> Tensor | None:
+    return None if values is None else values.masked_fill(~valid[:, None], torch.nan)
 
 
 def _kept(valid: Tensor, measured: Tensor) -> Tensor | None:

@@ -25,6 +25,8 @@ class FitStatus(IntEnum):
     """The normal equations have no unique solution."""
     BEYOND_TANGENT = 6
     """Theta of the pixel lies farther from that of the scan than the tangent dictionary can follow."""
+    SATURATED = 7
+    """A channel in the fit range holds the largest number that it can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,3 +100,5 @@ class PixelFit:
     """(pixel,) uint8, FitStatus."""
     theta_shift: Tensor | None = None
     """(pixel, parameter) float32: theta of the pixel less that of the basis, where theta was free."""
+    theta_shift_sigma: Tensor | None = None
+    """(pixel, parameter) float32: with the prior."""

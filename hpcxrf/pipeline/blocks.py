@@ -9,8 +9,8 @@ from hpcxrf.store.schema import BLOCK_X, BLOCK_Y
 # Channels of pixels that one core fits in a second, reading and writing included, about; measured on spectra of
 # 1200 channels. A GPU is fed as fast as one process reads.
 _RATES: Final = {
-    "cpu": {"linear": 6e7, "nnls": 6e7, "poisson": 1.2e7, "nonlinear": 3e7},
-    "cuda": {"linear": 1.5e8, "nnls": 1.5e8, "poisson": 1e8, "nonlinear": 1e8},
+    "cpu": {"linear": 6e7, "nnls": 6e7, "poisson": 1.2e7, "nonlinear": 3e7, "full": 6e4},
+    "cuda": {"linear": 1.5e8, "nnls": 1.5e8, "poisson": 1e8, "nonlinear": 1e8, "full": 6e4},
 }
 # Long against scheduling (5 ms), short against a node's remaining time: 2 to 30 s.
 _TASK_S: Final = 10.0
@@ -20,6 +20,9 @@ _LEAST_TASK_S: Final = 2.0
 
 TILE_BYTES: Final = 8 << 20
 """Most counts of a tile, the unit in which pixels are read and fitted, unless one chunk is more."""
+
+SAMPLE_PIXELS: Final = 2048
+"""Pixels of a scan that are looked at for its phases, about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,10 +7,10 @@ regions are looked for on whole maps. Constants are rounded up from measured pea
 from collections.abc import Mapping
 from typing import Final
 
-from hpcxrf.pipeline.blocks import tile_shape
+from hpcxrf.pipeline.blocks import SAMPLE_PIXELS, tile_shape
 from hpcxrf.pipeline.inputs import SUM
 from hpcxrf.pipeline.records import STAGES, DatasetJob, Stage
-from hpcxrf.store.schema import BLOCK_X, BLOCK_Y, spectra_layout
+from hpcxrf.store.schema import BLOCK_X, BLOCK_Y, CHUNK_BYTES, spectra_layout
 
 IDLE_WORKER_BYTES: Final = 400 << 20
 """Resident memory of a worker that has done nothing: the libraries."""
@@ -25,7 +25,12 @@ _COUNT_BYTES: Final = 4
 _MANY_ELEMENTS: Final = 40
 _BESIDE_ELEMENTS: Final = 10
 # Float32 numbers of a pixel and channel, of the pixels that one thread fits at a time.
-_FITTED_AT_A_TIME: Final = {"linear": 512, "nnls": 512, "poisson": 2048, "nonlinear": 2048}
+_FITTED_AT_A_TIME: Final = {
+    "linear": 512, "nnls": 512, "poisson": 2048, "nonlinear": 2048, "full": 512,
+}  # fmt: skip
+# Arrays of a channel and component that a worker keeps for pixels that drift: points of expansion times what each has.
+_EXPANDED: Final = 24 * 16
+_SAMPLE_COPIES: Final = 4
 
 
 def stage_memory(
@@ -47,7 +52,7 @@ def stage_memory(
     regions = job.config.regions
     found: dict[Stage, int] = {
         "ingest": _LOADED + 3 * band + 2 * block,
-        "integrated": _LOADED + detectors * channels * _components(job) * 256,
+        "integrated": _LOADED + detectors * channels * _components(job) * 256 + _sample_bytes(job),
         "pixels": _LOADED + _pixel_bytes(job, threads),
         "finalise": _LOADED,
     }
@@ -74,7 +79,18 @@ def _pixel_bytes(job: DatasetJob, threads: int) -> int:
         tile *= 2
     results = BLOCK_Y * BLOCK_X * (3 * _components(job) + 2) * 4
     fitted = threads * _FITTED_AT_A_TIME[job.config.pixels.method] * channels * 4 * 4
-    return _TILES * tile + 4 * results + fitted
+    expanded = _EXPANDED * channels * _components(job) * 4
+    free = expanded if job.config.pixels.method == "nonlinear" else 0
+    return _TILES * tile + 4 * results + fitted + free
+
+
+def _sample_bytes(job: DatasetJob) -> int:
+    """Of the pixels that phases are looked for in, in float32, and the chunk that they are read from."""
+    pixels = job.config.pixels
+    if (pixels.method, pixels.background, pixels.phases) != ("linear", "columns", "auto"):
+        return 0
+    number = min(job.shape[1] * job.shape[2], SAMPLE_PIXELS)
+    return _SAMPLE_COPIES * number * job.shape[3] * 4 + 4 * CHUNK_BYTES
 
 
 def memory_fault(memory: Mapping[Stage, int], worker_bytes: int) -> str | None:

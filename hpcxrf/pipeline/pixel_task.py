@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from hpcxrf.config import RunConfig
-from hpcxrf.fitting.pixels import PixelBasis, PixelOperator, fit_pixels, moved_to, prepared
+from hpcxrf.fitting.pixels import MethodData, PixelOperator, fit_pixels, moved_to
 from hpcxrf.fitting.result import PixelFit
 from hpcxrf.pipeline.blocks import Block
 from hpcxrf.pipeline.device import (
@@ -35,6 +35,8 @@ class PixelTask:
     first: int
     """Channel of the fit range."""
     operator: PixelOperator
+    data: MethodData
+    """What the method needs beside it."""
     config: RunConfig
     clock: Clock
     device: torch.device
@@ -72,7 +74,9 @@ def fit_blocks(
         with task.clock.fitting(), device_guard(task.device):
             wait_for(tile)
             return batches.run(
-                lambda size: fit_tile(tile, task.operator, task.config, highest=highest, batch=size)
+                lambda size: fit_tile(
+                    tile, task.operator, task.config, task.data, highest=highest, batch=size
+                )
             )
 
     pixel_bytes = spectrum_bytes(task.store)
@@ -87,11 +91,6 @@ def fit_blocks(
 def spectrum_bytes(store: SpectraStore) -> int:
     """Bytes of one spectrum in its store."""
     return int(store.shape[3] * store.dtype.itemsize)
-
-
-def operator_on(basis: PixelBasis, first_channel: int, device: torch.device) -> PixelOperator:
-    """What is computed once for all pixels, on their device."""
-    return prepared(basis, device, first_channel=first_channel)
 
 
 def highest_count(store: SpectraStore, detector: str) -> float:
@@ -123,6 +122,7 @@ def fit_block(
     operator: PixelOperator,
     config: RunConfig,
     device: torch.device,
+    data: MethodData | None = None,
 ) -> PixelFit:
     """Fit pixels (pixel, channel), of which `measured` (pixel,) were, as the run file says."""
     inside = counts[:, first : first + operator.columns.shape[1]]
@@ -130,13 +130,14 @@ def fit_block(
     with device_guard(device):
         wait_for(tile)
         batches = Batches(device=device, size=first_batch(device, operator, config.pixels.method))
-        return batches.run(lambda size: fit_tile(tile, operator, config, batch=size))
+        return batches.run(lambda size: fit_tile(tile, operator, config, data, batch=size))
 
 
 def fit_tile(
     tile: TileCounts,
     operator: PixelOperator,
     config: RunConfig,
+    data: MethodData | None = None,
     *,
     highest: float | None = None,
     batch: int | None = None,
@@ -146,7 +147,7 @@ def fit_tile(
     with one_thread() as workers_threads:
         threads = workers_threads if device.type == "cpu" else 1
         fit = fit_pixels(
-            tile.counts, tile.measured, operator, method=config.pixels.method,
+            tile.counts, tile.measured, operator, method=config.pixels.method, data=data,
             deviance=config.pixels.deviance, highest=highest, batch=batch, threads=threads,
         )  # fmt: skip
     return fit if device.type == "cpu" else moved_to(torch.device("cpu"), fit)

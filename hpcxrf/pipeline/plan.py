@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hpcxrf.config import RunConfig
-from hpcxrf.errors import HpcxrfError, InputFileError
+from hpcxrf.config import FULL_PIXELS_MAX, RunConfig
+from hpcxrf.errors import ConfigError, HpcxrfError, InputFileError
 from hpcxrf.formats.registry import find_scans, open_scan
 from hpcxrf.formats.scan import RawScan
 from hpcxrf.pipeline.inputs import archive_root, detector_names, input_stamps, read_options
@@ -31,6 +31,20 @@ class Plan:
     jobs: tuple[DatasetJob, ...]
     refusals: tuple[Refusal, ...]
     notes: tuple[str, ...]
+
+
+def require_few(config: RunConfig, shape: tuple[int, int, int, int], source: Path) -> None:
+    """Refuse more pixels than `full` fits in a sensible time.
+
+    Raises:
+        ConfigError: both numbers and the remedies.
+    """
+    number = shape[0] * shape[1] * shape[2]
+    if config.pixels.method == "full" and number > FULL_PIXELS_MAX:
+        raise ConfigError(
+            f"{source}: pixels.method full fits at most {FULL_PIXELS_MAX} pixels times detectors, and here are "
+            f"{number}; give nonlinear, or regions.remap: full for the regions of interest"
+        )
 
 
 def make_plan(
@@ -67,6 +81,7 @@ def make_plan(
         try:
             scan = open_scan(path, read_options(config))
             require_given(config.regions, scan.shape[1:3])
+            require_few(config, scan.shape, path)
         except HpcxrfError as error:
             refusals.append(Refusal(dataset_id=name, source=path, reason=str(error)))
         else:

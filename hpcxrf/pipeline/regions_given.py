@@ -1,6 +1,6 @@
 """Regions that the run file gives: rectangles, polygons, label images, thresholds."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,15 +67,25 @@ def given_regions(config: RegionsConfig, maps: RegionMaps) -> list[Region]:
         for r in drawn
         if not r.mask.any()
     ]
-    faults += [
-        f"regions.thresholds.{name}: {t.component!r} is not fitted; give one of "
-        f"{', '.join(maps.components)}"
+    if faults:
+        raise ConfigError("; ".join(faults))
+    require_thresholds(config, maps.components)
+    return drawn + [_threshold(name, t, maps) for name, t in config.thresholds.items()]
+
+
+def require_thresholds(config: RegionsConfig, components: Sequence[str]) -> None:
+    """Refuse thresholds on what is not fitted.
+
+    Raises:
+        ConfigError: all of them at once.
+    """
+    faults = [
+        f"regions.thresholds.{name}: {t.component!r} is not fitted; give one of {', '.join(components)}"
         for name, t in config.thresholds.items()
-        if t.component not in maps.components
+        if t.component not in components
     ]
     if faults:
         raise ConfigError("; ".join(faults))
-    return drawn + [_threshold(name, t, maps) for name, t in config.thresholds.items()]
 
 
 def _drawn(config: RegionsConfig, shape_yx: tuple[int, int]) -> Iterator[Region]:

@@ -1,20 +1,36 @@
 """The pixels of a region, fitted again with the theta of their own region."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
+from hpcxrf.config import FULL_PIXELS_MAX, RunConfig
+from hpcxrf.errors import FitError
 from hpcxrf.fitting.detector_sum import SOLVED
+from hpcxrf.fitting.pixels import MethodData, PixelMethod, PixelOperator, prepared
+from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.setup import SpectrumSetup
-from hpcxrf.pipeline.blocks import blocks_of
-from hpcxrf.pipeline.pixel_task import fit_block, operator_on, read_block
+from hpcxrf.pipeline.blocks import Block, blocks_of
+from hpcxrf.pipeline.pixel_flags import saturated_pixels, without_saturated
+from hpcxrf.pipeline.pixel_model import basis_of, method_data, needs_model, pixel_model_of
+from hpcxrf.pipeline.pixel_task import fit_block, read_block
 from hpcxrf.pipeline.records import DatasetJob
 from hpcxrf.pipeline.regions_refine import RefinedRegion
-from hpcxrf.pipeline.tasks import basis_of
+from hpcxrf.pipeline.tasks import no_solution
 from hpcxrf.pipeline.worker import choose_device
+from hpcxrf.results.basis import component_names
 from hpcxrf.results.regions import read_region_mask, write_region_block
 from hpcxrf.store.spectra import SpectraStore
+
+
+def remap_method(config: RunConfig) -> PixelMethod:
+    """The method of the pixels of regions: that which is named, else that of the scan's."""
+    remap = config.regions.remap
+    return config.pixels.method if isinstance(remap, bool) else remap
 
 
 def remap_region(
@@ -24,10 +40,11 @@ def remap_region(
     index: int,
     refined: RefinedRegion,
     setups: Sequence[SpectrumSetup],
-) -> None:
+) -> dict[str, str]:
     """Fit the region's pixels block by block, for every entry of the maps' detector axis, and write them.
 
-    A detector whose summed spectrum has no solution is left out: its maps stay NaN, status not run.
+    A detector whose summed spectrum has no solution is left out: its maps stay NaN, status not run. One whose pixels
+    have none, as columns cannot be told apart, reads NaN, status singular.
 
     Args:
         job: the dataset.
@@ -36,19 +53,73 @@ def remap_region(
         index: of the region.
         refined: its fits.
         setups: of all detectors.
+
+    Returns:
+        Why not, by detector, of those that were not fitted.
     """
-    device = choose_device(job.config)
+    config = replace(job.config, pixels=replace(job.config.pixels, method=remap_method(job.config)))
+    device = choose_device(config)
     every = read_region_mask(path, index)
-    blocks = [b for b in blocks_of(job.shape[1:3]) if every[b.y, b.x].any()]
+    names = component_names(path)
+    remarks: dict[str, str] = {}
     for name in (d for d in job.detectors if d in refined.fits):
         if refined.fits[name].status not in SOLVED:
+            status = refined.fits[name].status.name.lower()
+            remarks[name] = f"not mapped again: the fit of its summed spectrum is {status}"
             continue
-        n_pixels = int(np.count_nonzero(every))
-        first, basis = basis_of(name, refined.fits, setups, n_pixels, job.config)
-        operator = operator_on(basis, first, device)
-        for block in blocks:
-            inside = every[block.y, block.x]
+        try:
+            first, operator, data = _operator(name, refined, setups, every, config, names, device)
+        except FitError as error:
+            remarks[name] = f"not mapped again: {error}"
+            _write_nothing(path, index, name, every, len(names))
+            continue
+        for block, inside in _parts(every):
             counts, measured = read_block(store, block, name)
             rows = inside.ravel()
-            fit = fit_block(counts[rows], measured[rows], first, operator, job.config, device)
+            fit = fit_block(counts[rows], measured[rows], first, operator, config, device, data)
+            channels = slice(first, first + operator.columns.shape[1])
+            full = saturated_pixels(store, block, name, channels)
+            fit = without_saturated(fit, None if full is None else full[rows])
             write_region_block(path, index, name, block.y, block.x, inside, fit)
+    return remarks
+
+
+def _operator(
+    name: str,
+    refined: RefinedRegion,
+    setups: Sequence[SpectrumSetup],
+    every: NDArray[np.bool_],
+    config: RunConfig,
+    names: Sequence[str],
+    device: torch.device,
+) -> tuple[int, PixelOperator, MethodData]:
+    """First channel, operator and data of one detector.
+
+    Raises:
+        FitError: columns that cannot be told apart, or more pixels than the method fits.
+    """
+    n_pixels = int(np.count_nonzero(every))
+    if config.pixels.method == "full" and n_pixels > FULL_PIXELS_MAX:
+        raise FitError(
+            f"the method full fits at most {FULL_PIXELS_MAX} pixels, and the region has {n_pixels}; give nonlinear, or "
+            "smaller regions"
+        )
+    first, basis = basis_of(name, refined.fits, setups, n_pixels, config)
+    model = pixel_model_of(name, refined.fits, setups) if needs_model(config) else None
+    data = method_data(model, basis, config.pixels, device, names)
+    return first, prepared(basis, device, names, first_channel=first), data
+
+
+def _parts(every: NDArray[np.bool_]) -> list[tuple[Block, NDArray[np.bool_]]]:
+    """Blocks of the maps that hold pixels of the region, and which."""
+    blocks = blocks_of((every.shape[0], every.shape[1]))
+    return [(b, every[b.y, b.x]) for b in blocks if every[b.y, b.x].any()]
+
+
+def _write_nothing(
+    path: Path, index: int, name: str, every: NDArray[np.bool_], n_components: int
+) -> None:
+    for block, inside in _parts(every):
+        n_pixels = int(np.count_nonzero(inside))
+        fit = no_solution(n_pixels, n_components, FitStatus.SINGULAR)
+        write_region_block(path, index, name, block.y, block.x, inside, fit)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hpcxrf.physics.parameters import PARAMETERS
 from hpcxrf.pipeline.inputs import SUM
+from hpcxrf.pipeline.pixel_model import free_parameters
 from hpcxrf.pipeline.records import DatasetJob, TaskRecord
 from hpcxrf.pipeline.regions import Region, RegionMaps, layers_of, region_maps
 from hpcxrf.pipeline.regions_find import find_regions
@@ -19,7 +20,7 @@ from hpcxrf.pipeline.regions_refine import (
     refine_region,
     refinement_config,
 )
-from hpcxrf.pipeline.regions_remap import remap_region
+from hpcxrf.pipeline.regions_remap import remap_method, remap_region
 from hpcxrf.pipeline.suggestions import as_records
 from hpcxrf.pipeline.tasks import scan_facts
 from hpcxrf.pipeline.worker import Clock, attempt, one_thread
@@ -36,6 +37,7 @@ from hpcxrf.results.regions import (
     region_files,
     remove_regions,
     write_region_fit,
+    write_region_remarks,
 )
 from hpcxrf.results.storage import array_of, require_current_schema
 from hpcxrf.store.files import ABSENT, tree_sha256
@@ -78,7 +80,8 @@ def run_regions(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
                 create_regions(
                     path, _rows(regions, layer), axes, label,
                     _by_name(counts, axes.detectors), _by_name(live_time_s, axes.detectors),
-                    with_maps=job.config.regions.remap,
+                    with_maps=bool(job.config.regions.remap),
+                    free=free_parameters(remap_method(job.config)),
                 )  # fmt: skip
         written = found_files(path) if regions else [path / GROUP / "zarr.json"]
         return clock.record(
@@ -189,8 +192,9 @@ def _add(counts: NDArray[np.float64], spectra: NDArray[Any], numbers: NDArray[np
 
 
 def _live_time_s(store: SpectraStore, regions: Sequence[Region]) -> NDArray[np.float64]:
-    """(region, detector) seconds, NaN where any pixel's is not known."""
+    """(region, detector) seconds, NaN where any pixel's is not known: 0 seconds measure nothing."""
     live = store.times().live_time_s
+    live = np.where(store.measured() & ~(live > 0), np.nan, live)
     return np.array(
         [[one[region.mask].sum(dtype=np.float64) for one in live] for region in regions]
     )
@@ -214,7 +218,8 @@ def _refine(job: DatasetJob, path: Path, store: SpectraStore, mine: Sequence[int
         records = {name: as_records(found) for name, found in refined.suggested.items()}
         write_region_fit(path, index, refined.fits, records)
         if job.config.regions.remap:
-            remap_region(job, path, store, index, refined, [p.setup for p in prepared])
+            remarks = remap_region(job, path, store, index, refined, [p.setup for p in prepared])
+            write_region_remarks(path, index, remarks)
 
 
 def _rows(regions: Sequence[Region], layer: Sequence[int]) -> list[RegionRows]:

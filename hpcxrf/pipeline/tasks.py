@@ -6,9 +6,9 @@ it once.
 """
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,16 +17,14 @@ from numpy.typing import NDArray
 from hpcxrf import __version__
 from hpcxrf.config import RunConfig, effective
 from hpcxrf.errors import FitError
-from hpcxrf.fitting.detector_sum import SOLVED, detector_columns, fit_detector_sum, sum_columns
+from hpcxrf.fitting.detector_sum import SOLVED, fit_detector_sum
 from hpcxrf.fitting.pixels import (
+    MethodData,
     PixelBasis,
     PixelOperator,
-    group_background,
-    pixel_basis,
     prepared,
 )
 from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
-from hpcxrf.fitting.setup import SpectrumSetup
 from hpcxrf.fitting.suggestion import combined
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import RawScan
@@ -34,9 +32,19 @@ from hpcxrf.pipeline.blocks import Block, blocks_of, pixels_of
 from hpcxrf.pipeline.detectors import DetectorFits, fit_detectors
 from hpcxrf.pipeline.device import device_guard
 from hpcxrf.pipeline.inputs import SUM, read_options
-from hpcxrf.pipeline.pixel_model import tangents_of
-from hpcxrf.pipeline.pixel_task import PixelTask, fit_blocks
+from hpcxrf.pipeline.pixel_choices import choose_for_pixels
+from hpcxrf.pipeline.pixel_flags import doubts, saturated_pixels, without_saturated
+from hpcxrf.pipeline.pixel_model import (
+    basis_of,
+    free_parameters,
+    method_data,
+    needs_model,
+    pixel_model_of,
+    stored_model,
+)
+from hpcxrf.pipeline.pixel_task import PixelTask, fit_blocks, read_block
 from hpcxrf.pipeline.records import BlockRange, DatasetJob, ScanFacts, TaskRecord
+from hpcxrf.pipeline.regions_given import require_thresholds
 from hpcxrf.pipeline.setup import line_markers
 from hpcxrf.pipeline.suggestions import as_records
 from hpcxrf.pipeline.worker import Clock, attempt, choose_device, one_thread
@@ -50,6 +58,7 @@ from hpcxrf.results.maps import (
     write_block,
     write_spectrum_fits,
 )
+from hpcxrf.results.pixel_models import write_pixel_models
 from hpcxrf.store.files import checksum_tree
 from hpcxrf.store.ingest import ingest_scan
 from hpcxrf.store.rundir import RunDir
@@ -105,11 +114,22 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         spectra = np.stack([store.integrated(d) for d in range(store.shape[0])])
         with one_thread():
             found, fits, bases = fit_scan(spectra, store, job)
+            components = next(iter(fits.values())).component_names
+            require_thresholds(job.config.regions, components)
+            chosen = choose_for_pixels(bases, components, store, job, read_block)
         prepared = found.prepared
+        notes = list(dict.fromkeys([*store.notes, *doubts(store), *found.notes, *chosen.notes]))
         path = run.results_store(job.dataset_id)
         # Whatever is there belongs to an integrated fit that no longer counts, and so do its pixels.
         shutil.rmtree(path, ignore_errors=True)
-        _create(path, job, store, fits, found)
+        _create(
+            path,
+            job,
+            store,
+            fits,
+            found,
+            {"notes": notes, "mixed": chosen.mixed, "phases": chosen.phases},
+        )
         wanted = {name: fits[name] for name in job.detectors}
         by_name = {
             name: spectra[int(name)] if name != SUM else spectra.sum(axis=0) for name in wanted
@@ -118,15 +138,21 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
             path, wanted, store.shape[3],
             line_markers=line_markers(prepared[0].setup.table), integrated_counts=by_name,
         )  # fmt: skip
-        write_basis(path, bases, store.shape[3])
-        groups = [path / name for name in ("spectrum", "parameters", "basis")]
+        write_basis(path, chosen.bases, store.shape[3])
+        setups = [p.setup for p in prepared]
+        models = {
+            name: pixel_model_of(name, fits, setups) for name in bases if needs_model(job.config)
+        }
+        write_pixel_models(path, models)
+        names = ("spectrum", "parameters", "basis", *(("model",) if models else ()))
+        groups = [path / name for name in names]
         return clock.record(
             job, "integrated", "integrated",
             checksums=_relative(job, checksum_tree(groups)),
             facts={
                 "r2": {name: fit.r2 for name, fit in wanted.items() if fit.status in SOLVED},
                 "status": {name: fit.status.name for name, fit in wanted.items()},
-                "notes": _notes(store, found),
+                "notes": notes,
                 "stamps": dict(job.stamps),
             },
         )  # fmt: skip
@@ -178,12 +204,16 @@ def run_pixels(job: DatasetJob, blocks: BlockRange, after: Sequence[TaskRecord])
         store = open_spectra(run.spectra_store(job.dataset_id))
         path = run.results_store(job.dataset_id)
         with one_thread(), device_guard(device):
-            first, operator = _operator(path, blocks.detector, device)
+            first, operator, data = _operator(path, blocks.detector, job.config, device)
         mine = blocks_of(job.shape[1:3])[blocks.first : blocks.stop]
         checksums: dict[str, str] = {}
 
         def write(block: Block, fit: PixelFit) -> None:
             row = job.detectors.index(blocks.detector)
+            if operator is not None:
+                channels = slice(first, first + operator.columns.shape[1])
+                full = saturated_pixels(store, block, blocks.detector, channels)
+                fit = without_saturated(fit, full)
             with clock.writing():
                 write_block(path, row, block.y, block.x, fit)
                 sums = block_checksums(path, row, block.y, block.x)
@@ -193,10 +223,10 @@ def run_pixels(job: DatasetJob, blocks: BlockRange, after: Sequence[TaskRecord])
         if operator is None:
             n_components = len(component_names(path))
             for block in mine:
-                write(block, _no_solution(pixels_of(block), n_components))
+                write(block, no_solution(pixels_of(block), n_components))
         else:
             fitted = PixelTask(
-                store=store, detector=blocks.detector, first=first, operator=operator,
+                store=store, detector=blocks.detector, first=first, operator=operator, data=data,
                 config=job.config, clock=clock, device=device,
             )  # fmt: skip
             notes = fit_blocks(mine, fitted, write)
@@ -249,48 +279,13 @@ def pixel_task_name(blocks: BlockRange) -> str:
     return f"pixels-{blocks.detector}-{blocks.first:05}-{blocks.stop:05}"
 
 
-def basis_of(
-    name: str,
-    fits: dict[str, SpectrumFit],
-    setups: Sequence[SpectrumSetup],
-    n_pixels: int,
-    config: RunConfig,
-) -> tuple[int, PixelBasis]:
-    """First channel and linear model of a pixel, at the theta of the fits of some spectra summed over pixels.
-
-    Args:
-        name: of the detector, or `sum`.
-        fits: by detector.
-        setups: of all detectors of the scan.
-        n_pixels: pixels that were summed.
-        config: of the run.
-    """
-    fit = fits[name]
-    groups = group_background(fit.background_parts, config.pixels.background_columns)
-    if name == SUM:
-        every = [fits[str(d)] for d in range(len(setups))]
-        phi = sum_columns(every, setups).phi
-    else:
-        stop = fit.first_channel + fit.counts.shape[0]
-        channel = torch.arange(fit.first_channel, stop, dtype=torch.float64)
-        phi = detector_columns(fit, setups[int(name)], channel)
-    basis = pixel_basis(phi, fit.amplitude, groups, n_pixels)
-    if config.pixels.method == "nonlinear":
-        basis = replace(basis, tangents=tangents_of(name, fits, setups))
-    return fit.first_channel, basis
-
-
-def _notes(store: SpectraStore, found: DetectorFits) -> list[str]:
-    """Guesses and choices, each once."""
-    return list(dict.fromkeys([*store.notes, *found.notes]))
-
-
 def _create(
     path: Path,
     job: DatasetJob,
     store: SpectraStore,
     fits: dict[str, SpectrumFit],
     found: DetectorFits,
+    chosen: Mapping[str, Any],
 ) -> None:
     by_detector = {str(d): one for d, one in enumerate(found.suggested)}
     suggested = by_detector | ({SUM: combined(found.suggested)} if SUM in fits else {})
@@ -304,6 +299,7 @@ def _create(
         shape_yx=job.shape[1:3],
         n_channels=job.shape[3],
         positions_um=(x_um, y_um) if known else None,
+        free=free_parameters(job.config.pixels.method),
         attributes={
             "title": store.scan_name,
             "source": job.source.name,
@@ -317,11 +313,11 @@ def _create(
             "incident_energy_kev": table.incident_energy_kev,
             "configuration": effective(job.config),
             "run_file": RunDir(path=job.run_dir).run_file.read_text(encoding="utf-8"),
-            "notes": _notes(store, found),
             "theta_by_detector": {
                 name: _theta_by_name(fit) for name, fit in fits.items() if name != SUM
             },
             "suggested": {name: as_records(s) for name, s in suggested.items()},
+            **chosen,
         },
     )
 
@@ -333,21 +329,25 @@ def _theta_by_name(fit: SpectrumFit) -> dict[str, float] | None:
     return dict(zip(fit.parameter_names, fit.theta.tolist(), strict=True))
 
 
-def _operator(path: Path, detector: str, device: torch.device) -> tuple[int, PixelOperator | None]:
-    """First channel and operator of a detector; None where its integrated spectrum has no solution."""
+def _operator(
+    path: Path, detector: str, config: RunConfig, device: torch.device
+) -> tuple[int, PixelOperator | None, MethodData]:
+    """First channel, operator and data of a detector; None where its integrated spectrum has no solution."""
     try:
         first, basis = read_basis(path, detector)
     except KeyError:
-        return 0, None
-    return first, prepared(basis, device, component_names(path), first_channel=first)
+        return 0, None, MethodData()
+    names = component_names(path)
+    data = method_data(stored_model(path, detector, config), basis, config.pixels, device, names)
+    return first, prepared(basis, device, names, first_channel=first), data
 
 
-def _no_solution(n_pixels: int, n_components: int) -> PixelFit:
-    """Pixels of a detector whose integrated spectrum has no counts."""
+def no_solution(n_pixels: int, n_components: int, status: FitStatus = FitStatus.EMPTY) -> PixelFit:
+    """Pixels that have no numbers: by default those of a detector whose integrated spectrum has no counts."""
     blank = torch.full((n_pixels, n_components), torch.nan)
     return PixelFit(
         amplitude=blank, sigma=blank, detection_limit=blank, deviance=blank[:, 0],
-        status=torch.full((n_pixels,), int(FitStatus.EMPTY), dtype=torch.uint8),
+        status=torch.full((n_pixels,), int(status), dtype=torch.uint8),
     )  # fmt: skip
 
 

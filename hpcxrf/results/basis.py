@@ -9,6 +9,7 @@ import torch
 import zarr
 
 from hpcxrf.fitting.pixels import PixelBasis
+from hpcxrf.results.phases import read_phases, write_phases
 from hpcxrf.results.storage import (
     ArrayPlan,
     array_of,
@@ -59,6 +60,13 @@ def write_basis(path: Path, bases: Mapping[str, tuple[int, PixelBasis]], n_chann
     }
     if tangents:
         write_tangents(group, tangents, len(bases), n_channels)
+    phases = {
+        row: basis.phases
+        for row, (_, basis) in enumerate(bases.values())
+        if basis.phases is not None
+    }
+    if phases:
+        write_phases(group, phases, len(bases), width)
 
 
 def read_basis(path: Path, detector: str) -> tuple[int, PixelBasis]:
@@ -87,6 +95,7 @@ def read_basis(path: Path, detector: str) -> tuple[int, PixelBasis]:
         expected=phi @ mean,
         coefficients=mean,
         tangents=read_tangents(group, row, slice(first, stop)),
+        phases=read_phases(group, row, int(used.sum())),
     )
 
 

@@ -13,6 +13,7 @@ from hpcxrf.results.maps import open_results
 from hpcxrf.results.names import shown_name
 from hpcxrf.results.page import Picture, page_look, picture, template_environment
 from hpcxrf.results.regions_view import NOT_REFINED, RegionRow, base_map, region_figure, region_rows
+from hpcxrf.results.shifts import summarise_shifts
 from hpcxrf.results.storage import replaced
 from hpcxrf.results.thumbnails import MapSummary, summarise_maps
 
@@ -65,6 +66,8 @@ class DetectorPage:
     caption: str
     spectrum_log: Picture
     spectrum_linear: Picture
+    shifts: Picture | None
+    """Of theta, where every pixel has its own."""
 
 
 def write_dataset_page(summary: DatasetSummary, path: Path) -> None:
@@ -146,10 +149,14 @@ def _page(tree: xr.DataTree, summary: MapSummary, name: str) -> DetectorPage:
     detector = summary.detector
     spectrum = tree["spectrum"].to_dataset()
     title = f"{name}, detector {detector}"
+    shifts = summarise_shifts(tree["maps"].to_dataset(), summary)
     # Half of the share to the maps, a quarter to each of the two spectra.
     return DetectorPage(
         view=views.detector_view(tree, summary),
         maps=picture(plots.map_grid(summary), f"maps of {title}", DETECTOR_BYTES // 2),
+        shifts=None
+        if shifts is None
+        else picture(plots.map_grid(shifts), f"shifts of theta of {title}", DETECTOR_BYTES // 4),
         caption=_caption(summary.factor, known_positions=summary.step_um is not None),
         spectrum_log=picture(
             plots.spectrum_figure(spectrum, detector, "log"),

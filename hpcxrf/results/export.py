@@ -84,10 +84,12 @@ def _region_rows(regions: xr.Dataset) -> Iterable[tuple[Cell, ...]]:
                 one["live_time_s"].item(), FitStatus(one["status"].item()).name.lower(),
                 one["r2"].item(),
             )  # fmt: skip
+            remark = str(one["remark"].item()) if "remark" in one else ""
+            why = f"{reason}; {remark}" if remark else reason
             refined = one["status"].item() != FitStatus.NOT_RUN
             nothing = [("", "", "", math.nan, math.nan, math.nan)]
             for quantity in _region_quantities(one) if refined else nothing:
-                yield *before, *quantity, reason
+                yield *before, *quantity, why
 
 
 def _region_quantities(one: xr.Dataset) -> Iterable[tuple[Cell, ...]]:

@@ -26,6 +26,7 @@ from hpcxrf.results.storage import (
     as_json,
     create_array,
     create_labels,
+    create_shifts,
     labels_of,
     output_errors,
     published,
@@ -41,6 +42,7 @@ from hpcxrf.store.schema import (
     MAP_VARIABLES,
     SCHEMA_ATTRIBUTE,
     SCHEMA_VERSION,
+    SHIFT_VARIABLES,
     VariableSpec,
 )
 
@@ -72,6 +74,7 @@ def create_results(
     n_channels: int,
     attributes: Mapping[str, object],
     positions_um: tuple[FloatMap, FloatMap] | None = None,
+    free: Mapping[str, str] | None = None,
 ) -> None:
     """Create the store with all its metadata; nothing happens when the same store is there already.
 
@@ -83,6 +86,7 @@ def create_results(
         n_channels: Channels of the full spectrum.
         attributes: Provenance for the root, JSON values without NaN.
         positions_um: Stage positions (x_um, y_um), each (y, x).
+        free: Units by name of the parameters that every pixel has of its own; none by default.
 
     Raises:
         OutputError: another schema version, another store of this name, or a folder that cannot be written.
@@ -95,6 +99,7 @@ def create_results(
         "y": shape_yx[0],
         "x": shape_yx[1],
         "channel": n_channels,
+        "parameter": len(free or {}),
     }
     if path.exists():
         _require_same(path, root, sizes, detectors, components)
@@ -103,6 +108,8 @@ def create_results(
         store = zarr.create_group(partial, zarr_format=3, attributes=root)
         labels = {"detector": detectors, "component": components}
         _create_maps(store, sizes, labels, positions_um)
+        if free:
+            create_shifts(store.require_group("maps"), free, sizes, SHIFT_VARIABLES)
         create_spectrum_group(store, sizes, labels)
 
 
@@ -130,7 +137,8 @@ def write_block(path: Path, detector_index: int, y: slice, x: slice, fit: PixelF
         _require_aligned(y, n_y, BLOCK_Y, "y")
         _require_aligned(x, n_x, BLOCK_X, "x")
         tile = (y.stop - y.start, x.stop - x.start)
-        for name, values in _tile_arrays(fit, tile, n_components).items():
+        arrays = _tile_arrays(fit, tile, n_components, _shift_sizes(maps))
+        for name, values in arrays.items():
             array_of(maps, name)[detector_index, ..., y, x] = values
 
 
@@ -145,8 +153,9 @@ def block_checksums(path: Path, detector_index: int, y: slice, x: slice) -> dict
     rows = range(y.start // BLOCK_Y, -(-y.stop // BLOCK_Y))
     columns = range(x.start // BLOCK_X, -(-x.stop // BLOCK_X))
     sums: dict[str, str] = {}
-    for name, spec in sorted(MAP_VARIABLES.items()):
-        middle = "0/" if "component" in spec.dims else ""
+    shifts = SHIFT_VARIABLES if (path / "maps" / "theta_shift").is_dir() else {}
+    for name, spec in sorted({**MAP_VARIABLES, **shifts}.items()):
+        middle = "0/" if len(spec.dims) == 4 else ""
         for row in rows:
             for column in columns:
                 key = f"maps/{name}/c/{detector_index}/{middle}{row}/{column}"
@@ -197,6 +206,11 @@ def open_results(path: Path) -> xr.DataTree:
     return tree
 
 
+def _shift_sizes(maps: zarr.Group) -> dict[str, int]:
+    """Number of parameters by name of the arrays of shifts, as far as the group has them."""
+    return {name: array_of(maps, name).shape[1] for name in SHIFT_VARIABLES if name in maps}
+
+
 def _create_maps(
     store: zarr.Group,
     sizes: Mapping[str, int],
@@ -228,6 +242,7 @@ def _require_same(
     spectrum = zarr.open_group(path / "spectrum", mode="r")
     axes = zip(("detector", "component", "y", "x"), array_of(maps, "amplitude").shape, strict=True)
     found = {**dict(axes), "channel": array_of(spectrum, "counts").shape[-1]}
+    found["parameter"] = max(_shift_sizes(maps).values(), default=0)
     pairs: dict[str, tuple[object, object]] = {
         **{f"size of {dim}": (found[dim], sizes[dim]) for dim in found},
         "detectors": (labels_of(maps, "detector"), detectors),
@@ -256,14 +271,23 @@ def _require_aligned(tile: slice, size: int, block: int, axis: Literal["y", "x"]
 
 
 def _tile_arrays(
-    fit: PixelFit, tile: tuple[int, int], n_components: int
+    fit: PixelFit, tile: tuple[int, int], n_components: int, shifts: Mapping[str, int]
 ) -> dict[str, NDArray[np.generic]]:
-    """The arrays of a tile as (component, y, x) or (y, x), in the order in which they are written."""
+    """The arrays of a tile as (component, y, x) or (y, x), in the order in which they are written.
+
+    Args:
+        fit: of the tile's pixels.
+        tile: rows and columns.
+        n_components: of the store.
+        shifts: number of parameters by name of the store's arrays of shifts.
+    """
     n_pixels = tile[0] * tile[1]
     arrays: dict[str, NDArray[np.generic]] = {}
-    for name, spec in MAP_VARIABLES.items():  # status is the last of them
+    widths = {n: n_components if "component" in s.dims else None for n, s in MAP_VARIABLES.items()}
+    widths |= {n: width for n, width in shifts.items() if getattr(fit, n) is not None}
+    for name, width in widths.items():
         values = getattr(fit, name).detach().cpu().numpy()
-        wanted = (n_pixels, n_components) if "component" in spec.dims else (n_pixels,)
+        wanted = (n_pixels,) if width is None else (n_pixels, width)
         if values.shape != wanted:
             raise ValueError(f"{name}: shape {values.shape}, must be {wanted}")
         arrays[name] = np.moveaxis(values.reshape(*tile, *wanted[1:]), (0, 1), (-2, -1))

@@ -20,6 +20,7 @@ from hpcxrf.results.storage import (
     array_of,
     create_array,
     create_labels,
+    create_shifts,
     labels_of,
     output_errors,
     published,
@@ -28,12 +29,19 @@ from hpcxrf.results.storage import (
 from hpcxrf.store.schema import (
     REGION_FIT_VARIABLES,
     REGION_MAP_VARIABLES,
+    REGION_SHIFT_VARIABLES,
     REGION_VARIABLES,
+    VariableSpec,
 )
 
 GROUP: Final = "regions"
 MAPS: Final = "maps"
 SUGGESTED: Final = "suggested"
+REMARK: Final = "remark"
+_TEXTS: Final = {
+    SUGGESTED: "components that the residual speaks for, JSON",
+    REMARK: "why the region was not mapped again; empty: it was, or nobody asked",
+}
 
 # Names in the store and in SpectrumFit.
 _FIT_FIELDS: Final = {
@@ -84,6 +92,7 @@ def create_regions(
     live_time_s: NDArray[np.float64],
     *,
     with_maps: bool = False,
+    free: Mapping[str, str] | None = None,
 ) -> None:
     """Write the regions and create the arrays of their fits; takes the place of an earlier group.
 
@@ -95,6 +104,7 @@ def create_regions(
         counts: (region, detector, channel) summed raw counts.
         live_time_s: (region, detector).
         with_maps: also create `regions/maps`.
+        free: units by name of the parameters that every pixel of those has of its own.
 
     Raises:
         OutputError: no store of this schema there, or it cannot be written.
@@ -120,9 +130,11 @@ def create_regions(
         for name, spec in REGION_FIT_VARIABLES.items():
             plan = ArrayPlan(spec=spec, sizes=sizes, coordinates=_auxiliary(spec.dims))
             create_array(group, name, plan)
-        _create_suggested(group, sizes)
+        _create_texts(group, sizes)
         if with_maps:
             _create_maps(group, sizes, rows, axes)
+            if free:
+                create_shifts(group.require_group(MAPS), free, sizes, REGION_SHIFT_VARIABLES)
 
 
 def read_region_names(path: Path) -> tuple[str, ...]:
@@ -203,22 +215,38 @@ def write_region_block(
     with output_errors(path):
         maps = zarr.open_group(path / GROUP / MAPS, mode="r+", use_consolidated=False)
         row = labels_of(maps, "detector").index(detector)
-        for name, spec in REGION_MAP_VARIABLES.items():
+        for name, spec in _map_variables(path).items():
+            if getattr(fit, name) is None:
+                continue
             array = array_of(maps, name)
             values = getattr(fit, name).detach().cpu().numpy()
             blank = np.nan if array.dtype.kind == "f" else 0
-            wide = (array.shape[2],) if "component" in spec.dims else ()
+            wide = (array.shape[2],) if len(spec.dims) == 5 else ()
             block = np.full((*wide, *inside.shape), blank, dtype=array.dtype)
             block[..., inside] = values.T
             array[index, row, ..., y, x] = block
 
 
+def write_region_remarks(path: Path, index: int, remarks: Mapping[str, str]) -> None:
+    """Write why the pixels of a region were not fitted again; twice equals once.
+
+    Args:
+        path: the results store.
+        index: of the region.
+        remarks: by detector, of those that were not.
+    """
+    with output_errors(path):
+        group = _group(path, "r+")
+        texts = [remarks.get(name, "") for name in labels_of(group, "detector")]
+        array_of(group, REMARK)[index] = np.array(texts, dtype=np.dtypes.StringDType())
+
+
 def region_files(path: Path, index: int) -> list[Path]:
     """Everything in the store that only the refinement of one region writes."""
     root = path / GROUP
-    arrays = [root / name for name in (*REGION_FIT_VARIABLES, SUGGESTED)]
+    arrays = [root / name for name in (*REGION_FIT_VARIABLES, *_TEXTS)]
     if (root / MAPS).is_dir():
-        arrays += [root / MAPS / name for name in REGION_MAP_VARIABLES]
+        arrays += [root / MAPS / name for name in _map_variables(path)]
     return [array / "c" / str(index) for array in arrays]
 
 
@@ -227,6 +255,12 @@ def found_files(path: Path) -> list[Path]:
     root = path / GROUP
     names = ("region", "kind", "reason", "detector", "component", "name", "unit", "layer")
     return [root / name for name in (*REGION_VARIABLES, *names)]
+
+
+def _map_variables(path: Path) -> dict[str, VariableSpec]:
+    """Arrays of `regions/maps` that the fits of pixels fill."""
+    shifts = (path / GROUP / MAPS / "theta_shift").is_dir()
+    return REGION_MAP_VARIABLES | (REGION_SHIFT_VARIABLES if shifts else {})
 
 
 def _group(path: Path, mode: str = "r") -> zarr.Group:
@@ -262,15 +296,16 @@ def _create_coordinates(group: zarr.Group, rows: Sequence[RegionRows], axes: Reg
     create_labels(group, "layer", [str(i) for i in range(1 + max(row.layer for row in rows))])
 
 
-def _create_suggested(group: zarr.Group, sizes: Mapping[str, int]) -> None:
-    group.create_array(
-        SUGGESTED,
-        shape=(sizes["region"], sizes["detector"]),
-        chunks=(1, sizes["detector"]),
-        dtype=str,
-        dimension_names=("region", "detector"),
-        attributes={"long_name": "components that the residual speaks for, JSON"},
-    )
+def _create_texts(group: zarr.Group, sizes: Mapping[str, int]) -> None:
+    for name, meaning in _TEXTS.items():
+        group.create_array(
+            name,
+            shape=(sizes["region"], sizes["detector"]),
+            chunks=(1, sizes["detector"]),
+            dtype=str,
+            dimension_names=("region", "detector"),
+            attributes={"long_name": meaning},
+        )
 
 
 def _create_maps(

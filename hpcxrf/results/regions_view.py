@@ -142,13 +142,21 @@ def _row(one: xr.Dataset, number: int) -> RegionRow:
     return RegionRow(
         number=number,
         name=str(one["region"].item()),
-        reason=str(one["reason"].item()),
+        reason="; ".join([str(one["reason"].item()), *_remarks(one, names)]),
         n_pixels=int(one["n_pixels"].item()),
         outcome=", ".join(sorted(bad)),
         r2=float(r2.min()) if r2.size else np.nan,
         strongest=_strongest(one, [i for i in used if i in solved]),
         suggested=_suggested(one["suggested"].values[used].tolist()),
     )
+
+
+def _remarks(one: xr.Dataset, names: Sequence[str]) -> list[str]:
+    """Why pixels were not fitted again; a store of before has none."""
+    if "remark" not in one:
+        return []
+    texts = one["remark"].values.tolist()
+    return [f"detector {name} {text}" for name, text in zip(names, texts, strict=True) if text]
 
 
 def _strongest(one: xr.Dataset, used: Sequence[int]) -> tuple[Amount, ...]:

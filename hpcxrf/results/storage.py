@@ -84,6 +84,27 @@ def create_labels(
     array[:] = np.array(labels, dtype=np.dtypes.StringDType())
 
 
+def create_shifts(
+    group: zarr.Group,
+    free: Mapping[str, str],
+    sizes: Mapping[str, int],
+    variables: Mapping[str, VariableSpec],
+) -> None:
+    """Create the maps of theta's shifts, where every pixel has a theta of its own.
+
+    Args:
+        group: of the maps.
+        free: units by name of the parameters that are free.
+        sizes: of the other dimensions.
+        variables: which arrays.
+    """
+    create_labels(group, "parameter", list(free))
+    create_labels(group, "parameter", list(free.values()), name="parameter_unit")
+    every = {**sizes, "parameter": len(free)}
+    for name, spec in variables.items():
+        create_array(group, name, ArrayPlan(spec=spec, sizes=every, coordinates="parameter_unit"))
+
+
 def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
     """One array of a group; raises OutputError where there is a group of that name."""
     array = group[name]

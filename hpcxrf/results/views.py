@@ -142,6 +142,10 @@ def flags(tree: xr.DataTree) -> tuple[str, ...]:
         missing = [row.name for row in _suggestion_rows(tree, name)]
         if missing:
             found.append(f"detector {name}: not listed, but suggested: {', '.join(missing)}")
+        found += [
+            f"detector {name}: not told apart: {', '.join(one['members'])}"
+            for one in tree.attrs.get("mixed", {}).get(name, [])
+        ]
     return tuple(found)
 
 

@@ -184,6 +184,22 @@ MAP_VARIABLES: Final[dict[str, VariableSpec]] = {
 }
 """The coordinate `detector` is a string: "0".."n-1", or "sum"; `component` is a string."""
 
+SHIFT_VARIABLES: Final[dict[str, VariableSpec]] = {
+    "theta_shift": VariableSpec(
+        dims=("detector", "parameter", "y", "x"),
+        dtype="float32",
+        units="1",
+        long_name="theta of the pixel less that of the scan, unit in the coordinate `parameter_unit`",
+    ),
+    "theta_shift_sigma": VariableSpec(
+        dims=("detector", "parameter", "y", "x"),
+        dtype="float32",
+        units="1",
+        long_name="standard uncertainty of the shift, with its prior",
+    ),
+}
+"""In the same group where the pixels have a theta of their own."""
+
 SPECTRUM_VARIABLES: Final[dict[str, VariableSpec]] = {
     "counts": VariableSpec(
         dims=("detector", "channel"),
@@ -293,6 +309,55 @@ TANGENT_VARIABLES: Final[dict[str, VariableSpec]] = {
 """In the same group where the pixels have a theta of their own: changes by each parameter, then by the pairs of
 parameters in the attribute `tangent_pairs`."""
 
+MODEL_VARIABLES: Final[dict[str, VariableSpec]] = {
+    "theta": VariableSpec(
+        dims=("part", "name"), dtype="float64", units="1", long_name="theta of the detector"
+    ),
+    "share": VariableSpec(
+        dims=("part", "component"),
+        dtype="float64",
+        units="1",
+        long_name="part of the component's counts that the detector has",
+    ),
+    "channel": VariableSpec(
+        dims=("channel",), dtype="float64", units="1", long_name="channel of the fit range"
+    ),
+    **{
+        name: VariableSpec(dims=("part", "line"), dtype=dtype, units=units, long_name=text)
+        for name, dtype, units, text in (
+            ("component", "int64", "1", "family of the line, place in `family`"),
+            ("energy_kev", "float64", "keV", "energy of the line"),
+            ("ratio", "float64", "1", "share of the family's recorded counts"),
+            ("edge_kev", "float64", "keV", "subshell edge; 0: none"),
+            ("is_kbeta", "uint8", "1", "takes the K-beta tail"),
+            ("has_tail", "uint8", "1", "has a tail"),
+            ("escape_parent", "int64", "1", "parent of an escape line; -1: none"),
+            ("mu_per_um", "float64", "um-1", "absorption of the detector material"),
+        )
+    },
+}
+"""Of every group `model/<detector>`, where pixels have a theta of their own: parts are the detectors that a spectrum is
+the sum of; lines that a part does not have read NaN or 0 beyond its number, which the attribute `parts` gives."""
+
+PHASE_VARIABLES: Final[dict[str, VariableSpec]] = {
+    "phase_coefficients": VariableSpec(
+        dims=("detector", "phase", "column"),
+        dtype="float64",
+        units="count",
+        long_name="mean coefficient of a pixel of the phase",
+    ),
+    "phase_share": VariableSpec(
+        dims=("detector", "phase"), dtype="float64", units="1", long_name="share of the pixels"
+    ),
+    "phase_gain": VariableSpec(
+        dims=("detector", "phase"),
+        dtype="float64",
+        units="1",
+        long_name="predicted gain in rms by weights of its own, of the component that gains most",
+    ),
+}
+"""In the same group where pixels are weighed by phase; NaN for a phase that a detector does not have."""
+
 REGION_VARIABLES: Final[dict[str, VariableSpec]] = {
     "label": VariableSpec(
         dims=("layer", "y", "x"),
@@ -341,7 +406,7 @@ REGION_FIT_VARIABLES: Final[dict[str, VariableSpec]] = {
     )
 }
 """Beside them the strings `suggested` (region, detector): JSON, a list of components that are not listed but that the
-residual speaks for."""
+residual speaks for; and `remark`: why the region's pixels were not fitted again."""
 
 REGION_MAP_VARIABLES: Final[dict[str, VariableSpec]] = {
     name: VariableSpec(
@@ -350,3 +415,11 @@ REGION_MAP_VARIABLES: Final[dict[str, VariableSpec]] = {
     for name, spec in MAP_VARIABLES.items()
 }
 """Pixels fitted again with the theta of their region, in `regions/maps`; outside of it NaN and status 0."""
+
+REGION_SHIFT_VARIABLES: Final[dict[str, VariableSpec]] = {
+    name: VariableSpec(
+        dims=("region", *spec.dims), dtype=spec.dtype, units=spec.units, long_name=spec.long_name
+    )
+    for name, spec in SHIFT_VARIABLES.items()
+}
+"""Beside them where these pixels have a theta of their own: less that of the region."""

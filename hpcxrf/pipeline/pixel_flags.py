@@ -1,0 +1,98 @@
+"""What is wrong with the pixels of a scan whatever they are fitted with: counts at their type's end, times, scalers."""
+
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hpcxrf.fitting.result import FitStatus, PixelFit
+from hpcxrf.pipeline.blocks import Block
+from hpcxrf.pipeline.inputs import SUM
+from hpcxrf.store.spectra import SpectraStore
+
+_LARGEST: Final = 65535
+"""Of a 16-bit count: a detector that counts on writes it for whatever is more."""
+
+
+def doubts(store: SpectraStore) -> list[str]:
+    """Sentences on what a scan's numbers beside the spectra, and the highest of its counts, do not say.
+
+    Args:
+        store: the spectra.
+    """
+    measured = store.measured()
+    notes = [
+        f"detector {d}: a channel holds {_LARGEST} counts, the most that it can; pixels with such a channel in the fit "
+        "range are flagged saturated and have no amplitudes, but are in the summed spectrum"
+        for d in range(store.shape[0])
+        if _may_be_saturated(store, d, slice(None))
+    ]
+    for d, live in enumerate(store.times().live_time_s):
+        bad = int((measured & ~(live > 0)).sum())
+        if 0 < bad < int(measured.sum()):
+            notes.append(
+                f"detector {d}: live time is 0 or not known in {bad} of {int(measured.sum())} measured pixels; regions "
+                "with such a pixel have no live time, and counts per second mean nothing there"
+            )
+    for name in store.scaler_names:
+        bad = int((measured & ~np.isfinite(store.scaler(name))).sum())
+        if bad:
+            notes.append(
+                f"scaler {name} is not finite in {bad} of {int(measured.sum())} measured pixels; it is no part of the "
+                "fits, but maps divided by it are not known there"
+            )
+    return notes
+
+
+def saturated_pixels(
+    store: SpectraStore, block: Block, detector: str, channels: slice
+) -> NDArray[np.bool_] | None:
+    """Pixels (pixel,) of a block with a count at the end of its type; None where the scan has none.
+
+    Args:
+        store: the spectra.
+        block: rows and columns.
+        detector: name; in the sum, of any detector.
+        channels: of the fit range.
+    """
+    which = range(store.shape[0]) if detector == SUM else [int(detector)]
+    full = None
+    for one in (d for d in which if _may_be_saturated(store, d, channels)):
+        found = _full(store, one, block, channels)
+        full = found if full is None else full | found
+    return full
+
+
+def _full(store: SpectraStore, detector: int, block: Block, channels: slice) -> NDArray[np.bool_]:
+    """Saturated pixels (pixel,) of one detector, a few rows in memory at a time."""
+    step = store.chunks[1]
+    parts = []
+    for y in range(block.y.start, block.y.stop, step):
+        rows = slice(y, min(y + step, block.y.stop))
+        counts = store.read_rows([detector], rows, block.x)[0]
+        parts.append((counts[..., channels] >= _LARGEST).any(axis=-1))
+    return np.concatenate(parts).reshape(-1)
+
+
+def without_saturated(fit: PixelFit, full: NDArray[np.bool_] | None) -> PixelFit:
+    """The fit with saturated pixels flagged: what their spectra say of amplitudes is too little, by who knows what."""
+    if full is None or not full.any():
+        return fit
+    rows = torch.from_numpy(full)
+    blank: dict[str, Any] = {}
+    names = ("amplitude", "sigma", "detection_limit", "theta_shift", "theta_shift_sigma")
+    for name in names:
+        values = getattr(fit, name)
+        if values is not None:
+            blank[name] = values.masked_fill(rows[:, None], torch.nan)
+    measured = fit.status != int(FitStatus.EMPTY)
+    status = torch.where(rows & measured, int(FitStatus.SATURATED), fit.status)
+    return replace(fit, **blank, status=status.to(fit.status.dtype))
+
+
+def _may_be_saturated(store: SpectraStore, detector: int, channels: slice) -> bool:
+    if store.dtype != np.uint16:
+        return False
+    return bool((store.max_channel_spectrum(detector)[channels] >= _LARGEST).any())
