@@ -263,7 +263,7 @@ def test_a_region_that_cannot_be_mapped_says_why_and_stops_no_other(tmp_path, mo
     asked = {"find": [], "rectangles": {"a": [0, 6, 0, 4], "b": [0, 6, 4, 8]}, "remap": True}
     right, seen = regions_remap.prepared, []
 
-    def refuse_the_first(basis, *given):
+    def refuse_the_first(basis, *given, **named):
         seen.append(basis)
         if len(seen) == 1:
             columns = basis.columns.clone()
@@ -272,7 +272,7 @@ def test_a_region_that_cannot_be_mapped_says_why_and_stops_no_other(tmp_path, mo
                 columns=columns, n_components=basis.n_components, expected=basis.expected,
                 coefficients=basis.coefficients,
             )  # fmt: skip
-        return right(basis, *given)
+        return right(basis, *given, **named)
 
     monkeypatch.setattr(regions_remap, "prepared", refuse_the_first)
     store, records = run_scan(tmp_path, tmp_path / "run", regions=asked)

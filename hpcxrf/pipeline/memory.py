@@ -61,7 +61,8 @@ def stage_memory(
         found["regions"] = _LOADED_FOR_REGIONS + maps + 64 * detectors * channels * 8
         if regions.refine:
             block_counts = BLOCK_Y * BLOCK_X * channels * _COUNT_BYTES
-            found["refine"] = found["integrated"] + (3 * block_counts if regions.remap else 0)
+            again = 3 * block_counts + _expanded_bytes(job, str(regions.remap))
+            found["refine"] = found["integrated"] + (again if regions.remap else 0)
     return {stage: found[stage] for stage in STAGES if stage in found}
 
 
@@ -79,9 +80,14 @@ def _pixel_bytes(job: DatasetJob, threads: int) -> int:
         tile *= 2
     results = BLOCK_Y * BLOCK_X * (3 * _components(job) + 2) * 4
     fitted = threads * _FITTED_AT_A_TIME[job.config.pixels.method] * channels * 4 * 4
-    expanded = _EXPANDED * channels * _components(job) * 4
-    free = expanded if job.config.pixels.method == "nonlinear" else 0
-    return _TILES * tile + 4 * results + fitted + free
+    return _TILES * tile + 4 * results + fitted + _expanded_bytes(job, "")
+
+
+def _expanded_bytes(job: DatasetJob, method: str) -> int:
+    """Of the points of expansion, where pixels are followed by the scan's method or by that of regions."""
+    if "nonlinear" not in {method, job.config.pixels.method}:
+        return 0
+    return _EXPANDED * job.shape[3] * _components(job) * 4
 
 
 def _sample_bytes(job: DatasetJob) -> int:
