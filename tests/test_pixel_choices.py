@@ -83,10 +83,12 @@ def test_a_scan_of_one_phase_says_so(tmp_path):
 def test_the_sample_is_spread_over_the_scan_and_small(grains, weighed):
     (job,) = jobs_of(grains, weighed[0].parents[1])
     store = open_spectra(weighed[0].parents[1] / "spectra" / f"{job.dataset_id}.zarr")
-    counts, measured = sample_pixels(store, "0", read_block)
+    counts, measured = sample_pixels(store, "0", slice(None), read_block)
     assert counts.shape == (SHAPE[0] * SHAPE[1], 1200)
     assert measured.all()
     assert counts.sum() == store.integrated(0).sum()
+    some, _ = sample_pixels(store, "0", slice(100, 300), read_block)
+    assert (some == counts[:, 100:300]).all()
 
 
 def test_a_choice_of_phases_that_does_not_exist_is_refused(grains, tmp_path):

@@ -96,7 +96,7 @@ def test_the_status_explains_itself(store):
     meanings = status.attrs["flag_meanings"].split()
     assert dict(zip(status.attrs["flag_values"], meanings, strict=True)) == {
         0: "not_run", 1: "converged", 2: "max_iterations", 3: "empty", 4: "nonfinite", 5: "singular",
-        6: "beyond_tangent",
+        6: "beyond_tangent", 7: "saturated",
     }  # fmt: skip
     assert status.dtype == np.uint8
     assert status.sel(detector="0")[0, 0] == FitStatus.EMPTY

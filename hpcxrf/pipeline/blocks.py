@@ -21,7 +21,7 @@ _LEAST_TASK_S: Final = 2.0
 TILE_BYTES: Final = 8 << 20
 """Most counts of a tile, the unit in which pixels are read and fitted, unless one chunk is more."""
 
-SAMPLE_PIXELS: Final = 2048
+SAMPLE_PIXELS: Final = 1024
 """Pixels of a scan that are looked at for its phases, about."""
 
 

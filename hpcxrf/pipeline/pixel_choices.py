@@ -78,9 +78,9 @@ def choose_for_pixels(
 
 
 def sample_pixels(
-    store: SpectraStore, detector: str, read_block: ReadBlock
+    store: SpectraStore, detector: str, channels: slice, read_block: ReadBlock
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Counts (pixel, channel) and measured (pixel,) of pixels spread evenly over the scan.
+    """Counts (pixel, channel) of some channels and measured (pixel,) of pixels spread evenly over the scan.
 
     Whole chunks are read, as many along each axis as keep the scan's proportions; of a small scan all.
     """
@@ -99,7 +99,9 @@ def sample_pixels(
         )
         counts, measured = read_block(store, block, detector)
         stride = -(-len(counts) // each)
-        parts.append((counts[::stride].copy(), measured[::stride]))
+        parts.append((counts[::stride, channels].copy(), measured[::stride]))
+        # The next chunk need not lie beside this one.
+        del counts
     return np.concatenate([c for c, _ in parts]), np.concatenate([m for _, m in parts])
 
 
@@ -117,9 +119,9 @@ def _phases(
         return {}
     found = {}
     for name, (first, basis) in bases.items():
-        counts, measured = sample_pixels(store, name, read_block)
-        inside = np.ascontiguousarray(counts[:, first : first + basis.columns.shape[0]])
-        found[name] = find_phases(torch.from_numpy(inside), torch.from_numpy(measured), basis)
+        channels = slice(first, first + basis.columns.shape[0])
+        counts, measured = sample_pixels(store, name, channels, read_block)
+        found[name] = find_phases(torch.from_numpy(counts), torch.from_numpy(measured), basis)
     return found
 
 
