@@ -17,6 +17,8 @@ IDLE_WORKER_BYTES: Final = 400 << 20
 # What a stage loads on first use, and what the allocator keeps of many sizes.
 _LOADED: Final = 64 << 20
 _LOADED_FOR_REGIONS: Final = 176 << 20
+# The library of the pictures, and one figure in full resolution; maps are read in bands and thinned.
+_LOADED_FOR_PAGE: Final = 192 << 20
 # Tiles in memory: the one being fitted, the next one, what it is decoded from, and what the allocator keeps of them.
 _TILES: Final = 8
 _STORED_BYTES: Final = 2
@@ -54,7 +56,7 @@ def stage_memory(
         "ingest": _LOADED + 3 * band + 2 * block,
         "integrated": _LOADED + detectors * channels * _components(job) * 256 + _sample_bytes(job),
         "pixels": _LOADED + _pixel_bytes(job, threads),
-        "finalise": _LOADED,
+        "finalise": _LOADED_FOR_PAGE,
     }
     if regions.wanted:
         maps = rows * columns * (8 * _components(job) + 48)
