@@ -35,7 +35,7 @@ lint: .venv/test.stamp
 	$(BIN)/lint-imports
 
 test: lint
-	$(PYTEST) -m 'not slow and not bench'
+	$(PYTEST) -m 'not slow and not bench' --durations=30
 
 test-slow: .venv/test.stamp
 	$(PYTEST) -m slow
