@@ -217,7 +217,7 @@ def test_the_second_of_two_drivers_is_refused(drill):
     script = (drill.run.path / "jobs" / "job.sh").read_text()
     from hpcxrf.cluster.slurm import submit
 
-    second = submit(script, drill.run.path)
+    second = submit(script, [f"--chdir={drill.run.path}"])
     log = drill.run.logs / f"job-{second}.log"
     drill.wait(lambda: log.exists() and "error:" in log.read_text())
     assert f"pid {drill.driver()}, Slurm job {first}" in log.read_text()
