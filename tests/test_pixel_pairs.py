@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from hpcxrf.fitting.pixel_bands import one_band
 from hpcxrf.fitting.pixel_basis import pixel_basis, pixel_operator
 from hpcxrf.fitting.pixel_pairs import (
     HIGHEST_COUNT,
@@ -14,8 +15,8 @@ from hpcxrf.fitting.pixel_pairs import (
     Grouping,
     candidates,
     every_channel,
-    paired_product,
 )
+from hpcxrf.fitting.pixel_product import paired_product
 from hpcxrf.fitting.pixels import LINEAR_BATCH, fit_pixels
 
 CHANNEL = torch.arange(400, dtype=torch.float64)
@@ -50,17 +51,16 @@ def every(n):
 def test_the_product_is_that_of_the_weights_by_channel(counts, first, single, stop):
     start = first + single
     by = Grouping(n_channels=23, first=first, start=start, count=(stop - start) // 2, stop=stop)
-    n_sums = len(by.added(torch.zeros(23, 1)))
-    weights = torch.randn(
-        n_sums, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
-    )
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(by.n_sums, 4, dtype=torch.float64, generator=generator)
     matrix = by.by_channel(weights)
     wide = torch.zeros((7, 40), dtype=torch.uint16)
     wide[:, 3:26] = torch.from_numpy(counts)
-    found = paired_product(matrix.float(), by).of(wide[:, 3:26])
+    found = paired_product(one_band(matrix, by), by).of(wide[:, 3:26])
     wanted = counts.astype(np.float64) @ matrix.numpy()
     allowed = 1e-6 * (counts.astype(np.float64) @ matrix.abs().numpy()) + 1e-9
-    assert bool((np.abs(found.numpy() - wanted) <= allowed).all())
+    assert bool((np.abs(found.numpy()[:, :4] - wanted) <= allowed).all())
+    assert found[:, 4].numpy() == pytest.approx(counts[:, first:stop].sum(axis=1), rel=2e-5)
 
 
 def test_weights_of_sums_see_what_the_sums_hold():

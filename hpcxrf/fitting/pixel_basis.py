@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 from hpcxrf.errors import FitError
+from hpcxrf.fitting.pixel_bands import BandedProjector, banded_projector, one_band, rounding
 from hpcxrf.fitting.pixel_pairs import MOST_LOSS, Grouping, candidates, every_channel
 
 _WEIGHT_FLOOR: Final = 0.01
 _EMPTY_COLUMN: Final = 1e-12
 _SMALLEST_EIGENVALUE: Final = 1e-9
+# What bands may change in a coefficient, in its sigma, by rounding, where one product does not half of it.
+_MOST_ROUNDING: Final = 3e-5
 # A mixture's members: share of the largest weight in the combination that the data do not see.
 _MEMBER_SHARE: Final = 0.1
 
@@ -137,6 +140,8 @@ class PixelOperator:
     n_components: int
     grouping: Grouping
     """What projector, Gram matrix and weighted columns are made of: channels left out weigh 0."""
+    banded: BandedProjector | None = None
+    """The projector for raw counts whose channels may be added; None: nothing is added."""
     loss: float = 0.0
     """Largest relative growth of an amplitude's variance by that."""
     tangent: TangentOperator | None = None
@@ -232,6 +237,7 @@ def pixel_operator(
         measured=chosen.used[: basis.n_components],
         n_components=basis.n_components,
         grouping=chosen.grouping,
+        banded=_banded(basis, chosen) if chosen.grouping.count > 0 else None,
         loss=loss,
     )
 
@@ -267,6 +273,14 @@ def _fastest(
         if loss <= MOST_LOSS and bool((tried.used == whole.used).all()):
             return tried, max(loss, 0.0)
     return whole, 0.0
+
+
+def _banded(basis: PixelBasis, chosen: _Solution) -> BandedProjector:
+    found = banded_projector(basis.columns, chosen.weighted, chosen.used, chosen.grouping)
+    whole = one_band(chosen.projector, chosen.grouping)
+    expected = basis.expected.clamp(min=0.0)
+    allowed = (2.0 * rounding(whole, expected)).clamp(min=_MOST_ROUNDING)
+    return found if bool((rounding(found, expected) <= allowed).all()) else whole
 
 
 def _solve(basis: PixelBasis, weights: Tensor, grouping: Grouping) -> _Solution:

@@ -17,14 +17,10 @@ MOST_LOSS: Final = 0.005
 _MOST_LOSS_AT_AN_END: Final = 0.0005
 SURPLUS: Final = 2.0**-16
 """Weight of the first channel of a pair beyond that of the second."""
-_FACTOR: Final = 2**16 + 1
 # The sum of two must stay below 2**15, where the sign begins.
 HIGHEST_COUNT: Final = 2**14 - 1
 LEAST_ROWS: Final = 16
 """Fewer are multiplied by another routine, which rounds otherwise: they are filled up."""
-_WHOLE_LINES: Final = 16
-# Rows at a time: what a core's cache about holds.
-_ROWS: Final = 512
 # Part of the channels that stays single, tried in turn: peaks are narrowest, in channels, at low energy.
 _SINGLE_SHARES: Final = (0.0, 0.25, 0.5, 1.0)
 
@@ -44,6 +40,16 @@ class Grouping:
     def end(self) -> int:
         """Channel after the last pair."""
         return self.start + 2 * self.count
+
+    @property
+    def n_sums(self) -> int:
+        """Of single channels and pairs."""
+        return self.stop - self.first - self.count
+
+    def channel_of(self, sum_index: int) -> int:
+        """First channel of a sum; `stop` after the last."""
+        paired = min(max(sum_index - (self.start - self.first), 0), self.count)
+        return self.first + sum_index + paired
 
     def added(self, values: Tensor) -> Tensor:
         """What a product sees (sum, any) of values by channel (channel, any)."""
@@ -90,68 +96,9 @@ def _negligible(share: Tensor) -> int:
     return int((share.cumsum(dim=0).amax(dim=1) <= _MOST_LOSS_AT_AN_END).sum())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PairedProduct:
-    """The product of a projector with uint16 counts, prepared, with room for some rows: of one thread at a time.
-
-    The room is used again and again, as new memory costs as much as the sums.
-    """
-
-    grouping: Grouping
-    rows: Tensor
-    """(column, sum) float32: the projector, with sums of weight 0 to whole cache lines."""
-    words: Tensor
-    """(pixel, pair) int32."""
-    sums: Tensor
-    """(pixel, sum) float32."""
-
-    def of(self, counts: Tensor) -> Tensor:
-        """`counts @ projector` (pixel, column).
-
-        Args:
-            counts: (pixel, channel) uint16, none above `HIGHEST_COUNT`.
-        """
-        out = self.rows.new_empty((self.rows.shape[0], counts.shape[0]))
-        for i in range(0, counts.shape[0], _ROWS):
-            self._write(counts[i : i + _ROWS], out[:, i : i + _ROWS])
-        return out.T
-
-    def _write(self, counts: Tensor, out: Tensor) -> None:
-        by, n = self.grouping, counts.shape[0]
-        words, sums, before = self.words[:n], self.sums[:n], by.start - by.first
-        pairs = _aligned(counts[:, by.start : by.end]).view(torch.int32)
-        torch.mul(pairs, _FACTOR, out=words)
-        sums[:, before : before + by.count].copy_(words)
-        if before > 0:
-            sums[:, :before].copy_(counts[:, by.first : by.start])
-        after = counts[:, by.end : by.stop]
-        sums[:, before + by.count :][:, : after.shape[1]].copy_(after)
-        if n < LEAST_ROWS:
-            out.copy_(torch.mm(self.rows, self.sums[:LEAST_ROWS].T)[:, :n])
-        else:
-            torch.mm(self.rows, sums.T, out=out)
-
-
-def paired_product(projector: Tensor, grouping: Grouping) -> PairedProduct:
-    """Prepare products.
-
-    Args:
-        projector: (channel, column) float32, from weights of the grouping's sums by `Grouping.by_channel`.
-        grouping: with at least one pair.
-    """
-    paired = projector[grouping.start + 1 : grouping.end : 2] * SURPLUS
-    before = projector[grouping.first : grouping.start]
-    rows = torch.cat([before, paired, projector[grouping.end : grouping.stop]]).T
-    padded = torch.nn.functional.pad(rows, (0, -rows.shape[1] % _WHOLE_LINES)).contiguous()
-    return PairedProduct(
-        grouping=grouping,
-        rows=padded,
-        words=torch.empty((_ROWS, grouping.count), dtype=torch.int32),
-        sums=torch.zeros((_ROWS, padded.shape[1]), dtype=torch.float32),
-    )
-
-
-def _aligned(counts: Tensor) -> Tensor:
-    """The same counts where an int32 can begin; a copy where they do not lie so."""
-    even = counts.storage_offset() % 2 == 0 and counts.stride(0) % 2 == 0
-    return counts if even and counts.stride(1) == 1 else counts.contiguous()
+def with_totals(matrix: Tensor, grouping: Grouping | None = None) -> Tensor:
+    """Append a column of ones, which gives the pixel's counts; with a grouping, those that are used, to 1e-5."""
+    ones = torch.ones_like(matrix[:, :1])
+    if grouping is not None:
+        ones = grouping.by_channel(torch.ones_like(grouping.added(ones)))
+    return torch.cat([matrix, ones], dim=1)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.pixel_basis import PixelOperator
-from hpcxrf.fitting.pixel_pairs import LEAST_ROWS, Grouping
+from hpcxrf.fitting.pixel_pairs import LEAST_ROWS
 from hpcxrf.physics.shapes import INV_SQRT_2PI
 
 # Rows that are converted and worked on at a time: 256 spectra of 1200 channels are 1.2 MB, what a core's cache holds.
@@ -71,14 +71,6 @@ def project(counts: Tensor, matrix: Tensor) -> Tensor:
         else:
             torch.mm(transposed, part.T, out=out[:, i : i + CHUNK])
     return out.T
-
-
-def with_totals(matrix: Tensor, grouping: Grouping | None = None) -> Tensor:
-    """Append a column of ones, which gives the pixel's counts; with a grouping, those that are used, to 1e-5."""
-    ones = torch.ones_like(matrix[:, :1])
-    if grouping is not None:
-        ones = grouping.by_channel(torch.ones_like(grouping.added(ones)))
-    return torch.cat([matrix, ones], dim=1)
 
 
 def times(values: Tensor, matrix: Tensor) -> Tensor:

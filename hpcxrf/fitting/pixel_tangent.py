@@ -24,7 +24,8 @@ from hpcxrf.fitting.pixel_basis import (
     shared_weights,
     unit_diagonal,
 )
-from hpcxrf.fitting.pixel_parts import Estimate, project, shared_variance, times, with_totals
+from hpcxrf.fitting.pixel_pairs import with_totals
+from hpcxrf.fitting.pixel_parts import Estimate, project, shared_variance, times
 from hpcxrf.physics.model import SpectrumModel, energy_kev, evaluate
 from hpcxrf.physics.parameters import INDEX
 

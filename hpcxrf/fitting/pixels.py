@@ -27,16 +27,16 @@ from hpcxrf.fitting.pixel_basis import (
 from hpcxrf.fitting.pixel_follow import Expansions, follow
 from hpcxrf.fitting.pixel_full import FullModel, fit_full
 from hpcxrf.fitting.pixel_nnls import fit_nnls, shared_factor
-from hpcxrf.fitting.pixel_pairs import HIGHEST_COUNT, paired_product
+from hpcxrf.fitting.pixel_pairs import HIGHEST_COUNT, with_totals
 from hpcxrf.fitting.pixel_parts import (
     Estimate,
     project,
     shared_variance,
     spectrum_deviance,
-    with_totals,
 )
 from hpcxrf.fitting.pixel_phases import PhaseOperator, fit_phases, phase_operator
 from hpcxrf.fitting.pixel_poisson import fit_poisson, likelihood
+from hpcxrf.fitting.pixel_product import paired_product
 from hpcxrf.fitting.pixel_snip import fit_clipped
 from hpcxrf.fitting.pixel_tangent import fit_tangent, tangent_operator
 from hpcxrf.fitting.result import FitStatus, PixelFit
@@ -157,12 +157,11 @@ def fit_pixels(
     Raises:
         FitError: the method needs data that are not given.
     """
-    projector = with_totals(operator.projector, operator.grouping)
     paired = _may_be_added(counts, operator, highest)
     # One of them for every thread: each has room for its sums.
     products: SimpleQueue[Product] = SimpleQueue()
     for _ in range(threads):
-        products.put(_product(projector, operator, paired=paired))
+        products.put(_product(operator, paired=paired))
     solver = _solver(operator, method, data or MethodData(), deviance=deviance, errors=errors)
 
     def fit_from(i: int) -> PixelFit:
@@ -197,16 +196,17 @@ def fit_pixels(
 
 def _may_be_added(counts: Tensor, operator: PixelOperator, highest: float | None) -> bool:
     """Whether neighbouring channels may be added as `pixel_pairs` does it."""
-    if operator.grouping.count == 0 or counts.dtype != torch.uint16 or counts.device.type != "cpu":
+    if operator.banded is None or counts.dtype != torch.uint16 or counts.device.type != "cpu":
         return False
     known = float(counts.numpy().max(initial=0)) if highest is None else highest
     return known <= HIGHEST_COUNT
 
 
-def _product(projector: Tensor, operator: PixelOperator, *, paired: bool) -> Product:
-    """`counts @ projector` as a function of the counts."""
-    if paired:
-        return paired_product(projector, operator.grouping).of
+def _product(operator: PixelOperator, *, paired: bool) -> Product:
+    """`counts @ projector`, and the total counts, as a function of the counts."""
+    if paired and operator.banded is not None:
+        return paired_product(operator.banded, operator.grouping).of
+    projector = with_totals(operator.projector, operator.grouping)
     return lambda counts: project(counts, projector)
 
 

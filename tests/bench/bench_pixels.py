@@ -216,13 +216,13 @@ def test_linear_amplitudes_alone(cube, fitted, figure, request, peer, background
     operator = operator_of(fitted, 0 if background == "none" else 4, len(cube[0]))
     counts = inside(cube, fitted, dtype=torch.uint16)
     run = fitted_as_stored(counts, operator, deviance=False, errors=False)
-    n_sums = len(operator.grouping.added(torch.zeros(counts.shape[1], 1)))
+    bands = operator.banded.bands
     figure(
         name=f"linear, {title}, amplitudes alone", value=best_rate(run, len(counts), 9),
         unit="spectra / CPU s", peer=f"{peer}{', SNIP' if background == 'snip' else ''}",
         peer_value=theirs,
-        includes=f"{operator.columns.shape[0]} columns; {n_sums} sums of {counts.shape[1]} channels, which costs "
-        f"at most {100 * operator.loss:.2f} % of any variance; {WITHOUT}",
+        includes=f"{operator.columns.shape[0]} columns in {len(bands)} bands; {bands[-1].stop} sums of "
+        f"{counts.shape[1]} channels, which costs at most {100 * operator.loss:.2f} % of any variance; {WITHOUT}",
     )  # fmt: skip
 
 
