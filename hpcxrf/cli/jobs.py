@@ -146,7 +146,7 @@ def resume(run: RunFolder, as_json: opt.AsJson = False) -> None:
 
 
 def _here(folder: Path) -> None:
-    from hpcxrf.cli.app import run_on_this_machine
+    from hpcxrf.cli.run import run_on_this_machine
     from hpcxrf.errors import OutputError
     from hpcxrf.pipeline.request import config_of_run
     from hpcxrf.store.rundir import open_run

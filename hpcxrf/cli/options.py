@@ -9,6 +9,9 @@ import yaml
 from hpcxrf.config import RunConfig, check_config
 from hpcxrf.errors import ConfigError
 
+Files = Annotated[
+    list[Path], typer.Argument(help="A run file (.yaml), or scans, folders and patterns.")
+]
 Elements = Annotated[
     str | None,
     typer.Option("--elements", help="Families, comma-separated: Si,Fe,Pt_L,Au_M,Ca_Ca (pile-up)."),
