@@ -54,10 +54,8 @@ def table():
     return build_line_table(FAMILIES, 12.0, efficiency=DetectorSetup())
 
 
-@pytest.fixture(scope="module")
-def cube(table):
+def made_cube(table):
     """Counts (pixel, channel) float32 and true amplitudes (pixel, component); every family on its own pattern."""
-    torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(20)
     theta = pack(with_values(PARAMETERS, KNOWN))
     channel = torch.arange(SHAPE[2], dtype=torch.float64)
@@ -72,6 +70,12 @@ def cube(table):
         expected = (amplitude[i : i + 2000] @ columns.T).clamp(min=0.0)
         counts[i : i + 2000] = torch.poisson(expected, generator=generator)
     return counts, amplitude[:, :-1]
+
+
+@pytest.fixture(scope="module")
+def cube(table):
+    torch.set_num_threads(1)
+    return made_cube(table)
 
 
 @pytest.fixture(scope="module")
