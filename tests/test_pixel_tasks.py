@@ -188,8 +188,16 @@ def test_tasks_are_some_seconds_long_and_fewer_where_pixels_are_cheap(method):
     slower = blocks_of_a_task(shape, 2048, "poisson")
     assert n >= slower >= 1
     assert blocks_of_a_task(shape, 2048, method, "cuda") >= n
-    # A scan of few blocks is shared by several workers.
-    assert blocks_of_a_task((256, 256), 2048, method) < 4
+
+
+@pytest.mark.parametrize("method", ["linear", "poisson", "full"])
+def test_a_scan_of_some_seconds_is_shared_by_the_cores_of_a_machine(method):
+    # 32 blocks, which take one core 5 s or more.
+    tasks = -(-32 // blocks_of_a_task((512, 1024), 2048, method))
+    assert tasks >= 4
+    assert 32 % tasks == 0
+    # A fraction of a second is not worth a second task.
+    assert blocks_of_a_task((64, 512), 2048, "linear") == 2
 
 
 def test_units_are_those_of_the_task_size(tmp_path):

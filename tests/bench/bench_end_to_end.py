@@ -22,6 +22,11 @@ pytestmark = pytest.mark.bench
 
 SHAPE = (1, 500, 600, 2048)
 WORKERS = 2
+# With the pixels between them: of one scan nothing overlaps them, of many the pixels of others do.
+ONE_AFTER_ANOTHER = {
+    "integrated": "the integrated fit",
+    "finalise": "closing the store and drawing its page",
+}
 
 
 @pytest.mark.timeout(900)
@@ -54,6 +59,9 @@ def test_from_the_store_to_the_maps(tmp_path, figure, deviance):
     figure(name=f"{title}: wall", value=wall, unit="s", **told)
     figure(name=f"{title}: spectra", value=n_pixels / wall, unit="spectra / s", threads=WORKERS)
     figure(name=f"{title}: store on disk", value=stored, unit="B", threads=WORKERS)
+    for stage in ("integrated", "finalise"):
+        seconds = sum(r.wall_s for r in records if r.stage == stage)
+        figure(name=f"{title}: of it {ONE_AFTER_ANOTHER[stage]}", value=seconds, unit="s")
     for name, seconds in steps.items():
         figure(
             name=f"{title}: {name}, of all three", value=100 * seconds / sum(steps.values()),
