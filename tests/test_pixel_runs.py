@@ -1,24 +1,33 @@
 """Pixels with a theta of their own, the true model and clipped backgrounds through whole runs."""
 
+import shutil
 import warnings
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 from run_samples import jobs_of, maps_of, run_scan, spectrum, write_scan
 
 from hpcxrf.config import FULL_PIXELS_MAX
-from hpcxrf.errors import ConfigError
+from hpcxrf.errors import ConfigError, OutputError
 from hpcxrf.fitting.pixel_model import columns_at
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.physics.constants import PHYSICS
+from hpcxrf.pipeline.blocks import blocks_of
+from hpcxrf.pipeline.driver import finished_tasks
+from hpcxrf.pipeline.graph import units_of
 from hpcxrf.pipeline.plan import require_few
+from hpcxrf.pipeline.regions_remap import around
+from hpcxrf.pipeline.tasks import run_pixels
 from hpcxrf.results.basis import read_basis
 from hpcxrf.results.maps import open_results
 from hpcxrf.results.pixel_models import read_pixel_model
 from hpcxrf.results.report import DatasetSummary, write_report
 from hpcxrf.store.files import tree_sha256
+from hpcxrf.store.rundir import RunDir
 
 ELEMENTS = ("Ca", "Fe", "Zn")
 COUNTS = {"Ca": 400.0, "Fe": 700.0, "Zn": 300.0, "elastic": 300.0, "Compton": 400.0}
@@ -168,6 +177,47 @@ def test_a_region_can_be_mapped_by_the_true_model(small, tmp_path):
     assert np.isfinite(inside.theta_shift).all()
     fe = inside.amplitude.sel(component="Fe")
     assert float(fe.mean()) == pytest.approx(COUNTS["Fe"], rel=0.06)
+
+
+def test_a_run_begun_before_the_pixels_model_was_kept_says_what_to_do(small, tmp_path):
+    asked = {"pixels": {"method": "nonlinear"}}
+    store, _ = run_scan(small, tmp_path / "run", **asked)
+    shutil.rmtree(store / "model")
+    (job,) = jobs_of(small, tmp_path / "run", **asked)
+    blocks = next(unit.blocks for unit in units_of(job) if unit.stage == "pixels")
+    with pytest.raises(OutputError, match=r"no model of the pixels of detector 0.*remove it and"):
+        run_pixels(job, blocks, [])
+    # What it says helps: without its store the dataset is fitted again.
+    shutil.rmtree(store)
+    run = RunDir(path=tmp_path / "run")
+    assert not {"integrated", "pixels-0-00000-00001"} & set(finished_tasks(run, job))
+
+
+@given(
+    spots=st.lists(st.tuples(st.integers(0, 149), st.integers(0, 599)), min_size=1, max_size=5),
+    chunk=st.sampled_from([(1, 1), (16, 128), (4, 16), (64, 256)]),
+)
+def test_what_is_read_for_a_region_are_the_chunks_about_its_pixels(spots, chunk):
+    every = np.zeros((150, 600), dtype=bool)
+    for spot in spots:
+        every[spot] = True
+    found = 0
+    for block in blocks_of(every.shape):
+        inside = every[block.y, block.x]
+        if not inside.any():
+            continue
+        part = around(every, block, (1, *chunk, 100))
+        assert every[part.y, part.x].sum() == inside.sum()
+        found += inside.sum()
+        for axis, (piece, whole) in enumerate(((part.y, block.y), (part.x, block.x))):
+            assert whole.start <= piece.start < piece.stop <= whole.stop
+            assert piece.start % chunk[axis] == 0
+            assert piece.stop % chunk[axis] == 0 or piece.stop == whole.stop
+            # Not one chunk more at either end.
+            used = np.flatnonzero(inside.any(axis=1 - axis)) + whole.start
+            assert used[0] - piece.start < chunk[axis]
+            assert piece.stop - used[-1] <= chunk[axis]
+    assert found == every.sum()
 
 
 def test_too_many_pixels_for_the_true_model_are_refused_with_both_numbers(small, tmp_path):

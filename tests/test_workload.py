@@ -13,9 +13,10 @@ from hpcxrf.cluster.feasible import hours_faults, output_faults_of, size_text
 from hpcxrf.cluster.probe import Probe, hours, kind_of, last_probe, probe_file
 from hpcxrf.config import check_config
 from hpcxrf.pipeline.driver import totals
+from hpcxrf.pipeline.pixel_model import free_parameters
 from hpcxrf.pipeline.plan import Plan, make_plan
 from hpcxrf.pipeline.records import DatasetJob
-from hpcxrf.pipeline.workload import Workload, task_counts, workload
+from hpcxrf.pipeline.workload import Workload, bytes_written, task_counts, workload
 from hpcxrf.simulate import demo_spec, simulate_scan, write_scan
 
 WORK = Workload(
@@ -77,6 +78,15 @@ def test_bytes_are_those_of_the_files_and_of_the_arrays(scan_folder, tmp_path):
     # Counts of 2 bytes and 4 times of 8; 3 maps of 4 bytes for each of 3 elements, elastic, Compton; 5 a pixel.
     assert work.bytes_written == 2 * 24 * (2048 * 2 + 32) + 2 * 24 * (5 * 12 + 5)
     assert (work.datasets, work.spectra, work.pixels) == (1, 2, 48)
+
+
+@pytest.mark.parametrize("method", ["linear", "nnls", "poisson", "nonlinear", "full"])
+def test_shifts_of_theta_are_among_the_bytes_that_are_written(tmp_path, method):
+    one = job(tmp_path, (1, 4, 6, 2048), pixels={"method": method})
+    plain = job(tmp_path, (1, 4, 6, 2048))
+    # Two maps of 4 bytes for each parameter that the pixels have of their own.
+    beyond = 24 * 2 * 4 * len(free_parameters(method))
+    assert bytes_written(one) - bytes_written(plain) == beyond
 
 
 # Hours -----------------------------------------------------------------------------------------

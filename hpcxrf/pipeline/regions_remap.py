@@ -73,15 +73,38 @@ def remap_region(
             remarks[name] = f"not mapped again: {error}"
             _write_nothing(path, index, name, every, len(names))
             continue
+        channels = slice(first, first + operator.columns.shape[1])
         for block, inside in _parts(every):
-            counts, measured = read_block(store, block, name)
-            rows = inside.ravel()
+            part = around(every, block, store.chunks)
+            counts, measured = read_block(store, part, name)
+            rows = every[part.y, part.x].ravel()
             fit = fit_block(counts[rows], measured[rows], first, operator, config, device, data)
-            channels = slice(first, first + operator.columns.shape[1])
-            full = saturated_pixels(store, block, name, channels)
+            full = saturated_pixels(store, part, name, channels)
             fit = without_saturated(fit, None if full is None else full[rows])
             write_region_block(path, index, name, block.y, block.x, inside, fit)
     return remarks
+
+
+def around(every: NDArray[np.bool_], block: Block, chunks: Sequence[int]) -> Block:
+    """The part of a block that is read for a region: whole chunks about its pixels.
+
+    Args:
+        every: (y, x): the region.
+        block: with at least one of its pixels.
+        chunks: (detector, y, x, channel) of the store.
+    """
+    inside = every[block.y, block.x]
+    return Block(
+        y=_about(np.flatnonzero(np.any(inside, axis=1)), block.y, chunks[1]),
+        x=_about(np.flatnonzero(np.any(inside, axis=0)), block.x, chunks[2]),
+    )
+
+
+def _about(used: NDArray[np.intp], whole: slice, step: int) -> slice:
+    """The multiples of `step` about what is used of a range, clipped to it."""
+    first, last = (int(whole.start) + int(used[i]) for i in (0, -1))
+    start, stop = first // step * step, -(-(last + 1) // step) * step
+    return slice(max(start, whole.start), min(stop, whole.stop))
 
 
 def _operator(

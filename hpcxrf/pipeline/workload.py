@@ -18,6 +18,10 @@ _TIMES_BYTES: Final = 4 * 8
 # Amplitude, sigma and detection limit of a component; status and deviance of a pixel.
 _COMPONENT_BYTES: Final = 3 * 4
 _PIXEL_BYTES: Final = 5
+# Theta's shift and its sigma, of as many parameters as `pixel_model.free_parameters` names, which loads torch.
+_SHIFT_BYTES: Final = 2 * 4
+_SHIFTS: Final = 3
+_FREE_METHODS: Final = ("nonlinear", "full")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,5 +85,7 @@ def bytes_written(job: DatasetJob) -> int:
     n_detectors, n_y, n_x, n_channels = job.shape
     listed = len(job.config.sample.elements)
     components = listed + _BEYOND_ELEMENTS if listed else _USUAL_COMPONENTS
+    shifts = _SHIFTS if job.config.pixels.method in _FREE_METHODS else 0
     spectra = n_detectors * n_y * n_x * (n_channels * _COUNTS_BYTES + _TIMES_BYTES)
-    return spectra + pixel_spectra(job) * (components * _COMPONENT_BYTES + _PIXEL_BYTES)
+    pixel = components * _COMPONENT_BYTES + shifts * _SHIFT_BYTES + _PIXEL_BYTES
+    return spectra + pixel_spectra(job) * pixel

@@ -9,6 +9,7 @@ import torch
 import zarr
 from torch import Tensor
 
+from hpcxrf.errors import OutputError
 from hpcxrf.fitting.pixel_model import DetectorPart, PixelModel
 from hpcxrf.physics.constants import ConstantSet
 from hpcxrf.physics.lines import LineTable
@@ -62,10 +63,14 @@ def read_pixel_model(
         elastic: False for a tube source.
 
     Raises:
-        OutputError: no store of this schema there.
-        KeyError: no model of that detector.
+        OutputError: no store of this schema there, or one without a model of that detector.
     """
     require_current_schema(path)
+    if not (path / GROUP / detector).is_dir():
+        raise OutputError(
+            f"{path}: has no model of the pixels of detector {detector}, as an earlier version of this program wrote "
+            "it; remove it and run the same command again, or give another folder"
+        )
     group = zarr.open_group(path / GROUP / detector, mode="r", use_consolidated=False)
     facts: Any = group.attrs[_FACTS]
     names = labels_of(group, "family")
