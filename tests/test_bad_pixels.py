@@ -60,7 +60,7 @@ def write(path, counts, *, broken):
     ones, live, current = np.ones(SHAPE), np.ones(SHAPE), np.full(SHAPE[1:], 5.0)
     if broken:
         live[0, *NO_LIVE_TIME] = 0.0
-        current[NO_SCALER] = np.nan
+        current[NO_SCALER] = current[NO_LIVE_TIME] = np.nan
     one = EnergyCalibration(offset_kev=0.0, slope_kev=SLOPE_KEV)
     write_array_hdf5(
         path, counts, live_time_s=live, real_time_s=ones, icr_hz=ones, ocr_hz=ones,
@@ -144,10 +144,78 @@ def test_a_saturated_pixel_is_flagged_and_has_no_amplitude(runs, detector):
     assert any("detector 0: a channel holds 65535 counts" in n for n in notes(runs))
 
 
+@pytest.mark.parametrize("detector", ["0", "sum"])
+def test_a_saturated_pixel_spoils_no_other(runs, detector):
+    """A flat top of a million counts outweighs the rest of the scan: in the summed spectrum it would bend every fit."""
+    broken, good = maps(runs), maps(runs, "good")
+    used = broken.status.sel(detector=detector) == FitStatus.CONVERGED
+    if detector == "sum":
+        # Of the detectors that are alive.
+        expected = good.amplitude.sel(detector=["0", "1", "3"]).sum("detector")
+    else:
+        expected = good.amplitude.sel(detector=detector)
+    one = broken.sel(detector=detector)
+    wrong = ((one.amplitude - expected) / one.sigma).sel(component=list(ELEMENTS)).where(used)
+    assert float(np.sqrt((wrong**2).mean())) < 0.3
+    assert float(np.abs(wrong.mean(["y", "x"])).max()) < 0.1
+    spectra = xr.open_zarr(runs["broken"][0], group="spectrum", chunks=None)
+    assert float(spectra.counts.sel(detector=detector).max()) < 5000
+
+
 def test_the_other_detectors_of_a_saturated_pixel_keep_their_numbers(runs):
     y, x = FULL_PIXEL
     assert int(maps(runs).status.sel(detector="1").isel(y=y, x=x)) == FitStatus.CONVERGED
     assert not any("65535" in n for n in notes(runs, "good"))
+
+
+def test_a_detector_that_is_dead_but_for_a_saturated_pixel_is_dead(tmp_path):
+    counts = good_counts()
+    counts[DEAD_DETECTOR] = 0
+    counts[DEAD_DETECTOR, *FULL_PIXEL, 630:650] = 65535
+    write(tmp_path / "scan.h5", counts, broken=True)
+    store, records = run_file(tmp_path / "scan.h5", tmp_path / "run", regions={"find": []})
+    found = maps_of(store)
+    assert records["integrated"].facts["status"][str(DEAD_DETECTOR)] == "EMPTY"
+    dead = found.sel(detector=str(DEAD_DETECTOR))
+    assert dead.amplitude.isnull().all()
+    assert not (dead.status == FitStatus.CONVERGED).any()
+    total = found.sel(detector="sum")
+    assert int(total.status.isel(y=FULL_PIXEL[0], x=FULL_PIXEL[1])) == FitStatus.SATURATED
+    others = found.amplitude.sel(detector=["0", "1", "3"]).sum("detector")
+    used = total.status == FitStatus.CONVERGED
+    wrong = ((total.amplitude - others) / total.sigma).sel(component=list(ELEMENTS)).where(used)
+    assert float(np.sqrt((wrong**2).mean())) < 0.3
+
+
+def test_a_scan_of_nothing_but_saturated_pixels_is_refused(tmp_path):
+    counts = np.zeros((1, 3, 4, 1200), dtype=np.uint16)
+    counts[..., 600:700] = 65535
+    write_scan(tmp_path, np.zeros(counts.shape), elements=ELEMENTS)
+    np.save(tmp_path / "scan.npy", counts)
+    with pytest.raises(FitError, match=r"scan\.npy: every pixel with counts.*is saturated"):
+        run_scan(tmp_path, tmp_path / "run")
+
+
+def test_the_command_line_says_what_is_wrong_and_ends_well(tmp_path, hpcxrf):
+    """Everything at once, by a user's command."""
+    write(tmp_path / "scan.h5", broken_counts(), broken=True)
+    run = tmp_path / "run"
+    done = hpcxrf(
+        "run", tmp_path / "scan.h5", "-o", run, "--elements", ",".join(ELEMENTS), "--energy", "10",
+        "--detectors", "both", "--workers", "1",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    (store,) = (run / "results").glob("*.zarr")
+    found = maps_of(store)
+    status = found.status
+    assert (status.sel(detector=str(DEAD_DETECTOR)) == FitStatus.EMPTY).all()
+    assert (status.isel(y=MISSING_ROW) == FitStatus.EMPTY).all()
+    assert int(status.sel(detector="sum").isel(y=5, x=5)) == FitStatus.SATURATED
+    flagged = status.isin([int(FitStatus.SATURATED)])
+    assert found.amplitude.where(flagged).isnull().all()
+    page = (run / "report.html").read_text()
+    for said in ("holds 65535 counts", "live time is 0", "scaler US_IC is not finite"):
+        assert said in page
 
 
 def test_a_channel_that_is_full_outside_of_the_fit_range_is_no_matter(tmp_path):
@@ -194,7 +262,7 @@ def test_a_live_time_of_zero_is_told_and_its_regions_have_none(runs):
 
 def test_a_scaler_that_is_no_number_is_told_and_touches_no_map(runs):
     (note,) = [n for n in notes(runs) if "scaler" in n]
-    assert note.startswith("scaler US_IC is not finite in 1 of 90 measured pixels")
+    assert note.startswith("scaler US_IC is not finite in 2 of 90 measured pixels")
     y, x = NO_SCALER
     assert int(maps(runs).status.sel(detector="1").isel(y=y, x=x)) == FitStatus.CONVERGED
     assert not any("scaler" in n for n in notes(runs, "good"))

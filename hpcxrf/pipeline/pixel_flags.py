@@ -1,5 +1,6 @@
 """What is wrong with the pixels of a scan whatever they are fitted with: counts at their type's end, times, scalers."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -8,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from hpcxrf.fitting.result import FitStatus, PixelFit
-from hpcxrf.pipeline.blocks import Block
+from hpcxrf.pipeline.blocks import Block, blocks_of
 from hpcxrf.pipeline.inputs import SUM
 from hpcxrf.store.spectra import SpectraStore
 
@@ -25,7 +26,7 @@ def doubts(store: SpectraStore) -> list[str]:
     measured = store.measured()
     notes = [
         f"detector {d}: a channel holds {_LARGEST} counts, the most that it can; pixels with such a channel in the fit "
-        "range are flagged saturated and have no amplitudes, but are in the summed spectrum"
+        "range are flagged saturated, have no amplitudes, and are left out of the summed spectrum"
         for d in range(store.shape[0])
         if _may_be_saturated(store, d, slice(None))
     ]
@@ -65,15 +66,38 @@ def saturated_pixels(
     return full
 
 
+def saturated_spectra(store: SpectraStore, channels: Mapping[int, slice]) -> NDArray[np.float64]:
+    """Summed spectra (detector, channel) of the saturated pixels: a flat top is no peak, and outweighs a whole scan.
+
+    Args:
+        store: the spectra.
+        channels: of the fit range, by detector.
+    """
+    total = np.zeros((store.shape[0], store.shape[3]))
+    for detector, within in channels.items():
+        if not _may_be_saturated(store, detector, within):
+            continue
+        for block in blocks_of((store.shape[1], store.shape[2])):
+            for counts in _some_rows(store, detector, block):
+                full = (counts[..., within] >= _LARGEST).any(axis=-1)
+                total[detector] += counts[full].sum(axis=0, dtype=np.float64)
+    return total
+
+
 def _full(store: SpectraStore, detector: int, block: Block, channels: slice) -> NDArray[np.bool_]:
-    """Saturated pixels (pixel,) of one detector, a few rows in memory at a time."""
-    step = store.chunks[1]
-    parts = []
-    for y in range(block.y.start, block.y.stop, step):
-        rows = slice(y, min(y + step, block.y.stop))
-        counts = store.read_rows([detector], rows, block.x)[0]
-        parts.append((counts[..., channels] >= _LARGEST).any(axis=-1))
+    """Saturated pixels (pixel,) of one detector."""
+    parts = [
+        (counts[..., channels] >= _LARGEST).any(axis=-1)
+        for counts in _some_rows(store, detector, block)
+    ]
     return np.concatenate(parts).reshape(-1)
+
+
+def _some_rows(store: SpectraStore, detector: int, block: Block) -> Iterator[NDArray[Any]]:
+    """Counts (y, x, channel) of a block, a few rows in memory at a time."""
+    step = store.chunks[1]
+    for y in range(block.y.start, block.y.stop, step):
+        yield store.read_rows([detector], slice(y, min(y + step, block.y.stop)), block.x)[0]
 
 
 def without_saturated(fit: PixelFit, full: NDArray[np.bool_] | None) -> PixelFit:

@@ -33,7 +33,12 @@ from hpcxrf.pipeline.detectors import DetectorFits, fit_detectors
 from hpcxrf.pipeline.device import device_guard
 from hpcxrf.pipeline.inputs import SUM, read_options
 from hpcxrf.pipeline.pixel_choices import choose_for_pixels
-from hpcxrf.pipeline.pixel_flags import doubts, saturated_pixels, without_saturated
+from hpcxrf.pipeline.pixel_flags import (
+    doubts,
+    saturated_pixels,
+    saturated_spectra,
+    without_saturated,
+)
 from hpcxrf.pipeline.pixel_model import (
     basis_of,
     free_parameters,
@@ -63,6 +68,8 @@ from hpcxrf.store.files import checksum_tree
 from hpcxrf.store.ingest import ingest_scan
 from hpcxrf.store.rundir import RunDir
 from hpcxrf.store.spectra import SpectraStore, open_spectra
+
+ScanFit = tuple[DetectorFits, dict[str, SpectrumFit], dict[str, tuple[int, PixelBasis]]]
 
 
 def scan_facts(scan: RawScan | SpectraStore, source: Path) -> ScanFacts:
@@ -111,9 +118,8 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
     with attempt(job, "integrated"):
         clock = Clock()
         store = open_spectra(run.spectra_store(job.dataset_id))
-        spectra = np.stack([store.integrated(d) for d in range(store.shape[0])])
         with one_thread():
-            found, fits, bases = fit_scan(spectra, store, job)
+            spectra, (found, fits, bases) = _fit_unsaturated(store, job)
             components = next(iter(fits.values())).component_names
             require_thresholds(job.config.regions, components)
             chosen = choose_for_pixels(bases, components, store, job, read_block)
@@ -158,9 +164,33 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         )  # fmt: skip
 
 
-def fit_scan(
-    spectra: NDArray[np.float64], store: SpectraStore, job: DatasetJob
-) -> tuple[DetectorFits, dict[str, SpectrumFit], dict[str, tuple[int, PixelBasis]]]:
+def _fit_unsaturated(store: SpectraStore, job: DatasetJob) -> tuple[NDArray[np.float64], ScanFit]:
+    """Summed spectra (detector, channel) without saturated pixels, and their fit.
+
+    Raises:
+        FitError: no detector has counts in the fit range, or none but in saturated pixels.
+    """
+    spectra = np.stack([store.integrated(d) for d in range(store.shape[0])])
+    fitted = fit_scan(spectra, store, job)
+    # Which channels matter is known with the calibration.
+    ranges = {
+        d: slice(fit.first_channel, fit.first_channel + fit.counts.shape[0])
+        for d, fit in enumerate(fitted[0].fits)
+        if fit.status in SOLVED
+    }
+    saturated = saturated_spectra(store, ranges)
+    if not saturated.any():
+        return spectra, fitted
+    left = spectra - saturated
+    if not any(left[d, within].any() for d, within in ranges.items()):
+        raise FitError(
+            f"{job.source}: every pixel with counts in the fit range is saturated (65535 counts in a channel); such "
+            "spectra cannot be fitted, leave the scan out"
+        )
+    return left, fit_scan(left, store, job)
+
+
+def fit_scan(spectra: NDArray[np.float64], store: SpectraStore, job: DatasetJob) -> ScanFit:
     """Fit every detector, and their sum where asked for; give the basis of each result's pixels.
 
     Raises:
