@@ -218,6 +218,15 @@ def test_the_command_line_says_what_is_wrong_and_ends_well(tmp_path, hpcxrf):
         assert said in page
 
 
+def test_the_fit_of_a_file_says_that_saturated_pixels_are_in_it(tmp_path, hpcxrf):
+    asked = ["--elements", ",".join(ELEMENTS), "--energy", "10", "--detector", "0"]
+    for counts, told in ((broken_counts(), True), (good_counts(), False)):
+        write(tmp_path / "scan.h5", counts, broken=False)
+        done = hpcxrf("fit", tmp_path / "scan.h5", *asked)
+        assert done.code == 0, done.err
+        assert ("holds 65535 counts" in done.out + done.err) == told
+
+
 def test_a_channel_that_is_full_outside_of_the_fit_range_is_no_matter(tmp_path):
     counts = np.random.default_rng(0).poisson(np.broadcast_to(spectrum(COUNTS), (1, 5, 6, 1200)))
     counts[0, 2, 2, 0] = 65535

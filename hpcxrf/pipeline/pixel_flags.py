@@ -13,8 +13,8 @@ from hpcxrf.pipeline.blocks import Block, blocks_of
 from hpcxrf.pipeline.inputs import SUM
 from hpcxrf.store.spectra import SpectraStore
 
-_LARGEST: Final = 65535
-"""Of a 16-bit count: a detector that counts on writes it for whatever is more."""
+LARGEST_COUNT: Final = 65535
+"""Of 16 bits: a detector that counts on writes it for whatever is more."""
 
 
 def doubts(store: SpectraStore) -> list[str]:
@@ -25,8 +25,8 @@ def doubts(store: SpectraStore) -> list[str]:
     """
     measured = store.measured()
     notes = [
-        f"detector {d}: a channel holds {_LARGEST} counts, the most that it can; pixels with such a channel in the fit "
-        "range are flagged saturated, have no amplitudes, and are left out of the summed spectrum"
+        f"detector {d}: a channel holds {LARGEST_COUNT} counts, the most that it can; pixels with such a channel in "
+        "the fit range are flagged saturated, have no amplitudes, and are left out of the summed spectrum"
         for d in range(store.shape[0])
         if _may_be_saturated(store, d, slice(None))
     ]
@@ -79,7 +79,7 @@ def saturated_spectra(store: SpectraStore, channels: Mapping[int, slice]) -> NDA
             continue
         for block in blocks_of((store.shape[1], store.shape[2])):
             for counts in _some_rows(store, detector, block):
-                full = (counts[..., within] >= _LARGEST).any(axis=-1)
+                full = (counts[..., within] >= LARGEST_COUNT).any(axis=-1)
                 total[detector] += counts[full].sum(axis=0, dtype=np.float64)
     return total
 
@@ -87,7 +87,7 @@ def saturated_spectra(store: SpectraStore, channels: Mapping[int, slice]) -> NDA
 def _full(store: SpectraStore, detector: int, block: Block, channels: slice) -> NDArray[np.bool_]:
     """Saturated pixels (pixel,) of one detector."""
     parts = [
-        (counts[..., channels] >= _LARGEST).any(axis=-1)
+        (counts[..., channels] >= LARGEST_COUNT).any(axis=-1)
         for counts in _some_rows(store, detector, block)
     ]
     return np.concatenate(parts).reshape(-1)
@@ -119,4 +119,4 @@ def without_saturated(fit: PixelFit, full: NDArray[np.bool_] | None) -> PixelFit
 def _may_be_saturated(store: SpectraStore, detector: int, channels: slice) -> bool:
     if store.dtype != np.uint16:
         return False
-    return bool((store.max_channel_spectrum(detector)[channels] >= _LARGEST).any())
+    return bool((store.max_channel_spectrum(detector)[channels] >= LARGEST_COUNT).any())

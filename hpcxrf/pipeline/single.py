@@ -1,7 +1,7 @@
 """One file without a run directory: what is in it, and the fit of its integrated spectrum."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from hpcxrf.formats.registry import find_scans, open_scan
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions
 from hpcxrf.pipeline.detectors import fit_detectors
 from hpcxrf.pipeline.inputs import SUM, archive_root, read_options
+from hpcxrf.pipeline.pixel_flags import LARGEST_COUNT
 from hpcxrf.pipeline.setup import line_markers, prepare
 from hpcxrf.pipeline.tasks import scan_facts
 from hpcxrf.pipeline.worker import one_thread
@@ -51,14 +52,24 @@ def integrate(scan: RawScan, advance: Advance | None = None) -> NDArray[np.float
     Raises:
         InputFileError: the file ends early, or holds a negative or non-finite count.
     """
+    return _sum_and_highest(scan, advance)[0]
+
+
+def _sum_and_highest(
+    scan: RawScan, advance: Advance | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sum and maximum of the spectra of all pixels, (detector, channel) each."""
     n_detectors, n_rows, _, n_channels = scan.shape
     total = np.zeros((n_detectors, n_channels))
+    highest = np.zeros_like(total)
     for start in range(0, n_rows, scan.rows_per_read):
         rows = slice(start, min(start + scan.rows_per_read, n_rows))
-        total += scan.read_counts(rows).sum(axis=(1, 2), dtype=np.float64)
+        counts = scan.read_counts(rows)
+        total += counts.sum(axis=(1, 2), dtype=np.float64)
+        np.maximum(highest, counts.max(axis=(1, 2)), out=highest)
         if advance is not None:
             advance(rows.stop, n_rows)
-    return total
+    return total, highest
 
 
 def fit_file(
@@ -82,14 +93,16 @@ def fit_file(
     facts = scan_facts(scan, path)
     for d in wanted:
         prepare(config, facts, d)
-    counts = torch.from_numpy(integrate(scan, advance))
+    spectra, highest = _sum_and_highest(scan, advance)
+    counts = torch.from_numpy(spectra)
     with one_thread():
         found = fit_detectors(config, facts, wanted, counts)
     every = found.fits
     if not any(fit.status in SOLVED for fit in every):
         message = every[0].messages[0]
         raise FitError(f"{path}, detector {detector}: {message}; check the range and the detector")
-    notes = tuple(dict.fromkeys([*scan.notes, *found.notes]))
+    full = _saturated(dict(zip(wanted, every, strict=True)), highest)
+    notes = tuple(dict.fromkeys([*scan.notes, *full, *found.notes]))
     setups = [p.setup for p in found.prepared]
     single = detector != SUM
     return FileFit(
@@ -101,6 +114,19 @@ def fit_file(
         line_markers=tuple(line_markers(setups[0].table)),
         suggested=combined(found.suggested),
     )
+
+
+def _saturated(fits: Mapping[int, SpectrumFit], highest: NDArray[np.float64]) -> list[str]:
+    """Sentences on detectors that have a channel at its end in their fit range; wider counts than 16 bits have none."""
+    if highest.max() != LARGEST_COUNT:
+        return []
+    ranges = {d: slice(f.first_channel, f.first_channel + len(f.counts)) for d, f in fits.items()}
+    return [
+        f"detector {d}: a channel of the fit range holds {LARGEST_COUNT} counts in some pixel, the most that it can; "
+        "such pixels are in this spectrum and may bend its fit, a run leaves them out"
+        for d, channels in ranges.items()
+        if (highest[d, channels] >= LARGEST_COUNT).any()
+    ]
 
 
 def _detectors(path: Path, detector: str, n_detectors: int) -> list[int]:
