@@ -42,7 +42,7 @@ def test_the_order_of_the_families_changes_no_amplitude(method, order, exponents
     mixed = fit(counts, method, pixel_operator(with_columns(every, N_COMPONENTS)))
     straight = fit(counts, method)
     # The likelihood is within 0.05 of its optimum, which leaves a part of a sigma open.
-    near = {"linear": 1e-3, "nnls": 0.02, "poisson": 0.15}[method]
+    near = {"linear": 1e-3, "nnls": 0.02, "poisson": 0.3}[method]
     for name in ("amplitude", "detection_limit"):
         apart = getattr(mixed, name) - getattr(straight, name)[:, order]
         assert float((apart / straight.sigma[:, order]).abs().max()) < near, name
@@ -105,7 +105,7 @@ def test_counts_that_are_n_times_as_many_give_n_times_the_amplitudes(method, tim
     counts = poisson_pixels((3.0 * BASIS.coefficients).expand(20, -1), seed)
     one, many = fit(counts, method), fit(times * counts, method)
     apart = (many.amplitude / times - one.amplitude) / one.sigma
-    assert float(apart.abs().max()) < {"linear": 1e-3, "nnls": 0.02, "poisson": 0.15}[method]
+    assert float(apart.abs().max()) < {"linear": 1e-3, "nnls": 0.02, "poisson": 0.3}[method]
 
 
 def test_a_column_in_another_unit_is_another_unit_of_its_amplitude_alone():
