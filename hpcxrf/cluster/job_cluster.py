@@ -1,9 +1,10 @@
 """The cluster of a job: the scheduler in the driver's process, the workers wherever Slurm puts them."""
 
+import asyncio
 import os
 import secrets
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -36,6 +37,7 @@ from hpcxrf.store.rundir import RunDir
 
 DEATH_TIMEOUT_S: Final = 60.0
 _CLOSE_TIMEOUT_S: Final = 5.0
+_END_TIMEOUT_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +110,7 @@ def job_cluster(
         try:
             cluster = _cluster(run, request, security, scheduler)
             stack.callback(cluster.close, timeout=_CLOSE_TIMEOUT_S)
+            stack.callback(_end_workers, cluster)
         except (RuntimeError, OSError, ValueError) as error:
             raise HpcxrfError(f"the scheduler did not start ({error}); see {log_path}") from error
         write_terms(run, _terms(request, cluster.scheduler_address, alarm), security)
@@ -203,6 +206,22 @@ def _terms(request: JobRequest, address: str, alarm: Callable[[str], None]) -> W
         death_timeout_s=DEATH_TIMEOUT_S,
         tls=not request.insecure,
     )
+
+
+def _end_workers(cluster: SpecCluster) -> None:
+    """Have the supervisors end their workers; one that is left to end with the scheduler waits for 2 s first."""
+    # Whoever does not answer is ended by its step or its job.
+    with suppress(TimeoutError, OSError):
+        cluster.sync(_terminate, cluster.scheduler)
+
+
+async def _terminate(scheduler: Scheduler) -> None:
+    # No answer is waited for: a supervisor that ends gives none.
+    message = {
+        "op": "terminate", "reply": False, "timeout": _END_TIMEOUT_S / 2, "reason": "the driver ends",
+    }  # fmt: skip
+    told = scheduler.broadcast(msg=message, nanny=True, on_error="return")
+    await asyncio.wait_for(told, _END_TIMEOUT_S)
 
 
 async def _sight(scheduler: Scheduler) -> list[WorkerSight]:
