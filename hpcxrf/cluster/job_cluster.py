@@ -210,9 +210,9 @@ def _terms(request: JobRequest, address: str, alarm: Callable[[str], None]) -> W
 
 def _end_workers(cluster: SpecCluster) -> None:
     """Have the supervisors end their workers; one that is left to end with the scheduler waits for 2 s first."""
-    # Whoever does not answer is ended by its step or its job.
+    # Whoever does not go is ended by its step or its job.
     with suppress(TimeoutError, OSError):
-        cluster.sync(_terminate, cluster.scheduler)
+        cluster.sync(asyncio.wait_for, _terminate(cluster.scheduler), _END_TIMEOUT_S)
 
 
 async def _terminate(scheduler: Scheduler) -> None:
@@ -220,8 +220,9 @@ async def _terminate(scheduler: Scheduler) -> None:
     message = {
         "op": "terminate", "reply": False, "timeout": _END_TIMEOUT_S / 2, "reason": "the driver ends",
     }  # fmt: skip
-    told = scheduler.broadcast(msg=message, nanny=True, on_error="return")
-    await asyncio.wait_for(told, _END_TIMEOUT_S)
+    await scheduler.broadcast(msg=message, nanny=True, on_error="return")
+    while scheduler.workers:
+        await asyncio.sleep(0.01)
 
 
 async def _sight(scheduler: Scheduler) -> list[WorkerSight]:

@@ -214,6 +214,8 @@ def dask_settings(*, dashboard: bool) -> dict[str, Any]:
         # Tasks count their own attempts: Dask would blame a killed worker's other tasks.
         "distributed.scheduler.allowed-failures": 10**9,
         "distributed.scheduler.worker-ttl": "120 s",
+        # None waits on a worker behind another: what is free takes the next.
+        "distributed.scheduler.worker-saturation": 1.0,
         "distributed.scheduler.idle-timeout": None,
         "distributed.scheduler.no-workers-timeout": None,
         "distributed.worker.multiprocessing-method": "spawn",
