@@ -24,7 +24,7 @@ from hpcxrf.pipeline.done import all_finished
 from hpcxrf.pipeline.plan import Plan, make_plan
 from hpcxrf.pipeline.request import config_of_run
 from hpcxrf.store.lock import run_lock
-from hpcxrf.store.rundir import RunDir, open_run
+from hpcxrf.store.rundir import RunDir, open_run, set_damaged_aside
 
 if TYPE_CHECKING:
     from hpcxrf.cluster.job_cluster import JobCluster
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from hpcxrf.pipeline.driver import Hooks, Outcome
 
 _DATASETS_PER_WORKER: Final = 2
+_REQUEUE_S: Final = 120.0
+_REQUEUE_PAUSE_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,8 @@ def run_job(folder: Path, signals: JobSignals) -> int:
             job.run, "started", job_id=job.job_id, host=socket.gethostname(), pid=os.getpid(),
             restart_count=job.restart_count,
         )  # fmt: skip
+        for journal in set_damaged_aside(job.run):
+            sys.stderr.write(f"alarm: {journal}: was damaged; its dataset is done again\n")
         try:
             code = _worked(job)
         except SystemExit as left:
@@ -235,13 +239,20 @@ def _left(job: Job) -> int:
 
 
 def _requeued(job: Job) -> bool:
-    try:
-        return slurm.requeue(job.job_id)
-    except SlurmError as error:
-        # scontrol is part of the job that is ended to be run again.
-        if not job.signals.terminated:
+    """Whether Slurm runs this job again; a controller that is busy is asked again for as long as there may be time."""
+    began = time.monotonic()
+    while True:
+        try:
+            return slurm.requeue(job.job_id)
+        except SlurmError as error:
+            # scontrol is part of the job that is ended to be run again.
+            if job.signals.terminated:
+                return True
             sys.stderr.write(f"alarm: {error}\n")
-        return job.signals.terminated
+            sys.stderr.flush()
+        if time.monotonic() - began > _REQUEUE_S:
+            return False
+        time.sleep(_REQUEUE_PAUSE_S)
 
 
 def _ended_badly(job: Job, code: int, reason: str) -> None:

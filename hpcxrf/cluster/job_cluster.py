@@ -18,7 +18,7 @@ from hpcxrf.cluster.dashboard import (
     remove_dashboard_file,
     write_dashboard_file,
 )
-from hpcxrf.cluster.elastic import WorkerJobs, elastic_cluster, job_has_ended
+from hpcxrf.cluster.elastic import WorkerJobs, elastic_cluster, job_has_ended, jobqueue_settings
 from hpcxrf.cluster.job_files import JobRequest
 from hpcxrf.cluster.local import LOOPBACK, dask_settings, logging_to
 from hpcxrf.cluster.network import address_options
@@ -100,7 +100,8 @@ def job_cluster(
     forget_facts(run)
     with ExitStack() as stack:
         log_path = stack.enter_context(logging_to(run.logs, token))
-        stack.enter_context(dask.config.set(dask_settings(dashboard=request.dashboard)))
+        settings = dask_settings(dashboard=request.dashboard) | jobqueue_settings()
+        stack.enter_context(dask.config.set(settings))
         stack.callback(remove_terms, run)
         scheduler = _scheduler_options(request, security, token)
         steps = _steps(run, request, job_id, alarm)

@@ -1,5 +1,8 @@
 """What of a plan an earlier driver finished, by the journals; needs neither torch nor dask."""
 
+import json
+from pathlib import Path
+
 from hpcxrf.pipeline.journal import made_from, record_of
 from hpcxrf.pipeline.plan import Plan
 from hpcxrf.pipeline.records import STAGES, DatasetJob, Stage, TaskRecord
@@ -24,11 +27,21 @@ def finished_tasks(run: RunDir, job: DatasetJob) -> dict[str, TaskRecord]:
             and all(complete.get(stage, True) for stage in earlier)
             and still_finished(run, [line], unit.task)
             and made_from(line, job)
+            and (unit.stage != "integrated" or has_root(run.results_store(job.dataset_id)))
         ):
             done[unit.task] = record_of(line)
         else:
             complete[unit.stage] = False
     return done
+
+
+def has_root(store: Path) -> bool:
+    """Whether the metadata of a store can be read; the integrated fit makes them, and nothing else does it again."""
+    try:
+        json.loads((store / "zarr.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def all_finished(plan: Plan, run: RunDir) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from distributed import Client, Future, as_completed
 
-from hpcxrf.pipeline.done import finished_tasks
+from hpcxrf.pipeline.done import finished_tasks, has_root
 from hpcxrf.pipeline.graph import submit
 from hpcxrf.pipeline.journal import failure_line, failure_reason, failure_trace, finished_line
 from hpcxrf.pipeline.plan import Plan
@@ -207,7 +207,7 @@ def _begin(drive: _Drive, job: DatasetJob) -> None:
 
 def _reopen_results(path: Path) -> None:
     """What is there of an earlier attempt is not complete any more."""
-    if not path.exists():
+    if not has_root(path):
         return
     # Loads zarr and xarray, which the driver of a new run has no need of.
     from hpcxrf.results.maps import is_complete, reopen

@@ -236,7 +236,7 @@ def _parse_line(path: Path, number: int, line: bytes) -> dict[str, object]:
 def _damaged(path: Path, number: int) -> str:
     return (
         f"{path}, line {number}: no JSON object, so the journal is damaged; "
-        "remove the file to have that dataset done again"
+        "the next run or resume does that dataset again"
     )
 
 

@@ -170,6 +170,32 @@ def still_finished(run: RunDir, records: Iterable[Record], task_id: str) -> bool
     return record is not None and checksums_match(record.get("checksums", {}), run.path)
 
 
+def set_damaged_aside(run: RunDir) -> list[Path]:
+    """Rename journals that cannot be read, so that their datasets are done again and stop no other.
+
+    Call it with the run's lock held.
+
+    Returns:
+        Their new names.
+    """
+    return [_set_aside(run.journal_file(name)) for name in run.dataset_ids() if _damaged(run, name)]
+
+
+def _damaged(run: RunDir, dataset_id: str) -> bool:
+    try:
+        run.read_journal(dataset_id)
+    except OutputError:
+        return True
+    return False
+
+
+def _set_aside(journal: Path) -> Path:
+    aside = journal.with_suffix(".damaged")
+    with output_faults(journal.parent, bytes_needed=0):
+        journal.replace(aside)
+    return aside
+
+
 def create_or_resume(folder: Path, run_text: str, effective: Mapping[str, object]) -> RunDir:
     """Make a run directory for this configuration, or go on with the one that is there.
 
