@@ -10,7 +10,7 @@ from hpcxrf.cluster.job_files import RunProgress
 from hpcxrf.cluster.slurm import job_ended
 from hpcxrf.errors import OutputError
 from hpcxrf.store.lock import run_lock
-from hpcxrf.store.rundir import FAILED, FINISHED, RETRY, Record, RunDir
+from hpcxrf.store.rundir import FAILED, FINISHED, RETRY, Record, RunDir, leave_alone
 
 _LAST_TASK: Final = "finalise"
 # In whatever an error says, what differs from file to file.
@@ -83,7 +83,7 @@ def failures(run: RunDir) -> Iterator[Failure]:
 
 
 def ask_again(run: RunDir, reason: str | None) -> list[Failure]:
-    """Write into the journals that failed tasks are to be tried again.
+    """Write into the journals that failed tasks are to be tried again, and that no other failed dataset is.
 
     Args:
         run: on which no driver works.
@@ -96,9 +96,14 @@ def ask_again(run: RunDir, reason: str | None) -> list[Failure]:
         OutputError: a driver works on it, or a journal cannot be written.
     """
     with run_lock(run, job_ended=job_ended):
-        chosen = [f for f in failures(run) if reason is None or reason.lower() in f.reason.lower()]
+        every = list(failures(run))
+        chosen = [f for f in every if reason is None or reason.lower() in f.reason.lower()]
         for failure in chosen:
             run.append(failure.dataset_id, {"task": failure.task, "event": RETRY})
+        asked = {failure.dataset_id for failure in chosen}
+        if chosen:
+            others = {f.dataset_id: f.reason for f in every if f.dataset_id not in asked}
+            leave_alone(run, others)
     return chosen
 
 

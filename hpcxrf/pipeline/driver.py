@@ -15,7 +15,7 @@ from hpcxrf.pipeline.plan import Plan
 from hpcxrf.pipeline.records import DatasetJob, Stage, TaskRecord
 from hpcxrf.pipeline.units import Unit, units_of
 from hpcxrf.pipeline.worker import forget_records
-from hpcxrf.store.rundir import FAILED, Record, RunDir
+from hpcxrf.store.rundir import FAILED, Record, RunDir, leave_alone, left_alone
 
 OPEN_TASK: Final = "open"
 _POLL_S: Final = 0.01
@@ -128,12 +128,18 @@ def run_datasets(
     for refusal in plan.refusals:
         run.append(refusal.dataset_id, failure_line(OPEN_TASK, refusal.reason))
         drive.hooks.dataset("refused")
-    queue = list(reversed(plan.jobs))
+    alone = left_alone(run)
+    for job in plan.jobs:
+        if job.dataset_id in alone:
+            _leave(drive, job, alone[job.dataset_id])
+    queue = [job for job in reversed(plan.jobs) if job.dataset_id not in alone]
     _feed(drive, queue, in_flight)
     if queue or drive.running:
         _drain(drive)
     for job in queue:
         drive.outcomes[job.number] = Outcome(job=job, records=(), failure=None, left=True)
+    if not any(outcome.left for outcome in drive.outcomes.values()):
+        leave_alone(run, {})
     return [drive.outcomes[job.number] for job in plan.jobs]
 
 
@@ -203,6 +209,16 @@ def _begin(drive: _Drive, job: DatasetJob) -> None:
     for future in futures.values():
         drive.running[future.key] = state
         drive.completed.add(future)
+
+
+def _leave(drive: _Drive, job: DatasetJob, reason: str) -> None:
+    """A dataset that failed before and was not asked for again: it is as it was."""
+    done = finished_tasks(drive.run, job)
+    for unit in units_of(job):
+        pixels = done[unit.task].pixels if unit.task in done else 0
+        drive.progress(Progress(stage=unit.stage, pixels=pixels, ok=unit.task in done, found=True))
+    drive.outcomes[job.number] = Outcome(job=job, records=tuple(done.values()), failure=reason)
+    drive.hooks.dataset("refused")
 
 
 def _reopen_results(path: Path) -> None:
