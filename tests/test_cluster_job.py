@@ -306,6 +306,24 @@ def test_the_command_of_a_step_pins_one_gpu_and_names_no_secret(tmp_path):
     assert "--gpus-per-task=1" not in step_command(REQUEST, tmp_path, "w-1")
 
 
+@pytest.mark.parametrize(
+    ("module", "not_loaded"),
+    [
+        # A job whose run is finished asks for no workers.
+        ("hpcxrf.cluster.job", {"torch", "distributed", "dask", "zarr", "xarray", "matplotlib"}),
+        # It submits tasks that it never runs; its cores are the workers' while they start.
+        ("hpcxrf.pipeline.driver", {"torch", "zarr", "xarray", "matplotlib"}),
+        # A worker is known to the scheduler before it has loaded what tasks need.
+        ("hpcxrf.cluster.worker_main", {"torch", "zarr", "xarray", "matplotlib"}),
+        ("hpcxrf.pipeline.tasks", {"matplotlib"}),
+    ],
+)
+def test_nothing_is_loaded_before_it_is_needed(module, not_loaded):
+    code = f"import sys, {module}; print(' '.join(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {name.split(".")[0] for name in found.stdout.split()} & not_loaded
+
+
 # ---- elastic
 
 
