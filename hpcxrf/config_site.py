@@ -71,6 +71,8 @@ class SiteProfile:
     """To be used on each node."""
     gpus_per_node: Annotated[int, Field(ge=0)] = 0
     """One worker each, pinned by Slurm; 0: CPU workers."""
+    gpu_memory_mb: Positive | None = None
+    """Of each GPU; None: `hpcxrf plan` does not compare it with what the pixels need."""
     memory_per_node_mb: Positive | None = None
     """What a job may ask of a node; None: not checked before submission."""
     workers_per_node: Positive | None = None

@@ -306,6 +306,24 @@ def test_the_command_of_a_step_pins_one_gpu_and_names_no_secret(tmp_path):
     assert "--gpus-per-task=1" not in step_command(REQUEST, tmp_path, "w-1")
 
 
+@pytest.mark.parametrize(
+    ("module", "not_loaded"),
+    [
+        # A job whose run is finished asks for no workers.
+        ("hpcxrf.cluster.job", {"torch", "distributed", "dask", "zarr", "xarray", "matplotlib"}),
+        # It submits tasks that it never runs; its cores are the workers' while they start.
+        ("hpcxrf.pipeline.driver", {"torch", "zarr", "xarray", "matplotlib"}),
+        # A worker is known to the scheduler before it has loaded what tasks need.
+        ("hpcxrf.cluster.worker_main", {"torch", "zarr", "xarray", "matplotlib"}),
+        ("hpcxrf.pipeline.tasks", {"matplotlib"}),
+    ],
+)
+def test_nothing_is_loaded_before_it_is_needed(module, not_loaded):
+    code = f"import sys, {module}; print(' '.join(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {name.split(".")[0] for name in found.stdout.split()} & not_loaded
+
+
 # ---- elastic
 
 
@@ -324,6 +342,40 @@ def test_a_worker_job_is_asked_for_as_the_site_says_and_quotes_the_folder(tmp_pa
     assert words[1:3] == ["-m", "hpcxrf.cluster.worker_main"]
     assert words[words.index("--run") + 1] == str(run.path)
     assert words[words.index("--name") + 1] == "worker-0"
+
+
+def test_what_a_user_has_set_for_dask_jobqueue_does_not_get_into_worker_jobs(tmp_path):
+    code = (
+        "import sys, dask\n"
+        "from pathlib import Path\n"
+        "from types import SimpleNamespace\n"
+        "from hpcxrf.cluster.elastic import job_options, jobqueue_settings\n"
+        "from tests.test_cluster_job import REQUEST\n"
+        "with dask.config.set(jobqueue_settings() if sys.argv[1] == 'ours' else {}):\n"
+        "    from dask_jobqueue.slurm import SLURMJob\n"
+        "    run = SimpleNamespace(path=Path('/run'))\n"
+        "    job = SLURMJob('tls://x:1', name='worker-0', **job_options(run, REQUEST))\n"
+        "    print(job.job_script())\n"
+    )
+    foreign = {
+        "queue": "foreign", "account": "foreign", "walltime": "1-00", "death-timeout": 77, "shebang": "#!/foreign",
+        "local-directory": "/foreign", "job-extra-directives": ["--foreign"], "job-script-prologue": ["foreign"],
+        "job-directives-skip": ["--partition"], "worker-extra-args": ["--foreign"], "log-directory": str(tmp_path),
+        "name": "foreign", "job-cpu": 77, "job-mem": "77G", "processes": 7, "worker-command": "foreign",
+    }  # fmt: skip
+    settings = tmp_path / "dask"
+    settings.mkdir()
+    (settings / "jobqueue.yaml").write_text(json.dumps({"jobqueue": {"slurm": foreign}}))
+
+    def script(whose, folder):
+        return subprocess.run(
+            [sys.executable, "-c", code, whose], capture_output=True, text=True, check=True,
+            env={**os.environ, "DASK_CONFIG": str(folder), "PYTHONPATH": os.pathsep.join(["", *sys.path])},
+        ).stdout  # fmt: skip
+
+    assert script("ours", settings) == script("ours", tmp_path / "none")
+    # The settings are such as would have told.
+    assert "foreign" in script("theirs", settings)
 
 
 class FakeJobs:
@@ -362,6 +414,26 @@ def test_a_worker_job_that_slurm_ended_is_replaced_and_no_other():
     now[0] = 60.0
     jobs.watch({"w-0", "w-2", "w-3"})
     assert sorted(jobs.cluster.workers) == ["w-0", "w-2", "w-3"]
+
+
+def test_worker_jobs_that_sbatch_refuses_are_asked_for_again_and_given_up_after_long():
+    jobs, now, said = worker_jobs(set())
+    jobs.watch(set())
+    for refused in (jobs.cluster.workers["w-0"], jobs.cluster.workers["w-1"]):
+        refused.job_id = None
+    now[0] = 20.0
+    jobs.watch(set())
+    assert sorted(jobs.cluster.workers) == ["w-2", "w-3", "w-4"]
+    assert [text.split(":")[0] for text in said] == ["w-0", "w-1"]
+    for step in range(200):
+        for job in jobs.cluster.workers.values():
+            job.job_id = None
+        now[0] = 40.0 + 11.0 * step
+        jobs.watch({"elsewhere"} if step == 100 else set())
+        assert not jobs.all_given_up or step > 200 - 40
+    assert jobs.in_vain == 0
+    now[0] += 2000.0
+    assert jobs.all_given_up
 
 
 def test_worker_jobs_that_end_before_they_work_are_given_up():

@@ -24,7 +24,6 @@ from hpcxrf.pipeline.blocks import (
     tile_shape,
 )
 from hpcxrf.pipeline.device import (
-    LEAST_BATCH,
     Batches,
     Staging,
     batch_for,
@@ -32,6 +31,7 @@ from hpcxrf.pipeline.device import (
     first_batch,
     pixel_bytes,
 )
+from hpcxrf.pipeline.device_memory import LEAST_BATCH, device_fault, device_memory
 from hpcxrf.pipeline.graph import units_of
 from hpcxrf.pipeline.memory import IDLE_WORKER_BYTES, memory_fault, stage_memory
 from hpcxrf.pipeline.pixel_tiles import Steps, assembled, run_overlapped, tiles_of
@@ -370,6 +370,29 @@ def test_what_cannot_fit_is_refused_with_both_numbers():
     fault = memory_fault({"ingest": 10 << 20, "pixels": 4 << 30}, 4 << 30)
     assert fault is not None
     assert "stage pixels needs 4.71 GB in one worker, a worker has 4.29 GB" in fault
+
+
+def test_the_memory_of_a_gpu_follows_the_channels_and_is_refused_with_both_numbers(tmp_path):
+    few, many = (
+        device_memory(made_job(tmp_path / str(n), (1, 64, 64, n), ingest=False))
+        for n in (1024, 4096)
+    )
+    # Two tiles of 16384 spectra of 4 bytes, and 4 copies in float32 of those that are fitted at a time.
+    channels = 4096 - 1024
+    assert many.least - few.least == 4 * channels * (2 * 16384 + 4 * 256)
+    assert many.most - few.most == 4 * channels * (2 * 16384 + 4 * 16384)
+    assert device_fault(many, many.least) is None
+    fault = device_fault(many, 1_000_000_000)
+    assert fault is not None
+    assert f"need {many.least / 1e9:.2f} GB of a GPU with 256 at a time, a GPU has 1.00 GB" in fault
+
+
+def test_the_memory_of_a_gpu_counts_what_a_task_counts(tmp_path):
+    """The numbers that the batch is chosen by are those of the plan, which takes all channels and elements."""
+    job = made_job(tmp_path, (1, 64, 64, 2048), ingest=False)
+    memory = device_memory(job)
+    per_pixel = (memory.most - memory.least) / (16384 - LEAST_BATCH)
+    assert per_pixel > pixel_bytes(OPERATOR, job.config.pixels.method)
 
 
 def test_a_plan_refuses_a_scan_too_large_for_its_workers(tmp_path, monkeypatch):

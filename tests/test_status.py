@@ -14,7 +14,7 @@ from hpcxrf.cluster.status import asked_seldom, run_status
 from hpcxrf.cluster.tunnel import ssh_command, way_to_dashboard
 from hpcxrf.errors import OutputError, SlurmError
 from hpcxrf.store.lock import run_lock
-from hpcxrf.store.rundir import create_or_resume, finished
+from hpcxrf.store.rundir import create_or_resume, finished, left_alone
 
 
 @pytest.fixture
@@ -228,7 +228,11 @@ def test_retry_marks_what_failed_for_the_reason_that_is_given(run):
     last = run.read_journal("a-00000000")[-1]
     assert last == {"task": "pixels-0-00000-00001", "event": "retry"}
     assert finished(run.read_journal("a-00000000"), "pixels-0-00000-00001") is None
+    assert left_alone(run) == {"b-00000000": "is cut short"}
+    assert ask_again(run, "no such reason") == []
+    assert left_alone(run) == {"b-00000000": "is cut short"}
     assert len(ask_again(run, None)) == 1
+    assert left_alone(run) == {}
     assert ask_again(run, None) == []
 
 

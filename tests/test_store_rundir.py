@@ -17,6 +17,7 @@ from hpcxrf.errors import OutputError
 from hpcxrf.store import files
 from hpcxrf.store.files import (
     append_line,
+    append_shared_line,
     atomic_write_text,
     checksum_tree,
     checksums_match,
@@ -123,6 +124,43 @@ def test_a_journal_cut_anywhere_loses_only_its_last_record_and_goes_on(tmp_path_
     assert [line["number"] for line in read_lines(path)] == [0, 1]
     append_line(path, {"number": 9})
     assert [line["number"] for line in read_lines(path)] == [0, 1, 9]
+
+
+def test_lines_of_several_processes_do_not_tear_each_other(tmp_path):
+    file = tmp_path / "events.jsonl"
+    # What a kill has left.
+    file.write_bytes(b'{"event":"old"}\n{"event":"un')
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from hpcxrf.store.files import append_shared_line\n"
+        "sys.stdin.readline()\n"
+        "for n in range(100):\n"
+        "    append_shared_line(Path(sys.argv[1]), {'who': sys.argv[2], 'n': n, 'text': 'x' * 5000})\n"
+    )
+    writers = [
+        subprocess.Popen([sys.executable, "-c", code, file, str(who)], stdin=subprocess.PIPE)
+        for who in range(4)
+    ]
+    for writer in writers:
+        writer.stdin.write(b"go\n")
+        writer.stdin.close()
+    assert [writer.wait(timeout=60) for writer in writers] == [0] * 4
+    old, *lines = read_lines(file)
+    assert old == {"event": "old"}
+    for who in range(4):
+        assert [line["n"] for line in lines if line["who"] == str(who)] == list(range(100))
+    assert len(lines) == 400
+
+
+def test_without_locks_a_line_is_appended_all_the_same(tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(files.fcntl, "flock", refused)
+    append_shared_line(tmp_path / "events.jsonl", {"event": "a"})
+    append_shared_line(tmp_path / "events.jsonl", {"event": "b"})
+    assert [line["event"] for line in read_lines(tmp_path / "events.jsonl")] == ["a", "b"]
 
 
 def test_a_damaged_line_inside_a_journal_is_named(tmp_path):

@@ -165,7 +165,10 @@ def retry(
     run: RunFolder,
     failed: Annotated[bool, typer.Option("--failed", help="Everything that failed.")] = False,
     reason: Annotated[
-        str | None, typer.Option(help="Only failures with this text in their reason.")
+        str | None,
+        typer.Option(
+            help="Only failures with this text in their reason; the others stay as they are."
+        ),
     ] = None,
     as_json: opt.AsJson = False,
 ) -> None:

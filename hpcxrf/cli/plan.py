@@ -78,13 +78,15 @@ def _json(
     from dataclasses import asdict
 
     from hpcxrf.cluster.probe import hours
+    from hpcxrf.pipeline.device_memory import largest_device_memory
     from hpcxrf.pipeline.memory import IDLE_WORKER_BYTES
     from hpcxrf.pipeline.plan import memory_by_stage
 
-    memory = memory_by_stage(made)
+    memory, device = memory_by_stage(made), largest_device_memory(made.jobs)
     return {
         **asdict(work),
         "worker_bytes": {stage: IDLE_WORKER_BYTES + needed for stage, needed in memory.items()},
+        "device_bytes": None if device is None else asdict(device),
         "refused": {str(r.source): r.reason for r in made.refusals},
         "probe": None if probe is None else asdict(probe),
         "hours": None if probe is None else hours(work, probe),
@@ -111,12 +113,26 @@ def _print(made: "Plan", work: "Workload", probe: "Probe | None", notes: list[st
     table.add_row("[bold]write[/]", f"at most {size_text(work.bytes_written)}, before compression")
     if made.jobs:
         table.add_row("[bold]memory[/]", memory_text(made))
+        table.add_row("[bold]GPU memory[/]", _device_text(made))
     table.add_row("[bold]time[/]", escape(_time(work, probe)))
     for note in (*made.notes, *notes):
         table.add_row("note", escape(note))
     for refusal in made.refusals[:20]:
         table.add_row("[red]refused[/]", escape(f"{refusal.source}: {refusal.reason}"))
     console().print(table)
+
+
+def _device_text(made: "Plan") -> str:
+    from hpcxrf.cluster.feasible import size_text
+    from hpcxrf.pipeline.device_memory import LEAST_BATCH, MOST_BATCH, largest_device_memory
+
+    device = largest_device_memory(made.jobs)
+    if device is None:
+        return "none: execution.device is cpu"
+    return (
+        f"of a worker's GPU, where it has one, at most {size_text(device.most)} with {MOST_BATCH} pixels at a time; "
+        f"{size_text(device.least)} with {LEAST_BATCH}, and no less"
+    )
 
 
 def _time(work: "Workload", probe: "Probe | None") -> str:

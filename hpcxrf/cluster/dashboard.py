@@ -16,6 +16,7 @@ from hpcxrf.cluster.security import private_folder, write_private
 
 if TYPE_CHECKING:
     from distributed import Scheduler
+    from distributed.scheduler import TaskState
     from tornado.httputil import HTTPServerRequest
     from tornado.routing import Rule
 
@@ -33,7 +34,7 @@ def dashboard_url(port: int, token: str) -> str:
 
 
 def guarded_scheduler(*, token: str, **options: object) -> "Scheduler":
-    """A Scheduler whose HTTP server answers below /token only.
+    """A Scheduler whose HTTP server answers below /token only, and with which tasks wait for a free worker.
 
     It is closed in the same turn of the event loop that opens the port, before any request is read.
 
@@ -45,7 +46,18 @@ def guarded_scheduler(*, token: str, **options: object) -> "Scheduler":
 
     scheduler = Scheduler(http_prefix=token, **options)
     close_root(scheduler, token)
+    scheduler.is_rootish = _waits_for_any_worker
     return scheduler
+
+
+def _waits_for_any_worker(task: "TaskState") -> bool:
+    """Whether a task is queued by the scheduler until a worker is free, whichever it is.
+
+    By itself Dask does so with groups of tasks that are large and depend on little, and sends all others at once to
+    the worker that has what they depend on: here records of a kilobyte. Then tiles wait behind each other until they
+    are stolen, about once a second.
+    """
+    return not (task.worker_restrictions or task.host_restrictions or task.resource_restrictions)
 
 
 def close_root(scheduler: "Scheduler", token: str) -> None:

@@ -21,6 +21,13 @@ MOST_IN_VAIN: Final = 4
 """Jobs of a worker that end before anything is heard of it."""
 _AGAIN_S: Final = 10.0
 _SOON_S: Final = 2.0
+_NOT_ASKED_FOR: Final = (
+    *("interface", "death-timeout", "local-directory", "shared-temp-directory", "extra", "queue"),
+    *("account", "project", "walltime", "env-extra", "job-extra", "header-skip"),
+)
+"""Settings of dask-jobqueue whose place is taken by `job_options` or by the terms of the workers."""
+_REFUSED_S: Final = 1800.0
+"""For so long sbatch may refuse every job while nobody works."""
 
 
 def elastic_cluster(
@@ -81,7 +88,18 @@ def job_options(run: RunDir, request: JobRequest) -> dict[str, Any]:
         "worker_command": "hpcxrf.cluster.worker_main",
         "worker_extra_args": ["--run", shlex.quote(str(run.path))],
         "log_directory": None,
+        "job_directives_skip": (),
     }
+
+
+def jobqueue_settings() -> dict[str, Any]:
+    """Dask configuration that leaves a worker's job to `job_options` alone, for as long as jobs are made.
+
+    What is not given to dask-jobqueue it looks up in `jobqueue.yaml` of the user, or of the site, where an option of
+    another project (a queue, an account, a walltime) would end up in these jobs.
+    """
+    unset: dict[str, Any] = dict.fromkeys(_NOT_ASKED_FOR)
+    return {"jobqueue.slurm": unset | {"shebang": "#!/bin/bash", "scheduler-options": {}}}
 
 
 @dataclass(slots=True)
@@ -100,11 +118,14 @@ class WorkerJobs:
     looked_at: float = float("-inf")
     in_vain: int = 0
     """Jobs in a row that ended before anything was heard of them."""
+    refused_since: float | None = None
+    """When sbatch began to refuse jobs; None: it took the last one, or somebody works."""
 
     @property
     def all_given_up(self) -> bool:
-        """Jobs ended again and again before they could work: more of them would not help."""
-        return self.in_vain >= MOST_IN_VAIN * self.wanted
+        """Jobs ended again and again before they could work, or were refused: more of them would not help."""
+        refused = self.refused_since is not None and self.clock() - self.refused_since > _REFUSED_S
+        return refused or self.in_vain >= MOST_IN_VAIN * self.wanted
 
     def watch(self, known: Collection[str]) -> None:
         """Replace jobs that are lost; call it about twice a second.
@@ -115,6 +136,8 @@ class WorkerJobs:
         if not self.seen.issuperset(known):
             self.in_vain = 0
             self.seen.update(known)
+        if known:
+            self.refused_since = None
         gone = self.seen - set(known)
         if len(known) >= self.wanted or self.all_given_up:
             return
@@ -125,15 +148,31 @@ class WorkerJobs:
         lost = [
             name for name in dict(self.cluster.workers) if name not in known and self._ended(name)
         ]
-        for name in lost:
-            self.in_vain += name not in self.seen
-            self.alarm(f"{name}: its job has ended, another is asked for")
+        self._account(lost)
         # In the thread that also hears of workers that come and go.
         self.cluster.loop.add_callback(_replace, self.cluster, lost, self.wanted)
 
+    def _account(self, lost: Collection[str]) -> None:
+        for name in lost:
+            if self._refused(name):
+                self.refused_since = self.refused_since or self.clock()
+                self.alarm(f"{name}: sbatch took no job for it (logs/dask.log); it is asked again")
+            else:
+                self.in_vain += name not in self.seen
+                self.alarm(f"{name}: its job has ended, another is asked for")
+
     def _ended(self, name: str) -> bool:
-        job_id = getattr(self.cluster.workers.get(name), "job_id", None)
-        return job_id is not None and self.ended(job_id)
+        if name not in self.cluster.workers:
+            return False
+        job_id = self._job_id(name)
+        return job_id is None or self.ended(job_id)
+
+    def _refused(self, name: str) -> bool:
+        """It is entered with the cluster when sbatch has answered; without a job the answer was no."""
+        return name in self.cluster.workers and self._job_id(name) is None
+
+    def _job_id(self, name: str) -> str | None:
+        return getattr(self.cluster.workers.get(name), "job_id", None)
 
 
 def job_has_ended(job_id: str) -> bool:

@@ -8,8 +8,9 @@ from typing import Final
 
 from hpcxrf.cluster.job_files import RunProgress
 from hpcxrf.cluster.slurm import job_ended
+from hpcxrf.errors import OutputError
 from hpcxrf.store.lock import run_lock
-from hpcxrf.store.rundir import FAILED, FINISHED, RETRY, Record, RunDir
+from hpcxrf.store.rundir import FAILED, FINISHED, RETRY, Record, RunDir, leave_alone
 
 _LAST_TASK: Final = "finalise"
 # In whatever an error says, what differs from file to file.
@@ -50,11 +51,7 @@ class Tally:
 
 
 def tally(run: RunDir, progress: RunProgress | None, *, live: bool) -> Tally:
-    """Count the datasets: by the driver's own account while it lives, else by the journals.
-
-    Raises:
-        OutputError: a journal is damaged.
-    """
+    """Count the datasets: by the driver's own account while it lives, else by the journals."""
     if live and progress is not None:
         return Tally(
             datasets=progress.datasets, done=progress.datasets_done, failed=progress.datasets_failed,
@@ -64,7 +61,7 @@ def tally(run: RunDir, progress: RunProgress | None, *, live: bool) -> Tally:
     done = failed = 0
     kinds: Counter[str] = Counter()
     for dataset_id in ids:
-        journal = run.read_journal(dataset_id)
+        journal = _journal(run, dataset_id)
         found = _failures_of(dataset_id, journal)
         if found:
             failed += 1
@@ -80,17 +77,13 @@ def tally(run: RunDir, progress: RunProgress | None, *, live: bool) -> Tally:
 
 
 def failures(run: RunDir) -> Iterator[Failure]:
-    """Everything that failed and was not done or asked for since, dataset by dataset.
-
-    Raises:
-        OutputError: a journal is damaged.
-    """
+    """Everything that failed and was not done or asked for since, dataset by dataset."""
     for dataset_id in run.dataset_ids():
-        yield from _failures_of(dataset_id, run.read_journal(dataset_id))
+        yield from _failures_of(dataset_id, _journal(run, dataset_id))
 
 
 def ask_again(run: RunDir, reason: str | None) -> list[Failure]:
-    """Write into the journals that failed tasks are to be tried again.
+    """Write into the journals that failed tasks are to be tried again, and that no other failed dataset is.
 
     Args:
         run: on which no driver works.
@@ -103,10 +96,23 @@ def ask_again(run: RunDir, reason: str | None) -> list[Failure]:
         OutputError: a driver works on it, or a journal cannot be written.
     """
     with run_lock(run, job_ended=job_ended):
-        chosen = [f for f in failures(run) if reason is None or reason.lower() in f.reason.lower()]
+        every = list(failures(run))
+        chosen = [f for f in every if reason is None or reason.lower() in f.reason.lower()]
         for failure in chosen:
             run.append(failure.dataset_id, {"task": failure.task, "event": RETRY})
+        asked = {failure.dataset_id for failure in chosen}
+        if chosen:
+            others = {f.dataset_id: f.reason for f in every if f.dataset_id not in asked}
+            leave_alone(run, others)
     return chosen
+
+
+def _journal(run: RunDir, dataset_id: str) -> list[Record]:
+    """Of one that is damaged only that: it says nothing of the others, and the next driver does its dataset again."""
+    try:
+        return run.read_journal(dataset_id)
+    except OutputError as error:
+        return [{"task": "journal", "event": FAILED, "reason": str(error)}]
 
 
 def _failures_of(dataset_id: str, journal: Sequence[Record]) -> list[Failure]:

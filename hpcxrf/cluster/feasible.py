@@ -11,6 +11,7 @@ from hpcxrf.cluster.sbatch import job_request, job_size
 from hpcxrf.config import RunConfig
 from hpcxrf.config_site import SiteProfile
 from hpcxrf.errors import ConfigError, SlurmError
+from hpcxrf.pipeline.device_memory import device_fault, largest_device_memory
 from hpcxrf.pipeline.memory import memory_fault
 from hpcxrf.pipeline.plan import Plan, memory_by_stage
 from hpcxrf.pipeline.workload import Workload
@@ -74,13 +75,22 @@ def hours_faults(work: Workload, probe: Probe | None, most_gpu_hours: float | No
 
 
 def memory_faults(plan: Plan, site: SiteProfile) -> list[str]:
-    """What says that a worker of the profile has too little memory for a dataset."""
+    """What says that a worker of the profile, or its GPU, has too little memory for a dataset."""
     fault = (
         memory_fault(memory_by_stage(plan), site.memory_per_worker_mb * 10**6)
         if plan.jobs
         else None
     )
-    return [] if fault is None else [f"site {site.name}, memory_per_worker_mb: {fault}"]
+    found = [] if fault is None else [f"site {site.name}, memory_per_worker_mb: {fault}"]
+    return found + _device_faults(plan, site)
+
+
+def _device_faults(plan: Plan, site: SiteProfile) -> list[str]:
+    needed = largest_device_memory(plan.jobs)
+    if needed is None or not site.gpus_per_node or site.gpu_memory_mb is None:
+        return []
+    fault = device_fault(needed, site.gpu_memory_mb * 10**6)
+    return [] if fault is None else [f"site {site.name}, gpu_memory_mb: {fault}"]
 
 
 def size_text(number: int) -> str:

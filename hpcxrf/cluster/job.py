@@ -4,6 +4,7 @@ State is files: whatever ends this process, the next start does only what is mis
 `hpcxrf.errors`; 75 says that something is left to do.
 """
 
+import datetime
 import os
 import socket
 import sys
@@ -14,22 +15,25 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from hpcxrf.cluster import slurm
 from hpcxrf.cluster.failures import tally
-from hpcxrf.cluster.job_cluster import JobCluster, job_cluster
 from hpcxrf.cluster.job_files import JobRequest, append_event, read_request
 from hpcxrf.cluster.job_signals import JobSignals, job_signals
-from hpcxrf.cluster.watch import State, Watcher
 from hpcxrf.cluster.worker_terms import PRETEND_GPUS
 from hpcxrf.config import RunConfig
 from hpcxrf.errors import EXIT_RESUMABLE, DatasetsFailedError, HpcxrfError, SlurmError
+from hpcxrf.pipeline.done import all_finished
 from hpcxrf.pipeline.plan import Plan, make_plan
 from hpcxrf.pipeline.request import config_of_run
 from hpcxrf.store.lock import run_lock
-from hpcxrf.store.rundir import RunDir, open_run
+from hpcxrf.store.rundir import RunDir, open_run, set_damaged_aside
 
 if TYPE_CHECKING:
+    from hpcxrf.cluster.job_cluster import JobCluster
+    from hpcxrf.cluster.watch import State, Watcher
     from hpcxrf.pipeline.driver import Hooks, Outcome
 
 _DATASETS_PER_WORKER: Final = 2
+_REQUEUE_S: Final = 120.0
+_REQUEUE_PAUSE_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +79,13 @@ def run_job(folder: Path, signals: JobSignals) -> int:
     job = _job(open_run(folder.absolute()), signals)
     # Of all workers together: to be inherited by none of them.
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-    with run_lock(job.run, job_ended=_job_ended):
+    with run_lock(job.run, job_ended=slurm.job_ended):
         append_event(
             job.run, "started", job_id=job.job_id, host=socket.gethostname(), pid=os.getpid(),
             restart_count=job.restart_count,
         )  # fmt: skip
+        for journal in set_damaged_aside(job.run):
+            sys.stderr.write(f"alarm: {journal}: was damaged; its dataset is done again\n")
         try:
             code = _worked(job)
         except SystemExit as left:
@@ -106,19 +112,14 @@ def _job(run: RunDir, signals: JobSignals) -> Job:
     )  # fmt: skip
 
 
-def _job_ended(job_id: str) -> bool | None:
-    """Whether a job has ended, as far as Slurm knows and answers."""
-    try:
-        state = slurm.job_state(job_id)
-    except SlurmError:
-        return None
-    return None if state is None else state.ended
-
-
 def _worked(job: Job) -> int:
     if _nothing_left(job):
         return _summary(job.run)
-    began = time.perf_counter()
+    # Dask, which a run that is finished has no need of.
+    from hpcxrf.cluster.job_cluster import job_cluster
+    from hpcxrf.cluster.watch import Watcher
+
+    began, started = time.perf_counter(), _now()
     execution = job.config.execution
     watcher = Watcher(
         job.run, job_id=job.job_id, workers_wanted=job.request.workers,
@@ -127,10 +128,6 @@ def _worked(job: Job) -> int:
     with job_cluster(job.run, job.request, job.job_id, watcher.alarm) as cluster:
         watcher.start(cluster)
         try:
-            # Loads torch, while the workers do the same.
-            from hpcxrf.cluster.run import now
-
-            started = now()
             plan, outcomes = _driven(job, cluster, watcher)
         finally:
             watcher.stop()
@@ -148,8 +145,6 @@ def _nothing_left(job: Job) -> bool:
     """Whether a finished run was submitted again: then no worker is asked for."""
     if not tally(job.run, None, live=False).at_end:
         return False
-    from hpcxrf.pipeline.driver import all_finished
-
     return all_finished(_plan(job), job.run)
 
 
@@ -158,7 +153,7 @@ def _plan(job: Job) -> Plan:
     return make_plan(job.config, job.run.path, worker_bytes=memory_bytes)
 
 
-def _driven(job: Job, cluster: JobCluster, watcher: Watcher) -> "tuple[Plan, list[Outcome]]":
+def _driven(job: Job, cluster: "JobCluster", watcher: "Watcher") -> "tuple[Plan, list[Outcome]]":
     from hpcxrf.pipeline.driver import run_datasets, totals
     from hpcxrf.pipeline.worker import forget_attempts
 
@@ -179,7 +174,7 @@ def _driven(job: Job, cluster: JobCluster, watcher: Watcher) -> "tuple[Plan, lis
     return plan, outcomes
 
 
-def _hooks(job: Job, cluster: JobCluster, watcher: Watcher) -> "Hooks":
+def _hooks(job: Job, cluster: "JobCluster", watcher: "Watcher") -> "Hooks":
     from hpcxrf.pipeline.driver import Hooks
 
     def stopping() -> bool:
@@ -222,7 +217,11 @@ def _summary(run: RunDir) -> int:
     return DatasetsFailedError.exit_code if counts.failed else 0
 
 
-def _say(watcher: Watcher, state: State) -> None:
+def _now() -> str:
+    return datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")
+
+
+def _say(watcher: "Watcher", state: "State") -> None:
     watcher.state = state
     watcher.account()
 
@@ -240,13 +239,20 @@ def _left(job: Job) -> int:
 
 
 def _requeued(job: Job) -> bool:
-    try:
-        return slurm.requeue(job.job_id)
-    except SlurmError as error:
-        # scontrol is part of the job that is ended to be run again.
-        if not job.signals.terminated:
+    """Whether Slurm runs this job again; a controller that is busy is asked again for as long as there may be time."""
+    began = time.monotonic()
+    while True:
+        try:
+            return slurm.requeue(job.job_id)
+        except SlurmError as error:
+            # scontrol is part of the job that is ended to be run again.
+            if job.signals.terminated:
+                return True
             sys.stderr.write(f"alarm: {error}\n")
-        return job.signals.terminated
+            sys.stderr.flush()
+        if time.monotonic() - began > _REQUEUE_S:
+            return False
+        time.sleep(_REQUEUE_PAUSE_S)
 
 
 def _ended_badly(job: Job, code: int, reason: str) -> None:

@@ -1,9 +1,10 @@
 """The cluster of a job: the scheduler in the driver's process, the workers wherever Slurm puts them."""
 
+import asyncio
 import os
 import secrets
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from hpcxrf.cluster.dashboard import (
     remove_dashboard_file,
     write_dashboard_file,
 )
-from hpcxrf.cluster.elastic import WorkerJobs, elastic_cluster, job_has_ended
+from hpcxrf.cluster.elastic import WorkerJobs, elastic_cluster, job_has_ended, jobqueue_settings
 from hpcxrf.cluster.job_files import JobRequest
 from hpcxrf.cluster.local import LOOPBACK, dask_settings, logging_to
 from hpcxrf.cluster.network import address_options
@@ -36,6 +37,7 @@ from hpcxrf.store.rundir import RunDir
 
 DEATH_TIMEOUT_S: Final = 60.0
 _CLOSE_TIMEOUT_S: Final = 5.0
+_END_TIMEOUT_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +100,8 @@ def job_cluster(
     forget_facts(run)
     with ExitStack() as stack:
         log_path = stack.enter_context(logging_to(run.logs, token))
-        stack.enter_context(dask.config.set(dask_settings(dashboard=request.dashboard)))
+        settings = dask_settings(dashboard=request.dashboard) | jobqueue_settings()
+        stack.enter_context(dask.config.set(settings))
         stack.callback(remove_terms, run)
         scheduler = _scheduler_options(request, security, token)
         steps = _steps(run, request, job_id, alarm)
@@ -108,6 +111,7 @@ def job_cluster(
         try:
             cluster = _cluster(run, request, security, scheduler)
             stack.callback(cluster.close, timeout=_CLOSE_TIMEOUT_S)
+            stack.callback(_end_workers, cluster)
         except (RuntimeError, OSError, ValueError) as error:
             raise HpcxrfError(f"the scheduler did not start ({error}); see {log_path}") from error
         write_terms(run, _terms(request, cluster.scheduler_address, alarm), security)
@@ -203,6 +207,23 @@ def _terms(request: JobRequest, address: str, alarm: Callable[[str], None]) -> W
         death_timeout_s=DEATH_TIMEOUT_S,
         tls=not request.insecure,
     )
+
+
+def _end_workers(cluster: SpecCluster) -> None:
+    """Have the supervisors end their workers; one that is left to end with the scheduler waits for 2 s first."""
+    # Whoever does not go is ended by its step or its job.
+    with suppress(TimeoutError, OSError):
+        cluster.sync(asyncio.wait_for, _terminate(cluster.scheduler), _END_TIMEOUT_S)
+
+
+async def _terminate(scheduler: Scheduler) -> None:
+    # No answer is waited for: a supervisor that ends gives none.
+    message = {
+        "op": "terminate", "reply": False, "timeout": _END_TIMEOUT_S / 2, "reason": "the driver ends",
+    }  # fmt: skip
+    await scheduler.broadcast(msg=message, nanny=True, on_error="return")
+    while scheduler.workers:
+        await asyncio.sleep(0.01)
 
 
 async def _sight(scheduler: Scheduler) -> list[WorkerSight]:

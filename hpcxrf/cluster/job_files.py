@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, get_args
 
 from hpcxrf.errors import OutputError
-from hpcxrf.store.files import append_line, atomic_write_text, read_lines
+from hpcxrf.store.files import append_shared_line, atomic_write_text, read_lines
 from hpcxrf.store.rundir import RunDir
 
 Mode = Literal["allocation", "elastic"]
@@ -146,7 +146,7 @@ def append_event(run: RunDir, event: EventName, **details: object) -> None:
     if event not in get_args(EventName):
         raise ValueError(f"{event!r} is no event of a job: {', '.join(get_args(EventName))}")
     _made(run)
-    append_line(run.path / _FOLDER / "events.jsonl", {"event": event, **details})
+    append_shared_line(run.path / _FOLDER / "events.jsonl", {"event": event, **details})
 
 
 def read_events(run: RunDir) -> list[dict[str, Any]]:

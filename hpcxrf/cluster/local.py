@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -213,6 +214,8 @@ def dask_settings(*, dashboard: bool) -> dict[str, Any]:
         # Tasks count their own attempts: Dask would blame a killed worker's other tasks.
         "distributed.scheduler.allowed-failures": 10**9,
         "distributed.scheduler.worker-ttl": "120 s",
+        # None waits on a worker behind another: what is free takes the next.
+        "distributed.scheduler.worker-saturation": 1.0,
         "distributed.scheduler.idle-timeout": None,
         "distributed.scheduler.no-workers-timeout": None,
         "distributed.worker.multiprocessing-method": "spawn",
@@ -238,8 +241,15 @@ def prepared_worker(*, setup: WorkerSetup, **options: object) -> Worker:
     """Set this process up, then make its Worker; a failure here fails the start, visibly."""
     _redirect_output(setup.log_path)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _set_up_torch(setup)
-    return Worker(**options)
+    if not _hides_every_gpu(setup):
+        # Looked at before a task can come; to load torch takes a second.
+        _set_up_torch(setup)
+    worker = Worker(**options)
+    # In the thread of the tasks, which queue behind it, while the scheduler hears of this worker already.
+    ready = worker.executors["default"].submit(_load, setup)
+    # An error is logged here, and met again by the first task.
+    ready.add_done_callback(Future.result)
+    return worker
 
 
 def pinned_nanny(
@@ -409,6 +419,18 @@ def _redirect_output(log_path: Path) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
+
+
+def _hides_every_gpu(setup: WorkerSetup) -> bool:
+    return setup.device == "cpu" and os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+
+
+def _load(setup: WorkerSetup) -> None:
+    """Import what every task needs, and set torch up in the thread of the tasks."""
+    if _hides_every_gpu(setup):
+        _set_up_torch(setup)
+    import hpcxrf.pipeline.regions_tasks
+    import hpcxrf.pipeline.tasks  # noqa: F401 (loaded for the tasks to come)
 
 
 def _set_up_torch(setup: WorkerSetup) -> None:

@@ -99,8 +99,9 @@ def measure(plan: Plan, config: RunConfig) -> Probe:
 def _timed(job: DatasetJob) -> tuple[dict[str, float], str]:
     """Seconds by stage: of a GPU all that pass, of a CPU those that one core was at work."""
     from hpcxrf.config import effective
-    from hpcxrf.pipeline.graph import run_unit, units_of
+    from hpcxrf.pipeline.graph import run_unit
     from hpcxrf.pipeline.records import STAGES, TaskRecord
+    from hpcxrf.pipeline.units import units_of
     from hpcxrf.pipeline.worker import choose_device
     from hpcxrf.store.rundir import create_or_resume
 

@@ -37,6 +37,7 @@ from hpcxrf.store.rundir import (
     create_or_resume,
     finished,
     open_run,
+    set_damaged_aside,
 )
 
 _LIBRARIES: Final = ("torch", "numpy", "zarr", "xarray", "dask", "xraylib", "h5py")
@@ -117,6 +118,7 @@ def run_here(
     watch.planned(plan)
     run = create_or_resume(folder.absolute(), run_text, effective(config))
     with run_lock(run):
+        set_damaged_aside(run)
         forget_attempts(run.path)
         with local_cluster(
             workers, threads, run.path, gpus=gpus, dashboard=config.execution.dashboard

@@ -61,7 +61,7 @@ def _end_here(run: RunDir) -> None:
 
 
 def retry_failed(folder: Path, reason: str | None) -> list[Failure]:
-    """Write into the journals that what failed is to be tried again.
+    """Write into the journals that what failed is to be tried again, and that nothing else that failed is.
 
     Args:
         folder: the run directory.

@@ -152,7 +152,7 @@ class Watcher:
         return found
 
     def _watch(self, cluster: JobCluster) -> None:
-        while not self._ending.wait(_TICK_S):
+        while not self._ending.is_set():
             try:
                 self._look(cluster)
             except HpcxrfError as error:
@@ -160,6 +160,7 @@ class Watcher:
                 return
             if time.monotonic() - self._last_account > _ACCOUNT_S:
                 self.account()
+            self._ending.wait(_TICK_S)
 
     def _look(self, cluster: JobCluster) -> None:
         sight = cluster.sight()

@@ -16,13 +16,10 @@ from torch import Tensor
 
 from hpcxrf.errors import DeviceLostError, FitError
 from hpcxrf.fitting.pixels import PixelOperator
+from hpcxrf.pipeline.device_memory import LEAST_BATCH, MOST_BATCH, fitted_bytes
 
 T = TypeVar("T")
-LEAST_BATCH: Final = 256
-_MOST_BATCH: Final = 16384
 _USED_SHARE: Final = 0.5
-# Tensors of the size of the spectra that a method holds at a time, in float32.
-_SPECTRA: Final = {"linear": 4, "nnls": 4, "poisson": 8, "nonlinear": 5, "full": 60}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,14 +94,14 @@ def pixel_bytes(operator: PixelOperator, method: str) -> int:
     """Device memory of one pixel while it is fitted, about."""
     n_columns, n_channels = operator.columns.shape
     every = n_columns if operator.tangent is None else operator.tangent.all_columns.shape[0]
-    return 4 * (_SPECTRA[method] * n_channels + 8 * every + 4 * n_columns**2)
+    return fitted_bytes(n_channels, n_columns, every, method)
 
 
 def batch_for(free_bytes: int, bytes_per_pixel: int) -> int:
     """Largest power of two of pixels within half of the free memory, from 256 to a map block."""
     most = int(_USED_SHARE * free_bytes) // bytes_per_pixel
     batch = 1 << max(most.bit_length() - 1, 0)
-    return min(max(batch, LEAST_BATCH), _MOST_BATCH)
+    return min(max(batch, LEAST_BATCH), MOST_BATCH)
 
 
 @dataclass(slots=True)

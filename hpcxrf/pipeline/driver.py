@@ -3,25 +3,19 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from distributed import Client, Future, as_completed
 
-from hpcxrf.pipeline.graph import Unit, submit, units_of
-from hpcxrf.pipeline.journal import (
-    failure_line,
-    failure_reason,
-    failure_trace,
-    finished_line,
-    made_from,
-    record_of,
-)
+from hpcxrf.pipeline.done import finished_tasks, has_root
+from hpcxrf.pipeline.graph import submit
+from hpcxrf.pipeline.journal import failure_line, failure_reason, failure_trace, finished_line
 from hpcxrf.pipeline.plan import Plan
-from hpcxrf.pipeline.records import STAGES, DatasetJob, Stage, TaskRecord
+from hpcxrf.pipeline.records import DatasetJob, Stage, TaskRecord
+from hpcxrf.pipeline.units import Unit, units_of
 from hpcxrf.pipeline.worker import forget_records
-from hpcxrf.results.maps import is_complete, reopen
-from hpcxrf.store.rundir import FAILED, Record, RunDir, still_finished
-from hpcxrf.store.rundir import finished as finished_record
+from hpcxrf.store.rundir import FAILED, Record, RunDir, leave_alone, left_alone
 
 OPEN_TASK: Final = "open"
 _POLL_S: Final = 0.01
@@ -134,12 +128,18 @@ def run_datasets(
     for refusal in plan.refusals:
         run.append(refusal.dataset_id, failure_line(OPEN_TASK, refusal.reason))
         drive.hooks.dataset("refused")
-    queue = list(reversed(plan.jobs))
+    alone = left_alone(run)
+    for job in plan.jobs:
+        if job.dataset_id in alone:
+            _leave(drive, job, alone[job.dataset_id])
+    queue = [job for job in reversed(plan.jobs) if job.dataset_id not in alone]
     _feed(drive, queue, in_flight)
     if queue or drive.running:
         _drain(drive)
     for job in queue:
         drive.outcomes[job.number] = Outcome(job=job, records=(), failure=None, left=True)
+    if not any(outcome.left for outcome in drive.outcomes.values()):
+        leave_alone(run, {})
     return [drive.outcomes[job.number] for job in plan.jobs]
 
 
@@ -191,43 +191,14 @@ def _settle_next(drive: _Drive) -> None:
             _end(drive, state)
 
 
-def finished_tasks(run: RunDir, job: DatasetJob) -> dict[str, TaskRecord]:
-    """Records of the tasks whose journal line still holds: what they wrote is there, bit for bit.
-
-    A task counts only while everything that it was made from counts: a new ingest undoes the fits.
-    """
-    journal = run.read_journal(job.dataset_id)
-    done: dict[str, TaskRecord] = {}
-    complete: dict[Stage, bool] = {}
-    for unit in units_of(job):
-        earlier = STAGES[: STAGES.index(unit.stage)]
-        if all(complete.get(stage, True) for stage in earlier) and still_finished(
-            run, journal, unit.task
-        ):
-            line = finished_record(journal, unit.task)
-            if line is not None and made_from(line, job):
-                done[unit.task] = record_of(line)
-                continue
-        complete[unit.stage] = False
-    return done
-
-
-def all_finished(plan: Plan, run: RunDir) -> bool:
-    """Whether nothing of a plan is left to do, every result being there, bit for bit."""
-    return not plan.refusals and all(
-        len(finished_tasks(run, job)) == len(units_of(job)) for job in plan.jobs
-    )
-
-
 def _begin(drive: _Drive, job: DatasetJob) -> None:
     run = drive.run
     done = finished_tasks(run, job)
     drive.hooks.dataset("begun")
     for record in done.values():
         drive.progress(Progress(stage=record.stage, pixels=record.pixels, ok=True, found=True))
-    path = run.results_store(job.dataset_id)
-    if len(done) < len(units_of(job)) and is_complete(path):
-        reopen(path)
+    if len(done) < len(units_of(job)):
+        _reopen_results(run.results_store(job.dataset_id))
     attempt = sum(1 for line in run.read_journal(job.dataset_id) if line.get("event") == FAILED)
     futures = submit(drive.client, job, done, attempt)
     units = {futures[u.task].key: u for u in units_of(job) if u.task in futures}
@@ -238,6 +209,27 @@ def _begin(drive: _Drive, job: DatasetJob) -> None:
     for future in futures.values():
         drive.running[future.key] = state
         drive.completed.add(future)
+
+
+def _leave(drive: _Drive, job: DatasetJob, reason: str) -> None:
+    """A dataset that failed before and was not asked for again: it is as it was."""
+    done = finished_tasks(drive.run, job)
+    for unit in units_of(job):
+        pixels = done[unit.task].pixels if unit.task in done else 0
+        drive.progress(Progress(stage=unit.stage, pixels=pixels, ok=unit.task in done, found=True))
+    drive.outcomes[job.number] = Outcome(job=job, records=tuple(done.values()), failure=reason)
+    drive.hooks.dataset("refused")
+
+
+def _reopen_results(path: Path) -> None:
+    """What is there of an earlier attempt is not complete any more."""
+    if not has_root(path):
+        return
+    # Loads zarr and xarray, which the driver of a new run has no need of.
+    from hpcxrf.results.maps import is_complete, reopen
+
+    if is_complete(path):
+        reopen(path)
 
 
 def _settle(drive: _Drive, state: _Running, future: Future, result: Any) -> list[Record]:  # noqa: ANN401 (record or error)

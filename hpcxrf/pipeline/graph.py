@@ -1,46 +1,13 @@
 """The Dask graph of one dataset: ingest -> integrated fit -> pixel tasks -> regions -> refinements -> finalise."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from distributed import Client, Future
 
-from hpcxrf.config_regions import RegionsConfig, refine_tasks
-from hpcxrf.pipeline.blocks import pixel_ranges
-from hpcxrf.pipeline.records import STAGES, BlockRange, DatasetJob, Stage, TaskRecord
-from hpcxrf.pipeline.regions_tasks import refine_task_name, run_refine, run_regions
-from hpcxrf.pipeline.tasks import (
-    pixel_task_name,
-    run_finalise,
-    run_ingest,
-    run_integrated,
-    run_pixels,
-)
+from hpcxrf.pipeline.records import STAGES, DatasetJob, Stage, TaskRecord
+from hpcxrf.pipeline.units import Unit, units_of
 from hpcxrf.pipeline.worker import keep_record, kept_record
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unit:
-    """One task of a dataset, in the order of the graph."""
-
-    task: str
-    stage: Stage
-    blocks: BlockRange | None = None
-    slot: tuple[int, int] | None = None
-    """Of a refinement: which of how many."""
-
-
-def units_of(job: DatasetJob) -> list[Unit]:
-    """All tasks of a dataset; each needs the stages before its own."""
-    pixels = [Unit(task=pixel_task_name(r), stage="pixels", blocks=r) for r in pixel_ranges(job)]
-    return [
-        Unit(task="ingest", stage="ingest"),
-        Unit(task="integrated", stage="integrated"),
-        *pixels,
-        *_region_units(job.config.regions),
-        Unit(task="finalise", stage="finalise"),
-    ]
 
 
 def run_unit(job: DatasetJob, unit: Unit, after: Sequence[TaskRecord]) -> TaskRecord:
@@ -60,23 +27,21 @@ def run_unit(job: DatasetJob, unit: Unit, after: Sequence[TaskRecord]) -> TaskRe
 
 
 def _work(job: DatasetJob, unit: Unit, after: Sequence[TaskRecord]) -> TaskRecord:
+    # Torch, and all that reads and writes: for the workers, never for the driver that submits this.
+    from hpcxrf.pipeline import regions_tasks, tasks
+
     if unit.blocks is not None:
-        return run_pixels(job, unit.blocks, after)
+        return tasks.run_pixels(job, unit.blocks, after)
     if unit.slot is not None:
-        return run_refine(job, *unit.slot, after)
+        return regions_tasks.run_refine(job, *unit.slot, after)
     if unit.stage == "ingest":
-        return run_ingest(job)
-    work = {"integrated": run_integrated, "regions": run_regions, "finalise": run_finalise}
+        return tasks.run_ingest(job)
+    work = {
+        "integrated": tasks.run_integrated,
+        "regions": regions_tasks.run_regions,
+        "finalise": tasks.run_finalise,
+    }
     return work[unit.stage](job, after)
-
-
-def _region_units(config: RegionsConfig) -> list[Unit]:
-    if not config.wanted:
-        return []
-    # Regions are found when the graph is already submitted: so many tasks share them, however many there are.
-    slots = refine_tasks(config)
-    refine = [Unit(task=refine_task_name(i), stage="refine", slot=(i, slots)) for i in range(slots)]
-    return [Unit(task="regions", stage="regions"), *refine]
 
 
 def submit(

@@ -3,13 +3,14 @@
 import dataclasses
 import traceback
 from collections.abc import Mapping
-from typing import Any
-
-from distributed import Future
+from typing import TYPE_CHECKING, Any
 
 from hpcxrf.errors import HpcxrfError
 from hpcxrf.pipeline.records import DatasetJob, TaskRecord
 from hpcxrf.store.rundir import FAILED, FINISHED
+
+if TYPE_CHECKING:
+    from distributed import Future
 
 
 def finished_line(record: TaskRecord) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def made_from(line: Mapping[str, Any], job: DatasetJob) -> bool:
     return all(facts.get(key) in (None, stamps) for key, stamps in current.items())
 
 
-def failure_reason(future: Future) -> str:
+def failure_reason(future: "Future") -> str:
     """What a user is told: the message of our own errors, type and message of any other."""
     error = future.exception()
     if isinstance(error, HpcxrfError):
@@ -44,7 +45,7 @@ def failure_reason(future: Future) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def failure_trace(future: Future) -> str:
+def failure_trace(future: "Future") -> str:
     """Traceback of an error that is not one of ours, else empty."""
     error = future.exception()
     if isinstance(error, HpcxrfError):

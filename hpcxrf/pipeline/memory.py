@@ -22,8 +22,8 @@ _LOADED_FOR_PAGE: Final = 192 << 20
 # Tiles in memory: the one being fitted, the next one, what it is decoded from, and what the allocator keeps of them.
 _TILES: Final = 8
 _STORED_BYTES: Final = 2
-# A scan whose counts need it is stored so; its chunks have half as many pixels.
-_COUNT_BYTES: Final = 4
+COUNT_BYTES: Final = 4
+"""A scan whose counts need it is stored so; its chunks have half as many pixels."""
 _MANY_ELEMENTS: Final = 40
 _BESIDE_ELEMENTS: Final = 10
 # Float32 numbers of a pixel and channel, of the pixels that one thread fits at a time.
@@ -47,29 +47,31 @@ def stage_memory(
         threads: of the worker, on a CPU.
     """
     detectors, rows, columns, channels = job.shape
-    layout = spectra_layout(job.shape, _COUNT_BYTES)
+    layout = spectra_layout(job.shape, COUNT_BYTES)
     row_bytes = detectors * columns * channels
-    band = min(layout.band_rows, rows) * row_bytes * _COUNT_BYTES
-    block = min(rows_per_read, rows) * row_bytes * max(source_itemsize, _COUNT_BYTES)
+    band = min(layout.band_rows, rows) * row_bytes * COUNT_BYTES
+    block = min(rows_per_read, rows) * row_bytes * max(source_itemsize, COUNT_BYTES)
     regions = job.config.regions
     found: dict[Stage, int] = {
         "ingest": _LOADED + 3 * band + 2 * block,
-        "integrated": _LOADED + detectors * channels * _components(job) * 256 + _sample_bytes(job),
+        "integrated": _LOADED
+        + detectors * channels * components_of(job) * 256
+        + _sample_bytes(job),
         "pixels": _LOADED + _pixel_bytes(job, threads),
         "finalise": _LOADED_FOR_PAGE,
     }
     if regions.wanted:
-        maps = rows * columns * (8 * _components(job) + 48)
+        maps = rows * columns * (8 * components_of(job) + 48)
         found["regions"] = _LOADED_FOR_REGIONS + maps + 64 * detectors * channels * 8
         if regions.refine:
-            block_counts = BLOCK_Y * BLOCK_X * channels * _COUNT_BYTES
+            block_counts = BLOCK_Y * BLOCK_X * channels * COUNT_BYTES
             again = 3 * block_counts + _expanded_bytes(job, str(regions.remap))
             found["refine"] = found["integrated"] + (again if regions.remap else 0)
     return {stage: found[stage] for stage in STAGES if stage in found}
 
 
-def _components(job: DatasetJob) -> int:
-    """At most, about: an override file may list what the run file does not."""
+def components_of(job: DatasetJob) -> int:
+    """Elements and what is fitted beside them at most, about: an override file may list what the run file does not."""
     return (len(job.config.sample.elements) or _MANY_ELEMENTS) + _BESIDE_ELEMENTS
 
 
@@ -80,7 +82,7 @@ def _pixel_bytes(job: DatasetJob, threads: int) -> int:
     tile = height * width * channels * _STORED_BYTES
     if SUM in job.detectors:
         tile *= 2
-    results = BLOCK_Y * BLOCK_X * (3 * _components(job) + 2) * 4
+    results = BLOCK_Y * BLOCK_X * (3 * components_of(job) + 2) * 4
     fitted = threads * _FITTED_AT_A_TIME[job.config.pixels.method] * channels * 4 * 4
     return _TILES * tile + 4 * results + fitted + _expanded_bytes(job, "")
 
@@ -89,7 +91,7 @@ def _expanded_bytes(job: DatasetJob, method: str) -> int:
     """Of the points of expansion, where pixels are followed by the scan's method or by that of regions."""
     if "nonlinear" not in {method, job.config.pixels.method}:
         return 0
-    return _EXPANDED * job.shape[3] * _components(job) * 4
+    return _EXPANDED * job.shape[3] * components_of(job) * 4
 
 
 def _sample_bytes(job: DatasetJob) -> int:

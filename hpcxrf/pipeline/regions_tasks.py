@@ -23,6 +23,7 @@ from hpcxrf.pipeline.regions_refine import (
 from hpcxrf.pipeline.regions_remap import remap_method, remap_region
 from hpcxrf.pipeline.suggestions import as_records
 from hpcxrf.pipeline.tasks import scan_facts
+from hpcxrf.pipeline.units import refine_task_name
 from hpcxrf.pipeline.worker import Clock, attempt, one_thread
 from hpcxrf.results.basis import component_names
 from hpcxrf.results.names import shown_name
@@ -113,11 +114,6 @@ def run_refine(job: DatasetJob, slot: int, slots: int, after: Sequence[TaskRecor
                 _refine(job, path, store, mine)
         files = [file for index in mine for file in region_files(path, index)]
         return clock.record(job, task, "refine", checksums=_checksums(job, files))
-
-
-def refine_task_name(slot: int) -> str:
-    """Identifier of a refinement task within its dataset."""
-    return f"refine-{slot:02}"
 
 
 def read_maps(path: Path, detectors: Sequence[str]) -> RegionMaps:

@@ -8,7 +8,7 @@ it once.
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -52,9 +52,9 @@ from hpcxrf.pipeline.records import BlockRange, DatasetJob, ScanFacts, TaskRecor
 from hpcxrf.pipeline.regions_given import require_thresholds
 from hpcxrf.pipeline.setup import line_markers
 from hpcxrf.pipeline.suggestions import as_records
+from hpcxrf.pipeline.units import pixel_task_name
 from hpcxrf.pipeline.worker import Clock, attempt, choose_device, one_thread
 from hpcxrf.results.basis import component_names, read_basis, write_basis
-from hpcxrf.results.dataset_page import DatasetSummary, write_dataset_page
 from hpcxrf.results.export import regions_to_csv
 from hpcxrf.results.maps import (
     block_checksums,
@@ -68,6 +68,9 @@ from hpcxrf.store.files import checksum_tree
 from hpcxrf.store.ingest import ingest_scan
 from hpcxrf.store.rundir import RunDir
 from hpcxrf.store.spectra import SpectraStore, open_spectra
+
+if TYPE_CHECKING:
+    from hpcxrf.results.dataset_page import DatasetSummary
 
 ScanFit = tuple[DetectorFits, dict[str, SpectrumFit], dict[str, tuple[int, PixelBasis]]]
 
@@ -282,6 +285,9 @@ def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         if job.config.regions.wanted:
             regions_to_csv(path, table)
         finalise(path, {"devices": devices, "torch_version": str(torch.__version__)})
+        # With matplotlib, which no other task has need of.
+        from hpcxrf.results.dataset_page import write_dataset_page
+
         with clock.writing():
             write_dataset_page(_summary(job, after), run.page_file(job.dataset_id))
         written = [path / "zarr.json", *([table] if table.exists() else [])]
@@ -290,8 +296,10 @@ def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         )  # fmt: skip
 
 
-def _summary(job: DatasetJob, records: Sequence[TaskRecord]) -> DatasetSummary:
+def _summary(job: DatasetJob, records: Sequence[TaskRecord]) -> "DatasetSummary":
     """What the page of a dataset says beside what its store says."""
+    from hpcxrf.results.dataset_page import DatasetSummary
+
     seconds: dict[str, float] = {}
     for record in records:
         seconds[record.stage] = seconds.get(record.stage, 0.0) + record.wall_s
@@ -302,11 +310,6 @@ def _summary(job: DatasetJob, records: Sequence[TaskRecord]) -> DatasetSummary:
         results_path=RunDir(path=job.run_dir).results_store(job.dataset_id),
         notes=tuple(note for found in facts for note in found.get("notes", [])),
     )  # fmt: skip
-
-
-def pixel_task_name(blocks: BlockRange) -> str:
-    """Identifier of a pixel task within its dataset."""
-    return f"pixels-{blocks.detector}-{blocks.first:05}-{blocks.stop:05}"
 
 
 def _create(

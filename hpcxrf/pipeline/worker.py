@@ -9,16 +9,17 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import torch
 from distributed import get_worker
 
 from hpcxrf.config import RunConfig
 from hpcxrf.errors import DeviceLostError, FitError
-from hpcxrf.fitting.pixels import single_thread
 from hpcxrf.pipeline.records import DatasetJob, Stage, TaskRecord
 from hpcxrf.store.files import output_faults
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_ATTEMPTS: Final = 3
 ATTEMPTS: Final = Path("state", "attempts")
@@ -28,12 +29,14 @@ WORKER_NAME: Final = "HPCXRF_WORKER"
 """Environment variable of a worker's name; markers carry it."""
 
 
-def choose_device(config: RunConfig) -> torch.device:
+def choose_device(config: RunConfig) -> "torch.device":
     """The device that the run file asks for.
 
     Raises:
         FitError: `cuda` was asked for and there is none, or a worker sees more than one.
     """
+    import torch
+
     wanted, visible = config.execution.device, torch.cuda.device_count()
     if wanted == "cpu" or (wanted == "auto" and visible == 0):
         return torch.device("cpu")
@@ -52,6 +55,10 @@ def one_thread() -> Iterator[int]:
     A sum that is split over threads rounds as they split it, and a result must not depend on the worker. Both
     settings are the process's: they are put back.
     """
+    import torch
+
+    from hpcxrf.fitting.pixels import single_thread
+
     threads = torch.get_num_threads()
     single_thread()
     try:

@@ -1,6 +1,7 @@
 """Files written whole or not at all, their checksums, and clear words for a folder that takes nothing."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -204,6 +205,34 @@ def append_lines(path: Path, records: Iterable[Mapping[str, object]]) -> None:
         os.fsync(file.fileno())
 
 
+def append_shared_line(path: Path, record: Mapping[str, object]) -> None:
+    """Append a JSON line durably to a file that processes of several hosts append to.
+
+    It is one write at the file's end, under a lock of the kernel, since NFS has no writes at the end. Where there are
+    no locks an unfinished line, as a kill leaves it, is not cut off: another process could be writing it.
+
+    Raises:
+        OutputError: the folder cannot be written, or the disk is full.
+    """
+    line = _json_line(record)
+    with output_faults(path.parent, bytes_needed=len(line)), path.open("ab+", buffering=0) as file:
+        if _locked(file):
+            _cut_torn_line(file)
+        written = file.write(line)
+        if written < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        os.fsync(file.fileno())
+
+
+def _locked(file: FileIO) -> bool:
+    """Whether the file is this process's until it closes it; some file systems have no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError:
+        return False
+    return True
+
+
 def _json_line(record: Mapping[str, object]) -> bytes:
     return json.dumps(_finite(record), allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
@@ -236,7 +265,7 @@ def _parse_line(path: Path, number: int, line: bytes) -> dict[str, object]:
 def _damaged(path: Path, number: int) -> str:
     return (
         f"{path}, line {number}: no JSON object, so the journal is damaged; "
-        "remove the file to have that dataset done again"
+        "the next run or resume does that dataset again"
     )
 
 

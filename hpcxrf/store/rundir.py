@@ -33,6 +33,7 @@ _OWNER_ONLY: Final = 0o700
 _RUN_FILE: Final = "run.yaml"
 _EFFECTIVE_FILE: Final = "effective.json"
 _LOCK_FILE: Final = "lock"
+_LEFT_ALONE: Final = Path("state", "left_alone.json")
 _ABSENT: Final = "(absent)"
 
 
@@ -168,6 +169,64 @@ def still_finished(run: RunDir, records: Iterable[Record], task_id: str) -> bool
     """
     record = finished(records, task_id)
     return record is not None and checksums_match(record.get("checksums", {}), run.path)
+
+
+def leave_alone(run: RunDir, reasons: Mapping[str, str]) -> None:
+    """Keep which failed datasets the next driver is not to try again; it holds until a driver comes to its end.
+
+    Args:
+        run: whose lock is held.
+        reasons: why each failed, by dataset; none: all may be tried.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    if reasons:
+        atomic_write_text(run.path / _LEFT_ALONE, json.dumps(dict(reasons), indent=1) + "\n")
+        return
+    with output_faults(run.path, bytes_needed=0):
+        (run.path / _LEFT_ALONE).unlink(missing_ok=True)
+
+
+def left_alone(run: RunDir) -> dict[str, str]:
+    """Failed datasets that are not to be tried again now, with the reasons.
+
+    Raises:
+        OutputError: the file is damaged.
+    """
+    file = run.path / _LEFT_ALONE
+    try:
+        return dict(json.loads(file.read_bytes()))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise OutputError(f"{file}: is damaged ({error}); remove it to try all failures") from error
+
+
+def set_damaged_aside(run: RunDir) -> list[Path]:
+    """Rename journals that cannot be read, so that their datasets are done again and stop no other.
+
+    Call it with the run's lock held.
+
+    Returns:
+        Their new names.
+    """
+    return [_set_aside(run.journal_file(name)) for name in run.dataset_ids() if _damaged(run, name)]
+
+
+def _damaged(run: RunDir, dataset_id: str) -> bool:
+    try:
+        run.read_journal(dataset_id)
+    except OutputError:
+        return True
+    return False
+
+
+def _set_aside(journal: Path) -> Path:
+    aside = journal.with_suffix(".damaged")
+    with output_faults(journal.parent, bytes_needed=0):
+        journal.replace(aside)
+    return aside
 
 
 def create_or_resume(folder: Path, run_text: str, effective: Mapping[str, object]) -> RunDir:

@@ -1,18 +1,22 @@
 """How long a job takes to begin, what scheduling costs, and how it scales; issue of `hpcxrf submit`, figures."""
 
+import os
 import re
 import time
 
 import dask
 import pytest
-from distributed import Client, Scheduler, SpecCluster, Worker
+from distributed import Client, SpecCluster, Worker
+from pixel_scans import made_job, units
 
-from hpcxrf.cluster.local import dask_settings
+from hpcxrf.cluster.dashboard import guarded_scheduler
+from hpcxrf.cluster.local import dask_settings, local_cluster
 from hpcxrf.config import check_config
 from hpcxrf.pipeline import graph
 from hpcxrf.pipeline.driver import run_datasets
 from hpcxrf.pipeline.plan import Plan
 from hpcxrf.pipeline.records import DatasetJob, TaskRecord
+from hpcxrf.pipeline.worker import forget_records
 from hpcxrf.store.rundir import create_or_resume
 from tests.cluster.conftest import drill  # noqa: F401 (a fixture)
 
@@ -47,7 +51,10 @@ def sleeping(monkeypatch):
         with dask.config.set(dask_settings(dashboard=False)):
             cluster = SpecCluster(
                 workers=dict.fromkeys(range(workers), worker),
-                scheduler={"cls": Scheduler, "options": {**common, "port": 0, "dashboard": False}},
+                scheduler={
+                    "cls": guarded_scheduler,
+                    "options": {**common, "port": 0, "dashboard": False, "token": "secret"},
+                },
                 silence_logs=False,
             )  # fmt: skip
             with cluster, Client(cluster, set_as_default=False) as client, client.as_current():
@@ -89,6 +96,46 @@ def test_overhead_on_tiles_of_two_seconds(sleeping, figure, tmp_path):
     figure(
         name="overhead on tiles of 2 s, 8 workers", value=100 * (wall / 16.0 - 1), unit="% of wall"
     )
+
+
+def _loaded() -> None:
+    """Wait for what the worker imports when it starts."""
+    import hpcxrf.pipeline.tasks  # noqa: F401
+
+
+def pixel_stage(job, workers: int) -> tuple[float, float]:
+    """Wall and CPU seconds of a scan's pixel tasks, from workers that are ready to maps on the disk."""
+    forget_records(job)
+    with local_cluster(workers, 1, job.run_dir, dashboard=False) as handle:
+        handle.client.run(_loaded)
+        wall = time.perf_counter()
+        records = handle.client.gather(
+            [
+                handle.client.submit(graph.run_unit, job, unit, [], pure=False)
+                for unit in units(job, "pixels")
+            ]
+        )
+        wall = time.perf_counter() - wall
+    return wall, sum(record.cpu_s for record in records)
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("method", ["linear", "poisson"])
+def test_scaling_of_the_pixel_stage_on_cores(figure, tmp_path, method):
+    rows = {"linear": 1024, "poisson": 256}[method]
+    job = made_job(tmp_path, (1, rows, 512, 2048), pixels={"method": method, "blocks_per_task": 2})
+    graph.run_unit(job, units(job, "integrated")[0], [])
+    load = os.getloadavg()[0]
+    one, two = pixel_stage(job, 1), pixel_stage(job, 2)
+    title = f"pixel stage ({method}), 1 to 2 workers"
+    told = f"load of the machine before {load:.1f} on {os.cpu_count()} cores"
+    figure(name=f"{title}: wall of 1", value=one[0], unit="s", includes=told)
+    figure(name=f"{title}: wall of 2", value=two[0], unit="s")
+    figure(name=f"{title}: CPU of 1", value=one[1], unit="s")
+    figure(name=f"{title}: CPU of 2", value=two[1], unit="s")
+    figure(name=f"{title}: efficiency by wall", value=100 * one[0] / two[0] / 2, unit="%")
+    # On a machine that does other work wall says what that left; CPU, what two workers cost each other.
+    figure(name=f"{title}: efficiency by CPU", value=100 * one[1] / two[1], unit="%")
 
 
 @pytest.mark.slurm

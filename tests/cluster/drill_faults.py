@@ -18,25 +18,30 @@ FAULTS = json.loads(os.environ.get("DRILL_FAULTS", "{}"))
 
 def dask_setup(worker):
     del worker
-    work = graph.run_pixels
+    work = graph._work
 
-    def run_pixels(job, blocks, after):
-        if "count" in FAULTS:
-            Path(FAULTS["count"], f"{job.source.stem}-{blocks.first}.{uuid.uuid4().hex}").touch()
-        time.sleep(FAULTS.get("slow_s", 0.0))
-        for kind, name in (
-            (k, n) for k in ("abort", "raise", "hang", "full") for n in FAULTS.get(k, ())
-        ):
-            if job.source.stem == name and not _had_already(name):
-                # Inside of the attempt that the task itself would make.
-                from hpcxrf.pipeline.tasks import pixel_task_name
-                from hpcxrf.pipeline.worker import attempt
+    def faulty(job, unit, after):
+        if unit.stage == "pixels":
+            _disturb(job, unit)
+        return work(job, unit, after)
 
-                with attempt(job, pixel_task_name(blocks)):
-                    _go_wrong(kind)
-        return work(job, blocks, after)
+    graph._work = faulty
 
-    graph.run_pixels = run_pixels
+
+def _disturb(job, unit):
+    if "count" in FAULTS:
+        name = f"{job.source.stem}-{unit.blocks.first}.{uuid.uuid4().hex}"
+        Path(FAULTS["count"], name).touch()
+    time.sleep(FAULTS.get("slow_s", 0.0))
+    for kind, name in (
+        (k, n) for k in ("abort", "raise", "hang", "full") for n in FAULTS.get(k, ())
+    ):
+        if job.source.stem == name and not _had_already(name):
+            # Inside of the attempt that the task itself would make.
+            from hpcxrf.pipeline.worker import attempt
+
+            with attempt(job, unit.task):
+                _go_wrong(kind)
 
 
 def _had_already(name):

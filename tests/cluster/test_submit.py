@@ -399,6 +399,15 @@ def test_plan_refuses_what_the_partition_cannot_give(hpcxrf, lab):
     ran = hpcxrf("plan", "run.yaml", "--site", "lab", "--json")
     assert ran.code == 2
     assert ran.json["faults"] == ["5 nodes are asked for, partition main has 3"]
+    site(lab, GOOD, gpu_memory_mb=80_000)
+    ran = hpcxrf("plan", "run.yaml", "--site", "lab", "--json")
+    assert ran.code == 0, ran.err
+    least = ran.json["device_bytes"]["least"]
+    assert 1e9 < least < ran.json["device_bytes"]["most"] < 80e9
+    site(lab, GOOD, gpu_memory_mb=1000)
+    ran = hpcxrf("plan", "run.yaml", "--site", "lab")
+    assert ran.code == 2
+    assert f"gpu_memory_mb: pixels need {least / 1e9:.2f} GB of a GPU" in ran.err
 
 
 def test_the_doctor_lets_slurm_try_the_job_of_a_site_and_submits_nothing(lab, slurm_cluster):
