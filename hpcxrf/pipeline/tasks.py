@@ -187,8 +187,8 @@ def _fit_unsaturated(store: SpectraStore, job: DatasetJob) -> tuple[NDArray[np.f
     left = spectra - saturated
     if not any(left[d, within].any() for d, within in ranges.items()):
         raise FitError(
-            f"{job.source}: every pixel with counts in the fit range is saturated (65535 counts in a channel); such "
-            "spectra cannot be fitted, leave the scan out"
+            f"{job.source}: every pixel with counts in the fit range is saturated (65535 counts in a channel); "
+            "narrow the fit range to channels that are not full, or leave the scan out"
         )
     return left, fit_scan(left, store, job)
 
