@@ -129,6 +129,10 @@ def _status_mb(key):
 def _main():
     import resource
 
+    # Loaded by the first task of a worker, and kept by an idle one.
+    import hpcxrf.pipeline.regions_tasks
+    import hpcxrf.pipeline.tasks  # noqa: F401
+
     job = pickle.loads(Path(sys.argv[1]).read_bytes())  # noqa: S301 (written by the parent test)
     torch.set_num_threads(1)
     # What an idle worker has loaded: libraries, and the buffers of one small product and factorisation.

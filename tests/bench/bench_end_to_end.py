@@ -80,6 +80,7 @@ def test_from_the_store_to_the_maps(tmp_path, figure, deviance):
 
 
 def _import(i: int) -> int:
-    import hpcxrf.pipeline.graph
+    import hpcxrf.pipeline.regions_tasks
+    import hpcxrf.pipeline.tasks
 
-    return i + len(hpcxrf.pipeline.graph.__name__)
+    return i + len(hpcxrf.pipeline.tasks.__name__)
