@@ -132,6 +132,21 @@ def test_a_dead_detector_of_four_has_no_numbers_and_the_sum_is_that_of_the_other
     assert float((total / others).mean()) == pytest.approx(1.0, abs=0.02)
 
 
+def test_a_detector_that_falls_silent_part_way_leaves_no_part_of_a_sum(tmp_path):
+    counts = good_counts()
+    counts[2, 6:, 5:] = 0
+    write(tmp_path / "silent.h5", counts, broken=False)
+    alone = {"pixels": {"detectors": "sum"}}
+    (store, records) = run_file(tmp_path / "silent.h5", tmp_path / "run", **alone)
+    found = maps_of(store).sel(detector="sum")
+    silent = np.zeros(SHAPE[1:], dtype=bool)
+    silent[6:, 5:] = True
+    assert ((found.status == FitStatus.EMPTY) == silent).all()
+    assert (found.amplitude.sel(component="Fe").isnull() == silent).all()
+    told = [note for r in records.values() for note in (r.facts or {}).get("notes", [])]
+    assert any(note.startswith("sum: in some pixels a detector recorded nothing") for note in told)
+
+
 @pytest.mark.parametrize("detector", ["0", "sum"])
 def test_a_saturated_pixel_is_flagged_and_has_no_amplitude(runs, detector):
     one = maps(runs).sel(detector=detector)

@@ -15,6 +15,8 @@ from hpcxrf.store.spectra import SpectraStore
 
 LARGEST_COUNT: Final = 65535
 """Of 16 bits: a detector that counts on writes it for whatever is more."""
+# No count where so many are expected: one pixel in 7e10 by chance.
+_SURELY_SOME: Final = 25.0
 
 
 def doubts(store: SpectraStore) -> list[str]:
@@ -64,6 +66,34 @@ def saturated_pixels(
         found = _full(store, one, block, channels)
         full = found if full is None else full | found
     return full
+
+
+def silent_pixels(
+    recorded: NDArray[np.bool_], counts: NDArray[Any], store: SpectraStore
+) -> NDArray[np.bool_]:
+    """Pixels (pixel,) of a sum in which a detector recorded nothing, though by its part of the scan it should have.
+
+    Args:
+        recorded: (detector, pixel): has counts.
+        counts: (pixel, channel) of the sum.
+        store: the spectra; a detector that is dead in the whole scan is no part of the sum.
+    """
+    share = _shares(store)
+    silent = np.asarray(~recorded.all(axis=0), dtype=np.bool_)
+    seen = recorded[:, silent]
+    total = counts[silent].sum(axis=1, dtype=np.float64)
+    missing = np.where(seen, 0.0, share[:, None]).max(axis=0, initial=0.0)
+    others = np.where(seen, share[:, None], 0.0).sum(axis=0)
+    # Where all are silent the pixel is empty, and said to be so.
+    silent[silent] = (others > 0) & (total * missing > _SURELY_SOME * others)
+    return silent
+
+
+def _shares(store: SpectraStore) -> NDArray[np.float64]:
+    """Counts (detector,) of the scan where no channel is saturated: one such pixel can outweigh the rest."""
+    which = range(store.shape[0])
+    sound = np.max([store.max_channel_spectrum(d) for d in which], axis=0) < LARGEST_COUNT
+    return np.array([store.integrated(d)[sound].sum() for d in which])
 
 
 def saturated_spectra(store: SpectraStore, channels: Mapping[int, slice]) -> NDArray[np.float64]:

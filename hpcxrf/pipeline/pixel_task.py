@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
@@ -21,9 +21,15 @@ from hpcxrf.pipeline.device import (
     wait_for,
 )
 from hpcxrf.pipeline.inputs import SUM
+from hpcxrf.pipeline.pixel_flags import silent_pixels
 from hpcxrf.pipeline.pixel_tiles import Steps, run_overlapped, tiles_of
 from hpcxrf.pipeline.worker import Clock, one_thread
 from hpcxrf.store.spectra import SpectraStore
+
+_PARTLY_MEASURED: Final = (
+    "sum: in some pixels a detector recorded nothing where the others have counts; they are empty in the maps of the "
+    "sum, and those of each detector show which it is"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +68,13 @@ def fit_blocks(
         size=first_batch(task.device, task.operator, task.config.pixels.method),
     )
     highest = highest_count(task.store, task.detector)
+    remarks: set[str] = set()
 
     def read(tile: Block) -> TileCounts:
         with task.clock.reading():
             counts, measured = read_block(task.store, tile, task.detector)
+            if not measured[task.store.measured(tile.y, tile.x).reshape(-1)].all():
+                remarks.add(_PARTLY_MEASURED)
             task.clock.bytes_read += counts.nbytes
             inside = counts[:, task.first : task.first + n_channels]
             return staging.put(inside, measured)
@@ -85,7 +94,7 @@ def fit_blocks(
         (b, [b] if task.device.type == "cuda" else tiles_of(b, chunks, pixel_bytes)) for b in blocks
     ]
     run_overlapped(cut, Steps(read=read, fit=fit, write=write))
-    return batches.notes
+    return [*batches.notes, *remarks]
 
 
 def spectrum_bytes(store: SpectraStore) -> int:
@@ -102,17 +111,35 @@ def highest_count(store: SpectraStore, detector: str) -> float:
 def read_block(
     store: SpectraStore, block: Block, detector: str
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Counts (pixel, channel) and measured (pixel,) of one block."""
+    """Counts (pixel, channel) and measured (pixel,) of one block.
+
+    Of a sum, a pixel in which one of the detectors was silent was not measured: what is there is a part of it.
+    """
     n_channels = store.shape[3]
-    which = range(store.shape[0]) if detector == SUM else [int(detector)]
-    counts = store.read_rows([which[0]], block.y, block.x)[0]
-    if len(which) > 1 and counts.dtype.kind != "f":
-        # uint16 sums of several detectors may overflow.
-        fits = highest_count(store, detector) <= np.iinfo(counts.dtype).max
-        counts = counts if fits else counts.astype(np.uint32)
-    for other in which[1:]:
-        counts += store.read_rows([other], block.y, block.x)[0]
-    return counts.reshape(-1, n_channels), store.measured(block.y, block.x).reshape(-1)
+    measured = store.measured(block.y, block.x).reshape(-1)
+    if detector != SUM:
+        counts = store.read_rows([int(detector)], block.y, block.x)[0]
+        return counts.reshape(-1, n_channels), measured
+    counts, recorded = _added(store, block)
+    return counts, measured & ~silent_pixels(recorded, counts, store)
+
+
+def _added(store: SpectraStore, block: Block) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Counts (pixel, channel) of all detectors, and which (detector, pixel) have any."""
+    total: NDArray[Any] | None = None
+    recorded = []
+    for detector in range(store.shape[0]):
+        counts = store.read_rows([detector], block.y, block.x)[0].reshape(-1, store.shape[3])
+        recorded.append(counts.any(axis=1))
+        if total is None:
+            # uint16 sums of several detectors may overflow.
+            fits = (
+                counts.dtype.kind == "f" or highest_count(store, SUM) <= np.iinfo(counts.dtype).max
+            )
+            total = counts if fits else counts.astype(np.uint32)
+        else:
+            total += counts
+    return cast("NDArray[Any]", total), np.stack(recorded)
 
 
 def fit_block(
