@@ -46,7 +46,12 @@ def test_the_commented_lines_of_the_generic_profile_are_good_as_well():
     assert profile.partition == "compute"
     assert profile.python == "/project/xrf/venv/bin/python"
     # A field of the profile that the example does not show would be found by nobody.
-    shown = {line.split(":")[0] for line in fields} | {"name", "gpus_per_node", "driver_partition"}
+    shown = {line.split(":")[0] for line in fields} | {
+        "name",
+        "gpus_per_node",
+        "gpu_memory_mb",
+        "driver_partition",
+    }
     assert shown == NAMES
 
 

@@ -14,7 +14,7 @@ from hpcxrf.cluster.status import asked_seldom, run_status
 from hpcxrf.cluster.tunnel import ssh_command, way_to_dashboard
 from hpcxrf.errors import OutputError, SlurmError
 from hpcxrf.store.lock import run_lock
-from hpcxrf.store.rundir import create_or_resume, finished, left_alone
+from hpcxrf.store.rundir import create_or_resume, finished, left_alone, set_damaged_aside
 
 
 @pytest.fixture
@@ -234,6 +234,20 @@ def test_retry_marks_what_failed_for_the_reason_that_is_given(run):
     assert len(ask_again(run, None)) == 1
     assert left_alone(run) == {}
     assert ask_again(run, None) == []
+
+
+def test_a_damaged_journal_is_a_failure_of_its_own_dataset_until_a_driver_sets_it_aside(run):
+    run.append("a-00000000", FINISHED)
+    run.append("b-00000000", FINISHED)
+    run.journal_file("b-00000000").write_bytes(b'{"event":\n{}\n')
+    counts = tally(run, None, live=False)
+    assert (counts.done, counts.failed) == (1, 1)
+    [failure] = failures(run)
+    assert (failure.dataset_id, "line 1: no JSON object" in failure.reason) == ("b-00000000", True)
+    [aside] = set_damaged_aside(run)
+    assert aside.read_bytes() == b'{"event":\n{}\n'
+    assert run.dataset_ids() == ["a-00000000"]
+    assert set_damaged_aside(run) == []
 
 
 def test_retry_is_refused_while_a_driver_works(run):
