@@ -29,11 +29,11 @@ from hpcxrf.cluster.local import (
     default_layout,
     live_workers,
     local_cluster,
-    pinned_nanny,
     restart_worker,
     usable_cores,
     worker_status,
 )
+from hpcxrf.cluster.local_worker import pinned_nanny
 from hpcxrf.errors import ConfigError, HpcxrfError, OutputError
 
 PAGES = (
@@ -382,7 +382,7 @@ def test_a_worker_that_cannot_start_is_an_error_that_names_the_log(tmp_path: Pat
 
 
 def test_each_worker_sees_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpcxrf.cluster.local.Nanny", lambda *_args, **options: options["env"])
+    monkeypatch.setattr("hpcxrf.cluster.local_worker.Nanny", lambda *_args, **options: options["env"])
     names = ("3", "5", "GPU-af")
     seen = [pinned_nanny("tls://x", name=i, gpus=names, setup=None) for i in range(3)]
     assert [env["CUDA_VISIBLE_DEVICES"] for env in seen] == list(names)

@@ -19,13 +19,8 @@ from typing import Any
 import dask
 from distributed import Nanny, Security
 
-from hpcxrf.cluster.local import (
-    LOOPBACK,
-    THREAD_VARIABLES,
-    WorkerSetup,
-    dask_settings,
-    prepared_worker,
-)
+from hpcxrf.cluster.local import LOOPBACK, dask_settings
+from hpcxrf.cluster.local_worker import THREAD_VARIABLES, WorkerSetup, prepared_worker
 from hpcxrf.cluster.network import address_options
 from hpcxrf.cluster.worker_terms import WorkerTerms, read_terms, worker_facts, write_facts
 from hpcxrf.errors import HpcxrfError
