@@ -114,16 +114,19 @@ def merit_and_flags(path: Path) -> tuple[views.Merit | None, tuple[str, ...]]:
         OutputError: the store cannot be read.
     """
     with open_results(path) as tree:
-        found = views.merits(tree["spectrum"].to_dataset())
-        worst = min(found.values(), key=lambda merit: merit.r2, default=None)
-        return worst, views.flags(tree)
+        return _worst_merit(tree), views.flags(tree)
+
+
+def _worst_merit(tree: xr.DataTree) -> views.Merit | None:
+    found = views.merits(tree["spectrum"].to_dataset())
+    return min(found.values(), key=lambda merit: merit.r2, default=None)
 
 
 def _drawn(summary: DatasetSummary) -> str:
     if summary.results_path is None:
         raise ValueError(f"{summary.dataset_id}: has no results to draw")
-    merit, _ = merit_and_flags(summary.results_path)
     with open_results(summary.results_path) as tree:
+        merit = _worst_merit(tree)
         maps = tree["maps"].to_dataset()
         summaries = [summarise_maps(maps, str(detector)) for detector in maps["detector"].values]
         pages = [_page(tree, one, summary.name) for one in summaries]
