@@ -382,7 +382,9 @@ def test_a_worker_that_cannot_start_is_an_error_that_names_the_log(tmp_path: Pat
 
 
 def test_each_worker_sees_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpcxrf.cluster.local_worker.Nanny", lambda *_args, **options: options["env"])
+    monkeypatch.setattr(
+        "hpcxrf.cluster.local_worker.Nanny", lambda *_args, **options: options["env"]
+    )
     names = ("3", "5", "GPU-af")
     seen = [pinned_nanny("tls://x", name=i, gpus=names, setup=None) for i in range(3)]
     assert [env["CUDA_VISIBLE_DEVICES"] for env in seen] == list(names)

@@ -177,7 +177,9 @@ def test_what_was_lost_is_done_again_and_nothing_else(finished, scan, tmp_path):
     assert redone == {"pixels", "regions", "refine", "finalise"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_run_that_was_stopped_goes_on_and_ends_the_same(finished, scan, tmp_path, number):
     run = tmp_path / "stopped"
     process = subprocess.Popen(
