@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Final, Literal, cast
 
@@ -95,7 +96,10 @@ def parse_components(
     return parsed
 
 
-def emitted_lines(z: int, shell: str, incident_energy_kev: float) -> list[tuple[str, float, float]]:
+@lru_cache(maxsize=4096)
+def emitted_lines(
+    z: int, shell: str, incident_energy_kev: float
+) -> tuple[tuple[str, float, float], ...]:
     """Lines of a family that are excited, as (name, energy_kev, cross-section in cm2/g).
 
     Args:
@@ -112,7 +116,7 @@ def emitted_lines(z: int, shell: str, incident_energy_kev: float) -> list[tuple[
             continue
         if energy >= LOWEST_KEV and strength > 0.0:
             lines.append((name, energy, strength))
-    return lines
+    return tuple(lines)
 
 
 def _element_fault(symbol: str) -> str | None:
@@ -158,10 +162,11 @@ def _excitation_fault(symbol: str, shell: str, incident_energy_kev: float) -> st
     )
 
 
-def _line_codes(shell: str) -> list[tuple[str, int]]:
+@cache
+def _line_codes(shell: str) -> tuple[tuple[str, int], ...]:
     """Names ("KL3", "L2M4") and library codes of a shell's lines; KO and KP are known as groups only."""
-    return [
+    return tuple(
         (name.removesuffix("_LINE"), getattr(xraylib, name))
         for name in dir(xraylib)
         if name.startswith(shell) and _LINE_NAME.fullmatch(name)
-    ]
+    )
