@@ -162,7 +162,7 @@ class PixelConfig:
     background_columns: Annotated[int, Field(ge=0, le=16)] = 4
     """Columns into which the fitted background is grouped, free in every pixel."""
     deviance: bool = True
-    """Compute the deviance map, which costs as much again as the amplitudes."""
+    """Compute the deviance map, which costs some four times as much as the amplitudes and their sigma."""
     blocks_per_task: Annotated[int, Field(ge=1)] | None = None
     """Map blocks (64 x 256 pixels) of a task; None: chosen by size. Does not change any result."""
 

@@ -147,7 +147,7 @@ def fit_pixels(
             nothing below 0; `nonlinear`: theta of every pixel free near that of the basis; `full`: theta free with
             the true model, for regions.
         data: what `nonlinear` and `full` need, and `linear` with weights by phase.
-        deviance: whether to compute the deviance, which costs a second product of the size of the spectra.
+        deviance: whether to compute the deviance, which costs a product and a logarithm of the size of the spectra.
         errors: False leaves sigma and detection limits NaN.
         highest: no count is above, as the store knows; None: it is looked for, which costs a pass over the counts.
         batch: pixels at a time on a device with memory of its own; None: as a core's cache likes.
