@@ -8,6 +8,8 @@ from pydantic import ConfigDict, Field
 _CHECKED: Final = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 PixelMethodName = Literal["linear", "nnls", "poisson", "nonlinear", "full"]
+FREE_METHODS: Final[tuple[PixelMethodName, ...]] = ("nonlinear", "full")
+"""Methods whose pixels have a theta of their own."""
 RegionKind = Literal["phases", "areas", "hot_spots", "squares"]
 MOST_REFINE_TASKS: Final = 8
 FOUND_NAMES: Final = ("phase-", "area-", "hot-spot-", "square-")

@@ -92,8 +92,8 @@ def silent_pixels(
 def _shares(store: SpectraStore) -> NDArray[np.float64]:
     """Counts (detector,) of the scan where no channel is saturated: one such pixel can outweigh the rest."""
     which = range(store.shape[0])
-    sound = np.max([store.max_channel_spectrum(d) for d in which], axis=0) < LARGEST_COUNT
-    return np.array([store.integrated(d)[sound].sum() for d in which])
+    full = np.any([_saturated_channels(store, d) for d in which], axis=0)
+    return np.array([store.integrated(d)[~full].sum() for d in which])
 
 
 def saturated_spectra(store: SpectraStore, channels: Mapping[int, slice]) -> NDArray[np.float64]:
@@ -147,6 +147,11 @@ def without_saturated(fit: PixelFit, full: NDArray[np.bool_] | None) -> PixelFit
 
 
 def _may_be_saturated(store: SpectraStore, detector: int, channels: slice) -> bool:
+    return bool(_saturated_channels(store, detector)[channels].any())
+
+
+def _saturated_channels(store: SpectraStore, detector: int) -> NDArray[np.bool_]:
+    """Channels (channel,) that some pixel has full; wider types than 16 bits have none."""
     if store.dtype != np.uint16:
-        return False
-    return bool((store.max_channel_spectrum(detector)[channels] >= LARGEST_COUNT).any())
+        return np.zeros(store.shape[3], dtype=np.bool_)
+    return np.asarray(store.max_channel_spectrum(detector) >= LARGEST_COUNT)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from hpcxrf.config import PixelConfig, RunConfig
+from hpcxrf.config_regions import FREE_METHODS
 from hpcxrf.fitting.detector_sum import (
     SOLVED,
     component_shares,
@@ -36,9 +37,6 @@ from hpcxrf.physics.constants import constant_set
 from hpcxrf.physics.parameters import PARAMETERS
 from hpcxrf.pipeline.inputs import SUM
 from hpcxrf.results.pixel_models import read_pixel_model
-
-FREE_METHODS: tuple[PixelMethod, ...] = ("nonlinear", "full")
-"""Methods whose pixels have a theta of their own."""
 
 
 def basis_of(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hpcxrf.config_regions import refine_tasks
+from hpcxrf.config_regions import FREE_METHODS, refine_tasks
 from hpcxrf.pipeline.blocks import pixel_ranges
 from hpcxrf.pipeline.plan import Plan
 from hpcxrf.pipeline.records import DatasetJob, Stage
@@ -21,7 +21,6 @@ _PIXEL_BYTES: Final = 5
 # Theta's shift and its sigma, of as many parameters as `pixel_model.free_parameters` names, which loads torch.
 _SHIFT_BYTES: Final = 2 * 4
 _SHIFTS: Final = 3
-_FREE_METHODS: Final = ("nonlinear", "full")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +84,7 @@ def bytes_written(job: DatasetJob) -> int:
     n_detectors, n_y, n_x, n_channels = job.shape
     listed = len(job.config.sample.elements)
     components = listed + _BEYOND_ELEMENTS if listed else _USUAL_COMPONENTS
-    shifts = _SHIFTS if job.config.pixels.method in _FREE_METHODS else 0
+    shifts = _SHIFTS if job.config.pixels.method in FREE_METHODS else 0
     spectra = n_detectors * n_y * n_x * (n_channels * _COUNTS_BYTES + _TIMES_BYTES)
     pixel = components * _COMPONENT_BYTES + shifts * _SHIFT_BYTES + _PIXEL_BYTES
     return spectra + pixel_spectra(job) * pixel
