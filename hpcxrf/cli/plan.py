@@ -118,7 +118,10 @@ def _print(made: "Plan", work: "Workload", probe: "Probe | None", notes: list[st
     for note in (*made.notes, *notes):
         table.add_row("note", escape(note))
     for refusal in made.refusals[:20]:
-        table.add_row("[red]refused[/]", escape(f"{refusal.source}: {refusal.reason}"))
+        # Most reasons begin with the file.
+        named = refusal.reason.startswith(str(refusal.source))
+        text = refusal.reason if named else f"{refusal.source}: {refusal.reason}"
+        table.add_row("[red]refused[/]", escape(text))
     console().print(table)
 
 

@@ -126,9 +126,10 @@ def run_on_this_machine(config: Any, text: str, output: Path) -> None:  # noqa: 
         result = run_here(config, text, output, watch, command=" ".join(sys.argv))
     print_run(out, result)
     if result.failed:
+        number = len(result.failed)
         raise DatasetsFailedError(
-            f"{len(result.failed)} datasets failed, the others are done; the report and state/*.jsonl in {output} "
-            "give the reasons. Mend them and give the same command again"
+            f"{number} dataset{'s' * (number > 1)} failed, all others are done; the report and state/*.jsonl in "
+            f"{output} give the reasons. Mend them and give the same command again"
         )
 
 

@@ -33,7 +33,7 @@ def r2_histograms(data: xr.Dataset) -> Figure:
             axes = grid[row, column]
             _draw_r2(axes, one["r2"].values[one["status"].values != 0], _colour(column))
             axes.set_title(f"{method}, {task}", fontsize=10, color=INK)
-        grid[row, 0].set_ylabel("datasets")
+        grid[row, 0].set_ylabel("share of datasets, %")
     for axes in grid[-1]:
         axes.set_xlabel("R²")
     return figure
@@ -54,10 +54,11 @@ def cpu_histograms(data: xr.Dataset) -> Figure:
             seconds = data["cpu_s"].sel({"task": task, "method": method}).values
             seconds = seconds[np.isfinite(seconds)]
             if seconds.size:
-                axes.hist(
-                    seconds, bins=bins, histtype="stepfilled", alpha=0.25, color=_colour(index)
-                )
-                axes.hist(seconds, bins=bins, histtype="step", color=_colour(index), label=method)
+                shared = {
+                    "bins": bins, "weights": _shares(seconds, seconds.size), "color": _colour(index),
+                }  # fmt: skip
+                axes.hist(seconds, histtype="stepfilled", alpha=0.25, **shared)
+                axes.hist(seconds, histtype="step", label=method, **shared)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
@@ -65,7 +66,7 @@ def cpu_histograms(data: xr.Dataset) -> Figure:
         axes.set_xlabel("CPU seconds of a fit")
         axes.set_title(task, fontsize=10, color=INK)
         _tidy(axes)
-    grid[0].set_ylabel("datasets")
+    grid[0].set_ylabel("share of datasets, %")
     if any(axes.get_legend_handles_labels()[0] for axes in grid):
         grid[-1].legend(frameon=False, fontsize=9)
     return figure
@@ -91,7 +92,9 @@ def cpu_bins(seconds: FloatArray) -> FloatArray:
 def _draw_r2(axes: Axes, r2: FloatArray, colour: str) -> None:
     known = r2[np.isfinite(r2)]
     bins = r2_bins()
-    axes.hist(known.clip(bins[0], 1.0), bins=bins.tolist(), color=colour, alpha=0.85)
+    axes.hist(
+        known.clip(bins[0], 1.0), bins=bins.tolist(), weights=_shares(known, r2.size), color=colour, alpha=0.85
+    )  # fmt: skip
     axes.set_xlim(bins[0], 1.0)
     axes.margins(y=0.3)  # room for the words
     axes.set_xticks([bins[0] / 2, 0.25, 0.5, 0.75, 1.0], ["<0", "0.25", "0.5", "0.75", "1"])
@@ -102,6 +105,11 @@ def _draw_r2(axes: Axes, r2: FloatArray, colour: str) -> None:
         0.05, 0.95, "\n".join(words), transform=axes.transAxes, va="top", fontsize=9, color=INK
     )
     _tidy(axes)
+
+
+def _shares(values: FloatArray, number: int) -> FloatArray:
+    """What each value adds to a bar, in per cent of `number`: methods ran on different numbers of datasets."""
+    return np.full(values.shape, 100.0 / max(number, 1))
 
 
 def _figure(height: float) -> Figure:
