@@ -15,12 +15,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from hpcxrf.config_case_study import CASE_STUDY_DEFAULTS, CaseStudyConfig
-from hpcxrf.config_regions import (
-    REGION_DEFAULTS,
-    PixelMethodName,
-    RegionsConfig,
-    region_faults,
-)
+from hpcxrf.config_regions import REGION_DEFAULTS, PixelMethodName, RegionsConfig, region_faults
 from hpcxrf.errors import ConfigError
 
 _CHECKED: Final = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -263,9 +258,7 @@ def load_run_file(path: Path) -> tuple[RunConfig, str]:
         text = path.read_text(encoding="utf-8")
         raw = yaml.safe_load(text)
     except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({error.strerror}); give the path of a run file"
-        ) from error
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a run file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no YAML: {error}") from error
     config = check_config(raw, str(path))
@@ -322,9 +315,7 @@ def _faults(config: RunConfig) -> list[str]:
     if span is not None and not 0.0 <= span[0] < span[1]:
         faults.append(f"fit.energy_range_kev: {list(span)} must rise from 0 keV or more")
     if (config.fit.calibration == "previous") != (config.fit.previous is not None):
-        faults.append(
-            "fit.calibration 'previous' and fit.previous (a results store) go together; give both"
-        )
+        faults.append("fit.calibration 'previous' and fit.previous (a results store) go together; give both")
     method, objective = config.fit.method, config.fit.objective
     if method != "separable" and objective != "mse":
         faults.append(
@@ -354,9 +345,7 @@ def _pixel_faults(config: RunConfig) -> list[str]:
             "give linear or nnls, or background: columns"
         )
     if pixels.background == "snip" and isinstance(remap, str) and remap not in {"linear", "nnls"}:
-        faults.append(
-            f"regions.remap: {remap} has its background in the fit; give pixels.background: columns"
-        )
+        faults.append(f"regions.remap: {remap} has its background in the fit; give pixels.background: columns")
     if pixels.detectors != "each" and "full" in {pixels.method, remap}:
         faults.append(
             f"pixels.detectors: {pixels.detectors} cannot be had of the method full, which fits the theta of one "

@@ -104,8 +104,7 @@ def region_faults(regions: RegionsConfig) -> list[str]:
     faults += [
         f"regions.thresholds.{name}: give above or below, above less than below, in counts a pixel"
         for name, t in regions.thresholds.items()
-        if (t.above is None and t.below is None)
-        or (t.above is not None and t.below is not None and t.above >= t.below)
+        if (t.above is None and t.below is None) or (t.above is not None and t.below is not None and t.above >= t.below)
     ]
     if regions.remap and not regions.refine:
         faults.append("regions.remap: needs the theta of regions.refine; give refine: true")

@@ -23,26 +23,33 @@ _OPTION: Final = re.compile(r"--[a-z][a-z-]*(=[A-Za-z0-9_.,:@/+=&|*()\[\]%-]+)?"
 # What hpcxrf itself says of a job; a second word on it would be a contradiction nobody sees.
 _OWN_OPTIONS: Final = frozenset(
     {
-        *(
-            "--job-name",
-            "--output",
-            "--error",
-            "--open-mode",
-            "--requeue",
-            "--no-requeue",
-            "--signal",
-        ),
-        *(
-            "--no-kill",
-            "--nodes",
-            "--ntasks",
-            "--ntasks-per-node",
-            "--cpus-per-task",
-            "--mem",
-            "--time",
-        ),
-        *("--gpus-per-task", "--partition", "--account", "--constraint", "--qos", "--dependency"),
-        *("--export", "--chdir", "--array", "--wrap", "--parsable", "--wait", "--exclusive"),
+        "--job-name",
+        "--output",
+        "--error",
+        "--open-mode",
+        "--requeue",
+        "--no-requeue",
+        "--signal",
+        "--no-kill",
+        "--nodes",
+        "--ntasks",
+        "--ntasks-per-node",
+        "--cpus-per-task",
+        "--mem",
+        "--time",
+        "--gpus-per-task",
+        "--partition",
+        "--account",
+        "--constraint",
+        "--qos",
+        "--dependency",
+        "--export",
+        "--chdir",
+        "--array",
+        "--wrap",
+        "--parsable",
+        "--wait",
+        "--exclusive",
     }
 )
 
@@ -155,9 +162,7 @@ def check_site(raw: object, where: str, *, name: str) -> SiteProfile:
     try:
         site = TypeAdapter(SiteProfile).validate_python(named)
     except ValidationError as error:
-        faults = [
-            f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors()
-        ]
+        faults = [f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors()]
         raise ConfigError(_told(where, faults)) from error
     faults = [*_number_faults(site), *_word_faults(site)]
     if faults:
@@ -175,9 +180,7 @@ def _number_faults(site: SiteProfile) -> list[str]:
     if workers > site.cores_per_node:
         faults.append(f"{workers} workers on a node of cores_per_node {site.cores_per_node}")
     if site.gpus_per_node and workers > site.gpus_per_node:
-        faults.append(
-            f"workers_per_node {workers}, gpus_per_node {site.gpus_per_node}: each worker has a GPU"
-        )
+        faults.append(f"workers_per_node {workers}, gpus_per_node {site.gpus_per_node}: each worker has a GPU")
     memory_mb = workers * site.memory_per_worker_mb + site.driver_memory_mb
     if site.memory_per_node_mb is not None and memory_mb > site.memory_per_node_mb:
         faults.append(
@@ -194,15 +197,7 @@ def _number_faults(site: SiteProfile) -> list[str]:
 
 def _word_faults(site: SiteProfile) -> list[str]:
     """Words that end up in a script must be plain; lines of shell must be one line each."""
-    names = (
-        "partition",
-        "driver_partition",
-        "account",
-        "constraint",
-        "qos",
-        "interface",
-        "login_host",
-    )
+    names = ("partition", "driver_partition", "account", "constraint", "qos", "interface", "login_host")
     given = {name: getattr(site, name) for name in names}
     given |= {f"modules[{i}]": word for i, word in enumerate(site.modules)}
     faults = [

@@ -111,28 +111,29 @@ def fit_integrated(
     spectra = _spectra(counts)
     axis = _axis(energy_offset_kev, energy_slope_kev, start)
     fit_options = {
-        "calibration": "none" if axis is None else "file", "override": "none",
-        "energy_range_kev": energy_range_kev, "background": background, "method": method,
-        "kbeta_sd": kbeta_sd, "incident_energy_sd_kev": incident_energy_sd_kev,
+        "calibration": "none" if axis is None else "file",
+        "override": "none",
+        "energy_range_kev": energy_range_kev,
+        "background": background,
+        "method": method,
+        "kbeta_sd": kbeta_sd,
+        "incident_energy_sd_kev": incident_energy_sd_kev,
         **({} if objective is None else {"objective": objective}),
-    }  # fmt: skip
-    sample = {
-        "elements": _names(elements),
-        "incident_energy_kev": incident_energy_kev,
-        "source": source,
     }
+    sample = {"elements": _names(elements), "incident_energy_kev": incident_energy_kev, "source": source}
     config = _config({"input": {"files": ["counts"]}, "sample": sample, "fit": fit_options})
     facts = ScanFacts(
-        source=Path("counts"), n_detectors=1, n_channels=spectra.shape[-1],
-        calibration=None if axis is None else (axis,), incident_energy_kev=None,
-    )  # fmt: skip
+        source=Path("counts"),
+        n_detectors=1,
+        n_channels=spectra.shape[-1],
+        calibration=None if axis is None else (axis,),
+        incident_energy_kev=None,
+    )
     prepared = prepare(config, facts, 0)
     if start is not None:
         prepared = _warm(prepared, start)
     with one_thread():
-        fits = [
-            fit_prepared(spectrum, prepared) for spectrum in spectra.reshape(-1, facts.n_channels)
-        ]
+        fits = [fit_prepared(spectrum, prepared) for spectrum in spectra.reshape(-1, facts.n_channels)]
     return fits[0] if spectra.ndim == 1 else fits
 
 
@@ -148,15 +149,11 @@ def amplitudes(fit: SpectrumFit) -> dict[str, Amplitude]:
 
 def parameters(fit: SpectrumFit) -> dict[str, Value]:
     """Fitted theta by name: value, uncertainty, unit."""
-    rows = zip(
-        fit.parameter_names, fit.theta.tolist(), fit.theta_sigma.tolist(), fit.parameter_units, strict=True
-    )  # fmt: skip
+    rows = zip(fit.parameter_names, fit.theta.tolist(), fit.theta_sigma.tolist(), fit.parameter_units, strict=True)
     return {name: Value(value, sigma, unit) for name, value, sigma, unit in rows}
 
 
-def plot_fit(
-    fit: SpectrumFit, *, scale: Literal["log", "linear"] = "log", title: str = ""
-) -> "Figure":
+def plot_fit(fit: SpectrumFit, *, scale: Literal["log", "linear"] = "log", title: str = "") -> "Figure":
     """The spectrum with its fit, components and background, and the standardised residual under it.
 
     Args:
@@ -193,9 +190,7 @@ def line_table(
     Raises:
         FitError: elements that do not exist, or that the incident energy cannot excite.
     """
-    return build_line_table(
-        _names(elements), incident_energy_kev, efficiency=detector or DetectorSetup()
-    )
+    return build_line_table(_names(elements), incident_energy_kev, efficiency=detector or DetectorSetup())
 
 
 def default_theta(incident_energy_kev: float, **values: float) -> Tensor:
@@ -247,9 +242,7 @@ def model_spectrum(
     _check_sizes(theta, amplitude, len(table.component_names) + 1 + int(elastic))
     if isinstance(channel, int):
         channel = torch.arange(channel, dtype=theta.dtype, device=theta.device)
-    return model.model_spectrum(
-        theta, amplitude, table, channel, constants=constants, elastic=elastic
-    )
+    return model.model_spectrum(theta, amplitude, table, channel, constants=constants, elastic=elastic)
 
 
 def _check_sizes(theta: Tensor, amplitude: Tensor, n_components: int) -> None:
@@ -288,9 +281,7 @@ def _spectra(counts: Counts) -> Tensor:
     return spectra
 
 
-def _axis(
-    offset_kev: float | None, slope_kev: float | None, start: SpectrumFit | None
-) -> EnergyCalibration | None:
+def _axis(offset_kev: float | None, slope_kev: float | None, start: SpectrumFit | None) -> EnergyCalibration | None:
     """The axis that was given, else that of the earlier fit, else None: it is to be found."""
     if (offset_kev is None) != (slope_kev is None):
         raise ConfigError(
@@ -308,9 +299,7 @@ def _axis(
 
 def _require_solution(fit: SpectrumFit, where: str) -> None:
     if fit.status not in SOLVED:
-        raise FitError(
-            f"{where}: the fit ended as {fit.status.name} and has no solution; give one that is solved"
-        )
+        raise FitError(f"{where}: the fit ended as {fit.status.name} and has no solution; give one that is solved")
 
 
 def _config(raw: dict[str, object]) -> RunConfig:
@@ -320,9 +309,7 @@ def _config(raw: dict[str, object]) -> RunConfig:
         faults = str(error).partition("\n")[2]
         raise ConfigError(f"fit_integrated: these options cannot be meant:\n{faults}") from error
     if not config.sample.elements:
-        raise ConfigError(
-            'fit_integrated: elements is empty; list the families, as in ["Si", "Fe", "Pt_L"]'
-        )
+        raise ConfigError('fit_integrated: elements is empty; list the families, as in ["Si", "Fe", "Pt_L"]')
     return config
 
 
@@ -331,9 +318,7 @@ def _warm(prepared: Prepared, start: SpectrumFit) -> Prepared:
     _require_solution(start, "start")
     theta = dict(zip(start.parameter_names, start.theta.tolist(), strict=True))
     parameters = tuple(
-        p
-        if p.name in _AXIS
-        else replace(p, value=min(max(theta.get(p.name, p.value), p.lower), p.upper))
+        p if p.name in _AXIS else replace(p, value=min(max(theta.get(p.name, p.value), p.lower), p.upper))
         for p in prepared.setup.parameters
     )
     return replace(prepared, setup=replace(prepared.setup, parameters=parameters))
@@ -347,8 +332,6 @@ def _seen_markers(fit: SpectrumFit) -> list[tuple[float, str]]:
     at = offset + slope * highest + quadratic * highest**2
     return [
         (energy, name)
-        for energy, name, amplitude in zip(
-            at.tolist(), fit.component_names, fit.amplitude.tolist(), strict=True
-        )
+        for energy, name, amplitude in zip(at.tolist(), fit.component_names, fit.amplitude.tolist(), strict=True)
         if amplitude > 0.0 and not name.endswith("_AMPLITUDE")
     ]

@@ -43,20 +43,14 @@ def pytest_configure() -> None:
 def shared_data() -> Path:
     """Folder of the measured scans."""
     if not SHARED_DATA.is_dir():
-        skip_or_fail(
-            f"measured data not found: {SHARED_DATA}; put the shared folder beside the project"
-        )
+        skip_or_fail(f"measured data not found: {SHARED_DATA}; put the shared folder beside the project")
     return SHARED_DATA
 
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """Path of the browser that opens the reports."""
-    found = (
-        shutil.which("chromium")
-        or shutil.which("chromium-browser")
-        or shutil.which("google-chrome")
-    )
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if found is None:
         skip_or_fail("Chromium not found; on Debian: apt-get install chromium")
     assert found is not None
@@ -114,9 +108,7 @@ def private_slurm(slurm_programs: None) -> Iterator[PrivateSlurm]:
 
 
 @pytest.fixture
-def slurm_cluster(
-    private_slurm: PrivateSlurm, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[PrivateSlurm]:
+def slurm_cluster(private_slurm: PrivateSlurm, monkeypatch: pytest.MonkeyPatch) -> Iterator[PrivateSlurm]:
     """The session's Slurm, empty before and after the test, and the one that this process's commands meet."""
     for name in private_slurm.foreign_variables():
         monkeypatch.delenv(name)

@@ -50,8 +50,7 @@ def as_float32(lines):
     single = {
         f.name: getattr(lines, f.name).float()
         for f in fields(lines)
-        if isinstance(getattr(lines, f.name), torch.Tensor)
-        and getattr(lines, f.name).dtype == torch.float64
+        if isinstance(getattr(lines, f.name), torch.Tensor) and getattr(lines, f.name).dtype == torch.float64
     }
     return replace(lines, **single)
 
@@ -59,9 +58,7 @@ def as_float32(lines):
 def one_line(energy_kev=6.4, **options):
     """A table of one component of one line, nothing but what is asked for."""
     given = {"ratio": 1.0, "has_tail": True, "incident_energy_kev": INCIDENT_KEV} | options
-    return line_table_from_arrays(
-        component_names=["X"], component=[0], energy_kev=[energy_kev], **given
-    )
+    return line_table_from_arrays(component_names=["X"], component=[0], energy_kev=[energy_kev], **given)
 
 
 def channels(first, last):
@@ -76,11 +73,7 @@ def thetas(draw, *, batch=()):
     for size in batch:
         count *= size
     share = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0.0, 1.0))
-    flat = draw(
-        st.lists(
-            share, min_size=count * len(PARAMETER_NAMES), max_size=count * len(PARAMETER_NAMES)
-        )
-    )
+    flat = draw(st.lists(share, min_size=count * len(PARAMETER_NAMES), max_size=count * len(PARAMETER_NAMES)))
     shares = torch.tensor(flat, dtype=torch.float64).reshape(*batch, len(PARAMETER_NAMES))
     return (LOWER + shares * (UPPER - LOWER)).clamp(LOWER, UPPER)
 
@@ -97,9 +90,7 @@ def random_thetas(seed, *batch, incident_kev=(9.0, 15.0)):
 
 def setup(lines=None, **options):
     """A fit from the defaults, near enough to `TRUTH` to need no search."""
-    start = with_values(
-        PARAMETERS, {"coherent_sct_energy": INCIDENT_KEV, "energy_slope": 0.01, "gamma_offset": 2.5}
-    )
+    start = with_values(PARAMETERS, {"coherent_sct_energy": INCIDENT_KEV, "energy_slope": 0.01, "gamma_offset": 2.5})
     given = {
         "table": lines or table(),
         "constants": PHYSICS,
@@ -123,9 +114,8 @@ def expected_counts(total, *, lines=None, elastic=True, truth=None, n_channels=1
     """Noise-free counts of the full spectrum, with a falling continuum of a tenth of the total."""
     theta, channel = theta_of(**(TRUTH if truth is None else truth)), channels(0, n_channels - 1)
     peaks = model_spectrum(
-        theta, amplitudes(total, lines, elastic=elastic), lines or table(), channel,
-        constants=PHYSICS, elastic=elastic,
-    )  # fmt: skip
+        theta, amplitudes(total, lines, elastic=elastic), lines or table(), channel, constants=PHYSICS, elastic=elastic
+    )
     return peaks, 0.1 * total / n_channels * (1.6 - 1.2 * channel / n_channels)
 
 

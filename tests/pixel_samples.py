@@ -17,9 +17,8 @@ TABLE = table(("Ca", "Fe", "Zn", "Ba_L"))
 CHANNEL = channels(120, 640)
 THETA = theta_of(**(TRUTH | {"energy_slope": 0.02008, "energy_quadratic": 0.0}))
 MODEL = SpectrumModel(
-    table=TABLE, channel=CHANNEL, constants=PHYSICS,
-    tailed=tailed_lines(TABLE, elastic=True, constants=PHYSICS),
-)  # fmt: skip
+    table=TABLE, channel=CHANNEL, constants=PHYSICS, tailed=tailed_lines(TABLE, elastic=True, constants=PHYSICS)
+)
 PHI = evaluate(THETA, MODEL).phi
 N_COMPONENTS = PHI.shape[1]
 CONTINUUM = torch.stack([660.0 - CHANNEL, CHANNEL - 100.0]).clamp(min=1.0)
@@ -70,7 +69,5 @@ def drifted_pixels(coefficients, drift, seed=0):
     for i in range(0, len(drift), 50):
         phi = evaluate(theta[i : i + 50], MODEL).phi
         peaks = (phi @ coefficients[i : i + 50, :N_COMPONENTS, None])[..., 0]
-        expected.append(
-            peaks + coefficients[i : i + 50, N_COMPONENTS:] @ BASIS.columns[:, N_COMPONENTS:].T
-        )
+        expected.append(peaks + coefficients[i : i + 50, N_COMPONENTS:] @ BASIS.columns[:, N_COMPONENTS:].T)
     return drawn(torch.cat(expected), seed).to(torch.float32)

@@ -32,10 +32,7 @@ def expected_spectra(n_channels, slope_kev):
     """(spectrum, channel): 64 mixtures of the families."""
     table = build_line_table(ELEMENTS, ENERGY_KEV, efficiency=DetectorSetup())
     theta = pack(
-        with_values(
-            PARAMETERS,
-            {"coherent_sct_energy": ENERGY_KEV, "energy_slope": slope_kev, "energy_offset": 0.0},
-        )
+        with_values(PARAMETERS, {"coherent_sct_energy": ENERGY_KEV, "energy_slope": slope_kev, "energy_offset": 0.0})
     )
     channel = torch.arange(n_channels, dtype=torch.float64)
     phi = evaluate(theta, SpectrumModel(table=table, channel=channel, constants=PHYSICS)).phi
@@ -62,11 +59,17 @@ def made_scan(source, shape, slope_kev=SLOPE_KEV):
         return counts.numpy().reshape(1, -1, columns, channels)
 
     return RawScan(
-        name="scan", format="simulated", files=(source,), shape=shape, dtype=np.dtype(np.uint16),
-        rows_per_read=8, read_counts=read_counts, read_scalars=ScanScalars,
+        name="scan",
+        format="simulated",
+        files=(source,),
+        shape=shape,
+        dtype=np.dtype(np.uint16),
+        rows_per_read=8,
+        read_counts=read_counts,
+        read_scalars=ScanScalars,
         calibration=(EnergyCalibration(offset_kev=0.0, slope_kev=slope_kev),),
         incident_energy_kev=ENERGY_KEV,
-    )  # fmt: skip
+    )
 
 
 def made_job(folder, shape, *, ingest=True, **sections):
@@ -82,9 +85,14 @@ def made_job(folder, shape, *, ingest=True, **sections):
     config = check_config(raw, "test")
     run = create_or_resume(folder / "run", "input: {files: ['-']}\n", effective(config))
     job = DatasetJob(
-        number=0, dataset_id="scan", source=folder / "scan.raw", run_dir=run.path,
-        config=config, detectors=("0",), shape=shape,
-    )  # fmt: skip
+        number=0,
+        dataset_id="scan",
+        source=folder / "scan.raw",
+        run_dir=run.path,
+        config=config,
+        detectors=("0",),
+        shape=shape,
+    )
     if ingest:
         ingest_made(job)
     return job
@@ -147,10 +155,7 @@ def _main():
         ingest_made(job)
     records = [] if sys.argv[2] == "ingest" else run_stage(job, sys.argv[2])
     found = {"idle_mb": idle_mb, "peak_mb": _status_mb("VmHWM"), "tasks": len(records)}
-    found |= {
-        key: sum(getattr(r, key) for r in records)
-        for key in ("wall_s", "cpu_s", "read_s", "fit_s", "write_s")
-    }
+    found |= {key: sum(getattr(r, key) for r in records) for key in ("wall_s", "cpu_s", "read_s", "fit_s", "write_s")}
     sys.stdout.write(json.dumps(found) + "\n")
 
 

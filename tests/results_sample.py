@@ -11,9 +11,19 @@ from hpcxrf.results.maps import create_results, finalise, write_block, write_spe
 from hpcxrf.store.schema import BLOCK_X, BLOCK_Y
 
 LINES_KEV = {
-    "S": 2.308, "K": 3.313, "Ca": 3.691, "Ti": 4.509, "Cr": 5.412, "Mn": 5.895, "Fe": 6.399,
-    "Ni": 7.472, "Cu": 8.041, "Zn": 8.631, "compton": 9.6, "elastic": 10.0,
-}  # fmt: skip
+    "S": 2.308,
+    "K": 3.313,
+    "Ca": 3.691,
+    "Ti": 4.509,
+    "Cr": 5.412,
+    "Mn": 5.895,
+    "Fe": 6.399,
+    "Ni": 7.472,
+    "Cu": 8.041,
+    "Zn": 8.631,
+    "compton": 9.6,
+    "elastic": 10.0,
+}
 COMPONENTS = tuple(LINES_KEV)
 WEIGHTS = np.array([80, 150, 400, 60, 20, 30, 900, 15, 250, 120, 700, 500.0])
 PARAMETERS = {
@@ -65,10 +75,12 @@ def spectrum_fit(totals: np.ndarray, *, seed: int = 0) -> SpectrumFit:
     """A fit of Gaussians on a smooth background, with Poisson counts."""
     energy = 0.0021 + 0.01 * np.arange(FIRST, LAST)
     width = 0.06
-    shapes = np.stack([
-        np.exp(-0.5 * ((energy - line) / width) ** 2) * 0.01 / (width * np.sqrt(2 * np.pi))
-        for line in LINES_KEV.values()
-    ])  # fmt: skip
+    shapes = np.stack(
+        [
+            np.exp(-0.5 * ((energy - line) / width) ** 2) * 0.01 / (width * np.sqrt(2 * np.pi))
+            for line in LINES_KEV.values()
+        ]
+    )
     parts = shapes * totals[:, None]
     background = 4 + 4e-4 * totals.sum() * np.exp(-((energy - 6) ** 2) / 12)
     model = parts.sum(0) + background
@@ -109,7 +121,7 @@ def spectrum_fit(totals: np.ndarray, *, seed: int = 0) -> SpectrumFit:
         iterations=9,
         cpu_s=0.21,
         messages=("the width constant is 3.58, from the date of the override file",),
-    )  # fmt: skip
+    )
 
 
 def line_markers() -> list[tuple[float, str]]:
@@ -145,10 +157,7 @@ def make_store(
             for x0 in range(0, nx, BLOCK_X):
                 y, x = slice(y0, min(y0 + BLOCK_Y, ny)), slice(x0, min(x0 + BLOCK_X, nx))
                 write_block(path, detector, y, x, pixel_fit(maps[:, y, x]))
-    fits = {
-        name: spectrum_fit(maps.sum((1, 2)) / EXPOSURE, seed=seed)
-        for seed, name in enumerate(detectors)
-    }
+    fits = {name: spectrum_fit(maps.sum((1, 2)) / EXPOSURE, seed=seed) for seed, name in enumerate(detectors)}
     write_spectrum_fits(path, fits, N_CHANNELS, line_markers=line_markers())
     if complete:
         finalise(path, {"source": "simulated"})

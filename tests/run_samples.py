@@ -27,8 +27,7 @@ def spectrum(counts, *, incident_kev=10.0, continuum=0.02, n_channels=N_CHANNELS
     table = hpcxrf.line_table(names, incident_kev)
     theta = hpcxrf.default_theta(incident_kev, energy_slope=SLOPE_KEV, **theta_values)
     amplitude = torch.tensor(
-        [*(counts[name] for name in names), counts["elastic"], counts["Compton"]],
-        dtype=torch.float64,
+        [*(counts[name] for name in names), counts["elastic"], counts["Compton"]], dtype=torch.float64
     )
     return continuum + hpcxrf.model_spectrum(theta, amplitude, table, n_channels).numpy()
 
@@ -48,9 +47,10 @@ def write_scan(folder, mean, *, elements, incident_kev=10.0, seed=0):
 def jobs_of(folder, run, **sections):
     """The datasets of a run of `scan.npy`."""
     raw = {
-        "input": {"files": [str(folder / "scan.npy")]}, "regions": {"find": []},
+        "input": {"files": [str(folder / "scan.npy")]},
+        "regions": {"find": []},
         "fit": {"suggest": False},
-    } | sections  # fmt: skip
+    } | sections
     return make_plan(check_config(raw, "test"), run).jobs
 
 

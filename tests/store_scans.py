@@ -52,9 +52,7 @@ def made_scan(
     """Sparse Poisson counts, every row another; the whole cube is `whole(scan)`."""
     detectors, rows, columns, channels = shape
     rng = np.random.default_rng(7)
-    first_row = rng.poisson(0.4, (detectors, columns, channels)).astype(dtype) * np.dtype(
-        dtype
-    ).type(scale)
+    first_row = rng.poisson(0.4, (detectors, columns, channels)).astype(dtype) * np.dtype(dtype).type(scale)
 
     def read_counts(part: slice) -> np.ndarray:
         time.sleep(pause_s)

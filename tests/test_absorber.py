@@ -33,9 +33,7 @@ def by_energy(lines):
     own = (lines.escape_parent < 0) & (lines.edge_kev > 0.0)
     found = defaultdict(float)
     for i in torch.nonzero(own)[:, 0].tolist():
-        found[int(lines.component[i]), round(20.0 * float(lines.energy_kev[i]))] += float(
-            lines.ratio[i]
-        )
+        found[int(lines.component[i]), round(20.0 * float(lines.energy_kev[i]))] += float(lines.ratio[i])
     return found
 
 
@@ -58,9 +56,7 @@ def test_an_amplitude_is_still_all_that_was_recorded(optical_depth):
 @pytest.mark.parametrize("more_mm", [-8.0, 20.0])
 def test_ratios_are_those_of_that_much_air(more_mm):
     """Of a table that was made with the other air path; argon's edge at 3.2 keV is no power law."""
-    found, before = (
-        by_energy(lines) for lines in (attenuated(table(10.0), more_mm * AIR_PER_MM), table(10.0))
-    )
+    found, before = (by_energy(lines) for lines in (attenuated(table(10.0), more_mm * AIR_PER_MM), table(10.0)))
     wanted = by_energy(table(10.0 + more_mm))
     assert len(wanted) > 15
     assert max(abs(found[k] - wanted[k]) for k in wanted) < 0.012
@@ -78,9 +74,7 @@ def test_an_escape_line_is_weakened_as_its_parent():
     escape = torch.nonzero(lines.escape_parent >= 0)[:, 0]
     parent = lines.escape_parent[escape]
     assert escape.numel() > 0
-    torch.testing.assert_close(
-        found.ratio[escape] / found.ratio[parent], lines.ratio[escape] / lines.ratio[parent]
-    )
+    torch.testing.assert_close(found.ratio[escape] / found.ratio[parent], lines.ratio[escape] / lines.ratio[parent])
 
 
 @pytest.mark.parametrize("air_mm", [35.0, 0.0])

@@ -105,9 +105,7 @@ def test_snip_removes_a_peak_and_keeps_the_continuum_below_it():
 
 def test_snip_follows_the_detector_width_and_not_the_energy_axis_offset():
     counts = spectrum(3, 1200)
-    moved = pack(
-        with_values(PARAMETERS, {"fwhm_offset": 0.1, "fwhm_fanoprime": 0.0, "energy_offset": 0.3})
-    )
+    moved = pack(with_values(PARAMETERS, {"fwhm_offset": 0.1, "fwhm_fanoprime": 0.0, "energy_offset": 0.3}))
     still = pack(with_values(PARAMETERS, {"fwhm_offset": 0.1, "fwhm_fanoprime": 0.0}))
     wide = pack(with_values(PARAMETERS, {"fwhm_offset": 0.2, "fwhm_fanoprime": 0.0}))
     background = [snip_background(counts, t, constants=PHYSICS) for t in (still, moved, wide)]
@@ -128,9 +126,7 @@ def test_snip_gradients_in_the_counts_are_finite_even_at_zero_counts():
 def test_snip_gradients_equal_finite_differences_where_no_two_values_tie():
     counts = torch.from_numpy(np.random.default_rng(4).uniform(1, 100, 40)).requires_grad_()
     width = torch.tensor(4.0)
-    assert torch.autograd.gradcheck(
-        lambda c: snip(c, half_width_channels=width), (counts,), eps=1e-7, atol=1e-4
-    )
+    assert torch.autograd.gradcheck(lambda c: snip(c, half_width_channels=width), (counts,), eps=1e-7, atol=1e-4)
 
 
 def test_snip_refuses_a_spectrum_of_four_channels():

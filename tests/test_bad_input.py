@@ -53,9 +53,15 @@ def write_whole(path: Path, counts, writer=write_array_hdf5) -> Path:
     ones = np.ones(counts.shape[:3])
     one = EnergyCalibration(offset_kev=0.006, slope_kev=0.00952)
     files = writer(
-        path, counts, live_time_s=ones, real_time_s=ones, icr_hz=ones, ocr_hz=ones,
-        energy_calibration=(one,) * counts.shape[0], incident_energy_kev=13.5,
-    )  # fmt: skip
+        path,
+        counts,
+        live_time_s=ones,
+        real_time_s=ones,
+        icr_hz=ones,
+        ocr_hz=ones,
+        energy_calibration=(one,) * counts.shape[0],
+        incident_energy_kev=13.5,
+    )
     return files[0]
 
 
@@ -214,9 +220,7 @@ def test_every_bad_element_is_named_at_once(hpcxrf, good):
         (("--elements", "Si", "--pixels", "magic"), CONFIG, "magic"),
     ],
 )
-def test_a_run_of_what_no_scan_allows_is_refused_before_anything_is_read(
-    hpcxrf, good, tmp_path, wrong, code, said
-):
+def test_a_run_of_what_no_scan_allows_is_refused_before_anything_is_read(hpcxrf, good, tmp_path, wrong, code, said):
     ran = hpcxrf("run", good, "-o", tmp_path / "out", *wrong)
     refused(ran, code, said)
     assert not (tmp_path / "out").exists()
@@ -394,10 +398,16 @@ def bad_files(folder: Path, counts) -> dict[str, str]:
     for rest in folder.glob("whole.*"):
         rest.unlink()
     return {
-        "negative.h5": "-1", "nan.h5": "nan", "dark.h5": "no counts", "rank.npy": "1 to 4 axes",
-        "empty.mda": "0 bytes", "notes.h50": "no known format", "cut.mda": "copy it again",
-        "cut.h50": "copy it again", "missing.mda": "no such file",
-    }  # fmt: skip
+        "negative.h5": "-1",
+        "nan.h5": "nan",
+        "dark.h5": "no counts",
+        "rank.npy": "1 to 4 axes",
+        "empty.mda": "0 bytes",
+        "notes.h50": "no known format",
+        "cut.mda": "copy it again",
+        "cut.h50": "copy it again",
+        "missing.mda": "no such file",
+    }
 
 
 def good_files(folder: Path, counts) -> list[str]:
@@ -420,10 +430,26 @@ def archive(counts, tmp_path_factory):
     inputs = [*sorted(folder.iterdir()), folder / "missing.mda"]
     run = tmp_path_factory.mktemp("runs") / "run"
     done = subprocess.run(
-        [sys.executable, "-m", "hpcxrf", "run", *map(str, inputs), "-o", str(run), *FIT, *AXIS,
-         "--workers", "1", "--detectors", "both"],
-        capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "300"},
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "hpcxrf",
+            "run",
+            *map(str, inputs),
+            "-o",
+            str(run),
+            *FIT,
+            *AXIS,
+            "--workers",
+            "1",
+            "--detectors",
+            "both",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "300"},
+    )
     return run, done, reasons, names
 
 
@@ -506,9 +532,7 @@ def test_bad_files_of_an_ingest_stop_no_other(hpcxrf, counts, tmp_path):
     assert ran.code == SOME_FAILED, ran.err
     # a scan without counts is a scan
     assert {Path(p).name for p in ran.json["failed"]} == reasons.keys() - {"missing.mda", "dark.h5"}
-    assert {Path(p).name for p in ran.json["stores"]} == {
-        "good.h5", "dead.h5", "zeros.h5", "half.mda", "dark.h5",
-    }  # fmt: skip
+    assert {Path(p).name for p in ran.json["stores"]} == {"good.h5", "dead.h5", "zeros.h5", "half.mda", "dark.h5"}
     for path, reason in ran.json["failed"].items():
         assert path in reason
 

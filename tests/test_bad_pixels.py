@@ -31,13 +31,16 @@ FULL_PIXEL = (5, 5)
 NO_LIVE_TIME = (6, 2)
 NO_SCALER = (7, 7)
 REGIONS = {
-    "find": [], "remap": True,
+    "find": [],
+    "remap": True,
     "rectangles": {
-        "left": [0, 9, 0, 6], "overlap": [4, 9, 3, 8], "row": [MISSING_ROW, MISSING_ROW + 1, 0, 10],
+        "left": [0, 9, 0, 6],
+        "overlap": [4, 9, 3, 8],
+        "row": [MISSING_ROW, MISSING_ROW + 1, 0, 10],
         "clean": [0, 3, 6, 10],
     },
     "thresholds": {"none": {"component": "Fe", "above": 1e7}},
-}  # fmt: skip
+}
 
 
 def good_counts() -> np.ndarray:
@@ -63,18 +66,28 @@ def write(path, counts, *, broken):
         current[NO_SCALER] = current[NO_LIVE_TIME] = np.nan
     one = EnergyCalibration(offset_kev=0.0, slope_kev=SLOPE_KEV)
     write_array_hdf5(
-        path, counts, live_time_s=live, real_time_s=ones, icr_hz=ones, ocr_hz=ones,
-        energy_calibration=(one,) * SHAPE[0], incident_energy_kev=10.0,
-        scaler_names=("US_IC",), scaler_units=("cts/s",), scaler_values=current[None],
-    )  # fmt: skip
+        path,
+        counts,
+        live_time_s=live,
+        real_time_s=ones,
+        icr_hz=ones,
+        ocr_hz=ones,
+        energy_calibration=(one,) * SHAPE[0],
+        incident_energy_kev=10.0,
+        scaler_names=("US_IC",),
+        scaler_units=("cts/s",),
+        scaler_values=current[None],
+    )
 
 
 def run_file(path, run, **sections):
     raw = {
         "input": {"files": [str(path)]},
         "sample": {"elements": list(ELEMENTS), "incident_energy_kev": 10.0},
-        "fit": {"suggest": False}, "pixels": {"detectors": "both"}, "regions": REGIONS,
-    } | sections  # fmt: skip
+        "fit": {"suggest": False},
+        "pixels": {"detectors": "both"},
+        "regions": REGIONS,
+    } | sections
     (job,) = make_plan(check_config(raw, "test"), run).jobs
     return run_all(job)
 
@@ -216,9 +229,19 @@ def test_the_command_line_says_what_is_wrong_and_ends_well(tmp_path, hpcxrf):
     write(tmp_path / "scan.h5", broken_counts(), broken=True)
     run = tmp_path / "run"
     done = hpcxrf(
-        "run", tmp_path / "scan.h5", "-o", run, "--elements", ",".join(ELEMENTS), "--energy", "10",
-        "--detectors", "both", "--workers", "1",
-    )  # fmt: skip
+        "run",
+        tmp_path / "scan.h5",
+        "-o",
+        run,
+        "--elements",
+        ",".join(ELEMENTS),
+        "--energy",
+        "10",
+        "--detectors",
+        "both",
+        "--workers",
+        "1",
+    )
     assert done.code == 0, done.err
     (store,) = (run / "results").glob("*.zarr")
     found = maps_of(store)
@@ -254,9 +277,7 @@ def test_a_channel_that_is_full_outside_of_the_fit_range_is_no_matter(tmp_path):
 @pytest.mark.parametrize("method", ["nnls", "poisson", "nonlinear", "full"])
 def test_every_method_flags_the_same_pixels(tmp_path, runs, method):
     write(tmp_path / "scan.h5", broken_counts(), broken=True)
-    store, _ = run_file(
-        tmp_path / "scan.h5", tmp_path / "run", pixels={"method": method}, regions={"find": []}
-    )
+    store, _ = run_file(tmp_path / "scan.h5", tmp_path / "run", pixels={"method": method}, regions={"find": []})
     found = maps_of(store)
     bad = (FitStatus.EMPTY, FitStatus.SATURATED, FitStatus.NONFINITE)
     expected = maps(runs).sel(detector=["0", "1", "2", "3"])
@@ -331,10 +352,7 @@ def test_a_saturated_pixel_is_no_part_of_a_map_of_a_region(runs):
 
 def test_a_rectangle_outside_of_the_scan_is_refused_by_name(tmp_path):
     write(tmp_path / "scan.h5", good_counts(), broken=False)
-    raw = {
-        "input": {"files": [str(tmp_path / "scan.h5")]},
-        "regions": {"rectangles": {"far": [20, 30, 0, 4]}},
-    }
+    raw = {"input": {"files": [str(tmp_path / "scan.h5")]}, "regions": {"rectangles": {"far": [20, 30, 0, 4]}}}
     plan = make_plan(check_config(raw, "test"), tmp_path / "run")
     assert plan.jobs == ()
     assert "'far' holds no pixel; the scan has 9 x 10 pixels" in plan.refusals[0].reason
@@ -361,9 +379,11 @@ def test_a_region_that_cannot_be_mapped_says_why_and_stops_no_other(tmp_path, mo
             columns = basis.columns.clone()
             columns[:, 1] = columns[:, 0]
             basis = basis.__class__(
-                columns=columns, n_components=basis.n_components, expected=basis.expected,
+                columns=columns,
+                n_components=basis.n_components,
+                expected=basis.expected,
                 coefficients=basis.coefficients,
-            )  # fmt: skip
+            )
         return right(basis, *given, **named)
 
     monkeypatch.setattr(regions_remap, "prepared", refuse_the_first)
@@ -393,9 +413,11 @@ def test_a_family_that_is_another_one_is_refused_with_both_names():
     peak = torch.exp(-0.5 * ((torch.arange(200, dtype=torch.float64) - 90) / 6) ** 2)[:, None]
     other = peak.roll(40, dims=0)
     basis = pixel_basis(
-        torch.cat([peak, other, peak], dim=1), torch.full((3,), 100.0, dtype=torch.float64),
-        torch.ones((1, 200), dtype=torch.float64), 1,
-    )  # fmt: skip
+        torch.cat([peak, other, peak], dim=1),
+        torch.full((3,), 100.0, dtype=torch.float64),
+        torch.ones((1, 200), dtype=torch.float64),
+        1,
+    )
     for refuse in (pixel_operator, mixtures):
         with pytest.raises(FitError, match=r"Pb_M, S_K cannot be told apart"):
             refuse(basis, names=("Pb_M", "Fe", "S_K"))

@@ -6,17 +6,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
-from fit_samples import (
-    TRUTH,
-    amplitudes,
-    channels,
-    drawn,
-    expected_counts,
-    one_line,
-    setup,
-    table,
-    theta_of,
-)
+from fit_samples import TRUTH, amplitudes, channels, drawn, expected_counts, one_line, setup, table, theta_of
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -27,13 +17,7 @@ from hpcxrf.errors import ConfigError, FitError
 from hpcxrf.fitting import protocol
 from hpcxrf.fitting.gradient import fit_adam, guess_log10, joint_gradient, minimise_adam
 from hpcxrf.fitting.integrated import build_problem
-from hpcxrf.fitting.protocol import (
-    JointStart,
-    fit_protocol,
-    perturbed_start,
-    protocol_problem,
-    random_start,
-)
+from hpcxrf.fitting.protocol import JointStart, fit_protocol, perturbed_start, protocol_problem, random_start
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.sbplx import fit_sbplx
 from hpcxrf.fitting.separable import best_of, design, minimise
@@ -66,9 +50,8 @@ def near_truth():
 def problem_of(counts, given):
     low, high = fit_range(given.parameters, given.energy_min_kev, given.energy_max_kev, len(counts))
     model = SpectrumModel(
-        table=given.table, channel=channels(low, high), constants=PHYSICS, elastic=given.elastic,
-        with_step=False,
-    )  # fmt: skip
+        table=given.table, channel=channels(low, high), constants=PHYSICS, elastic=given.elastic, with_step=False
+    )
     return build_problem(counts, low, high, model, given)[0]
 
 
@@ -104,9 +87,7 @@ def test_the_steps_are_those_of_the_adam_of_torch():
     begin, logs = theta_of(**TRUTH), torch.log10(AMPLITUDE) - 0.3
     moved = torch.zeros_like(begin, requires_grad=True)
     free_logs = logs.clone().requires_grad_()
-    optimiser = torch.optim.Adam(
-        [{"params": [moved], "lr": 0.1}, {"params": [free_logs], "lr": 0.2}]
-    )
+    optimiser = torch.optim.Adam([{"params": [moved], "lr": 0.1}, {"params": [free_logs], "lr": 0.2}])
     step = torch.where(FREE, problem.space.scale, 0.0)
     losses, points = [], []
     for _ in range(12):
@@ -129,9 +110,7 @@ def test_the_steps_are_those_of_the_adam_of_torch():
 def test_both_baselines_stay_in_the_bounds_and_leave_what_is_fixed():
     problem = problem_of(noisy(), setup(TABLE, background="none"))
     space = problem.space
-    tight = replace(
-        space, lower=space.centre - 0.05 * space.scale, upper=space.centre + 0.05 * space.scale
-    )
+    tight = replace(space, lower=space.centre - 0.05 * space.scale, upper=space.centre + 0.05 * space.scale)
     problem = replace(problem, space=tight)
     fits = [minimise_adam(space.centre, problem, steps=20)]
     if find_spec("nlopt") is not None:
@@ -150,15 +129,10 @@ def one_peak():
     """One line and a Compton peak far away; only the width and the offset are free."""
     lines = one_line(has_tail=False)
     free = {"energy_offset", "fwhm_offset"}
-    parameters = tuple(
-        replace(p, free=p.name in free)
-        for p in with_values(PARAMETERS, {"coherent_sct_energy": 12.0})
-    )
+    parameters = tuple(replace(p, free=p.name in free) for p in with_values(PARAMETERS, {"coherent_sct_energy": 12.0}))
     truth = theta_of(energy_offset=0.021, fwhm_offset=0.13, coherent_sct_energy=12.0)
     amplitude = torch.tensor([3e4, 1e4], dtype=torch.float64)
-    mean = model_spectrum(
-        truth, amplitude, lines, channels(0, 1399), constants=PHYSICS, elastic=False
-    )
+    mean = model_spectrum(truth, amplitude, lines, channels(0, 1399), constants=PHYSICS, elastic=False)
     given = setup(lines, parameters=parameters, background="none", elastic=False)
     return problem_of(drawn(mean, 5), given), truth
 
@@ -208,18 +182,8 @@ def test_subplex_without_its_package_is_a_configuration_error(monkeypatch):
 
 # --- starts -------------------------------------------------------------------------------------
 
-NARROW = {
-    "energy_offset": 0.05,
-    "energy_slope": 0.02 * 0.0123,
-    "energy_quadratic": 2e-8,
-    "coherent_sct_energy": 0.2,
-}
-WIDE = {
-    "energy_offset": 0.2,
-    "energy_slope": 0.05 * 0.0123,
-    "energy_quadratic": 1e-7,
-    "coherent_sct_energy": 0.3,
-}
+NARROW = {"energy_offset": 0.05, "energy_slope": 0.02 * 0.0123, "energy_quadratic": 2e-8, "coherent_sct_energy": 0.2}
+WIDE = {"energy_offset": 0.2, "energy_slope": 0.05 * 0.0123, "energy_quadratic": 1e-7, "coherent_sct_energy": 0.3}
 SHAPES = {
     "compton_fwhm_corr": (1.0, 4.0),
     "compton_f_tail": (0.0, 1.0),
@@ -290,9 +254,7 @@ def test_a_perturbed_start_is_within_a_sigma_of_the_fit():
     theta, given = theta_of(**TRUTH), setup(TABLE)
     sigma = 0.1 * torch.tensor([p.scale for p in PARAMETERS], dtype=torch.float64)
     sigma[INDEX["fwhm_offset"]] = torch.nan
-    starts = torch.stack(
-        [perturbed_start(theta, sigma, AMPLITUDE, given, seed).theta for seed in range(300)]
-    )
+    starts = torch.stack([perturbed_start(theta, sigma, AMPLITUDE, given, seed).theta for seed in range(300)])
     share = ((starts - theta) / sigma)[:, FREE & torch.isfinite(sigma)]
     assert float(share.abs().max()) <= 1.0
     assert bool((share.abs().max(dim=0).values > 0.95).all())
@@ -305,8 +267,7 @@ def test_an_absent_component_is_started_at_one_count():
     theta = theta_of(**TRUTH)
     begin = perturbed_start(theta, torch.full_like(theta, torch.nan), amplitude, setup(TABLE), 0)
     torch.testing.assert_close(
-        begin.log10_amplitude,
-        torch.tensor([0.0, 3.0, 0.0, 2.0, 1.0, 0.0, np.log10(5.0)], dtype=torch.float64),
+        begin.log10_amplitude, torch.tensor([0.0, 3.0, 0.0, 2.0, 1.0, 0.0, np.log10(5.0)], dtype=torch.float64)
     )
 
 
@@ -373,9 +334,7 @@ def test_from_the_truth_the_baselines_come_near_the_separable_fit(method):
     assert fit.r2 == pytest.approx(best.r2, abs=1e-2)
     assert fit.r2 < best.r2 + 1e-4
     assert fit.status is FitStatus.MAX_ITERATIONS
-    again = fit_protocol(
-        counts, given, near_truth(), method, adam_steps=100, sbplx_evaluations=2500
-    )
+    again = fit_protocol(counts, given, near_truth(), method, adam_steps=100, sbplx_evaluations=2500)
     assert torch.equal(fit.theta, again.theta)
     assert torch.equal(fit.amplitude, again.amplitude)
 
@@ -419,9 +378,7 @@ def test_bad_spectra_and_starts_are_a_status(method):
 def test_a_search_that_ends_in_nan_is_a_status(monkeypatch):
     real = protocol.minimise_adam
     monkeypatch.setattr(
-        protocol,
-        "minimise_adam",
-        lambda *a, **k: replace(real(*a, **k), linear=torch.full((7,), torch.inf).double()),
+        protocol, "minimise_adam", lambda *a, **k: replace(real(*a, **k), linear=torch.full((7,), torch.inf).double())
     )
     fit = fit_protocol(noisy(), setup(TABLE, background="none"), near_truth(), "adam", adam_steps=3)
     assert (fit.status, fit.evaluations) == (FitStatus.NONFINITE, 3)
@@ -429,9 +386,7 @@ def test_a_search_that_ends_in_nan_is_a_status(monkeypatch):
 
 def test_a_range_outside_of_the_spectrum_is_refused():
     with pytest.raises(FitError, match="fit range"):
-        fit_protocol(
-            noisy(), setup(TABLE, energy_min_kev=40.0, energy_max_kev=50.0), near_truth(), "adam"
-        )
+        fit_protocol(noisy(), setup(TABLE, energy_min_kev=40.0, energy_max_kev=50.0), near_truth(), "adam")
 
 
 # --- measured data ------------------------------------------------------------------------------

@@ -21,9 +21,7 @@ def config(**benchmark) -> RunConfig:
 @given(st.randoms(use_true_random=False), st.integers(1, 60), st.integers(0, 5))
 def test_the_choice_depends_neither_on_order_nor_on_other_methods(random, number, seed):
     first = BenchmarkConfig(datasets={"adam": number}, seed=seed)
-    other = BenchmarkConfig(
-        methods=("adam", "sbplx"), datasets={"sbplx": 3, "adam": number}, seed=seed
-    )
+    other = BenchmarkConfig(methods=("adam", "sbplx"), datasets={"sbplx": 3, "adam": number}, seed=seed)
     shuffled = random.sample(NAMES, len(NAMES))
     chosen = {n for n, m in methods_of(NAMES, first).items() if "adam" in m}
     assert len(chosen) == min(number, len(NAMES))
@@ -47,12 +45,7 @@ def test_methods_keep_the_order_of_the_run_file_and_without_a_number_get_all():
 def test_seeds_are_the_same_everywhere_and_differ_in_every_argument():
     # The first 64 bits of sha256("7\nscan-1\ninitial"), by sha256sum, without their last 11.
     assert seed_of(7, "scan-1", "initial") == 0xA8F41039361493C4 >> 11
-    every = {
-        seed_of(s, d, t)
-        for s in range(10)
-        for d in ("scan-1", "scan-11")
-        for t in ("initial", "refinement")
-    }
+    every = {seed_of(s, d, t) for s in range(10) for d in ("scan-1", "scan-11") for t in ("initial", "refinement")}
     assert len(every) == 40
 
 
@@ -95,9 +88,7 @@ def test_what_cannot_be_compared_is_refused_all_at_once(monkeypatch):
 
 @pytest.mark.parametrize("calibration", ["none", "previous"])
 def test_a_benchmark_needs_a_calibration_to_start_around(calibration):
-    fit = {"calibration": calibration} | (
-        {"previous": "x.zarr"} if calibration == "previous" else {}
-    )
+    fit = {"calibration": calibration} | ({"previous": "x.zarr"} if calibration == "previous" else {})
     raw = {"input": {"files": ["x"]}, "fit": fit, "benchmark": {"methods": ["separable"]}}
     with pytest.raises(ConfigError, match="starting values are drawn around"):
         check_benchmark(check_config(raw, "test"))

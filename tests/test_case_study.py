@@ -8,23 +8,12 @@ from hypothesis import strategies as st
 from hpcxrf.config import check_config
 from hpcxrf.errors import ConfigError, OutputError
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.pipeline.case_study import (
-    COMPARED,
-    MAPPED,
-    PRODUCT,
-    SINGLE,
-    check_case_study,
-    units_of,
-)
+from hpcxrf.pipeline.case_study import COMPARED, MAPPED, PRODUCT, SINGLE, check_case_study, units_of
 from hpcxrf.pipeline.records import STUDY_STAGES
 from hpcxrf.results.study_fits import StudyFits, joined, read_fits, write_fits
 from hpcxrf.results.study_tables import StudyData, area_rows, fit_rows, map_rows, pixel_rows
 
-ASKED = {
-    "input": {"files": ["scan/plant.h50"]},
-    "fit": {"calibration": "none"},
-    "regions": {"find": ["squares"]},
-}
+ASKED = {"input": {"files": ["scan/plant.h50"]}, "fit": {"calibration": "none"}, "regions": {"find": ["squares"]}}
 OK, EMPTY = int(FitStatus.CONVERGED), int(FitStatus.EMPTY)
 
 
@@ -38,9 +27,7 @@ def config(**sections):
     trials=st.integers(0, 4),
     data=st.data(),
 )
-def test_every_asked_spectrum_is_fitted_once_by_every_method_after_what_it_needs(
-    sizes, starts, trials, data
-):
+def test_every_asked_spectrum_is_fitted_once_by_every_method_after_what_it_needs(sizes, starts, trials, data):
     mapped = data.draw(st.integers(0, len(sizes) - 1))
     chosen = tuple(sorted(data.draw(st.sets(st.integers(0, max(sizes) - 1), max_size=80))))
     asked = config(case_study={"starts": starts, "trials": trials})
@@ -50,9 +37,7 @@ def test_every_asked_spectrum_is_fitted_once_by_every_method_after_what_it_needs
         assert set(unit.needs) <= before
         assert unit.task not in before
         before.add(unit.task)
-    assert [STUDY_STAGES.index(u.stage) for u in units] == sorted(
-        STUDY_STAGES.index(u.stage) for u in units
-    )
+    assert [STUDY_STAGES.index(u.stage) for u in units] == sorted(STUDY_STAGES.index(u.stage) for u in units)
 
     def rows(stage, spectra, method):
         mine = [u for u in units if (u.stage, u.spectra, u.method) == (stage, spectra, method)]
@@ -77,12 +62,7 @@ def test_every_asked_spectrum_is_fitted_once_by_every_method_after_what_it_needs
 def test_a_run_file_of_something_else_is_refused_with_all_its_faults_at_once():
     check_case_study(config())
     other = check_config(
-        {
-            "input": {"files": ["scan.mda"]},
-            "regions": {"find": ["phases"]},
-            "sample": {"elements": ["Fe"]},
-        },
-        "test",
+        {"input": {"files": ["scan.mda"]}, "regions": {"find": ["phases"]}, "sample": {"elements": ["Fe"]}}, "test"
     )
     with pytest.raises(ConfigError) as told:
         check_case_study(other)
@@ -97,20 +77,37 @@ def fits(amplitude, status, *, r2=0.5, cpu_s=0.002) -> StudyFits:
     n = len(amplitude)
     full = np.full(n, 1.0)
     return StudyFits(
-        components=("Cu",), amplitude=np.array(amplitude, float)[:, None], theta=np.zeros((n, 2)),
-        r2=r2 * full, r2_expected=0.999 * full, deviance=full, cpu_s=cpu_s * full,
-        evaluations=np.full(n, 7), status=np.array(status), model=np.zeros((n, 4), np.float32),
-    )  # fmt: skip
+        components=("Cu",),
+        amplitude=np.array(amplitude, float)[:, None],
+        theta=np.zeros((n, 2)),
+        r2=r2 * full,
+        r2_expected=0.999 * full,
+        deviance=full,
+        cpu_s=cpu_s * full,
+        evaluations=np.full(n, 7),
+        status=np.array(status),
+        model=np.zeros((n, 4), np.float32),
+    )
 
 
 def study(**changes) -> StudyData:
     true = np.arange(12.0).reshape(3, 4)
     box = (slice(1, 3), slice(0, 2))  # truth 4, 5, 8, 9
     values = {
-        "traces": ("Cu",), "energy_kev": np.arange(4.0), "boxes": (box,), "chosen": (np.array([1, 3]),),
-        "spectra": {}, "fits": {}, "truth": {"Cu": true}, "region_truth": ({"Cu": 26.0},), "mapped": 0,
-        "maps": {("linear", "Cu"): true + 1.0}, "map_cpu_s": {"linear": 0.12}, "markers": (), "trials": (),
-    }  # fmt: skip
+        "traces": ("Cu",),
+        "energy_kev": np.arange(4.0),
+        "boxes": (box,),
+        "chosen": (np.array([1, 3]),),
+        "spectra": {},
+        "fits": {},
+        "truth": {"Cu": true},
+        "region_truth": ({"Cu": 26.0},),
+        "mapped": 0,
+        "maps": {("linear", "Cu"): true + 1.0},
+        "map_cpu_s": {"linear": 0.12},
+        "markers": (),
+        "trials": (),
+    }
     return StudyData(**(values | changes))
 
 
@@ -135,9 +132,7 @@ def test_a_failed_pixel_is_counted_and_in_no_mean():
 
 
 def test_where_nothing_is_true_the_error_is_in_counts_and_no_share():
-    nothing = study(
-        truth={"Cu": np.zeros((3, 4))}, fits={("single-pixels-0", "adam"): fits([1, 2], [OK, OK])}
-    )
+    nothing = study(truth={"Cu": np.zeros((3, 4))}, fits={("single-pixels-0", "adam"): fits([1, 2], [OK, OK])})
     (row,) = pixel_rows(nothing)
     assert row.error == 1.5
     assert np.isnan(row.bias)
@@ -156,12 +151,7 @@ def test_maps_are_judged_in_the_regions_and_in_the_scan():
 
 def test_summed_spectra_have_their_r2_and_their_failures_counted():
     good, bad = fits([1.0, 1.0], [OK, OK], r2=0.995), fits([np.nan], [EMPTY], r2=np.nan)
-    data = study(
-        fits={
-            ("first-pass", "adam"): joined([good, bad]),
-            ("region-0", "adam"): fits([13.0], [OK]),
-        }
-    )
+    data = study(fits={("first-pass", "adam"): joined([good, bad]), ("region-0", "adam"): fits([13.0], [OK])})
     (row,) = fit_rows(data, ("first-pass",))
     assert (row.n, row.failed, row.good, row.median) == (3, 1, 2, 0.995)
     (area,) = area_rows(data)

@@ -21,26 +21,36 @@ from hpcxrf.store.spectra import open_spectra
 SHAPE = (2, 8, 12, 2048)
 ELEMENTS = "Si,P,S,Cl,Ar,K,Ca,Ti,Mn,Fe,Ni,Cu,Zn,As,Pb_L"
 COMMANDS = (
-    *("benchmark", "demo", "run", "fit", "inspect", "ingest", "report", "simulate", "doctor"),
+    "benchmark",
+    "demo",
+    "run",
+    "fit",
+    "inspect",
+    "ingest",
+    "report",
+    "simulate",
+    "doctor",
     "case-study",
-    *("plan", "site", "submit", "status", "logs", "cancel", "resume", "retry", "list", "dashboard"),
+    "plan",
+    "site",
+    "submit",
+    "status",
+    "logs",
+    "cancel",
+    "resume",
+    "retry",
+    "list",
+    "dashboard",
 )
 APS = "aps-2ide/mda"
 FACTS = {
     f"{APS}/2xfm_0010.mda": ((4, 11, 11, 2000), [107119, 103092, 52321, 54638], 10.0),
     f"{APS}/2xfm_0011.mda": ((4, 11, 9, 2048), [100311, 96080, 48479, 50482], 10.0),
-    "aps-2ide/flyXRF.h5/2xfm_0011_2xfm3__0.h5": (
-        (4, 11, 9, 2048),
-        [100311, 96080, 48479, 50482],
-        10.0,
-    ),
+    "aps-2ide/flyXRF.h5/2xfm_0011_2xfm3__0.h5": ((4, 11, 9, 2048), [100311, 96080, 48479, 50482], 10.0),
     f"{APS}/axo_std.mda": ((4, 11, 11, 2000), [895788, 844397, 593359, 696070], 10.0),
     "pixl-laguna/laguna.h5": ((2, 25, 25, 4096), [60369725, 54923501], None),
 }
-FIT_KEYS = (
-    *("r2", "r2_expected", "reduced_chi2", "cpu_s", "status", "suggested"),
-    *("theta", "amplitudes", "sigma"),
-)
+FIT_KEYS = ("r2", "r2_expected", "reduced_chi2", "cpu_s", "status", "suggested", "theta", "amplitudes", "sigma")
 
 
 @pytest.fixture(scope="module")
@@ -141,9 +151,7 @@ def test_no_arguments_shows_the_help(hpcxrf):
     assert "inspect" in ran.out + ran.err
 
 
-@pytest.mark.parametrize(
-    "arguments", [("fitt", "x"), ("fit",), ("inspect", "x", "--jsno"), ("ingest", "x")]
-)
+@pytest.mark.parametrize("arguments", [("fitt", "x"), ("fit",), ("inspect", "x", "--jsno"), ("ingest", "x")])
 def test_a_command_line_that_cannot_be_meant_is_exit_2(hpcxrf, arguments):
     ran = hpcxrf(*arguments)
     assert ran.code == 2
@@ -193,10 +201,7 @@ def test_inspect_says_the_same_to_people_on_standard_error(hpcxrf, shared_data):
 def test_inspect_takes_what_an_array_file_does_not_say(hpcxrf, tmp_path):
     path = tmp_path / "cube.npy"
     np.save(path, np.arange(4 * 5 * 6, dtype=np.uint16).reshape(4, 5, 6))
-    ran = hpcxrf(
-        "inspect", path, "--energy-axis", 0, "--energy-offset", "-0.02", "--energy-slope", 0.1,
-        "--json",
-    )  # fmt: skip
+    ran = hpcxrf("inspect", path, "--energy-axis", 0, "--energy-offset", "-0.02", "--energy-slope", 0.1, "--json")
     assert ran.json["shape"] == [1, 5, 6, 4]
     assert ran.json["total_counts"] == [119 * 120 / 2]
     assert ran.json["energy_offset_kev"] == -0.02
@@ -288,9 +293,7 @@ def test_an_override_file_gives_elements_energy_range_and_calibration(hpcxrf, sc
     assert abs(high - 14.5) < 0.05
 
 
-def test_an_override_of_none_is_no_file_and_auto_is_the_one_beside_the_scan(
-    hpcxrf, scan, tmp_path, monkeypatch
-):
+def test_an_override_of_none_is_no_file_and_auto_is_the_one_beside_the_scan(hpcxrf, scan, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     beside = tmp_path / "scan"
     beside.mkdir()
@@ -311,9 +314,7 @@ def test_an_override_of_none_is_no_file_and_auto_is_the_one_beside_the_scan(
 @pytest.mark.parametrize("calibration", ["file", "override", "none"])
 def test_every_start_of_the_calibration_ends_at_the_same_axis(hpcxrf, scan, tmp_path, calibration):
     override = write_override(tmp_path / "o.txt", 0.0, 0.00955)
-    facts = fitted(
-        hpcxrf, scan, "--override", override, "--calibration", calibration, "--energy", 13.5
-    )
+    facts = fitted(hpcxrf, scan, "--override", override, "--calibration", calibration, "--energy", 13.5)
     said = {
         "file": "energy calibration from the scan file",
         "override": "starting values from o.txt",
@@ -382,15 +383,28 @@ def test_a_plot_into_no_folder_is_an_output_error(hpcxrf, scan, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("written", "read", "first"),
-    [("maps-v10", "maps-v10", "s.h50"), ("array", "hdf5-array", "s.h5")],
+    ("written", "read", "first"), [("maps-v10", "maps-v10", "s.h50"), ("array", "hdf5-array", "s.h5")]
 )
 def test_what_is_simulated_can_be_inspected_and_ingested(hpcxrf, tmp_path, written, read, first):
     out = tmp_path / "sim"
     ran = hpcxrf(
-        "simulate", "-o", out, "--seed", 3, "--size", 5, 7, "--channels", 2048, "--detectors", 3,
-        "--format", written, "--name", "s",
-    )  # fmt: skip
+        "simulate",
+        "-o",
+        out,
+        "--seed",
+        3,
+        "--size",
+        5,
+        7,
+        "--channels",
+        2048,
+        "--detectors",
+        3,
+        "--format",
+        written,
+        "--name",
+        "s",
+    )
     assert ran.code == 0, ran.err
     assert (out / "s.truth.json").is_file()
     facts = hpcxrf("inspect", out / first, "--json").json
@@ -411,9 +425,7 @@ def test_what_is_simulated_can_be_inspected_and_ingested(hpcxrf, tmp_path, writt
 def test_the_same_seed_gives_the_same_counts_and_another_gives_others(hpcxrf, tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         hpcxrf("simulate", "-o", tmp_path / name, "--seed", seed, "--size", 2, 3, "--name", "s")
-    totals = [
-        hpcxrf("inspect", tmp_path / n / "s.h50", "--json").json["total_counts"] for n in "abc"
-    ]
+    totals = [hpcxrf("inspect", tmp_path / n / "s.h50", "--json").json["total_counts"] for n in "abc"]
     assert totals[0] == totals[1] != totals[2]
 
 
@@ -443,9 +455,21 @@ def test_ingesting_twice_changes_nothing(hpcxrf, scan, tmp_path):
 def finished(scan, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
     done = child(
-        "-m", "hpcxrf", "run", str(scan), "-o", str(out), "--workers", "1", "--elements", ELEMENTS,
-        "--pixels", "nnls", "--detectors", "sum",
-    )  # fmt: skip
+        "-m",
+        "hpcxrf",
+        "run",
+        str(scan),
+        "-o",
+        str(out),
+        "--workers",
+        "1",
+        "--elements",
+        ELEMENTS,
+        "--pixels",
+        "nnls",
+        "--detectors",
+        "sum",
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert f"report: {out / 'report.html'}" in done.stderr

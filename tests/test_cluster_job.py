@@ -26,28 +26,39 @@ from hpcxrf.cluster.network import address_options
 from hpcxrf.cluster.security import temporary_security
 from hpcxrf.cluster.steps import MOST_DEATHS, Step, Steps, step_command
 from hpcxrf.cluster.watch import Watcher
-from hpcxrf.cluster.worker_terms import (
-    WorkerTerms,
-    read_facts,
-    read_terms,
-    remove_terms,
-    worker_facts,
-    write_terms,
-)
+from hpcxrf.cluster.worker_terms import WorkerTerms, read_facts, read_terms, remove_terms, worker_facts, write_terms
 from hpcxrf.errors import HpcxrfError, OutputError
 from hpcxrf.store.lock import LockHolder, read_lock, run_lock
 from hpcxrf.store.rundir import create_or_resume
 
 REQUEST = JobRequest(
-    site="test", mode="allocation", workers=2, threads_per_worker=1, gpus_per_worker=0,
-    memory_per_worker_mb=900, interface="lo", scratch=None, setup=("module load x",),
-    worker_options=("--partition=main", "--time=00:10:00"), time_limit_s=600, drain_s=30,
-    requeue=True, dashboard=True, insecure=False,
-)  # fmt: skip
+    site="test",
+    mode="allocation",
+    workers=2,
+    threads_per_worker=1,
+    gpus_per_worker=0,
+    memory_per_worker_mb=900,
+    interface="lo",
+    scratch=None,
+    setup=("module load x",),
+    worker_options=("--partition=main", "--time=00:10:00"),
+    time_limit_s=600,
+    drain_s=30,
+    requeue=True,
+    dashboard=True,
+    insecure=False,
+)
 TERMS = WorkerTerms(
-    scheduler="tls://127.0.0.1:1", threads=1, gpus=0, pretend_gpus=False, memory_bytes=900 * 2**20,
-    interface="lo", scratch=None, death_timeout_s=2.0, tls=True,
-)  # fmt: skip
+    scheduler="tls://127.0.0.1:1",
+    threads=1,
+    gpus=0,
+    pretend_gpus=False,
+    memory_bytes=900 * 2**20,
+    interface="lo",
+    scratch=None,
+    death_timeout_s=2.0,
+    tls=True,
+)
 
 
 @pytest.fixture
@@ -58,9 +69,11 @@ def run(tmp_path):
 def worker(run, *more, **environment):
     return subprocess.Popen(
         [sys.executable, "-m", "hpcxrf.cluster.worker_main", "--run", str(run.path), "--name", "w-0", *more],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         env={k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"} | environment,
-    )  # fmt: skip
+    )
 
 
 # ---- doors
@@ -126,9 +139,7 @@ def test_plain_tcp_is_refused_at_once(running):
 
 def test_the_files_for_workers_open_the_doors_and_nothing_of_them_is_on_a_command_line(running):
     terms, files = read_terms(running.run)
-    context = Security(**files, require_encryption=True).get_connection_args("worker")[
-        "ssl_context"
-    ]
+    context = Security(**files, require_encryption=True).get_connection_args("worker")["ssl_context"]
     port = int(terms.scheduler.rsplit(":", 1)[1])
     assert first_bytes(port, context)
     shown = " ".join(psutil.Process(running.process.pid).cmdline())
@@ -236,9 +247,13 @@ def test_a_gpu_worker_that_torch_shows_no_gpu_does_not_start(run):
 
 def steps_of(run, command, said, clock):
     return Steps(
-        run=run, steps=[Step("w-0")], command=lambda _name: command, environment=os.environ,
-        alarm=said.append, clock=clock,
-    )  # fmt: skip
+        run=run,
+        steps=[Step("w-0")],
+        command=lambda _name: command,
+        environment=os.environ,
+        alarm=said.append,
+        clock=clock,
+    )
 
 
 def test_a_step_that_ends_again_and_again_is_given_up_after_longer_and_longer_pauses(run):
@@ -299,9 +314,15 @@ def test_steps_are_ended_at_the_end(run):
 def test_the_command_of_a_step_pins_one_gpu_and_names_no_secret(tmp_path):
     words = step_command(replace(REQUEST, gpus_per_worker=1), tmp_path / "a b", "w-1")
     assert words[:8] == [
-        "srun", "--exact", "--nodes=1", "--ntasks=1", "--cpus-per-task=1", "--mem=900M",
-        "--gpus-per-task=1", "--job-name=worker",
-    ]  # fmt: skip
+        "srun",
+        "--exact",
+        "--nodes=1",
+        "--ntasks=1",
+        "--cpus-per-task=1",
+        "--mem=900M",
+        "--gpus-per-task=1",
+        "--job-name=worker",
+    ]
     assert words[-4:] == ["--run", str(tmp_path / "a b"), "--name", "w-1"]
     assert "--gpus-per-task=1" not in step_command(REQUEST, tmp_path, "w-1")
 
@@ -358,20 +379,35 @@ def test_what_a_user_has_set_for_dask_jobqueue_does_not_get_into_worker_jobs(tmp
         "    print(job.job_script())\n"
     )
     foreign = {
-        "queue": "foreign", "account": "foreign", "walltime": "1-00", "death-timeout": 77, "shebang": "#!/foreign",
-        "local-directory": "/foreign", "job-extra-directives": ["--foreign"], "job-script-prologue": ["foreign"],
-        "job-directives-skip": ["--partition"], "worker-extra-args": ["--foreign"], "log-directory": str(tmp_path),
-        "name": "foreign", "job-cpu": 77, "job-mem": "77G", "processes": 7, "worker-command": "foreign",
-    }  # fmt: skip
+        "queue": "foreign",
+        "account": "foreign",
+        "walltime": "1-00",
+        "death-timeout": 77,
+        "shebang": "#!/foreign",
+        "local-directory": "/foreign",
+        "job-extra-directives": ["--foreign"],
+        "job-script-prologue": ["foreign"],
+        "job-directives-skip": ["--partition"],
+        "worker-extra-args": ["--foreign"],
+        "log-directory": str(tmp_path),
+        "name": "foreign",
+        "job-cpu": 77,
+        "job-mem": "77G",
+        "processes": 7,
+        "worker-command": "foreign",
+    }
     settings = tmp_path / "dask"
     settings.mkdir()
     (settings / "jobqueue.yaml").write_text(json.dumps({"jobqueue": {"slurm": foreign}}))
 
     def script(whose, folder):
         return subprocess.run(
-            [sys.executable, "-c", code, whose], capture_output=True, text=True, check=True,
+            [sys.executable, "-c", code, whose],
+            capture_output=True,
+            text=True,
+            check=True,
             env={**os.environ, "DASK_CONFIG": str(folder), "PYTHONPATH": os.pathsep.join(["", *sys.path])},
-        ).stdout  # fmt: skip
+        ).stdout
 
     assert script("ours", settings) == script("ours", tmp_path / "none")
     # The settings are such as would have told.
@@ -474,9 +510,7 @@ class FakeCluster:
 
 
 def sight(name="w-0", status="running", at_work=()):
-    return WorkerSight(
-        address=f"tls://{name}", name=name, status=status, at_work=frozenset(at_work)
-    )
+    return WorkerSight(address=f"tls://{name}", name=name, status=status, at_work=frozenset(at_work))
 
 
 def wait_until(condition):
@@ -530,12 +564,7 @@ def test_the_account_counts_what_the_driver_told(watcher, run):
     watcher.count.dataset("done")
     watcher.account()
     told = read_progress(run)
-    assert (told.datasets, told.datasets_done, told.datasets_failed, told.datasets_running) == (
-        3,
-        1,
-        1,
-        1,
-    )
+    assert (told.datasets, told.datasets_done, told.datasets_failed, told.datasets_running) == (3, 1, 1, 1)
     assert told.stages["pixels"].done == told.stages["pixels"].failed == 1
     assert told.stages["pixels"].pixels == 50
     assert told.stages["ingest"].done == 1

@@ -109,17 +109,13 @@ def test_without_the_secret_every_path_answers_404_and_tells_nothing(
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_with_the_secret_the_page_is_served(
-    running: LocalClusterHandle, token: str, page: str
-) -> None:
+def test_with_the_secret_the_page_is_served(running: LocalClusterHandle, token: str, page: str) -> None:
     answer = request(http_port(running), f"/{token}/{page}")
     assert answer.status == 200
     assert answer.body
 
 
-def test_a_secret_that_is_shorter_longer_or_elsewhere_is_none(
-    running: LocalClusterHandle, token: str
-) -> None:
+def test_a_secret_that_is_shorter_longer_or_elsewhere_is_none(running: LocalClusterHandle, token: str) -> None:
     wrong = (token[:-1], token + "x", f"x/{token}", f"x?{token}", token.swapcase())
     for start in wrong:
         assert request(http_port(running), f"/{start}/status").status == 404
@@ -154,9 +150,7 @@ def test_a_prefix_alone_would_reveal_the_secret(
     """Why the guard exists; once this fails, distributed has closed its doors by itself."""
     secret = new_token()
     bare = asyncio.run(answer_of_new(Scheduler, target, http_prefix=secret, dashboard=with_bokeh))
-    guarded = asyncio.run(
-        answer_of_new(guarded_scheduler, target, token=secret, dashboard=with_bokeh)
-    )
+    guarded = asyncio.run(answer_of_new(guarded_scheduler, target, token=secret, dashboard=with_bokeh))
     assert secret in bare
     assert secret not in guarded
     assert secret not in "".join(capfd.readouterr())
@@ -180,9 +174,7 @@ def test_the_dashboard_file_holds_the_key_for_the_owner_alone(
     assert stat.S_IMODE(running.log_path.stat().st_mode) == 0o600
 
 
-def test_the_log_keeps_the_secret_out_even_of_errors_of_a_page(
-    running: LocalClusterHandle, token: str
-) -> None:
+def test_the_log_keeps_the_secret_out_even_of_errors_of_a_page(running: LocalClusterHandle, token: str) -> None:
     logging.getLogger("tornado.application").error("page-failed %s", f"/{token}/status")
     log = running.log_path.read_text()
     assert "page-failed /SECRET/status" in log
@@ -240,9 +232,7 @@ def test_tls_without_certificate_is_refused_by_every_server(running: LocalCluste
             first_bytes(port, without_certificate())
 
 
-def test_a_foreign_certificate_is_refused_and_the_own_one_is_not(
-    running: LocalClusterHandle,
-) -> None:
+def test_a_foreign_certificate_is_refused_and_the_own_one_is_not(running: LocalClusterHandle) -> None:
     foreign = credentials.temporary_security().get_connection_args("client")["ssl_context"]
     foreign.verify_mode = ssl.CERT_NONE
     own = running.cluster.security.get_connection_args("client")["ssl_context"]
@@ -288,9 +278,7 @@ def state_of_process() -> dict[str, object]:
     }
 
 
-def test_a_worker_has_one_torch_thread_no_gpu_no_core_file_and_no_spilling(
-    running: LocalClusterHandle,
-) -> None:
+def test_a_worker_has_one_torch_thread_no_gpu_no_core_file_and_no_spilling(running: LocalClusterHandle) -> None:
     states = running.client.run(state_of_process)
     assert len(states) == 2
     for state in states.values():
@@ -373,18 +361,13 @@ def test_a_worker_that_nobody_knows_cannot_be_restarted(running: LocalClusterHan
 
 def test_a_worker_that_cannot_start_is_an_error_that_names_the_log(tmp_path: Path) -> None:
     # A GPU that this machine does not have, or not under this name.
-    with (
-        pytest.raises(HpcxrfError, match=r"dask\.log") as caught,
-        local_cluster(1, 1, tmp_path, gpus=("GPU-none",)),
-    ):
+    with pytest.raises(HpcxrfError, match=r"dask\.log") as caught, local_cluster(1, 1, tmp_path, gpus=("GPU-none",)):
         pass
     assert "sees 0 GPUs (CUDA_VISIBLE_DEVICES=GPU-none)" in str(caught.value)
 
 
 def test_each_worker_sees_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "hpcxrf.cluster.local_worker.Nanny", lambda *_args, **options: options["env"]
-    )
+    monkeypatch.setattr("hpcxrf.cluster.local_worker.Nanny", lambda *_args, **options: options["env"])
     names = ("3", "5", "GPU-af")
     seen = [pinned_nanny("tls://x", name=i, gpus=names, setup=None) for i in range(3)]
     assert [env["CUDA_VISIBLE_DEVICES"] for env in seen] == list(names)
@@ -394,9 +377,7 @@ def test_each_worker_sees_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch)
 # ---- life and end
 
 
-def test_afterwards_the_process_is_as_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_afterwards_the_process_is_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     own = psutil.Process()

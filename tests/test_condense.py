@@ -15,9 +15,7 @@ K_FAMILIES = ("Si", "S", "Ca", "Fe", "Zn", "As", "Br", "Sr", "Mo")
 L_FAMILIES = ("Mo_L", "Cd_L", "Ba_L", "La_L", "Gd_L", "W_L", "Pt_L", "Pb_L", "U_L")
 M_FAMILIES = ("W_M", "Pt_M", "Au_M", "Pb_M", "Bi_M", "U_M")
 HIGH_KEV = 22.5
-FEW = st.lists(
-    st.sampled_from(K_FAMILIES + L_FAMILIES + M_FAMILIES), min_size=1, max_size=3, unique=True
-)
+FEW = st.lists(st.sampled_from(K_FAMILIES + L_FAMILIES + M_FAMILIES), min_size=1, max_size=3, unique=True)
 SIGMA_130_EV = 0.130 / 2.354820045
 
 
@@ -25,9 +23,7 @@ def sums(lines, values=None, mask=None):
     """By component: the sum of ratio times values."""
     weight = lines.ratio if values is None else lines.ratio * values
     weight = weight if mask is None else torch.where(mask, weight, 0.0)
-    return torch.zeros(len(lines.component_names), dtype=torch.float64).index_add(
-        0, lines.component, weight
-    )
+    return torch.zeros(len(lines.component_names), dtype=torch.float64).index_add(0, lines.component, weight)
 
 
 def spectrum(lines, sigma_kev, component):
@@ -49,7 +45,7 @@ def test_counts_and_mean_energy_of_every_component_are_conserved(names, faint):
     for values in ("energy_kev", "mu_per_um"):
         torch.testing.assert_close(
             sums(short, getattr(short, values)), sums(whole, getattr(whole, values)), rtol=1e-12, atol=0.0
-        )  # fmt: skip
+        )
     torch.testing.assert_close(sums(short), torch.ones(len(names)).double())
 
 
@@ -58,11 +54,7 @@ def test_counts_and_mean_energy_of_every_component_are_conserved(names, faint):
 def test_kalpha_kbeta_and_escape_lines_keep_their_own_counts(names):
     whole = table(tuple(names), HIGH_KEV)
     short = condense(whole)
-    for of in (
-        lambda t: t.is_kbeta,
-        lambda t: t.escape_parent >= 0,
-        lambda t: t.is_kbeta & (t.escape_parent < 0),
-    ):
+    for of in (lambda t: t.is_kbeta, lambda t: t.escape_parent >= 0, lambda t: t.is_kbeta & (t.escape_parent < 0)):
         torch.testing.assert_close(sums(short, mask=of(short)), sums(whole, mask=of(whole)))
 
 
@@ -91,9 +83,8 @@ def _pair(distance_kev=0.004, **columns):
     """Two lines 4 eV apart that differ in one thing: .6 x .4 x .004^2 = 3.8e-6 keV^2 of widening."""
     given = {"ratio": [0.6, 0.4], "edge_kev": 0.0, "has_tail": True} | columns
     return line_table_from_arrays(
-        component_names=["X"], component=[0, 0], energy_kev=[6.4, 6.4 + distance_kev],
-        incident_energy_kev=12.0, **given,
-    )  # fmt: skip
+        component_names=["X"], component=[0, 0], energy_kev=[6.4, 6.4 + distance_kev], incident_energy_kev=12.0, **given
+    )
 
 
 def test_two_lines_that_differ_in_nothing_become_one_at_their_mean():
@@ -104,12 +95,7 @@ def test_two_lines_that_differ_in_nothing_become_one_at_their_mean():
 
 @pytest.mark.parametrize(
     "columns",
-    [
-        {"is_kbeta": [False, True]},
-        {"has_tail": [True, False]},
-        {"edge_kev": [11.5, 11.7]},
-        {"edge_kev": [7.1, 11.7]},
-    ],
+    [{"is_kbeta": [False, True]}, {"has_tail": [True, False]}, {"edge_kev": [11.5, 11.7]}, {"edge_kev": [7.1, 11.7]}],
     ids=["kbeta", "tail", "edges-near", "one-edge-near"],
 )
 def test_lines_that_differ_in_what_matters_stay_apart(columns):
@@ -153,9 +139,7 @@ def test_the_lines_of_an_edge_near_the_incident_energy_can_still_be_switched_off
     near = whole.edge_kev >= incident_kev - 0.6
     assert bool(near.any())
     for edge in whole.edge_kev[near].unique().tolist():
-        torch.testing.assert_close(
-            sums(short, mask=short.edge_kev == edge), sums(whole, mask=whole.edge_kev == edge)
-        )
+        torch.testing.assert_close(sums(short, mask=short.edge_kev == edge), sums(whole, mask=whole.edge_kev == edge))
 
 
 @given(FEW, st.sampled_from([1e-3, 0.02, 0.05]))
@@ -174,10 +158,7 @@ def test_faint_lines_go_and_the_others_make_up_for_them(names, least):
 @given(FEW)
 @settings(max_examples=20)
 def test_strong_lines_alone_have_a_tail_and_escape_lines_name_a_parent_of_their_own(names):
-    for short in (
-        condense(table(tuple(names), HIGH_KEV)),
-        condense(table(tuple(names), HIGH_KEV), minimum_ratio=0.01),
-    ):
+    for short in (condense(table(tuple(names), HIGH_KEV)), condense(table(tuple(names), HIGH_KEV), minimum_ratio=0.01)):
         escape = short.escape_parent >= 0
         parent = short.escape_parent[escape]
         assert torch.equal(short.component[parent], short.component[escape])

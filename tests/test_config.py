@@ -29,8 +29,7 @@ def test_all_faults_are_reported_at_once_with_their_places_and_values():
     with pytest.raises(ConfigError) as error:
         check_config(raw, "x.yaml")
     text = str(error.value)
-    for part in ("x.yaml", "input.fiels", "fit.background", "'hat'", "pixels.deviance",
-                 "pixels.background_columns"):  # fmt: skip
+    for part in ("x.yaml", "input.fiels", "fit.background", "'hat'", "pixels.deviance", "pixels.background_columns"):
         assert part in text
 
 
@@ -64,9 +63,7 @@ def test_the_published_methods_have_the_published_objective_only(method, objecti
     assert check_config(raw, "x.yaml").fit.objective == "mse"
 
 
-@pytest.mark.parametrize(
-    ("method", "objective"), [("separable", "poisson"), ("adam", "mse"), ("sbplx", "mse")]
-)
+@pytest.mark.parametrize(("method", "objective"), [("separable", "poisson"), ("adam", "mse"), ("sbplx", "mse")])
 def test_the_objective_that_is_not_named_is_that_of_the_method(method, objective):
     raw = {"input": {"files": ["a"]}, "fit": {"method": method}}
     config = check_config(raw, "x.yaml")
@@ -119,9 +116,7 @@ def test_the_effective_configuration_leaves_out_what_changes_no_result():
 def test_the_commented_scan_file_shows_every_option_at_its_default():
     raw = yaml.safe_load((WORKFLOWS / "scan.yaml").read_text())
     shown = check_config(raw, "scan.yaml")
-    assert dataclasses.replace(shown, input=RunConfig(input=shown.input).input) == RunConfig(
-        input=shown.input
-    )
+    assert dataclasses.replace(shown, input=RunConfig(input=shown.input).input) == RunConfig(input=shown.input)
     for section in dataclasses.fields(RunConfig):
         if section.name not in {"benchmark", "case_study"}:
             fields = {f.name for f in dataclasses.fields(getattr(shown, section.name))}
@@ -144,8 +139,7 @@ def test_the_case_study_file_shows_every_option_of_the_case_study_at_its_default
 def test_paths_of_the_fit_are_relative_to_the_run_file(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text(
-        "input: {files: [a.mda]}\n"
-        "fit: {calibration: previous, previous: results/x.zarr, override: o.txt}\n"
+        "input: {files: [a.mda]}\nfit: {calibration: previous, previous: results/x.zarr, override: o.txt}\n"
     )
     config, _ = load_run_file(path)
     assert config.fit.previous == str(tmp_path / "results/x.zarr")

@@ -46,12 +46,7 @@ def test_the_commented_lines_of_the_generic_profile_are_good_as_well():
     assert profile.partition == "compute"
     assert profile.python == "/project/xrf/venv/bin/python"
     # A field of the profile that the example does not show would be found by nobody.
-    shown = {line.split(":")[0] for line in fields} | {
-        "name",
-        "gpus_per_node",
-        "gpu_memory_mb",
-        "driver_partition",
-    }
+    shown = {line.split(":")[0] for line in fields} | {"name", "gpus_per_node", "gpu_memory_mb", "driver_partition"}
     assert shown == NAMES
 
 
@@ -67,9 +62,7 @@ def test_workers_of_a_cpu_node_are_one_per_core_up_to_16():
 
 
 def test_all_faults_are_told_at_once():
-    said = faults(
-        partition="a b", workers_per_node=9, time_limit_h=0.01, modules=["x;y"], setup=["a\nb"]
-    )
+    said = faults(partition="a b", workers_per_node=9, time_limit_h=0.01, modules=["x;y"], setup=["a\nb"])
     assert "partition: 'a b' is no plain word" in said
     assert "9 workers on a node of cores_per_node 8" in said
     assert "time_limit_h 0.01 is 36 s" in said
@@ -91,10 +84,7 @@ def test_memory_is_refused_with_both_numbers():
 def test_options_that_hpcxrf_sets_itself_are_refused():
     assert "hpcxrf sets --output itself" in faults(options=["--output=x"])
     assert "'-p x' is none" in faults(options=["-p x"])
-    assert (
-        site(options=["--reservation=beam", "--hint=nomultithread"]).options[0]
-        == "--reservation=beam"
-    )
+    assert site(options=["--reservation=beam", "--hint=nomultithread"]).options[0] == "--reservation=beam"
 
 
 def test_a_constraint_may_choose_between_features():
@@ -119,13 +109,9 @@ def test_the_interpreter_is_that_of_the_environment_where_one_is_set_up():
 def test_a_site_is_found_by_path_and_by_name_in_the_order_of_the_folders(tmp_path):
     for folder, partition in (("one", "first"), ("two", "second")):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "lab.yaml").write_text(
-            yaml.safe_dump({**SMALL, "partition": partition})
-        )
+        (tmp_path / folder / "lab.yaml").write_text(yaml.safe_dump({**SMALL, "partition": partition}))
     (tmp_path / "home" / "hpcxrf" / "sites").mkdir(parents=True)
-    environment = {
-        "HPCXRF_SITES": f"{tmp_path}/one:{tmp_path}/two", "XDG_CONFIG_HOME": str(tmp_path / "home")
-    }  # fmt: skip
+    environment = {"HPCXRF_SITES": f"{tmp_path}/one:{tmp_path}/two", "XDG_CONFIG_HOME": str(tmp_path / "home")}
     assert find_site("lab", environment).partition == "first"
     assert find_site(str(tmp_path / "two" / "lab.yaml"), environment).partition == "second"
     assert site_folders(environment)[2] == tmp_path / "home" / "hpcxrf" / "sites"
@@ -136,12 +122,7 @@ def test_a_site_is_found_by_path_and_by_name_in_the_order_of_the_folders(tmp_pat
 def test_a_site_that_is_not_there_is_told_with_those_that_are_and_where_was_looked(tmp_path):
     with pytest.raises(ConfigError) as error:
         find_site("nowhere", {"HPCXRF_SITES": str(tmp_path)})
-    for text in (
-        "no site profile 'nowhere'",
-        "generic-cpu",
-        str(tmp_path),
-        f"{sys.prefix}/share/hpcxrf/sites",
-    ):
+    for text in ("no site profile 'nowhere'", "generic-cpu", str(tmp_path), f"{sys.prefix}/share/hpcxrf/sites"):
         assert text in str(error.value)
 
 
@@ -156,8 +137,16 @@ def test_a_name_cannot_climb_out_of_the_folders(tmp_path):
 
 
 def partition(**fields) -> Partition:
-    usual = {"name": "main", "default": True, "up": True, "time_limit_s": 86400, "nodes": 3, "cores": 8,
-             "memory_mb": 6000, "gpus": 0}  # fmt: skip
+    usual = {
+        "name": "main",
+        "default": True,
+        "up": True,
+        "time_limit_s": 86400,
+        "nodes": 3,
+        "cores": 8,
+        "memory_mb": 6000,
+        "gpus": 0,
+    }
     return Partition(**{**usual, **fields})
 
 
@@ -178,14 +167,8 @@ def test_what_is_proposed_is_a_good_profile_that_fits_the_partition(found):
 
 
 def test_a_partition_with_gpus_is_proposed_before_the_default_one():
-    found = [
-        partition(),
-        partition(name="gpu", default=False, gpus=4),
-        partition(name="down", gpus=8, up=False),
-    ]
+    found = [partition(), partition(name="gpu", default=False, gpus=4), partition(name="down", gpus=8, up=False)]
     assert chosen_partition(found, None).name == "gpu"
     assert chosen_partition(found, "main").name == "main"
-    with pytest.raises(
-        ConfigError, match="partition down: is not there or not up; sinfo has main, gpu, down"
-    ):
+    with pytest.raises(ConfigError, match="partition down: is not there or not up; sinfo has main, gpu, down"):
         chosen_partition(found, "down")

@@ -9,13 +9,7 @@ from hypothesis import strategies as st
 
 from hpcxrf.errors import ConfigError
 from hpcxrf.physics.constants import CONSTANT_SETS, constant_set, convert_fanoprime
-from hpcxrf.physics.detector import (
-    DetectorSetup,
-    absorption_per_um,
-    efficiency,
-    escape_photons,
-    escape_probability,
-)
+from hpcxrf.physics.detector import DetectorSetup, absorption_per_um, efficiency, escape_photons, escape_probability
 
 BARE = DetectorSetup(be_window_um=0, air_path_mm=0, dead_layer_um=0, chip_thickness_um=1e6)
 ENERGIES = np.linspace(0.5, 30.0, 60)
@@ -48,11 +42,7 @@ def test_silicon_absorbs_a_35th_of_a_6_kev_beam_per_micrometre():
     assert absorption_per_um(6.0, DetectorSetup()) == pytest.approx(0.0336, rel=0.03)
 
 
-@given(
-    st.floats(0.1, 800.0),
-    st.sampled_from(["be_window_um", "air_path_mm", "dead_layer_um"]),
-    st.floats(0.01, 100.0),
-)
+@given(st.floats(0.1, 800.0), st.sampled_from(["be_window_um", "air_path_mm", "dead_layer_um"]), st.floats(0.01, 100.0))
 @settings(max_examples=40, deadline=None)
 def test_any_layer_lowers_the_efficiency_and_it_stays_a_share(energy_kev, layer, length):
     thin = DetectorSetup(be_window_um=0, air_path_mm=0, dead_layer_um=0)
@@ -83,9 +73,7 @@ def test_the_silicon_escape_peak_of_manganese_is_four_thousandths_of_it():
 
 
 def test_escape_falls_with_energy_and_vanishes_below_the_k_edge():
-    probability = escape_probability([1.0, 1.838, 1.85, 2.5, 4.0, 8.0, 15.0], DetectorSetup()).sum(
-        0
-    )
+    probability = escape_probability([1.0, 1.838, 1.85, 2.5, 4.0, 8.0, 15.0], DetectorSetup()).sum(0)
     assert probability[:2].tolist() == [0.0, 0.0]
     assert np.all(np.diff(probability[2:]) < 0)
     # As much leaves as can: half of the K photons, at the edge where the beam stops at the surface.
@@ -120,9 +108,7 @@ def test_a_detector_that_cannot_be_is_refused_with_every_fault():
 
 
 def test_the_constant_sets_are_those_of_the_design():
-    legacy, current, physics = (
-        constant_set(n) for n in ("maps-legacy-2.96", "maps-3.58", "physics")
-    )
+    legacy, current, physics = (constant_set(n) for n in ("maps-legacy-2.96", "maps-3.58", "physics"))
     assert (legacy.width_factor, current.width_factor) == (2.96, 3.58)
     assert (legacy.fwhm_per_sigma, legacy.electron_rest_energy_kev) == (2.3548, 511.0)
     assert physics.fwhm_per_sigma == pytest.approx(2.354820045, abs=1e-9)

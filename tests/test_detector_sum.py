@@ -30,9 +30,7 @@ def detectors():
         mean = model_spectrum(theta, amplitude, LINES, channels(0, 1499), constants=PHYSICS)
         counts.append(drawn(mean + 20.0, d))
         given = setup(LINES)
-        setups.append(
-            replace(given, parameters=with_values(given.parameters, {"energy_slope": slope}))
-        )
+        setups.append(replace(given, parameters=with_values(given.parameters, {"energy_slope": slope})))
     spectra = torch.stack(counts)
     return spectra, [fit_spectrum(s, p) for s, p in zip(spectra, setups, strict=True)], setups
 

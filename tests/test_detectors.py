@@ -38,9 +38,8 @@ def spectrum(counts, axis, *, share=1.0, seed=1):
 def facts():
     calibration = tuple(EnergyCalibration(offset_kev=o, slope_kev=s) for o, s in AXES)
     return ScanFacts(
-        source=Path("scan.mda"), n_detectors=2, n_channels=1500, calibration=calibration,
-        incident_energy_kev=None,
-    )  # fmt: skip
+        source=Path("scan.mda"), n_detectors=2, n_channels=1500, calibration=calibration, incident_energy_kev=None
+    )
 
 
 def config_of(listed=LISTED, **fit):
@@ -61,10 +60,7 @@ def plain(seed=1):
 def lacking():
     """The first detector sees manganese well; the second sees a two hundred and fiftieth of all, and cannot tell."""
     with_manganese = COUNTS | {"Mn": PLANTED}
-    return (
-        spectrum(with_manganese, AXES[0], seed=1),
-        spectrum(with_manganese, AXES[1], share=0.004, seed=2),
-    )
+    return (spectrum(with_manganese, AXES[0], seed=1), spectrum(with_manganese, AXES[1], share=0.004, seed=2))
 
 
 @pytest.fixture(scope="module")
@@ -175,9 +171,8 @@ class _Restless:
         name = ("Mn", "Cu", "Ni", "Co", "Cr", "Ti")[self.asked]
         self.asked += 1
         one = Suggestion(
-            name=name, z=10.0 + self.asked, counts=1.0, sigma=1.0, detection_limit=1.0,
-            surviving=1.0, lines=(),
-        )  # fmt: skip
+            name=name, z=10.0 + self.asked, counts=1.0, sigma=1.0, detection_limit=1.0, surviving=1.0, lines=()
+        )
         assert len(fits) == len(prepared)
         return [(one,) for _ in fits]
 
@@ -193,12 +188,8 @@ def test_adding_ends_after_three_rounds_and_tells_what_is_left(monkeypatch):
 
 
 def test_what_lies_below_the_threshold_is_not_added(monkeypatch):
-    weak = Suggestion(
-        name="Mn", z=5.9, counts=1.0, sigma=1.0, detection_limit=1.0, surviving=1.0, lines=()
-    )
-    monkeypatch.setattr(
-        hpcxrf.pipeline.detectors, "suggestions_of", lambda config, fits, prepared: [(weak,)] * 2
-    )
+    weak = Suggestion(name="Mn", z=5.9, counts=1.0, sigma=1.0, detection_limit=1.0, surviving=1.0, lines=())
+    monkeypatch.setattr(hpcxrf.pipeline.detectors, "suggestions_of", lambda config, fits, prepared: [(weak,)] * 2)
     found = fitted(*plain(), auto_elements=True)
     assert found.fits[0].component_names == (*LISTED, ELASTIC, COMPTON)
     assert found.suggested == ((weak,), (weak,))

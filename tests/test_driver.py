@@ -28,12 +28,11 @@ def client():
     with (
         dask.config.set(dask_settings(dashboard=False)),
         SpecCluster(
-            workers={0: worker, 1: worker}, scheduler={"cls": guarded_scheduler, "options": options},
-            silence_logs=False,
+            workers={0: worker, 1: worker}, scheduler={"cls": guarded_scheduler, "options": options}, silence_logs=False
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
         client.as_current(),
-    ):  # fmt: skip
+    ):
         yield client
 
 
@@ -44,11 +43,16 @@ def drive(client, tmp_path, monkeypatch):
     raw = {"input": {"files": ["x"]}, "pixels": {"blocks_per_task": 1}, "regions": {"find": []}}
     jobs = tuple(
         DatasetJob(
-            number=number, dataset_id=name, source=tmp_path / name, run_dir=run.path,
-            config=check_config(raw, "test"), detectors=("0",), shape=(1, 128, 4, 100),
+            number=number,
+            dataset_id=name,
+            source=tmp_path / name,
+            run_dir=run.path,
+            config=check_config(raw, "test"),
+            detectors=("0",),
+            shape=(1, 128, 4, 100),
         )
         for number, name in enumerate(NAMES)
-    )  # fmt: skip
+    )
     for name in NAMES:
         run.results_store(name).mkdir()
         (run.results_store(name) / "zarr.json").write_text('{"attributes": {}}')
@@ -60,9 +64,7 @@ def drive(client, tmp_path, monkeypatch):
             executed.add((job.dataset_id, unit.task))
             if unit.stage == "pixels" and job.dataset_id in broken:
                 raise FitError(broken[job.dataset_id])
-            return TaskRecord(
-                task=unit.task, stage=unit.stage, dataset_id=job.dataset_id, wall_s=0.0, cpu_s=0.0
-            )
+            return TaskRecord(task=unit.task, stage=unit.stage, dataset_id=job.dataset_id, wall_s=0.0, cpu_s=0.0)
 
         monkeypatch.setattr(graph, "_work", work)
         plan = Plan(jobs=jobs, refusals=(), notes=())
@@ -82,11 +84,7 @@ def test_a_failed_dataset_stops_no_other_and_the_next_driver_tries_it_again(driv
     executed, outcomes = drive({})
     assert outcomes == dict.fromkeys(NAMES)
     assert {name for name, _ in executed} == set(BROKEN)
-    assert {task for _, task in executed} == {
-        "pixels-0-00000-00001",
-        "pixels-0-00001-00002",
-        "finalise",
-    }
+    assert {task for _, task in executed} == {"pixels-0-00000-00001", "pixels-0-00001-00002", "finalise"}
 
 
 def test_only_what_failed_for_the_reason_given_is_tried_again(drive):

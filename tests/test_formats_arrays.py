@@ -81,9 +81,7 @@ def test_the_salt_flat_map_opens_with_its_totals(shared_data: Path) -> None:
     path = shared_data / "pixl-laguna" / "laguna.h5"
     scan = open_file(path, NO_OPTIONS)
     assert (scan.format, scan.shape) == ("hdf5-array", (2, 25, 25, 4096))
-    total = sum(
-        scan.read_counts(slice(y, y + 5)).sum(axis=(1, 2, 3), dtype=int) for y in range(0, 25, 5)
-    )
+    total = sum(scan.read_counts(slice(y, y + 5)).sum(axis=(1, 2, 3), dtype=int) for y in range(0, 25, 5))
     assert np.asarray(total).tolist() == [60369725, 54923501]
     one = EnergyCalibration(offset_kev=0.0, slope_kev=0.01)
     assert scan.calibration == (one, one)
@@ -98,9 +96,7 @@ def test_the_salt_flat_map_opens_with_its_totals(shared_data: Path) -> None:
 
 @pytest.mark.parametrize("save", SAVERS)
 @pytest.mark.parametrize("shape", [SHAPE, SHAPE[1:]])
-def test_every_container_gives_the_same_counts(
-    tmp_path: Path, save: Saver, shape: tuple[int, ...]
-) -> None:
+def test_every_container_gives_the_same_counts(tmp_path: Path, save: Saver, shape: tuple[int, ...]) -> None:
     counts = _counts(shape)
     path = save(tmp_path, counts)
     assert sniff(path, _head(path))
@@ -132,11 +128,7 @@ def test_npy_in_any_order_and_byte_order(tmp_path: Path, kind: str, fortran: boo
     np.testing.assert_array_equal(block, counts[:, 1:4])
 
 
-@given(
-    st.permutations(["detector", "y", "x", "channel"]),
-    st.integers(0, 4),
-    st.integers(1, 5),
-)
+@given(st.permutations(["detector", "y", "x", "channel"]), st.integers(0, 4), st.integers(1, 5))
 def test_named_axes_may_come_in_any_order(
     tmp_path_factory: pytest.TempPathFactory, dims: list[str], start: int, length: int
 ) -> None:
@@ -158,9 +150,7 @@ def test_a_region_of_a_npy_is_that_of_numpy(
     tmp_path_factory: pytest.TempPathFactory, shape: list[int], axis: int, fortran: bool
 ) -> None:
     counts = _counts(tuple(shape))
-    path = _save_npy(
-        tmp_path_factory.mktemp("npy"), np.asfortranarray(counts) if fortran else counts
-    )
+    path = _save_npy(tmp_path_factory.mktemp("npy"), np.asfortranarray(counts) if fortran else counts)
     scan = open_file(path, ReadOptions(energy_axis=axis))
     expected = np.moveaxis(counts, axis, -1)
     half = slice(expected.shape[1] // 2, expected.shape[1])
@@ -239,9 +229,7 @@ def test_an_array_without_counts_is_refused(tmp_path: Path, shape: tuple[int, ..
         open_file(_save_npy(tmp_path, np.zeros(shape)), NO_OPTIONS)
 
 
-@pytest.mark.parametrize(
-    "data", [np.zeros((3, 4, 5), "c8"), np.full((3, 4), "text"), np.ones(4) > 0]
-)
+@pytest.mark.parametrize("data", [np.zeros((3, 4, 5), "c8"), np.full((3, 4), "text"), np.ones(4) > 0])
 def test_what_is_no_number_is_refused_with_its_type(tmp_path: Path, data: NDArray[Any]) -> None:
     with pytest.raises(InputFileError, match=r"of type .*, counts must be"):
         open_file(_save_npy(tmp_path, data), NO_OPTIONS)
@@ -286,9 +274,7 @@ def test_an_energy_axis_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf])
 @pytest.mark.parametrize("save", SAVERS)
-def test_a_count_that_is_none_is_named_with_its_place(
-    tmp_path: Path, save: Saver, bad: float
-) -> None:
+def test_a_count_that_is_none_is_named_with_its_place(tmp_path: Path, save: Saver, bad: float) -> None:
     counts = _counts(dtype="f4")
     counts[1, 3, 2, 7] = bad
     path = save(tmp_path, counts)
@@ -331,12 +317,8 @@ def test_a_damaged_npy_header_is_refused(tmp_path: Path) -> None:
         open_scan(path)
 
 
-@pytest.mark.parametrize(
-    ("sign", "place", "byte"), [(b"PK\x01\x02", 6, 88), (b"PK\x01\x02", 46, 0xFF)]
-)
-def test_a_damaged_index_of_a_npz_is_refused(
-    tmp_path: Path, sign: bytes, place: int, byte: int
-) -> None:
+@pytest.mark.parametrize(("sign", "place", "byte"), [(b"PK\x01\x02", 6, 88), (b"PK\x01\x02", 46, 0xFF)])
+def test_a_damaged_index_of_a_npz_is_refused(tmp_path: Path, sign: bytes, place: int, byte: int) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, counts=np.ones((3, 4, 64), np.uint16))
     content = bytearray(path.read_bytes())
@@ -388,9 +370,7 @@ def test_virtual_datasets_are_read_only_if_allowed(tmp_path: Path) -> None:
         file.create_virtual_dataset("counts", layout)
     with pytest.raises(InputFileError, match="virtual"):
         _all(open_file(master, NO_OPTIONS))
-    np.testing.assert_array_equal(
-        _all(open_file(master, ReadOptions(allow_external=True))), _counts()
-    )
+    np.testing.assert_array_equal(_all(open_file(master, ReadOptions(allow_external=True))), _counts())
 
 
 def test_the_energy_comes_from_attributes_or_the_user(tmp_path: Path) -> None:
@@ -418,9 +398,7 @@ def test_the_energy_comes_from_attributes_or_the_user(tmp_path: Path) -> None:
         ("incident_energy_kev", -1.0, "above 0 keV"),
     ],
 )
-def test_attributes_that_cannot_be_meant_are_refused(
-    tmp_path: Path, name: str, value: object, fault: str
-) -> None:
+def test_attributes_that_cannot_be_meant_are_refused(tmp_path: Path, name: str, value: object, fault: str) -> None:
     path = _hdf5(tmp_path, counts=_counts())
     with h5py.File(path, "a") as file:
         file.attrs[name] = value
@@ -435,9 +413,7 @@ def test_a_slope_asked_for_must_rise(tmp_path: Path) -> None:
 
 def test_an_energy_axis_in_the_file_is_used_and_must_rise(tmp_path: Path) -> None:
     channel = np.arange(64.0)
-    path = _hdf5(
-        tmp_path, counts=_counts(), energy=1e3 * (0.1 + 0.01 * channel + 1e-5 * channel**2)
-    )
+    path = _hdf5(tmp_path, counts=_counts(), energy=1e3 * (0.1 + 0.01 * channel + 1e-5 * channel**2))
     scan = open_file(path, NO_OPTIONS)
     assert scan.calibration is not None
     found = scan.calibration[1]

@@ -70,9 +70,7 @@ def test_a_simulated_scan_written_and_read_is_exact(tmp_path):
 
 def test_live_time_is_recomputed_from_the_rates(tmp_path):
     scalars = open_scan(write(tmp_path, some_counts())[0]).read_scalars()
-    np.testing.assert_array_equal(
-        scalars.live_time_s, 0.5 * 600 / 800
-    )  # the stored 0.25 is not used
+    np.testing.assert_array_equal(scalars.live_time_s, 0.5 * 600 / 800)  # the stored 0.25 is not used
 
 
 def test_ten_detectors_come_in_the_order_of_their_numbers_whichever_is_named(tmp_path):
@@ -161,9 +159,7 @@ def test_output_counts_and_output_rates_are_told_apart_by_the_spectra(tmp_path, 
 
 def test_axes_of_xrf_maps_are_millimetres_unless_an_attribute_says_otherwise(tmp_path):
     x = np.tile(np.arange(3, dtype="f4"), (2, 1))
-    path = write_one(
-        tmp_path / "a.h50", np.zeros((8, 2, 3), "f4"), MAPS__Scan__x_axis=x, MAPS__Scan__y_axis=x
-    )
+    path = write_one(tmp_path / "a.h50", np.zeros((8, 2, 3), "f4"), MAPS__Scan__x_axis=x, MAPS__Scan__y_axis=x)
     np.testing.assert_array_equal(open_scan(path).read_scalars().x_um, 1000 * x)
     with h5py.File(path, "a") as file:
         file["MAPS/Scan/x_axis"].attrs["units"] = "um"
@@ -173,9 +169,7 @@ def test_axes_of_xrf_maps_are_millimetres_unless_an_attribute_says_otherwise(tmp
 def test_a_20_gb_file_opens_without_memory(tmp_path):
     path = tmp_path / "large.h50"
     with h5py.File(path, "w") as file:
-        file.create_dataset(
-            "MAPS/Spectra/mca_arr", (2048, 1600, 1600), dtype="f4", chunks=(2048, 1, 1)
-        )
+        file.create_dataset("MAPS/Spectra/mca_arr", (2048, 1600, 1600), dtype="f4", chunks=(2048, 1, 1))
     tracemalloc.start()
     scan = open_scan(path)
     peak = tracemalloc.get_traced_memory()[1]
@@ -188,8 +182,7 @@ def test_a_20_gb_file_opens_without_memory(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("row_bytes", "chunk_rows", "rows"),
-    [(2**20, 1, 16), (2**20, 10, 10), (2**40, 4, 1), (1, 1, 100)],
+    ("row_bytes", "chunk_rows", "rows"), [(2**20, 1, 16), (2**20, 10, 10), (2**40, 4, 1), (1, 1, 100)]
 )
 def test_a_block_is_bounded_and_of_whole_chunks(row_bytes, chunk_rows, rows):
     got = hdf5_files.rows_per_block(row_bytes=row_bytes, chunk_rows=chunk_rows, height=100)
@@ -221,11 +214,7 @@ def test_another_rank_is_refused(tmp_path, shape):
 
 
 def test_times_of_another_shape_are_refused_by_name(tmp_path):
-    path = write_one(
-        tmp_path / "a.h50",
-        np.zeros((8, 2, 3), "f4"),
-        MAPS__Spectra__Elapsed_Realtime=np.zeros((3, 2)),
-    )
+    path = write_one(tmp_path / "a.h50", np.zeros((8, 2, 3), "f4"), MAPS__Spectra__Elapsed_Realtime=np.zeros((3, 2)))
     with pytest.raises(InputFileError, match=r"Elapsed_Realtime.*\(3, 2\).*\(2, 3\)"):
         open_scan(path).read_scalars()
 
@@ -256,9 +245,7 @@ def test_the_offset_of_a_falling_axis_is_not_kept_with_a_slope_that_is_given(tmp
 
 
 def test_zeros_are_no_calibration(tmp_path):
-    path = write_one(
-        tmp_path / "a.h50", np.zeros((8, 2, 3), "f4"), MAPS__Spectra__Energy_Calibration=np.zeros(3)
-    )
+    path = write_one(tmp_path / "a.h50", np.zeros((8, 2, 3), "f4"), MAPS__Spectra__Energy_Calibration=np.zeros(3))
     scan = open_scan(path)
     assert scan.calibration is None
     assert any("calibration" in note for note in scan.notes)
@@ -291,9 +278,7 @@ def test_data_outside_the_file_is_refused_unless_allowed(tmp_path, way):
 def test_a_row_that_no_memory_holds_is_refused_before_it_is_read(tmp_path):
     path = tmp_path / "a.h50"
     with h5py.File(path, "w") as file:
-        file.create_dataset(
-            "MAPS/Spectra/mca_arr", (2048, 2, 2**30), dtype="f4", chunks=(2048, 1, 1)
-        )
+        file.create_dataset("MAPS/Spectra/mca_arr", (2048, 2, 2**30), dtype="f4", chunks=(2048, 1, 1))
     with pytest.raises(InputFileError, match="takes 8796093022208 bytes"):
         open_scan(path)
 

@@ -102,9 +102,7 @@ def test_all_faults_are_said_at_once_up_to_ten(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("slope", ["0.01 -0.02", "0 0.02"])
-def test_an_energy_that_does_not_rise_is_refused_unless_one_is_given(
-    tmp_path: Path, slope: str
-) -> None:
+def test_an_energy_that_does_not_rise_is_refused_unless_one_is_given(tmp_path: Path, slope: str) -> None:
     path = _file(tmp_path, HEAD.replace("0.01 0.02", slope) + ROWS)
     with pytest.raises(InputFileError, match=r"does not rise.*--energy-slope"):
         open_file(path, ReadOptions())

@@ -29,11 +29,7 @@ def record(at, *, rank, last, name, positions, detectors, subs=()):
     npts = len((positions or detectors)[0][2])
     out = struct.pack(">iii", rank, npts, last)
     out += struct.pack(f">{len(subs)}i", *subs)
-    out += (
-        text(name)
-        + text("OCT 28, 2015 18:18:43")
-        + struct.pack(">iii", len(positions), len(detectors), 0)
-    )
+    out += text(name) + text("OCT 28, 2015 18:18:43") + struct.pack(">iii", len(positions), len(detectors), 0)
     for number, (pv, unit, _) in enumerate(positions):
         out += struct.pack(">i", number) + b"".join(map(text, (pv, "", "LINEAR", unit, "", "", "")))
     for number, (pv, unit, _) in enumerate(detectors):
@@ -45,9 +41,7 @@ def record(at, *, rank, last, name, positions, detectors, subs=()):
     return at, out
 
 
-def write_step_scan(
-    path, counts, *, last_row=None, last_point=None, real=2.0, unit="mm", extra=b"\0\0\0\0"
-):
+def write_step_scan(path, counts, *, last_row=None, last_point=None, real=2.0, unit="mm", extra=b"\0\0\0\0"):
     """A rank-3 file; `counts` (detector, y, x, channel). Rows beyond the last point are not written."""
     n, height, width, channels = counts.shape
     last_row = height if last_row is None else last_row
@@ -75,10 +69,7 @@ def write_step_scan(
         rates = [
             (f"d:dxp{d + 1}:{kind}", "", np.full(width, value))
             for d in range(n)
-            for kind, value in (
-                ("InputCountRate", 100.0 * (d + 1)),
-                ("OutputCountRate", 90.0 * (d + 1)),
-            )
+            for kind, value in (("InputCountRate", 100.0 * (d + 1)), ("OutputCountRate", 90.0 * (d + 1)))
         ]
         real_times = [(f"d:mca{d + 1}.ERTM", "s", np.full(width, real)) for d in range(n)]
         scalers = [("ic", "V", y + 0.1 * np.arange(width)), *rates, *real_times]
@@ -141,9 +132,7 @@ def test_the_measured_scans_have_the_totals_and_live_times_of_their_readme(
     assert np.median(scalars.live_time_s[0]) == pytest.approx(live_s, abs=1e-3)
     assert scalars.measured is None
     assert scan.calibration is None
-    assert (
-        scan.incident_energy_kev is None
-    )  # the undulators' energies in the file are not the beam's
+    assert scan.incident_energy_kev is None  # the undulators' energies in the file are not the beam's
 
 
 def test_step_rates_agree_with_the_spectra_and_positions_are_micrometres(shared_data):
@@ -206,9 +195,7 @@ def test_a_scan_that_stopped_half_way_says_so_and_marks_what_is_missing(tmp_path
     measured[0], measured[1, :2] = True, True
     scalars = scan.read_scalars()
     np.testing.assert_array_equal(scalars.measured, measured)
-    np.testing.assert_array_equal(
-        scan.read_counts(slice(0, 3)), counts * measured[:, :, np.newaxis]
-    )
+    np.testing.assert_array_equal(scan.read_counts(slice(0, 3)), counts * measured[:, :, np.newaxis])
     assert np.isnan(scalars.live_time_s[:, ~measured]).all()
     assert not np.isnan(scalars.live_time_s[:, measured]).any()
     assert any("stopped after 1 of 3 rows (6 of 12 points)" in note for note in scan.notes)
@@ -263,9 +250,7 @@ def write_fly_mda(path, height=3, width=5, done=5):
     detectors = [("ring", "mA", np.zeros(height))]
 
     def outer(subs):
-        return record(
-            0, rank=2, last=height, name="F1", positions=positions, detectors=detectors, subs=subs
-        )[1]
+        return record(0, rank=2, last=height, name="F1", positions=positions, detectors=detectors, subs=subs)[1]
 
     row = record(
         0,

@@ -96,9 +96,7 @@ def test_a_change_touches_only_its_line(tmp_path: Path) -> None:
 def test_a_name_that_is_missing_is_added_at_the_end(tmp_path: Path) -> None:
     before = read_override(_file(tmp_path, "FWHM_OFFSET: 0.1"))
     after = with_changes(before, {"CAL_SLOPE_MAX": 0.02, "FWHM_FANO_COEFF": 3.58})
-    assert "".join(after.lines) == (
-        "FWHM_OFFSET: 0.1\nCAL_SLOPE_[E_LINEAR]_MAX: 0.02\nFWHM_FANO_COEFF: 3.58\n"
-    )
+    assert "".join(after.lines) == ("FWHM_OFFSET: 0.1\nCAL_SLOPE_[E_LINEAR]_MAX: 0.02\nFWHM_FANO_COEFF: 3.58\n")
     assert after.bounds["CAL_SLOPE"] == (None, 0.02)
 
 
@@ -199,9 +197,7 @@ def test_the_nearest_file_is_found_with_the_detectors_own_first(tmp_path: Path) 
     assert find_override(scan, 1) == beside
 
 
-def test_a_relative_path_looks_in_the_folder_above_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_relative_path_looks_in_the_folder_above_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mda").mkdir()
     (tmp_path / NAME).touch()
     monkeypatch.chdir(tmp_path / "mda")

@@ -36,13 +36,7 @@ def names(paths):
 
 def test_the_measured_folder_holds_five_scans(shared_data):
     found, notes = find_scans([shared_data])
-    assert names(found) == [
-        "2xfm_0010.mda",
-        "2xfm_0011.mda",
-        "axo_std.mda",
-        "srm1832.mca",
-        "laguna.h5",
-    ]
+    assert names(found) == ["2xfm_0010.mda", "2xfm_0011.mda", "axo_std.mda", "srm1832.mca", "laguna.h5"]
     told = "\n".join(notes)
     for left_out in ("2xfm_0011_2xfm3__0.h5", "override.txt", "standardinfo.txt", "README.md"):
         assert left_out in told
@@ -134,9 +128,7 @@ def test_a_file_named_twice_appears_once(tmp_path, monkeypatch):
 def test_an_empty_folder_and_a_pattern_without_files_are_told(tmp_path):
     found, notes = find_scans([tmp_path, tmp_path / "*.mda"])
     assert found == []
-    assert [
-        word in note for word, note in zip(("no files", "no file matches"), notes, strict=True)
-    ] == [True, True]
+    assert [word in note for word, note in zip(("no files", "no file matches"), notes, strict=True)] == [True, True]
 
 
 def test_an_explicit_companion_is_left_out_where_its_mda_is_an_input(shared_data):
@@ -150,10 +142,7 @@ def test_an_explicit_companion_is_left_out_where_its_mda_is_an_input(shared_data
     ("content", "message"),
     [
         (b"", "0 bytes"),
-        (
-            b"hello world, this is no scan at all",
-            "no known format.*MDA.*MAPS.*MAPS_RAW.*MCA.*--dataset-path",
-        ),
+        (b"hello world, this is no scan at all", "no known format.*MDA.*MAPS.*MAPS_RAW.*MCA.*--dataset-path"),
         (b"ELEMENTS_TO_FIT: Si, P\n", "fit parameters"),
         (b"FILENAME: a\nELEMENTS_IN_STANDARD: Ca\n", "standards"),
     ],
@@ -218,9 +207,7 @@ def test_a_slope_that_does_not_rise_is_refused_for_every_format(shared_data, nam
 
 def test_an_offset_without_any_slope_is_refused_and_not_dropped(shared_data):
     with pytest.raises(InputFileError, match=r"2xfm_0010\.mda.*0\.1 keV.*--energy-slope"):
-        open_scan(
-            shared_data / "aps-2ide" / "mda" / "2xfm_0010.mda", ReadOptions(energy_offset_kev=0.1)
-        )
+        open_scan(shared_data / "aps-2ide" / "mda" / "2xfm_0010.mda", ReadOptions(energy_offset_kev=0.1))
 
 
 @pytest.mark.parametrize("name", ["MAPS_RAW", "MAPS_RAW/data_a", "MAPS/Spectra/mca_arr", "counts"])

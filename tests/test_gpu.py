@@ -15,9 +15,7 @@ from hpcxrf.store.rundir import RunDir
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(
-        not torch.cuda.is_available(), reason="no CUDA device that torch sees; needs a CUDA build"
-    ),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device that torch sees; needs a CUDA build"),
 ]
 DEVICE = torch.device("cuda:0")
 
@@ -36,9 +34,8 @@ def test_pixels_agree_across_devices(method, errors):
     data = None if method == "linear" else DATA
     here = fit_pixels(counts, every, OPERATOR, data=data, **options)
     there = fit_pixels(
-        counts.to(DEVICE), every.to(DEVICE), moved_to(DEVICE, OPERATOR),
-        data=moved_to(DEVICE, data), **options,
-    )  # fmt: skip
+        counts.to(DEVICE), every.to(DEVICE), moved_to(DEVICE, OPERATOR), data=moved_to(DEVICE, data), **options
+    )
     sigma = fit_pixels(counts, every, OPERATOR).sigma
     assert float(((there.amplitude.cpu() - here.amplitude).abs() / sigma).max()) < 1e-4
     assert bool((there.status.cpu() == here.status).all())

@@ -53,9 +53,7 @@ def complete():
     return _fit(COUNTS)
 
 
-@pytest.mark.parametrize(
-    ("name", "counts"), [("Mn", 6e3), ("La_L", 6e3), ("Cu", 9e3), ("K", 6e3), ("Pb_M", 6e3)]
-)
+@pytest.mark.parametrize(("name", "counts"), [("Mn", 6e3), ("La_L", 6e3), ("Cu", 9e3), ("K", 6e3), ("Pb_M", 6e3)])
 def test_a_planted_element_is_found_with_its_counts(name, counts):
     found = suggest(*_fit(COUNTS | {name: counts}), efficiency=EFFICIENCY)
     assert [s.name for s in found] == [name]
@@ -106,9 +104,7 @@ def _off(complete, name, steps):
     return replace(fit, model=off.clamp(min=1.0)), asked
 
 
-@pytest.mark.parametrize(
-    ("name", "steps"), [("energy_offset", 2.0), ("energy_slope", 2.0), ("fwhm_offset", 3.0)]
-)
+@pytest.mark.parametrize(("name", "steps"), [("energy_offset", 2.0), ("energy_slope", 2.0), ("fwhm_offset", 3.0)])
 def test_a_theta_that_is_off_suggests_nothing(complete, name, steps):
     fit, asked = _off(complete, name, steps)
     assert float(((fit.counts - fit.model) ** 2 / fit.model).mean()) > 3.0
@@ -190,9 +186,8 @@ def test_detectors_that_say_the_same_say_it_more_surely():
     def one(name, z, counts, sigma, limit):
         line = EvidenceLine(energy_kev=5.9, share=0.9, z=z, overlaps="", overlap=0.0)
         return Suggestion(
-            name=name, z=z, counts=counts, sigma=sigma, detection_limit=limit, surviving=0.5,
-            lines=(line,),
-        )  # fmt: skip
+            name=name, z=z, counts=counts, sigma=sigma, detection_limit=limit, surviving=0.5, lines=(line,)
+        )
 
     first = (one("Mn", 10.0, 300.0, 30.0, 90.0), one("Cu", 7.0, 70.0, 10.0, 40.0))
     second = (one("Mn", 20.0, 800.0, 40.0, 120.0),)
@@ -242,9 +237,7 @@ def test_z_and_limit_of_two_columns_are_those_computed_by_hand():
 def test_misfit_above_the_noise_scales_z_down():
     columns = torch.eye(4, dtype=torch.float64)[:, :1]
     residual = torch.tensor([6.0, 4.0, 4.0, 4.0], dtype=torch.float64)
-    left = project(
-        torch.zeros(4, 1).double(), columns, residual, metric_of(torch.zeros(4, 0).double())
-    )
+    left = project(torch.zeros(4, 1).double(), columns, residual, metric_of(torch.zeros(4, 0).double()))
     assert float(left.z[0]) == pytest.approx(6.0 / math.sqrt((36 + 3 * 16) / 4))
 
 
@@ -278,9 +271,7 @@ def test_joining_a_column_is_projecting_against_it_from_the_start(seed):
     assert float(after.z[1]) == 0.0
     assert after.z[[0, 2]].tolist() == pytest.approx(fresh.z[[0, 2]].tolist(), abs=1e-8)
     beside = z_beside(left, 1) * left.scale
-    assert beside[[0, 2]].tolist() == pytest.approx(
-        (fresh.z * fresh.scale)[[0, 2]].tolist(), abs=1e-8
-    )
+    assert beside[[0, 2]].tolist() == pytest.approx((fresh.z * fresh.scale)[[0, 2]].tolist(), abs=1e-8)
 
 
 def test_flaws_grow_with_the_counts_and_faint_ones_are_left_out(complete):
@@ -302,21 +293,9 @@ def test_flaws_grow_with_the_counts_and_faint_ones_are_left_out(complete):
 @pytest.mark.parametrize(
     ("name", "listed", "wanted"),
     [
-        (
-            "aps-2ide/flyXRF.h5/2xfm_0011_2xfm3__0.h5",
-            "Si P S Cl Ar K Ca Ti Cr Mn Fe Co Ni Cu Zn",
-            ["La_L"],
-        ),
-        (
-            "aps-2ide/mda/axo_std.mda",
-            "Si P S Cl Ar K Ca Ti Cr Mn Fe Co Ni Cu Zn Pd_L Mo_L La_L Ca_Ca",
-            ["Pb_M"],
-        ),
-        (
-            "aps-2ide/mda/axo_std.mda",
-            "Si P S Cl Ar K Ca Ti Cr Mn Fe Co Ni Cu Zn Pd_L Mo_L La_L Ca_Ca Pb_M",
-            [],
-        ),
+        ("aps-2ide/flyXRF.h5/2xfm_0011_2xfm3__0.h5", "Si P S Cl Ar K Ca Ti Cr Mn Fe Co Ni Cu Zn", ["La_L"]),
+        ("aps-2ide/mda/axo_std.mda", "Si P S Cl Ar K Ca Ti Cr Mn Fe Co Ni Cu Zn Pd_L Mo_L La_L Ca_Ca", ["Pb_M"]),
+        ("aps-2ide/mda/axo_std.mda", "Si P S Cl Ar K Ca Ti Cr Mn Fe Co Ni Cu Zn Pd_L Mo_L La_L Ca_Ca Pb_M", []),
     ],
 )
 def test_measured_spectra_speak_for_what_their_list_lacks(shared_data, name, listed, wanted):
@@ -326,11 +305,7 @@ def test_measured_spectra_speak_for_what_their_list_lacks(shared_data, name, lis
     from hpcxrf.pipeline.single import integrate
     from hpcxrf.pipeline.tasks import scan_facts
 
-    raw = {
-        "input": {"files": ["-"]},
-        "sample": {"elements": listed.split()},
-        "fit": {"energy_range_kev": [1.0, 11.0]},
-    }
+    raw = {"input": {"files": ["-"]}, "sample": {"elements": listed.split()}, "fit": {"energy_range_kev": [1.0, 11.0]}}
     config = check_config(raw, "test")
     scan = open_scan(shared_data / name, read_options(config))
     prepared = prepare(config, scan_facts(scan, shared_data / name), 0)
@@ -354,12 +329,8 @@ def test_suggestions_are_kept_with_the_results_and_shown_in_the_report(tmp_path,
     update_root(store, {"suggested": {"0": as_records(found), "1": []}})
     assert "detector 0: not listed, but suggested: Mn" in flags(open_results(store))
     page = tmp_path / "report.html"
-    dataset = DatasetSummary(
-        dataset_id="scan", name="scan", source="scan", status="done", results_path=store
-    )
-    run = RunSummary(
-        title="run", versions={}, configuration="", device="", started="", finished="", seconds=1.0
-    )
+    dataset = DatasetSummary(dataset_id="scan", name="scan", source="scan", status="done", results_path=store)
+    run = RunSummary(title="run", versions={}, configuration="", device="", started="", finished="", seconds=1.0)
     write_report(run, [dataset], page)
     text = page.read_text(encoding="utf-8")
     assert text.count("Not listed, but the residual speaks for") == 1
@@ -369,10 +340,7 @@ def test_suggestions_are_kept_with_the_results_and_shown_in_the_report(tmp_path,
 
 def test_nothing_is_looked_for_where_it_is_not_wanted(complete):
     fit, asked = _fit(COUNTS | {"Mn": 9e3})
-    prepared = [
-        Prepared(setup=one, from_nothing=False, windows=EFFICIENCY, notes=())
-        for one in (asked, complete[1])
-    ]
+    prepared = [Prepared(setup=one, from_nothing=False, windows=EFFICIENCY, notes=()) for one in (asked, complete[1])]
     raw = {"input": {"files": ["-"]}, "sample": {"elements": list(LISTED)}}
     config = check_config(raw, "test")
     found = suggestions_of(config, [fit, complete[0]], prepared)

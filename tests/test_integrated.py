@@ -5,27 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fit_samples import (
-    TRUTH,
-    amplitudes,
-    drawn,
-    expected_counts,
-    one_line,
-    setup,
-    table,
-    theta_of,
-)
+from fit_samples import TRUTH, amplitudes, drawn, expected_counts, one_line, setup, table, theta_of
 
 import hpcxrf.fitting.gradient
 import hpcxrf.fitting.integrated
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.integrated import fit_amplitudes, fit_range, fit_spectrum
-from hpcxrf.fitting.objective import (
-    poisson_deviance,
-    poisson_weights,
-    r_squared,
-    r_squared_expected,
-)
+from hpcxrf.fitting.objective import poisson_deviance, poisson_weights, r_squared, r_squared_expected
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.physics.constants import PHYSICS, constant_set, convert_fanoprime
@@ -87,23 +73,15 @@ def test_the_type_of_the_counts_does_not_matter_and_they_are_not_changed(dtype):
     counts = noisy(2e5)
     given = counts.to(dtype)
     before = given.clone()
-    assert torch.equal(
-        fit_spectrum(given, setup(TABLE)).theta, fit_spectrum(counts, setup(TABLE)).theta
-    )
+    assert torch.equal(fit_spectrum(given, setup(TABLE)).theta, fit_spectrum(counts, setup(TABLE)).theta)
     assert torch.equal(given, before)
 
 
 def test_two_runs_are_bit_identical():
     first, second = (fit_spectrum(noisy(), setup(TABLE)) for _ in range(2))
     for name in ("theta", "theta_sigma", "amplitude", "amplitude_sigma", "model", "background"):
-        assert torch.equal(
-            torch.nan_to_num(getattr(first, name)), torch.nan_to_num(getattr(second, name))
-        )
-    assert (first.r2, first.deviance, first.iterations) == (
-        second.r2,
-        second.deviance,
-        second.iterations,
-    )
+        assert torch.equal(torch.nan_to_num(getattr(first, name)), torch.nan_to_num(getattr(second, name)))
+    assert (first.r2, first.deviance, first.iterations) == (second.r2, second.deviance, second.iterations)
 
 
 # --- backgrounds --------------------------------------------------------------------------------
@@ -145,8 +123,7 @@ def test_without_a_background_there_is_none():
 
 def test_a_parameter_at_its_bound_is_named_and_has_no_uncertainty():
     tight = tuple(
-        replace(p, upper=0.005, value=0.002) if p.name == "f_tail_offset" else p
-        for p in setup(TABLE).parameters
+        replace(p, upper=0.005, value=0.002) if p.name == "f_tail_offset" else p for p in setup(TABLE).parameters
     )
     fit = fit_spectrum(peaks(), setup(TABLE, parameters=tight, background="none"))
     i = INDEX["f_tail_offset"]
@@ -166,10 +143,7 @@ def test_free_parameters_have_an_uncertainty_and_fixed_ones_do_not():
 
 
 def test_a_tight_prior_holds_theta_at_its_start():
-    held = tuple(
-        replace(p, prior_sd=1e-5) if p.name == "compton_angle" else p
-        for p in setup(TABLE).parameters
-    )
+    held = tuple(replace(p, prior_sd=1e-5) if p.name == "compton_angle" else p for p in setup(TABLE).parameters)
     counts = drawn(peaks(), 1)
     tight = fit_spectrum(counts, setup(TABLE, parameters=held, background="none"))
     loose = fit_spectrum(counts, setup(TABLE, background="none"))
@@ -188,11 +162,7 @@ def test_the_r2_that_is_reported_is_that_of_the_unit_weight_pass():
 def test_a_spectrum_without_counts_is_empty_and_nothing_is_made_up(count):
     fit = fit_spectrum(torch.full((1500,), count), setup(TABLE))
     assert fit.status is FitStatus.EMPTY
-    assert bool(
-        fit.amplitude.isnan().all()
-        & fit.amplitude_sigma.isnan().all()
-        & fit.theta_sigma.isnan().all()
-    )
+    assert bool(fit.amplitude.isnan().all() & fit.amplitude_sigma.isnan().all() & fit.theta_sigma.isnan().all())
     assert np.isnan(fit.r2)
     assert "no counts" in fit.messages[0]
 
@@ -241,9 +211,7 @@ def test_the_fit_range_is_rounded_to_channels_and_cut_at_the_ends_of_the_spectru
     assert fit_range(parameters, -3.0, 40.0, 2048) == (0, 2047)
 
 
-@pytest.mark.parametrize(
-    ("low", "high"), [(25.0, 30.0), (11.0, 1.0), (5.0, 5.0), (5.0, 5.2), (-9.0, -1.0)]
-)
+@pytest.mark.parametrize(("low", "high"), [(25.0, 30.0), (11.0, 1.0), (5.0, 5.0), (5.0, 5.2), (-9.0, -1.0)])
 def test_a_fit_range_outside_the_spectrum_is_refused_with_its_numbers(low, high):
     with pytest.raises(FitError, match=rf"{low:g} to {high:g} keV.*0 to 2047.*50 channels"):
         fit_range(setup().parameters, low, high, 2048)
@@ -274,9 +242,7 @@ def test_amplitudes_at_fixed_columns_are_recovered_and_never_negative():
 def test_adam_is_a_method_of_the_same_fit(monkeypatch):
     short = hpcxrf.fitting.gradient.minimise_adam
     monkeypatch.setattr(
-        hpcxrf.fitting.integrated,
-        "minimise_adam",
-        lambda theta, problem: short(theta, problem, steps=60),
+        hpcxrf.fitting.integrated, "minimise_adam", lambda theta, problem: short(theta, problem, steps=60)
     )
     fit = fit_spectrum(noisy(), setup(TABLE, method="adam"))
     assert fit.status is FitStatus.MAX_ITERATIONS
@@ -319,9 +285,7 @@ OVERRIDE = {
     "energy_offset": -0.0041840752,
     "energy_slope": 0.0095216077,
     "fwhm_offset": 0.09721764,
-    "fwhm_fanoprime": convert_fanoprime(
-        0.00022440446, source=constant_set("maps-legacy-2.96"), target=PHYSICS
-    ),
+    "fwhm_fanoprime": convert_fanoprime(0.00022440446, source=constant_set("maps-legacy-2.96"), target=PHYSICS),
     "coherent_sct_energy": 10.0,
     "compton_angle": 87.274598,
     "compton_fwhm_corr": 1.5730172,
@@ -337,18 +301,13 @@ COMMON = "Si P S Cl Ar K Ca Ti Cr Mn Fe Co Ni Cu Zn La_L"
 def detector_spectrum(path, detector=0):
     scan = open_scan(path)
     return torch.from_numpy(
-        np.asarray(scan.read_counts(slice(0, scan.shape[1]))[detector], dtype=float).sum(
-            axis=(0, 1)
-        )
+        np.asarray(scan.read_counts(slice(0, scan.shape[1]))[detector], dtype=float).sum(axis=(0, 1))
     )
 
 
 def fit_of_measured(counts, names, incident_kev, values, last_kev):
     lines = table(names.split(), incident_kev, minimum_ratio=1e-3)
-    return fit_spectrum(
-        counts,
-        setup(lines, parameters=with_values(PARAMETERS, values), energy_max_kev=last_kev),
-    )  # fmt: skip
+    return fit_spectrum(counts, setup(lines, parameters=with_values(PARAMETERS, values), energy_max_kev=last_kev))
 
 
 def test_the_axo_standard_reaches_its_figure(shared_data):
@@ -381,9 +340,7 @@ def test_the_thin_glass_standard_reaches_its_figure_on_every_detector(shared_dat
     assert spectra.shape == (4, 2048)
     for d in range(4):
         values = {"energy_offset": offset[d], "energy_slope": slope[d], "coherent_sct_energy": 12.5}
-        fit = fit_of_measured(
-            torch.from_numpy(spectra[d]), "Si Cl Ar Ca V Cr Mn Fe Co Ni Cu Zn", 12.5, values, 13.5
-        )
+        fit = fit_of_measured(torch.from_numpy(spectra[d]), "Si Cl Ar Ca V Cr Mn Fe Co Ni Cu Zn", 12.5, values, 13.5)
         assert fit.r2 >= 0.9995
         assert float(fit.theta[INDEX["coherent_sct_energy"]]) == pytest.approx(12.49, abs=0.03)
 
@@ -402,16 +359,17 @@ def test_snip_with_maps_constants_is_the_snip_of_maps():
     peaks, continuum = expected_counts(1e5)
     counts = drawn(peaks + continuum, 4)
     given = setup(background="snip", constants=constants)
-    given = replace(
-        given,
-        parameters=tuple(replace(p, free=p.name == "energy_offset") for p in given.parameters),
-    )
+    given = replace(given, parameters=tuple(replace(p, free=p.name == "energy_offset") for p in given.parameters))
     fit = fit_spectrum(counts, given)
     start = {p.name: p.value for p in given.parameters}
     last = fit.first_channel + fit.counts.shape[0] - 1
     expected = snip_maps(
-        counts.numpy(), energy_offset=start["energy_offset"], energy_slope=start["energy_slope"],
-        energy_quadratic=0.0, channel_range=(fit.first_channel, last), snip_width=MAPS_SNIP_WIDTH,
+        counts.numpy(),
+        energy_offset=start["energy_offset"],
+        energy_slope=start["energy_slope"],
+        energy_quadratic=0.0,
+        channel_range=(fit.first_channel, last),
+        snip_width=MAPS_SNIP_WIDTH,
         constants=constants,
-    )  # fmt: skip
+    )
     assert fit.background.tolist() == pytest.approx(expected[fit.first_channel : last + 1].tolist())

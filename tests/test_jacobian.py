@@ -12,9 +12,7 @@ from hpcxrf.physics.model import SpectrumModel, evaluate
 from hpcxrf.physics.parameters import INDEX, PARAMETER_NAMES, PARAMETERS
 
 # What torch warns about itself when forward differentiation is first used.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:`torch.jit.script` is deprecated:DeprecationWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 SCALE = torch.tensor([p.scale for p in PARAMETERS], dtype=torch.float64)
 TABLE = table(("Ca", "Fe", "Ba_L", "Au_M", "Ca_Ca"))
@@ -22,9 +20,12 @@ TABLE = table(("Ca", "Fe", "Ba_L", "Au_M", "Ca_Ca"))
 
 def model_of(lines=TABLE, *, name="physics", elastic=True, with_step=True, channel=None):
     return SpectrumModel(
-        table=lines, channel=channels(60, 1960)[::20] if channel is None else channel,
-        constants=CONSTANT_SETS[name], elastic=elastic, with_step=with_step,
-    )  # fmt: skip
+        table=lines,
+        channel=channels(60, 1960)[::20] if channel is None else channel,
+        constants=CONSTANT_SETS[name],
+        elastic=elastic,
+        with_step=with_step,
+    )
 
 
 def heights_of(model, *batch, seed=1):
@@ -101,9 +102,13 @@ def test_the_jacobian_holds_at_the_corners_of_the_bounds_where_fractions_and_esc
 
 def test_the_escape_factor_has_its_derivative_at_zero_where_there_is_no_escape_peak():
     lines = line_table_from_arrays(
-        component_names=["A"], component=[0, 0], energy_kev=[6.4, 4.66], ratio=[1.0, 0.01],
-        escape_parent=[-1, 0], incident_energy_kev=12.0,
-    )  # fmt: skip
+        component_names=["A"],
+        component=[0, 0],
+        energy_kev=[6.4, 4.66],
+        ratio=[1.0, 0.01],
+        escape_parent=[-1, 0],
+        incident_energy_kev=12.0,
+    )
     model = model_of(lines, channel=channels(0, 999))
     theta = theta_of(coherent_sct_energy=12.0, escape_factor=0.0, energy_slope=0.01)
     heights = torch.tensor([1e5, 0.0, 0.0], dtype=torch.float64)
@@ -115,8 +120,7 @@ def test_the_escape_factor_has_its_derivative_at_zero_where_there_is_no_escape_p
 
 @pytest.mark.parametrize("name", ["physics", "maps-3.58"])
 @pytest.mark.parametrize(
-    "wanted",
-    [(), ("energy_slope",), ("compton_gamma", "gamma_offset", "fwhm_offset"), ("escape_factor",)],
+    "wanted", [(), ("energy_slope",), ("compton_gamma", "gamma_offset", "fwhm_offset"), ("escape_factor",)]
 )
 def test_columns_that_are_not_wanted_are_zero_and_the_others_do_not_change(name, wanted):
     theta, model = random_thetas(7, 2), model_of(name=name)
@@ -137,11 +141,7 @@ def test_the_jacobian_agrees_with_central_differences():
         step[i] = 1e-4 * SCALE[i]
         up, down = ((evaluate(t, model).phi @ heights) for t in (theta + step, theta - step))
         torch.testing.assert_close(
-            analytic[:, i],
-            (up - down) / 2e-4,
-            rtol=1e-4,
-            atol=1e-4,
-            msg=lambda m, n=name: f"{n}: {m}",
+            analytic[:, i], (up - down) / 2e-4, rtol=1e-4, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
         )
 
 

@@ -89,10 +89,7 @@ def test_a_family_without_kalpha_counts_keeps_the_ratio_of_the_table():
     assert same(merged_table(ORIGINAL, pairs, amplitude), ORIGINAL)
 
 
-@given(
-    st.lists(st.floats(1e-3, 1e7), min_size=4, max_size=4),
-    st.lists(st.floats(0.0, 1e7), min_size=4, max_size=4),
-)
+@given(st.lists(st.floats(1e-3, 1e7), min_size=4, max_size=4), st.lists(st.floats(0.0, 1e7), min_size=4, max_size=4))
 @settings(max_examples=15)
 def test_the_two_columns_and_the_merged_one_are_the_same_counts(alphas, betas):
     split, pairs = split_kbeta(ORIGINAL)

@@ -54,10 +54,13 @@ def test_the_strongest_line_has_its_published_energy_in_kev(name, incident_kev, 
     assert lines[0][0] == pytest.approx(published_kev, abs=0.004)
 
 
-KBETA_TO_KALPHA_1 = (
-    {"Al": 0.020, "Si": 0.042, "S": 0.093, "Cl": 0.122}
-    | {"K": 0.174, "Ca": 0.189, "Ti": 0.196, "Fe": 0.203, "Ni": 0.205}
-)  # fmt: skip
+KBETA_TO_KALPHA_1 = {"Al": 0.020, "Si": 0.042, "S": 0.093, "Cl": 0.122} | {
+    "K": 0.174,
+    "Ca": 0.189,
+    "Ti": 0.196,
+    "Fe": 0.203,
+    "Ni": 0.205,
+}
 
 
 @pytest.mark.parametrize("name", KBETA_TO_KALPHA_1)
@@ -77,12 +80,7 @@ def test_iron_kalpha_2_is_half_of_kalpha_1_and_both_stay_apart():
 
 
 @pytest.mark.parametrize(
-    ("incident_kev", "edges"),
-    [
-        (14.0, {13.0352}),
-        (15.5, {13.0352, 15.2}),
-        (17.0, {13.0352, 15.2, 15.8608}),
-    ],
+    ("incident_kev", "edges"), [(14.0, {13.0352}), (15.5, {13.0352, 15.2}), (17.0, {13.0352, 15.2, 15.8608})]
 )
 def test_lead_l_lines_appear_subshell_by_subshell(incident_kev, edges):
     found = {edge for _, _, edge in lines_of(table_of("Pb_L", energy_kev=incident_kev), "Pb_L")}
@@ -100,9 +98,7 @@ def test_l_ratios_depend_on_the_incident_energy():
 
 
 @given(
-    st.sampled_from(
-        ["Na", "S", "Fe", "Zn", "Mo", "Sn_L", "Pb_L", "Fe_L", "Pb_M", "U_M", "Si_Cl", "Fe_Pt_L"]
-    ),
+    st.sampled_from(["Na", "S", "Fe", "Zn", "Mo", "Sn_L", "Pb_L", "Fe_L", "Pb_M", "U_M", "Si_Cl", "Fe_Pt_L"]),
     st.floats(21.0, 120.0),
     st.booleans(),
 )
@@ -117,9 +113,7 @@ def test_ratios_of_a_family_sum_to_one_whatever_the_energy(name, incident_kev, e
 
 
 def test_efficiency_weights_the_lines_of_a_family():
-    bare, seen = (
-        lines_of(table_of("Pb_M", setup=s, minimum_ratio=1e-9), "Pb_M") for s in (BARE, SETUP)
-    )
+    bare, seen = (lines_of(table_of("Pb_M", setup=s, minimum_ratio=1e-9), "Pb_M") for s in (BARE, SETUP))
     share = {round(e, 4): r for e, r, _ in bare}
     quotient = np.array([[e, r / share[round(e, 4)]] for e, r, _ in seen if round(e, 4) in share])
     expected = efficiency(quotient[:, 0], SETUP)
@@ -206,9 +200,7 @@ def test_all_faults_of_a_list_come_in_one_message_with_value_and_remedy():
 
 
 def test_a_family_is_refused_just_below_its_edge_and_taken_just_above():
-    with pytest.raises(
-        FitError, match=r"Fe: K edge 7\.112 keV is above the incident energy 7\.1 keV"
-    ):
+    with pytest.raises(FitError, match=r"Fe: K edge 7\.112 keV is above the incident energy 7\.1 keV"):
         table_of("Fe", energy_kev=7.1)
     assert lines_of(table_of("Fe", energy_kev=7.12), "Fe")
 
@@ -277,9 +269,7 @@ def test_branching_multiplies_the_lines_in_the_order_of_override_files():
     raised = lines_of(table_of("Fe", branching=Branching(k_ratios={"Fe": (1, 1, 1.2, 1)})), "Fe")
     assert raised[2][1] / raised[0][1] == pytest.approx(1.2 * plain[2][1] / plain[0][1])
     only_l3 = Branching(l_families={"Pb_L": (0, 0, 1)})
-    edges = {
-        e for _, _, e in lines_of(table_of("Pb_L", energy_kev=20.0, branching=only_l3), "Pb_L")
-    }
+    edges = {e for _, _, e in lines_of(table_of("Pb_L", energy_kev=20.0, branching=only_l3), "Pb_L")}
     assert sorted(edges) == pytest.approx([13.0352], abs=2e-3)
     no_lb1 = Branching(l_ratios={"Pb_L": (1, 1, 0, *[1] * 9)})
     lines = lines_of(table_of("Pb_L", energy_kev=20.0, branching=no_lb1), "Pb_L")

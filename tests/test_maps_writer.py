@@ -46,9 +46,7 @@ def random_counts(shape=SHAPE, dtype=np.uint32):
 def test_counts_come_back_exactly_from_one_file_per_detector(tmp_path, rows_per_block, lazy):
     counts = random_counts()
     source = (lambda rows: counts[:, rows]) if lazy else counts
-    files = write_maps_v10(
-        tmp_path / "scan.h5", source, **scan_arguments(), rows_per_block=rows_per_block
-    )
+    files = write_maps_v10(tmp_path / "scan.h5", source, **scan_arguments(), rows_per_block=rows_per_block)
     assert [f.name for f in files] == ["scan.h50", "scan.h51", "scan.h52"]
     for detector, path in enumerate(files):
         with h5py.File(path) as file:

@@ -10,16 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from fit_samples import (
-    LOWER,
-    UPPER,
-    channels,
-    one_line,
-    random_thetas,
-    setup,
-    table,
-    theta_of,
-)
+from fit_samples import LOWER, UPPER, channels, one_line, random_thetas, setup, table, theta_of
 
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.integrated import build_problem, fit_range, fit_spectrum
@@ -33,8 +24,7 @@ from hpcxrf.physics.parameters import INDEX, PARAMETERS
 from hpcxrf.physics.scatter import line_sigma_kev
 from hpcxrf.physics.shapes import low_energy_tail
 
-PLAIN = {"f_tail_offset": 0.0, "kb_f_tail_offset": 0.0, "compton_f_tail": 0.0,
-         "compton_hi_f_tail": 0.0}  # fmt: skip
+PLAIN = {"f_tail_offset": 0.0, "kb_f_tail_offset": 0.0, "compton_f_tail": 0.0, "compton_hi_f_tail": 0.0}
 
 
 def test_defect_1_the_compton_peak_has_the_width_of_a_line_at_its_energy_when_unwidened():
@@ -95,10 +85,7 @@ def test_defect_4_snip_sees_the_full_spectrum_and_the_widths_of_the_detector():
     full = snip(counts, half_width_channels=1.5 * fwhm_channels(theta, channel, PHYSICS))
     torch.testing.assert_close(fixed, full[low : high + 1], rtol=1e-6, atol=1e-9)
     peaked = counts + 5000.0 * torch.exp(-0.5 * ((channel - 640) / 20.0) ** 2)
-    by_noise = [
-        float(snip_background(peaked, theta_of(fwhm_offset=w), constants=PHYSICS)[640])
-        for w in (0.03, 0.2)
-    ]
+    by_noise = [float(snip_background(peaked, theta_of(fwhm_offset=w), constants=PHYSICS)[640]) for w in (0.03, 0.2)]
     assert by_noise[0] > 1.05 * by_noise[1]
     moved = snip_background(peaked, theta_of(energy_offset=0.05), constants=PHYSICS)
     still = snip_background(peaked, theta_of(), constants=PHYSICS)
@@ -129,8 +116,11 @@ def test_defect_6_components_lines_and_parameters_have_the_same_order_in_every_p
     for seed in ("0", "4711"):
         ran = subprocess.run(
             [sys.executable, "-c", ORDER],
-            env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         seen.add(ran.stdout)
     assert len(seen) == 1
     assert seen.pop().startswith("('Zn', 'Fe', 'Ca', 'Ba_L', 'Ca_Ca', 'Si')")
@@ -143,9 +133,7 @@ def test_defect_6_a_component_that_means_nothing_is_an_error_and_not_left_out():
 
 def test_defect_7_an_absent_component_can_end_at_exactly_zero():
     lines = table(("Ca", "Fe", "Zn"))
-    counts = design_matrix(
-        theta_of(coherent_sct_energy=12.0), lines, channels(0, 1499), constants=PHYSICS
-    )
+    counts = design_matrix(theta_of(coherent_sct_energy=12.0), lines, channels(0, 1499), constants=PHYSICS)
     # Where iron would be, the continuum has a dip: the best amplitude is negative, the fitted one 0.
     spectrum = 1e5 * (counts[:, 0] + counts[:, 2] + counts[:, 3] + counts[:, 4]) + 50.0
     spectrum = spectrum - 400.0 * counts[:, 1]
@@ -156,9 +144,7 @@ def test_defect_7_an_absent_component_can_end_at_exactly_zero():
 
 def test_defect_7_a_pixel_is_solved_exactly_and_not_by_descent():
     lines = table(("Ca", "Fe", "Zn"))
-    phi = design_matrix(
-        theta_of(coherent_sct_energy=12.0), lines, channels(100, 1300), constants=PHYSICS
-    )
+    phi = design_matrix(theta_of(coherent_sct_energy=12.0), lines, channels(100, 1300), constants=PHYSICS)
     mean = torch.tensor([40.0, 30.0, 20.0, 50.0, 60.0], dtype=torch.float64)
     operator = pixel_operator(pixel_basis(phi, mean, torch.zeros(0, 1201).double(), 1))
     given = torch.tensor([[100.0, 0.0, 7.0, 30.0, 10.0], [0.0, 0.0, 0.0, 1e5, 0.0]]).double()

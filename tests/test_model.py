@@ -5,17 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from fit_samples import (
-    LOWER,
-    UPPER,
-    as_float32,
-    channels,
-    one_line,
-    random_thetas,
-    table,
-    theta_of,
-    thetas,
-)
+from fit_samples import LOWER, UPPER, as_float32, channels, one_line, random_thetas, table, theta_of, thetas
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
@@ -39,12 +29,7 @@ from hpcxrf.physics.shapes import gaussian, low_energy_tail, step
 
 TABLE = table(("Ca", "Fe", "Ba_L", "Au_M", "Ca_Ca"))
 LAW = settings(deadline=None, max_examples=25)
-NO_LOSS = {
-    "f_tail_offset": 0.0,
-    "kb_f_tail_offset": 0.0,
-    "compton_f_tail": 0.0,
-    "compton_hi_f_tail": 0.0,
-}
+NO_LOSS = {"f_tail_offset": 0.0, "kb_f_tail_offset": 0.0, "compton_f_tail": 0.0, "compton_hi_f_tail": 0.0}
 
 
 def column(lines, channel, index=0, **values):
@@ -71,9 +56,7 @@ def test_the_tail_is_a_gaussian_folded_with_a_one_sided_exponential(gamma):
     """By quadrature: E = E_line - X + Z, X exponential of mean gamma, Z normal."""
 
     def folded(u):
-        return quad(
-            lambda x: expon.pdf(x, scale=gamma) * norm.pdf(u + x), 0, 120, points=[-u + 0.0]
-        )[0]
+        return quad(lambda x: expon.pdf(x, scale=gamma) * norm.pdf(u + x), 0, 120, points=[-u + 0.0])[0]
 
     for u in (-9.0, -4.0, -1.0, -0.2, 0.0, 0.4, 1.5, 4.0):
         found = low_energy_tail(f64(u), f64(gamma))
@@ -128,8 +111,9 @@ def test_manganese_kalpha_is_155_ev_wide_on_a_detector_of_100_ev_noise():
 
 def test_a_column_has_the_width_at_half_height_that_the_width_law_gives():
     channel = channels(0, 3000)
-    found = column(one_line(5.895, has_tail=False), channel, energy_slope=0.004, fwhm_offset=0.1,
-                   fwhm_fanoprime=1.2e-4).numpy()  # fmt: skip
+    found = column(
+        one_line(5.895, has_tail=False), channel, energy_slope=0.004, fwhm_offset=0.1, fwhm_fanoprime=1.2e-4
+    ).numpy()
     energy = 0.004 * channel.numpy()
     peak = found.argmax()
     left = np.interp(0.5 * found.max(), found[: peak + 1], energy[: peak + 1])
@@ -151,8 +135,9 @@ def test_ten_kev_at_ninety_degrees_comes_back_with_9808_ev():
 def test_the_compton_column_peaks_where_the_kinematics_put_it(angle_deg, expected_kev):
     channel = channels(1000, 3999)
     # The tails off, the column is a symmetric Gaussian: its mean is its energy.
-    found = column(one_line(), channel, -1, energy_slope=0.005, coherent_sct_energy=17.5,
-                   compton_angle=angle_deg, **NO_LOSS)  # fmt: skip
+    found = column(
+        one_line(), channel, -1, energy_slope=0.005, coherent_sct_energy=17.5, compton_angle=angle_deg, **NO_LOSS
+    )
     mean = float((found * 0.005 * channel).sum() / found.sum())
     assert mean == pytest.approx(expected_kev, abs=2e-5)
 
@@ -171,8 +156,7 @@ def test_the_compton_column_is_wider_than_a_line_by_the_factor_of_its_parameter(
 def test_the_tails_of_the_compton_column_move_its_mean_by_their_share_times_gamma_sigma():
     channel = channels(0, 5000)
     values = {"energy_slope": 0.004, "coherent_sct_energy": 12.0, "compton_angle": 90.0}
-    tails = {"compton_f_tail": 0.4, "compton_gamma": 3.0, "compton_hi_f_tail": 0.1,
-             "compton_hi_gamma": 2.0}  # fmt: skip
+    tails = {"compton_f_tail": 0.4, "compton_gamma": 3.0, "compton_hi_f_tail": 0.1, "compton_hi_gamma": 2.0}
     found = column(one_line(), channel, -1, **values, **tails)
     centre = 12.0 / (1.0 + 12.0 / 510.99895)
     sigma = float(line_sigma_kev(theta_of(**values), f64([centre]), PHYSICS))
@@ -184,12 +168,8 @@ def test_the_tails_of_the_compton_column_move_its_mean_by_their_share_times_gamm
 
 def test_the_elastic_column_peaks_at_the_incident_energy():
     channel = channels(0, 1999)
-    found = column(
-        one_line(), channel, 1, coherent_sct_energy=13.37, energy_offset=-0.02, **NO_LOSS
-    )
-    assert float((found * (0.01 * channel - 0.02)).sum() / found.sum()) == pytest.approx(
-        13.37, abs=1e-6
-    )
+    found = column(one_line(), channel, 1, coherent_sct_energy=13.37, energy_offset=-0.02, **NO_LOSS)
+    assert float((found * (0.01 * channel - 0.02)).sum() / found.sum()) == pytest.approx(13.37, abs=1e-6)
 
 
 def test_the_energy_axis_is_a_polynomial_and_the_bin_width_its_derivative():
@@ -214,28 +194,32 @@ def test_a_batch_is_the_stack_of_its_members(theta):
     channel = channels(90, 400)
     whole = design_matrix(theta, TABLE, channel, constants=PHYSICS)
     single = torch.stack(
-        [
-            torch.stack([design_matrix(t, TABLE, channel, constants=PHYSICS) for t in row])
-            for row in theta
-        ]
+        [torch.stack([design_matrix(t, TABLE, channel, constants=PHYSICS) for t in row]) for row in theta]
     )
     torch.testing.assert_close(whole, single, rtol=1e-12, atol=1e-300)
 
 
 @given(
-    energy=st.floats(3.0, 20.0), tail=st.floats(0.0, 0.15), gamma=st.floats(1.0, 6.0),
-    quadratic=st.floats(-1e-7, 1e-7), fwhm=st.floats(0.05, 0.25), mu=st.floats(0.0, 0.05),
-)  # fmt: skip
+    energy=st.floats(3.0, 20.0),
+    tail=st.floats(0.0, 0.15),
+    gamma=st.floats(1.0, 6.0),
+    quadratic=st.floats(-1e-7, 1e-7),
+    fwhm=st.floats(0.05, 0.25),
+    mu=st.floats(0.0, 0.05),
+)
 @LAW
-def test_a_component_has_area_one_inside_a_spectrum_that_holds_it_whole(
-    energy, tail, gamma, quadratic, fwhm, mu
-):
+def test_a_component_has_area_one_inside_a_spectrum_that_holds_it_whole(energy, tail, gamma, quadratic, fwhm, mu):
     """Peak, tail and shelf together, so that the amplitude is the family's recorded counts."""
     values = {"energy_offset": 0.0, "energy_quadratic": quadratic, "f_tail_offset": tail}
     found = column(
-        one_line(energy, mu_per_um=mu), channels(0, 2999), gamma_offset=gamma, fwhm_offset=fwhm,
-        step_offset=0.05, step_linear=0.003, **values,
-    )  # fmt: skip
+        one_line(energy, mu_per_um=mu),
+        channels(0, 2999),
+        gamma_offset=gamma,
+        fwhm_offset=fwhm,
+        step_offset=0.05,
+        step_linear=0.003,
+        **values,
+    )
     # Half a bin at each end of the shelf, sigma^2 / (2 E^2) of it by the folding, and what leaks below 0.
     assert float(found.sum()) == pytest.approx(
         1.0, abs=3e-3 * mu / 0.05 + 1e-6 + tail * math.exp(-energy / (gamma * 0.15))
@@ -321,10 +305,7 @@ def test_autograd_of_the_design_matrix_passes_gradcheck(name):
 
     def phi(steps):
         return design_matrix(
-            theta.detach() + steps * scale,
-            lines,
-            channels(150, 900)[::50],
-            constants=CONSTANT_SETS[name],
+            theta.detach() + steps * scale, lines, channels(150, 900)[::50], constants=CONSTANT_SETS[name]
         )
 
     steps = torch.zeros_like(theta).requires_grad_()
@@ -354,17 +335,14 @@ def test_gradients_are_finite_at_both_corners_of_every_parameter(single):
     inner = pack(PARAMETERS).expand(2 * len(PARAMETERS), -1).clone()
     for i in range(len(PARAMETERS)):
         inner[2 * i, i], inner[2 * i + 1, i] = LOWER[i], UPPER[i]
-    _, gradient = gradient_of_a_spectrum(
-        torch.cat([inner, LOWER[None], UPPER[None]]), single=single
-    )
+    _, gradient = gradient_of_a_spectrum(torch.cat([inner, LOWER[None], UPPER[None]]), single=single)
     assert bool(torch.isfinite(gradient).all())
 
 
 def test_every_parameter_moves_the_spectrum():
     """A parameter that is read and never used would fit anything."""
     _, gradient = gradient_of_a_spectrum(
-        theta_of(step_offset=0.02, step_linear=0.01, compton_f_step=0.01, coherent_sct_energy=12.0),
-        single=False,
+        theta_of(step_offset=0.02, step_linear=0.01, compton_f_step=0.01, coherent_sct_energy=12.0), single=False
     )
     assert [n for n, g in zip(PARAMETER_NAMES, gradient.tolist(), strict=True) if g == 0.0] == []
 
@@ -375,9 +353,7 @@ def test_every_parameter_moves_the_spectrum():
 def test_the_switch_passes_lines_above_their_edge_and_stops_the_others():
     lines = one_line(6.4, edge_kev=7.112)
     channel = channels(400, 800)
-    below, at, above = (
-        float(column(lines, channel, coherent_sct_energy=e).sum()) for e in (7.0, 7.112, 7.3)
-    )
+    below, at, above = (float(column(lines, channel, coherent_sct_energy=e).sum()) for e in (7.0, 7.112, 7.3))
     assert below < 1e-9
     assert at == pytest.approx(0.5, abs=1e-6)
     assert above == pytest.approx(1.0, abs=1e-6)
@@ -396,21 +372,16 @@ def test_a_line_without_an_edge_is_never_switched_off():
 
 def test_a_component_without_any_line_is_a_column_of_zeros_in_its_place():
     lines = line_table_from_arrays(
-        component_names=["A", "none", "B"], component=[0, 2], energy_kev=[4.0, 8.0], ratio=1.0,
-        incident_energy_kev=12.0,
-    )  # fmt: skip
-    phi = design_matrix(
-        theta_of(coherent_sct_energy=12.0), lines, channels(0, 1400), constants=PHYSICS
+        component_names=["A", "none", "B"], component=[0, 2], energy_kev=[4.0, 8.0], ratio=1.0, incident_energy_kev=12.0
     )
+    phi = design_matrix(theta_of(coherent_sct_energy=12.0), lines, channels(0, 1400), constants=PHYSICS)
     assert phi.shape[-1] == 5
     assert float(phi[:, 1].abs().max()) == 0.0
     assert [int(phi[:, i].argmax()) for i in (0, 2, 3)] == [400, 800, 1200]
 
 
 def test_a_table_without_components_leaves_the_two_scatter_columns():
-    phi = design_matrix(
-        theta_of(coherent_sct_energy=12.0), table(()), channels(0, 1500), constants=PHYSICS
-    )
+    phi = design_matrix(theta_of(coherent_sct_energy=12.0), table(()), channels(0, 1500), constants=PHYSICS)
     assert phi.shape[-1] == 2
     assert int(phi[:, 0].argmax()) == 1200
 
@@ -460,15 +431,17 @@ def test_calcium_pile_up_peaks_at_twice_kalpha():
 
 def test_kbeta_takes_its_own_tail_and_the_other_lines_do_not():
     lines = line_table_from_arrays(
-        component_names=["A", "B"], component=[0, 1], energy_kev=[5.0, 9.0], ratio=1.0,
-        is_kbeta=[False, True], incident_energy_kev=12.0,
-    )  # fmt: skip
+        component_names=["A", "B"],
+        component=[0, 1],
+        energy_kev=[5.0, 9.0],
+        ratio=1.0,
+        is_kbeta=[False, True],
+        incident_energy_kev=12.0,
+    )
     channel = channels(0, 1400)
     base = {"coherent_sct_energy": 12.0, "energy_offset": 0.0}
     plain, kbeta, kalpha = (
-        design_matrix(
-            theta_of(**base, f_tail_offset=a, kb_f_tail_offset=b), lines, channel, constants=PHYSICS
-        )
+        design_matrix(theta_of(**base, f_tail_offset=a, kb_f_tail_offset=b), lines, channel, constants=PHYSICS)
         for a, b in ((0.0, 0.0), (0.0, 0.2), (0.1, 0.0))
     )
     torch.testing.assert_close(kbeta[:, 0], plain[:, 0])
@@ -481,15 +454,17 @@ def test_step_and_linear_tail_grow_with_the_absorption_at_the_line():
     """Shelf height 1 / (2 E) per count of step fraction, on both sides of the folded edge."""
     mu, energy = 0.04, 6.0
     found = column(
-        one_line(energy, mu_per_um=mu), channels(0, 999), step_offset=0.05, step_linear=0.01,
-        f_tail_offset=0.0, energy_offset=0.0,
-    )  # fmt: skip
+        one_line(energy, mu_per_um=mu),
+        channels(0, 999),
+        step_offset=0.05,
+        step_linear=0.01,
+        f_tail_offset=0.0,
+        energy_offset=0.0,
+    )
     share = mu * (0.05 + 0.01 * energy)
     assert float(found[200]) == pytest.approx(0.01 * share / (1 + share) / energy, rel=1e-9)
     assert float(found[900]) == pytest.approx(0.0, abs=1e-30)
-    tailed = column(
-        one_line(energy, mu_per_um=mu), channels(0, 999), f_tail_offset=0.0, f_tail_linear=0.1
-    )
+    tailed = column(one_line(energy, mu_per_um=mu), channels(0, 999), f_tail_offset=0.0, f_tail_linear=0.1)
     same = column(one_line(energy), channels(0, 999), f_tail_offset=0.1 * mu)
     torch.testing.assert_close(tailed, same)
 
@@ -502,14 +477,16 @@ def test_the_decay_length_grows_with_the_energy_of_the_line():
 
 def test_the_escape_factor_scales_the_escape_peak_and_leaves_its_parent():
     lines = line_table_from_arrays(
-        component_names=["A", "A"], component=[0, 1], energy_kev=[6.4, 4.66], ratio=[1.0, 0.01],
-        escape_parent=[-1, 0], incident_energy_kev=12.0,
-    )  # fmt: skip
+        component_names=["A", "A"],
+        component=[0, 1],
+        energy_kev=[6.4, 4.66],
+        ratio=[1.0, 0.01],
+        escape_parent=[-1, 0],
+        incident_energy_kev=12.0,
+    )
     channel = channels(0, 1400)
     off, one, two = (
-        design_matrix(
-            theta_of(coherent_sct_energy=12.0, escape_factor=f), lines, channel, constants=PHYSICS
-        )
+        design_matrix(theta_of(coherent_sct_energy=12.0, escape_factor=f), lines, channel, constants=PHYSICS)
         for f in (0.0, 1.0, 2.0)
     )
     torch.testing.assert_close(off[:, 0], one[:, 0])

@@ -41,14 +41,23 @@ IRON = [
 ]
 # la1 la2 lb1 lb2 lb3 lb4 lg1 lg2 lg3 lg4 ll ln, relative to la1.
 _LEAD = (
-    (10.5515, 1.0), (10.4495, 0.114), (12.6137, 0.64), (12.6226, 0.24), (12.7933, 0.06), (12.306, 0.055),
-    (14.7644, 0.13), (15.101, 0.015), (15.218, 0.02), (15.757, 0.003), (9.1845, 0.06), (11.3493, 0.018),
-)  # fmt: skip
+    (10.5515, 1.0),
+    (10.4495, 0.114),
+    (12.6137, 0.64),
+    (12.6226, 0.24),
+    (12.7933, 0.06),
+    (12.306, 0.055),
+    (14.7644, 0.13),
+    (15.101, 0.015),
+    (15.218, 0.02),
+    (15.757, 0.003),
+    (9.1845, 0.06),
+    (11.3493, 0.018),
+)
 LEAD = [Line("L", energy, ratio, 30.0 / energy**3) for energy, ratio in _LEAD]
 # ma1 ma2 mb mg; no step here.
 LEAD_M = [
-    Line("M", energy, ratio, 0.0)
-    for energy, ratio in ((2.3455, 1.0), (2.3397, 0.07), (2.4427, 0.6), (2.653, 0.04))
+    Line("M", energy, ratio, 0.0) for energy, ratio in ((2.3455, 1.0), (2.3397, 0.07), (2.4427, 0.6), (2.653, 0.04))
 ]
 COMPONENTS = {"Fe": IRON, "Pb_L": LEAD, "Pb_M": LEAD_M}
 
@@ -76,11 +85,7 @@ THETA = {
     "gamma_linear": 0.11,
 }
 CHANNEL = np.arange(60, 1950)
-ENERGY_KEV = (
-    THETA["energy_offset"]
-    + THETA["energy_slope"] * CHANNEL
-    + THETA["energy_quadratic"] * CHANNEL**2
-)
+ENERGY_KEV = THETA["energy_offset"] + THETA["energy_slope"] * CHANNEL + THETA["energy_quadratic"] * CHANNEL**2
 SLOPE = THETA["energy_slope"]
 
 
@@ -130,9 +135,7 @@ def compton_column(k):
     angle = np.deg2rad(THETA["compton_angle"])
     peak_kev = incident_kev / (1.0 + incident_kev / 511.0 * (1.0 - np.cos(angle)))
     width, delta = sigma(peak_kev, k), ENERGY_KEV - peak_kev
-    f_step, f_tail, f_high = (
-        THETA[f"compton_{name}"] for name in ("f_step", "f_tail", "hi_f_tail")
-    )
+    f_step, f_tail, f_high = (THETA[f"compton_{name}"] for name in ("f_step", "f_tail", "hi_f_tail"))
     share = 1.0 / (1.0 + f_step + f_tail + f_high)
     return share * (
         gauss(delta, width * THETA["compton_fwhm_corr"])
@@ -171,9 +174,7 @@ def assert_equal_columns(found, expected):
     np.testing.assert_allclose(found, expected, rtol=RTOL, atol=1e-15 * expected.max())
 
 
-@pytest.mark.parametrize(
-    ("constants_name", "by_hand"), [("maps-legacy-2.96", 0.0771849), ("maps-3.58", 0.0827556)]
-)
+@pytest.mark.parametrize(("constants_name", "by_hand"), [("maps-legacy-2.96", 0.0771849), ("maps-3.58", 0.0827556)])
 def test_sigma_is_a_hand_computed_number_in_both_width_laws(constants_name, by_hand):
     # (0.0972 / 2.3548)^2 = 1.703823e-3; k * 6.404 * 2.244e-4 = 4.253690e-3 or 5.144666e-3 keV^2
     theta = pack(with_values(PARAMETERS, THETA))
@@ -197,9 +198,9 @@ def test_the_scatter_columns_are_those_of_xrf_maps(constants_name):
 
 
 def test_a_maps_amplitude_is_the_counts_of_the_first_line_alone():
-    plain = dict.fromkeys(
-        ("step_offset", "step_linear", "f_tail_offset", "f_tail_linear"), 0.0
-    ) | dict.fromkeys(("kb_f_tail_offset", "kb_f_tail_linear", "energy_quadratic"), 0.0)
+    plain = dict.fromkeys(("step_offset", "step_linear", "f_tail_offset", "f_tail_linear"), 0.0) | dict.fromkeys(
+        ("kb_f_tail_offset", "kb_f_tail_linear", "energy_quadratic"), 0.0
+    )
     columns = product_columns("maps-3.58", **plain)
     assert columns["Fe"].sum() == pytest.approx(1.0 + 0.511 + 0.172 + 0.001, rel=1e-9)
     assert columns["Pb_L"].sum() == pytest.approx(sum(ratio for _, ratio in _LEAD), rel=1e-9)
@@ -267,9 +268,7 @@ def test_snip_is_that_of_xrf_maps(constants_name):
     )
     k = WIDTH_FACTORS[constants_name]
     for row, spectrum in zip(found, counts, strict=True):
-        np.testing.assert_allclose(
-            row, snip_of_part_a(spectrum, k, low, high, 0.5), rtol=RTOL, atol=1e-9
-        )
+        np.testing.assert_allclose(row, snip_of_part_a(spectrum, k, low, high, 0.5), rtol=RTOL, atol=1e-9)
 
 
 def test_the_half_width_of_maps_snip_is_the_published_one():

@@ -68,19 +68,18 @@ def test_two_columns_solved_by_hand():
     found = solve([[1.0, 1.0], [0.0, 1.0]], [1.0, -1.0])
     np.testing.assert_allclose(found.x.numpy(), [1.0, 0.0], atol=1e-9)
     assert found.positive.tolist() == [True, False]
-    np.testing.assert_allclose(
-        solve([[1.0, 1.0], [0.0, 1.0]], [3.0, 1.0]).x.numpy(), [2.0, 1.0], rtol=1e-9
-    )
+    np.testing.assert_allclose(solve([[1.0, 1.0], [0.0, 1.0]], [3.0, 1.0]).x.numpy(), [2.0, 1.0], rtol=1e-9)
 
 
 @given(
-    seed=st.integers(0, 10**6), columns=st.integers(1, 25), extra=st.integers(0, 30),
-    active=st.floats(0.0, 1.0), scale=st.floats(-6.0, 6.0),
-)  # fmt: skip
+    seed=st.integers(0, 10**6),
+    columns=st.integers(1, 25),
+    extra=st.integers(0, 30),
+    active=st.floats(0.0, 1.0),
+    scale=st.floats(-6.0, 6.0),
+)
 @settings(deadline=None, max_examples=80)
-def test_the_optimality_conditions_hold_whatever_the_problem_and_its_units(
-    seed, columns, extra, active, scale
-):
+def test_the_optimality_conditions_hold_whatever_the_problem_and_its_units(seed, columns, extra, active, scale):
     design, counts = problem(seed, columns + extra, columns, active=active, condition=30.0)
     units = np.geomspace(1.0, 10.0**scale, columns)
     found = solve(design * units, counts)
@@ -182,8 +181,6 @@ def test_a_masked_solve_is_the_solve_of_the_submatrix():
 
 def test_a_masked_solve_of_an_indefinite_member_is_nan_and_the_others_stand():
     eye = torch.eye(2, dtype=torch.float64)
-    found = masked_solve(
-        torch.stack([-eye, 2 * eye]), torch.ones(2, 2).double(), torch.ones(2, 2).bool()
-    )
+    found = masked_solve(torch.stack([-eye, 2 * eye]), torch.ones(2, 2).double(), torch.ones(2, 2).bool())
     assert bool(found[0].isnan().all())
     torch.testing.assert_close(found[1], torch.tensor([0.5, 0.5]).double())

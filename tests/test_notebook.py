@@ -194,9 +194,7 @@ def test_sizes_that_do_not_go_together_are_all_named():
     table = hpcxrf.line_table(["Ca", "Fe"], 10.0)
     with pytest.raises(ConfigError, match=r"theta has shape \(5,\).*22; amplitude .*\(2,\).*4"):
         hpcxrf.model_spectrum(torch.zeros(5), torch.zeros(2), table, 100)
-    tube = hpcxrf.model_spectrum(
-        hpcxrf.default_theta(10.0), torch.ones(3).double(), table, 100, elastic=False
-    )
+    tube = hpcxrf.model_spectrum(hpcxrf.default_theta(10.0), torch.ones(3).double(), table, 100, elastic=False)
     assert tube.shape == (100,)
 
 
@@ -237,9 +235,7 @@ def test_the_deviance_of_the_example_is_the_poisson_log_likelihood_ratio(example
     deviance = example.poisson_deviance(counts, expected)
     deviance.backward()
     assert deviance.item() == pytest.approx(by_hand, rel=1e-5)
-    np.testing.assert_allclose(
-        expected.grad, 2.0 / 3.0 * (1 - counts / expected.detach()), rtol=1e-5
-    )
+    np.testing.assert_allclose(expected.grad, 2.0 / 3.0 * (1 - counts / expected.detach()), rtol=1e-5)
 
 
 def readme_section(title):

@@ -29,12 +29,9 @@ def scattered(dead, *free):
     """A fit that starts dead, and of which only these are free, all else being true: no detour leads out."""
     given = setup(HIGH_LINES, energy_max_kev=21.0, objective="mse")
     rows = tuple(
-        replace(p, value=(HIGH_TRUTH | dead).get(p.name, p.value), free=p.name in free)
-        for p in given.parameters
+        replace(p, value=(HIGH_TRUTH | dead).get(p.name, p.value), free=p.name in free) for p in given.parameters
     )
-    rows = tuple(
-        replace(p, lower=19.55, upper=20.45) if p.name == "coherent_sct_energy" else p for p in rows
-    )
+    rows = tuple(replace(p, lower=19.55, upper=20.45) if p.name == "coherent_sct_energy" else p for p in rows)
     return replace(given, parameters=rows)
 
 
@@ -58,13 +55,10 @@ def problem_of(given, seed):
         ({"compton_angle": 165.0, "compton_fwhm_corr": 1.0}, ("compton_angle", "compton_fwhm_corr")),
         ({"compton_angle": 41.0, "compton_fwhm_corr": 1.0}, ("compton_angle", "compton_fwhm_corr")),
         ({"coherent_sct_energy": 20.43}, ("coherent_sct_energy", "compton_angle")),
-        (
-            {"coherent_sct_energy": 19.63, "compton_angle": 165.0},
-            ("coherent_sct_energy", "compton_angle"),
-        ),
+        ({"coherent_sct_energy": 19.63, "compton_angle": 165.0}, ("coherent_sct_energy", "compton_angle")),
     ],
     ids=["compton-too-low", "compton-too-high", "elastic-too-high", "both"],
-)  # fmt: skip
+)
 def test_a_dead_scatter_peak_comes_alive_and_the_fit_is_better(dead, free, seed):
     given = scattered(dead, *free)
     problem, fixed = problem_of(given, seed)
@@ -154,9 +148,7 @@ def test_a_few_bad_channels_hardly_move_l1(hot_fits, fits):
 def test_r2_is_that_of_the_mean_square_optimum_whatever_the_objective(fits):
     r2 = [f.r2 for f in fits.values()]
     assert r2 == pytest.approx([fits["mse"].r2] * 3, abs=1e-6)
-    assert fits["mse"].r2 == pytest.approx(
-        float(r_squared(fits["mse"].counts, fits["mse"].model)), abs=1e-6
-    )
+    assert fits["mse"].r2 == pytest.approx(float(r_squared(fits["mse"].counts, fits["mse"].model)), abs=1e-6)
 
 
 def test_every_objective_gives_back_the_amplitudes(fits):
@@ -172,9 +164,7 @@ def test_every_objective_gives_back_the_amplitudes(fits):
 def kbeta_ratio(lines, name):
     """Counts of the K-beta to those of the K-alpha lines of a family, escape lines left out."""
     mine = (lines.component == lines.component_names.index(name)) & (lines.escape_parent < 0)
-    return float(
-        lines.ratio[mine & lines.is_kbeta].sum() / lines.ratio[mine & ~lines.is_kbeta].sum()
-    )
+    return float(lines.ratio[mine & lines.is_kbeta].sum() / lines.ratio[mine & ~lines.is_kbeta].sum())
 
 
 def with_kbeta(factors):
@@ -216,8 +206,7 @@ def test_kbeta_lines_are_tied_where_nobody_freed_them(off_counts):
 
 def test_a_narrow_prior_holds_the_ratio_and_a_wide_one_lets_it_go(off_counts):
     ratio = [
-        kbeta_ratio(fit_spectrum(off_counts, setup(LINES, kbeta_sd=sd)).table, "Fe")
-        / kbeta_ratio(LINES, "Fe")
+        kbeta_ratio(fit_spectrum(off_counts, setup(LINES, kbeta_sd=sd)).table, "Fe") / kbeta_ratio(LINES, "Fe")
         for sd in (1e-4, 0.02, 0.2)
     ]
     assert ratio[0] == pytest.approx(1.0, abs=1e-3)

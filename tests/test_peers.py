@@ -51,16 +51,10 @@ def mapstorch():
 def task():
     """Counts, setup and a start 20 eV and 0.3 % off."""
     lines = table(COMPONENTS)
-    expected = model_spectrum(
-        theta_of(**TRUTH), AMPLITUDE, lines, channels(0, 1499), constants=PHYSICS
-    )
+    expected = model_spectrum(theta_of(**TRUTH), AMPLITUDE, lines, channels(0, 1499), constants=PHYSICS)
     theta = theta_of(**(TRUTH | {"energy_offset": -0.007, "energy_slope": 0.01007}))
     given = setup(lines, background="snip")
-    return (
-        drawn(expected + 20.0, seed=1),
-        given,
-        JointStart(theta=theta, log10_amplitude=AMPLITUDE.log10()),
-    )
+    return (drawn(expected + 20.0, seed=1), given, JointStart(theta=theta, log10_amplitude=AMPLITUDE.log10()))
 
 
 @pytest.fixture
@@ -84,9 +78,7 @@ def test_missing_peers_are_all_named_with_the_command_that_installs_them(monkeyp
 
 
 def test_a_package_that_is_there_is_found_under_its_own_name(monkeypatch):
-    monkeypatch.setattr(
-        peers, "find_spec", lambda name: find_spec("json") if name == "PyMca5" else None
-    )
+    monkeypatch.setattr(peers, "find_spec", lambda name: find_spec("json") if name == "PyMca5" else None)
     peers.require_peers(["pymca"])
 
 
@@ -99,9 +91,7 @@ def test_pymca_recovers_axis_width_and_amplitudes_in_our_units(pymca, task):
     assert found["energy_offset"] == pytest.approx(TRUTH["energy_offset"], abs=2e-3)
     assert found["energy_slope"] == pytest.approx(TRUTH["energy_slope"], rel=5e-4)
     # Width at Fe K-alpha, where offset and Fano term are known best together.
-    found_kev = [
-        (v["fwhm_offset"] / 2.3548) ** 2 + 3.58 * 6.4 * v["fwhm_fanoprime"] for v in (found, TRUTH)
-    ]
+    found_kev = [(v["fwhm_offset"] / 2.3548) ** 2 + 3.58 * 6.4 * v["fwhm_fanoprime"] for v in (found, TRUTH)]
     assert found_kev[0] == pytest.approx(found_kev[1], rel=0.02)
     np.testing.assert_allclose(fit.amplitude[:4], AMPLITUDE[:4], rtol=0.01)
     # Its ratios of L lines are others.
@@ -135,9 +125,7 @@ def test_pymca_without_elastic_peak_fits_neither_it_nor_the_compton_peak(pymca, 
     assert torch.isnan(fit.amplitude[-1])
 
 
-def test_a_peer_that_breaks_down_is_a_status_and_says_why_in_the_log(
-    pymca, task, monkeypatch, caplog
-):
+def test_a_peer_that_breaks_down_is_a_status_and_says_why_in_the_log(pymca, task, monkeypatch, caplog):
     def fail(*_args, **_options):
         raise np.linalg.LinAlgError("Singular matrix")
 
@@ -201,9 +189,7 @@ def test_mapstorch_draws_the_peaks_as_wide_as_our_constants_say(mapstorch, task)
         assert values["FWHM_FANOPRIME"] == pytest.approx(TRUTH["fwhm_fanoprime"])
 
 
-def test_mapstorch_that_ends_in_nan_is_fitted_again_without_tails(
-    mapstorch, task, few_steps, monkeypatch, caplog
-):
+def test_mapstorch_that_ends_in_nan_is_fitted_again_without_tails(mapstorch, task, few_steps, monkeypatch, caplog):
     opt = import_module("mapstorch.opt")
     genuine, calls = opt.fit_spec, []
 
@@ -238,23 +224,7 @@ def test_pymca_fits_the_measured_standard_as_it_does_by_itself(pymca, shared_dat
     from hpcxrf.pipeline.tasks import scan_facts
 
     path = shared_data / "aps-2ide" / "mda" / "axo_std.mda"
-    elements = [
-        "Si",
-        "P",
-        "S",
-        "Cl",
-        "Ar",
-        "K",
-        "Ca",
-        "Ti",
-        "Cr",
-        "Mn",
-        "Fe",
-        "Co",
-        "Ni",
-        "Cu",
-        "Zn",
-    ]
+    elements = ["Si", "P", "S", "Cl", "Ar", "K", "Ca", "Ti", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn"]
     sample = {"elements": [*elements, "La_L", "Pd_L", "Mo_L", "Pb_M", "Ca_Ca"]}
     raw = {"input": {"files": [str(path)]}, "sample": sample, "fit": {"background": "snip"}}
     scan = open_scan(path, ReadOptions())

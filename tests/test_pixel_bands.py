@@ -23,9 +23,7 @@ GROUPING = Grouping(n_channels=N, first=20, start=40, count=405, stop=871)
 def basis(centres=CENTRES, background=True, width=6.0):
     phi = torch.exp(-0.5 * ((CHANNEL[:, None] - centres.double()) / width) ** 2)
     mean = MEAN[: len(centres)].double()
-    continuum = (
-        3e5 * torch.exp(-CHANNEL / 300.0)[None] if background else torch.zeros(0, N).double()
-    )
+    continuum = 3e5 * torch.exp(-CHANNEL / 300.0)[None] if background else torch.zeros(0, N).double()
     return pixel_basis(phi / phi.sum(dim=0), 1000 * mean, continuum, 1000)
 
 
@@ -78,17 +76,13 @@ def test_bands_leave_no_gap_and_every_column_most_of_its_information():
 @given(
     centres=st.lists(st.floats(60.0, 800.0), min_size=1, max_size=9, unique_by=lambda c: round(c / 12)),
     seed=st.integers(0, 5),
-)  # fmt: skip
+)
 def test_bands_are_unbiased_wherever_the_peaks_are(centres, seed):
     fit = basis(torch.tensor(centres))
-    weighted = GROUPING.by_channel(
-        GROUPING.added(fit.columns) / GROUPING.added(fit.expected[:, None] + 0.1)
-    )
+    weighted = GROUPING.by_channel(GROUPING.added(fit.columns) / GROUPING.added(fit.expected[:, None] + 0.1))
     used = torch.ones(weighted.shape[1], dtype=torch.bool)
     banded = banded_projector(fit.columns, weighted, used, GROUPING)
-    amplitude = 1e4 * torch.rand(
-        len(used), dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
-    )
+    amplitude = 1e4 * torch.rand(len(used), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     seen = (fit.columns @ amplitude) @ banded.weights @ banded.mixing
     assert seen[:-1].tolist() == pytest.approx(amplitude.tolist(), rel=1e-9, abs=1e-6)
 
@@ -115,15 +109,6 @@ def test_a_pixel_is_the_same_to_the_bit_wherever_it_stands():
     operator, n = pixel_operator(basis(), first_channel=0), 2500
     counts = drawn(basis(), n)
     whole = fit_pixels(counts, every(n), operator).amplitude
-    for first, few in (
-        (0, 1),
-        (5, 3),
-        (700, 15),
-        (1000, 16),
-        (3, 17),
-        (1023, 130),
-        (10, 1024),
-        (1, 1025),
-    ):
+    for first, few in ((0, 1), (5, 3), (700, 15), (1000, 16), (3, 17), (1023, 130), (10, 1024), (1, 1025)):
         tile = fit_pixels(counts[first : first + few].clone(), every(few), operator)
         assert torch.equal(whole[first : first + few], tile.amplitude), (first, few)

@@ -62,9 +62,7 @@ def test_phases_are_found_told_and_gain_precision(grains, weighed, tmp_path):
 
 def test_weights_by_phase_are_the_same_bits_for_any_tiling(grains, weighed, tmp_path):
     for blocks in (1, 2):
-        store, records = run_scan(
-            grains, tmp_path / str(blocks), pixels={"blocks_per_task": blocks}
-        )
+        store, records = run_scan(grains, tmp_path / str(blocks), pixels={"blocks_per_task": blocks})
         assert sum(name.startswith("pixels") for name in records) == 3 - blocks
         assert tree_sha256(store / "maps") == tree_sha256(weighed[0] / "maps")
         assert tree_sha256(store / "basis") == tree_sha256(weighed[0] / "basis")
@@ -107,13 +105,10 @@ def lead(tmp_path_factory):
     for name, level in (("faint", 1.0), ("bright", 400.0)):
         counts = {"Fe": 50.0 * level, "As": 6.0 * level, "Pb_L": 6.0 * level}
         scatter = {"elastic": 30.0 * level, "Compton": 60.0 * level}
-        mean = spectrum(
-            counts | scatter, incident_kev=16.0, continuum=0.02 * level, n_channels=1700
-        )
+        mean = spectrum(counts | scatter, incident_kev=16.0, continuum=0.02 * level, n_channels=1700)
         write_scan(
-            folder / name, np.broadcast_to(mean, (1, 12, 12, 1700)),
-            elements=("Fe", "As", "Pb_L"), incident_kev=16.0,
-        )  # fmt: skip
+            folder / name, np.broadcast_to(mean, (1, 12, 12, 1700)), elements=("Fe", "As", "Pb_L"), incident_kev=16.0
+        )
         found[name] = run_scan(folder / name, folder / f"run-{name}")
     return found
 

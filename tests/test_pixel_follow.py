@@ -2,28 +2,11 @@
 
 import pytest
 import torch
-from pixel_samples import (
-    BASIS,
-    CHANNEL,
-    MODEL,
-    N_COMPONENTS,
-    NAMES,
-    TABLE,
-    THETA,
-    drifted_pixels,
-    fit,
-)
+from pixel_samples import BASIS, CHANNEL, MODEL, N_COMPONENTS, NAMES, TABLE, THETA, drifted_pixels, fit
 
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.pixel_full import full_model
-from hpcxrf.fitting.pixel_model import (
-    DetectorPart,
-    PixelModel,
-    columns_at,
-    expansions,
-    full_of,
-    model_tangents,
-)
+from hpcxrf.fitting.pixel_model import DetectorPart, PixelModel, columns_at, expansions, full_of, model_tangents
 from hpcxrf.fitting.pixel_tangent import drift_sd
 from hpcxrf.fitting.pixels import MethodData, prepared
 from hpcxrf.fitting.result import FitStatus
@@ -34,9 +17,12 @@ ONE = torch.ones(N_COMPONENTS, dtype=torch.float64)
 PART = DetectorPart(theta=THETA, table=TABLE, share=ONE)
 TRUE = PixelModel(parts=(PART,), channel=CHANNEL, constants=PHYSICS, elastic=True)
 HERE = BASIS.__class__(
-    columns=BASIS.columns, n_components=N_COMPONENTS, expected=BASIS.expected,
-    coefficients=BASIS.coefficients, tangents=model_tangents(TRUE),
-)  # fmt: skip
+    columns=BASIS.columns,
+    n_components=N_COMPONENTS,
+    expected=BASIS.expected,
+    coefficients=BASIS.coefficients,
+    tangents=model_tangents(TRUE),
+)
 OPERATOR = prepared(HERE, CPU, NAMES)
 FOLLOWED = MethodData(expansions=expansions(TRUE, HERE, CPU, NAMES))
 SD = torch.tensor(list(drift_sd(THETA).values()), dtype=torch.float64)
@@ -111,9 +97,7 @@ def test_columns_of_two_equal_detectors_are_those_of_one():
     half = DetectorPart(theta=THETA, table=TABLE, share=0.5 * ONE)
     both = PixelModel(parts=(half, half), channel=CHANNEL, constants=PHYSICS, elastic=True)
     torch.testing.assert_close(columns_at(both), BASIS.columns[:, :N_COMPONENTS])
-    torch.testing.assert_close(
-        model_tangents(both).columns, HERE.tangents.columns, atol=1e-9, rtol=1e-9
-    )
+    torch.testing.assert_close(model_tangents(both).columns, HERE.tangents.columns, atol=1e-9, rtol=1e-9)
     with pytest.raises(FitError, match="not of a sum"):
         full_of(both, HERE, CPU)
     with pytest.raises(FitError, match="tangents"):

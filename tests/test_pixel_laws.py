@@ -21,9 +21,8 @@ def with_columns(order, n_components):
     """The basis with some of its columns, in another order."""
     columns, coefficients = BASIS.columns[:, order], BASIS.coefficients[order]
     return PixelBasis(
-        columns=columns, n_components=n_components, expected=columns @ coefficients,
-        coefficients=coefficients,
-    )  # fmt: skip
+        columns=columns, n_components=n_components, expected=columns @ coefficients, coefficients=coefficients
+    )
 
 
 def coefficients_of(exponents):
@@ -82,9 +81,7 @@ def test_a_family_that_is_not_there_changes_the_others_within_their_sigma(expone
     moved = (both.amplitude[:, others] - without.amplitude) / both.sigma[:, others]
     assert float(moved.double().pow(2).mean(dim=0).sqrt().max()) < 1.0
     # What the fit has no column for is in nobody's amplitude on average, as it is not there.
-    assert (
-        float((moved.double().mean(dim=0) / moved.double().std(dim=0) * n**0.5).abs().max()) < 5.0
-    )
+    assert float((moved.double().mean(dim=0) / moved.double().std(dim=0) * n**0.5).abs().max()) < 5.0
     one, other = (values.mean(dim=0) for values in (without.sigma, both.sigma[:, others]))
     # But for the weights, which are of another mean pixel.
     assert bool((one < 1.1 * other).all())
@@ -93,9 +90,7 @@ def test_a_family_that_is_not_there_changes_the_others_within_their_sigma(expone
 @given(seed=seeds, level=st.floats(0.01, 30.0))
 @settings(max_examples=15)
 def test_the_map_of_a_sum_is_the_sum_of_the_maps(seed, level):
-    one, two = (
-        poisson_pixels((level * BASIS.coefficients).expand(30, -1), seed + i) for i in (0, 1)
-    )
+    one, two = (poisson_pixels((level * BASIS.coefficients).expand(30, -1), seed + i) for i in (0, 1))
     together = fit(one + two).amplitude
     apart = fit(one).amplitude + fit(two).amplitude
     torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-3 * (1.0 + level))
@@ -117,19 +112,13 @@ def test_a_column_in_another_unit_is_another_unit_of_its_amplitude_alone():
     columns[:, 1] *= factor
     mean[1] /= factor
     operator = pixel_operator(
-        PixelBasis(
-            columns=columns, n_components=N_COMPONENTS, expected=BASIS.expected, coefficients=mean
-        )
+        PixelBasis(columns=columns, n_components=N_COMPONENTS, expected=BASIS.expected, coefficients=mean)
     )
     counts = poisson_pixels((2.0 * BASIS.coefficients).expand(50, -1))
     found, expected = fit(counts, "linear", operator), fit(counts)
     assert torch.equal(operator.measured, OPERATOR.measured)
-    torch.testing.assert_close(
-        found.amplitude[:, 1] * factor, expected.amplitude[:, 1], rtol=1e-3, atol=1e-2
-    )
-    torch.testing.assert_close(
-        found.amplitude[:, 2], expected.amplitude[:, 2], rtol=1e-3, atol=1e-2
-    )
+    torch.testing.assert_close(found.amplitude[:, 1] * factor, expected.amplitude[:, 1], rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(found.amplitude[:, 2], expected.amplitude[:, 2], rtol=1e-3, atol=1e-2)
 
 
 # --- whole runs ---------------------------------------------------------------------------------
@@ -183,9 +172,7 @@ def test_a_scan_that_is_turned_and_mirrored_has_maps_that_are(counts, straight, 
     assert_same(back, straight.isel(y=slice(None, None, -1)), 1e-6)
 
 
-def test_detectors_in_another_order_have_their_own_maps_and_the_same_sum(
-    counts, straight, tmp_path
-):
+def test_detectors_in_another_order_have_their_own_maps_and_the_same_sum(counts, straight, tmp_path):
     found = mapped(tmp_path, np.ascontiguousarray(counts[::-1]))
     assert_same(found.isel(detector=[1, 0, 2]), straight, 1e-3)
 

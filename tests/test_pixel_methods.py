@@ -3,18 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from pixel_samples import (
-    BASIS,
-    DATA,
-    MEAN,
-    METHODS,
-    N_COMPONENTS,
-    NAMES,
-    OPERATOR,
-    PHI,
-    fit,
-    poisson_pixels,
-)
+from pixel_samples import BASIS, DATA, MEAN, METHODS, N_COMPONENTS, NAMES, OPERATOR, PHI, fit, poisson_pixels
 
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.pixel_basis import pixel_basis, pixel_operator
@@ -42,9 +31,7 @@ def assert_same_bits(found, expected):
 
 
 def part(found, index):
-    return type(found)(
-        **{n: None if getattr(found, n) is None else getattr(found, n)[index] for n in MAPS}
-    )
+    return type(found)(**{n: None if getattr(found, n) is None else getattr(found, n)[index] for n in MAPS})
 
 
 # --- bits ---------------------------------------------------------------------------------------
@@ -67,9 +54,7 @@ def test_bits_of_a_pixel_do_not_depend_on_its_neighbours(method):
     assert_same_bits(fit(counts[order], method), part(fit(counts, method), order))
     hard = counts.clone()
     hard[::2] = poisson_pixels(varied(300, 30.0, seed=1))
-    assert_same_bits(
-        part(fit(hard, method), slice(1, None, 2)), part(fit(counts, method), slice(1, None, 2))
-    )
+    assert_same_bits(part(fit(hard, method), slice(1, None, 2)), part(fit(counts, method), slice(1, None, 2)))
 
 
 def test_bits_of_the_full_model_do_not_depend_on_the_tiling():
@@ -107,8 +92,12 @@ def test_a_bad_pixel_is_flagged_and_hurts_no_neighbour(method):
     measured = torch.tensor([True, True, True, True, False, True, True, True])
     found, clean = fit(broken, method, measured=measured), fit(counts, method)
     assert found.status[:5].tolist() == [
-        clean.status[0], FitStatus.EMPTY, FitStatus.NONFINITE, FitStatus.NONFINITE, FitStatus.EMPTY,
-    ]  # fmt: skip
+        clean.status[0],
+        FitStatus.EMPTY,
+        FitStatus.NONFINITE,
+        FitStatus.NONFINITE,
+        FitStatus.EMPTY,
+    ]
     torch.testing.assert_close(found.amplitude[5:], clean.amplitude[5:], rtol=1e-3, atol=1e-2)
     for name in ("amplitude", "sigma", "detection_limit"):
         values = getattr(found, name)
@@ -245,9 +234,8 @@ def test_families_of_nearly_the_same_shape_are_named():
     assert mixtures(BASIS, NAMES) == ()
     alike = 0.9 * PHI[:, 1:2] + 0.1 * PHI[:, 1:2].roll(1, dims=0)
     basis = pixel_basis(
-        torch.cat([PHI, alike], dim=1), torch.cat([MEAN, MEAN[1:2]]),
-        torch.zeros(0, len(PHI)).double(), 1,
-    )  # fmt: skip
+        torch.cat([PHI, alike], dim=1), torch.cat([MEAN, MEAN[1:2]]), torch.zeros(0, len(PHI)).double(), 1
+    )
     (found,) = mixtures(basis, (*NAMES, "Co"))
     assert found.members == ("Fe", "Co")
     assert found.text.startswith("Fe, Co ")
@@ -256,6 +244,4 @@ def test_families_of_nearly_the_same_shape_are_named():
     alone = pixel_basis(PHI[:, 1:2], 2.0 * MEAN[1:2], torch.zeros(0, len(PHI)).double(), 1)
     weights = 1.0 / (basis.expected + 0.01 * basis.expected.mean())
     single = pixel_operator(alone, weights=weights).projector.double()[:, 0]
-    np.testing.assert_allclose(
-        inflated, float(counts / (single**2 @ basis.expected).sqrt()), rtol=0.05
-    )
+    np.testing.assert_allclose(inflated, float(counts / (single**2 @ basis.expected).sqrt()), rtol=0.05)

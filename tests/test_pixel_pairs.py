@@ -9,13 +9,7 @@ from hypothesis.extra import numpy as npst
 
 from hpcxrf.fitting.pixel_bands import one_band
 from hpcxrf.fitting.pixel_basis import pixel_basis, pixel_operator
-from hpcxrf.fitting.pixel_pairs import (
-    HIGHEST_COUNT,
-    MOST_LOSS,
-    Grouping,
-    candidates,
-    every_channel,
-)
+from hpcxrf.fitting.pixel_pairs import HIGHEST_COUNT, MOST_LOSS, Grouping, candidates, every_channel
 from hpcxrf.fitting.pixel_product import paired_product
 from hpcxrf.fitting.pixels import LINEAR_BATCH, fit_pixels
 
@@ -46,8 +40,10 @@ def every(n):
 
 @given(
     counts=npst.arrays(np.uint16, (7, 23), elements=st.integers(0, HIGHEST_COUNT)),
-    first=st.integers(0, 5), single=st.integers(0, 6), stop=st.integers(17, 23),
-)  # fmt: skip
+    first=st.integers(0, 5),
+    single=st.integers(0, 6),
+    stop=st.integers(17, 23),
+)
 def test_the_product_is_that_of_the_weights_by_channel(counts, first, single, stop):
     start = first + single
     by = Grouping(n_channels=23, first=first, start=start, count=(stop - start) // 2, stop=stop)
@@ -66,9 +62,7 @@ def test_the_product_is_that_of_the_weights_by_channel(counts, first, single, st
 def test_weights_of_sums_see_what_the_sums_hold():
     by = Grouping(n_channels=11, first=1, start=3, count=3, stop=10)
     values, weights = torch.rand(11, 1).double(), torch.rand(6, 1).double()
-    assert float((by.added(values) * weights).sum()) == pytest.approx(
-        float((values * by.by_channel(weights)).sum())
-    )
+    assert float((by.added(values) * weights).sum()) == pytest.approx(float((values * by.by_channel(weights)).sum()))
 
 
 def test_broad_peaks_are_added_by_twos_and_lose_less_than_is_stated():

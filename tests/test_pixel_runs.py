@@ -71,9 +71,7 @@ def test_every_pixel_is_followed_and_its_shift_is_in_the_store(followed):
     assert list(maps.parameter_unit.values) == ["keV", "keV/channel", "keV"]
     assert maps.theta_shift.dims == ("detector", "parameter", "y", "x")
     assert "theta_shift_sigma" in maps
-    at_fe = maps.theta_shift.sel(parameter="energy_offset") + 640 * maps.theta_shift.sel(
-        parameter="energy_slope"
-    )
+    at_fe = maps.theta_shift.sel(parameter="energy_offset") + 640 * maps.theta_shift.sel(parameter="energy_slope")
     for detector in ("0", "1", "sum"):
         moved = at_fe.sel(detector=detector).values
         true = offsets() - offsets().mean()
@@ -133,9 +131,13 @@ def test_the_report_shows_the_shifts(followed, tmp_path):
     from test_report import parsed, run_summary
 
     summary = DatasetSummary(
-        dataset_id="scan", name="scan", source="scan.npy", status="done", shape=(2, *SHAPE, 1200),
+        dataset_id="scan",
+        name="scan",
+        source="scan.npy",
+        status="done",
+        shape=(2, *SHAPE, 1200),
         results_path=followed[0],
-    )  # fmt: skip
+    )
     write_report(run_summary(), [summary], tmp_path / "report.html")
     page = parsed((tmp_path / "report.html").read_text(encoding="utf-8"))
     pictures = [a.get("alt", "") for a in page.attributes("img")]
@@ -250,13 +252,9 @@ def test_clipping_of_every_pixel_agrees_at_high_counts_and_is_biased_at_low_ones
     for level in (1.0, 300.0):
         folder = tmp_path / f"{level:g}"
         mean = spectrum(dict.fromkeys(ELEMENTS, 30.0 * level), continuum=0.3 * level)
-        write_scan(
-            folder, np.broadcast_to(np.minimum(mean, 6e4), (1, 12, 12, 1200)), elements=ELEMENTS
-        )
+        write_scan(folder, np.broadcast_to(np.minimum(mean, 6e4), (1, 12, 12, 1200)), elements=ELEMENTS)
         for background in ("columns", "snip"):
-            store, _ = run_scan(
-                folder, folder / background, pixels={"background": background, "phases": "one"}
-            )
+            store, _ = run_scan(folder, folder / background, pixels={"background": background, "phases": "one"})
             maps = maps_of(store).sel(component="Ca", detector="0")
             assert (maps.status == FitStatus.CONVERGED).all()
             assert np.isfinite(maps.deviance).all()

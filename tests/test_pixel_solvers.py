@@ -46,9 +46,7 @@ def test_non_negative_pixels_are_those_of_scipy(level):
     counts = poisson_pixels(varied(60, level))
     found = fit(counts, "nnls")
     root = np.sqrt(shared_weights(BASIS.expected).numpy())
-    expected = np.stack(
-        [nnls(root[:, None] * COLUMNS, root * y)[0] for y in counts.double().numpy()]
-    )[:, :N_COMPONENTS]
+    expected = np.stack([nnls(root[:, None] * COLUMNS, root * y)[0] for y in counts.double().numpy()])[:, :N_COMPONENTS]
     wrong = np.abs(found.amplitude.numpy() - expected) / found.sigma.numpy()
     assert wrong.max() < 1e-3
     assert (found.amplitude.numpy()[expected == 0.0] < 1e-4 * found.sigma.numpy().max()).all()
@@ -76,9 +74,7 @@ def test_pixels_that_fail_the_check_are_solved_exactly(monkeypatch):
     factor = shared_factor(operator)
     signed = counts @ operator.projector
     root = np.sqrt(shared_weights(columns @ mean).numpy())
-    expected = np.stack(
-        [nnls(root[:, None] * columns.numpy(), root * y)[0] for y in counts.double().numpy()]
-    )
+    expected = np.stack([nnls(root[:, None] * columns.numpy(), root * y)[0] for y in counts.double().numpy()])
     found = fit_nnls(counts, signed, operator, factor)
     np.testing.assert_allclose(found.coefficients, expected, atol=0.02, rtol=1e-3)
     assert bool(found.solved.all())
@@ -100,24 +96,24 @@ def most_likely(y):
     starts = [np.full(COLUMNS.shape[1], y.sum() / COLUMNS.shape[1]), BASIS.coefficients.numpy()]
     found = [
         minimize(
-            objective, start, jac=True, method="L-BFGS-B", bounds=[(0.0, None)] * len(start),
+            objective,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[(0.0, None)] * len(start),
             options={"maxiter": 5000, "maxfun": 50_000, "ftol": 1e-14, "gtol": 1e-7, "maxcor": 30},
         )
         for start in starts
-    ]  # fmt: skip
+    ]
     return min(found, key=lambda r: r.fun).x
 
 
 @pytest.mark.parametrize("level", [0.05, 0.3, 3.0, 100.0])
 def test_the_likelihood_is_that_of_scipy(level):
     counts = poisson_pixels(varied(12, level))
-    found = fit_poisson(
-        counts, counts @ OPERATOR.projector, OPERATOR, likelihood(OPERATOR), errors=True
-    )
+    found = fit_poisson(counts, counts @ OPERATOR.projector, OPERATOR, likelihood(OPERATOR), errors=True)
     expected = torch.from_numpy(np.stack([most_likely(y) for y in counts.double().numpy()]))
-    ours = poisson_deviance(
-        counts.double(), found.coefficients.double() @ BASIS.columns.T, floor=1e-9
-    )
+    ours = poisson_deviance(counts.double(), found.coefficients.double() @ BASIS.columns.T, floor=1e-9)
     theirs = poisson_deviance(counts.double(), expected @ BASIS.columns.T, floor=1e-9)
     assert float((ours - theirs).max()) < 0.05
     assert bool(found.solved.all())
@@ -139,12 +135,10 @@ def test_an_amplitude_by_likelihood_is_as_precise_as_its_sigma_says_without_neig
     operator = pixel_operator(
         pixel_basis(column, torch.tensor([50.0]).double(), torch.zeros(0, len(column)).double(), 1)
     )
-    counts = torch.poisson(
-        (80.0 * column).T.expand(50, -1), generator=torch.Generator().manual_seed(0)
-    )
+    counts = torch.poisson((80.0 * column).T.expand(50, -1), generator=torch.Generator().manual_seed(0))
     found = fit_poisson(
         counts.float(), counts.float() @ operator.projector, operator, likelihood(operator), errors=True
-    )  # fmt: skip
+    )
     total = counts.sum(dim=1) / share
     np.testing.assert_allclose(found.coefficients[:, 0], total, rtol=1e-3)
     np.testing.assert_allclose(found.variance[:, 0].sqrt(), (total / share).sqrt(), rtol=0.02)
@@ -167,9 +161,7 @@ def test_the_columns_follow_theta_to_second_order():
         for name, change in zip(tangents.names, step, strict=True):
             theta[INDEX[name]] += change
         weights = [*d, *(d[i] * d[j] * (0.5 if i == j else 1.0) for i, j in tangents.pairs)]
-        followed = evaluate(THETA, MODEL).phi + sum(
-            w * c for w, c in zip(weights, tangents.columns, strict=True)
-        )
+        followed = evaluate(THETA, MODEL).phi + sum(w * c for w, c in zip(weights, tangents.columns, strict=True))
         true = evaluate(theta, MODEL).phi
         moved = float((true - evaluate(THETA, MODEL).phi).abs().max())
         assert float((followed - true).abs().max()) < 0.05 * moved
@@ -189,10 +181,7 @@ def test_drifts_are_recovered_and_amplitudes_are_as_good_as_with_theta_known():
     assert 0.66 < float((pull.abs() < 1.0).double().mean()) < 0.71
     assert float(pull.square().mean().sqrt()) < 1.1
     known = fit(poisson_pixels(coefficients, seed=1), "linear")
-    rms = [
-        float(((f.amplitude - truth) / known.sigma).square().mean().sqrt())
-        for f in (known, found, blind)
-    ]
+    rms = [float(((f.amplitude - truth) / known.sigma).square().mean().sqrt()) for f in (known, found, blind)]
     assert rms[1] < 1.15 * rms[0]
     assert rms[1] < 0.85 * rms[2]
 
@@ -312,9 +301,7 @@ def test_phases_that_differ_are_found_and_weights_of_their_own_gain_what_is_pred
     light = label == 1
     truth = coefficients[:, :n]
     best = int((phases.gain).argmax())
-    gain = 1.0 - (ours.amplitude - truth)[light].std(dim=0) / (shared.amplitude - truth)[light].std(
-        dim=0
-    )
+    gain = 1.0 - (ours.amplitude - truth)[light].std(dim=0) / (shared.amplitude - truth)[light].std(dim=0)
     assert float(phases.gain[best]) > 0.1
     assert float(gain.max()) == pytest.approx(float(phases.gain[best]), abs=0.06)
     assert float(gain.min()) > -0.03

@@ -24,9 +24,7 @@ def test_tangents_come_back_from_the_store_to_the_bit(tmp_path):
     path = tmp_path / "scan.zarr"
     make_store(path, shape_yx=(4, 5), complete=False)
     for _ in range(2):
-        write_basis(
-            path, {"0": (FIRST, WITH_TANGENTS), "1": (FIRST + 3, WITH_TANGENTS)}, N_CHANNELS
-        )
+        write_basis(path, {"0": (FIRST, WITH_TANGENTS), "1": (FIRST + 3, WITH_TANGENTS)}, N_CHANNELS)
     for name, first in (("0", FIRST), ("1", FIRST + 3)):
         found_first, found = read_basis(path, name)
         assert found_first == first

@@ -15,22 +15,8 @@ from hpcxrf.errors import DeviceLostError, FitError
 from hpcxrf.fitting.pixels import fit_pixels
 from hpcxrf.formats.scan import RawScan
 from hpcxrf.pipeline import pixel_task, plan, worker
-from hpcxrf.pipeline.blocks import (
-    TILE_BYTES,
-    Block,
-    blocks_of,
-    blocks_of_a_task,
-    pixels_of,
-    tile_shape,
-)
-from hpcxrf.pipeline.device import (
-    Batches,
-    Staging,
-    batch_for,
-    device_guard,
-    first_batch,
-    pixel_bytes,
-)
+from hpcxrf.pipeline.blocks import TILE_BYTES, Block, blocks_of, blocks_of_a_task, pixels_of, tile_shape
+from hpcxrf.pipeline.device import Batches, Staging, batch_for, device_guard, first_batch, pixel_bytes
 from hpcxrf.pipeline.device_memory import LEAST_BATCH, device_fault, device_memory
 from hpcxrf.pipeline.graph import units_of
 from hpcxrf.pipeline.memory import IDLE_WORKER_BYTES, memory_fault, stage_memory
@@ -143,9 +129,7 @@ def test_an_error_of_any_step_ends_the_task(step):
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """A scan of two by two blocks, fitted in tasks of one block."""
-    job = made_job(
-        tmp_path_factory.mktemp("small"), (1, 80, 300, 256), pixels={"blocks_per_task": 1}
-    )
+    job = made_job(tmp_path_factory.mktemp("small"), (1, 80, 300, 256), pixels={"blocks_per_task": 1})
     run_stage(job, "integrated")
     return job, run_stage(job, "pixels")
 
@@ -153,9 +137,7 @@ def small(tmp_path_factory):
 def test_tasks_and_threads_change_no_bit(small):
     job, records = small
     assert len(records) == 4
-    one = replace(
-        job, config=replace(job.config, pixels=replace(job.config.pixels, blocks_per_task=4))
-    )
+    one = replace(job, config=replace(job.config, pixels=replace(job.config.pixels, blocks_per_task=4)))
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     (whole,) = run_stage(one, "pixels")
@@ -294,9 +276,7 @@ class _EndedError(Exception):
     """In the place of the end of the process."""
 
 
-def test_a_worker_whose_device_is_lost_ends_and_after_three_times_the_task_says_why(
-    tmp_path, monkeypatch
-):
+def test_a_worker_whose_device_is_lost_ends_and_after_three_times_the_task_says_why(tmp_path, monkeypatch):
     job = made_job(tmp_path, (1, 4, 8, 256))
     run_stage(job, "integrated")
     with monkeypatch.context() as patch:
@@ -357,10 +337,11 @@ def test_regions_are_what_grows_with_the_scan(tmp_path):
     small, large = (
         stage_memory(
             made_job(tmp_path / str(n), (1, n, 1000, 2048), ingest=False, regions={"find": ["phases"]}),
-            rows_per_read=1, source_itemsize=2,
+            rows_per_read=1,
+            source_itemsize=2,
         )
         for n in (200, 20_000)
-    )  # fmt: skip
+    )
     assert large["regions"] > 10 * small["regions"]
     assert all(large[s] <= 1.5 * small[s] for s in ("integrated", "pixels", "finalise"))
 
@@ -373,10 +354,7 @@ def test_what_cannot_fit_is_refused_with_both_numbers():
 
 
 def test_the_memory_of_a_gpu_follows_the_channels_and_is_refused_with_both_numbers(tmp_path):
-    few, many = (
-        device_memory(made_job(tmp_path / str(n), (1, 64, 64, n), ingest=False))
-        for n in (1024, 4096)
-    )
+    few, many = (device_memory(made_job(tmp_path / str(n), (1, 64, 64, n), ingest=False)) for n in (1024, 4096))
     # Two tiles of 16384 spectra of 4 bytes, and 4 copies in float32 of those that are fitted at a time.
     channels = 4096 - 1024
     assert many.least - few.least == 4 * channels * (2 * 16384 + 4 * 256)
@@ -398,22 +376,22 @@ def test_the_memory_of_a_gpu_counts_what_a_task_counts(tmp_path):
 def test_a_plan_refuses_a_scan_too_large_for_its_workers(tmp_path, monkeypatch):
     def opened(path, options):
         return RawScan(
-            name="scan", format="simulated", files=(path,), shape=(1, 30_000, 30_000, 64),
-            dtype=torch.zeros(1, dtype=torch.uint16).numpy().dtype, rows_per_read=1,
-            read_counts=lambda rows: None, read_scalars=lambda: None,
-        )  # fmt: skip
+            name="scan",
+            format="simulated",
+            files=(path,),
+            shape=(1, 30_000, 30_000, 64),
+            dtype=torch.zeros(1, dtype=torch.uint16).numpy().dtype,
+            rows_per_read=1,
+            read_counts=lambda rows: None,
+            read_scalars=lambda: None,
+        )
 
     source = tmp_path / "scan.raw"
     source.write_bytes(b"")
     monkeypatch.setattr(plan, "find_scans", lambda paths: ([source], []))
     monkeypatch.setattr(plan, "open_scan", opened)
     config = check_config(
-        {
-            "input": {"files": [str(source)]},
-            "sample": {"elements": ["Fe"]},
-            "fit": {"override": "none"},
-        },
-        "test",
+        {"input": {"files": [str(source)]}, "sample": {"elements": ["Fe"]}, "fit": {"override": "none"}}, "test"
     )
     found = make_plan(config, tmp_path / "run", worker_bytes=IDLE_WORKER_BYTES + (1 << 30))
     assert not found.jobs

@@ -9,14 +9,7 @@ from scipy.optimize import nnls
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.integrated import fit_spectrum
 from hpcxrf.fitting.objective import poisson_deviance
-from hpcxrf.fitting.pixels import (
-    MICRO_BATCH,
-    fit_pixels,
-    group_background,
-    pixel_basis,
-    pixel_operator,
-    shared_weights,
-)
+from hpcxrf.fitting.pixels import MICRO_BATCH, fit_pixels, group_background, pixel_basis, pixel_operator, shared_weights
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.model import design_matrix
@@ -58,9 +51,7 @@ def scaled(level):
 def test_the_projector_is_the_weighted_least_squares_of_numpy():
     counts = simulated(scaled(3.0), 20)
     root = np.sqrt(1.0 / (BASIS.expected.numpy() + 0.01 * BASIS.expected.numpy().mean()))
-    by_numpy = np.linalg.lstsq(
-        root[:, None] * BASIS.columns.numpy(), (root * counts.double().numpy()).T, rcond=None
-    )[0]
+    by_numpy = np.linalg.lstsq(root[:, None] * BASIS.columns.numpy(), (root * counts.double().numpy()).T, rcond=None)[0]
     np.testing.assert_allclose(fit(counts).amplitude, by_numpy[:6].T, rtol=2e-4, atol=2e-3)
     exact = counts.double() @ pixel_projector_float64()
     np.testing.assert_allclose(exact, by_numpy.T, rtol=1e-6, atol=1e-6)
@@ -74,9 +65,7 @@ def pixel_projector_float64():
 
 def test_the_float32_projector_is_the_float64_one_to_its_rounding():
     exact = pixel_projector_float64()
-    np.testing.assert_allclose(
-        OPERATOR.projector, exact, rtol=1e-4, atol=1e-6 * float(exact.abs().max())
-    )
+    np.testing.assert_allclose(OPERATOR.projector, exact, rtol=1e-4, atol=1e-6 * float(exact.abs().max()))
 
 
 def test_the_shared_weights_are_one_over_the_mean_plus_a_hundredth():
@@ -99,9 +88,7 @@ def test_non_negative_pixels_are_those_of_scipy():
 
 def test_pixels_without_noise_give_back_their_amplitudes_by_either_method():
     generator = torch.Generator().manual_seed(1)
-    given = 1000.0 * torch.rand(
-        30, BASIS.columns.shape[1], generator=generator, dtype=torch.float64
-    )
+    given = 1000.0 * torch.rand(30, BASIS.columns.shape[1], generator=generator, dtype=torch.float64)
     for method in ("linear", "nnls"):
         found = fit((given @ BASIS.columns.T), method=method)
         np.testing.assert_allclose(found.amplitude, given[:, :6], rtol=1e-4, atol=2e-2)
@@ -136,9 +123,7 @@ def test_the_deviance_is_the_poisson_deviance_of_the_model_per_degree_of_freedom
 
 
 def test_the_deviance_of_bright_pixels_is_one():
-    assert float(fit(simulated(scaled(1000.0), 400)).deviance.mean()) == pytest.approx(
-        1.0, abs=0.02
-    )
+    assert float(fit(simulated(scaled(1000.0), 400)).deviance.mean()) == pytest.approx(1.0, abs=0.02)
 
 
 # --- statistics ---------------------------------------------------------------------------------
@@ -184,9 +169,7 @@ def test_shared_weights_are_more_precise_than_none_and_as_precise_as_the_true_on
 
     def scatter(weights):
         weighted = BASIS.columns * weights[:, None]
-        return (counts @ torch.linalg.solve(BASIS.columns.T @ weighted, weighted.T).T)[:, :6].std(
-            dim=0
-        )
+        return (counts @ torch.linalg.solve(BASIS.columns.T @ weighted, weighted.T).T)[:, :6].std(dim=0)
 
     shared = fit(counts.float()).amplitude.double().std(dim=0)
     assert bool((shared < 1.02 * scatter(1.0 / mu)).all())
@@ -226,9 +209,7 @@ def test_results_are_bit_identical_for_any_tiling_at_micro_batches(method):
         tiles = [fit(counts[i : i + size], method=method) for i in range(0, n, size)]
         for name in ("amplitude", "sigma", "detection_limit", "deviance", "status"):
             joined = torch.cat([getattr(t, name) for t in tiles])
-            assert torch.equal(torch.nan_to_num(joined), torch.nan_to_num(getattr(whole, name))), (
-                name
-            )
+            assert torch.equal(torch.nan_to_num(joined), torch.nan_to_num(getattr(whole, name))), name
 
 
 def test_permuting_the_pixels_permutes_the_results():
@@ -272,8 +253,12 @@ def test_each_pixel_has_its_status_and_bad_ones_hurt_no_neighbour(method):
     measured = torch.tensor([True, True, True, True, False])
     found = fit_pixels(broken, measured, OPERATOR, method=method)
     assert found.status.tolist() == [
-        FitStatus.CONVERGED, FitStatus.EMPTY, FitStatus.NONFINITE, FitStatus.NONFINITE, FitStatus.EMPTY,
-    ]  # fmt: skip
+        FitStatus.CONVERGED,
+        FitStatus.EMPTY,
+        FitStatus.NONFINITE,
+        FitStatus.NONFINITE,
+        FitStatus.EMPTY,
+    ]
     assert found.status.dtype == torch.uint8
     torch.testing.assert_close(found.amplitude[0], clean.amplitude[0])
     for values in (found.amplitude, found.sigma, found.detection_limit):

@@ -65,9 +65,8 @@ def ran(tmp_path_factory) -> Path:
     write_scan(simulate_scan(demo_spec(seed=2, shape=(1, 6, 9, 2048), name="scan")), folder)
     for words in own_data_commands():
         done = subprocess.run(
-            [sys.executable, "-m", "hpcxrf", *words], cwd=folder, capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
+            [sys.executable, "-m", "hpcxrf", *words], cwd=folder, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, f"{words}: {done.stderr}"
     return folder
 
@@ -85,18 +84,12 @@ def test_every_command_and_option_in_the_readme_exists():
         used = {word.split("=")[0] for word in rest if word.startswith("-")}
         assert used <= known, words
     for option in re.findall(r"`(--[a-z-]+)[^`]*`", README):
-        assert any(option in p.opts for c in COMMANDS.values() for p in c.params) or (
-            option == "--help"
-        ), option
+        assert any(option in p.opts for c in COMMANDS.values() for p in c.params) or (option == "--help"), option
 
 
 def test_the_table_of_commands_names_all_of_them():
     section = README.split("## Commands")[1].split("##")[0]
-    named = {
-        words[0]
-        for words in re.findall(r"^\| `hpcxrf ([\w-]+)", section, re.MULTILINE)
-        for words in [[words]]
-    }
+    named = {words[0] for words in re.findall(r"^\| `hpcxrf ([\w-]+)", section, re.MULTILINE) for words in [[words]]}
     assert sorted(named) == sorted(COMMANDS)
 
 
@@ -141,9 +134,7 @@ def test_the_exit_codes_are_those_of_the_program():
     classes = [HpcxrfError, *HpcxrfError.__subclasses__()]
     codes = {cls.exit_code for cls in classes}
     assert listed == codes | {0, errors.EXIT_RESUMABLE, errors.EXIT_INTERRUPTED}
-    documented = {
-        int(code) for code in re.findall(r"(?:^|;)\s*(\d+) ", (errors.__doc__ or "").split("):")[1])
-    }
+    documented = {int(code) for code in re.findall(r"(?:^|;)\s*(\d+) ", (errors.__doc__ or "").split("):")[1])}
     assert documented == listed
 
 
@@ -152,11 +143,7 @@ def test_files_and_links_in_the_readme_exist():
     assert pictures
     for name in pictures:
         assert (ROOT / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    for name in (
-        *re.findall(r"`((?:workflows|slurm)/[^`]+)`", README),
-        "CONTRIBUTING.md",
-        "CITATION.cff",
-    ):
+    for name in (*re.findall(r"`((?:workflows|slurm)/[^`]+)`", README), "CONTRIBUTING.md", "CITATION.cff"):
         assert (ROOT / name).is_file(), name
 
 

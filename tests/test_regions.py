@@ -31,9 +31,7 @@ SHAPE = (10, 12)
 ELEMENTS = ("Si", "Ca", "Fe", "Cr")
 COUNTS = {"Si": 150.0, "Ca": 250.0, "Fe": 500.0, "Cr": 120.0}
 """True amplitudes of a pixel, detector 0."""
-OVERRIDE = (
-    "CAL_OFFSET: 0.0\nCAL_SLOPE: 0.01\nCOHERENT_SCT_ENERGY: 10.0\nELEMENTS_TO_FIT: Si, Ca, Fe\n"
-)
+OVERRIDE = "CAL_OFFSET: 0.0\nCAL_SLOPE: 0.01\nCOHERENT_SCT_ENERGY: 10.0\nELEMENTS_TO_FIT: Si, Ca, Fe\n"
 HOSTILE = "<script>alert(1)</script>"
 MOVED_KEV = 0.012
 """How far the right half of the scan has its peaks from where the left half has them."""
@@ -129,9 +127,7 @@ def test_given_regions_have_their_pixels_and_overlap_freely(group):
     assert mask_of(group, HOSTILE)[2:5, 3:9].all()
     # Pixels whose centres are below the hypotenuse.
     y, x = np.indices(SHAPE)
-    assert (mask_of(group, "corner") == (y + x <= 3)).all() or (
-        mask_of(group, "corner") == (y + x < 3)
-    ).all()
+    assert (mask_of(group, "corner") == (y + x <= 3)).all() or (mask_of(group, "corner") == (y + x < 3)).all()
     assert (mask_of(group, "tissue-3") == (labels() == 3)).all()
     assert "no pixel is" in str(group.reason.sel(region="none").item())
 
@@ -149,9 +145,7 @@ def test_summed_counts_are_the_raw_counts_of_the_pixels(group, source):
 def test_a_region_has_its_own_energy_axis(group, detector):
     """The two halves were made 12 eV apart; the scan's own fit knows one axis only."""
     table = group.sel(detector=detector)
-    value = {
-        name: table.theta.sel(name=f"energy_{name}") for name in ("offset", "slope", "quadratic")
-    }
+    value = {name: table.theta.sel(name=f"energy_{name}") for name in ("offset", "slope", "quadratic")}
     axis = value["offset"] + 640 * value["slope"] + 640**2 * value["quadratic"]
     error = table.theta_sigma.sel(name="energy_offset").sel(region="left").item()
     moved = (axis.sel(region="right") - axis.sel(region="left")).item()
@@ -240,9 +234,13 @@ def test_the_report_shows_the_regions_and_hostile_names_stay_text(finished, tmp_
 
     job, run = finished
     summary = DatasetSummary(
-        dataset_id=job.dataset_id, name="scan", source="scan.npy", status="done", shape=job.shape,
+        dataset_id=job.dataset_id,
+        name="scan",
+        source="scan.npy",
+        status="done",
+        shape=job.shape,
         results_path=run.results_store(job.dataset_id),
-    )  # fmt: skip
+    )
     write_report(run_summary(), [summary], tmp_path / "report.html")
     page = parsed((tmp_path / "report.html").read_text(encoding="utf-8"))
     words = [text.strip() for text in page.texts]
@@ -265,9 +263,7 @@ def test_how_the_regions_are_shared_out_changes_no_bit(finished, tmp_path):
     assert tree_sha256(store / "regions") == before
 
 
-def test_a_finished_dataset_has_nothing_left_and_a_lost_region_is_done_again_alone(
-    finished, source, tmp_path
-):
+def test_a_finished_dataset_has_nothing_left_and_a_lost_region_is_done_again_alone(finished, source, tmp_path):
     job, run = finished
     every = {u.task for u in units_of(job)}
     assert set(finished_tasks(run, job)) == every
@@ -277,9 +273,10 @@ def test_a_finished_dataset_has_nothing_left_and_a_lost_region_is_done_again_alo
     shutil.rmtree(store / "maps" / "amplitude" / "c" / "2")
     assert every - set(finished_tasks(copy, moved)) == {"refine-02", "finalise"}
     (store / "label" / "c" / "0" / "0" / "0").unlink()
-    assert every - set(finished_tasks(copy, moved)) == {
-        t for t in every if t.startswith("refine")
-    } | {"regions", "finalise"}
+    assert every - set(finished_tasks(copy, moved)) == {t for t in every if t.startswith("refine")} | {
+        "regions",
+        "finalise",
+    }
 
 
 def test_a_label_image_that_changed_undoes_the_regions_and_not_the_fits(source, tmp_path):
@@ -320,8 +317,10 @@ def test_found_regions_may_be_none(source, tmp_path):
 
 
 def test_a_region_without_a_pixel_is_refused_before_anything_runs(source, tmp_path):
-    asked = {"rectangles": {"far": [20, 30, 0, 4], "wide": [0, 99, 0, 99]},
-             "polygons": {"thin": [[0.1, 0.1], [0.1, 0.4], [0.4, 0.1]]}}  # fmt: skip
+    asked = {
+        "rectangles": {"far": [20, 30, 0, 4], "wide": [0, 99, 0, 99]},
+        "polygons": {"thin": [[0.1, 0.1], [0.1, 0.4], [0.4, 0.1]]},
+    }
     found = plan(source, tmp_path / "run", **asked)
     assert found.jobs == ()
     (refusal,) = found.refusals
@@ -340,9 +339,7 @@ def test_a_region_without_a_pixel_is_refused_before_anything_runs(source, tmp_pa
 )
 def test_an_image_that_is_no_label_image_is_refused(tmp_path, image, said):
     np.save(tmp_path / "x.npy", image)
-    config = check_config(
-        {"input": {"files": ["a"]}, "regions": {"labels": {"x": str(tmp_path / "x.npy")}}}, "t"
-    )
+    config = check_config({"input": {"files": ["a"]}, "regions": {"labels": {"x": str(tmp_path / "x.npy")}}}, "t")
     with pytest.raises(ConfigError, match=said):
         require_given(config.regions, SHAPE)
 

@@ -132,8 +132,7 @@ def test_a_bright_phase_is_no_hot_spot_nor_are_the_noisy_parts_of_it():
 
 def test_squares_are_the_patches_that_differ():
     true = np.full((4, *SHAPE), 20.0)
-    patches = [(0, slice(0, 20), slice(0, 20)), (1, slice(40, 60), slice(60, 80)),
-               (2, slice(40, 60), slice(0, 20))]  # fmt: skip
+    patches = [(0, slice(0, 20), slice(0, 20)), (1, slice(40, 60), slice(60, 80)), (2, slice(40, 60), slice(0, 20))]
     for component, y, x in patches:
         true[component, y, x] = 200.0
     squares = find_squares(noisy_maps(true), k=3, side=20)
@@ -149,9 +148,7 @@ def test_squares_are_those_of_an_exhaustive_greedy_search():
     maps, side = noisy_maps(true), 10
     squares = find_squares(maps, k=4, side=side)
     corners = [(y, x) for y in range(0, 51, 2) for x in [*range(0, 65, 2), 65]]
-    mean = np.array(
-        [maps.amplitude[:, y : y + side, x : x + side].mean((1, 2)) for y, x in corners]
-    )
+    mean = np.array([maps.amplitude[:, y : y + side, x : x + side].mean((1, 2)) for y, x in corners])
     root = 2 * np.sqrt(np.maximum(mean, 0) + maps.offset)
     # So many counts leave no share of noise: scaled to unit variance each component counts alike.
     scaled = (root - root.mean(0)) / root.std(0)
@@ -159,12 +156,11 @@ def test_squares_are_those_of_an_exhaustive_greedy_search():
     chosen = [best]
     while len(chosen) < 4:
         free = [
-            i for i, (y, x) in enumerate(corners)
+            i
+            for i, (y, x) in enumerate(corners)
             if all(abs(y - corners[j][0]) >= side or abs(x - corners[j][1]) >= side for j in chosen)
-        ]  # fmt: skip
-        chosen.append(
-            max(free, key=lambda i: min(np.linalg.norm(scaled[i] - scaled[j]) for j in chosen))
-        )
+        ]
+        chosen.append(max(free, key=lambda i: min(np.linalg.norm(scaled[i] - scaled[j]) for j in chosen)))
     assert [tuple(np.argwhere(s.mask)[0]) for s in squares] == [corners[i] for i in chosen]
 
 
@@ -226,7 +222,7 @@ def test_layers_keep_every_pixel_of_regions_that_overlap(masks):
         ({"rectangles": {"square-7": [0, 1, 0, 1]}}, "called like a found one"),
         ({"remap": True, "refine": False}, "regions.remap"),
     ],
-)  # fmt: skip
+)
 def test_regions_that_contradict_themselves_are_refused(regions, said):
     from hpcxrf.errors import ConfigError
 

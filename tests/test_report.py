@@ -100,12 +100,7 @@ def page_path(store) -> Path:
     """Two datasets, one of them named by an attacker, and one failure."""
     path = store.parent / "report.html"
     hostile = dataset(
-        store,
-        dataset_id="leaf-5e6f7a8b",
-        name=HOSTILE,
-        source=HOSTILE,
-        notes=(HOSTILE,),
-        seconds={HOSTILE: 1.0},
+        store, dataset_id="leaf-5e6f7a8b", name=HOSTILE, source=HOSTILE, notes=(HOSTILE,), seconds={HOSTILE: 1.0}
     )
     failed = dataset(None, name="broken", status="failed", reason=HOSTILE, shape=None, seconds={})
     run = run_summary(title=HOSTILE, configuration=HOSTILE, versions={HOSTILE: HOSTILE})
@@ -213,9 +208,7 @@ def test_a_screenshot_is_not_blank(page_path, chromium, tmp_path):
     from matplotlib.image import imread
 
     shot = tmp_path / "shot.png"
-    browse(
-        chromium, tmp_path, "--window-size=1280,2400", f"--screenshot={shot}", page_path.as_uri()
-    )
+    browse(chromium, tmp_path, "--window-size=1280,2400", f"--screenshot={shot}", page_path.as_uri())
     pixels = imread(shot)[..., :3]
     assert pixels.shape[:2] == (2400, 1280)
     dark_end = np.array([0x44, 0x01, 0x54]) / 255  # of the colours of the maps
@@ -234,10 +227,7 @@ def test_a_results_store_that_cannot_be_read_is_a_failure_with_its_reason(tmp_pa
 def test_what_does_not_fit_the_page_is_linked_to_a_page_of_its_own(tmp_path, monkeypatch):
     store = tmp_path / "one.zarr"
     make_store(store, shape_yx=(40, 30), detectors=("sum",))
-    many = [
-        dataset(store, dataset_id=f"scan-{i}", name=f"scan_{i}", shape=(1, 40, 30, 1200))
-        for i in range(4)
-    ]
+    many = [dataset(store, dataset_id=f"scan-{i}", name=f"scan_{i}", shape=(1, 40, 30, 1200)) for i in range(4)]
     path = tmp_path / "report.html"
     write_report(run_summary(), many[:1], path)
     one = len(path.read_bytes())
@@ -248,10 +238,7 @@ def test_what_does_not_fit_the_page_is_linked_to_a_page_of_its_own(tmp_path, mon
     shown = [a["id"] for a in page.attributes("details") if a.get("class") == "dataset"]
     assert 0 < len(shown) < 4
     links = [a["href"] for a in page.attributes("a")]
-    assert links == [
-        *(f"#{anchor}" for anchor in shown),
-        *(f"pages/scan-{i}.html" for i in range(len(shown), 4)),
-    ]
+    assert links == [*(f"#{anchor}" for anchor in shown), *(f"pages/scan-{i}.html" for i in range(len(shown), 4))]
     for link in links[len(shown) :]:
         assert "Detection limit" in (tmp_path / link).read_text(encoding="utf-8")
 

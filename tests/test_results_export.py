@@ -30,9 +30,7 @@ def test_the_amplitude_table_has_a_row_a_detector_and_component(store, tmp_path)
     rows = read_csv(tmp_path / "a.csv")
     assert len(rows) == 2 * len(COMPONENTS)
     found = {row["component"]: float(row["amplitude_counts"]) for row in rows[: len(COMPONENTS)]}
-    assert found == pytest.approx(
-        dict(zip(COMPONENTS, store[1].sum((1, 2)) / EXPOSURE, strict=True))
-    )
+    assert found == pytest.approx(dict(zip(COMPONENTS, store[1].sum((1, 2)) / EXPOSURE, strict=True)))
     assert not list(tmp_path.glob(".*"))
 
 
@@ -60,12 +58,7 @@ def test_numbers_stay_numbers():
 def test_a_component_named_like_a_formula_is_escaped_in_the_file(tmp_path):
     name = '=HYPERLINK("x")'
     create_results(
-        tmp_path / "s.zarr",
-        detectors=("0",),
-        components=(name,),
-        shape_yx=(2, 2),
-        n_channels=4,
-        attributes={},
+        tmp_path / "s.zarr", detectors=("0",), components=(name,), shape_yx=(2, 2), n_channels=4, attributes={}
     )
     amplitudes_to_csv(tmp_path / "s.zarr", tmp_path / "a.csv")
     assert read_csv(tmp_path / "a.csv")[0]["component"] == f"'{name}"

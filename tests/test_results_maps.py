@@ -14,17 +14,7 @@ import torch
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from results_sample import (
-    COMPONENTS,
-    EXPOSURE,
-    FIRST,
-    LAST,
-    N_CHANNELS,
-    make_store,
-    pixel_fit,
-    spectrum_fit,
-    true_maps,
-)
+from results_sample import COMPONENTS, EXPOSURE, FIRST, LAST, N_CHANNELS, make_store, pixel_fit, spectrum_fit, true_maps
 
 from hpcxrf.errors import OutputError
 from hpcxrf.fitting.result import FitStatus
@@ -95,18 +85,22 @@ def test_the_status_explains_itself(store):
     status = xr.open_zarr(store[0], group="maps")["status"]
     meanings = status.attrs["flag_meanings"].split()
     assert dict(zip(status.attrs["flag_values"], meanings, strict=True)) == {
-        0: "not_run", 1: "converged", 2: "max_iterations", 3: "empty", 4: "nonfinite", 5: "singular",
-        6: "beyond_tangent", 7: "saturated",
-    }  # fmt: skip
+        0: "not_run",
+        1: "converged",
+        2: "max_iterations",
+        3: "empty",
+        4: "nonfinite",
+        5: "singular",
+        6: "beyond_tangent",
+        7: "saturated",
+    }
     assert status.dtype == np.uint8
     assert status.sel(detector="0")[0, 0] == FitStatus.EMPTY
 
 
 def test_what_was_not_written_reads_as_not_run_and_nan(tmp_path):
     create(tmp_path / "s.zarr")
-    write_block(
-        tmp_path / "s.zarr", 1, slice(64, 128), slice(256, 300), pixel_fit(np.ones((2, 64, 44)))
-    )
+    write_block(tmp_path / "s.zarr", 1, slice(64, 128), slice(256, 300), pixel_fit(np.ones((2, 64, 44))))
     maps = open_results(tmp_path / "s.zarr")["maps"]
     assert (maps["status"].values[1, 64:128, 256:300] > 0).all()
     assert maps["status"].values.astype(bool).sum() == 64 * 44
@@ -130,9 +124,7 @@ def test_the_spectrum_has_all_channels_and_nan_outside_the_fit_range(store):
 
 
 def test_the_parameters_keep_start_bounds_and_unit(store):
-    table = (
-        xr.open_zarr(store[0], group="parameters").load().sel(detector="1", name="fwhm_fanoprime")
-    )
+    table = xr.open_zarr(store[0], group="parameters").load().sel(detector="1", name="fwhm_fanoprime")
     assert table["unit"].item() == "keV"
     assert table["initial"].item() == 2.3e-4
     assert (table["free"].item(), table["at_bound"].item()) == (1, 1)
@@ -163,18 +155,11 @@ def test_blocks_may_be_written_by_several_processes_in_any_order(tmp_path):
     together, apart = tmp_path / "a.zarr", tmp_path / "b.zarr"
     create(together)
     create(apart)
-    tiles = [
-        (slice(y, min(y + 64, 130)), slice(x, min(x + 256, 300)))
-        for x in (256, 0)
-        for y in (128, 64, 0)
-    ]
+    tiles = [(slice(y, min(y + 64, 130)), slice(x, min(x + 256, 300))) for x in (256, 0) for y in (128, 64, 0)]
     for y, x in tiles:
         write_block(together, 0, y, x, pixel_fit(amplitude[:, y, x]))
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        jobs = [
-            pool.submit(write_block, apart, 0, y, x, pixel_fit(amplitude[:, y, x]))
-            for y, x in tiles
-        ]
+        jobs = [pool.submit(write_block, apart, 0, y, x, pixel_fit(amplitude[:, y, x])) for y, x in tiles]
         for job in jobs:
             job.result()
     assert files_of(apart) == files_of(together)
@@ -197,9 +182,7 @@ def test_only_whole_blocks_are_accepted(tmp_path_factory, start, stop):
 def test_a_fit_of_another_shape_is_refused(tmp_path):
     create(tmp_path / "s.zarr")
     with pytest.raises(ValueError, match=r"amplitude: shape \(16384, 3\), must be \(16384, 2\)"):
-        write_block(
-            tmp_path / "s.zarr", 0, slice(0, 64), slice(0, 256), pixel_fit(np.ones((3, 64, 256)))
-        )
+        write_block(tmp_path / "s.zarr", 0, slice(0, 64), slice(0, 256), pixel_fit(np.ones((3, 64, 256))))
 
 
 def test_checksums_change_with_the_block_and_only_with_it(tmp_path):
@@ -216,10 +199,7 @@ def test_checksums_change_with_the_block_and_only_with_it(tmp_path):
     assert len(set(ones.values())) == 5
     assert all(len(value) == 64 for value in ones.values())
     write_block(path, 1, y, x, pixel_fit(np.full((2, 64, 256), 2.0)))
-    assert (
-        block_checksums(path, 1, y, x)["maps/amplitude/c/1/0/1/0"]
-        != (ones["maps/amplitude/c/1/0/1/0"])
-    )
+    assert block_checksums(path, 1, y, x)["maps/amplitude/c/1/0/1/0"] != (ones["maps/amplitude/c/1/0/1/0"])
 
 
 def test_complete_is_the_last_thing_written_and_goes_when_a_fit_is_rewritten(tmp_path):
@@ -263,9 +243,7 @@ def test_another_schema_version_is_refused_by_everything(tmp_path):
     path = tmp_path / "s.zarr"
     create(path)
     file = path / "zarr.json"
-    file.write_text(
-        file.read_text().replace('"hpcxrf_schema_version": 1', '"hpcxrf_schema_version": 99')
-    )
+    file.write_text(file.read_text().replace('"hpcxrf_schema_version": 1', '"hpcxrf_schema_version": 99'))
     fit = pixel_fit(np.ones((2, 64, 256)))
     for action in (
         lambda: create(path),

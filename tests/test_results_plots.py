@@ -51,15 +51,10 @@ def test_a_large_scan_is_read_in_bands_and_keeps_its_mean(store, summary):
     small = summarise_maps(store[0]["maps"].to_dataset(), "0", side=60)
     assert (small.factor, small.pictures.shape) == (5, (len(COMPONENTS), 26, 60))
     assert small.status_counts == summary.status_counts
-    np.testing.assert_allclose(
-        small.pictures[:, :12], block_mean(summary.pictures[:, :60], 5), rtol=1e-12
-    )
+    np.testing.assert_allclose(small.pictures[:, :12], block_mean(summary.pictures[:, :60], 5), rtol=1e-12)
 
 
-@given(
-    arrays(float, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.floats(-9, 9)),
-    st.integers(1, 5),
-)
+@given(arrays(float, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.floats(-9, 9)), st.integers(1, 5))
 def test_block_means_are_the_means_of_the_blocks(values, factor):
     found = block_mean(values, factor)
     for y in range(found.shape[0]):
@@ -132,12 +127,7 @@ def test_a_store_without_fits_can_still_be_drawn(tmp_path):
     from hpcxrf.results.maps import create_results
 
     create_results(
-        tmp_path / "s.zarr",
-        detectors=("0",),
-        components=("Fe",),
-        shape_yx=(1, 500),
-        n_channels=8,
-        attributes={},
+        tmp_path / "s.zarr", detectors=("0",), components=("Fe",), shape_yx=(1, 500), n_channels=8, attributes={}
     )
     tree = open_results(tmp_path / "s.zarr")
     summary = summarise_maps(tree["maps"].to_dataset(), "0")
@@ -157,9 +147,7 @@ def test_the_overview_shows_the_maps_asked_for(store, summary):
 
 
 def test_the_flags_name_what_to_look_at(store):
-    assert views.flags(store[0]) == tuple(
-        f"detector {name}: at bound: fwhm_fanoprime" for name in "01"
-    )
+    assert views.flags(store[0]) == tuple(f"detector {name}: at bound: fwhm_fanoprime" for name in "01")
 
 
 def test_the_examples_of_the_texts_hold():

@@ -26,9 +26,7 @@ from hpcxrf.pipeline.worker import (
 from hpcxrf.store.files import tree_sha256
 from hpcxrf.store.rundir import FINISHED, create_or_resume
 
-OVERRIDE = (
-    "CAL_OFFSET: 0.0\nCAL_SLOPE: 0.01\nCOHERENT_SCT_ENERGY: 10.0\nELEMENTS_TO_FIT: Si, Ca, Fe\n"
-)
+OVERRIDE = "CAL_OFFSET: 0.0\nCAL_SLOPE: 0.01\nCOHERENT_SCT_ENERGY: 10.0\nELEMENTS_TO_FIT: Si, Ca, Fe\n"
 
 
 @pytest.fixture
@@ -118,9 +116,7 @@ def test_an_override_file_that_was_edited_undoes_the_fits(scan, tmp_path):
     assert record.facts["stamps"] == dict(later.stamps)
 
 
-def test_a_detector_without_counts_has_no_theta_in_the_store_and_can_be_drawn_and_exported(
-    scan, tmp_path
-):
+def test_a_detector_without_counts_has_no_theta_in_the_store_and_can_be_drawn_and_exported(scan, tmp_path):
     import xarray as xr
 
     from hpcxrf.results.export import parameters_to_csv
@@ -150,9 +146,7 @@ def test_an_earlier_fit_that_changed_undoes_what_was_started_from_it(scan, tmp_p
     fit = {"calibration": "previous", "previous": str(store)}
     job = _plan(scan, tmp_path, fit=fit)
     run = _run_all(job)
-    assert set(finished_tasks(run, _plan(scan, tmp_path, fit=fit))) == {
-        u.task for u in units_of(job)
-    }
+    assert set(finished_tasks(run, _plan(scan, tmp_path, fit=fit))) == {u.task for u in units_of(job)}
     root = json.loads((store / "zarr.json").read_text())
     root["attributes"]["theta_by_detector"]["0"]["compton_angle"] += 1.0
     (store / "zarr.json").write_text(json.dumps(root))

@@ -20,19 +20,46 @@ from hpcxrf.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = Path(__file__).parent / "golden"
-SITE = SiteProfile(
-    name="lab", cores_per_node=32, gpus_per_node=4, memory_per_worker_mb=1000, time_limit_h=2,
-)  # fmt: skip
+SITE = SiteProfile(name="lab", cores_per_node=32, gpus_per_node=4, memory_per_worker_mb=1000, time_limit_h=2)
 EVERYTHING = SiteProfile(
-    name="lab", partition="gpu", driver_partition="small", account="xrf", constraint="a100|h100", qos="high",
-    cores_per_node=32, gpus_per_node=4, memory_per_worker_mb=1000, driver_memory_mb=500, exclusive=True,
-    time_limit_h=30, drain_s=600, requeue=False, modules=("gcc/12", "cuda"), setup=("source /venv/bin/activate",),
+    name="lab",
+    partition="gpu",
+    driver_partition="small",
+    account="xrf",
+    constraint="a100|h100",
+    qos="high",
+    cores_per_node=32,
+    gpus_per_node=4,
+    memory_per_worker_mb=1000,
+    driver_memory_mb=500,
+    exclusive=True,
+    time_limit_h=30,
+    drain_s=600,
+    requeue=False,
+    modules=("gcc/12", "cuda"),
+    setup=("source /venv/bin/activate",),
     options=("--reservation=beam",),
-)  # fmt: skip
+)
 HOSTILE = [
-    "with blank", "it's", 'two"quotes', "$(touch pwned)", "`touch pwned`", "#SBATCH --wrap=x", "-rf", "a;touch pwned",
-    "%j", "ünïcödé ☢", "*", "{a,b}", "~root", "!!", "&&", "<script>", "=1+1", "a\u00a0b",
-]  # fmt: skip
+    "with blank",
+    "it's",
+    'two"quotes',
+    "$(touch pwned)",
+    "`touch pwned`",
+    "#SBATCH --wrap=x",
+    "-rf",
+    "a;touch pwned",
+    "%j",
+    "ünïcödé ☢",
+    "*",
+    "{a,b}",
+    "~root",
+    "!!",
+    "&&",
+    "<script>",
+    "=1+1",
+    "a\u00a0b",
+]
 
 
 def script(site=SITE, run_dir="/project/run", mode="allocation", workers=None, nodes=None) -> str:
@@ -63,19 +90,11 @@ def test_the_script_to_be_read_beside_the_profiles_is_a_real_one():
 def executed(text: str, folder: Path) -> list[str]:
     """Arguments that the interpreter gets when bash runs the script."""
     interpreter = folder / "python"
-    interpreter.write_text(
-        f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n"
-    )
+    interpreter.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
     interpreter.chmod(0o700)
     lines = text.replace("/usr/bin/python3", str(interpreter))
     ran = subprocess.run(
-        ["bash"],
-        input=lines,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=True,
-        encoding="utf-8",
+        ["bash"], input=lines, cwd=folder, capture_output=True, text=True, check=True, encoding="utf-8"
     )
     return json.loads(ran.stdout)
 
@@ -89,9 +108,7 @@ def test_a_hostile_folder_reaches_python_as_it_is_and_does_nothing_else(name, tm
     assert f"/{name}" not in text.split("umask")[0]
 
 
-NAMES = st.text(
-    st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp"), exclude_characters="/\\"), min_size=1
-)
+NAMES = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp"), exclude_characters="/\\"), min_size=1)
 
 
 @given(NAMES.filter(lambda name: name not in {".", ".."}))
@@ -102,9 +119,7 @@ def test_any_folder_is_one_word_of_the_last_line(name):
     assert words == ["exec", "/usr/bin/python3", "-m", "hpcxrf.cluster.job", f"/project/{name}"]
 
 
-@pytest.mark.parametrize(
-    "bad", ["a\nb", "a\rb", "a\0b", "\x1b[31m", "a\u2028b", "a\x85b", "\udcff"]
-)
+@pytest.mark.parametrize("bad", ["a\nb", "a\rb", "a\0b", "\x1b[31m", "a\u2028b", "a\x85b", "\udcff"])
 def test_control_characters_are_refused(bad):
     with pytest.raises(ConfigError, match=r"the run directory .* has a control character"):
         script(run_dir=f"/project/{bad}")
@@ -116,10 +131,7 @@ def test_a_backslash_which_no_log_of_slurm_survives_is_refused():
 
 
 def test_the_place_of_the_log_is_taken_as_it_is_but_for_the_number_of_the_job():
-    assert place_options(Path("/a b/%j")) == (
-        "--chdir=/a b/%j",
-        "--output=/a b/%%j/logs/job-%j.log",
-    )
+    assert place_options(Path("/a b/%j")) == ("--chdir=/a b/%j", "--output=/a b/%%j/logs/job-%j.log")
 
 
 def test_what_site_profiles_put_into_options_is_one_word_to_slurm():
@@ -151,9 +163,7 @@ def test_without_a_wish_the_nodes_of_the_profile_are_full():
 
 
 def test_too_many_workers_are_refused_with_both_numbers():
-    with pytest.raises(
-        ConfigError, match="9 workers on 2 nodes: site lab has room for 4 on a node, 8 in all"
-    ):
+    with pytest.raises(ConfigError, match="9 workers on 2 nodes: site lab has room for 4 on a node, 8 in all"):
         job_size(SITE, workers=9, nodes=2)
 
 
@@ -173,9 +183,7 @@ def test_after_takes_the_number_of_a_job_and_nothing_else():
 
 # Limits ----------------------------------------------------------------------------------------
 
-PARTITION = Partition(
-    name="gpu", default=True, up=True, time_limit_s=3600, nodes=2, cores=16, memory_mb=3000, gpus=2
-)
+PARTITION = Partition(name="gpu", default=True, up=True, time_limit_s=3600, nodes=2, cores=16, memory_mb=3000, gpus=2)
 
 
 def limit_faults(*found: Partition, **fields) -> list[str]:
@@ -195,9 +203,7 @@ def test_everything_that_would_never_start_is_told_with_both_numbers():
 
 
 def test_nothing_is_told_of_what_fits():
-    large = dataclasses.replace(
-        PARTITION, nodes=9, cores=64, gpus=8, memory_mb=10**6, time_limit_s=None
-    )
+    large = dataclasses.replace(PARTITION, nodes=9, cores=64, gpus=8, memory_mb=10**6, time_limit_s=None)
     assert limit_faults(large) == []
     assert limit_faults(large, exclusive=True) == []
     # Kinds of nodes in one partition add up, and the largest counts.
@@ -207,8 +213,6 @@ def test_nothing_is_told_of_what_fits():
 def test_a_partition_that_is_not_there_or_down_is_told():
     assert limit_faults(PARTITION, partition="cpu") == ["partition cpu: Slurm has gpu"]
     assert limit_faults(dataclasses.replace(PARTITION, up=False)) == ["partition gpu is down"]
-    assert limit_faults(dataclasses.replace(PARTITION, default=False)) == [
-        "a default partition: Slurm has gpu"
-    ]
+    assert limit_faults(dataclasses.replace(PARTITION, default=False)) == ["a default partition: Slurm has gpu"]
     # Of several nothing can be said.
     assert limit_faults(PARTITION, partition="gpu,long") == []

@@ -24,17 +24,14 @@ E0, ANGLE, WIDTH = (INDEX[name] for name in SCANNED)
 def asked(*, elastic=True, fixed=()):
     given = setup(LINES, energy_max_kev=21.5, elastic=elastic)
     bounded = tuple(
-        replace(p, value=20.0, lower=18.9, upper=20.45) if p.name == SCANNED[0] else p
-        for p in given.parameters
+        replace(p, value=20.0, lower=18.9, upper=20.45) if p.name == SCANNED[0] else p for p in given.parameters
     )
     held = tuple(replace(p, free=p.free and p.name not in fixed) for p in bounded)
     return replace(given, parameters=held)
 
 
 def problem_of(given, *, total=1e6, seed=1, elastic=True):
-    peaks, continuum = expected_counts(
-        total, lines=LINES, truth=SCATTERED, elastic=elastic, n_channels=2200
-    )
+    peaks, continuum = expected_counts(total, lines=LINES, truth=SCATTERED, elastic=elastic, n_channels=2200)
     counts = drawn(peaks + continuum, seed)
     low, high = fit_range(given.parameters, given.energy_min_kev, given.energy_max_kev, 2200)
     model = SpectrumModel(
@@ -119,10 +116,7 @@ def test_where_all_is_fixed_there_is_one_pair():
 
 def test_pairs_stay_inside_their_bounds():
     given = asked()
-    narrow = tuple(
-        replace(p, lower=80.0, upper=100.0) if p.name == "compton_angle" else p
-        for p in given.parameters
-    )
+    narrow = tuple(replace(p, lower=80.0, upper=100.0) if p.name == "compton_angle" else p for p in given.parameters)
     pairs, _ = scan_pairs(confused(), problem_of(given), space_of(narrow), 6)
     assert bool(((pairs[:, ANGLE] >= 80.0) & (pairs[:, ANGLE] <= 100.0)).all())
     assert bool(((pairs[:, E0] >= 18.9) & (pairs[:, E0] <= 20.45)).all())
@@ -147,9 +141,7 @@ def test_a_tube_has_a_compton_peak_alone():
 )
 @pytest.mark.parametrize("iron", [0.0, 3.0])
 @pytest.mark.parametrize("hat", [0.0, 2.0])
-def test_a_scatter_peak_without_a_count_is_dead_whatever_the_others_have(
-    elastic, last, dead, iron, hat
-):
+def test_a_scatter_peak_without_a_count_is_dead_whatever_the_others_have(elastic, last, dead, iron, hat):
     problem = problem_of(asked(elastic=elastic), elastic=elastic)
     hats = [hat] * problem.hats.shape[1]
     linear = torch.tensor([1.0, 1.0, iron, 1.0, *last, *hats], dtype=torch.float64)

@@ -28,23 +28,14 @@ def _setup() -> SpectrumSetup:
         else p
         for p in PARAMETERS
     )
-    return SpectrumSetup(
-        table=table, constants=PHYSICS, parameters=bounded, energy_min_kev=1.0, energy_max_kev=12.0
-    )
+    return SpectrumSetup(table=table, constants=PHYSICS, parameters=bounded, energy_min_kev=1.0, energy_max_kev=12.0)
 
 
 def _counts(offset_kev: float, slope_kev: float, incident_kev: float, seed: int) -> torch.Tensor:
     truth = with_values(
-        PARAMETERS,
-        {
-            "energy_offset": offset_kev,
-            "energy_slope": slope_kev,
-            "coherent_sct_energy": incident_kev,
-        },
+        PARAMETERS, {"energy_offset": offset_kev, "energy_slope": slope_kev, "coherent_sct_energy": incident_kev}
     )
-    amplitude = torch.tensor(
-        [3e4, 8e3, 5e3, 4e4, 2e3, 6e3, 5e4, 7e3, 9e3, 2e4, 4e4], dtype=torch.float64
-    )
+    amplitude = torch.tensor([3e4, 8e3, 5e3, 4e4, 2e3, 6e3, 5e4, 7e3, 9e3, 2e4, 4e4], dtype=torch.float64)
     channel = torch.arange(2048, dtype=torch.float64)
     mean = model_spectrum(pack(truth), amplitude, _setup().table, channel, constants=PHYSICS)
     inside = offset_kev + slope_kev * channel > 0.5
@@ -61,9 +52,7 @@ def test_the_true_axis_is_found_from_nothing_but_the_lines(offset_kev, slope_kev
     theta = dict(zip(fit.parameter_names, fit.theta.tolist(), strict=True))
     for energy_kev in (2.0, 10.0):
         channel = (energy_kev - offset_kev) / slope_kev
-        found = theta["energy_offset"] + channel * (
-            theta["energy_slope"] + channel * theta["energy_quadratic"]
-        )
+        found = theta["energy_offset"] + channel * (theta["energy_slope"] + channel * theta["energy_quadratic"])
         assert found == pytest.approx(energy_kev, abs=0.015)
     assert fit.status is FitStatus.CONVERGED
     assert fit.r2 > 0.995
@@ -79,10 +68,7 @@ def test_the_best_candidates_come_first_and_are_distinct():
 
 def test_the_given_start_of_the_axis_means_nothing():
     counts, setup = _counts(0.1, 0.012, 11.0, 3), _setup()
-    wrong = replace(
-        setup,
-        parameters=with_values(setup.parameters, {"energy_offset": 0.4, "energy_slope": 0.006}),
-    )
+    wrong = replace(setup, parameters=with_values(setup.parameters, {"energy_offset": 0.4, "energy_slope": 0.006}))
     one, two = find_starts(counts, setup)[0], find_starts(counts, wrong)[0]
     by_name = [{p.name: p.value for p in s.parameters} for s in (one.setup, two.setup)]
     assert by_name[0]["energy_slope"] == pytest.approx(by_name[1]["energy_slope"], rel=1e-3)

@@ -18,20 +18,22 @@ from hpcxrf.physics.parameters import INDEX, with_values
 from hpcxrf.pipeline.records import ScanFacts
 from hpcxrf.pipeline.setup import prepare
 from hpcxrf.pipeline.worker import one_thread
-from hpcxrf.simulate import (
-    DetectorSpec,
-    PhaseSpec,
-    ScanSpec,
-    random_spectrum_spec,
-    simulate_spectrum,
-    true_theta,
-)
+from hpcxrf.simulate import DetectorSpec, PhaseSpec, ScanSpec, random_spectrum_spec, simulate_spectrum, true_theta
 from hpcxrf.simulate.spec import SCATTER_COMPONENTS
 
 SCATTER = {"elastic": 25.0, "compton": 60.0, "continuum": 30.0}
 ELEMENTS = {
-    "Si": 8.0, "S": 6.0, "K": 30.0, "Ca": 60.0, "Ti": 4.0, "Mn": 5.0, "Fe": 90.0, "Ni": 3.0, "Cu": 9.0, "Zn": 40.0,
-}  # fmt: skip
+    "Si": 8.0,
+    "S": 6.0,
+    "K": 30.0,
+    "Ca": 60.0,
+    "Ti": 4.0,
+    "Mn": 5.0,
+    "Fe": 90.0,
+    "Ni": 3.0,
+    "Cu": 9.0,
+    "Zn": 40.0,
+}
 MANY = ELEMENTS | SCATTER
 E0 = INDEX["coherent_sct_energy"]
 WORSE = 1e-3
@@ -70,16 +72,12 @@ def spec_of(
 
 
 def setup_of(spec, **fit):
-    sample = {
-        "elements": list(spec.listed_elements),
-        "incident_energy_kev": spec.file_energy_kev,
-    }
+    sample = {"elements": list(spec.listed_elements), "incident_energy_kev": spec.file_energy_kev}
     options = {"calibration": "none", "override": "none"} | fit
     config = check_config({"input": {"files": ["-"]}, "sample": sample, "fit": options}, "test")
     facts = ScanFacts(
-        source=Path("-"), n_detectors=1, n_channels=spec.shape[3], calibration=None,
-        incident_energy_kev=None,
-    )  # fmt: skip
+        source=Path("-"), n_detectors=1, n_channels=spec.shape[3], calibration=None, incident_energy_kev=None
+    )
     return prepare(config, facts, 0).setup
 
 
@@ -116,7 +114,7 @@ def energy_error_kev(theta, spec):
         {"slope_kev": 0.0105, "offset_kev": 0.05, "total": 1e8},
     ],
     ids=["flat-4096", "steep-1024", "1024", "offset", "1e8-counts"],
-)  # fmt: skip
+)
 def test_the_axis_is_found_as_well_as_from_the_truth(given):
     spec = spec_of(MANY, **given)
     fit, truth = both(spec)
@@ -198,18 +196,14 @@ def test_five_families_are_not_few_and_pile_up_is_none():
 def _told_axes(fit):
     return [
         (float(offset), float(slope))
-        for offset, slope in re.findall(
-            r"offset (-?[\d.]+) keV, slope ([\d.]+) keV", fit.messages[-1]
-        )
+        for offset, slope in re.findall(r"offset (-?[\d.]+) keV, slope ([\d.]+) keV", fit.messages[-1])
     ]
 
 
 @pytest.mark.parametrize("seed", [0, 2, 3])
 def test_two_elements_that_explain_one_peak_make_an_ambiguous_axis_and_both_are_told(seed):
     """Iron alone, with manganese listed beside it, and nothing else to tell their lines apart by."""
-    spec = spec_of(
-        {"Fe": 60.0, "continuum": 2.0}, off_kev=0.0, total=1e3, listed=("Mn", "Fe"), seed=seed
-    )
+    spec = spec_of({"Fe": 60.0, "continuum": 2.0}, off_kev=0.0, total=1e3, listed=("Mn", "Fe"), seed=seed)
     fit = fit_from_nothing(counts_of(spec), setup_of(spec, energy_range_kev=[1.0, 9.0]))
     assert fit.flags == ("few_elements", "no_scatter", AMBIGUOUS)
     assert fit.messages[-1].startswith(AMBIGUOUS)
@@ -236,11 +230,7 @@ def _same(one, two):
     skipped = {"cpu_s", "table"}
     for name in (f.name for f in fields(one) if f.name not in skipped):
         a, b = getattr(one, name), getattr(two, name)
-        equal = (
-            torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
-            if isinstance(a, torch.Tensor)
-            else a == b
-        )
+        equal = torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)) if isinstance(a, torch.Tensor) else a == b
         if not equal:
             return False
     return True
@@ -299,9 +289,7 @@ def test_starts_near_a_calibration_bring_its_peaks_into_place():
     assert all(math.isfinite(v) for v in starts.flatten().tolist())
 
 
-@pytest.mark.parametrize(
-    "names", [("energy_offset",), ("energy_slope",), ("energy_offset", "energy_slope")]
-)
+@pytest.mark.parametrize("names", [("energy_offset",), ("energy_slope",), ("energy_offset", "energy_slope")])
 def test_a_fixed_axis_stays_where_it_is_and_costs_nothing(names):
     spec = spec_of(MANY)
     axis = {"energy_offset": 0.05, "energy_slope": 0.0105}

@@ -5,29 +5,12 @@ from itertools import pairwise
 
 import pytest
 import torch
-from fit_samples import (
-    TRUTH,
-    amplitudes,
-    channels,
-    drawn,
-    expected_counts,
-    setup,
-    table,
-    theta_of,
-)
+from fit_samples import TRUTH, amplitudes, channels, drawn, expected_counts, setup, table, theta_of
 
 from hpcxrf.fitting.gradient import fit_adam
 from hpcxrf.fitting.integrated import _model, build_problem, fit_range
 from hpcxrf.fitting.nnls import nnls_gram
-from hpcxrf.fitting.separable import (
-    State,
-    _damped_step,
-    design,
-    minimise,
-    objective,
-    space_of,
-    start,
-)
+from hpcxrf.fitting.separable import State, _damped_step, design, minimise, objective, space_of, start
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.model import SpectrumModel
 from hpcxrf.physics.parameters import INDEX, PARAMETERS, pack, with_values
@@ -40,9 +23,7 @@ SCALE = torch.tensor([p.scale for p in PARAMETERS], dtype=torch.float64)
 def problem_of(counts, *, background="none", **options):
     given = setup(TABLE, background=background, **options)
     low, high = fit_range(given.parameters, given.energy_min_kev, given.energy_max_kev, len(counts))
-    model = SpectrumModel(
-        table=TABLE, channel=channels(low, high), constants=PHYSICS, with_step=False
-    )
+    model = SpectrumModel(table=TABLE, channel=channels(low, high), constants=PHYSICS, with_step=False)
     return build_problem(counts, low, high, model, given)[0]
 
 
@@ -107,10 +88,7 @@ def test_the_cost_never_rises_from_bad_starts_either_although_steps_overshoot_th
 
 
 def test_a_prior_that_outweighs_the_spectrum_pulls_a_start_back_to_its_centre():
-    parameters = tuple(
-        replace(p, prior_sd=1e-3) if p.name == "compton_angle" else p
-        for p in setup(TABLE).parameters
-    )
+    parameters = tuple(replace(p, prior_sd=1e-3) if p.name == "compton_angle" else p for p in setup(TABLE).parameters)
     problem = problem_of(drawn(peaks(), 1), parameters=parameters)
     begin = problem.space.centre.clone()
     begin[INDEX["compton_angle"]] = 95.0  # the centre is 90, the truth 93
@@ -162,9 +140,7 @@ def test_theta_stays_inside_its_bounds_in_every_step():
     state = start(problem.space.centre, problem)
     for _ in range(15):
         state = minimise(state, problem, iterations=1)
-        assert bool(
-            ((state.theta >= problem.space.lower) & (state.theta <= problem.space.upper)).all()
-        )
+        assert bool(((state.theta >= problem.space.lower) & (state.theta <= problem.space.upper)).all())
     assert float(state.theta[INDEX["f_tail_offset"]]) == 0.005
 
 
@@ -180,8 +156,7 @@ def test_a_tight_prior_holds_a_parameter_that_the_spectrum_would_move():
 
     def angle_with(prior_sd):
         parameters = tuple(
-            replace(p, prior_sd=prior_sd) if p.name == "compton_angle" else p
-            for p in setup(TABLE).parameters
+            replace(p, prior_sd=prior_sd) if p.name == "compton_angle" else p for p in setup(TABLE).parameters
         )
         return float(run(problem_of(counts, parameters=parameters)).theta[INDEX["compton_angle"]])
 
@@ -206,15 +181,10 @@ def test_the_prior_weighs_as_much_as_the_misfit_of_one_channel_per_squared_sd():
 def test_a_parameter_with_no_influence_does_not_stop_the_others():
     """Gamma at a tail of 0 has no derivative at all."""
     parameters = tuple(
-        replace(p, value=0.0, upper=0.0, free=False) if "tail" in p.name else p
-        for p in setup(TABLE).parameters
+        replace(p, value=0.0, upper=0.0, free=False) if "tail" in p.name else p for p in setup(TABLE).parameters
     )
-    truth = TRUTH | dict.fromkeys(
-        ("compton_f_tail", "compton_hi_f_tail", "f_tail_offset", "kb_f_tail_offset"), 0.0
-    )
-    state = run(
-        problem_of(expected_counts(1e6, lines=TABLE, truth=truth)[0], parameters=parameters)
-    )
+    truth = TRUTH | dict.fromkeys(("compton_f_tail", "compton_hi_f_tail", "f_tail_offset", "kb_f_tail_offset"), 0.0)
+    state = run(problem_of(expected_counts(1e6, lines=TABLE, truth=truth)[0], parameters=parameters))
     off = (state.theta - theta_of(**truth)) / SCALE
     held = [i for n, i in INDEX.items() if "gamma" in n or "tail" in n]
     off[held] = 0.0
@@ -256,8 +226,12 @@ def test_the_space_holds_the_columns_of_the_parameter_table():
     space = space_of(PARAMETERS)
     i = INDEX["compton_angle"]
     assert [float(c[i]) for c in (space.centre, space.lower, space.upper, space.prior_sd, space.scale)] == [
-        90.0, 40.0, 170.0, 40.0, 5.0,
-    ]  # fmt: skip
+        90.0,
+        40.0,
+        170.0,
+        40.0,
+        5.0,
+    ]
     assert space.free.dtype == torch.bool
 
 
@@ -300,10 +274,15 @@ def test_a_step_against_a_bound_that_looks_uphill_does_not_end_the_search():
     lines = table(("Si", "Ca", "Fe", "Zn"), 20.0)
     asked = setup(lines, energy_max_kev=21.0)
     rows = tuple(
-        replace(p, value=begin.get(p.name, p.value), free=p.name in free,
-                lower=free.get(p.name, (p.lower,))[0], upper=free.get(p.name, (p.upper,))[-1])
+        replace(
+            p,
+            value=begin.get(p.name, p.value),
+            free=p.name in free,
+            lower=free.get(p.name, (p.lower,))[0],
+            upper=free.get(p.name, (p.upper,))[-1],
+        )
         for p in asked.parameters
-    )  # fmt: skip
+    )
     asked = replace(asked, parameters=rows)
     counts = drawn(sum(expected_counts(1e6, lines=lines, truth=truth, n_channels=2200)), 1)
     low, high = fit_range(rows, 1.0, 21.0, 2200)

@@ -38,12 +38,7 @@ from hpcxrf.simulate import (
     unlisted_elements,
     write_scan,
 )
-from hpcxrf.simulate.profiles import (
-    gaussian_profile,
-    high_tail_profile,
-    low_tail_profile,
-    shelf_profile,
-)
+from hpcxrf.simulate.profiles import gaussian_profile, high_tail_profile, low_tail_profile, shelf_profile
 from hpcxrf.simulate.scan import row_truth
 from hpcxrf.simulate.spectra import (
     channel_edges_kev,
@@ -68,9 +63,7 @@ def small_spec(**changes: object) -> ScanSpec:
         incident_energy_kev=10.0,
         detectors=(
             DetectorSpec(),
-            DetectorSpec(
-                calibration=EnergyCalibration(offset_kev=-0.03, slope_kev=0.0101), gain=0.6
-            ),
+            DetectorSpec(calibration=EnergyCalibration(offset_kev=-0.03, slope_kev=0.0101), gain=0.6),
         ),
         phases=(
             PhaseSpec(name="matrix", counts={"Ca": 300, "elastic": 50, "continuum": 60}),
@@ -122,11 +115,7 @@ def test_a_shelf_is_flat_below_the_peak_and_holds_its_counts():
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    center=st.floats(1.0, 15.0),
-    sigma=st.floats(0.02, 0.12),
-    gamma=st.floats(0.5, 8.0),
-)
+@given(center=st.floats(1.0, 15.0), sigma=st.floats(0.02, 0.12), gamma=st.floats(0.5, 8.0))
 def test_every_profile_keeps_its_counts_and_is_never_negative(center, sigma, gamma):
     edges = np.linspace(-25.0, 45.0, 3501)
     for profile in (
@@ -141,9 +130,7 @@ def test_every_profile_keeps_its_counts_and_is_never_negative(center, sigma, gam
 
 def test_a_photon_energy_is_recorded_once_in_peak_tail_shelf_or_escape():
     detector = DetectorSpec(tail_fraction=0.03, step_fraction=0.01)
-    edges = channel_edges_kev(
-        replace(detector, calibration=EnergyCalibration(offset_kev=-3.0, slope_kev=0.01)), 1500
-    )
+    edges = channel_edges_kev(replace(detector, calibration=EnergyCalibration(offset_kev=-3.0, slope_kev=0.01)), 1500)
     spectrum = response(detector, edges, 4.0)
     assert spectrum.sum() == pytest.approx(1.0, abs=1e-6)
     centers = 0.5 * (edges[1:] + edges[:-1])
@@ -223,9 +210,7 @@ def test_pile_up_of_two_narrow_peaks_lies_at_the_sum_of_their_energies():
 def test_the_mean_of_many_draws_is_the_expectation():
     scan = simulate_scan(small_spec(shape=(2, 1, 3, 1200), phases=small_spec().phases[:1]))
     expected = expected_counts(scan, WHOLE)
-    draws = [
-        draw_counts(replace(scan, spec=replace(scan.spec, seed=seed)), WHOLE) for seed in range(400)
-    ]
+    draws = [draw_counts(replace(scan, spec=replace(scan.spec, seed=seed)), WHOLE) for seed in range(400)]
     mean = np.mean(draws, axis=0)
     busy = expected > 0.05
     z = (mean - expected)[busy] / np.sqrt(expected[busy] / 400)
@@ -255,9 +240,7 @@ def test_counts_do_not_depend_on_how_rows_are_read(height):
 
 
 def test_detectors_and_rows_have_noise_of_their_own():
-    spec = small_spec(
-        detectors=(DetectorSpec(), DetectorSpec()), phases=small_spec().phases[:1], i0_drift=0.0
-    )
+    spec = small_spec(detectors=(DetectorSpec(), DetectorSpec()), phases=small_spec().phases[:1], i0_drift=0.0)
     counts = draw_counts(simulate_scan(spec), WHOLE).astype(float)
     assert (counts[0] != counts[1]).any()
     assert (counts[0, 0] != counts[0, 1]).any()
@@ -281,17 +264,13 @@ def test_pile_up_takes_its_share_of_the_recorded_events():
     truth = row_truth(scan, 2)
     share = truth.pileup.sum(axis=1) / (truth.ocr_hz * 0.004)
     np.testing.assert_allclose(share, 1 - np.exp(-truth.icr_hz * 5e-8), rtol=1e-9)
-    without = simulate_scan(
-        small_spec(detectors=tuple(replace(d, pileup_time_s=0.0) for d in small_spec().detectors))
-    )
+    without = simulate_scan(small_spec(detectors=tuple(replace(d, pileup_time_s=0.0) for d in small_spec().detectors)))
     assert row_truth(without, 2).pileup.sum() == 0
 
 
 def test_beam_monitors_follow_the_intensity_that_scales_the_counts():
     phases = (PhaseSpec(name="flat", counts={"Ca": 100.0}),)
-    detectors = tuple(
-        replace(d, dead_time_s=0.0, pileup_time_s=0.0) for d in small_spec().detectors
-    )
+    detectors = tuple(replace(d, dead_time_s=0.0, pileup_time_s=0.0) for d in small_spec().detectors)
     scan = simulate_scan(small_spec(phases=phases, detectors=detectors, i0_drift=0.2))
     scalars = scan_scalars(scan)
     assert scalars.scaler_values is not None
@@ -300,17 +279,13 @@ def test_beam_monitors_follow_the_intensity_that_scales_the_counts():
     for name in ("SR_Current", "US_IC"):
         monitor = scalars.scaler_values[scalars.scaler_names.index(name)]
         np.testing.assert_allclose(calcium / monitor, calcium[0, 0] / monitor[0, 0], rtol=1e-12)
-    np.testing.assert_allclose(
-        expected_amplitudes(scan, WHOLE)[1], 0.6 * expected_amplitudes(scan, WHOLE)[0]
-    )
+    np.testing.assert_allclose(expected_amplitudes(scan, WHOLE)[1], 0.6 * expected_amplitudes(scan, WHOLE)[0])
 
 
 @pytest.mark.parametrize("kind", ["uniform", "smooth", "cells", "grains", "veins", "spots"])
 @pytest.mark.parametrize("region", ["everywhere", "leaf", "around"])
 def test_every_structure_gives_finite_densities_that_are_not_negative(kind, region):
-    phase = PhaseSpec(
-        name="p", counts={"Fe": 10.0}, structure=StructureSpec(kind=kind, region=region, cover=9.0)
-    )
+    phase = PhaseSpec(name="p", counts={"Fe": 10.0}, structure=StructureSpec(kind=kind, region=region, cover=9.0))
     scan = simulate_scan(small_spec(phases=(phase,)))
     density = np.stack([row_truth(scan, row).density for row in range(5)])
     assert np.isfinite(density).all()
@@ -346,9 +321,7 @@ def test_exposure_scales_the_demonstration_from_tens_to_1e5_counts_a_pixel(scale
     shape = (1, 12, 16, 2048)
     plain = simulate_scan(demo_spec(shape=shape))
     exposed = simulate_scan(demo_spec(shape=shape, counts_scale=scale))
-    np.testing.assert_allclose(
-        expected_counts(exposed, WHOLE), scale * expected_counts(plain, WHOLE), rtol=1e-9
-    )
+    np.testing.assert_allclose(expected_counts(exposed, WHOLE), scale * expected_counts(plain, WHOLE), rtol=1e-9)
     total = draw_counts(exposed, WHOLE).sum(axis=3)
     assert 3 < np.median(total) < 2e5
 

@@ -63,11 +63,7 @@ def rates(spec):
     scan = simulate_scan(spec)
     rows = [row_truth(scan, r) for r in range(spec.shape[1])]
     recorded = sum(r.amplitude.sum(axis=(1, 2)) + r.pileup.sum(axis=(1, 2)) for r in rows)
-    return (
-        np.stack([r.icr_hz for r in rows], axis=1),
-        np.stack([r.ocr_hz for r in rows], axis=1),
-        recorded,
-    )
+    return (np.stack([r.icr_hz for r in rows], axis=1), np.stack([r.ocr_hz for r in rows], axis=1), recorded)
 
 
 def spectral_shares(spec):
@@ -179,8 +175,11 @@ def test_a_region_differs_in_composition_from_the_whole(coarse):
 
 def test_a_spectrum_of_1e8_counts_fits_into_the_file_and_into_32_bits():
     indices = range(400)
-    found = [(sum(sum(p.counts.values()) for p in s.phases) * s.counts_scale, i)
-             for i in indices if (s := archive_spec(SEED, i, channels=1024))]  # fmt: skip
+    found = [
+        (sum(sum(p.counts.values()) for p in s.phases) * s.counts_scale, i)
+        for i in indices
+        if (s := archive_spec(SEED, i, channels=1024))
+    ]
     brightest = max(found)[1]
     scan = simulate_scan(archive_spec(SEED, brightest, channels=1024))
     counts = draw_counts(scan, WHOLE)
@@ -223,8 +222,11 @@ def test_single_spectra_are_what_they_were_before_archives_came():
 
 def test_the_folder_holds_scans_override_files_truth_and_the_index(archive):
     assert sorted(p.name for p in archive.iterdir()) == [
-        "archive.csv", "archive.json", *(f"sim-{i:05d}" for i in range(6)), "truth",
-    ]  # fmt: skip
+        "archive.csv",
+        "archive.json",
+        *(f"sim-{i:05d}" for i in range(6)),
+        "truth",
+    ]
     scans, _ = find_scans([archive])
     assert [s.name for s in scans] == [f"sim-{i:05d}.h50" for i in range(6)]
     for index in range(6):
@@ -286,9 +288,12 @@ def test_a_fit_takes_elements_and_energy_from_the_override_file_and_the_axis_fro
         assert override.values == {"COHERENT_SCT_ENERGY": row.nominal_energy_kev}
         raw = open_scan(path)
         facts = ScanFacts(
-            source=path, n_detectors=row.detectors, n_channels=row.channels,
-            calibration=raw.calibration, incident_energy_kev=raw.incident_energy_kev,
-        )  # fmt: skip
+            source=path,
+            n_detectors=row.detectors,
+            n_channels=row.channels,
+            calibration=raw.calibration,
+            incident_energy_kev=raw.incident_energy_kev,
+        )
         config, _ = build_config([path], {})
         prepared = prepare(config, facts, row.detectors - 1)
         start = {p.name: p.value for p in prepared.setup.parameters}
@@ -397,12 +402,21 @@ def test_a_damaged_scan_is_named(tmp_path):
 def test_an_interrupted_archive_is_completed_by_the_same_command(archive, tmp_path, stop):
     folder = tmp_path / "stopped"
     command = [
-        sys.executable, "-m", "hpcxrf", "simulate", "archive", "--n", "6", "--seed", str(SEED),
-        "--jobs", "2", "-o", str(folder),
-    ]  # fmt: skip
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as child:
+        sys.executable,
+        "-m",
+        "hpcxrf",
+        "simulate",
+        "archive",
+        "--n",
+        "6",
+        "--seed",
+        str(SEED),
+        "--jobs",
+        "2",
+        "-o",
+        str(folder),
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as child:
         while not list(folder.glob("truth/*.json")) and child.poll() is None:
             time.sleep(0.01)
         # As a terminal does it, all processes get the signal.
@@ -424,9 +438,24 @@ def test_an_interrupted_archive_is_completed_by_the_same_command(archive, tmp_pa
 def test_the_command_writes_an_archive_of_the_shape_that_is_asked_for(hpcxrf, tmp_path):
     out = tmp_path / "out"
     ran = hpcxrf(
-        "simulate", "archive", "--n", 1, "--seed", 2, "--shape", 4, 6, "--channels", 1024,
-        "--detectors", 2, "--jobs", 1, "-o", out,
-    )  # fmt: skip
+        "simulate",
+        "archive",
+        "--n",
+        1,
+        "--seed",
+        2,
+        "--shape",
+        4,
+        6,
+        "--channels",
+        1024,
+        "--detectors",
+        2,
+        "--jobs",
+        1,
+        "-o",
+        out,
+    )
     assert ran.code == 0, ran.err
     assert str(out / "archive.csv") in ran.err
     assert open_scan(out / "sim-00000" / "sim-00000.h50").shape == (2, 4, 6, 1024)

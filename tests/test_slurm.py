@@ -32,14 +32,7 @@ def programs(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [
-        ("90", 5400),
-        ("30:00", 1800),
-        ("12:00:00", 43200),
-        ("2-00", 172800),
-        ("1-12:30", 131400),
-        ("1-12:30:05", 131405),
-    ],
+    [("90", 5400), ("30:00", 1800), ("12:00:00", 43200), ("2-00", 172800), ("1-12:30", 131400), ("1-12:30:05", 131405)],
 )
 def test_times_are_read_as_slurm_means_them(text, seconds):
     assert slurm.seconds_of(text) == seconds
@@ -59,9 +52,7 @@ def test_what_is_no_time_is_refused(text):
 # Environment -----------------------------------------------------------------------------------
 
 
-def test_the_job_that_a_command_is_given_in_does_not_leak_into_the_new_one(
-    programs, monkeypatch, tmp_path
-):
+def test_the_job_that_a_command_is_given_in_does_not_leak_into_the_new_one(programs, monkeypatch, tmp_path):
     monkeypatch.setenv("SLURM_MEM_PER_CPU", "64")
     monkeypatch.setenv("SBATCH_PARTITION", "other")
     monkeypatch.setenv("SLURM_CONF", "/here/slurm.conf")
@@ -77,10 +68,7 @@ def test_the_job_that_a_command_is_given_in_does_not_leak_into_the_new_one(
 
 
 def test_a_script_goes_through_standard_input_and_the_folder_as_one_argument(programs, tmp_path):
-    programs(
-        "sbatch",
-        f'cat > {tmp_path}/script; printf "%s\\n" "$@" > {tmp_path}/args; echo "12;cluster"',
-    )
+    programs("sbatch", f'cat > {tmp_path}/script; printf "%s\\n" "$@" > {tmp_path}/args; echo "12;cluster"')
     options = ["--dependency=afterany:3", "--chdir=/project/it's $(a) %j"]
     assert slurm.submit("#!/bin/sh\necho ü\n", options) == "12"
     assert (tmp_path / "script").read_text() == "#!/bin/sh\necho ü\n"
@@ -105,9 +93,7 @@ def test_without_slurm_the_remedy_is_told(monkeypatch, tmp_path):
         slurm.job_state("1")
 
 
-def test_a_controller_that_does_not_answer_is_waited_for_so_long_and_no_longer(
-    programs, monkeypatch
-):
+def test_a_controller_that_does_not_answer_is_waited_for_so_long_and_no_longer(programs, monkeypatch):
     monkeypatch.setattr(slurm, "_TIMEOUT_S", 0.2)
     programs("squeue", "exec sleep 60")
     with pytest.raises(SlurmError, match="no answer in 0 s; Slurm's controller is busy or down"):
@@ -117,9 +103,7 @@ def test_a_controller_that_does_not_answer_is_waited_for_so_long_and_no_longer(
 def test_an_id_that_slurm_does_not_know_is_none_and_any_other_failure_is_not(programs):
     programs("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
     assert slurm.job_state("1") is None
-    programs(
-        "squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1"
-    )
+    programs("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(SlurmError, match="Unable to contact slurm controller"):
         slurm.job_state("1")
 
@@ -136,9 +120,7 @@ def test_a_line_of_another_job_or_of_other_columns_says_nothing(programs):
 
 
 def test_scancel_of_an_unknown_id_complains_and_ends_with_0(programs):
-    programs(
-        "scancel", "echo 'scancel: error: Kill job error on job id 9: Invalid job id specified' >&2"
-    )
+    programs("scancel", "echo 'scancel: error: Kill job error on job id 9: Invalid job id specified' >&2")
     assert slurm.cancel("9") is False
     programs("scancel", "true")
     assert slurm.cancel("9") is True
@@ -153,23 +135,14 @@ def test_requeueing_that_is_forbidden_is_an_answer_and_no_error(programs):
 
 
 def test_partitions_are_read_with_their_kinds_of_nodes(programs):
-    programs("sinfo", "printf '%s\\n' 'gpu*|up|1-00:00:00|2|64|515000|gpu:a100:4(S:0-1)' "
-             "'cpu|down|infinite|100|32|120000|(null)' 'mix|up|30:00|1|8|6000|gpu:2,gpu:h100:1'")  # fmt: skip
+    programs(
+        "sinfo",
+        "printf '%s\\n' 'gpu*|up|1-00:00:00|2|64|515000|gpu:a100:4(S:0-1)' "
+        "'cpu|down|infinite|100|32|120000|(null)' 'mix|up|30:00|1|8|6000|gpu:2,gpu:h100:1'",
+    )
     gpu, cpu, mix = slurm.partitions()
-    assert (gpu.name, gpu.default, gpu.gpus, gpu.time_limit_s, gpu.memory_mb) == (
-        "gpu",
-        True,
-        4,
-        86400,
-        515000,
-    )
-    assert (cpu.default, cpu.up, cpu.time_limit_s, cpu.gpus, cpu.nodes) == (
-        False,
-        False,
-        None,
-        0,
-        100,
-    )
+    assert (gpu.name, gpu.default, gpu.gpus, gpu.time_limit_s, gpu.memory_mb) == ("gpu", True, 4, 86400, 515000)
+    assert (cpu.default, cpu.up, cpu.time_limit_s, cpu.gpus, cpu.nodes) == (False, False, None, 0, 100)
     assert (mix.gpus, mix.time_limit_s) == (3, 1800)
 
 
@@ -180,8 +153,5 @@ def test_a_line_of_sinfo_that_cannot_be_read_is_told(programs):
 
 
 def test_of_a_record_the_first_field_of_a_name_counts(programs):
-    programs(
-        "scontrol",
-        "echo 'JobId=5 JobState=FAILED Reason=NonZeroExitCode WorkDir=/a JobState=COMPLETED'",
-    )
+    programs("scontrol", "echo 'JobId=5 JobState=FAILED Reason=NonZeroExitCode WorkDir=/a JobState=COMPLETED'")
     assert slurm.job_record("5")["JobState"] == "FAILED"

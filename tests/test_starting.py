@@ -38,11 +38,7 @@ def config_of(**sections):
 def facts_of(source="scan.mda"):
     axis = EnergyCalibration(offset_kev=0.01, slope_kev=0.0095)
     return ScanFacts(
-        source=Path(source),
-        n_detectors=2,
-        n_channels=2048,
-        calibration=(axis, axis),
-        incident_energy_kev=None,
+        source=Path(source), n_detectors=2, n_channels=2048, calibration=(axis, axis), incident_energy_kev=None
     )
 
 
@@ -74,9 +70,7 @@ def kbeta_to_kalpha_1(table, name):
 
 @pytest.mark.usefixtures("every_line")
 def test_a_kbeta_multiplier_belongs_to_the_ratio_of_the_maps_table(tmp_path):
-    lines = "".join(
-        f"BRANCHING_RATIO_ADJUSTMENT_K: {row}\n" for row in ("S, 1, 1, 2.6, 1", "Fe, 1, 1, 1.2, 1")
-    )
+    lines = "".join(f"BRANCHING_RATIO_ADJUSTMENT_K: {row}\n" for row in ("S, 1, 1, 2.6, 1", "Fe, 1, 1, 1.2, 1"))
     config = config_of(fit={"override": override_of(tmp_path, lines)})
     prepared = prepare(config, facts_of(), 0)
     plain = prepare(config_of(fit={"override": "none"}), facts_of(), 0)
@@ -112,10 +106,7 @@ def test_l_multipliers_act_on_the_library_and_what_is_not_fitted_plays_no_part(t
     def l_beta(table):
         mine = (table.component == 1) & (table.escape_parent < 0)
         l1 = table.ratio[mine & ((table.edge_kev - 15.8608).abs() < 0.01)].sum()
-        beta, alpha = (
-            table.ratio[mine & ((table.energy_kev - kev).abs() < 0.002)].sum()
-            for kev in (12.614, 10.5515)
-        )
+        beta, alpha = (table.ratio[mine & ((table.energy_kev - kev).abs() < 0.002)].sum() for kev in (12.614, 10.5515))
         return float(l1), float(beta / alpha)
 
     (l1, ratio), (l1_plain, ratio_plain) = (l_beta(p.setup.table) for p in (prepared, plain))
@@ -368,19 +359,21 @@ def test_edges_that_the_true_energy_may_pass_are_known(energy_kev, fit, source, 
 @pytest.mark.parametrize(("nominal_kev", "true_kev"), [(15.08, 15.3), (15.3, 15.08)])
 def test_lines_between_nominal_and_true_energy_come_and_go(nominal_kev, true_kev):
     names = ("Ca", "Fe", "Zn", "Pb_L")
-    true = prepare(
-        config_of(sample={"elements": names, "incident_energy_kev": true_kev}), facts_of(), 0
-    )
+    true = prepare(config_of(sample={"elements": names, "incident_energy_kev": true_kev}), facts_of(), 0)
     values = {p.name: p.value for p in true.setup.parameters}
     amplitude = torch.tensor([2e4, 9e4, 4e4, 3e5, 6e4, 1e5], dtype=torch.float64)
-    counts = model_spectrum(
-        pack(true.setup.parameters), amplitude, true.setup.table,
-        torch.arange(2048, dtype=torch.float64), constants=true.setup.constants,
-    ).detach() + 5.0  # fmt: skip
-    assert values["coherent_sct_energy"] == true_kev
-    asked = prepare(
-        config_of(sample={"elements": names, "incident_energy_kev": nominal_kev}), facts_of(), 0
+    counts = (
+        model_spectrum(
+            pack(true.setup.parameters),
+            amplitude,
+            true.setup.table,
+            torch.arange(2048, dtype=torch.float64),
+            constants=true.setup.constants,
+        ).detach()
+        + 5.0
     )
+    assert values["coherent_sct_energy"] == true_kev
+    asked = prepare(config_of(sample={"elements": names, "incident_energy_kev": nominal_kev}), facts_of(), 0)
     fit = fit_prepared(counts, asked)
     assert fit.r2 > 0.9999
     assert fit.table.incident_energy_kev == pytest.approx(true_kev, abs=0.01)
@@ -410,9 +403,12 @@ def test_options_of_the_command_line_land_in_the_run_file(hpcxrf, shared_data, o
 
 
 THETA = {p.name: p.value for p in PARAMETERS} | {
-    "energy_offset": -0.02, "energy_slope": 0.0097, "coherent_sct_energy": 10.08,
-    "fwhm_fanoprime": 1.5e-4, "compton_angle": 97.0,
-}  # fmt: skip
+    "energy_offset": -0.02,
+    "energy_slope": 0.0097,
+    "coherent_sct_energy": 10.08,
+    "fwhm_fanoprime": 1.5e-4,
+    "compton_angle": 97.0,
+}
 
 
 def store_of(path, *, complete=True, constants="physics", theta=None):

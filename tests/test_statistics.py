@@ -43,13 +43,22 @@ THETA = {"energy_offset": 0.0, "energy_slope": 0.01, "energy_quadratic": 0.0, "f
 
 def result(method="adam", r2=0.9, **changes) -> MethodResult:
     facts = {
-        "method": method, "status": FitStatus.CONVERGED, "r2": r2, "r2_expected": 0.99,
-        "deviance": 1.2, "cpu_s": 1.0, "wall_s": 1.1, "evaluations": 500, "counts": 1e5,
-        "parameters": tuple(THETA), "theta": tuple(THETA.values()),
+        "method": method,
+        "status": FitStatus.CONVERGED,
+        "r2": r2,
+        "r2_expected": 0.99,
+        "deviance": 1.2,
+        "cpu_s": 1.0,
+        "wall_s": 1.1,
+        "evaluations": 500,
+        "counts": 1e5,
+        "parameters": tuple(THETA),
+        "theta": tuple(THETA.values()),
         "theta_sigma": (1e-3, 1e-5, math.nan, 1e-3),
-        "components": ("Fe", "Zn"), "amplitude": (5000.0, 300.0),
+        "components": ("Fe", "Zn"),
+        "amplitude": (5000.0, 300.0),
         "energy_range_kev": (1.0, 11.0),
-    }  # fmt: skip
+    }
     return MethodResult(**{**facts, **changes})
 
 
@@ -61,14 +70,13 @@ def archive(r2_by_method: dict[str, list], task="initial", **changes) -> xr.Data
         column = {m: v[i] for m, v in r2_by_method.items() if i < len(v)}
         datasets.append(
             DatasetResults(
-                dataset_id=f"d-{i}", source=f"d{i}.h5",
+                dataset_id=f"d-{i}",
+                source=f"d{i}.h5",
                 asked=frozenset((task, m) for m in column),
-                results={
-                    (task, m): result(m, v, **changes) for m, v in column.items() if v is not None
-                },
+                results={(task, m): result(m, v, **changes) for m, v in column.items() if v is not None},
                 reasons={(task, m): "no luck" for m, v in column.items() if v is None},
             )
-        )  # fmt: skip
+        )
     return gather(datasets, (task,), tuple(r2_by_method), {"title": "test"})
 
 
@@ -76,23 +84,25 @@ def test_every_fit_is_found_at_its_labels_and_what_is_not_there_is_nan():
     one = result("adam", 0.7, components=("Zn", "Ca"), amplitude=(7.0, 8.0))
     datasets = [
         DatasetResults(
-            dataset_id="a-1", source="a.h5",
+            dataset_id="a-1",
+            source="a.h5",
             asked=frozenset({("initial", "adam"), ("initial", "separable")}),
-            results={("initial", "adam"): one}, reasons={("initial", "separable"): "it broke"},
+            results={("initial", "adam"): one},
+            reasons={("initial", "separable"): "it broke"},
         ),
         DatasetResults(
-            dataset_id="b-2", source="b.h5", asked=frozenset({("refinement", "adam")}),
+            dataset_id="b-2",
+            source="b.h5",
+            asked=frozenset({("refinement", "adam")}),
             results={("refinement", "adam"): result("adam", 0.8)},
         ),
-    ]  # fmt: skip
+    ]
     data = gather(datasets, ("initial", "refinement"), METHODS, {})
     first = data.sel(dataset="a-1", task="initial")
     assert first["r2"].sel({"method": "adam"}).item() == 0.7
     assert first["status"].values.tolist() == [FAILED_STATUS, 0, FitStatus.CONVERGED]
     assert first["reason"].sel({"method": "separable"}).item() == "it broke"
-    assert first["amplitude"].sel(
-        {"method": "adam", "component": ["Ca", "Zn"]}
-    ).values.tolist() == [8, 7]
+    assert first["amplitude"].sel({"method": "adam", "component": ["Ca", "Zn"]}).values.tolist() == [8, 7]
     assert math.isnan(first["amplitude"].sel({"method": "adam", "component": "Fe"}).item())
     assert first["theta"].sel({"method": "adam", "parameter": "energy_slope"}).item() == 0.01
     second = data.sel({"dataset": "b-2", "task": "refinement", "method": "adam"})
@@ -138,10 +148,7 @@ def test_a_distribution_has_the_figures_of_the_hand():
     assert row.cpu_median_s == 1.0
 
 
-@given(
-    st.lists(st.one_of(st.none(), st.floats(-5.0, 1.0)), min_size=1, max_size=30),
-    st.randoms(use_true_random=False),
-)
+@given(st.lists(st.one_of(st.none(), st.floats(-5.0, 1.0)), min_size=1, max_size=30), st.randoms(use_true_random=False))
 def test_a_distribution_agrees_with_numpy_and_forgets_the_order(values, random):
     row = distribution(archive({"adam": values}), "initial", "adam")
     known = np.array([v for v in values if v is not None])
@@ -168,10 +175,7 @@ def test_a_method_without_any_fit_has_a_row_of_failures():
 
 def test_a_pair_counts_ties_as_equal_and_failures_as_lost():
     data = archive(
-        {
-            "separable": [0.9, 0.9, 0.9, None, 0.9, None, 0.9],
-            "adam": [0.8, 0.90009, 0.9002, 0.1, None, None],
-        }
+        {"separable": [0.9, 0.9, 0.9, None, 0.9, None, 0.9], "adam": [0.8, 0.90009, 0.9002, 0.1, None, None]}
     )
     row = pair(data, "initial", "separable", "adam")
     # Better, equal, worse, lost, won by their failure, both failed; the seventh is not asked of adam.
@@ -183,23 +187,20 @@ def test_the_cpu_ratio_is_of_the_other_over_ours():
     cell = frozenset({("initial", "separable"), ("initial", "adam")})
     datasets = [
         DatasetResults(
-            dataset_id=f"d-{i}", source="d", asked=cell,
-            results={
-                ("initial", "separable"): result(cpu_s=2.0),
-                ("initial", "adam"): result(cpu_s=seconds),
-            },
+            dataset_id=f"d-{i}",
+            source="d",
+            asked=cell,
+            results={("initial", "separable"): result(cpu_s=2.0), ("initial", "adam"): result(cpu_s=seconds)},
         )
         for i, seconds in enumerate((2.0, 6.0, 20.0))
-    ]  # fmt: skip
+    ]
     data = gather(datasets, ("initial",), ("separable", "adam"), {})
     assert pair(data, "initial", "separable", "adam").cpu_ratio == 3.0
 
 
 def test_ours_are_compared_with_all_others_once():
     rows = tables(archive({"separable": [0.9], "product": [0.9], "adam": [0.9]})).pairs
-    assert [(r.method, r.other) for r in rows] == [
-        ("separable", "product"), ("separable", "adam"), ("product", "adam"),
-    ]  # fmt: skip
+    assert [(r.method, r.other) for r in rows] == [("separable", "product"), ("separable", "adam"), ("product", "adam")]
 
 
 def simulated() -> xr.Dataset:
@@ -212,10 +213,7 @@ def simulated() -> xr.Dataset:
         theta={"energy_offset": 0.0, "energy_slope": 0.01, "energy_quadratic": 0.0},
     )
     asked = frozenset({("initial", "adam")})
-    fits = DatasetResults(
-        dataset_id="s-1", source="s.h5", asked=asked, results={("initial", "adam"): one},
-        truth=truth,
-    )  # fmt: skip
+    fits = DatasetResults(dataset_id="s-1", source="s.h5", asked=asked, results={("initial", "adam"): one}, truth=truth)
     return gather([fits], ("initial",), ("adam",), {})
 
 
@@ -274,11 +272,19 @@ def test_a_histogram_shows_every_fit_and_those_below_zero_at_the_left():
 
 def summary(**changes) -> BenchmarkSummary:
     facts = {
-        "title": HOSTILE, "start": "narrow", "seed": 3, "background": "snip", "device": "CPU",
-        "started": "2026-11-20T10:00:00+00:00", "finished": "2026-11-20T10:01:40+00:00",
-        "seconds": 100.0, "command": HOSTILE, "versions": {HOSTILE: HOSTILE},
-        "configuration": HOSTILE, "notes": (HOSTILE,),
-    }  # fmt: skip
+        "title": HOSTILE,
+        "start": "narrow",
+        "seed": 3,
+        "background": "snip",
+        "device": "CPU",
+        "started": "2026-11-20T10:00:00+00:00",
+        "finished": "2026-11-20T10:01:40+00:00",
+        "seconds": 100.0,
+        "command": HOSTILE,
+        "versions": {HOSTILE: HOSTILE},
+        "configuration": HOSTILE,
+        "notes": (HOSTILE,),
+    }
     return BenchmarkSummary(**{**facts, **changes})
 
 
@@ -289,15 +295,22 @@ def page_path(tmp_path_factory):
     true = Truth(amplitude={"initial": {"Fe": 5100.0}}, theta=THETA)
     cells = frozenset({("initial", m) for m in METHODS})
     bad = DatasetResults(
-        dataset_id="x-1", source=HOSTILE, asked=cells,
-        results={("initial", "separable"): result("separable", 0.998),
-                 ("initial", "product"): result("product", 0.999)},
-        reasons={("initial", "adam"): HOSTILE}, truth=true,
-    )  # fmt: skip
+        dataset_id="x-1",
+        source=HOSTILE,
+        asked=cells,
+        results={
+            ("initial", "separable"): result("separable", 0.998),
+            ("initial", "product"): result("product", 0.999),
+        },
+        reasons={("initial", "adam"): HOSTILE},
+        truth=true,
+    )
     good = DatasetResults(
-        dataset_id="y-2", source="=cmd()", asked=frozenset({("initial", "adam")}),
+        dataset_id="y-2",
+        source="=cmd()",
+        asked=frozenset({("initial", "adam")}),
         results={("initial", "adam"): result("adam", -0.3)},
-    )  # fmt: skip
+    )
     data = gather([bad, good], ("initial",), METHODS, {})
     failed = FailedTask(dataset_id="x-1", source=HOSTILE, task="initial-adam", reason=HOSTILE)
     write_page(summary(), data, tables(data), [failed], path)
@@ -331,17 +344,21 @@ def test_the_csv_has_a_row_for_every_fit_that_was_asked_and_no_formula(page_path
     with page_path.with_name("benchmark.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [(r["dataset"], r["method"], r["status"]) for r in rows] == [
-        ("x-1", "separable", "converged"), ("x-1", "product", "converged"),
-        ("x-1", "adam", "failed"), ("y-2", "adam", "converged"),
-    ]  # fmt: skip
+        ("x-1", "separable", "converged"),
+        ("x-1", "product", "converged"),
+        ("x-1", "adam", "failed"),
+        ("y-2", "adam", "converged"),
+    ]
     assert rows[3]["source"] == "'=cmd()"
     assert rows[3]["r2"] == "-0.3"
     assert rows[2]["r2"] == ""
     with page_path.with_name("table.csv").open(encoding="utf-8", newline="") as stream:
         table = list(csv.DictReader(stream))
     assert [(r["method"], r["n"], r["failures"]) for r in table] == [
-        ("separable", "1", "0"), ("product", "1", "0"), ("adam", "2", "1"),
-    ]  # fmt: skip
+        ("separable", "1", "0"),
+        ("product", "1", "0"),
+        ("adam", "2", "1"),
+    ]
 
 
 def test_a_long_table_shows_failures_first_then_the_lowest(monkeypatch, tmp_path):

@@ -24,9 +24,7 @@ def run(tmp_path):
 
 def says(state: str, reason: str = "None", start: str = "N/A"):
     def ask(job_id: str) -> JobState:
-        return JobState(
-            job_id=job_id, state=state, reason=reason, start=start, nodes="n1", elapsed="0:05"
-        )
+        return JobState(job_id=job_id, state=state, reason=reason, start=start, nodes="n1", elapsed="0:05")
 
     return ask
 
@@ -48,11 +46,24 @@ def verdict(run, ask) -> str:
 
 
 def progress(**fields) -> RunProgress:
-    usual = {"host": "n1", "pid": 1, "job_id": "7", "state": "running", "uptime_s": 65.0, "datasets": 10,
-             "datasets_done": 4, "datasets_failed": 1, "datasets_running": 2,
-             "stages": {"ingest": StageProgress(total=10, done=5, failed=1, pixels=0)}, "workers": 3,
-             "workers_wanted": 4, "seconds_since_progress": 1.0, "tasks_per_s": 0.5, "eta_s": 120.0,
-             "alarms": ("worker 2 is paused",)}  # fmt: skip
+    usual = {
+        "host": "n1",
+        "pid": 1,
+        "job_id": "7",
+        "state": "running",
+        "uptime_s": 65.0,
+        "datasets": 10,
+        "datasets_done": 4,
+        "datasets_failed": 1,
+        "datasets_running": 2,
+        "stages": {"ingest": StageProgress(total=10, done=5, failed=1, pixels=0)},
+        "workers": 3,
+        "workers_wanted": 4,
+        "seconds_since_progress": 1.0,
+        "tasks_per_s": 0.5,
+        "eta_s": 120.0,
+        "alarms": ("worker 2 is paused",),
+    }
     return RunProgress(**{**usual, **fields})
 
 
@@ -194,10 +205,7 @@ def test_slurm_is_asked_seldom():
 
 def test_failures_are_counted_by_reason_whatever_the_file(run):
     for number in range(3):
-        run.append(
-            f"scan{number}-0000000{number}",
-            failed("open", f"/data/x y/scan{number}.h5: is cut short"),
-        )
+        run.append(f"scan{number}-0000000{number}", failed("open", f"/data/x y/scan{number}.h5: is cut short"))
     run.append("other-00000003", failed("integrated", "no element is excited"))
     run.append("good-00000004", FINISHED)
     counts = tally(run, None, live=False)
@@ -208,9 +216,7 @@ def test_failures_are_counted_by_reason_whatever_the_file(run):
 
 def test_reasons_of_plain_paths_fall_together(run):
     for number in range(3):
-        run.append(
-            f"scan{number}-0000000{number}", failed("open", f"/data/scan{number}.h5: is cut short")
-        )
+        run.append(f"scan{number}-0000000{number}", failed("open", f"/data/scan{number}.h5: is cut short"))
     assert tally(run, None, live=False).reasons == (("<file>: is cut short", 3),)
 
 
@@ -318,12 +324,7 @@ def test_the_tunnel_goes_through_the_login_node(monkeypatch):
 
 
 def test_a_dashboard_that_is_gone_does_not_answer(run):
-    content = {
-        "url": "http://127.0.0.1:1/token/status",
-        "host": socket.gethostname(),
-        "port": 1,
-        "token": "token",
-    }
+    content = {"url": "http://127.0.0.1:1/token/status", "host": socket.gethostname(), "port": 1, "token": "token"}
     (run.secrets / "dashboard.json").write_text(json.dumps(content))
     way = way_to_dashboard(run.path)
     assert (way.ssh, way.answers) == (None, False)

@@ -39,14 +39,10 @@ def small_bands(monkeypatch):
 
 
 def replace_counts(scan, counts):
-    return dataclasses.replace(
-        scan, shape=counts.shape, dtype=counts.dtype, read_counts=lambda rows: counts[:, rows]
-    )
+    return dataclasses.replace(scan, shape=counts.shape, dtype=counts.dtype, read_counts=lambda rows: counts[:, rows])
 
 
-@settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 12), st.integers(1, 130)),
     rows_per_read=st.integers(1, 50),
@@ -81,12 +77,9 @@ def test_a_second_ingest_changes_not_even_a_modification_time(tmp_path, source):
 
 
 @pytest.mark.parametrize(
-    ("highest", "dtype"),
-    [(65535.0, "uint16"), (65536.0, "uint32"), (0.5, "float32"), (4294967040.0, "uint32")],
+    ("highest", "dtype"), [(65535.0, "uint16"), (65536.0, "uint32"), (0.5, "float32"), (4294967040.0, "uint32")]
 )
-def test_the_stored_type_is_the_narrowest_that_is_exact(
-    tmp_path, source, small_bands, highest, dtype
-):
+def test_the_stored_type_is_the_narrowest_that_is_exact(tmp_path, source, small_bands, highest, dtype):
     scan = made_scan(source)
     counts = whole(scan)
     counts[-1, -1, -1, -1] = highest
@@ -208,9 +201,7 @@ def test_interrupted_after_any_band_it_goes_on_and_ends_equal(tmp_path, source, 
         assert not progress_file(path).exists()
 
 
-def test_a_disk_that_fills_at_any_write_is_named_and_resumed_from(
-    tmp_path, source, small_bands, monkeypatch
-):
+def test_a_disk_that_fills_at_any_write_is_named_and_resumed_from(tmp_path, source, small_bands, monkeypatch):
     whole_path = tmp_path / "whole.zarr"
     ingest_scan(made_scan(source), whole_path)
     put = zarr.storage._local._put
@@ -265,9 +256,7 @@ def test_another_source_or_option_under_the_same_name_is_refused(tmp_path, sourc
     ingest_scan(made_scan(source), path)
     before = tree_content(path)
     other = dataclasses.replace(made_scan(source), incident_energy_kev=12.5)
-    with pytest.raises(
-        OutputError, match=r"incident_energy_kev: stored 10\.0, now 12\.5\n.*remove"
-    ):
+    with pytest.raises(OutputError, match=r"incident_energy_kev: stored 10\.0, now 12\.5\n.*remove"):
         ingest_scan(other, path)
     source.write_bytes(b"another measurement")
     with pytest.raises(OutputError, match=r"holds another scan than .*scan\.raw[^$]*SHA-256"):
@@ -275,9 +264,7 @@ def test_another_source_or_option_under_the_same_name_is_refused(tmp_path, sourc
     assert tree_content(path) == before
 
 
-def test_an_unfinished_store_of_a_source_that_was_replaced_is_begun_anew(
-    tmp_path, source, small_bands
-):
+def test_an_unfinished_store_of_a_source_that_was_replaced_is_begun_anew(tmp_path, source, small_bands):
     path = tmp_path / "s.zarr"
 
     def interrupt(rows_done, rows):
@@ -293,9 +280,7 @@ def test_an_unfinished_store_of_a_source_that_was_replaced_is_begun_anew(
 def test_a_source_that_changes_while_it_is_read_gives_no_finished_store(tmp_path, source):
     path = tmp_path / "s.zarr"
     with pytest.raises(InputFileError, match=r"scan\.raw: changed while it was being read"):
-        ingest_scan(
-            made_scan(source), path, progress=lambda rows_done, rows: source.write_bytes(b"more")
-        )
+        ingest_scan(made_scan(source), path, progress=lambda rows_done, rows: source.write_bytes(b"more"))
     with pytest.raises(OutputError, match="not finished"):
         open_spectra(path)
 
@@ -342,9 +327,7 @@ def test_no_right_to_write_is_named(tmp_path, source, monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(ingest_module, "create_template", refuse)
-    with pytest.raises(
-        OutputError, match=r"cannot be written: Permission denied .*check its rights"
-    ):
+    with pytest.raises(OutputError, match=r"cannot be written: Permission denied .*check its rights"):
         ingest_scan(made_scan(source), tmp_path / "s.zarr")
 
 
@@ -362,18 +345,11 @@ def test_an_all_zero_scan_is_kept_as_such(tmp_path, source):
 
 
 @settings(deadline=None)
-@given(
-    st.integers(1, 8),
-    st.integers(1, 3000),
-    st.integers(1, 3000),
-    st.sampled_from([512, 2048, 4096]),
-)
+@given(st.integers(1, 8), st.integers(1, 3000), st.integers(1, 3000), st.sampled_from([512, 2048, 4096]))
 def test_shards_are_whole_chunks_and_a_scan_is_tens_of_files(detectors, rows, columns, channels):
     shape = (detectors, rows, columns, channels)
     layout = spectra_layout(shape, 2)
-    assert all(
-        shard % chunk == 0 for shard, chunk in zip(layout.shards, layout.chunks, strict=True)
-    )
+    assert all(shard % chunk == 0 for shard, chunk in zip(layout.shards, layout.chunks, strict=True))
     assert layout.chunks[3] == channels
     assert 2 * np.prod(layout.chunks) <= 32 << 20
     bands = -(-rows // layout.band_rows)
@@ -386,11 +362,7 @@ def test_shards_are_whole_chunks_and_a_scan_is_tens_of_files(detectors, rows, co
 
 @pytest.mark.parametrize(
     ("shape", "chunk_mb", "files"),
-    [
-        ((1, 1000, 1000, 2048), 8.4, 63),
-        ((4, 1000, 1000, 2048), 8.4, 125),
-        ((1, 512, 512, 2048), 8.4, 32),
-    ],
+    [((1, 1000, 1000, 2048), 8.4, 63), ((4, 1000, 1000, 2048), 8.4, 125), ((1, 512, 512, 2048), 8.4, 32)],
 )
 def test_layouts_of_typical_scans(shape, chunk_mb, files):
     layout = spectra_layout(shape, 2)
@@ -403,9 +375,7 @@ CHILD = Path(__file__).with_name("store_scans.py")
 
 def start_child(**options):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHILD.parents[1])}
-    return subprocess.Popen(
-        [sys.executable, CHILD, json.dumps(options)], stdout=subprocess.PIPE, env=environment
-    )
+    return subprocess.Popen([sys.executable, CHILD, json.dumps(options)], stdout=subprocess.PIPE, env=environment)
 
 
 def kill_until(kills, tmp_path, source, seed):
@@ -461,9 +431,7 @@ def test_killed_at_random_times_it_resumes_and_ends_equal(tmp_path, source, monk
 )
 def test_memory_above_the_idle_process_is_bounded(tmp_path, source, shape, limit_mb):
     # The source is float32: 512 MB and 8 GB; stored, the cubes are 256 MB and 4 GB.
-    with start_child(
-        source=str(source), store=str(tmp_path / "s.zarr"), shape=shape, rows_per_read=4
-    ) as child:
+    with start_child(source=str(source), store=str(tmp_path / "s.zarr"), shape=shape, rows_per_read=4) as child:
         said = child.stdout.read().splitlines()
     answer = json.loads(said[1])
     above_idle_mb = (answer["peak_kb"] - answer["idle_kb"]) / 1024

@@ -25,14 +25,7 @@ from hpcxrf.store.files import (
     tree_sha256,
 )
 from hpcxrf.store.lock import LockHolder, read_lock, run_lock, this_process
-from hpcxrf.store.rundir import (
-    FINISHED,
-    RETRY,
-    create_or_resume,
-    finished,
-    open_run,
-    still_finished,
-)
+from hpcxrf.store.rundir import FINISHED, RETRY, create_or_resume, finished, open_run, still_finished
 
 EFFECTIVE = {"fit": {"elements": ["Fe", "Zn"], "method": "separable"}, "energy_kev": 10.0}
 
@@ -44,14 +37,7 @@ def run(tmp_path):
 
 def test_a_new_run_is_of_the_owner_alone_and_keeps_what_was_asked(run):
     folders = [run.path, *(entry for entry in run.path.iterdir() if entry.is_dir())]
-    assert {folder.name for folder in folders[1:]} == {
-        "state",
-        "logs",
-        "spectra",
-        "results",
-        "secrets",
-        "jobs",
-    }
+    assert {folder.name for folder in folders[1:]} == {"state", "logs", "spectra", "results", "secrets", "jobs"}
     assert {stat.S_IMODE(folder.stat().st_mode) for folder in folders} == {0o700}
     assert run.run_file.read_text() == "fit: {}\n"
     assert run.effective() == EFFECTIVE
@@ -139,8 +125,7 @@ def test_lines_of_several_processes_do_not_tear_each_other(tmp_path):
         "    append_shared_line(Path(sys.argv[1]), {'who': sys.argv[2], 'n': n, 'text': 'x' * 5000})\n"
     )
     writers = [
-        subprocess.Popen([sys.executable, "-c", code, file, str(who)], stdin=subprocess.PIPE)
-        for who in range(4)
+        subprocess.Popen([sys.executable, "-c", code, file, str(who)], stdin=subprocess.PIPE) for who in range(4)
     ]
     for writer in writers:
         writer.stdin.write(b"go\n")
@@ -227,9 +212,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(
-        OutputError, match=r"disk or quota is full \(needs up to 3 bytes, \d+ bytes"
-    ):
+    with pytest.raises(OutputError, match=r"disk or quota is full \(needs up to 3 bytes, \d+ bytes"):
         atomic_write_text(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -255,10 +238,7 @@ def write_lock(run, held):
 def test_a_held_lock_names_host_pid_and_job(run):
     held = holder(host="node17", pid=4242, job_id="991")
     write_lock(run, held)
-    with (
-        pytest.raises(OutputError, match=r"host node17, pid 4242, Slurm job 991.*remove .*lock"),
-        run_lock(run),
-    ):
+    with pytest.raises(OutputError, match=r"host node17, pid 4242, Slurm job 991.*remove .*lock"), run_lock(run):
         pass
     assert read_lock(run.lock_file) == held
 
@@ -266,10 +246,7 @@ def test_a_held_lock_names_host_pid_and_job(run):
 def test_a_second_driver_on_this_host_is_refused_until_the_first_ends(run):
     with run_lock(run):
         other = holder(pid=os.getppid())
-        with (
-            pytest.raises(OutputError, match=f"pid {os.getpid()}, no Slurm job"),
-            run_lock(run, other),
-        ):
+        with pytest.raises(OutputError, match=f"pid {os.getpid()}, no Slurm job"), run_lock(run, other):
             pass
     assert not run.lock_file.exists()
     with run_lock(run):
@@ -279,19 +256,12 @@ def test_a_second_driver_on_this_host_is_refused_until_the_first_ends(run):
 def test_the_lock_is_given_back_when_the_driver_fails(run):
     with pytest.raises(KeyboardInterrupt), run_lock(run):
         raise KeyboardInterrupt
-    assert sorted(entry.name for entry in run.path.iterdir() if entry.is_file()) == [
-        "effective.json",
-        "run.yaml",
-    ]
+    assert sorted(entry.name for entry in run.path.iterdir() if entry.is_file()) == ["effective.json", "run.yaml"]
 
 
 @pytest.mark.parametrize(
     "stale",
-    [
-        {"pid": None},
-        {"process_start": "another-boot:17"},
-        {"host": "node17", "job_id": "991", "restart_count": 0},
-    ],
+    [{"pid": None}, {"process_start": "another-boot:17"}, {"host": "node17", "job_id": "991", "restart_count": 0}],
     ids=["dead process", "number used again", "earlier start of this requeued job"],
 )
 def test_a_lock_whose_holder_is_surely_gone_is_taken_over(run, stale):
@@ -305,10 +275,7 @@ def test_a_lock_whose_holder_is_surely_gone_is_taken_over(run, stale):
 
 def test_the_same_job_started_once_keeps_its_other_host_out(run):
     write_lock(run, holder(host="node17", job_id="991", restart_count=1))
-    with (
-        pytest.raises(OutputError, match="node17"),
-        run_lock(run, holder(job_id="991", restart_count=1)),
-    ):
+    with pytest.raises(OutputError, match="node17"), run_lock(run, holder(job_id="991", restart_count=1)):
         pass
 
 
@@ -349,6 +316,4 @@ def test_the_run_directory_needs_neither_zarr_nor_torch_nor_dask():
         "sys.exit(bool({'zarr', 'torch', 'dask', 'numpy', 'xarray'} & set(sys.modules)))"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    assert (
-        subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
-    )
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0

@@ -92,9 +92,7 @@ def test_sigma_is_that_of_an_independent_covariance():
 
 
 def test_sigma_grows_with_the_root_of_the_counts():
-    one, hundred = (
-        fit_spectrum(sum(expected_counts(t, lines=TABLE)), setup(TABLE)) for t in (1e6, 1e8)
-    )
+    one, hundred = (fit_spectrum(sum(expected_counts(t, lines=TABLE)), setup(TABLE)) for t in (1e6, 1e8))
     ratio = hundred.amplitude_sigma / one.amplitude_sigma
     np.testing.assert_allclose(ratio, 10.0, rtol=0.05)
 
@@ -106,10 +104,15 @@ def test_a_lone_line_on_nothing_has_the_root_of_its_counts_as_sigma():
     amplitude = torch.tensor([1e8], dtype=torch.float64)
     mean = phi @ amplitude
     found = spectrum_uncertainty(
-        mean, mean, phi, torch.zeros(200, 2).double(), amplitude,
-        moving=torch.zeros(2).bool(), positive_hats=torch.zeros(0).bool(),
+        mean,
+        mean,
+        phi,
+        torch.zeros(200, 2).double(),
+        amplitude,
+        moving=torch.zeros(2).bool(),
+        positive_hats=torch.zeros(0).bool(),
         prior_precision=torch.ones(2).double(),
-    )  # fmt: skip
+    )
     assert float(found.amplitude_sigma) == pytest.approx(1e4, rel=1e-4)
     assert found.degrees_of_freedom == 199
     assert found.reduced_chi2 == 0.0
@@ -124,10 +127,15 @@ def gaussian_on_flat(height, level):
 
 def uncertainty_of(counts, mean, columns, height):
     return spectrum_uncertainty(
-        counts, mean, columns, torch.zeros(400, 1).double(), torch.tensor([height]).double(),
-        moving=torch.zeros(1).bool(), positive_hats=torch.ones(1).bool(),
+        counts,
+        mean,
+        columns,
+        torch.zeros(400, 1).double(),
+        torch.tensor([height]).double(),
+        moving=torch.zeros(1).bool(),
+        positive_hats=torch.ones(1).bool(),
         prior_precision=torch.ones(1).double(),
-    )  # fmt: skip
+    )
 
 
 def test_the_detection_limit_is_that_of_currie_by_hand():
@@ -154,9 +162,7 @@ def test_a_model_that_misses_the_counts_has_its_sigma_scaled_by_chi_and_a_good_o
     bad = uncertainty_of(missed, mean, columns, 1000.0)
     # Every residual is 3 sigma: chi2 = 9 * 400 / 398
     assert bad.reduced_chi2 == pytest.approx(9.0 * 400 / 398, rel=1e-9)
-    assert float(bad.amplitude_sigma / good.amplitude_sigma) == pytest.approx(
-        3.0 * np.sqrt(400 / 398)
-    )
+    assert float(bad.amplitude_sigma / good.amplitude_sigma) == pytest.approx(3.0 * np.sqrt(400 / 398))
     assert float(good.amplitude_sigma) < float(bad.amplitude_sigma)
 
 
@@ -180,8 +186,7 @@ def test_a_prior_narrows_theta_and_not_below_the_prior_itself():
             setup(
                 TABLE,
                 parameters=tuple(
-                    replace(p, prior_sd=sd) if p.name == "compton_angle" else p
-                    for p in setup(TABLE).parameters
+                    replace(p, prior_sd=sd) if p.name == "compton_angle" else p for p in setup(TABLE).parameters
                 ),
             ),
         )

@@ -19,21 +19,30 @@ from hpcxrf.pipeline.records import DatasetJob
 from hpcxrf.pipeline.workload import Workload, bytes_written, task_counts, workload
 from hpcxrf.simulate import demo_spec, simulate_scan, write_scan
 
-WORK = Workload(
-    datasets=10, tasks={}, spectra=20, pixels=1_000_000, bytes_read=10**9, bytes_written=4 * 10**9
-)  # fmt: skip
+WORK = Workload(datasets=10, tasks={}, spectra=20, pixels=1_000_000, bytes_read=10**9, bytes_written=4 * 10**9)
 PROBE = Probe(
-    date="2026-01-02T03:04:05+00:00", host="node", device="cuda: H200", kind="separable poisson, pixels linear",
-    ingest_s_per_gb=10.0, dataset_s=2.0, spectrum_s=1.0, pixel_s=1e-3,
-)  # fmt: skip
+    date="2026-01-02T03:04:05+00:00",
+    host="node",
+    device="cuda: H200",
+    kind="separable poisson, pixels linear",
+    ingest_s_per_gb=10.0,
+    dataset_s=2.0,
+    spectrum_s=1.0,
+    pixel_s=1e-3,
+)
 
 
 def job(tmp_path, shape, detectors=("0",), **sections) -> DatasetJob:
     config = check_config({"input": {"files": ["a"]}, **sections}, "here")
     return DatasetJob(
-        number=0, dataset_id="a-00000000", source=tmp_path, run_dir=tmp_path, config=config, detectors=detectors,
+        number=0,
+        dataset_id="a-00000000",
+        source=tmp_path,
+        run_dir=tmp_path,
+        config=config,
+        detectors=detectors,
         shape=shape,
-    )  # fmt: skip
+    )
 
 
 REGIONS = st.fixed_dictionaries(
@@ -49,9 +58,12 @@ REGIONS = st.fixed_dictionaries(
 @given(st.integers(1, 900), st.integers(1, 900), REGIONS, st.none() | st.integers(1, 5))
 def test_tasks_are_counted_as_the_graph_makes_them(tmp_path_factory, n_y, n_x, regions, blocks):
     one = job(
-        tmp_path_factory.getbasetemp(), (2, n_y, n_x, 2048), ("0", "1", "sum"),
-        regions=regions, pixels={"blocks_per_task": blocks},
-    )  # fmt: skip
+        tmp_path_factory.getbasetemp(),
+        (2, n_y, n_x, 2048),
+        ("0", "1", "sum"),
+        regions=regions,
+        pixels={"blocks_per_task": blocks},
+    )
     assert task_counts(one) == totals(Plan(jobs=(one,), refusals=(), notes=()))
 
 
@@ -99,10 +111,7 @@ def test_hours_add_up():
 
 def test_too_many_gpu_hours_are_refused_with_both_numbers_and_the_date():
     (said,) = hours_faults(WORK, PROBE, 0.2)
-    assert (
-        said
-        == "about 0.3 GPU-hours by the measurement of 2026-01-02T03:04:05+00:00, --max-gpu-hours is 0.2"
-    )
+    assert said == "about 0.3 GPU-hours by the measurement of 2026-01-02T03:04:05+00:00, --max-gpu-hours is 0.2"
     assert hours_faults(WORK, PROBE, 0.4) == []
     assert hours_faults(WORK, None, None) == []
 
@@ -113,9 +122,7 @@ def test_without_a_measurement_on_a_gpu_a_limit_of_gpu_hours_cannot_be_kept(prob
     assert "nothing of this kind was measured on a GPU" in said
 
 
-def test_a_plan_is_measured_and_the_measurement_is_kept_with_its_date(
-    hpcxrf, scan_folder, tmp_path, monkeypatch
-):
+def test_a_plan_is_measured_and_the_measurement_is_kept_with_its_date(hpcxrf, scan_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     config = config_of(scan_folder)
     run_file = tmp_path / "run.yaml"
@@ -126,15 +133,10 @@ def test_a_plan_is_measured_and_the_measurement_is_kept_with_its_date(
     assert "nothing of this kind was measured" in hpcxrf("plan", run_file).err
     measured = hpcxrf("plan", run_file, "--probe", "--json").json
     assert measured["hours"] > 0
-    assert all(
-        measured["probe"][key] > 0
-        for key in ("ingest_s_per_gb", "dataset_s", "spectrum_s", "pixel_s")
-    )
+    assert all(measured["probe"][key] > 0 for key in ("ingest_s_per_gb", "dataset_s", "spectrum_s", "pixel_s"))
     again = hpcxrf("plan", run_file, "--json").json
     assert again["probe"] == measured["probe"]
-    assert f"measurement of {measured['probe']['date']}" in " ".join(
-        hpcxrf("plan", run_file).err.split()
-    )
+    assert f"measurement of {measured['probe']['date']}" in " ".join(hpcxrf("plan", run_file).err.split())
     # Of other methods, or of a GPU, that says nothing.
     assert last_probe(config, on_gpu=True) is None
     assert last_probe(config_of(scan_folder, pixels={"method": "nnls"}), on_gpu=False) is None
@@ -144,10 +146,7 @@ def test_a_plan_is_measured_and_the_measurement_is_kept_with_its_date(
 def test_of_two_measurements_the_later_one_counts(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     config = check_config({"input": {"files": ["a"]}}, "here")
-    rows = [
-        dataclasses.asdict(dataclasses.replace(PROBE, kind=kind_of(config), pixel_s=s))
-        for s in (1.0, 2.0)
-    ]
+    rows = [dataclasses.asdict(dataclasses.replace(PROBE, kind=kind_of(config), pixel_s=s)) for s in (1.0, 2.0)]
     probe_file().parent.mkdir()
     probe_file().write_text(json.dumps(rows))
     found = last_probe(config, on_gpu=True)
@@ -160,20 +159,13 @@ def test_of_two_measurements_the_later_one_counts(tmp_path, monkeypatch):
 
 def test_an_output_that_cannot_hold_it_is_refused_with_both_numbers(tmp_path):
     free = shutil.disk_usage(tmp_path).free
-    faults, _ = output_faults_of(
-        tmp_path / "new" / "run", dataclasses.replace(WORK, bytes_written=free * 30)
-    )
+    faults, _ = output_faults_of(tmp_path / "new" / "run", dataclasses.replace(WORK, bytes_written=free * 30))
     assert "needs at least" in faults[0]
     assert f"{size_text(free)[:2]}" in faults[0]
-    faults, notes = output_faults_of(
-        tmp_path / "run", dataclasses.replace(WORK, bytes_written=free * 3)
-    )
+    faults, notes = output_faults_of(tmp_path / "run", dataclasses.replace(WORK, bytes_written=free * 3))
     assert not faults
     assert "may need up to" in notes[0]
-    assert output_faults_of(tmp_path / "run", dataclasses.replace(WORK, bytes_written=1)) == (
-        [],
-        [],
-    )
+    assert output_faults_of(tmp_path / "run", dataclasses.replace(WORK, bytes_written=1)) == ([], [])
 
 
 def test_an_output_below_a_file_is_refused(tmp_path):

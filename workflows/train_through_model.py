@@ -78,9 +78,7 @@ def simulate_pixels(n_pixels: int, seed: int) -> tuple[Tensor, Tensor]:
 def poisson_deviance(counts: Tensor, expected: Tensor) -> Tensor:
     """Mean deviance of a channel: what -2 log likelihood has above that of a perfect fit."""
     safe = expected.clamp(min=1e-6)
-    log_ratio = (
-        torch.xlogy(counts, counts) - counts * safe.log()
-    )  # finite, and its gradient, at 0 counts
+    log_ratio = torch.xlogy(counts, counts) - counts * safe.log()  # finite, and its gradient, at 0 counts
     return 2.0 * (safe - counts + log_ratio).mean()
 
 

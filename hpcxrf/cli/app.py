@@ -32,8 +32,7 @@ def _version(value: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     del version
@@ -48,21 +47,16 @@ jobs.add_commands(app)
 watch.add_commands(app)
 
 
-_BENCHMARK_EXAMPLE: Final = (
-    "Example:  hpcxrf benchmark workflows/benchmark.yaml -o bench --workers 2"
-)
+_BENCHMARK_EXAMPLE: Final = "Example:  hpcxrf benchmark workflows/benchmark.yaml -o bench --workers 2"
 app.command(epilog=_BENCHMARK_EXAMPLE)(benchmark)
-_CASE_STUDY_EXAMPLE: Final = (
-    "Example:  hpcxrf case-study workflows/case_study.yaml -o case-study --workers 2"
-)
+_CASE_STUDY_EXAMPLE: Final = "Example:  hpcxrf case-study workflows/case_study.yaml -o case-study --workers 2"
 app.command("case-study", epilog=_CASE_STUDY_EXAMPLE)(case_study)
 
 
 @app.command(epilog="Examples:  hpcxrf doctor --json   |   hpcxrf doctor --site generic-gpu")
 def doctor(
     site: Annotated[
-        str | None,
-        typer.Option("--site", help="Let Slurm try this site's job, submitting nothing."),
+        str | None, typer.Option("--site", help="Let Slurm try this site's job, submitting nothing.")
     ] = None,
     as_json: opt.AsJson = False,
 ) -> None:

@@ -10,13 +10,10 @@ from hpcxrf.cli import options as opt
 
 
 def benchmark(
-    run_file: Annotated[
-        Path, typer.Argument(help="The run file (.yaml); its section `benchmark` says what.")
-    ],
+    run_file: Annotated[Path, typer.Argument(help="The run file (.yaml); its section `benchmark` says what.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The run directory.")],
     workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes.", show_default="of the run file, else one a core"),
+        int | None, typer.Option(min=1, help="Processes.", show_default="of the run file, else one a core")
     ] = None,
     as_json: opt.AsJson = False,
 ) -> None:

@@ -19,16 +19,21 @@ from hpcxrf.pipeline.benchmark_driver import totals
 from hpcxrf.pipeline.driver import Progress as TaskProgress
 from hpcxrf.results.tables import Distribution, Pair
 
-STAGE_TITLES: Final = {
-    "sum": "sum spectra",
-    "initial": "fit from random values",
-    "refinement": "refine a region",
-}
+STAGE_TITLES: Final = {"sum": "sum spectra", "initial": "fit from random values", "refinement": "refine a region"}
 _SHOWN_FAILURES: Final = 20
 _DISTRIBUTION_COLUMNS: Final = (
-    "method", "n", "fail", "median", "5 %", "> 0.8", "> 0.9", "> 0.99", "-exp.",
-    "CPU", "95 %",
-)  # fmt: skip
+    "method",
+    "n",
+    "fail",
+    "median",
+    "5 %",
+    "> 0.8",
+    "> 0.9",
+    "> 0.99",
+    "-exp.",
+    "CPU",
+    "95 %",
+)
 _TEXTS: Final = {"task", "method", "against"}
 
 
@@ -76,10 +81,7 @@ def print_benchmark(out: Console, result: BenchmarkResult) -> None:
     if result.tables.pairs:
         out.print(pair_table(result.tables.pairs))
     for failure in result.failures[:_SHOWN_FAILURES]:
-        out.print(
-            f"[red]failed[/] {escape(failure.source)} {failure.task}: {escape(failure.reason)}",
-            soft_wrap=True,
-        )
+        out.print(f"[red]failed[/] {escape(failure.source)} {failure.task}: {escape(failure.reason)}", soft_wrap=True)
     if len(result.failures) > _SHOWN_FAILURES:
         out.print(f"and {len(result.failures) - _SHOWN_FAILURES} more failures: see the page")
     out.print(f"{result.n_datasets} datasets in {result.wall_s:.1f} s, {result.workers} workers")
@@ -94,11 +96,14 @@ def distribution_tables(rows: Sequence[Distribution]) -> list[Table]:
         for row in (r for r in rows if r.task == task):
             shares = (row.above_080, row.above_090, row.above_099)
             table.add_row(
-                row.method, str(row.n), str(row.failures),
+                row.method,
+                str(row.n),
+                str(row.failures),
                 *(f"{v:.4f}" for v in (row.median, row.q05)),
-                *(f"{100 * v:.1f}" for v in shares), f"{row.excess_median:.1e}",
+                *(f"{100 * v:.1f}" for v in shares),
+                f"{row.excess_median:.1e}",
                 *(f"{v:.2g}" for v in (row.cpu_median_s, row.cpu_q95_s)),
-            )  # fmt: skip
+            )
         tables.append(table)
     return tables
 
@@ -109,9 +114,8 @@ def pair_table(rows: Sequence[Pair]) -> Table:
     table = _table(title, ("task", "method", "against", "n", "better or equal", "CPU ratio"))
     for row in rows:
         table.add_row(
-            row.task, row.method, row.other, str(row.n), f"{100 * row.better_or_equal:.1f} %",
-            f"{row.cpu_ratio:.3g}",
-        )  # fmt: skip
+            row.task, row.method, row.other, str(row.n), f"{100 * row.better_or_equal:.1f} %", f"{row.cpu_ratio:.3g}"
+        )
     return table
 
 
@@ -125,9 +129,12 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 def benchmark_json(result: BenchmarkResult) -> dict[str, Any]:
     """The tables as scripts get them."""
     return {
-        "run": str(result.run.path), "page": str(result.page), "datasets": result.n_datasets,
-        "failed_datasets": result.failed_datasets, "wall_s": result.wall_s,
+        "run": str(result.run.path),
+        "page": str(result.page),
+        "datasets": result.n_datasets,
+        "failed_datasets": result.failed_datasets,
+        "wall_s": result.wall_s,
         "workers": result.workers,
         **dataclasses.asdict(result.tables),
         "failures": [dataclasses.asdict(f) for f in result.failures],
-    }  # fmt: skip
+    }

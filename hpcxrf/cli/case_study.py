@@ -8,13 +8,10 @@ import typer
 
 
 def case_study(
-    run_file: Annotated[
-        Path, typer.Argument(help="The run file (.yaml); its section `case_study` says what.")
-    ],
+    run_file: Annotated[Path, typer.Argument(help="The run file (.yaml); its section `case_study` says what.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder of the study.")],
     workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes.", show_default="of the run file, else one a core"),
+        int | None, typer.Option(min=1, help="Processes.", show_default="of the run file, else one a core")
     ] = None,
 ) -> None:
     """Simulate a plant-like scan and fit it as the published case study was, with every method beside the truth.

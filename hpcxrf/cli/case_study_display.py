@@ -30,9 +30,7 @@ def _bars(out: Console, units: Sequence[StudyUnit]) -> Iterator[Callable[[Progre
     """A bar a stage."""
     with progress_bars(out) as bars:
         tasks = {
-            stage: bars.add_task(
-                stage.replace("-", " "), total=sum(u.stage == stage for u in units), rate=""
-            )
+            stage: bars.add_task(stage.replace("-", " "), total=sum(u.stage == stage for u in units), rate="")
             for stage in STUDY_STAGES
             if any(u.stage == stage for u in units)
         }
@@ -47,9 +45,15 @@ def print_study(out: Console, result: StudyResult) -> None:
         table.add_column(name, justify="left" if name in columns[:2] else "right")
     for row in fit_rows(result.data, ("first-pass", "trials")):
         table.add_row(
-            row.group, row.method, str(row.n), str(row.failed), f"{row.median:.5f}",
-            f"{row.lowest:.5f}", str(row.good), f"{row.cpu_s:.3g}",
-        )  # fmt: skip
+            row.group,
+            row.method,
+            str(row.n),
+            str(row.failed),
+            f"{row.median:.5f}",
+            f"{row.lowest:.5f}",
+            str(row.good),
+            f"{row.cpu_s:.3g}",
+        )
     out.print(table)
     for task, reason in list(result.failures.items())[:20]:
         out.print(f"[red]failed[/] {task}: {escape(reason)}", soft_wrap=True)

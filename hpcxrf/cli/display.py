@@ -51,9 +51,7 @@ class _Bars:
             planned=self.planned,
             started=self.started,
             progress=self.progress,
-            reporting=lambda n: self.out.print(
-                f"writing the report, {n} {'dataset' if n == 1 else 'datasets'}"
-            ),
+            reporting=lambda n: self.out.print(f"writing the report, {n} {'dataset' if n == 1 else 'datasets'}"),
         )
 
     def planned(self, plan: Plan) -> None:
@@ -63,9 +61,7 @@ class _Bars:
             self.out.print(f"memory {memory_text(plan)}")
         for stage, total in totals(plan).items():
             # A bar's clock starts with its first task: its rate is that of the stage, not of the run.
-            self.stages[stage] = self.bars.add_task(
-                STAGE_TITLES[stage], total=total, rate="", start=False
-            )
+            self.stages[stage] = self.bars.add_task(STAGE_TITLES[stage], total=total, rate="", start=False)
 
     def started(self, handle: LocalClusterHandle) -> None:
         where = f"{handle.n_workers} workers x {handle.threads_per_worker} threads"
@@ -98,9 +94,7 @@ def print_run(out: Console, result: RunResult) -> None:
     for column in ("dataset", "status", "R2", "pixels", "seconds", "note"):
         table.add_column(column, overflow="fold")
     for refusal in result.plan.refusals:
-        table.add_row(
-            escape(refusal.source.name), "[red]failed[/]", "", "", "", escape(refusal.reason)
-        )
+        table.add_row(escape(refusal.source.name), "[red]failed[/]", "", "", "", escape(refusal.reason))
     for outcome in result.outcomes:
         facts = next((r.facts for r in outcome.records if r.stage == "integrated"), None) or {}
         r2 = ", ".join(f"{d}: {v:.5f}" for d, v in facts.get("r2", {}).items())
@@ -108,17 +102,14 @@ def print_run(out: Console, result: RunResult) -> None:
         seconds = sum(r.wall_s for r in outcome.records)
         status = "[red]failed[/]" if outcome.failure else "[green]done[/]"
         table.add_row(
-            escape(outcome.job.source.name), status, r2, f"{pixels:,}", f"{seconds:.1f}",
-            escape(outcome.failure or ""),
-        )  # fmt: skip
+            escape(outcome.job.source.name), status, r2, f"{pixels:,}", f"{seconds:.1f}", escape(outcome.failure or "")
+        )
     out.print(table)
     for outcome in result.outcomes:
         for note in outcome.notes:
             out.print(f"note: {escape(outcome.job.source.name)}: {escape(note)}")
     total = len(result.outcomes) + len(result.plan.refusals)
-    out.print(
-        f"{total - len(result.failed)} of {total} datasets done in {result.wall_s:.1f} s, report included"
-    )
+    out.print(f"{total - len(result.failed)} of {total} datasets done in {result.wall_s:.1f} s, report included")
     out.print(f"report: {escape(str(result.run.report_file))}", soft_wrap=True)
 
 
@@ -131,17 +122,25 @@ def fit_json(result: FileFit) -> dict[str, Any]:
     sigma |= dict(zip(fit.parameter_names, fit.theta_sigma.tolist(), strict=True))
     limits = dict(zip(fit.component_names, fit.detection_limit.tolist(), strict=True))
     value: dict[str, Any] = {
-        "file": str(result.scan.files[0]), "detector": result.detector, "r2": fit.r2,
-        "r2_expected": fit.r2_expected, "reduced_chi2": fit.reduced_chi2,
-        "deviance": fit.deviance, "cpu_s": fit.cpu_s + sum(f.cpu_s for f in result.by_detector),
-        "status": fit.status.name.lower(), "iterations": fit.iterations,
-        "suggested": as_records(result.suggested), "theta": theta, "amplitudes": amplitudes, "sigma": sigma,
+        "file": str(result.scan.files[0]),
+        "detector": result.detector,
+        "r2": fit.r2,
+        "r2_expected": fit.r2_expected,
+        "reduced_chi2": fit.reduced_chi2,
+        "deviance": fit.deviance,
+        "cpu_s": fit.cpu_s + sum(f.cpu_s for f in result.by_detector),
+        "status": fit.status.name.lower(),
+        "iterations": fit.iterations,
+        "suggested": as_records(result.suggested),
+        "theta": theta,
+        "amplitudes": amplitudes,
+        "sigma": sigma,
         "detection_limit": limits,
         "at_bound": [n for n, b in zip(fit.parameter_names, fit.at_bound.tolist(), strict=True) if b],
         "first_channel": fit.first_channel,
         "last_channel": fit.first_channel + fit.counts.shape[0] - 1,
         "notes": list(result.notes) + list(fit.messages),
-    }  # fmt: skip
+    }
     if result.by_detector:
         value["theta_by_detector"] = [
             dict(zip(f.parameter_names, f.theta.tolist(), strict=True)) for f in result.by_detector
@@ -161,9 +160,12 @@ def print_fit(out: Console, result: FileFit) -> None:
         out.print(f"note: {escape(note)}")
     amplitudes = Table("component", "counts", "sigma", "detection limit", title="amplitudes")
     rows = zip(
-        fit.component_names, fit.amplitude.tolist(), fit.amplitude_sigma.tolist(),
-        fit.detection_limit.tolist(), strict=True,
-    )  # fmt: skip
+        fit.component_names,
+        fit.amplitude.tolist(),
+        fit.amplitude_sigma.tolist(),
+        fit.detection_limit.tolist(),
+        strict=True,
+    )
     for name, value, sigma, limit in rows:
         style = "dim" if value < limit else ""
         amplitudes.add_row(name, f"{value:,.0f}", f"{sigma:,.0f}", f"{limit:,.0f}", style=style)
@@ -174,10 +176,13 @@ def print_fit(out: Console, result: FileFit) -> None:
     for i, name in enumerate(fit.parameter_names):
         if bool(fit.free[i]):
             table.add_row(
-                name, f"{float(fit.theta[i]):.6g}", f"{float(fit.theta_sigma[i]):.2g}",
-                f"{float(fit.theta_initial[i]):.6g}", fit.parameter_units[i],
+                name,
+                f"{float(fit.theta[i]):.6g}",
+                f"{float(fit.theta_sigma[i]):.2g}",
+                f"{float(fit.theta_initial[i]):.6g}",
+                fit.parameter_units[i],
                 "at a bound" if bool(fit.at_bound[i]) else "",
-            )  # fmt: skip
+            )
     out.print(table)
 
 
@@ -186,8 +191,7 @@ def _suggested_table(suggested: Sequence[Suggestion]) -> Table:
     table = Table("component", "z", "counts", "sigma", "lines (keV: z, overlaps)", title=title)
     for s in suggested:
         lines = "; ".join(
-            f"{line.energy_kev:.2f}: {line.z:.1f}" + (f", {line.overlaps}" if line.overlaps else "")
-            for line in s.lines
+            f"{line.energy_kev:.2f}: {line.z:.1f}" + (f", {line.overlaps}" if line.overlaps else "") for line in s.lines
         )
         table.add_row(s.name, f"{s.z:.1f}", f"{s.counts:,.0f}", f"{s.sigma:,.0f}", escape(lines))
     return table

@@ -12,9 +12,7 @@ import typer
 from hpcxrf.cli import options as opt
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")]
-Site = Annotated[
-    str, typer.Option("--site", help="Name or file of a site profile; `hpcxrf site list`.")
-]
+Site = Annotated[str, typer.Option("--site", help="Name or file of a site profile; `hpcxrf site list`.")]
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -32,37 +30,26 @@ def submit(
     run_file: Annotated[Path, typer.Argument(metavar="RUNFILE", help="The run file (.yaml).")],
     site: Site,
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="The run directory.", show_default="RUNFILE's name-run"),
+        Path | None, typer.Option("-o", "--output", help="The run directory.", show_default="RUNFILE's name-run")
     ] = None,
     workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="In all.", show_default="as many as the nodes hold"),
+        int | None, typer.Option(min=1, help="In all.", show_default="as many as the nodes hold")
     ] = None,
-    nodes: Annotated[
-        int | None, typer.Option(min=1, help="Of the job.", show_default="of the profile")
-    ] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Of the job.", show_default="of the profile")] = None,
     time: Annotated[
         str | None,
-        typer.Option(help="Limit of the job, as Slurm takes it: 90, 4:00:00, 1-12.",
-                     show_default="of the profile"),
+        typer.Option(help="Limit of the job, as Slurm takes it: 90, 4:00:00, 1-12.", show_default="of the profile"),
     ] = None,
     mode: Annotated[
-        Literal["allocation", "elastic"],
-        typer.Option(help="allocation: one job; elastic: a job for every worker."),
+        Literal["allocation", "elastic"], typer.Option(help="allocation: one job; elastic: a job for every worker.")
     ] = "allocation",
-    after: Annotated[
-        str | None, typer.Option(metavar="JOBID", help="Begin when this job has ended.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the script; make and submit nothing.")
-    ] = False,
+    after: Annotated[str | None, typer.Option(metavar="JOBID", help="Begin when this job has ended.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script; make and submit nothing.")] = False,
     insecure: Annotated[
-        bool,
-        typer.Option("--insecure", help="No TLS: whoever reaches the ports runs code as you."),
+        bool, typer.Option("--insecure", help="No TLS: whoever reaches the ports runs code as you.")
     ] = False,
     as_json: opt.AsJson = False,
-) -> None:  # fmt: skip
+) -> None:
     """Run the whole pipeline on Slurm: submit, print how to watch, and return."""
     from hpcxrf.cli.terminal import console
     from hpcxrf.cluster.sites import find_site
@@ -72,9 +59,13 @@ def submit(
 
     config, text = load_run_file(run_file)
     asked = Asked(
-        workers=workers, nodes=nodes, time_limit_s=None if time is None else seconds_of(time),
-        mode=mode, after=after, insecure=insecure,
-    )  # fmt: skip
+        workers=workers,
+        nodes=nodes,
+        time_limit_s=None if time is None else seconds_of(time),
+        mode=mode,
+        after=after,
+        insecure=insecure,
+    )
     folder = output or Path(f"{run_file.stem}-run")
     prepared = prepare_submission(config, text, folder, find_site(site), asked)
     out = console()
@@ -154,9 +145,7 @@ def _here(folder: Path) -> None:
     run = open_run(folder)
     for section, kind in (("case_study", "case-study"), ("benchmark", "benchmark")):
         if section in run.effective():
-            raise OutputError(
-                f"{folder}: holds a {kind}; `hpcxrf {kind} RUNFILE -o {folder}` goes on with it"
-            )
+            raise OutputError(f"{folder}: holds a {kind}; `hpcxrf {kind} RUNFILE -o {folder}` goes on with it")
     config, text = config_of_run(run)
     run_on_this_machine(config, text, folder)
 
@@ -165,10 +154,7 @@ def retry(
     run: RunFolder,
     failed: Annotated[bool, typer.Option("--failed", help="Everything that failed.")] = False,
     reason: Annotated[
-        str | None,
-        typer.Option(
-            help="Only failures with this text in their reason; the others stay as they are."
-        ),
+        str | None, typer.Option(help="Only failures with this text in their reason; the others stay as they are.")
     ] = None,
     as_json: opt.AsJson = False,
 ) -> None:

@@ -9,16 +9,11 @@ import yaml
 from hpcxrf.config import RunConfig, check_config
 from hpcxrf.errors import ConfigError
 
-Files = Annotated[
-    list[Path], typer.Argument(help="A run file (.yaml), or scans, folders and patterns.")
-]
+Files = Annotated[list[Path], typer.Argument(help="A run file (.yaml), or scans, folders and patterns.")]
 Elements = Annotated[
-    str | None,
-    typer.Option("--elements", help="Families, comma-separated: Si,Fe,Pt_L,Au_M,Ca_Ca (pile-up)."),
+    str | None, typer.Option("--elements", help="Families, comma-separated: Si,Fe,Pt_L,Au_M,Ca_Ca (pile-up).")
 ]
-Energy = Annotated[
-    float | None, typer.Option("--energy", help="Incident energy, keV.", show_default="of the file")
-]
+Energy = Annotated[float | None, typer.Option("--energy", help="Incident energy, keV.", show_default="of the file")]
 Pixels = Annotated[
     str,
     typer.Option(
@@ -30,10 +25,7 @@ Pixels = Annotated[
 EnergyRange = Annotated[
     tuple[float, float] | None,
     typer.Option(
-        "--energy-range",
-        metavar="LO HI",
-        help="Fit range, keV.",
-        show_default="1 to 1 above the incident energy",
+        "--energy-range", metavar="LO HI", help="Fit range, keV.", show_default="1 to 1 above the incident energy"
     ),
 ]
 Override = Annotated[
@@ -47,11 +39,7 @@ Override = Annotated[
     ),
 ]
 Calibration = Annotated[
-    str,
-    typer.Option(
-        "--calibration",
-        help="Start of the energy axis: auto, file, override, previous, or none: found.",
-    ),
+    str, typer.Option("--calibration", help="Start of the energy axis: auto, file, override, previous, or none: found.")
 ]
 Previous = Annotated[
     Path | None,
@@ -61,12 +49,8 @@ Previous = Annotated[
         show_default="none",
     ),
 ]
-EnergySd = Annotated[
-    float, typer.Option("--energy-sd", help="How well the incident energy is known, keV.")
-]
-Method = Annotated[
-    str, typer.Option("--method", help="separable, or the published ones: adam, sbplx.")
-]
+EnergySd = Annotated[float, typer.Option("--energy-sd", help="How well the incident energy is known, keV.")]
+Method = Annotated[str, typer.Option("--method", help="separable, or the published ones: adam, sbplx.")]
 Objective = Annotated[
     str | None,
     typer.Option(
@@ -77,34 +61,17 @@ Objective = Annotated[
 ]
 KbetaSd = Annotated[
     float,
-    typer.Option(
-        "--kbeta-sd",
-        help="K-beta free of K-alpha within this share (0.15 for thick samples); 0: tied.",
-    ),
+    typer.Option("--kbeta-sd", help="K-beta free of K-alpha within this share (0.15 for thick samples); 0: tied."),
 ]
-Suggest = Annotated[
-    bool, typer.Option("--suggest/--no-suggest", help="Look for elements that are not listed.")
-]
-AutoElements = Annotated[
-    bool, typer.Option("--auto-elements", help="Add suggested elements to the fit, and say so.")
-]
+Suggest = Annotated[bool, typer.Option("--suggest/--no-suggest", help="Look for elements that are not listed.")]
+AutoElements = Annotated[bool, typer.Option("--auto-elements", help="Add suggested elements to the fit, and say so.")]
 Background = Annotated[str, typer.Option("--background", help="hats, snip or none.")]
-Source = Annotated[
-    str, typer.Option("--source", help="monochromatic, or tube (no elastic line; needs --energy).")
-]
-DatasetPath = Annotated[
-    str | None, typer.Option("--dataset-path", help="Array inside an HDF5, Zarr or npz file.")
-]
-EnergyAxis = Annotated[
-    int | None, typer.Option("--energy-axis", help="Axis of the channels in that array.")
-]
-EnergyOffset = Annotated[
-    float | None, typer.Option("--energy-offset", help="Energy of channel 0, keV.")
-]
+Source = Annotated[str, typer.Option("--source", help="monochromatic, or tube (no elastic line; needs --energy).")]
+DatasetPath = Annotated[str | None, typer.Option("--dataset-path", help="Array inside an HDF5, Zarr or npz file.")]
+EnergyAxis = Annotated[int | None, typer.Option("--energy-axis", help="Axis of the channels in that array.")]
+EnergyOffset = Annotated[float | None, typer.Option("--energy-offset", help="Energy of channel 0, keV.")]
 EnergySlope = Annotated[float | None, typer.Option("--energy-slope", help="keV per channel.")]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="One JSON object on standard output, nothing else.")
-]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else.")]
 
 
 def build_config(files: list[Path], sections: dict[str, dict[str, Any]]) -> tuple[RunConfig, str]:

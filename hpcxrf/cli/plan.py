@@ -12,20 +12,14 @@ if TYPE_CHECKING:
     from hpcxrf.pipeline.plan import Plan
     from hpcxrf.pipeline.workload import Workload
 
-EXAMPLE = (
-    "Examples:  hpcxrf plan run.yaml --site generic-gpu --max-gpu-hours 20   |   "
-    "hpcxrf plan run.yaml --probe"
-)
+EXAMPLE = "Examples:  hpcxrf plan run.yaml --site generic-gpu --max-gpu-hours 20   |   hpcxrf plan run.yaml --probe"
 
 
 def plan(
     run_file: Annotated[Path, typer.Argument(metavar="RUNFILE", help="The run file (.yaml).")],
-    site: Annotated[
-        str | None, typer.Option("--site", help="Compare with a site profile and its partition.")
-    ] = None,
+    site: Annotated[str | None, typer.Option("--site", help="Compare with a site profile and its partition.")] = None,
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="The run directory.", show_default="RUNFILE's name-run"),
+        Path | None, typer.Option("-o", "--output", help="The run directory.", show_default="RUNFILE's name-run")
     ] = None,
     probe: Annotated[
         bool, typer.Option("--probe", help="Measure what a fit costs here: the smallest scan is fitted.")
@@ -34,7 +28,7 @@ def plan(
         float | None, typer.Option(min=0.0, help="Refuse what takes more.", show_default="no limit")
     ] = None,
     as_json: opt.AsJson = False,
-) -> None:  # fmt: skip
+) -> None:
     """Say what would run: datasets, tasks, bytes, hours by measurement; refuse what cannot work."""
     from hpcxrf.cli.terminal import console, print_json, progress_bars
     from hpcxrf.cluster.feasible import hours_faults, memory_faults, output_faults_of, site_faults
@@ -53,9 +47,7 @@ def plan(
     out = console()
     with progress_bars(out) as bars:
         opening = bars.add_task("open files", total=None, rate="")
-        made = make_plan(
-            config, folder, opened=lambda n, of: bars.update(opening, completed=n, total=of)
-        )
+        made = make_plan(config, folder, opened=lambda n, of: bars.update(opening, completed=n, total=of))
     work = workload(made)
     on_gpu = profile is not None and profile.gpus_per_node > 0 and config.execution.device != "cpu"
     measured = measure(made, config) if probe else last_probe(config, on_gpu=on_gpu)
@@ -72,9 +64,7 @@ def plan(
         raise ConfigError("\n".join([f"{run_file}: would not work:", *[f"  {f}" for f in faults]]))
 
 
-def _json(
-    made: "Plan", work: "Workload", probe: "Probe | None", faults: list[str], notes: list[str]
-) -> dict[str, Any]:
+def _json(made: "Plan", work: "Workload", probe: "Probe | None", faults: list[str], notes: list[str]) -> dict[str, Any]:
     from dataclasses import asdict
 
     from hpcxrf.cluster.probe import hours
@@ -106,9 +96,7 @@ def _print(made: "Plan", work: "Workload", probe: "Probe | None", notes: list[st
     table = Table.grid(padding=(0, 2))
     table.add_row("[bold]datasets[/]", f"{work.datasets}, {len(made.refusals)} cannot be opened")
     table.add_row("[bold]tasks[/]", ", ".join(f"{n} {stage}" for stage, n in work.tasks.items()))
-    table.add_row(
-        "[bold]pixels[/]", f"{work.pixels:,} spectra of pixels, {work.spectra:,} integrated"
-    )
+    table.add_row("[bold]pixels[/]", f"{work.pixels:,} spectra of pixels, {work.spectra:,} integrated")
     table.add_row("[bold]read[/]", size_text(work.bytes_read))
     table.add_row("[bold]write[/]", f"at most {size_text(work.bytes_written)}, before compression")
     if made.jobs:

@@ -40,9 +40,7 @@ def demo(
     spec = demo_spec(seed=seed)
     files = [output / "scan" / f"{spec.name}.h5{d}" for d in range(spec.shape[0])]
     if not all(f.is_file() for f in files):
-        out.print(
-            f"simulating a scan of {' x '.join(map(str, spec.shape))} (detector, y, x, channel)"
-        )
+        out.print(f"simulating a scan of {' x '.join(map(str, spec.shape))} (detector, y, x, channel)")
         write_scan(simulate_scan(spec), output / "scan")
     sections: dict[str, dict[str, Any]] = {
         "sample": {"elements": list(spec.listed_elements)},
@@ -86,24 +84,32 @@ def run(
     if len(files) == 1 and files[0].suffix in _RUN_FILE_SUFFIXES:
         given = [a for a in sys.argv[2:] if a.startswith("--") and a.split("=")[0] != "--output"]
         if given:
-            raise ConfigError(
-                f"{files[0]} is a run file; say there what {', '.join(given)} should say"
-            )
+            raise ConfigError(f"{files[0]} is a run file; say there what {', '.join(given)} should say")
         config, text = load_run_file(files[0])
     else:
         sections: dict[str, dict[str, Any]] = {
-            "input": {"dataset_path": dataset_path, "energy_axis": energy_axis,
-                      "energy_offset_kev": energy_offset, "energy_slope_kev": energy_slope},
-            "sample": {"elements": opt.split_elements(elements), "incident_energy_kev": energy,
-                       "source": source},
-            "fit": {"energy_range_kev": energy_range, **opt.fit_start(calibration, previous),
-                    "override": opt.override_choice(override),
-                    "background": background, "method": method, "objective": objective,
-                    "kbeta_sd": kbeta_sd, "incident_energy_sd_kev": energy_sd,
-                    "auto_elements": auto_elements, "suggest": suggest},
+            "input": {
+                "dataset_path": dataset_path,
+                "energy_axis": energy_axis,
+                "energy_offset_kev": energy_offset,
+                "energy_slope_kev": energy_slope,
+            },
+            "sample": {"elements": opt.split_elements(elements), "incident_energy_kev": energy, "source": source},
+            "fit": {
+                "energy_range_kev": energy_range,
+                **opt.fit_start(calibration, previous),
+                "override": opt.override_choice(override),
+                "background": background,
+                "method": method,
+                "objective": objective,
+                "kbeta_sd": kbeta_sd,
+                "incident_energy_sd_kev": energy_sd,
+                "auto_elements": auto_elements,
+                "suggest": suggest,
+            },
             "pixels": {"method": pixels, "detectors": detectors},
             "execution": {"workers": workers, "device": device},
-        }  # fmt: skip
+        }
         config, text = opt.build_config(files, sections)
     run_on_this_machine(config, text, output)
 

@@ -53,22 +53,31 @@ def fit(
     from hpcxrf.pipeline.single import fit_file
 
     sections: dict[str, dict[str, Any]] = {
-        "input": {"dataset_path": dataset_path, "energy_axis": energy_axis,
-                  "energy_offset_kev": energy_offset, "energy_slope_kev": energy_slope},
-        "sample": {"elements": opt.split_elements(elements), "incident_energy_kev": energy,
-                   "source": source},
-        "fit": {"energy_range_kev": energy_range, **opt.fit_start(calibration, previous),
-                "override": opt.override_choice(override), "background": background,
-                "method": method, "objective": objective, "kbeta_sd": kbeta_sd,
-                "incident_energy_sd_kev": energy_sd, "auto_elements": auto_elements, "suggest": suggest},
-    }  # fmt: skip
+        "input": {
+            "dataset_path": dataset_path,
+            "energy_axis": energy_axis,
+            "energy_offset_kev": energy_offset,
+            "energy_slope_kev": energy_slope,
+        },
+        "sample": {"elements": opt.split_elements(elements), "incident_energy_kev": energy, "source": source},
+        "fit": {
+            "energy_range_kev": energy_range,
+            **opt.fit_start(calibration, previous),
+            "override": opt.override_choice(override),
+            "background": background,
+            "method": method,
+            "objective": objective,
+            "kbeta_sd": kbeta_sd,
+            "incident_energy_sd_kev": energy_sd,
+            "auto_elements": auto_elements,
+            "suggest": suggest,
+        },
+    }
     config, _ = opt.build_config([file], sections)
     out = console()
     with progress_bars(out) as bars:
         reading = bars.add_task("read", total=None, rate="rows")
-        result = fit_file(
-            file, config, detector, lambda n, of: bars.update(reading, completed=n, total=of)
-        )
+        result = fit_file(file, config, detector, lambda n, of: bars.update(reading, completed=n, total=of))
     if plot is not None:
         _plot(result, plot)
     if as_json:
@@ -126,9 +135,7 @@ def ingest(
     out = console()
     with progress_bars(out) as bars:
         bar = bars.add_task("ingest", total=None, rate="")
-        result = ingest_files(
-            files, output, given, lambda n, of: bars.update(bar, completed=n, total=of)
-        )
+        result = ingest_files(files, output, given, lambda n, of: bars.update(bar, completed=n, total=of))
     if as_json:
         print_json({"stores": result.stores, "failed": result.failed})
     for source, store in result.stores.items():
@@ -140,10 +147,7 @@ def ingest(
 
 
 def _read_options(
-    dataset_path: str | None,
-    energy_axis: int | None,
-    energy_offset: float | None,
-    energy_slope: float | None,
+    dataset_path: str | None, energy_axis: int | None, energy_offset: float | None, energy_slope: float | None
 ) -> "ReadOptions":
     from hpcxrf.formats.scan import ReadOptions
 

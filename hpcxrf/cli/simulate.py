@@ -16,18 +16,13 @@ app = typer.Typer(
 def simulate(
     context: typer.Context,
     output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o", "--output", help="Folder of the scan and its truth.", show_default=False
-        ),
+        Path | None, typer.Option("-o", "--output", help="Folder of the scan and its truth.", show_default=False)
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same counts.")] = 7,
     size: Annotated[tuple[int, int], typer.Option(help="Rows and columns.")] = (96, 128),
     channels: Annotated[int, typer.Option(help="Channels of a spectrum.")] = 2048,
     detectors: Annotated[int, typer.Option(min=1, max=4, help="Detectors, 1 to 4.")] = 2,
-    counts_scale: Annotated[
-        float, typer.Option(min=0.01, max=30.0, help="Exposure, against the preset's.")
-    ] = 1.0,
+    counts_scale: Annotated[float, typer.Option(min=0.01, max=30.0, help="Exposure, against the preset's.")] = 1.0,
     file_format: Annotated[str, typer.Option("--format", help="maps-v10 or array.")] = "maps-v10",
     name: Annotated[str, typer.Option(help="Of the scan.")] = "leaf_on_soil",
 ) -> None:
@@ -43,9 +38,7 @@ def simulate(
         raise ConfigError("simulate: no folder to write to; give it with -o")
     if file_format not in {"maps-v10", "array"}:
         raise ConfigError(f"--format: {file_format!r} is not written; use maps-v10 or array")
-    spec = demo_spec(
-        seed=seed, shape=(detectors, *size, channels), name=name, counts_scale=counts_scale
-    )
+    spec = demo_spec(seed=seed, shape=(detectors, *size, channels), name=name, counts_scale=counts_scale)
     files = write_scan(simulate_scan(spec), output, scan_format=file_format)  # type: ignore[arg-type]
     out = console()
     for path in (*files, output / f"{spec.name}.truth.json"):
@@ -59,8 +52,7 @@ def _refuse_before_subcommand(context: typer.Context) -> None:
     given = [
         "--" + name.removeprefix("file_").replace("_", "-")
         for name in context.params
-        if (source := context.get_parameter_source(name)) is not None
-        and source.name == "COMMANDLINE"
+        if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
     ]
     if given:
         raise ConfigError(
@@ -71,22 +63,15 @@ def _refuse_before_subcommand(context: typer.Context) -> None:
 
 @app.command(epilog="Example:  hpcxrf simulate archive --n 1200 --seed 3 -o archive")
 def archive(
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder: new, or of the same archive.")
-    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder: new, or of the same archive.")],
     n: Annotated[int, typer.Option("--n", min=1, help="Datasets; a larger number extends.")],
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same archive.")],
-    shape: Annotated[
-        tuple[int, int], typer.Option(help="Rows and columns of every scan, at least 4.")
-    ] = (8, 8),
+    shape: Annotated[tuple[int, int], typer.Option(help="Rows and columns of every scan, at least 4.")] = (8, 8),
     channels: Annotated[int, typer.Option(help="Channels of a spectrum, 512 to 8192.")] = 2048,
     detectors: Annotated[
-        int | None,
-        typer.Option(min=1, max=4, help="Of every scan.", show_default="1 to 4, drawn"),
+        int | None, typer.Option(min=1, max=4, help="Of every scan.", show_default="1 to 4, drawn")
     ] = None,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Processes.", show_default="one a core")
-    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one a core")] = None,
 ) -> None:
     """Write a synthetic archive as varied as five years of a beamline, its truth beside it. Resumable.
 

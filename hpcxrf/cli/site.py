@@ -15,16 +15,12 @@ app = typer.Typer(
 )
 
 
-@app.command(
-    epilog="Examples:  hpcxrf site init   |   hpcxrf site init --partition gpu --name beamline-gpu"
-)
+@app.command(epilog="Examples:  hpcxrf site init   |   hpcxrf site init --partition gpu --name beamline-gpu")
 def init(
     partition: Annotated[
         str | None, typer.Option(help="To be used.", show_default="one with GPUs, else the default")
     ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Write it for --site NAME.", show_default="print it")
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="Write it for --site NAME.", show_default="print it")] = None,
 ) -> None:
     """Propose a profile from what `sinfo` says, to be completed by hand."""
     from hpcxrf.cli.terminal import console
@@ -47,9 +43,7 @@ def init(
         path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_text(path, text)
     console().print(
-        f"{path}\ncomplete it, then: hpcxrf submit RUNFILE --site {name} --dry-run",
-        markup=False,
-        soft_wrap=True,
+        f"{path}\ncomplete it, then: hpcxrf submit RUNFILE --site {name} --dry-run", markup=False, soft_wrap=True
     )
 
 
@@ -68,6 +62,4 @@ def list_sites(as_json: opt.AsJson = False) -> None:
         print_json({"sites": {name: str(path) for name, path in found.items()}})
         return
     for name, path in found.items():
-        console().print(
-            f"{name}: {load_site(path).description} ({path})", markup=False, soft_wrap=True
-        )
+        console().print(f"{name}: {load_site(path).description} ({path})", markup=False, soft_wrap=True)

@@ -20,9 +20,7 @@ _ASK_SLURM_S: Final = 20.0
 
 def add_commands(app: typer.Typer) -> None:
     """Add these commands to the program."""
-    app.command(epilog="Examples:  hpcxrf status out --watch   |   hpcxrf status out --json")(
-        status
-    )
+    app.command(epilog="Examples:  hpcxrf status out --watch   |   hpcxrf status out --json")(status)
     app.command(epilog="Examples:  hpcxrf logs out --follow   |   hpcxrf logs out --failed")(logs)
     app.command("list", epilog="Example:  hpcxrf list /data/runs")(list_runs)
     app.command(epilog="Example:  hpcxrf dashboard out")(dashboard)
@@ -31,8 +29,7 @@ def add_commands(app: typer.Typer) -> None:
 def status(
     run: RunFolder,
     watch: Annotated[
-        bool,
-        typer.Option("--watch", help="Look again until the run has ended; Ctrl-C stops looking."),
+        bool, typer.Option("--watch", help="Look again until the run has ended; Ctrl-C stops looking.")
     ] = False,
     as_json: opt.AsJson = False,
 ) -> None:
@@ -74,12 +71,8 @@ def _watched(run: Path, first: "RunStatus") -> None:
 
 def logs(
     run: RunFolder,
-    failed: Annotated[
-        bool, typer.Option("--failed", help="What failed, with reasons and tracebacks.")
-    ] = False,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on printing until the run has ended.")
-    ] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="What failed, with reasons and tracebacks.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing until the run has ended.")] = False,
     lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="From the end.")] = 100,
 ) -> None:
     """Print the log of a run's latest job, or what failed."""
@@ -99,9 +92,7 @@ def logs(
     log, others = latest_log(opened)
     if others:
         names = ", ".join(path.name for path in others)
-        console().print(
-            f"{log.name}; others in {opened.logs}: {names}", markup=False, soft_wrap=True
-        )
+        console().print(f"{log.name}; others in {opened.logs}: {names}", markup=False, soft_wrap=True)
     if not follow:
         sys.stdout.write(tail(log, lines))
         return

@@ -11,9 +11,16 @@ from hpcxrf.cluster.job_files import RunProgress
 from hpcxrf.cluster.status import GOING_ON, RunStatus
 
 _STYLES: Final = {
-    "done": "green", "running": "green", "pending": "yellow", "new": "yellow", "stopped": "yellow",
-    "cancelled": "yellow", "unknown": "yellow", "done with failures": "red", "failed": "red",
-}  # fmt: skip
+    "done": "green",
+    "running": "green",
+    "pending": "yellow",
+    "new": "yellow",
+    "stopped": "yellow",
+    "cancelled": "yellow",
+    "unknown": "yellow",
+    "done with failures": "red",
+    "failed": "red",
+}
 
 
 def status_json(found: RunStatus) -> dict[str, Any]:
@@ -50,18 +57,13 @@ def status_table(found: RunStatus) -> Table:
     counts = found.tally
     if counts.datasets:
         running = f", {counts.running} running" if counts.running else ""
-        table.add_row(
-            "[bold]datasets[/]",
-            f"{counts.done} of {counts.datasets} done, {counts.failed} failed{running}",
-        )
+        table.add_row("[bold]datasets[/]", f"{counts.done} of {counts.datasets} done, {counts.failed} failed{running}")
     if found.progress is not None and found.verdict in GOING_ON:
         _add_progress(table, found.progress)
     for reason, number in counts.reasons:
         table.add_row("[bold red]failed[/]", f"{number}: {escape(reason)}")
     if counts.reasons:
-        table.add_row(
-            "", "`hpcxrf logs RUN --failed` tells all, `hpcxrf retry RUN --failed` tries again"
-        )
+        table.add_row("", "`hpcxrf logs RUN --failed` tells all, `hpcxrf retry RUN --failed` tries again")
     for note in found.notes:
         table.add_row("note", escape(note))
     return table
@@ -88,9 +90,12 @@ def runs_table(found: Sequence[RunStatus]) -> Table:
     for one in found:
         style = _STYLES[one.verdict]
         table.add_row(
-            escape(str(one.path)), f"[{style}]{one.verdict}[/]", one.job_id or "",
-            f"{one.tally.done} of {one.tally.datasets}", str(one.tally.failed or ""),
-        )  # fmt: skip
+            escape(str(one.path)),
+            f"[{style}]{one.verdict}[/]",
+            one.job_id or "",
+            f"{one.tally.done} of {one.tally.datasets}",
+            str(one.tally.failed or ""),
+        )
     return table
 
 

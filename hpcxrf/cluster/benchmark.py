@@ -13,25 +13,12 @@ from hpcxrf import __version__
 from hpcxrf.cluster.local import LocalClusterHandle, default_layout, local_cluster, usable_cores
 from hpcxrf.cluster.run import now, versions
 from hpcxrf.config import RunConfig, effective
-from hpcxrf.pipeline.benchmark import (
-    BenchmarkJob,
-    BenchmarkPlan,
-    central_region,
-    plan_benchmark,
-    result_file,
-    units_of,
-)
+from hpcxrf.pipeline.benchmark import BenchmarkJob, BenchmarkPlan, central_region, plan_benchmark, result_file, units_of
 from hpcxrf.pipeline.benchmark_driver import BenchmarkOutcome, run_benchmark
 from hpcxrf.pipeline.benchmark_tasks import DETECTOR
 from hpcxrf.pipeline.driver import OPEN_TASK, Progress
 from hpcxrf.pipeline.worker import forget_attempts
-from hpcxrf.results.benchmark_page import (
-    BenchmarkSummary,
-    FailedTask,
-    write_fits_csv,
-    write_page,
-    write_table_csv,
-)
+from hpcxrf.results.benchmark_page import BenchmarkSummary, FailedTask, write_fits_csv, write_page, write_table_csv
 from hpcxrf.results.method_result import read_result
 from hpcxrf.results.statistics import DatasetResults, Truth, gather, save_statistics
 from hpcxrf.results.tables import Tables, tables
@@ -107,23 +94,34 @@ def benchmark_here(
         with local_cluster(workers, 1, run.path, dashboard=execution.dashboard) as handle:
             watch.started(handle)
             outcomes = run_benchmark(
-                plan, run, handle.client,
-                in_flight=execution.datasets_in_flight, progress=watch.progress,
-            )  # fmt: skip
+                plan, run, handle.client, in_flight=execution.datasets_in_flight, progress=watch.progress
+            )
         watch.reporting()
         failures = tuple(failed_tasks(plan, outcomes))
         data = _gathered(config, plan, outcomes)
         result = BenchmarkResult(
-            run=run, data=data, tables=tables(data), failures=failures,
-            n_datasets=data.sizes["dataset"], wall_s=time.perf_counter() - began, workers=workers,
-        )  # fmt: skip
+            run=run,
+            data=data,
+            tables=tables(data),
+            failures=failures,
+            n_datasets=data.sizes["dataset"],
+            wall_s=time.perf_counter() - began,
+            workers=workers,
+        )
         summary = BenchmarkSummary(
-            title=run.path.name, start=config.benchmark.start, seed=config.benchmark.seed,
+            title=run.path.name,
+            start=config.benchmark.start,
+            seed=config.benchmark.seed,
             background=config.benchmark.background,
-            device=f"CPU, {workers} workers x 1 thread", started=started, finished=now(),
-            seconds=result.wall_s, command=command, versions=versions(),
-            configuration=json.dumps(benchmark_configuration(config), indent=2), notes=plan.notes,
-        )  # fmt: skip
+            device=f"CPU, {workers} workers x 1 thread",
+            started=started,
+            finished=now(),
+            seconds=result.wall_s,
+            command=command,
+            versions=versions(),
+            configuration=json.dumps(benchmark_configuration(config), indent=2),
+            notes=plan.notes,
+        )
         _write(result, summary)
     return result
 
@@ -151,19 +149,14 @@ def lasting_configuration(config: RunConfig) -> dict[str, Any]:
 def failed_tasks(plan: BenchmarkPlan, outcomes: Sequence[BenchmarkOutcome]) -> list[FailedTask]:
     """Every file that could not be opened and every task without a result, with their reasons."""
     refused = [
-        FailedTask(
-            dataset_id=r.dataset_id, source=r.source.name, task=OPEN_TASK, reason=r.reason
-        )
+        FailedTask(dataset_id=r.dataset_id, source=r.source.name, task=OPEN_TASK, reason=r.reason)
         for r, _ in plan.refusals
-    ]  # fmt: skip
+    ]
     return refused + [
-        FailedTask(
-            dataset_id=o.job.dataset.dataset_id, source=o.job.dataset.source.name, task=task,
-            reason=reason,
-        )
+        FailedTask(dataset_id=o.job.dataset.dataset_id, source=o.job.dataset.source.name, task=task, reason=reason)
         for o in outcomes
         for task, reason in o.failures.items()
-    ]  # fmt: skip
+    ]
 
 
 def scan_truth(job: BenchmarkJob) -> Truth | None:
@@ -185,25 +178,23 @@ def _truth(truth: ScanTruth) -> Truth:
     sums = {"initial": whole.sum(axis=(1, 2)), "refinement": whole[:, y, x].sum(axis=(1, 2))}
     families = [(i, n) for i, n in enumerate(truth.components) if n not in SCATTER_COMPONENTS]
     return Truth(
-        amplitude={
-            task: {name: float(values[i]) for i, name in families} for task, values in sums.items()
-        },
+        amplitude={task: {name: float(values[i]) for i, name in families} for task, values in sums.items()},
         theta=truth.theta[DETECTOR],
     )
 
 
-def _gathered(
-    config: RunConfig, plan: BenchmarkPlan, outcomes: Sequence[BenchmarkOutcome]
-) -> xr.Dataset:
+def _gathered(config: RunConfig, plan: BenchmarkPlan, outcomes: Sequence[BenchmarkOutcome]) -> xr.Dataset:
     tasks, methods = config.benchmark.tasks, config.benchmark.methods
     refused = [
         DatasetResults(
-            dataset_id=r.dataset_id, source=r.source.name,
+            dataset_id=r.dataset_id,
+            source=r.source.name,
             asked=frozenset((t, m) for t in tasks for m in chosen),
-            results={}, reasons={(t, m): r.reason for t in tasks for m in chosen},
+            results={},
+            reasons={(t, m): r.reason for t in tasks for m in chosen},
         )
         for r, chosen in plan.refusals
-    ]  # fmt: skip
+    ]
     attributes = {
         "title": "hpcxrf benchmark",
         "hpcxrf_version": __version__,
@@ -220,17 +211,11 @@ def _results(outcome: BenchmarkOutcome) -> DatasetResults:
         source=job.dataset.source.name,
         asked=frozenset(units),
         results={
-            cell: read_result(result_file(job.dataset, task))
-            for cell, task in units.items()
-            if task in outcome.records
+            cell: read_result(result_file(job.dataset, task)) for cell, task in units.items() if task in outcome.records
         },
-        reasons={
-            cell: outcome.failures[task]
-            for cell, task in units.items()
-            if task in outcome.failures
-        },
+        reasons={cell: outcome.failures[task] for cell, task in units.items() if task in outcome.failures},
         truth=scan_truth(job),
-    )  # fmt: skip
+    )
 
 
 def _write(result: BenchmarkResult, summary: BenchmarkSummary) -> None:

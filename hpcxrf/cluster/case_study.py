@@ -18,14 +18,7 @@ from hpcxrf.config import RunConfig
 from hpcxrf.errors import FitError, InputFileError
 from hpcxrf.pipeline.case_study import LINEAR, POISSON, StudyUnit, units_of
 from hpcxrf.pipeline.case_study_driver import StudyOutcome, finished_units, run_units
-from hpcxrf.pipeline.case_study_tasks import (
-    DETECTOR,
-    limits,
-    run_fits,
-    run_spectra,
-    study_record,
-    write_arrays,
-)
+from hpcxrf.pipeline.case_study_tasks import DETECTOR, limits, run_fits, run_spectra, study_record, write_arrays
 from hpcxrf.pipeline.driver import Progress
 from hpcxrf.pipeline.plan import make_plan
 from hpcxrf.pipeline.records import DatasetJob, TaskRecord
@@ -33,15 +26,7 @@ from hpcxrf.pipeline.worker import Clock, attempt, forget_attempts
 from hpcxrf.results.regions import read_region_mask, read_region_names
 from hpcxrf.results.study_page import StudySummary, write_study
 from hpcxrf.results.study_tables import StudyData
-from hpcxrf.simulate import (
-    ScanSpec,
-    plant_spec,
-    read_truth,
-    simulate_scan,
-    summed_scan,
-    trial_spec,
-    write_scan,
-)
+from hpcxrf.simulate import ScanSpec, plant_spec, read_truth, simulate_scan, summed_scan, trial_spec, write_scan
 from hpcxrf.store.lock import run_lock
 from hpcxrf.store.rundir import RunDir, create_or_resume
 
@@ -110,9 +95,8 @@ def case_study_here(
         watch.say("drawing the page")
         data = gather_study(job, units, outcome, spec, mapped)
         result = StudyResult(
-            run=run, data=data, failures=outcome.failures, n_tasks=len(units),
-            wall_s=time.perf_counter() - began,
-        )  # fmt: skip
+            run=run, data=data, failures=outcome.failures, n_tasks=len(units), wall_s=time.perf_counter() - began
+        )
         write_study(_summary(config, result, outcome, started, command), data, run.path)
     return result
 
@@ -174,9 +158,7 @@ def _ensure_scan(spec: ScanSpec, file: Path, watch: StudyWatch) -> None:
     elif file.exists():
         told = "is no simulated scan"
     else:
-        watch.say(
-            f"simulating a scan of {' x '.join(map(str, spec.shape))} (detector, y, x, channel)"
-        )
+        watch.say(f"simulating a scan of {' x '.join(map(str, spec.shape))} (detector, y, x, channel)")
         write_scan(simulate_scan(spec), file.parent)
         return
     raise InputFileError(
@@ -191,14 +173,10 @@ def read_back(spec: ScanSpec) -> ScanSpec:
     return spec_from_json(json.loads(json.dumps(asdict(spec))))
 
 
-def _run_product(
-    config: RunConfig, run_text: str, run: RunDir, watch: StudyWatch, command: str
-) -> None:
+def _run_product(config: RunConfig, run_text: str, run: RunDir, watch: StudyWatch, command: str) -> None:
     """The program as it comes, on the whole scan: with regions and linear maps, then with Poisson maps."""
     poisson = replace(
-        config,
-        pixels=replace(config.pixels, method="poisson"),
-        regions=replace(config.regions, find=(), rectangles={}),
+        config, pixels=replace(config.pixels, method="poisson"), regions=replace(config.regions, find=(), rectangles={})
     )
     linear = replace(config, pixels=replace(config.pixels, method="linear"))
     for name, asked in ((LINEAR, linear), (POISSON, poisson)):
@@ -213,40 +191,41 @@ def _region_pixels(job: DatasetJob) -> tuple[int, ...]:
     results = RunDir(path=job.run_dir / LINEAR).results_store(job.dataset_id)
     names = read_region_names(results)
     if not names:
-        raise FitError(
-            f"{job.source}: no region was found; give regions.side smaller than the scan"
-        )
+        raise FitError(f"{job.source}: no region was found; give regions.side smaller than the scan")
     return tuple(int(np.count_nonzero(read_region_mask(results, i))) for i in range(len(names)))
 
 
-def _run_fits(
-    job: DatasetJob, units: Sequence[StudyUnit], run: RunDir, watch: StudyWatch
-) -> StudyOutcome:
+def _run_fits(job: DatasetJob, units: Sequence[StudyUnit], run: RunDir, watch: StudyWatch) -> StudyOutcome:
     done = finished_units(run, job, units)
     if len(done) == len(units):
         return StudyOutcome(records=done, failures={})
     execution = job.config.execution
     workers = execution.workers or default_layout(usable_cores(), 0)[0]
     watch.say(f"the fits, CPU, {workers} workers x 1 thread")
-    with (
-        local_cluster(workers, 1, run.path, dashboard=execution.dashboard) as handle,
-        watch.fitting(units) as progress,
-    ):
+    with local_cluster(workers, 1, run.path, dashboard=execution.dashboard) as handle, watch.fitting(units) as progress:
         return run_units(job, units, run_study_unit, run, handle.client, progress)
 
 
-def _summary(
-    config: RunConfig, result: StudyResult, outcome: StudyOutcome, started: str, command: str
-) -> StudySummary:
+def _summary(config: RunConfig, result: StudyResult, outcome: StudyOutcome, started: str, command: str) -> StudySummary:
     asked = config.case_study
     workers = config.execution.workers or default_layout(usable_cores(), 0)[0]
     return StudySummary(
-        title=result.run.path.name, size=asked.size, seed=asked.seed, start=config.benchmark.start,
-        background=config.benchmark.background, limits=limits(config, "first-pass"),
-        pixel_limits=limits(config, "single-pixels"), map_limits=limits(config, "map"),
-        device=f"CPU, {workers} workers x 1 thread", started=started, finished=now(),
-        seconds=result.wall_s, cpu_s=sum(r.cpu_s for r in outcome.records.values()),
-        n_tasks=result.n_tasks, command=command, versions=versions(),
+        title=result.run.path.name,
+        size=asked.size,
+        seed=asked.seed,
+        start=config.benchmark.start,
+        background=config.benchmark.background,
+        limits=limits(config, "first-pass"),
+        pixel_limits=limits(config, "single-pixels"),
+        map_limits=limits(config, "map"),
+        device=f"CPU, {workers} workers x 1 thread",
+        started=started,
+        finished=now(),
+        seconds=result.wall_s,
+        cpu_s=sum(r.cpu_s for r in outcome.records.values()),
+        n_tasks=result.n_tasks,
+        command=command,
+        versions=versions(),
         configuration=json.dumps(benchmark_configuration(config) | {"case_study": asdict(asked)}, indent=2),
         failures=outcome.failures,
-    )  # fmt: skip
+    )

@@ -20,11 +20,7 @@ from hpcxrf.store.rundir import RunDir
 
 
 def gather_study(
-    job: DatasetJob,
-    units: Sequence[StudyUnit],
-    outcome: StudyOutcome,
-    spec: ScanSpec,
-    mapped: int,
+    job: DatasetJob, units: Sequence[StudyUnit], outcome: StudyOutcome, spec: ScanSpec, mapped: int
 ) -> StudyData:
     """Read the fits, the maps of the product and the truth.
 
@@ -42,27 +38,30 @@ def gather_study(
     energy = axis.offset_kev + axis.slope_kev * channel + axis.quadratic_kev * channel**2
     maps, cpu_s = _product_maps(job)
     return StudyData(
-        traces=PLANT_TRACES, energy_kev=energy, boxes=boxes,
+        traces=PLANT_TRACES,
+        energy_kev=energy,
+        boxes=boxes,
         chosen=tuple(_chosen(units, region) for region in range(len(boxes))),
-        spectra=_spectra(job, outcome), fits=dict(_fits(job, units, outcome)),
+        spectra=_spectra(job, outcome),
+        fits=dict(_fits(job, units, outcome)),
         truth={t: truth.amplitude[DETECTOR, truth.components.index(t)] for t in PLANT_TRACES},
-        region_truth=tuple(_sums(truth, box) for box in boxes), mapped=mapped, maps=maps, map_cpu_s=cpu_s,
+        region_truth=tuple(_sums(truth, box) for box in boxes),
+        mapped=mapped,
+        maps=maps,
+        map_cpu_s=cpu_s,
         markers=_markers(job),
         trials=tuple(
             _trial(job, unit) if unit.task in outcome.records else UNKNOWN_TRIAL
             for unit in units
             if unit.trial is not None
         ),
-    )  # fmt: skip
+    )
 
 
 def richest_region(job: DatasetJob) -> int:
     """The region whose linear maps of the traces, each over its mean in the scan, are highest together."""
     maps, _ = _product_maps(job, (LINEAR,))
-    scores = [
-        sum(float(one[box].mean() / max(one.mean(), 1e-12)) for one in maps.values())
-        for box in _boxes(job)
-    ]
+    scores = [sum(float(one[box].mean() / max(one.mean(), 1e-12)) for one in maps.values()) for box in _boxes(job)]
     return int(np.argmax(scores))
 
 
@@ -73,11 +72,7 @@ def _boxes(job: DatasetJob) -> tuple[tuple[slice, slice], ...]:
 
 
 def _chosen(units: Sequence[StudyUnit], region: int) -> NDArray[np.intp]:
-    mine = [
-        u.rows
-        for u in units
-        if (u.stage, u.spectra, u.method) == ("single-pixels", f"pixels-{region}", "linear")
-    ]
+    mine = [u.rows for u in units if (u.stage, u.spectra, u.method) == ("single-pixels", f"pixels-{region}", "linear")]
     return np.array([i for rows in mine for i in rows], dtype=np.intp)
 
 
@@ -121,11 +116,17 @@ def blank(like: StudyFits, n: int) -> StudyFits:
     """Fits of spectra whose task failed."""
     none = np.full(n, np.nan)
     return replace(
-        like, amplitude=np.full((n, like.amplitude.shape[1]), np.nan),
-        theta=np.full((n, like.theta.shape[1]), np.nan), r2=none, r2_expected=none, deviance=none,
-        cpu_s=none, evaluations=np.zeros(n, np.int64), status=np.zeros(n, np.int64),
+        like,
+        amplitude=np.full((n, like.amplitude.shape[1]), np.nan),
+        theta=np.full((n, like.theta.shape[1]), np.nan),
+        r2=none,
+        r2_expected=none,
+        deviance=none,
+        cpu_s=none,
+        evaluations=np.zeros(n, np.int64),
+        status=np.zeros(n, np.int64),
         model=np.full((n, like.model.shape[1]), np.nan, np.float32),
-    )  # fmt: skip
+    )
 
 
 def _product_maps(
@@ -167,6 +168,9 @@ def _trial(job: DatasetJob, unit: StudyUnit) -> TrialFacts:
     with np.load(study_file(job, unit.task)) as stored:
         offset, slope, energy = stored["true"].tolist()
         return TrialFacts(
-            energy_kev=energy, nominal_kev=float(stored["claimed"][3]), offset_kev=offset,
-            slope_kev=slope, counts=float(stored["whole"].sum()),
-        )  # fmt: skip
+            energy_kev=energy,
+            nominal_kev=float(stored["claimed"][3]),
+            offset_kev=offset,
+            slope_kev=slope,
+            counts=float(stored["whole"].sum()),
+        )

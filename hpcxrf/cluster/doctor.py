@@ -95,11 +95,7 @@ def _fit() -> str:
     amplitude = torch.tensor([3e4, 2e4, 5e4, 1e4, 2e4, 3e4], dtype=torch.float64)
     counts = model_spectrum(pack(PARAMETERS), amplitude, table, channel, constants=PHYSICS)
     setup = SpectrumSetup(
-        table=table,
-        constants=PHYSICS,
-        parameters=PARAMETERS,
-        energy_min_kev=1.0,
-        energy_max_kev=11.0,
+        table=table, constants=PHYSICS, parameters=PARAMETERS, energy_min_kev=1.0, energy_max_kev=11.0
     )
     fit = fit_spectrum(counts, setup)
     if not fit.r2 > 0.99999:
@@ -108,10 +104,7 @@ def _fit() -> str:
 
 
 def _cluster() -> str:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        local_cluster(1, 1, Path(folder), dashboard=False) as handle,
-    ):
+    with tempfile.TemporaryDirectory() as folder, local_cluster(1, 1, Path(folder), dashboard=False) as handle:
         answer: int = handle.client.submit(sum, (1, 2), pure=False).result(timeout=30)
     return f"{handle.cluster.scheduler_address.split(':')[0]}, answers ({answer})"
 

@@ -22,8 +22,18 @@ MOST_IN_VAIN: Final = 4
 _AGAIN_S: Final = 10.0
 _SOON_S: Final = 2.0
 _NOT_ASKED_FOR: Final = (
-    *("interface", "death-timeout", "local-directory", "shared-temp-directory", "extra", "queue"),
-    *("account", "project", "walltime", "env-extra", "job-extra", "header-skip"),
+    "interface",
+    "death-timeout",
+    "local-directory",
+    "shared-temp-directory",
+    "extra",
+    "queue",
+    "account",
+    "project",
+    "walltime",
+    "env-extra",
+    "job-extra",
+    "header-skip",
 )
 """Settings of dask-jobqueue whose place is taken by `job_options` or by the terms of the workers."""
 _REFUSED_S: Final = 1800.0
@@ -145,9 +155,7 @@ class WorkerJobs:
         if now - self.looked_at < (_SOON_S if gone & set(self.cluster.workers) else _AGAIN_S):
             return
         self.looked_at = now
-        lost = [
-            name for name in dict(self.cluster.workers) if name not in known and self._ended(name)
-        ]
+        lost = [name for name in dict(self.cluster.workers) if name not in known and self._ended(name)]
         self._account(lost)
         # In the thread that also hears of workers that come and go.
         self.cluster.loop.add_callback(_replace, self.cluster, lost, self.wanted)

@@ -29,9 +29,7 @@ class Failure:
     @property
     def kind(self) -> str:
         """The reason without the names of files, so that equal ones can be counted."""
-        first = (
-            self.reason.strip().splitlines()[0] if self.reason.strip() else "no reason was given"
-        )
+        first = self.reason.strip().splitlines()[0] if self.reason.strip() else "no reason was given"
         return _PATH.sub("<file>", first.replace(self.dataset_id, "<dataset>"))
 
 
@@ -54,9 +52,13 @@ def tally(run: RunDir, progress: RunProgress | None, *, live: bool) -> Tally:
     """Count the datasets: by the driver's own account while it lives, else by the journals."""
     if live and progress is not None:
         return Tally(
-            datasets=progress.datasets, done=progress.datasets_done, failed=progress.datasets_failed,
-            running=progress.datasets_running, reasons=(), at_end=False,
-        )  # fmt: skip
+            datasets=progress.datasets,
+            done=progress.datasets_done,
+            failed=progress.datasets_failed,
+            running=progress.datasets_running,
+            reasons=(),
+            at_end=False,
+        )
     ids = run.dataset_ids()
     done = failed = 0
     kinds: Counter[str] = Counter()
@@ -70,10 +72,7 @@ def tally(run: RunDir, progress: RunProgress | None, *, live: bool) -> Tally:
             done += 1
     known = max(len(ids), 0 if progress is None else progress.datasets)
     at_end = known > 0 and done + failed == known and run.report_file.is_file()
-    return Tally(
-        datasets=known, done=done, failed=failed, running=0,
-        reasons=tuple(kinds.most_common()), at_end=at_end,
-    )  # fmt: skip
+    return Tally(datasets=known, done=done, failed=failed, running=0, reasons=tuple(kinds.most_common()), at_end=at_end)
 
 
 def failures(run: RunDir) -> Iterator[Failure]:
@@ -125,12 +124,14 @@ def _failures_of(dataset_id: str, journal: Sequence[Record]) -> list[Failure]:
         return []
     return [
         Failure(
-            dataset_id=dataset_id, task=task, reason=str(line.get("reason", "")),
+            dataset_id=dataset_id,
+            task=task,
+            reason=str(line.get("reason", "")),
             traceback=str(line.get("traceback", "")),
         )
         for task, line in last.items()
         if line["event"] == FAILED
-    ]  # fmt: skip
+    ]
 
 
 def _is_done(journal: Sequence[Record]) -> bool:

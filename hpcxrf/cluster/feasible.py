@@ -31,13 +31,9 @@ def output_faults_of(folder: Path, work: Workload) -> tuple[list[str], list[str]
     free, most = free_bytes(folder), work.bytes_written
     least = most // _BEST_COMPRESSION
     if least > free:
-        return [
-            f"output {folder}: needs at least {size_text(least)}, {size_text(free)} are free"
-        ], []
+        return [f"output {folder}: needs at least {size_text(least)}, {size_text(free)} are free"], []
     if most > free:
-        return [], [
-            f"output {folder}: may need up to {size_text(most)}, {size_text(free)} are free"
-        ]
+        return [], [f"output {folder}: may need up to {size_text(most)}, {size_text(free)} are free"]
     return [], []
 
 
@@ -76,11 +72,7 @@ def hours_faults(work: Workload, probe: Probe | None, most_gpu_hours: float | No
 
 def memory_faults(plan: Plan, site: SiteProfile) -> list[str]:
     """What says that a worker of the profile, or its GPU, has too little memory for a dataset."""
-    fault = (
-        memory_fault(memory_by_stage(plan), site.memory_per_worker_mb * 10**6)
-        if plan.jobs
-        else None
-    )
+    fault = memory_fault(memory_by_stage(plan), site.memory_per_worker_mb * 10**6) if plan.jobs else None
     found = [] if fault is None else [f"site {site.name}, memory_per_worker_mb: {fault}"]
     return found + _device_faults(plan, site)
 

@@ -81,9 +81,13 @@ def run_job(folder: Path, signals: JobSignals) -> int:
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     with run_lock(job.run, job_ended=slurm.job_ended):
         append_event(
-            job.run, "started", job_id=job.job_id, host=socket.gethostname(), pid=os.getpid(),
+            job.run,
+            "started",
+            job_id=job.job_id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
             restart_count=job.restart_count,
-        )  # fmt: skip
+        )
         for journal in set_damaged_aside(job.run):
             sys.stderr.write(f"alarm: {journal}: was damaged; its dataset is done again\n")
         try:
@@ -106,10 +110,13 @@ def _job(run: RunDir, signals: JobSignals) -> Job:
     threads = request.threads_per_worker
     execution = replace(config.execution, device=device, threads=threads)
     return Job(
-        run=run, request=request, config=replace(config, execution=execution),
+        run=run,
+        request=request,
+        config=replace(config, execution=execution),
         job_id=os.environ.get("SLURM_JOB_ID", ""),
-        restart_count=int(os.environ.get("SLURM_RESTART_COUNT", "0")), signals=signals,
-    )  # fmt: skip
+        restart_count=int(os.environ.get("SLURM_RESTART_COUNT", "0")),
+        signals=signals,
+    )
 
 
 def _worked(job: Job) -> int:
@@ -122,9 +129,8 @@ def _worked(job: Job) -> int:
     began, started = time.perf_counter(), _now()
     execution = job.config.execution
     watcher = Watcher(
-        job.run, job_id=job.job_id, workers_wanted=job.request.workers,
-        task_limit_s=execution.task_limit_s,
-    )  # fmt: skip
+        job.run, job_id=job.job_id, workers_wanted=job.request.workers, task_limit_s=execution.task_limit_s
+    )
     with job_cluster(job.run, job.request, job.job_id, watcher.alarm) as cluster:
         watcher.start(cluster)
         try:
@@ -164,13 +170,13 @@ def _driven(job: Job, cluster: "JobCluster", watcher: "Watcher") -> "tuple[Plan,
     watcher.count.planned(datasets, {str(k): n for k, n in totals(plan).items()})
     _say(watcher, "running")
     outcomes = run_datasets(
-        plan, job.run, cluster.client,
-        in_flight=max(
-            job.config.execution.datasets_in_flight, _DATASETS_PER_WORKER * job.request.workers
-        ),
+        plan,
+        job.run,
+        cluster.client,
+        in_flight=max(job.config.execution.datasets_in_flight, _DATASETS_PER_WORKER * job.request.workers),
         progress=lambda p: watcher.count.task(p.stage, p.pixels, ok=p.ok, found=p.found),
         hooks=_hooks(job, cluster, watcher),
-    )  # fmt: skip
+    )
     return plan, outcomes
 
 
@@ -199,10 +205,14 @@ def _report(job: Job, plan: Plan, outcomes: "list[Outcome]", started: str, secon
     from hpcxrf.cluster.run import RunResult, report_run
 
     result = RunResult(
-        run=job.run, plan=plan, outcomes=tuple(outcomes), wall_s=seconds,
-        workers=job.request.workers, threads=job.request.threads_per_worker,
+        run=job.run,
+        plan=plan,
+        outcomes=tuple(outcomes),
+        wall_s=seconds,
+        workers=job.request.workers,
+        threads=job.request.threads_per_worker,
         device=job.config.execution.device,
-    )  # fmt: skip
+    )
     command = f"hpcxrf submit (Slurm job {job.job_id}, site {job.request.site})"
     report_run(result, job.config, started=started, command=command)
 
@@ -230,10 +240,7 @@ def _left(job: Job) -> int:
     """Something is left: ask Slurm, once, for another start of this job."""
     job.signals.patient = True
     if job.request.requeue and _requeued(job):
-        append_event(
-            job.run, "requeued", job_id=job.job_id, host=socket.gethostname(),
-            restart_count=job.restart_count,
-        )  # fmt: skip
+        append_event(job.run, "requeued", job_id=job.job_id, host=socket.gethostname(), restart_count=job.restart_count)
         return EXIT_RESUMABLE
     return _ended(job, EXIT_RESUMABLE, "the time limit was near, and Slurm does not run it again")
 
@@ -264,10 +271,7 @@ def _ended_badly(job: Job, code: int, reason: str) -> None:
 
 
 def _ended(job: Job, code: int, reason: str) -> int:
-    append_event(
-        job.run, "ended", job_id=job.job_id, host=socket.gethostname(), exit_code=code,
-        reason=reason,
-    )  # fmt: skip
+    append_event(job.run, "ended", job_id=job.job_id, host=socket.gethostname(), exit_code=code, reason=reason)
     return code
 
 

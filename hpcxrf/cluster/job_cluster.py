@@ -12,26 +12,14 @@ import dask
 from distributed import Client, Scheduler, Security, SpecCluster
 
 from hpcxrf.cluster import slurm
-from hpcxrf.cluster.dashboard import (
-    guarded_scheduler,
-    new_token,
-    remove_dashboard_file,
-    write_dashboard_file,
-)
+from hpcxrf.cluster.dashboard import guarded_scheduler, new_token, remove_dashboard_file, write_dashboard_file
 from hpcxrf.cluster.elastic import WorkerJobs, elastic_cluster, job_has_ended, jobqueue_settings
 from hpcxrf.cluster.job_files import JobRequest
 from hpcxrf.cluster.local import LOOPBACK, dask_settings, logging_to
 from hpcxrf.cluster.network import address_options
 from hpcxrf.cluster.security import temporary_security
 from hpcxrf.cluster.steps import Steps, allocation_steps
-from hpcxrf.cluster.worker_terms import (
-    PRETEND_GPUS,
-    WorkerTerms,
-    forget_facts,
-    read_facts,
-    remove_terms,
-    write_terms,
-)
+from hpcxrf.cluster.worker_terms import PRETEND_GPUS, WorkerTerms, forget_facts, read_facts, remove_terms, write_terms
 from hpcxrf.errors import HpcxrfError, SlurmError
 from hpcxrf.store.rundir import RunDir
 
@@ -73,9 +61,7 @@ class JobCluster:
 
 
 @contextmanager
-def job_cluster(
-    run: RunDir, request: JobRequest, job_id: str, alarm: Callable[[str], None]
-) -> Iterator[JobCluster]:
+def job_cluster(run: RunDir, request: JobRequest, job_id: str, alarm: Callable[[str], None]) -> Iterator[JobCluster]:
     """Start the scheduler, and let workers be started.
 
     Credentials are fresh, what an earlier driver left is removed first, and all of it at the end.
@@ -93,9 +79,7 @@ def job_cluster(
     token = new_token()
     security = None if request.insecure else temporary_security()
     if request.insecure:
-        alarm(
-            "insecure: whoever reaches the scheduler's port can run code as the owner of this run"
-        )
+        alarm("insecure: whoever reaches the scheduler's port can run code as the owner of this run")
     remove_terms(run)
     forget_facts(run)
     with ExitStack() as stack:
@@ -121,19 +105,14 @@ def job_cluster(
         client = stack.enter_context(_client(cluster, security))
         workers = steps or WorkerJobs(cluster, request.workers, alarm, job_has_ended)
         yield JobCluster(
-            cluster=cluster, client=client, watch_workers=workers.watch,
-            nobody_left=lambda: workers.all_given_up,
-        )  # fmt: skip
+            cluster=cluster, client=client, watch_workers=workers.watch, nobody_left=lambda: workers.all_given_up
+        )
 
 
-def _steps(
-    run: RunDir, request: JobRequest, job_id: str, alarm: Callable[[str], None]
-) -> Steps | None:
+def _steps(run: RunDir, request: JobRequest, job_id: str, alarm: Callable[[str], None]) -> Steps | None:
     if request.mode == "elastic":
         return None
-    return allocation_steps(
-        run, request, job_id, os.environ, alarm, lambda name: _forgive_lost_node(run, name, alarm)
-    )
+    return allocation_steps(run, request, job_id, os.environ, alarm, lambda name: _forgive_lost_node(run, name, alarm))
 
 
 def _forgive_lost_node(run: RunDir, name: str, alarm: Callable[[str], None]) -> None:
@@ -153,9 +132,7 @@ def _forgive_lost_node(run: RunDir, name: str, alarm: Callable[[str], None]) -> 
         forget_attempts_of(run.path, name)
 
 
-def _scheduler_options(
-    request: JobRequest, security: Security | None, token: str
-) -> dict[str, Any]:
+def _scheduler_options(request: JobRequest, security: Security | None, token: str) -> dict[str, Any]:
     return {
         **address_options(request.interface),
         "port": 0,
@@ -167,9 +144,7 @@ def _scheduler_options(
     }
 
 
-def _cluster(
-    run: RunDir, request: JobRequest, security: Security | None, scheduler: dict[str, Any]
-) -> SpecCluster:
+def _cluster(run: RunDir, request: JobRequest, security: Security | None, scheduler: dict[str, Any]) -> SpecCluster:
     if request.mode == "elastic":
         return elastic_cluster(run, request, security, scheduler)
     return SpecCluster(
@@ -218,9 +193,7 @@ def _end_workers(cluster: SpecCluster) -> None:
 
 async def _terminate(scheduler: Scheduler) -> None:
     # No answer is waited for: a supervisor that ends gives none.
-    message = {
-        "op": "terminate", "reply": False, "timeout": _END_TIMEOUT_S / 2, "reason": "the driver ends",
-    }  # fmt: skip
+    message = {"op": "terminate", "reply": False, "timeout": _END_TIMEOUT_S / 2, "reason": "the driver ends"}
     await scheduler.broadcast(msg=message, nanny=True, on_error="return")
     while scheduler.workers:
         await asyncio.sleep(0.01)
@@ -229,11 +202,13 @@ async def _terminate(scheduler: Scheduler) -> None:
 async def _sight(scheduler: Scheduler) -> list[WorkerSight]:
     return [
         WorkerSight(
-            address=worker.address, name=str(worker.name), status=worker.status.name,
+            address=worker.address,
+            name=str(worker.name),
+            status=worker.status.name,
             at_work=frozenset(task.key for task in worker.executing),
         )
         for worker in scheduler.workers.values()
-    ]  # fmt: skip
+    ]
 
 
 async def _restart(scheduler: Scheduler, address: str) -> None:

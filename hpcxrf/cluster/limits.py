@@ -8,9 +8,7 @@ from hpcxrf.cluster.slurm import Partition, time_text
 from hpcxrf.config_site import SiteProfile
 
 
-def partition_faults(
-    site: SiteProfile, request: JobRequest, size: JobSize, found: Sequence[Partition]
-) -> list[str]:
+def partition_faults(site: SiteProfile, request: JobRequest, size: JobSize, found: Sequence[Partition]) -> list[str]:
     """What the partition of a profile cannot give.
 
     Slurm accepts some of this and lets the job pend for ever (`PartitionNodeLimit`, `PartitionTimeLimit`).

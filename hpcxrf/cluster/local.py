@@ -39,9 +39,7 @@ MAX_CPU_WORKERS: Final = 16
 _CLOSE_TIMEOUT_S: Final = 20.0
 LOOPBACK: Final = "127.0.0.1"
 # Those with a dot have handlers of their own and tell their parents nothing.
-_LOGGERS: Final = (
-    *("distributed", "distributed.client", "tornado", "tornado.application", "bokeh", "asyncio"),
-)
+_LOGGERS: Final = ("distributed", "distributed.client", "tornado", "tornado.application", "bokeh", "asyncio")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,9 +134,7 @@ def local_cluster(
     token = new_token()
     with ExitStack() as stack:
         log_path = stack.enter_context(logging_to(run_dir / "logs", token))
-        stack.enter_context(
-            process_environment(dict.fromkeys(THREAD_VARIABLES, str(threads_per_worker)))
-        )
+        stack.enter_context(process_environment(dict.fromkeys(THREAD_VARIABLES, str(threads_per_worker))))
         stack.enter_context(dask.config.set(dask_settings(dashboard=dashboard)))
         setup = WorkerSetup(n_threads=threads_per_worker, device=device, log_path=log_path)
         # On the local disk: Dask locks files in it, which network file systems do badly.
@@ -150,9 +146,7 @@ def local_cluster(
             "local_directory": scratch,
             "memory_limit": memory_limit_bytes or MEMORY_LIMIT // n_workers,
         }
-        cluster, client = _start(
-            stack, n_workers, worker_options, {"token": token, "dashboard": dashboard}, log_path
-        )
+        cluster, client = _start(stack, n_workers, worker_options, {"token": token, "dashboard": dashboard}, log_path)
         port = cluster.scheduler.http_server.port
         if dashboard:
             stack.callback(remove_dashboard_file, run_dir)

@@ -40,12 +40,7 @@ def prepared_worker(*, setup: WorkerSetup, **options: object) -> Worker:
 
 
 def pinned_nanny(
-    scheduler_address: str,
-    *,
-    name: int,
-    gpus: tuple[str, ...],
-    setup: WorkerSetup,
-    **options: object,
+    scheduler_address: str, *, name: int, gpus: tuple[str, ...], setup: WorkerSetup, **options: object
 ) -> Nanny:
     """The supervisor of worker number `name`, whose process sees GPU number `name` or none."""
     return Nanny(
@@ -88,6 +83,4 @@ def _set_up_torch(setup: WorkerSetup) -> None:
     n_needed = 0 if setup.device == "cpu" else 1
     if n_seen != n_needed:
         seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-        raise RuntimeError(
-            f"a worker sees {n_seen} GPUs (CUDA_VISIBLE_DEVICES={seen}); it must see {n_needed}"
-        )
+        raise RuntimeError(f"a worker sees {n_seen} GPUs (CUDA_VISIBLE_DEVICES={seen}); it must see {n_needed}")

@@ -74,9 +74,7 @@ def measure(plan: Plan, config: RunConfig) -> Probe:
     from dataclasses import replace
 
     if not plan.jobs:
-        raise ConfigError(
-            "--probe: no scan of the run file can be opened; there is nothing to measure"
-        )
+        raise ConfigError("--probe: no scan of the run file can be opened; there is nothing to measure")
     smallest = min(plan.jobs, key=pixel_spectra)
     with tempfile.TemporaryDirectory(prefix="hpcxrf-probe-") as folder:
         seconds, device = _timed(replace(smallest, run_dir=Path(folder)))
@@ -111,19 +109,11 @@ def _timed(job: DatasetJob) -> tuple[dict[str, float], str]:
     for unit in units_of(job):
         earlier = STAGES[: STAGES.index(unit.stage)]
         before = [r for r in done if r.stage in earlier]
-        needed = (
-            before
-            if unit.stage == "finalise"
-            else [r for r in before if r.stage == before[-1].stage]
-        )
+        needed = before if unit.stage == "finalise" else [r for r in before if r.stage == before[-1].stage]
         done.append(run_unit(job, unit, needed))
     seconds: dict[str, float] = {}
     for record in done:
-        spent = (
-            record.wall_s
-            if device.type == "cuda"
-            else max(record.cpu_s, record.read_s + record.write_s)
-        )
+        spent = record.wall_s if device.type == "cuda" else max(record.cpu_s, record.read_s + record.write_s)
         seconds[record.stage] = seconds.get(record.stage, 0.0) + spent
     return seconds, _device_name(device.type)
 
@@ -164,9 +154,7 @@ def _kept() -> list[Probe]:
 
 def _keep(probe: Probe) -> None:
     path = probe_file()
-    others = [
-        p for p in _kept() if (p.kind, p.device, p.host) != (probe.kind, probe.device, probe.host)
-    ]
+    others = [p for p in _kept() if (p.kind, p.device, p.host) != (probe.kind, probe.device, probe.host)]
     text = json.dumps([asdict(p) for p in [*others, probe]], indent=1) + "\n"
     with output_faults(path.parent, bytes_needed=len(text)):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,13 +13,7 @@ from typing import Final
 from distributed.system import MEMORY_LIMIT
 
 from hpcxrf import __version__
-from hpcxrf.cluster.local import (
-    LocalClusterHandle,
-    default_layout,
-    local_cluster,
-    usable_cores,
-    visible_gpus,
-)
+from hpcxrf.cluster.local import LocalClusterHandle, default_layout, local_cluster, usable_cores, visible_gpus
 from hpcxrf.config import ExecutionConfig, RunConfig, effective
 from hpcxrf.errors import FitError, OutputError
 from hpcxrf.pipeline.driver import Outcome, Progress, run_datasets
@@ -30,15 +24,7 @@ from hpcxrf.results.dataset_page import DatasetSummary
 from hpcxrf.results.report import RunSummary, write_report
 from hpcxrf.store.files import atomic_write_text
 from hpcxrf.store.lock import run_lock
-from hpcxrf.store.rundir import (
-    FAILED,
-    FINISHED,
-    RunDir,
-    create_or_resume,
-    finished,
-    open_run,
-    set_damaged_aside,
-)
+from hpcxrf.store.rundir import FAILED, FINISHED, RunDir, create_or_resume, finished, open_run, set_damaged_aside
 
 _LIBRARIES: Final = ("torch", "numpy", "zarr", "xarray", "dask", "xraylib", "h5py")
 
@@ -95,9 +81,7 @@ def layout(execution: ExecutionConfig) -> tuple[int, int, tuple[str, ...]]:
     return workers, execution.threads or max(1, cores // workers), gpus
 
 
-def run_here(
-    config: RunConfig, run_text: str, folder: Path, watch: Watch, *, command: str = ""
-) -> RunResult:
+def run_here(config: RunConfig, run_text: str, folder: Path, watch: Watch, *, command: str = "") -> RunResult:
     """Run everything on a local cluster; on a folder that holds the same run, only what is missing.
 
     Args:
@@ -120,20 +104,22 @@ def run_here(
     with run_lock(run):
         set_damaged_aside(run)
         forget_attempts(run.path)
-        with local_cluster(
-            workers, threads, run.path, gpus=gpus, dashboard=config.execution.dashboard
-        ) as handle:
+        with local_cluster(workers, threads, run.path, gpus=gpus, dashboard=config.execution.dashboard) as handle:
             watch.started(handle)
             outcomes = run_datasets(
-                plan, run, handle.client,
-                in_flight=config.execution.datasets_in_flight, progress=watch.progress,
-            )  # fmt: skip
+                plan, run, handle.client, in_flight=config.execution.datasets_in_flight, progress=watch.progress
+            )
             device = handle.device
         watch.reporting(len(outcomes))
         result = RunResult(
-            run=run, plan=plan, outcomes=tuple(outcomes), wall_s=time.perf_counter() - began,
-            workers=workers, threads=threads, device=device,
-        )  # fmt: skip
+            run=run,
+            plan=plan,
+            outcomes=tuple(outcomes),
+            wall_s=time.perf_counter() - began,
+            workers=workers,
+            threads=threads,
+            device=device,
+        )
         report_run(result, config, started=started, command=command)
     return replace(result, wall_s=time.perf_counter() - began)
 
@@ -177,9 +163,7 @@ def report_again(folder: Path) -> Path:
     run = open_run(folder)
     for section, kind in (("case_study", "case-study"), ("benchmark", "benchmark")):
         if section in run.effective():
-            raise OutputError(
-                f"{folder}: holds a {kind}; `hpcxrf {kind} RUNFILE -o {folder}` writes its page again"
-            )
+            raise OutputError(f"{folder}: holds a {kind}; `hpcxrf {kind} RUNFILE -o {folder}` writes its page again")
     summary, summaries = _kept(run) or _from_journals(run)
     write_report(summary, summaries, run.report_file)
     return run.report_file
@@ -253,11 +237,10 @@ def dataset_summaries(result: RunResult) -> list[DatasetSummary]:
     """One summary per dataset for the report, failed ones included."""
     refused = [
         DatasetSummary(
-            dataset_id=r.dataset_id, name=r.source.name, source=r.source.name, status="failed",
-            reason=r.reason,
+            dataset_id=r.dataset_id, name=r.source.name, source=r.source.name, status="failed", reason=r.reason
         )
         for r in result.plan.refusals
-    ]  # fmt: skip
+    ]
     return refused + [_summary(result.run, outcome) for outcome in result.outcomes]
 
 

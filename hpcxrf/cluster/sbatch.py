@@ -51,9 +51,7 @@ def job_size(site: SiteProfile, *, workers: int | None, nodes: int | None) -> Jo
             f"all; ask for {-(-workers // most)} nodes or fewer workers"
         )
     if workers < nodes:
-        raise ConfigError(
-            f"{workers} workers on {nodes} nodes: a node would have none; ask for fewer nodes"
-        )
+        raise ConfigError(f"{workers} workers on {nodes} nodes: a node would have none; ask for fewer nodes")
     return JobSize(nodes=nodes, workers=workers, workers_per_node=-(-workers // nodes))
 
 
@@ -102,9 +100,7 @@ def setup_lines(site: SiteProfile) -> tuple[str, ...]:
     return (*(f"module load {shlex.quote(name)}" for name in site.modules), *site.setup)
 
 
-def render(
-    site: SiteProfile, request: JobRequest, size: JobSize, *, run_dir: Path, python: str
-) -> str:
+def render(site: SiteProfile, request: JobRequest, size: JobSize, *, run_dir: Path, python: str) -> str:
     """The batch script of a run.
 
     The folder appears in its last line only, quoted: sbatch is told the working directory and the log's place by
@@ -123,9 +119,7 @@ def render(
     interpreter = site.interpreter or python
     refuse_control_characters(str(run_dir), "the run directory")
     if "\\" in str(run_dir):
-        raise ConfigError(
-            f"the run directory {run_dir}: Slurm cannot write a log below a backslash; rename it"
-        )
+        raise ConfigError(f"the run directory {run_dir}: Slurm cannot write a log below a backslash; rename it")
     refuse_control_characters(interpreter, "the interpreter")
     options = [*_fixed(request), *_amount(site, request, size), *_where(site, request)]
     words = ["exec", interpreter, "-m", "hpcxrf.cluster.job", str(run_dir)]
@@ -208,12 +202,7 @@ def _where(site: SiteProfile, request: JobRequest) -> list[str]:
 
 
 def _place(site: SiteProfile, partition: str | None, limit_s: int) -> list[str]:
-    named = {
-        "partition": partition,
-        "account": site.account,
-        "constraint": site.constraint,
-        "qos": site.qos,
-    }
+    named = {"partition": partition, "account": site.account, "constraint": site.constraint, "qos": site.qos}
     given = [f"--{name}={_word(value)}" for name, value in named.items() if value is not None]
     return [f"--time={time_text(limit_s)}", *given, *site.options]
 

@@ -22,8 +22,16 @@ _NO_REQUEUE: Final = ("disabled", "not permitted", "permission denied")
 
 ENDED_STATES: Final = frozenset(
     {
-        *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL"),
-        *("OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"),
+        "BOOT_FAIL",
+        "CANCELLED",
+        "COMPLETED",
+        "DEADLINE",
+        "FAILED",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "PREEMPTED",
+        "REVOKED",
+        "TIMEOUT",
     }
 )
 """Of a job that will not go on by itself."""
@@ -243,9 +251,7 @@ def seconds_of(text: str) -> int:
     days, _, rest = text.strip().rpartition("-")
     parts = rest.split(":")
     if not re.fullmatch(r"([0-9]+-)?[0-9]+(:[0-9]{1,2}){0,2}", text.strip()):
-        raise ConfigError(
-            f"time {text!r}: must be minutes, or [days-]hours:minutes[:seconds] as Slurm takes them"
-        )
+        raise ConfigError(f"time {text!r}: must be minutes, or [days-]hours:minutes[:seconds] as Slurm takes them")
     numbers = [int(part) for part in parts]
     if days:
         hours, minutes, seconds = (*numbers, 0, 0)[:3]
@@ -270,9 +276,15 @@ def _asked(argv: Sequence[str], *, stdin: str = "") -> subprocess.CompletedProce
 def _run(argv: Sequence[str], *, stdin: str = "") -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
-            argv, input=stdin, capture_output=True, text=True, errors="replace", check=False,
-            timeout=_TIMEOUT_S, env=clean_environment(),
-        )  # fmt: skip
+            argv,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=_TIMEOUT_S,
+            env=clean_environment(),
+        )
     except FileNotFoundError as error:
         raise SlurmError(
             f"{argv[0]}: not found; submit from a login node of the cluster, or run here with `hpcxrf run`"

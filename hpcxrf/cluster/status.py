@@ -19,8 +19,8 @@ from hpcxrf.store.lock import is_alive, read_lock
 from hpcxrf.store.rundir import RunDir, open_run
 
 Verdict = Literal[
-    "new", "pending", "running", "done", "done with failures", "stopped", "cancelled", "failed", "unknown",
-]  # fmt: skip
+    "new", "pending", "running", "done", "done with failures", "stopped", "cancelled", "failed", "unknown"
+]
 """`new`: nothing has begun; `stopped`: resumable; `failed`: the program, not a dataset; `unknown`: neither the
 run directory nor Slurm says."""
 
@@ -70,9 +70,15 @@ def run_status(folder: Path, ask: AskSlurm) -> RunStatus:
         state, notes = _asked(mine, job_id, ask)
         verdict, said = _of_job(mine, job_id, state, silent=bool(notes))
     return RunStatus(
-        path=run.path, verdict=verdict, said=said, job_id=job_id, slurm=state, progress=progress,
-        tally=tally(run, progress, live=verdict in GOING_ON), notes=notes,
-    )  # fmt: skip
+        path=run.path,
+        verdict=verdict,
+        said=said,
+        job_id=job_id,
+        slurm=state,
+        progress=progress,
+        tally=tally(run, progress, live=verdict in GOING_ON),
+        notes=notes,
+    )
 
 
 def asked_seldom(ask: AskSlurm, seconds: float) -> AskSlurm:
@@ -97,9 +103,7 @@ def latest_job(events: Sequence[Mapping[str, Any]]) -> str | None:
     return ids[-1] if ids else None
 
 
-def _asked(
-    mine: Sequence[Mapping[str, Any]], job_id: str, ask: AskSlurm
-) -> tuple[JobState | None, tuple[str, ...]]:
+def _asked(mine: Sequence[Mapping[str, Any]], job_id: str, ask: AskSlurm) -> tuple[JobState | None, tuple[str, ...]]:
     if _last(mine) == "ended" and _exit_code(mine) in _FINAL:
         return None, ()
     try:
@@ -122,10 +126,7 @@ def _of_job(
         # A job that left early may have been put back into the queue.
         return _waiting(state) if state.state == "PENDING" else _running(state)
     if cancelled or (state is not None and state.state == "CANCELLED"):
-        return (
-            "cancelled",
-            f"job {job_id} was cancelled; `hpcxrf resume` goes on with what is missing",
-        )
+        return ("cancelled", f"job {job_id} was cancelled; `hpcxrf resume` goes on with what is missing")
     if last == "ended":
         return _ended(mine, job_id)
     if state is not None:

@@ -53,9 +53,7 @@ def _end_here(run: RunDir) -> None:
     if holder is None:
         raise OutputError(f"{run.path}: nothing works on this run")
     if holder.host != socket.gethostname():
-        raise OutputError(
-            f"{run.path}: host {holder.host}, pid {holder.pid} works on it, outside Slurm; end it there"
-        )
+        raise OutputError(f"{run.path}: host {holder.host}, pid {holder.pid} works on it, outside Slurm; end it there")
     if is_alive(holder):
         os.kill(holder.pid, signal.SIGTERM)
 

@@ -90,9 +90,12 @@ class Steps:
         try:
             with log.open("ab") as output:
                 step.process = subprocess.Popen(
-                    self.command(step.name), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                    self.command(step.name),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
                     env=dict(self.environment),
-                )  # fmt: skip
+                )
         except FileNotFoundError as error:
             raise SlurmError("srun: not found on the driver's node") from error
         step.began = step.seen = self.clock()
@@ -155,8 +158,21 @@ def step_command(request: JobRequest, run_dir: Path, name: str) -> list[str]:
     """The command of one worker's step; Slurm chooses the node, and pins the GPU."""
     gpus = ["--gpus-per-task=1"] if request.gpus_per_worker else []
     return [
-        "srun", "--exact", "--nodes=1", "--ntasks=1",
-        f"--cpus-per-task={request.threads_per_worker}", f"--mem={request.memory_per_worker_mb}M",
-        *gpus, "--job-name=worker", "--export=ALL", "--kill-on-bad-exit=0",
-        sys.executable, "-m", "hpcxrf.cluster.worker_main", "--run", str(run_dir), "--name", name,
-    ]  # fmt: skip
+        "srun",
+        "--exact",
+        "--nodes=1",
+        "--ntasks=1",
+        f"--cpus-per-task={request.threads_per_worker}",
+        f"--mem={request.memory_per_worker_mb}M",
+        *gpus,
+        "--job-name=worker",
+        "--export=ALL",
+        "--kill-on-bad-exit=0",
+        sys.executable,
+        "-m",
+        "hpcxrf.cluster.worker_main",
+        "--run",
+        str(run_dir),
+        "--name",
+        name,
+    ]

@@ -11,13 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcxrf.cluster import slurm
-from hpcxrf.cluster.job_files import (
-    JobRequest,
-    Mode,
-    append_event,
-    read_events,
-    write_request,
-)
+from hpcxrf.cluster.job_files import JobRequest, Mode, append_event, read_events, write_request
 from hpcxrf.cluster.limits import partition_faults
 from hpcxrf.cluster.sbatch import (
     JobSize,
@@ -70,9 +64,7 @@ class Prepared:
         return shlex.join(["sbatch", *self.options])
 
 
-def prepare_submission(
-    config: RunConfig, run_text: str, folder: Path, site: SiteProfile, asked: Asked
-) -> Prepared:
+def prepare_submission(config: RunConfig, run_text: str, folder: Path, site: SiteProfile, asked: Asked) -> Prepared:
     """Check what was asked for, and render its script. Each scan is looked at by the job's first stage.
 
     Raises:
@@ -92,14 +84,24 @@ def prepare_submission(
     workers = asked.workers if asked.workers is not None else config.execution.workers
     size = job_size(site, workers=workers, nodes=asked.nodes)
     request = job_request(
-        site, size, mode=asked.mode, time_limit_s=asked.time_limit_s, gpus=gpus,
-        dashboard=config.execution.dashboard, insecure=asked.insecure,
-    )  # fmt: skip
+        site,
+        size,
+        mode=asked.mode,
+        time_limit_s=asked.time_limit_s,
+        gpus=gpus,
+        dashboard=config.execution.dashboard,
+        insecure=asked.insecure,
+    )
     return Prepared(
-        config=config, run_text=run_text, folder=folder, site=site, size=size, request=request,
+        config=config,
+        run_text=run_text,
+        folder=folder,
+        site=site,
+        size=size,
+        request=request,
         script=render(site, request, size, run_dir=folder, python=sys.executable),
         options=(*place_options(folder), *after_options(asked.after)),
-    )  # fmt: skip
+    )
 
 
 def submit_prepared(prepared: Prepared) -> str:
@@ -146,9 +148,12 @@ def _submitted(run: RunDir, script: str, options: Sequence[str], site: SiteProfi
     job_id = slurm.submit(script, options)
     login = None if site is None else site.login_host
     append_event(
-        run, "submitted", job_id=job_id, host=socket.gethostname(),
+        run,
+        "submitted",
+        job_id=job_id,
+        host=socket.gethostname(),
         login_host=login or _login_of(run) or socket.getfqdn(),
-    )  # fmt: skip
+    )
     return job_id
 
 

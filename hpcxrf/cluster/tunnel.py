@@ -47,9 +47,7 @@ def way_to_dashboard(folder: Path) -> Way:
             f"{folder}: has no dashboard now; there is one while the run goes on (`hpcxrf status`)"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(
-            f"{path}: is damaged ({error}); it comes anew with the next start"
-        ) from error
+        raise OutputError(f"{path}: is damaged ({error}); it comes anew with the next start") from error
     events = read_events(run)
     job_id = latest_job(events)
     hosts = [e["login_host"] for e in events if e.get("login_host")]
@@ -74,10 +72,7 @@ def ssh_command(login: str | None, host: str, port: int) -> str:
 def _tried(host: str, port: int, token: str, job_id: str | None) -> tuple[bool | None, str]:
     if host == socket.gethostname():
         answers = _answers_here(port, token)
-        return (
-            answers,
-            "it answers" if answers else "it does not answer; the driver has ended or is busy",
-        )
+        return (answers, "it answers" if answers else "it does not answer; the driver has ended or is busy")
     if job_id is None:
         return None, f"it is on the loopback of {host}; whether it answers can only be tried there"
     try:

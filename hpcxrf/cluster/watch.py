@@ -76,9 +76,7 @@ class Count:
 class Watcher:
     """A thread that watches while the driver waits for results."""
 
-    def __init__(
-        self, run: RunDir, *, job_id: str | None, workers_wanted: int, task_limit_s: float
-    ) -> None:
+    def __init__(self, run: RunDir, *, job_id: str | None, workers_wanted: int, task_limit_s: float) -> None:
         self.count = Count()
         self.state: State = "starting"
         self.fault: HpcxrfError | None = None
@@ -96,9 +94,7 @@ class Watcher:
 
     def start(self, cluster: JobCluster) -> None:
         """Begin to watch, and start the workers."""
-        self._thread = threading.Thread(
-            target=self._watch, args=(cluster,), name="watcher", daemon=True
-        )
+        self._thread = threading.Thread(target=self._watch, args=(cluster,), name="watcher", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -128,17 +124,26 @@ class Watcher:
         rate = _rate(list(count.ended_at), now)
         left = sum(s.total - s.done - s.failed for s in count.stages.values())
         return RunProgress(
-            host=socket.gethostname(), pid=os.getpid(), job_id=self._job_id, state=self.state,
-            uptime_s=now - self._began, datasets=count.datasets, datasets_done=count.done,
-            datasets_failed=count.failed, datasets_running=count.running,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            job_id=self._job_id,
+            state=self.state,
+            uptime_s=now - self._began,
+            datasets=count.datasets,
+            datasets_done=count.done,
+            datasets_failed=count.failed,
+            datasets_running=count.running,
             stages={
                 name: StageProgress(total=s.total, done=s.done, failed=s.failed, pixels=s.pixels)
                 for name, s in count.stages.items()
             },
-            workers=self._workers, workers_wanted=self._wanted, seconds_since_progress=now - last,
-            tasks_per_s=rate, eta_s=left / rate if rate else None,
+            workers=self._workers,
+            workers_wanted=self._wanted,
+            seconds_since_progress=now - last,
+            tasks_per_s=rate,
+            eta_s=left / rate if rate else None,
             alarms=(*self._alarms, *self._standing(now, now - last)),
-        )  # fmt: skip
+        )
 
     def _standing(self, now: float, idle_s: float) -> list[str]:
         """Alarms that last as long as their cause."""
@@ -166,9 +171,7 @@ class Watcher:
         sight = cluster.sight()
         cluster.watch_workers({worker.name for worker in sight})
         if cluster.nobody_left():
-            raise HpcxrfError(
-                "no worker is left: each ended again and again; logs/worker-*.log say why"
-            )
+            raise HpcxrfError("no worker is left: each ended again and again; logs/worker-*.log say why")
         now = time.monotonic()
         self._workers = sum(worker.status == "running" for worker in sight)
         if not self._all_ready and self._workers >= self._wanted:
@@ -178,19 +181,13 @@ class Watcher:
         paused = [worker.name for worker in sight if worker.status == "paused"]
         self._paused = {name: self._paused.get(name, now) for name in paused}
         for worker in self._overdue(sight, now):
-            self.alarm(
-                f"{worker.name}: a task takes longer than {self._task_limit_s:g} s; its process is killed"
-            )
+            self.alarm(f"{worker.name}: a task takes longer than {self._task_limit_s:g} s; its process is killed")
             cluster.restart(worker.address)
 
     def _overdue(self, sight: Sequence[WorkerSight], now: float) -> list[WorkerSight]:
         at_work = [(worker.address, key) for worker in sight for key in worker.at_work]
         self._first_seen = {pair: self._first_seen.get(pair, now) for pair in at_work}
-        late = {
-            address
-            for (address, _), since in self._first_seen.items()
-            if now - since > self._task_limit_s
-        }
+        late = {address for (address, _), since in self._first_seen.items() if now - since > self._task_limit_s}
         self._first_seen = {p: t for p, t in self._first_seen.items() if p[0] not in late}
         return [worker for worker in sight if worker.address in late]
 

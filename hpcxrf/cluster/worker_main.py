@@ -55,16 +55,12 @@ def _work(run: RunDir, name: str) -> int:
     dask.config.set(dask_settings(dashboard=False))
     scratch = None if terms.scratch is None else os.path.expandvars(terms.scratch)
     # On the node's own disk: Dask locks files in it, which network file systems do badly.
-    with tempfile.TemporaryDirectory(
-        prefix="hpcxrf-", dir=scratch, ignore_cleanup_errors=True
-    ) as folder:
+    with tempfile.TemporaryDirectory(prefix="hpcxrf-", dir=scratch, ignore_cleanup_errors=True) as folder:
         options = _options(run, name, terms, tls_files, folder)
         return asyncio.run(_serve(terms, options))
 
 
-def _options(
-    run: RunDir, name: str, terms: WorkerTerms, tls_files: Mapping[str, str], folder: str
-) -> dict[str, Any]:
+def _options(run: RunDir, name: str, terms: WorkerTerms, tls_files: Mapping[str, str], folder: str) -> dict[str, Any]:
     device = "cuda:0" if terms.gpus and not terms.pretend_gpus else "cpu"
     log_path = run.logs / f"{name}.log"
     setup = WorkerSetup(n_threads=terms.threads, device=device, log_path=log_path)

@@ -104,9 +104,7 @@ def read_terms(run: RunDir) -> tuple[WorkerTerms, dict[str, str]]:
     return terms, files if terms.tls else {}
 
 
-def worker_facts(
-    name: str, terms: WorkerTerms, environment: Mapping[str, str] = os.environ
-) -> WorkerFacts:
+def worker_facts(name: str, terms: WorkerTerms, environment: Mapping[str, str] = os.environ) -> WorkerFacts:
     """What this process finds, before anything is loaded that would take a device."""
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     return WorkerFacts(

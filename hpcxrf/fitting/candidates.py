@@ -16,9 +16,7 @@ from hpcxrf.physics.condense import condense
 from hpcxrf.physics.detector import DetectorSetup
 from hpcxrf.physics.lines import LineTable, build_line_table, line_table_from_arrays
 
-_UNUSUAL: Final = frozenset(
-    {"Ne", "Kr", "Tc", "Xe", "Pm", "Po", "At", "Rn", "Fr", "Ra", "Ac", "Pa"}
-)
+_UNUSUAL: Final = frozenset({"Ne", "Kr", "Tc", "Xe", "Pm", "Po", "At", "Rn", "Fr", "Ra", "Ac", "Pa"})
 _FAMILIES: Final = (
     ("K", range(11, 70), xraylib.K_SHELL, xraylib.KL3_LINE),
     ("L", range(30, 93), xraylib.L3_SHELL, xraylib.L3M5_LINE),
@@ -42,10 +40,7 @@ _PILEUP_PARENTS: Final = 5
 
 
 def candidate_components(
-    listed: Collection[str],
-    energy_min_kev: float,
-    energy_max_kev: float,
-    incident_energy_kev: float,
+    listed: Collection[str], energy_min_kev: float, energy_max_kev: float, incident_energy_kev: float
 ) -> list[str]:
     """Families that the incident energy excites and whose strongest line lies in the fit range.
 
@@ -132,9 +127,7 @@ def _unexcited_lines(names: tuple[str, ...], step: int, efficiency: DetectorSetu
     incident = step * _TABLE_STEP_KEV
     above = incident + _UNSURE_INCIDENT_KEV
     near = [n for n in names if any(incident < edge < above for edge in _edges_kev(n))]
-    table = build_line_table(
-        near, above, efficiency=efficiency, escape=False, minimum_ratio=_MINIMUM_RATIO
-    )
+    table = build_line_table(near, above, efficiency=efficiency, escape=False, minimum_ratio=_MINIMUM_RATIO)
     missing = table.edge_kev > incident
     tensors = [f.name for f in fields(table) if isinstance(getattr(table, f.name), Tensor)]
     kept = replace(table, **{name: getattr(table, name)[missing] for name in tensors})
@@ -182,9 +175,7 @@ def pileup_lines(fit: SpectrumFit, setup: SpectrumSetup) -> LineTable:
 def _is_family(name: str) -> bool:
     """An element's family: not a pile-up, not a user's own lines."""
     symbol, _, shell = name.partition("_")
-    return shell in {"", "L", "M"} and any(
-        xraylib.AtomicNumberToSymbol(z) == symbol for z in range(11, 93)
-    )
+    return shell in {"", "L", "M"} and any(xraylib.AtomicNumberToSymbol(z) == symbol for z in range(11, 93))
 
 
 def _sums(table: LineTable, first: int, second: int) -> tuple[Tensor, Tensor]:
@@ -207,8 +198,6 @@ def both(first: LineTable, second: LineTable) -> LineTable:
     parent = torch.where(second.escape_parent >= 0, second.escape_parent + lines, -1)
     shifted = replace(second, component=second.component + components, escape_parent=parent)
     tensors = [f.name for f in fields(first) if isinstance(getattr(first, f.name), Tensor)]
-    joined: dict[str, Any] = {
-        name: torch.cat([getattr(first, name), getattr(shifted, name)]) for name in tensors
-    }
+    joined: dict[str, Any] = {name: torch.cat([getattr(first, name), getattr(shifted, name)]) for name in tensors}
     names = (*first.component_names, *second.component_names)
     return replace(first, component_names=names, **joined)

@@ -11,16 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from hpcxrf.fitting.separable import (
-    Problem,
-    Space,
-    State,
-    chosen,
-    minimise,
-    objective,
-    space_of,
-    start,
-)
+from hpcxrf.fitting.separable import Problem, Space, State, chosen, minimise, objective, space_of, start
 from hpcxrf.fitting.setup import SpectrumSetup
 from hpcxrf.physics.background import hat_basis
 from hpcxrf.physics.condense import condense
@@ -28,15 +19,11 @@ from hpcxrf.physics.model import SpectrumModel, energy_kev
 from hpcxrf.physics.parameters import INDEX, pack
 
 COARSE_BIN: Final = 4
-COARSE_FREE: Final = (
-    "energy_offset", "energy_slope", "coherent_sct_energy", "fwhm_offset", "compton_angle",
-)  # fmt: skip
+COARSE_FREE: Final = ("energy_offset", "energy_slope", "coherent_sct_energy", "fwhm_offset", "compton_angle")
 _HATS: Final = 24
 _STEPS: Final = 12
 # Strong lines without tails, those within half a peak merged.
-_COARSE_LINES: Final = {
-    "widening_kev2": 1e-4, "within_kev": 0.06, "minimum_ratio": 0.02, "tailed_ratio": 2.0,
-}  # fmt: skip
+_COARSE_LINES: Final = {"widening_kev2": 1e-4, "within_kev": 0.06, "minimum_ratio": 0.02, "tailed_ratio": 2.0}
 _TOLERANCE: Final = 1e-3
 
 
@@ -50,9 +37,7 @@ def rebin(counts: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 def contrast_weights(y: Tensor) -> Tensor:
     """`1 / (smoothed y + 1 + 1e-3 max)`: small peaks count, noise does not."""
-    smooth = torch.nn.functional.avg_pool1d(
-        y[None, None], 5, stride=1, padding=2, count_include_pad=False
-    )[0, 0]
+    smooth = torch.nn.functional.avg_pool1d(y[None, None], 5, stride=1, padding=2, count_include_pad=False)[0, 0]
     return 1.0 / (smooth + 1.0 + 1e-3 * y.max())
 
 
@@ -84,9 +69,13 @@ def coarse_start(
             theta[:, INDEX[name]] = values.clamp(p.lower, p.upper)
     model = SpectrumModel(
         table=condense(setup.table, **_COARSE_LINES),
-        channel=channel, constants=setup.constants, elastic=setup.elastic, with_step=False,
-        tailed=torch.zeros(0, dtype=torch.int64, device=full.device), shape_dtype=torch.float32,
-    )  # fmt: skip
+        channel=channel,
+        constants=setup.constants,
+        elastic=setup.elastic,
+        with_step=False,
+        tailed=torch.zeros(0, dtype=torch.int64, device=full.device),
+        shape_dtype=torch.float32,
+    )
     energy = energy_kev(theta, channel)
     inside = (energy >= setup.energy_min_kev) & (energy <= setup.energy_max_kev)
     problem = Problem(
@@ -131,9 +120,7 @@ def unexplained(state: State, problem: Problem) -> Tensor:
 
 def select(state: State, problem: Problem, which: Tensor) -> tuple[State, Problem]:
     """The chosen starts, in that order."""
-    return chosen(state, which), replace(
-        problem, counts=problem.counts[which], weights=problem.weights[which]
-    )
+    return chosen(state, which), replace(problem, counts=problem.counts[which], weights=problem.weights[which])
 
 
 def member(problem: Problem, index: int) -> Problem:
@@ -152,7 +139,11 @@ def _coarse_space(setup: SpectrumSetup, device: torch.device) -> Space:
     wide = space.prior_sd.clone()
     wide[:2] = 1e3
     return Space(
-        centre=space.centre * factor, prior_sd=wide * factor, scale=space.scale * factor,
-        lower=space.lower * factor, upper=space.upper * factor, free=free,
+        centre=space.centre * factor,
+        prior_sd=wide * factor,
+        scale=space.scale * factor,
+        lower=space.lower * factor,
+        upper=space.upper * factor,
+        free=free,
         free_names=space.free_names & frozenset(COARSE_FREE),
-    )  # fmt: skip
+    )

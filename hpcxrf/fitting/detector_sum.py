@@ -39,9 +39,7 @@ class SumColumns:
 
 def detector_columns(fit: SpectrumFit, setup: SpectrumSetup, channel: Tensor) -> Tensor:
     """Design matrix of a finished fit on given channels, (channel, component)."""
-    model = SpectrumModel(
-        table=fit.table, channel=channel, constants=setup.constants, elastic=setup.elastic
-    )
+    model = SpectrumModel(table=fit.table, channel=channel, constants=setup.constants, elastic=setup.elastic)
     return evaluate(fit.theta, model).phi
 
 
@@ -86,9 +84,7 @@ def sum_channels(fits: Sequence[SpectrumFit]) -> tuple[int, int]:
     """
     used = [fit for fit in fits if fit.status in SOLVED]
     if not used:
-        raise FitError(
-            "detector sum: no detector has counts in the fit range; there is nothing to fit"
-        )
+        raise FitError("detector sum: no detector has counts in the fit range; there is nothing to fit")
     first = max(fit.first_channel for fit in used)
     return first, min(fit.first_channel + fit.counts.shape[0] for fit in used)
 
@@ -121,9 +117,7 @@ def component_shares(fits: Sequence[SpectrumFit]) -> Tensor:
 SOLVED = (FitStatus.CONVERGED, FitStatus.MAX_ITERATIONS)
 
 
-def fit_detector_sum(
-    counts: Tensor, fits: Sequence[SpectrumFit], setups: Sequence[SpectrumSetup]
-) -> SpectrumFit:
+def fit_detector_sum(counts: Tensor, fits: Sequence[SpectrumFit], setups: Sequence[SpectrumSetup]) -> SpectrumFit:
     """Fit amplitudes of the summed spectrum at every detector's own theta.
 
     Theta of the result is the mean over detectors, weighted by their counts, for the table only: the model
@@ -149,9 +143,15 @@ def fit_detector_sum(
     expected, n = columns @ linear, parts.phi.shape[1]
     nothing = inside.new_zeros((inside.shape[0], 0))
     errors = spectrum_uncertainty(
-        inside, expected, columns, nothing, linear[:n],
-        moving=positive.new_zeros(0), positive_hats=positive[n:], prior_precision=inside.new_zeros(0),
-    )  # fmt: skip
+        inside,
+        expected,
+        columns,
+        nothing,
+        linear[:n],
+        moving=positive.new_zeros(0),
+        positive_hats=positive[n:],
+        prior_precision=inside.new_zeros(0),
+    )
     background = columns[:, n:].T * linear[n:, None]
     mean = _mean_theta(fits, parts.share)
     solved = [fit for fit, weight in zip(fits, parts.share.tolist(), strict=True) if weight > 0]
@@ -160,17 +160,25 @@ def fit_detector_sum(
     limits = torch.stack([fit.detection_limit - CURRIE_OFFSET for fit in solved])
     limit = CURRIE_OFFSET + limits.square().sum(dim=0).sqrt()
     return replace(
-        mean, amplitude=linear[:n], amplitude_sigma=torch.maximum(errors.amplitude_sigma, sigma),
+        mean,
+        amplitude=linear[:n],
+        amplitude_sigma=torch.maximum(errors.amplitude_sigma, sigma),
         detection_limit=torch.maximum(errors.detection_limit, limit),
-        first_channel=parts.first_channel, counts=inside,
-        model=expected, background=background.sum(dim=0), background_parts=background,
+        first_channel=parts.first_channel,
+        counts=inside,
+        model=expected,
+        background=background.sum(dim=0),
+        background_parts=background,
         component_counts=parts.phi.T * linear[:n, None],
-        r2=float(r_squared(inside, columns @ unit)), r2_expected=float(r_squared_expected(inside)),
+        r2=float(r_squared(inside, columns @ unit)),
+        r2_expected=float(r_squared_expected(inside)),
         reduced_chi2=errors.reduced_chi2,
         deviance=float(poisson_deviance(inside, expected)) / errors.degrees_of_freedom,
-        status=FitStatus.CONVERGED, iterations=0, cpu_s=time.process_time() - began,
+        status=FitStatus.CONVERGED,
+        iterations=0,
+        cpu_s=time.process_time() - began,
         messages=("theta is the mean over detectors; the model used each one's own",),
-    )  # fmt: skip
+    )
 
 
 def _cut(fit: SpectrumFit, first: int, last: int) -> Tensor:

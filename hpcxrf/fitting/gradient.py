@@ -92,10 +92,7 @@ def minimise_adam(
             best, best_point = loss, point.clone()
         _adam_step(point, gradient * rate, mean, square, rate, step)
         torch.clamp(point, lower, upper, out=point)
-    return JointFit(
-        theta=best_point[:n], linear=10.0 ** best_point[n:], loss=best, evaluations=steps,
-        converged=False,
-    )  # fmt: skip
+    return JointFit(theta=best_point[:n], linear=10.0 ** best_point[n:], loss=best, evaluations=steps, converged=False)
 
 
 def joint_gradient(theta: Tensor, log10_linear: Tensor, problem: Problem) -> tuple[float, Tensor]:
@@ -114,25 +111,17 @@ def joint_gradient(theta: Tensor, log10_linear: Tensor, problem: Problem) -> tup
     residual = columns @ linear - problem.counts
     pull = problem.weights * residual
     slope = pull * (2.0 / residual.shape[0])
-    gradient = torch.cat(
-        [_by_theta(theta, linear, slope, evaluation, problem), (slope @ columns) * linear * _LN10]
-    )
+    gradient = torch.cat([_by_theta(theta, linear, slope, evaluation, problem), (slope @ columns) * linear * _LN10])
     return float(pull @ residual) / residual.shape[0], gradient
 
 
-def _by_theta(
-    theta: Tensor, linear: Tensor, slope: Tensor, evaluation: Evaluation, problem: Problem
-) -> Tensor:
+def _by_theta(theta: Tensor, linear: Tensor, slope: Tensor, evaluation: Evaluation, problem: Problem) -> Tensor:
     amplitude = linear[: evaluation.phi.shape[-1]]
-    jacobian = counts_jacobian(
-        theta, amplitude, evaluation, problem.model, names=problem.space.free_names
-    )
+    jacobian = counts_jacobian(theta, amplitude, evaluation, problem.model, names=problem.space.free_names)
     return torch.where(problem.space.free, slope @ jacobian, 0.0)
 
 
-def _adam_step(
-    point: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, rate: Tensor, step: int
-) -> None:
+def _adam_step(point: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, rate: Tensor, step: int) -> None:
     """Move `point` in place, and the running moments with it; gradients in units of the rate."""
     first, second = _BETAS
     mean.lerp_(gradient, 1.0 - first)

@@ -15,17 +15,7 @@ from torch import Tensor
 
 from hpcxrf.fitting.candidates import both, candidate_lines, edge_lines, pileup_lines
 from hpcxrf.fitting.mismatch import FitPoint, fit_point, mismatch_columns, relative_columns
-from hpcxrf.fitting.projected import (
-    Metric,
-    Projected,
-    joined,
-    limits,
-    metric_of,
-    project,
-    removed,
-    together,
-    z_beside,
-)
+from hpcxrf.fitting.projected import Metric, Projected, joined, limits, metric_of, project, removed, together, z_beside
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.setup import SpectrumSetup
 from hpcxrf.fitting.suggestion import THRESHOLD, EvidenceLine, Suggestion
@@ -51,11 +41,7 @@ _STRONG_PEAKS: Final = 5
 
 
 def suggest(
-    fit: SpectrumFit,
-    setup: SpectrumSetup,
-    *,
-    efficiency: DetectorSetup,
-    threshold: float = THRESHOLD,
+    fit: SpectrumFit, setup: SpectrumSetup, *, efficiency: DetectorSetup, threshold: float = THRESHOLD
 ) -> tuple[Suggestion, ...]:
     """Components that the residual of a fit speaks for, strongest first.
 
@@ -76,9 +62,7 @@ def suggest(
     return tuple(s for s in described if s.z >= threshold)
 
 
-def family_limits(
-    fit: SpectrumFit, setup: SpectrumSetup, *, efficiency: DetectorSetup
-) -> dict[str, float]:
+def family_limits(fit: SpectrumFit, setup: SpectrumSetup, *, efficiency: DetectorSetup) -> dict[str, float]:
     """Detection limit (Currie, 95 %, counts) of every family that is not listed, in this fit's residual.
 
     What the fit can imitate, and what the usual flaws of its model amount to, raise the limit.
@@ -129,12 +113,7 @@ def _search(fit: SpectrumFit, setup: SpectrumSetup, efficiency: DetectorSetup) -
     sizes = [len(part.component_names) for part in (families, pairs, edges)]
     return _Search(
         names=(*table.component_names, *listed, "pile-up"),
-        kinds=(
-            *["family"] * sizes[0],
-            *["pileup"] * sizes[1],
-            *["listed"] * (sizes[2] + len(listed)),
-            "sums",
-        ),
+        kinds=(*["family"] * sizes[0], *["pileup"] * sizes[1], *["listed"] * (sizes[2] + len(listed)), "sums"),
         left=project(explained, torch.cat(columns, dim=1), residual, metric),
         point=point,
         table=table,
@@ -147,9 +126,14 @@ def _line_shapes(point: FitPoint, table: LineTable) -> Tensor:
     constants, single = point.model.constants, torch.float32
     tailed = tailed_lines(table, elastic=False, constants=constants)
     model = SpectrumModel(
-        table=table, channel=point.model.channel, constants=constants, elastic=False,
-        with_step=False, tailed=tailed, shape_dtype=single,
-    )  # fmt: skip
+        table=table,
+        channel=point.model.channel,
+        constants=constants,
+        elastic=False,
+        with_step=False,
+        tailed=tailed,
+        shape_dtype=single,
+    )
     e = evaluate(point.fit.theta, model)
     height = e.weight * e.norm / e.sigma_kev
     shape = e.gauss * height.to(single)
@@ -178,9 +162,7 @@ def _every_sum(point: FitPoint) -> Tensor:
     return torch.where(inside, at, 0.0).clamp(min=0.0) / fit.model.sum() ** 2
 
 
-def _metric(
-    point: FitPoint, explained: Tensor, residual: Tensor, efficiency: DetectorSetup
-) -> Metric:
+def _metric(point: FitPoint, explained: Tensor, residual: Tensor, efficiency: DetectorSetup) -> Metric:
     """Counting noise, usual flaws, and as much relative error as this residual shows."""
     flaws = mismatch_columns(point, efficiency)
     usual = metric_of(flaws)
@@ -333,10 +315,15 @@ def _described(search: _Search, found: list[_Found], scale: float) -> list[Sugge
     limit = limits(search.left)
     described = [
         Suggestion(
-            name=search.names[f.index], z=float(a / s), counts=float(a), sigma=float(s),
-            detection_limit=float(limit[f.index]), surviving=f.surviving, lines=f.lines,
+            name=search.names[f.index],
+            z=float(a / s),
+            counts=float(a),
+            sigma=float(s),
+            detection_limit=float(limit[f.index]),
+            surviving=f.surviving,
+            lines=f.lines,
         )
         for f, a, s in zip(found, counts, sigma, strict=True)
         if f.lines
-    ]  # fmt: skip
+    ]
     return sorted(described, key=lambda s: -s.z)

@@ -10,12 +10,7 @@ from torch import Tensor
 from hpcxrf.fitting.coarse import coarse_theta
 from hpcxrf.fitting.gradient import minimise_adam
 from hpcxrf.fitting.nnls import NonNegativeSolution, nnls_gram
-from hpcxrf.fitting.objective import (
-    poisson_deviance,
-    poisson_weights,
-    r_squared,
-    r_squared_expected,
-)
+from hpcxrf.fitting.objective import poisson_deviance, poisson_weights, r_squared, r_squared_expected
 from hpcxrf.fitting.passes import POISSON_TOLERANCES, Solution, solve_separable
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.sbplx import fit_sbplx
@@ -38,9 +33,7 @@ _FLAG_TEXTS: Final = {
 }
 
 
-def fit_spectrum(
-    counts: Tensor, setup: SpectrumSetup, *, starts: Tensor | None = None
-) -> SpectrumFit:
+def fit_spectrum(counts: Tensor, setup: SpectrumSetup, *, starts: Tensor | None = None) -> SpectrumFit:
     """Fit one integrated spectrum: a unit-weight pass for R2, then Poisson weights for the quantities.
 
     Args:
@@ -123,23 +116,24 @@ def build_problem(
     return problem, fixed
 
 
-def _snip(
-    full: Tensor, theta: Tensor, channel_range: tuple[int, int], setup: SpectrumSetup
-) -> Tensor:
+def _snip(full: Tensor, theta: Tensor, channel_range: tuple[int, int], setup: SpectrumSetup) -> Tensor:
     """Peak-clipped background (channel,) of the full spectrum; with MAPS constants as MAPS computes it."""
     if not setup.constants.maps_line_shape:
         return snip_background(full, theta, constants=setup.constants)
     offset, slope, quadratic = theta[:3].tolist()
     background = snip_maps(
-        full.cpu().numpy(), energy_offset=offset, energy_slope=slope, energy_quadratic=quadratic,
-        channel_range=channel_range, snip_width=MAPS_SNIP_WIDTH, constants=setup.constants,
-    )  # fmt: skip
+        full.cpu().numpy(),
+        energy_offset=offset,
+        energy_slope=slope,
+        energy_quadratic=quadratic,
+        channel_range=channel_range,
+        snip_width=MAPS_SNIP_WIDTH,
+        constants=setup.constants,
+    )
     return torch.from_numpy(background).to(full.device)
 
 
-def _solve(
-    problem: Problem, fixed: Tensor, full: Tensor, starts: Tensor | None, setup: SpectrumSetup
-) -> Solution:
+def _solve(problem: Problem, fixed: Tensor, full: Tensor, starts: Tensor | None, setup: SpectrumSetup) -> Solution:
     if setup.method != "separable":
         return _solve_joint(problem, fixed, setup)
     begin = coarse_theta(full, setup)[None] if starts is None else starts
@@ -153,16 +147,18 @@ def _solve_joint(problem: Problem, fixed: Tensor, setup: SpectrumSetup) -> Solut
     _, columns = design(found.theta, problem)
     expected = columns @ found.linear + fixed
     return Solution(
-        problem=problem, theta=found.theta, linear=found.linear, positive=found.linear > 0,
-        expected=expected, r2=float(r_squared(problem.counts + fixed, expected)),
+        problem=problem,
+        theta=found.theta,
+        linear=found.linear,
+        positive=found.linear > 0,
+        expected=expected,
+        r2=float(r_squared(problem.counts + fixed, expected)),
         iterations=found.evaluations,
         status=FitStatus.CONVERGED if found.converged else FitStatus.MAX_ITERATIONS,
-    )  # fmt: skip
+    )
 
 
-def fit_amplitudes(
-    counts: Tensor, columns: Tensor, *, poisson: bool = True
-) -> tuple[Tensor, Tensor]:
+def fit_amplitudes(counts: Tensor, columns: Tensor, *, poisson: bool = True) -> tuple[Tensor, Tensor]:
     """Non-negative amplitudes at fixed columns: unit weights, then Poisson weights of the model.
 
     Args:
@@ -189,9 +185,7 @@ def _uses_step(parameters: tuple[Parameter, ...]) -> bool:
     return any(by_name[n].free or by_name[n].value != 0.0 for n in ("step_offset", "step_linear"))
 
 
-def _describe(
-    s: Solution, fixed: Tensor, inside: Tensor, low: int, setup: SpectrumSetup
-) -> SpectrumFit:
+def _describe(s: Solution, fixed: Tensor, inside: Tensor, low: int, setup: SpectrumSetup) -> SpectrumFit:
     # What is stored and mapped with is in full precision; the search was not.
     problem = replace(s.problem, model=replace(s.problem.model, shape_dtype=torch.float64))
     evaluation, columns = design(s.theta, problem)
@@ -202,28 +196,42 @@ def _describe(
     margin = 1e-6 * (space.upper - space.lower)
     at_bound = space.free & ((s.theta <= space.lower + margin) | (s.theta >= space.upper - margin))
     s = replace(s, expected=columns @ s.linear + fixed)
-    errors = _errors(
-        s, columns, evaluation, problem, inside, space.free & ~at_bound, setup.kbeta_sd
-    )
+    errors = _errors(s, columns, evaluation, problem, inside, space.free & ~at_bound, setup.kbeta_sd)
     parts = problem.hats.T * hats[:, None]
     background = fixed + parts.sum(dim=0)
     if setup.background == "snip":
         parts = fixed[None]
     return SpectrumFit(
-        component_names=names, table=problem.model.table,
+        component_names=names,
+        table=problem.model.table,
         parameter_names=tuple(p.name for p in setup.parameters),
         parameter_units=tuple(p.unit for p in setup.parameters),
-        theta=s.theta, theta_sigma=errors.theta_sigma, theta_initial=space.centre,
-        theta_lower=space.lower, theta_upper=space.upper, free=space.free, at_bound=at_bound,
-        amplitude=amplitude, amplitude_sigma=errors.amplitude_sigma,
-        detection_limit=errors.detection_limit, first_channel=low, counts=inside,
-        model=s.expected, background=background, background_parts=parts[parts.sum(dim=1) > 0],
+        theta=s.theta,
+        theta_sigma=errors.theta_sigma,
+        theta_initial=space.centre,
+        theta_lower=space.lower,
+        theta_upper=space.upper,
+        free=space.free,
+        at_bound=at_bound,
+        amplitude=amplitude,
+        amplitude_sigma=errors.amplitude_sigma,
+        detection_limit=errors.detection_limit,
+        first_channel=low,
+        counts=inside,
+        model=s.expected,
+        background=background,
+        background_parts=parts[parts.sum(dim=1) > 0],
         component_counts=evaluation.phi.T * amplitude[:, None],
-        r2=s.r2, r2_expected=float(r_squared_expected(inside)), reduced_chi2=errors.reduced_chi2,
+        r2=s.r2,
+        r2_expected=float(r_squared_expected(inside)),
+        reduced_chi2=errors.reduced_chi2,
         deviance=float(poisson_deviance(inside, s.expected)) / errors.degrees_of_freedom,
-        status=s.status, iterations=s.iterations, cpu_s=0.0,
-        flags=_flags(setup), messages=(*_messages(at_bound, setup), *_absorber(s.optical_depth)),
-    )  # fmt: skip
+        status=s.status,
+        iterations=s.iterations,
+        cpu_s=0.0,
+        flags=_flags(setup),
+        messages=(*_messages(at_bound, setup), *_absorber(s.optical_depth)),
+    )
 
 
 def _errors(
@@ -244,9 +252,15 @@ def _errors(
         precision = torch.cat([precision, precision.new_full((free,), kbeta_sd**-2)])
         moving = torch.cat([moving, moving.new_ones(free)])
     errors = spectrum_uncertainty(
-        inside, s.expected, columns, jacobian, s.linear[:n], moving=moving,
-        positive_hats=s.positive[n:], prior_precision=precision,
-    )  # fmt: skip
+        inside,
+        s.expected,
+        columns,
+        jacobian,
+        s.linear[:n],
+        moving=moving,
+        positive_hats=s.positive[n:],
+        prior_precision=precision,
+    )
     return replace(errors, theta_sigma=errors.theta_sigma[:k])
 
 
@@ -292,18 +306,34 @@ def _without_solution(
     nothing, no_theta = inside.new_full((n,), torch.nan), torch.full_like(space.centre, torch.nan)
     none = torch.full_like(inside, torch.nan)
     return SpectrumFit(
-        component_names=model.component_names, table=setup.table,
+        component_names=model.component_names,
+        table=setup.table,
         parameter_names=tuple(p.name for p in setup.parameters),
         parameter_units=tuple(p.unit for p in setup.parameters),
-        theta=space.centre, theta_sigma=no_theta, theta_initial=space.centre,
-        theta_lower=space.lower, theta_upper=space.upper, free=space.free,
-        at_bound=torch.zeros_like(space.free), amplitude=nothing, amplitude_sigma=nothing,
-        detection_limit=nothing, first_channel=low, counts=inside, model=none, background=none,
+        theta=space.centre,
+        theta_sigma=no_theta,
+        theta_initial=space.centre,
+        theta_lower=space.lower,
+        theta_upper=space.upper,
+        free=space.free,
+        at_bound=torch.zeros_like(space.free),
+        amplitude=nothing,
+        amplitude_sigma=nothing,
+        detection_limit=nothing,
+        first_channel=low,
+        counts=inside,
+        model=none,
+        background=none,
         background_parts=inside.new_zeros((0, inside.shape[0])),
         component_counts=inside.new_full((n, inside.shape[0]), torch.nan),
-        r2=torch.nan, r2_expected=torch.nan, reduced_chi2=torch.nan, deviance=torch.nan,
-        status=status, iterations=0, cpu_s=0.0,
+        r2=torch.nan,
+        r2_expected=torch.nan,
+        reduced_chi2=torch.nan,
+        deviance=torch.nan,
+        status=status,
+        iterations=0,
+        cpu_s=0.0,
         messages=("the spectrum has no counts in the fit range",)
         if status is FitStatus.EMPTY
         else ("the spectrum has counts that are not finite",),
-    )  # fmt: skip
+    )

@@ -16,12 +16,7 @@ from torch import Tensor
 from hpcxrf.fitting.objective import poisson_weights
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.setup import SpectrumSetup
-from hpcxrf.physics.detector import (
-    LOWEST_KEV,
-    DetectorSetup,
-    escape_photons,
-    escape_probability,
-)
+from hpcxrf.physics.detector import LOWEST_KEV, DetectorSetup, escape_photons, escape_probability
 from hpcxrf.physics.jacobian import counts_jacobian
 from hpcxrf.physics.model import Evaluation, SpectrumModel, energy_kev, evaluate
 from hpcxrf.physics.parameters import INDEX
@@ -88,10 +83,13 @@ def fit_point(fit: SpectrumFit, setup: SpectrumSetup) -> FitPoint:
     )
     evaluation = evaluate(fit.theta, model)
     return FitPoint(
-        fit=fit, setup=setup, model=model, evaluation=evaluation,
+        fit=fit,
+        setup=setup,
+        model=model,
+        evaluation=evaluation,
         jacobian=counts_jacobian(fit.theta, fit.amplitude, evaluation, model),
         weights=poisson_weights(fit.model),
-    )  # fmt: skip
+    )
 
 
 def mismatch_columns(point: FitPoint, efficiency: DetectorSetup) -> Tensor:

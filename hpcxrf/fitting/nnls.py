@@ -47,12 +47,7 @@ def masked_solve(gram: Tensor, rhs: Tensor, free: Tensor) -> Tensor:
 
 
 def nnls_gram(
-    gram: Tensor,
-    rhs: Tensor,
-    start: Tensor | None = None,
-    *,
-    max_exchanges: int = 30,
-    exact: bool = True,
+    gram: Tensor, rhs: Tensor, start: Tensor | None = None, *, max_exchanges: int = 30, exact: bool = True
 ) -> NonNegativeSolution:
     """Block principal pivoting (Kim and Park 2011, SIAM J. Sci. Comput. 33, 3261), batched.
 
@@ -84,9 +79,7 @@ def nnls_gram(
     if exact and bool(stuck.any()):
         x, free, converged = x.clone(), free.clone(), converged.clone()
         x[stuck], free[stuck], converged[stuck] = _active_set(g[stuck], b[stuck], usable[stuck])
-    return NonNegativeSolution(
-        x=torch.where(free, x, 0.0).clamp(min=0.0) * scale, positive=free, converged=converged
-    )
+    return NonNegativeSolution(x=torch.where(free, x, 0.0).clamp(min=0.0) * scale, positive=free, converged=converged)
 
 
 def _block_pivoting(
@@ -135,9 +128,7 @@ def _active_set(g: Tensor, b: Tensor, usable: Tensor) -> tuple[Tensor, Tensor, T
         reach = torch.where(below, x / (x - trial).clamp(min=1e-300), 1.0)
         x = (x + reach.amin(dim=-1, keepdim=True) * (trial - x)).clamp(min=0.0)
         freed = torch.nn.functional.one_hot(dual.argmin(dim=-1), b.shape[-1]).bool()
-        free = torch.where(
-            improves, free | freed, free & ~(below & (reach <= reach.amin(-1, keepdim=True)))
-        )
+        free = torch.where(improves, free | freed, free & ~(below & (reach <= reach.amin(-1, keepdim=True))))
         x = torch.where(free, x, 0.0)
     x = masked_solve(g, b, free)
     wrong = _infeasible(g, b, usable, free, x)

@@ -9,25 +9,10 @@ from torch import Tensor
 from hpcxrf.fitting.objective import poisson_weights, r_squared, r_squared_expected
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.scatter_pair import scan_pairs, scatter_is_dead
-from hpcxrf.fitting.separable import (
-    Problem,
-    State,
-    best_of,
-    design,
-    minimise,
-    objective,
-    start,
-    start_misfit,
-)
+from hpcxrf.fitting.separable import Problem, State, best_of, design, minimise, objective, start, start_misfit
 from hpcxrf.fitting.setup import SpectrumSetup
 from hpcxrf.physics.absorber import attenuated
-from hpcxrf.physics.kbeta import (
-    KbetaPairs,
-    merged_amplitude,
-    merged_table,
-    prior_gram,
-    split_kbeta,
-)
+from hpcxrf.physics.kbeta import KbetaPairs, merged_amplitude, merged_table, prior_gram, split_kbeta
 from hpcxrf.physics.lines import LineTable
 
 MAX_ITERATIONS: Final = 60
@@ -77,9 +62,7 @@ class _Split:
     sd: float
 
 
-def solve_separable(
-    starts: Tensor, problem: Problem, fixed: Tensor, setup: SpectrumSetup
-) -> Solution:
+def solve_separable(starts: Tensor, problem: Problem, fixed: Tensor, setup: SpectrumSetup) -> Solution:
     """Mean-square optimum from the best of the starts, then the deviance's or the modulus's.
 
     Args:
@@ -88,9 +71,7 @@ def solve_separable(
         fixed: (channel,) background that is in no column.
         setup: objective, K-beta prior.
     """
-    state = minimise(
-        best_of(starts, problem), problem, iterations=MAX_ITERATIONS, tolerance=_UNIT_TOLERANCE
-    )
+    state = minimise(best_of(starts, problem), problem, iterations=MAX_ITERATIONS, tolerance=_UNIT_TOLERANCE)
     state = _revived(state, problem)
     iterations = int(state.iterations)
     problem, state, depth = _behind_absorber(problem, state, fixed)
@@ -101,9 +82,7 @@ def solve_separable(
     inside = problem.counts + fixed
     r2 = float(r_squared(inside, _expected(state, problem) + fixed))
     weigh = {"poisson": _poisson_pass, "l1": _modulus_pass}
-    tolerances = {
-        "mse": (), "poisson": POISSON_TOLERANCES, "l1": (_UNIT_TOLERANCE,) * _MODULUS_PASSES
-    }[setup.objective]  # fmt: skip
+    tolerances = {"mse": (), "poisson": POISSON_TOLERANCES, "l1": (_UNIT_TOLERANCE,) * _MODULUS_PASSES}[setup.objective]
     for tolerance in tolerances:
         problem = weigh[setup.objective](state, problem, fixed)
         problem = _tied(problem, state, pairs, setup.kbeta_sd)
@@ -117,10 +96,16 @@ def solve_separable(
         again = minimise(start(state.theta, unit), unit, iterations=MAX_ITERATIONS)
         r2 = max(r2, float(r_squared(inside, _expected(again, unit) + fixed)))
     found = Solution(
-        problem=problem, theta=state.theta, linear=state.linear, positive=state.positive,
-        expected=expected, r2=r2, iterations=iterations,
-        status=_status(state), optical_depth=depth,
-    )  # fmt: skip
+        problem=problem,
+        theta=state.theta,
+        linear=state.linear,
+        positive=state.positive,
+        expected=expected,
+        r2=r2,
+        iterations=iterations,
+        status=_status(state),
+        optical_depth=depth,
+    )
     return found if pairs is None else _merged(found, pairs, whole_table)
 
 
@@ -129,9 +114,7 @@ def _revived(state: State, problem: Problem) -> State:
     if not scatter_is_dead(state.linear, problem) or not bool(torch.isfinite(state.misfit)):
         return state
     pairs, _ = scan_pairs(state.theta, problem, problem.space, _PAIRS)
-    other = minimise(
-        best_of(pairs, problem), problem, iterations=MAX_ITERATIONS, tolerance=_UNIT_TOLERANCE
-    )
+    other = minimise(best_of(pairs, problem), problem, iterations=MAX_ITERATIONS, tolerance=_UNIT_TOLERANCE)
     better = bool(objective(other, problem) < objective(state, problem))
     return other if better else state
 
@@ -148,9 +131,7 @@ def _behind_absorber(problem: Problem, state: State, fixed: Tensor) -> tuple[Pro
     trial = _attenuated(problem, depth)
     if float(start_misfit(state.theta, trial)) > _WORTH * float(state.misfit):
         return problem, state, 0.0
-    moved = minimise(
-        start(state.theta, trial), trial, iterations=MAX_ITERATIONS, tolerance=_UNIT_TOLERANCE
-    )
+    moved = minimise(start(state.theta, trial), trial, iterations=MAX_ITERATIONS, tolerance=_UNIT_TOLERANCE)
     return trial, moved, depth
 
 
@@ -170,19 +151,13 @@ def _lowest(places: Tensor, costs: Tensor) -> float:
     return float(places[i]) + (0.5 * step * (below - above) / bend if bend > 0.0 else 0.0)
 
 
-def _split_kbeta(
-    problem: Problem, state: State, setup: SpectrumSetup
-) -> tuple[Problem, State, KbetaPairs]:
+def _split_kbeta(problem: Problem, state: State, setup: SpectrumSetup) -> tuple[Problem, State, KbetaPairs]:
     """The mean-square optimum with free K-beta columns."""
     whole = problem.model.table
-    table, pairs = split_kbeta(
-        whole, energy_min_kev=setup.energy_min_kev, energy_max_kev=setup.energy_max_kev
-    )
+    table, pairs = split_kbeta(whole, energy_min_kev=setup.energy_min_kev, energy_max_kev=setup.energy_max_kev)
     n = len(whole.component_names)
     part = 1.0 / (1.0 + pairs.rho)
-    linear = torch.cat(
-        [state.linear[:n], state.linear[pairs.alpha] * (1.0 - part), state.linear[n:]]
-    )
+    linear = torch.cat([state.linear[:n], state.linear[pairs.alpha] * (1.0 - part), state.linear[n:]])
     linear[pairs.alpha] = state.linear[pairs.alpha] * part
     freed = replace(problem, model=replace(problem.model, table=table))
     tied = _tied(freed, replace(state, linear=linear), pairs, setup.kbeta_sd)

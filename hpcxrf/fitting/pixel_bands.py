@@ -44,9 +44,7 @@ class BandedProjector:
     """(column, column) float64: `T' y @ mixing` are the coefficients."""
 
 
-def banded_projector(
-    columns: Tensor, weighted: Tensor, used: Tensor, grouping: Grouping
-) -> BandedProjector:
+def banded_projector(columns: Tensor, weighted: Tensor, used: Tensor, grouping: Grouping) -> BandedProjector:
     """Cut the weighted columns into the bands that take the fewest multiplications.
 
     Args:
@@ -67,9 +65,7 @@ def banded_projector(
         weights[first:after, kept] = whole[first:after, kept]
     mixing = _mixing(weights[:, :-1].T @ columns, used)
     return BandedProjector(
-        bands=bands,
-        weights=weights,
-        mixing=torch.block_diag(mixing, torch.ones_like(mixing[:1, :1])),
+        bands=bands, weights=weights, mixing=torch.block_diag(mixing, torch.ones_like(mixing[:1, :1]))
     )
 
 
@@ -138,4 +134,4 @@ def _cheapest(edges: list[int], present: Tensor) -> tuple[Band, ...]:
     return tuple(
         Band(start=edges[i], stop=edges[j], columns=tuple(torch.nonzero(present[i, j])[:, 0].tolist()))
         for i, j in pairwise(cuts)
-    )  # fmt: skip
+    )

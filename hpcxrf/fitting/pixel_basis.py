@@ -186,19 +186,12 @@ def pixel_basis(phi: Tensor, amplitude: Tensor, background: Tensor, n_pixels: in
     columns = torch.cat([phi, (background / total[:, None]).T], dim=1)
     coefficients = torch.cat([amplitude, total]) / n_pixels
     return PixelBasis(
-        columns=columns,
-        n_components=phi.shape[1],
-        expected=columns @ coefficients,
-        coefficients=coefficients,
+        columns=columns, n_components=phi.shape[1], expected=columns @ coefficients, coefficients=coefficients
     )
 
 
 def pixel_operator(
-    basis: PixelBasis,
-    *,
-    names: Sequence[str] = (),
-    weights: Tensor | None = None,
-    first_channel: int | None = None,
+    basis: PixelBasis, *, names: Sequence[str] = (), weights: Tensor | None = None, first_channel: int | None = None
 ) -> PixelOperator:
     """Projector, and the variance of its result as a linear function of the coefficients.
 
@@ -221,9 +214,7 @@ def pixel_operator(
     weights = shared_weights(basis.expected) if weights is None else weights
     whole = _solve(basis, weights, every_channel(basis.columns.shape[0]))
     _refuse_mixtures(whole.unit, column_names(basis, names))
-    chosen, loss = (
-        (whole, 0.0) if first_channel is None else _fastest(basis, weights, whole, first_channel)
-    )
+    chosen, loss = (whole, 0.0) if first_channel is None else _fastest(basis, weights, whole, first_channel)
     squares = chosen.projector[:, : basis.n_components] ** 2
     total = basis.coefficients.clamp(min=0.0)
     floor = (total / total.sum()) @ (basis.columns.T @ squares)
@@ -258,17 +249,13 @@ class _Solution:
     """(component,): of the mean pixel."""
 
 
-def _fastest(
-    basis: PixelBasis, weights: Tensor, whole: _Solution, first_channel: int
-) -> tuple[_Solution, float]:
+def _fastest(basis: PixelBasis, weights: Tensor, whole: _Solution, first_channel: int) -> tuple[_Solution, float]:
     """The fit of fewest sums that loses little, and what it loses."""
     squares = whole.projector[:, : basis.n_components] ** 2
     share = squares * basis.expected.clamp(min=0.0)[:, None] / whole.variance.clamp(min=1e-300)
     for grouping in candidates(share, first_channel):
         tried = _solve(basis, weights, grouping)
-        grown = (tried.variance / whole.variance.clamp(min=1e-300))[
-            tried.used[: len(whole.variance)]
-        ]
+        grown = (tried.variance / whole.variance.clamp(min=1e-300))[tried.used[: len(whole.variance)]]
         loss = float(grown.max()) - 1.0
         if loss <= MOST_LOSS and bool((tried.used == whole.used).all()):
             return tried, max(loss, 0.0)
@@ -294,9 +281,14 @@ def _solve(basis: PixelBasis, weights: Tensor, grouping: Grouping) -> _Solution:
     projector = grouping.by_channel(solved)
     expected = basis.expected.clamp(min=0.0)
     return _Solution(
-        grouping=grouping, gram=gram, unit=unit, used=scale > 0, weighted=grouping.by_channel(seen),
-        projector=projector, variance=(projector[:, : basis.n_components] ** 2).T @ expected,
-    )  # fmt: skip
+        grouping=grouping,
+        gram=gram,
+        unit=unit,
+        used=scale > 0,
+        weighted=grouping.by_channel(seen),
+        projector=projector,
+        variance=(projector[:, : basis.n_components] ** 2).T @ expected,
+    )
 
 
 def unit_diagonal(gram: Tensor) -> tuple[Tensor, Tensor]:

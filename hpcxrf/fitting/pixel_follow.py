@@ -29,9 +29,7 @@ class Expansions:
     """What the pixels near a point of the lattice are fitted with."""
 
 
-def follow(
-    counts: Tensor, found: Estimate, expansions: Expansions, *, deviance: bool, errors: bool
-) -> Estimate:
+def follow(counts: Tensor, found: Estimate, expansions: Expansions, *, deviance: bool, errors: bool) -> Estimate:
     """Fit the pixels that have left the range of their expansion, or found no end, again at the point nearest to them.
 
     Until all that left have the nearest point, or would have to go farther than is plausible: those stay flagged.
@@ -67,22 +65,16 @@ def follow(
 def _outside(found: Estimate, expansions: Expansions) -> tuple[Tensor, Tensor]:
     """Pixels (pixel,) that another point may mend, and the lattice's point (pixel, parameter) nearest to each pixel."""
     if found.in_range is None or found.shift is None:
-        raise FitError(
-            "pixels can be followed only where their theta is free: give pixel method 'nonlinear'"
-        )
+        raise FitError("pixels can be followed only where their theta is free: give pixel method 'nonlinear'")
     farthest = torch.ceil(PLAUSIBLE_SD / expansions.spacing)
     nearest = torch.round(found.shift / expansions.prior_sd / expansions.spacing)
     # Near the end of its range the dictionary converges slowly: nearer, it does not.
-    return ~(found.in_range & found.solved), torch.minimum(
-        torch.maximum(nearest, -farthest), farthest
-    )
+    return ~(found.in_range & found.solved), torch.minimum(torch.maximum(nearest, -farthest), farthest)
 
 
 def _at_point(counts: Tensor, operator: PixelOperator, *, deviance: bool, errors: bool) -> Estimate:
     if operator.tangent is None:
-        raise FitError(
-            "a point of expansion without tangents; give those of 'pixel_model.expansions'"
-        )
+        raise FitError("a point of expansion without tangents; give those of 'pixel_model.expansions'")
     signed = project(counts, operator.projector)
     found = fit_tangent(counts, signed, operator, operator.tangent, errors=errors)
     if not deviance:
@@ -93,9 +85,7 @@ def _at_point(counts: Tensor, operator: PixelOperator, *, deviance: bool, errors
 
 def _with_rows(found: Estimate, rows: Tensor, again: Estimate) -> Estimate:
     """The estimate with some pixels taken from another."""
-    names = (
-        "coefficients", "solved", "variance", "null_variance", "shift", "shift_sigma", "in_range", "misfit",
-    )  # fmt: skip
+    names = ("coefficients", "solved", "variance", "null_variance", "shift", "shift_sigma", "in_range", "misfit")
     changed: dict[str, Any] = {name: _put(found, again, name, rows) for name in names}
     return replace(found, **changed)
 

@@ -46,10 +46,7 @@ class FullModel:
 
 
 def full_model(
-    model: SpectrumModel,
-    theta: Tensor,
-    basis: PixelBasis,
-    prior_sd: Mapping[str, float] | None = None,
+    model: SpectrumModel, theta: Tensor, basis: PixelBasis, prior_sd: Mapping[str, float] | None = None
 ) -> FullModel:
     """Prepare the fits of a region.
 
@@ -73,11 +70,16 @@ def full_model(
         theta=theta,
         background=basis.columns[:, basis.n_components :],
         space=Space(
-            centre=theta, prior_sd=sd, scale=_SCALE_SD * sd, lower=theta - _FARTHEST_SD * sd,
-            upper=theta + _FARTHEST_SD * sd, free=free, free_names=frozenset(prior),
+            centre=theta,
+            prior_sd=sd,
+            scale=_SCALE_SD * sd,
+            lower=theta - _FARTHEST_SD * sd,
+            upper=theta + _FARTHEST_SD * sd,
+            free=free,
+            free_names=frozenset(prior),
         ),
         names=tuple(name for name in PARAMETER_NAMES if name in prior),
-    )  # fmt: skip
+    )
 
 
 def fit_full(counts: Tensor, full: FullModel) -> Estimate:
@@ -92,16 +94,7 @@ def fit_full(counts: Tensor, full: FullModel) -> Estimate:
     columns = full.background.new_zeros((0, counts.shape[1])).to(torch.float32)
     joined = {
         name: torch.cat([getattr(part, name) for part in parts])
-        for name in (
-            "coefficients",
-            "solved",
-            "factors",
-            "variance",
-            "null_variance",
-            "shift",
-            "shift_sigma",
-            "misfit",
-        )
+        for name in ("coefficients", "solved", "factors", "variance", "null_variance", "shift", "shift_sigma", "misfit")
     }
     return Estimate(columns=columns, **joined)
 
@@ -111,13 +104,7 @@ def _fit_some(counts: Tensor, full: FullModel) -> Estimate:
     theta = full.theta.expand(y.shape[0], -1)
     columns = torch.cat([evaluate(full.theta, full.model).phi, full.background], dim=1)
     expected = _first_guess(y, columns)
-    problem = Problem(
-        counts=y,
-        weights=_weights(expected),
-        model=full.model,
-        hats=full.background,
-        space=full.space,
-    )
+    problem = Problem(counts=y, weights=_weights(expected), model=full.model, hats=full.background, space=full.space)
     state = start(theta, problem)
     for i, (iterations, tolerance) in enumerate(_PASSES):
         if i > 0:
@@ -148,28 +135,30 @@ def _described(state: State, problem: Problem, full: FullModel) -> Estimate:
     evaluation, columns = design(state.theta, problem)
     expected = (columns @ state.linear[..., None])[..., 0]
     n = evaluation.phi.shape[-1]
-    jacobian = counts_jacobian(
-        state.theta, state.linear[:, :n], evaluation, full.model, names=full.space.free_names
-    )
+    jacobian = counts_jacobian(state.theta, state.linear[:, :n], evaluation, full.model, names=full.space.free_names)
     places = [INDEX[name] for name in full.names]
     variance, null, shift_sigma = _variances(
-        torch.cat([columns, jacobian[..., places]], dim=-1), _weights(expected), state.linear[:, :n],
+        torch.cat([columns, jacobian[..., places]], dim=-1),
+        _weights(expected),
+        state.linear[:, :n],
         full.space.prior_sd[places] ** -2,
-    )  # fmt: skip
+    )
     single = torch.float32
     coefficients = state.linear.to(single)
     return Estimate(
-        coefficients=coefficients, solved=state.done, factors=coefficients[:, :0],
-        columns=coefficients.new_zeros((0, columns.shape[1])), variance=variance.to(single),
-        null_variance=null.to(single), shift=(state.theta - full.theta)[:, places].to(single),
+        coefficients=coefficients,
+        solved=state.done,
+        factors=coefficients[:, :0],
+        columns=coefficients.new_zeros((0, columns.shape[1])),
+        variance=variance.to(single),
+        null_variance=null.to(single),
+        shift=(state.theta - full.theta)[:, places].to(single),
         shift_sigma=shift_sigma.to(single),
         misfit=poisson_deviance(problem.counts, expected).to(single),
-    )  # fmt: skip
+    )
 
 
-def _variances(
-    full: Tensor, weights: Tensor, amplitude: Tensor, prior: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _variances(full: Tensor, weights: Tensor, amplitude: Tensor, prior: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Variance (pixel, component) of the amplitudes with theta free, in the absence of the component, sigma of theta.
 
     Args:

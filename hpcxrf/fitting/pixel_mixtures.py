@@ -8,13 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from hpcxrf.fitting.pixel_basis import (
-    PixelBasis,
-    column_names,
-    pixel_operator,
-    shared_weights,
-    unit_diagonal,
-)
+from hpcxrf.fitting.pixel_basis import PixelBasis, column_names, pixel_operator, shared_weights, unit_diagonal
 
 # Sigma of an amplitude over that of the same column alone, from which a family is named at any counts.
 _INFLATION: Final = 10.0
@@ -51,9 +45,7 @@ class Mixture:
         return plain | {"times": self.times if math.isfinite(self.times) else None}
 
 
-def mixtures(
-    basis: PixelBasis, names: Sequence[str] = (), n_pixels: int = 1
-) -> tuple[Mixture, ...]:
+def mixtures(basis: PixelBasis, names: Sequence[str] = (), n_pixels: int = 1) -> tuple[Mixture, ...]:
     """Groups of components that are more alike than the counts of a pixel can tell.
 
     Two components belong to a group where the sum of both is seen, three sigmas, in a mean pixel, in one of up to 100
@@ -81,16 +73,13 @@ def mixtures(
                 pairs.add((i, j))
     labels = column_names(basis, names)
     return tuple(
-        _described(group, amplitude, covariance, inflation, labels, n_pixels)
-        for group in _groups(pairs, len(labels))
+        _described(group, amplitude, covariance, inflation, labels, n_pixels) for group in _groups(pairs, len(labels))
     )
 
 
 def _covariance(basis: PixelBasis, names: Sequence[str]) -> Tensor:
     """(component, component) of a mean pixel's linear fit; 0 for a component that is not measured."""
-    projector = (
-        pixel_operator(basis, names=names).projector[:, : basis.n_components].to(torch.float64)
-    )
+    projector = pixel_operator(basis, names=names).projector[:, : basis.n_components].to(torch.float64)
     return projector.T @ (basis.expected.clamp(min=0.0)[:, None] * projector)
 
 
@@ -142,12 +131,7 @@ def _groups(pairs: set[tuple[int, int]], n: int) -> list[list[int]]:
 
 
 def _described(
-    group: list[int],
-    amplitude: Tensor,
-    covariance: Tensor,
-    inflation: Tensor,
-    labels: Sequence[str],
-    n_pixels: int,
+    group: list[int], amplitude: Tensor, covariance: Tensor, inflation: Tensor, labels: Sequence[str], n_pixels: int
 ) -> Mixture:
     known = [i for i in group if i < len(amplitude)]
     sigma = covariance.diagonal()[known].clamp(min=1e-300).sqrt()
@@ -166,13 +150,18 @@ def _described(
     place = "the spectrum of all pixels" if in_sum else _place(level)
     verdict = "are hardly" if times <= 1.0 else "cannot be"
     return Mixture(
-        members=names, counts=total, sigma=error, inflation=factor, times=times, in_sum=in_sum,
+        members=names,
+        counts=total,
+        sigma=error,
+        inflation=factor,
+        times=times,
+        in_sum=in_sum,
         text=(
             f"{', '.join(names)} {verdict} told apart in {place}: together {total:.3g} ± {error:.2g} counts, of "
             f"which {parts}, sigma up to {factor:.2g} times that of one alone; trust the sum of their maps, or leave "
             "out what is not there"
         ),
-    )  # fmt: skip
+    )
 
 
 def _place(level: float) -> str:

@@ -51,18 +51,13 @@ class PixelModel:
 
 def spectrum_model(model: PixelModel, part: DetectorPart) -> SpectrumModel:
     """Lines, channels and constants of one part."""
-    return SpectrumModel(
-        table=part.table, channel=model.channel, constants=model.constants, elastic=model.elastic
-    )
+    return SpectrumModel(table=part.table, channel=model.channel, constants=model.constants, elastic=model.elastic)
 
 
 def columns_at(model: PixelModel, step: Tensor | float = 0.0) -> Tensor:
     """Columns (channel, component) float64 where theta of every part has changed by `step` (parameter,)."""
     return sum(
-        (
-            part.share * evaluate(part.theta + step, spectrum_model(model, part)).phi
-            for part in model.parts
-        ),
+        (part.share * evaluate(part.theta + step, spectrum_model(model, part)).phi for part in model.parts),
         start=torch.zeros((), dtype=torch.float64),
     )
 
@@ -77,14 +72,14 @@ def _tangents(model: PixelModel, step: Tensor, like: Tangents | None) -> Tangent
     first = model.parts[0]
     prior = None if like is None else dict(zip(like.names, like.prior_sd.tolist(), strict=True))
     return tangents_at(
-        first.theta + step, spectrum_model(model, first), prior,
+        first.theta + step,
+        spectrum_model(model, first),
+        prior,
         columns_at=lambda change: columns_at(model, step + change),
-    )  # fmt: skip
+    )
 
 
-def expansions(
-    model: PixelModel, basis: PixelBasis, device: torch.device, names: Sequence[str] = ()
-) -> Expansions:
+def expansions(model: PixelModel, basis: PixelBasis, device: torch.device, names: Sequence[str] = ()) -> Expansions:
     """Further points of expansion, on a lattice that theta, prior and lines fix, each made when a pixel needs it.
 
     Args:
@@ -95,9 +90,7 @@ def expansions(
     """
     around = basis.tangents
     if around is None:
-        raise FitError(
-            "pixel expansions need a basis with tangents: give that of the nonlinear method"
-        )
+        raise FitError("pixel expansions need a basis with tangents: give that of the nonlinear method")
     spacing = _SPACING / around.motion.abs().amax(dim=0).clamp(min=1e-12)
 
     @lru_cache(maxsize=_KEPT)
@@ -109,15 +102,11 @@ def expansions(
         return prepared(_moved(model, basis, step, around, centre), device, names)
 
     return Expansions(
-        spacing=spacing.to(torch.float32).to(device),
-        prior_sd=around.prior_sd.to(torch.float32).to(device),
-        at=at,
+        spacing=spacing.to(torch.float32).to(device), prior_sd=around.prior_sd.to(torch.float32).to(device), at=at
     )
 
 
-def _moved(
-    model: PixelModel, basis: PixelBasis, step: Tensor, around: Tangents, centre: Tensor
-) -> PixelBasis:
+def _moved(model: PixelModel, basis: PixelBasis, step: Tensor, around: Tangents, centre: Tensor) -> PixelBasis:
     """The basis at another theta."""
     background = basis.columns[:, basis.n_components :]
     columns = torch.cat([columns_at(model, step), background], dim=1)
@@ -138,9 +127,7 @@ def full_of(model: PixelModel, basis: PixelBasis, device: torch.device) -> FullM
         FitError: the raw sum of several detectors.
     """
     if len(model.parts) != 1:
-        raise FitError(
-            "pixel method 'full' fits the theta of one detector, not of a sum; give pixels.detectors: each"
-        )
+        raise FitError("pixel method 'full' fits the theta of one detector, not of a sum; give pixels.detectors: each")
     (part,) = model.parts
     found = full_model(spectrum_model(model, part), part.theta, basis)
     return moved_to(device, found)

@@ -51,15 +51,16 @@ def shared_factor(operator: PixelOperator) -> SharedFactor:
     mean = squares.mean(dim=0)
     single = torch.float32
     return SharedFactor(
-        gram=unit.to(single), step=(_RELAXATION * inverse).to(single),
+        gram=unit.to(single),
+        step=(_RELAXATION * inverse).to(single),
         turn=(_RELAXATION * _PENALTY * inverse - 0.5 * _RELAXATION * eye).to(single),
-        noise=noise.to(single), noise_floor=mean.to(single), scale=scale.to(single),
-    )  # fmt: skip
+        noise=noise.to(single),
+        noise_floor=mean.to(single),
+        scale=scale.to(single),
+    )
 
 
-def fit_nnls(
-    counts: Tensor, signed: Tensor, operator: PixelOperator, factor: SharedFactor
-) -> Estimate:
+def fit_nnls(counts: Tensor, signed: Tensor, operator: PixelOperator, factor: SharedFactor) -> Estimate:
     """Non-negative coefficients of a micro-batch.
 
     Args:
@@ -77,9 +78,7 @@ def fit_nnls(
     solved = torch.ones_like(wrong)
     if bool(wrong.any()):
         coefficients[wrong], solved[wrong] = _exact(counts[wrong], coefficients[wrong], operator)
-    return Estimate(
-        coefficients=coefficients, solved=solved, factors=coefficients, columns=operator.columns
-    )
+    return Estimate(coefficients=coefficients, solved=solved, factors=coefficients, columns=operator.columns)
 
 
 def iterate(rhs: Tensor, start: Tensor, factor: SharedFactor) -> Tensor:

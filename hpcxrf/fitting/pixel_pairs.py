@@ -85,9 +85,7 @@ def candidates(share: Tensor, first_channel: int) -> list[Grouping]:
     for single in _SINGLE_SHARES:
         start = min(first + int(single * (stop - first)), stop)
         start = min(start + (start + first_channel) % 2, stop)
-        found.append(
-            Grouping(n_channels=n, first=first, start=start, count=(stop - start) // 2, stop=stop)
-        )
+        found.append(Grouping(n_channels=n, first=first, start=start, count=(stop - start) // 2, stop=stop))
     return [*found, every_channel(n)]
 
 

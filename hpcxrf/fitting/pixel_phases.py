@@ -14,14 +14,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from hpcxrf.fitting.pixel_basis import (
-    PhaseOperator,
-    Phases,
-    PixelBasis,
-    PixelOperator,
-    pixel_operator,
-    shared_weights,
-)
+from hpcxrf.fitting.pixel_basis import PhaseOperator, Phases, PixelBasis, PixelOperator, pixel_operator, shared_weights
 from hpcxrf.fitting.pixel_parts import Estimate, project, shared_variance, whole_vectors
 
 __all__ = ["LEAST_GAIN", "PhaseOperator", "Phases", "find_phases", "fit_phases", "phase_operator"]
@@ -53,18 +46,14 @@ def find_phases(counts: Tensor, measured: Tensor, basis: PixelBasis) -> Phases:
     one = basis.coefficients[None].clamp(min=0.0)
     none = _described(one, torch.ones(1, dtype=torch.float64, device=one.device), basis)
     if y.shape[0] < 2 * _MOST_PHASES / _LEAST_SHARE:
-        return replace(
-            none, report=f"one set of weights: {y.shape[0]} pixels are too few for phases"
-        )
+        return replace(none, report=f"one set of weights: {y.shape[0]} pixels are too few for phases")
     judged, independent = (_half_coefficients(y, basis, parity) for parity in (0, 1))
     shape = _shapes(judged)
     tried = [_grouped(shape, independent, n, basis) for n in range(2, _MOST_PHASES + 1)]
     useful = [p for p in tried if bool((p.gain > LEAST_GAIN).any())]
     if not useful:
         best = max(float(p.gain.max()) for p in tried)
-        return replace(
-            none, report=f"one set of weights: phases would gain {100 * best:.0f} % in rms at most"
-        )
+        return replace(none, report=f"one set of weights: phases would gain {100 * best:.0f} % in rms at most")
     means = [float((p.gain * p.share).sum()) for p in useful]
     enough = [p for p, mean in zip(useful, means, strict=True) if mean > max(means) - _WORTH]
     return enough[0]
@@ -86,9 +75,7 @@ def phase_operator(phases: Phases, basis: PixelBasis) -> PhaseOperator:
         halves.append(torch.where(half, (floored / part.sum(dim=1, keepdim=True)).log(), 0.0))
     whole = pixel_operator(basis)
     operators = tuple(
-        _of_halves(basis, whole, (of_even[0::2], of_odd[1::2]))
-        for of_even in weights
-        for of_odd in weights
+        _of_halves(basis, whole, (of_even[0::2], of_odd[1::2])) for of_even in weights for of_odd in weights
     )
     return PhaseOperator(
         judge=torch.cat(halves).T.contiguous().to(torch.float32),
@@ -97,9 +84,7 @@ def phase_operator(phases: Phases, basis: PixelBasis) -> PhaseOperator:
     )
 
 
-def _of_halves(
-    basis: PixelBasis, whole: PixelOperator, weights: tuple[Tensor, Tensor]
-) -> PixelOperator:
+def _of_halves(basis: PixelBasis, whole: PixelOperator, weights: tuple[Tensor, Tensor]) -> PixelOperator:
     """The mean of the fits of even and of odd channels."""
     projector = torch.empty_like(whole.projector)
     for parity, own in enumerate(weights):
@@ -142,19 +127,20 @@ def fit_phases(counts: Tensor, phases: PhaseOperator, *, errors: bool) -> Estima
         if errors:
             variance[members], null[members] = shared_variance(found, operator)
     return Estimate(
-        coefficients=coefficients, solved=torch.ones_like(kind, dtype=torch.bool),
-        factors=coefficients, columns=first.columns,
-        variance=variance if errors else None, null_variance=null if errors else None,
-    )  # fmt: skip
+        coefficients=coefficients,
+        solved=torch.ones_like(kind, dtype=torch.bool),
+        factors=coefficients,
+        columns=first.columns,
+        variance=variance if errors else None,
+        null_variance=null if errors else None,
+    )
 
 
 def _judge(counts: Tensor, phases: PhaseOperator) -> Tensor:
     """(pixel,): which operator."""
     n = phases.share.shape[0]
     likelihood = project(counts, whole_vectors(phases.judge))
-    by_even, by_odd = (
-        (likelihood[:, i * n : (i + 1) * n] + phases.share).argmax(dim=1) for i in range(2)
-    )
+    by_even, by_odd = ((likelihood[:, i * n : (i + 1) * n] + phases.share).argmax(dim=1) for i in range(2))
     return by_odd * n + by_even
 
 
@@ -227,9 +213,11 @@ def _described(means: Tensor, share: Tensor, basis: PixelBasis) -> Phases:
         for s, g in zip(share.tolist(), gain.tolist(), strict=True)
     )
     return Phases(
-        coefficients=means, share=share, gain=gain,
+        coefficients=means,
+        share=share,
+        gain=gain,
         report=f"{len(means)} phases with weights of their own; predicted in rms: {parts}",
-    )  # fmt: skip
+    )
 
 
 def _rms(operator: PixelOperator, spectrum: Tensor) -> Tensor:

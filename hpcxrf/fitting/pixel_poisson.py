@@ -14,13 +14,7 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.pixel_basis import PixelOperator, unit_diagonal
-from hpcxrf.fitting.pixel_parts import (
-    Estimate,
-    expected_coefficients,
-    rows,
-    shared_variance,
-    times,
-)
+from hpcxrf.fitting.pixel_parts import Estimate, expected_coefficients, rows, shared_variance, times
 
 _JOINED: Final = 4
 # Pixels at a time: fewer and the small matrices are not worth a call, more and the spectra leave the cache.
@@ -98,10 +92,13 @@ def likelihood(operator: PixelOperator) -> Likelihood:
     place[first, second] = place[second, first] = torch.arange(len(first), device=columns.device)
     single = torch.float32
     return Likelihood(
-        fine=_columns(columns), coarse=_columns(joined), totals=columns.sum(dim=1).to(single),
-        pairs=(joined[first] * joined[second]).T.contiguous().to(single), place=place.flatten(),
+        fine=_columns(columns),
+        coarse=_columns(joined),
+        totals=columns.sum(dim=1).to(single),
+        pairs=(joined[first] * joined[second]).T.contiguous().to(single),
+        place=place.flatten(),
         scale=scale.to(single),
-    )  # fmt: skip
+    )
 
 
 def _columns(rows: Tensor) -> Columns:
@@ -124,15 +121,18 @@ def fit_poisson(
     start = start * (model.scale > 0)
     size = _ROWS if counts.device.type == "cpu" else max(counts.shape[0], 1)
     found = [
-        _fit_chunk(rows(counts, i, size), start[i : i + size], model)
-        for i in range(0, max(counts.shape[0], 1), size)
+        _fit_chunk(rows(counts, i, size), start[i : i + size], model) for i in range(0, max(counts.shape[0], 1), size)
     ]
     coefficients = torch.cat([x for x, _ in found]) * model.scale
     variance, null = _variances(coefficients, operator, model) if errors else (None, None)
     return Estimate(
-        coefficients=coefficients, solved=torch.cat([done for _, done in found]),
-        factors=coefficients, columns=operator.columns, variance=variance, null_variance=null,
-    )  # fmt: skip
+        coefficients=coefficients,
+        solved=torch.cat([done for _, done in found]),
+        factors=coefficients,
+        columns=operator.columns,
+        variance=variance,
+        null_variance=null,
+    )
 
 
 def _fit_chunk(y: Tensor, start: Tensor, model: Likelihood) -> tuple[Tensor, Tensor]:
@@ -150,15 +150,15 @@ def _fit_chunk(y: Tensor, start: Tensor, model: Likelihood) -> tuple[Tensor, Ten
     return x, done
 
 
-def _climb(
-    y: Tensor, joined: Tensor, start: Tensor, model: Likelihood, grid: Columns, steps: int
-) -> _Search:
+def _climb(y: Tensor, joined: Tensor, start: Tensor, model: Likelihood, grid: Columns, steps: int) -> _Search:
     """Steps from a start; a pixel that is done stays where it is, whatever its neighbours still need."""
     search = _Search(
-        x=start, step=torch.zeros_like(start), misfit=y.new_full(y.shape[:1], torch.inf),
+        x=start,
+        step=torch.zeros_like(start),
+        misfit=y.new_full(y.shape[:1], torch.inf),
         promised=y.new_full(y.shape[:1], torch.inf),
         done=torch.zeros(y.shape[0], dtype=torch.bool, device=y.device),
-    )  # fmt: skip
+    )
     total = y.sum(dim=1)
     for i in range(steps + 1):
         trial = (search.x + search.step).clamp(min=0.0)
@@ -172,10 +172,12 @@ def _climb(
         tried = search.misfit == misfit
         ahead, promised = _newton(trial, slope, joined, model)
         search = _Search(
-            x=search.x, misfit=search.misfit, done=search.done,
+            x=search.x,
+            misfit=search.misfit,
+            done=search.done,
             step=torch.where(tried[:, None], ahead, _SHORTER * search.step),
             promised=torch.where(tried, promised, search.promised),
-        )  # fmt: skip
+        )
     return search
 
 
@@ -190,10 +192,12 @@ def _judged(search: _Search, trial: Tensor, misfit: Tensor, total: Tensor) -> _S
     better = (misfit <= search.misfit + _ROUNDING * total) & ~search.done
     small = (search.promised <= _TOLERANCE + _ROUNDING * total) & ~search.done
     return _Search(
-        x=torch.where(better[:, None], trial, search.x), step=search.step,
-        misfit=torch.where(better, misfit, search.misfit), promised=search.promised,
+        x=torch.where(better[:, None], trial, search.x),
+        step=search.step,
+        misfit=torch.where(better, misfit, search.misfit),
+        promised=search.promised,
         done=search.done | small,
-    )  # fmt: skip
+    )
 
 
 def _newton(x: Tensor, slope: Tensor, joined: Tensor, model: Likelihood) -> tuple[Tensor, Tensor]:
@@ -228,9 +232,7 @@ def _solve(information: Tensor, slope: Tensor, free: Tensor) -> Tensor:
     return torch.nan_to_num(torch.cholesky_solve(slope[:, :, None], factor)[:, :, 0])
 
 
-def _variances(
-    coefficients: Tensor, operator: PixelOperator, model: Likelihood
-) -> tuple[Tensor, Tensor]:
+def _variances(coefficients: Tensor, operator: PixelOperator, model: Likelihood) -> tuple[Tensor, Tensor]:
     """Variance of the amplitudes (pixel, component) by the expected information; in the component's absence.
 
     The information is that of the expectation given the estimate, with the floor of the shared weights: a component
@@ -242,10 +244,7 @@ def _variances(
     expected = expected_coefficients(coefficients, operator) / model.scale.clamp(min=1e-30)
     size = _ROWS if coefficients.device.type == "cpu" else max(coefficients.shape[0], 1)
     own = torch.cat(
-        [
-            _inverse_diagonal(expected[i : i + size], model)
-            for i in range(0, max(coefficients.shape[0], 1), size)
-        ]
+        [_inverse_diagonal(expected[i : i + size], model) for i in range(0, max(coefficients.shape[0], 1), size)]
     )
     variance = (own * model.scale**2)[:, :n]
     variance = torch.where(torch.isfinite(variance) & (variance > 0), variance, shared)

@@ -70,9 +70,7 @@ class PairedProduct:
         for i in range(0, n_rows, _ROWS):
             n = min(n_rows - i, _ROWS)
             self._add(counts[i : i + n], whole if n == _ROWS else self._room(n))
-            self._multiply(
-                whole if n == _ROWS else self._room(max(n, LEAST_ROWS)), out[:, i : i + n]
-            )
+            self._multiply(whole if n == _ROWS else self._room(max(n, LEAST_ROWS)), out[:, i : i + n])
         return out.T
 
     def _room(self, n: int) -> _Room:
@@ -81,13 +79,16 @@ class PairedProduct:
         pairs = sums[:, start:end]
         places = seen.split([len(part.rows) for part in self.parts])
         return _Room(
-            before=sums[:, :start], pairs=pairs, words=pairs.view(torch.int32), after=sums[:, end : by.n_sums],
+            before=sums[:, :start],
+            pairs=pairs,
+            words=pairs.view(torch.int32),
+            after=sums[:, end : by.n_sums],
             seen=seen,
             factors=tuple(
                 (part.rows, sums[:, part.start : part.stop].T, place)
                 for part, place in zip(self.parts, places, strict=True)
             ),
-        )  # fmt: skip
+        )
 
     def _add(self, counts: Tensor, room: _Room) -> None:
         by = self.grouping
@@ -124,10 +125,12 @@ def paired_product(banded: BandedProjector, grouping: Grouping) -> PairedProduct
     parts[-1] = _whole(parts[-1])
     mixing = torch.cat([banded.mixing[list(band.columns)] for band in banded.bands])
     return PairedProduct(
-        grouping=grouping, parts=tuple(parts), mixing=mixing.T.to(torch.float32).contiguous(),
+        grouping=grouping,
+        parts=tuple(parts),
+        mixing=mixing.T.to(torch.float32).contiguous(),
         sums=torch.zeros((_ROWS, parts[-1].stop), dtype=torch.float32),
         seen=torch.empty((len(mixing), _ROWS), dtype=torch.float32),
-    )  # fmt: skip
+    )
 
 
 def _rows(weights: Tensor, grouping: Grouping) -> Tensor:

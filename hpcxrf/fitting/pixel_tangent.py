@@ -146,24 +146,26 @@ def tangent_operator(basis: PixelBasis, tangents: Tangents) -> TangentOperator:
     pairs = torch.tensor(tangents.pairs, dtype=torch.int64, device=gram.device).reshape(-1, 2)
     chosen = torch.eye(n_parameters, dtype=single, device=gram.device)
     return TangentOperator(
-        names=tangents.names, prior_sd=tangents.prior_sd.to(single), centre=centre.to(single),
-        motion=tangents.motion.to(single), first=chosen[pairs[:, 0]], second=chosen[pairs[:, 1]],
-        half=torch.where(pairs[:, 0] == pairs[:, 1], 0.5, 1.0).to(single), weighted=weighted.contiguous().to(single),
-        all_columns=every.T.contiguous().to(single), gram=gram.to(single),
+        names=tangents.names,
+        prior_sd=tangents.prior_sd.to(single),
+        centre=centre.to(single),
+        motion=tangents.motion.to(single),
+        first=chosen[pairs[:, 0]],
+        second=chosen[pairs[:, 1]],
+        half=torch.where(pairs[:, 0] == pairs[:, 1], 0.5, 1.0).to(single),
+        weighted=weighted.contiguous().to(single),
+        all_columns=every.T.contiguous().to(single),
+        gram=gram.to(single),
         inverse=inverse.to(single),
         response=response.permute(1, 0, 2).reshape(n, -1).contiguous().to(single),
         curvature=curvature.permute(1, 0, 2, 3).reshape(n, -1).contiguous().to(single),
-        scale=scale.to(single), expected_total=float(basis.expected.sum()),
-    )  # fmt: skip
+        scale=scale.to(single),
+        expected_total=float(basis.expected.sum()),
+    )
 
 
 def fit_tangent(
-    counts: Tensor,
-    signed: Tensor,
-    operator: PixelOperator,
-    tangent: TangentOperator,
-    *,
-    errors: bool,
+    counts: Tensor, signed: Tensor, operator: PixelOperator, tangent: TangentOperator, *, errors: bool
 ) -> Estimate:
     """Amplitudes and shifts of theta of a micro-batch, a fixed number of steps.
 
@@ -190,17 +192,19 @@ def fit_tangent(
     )
     n = operator.n_components
     return Estimate(
-        coefficients=coefficients, solved=moved <= _CONVERGED,
+        coefficients=coefficients,
+        solved=moved <= _CONVERGED,
         factors=_with_changes(coefficients, n, _weights(d, tangent)),
-        columns=tangent.all_columns, variance=variance, null_variance=null,
-        shift=(d + tangent.centre) * tangent.prior_sd, shift_sigma=shift_sigma,
+        columns=tangent.all_columns,
+        variance=variance,
+        null_variance=null,
+        shift=(d + tangent.centre) * tangent.prior_sd,
+        shift_sigma=shift_sigma,
         in_range=((d @ tangent.motion.T).abs() <= 1.0).all(dim=1),
-    )  # fmt: skip
+    )
 
 
-def _step(
-    a: Tensor, d: Tensor, rhs: Tensor, level: Tensor, tangent: TangentOperator
-) -> tuple[Tensor, Tensor, Tensor]:
+def _step(a: Tensor, d: Tensor, rhs: Tensor, level: Tensor, tangent: TangentOperator) -> tuple[Tensor, Tensor, Tensor]:
     """Coefficients and d after one step, and the length (pixel,) of the step in d, in units of its uncertainty."""
     n_pixels, m = d.shape
     n, k = tangent.curvature.shape[0], a.shape[1]
@@ -252,11 +256,7 @@ def _curvature(own: Tensor, level: Tensor, tangent: TangentOperator, m: int) -> 
 
 
 def _variances(
-    a: Tensor,
-    coefficients: Tensor,
-    level: Tensor,
-    operator: PixelOperator,
-    tangent: TangentOperator,
+    a: Tensor, coefficients: Tensor, level: Tensor, operator: PixelOperator, tangent: TangentOperator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Variance of the amplitudes, with what not knowing d adds; in the absence of the component; sigma of theta."""
     m, n = len(tangent.names), operator.n_components

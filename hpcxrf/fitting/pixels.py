@@ -28,12 +28,7 @@ from hpcxrf.fitting.pixel_follow import Expansions, follow
 from hpcxrf.fitting.pixel_full import FullModel, fit_full
 from hpcxrf.fitting.pixel_nnls import fit_nnls, shared_factor
 from hpcxrf.fitting.pixel_pairs import HIGHEST_COUNT, with_totals
-from hpcxrf.fitting.pixel_parts import (
-    Estimate,
-    project,
-    shared_variance,
-    spectrum_deviance,
-)
+from hpcxrf.fitting.pixel_parts import Estimate, project, shared_variance, spectrum_deviance
 from hpcxrf.fitting.pixel_phases import PhaseOperator, fit_phases, phase_operator
 from hpcxrf.fitting.pixel_poisson import fit_poisson, likelihood
 from hpcxrf.fitting.pixel_product import paired_product
@@ -43,9 +38,21 @@ from hpcxrf.fitting.result import FitStatus, PixelFit
 from hpcxrf.fitting.uncertainty import detection_limit
 
 __all__ = [
-    "LINEAR_BATCH", "MICRO_BATCH", "MethodData", "PixelBasis", "PixelMethod", "PixelOperator", "fit_pixels",
-    "group_background", "moved_to", "pixel_basis", "pixel_operator", "prepared", "shared_weights", "single_thread",
-]  # fmt: skip
+    "LINEAR_BATCH",
+    "MICRO_BATCH",
+    "MethodData",
+    "PixelBasis",
+    "PixelMethod",
+    "PixelOperator",
+    "fit_pixels",
+    "group_background",
+    "moved_to",
+    "pixel_basis",
+    "pixel_operator",
+    "prepared",
+    "shared_weights",
+    "single_thread",
+]
 
 T = TypeVar("T")
 PixelMethod = Literal["linear", "nnls", "poisson", "nonlinear", "full"]
@@ -77,11 +84,7 @@ class MethodData:
 
 
 def prepared(
-    basis: PixelBasis,
-    device: torch.device,
-    names: Sequence[str] = (),
-    *,
-    first_channel: int | None = None,
+    basis: PixelBasis, device: torch.device, names: Sequence[str] = (), *, first_channel: int | None = None
 ) -> PixelOperator:
     """What is computed once for all pixels, with tangents and phases where the basis has them, on a device.
 
@@ -174,15 +177,7 @@ def fit_pixels(
             projected = product(part)
         finally:
             products.put(product)
-        return _fit_batch(
-            part,
-            projected,
-            measured[i : i + size],
-            operator,
-            solver,
-            deviance=deviance,
-            errors=errors,
-        )
+        return _fit_batch(part, projected, measured[i : i + size], operator, solver, deviance=deviance, errors=errors)
 
     size = batch or (LINEAR_BATCH if method == "linear" else MICRO_BATCH)
     starts = range(0, max(counts.shape[0], 1), size)
@@ -225,33 +220,17 @@ def _one_after_another(parts: list[Tensor]) -> Tensor:
     return parts[0][:1].expand(sum(len(part) for part in parts), *parts[0].shape[1:])
 
 
-def _solver(
-    operator: PixelOperator,
-    method: PixelMethod,
-    data: MethodData,
-    *,
-    deviance: bool,
-    errors: bool,
-) -> Solver:
+def _solver(operator: PixelOperator, method: PixelMethod, data: MethodData, *, deviance: bool, errors: bool) -> Solver:
     solve = _method(operator, method, data, deviance=deviance, errors=errors)
     width = data.clipping
     if width is None:
         return solve
     if method not in {"linear", "nnls"}:
-        raise FitError(
-            f"pixel method {method!r} has its background in the fit; give linear or nnls"
-        )
+        raise FitError(f"pixel method {method!r} has its background in the fit; give linear or nnls")
     return lambda counts, _: fit_clipped(counts, solve, operator, width, deviance=deviance)
 
 
-def _method(
-    operator: PixelOperator,
-    method: PixelMethod,
-    data: MethodData,
-    *,
-    deviance: bool,
-    errors: bool,
-) -> Solver:
+def _method(operator: PixelOperator, method: PixelMethod, data: MethodData, *, deviance: bool, errors: bool) -> Solver:
     """The method as a function of counts (pixel, channel) and unconstrained coefficients (pixel, column)."""
     if method == "nnls":
         factor = shared_factor(operator)
@@ -272,12 +251,7 @@ def _method(
 
 
 def _tangent_solver(
-    operator: PixelOperator,
-    tangent: TangentOperator,
-    expansions: Expansions | None,
-    *,
-    deviance: bool,
-    errors: bool,
+    operator: PixelOperator, tangent: TangentOperator, expansions: Expansions | None, *, deviance: bool, errors: bool
 ) -> Solver:
     def solve(counts: Tensor, signed: Tensor) -> Estimate:
         found = fit_tangent(counts, signed, operator, tangent, errors=errors)
@@ -355,9 +329,7 @@ def _merit(counts: Tensor, found: Estimate, n_columns: int, *, wanted: bool) -> 
     return misfit / (counts.shape[1] - free)
 
 
-def _sigma_and_limit(
-    found: Estimate, operator: PixelOperator, *, wanted: bool
-) -> tuple[Tensor, Tensor]:
+def _sigma_and_limit(found: Estimate, operator: PixelOperator, *, wanted: bool) -> tuple[Tensor, Tensor]:
     if not wanted:
         shape = (found.coefficients.shape[0], operator.n_components)
         nothing = found.coefficients.new_full((1, 1), torch.nan).expand(shape)
@@ -369,9 +341,7 @@ def _sigma_and_limit(
 
 
 def _status(total: Tensor, finite: Tensor, measured: Tensor, found: Estimate) -> Tensor:
-    status = torch.full(
-        total.shape, int(FitStatus.CONVERGED), dtype=torch.uint8, device=total.device
-    )
+    status = torch.full(total.shape, int(FitStatus.CONVERGED), dtype=torch.uint8, device=total.device)
     status[~found.solved] = int(FitStatus.MAX_ITERATIONS)
     if found.in_range is not None:
         status[~found.in_range] = int(FitStatus.BEYOND_TANGENT)

@@ -43,19 +43,13 @@ _PAIRS: Final = 3
 _AXIS: Final[Mapping[Width, Mapping[str, float]]] = MappingProxyType(
     {
         "narrow": MappingProxyType(
-            {
-                "energy_offset": 0.05, "energy_slope": 0.02, "energy_quadratic": 2e-8,
-                "coherent_sct_energy": 0.2,
-            }
+            {"energy_offset": 0.05, "energy_slope": 0.02, "energy_quadratic": 2e-8, "coherent_sct_energy": 0.2}
         ),
         "wide": MappingProxyType(
-            {
-                "energy_offset": 0.2, "energy_slope": 0.05, "energy_quadratic": 1e-7,
-                "coherent_sct_energy": 0.3,
-            }
+            {"energy_offset": 0.2, "energy_slope": 0.05, "energy_quadratic": 1e-7, "coherent_sct_energy": 0.3}
         ),
     }
-)  # fmt: skip
+)
 _SHAPES: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
     {
         "compton_fwhm_corr": (1.0, 4.0),
@@ -120,13 +114,9 @@ def random_start(setup: SpectrumSetup, width: Width, seed: int) -> JointStart:
     generator = torch.Generator().manual_seed(seed)
     n_parameters, n_components = len(setup.parameters), len(_component_names(setup))
     share = torch.rand(n_parameters + n_components, generator=generator, dtype=torch.float64)
-    drawn = [
-        _drawn(p, float(u), width)
-        for p, u in zip(setup.parameters, share[:n_parameters], strict=True)
-    ]
+    drawn = [_drawn(p, float(u), width) for p, u in zip(setup.parameters, share[:n_parameters], strict=True)]
     return JointStart(
-        theta=torch.tensor(drawn, dtype=torch.float64),
-        log10_amplitude=LARGEST_START_LOG10 * share[n_parameters:],
+        theta=torch.tensor(drawn, dtype=torch.float64), log10_amplitude=LARGEST_START_LOG10 * share[n_parameters:]
     )
 
 
@@ -215,9 +205,7 @@ def fit_protocol(
     return replace(fit, cpu_s=cpu_s, wall_s=wall_s)
 
 
-def protocol_problem(
-    full: Tensor, setup: SpectrumSetup, start: JointStart
-) -> tuple[Problem, Tensor]:
+def protocol_problem(full: Tensor, setup: SpectrumSetup, start: JointStart) -> tuple[Problem, Tensor]:
     """What every method minimises, and the fixed background (channel,) over the fit range.
 
     Args:
@@ -228,14 +216,15 @@ def protocol_problem(
     Raises:
         FitError: the fit range lies outside the spectrum.
     """
-    low, high = fit_range(
-        setup.parameters, setup.energy_min_kev, setup.energy_max_kev, full.shape[0]
-    )
+    low, high = fit_range(setup.parameters, setup.energy_min_kev, setup.energy_max_kev, full.shape[0])
     model = SpectrumModel(
-        table=setup.table, channel=torch.arange(low, high + 1, dtype=torch.float64),
-        constants=setup.constants, elastic=setup.elastic, with_step=_uses_step(setup.parameters),
+        table=setup.table,
+        channel=torch.arange(low, high + 1, dtype=torch.float64),
+        constants=setup.constants,
+        elastic=setup.elastic,
+        with_step=_uses_step(setup.parameters),
         tailed=tailed_lines(setup.table, elastic=setup.elastic, constants=setup.constants),
-    )  # fmt: skip
+    )
     problem, fixed = build_problem(full, low, high, model, _started(setup, start))
     space = problem.space
     no_prior = replace(space, prior_sd=torch.full_like(space.prior_sd, torch.inf))
@@ -254,9 +243,7 @@ def _uses_step(parameters: tuple[Parameter, ...]) -> bool:
 
 
 def _component_names(setup: SpectrumSetup) -> tuple[str, ...]:
-    model = SpectrumModel(
-        table=setup.table, channel=torch.empty(0), constants=setup.constants, elastic=setup.elastic
-    )
+    model = SpectrumModel(table=setup.table, channel=torch.empty(0), constants=setup.constants, elastic=setup.elastic)
     return model.component_names
 
 
@@ -280,9 +267,7 @@ def _search(
     return fit_sbplx(start.theta, problem, evaluations=sbplx_evaluations, log10_linear=logs)
 
 
-def _separable(
-    full: Tensor, problem: Problem, setup: SpectrumSetup, start: JointStart, inside: Tensor
-) -> JointFit:
+def _separable(full: Tensor, problem: Problem, setup: SpectrumSetup, start: JointStart, inside: Tensor) -> JointFit:
     """Coarse steps and rival scatter peaks, then full steps; where that leaves much, as the product finds an axis."""
     near = starts_near(full, _started(setup, start))
     state = _fitted(torch.cat([start.theta[None], near]), problem)
@@ -292,10 +277,12 @@ def _separable(
         evaluations += 1 + int(other.iterations)
         state = other if float(other.misfit) < float(state.misfit) else state
     return JointFit(
-        theta=state.theta, linear=state.linear,
+        theta=state.theta,
+        linear=state.linear,
         loss=float(state.misfit) / problem.counts.shape[0],
-        evaluations=evaluations, converged=bool(state.done),
-    )  # fmt: skip
+        evaluations=evaluations,
+        converged=bool(state.done),
+    )
 
 
 def _further_starts(
@@ -318,9 +305,7 @@ def _leaves_much(state: State, inside: Tensor) -> bool:
     return left > _POOR_FACTOR * (1.0 - float(r_squared_expected(inside))) + _POOR_SHARE
 
 
-def _judged(
-    found: JointFit, problem: Problem, fixed: Tensor, inside: Tensor, setup: SpectrumSetup
-) -> ProtocolFit:
+def _judged(found: JointFit, problem: Problem, fixed: Tensor, inside: Tensor, setup: SpectrumSetup) -> ProtocolFit:
     evaluation, columns = design(found.theta, problem)
     expected = columns @ found.linear + fixed
     finite = torch.isfinite(torch.cat([found.theta, found.linear, expected])).all()
@@ -328,13 +313,18 @@ def _judged(
         return replace(_nothing(inside, setup, FitStatus.NONFINITE), evaluations=found.evaluations)
     errors = _errors(found, expected, columns, evaluation, problem, inside, setup)
     return ProtocolFit(
-        theta=found.theta, theta_sigma=errors.theta_sigma,
+        theta=found.theta,
+        theta_sigma=errors.theta_sigma,
         amplitude=found.linear[: len(_component_names(setup))],
-        r2=float(r_squared(inside, expected)), r2_expected=float(r_squared_expected(inside)),
+        r2=float(r_squared(inside, expected)),
+        r2_expected=float(r_squared_expected(inside)),
         deviance=float(poisson_deviance(inside, expected)) / errors.degrees_of_freedom,
-        cpu_s=0.0, wall_s=0.0, evaluations=found.evaluations,
-        status=FitStatus.CONVERGED if found.converged else FitStatus.MAX_ITERATIONS, model=expected,
-    )  # fmt: skip
+        cpu_s=0.0,
+        wall_s=0.0,
+        evaluations=found.evaluations,
+        status=FitStatus.CONVERGED if found.converged else FitStatus.MAX_ITERATIONS,
+        model=expected,
+    )
 
 
 def _errors(
@@ -353,17 +343,29 @@ def _errors(
     n = evaluation.phi.shape[-1]
     jacobian = counts_jacobian(found.theta, found.linear[:n], evaluation, problem.model)
     return spectrum_uncertainty(
-        inside, expected, columns, jacobian, found.linear[:n], moving=space.free & inner,
+        inside,
+        expected,
+        columns,
+        jacobian,
+        found.linear[:n],
+        moving=space.free & inner,
         positive_hats=found.linear[n:] > 0.0,
         prior_precision=space_of(setup.parameters).prior_sd ** -2,
-    )  # fmt: skip
+    )
 
 
 def _nothing(inside: Tensor, setup: SpectrumSetup, status: FitStatus) -> ProtocolFit:
     theta = torch.full_like(pack(setup.parameters), torch.nan)
     return ProtocolFit(
-        theta=theta, theta_sigma=theta,
+        theta=theta,
+        theta_sigma=theta,
         amplitude=theta.new_full((len(_component_names(setup)),), torch.nan),
-        r2=torch.nan, r2_expected=torch.nan, deviance=torch.nan, cpu_s=0.0, wall_s=0.0,
-        evaluations=0, status=status, model=torch.full_like(inside, torch.nan),
-    )  # fmt: skip
+        r2=torch.nan,
+        r2_expected=torch.nan,
+        deviance=torch.nan,
+        cpu_s=0.0,
+        wall_s=0.0,
+        evaluations=0,
+        status=status,
+        model=torch.full_like(inside, torch.nan),
+    )

@@ -31,11 +31,7 @@ Vector = npt.NDArray[np.float64]
 
 
 def fit_sbplx(
-    theta: Tensor,
-    problem: Problem,
-    *,
-    evaluations: int = EVALUATIONS,
-    log10_linear: Tensor | None = None,
+    theta: Tensor, problem: Problem, *, evaluations: int = EVALUATIONS, log10_linear: Tensor | None = None
 ) -> JointFit:
     """Minimise SS_res / SS_tot by LN_SBPLX over log10 amplitudes and free theta together. Deterministic.
 
@@ -133,8 +129,9 @@ class _Objective:
             theta=self._columns.theta(self._at[:n_free]),
             linear=torch.from_numpy(np.power(10.0, self._at[n_free:])),
             loss=self._least * self._total / self._counts.size,
-            evaluations=self._evaluations, converged=converged,
-        )  # fmt: skip
+            evaluations=self._evaluations,
+            converged=converged,
+        )
 
 
 class _Columns:

@@ -45,10 +45,7 @@ def scan_pairs(theta: Tensor, problem: Problem, space: Space, keep: int) -> tupl
     own, cross = fixed.T @ weighted, weighted.T @ moving
     count = trials.shape[0]
     gram = torch.cat(
-        [
-            torch.cat([own.expand(count, -1, -1), cross], dim=-1),
-            torch.cat([cross.mT, moving.mT @ by_trial], dim=-1),
-        ],
+        [torch.cat([own.expand(count, -1, -1), cross], dim=-1), torch.cat([cross.mT, moving.mT @ by_trial], dim=-1)],
         dim=-2,
     )
     rhs = torch.cat([(weighted.T @ y).expand(count, -1), by_trial.mT @ y], dim=-1)
@@ -63,9 +60,7 @@ def _grid(theta: Tensor, space: Space) -> Tensor:
     """Copies of theta (trial, parameter) with every combination; what is fixed keeps its value."""
     axes = []
     for name, values in zip(
-        SCANNED,
-        (torch.linspace(-1.0, 1.0, _ENERGIES), torch.tensor(_ANGLES_DEG), torch.tensor(_WIDTHS)),
-        strict=True,
+        SCANNED, (torch.linspace(-1.0, 1.0, _ENERGIES), torch.tensor(_ANGLES_DEG), torch.tensor(_WIDTHS)), strict=True
     ):
         i = INDEX[name]
         low, high = space.lower[i], space.upper[i]

@@ -12,10 +12,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from hpcxrf.fitting.coarse import (
-    contrast_weights,
-    rebin,
-)
+from hpcxrf.fitting.coarse import contrast_weights, rebin
 from hpcxrf.fitting.nnls import nnls_gram
 from hpcxrf.fitting.setup import SpectrumSetup
 from hpcxrf.physics.parameters import INDEX, pack
@@ -56,9 +53,7 @@ class Candidates:
     """(candidate,) share of the weighted counts that is left unexplained."""
 
 
-def screen(
-    counts: Tensor, setup: SpectrumSetup, *, keep: int = 16, refinement: int = 1
-) -> Candidates:
+def screen(counts: Tensor, setup: SpectrumSetup, *, keep: int = 16, refinement: int = 1) -> Candidates:
     """Rank energy axes over the whole of the bounds of offset and slope.
 
     Counts outside the energy range count as unexplained, so that an axis gains nothing by moving peaks out.
@@ -113,9 +108,7 @@ def _screen_lines(setup: SpectrumSetup) -> tuple[Tensor, Tensor, Tensor]:
     columns: list[int] = []
     for c in range(len(table.component_names)):
         mine = (table.component == c) & (table.escape_parent < 0) & (table.ratio > _WEAKEST_LINE)
-        lines = sorted(
-            zip(table.energy_kev[mine].tolist(), table.ratio[mine].tolist(), strict=True)
-        )
+        lines = sorted(zip(table.energy_kev[mine].tolist(), table.ratio[mine].tolist(), strict=True))
         for energy, share in _merge(lines):
             energies.append(energy)
             shares.append(share)
@@ -189,9 +182,7 @@ def _all_costs(
         cost[tried] = left / square.sum()
         scatter = linear[:, n_lines:]
         incident[tried] = _strongest(scatter[:, :n_elastic], energies, nominal)
-        angle[tried] = _strongest(
-            scatter[:, n_elastic : n_elastic + angles.shape[0]], angles, _COMPTON_ANGLES_DEG[1]
-        )
+        angle[tried] = _strongest(scatter[:, n_elastic : n_elastic + angles.shape[0]], angles, _COMPTON_ANGLES_DEG[1])
     return cost, incident, angle
 
 
@@ -233,12 +224,7 @@ def _costs(y: Tensor, weights: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]
 
 
 def distinct_axes(
-    offset: Tensor,
-    slope: Tensor,
-    setup: SpectrumSetup,
-    n_channels: int,
-    apart_kev: float,
-    keep: int,
+    offset: Tensor, slope: Tensor, setup: SpectrumSetup, n_channels: int, apart_kev: float, keep: int
 ) -> Tensor:
     """Indices of the first `keep` axes that differ from every better one by `apart_kev` at an end."""
     ends = _end_channels(setup, offset[0], slope[0], n_channels)

@@ -150,16 +150,11 @@ def _is_poor(fit: SpectrumFit) -> bool:
     return 1.0 - fit.r2 > _POOR_FACTOR * (1.0 - fit.r2_expected) + _POOR_SHARE
 
 
-def _rivals(
-    fits: list[SpectrumFit], best: SpectrumFit, full: Tensor, setup: SpectrumSetup
-) -> list[SpectrumFit]:
+def _rivals(fits: list[SpectrumFit], best: SpectrumFit, full: Tensor, setup: SpectrumSetup) -> list[SpectrumFit]:
     """All other axes that leave hardly more, each once."""
     rivals: list[SpectrumFit] = []
     for fit in fits:
-        known = any(
-            _apart_kev(fit.theta, other.theta, full.shape[0], setup) <= _APART_KEV
-            for other in rivals
-        )
+        known = any(_apart_kev(fit.theta, other.theta, full.shape[0], setup) <= _APART_KEV for other in rivals)
         if not known and _is_rival(fit, best, full, setup):
             rivals.append(fit)
     return rivals
@@ -170,9 +165,7 @@ def _approached(full: Tensor, found: list[AxisStart]) -> list[tuple[SpectrumSetu
     reached: list[tuple[SpectrumSetup, Tensor]] = []
     for one in found:
         theta = approach(full, one.setup, one.starts)
-        if all(
-            _apart_kev(theta, other, full.shape[0], one.setup) > _APART_KEV for _, other in reached
-        ):
+        if all(_apart_kev(theta, other, full.shape[0], one.setup) > _APART_KEV for _, other in reached):
             reached.append((_with_axis(one.setup, theta), theta))
     return reached
 
@@ -196,16 +189,12 @@ def _with_axis(setup: SpectrumSetup, theta: Tensor) -> SpectrumSetup:
     """Start and prior of the energy axis at theta, as far as it is free."""
     axis = dict(zip(AXIS, theta[: len(AXIS)].tolist(), strict=True))
     moved = tuple(
-        replace(p, value=min(max(axis[p.name], p.lower), p.upper))
-        if p.name in axis and p.free
-        else p
+        replace(p, value=min(max(axis[p.name], p.lower), p.upper)) if p.name in axis and p.free else p
         for p in setup.parameters
     )
     if has_few_elements(setup):
         moved = tuple(
-            replace(p, prior_sd=min(p.prior_sd, _TIGHT_QUADRATIC_SD))
-            if p.name == "energy_quadratic"
-            else p
+            replace(p, prior_sd=min(p.prior_sd, _TIGHT_QUADRATIC_SD)) if p.name == "energy_quadratic" else p
             for p in moved
         )
     return replace(setup, parameters=moved)
@@ -248,17 +237,14 @@ def _is_rival(fit: SpectrumFit, best: SpectrumFit, full: Tensor, setup: Spectrum
     if fit is best:
         return False
     apart = _apart_kev(best.theta, fit.theta, full.shape[0], setup)
-    return apart > _APART_KEV and _left(fit, best, full) <= (1.0 + _AMBIGUOUS) * _left(
-        best, fit, full
-    )
+    return apart > _APART_KEV and _left(fit, best, full) <= (1.0 + _AMBIGUOUS) * _left(best, fit, full)
 
 
 def _flagged(best: SpectrumFit, rivals: list[SpectrumFit]) -> SpectrumFit:
     if not rivals:
         return best
     others = "; ".join(
-        f"offset {fit.theta[0]:.4f} keV, slope {fit.theta[1]:.6f} keV, E0 {fit.theta[5]:.3f} keV "
-        f"(R2 {fit.r2:.5f})"
+        f"offset {fit.theta[0]:.4f} keV, slope {fit.theta[1]:.6f} keV, E0 {fit.theta[5]:.3f} keV (R2 {fit.r2:.5f})"
         for fit in rivals
     )
     message = (

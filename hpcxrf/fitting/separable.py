@@ -88,10 +88,14 @@ def space_of(parameters: tuple[Parameter, ...], device: torch.device | None = No
         return torch.tensor([getattr(p, name) for p in parameters], dtype=dtype, device=device)
 
     return Space(
-        centre=column("value"), prior_sd=column("prior_sd"), scale=column("scale"),
-        lower=column("lower"), upper=column("upper"), free=column("free", torch.bool),
+        centre=column("value"),
+        prior_sd=column("prior_sd"),
+        scale=column("scale"),
+        lower=column("lower"),
+        upper=column("upper"),
+        free=column("free", torch.bool),
         free_names=frozenset(p.name for p in parameters if p.free),
-    )  # fmt: skip
+    )
 
 
 def start(theta: Tensor, problem: Problem) -> State:
@@ -101,10 +105,17 @@ def start(theta: Tensor, problem: Problem) -> State:
     hessian, gradient = _normal_equations(inside, inner, problem)
     none_yet = torch.zeros(inner.misfit.shape, dtype=torch.int64, device=inner.misfit.device)
     return State(
-        theta=inside, linear=inner.linear, positive=inner.positive, misfit=inner.misfit,
-        hessian=hessian, gradient=gradient, damping=torch.full_like(inner.misfit, 1e-2),
-        small=none_yet, iterations=none_yet, done=~torch.isfinite(inner.misfit),
-    )  # fmt: skip
+        theta=inside,
+        linear=inner.linear,
+        positive=inner.positive,
+        misfit=inner.misfit,
+        hessian=hessian,
+        gradient=gradient,
+        damping=torch.full_like(inner.misfit, 1e-2),
+        small=none_yet,
+        iterations=none_yet,
+        done=~torch.isfinite(inner.misfit),
+    )
 
 
 def start_misfit(theta: Tensor, problem: Problem) -> Tensor:
@@ -125,9 +136,7 @@ def minimise(state: State, problem: Problem, *, iterations: int, tolerance: floa
     return state
 
 
-def best_of(
-    starts: Tensor, problem: Problem, *, rounds: Sequence[tuple[int, int]] = HALVING
-) -> State:
+def best_of(starts: Tensor, problem: Problem, *, rounds: Sequence[tuple[int, int]] = HALVING) -> State:
     """Successive halving: all starts take some steps, the better ones some more, until one is left.
 
     Args:
@@ -195,16 +204,19 @@ def _solve_linear(theta: Tensor, problem: Problem, positive: Tensor | None) -> _
     if prior is not None:
         misfit = misfit + (solution.x * (prior @ solution.x[..., :, None])[..., 0]).sum(dim=-1)
     return _Inner(
-        evaluation=evaluation, columns=columns, gram=gram, linear=solution.x,
-        positive=solution.positive, residual=residual, misfit=misfit,
-    )  # fmt: skip
+        evaluation=evaluation,
+        columns=columns,
+        gram=gram,
+        linear=solution.x,
+        positive=solution.positive,
+        residual=residual,
+        misfit=misfit,
+    )
 
 
 def _normal_equations(theta: Tensor, inner: _Inner, problem: Problem) -> tuple[Tensor, Tensor]:
     amplitude = inner.linear[..., : inner.evaluation.phi.shape[-1]]
-    jacobian = counts_jacobian(
-        theta, amplitude, inner.evaluation, problem.model, names=problem.space.free_names
-    )
+    jacobian = counts_jacobian(theta, amplitude, inner.evaluation, problem.model, names=problem.space.free_names)
     jacobian = torch.where(problem.space.free, jacobian * problem.space.scale, 0.0)
     weighted = jacobian * problem.weights[..., :, None]
     cross = inner.columns.mT @ weighted
@@ -235,15 +247,20 @@ def _step(state: State, problem: Problem, tolerance: float) -> State:
     hessian, gradient = state.hessian, state.gradient
     if bool(better.any()):
         hessian, gradient = _normal_equations(trial, inner, problem)
-    small = torch.where(
-        better, torch.where(gained <= tolerance * before, state.small + 1, 0), state.small
-    )
+    small = torch.where(better, torch.where(gained <= tolerance * before, state.small + 1, 0), state.small)
     damping = torch.where(state.done, state.damping, _next_damping(state, gained, promised))
     taken = State(
-        theta=trial, linear=inner.linear, positive=inner.positive, misfit=inner.misfit,
-        hessian=hessian, gradient=gradient, damping=damping, small=small,
-        iterations=state.iterations, done=state.done,
-    )  # fmt: skip
+        theta=trial,
+        linear=inner.linear,
+        positive=inner.positive,
+        misfit=inner.misfit,
+        hessian=hessian,
+        gradient=gradient,
+        damping=damping,
+        small=small,
+        iterations=state.iterations,
+        done=state.done,
+    )
     merged = _where(better, taken, state)
     # A rejected step that promised little says the same as two small ones: this is the optimum.
     flat = flat & (promised >= 0) & ~better
@@ -281,9 +298,7 @@ def _damped_step(state: State, problem: Problem) -> tuple[Tensor, Tensor]:
     pull = precision * (space.centre - state.theta) / space.scale
     gradient = state.gradient + pull
     hessian = state.hessian + torch.diag_embed(precision)
-    blocked = ((state.theta <= space.lower) & (gradient < 0)) | (
-        (state.theta >= space.upper) & (gradient > 0)
-    )
+    blocked = ((state.theta <= space.lower) & (gradient < 0)) | ((state.theta >= space.upper) & (gradient > 0))
     diagonal = hessian.diagonal(dim1=-2, dim2=-1)
     moving = space.free & ~blocked & (diagonal > 0)
     damped = hessian + torch.diag_embed(state.damping[..., None] * diagonal)
@@ -305,8 +320,6 @@ def _where(choose: Tensor, yes: State, no: State) -> State:
     """Member by member, one state or the other."""
 
     def pick(a: Tensor, b: Tensor) -> Tensor:
-        return torch.where(
-            choose.reshape(list(choose.shape) + [1] * (a.dim() - choose.dim())), a, b
-        )
+        return torch.where(choose.reshape(list(choose.shape) + [1] * (a.dim() - choose.dim())), a, b)
 
     return State(**{f.name: pick(getattr(yes, f.name), getattr(no, f.name)) for f in fields(State)})

@@ -44,9 +44,7 @@ def fit_range(
     values = {p.name: p.value for p in parameters}
     offset, slope = values["energy_offset"], values["energy_slope"]
     bend = values["energy_quadratic"]
-    first, last = (
-        _channel_at(energy, offset, slope, bend) for energy in (energy_min_kev, energy_max_kev)
-    )
+    first, last = (_channel_at(energy, offset, slope, bend) for energy in (energy_min_kev, energy_max_kev))
     low, high = max(first, 0), min(last, n_channels - 1)
     if energy_min_kev >= energy_max_kev or high - low + 1 < 50:
         raise FitError(

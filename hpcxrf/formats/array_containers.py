@@ -23,15 +23,7 @@ ZIP_SIGNATURE: Final = b"PK\x03\x04"
 ZARR_SIGNS: Final = ("zarr.json", ".zarray", ".zgroup")
 
 Region = tuple[slice, ...]
-READ_FAULTS: Final = (
-    OSError,
-    ValueError,
-    EOFError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-    tokenize.TokenError,
-)
+READ_FAULTS: Final = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 """What numpy, zipfile and zarr raise on damaged files; numpy tokenizes the header of a npy."""
 
 
@@ -170,9 +162,7 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (*READ_FAULTS, KeyError, TypeError) as error:
-        raise InputFileError(
-            f"{path}: cannot be read: {error}; if it is cut off or damaged, copy it again"
-        ) from error
+        raise InputFileError(f"{path}: cannot be read: {error}; if it is cut off or damaged, copy it again") from error
 
 
 def _layout(path: Path, stream: IO[bytes], size: int) -> _Layout:
@@ -199,9 +189,7 @@ def _member(path: Path, name: str) -> Iterator[IO[bytes]]:
         yield stream
 
 
-def _streams(
-    path: Path, form: str, layouts: Mapping[str, _Layout], opened: Callable[[str], Any]
-) -> Container:
+def _streams(path: Path, form: str, layouts: Mapping[str, _Layout], opened: Callable[[str], Any]) -> Container:
     entries = {
         name: Entry(path=name, shape=a.shape, dtype=a.dtype, attributes={}, dims=None, chunks=None)
         for name, a in layouts.items()

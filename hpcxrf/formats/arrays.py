@@ -34,12 +34,7 @@ from hpcxrf.formats.axes import (
     scan_shape,
     stored_region,
 )
-from hpcxrf.formats.hdf5_files import (
-    checked_rows,
-    is_hdf5,
-    refuse_bad_counts,
-    rows_per_block,
-)
+from hpcxrf.formats.hdf5_files import checked_rows, is_hdf5, refuse_bad_counts, rows_per_block
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions, ScanScalars
 
 _TIMES: Final = ("live_time_s", "real_time_s", "icr_hz", "ocr_hz")
@@ -129,9 +124,7 @@ def _container(path: Path, options: ReadOptions) -> Container:
         with path.open("rb") as file:
             head = file.read(len(NPY_SIGNATURE))
     except OSError as error:
-        raise InputFileError(
-            f"{path}: cannot be read: {error.strerror}; check its name and rights"
-        ) from error
+        raise InputFileError(f"{path}: cannot be read: {error.strerror}; check its name and rights") from error
     if head == NPY_SIGNATURE:
         return open_npy(path)
     if head.startswith(ZIP_SIGNATURE):
@@ -146,12 +139,7 @@ def _parts(container: Container, options: ReadOptions) -> _Parts:
     shape = scan_shape(entry.shape, axes)
     found, misfits = _neighbours(container, entry, shape)
     return _Parts(
-        container=container,
-        entry=entry,
-        axes=axes,
-        shape=shape,
-        found=found,
-        notes=(*notes, *axes.notes, *misfits),
+        container=container, entry=entry, axes=axes, shape=shape, found=found, notes=(*notes, *axes.notes, *misfits)
     )
 
 
@@ -186,18 +174,14 @@ def _fault(entry: Entry) -> str | None:
     if entry.dtype.kind not in "iuf":
         return f"is of type {entry.dtype}, counts must be whole or real numbers"
     if not 1 <= len(entry.shape) <= MAX_RANK or 0 in entry.shape:
-        return (
-            f"has shape {entry.shape}, must have 1 to 4 axes (detector, y, x, channel), none empty"
-        )
+        return f"has shape {entry.shape}, must have 1 to 4 axes (detector, y, x, channel), none empty"
     return None
 
 
 def _usable(container: Container, entry: Entry) -> Entry:
     fault = _fault(entry)
     if fault is not None:
-        raise InputFileError(
-            f"{container.path}: {entry.path} {fault}; choose another with --dataset-path"
-        )
+        raise InputFileError(f"{container.path}: {entry.path} {fault}; choose another with --dataset-path")
     return entry
 
 
@@ -207,11 +191,7 @@ def _signals(entries: list[Entry]) -> list[Entry]:
 
 
 def _nothing(container: Container) -> str:
-    reasons = [
-        f"{e.path or 'the array'} {_fault(e)}"
-        for e in container.entries.values()
-        if e.name not in _NO_COUNTS
-    ]
+    reasons = [f"{e.path or 'the array'} {_fault(e)}" for e in container.entries.values() if e.name not in _NO_COUNTS]
     what = "; ".join(reasons[:_LISTED]) if reasons else "it holds no array"
     return f"{container.path}: no array that can be spectra: {what}; name a file of spectra"
 
@@ -239,9 +219,7 @@ def _neighbours(
         if _fits(neighbour, expected):
             found[name] = neighbour
         else:
-            misfits.append(
-                f"{neighbour.path} is not used: {neighbour.dtype} {neighbour.shape}, not {expected}"
-            )
+            misfits.append(f"{neighbour.path} is not used: {neighbour.dtype} {neighbour.shape}, not {expected}")
     return found, misfits
 
 
@@ -312,9 +290,7 @@ def _scalers(parts: _Parts) -> ScanScalars:
             f"{parts.container.path}: {count} scalers, but {len(names)} scaler_names and {len(units)} "
             "scaler_units; must be one each"
         )
-    return ScanScalars(
-        scaler_names=names, scaler_units=units, scaler_values=values.astype(np.float64)
-    )
+    return ScanScalars(scaler_names=names, scaler_units=units, scaler_values=values.astype(np.float64))
 
 
 def _position_um(parts: _Parts, axis: str) -> NDArray[np.float64] | None:
@@ -347,15 +323,11 @@ def _attribute(parts: _Parts, name: str) -> float | None:
 def _incident(parts: _Parts) -> float | None:
     energy = _attribute(parts, "incident_energy_kev")
     if energy is not None and energy <= 0.0:
-        raise InputFileError(
-            f"{parts.where}: attribute incident_energy_kev is {energy:g}, must be above 0 keV"
-        )
+        raise InputFileError(f"{parts.where}: attribute incident_energy_kev is {energy:g}, must be above 0 keV")
     return energy
 
 
-def _stored_calibration(
-    parts: _Parts, options: ReadOptions
-) -> tuple[tuple[EnergyCalibration, ...] | None, list[str]]:
+def _stored_calibration(parts: _Parts, options: ReadOptions) -> tuple[tuple[EnergyCalibration, ...] | None, list[str]]:
     """The file's own calibration: a table, else attributes, else the energy of each channel."""
     n_detectors = parts.shape[0]
     table = _numbers(parts, _CALIBRATION, (n_detectors, 3))

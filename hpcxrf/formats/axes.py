@@ -35,9 +35,7 @@ class Axes:
         return self.detector, self.y, self.x, self.energy
 
 
-def guess_axes(
-    where: str, shape: tuple[int, ...], dims: Sequence[str] | None, energy_axis: int | None
-) -> Axes:
+def guess_axes(where: str, shape: tuple[int, ...], dims: Sequence[str] | None, energy_axis: int | None) -> Axes:
     """What the axes mean: as asked, else as named, else the longest is the energy and the rest detector, y, x.
 
     Args:
@@ -50,9 +48,7 @@ def guess_axes(
         InputFileError: no axis, more than four, an empty one, or an energy axis that is not there.
     """
     if not 1 <= len(shape) <= MAX_RANK or 0 in shape:
-        raise InputFileError(
-            f"{where}: shape {shape}; must have 1 to 4 axes (detector, y, x, channel), none empty"
-        )
+        raise InputFileError(f"{where}: shape {shape}; must have 1 to 4 axes (detector, y, x, channel), none empty")
     names = _matching_names(dims, len(shape))
     energy, notes = _energy_axis(where, shape, names, energy_axis)
     rest = [i for i in range(len(shape)) if i != energy]
@@ -75,9 +71,7 @@ def _energy_axis(
     rank = len(shape)
     if asked is not None:
         if not -rank <= asked < rank:
-            raise InputFileError(
-                f"{where}: --energy-axis {asked}, but shape {shape} has axes 0 to {rank - 1}"
-            )
+            raise InputFileError(f"{where}: --energy-axis {asked}, but shape {shape} has axes 0 to {rank - 1}")
         return asked % rank, []
     named = [i for i, n in enumerate(names or ()) if n.startswith(_ENERGY_NAMES) or n == "e"]
     if len(named) == 1:
@@ -85,14 +79,10 @@ def _energy_axis(
     longest = max(range(rank), key=lambda i: (shape[i], i))
     if rank == 1:
         return longest, []
-    return longest, [
-        f"guessed: axis {longest} of shape {shape} is the energy, as the longest (--energy-axis)"
-    ]
+    return longest, [f"guessed: axis {longest} of shape {shape} is the energy, as the longest (--energy-axis)"]
 
 
-def _image_axes(
-    rest: list[int], names: tuple[str, ...] | None
-) -> tuple[int | None, int | None, int | None]:
+def _image_axes(rest: list[int], names: tuple[str, ...] | None) -> tuple[int | None, int | None, int | None]:
     """Stored axes of detector, y, x."""
     named = {} if names is None else {i: names[i] for i in rest}
     detector = next((i for i, n in named.items() if n.startswith(_DETECTOR_NAMES)), None)
@@ -128,11 +118,7 @@ def as_counts(block: NDArray[Any], axes: Axes) -> NDArray[Any]:
 
 
 def calibration_of(
-    where: str,
-    stored: Sequence[EnergyCalibration] | None,
-    options: ReadOptions,
-    n_detectors: int,
-    n_channels: int,
+    where: str, stored: Sequence[EnergyCalibration] | None, options: ReadOptions, n_detectors: int, n_channels: int
 ) -> tuple[EnergyCalibration, ...] | None:
     """Calibration of each detector: the file's, with what the user gives in its place.
 
@@ -188,9 +174,7 @@ def file_size(path: Path) -> int:
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise InputFileError(
-            f"{path}: cannot be read: {error.strerror}; check its name and rights"
-        ) from error
+        raise InputFileError(f"{path}: cannot be read: {error.strerror}; check its name and rights") from error
     if size == 0:
         raise InputFileError(f"{path}: is empty (0 bytes); copy it again or exclude it")
     return size

@@ -16,9 +16,7 @@ from hpcxrf.formats.hdf5_files import checked_rows
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions, ScanScalars
 
 _KEY: Final = re.compile(r"\s*([A-Z][A-Z0-9_]*)\s*:")
-_SIGNS: Final = frozenset(
-    {"VERSION", "ELEMENTS", "CHANNELS", "REAL_TIME", "LIVE_TIME", "ROIS", "DATA"}
-)
+_SIGNS: Final = frozenset({"VERSION", "ELEMENTS", "CHANNELS", "REAL_TIME", "LIVE_TIME", "ROIS", "DATA"})
 _PER_DETECTOR: Final = ("REAL_TIME", "LIVE_TIME", "CAL_OFFSET", "CAL_SLOPE", "CAL_QUAD")
 _LARGEST_BYTES: Final = 64 << 20
 _FAULTS_SHOWN: Final = 10
@@ -56,13 +54,9 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
     """
     header, counts = _parse(path, _lines(path))
     shape = (header.n_detectors, 1, 1, header.n_channels)
-    calibration = calibration_of(
-        str(path), _stored_calibration(header), options, header.n_detectors, header.n_channels
-    )
+    calibration = calibration_of(str(path), _stored_calibration(header), options, header.n_detectors, header.n_channels)
     block = counts.T.reshape(shape).copy()
-    scalars = ScanScalars(
-        live_time_s=_column(header, "LIVE_TIME"), real_time_s=_column(header, "REAL_TIME")
-    )
+    scalars = ScanScalars(live_time_s=_column(header, "LIVE_TIME"), real_time_s=_column(header, "REAL_TIME"))
     return RawScan(
         name=path.stem,
         format="epics-mca",
@@ -80,15 +74,11 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
 def _lines(path: Path) -> list[_Line]:
     size = file_size(path)
     if size > _LARGEST_BYTES:
-        raise InputFileError(
-            f"{path}: {size} bytes; an EPICS MCA text has at most {_LARGEST_BYTES}, split it"
-        )
+        raise InputFileError(f"{path}: {size} bytes; an EPICS MCA text has at most {_LARGEST_BYTES}, split it")
     try:
         text = path.read_bytes().decode("latin-1")
     except OSError as error:
-        raise InputFileError(
-            f"{path}: cannot be read: {error.strerror}; check its rights"
-        ) from error
+        raise InputFileError(f"{path}: cannot be read: {error.strerror}; check its rights") from error
     rows = re.split(r"\r\n|\n|\r", text)
     return [_Line(number=i, text=row) for i, row in enumerate(rows, start=1)]
 
@@ -143,14 +133,10 @@ def _whole(line: _Line | None, default: int) -> tuple[int, list[str]]:
     text = " ".join(_words(line))
     if text.isdecimal() and int(text) > 0:
         return int(text), []
-    return default, [
-        f"line {line.number}: {_key(line)} is {text!r}, must be a whole number above 0"
-    ]
+    return default, [f"line {line.number}: {_key(line)} is {text!r}, must be a whole number above 0"]
 
 
-def _numbers(
-    fields: dict[str, _Line], n_detectors: int
-) -> tuple[dict[str, tuple[float, ...]], list[str]]:
+def _numbers(fields: dict[str, _Line], n_detectors: int) -> tuple[dict[str, tuple[float, ...]], list[str]]:
     values: dict[str, tuple[float, ...]] = {}
     faults = []
     for key in _PER_DETECTOR:

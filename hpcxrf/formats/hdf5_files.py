@@ -43,9 +43,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         ) from error
 
 
-def find_dataset(
-    file: h5py.File, names: Sequence[str], *, allow_external: bool = False
-) -> h5py.Dataset | None:
+def find_dataset(file: h5py.File, names: Sequence[str], *, allow_external: bool = False) -> h5py.Dataset | None:
     """The first dataset of that name, or None.
 
     Args:
@@ -176,9 +174,7 @@ def checked_rows(path: Path, rows: slice, height: int) -> slice:
     start, stop, step = rows.indices(height)
     outside = rows.stop is not None and not 0 <= rows.stop <= height
     if step != 1 or stop < start or outside:
-        raise InputFileError(
-            f"{path}: rows {rows} of a scan of {height} rows; ask for rows 0 to {height}, step 1"
-        )
+        raise InputFileError(f"{path}: rows {rows} of a scan of {height} rows; ask for rows 0 to {height}, step 1")
     return slice(start, stop)
 
 

@@ -34,9 +34,7 @@ OVERRIDE: Final = "/MAPS/Fit_Parameters_Override"
 SCALER_NAMES: Final = ("/MAPS/Scalers/Names", "/MAPS/scaler_names")
 SCALER_UNITS: Final = ("/MAPS/Scalers/Units", "/MAPS/scaler_units")
 SCALER_VALUES: Final = ("/MAPS/Scalers/Values", "/MAPS/scalers")
-TIMES: Final = {"ELT": "Elapsed_Livetime", "ERT": "Elapsed_Realtime", "ICR": "Input_Counts"} | {
-    "OCR": "Output_Counts"
-}
+TIMES: Final = {"ELT": "Elapsed_Livetime", "ERT": "Elapsed_Realtime", "ICR": "Input_Counts"} | {"OCR": "Output_Counts"}
 """Names of the times: among the scalers of version 9 (`ELT1` ..), and of the datasets of version 10."""
 MILLIMETRE_UM: Final = 1000.0
 UNITS_UM: Final = {"um": 1.0, "µm": 1.0, "microns": 1.0, "mm": 1000.0, "nm": 1e-3, "m": 1e6}
@@ -137,9 +135,7 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
         files=(path, *(file for file in files if file.name != path.name)),
         shape=shape,
         dtype=dtype,
-        rows_per_read=rows_per_block(
-            row_bytes=row_bytes, chunk_rows=heads[0].chunk_rows, height=height
-        ),
+        rows_per_read=rows_per_block(row_bytes=row_bytes, chunk_rows=heads[0].chunk_rows, height=height),
         read_counts=partial(_read_counts, files, shape, dtype, options.allow_external),
         read_scalars=partial(_read_scalars, files, shape, options.allow_external),
         calibration=tuple(calibrations) if len(calibrations) == len(heads) else None,
@@ -235,9 +231,7 @@ def _notes(path: Path, files: tuple[Path, ...], heads: list[_Head]) -> tuple[str
     if numbers and derived.is_file():
         notes.append(f"{derived.name} ignored: it is derived from the detectors' files")
     if derived_from(path):
-        notes.append(
-            f"is the sum that XRF-Maps made of {derived.name}0 ..; open that to have the detectors"
-        )
+        notes.append(f"is the sum that XRF-Maps made of {derived.name}0 ..; open that to have the detectors")
     if any(head.calibration is None for head in heads):
         notes.append("no usable energy calibration in the file")
     return tuple(notes)
@@ -258,9 +252,7 @@ def _read_counts(
     return block
 
 
-def _read_detector(
-    path: Path, out: NDArray[np.generic], rows: slice, *, allow_external: bool
-) -> None:
+def _read_detector(path: Path, out: NDArray[np.generic], rows: slice, *, allow_external: bool) -> None:
     """Fill `out` (rows, x, channel) piece by piece: whole chunks, so that none is unpacked twice."""
     with open_hdf5(path) as file:
         stored = _spectra(file, allow_external=allow_external)
@@ -285,13 +277,10 @@ def _read_scalars(
         y_um = _axis_um(file, "y_axis", size, allow_external=allow_external)
     scalers = dict(zip(names, values, strict=True))
     times = [
-        _times(path, size, scalers, detector + 1, allow_external=allow_external)
-        for detector, path in enumerate(files)
+        _times(path, size, scalers, detector + 1, allow_external=allow_external) for detector, path in enumerate(files)
     ]
     return ScanScalars(
-        live_time_s=_stacked(
-            [live_time(t.real_s, t.counts_in, t.counts_out, t.live_s) for t in times]
-        ),
+        live_time_s=_stacked([live_time(t.real_s, t.counts_in, t.counts_out, t.live_s) for t in times]),
         real_time_s=_stacked([t.real_s for t in times]),
         icr_hz=_stacked([_rate(t, t.counts_in) for t in times]),
         ocr_hz=_stacked([_rate(t, t.counts_out) for t in times]),
@@ -314,18 +303,11 @@ def _stacked(maps: list[FloatMap | None]) -> FloatMap | None:
 
 
 def _times(
-    path: Path,
-    size: tuple[int, int],
-    scalers: dict[str, FloatMap],
-    number: int,
-    *,
-    allow_external: bool,
+    path: Path, size: tuple[int, int], scalers: dict[str, FloatMap], number: int, *, allow_external: bool
 ) -> _Times:
     with open_hdf5(path) as file:
         found = {
-            short: read_floats(
-                find_dataset(file, (f"/MAPS/Spectra/{name}",), allow_external=allow_external), size
-            )
+            short: read_floats(find_dataset(file, (f"/MAPS/Spectra/{name}",), allow_external=allow_external), size)
             for short, name in TIMES.items()
         }
         integrated = find_dataset(file, INTEGRATED, allow_external=allow_external)
@@ -369,9 +351,7 @@ def _scalers(
     return names, padded, values
 
 
-def _axis_um(
-    file: h5py.File, name: str, size: tuple[int, int], *, allow_external: bool
-) -> FloatMap | None:
+def _axis_um(file: h5py.File, name: str, size: tuple[int, int], *, allow_external: bool) -> FloatMap | None:
     """Positions (y, x), micrometres; version 9 has one row or column of them."""
     places = (f"/MAPS/Scan/{name}", f"/MAPS/{name}")
     stored = find_dataset(file, places, allow_external=allow_external)

@@ -60,9 +60,7 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
         rows_per_read=per_read,
         read_counts=partial(_read_counts, path, shape, options.allow_external),
         read_scalars=partial(read_times, path, shape, allow_external=options.allow_external),
-        notes=(
-            "positions and scalers are in the scan's MDA file, which was not found or not asked for",
-        ),
+        notes=("positions and scalers are in the scan's MDA file, which was not found or not asked for",),
     )
 
 

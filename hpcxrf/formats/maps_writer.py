@@ -24,12 +24,7 @@ MAX_EXACT_COUNT: Final = 2**24
 MAX_DETECTORS: Final = 8
 GZIP_LEVEL: Final = 4
 TIME_NAMES: Final = ("live_time_s", "real_time_s", "icr_hz", "ocr_hz")
-MAPS_TIME_NAMES: Final = (
-    "Elapsed_Livetime",
-    "Elapsed_Realtime",
-    "Input_Counts",
-    "Output_Counts",
-)
+MAPS_TIME_NAMES: Final = ("Elapsed_Livetime", "Elapsed_Realtime", "Input_Counts", "Output_Counts")
 NAME_BYTES: Final = 256
 PARAMETER_NAME_BYTES: Final = 50
 
@@ -109,9 +104,7 @@ def write_maps_v10(
     targets = [stem.with_name(f"{stem.name}.h5{d}") for d in range(content.shape[0])]
     _refuse_strays(stem, len(targets))
     if len(targets) > MAX_DETECTORS:
-        raise OutputError(
-            f"{path}: {len(targets)} detectors; the layout has at most {MAX_DETECTORS}"
-        )
+        raise OutputError(f"{path}: {len(targets)} detectors; the layout has at most {MAX_DETECTORS}")
     with _new_files(targets) as files:
         for detector, file in enumerate(files):
             _write_maps_head(file, content, detector)
@@ -245,9 +238,7 @@ def _new_files(targets: Sequence[Path]) -> Iterator[list[h5py.File]]:
         for partial, target in zip(partials, targets, strict=True):
             partial.replace(target)
     except OSError as error:
-        raise OutputError(
-            f"{targets[0]}: cannot be written: {error}; make room or choose another folder"
-        ) from error
+        raise OutputError(f"{targets[0]}: cannot be written: {error}; make room or choose another folder") from error
     finally:
         for partial in partials:
             partial.unlink(missing_ok=True)
@@ -264,8 +255,7 @@ def _blocks(content: _Content, largest: int) -> Iterator[tuple[slice, Counts]]:
             raise OutputError(f"{content.path}: rows {start} on: {block.shape} must be {wanted}")
         if not _countable(block, largest):
             raise OutputError(
-                f"{content.path}: rows {start} to {rows.stop - 1}: counts must be whole numbers "
-                f"from 0 to {largest}"
+                f"{content.path}: rows {start} to {rows.stop - 1}: counts must be whole numbers from 0 to {largest}"
             )
         yield rows, block
 
@@ -277,9 +267,7 @@ def _countable(block: Counts, largest: int) -> bool:
     return bool(np.issubdtype(block.dtype, np.integer) or np.all(block == np.rint(block)))
 
 
-def _create(
-    file: h5py.File, name: str, data: ArrayLike, dtype: str, chunks: tuple[int, ...] | None = None
-) -> None:
+def _create(file: h5py.File, name: str, data: ArrayLike, dtype: str, chunks: tuple[int, ...] | None = None) -> None:
     """A dataset as the layout has them: gzip, chunked, growable."""
     array = np.asarray(data, dtype=dtype)
     file.create_dataset(
@@ -372,9 +360,7 @@ def _write_array_head(file: h5py.File, content: _Content) -> None:
     file.attrs["energy_slope_kev"] = content.calibration[0].slope_kev
     if content.incident_energy_kev is not None:
         file.attrs["incident_energy_kev"] = content.incident_energy_kev
-    file["energy_calibration"] = np.array(
-        [[c.offset_kev, c.slope_kev, c.quadratic_kev] for c in content.calibration]
-    )
+    file["energy_calibration"] = np.array([[c.offset_kev, c.slope_kev, c.quadratic_kev] for c in content.calibration])
     for name, values in content.times.items():
         file[name] = np.asarray(values, dtype="f8")
     file["x_um"], file["y_um"] = content.x_um, content.y_um

@@ -12,12 +12,7 @@ from numpy.typing import NDArray
 
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats import maps_raw
-from hpcxrf.formats.hdf5_files import (
-    checked_rows,
-    refuse_bad_counts,
-    refuse_large_rows,
-    rows_per_block,
-)
+from hpcxrf.formats.hdf5_files import checked_rows, refuse_bad_counts, refuse_large_rows, rows_per_block
 from hpcxrf.formats.mda_layout import (
     ExtraVariable,
     MdaScan,
@@ -28,21 +23,11 @@ from hpcxrf.formats.mda_layout import (
     read_scan,
     read_values,
 )
-from hpcxrf.formats.mda_scalars import (
-    CALIBRATION_NAME,
-    Rows,
-    fly_scalars,
-    read_rows,
-    step_scalars,
-    time_notes,
-    written,
-)
+from hpcxrf.formats.mda_scalars import CALIBRATION_NAME, Rows, fly_scalars, read_rows, step_scalars, time_notes, written
 from hpcxrf.formats.scan import RawScan, ReadOptions
 
 SPECTRUM_NAME: Final = re.compile(r"^(?P<prefix>.*:)?mca(?P<number>\d+)(?:\.VAL)?$")
-MONOCHROMATOR_ENERGY: Final = re.compile(
-    r"(?i:mono|bragg).*(?i:energy)|(?i:mono|bragg)\S*?E(?:_|AO|RdbkAO)"
-)
+MONOCHROMATOR_ENERGY: Final = re.compile(r"(?i:mono|bragg).*(?i:energy)|(?i:mono|bragg)\S*?E(?:_|AO|RdbkAO)")
 ENERGY_UNITS_KEV: Final = {"kev": 1.0, "ev": 1e-3}
 COMPANION_FOLDERS: Final = ("../flyXRF.h5", "flyXRF.h5", "../flyXRF", "flyXRF", ".")
 Shape = tuple[int, int, int, int]
@@ -91,9 +76,7 @@ def _calibration_notes(rows: Rows, extra: tuple[ExtraVariable, ...]) -> tuple[st
     names = (*(v.name for v in extra), *(d.name for d in rows.outer.detectors))
     if not any(CALIBRATION_NAME.search(name) for name in names):
         return ()
-    return (
-        "energy calibration in the file (CALO, CALS, CALQ) is not trustworthy in this format and ignored",
-    )
+    return ("energy calibration in the file (CALO, CALS, CALQ) is not trustworthy in this format and ignored",)
 
 
 def incident_energy_kev(extra: tuple[ExtraVariable, ...]) -> float | None:
@@ -132,9 +115,7 @@ def _step_scan(path: Path, data: NDArray[np.uint8], rows: Rows, options: ReadOpt
 def _first_spectrum(path: Path, data: NDArray[np.uint8], rows: Rows) -> MdaScan:
     at = next((a for row in rows.rows if row is not None for a in row.sub_at if a > 0), None)
     if at is None:
-        raise InputFileError(
-            f"{path}: the scan stopped before its first spectrum; nothing to fit: leave the file out"
-        )
+        raise InputFileError(f"{path}: the scan stopped before its first spectrum; nothing to fit: leave the file out")
     spectrum = read_scan(path, data, at)
     if spectrum.npts == 0:
         raise InputFileError(f"{path}: spectra of 0 channels; this file has nothing to fit")
@@ -154,9 +135,7 @@ def spectrum_detectors(path: Path, spectrum: MdaScan) -> dict[int, str]:
     return {i: f"{m['prefix'] or ''}mca{m['number']}" for _, i, m in numbered}
 
 
-def _read_counts(
-    path: Path, rows: Rows, shape: Shape, columns: tuple[int, ...], wanted: slice
-) -> NDArray[np.generic]:
+def _read_counts(path: Path, rows: Rows, shape: Shape, columns: tuple[int, ...], wanted: slice) -> NDArray[np.generic]:
     wanted = checked_rows(path, wanted, shape[1])
     data = map_file(path)
     block = np.zeros((shape[0], wanted.stop - wanted.start, *shape[2:]), dtype=np.float32)
@@ -170,9 +149,7 @@ def _read_counts(
     return block
 
 
-def _spectrum(
-    path: Path, data: NDArray[np.uint8], at: int, channels: int, like: MdaScan | None
-) -> MdaScan:
+def _spectrum(path: Path, data: NDArray[np.uint8], at: int, channels: int, like: MdaScan | None) -> MdaScan:
     """Record of the spectra of one point."""
     scan = read_scan(path, data, at, like)
     if scan.npts != channels:

@@ -125,8 +125,7 @@ class _Cursor:
 def truncated(path: Path, expected: int, have: int) -> InputFileError:
     """The error for a file that ends early."""
     return InputFileError(
-        f"{path}: truncated: at least {expected} bytes expected, the file has {have}; "
-        "copy it again from the instrument"
+        f"{path}: truncated: at least {expected} bytes expected, the file has {have}; copy it again from the instrument"
     )
 
 
@@ -167,9 +166,7 @@ def read_header(path: Path, data: NDArray[np.uint8]) -> MdaHeader:
     extra_at = cursor.integer()
     if extra_at > data.size:
         raise truncated(path, extra_at, int(data.size))
-    return MdaHeader(
-        version=version, scan_number=number, dims=dims, extra_at=extra_at, scan_at=cursor.at
-    )
+    return MdaHeader(version=version, scan_number=number, dims=dims, extra_at=extra_at, scan_at=cursor.at)
 
 
 def read_scan(path: Path, data: NDArray[np.uint8], at: int, like: MdaScan | None = None) -> MdaScan:
@@ -215,9 +212,7 @@ def read_scan(path: Path, data: NDArray[np.uint8], at: int, like: MdaScan | None
     )
 
 
-def _detectors(
-    cursor: _Cursor, count: int, like: MdaScan | None
-) -> tuple[tuple[Channel, ...], bytes]:
+def _detectors(cursor: _Cursor, count: int, like: MdaScan | None) -> tuple[tuple[Channel, ...], bytes]:
     """The scan detectors at the cursor and their bytes; those of `like` where the bytes are the same."""
     start = cursor.at
     if like is not None and count == len(like.detectors):
@@ -271,9 +266,7 @@ def read_extra(path: Path, data: NDArray[np.uint8], header: MdaHeader) -> tuple[
 def _extra(cursor: _Cursor) -> ExtraVariable:
     name, description, kind = cursor.text(), cursor.text(), cursor.integer()
     if kind == 0:
-        return ExtraVariable(
-            name=name, description=description, unit="", text=cursor.text(), numbers=()
-        )
+        return ExtraVariable(name=name, description=description, unit="", text=cursor.text(), numbers=())
     if kind not in NUMBER_TYPES:
         raise InputFileError(
             f"{cursor.path}: byte {cursor.at - 4}: extra variable {name!r} is of type {kind}, must be "

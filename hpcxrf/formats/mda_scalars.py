@@ -10,15 +10,7 @@ from numpy.typing import NDArray
 
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats.maps_raw import live_time
-from hpcxrf.formats.mda_layout import (
-    Channel,
-    MdaHeader,
-    MdaScan,
-    map_file,
-    read_positions,
-    read_scan,
-    read_values,
-)
+from hpcxrf.formats.mda_layout import Channel, MdaHeader, MdaScan, map_file, read_positions, read_scan, read_values
 from hpcxrf.formats.scan import FloatMap, RawScan, ScanScalars
 
 CALIBRATION_NAME: Final = re.compile(r"mca\d+\.CAL[OSQ]$")
@@ -62,9 +54,7 @@ def read_rows(path: Path, data: NDArray[np.uint8], header: MdaHeader) -> Rows:
         first = first or row
         rows.append(row)
     if first is None:
-        raise InputFileError(
-            f"{path}: the scan stopped before its first row; nothing to fit: leave the file out"
-        )
+        raise InputFileError(f"{path}: the scan stopped before its first row; nothing to fit: leave the file out")
     return Rows(header=header, outer=outer, rows=tuple(rows), first=first)
 
 
@@ -96,16 +86,8 @@ def step_scalars(path: Path, rows: Rows, detectors: dict[int, str]) -> ScanScala
     scalars = scalars_of(data, rows, values)
     by_name = dict(zip(scalars.scaler_names, values, strict=True))
     names = _time_names(tuple(by_name), detectors)
-    real, icr, ocr = (
-        None if chosen is None else np.stack([by_name[n] for n in chosen]) for chosen in names
-    )
-    return replace(
-        scalars,
-        live_time_s=live_time(real, icr, ocr),
-        real_time_s=real,
-        icr_hz=icr,
-        ocr_hz=ocr,
-    )
+    real, icr, ocr = (None if chosen is None else np.stack([by_name[n] for n in chosen]) for chosen in names)
+    return replace(scalars, live_time_s=live_time(real, icr, ocr), real_time_s=real, icr_hz=icr, ocr_hz=ocr)
 
 
 def _time_names(

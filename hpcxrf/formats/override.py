@@ -98,14 +98,10 @@ def read_override(path: Path) -> Override:
     try:
         size = path.stat().st_size
         if size > _LARGEST_BYTES:
-            raise InputFileError(
-                f"{path}: {size} bytes; an override file is a short text, name the right one"
-            )
+            raise InputFileError(f"{path}: {size} bytes; an override file is a short text, name the right one")
         text = path.read_bytes().decode("utf-8", "surrogateescape")
     except OSError as error:
-        raise InputFileError(
-            f"{path}: cannot be read: {error.strerror}; check its name and rights"
-        ) from error
+        raise InputFileError(f"{path}: cannot be read: {error.strerror}; check its name and rights") from error
     # str.splitlines would also split at form feeds and the like.
     return _parse(path, tuple(io.StringIO(text, newline="")))
 
@@ -122,9 +118,7 @@ def write_override(override: Override, path: Path) -> None:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path}: cannot be written: {error.strerror}; choose another folder"
-        ) from error
+        raise OutputError(f"{path}: cannot be written: {error.strerror}; choose another folder") from error
 
 
 def with_changes(override: Override, values: Mapping[str, float]) -> Override:
@@ -140,9 +134,7 @@ def with_changes(override: Override, values: Mapping[str, float]) -> Override:
     """
     faults = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
     if faults:
-        raise ConfigError(
-            f"{override.path}: {', '.join(faults)}: numbers of an override file must be finite"
-        )
+        raise ConfigError(f"{override.path}: {', '.join(faults)}: numbers of an override file must be finite")
     lines = list(override.lines)
     where = {entry.key: entry for entry in entries_of(override.lines)}
     for name, value in values.items():
@@ -186,23 +178,15 @@ def width_law(override: Override, choice: Literal["auto", "2.96", "3.58"]) -> tu
         return float(choice), f"peak width law {choice}: as asked by fit.width_law"
     day = None if override.date is None else _day(override.date)
     if day is None:
-        why = (
-            "no DATE" if override.date is None else f"a DATE that cannot be read ({override.date})"
-        )
+        why = "no DATE" if override.date is None else f"a DATE that cannot be read ({override.date})"
         return NEW_WIDTH_LAW, (
             f"ATTENTION: peak width law {NEW_WIDTH_LAW} is a guess: {name} has neither FWHM_FANO_COEFF nor a "
             f"usable DATE ({why}); if it was fitted by MAPS, PyXRF or XRF-Maps before {WIDTH_LAW_CHANGED}, set "
             "fit.width_law to 2.96"
         )
     if day < WIDTH_LAW_CHANGED:
-        return (
-            OLD_WIDTH_LAW,
-            f"peak width law {OLD_WIDTH_LAW}: {name} is dated {day}, before {WIDTH_LAW_CHANGED}",
-        )
-    return (
-        NEW_WIDTH_LAW,
-        f"peak width law {NEW_WIDTH_LAW}: {name} is dated {day}, from {WIDTH_LAW_CHANGED} on",
-    )
+        return (OLD_WIDTH_LAW, f"peak width law {OLD_WIDTH_LAW}: {name} is dated {day}, before {WIDTH_LAW_CHANGED}")
+    return (NEW_WIDTH_LAW, f"peak width law {NEW_WIDTH_LAW}: {name} is dated {day}, from {WIDTH_LAW_CHANGED} on")
 
 
 def theta_values(override: Override, *, law: float, target: float) -> dict[str, float]:

@@ -43,11 +43,7 @@ THETA: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 _FULL_KEYS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "CAL_OFFSET": "CAL_OFFSET_[E_OFFSET]",
-        "CAL_SLOPE": "CAL_SLOPE_[E_LINEAR]",
-        "CAL_QUAD": "CAL_QUAD_[E_QUADRATIC]",
-    }
+    {"CAL_OFFSET": "CAL_OFFSET_[E_OFFSET]", "CAL_SLOPE": "CAL_SLOPE_[E_LINEAR]", "CAL_QUAD": "CAL_QUAD_[E_QUADRATIC]"}
 )
 _NUMERIC: Final = frozenset(THETA) | {
     "FWHM_FANO_COEFF",
@@ -118,8 +114,7 @@ def branching_faults(entries: list[Entry]) -> list[str]:
     return [
         f"line {e.line + 1}: {e.key} is {e.text!r}, must be a name and numbers, such as Fe, 1., 1., 1.2, 1."
         for e in entries
-        if e.key in _BRANCHING
-        and (len(names_of(e.text)) < 2 or None in map(number_of, names_of(e.text)[1:]))
+        if e.key in _BRANCHING and (len(names_of(e.text)) < 2 or None in map(number_of, names_of(e.text)[1:]))
     ]
 
 
@@ -132,17 +127,11 @@ def range_faults(numbers: Mapping[str, float]) -> list[str]:
     ]
     found = energy_range_of(numbers)
     if found is not None and found[0] >= found[1]:
-        faults.append(
-            f"MIN_ENERGY_TO_FIT {found[0]:g} must be below MAX_ENERGY_TO_FIT {found[1]:g}"
-        )
+        faults.append(f"MIN_ENERGY_TO_FIT {found[0]:g} must be below MAX_ENERGY_TO_FIT {found[1]:g}")
     if numbers.get("FWHM_FANO_COEFF", 1.0) <= 0.0:
-        faults.append(
-            f"FWHM_FANO_COEFF {numbers['FWHM_FANO_COEFF']:g} must be above 0, 2.96 or 3.58"
-        )
+        faults.append(f"FWHM_FANO_COEFF {numbers['FWHM_FANO_COEFF']:g} must be above 0, 2.96 or 3.58")
     if numbers.get("DETECTOR_MATERIAL", 0.0) not in MATERIALS:
-        faults.append(
-            f"DETECTOR_MATERIAL {numbers['DETECTOR_MATERIAL']:g} must be 0 (Ge) or 1 (Si)"
-        )
+        faults.append(f"DETECTOR_MATERIAL {numbers['DETECTOR_MATERIAL']:g} must be 0 (Ge) or 1 (Si)")
     return faults
 
 

@@ -40,10 +40,7 @@ def scan_formats() -> tuple[ScanFormat, ...]:
         (epics_mca, "EPICS MCA text (KEY: values, then DATA:)"),
         (arrays, "arrays in HDF5, Zarr, npy or npz (--dataset-path, --energy-axis)"),
     )
-    return tuple(
-        ScanFormat(looks_for=text, sniff=reader.sniff, open_file=reader.open_file)
-        for reader, text in readers
-    )
+    return tuple(ScanFormat(looks_for=text, sniff=reader.sniff, open_file=reader.open_file) for reader, text in readers)
 
 
 def open_scan(path: Path, options: ReadOptions | None = None) -> RawScan:
@@ -68,9 +65,7 @@ def open_scan(path: Path, options: ReadOptions | None = None) -> RawScan:
         if reader.sniff(path, head):
             return _with_given_calibration(path, reader.open_file(path, given), given)
     wanted = "; ".join(reader.looks_for for reader in formats)
-    raise InputFileError(
-        f"{path}: of no known format (it begins with {head[:8]!r}); looked for: {wanted}"
-    )
+    raise InputFileError(f"{path}: of no known format (it begins with {head[:8]!r}); looked for: {wanted}")
 
 
 def _with_given_calibration(path: Path, scan: RawScan, options: ReadOptions) -> RawScan:
@@ -104,9 +99,7 @@ def _read_head(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise InputFileError(f"{path}: no such file; check the name") from error
     except OSError as error:
-        raise InputFileError(
-            f"{path}: cannot be read: {error.strerror}; check its permissions"
-        ) from error
+        raise InputFileError(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
     if not head:
         raise InputFileError(f"{path}: has 0 bytes; copy it again from the instrument")
     return head
@@ -171,9 +164,7 @@ def _expanded(item: Path, notes: list[str]) -> tuple[list[Path], bool]:
         matched = sorted(Path(name) for name in glob.glob(str(item), recursive=True))  # noqa: PTH207
         if not matched:
             notes.append(f"{item}: no file matches this pattern")
-        every = [
-            _folder_files(m, notes) if m.is_dir() and not _is_zarr(m) else [m] for m in matched
-        ]
+        every = [_folder_files(m, notes) if m.is_dir() and not _is_zarr(m) else [m] for m in matched]
         return [path for paths in every for path in paths], False
     return [item], True
 
@@ -184,9 +175,7 @@ def _folder_files(folder: Path, notes: list[str]) -> list[Path]:
     for place, folders, names in os.walk(folder):
         here = Path(place)
         stores = sorted(name for name in folders if _is_zarr(here / name))
-        notes.extend(
-            f"{here / name}: Zarr store in a folder, name it to open it" for name in stores
-        )
+        notes.extend(f"{here / name}: Zarr store in a folder, name it to open it" for name in stores)
         folders[:] = sorted(n for n in folders if n not in stores and not n.startswith("."))
         files.extend(here / name for name in names if not name.startswith("."))
     if not files:

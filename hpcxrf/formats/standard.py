@@ -43,9 +43,7 @@ def read_standards(path: Path) -> tuple[Standard, ...]:
             raise InputFileError(f"{path}: {size} bytes; a file of standards is a short text")
         text = path.read_bytes().decode("utf-8", "replace")
     except OSError as error:
-        raise InputFileError(
-            f"{path}: cannot be read: {error.strerror}; check its name and rights"
-        ) from error
+        raise InputFileError(f"{path}: cannot be read: {error.strerror}; check its name and rights") from error
     groups = _groups(_entries(text))
     if not groups:
         raise InputFileError(
@@ -59,11 +57,7 @@ def read_standards(path: Path) -> tuple[Standard, ...]:
 
 def _entries(text: str) -> list[_Entry]:
     found = ((i, _KEY.match(line)) for i, line in enumerate(re.split(r"\r\n|\n|\r", text), start=1))
-    return [
-        _Entry(line=i, key=m[1], words=_words(m[1], m[2].strip()))
-        for i, m in found
-        if m is not None
-    ]
+    return [_Entry(line=i, key=m[1], words=_words(m[1], m[2].strip())) for i, m in found if m is not None]
 
 
 def _words(key: str, text: str) -> tuple[str, ...]:
@@ -112,7 +106,5 @@ def _standard(group: list[_Entry]) -> Standard:
     elements = words["ELEMENTS_IN_STANDARD"]
     weights = map(float, words["WEIGHT"])
     return Standard(
-        filename=words["FILENAME"][0],
-        elements=elements,
-        areal_density_ug_cm2=dict(zip(elements, weights, strict=True)),
+        filename=words["FILENAME"][0], elements=elements, areal_density_ug_cm2=dict(zip(elements, weights, strict=True))
     )

@@ -26,9 +26,7 @@ def attenuated(table: LineTable, optical_depth: float) -> LineTable:
         table: any.
         optical_depth: at 2 keV.
     """
-    parent = torch.where(
-        table.escape_parent >= 0, table.escape_parent, torch.arange(table.ratio.shape[0])
-    )
+    parent = torch.where(table.escape_parent >= 0, table.escape_parent, torch.arange(table.ratio.shape[0]))
     energy_kev = table.energy_kev[parent]
     depth = optical_depth * (REFERENCE_KEV / energy_kev) ** _POWER
     fluorescence = table.edge_kev[parent] > 0.0

@@ -40,8 +40,7 @@ def fwhm_channels(theta: Tensor, channel: Tensor, constants: ConstantSet) -> Ten
         (*batch, channel), channels.
     """
     offset, slope, quadratic = (
-        theta[..., INDEX[name], None]
-        for name in ("energy_offset", "energy_slope", "energy_quadratic")
+        theta[..., INDEX[name], None] for name in ("energy_offset", "energy_slope", "energy_quadratic")
     )
     energy_kev = (offset + channel * (slope + channel * quadratic)).clamp(min=0.0)
     sigma_kev = line_sigma_kev(theta, energy_kev, constants)
@@ -49,11 +48,7 @@ def fwhm_channels(theta: Tensor, channel: Tensor, constants: ConstantSet) -> Ten
 
 
 def snip_background(
-    counts: Tensor,
-    theta: Tensor,
-    *,
-    constants: ConstantSet,
-    half_width_fwhm: float = SNIP_HALF_WIDTH_FWHM,
+    counts: Tensor, theta: Tensor, *, constants: ConstantSet, half_width_fwhm: float = SNIP_HALF_WIDTH_FWHM
 ) -> Tensor:
     """SNIP with the width that theta gives to the peaks: FWHM offset and Fano term, in channels.
 
@@ -97,9 +92,7 @@ def snip(counts: Tensor, *, half_width_channels: Tensor) -> Tensor:
     """
     n = counts.shape[-1]
     if n < _SMOOTHING:
-        raise FitError(
-            f"background: the spectrum has {n} channels, SNIP needs {_SMOOTHING} or more"
-        )
+        raise FitError(f"background: the spectrum has {n} channels, SNIP needs {_SMOOTHING} or more")
     b = torch.log1p(torch.log1p(_smoothed(counts.clamp(min=0.0))))
     k = torch.arange(n, device=counts.device)
     room = torch.minimum(k, n - 1 - k)
@@ -158,11 +151,7 @@ def snip_maps(
 
 
 def hat_knots(
-    theta: Tensor,
-    channel_range: tuple[int, int],
-    *,
-    constants: ConstantSet,
-    spacing_fwhm: float = HAT_SPACING_FWHM,
+    theta: Tensor, channel_range: tuple[int, int], *, constants: ConstantSet, spacing_fwhm: float = HAT_SPACING_FWHM
 ) -> Tensor:
     """Channels of the hats' summits: both ends of the fit range, and between them equal steps in FWHM.
 
@@ -194,11 +183,7 @@ def hat_knots(
 
 
 def hats_for_range(
-    theta: Tensor,
-    channel: Tensor,
-    *,
-    constants: ConstantSet,
-    spacing_fwhm: float = HAT_SPACING_FWHM,
+    theta: Tensor, channel: Tensor, *, constants: ConstantSet, spacing_fwhm: float = HAT_SPACING_FWHM
 ) -> Tensor:
     """Hats over a fit range, by `hat_knots` and `hat_basis`.
 
@@ -243,9 +228,7 @@ def hat_basis(channel: Tensor, knots: Tensor) -> Tensor:
 def _smoothed(counts: Tensor) -> Tensor:
     """Mean over 5 channels, over those that exist at the ends."""
     flat = counts.reshape(-1, 1, counts.shape[-1])
-    mean = torch.nn.functional.avg_pool1d(
-        flat, _SMOOTHING, stride=1, padding=_SMOOTHING // 2, count_include_pad=False
-    )
+    mean = torch.nn.functional.avg_pool1d(flat, _SMOOTHING, stride=1, padding=_SMOOTHING // 2, count_include_pad=False)
     return mean.reshape(counts.shape)
 
 
@@ -256,9 +239,7 @@ def _boxcar_maps(y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return mean
 
 
-def _sweep_maps(
-    b: npt.NDArray[np.float64], width: npt.NDArray[np.float64], channel_range: tuple[int, int]
-) -> None:
+def _sweep_maps(b: npt.NDArray[np.float64], width: npt.NDArray[np.float64], channel_range: tuple[int, int]) -> None:
     """One pass in place: channels to the left are already lowered, so that it cannot be vectorised."""
     k = np.arange(b.shape[-1], dtype=np.float64)
     lower = np.clip(np.trunc(k - width), *channel_range).astype(np.int64).tolist()

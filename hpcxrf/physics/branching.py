@@ -19,7 +19,7 @@ from hpcxrf.errors import ConfigError
 MAPS_KBETA: Final[Mapping[str, float]] = MappingProxyType(
     {"Al": 0.012, "Si": 0.021, "S": 0.050, "Cl": 0.060, "K": 0.099}
     | {"Ca": 0.116, "Ti": 0.137, "Fe": 0.172, "Ni": 0.189}
-)  # fmt: skip
+)
 """K-beta to K-alpha-1 of the line table of MAPS, XRF-Maps and MapsTorch, where it differs from the library's."""
 _EQUAL_FROM: Final = "Ga"
 
@@ -27,10 +27,22 @@ _ONES: Final = (1.0,) * 12
 # Order of the twelve multipliers in override files; Lb15 and Lg4' go with their stronger neighbours.
 _L_ORDER: Final[Mapping[str, int]] = MappingProxyType(
     {
-        "L3M5": 0, "L3M4": 1, "L2M4": 2, "L3N5": 3, "L3N4": 3, "L1M3": 4, "L1M2": 5,
-        "L2N4": 6, "L1N2": 7, "L1N3": 8, "L1O3": 9, "L1O2": 9, "L3M1": 10, "L2M1": 11,
+        "L3M5": 0,
+        "L3M4": 1,
+        "L2M4": 2,
+        "L3N5": 3,
+        "L3N4": 3,
+        "L1M3": 4,
+        "L1M2": 5,
+        "L2N4": 6,
+        "L1N2": 7,
+        "L1N3": 8,
+        "L1O3": 9,
+        "L1O2": 9,
+        "L3M1": 10,
+        "L2M1": 11,
     }
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +93,7 @@ def line_multiplier(symbol: str, line_name: str, branching: Branching) -> float:
     return float(shell_factor * branching.l_ratios.get(family, _ONES)[_L_ORDER[line_name]])
 
 
-def kbeta_correction(
-    symbol: str, recorded: Sequence[tuple[str, float]], branching: Branching
-) -> float:
+def kbeta_correction(symbol: str, recorded: Sequence[tuple[str, float]], branching: Branching) -> float:
     """Factor that brings recorded Kb1 (with 3 and 5) to Ka1 to the ratio that multipliers are relative to.
 
     Args:

@@ -51,13 +51,9 @@ def parse_component(name: str, *, user_names: Collection[str] = ()) -> Component
         return Component(name=name, kind="user", families=())
     match = _NAME.fullmatch(name)
     if match is None:
-        raise FitError(
-            f"{name}: not a component; write Fe (K lines), Pt_L, Au_M, or a pile-up such as Si_Cl"
-        )
+        raise FitError(f"{name}: not a component; write Fe (K lines), Pt_L, Au_M, or a pile-up such as Si_Cl")
     first, first_shell, second, second_shell = match.groups()
-    families = tuple(
-        (s, shell or "K") for s, shell in ((first, first_shell), (second, second_shell)) if s
-    )
+    families = tuple((s, shell or "K") for s, shell in ((first, first_shell), (second, second_shell)) if s)
     faults = [fault for symbol, _ in families if (fault := _element_fault(symbol))]
     if faults:
         prefix = f"{name}: " if second else ""
@@ -66,9 +62,7 @@ def parse_component(name: str, *, user_names: Collection[str] = ()) -> Component
     return Component(name=name, kind=cast("Kind", kind), families=families)
 
 
-def parse_components(
-    names: Sequence[str], incident_energy_kev: float, users: Collection[str]
-) -> list[Component]:
+def parse_components(names: Sequence[str], incident_energy_kev: float, users: Collection[str]) -> list[Component]:
     """Parse every name and check them together: elements, duplicates, excitation.
 
     Args:
@@ -97,9 +91,7 @@ def parse_components(
 
 
 @lru_cache(maxsize=4096)
-def emitted_lines(
-    z: int, shell: str, incident_energy_kev: float
-) -> tuple[tuple[str, float, float], ...]:
+def emitted_lines(z: int, shell: str, incident_energy_kev: float) -> tuple[tuple[str, float, float], ...]:
     """Lines of a family that are excited, as (name, energy_kev, cross-section in cm2/g).
 
     Args:
@@ -156,10 +148,7 @@ def _excitation_fault(symbol: str, shell: str, incident_energy_kev: float) -> st
     if not emitted_lines(z, shell, HIGHEST_INCIDENT_KEV):
         return f"{name}: the library has no {shell} lines for Z = {z}; {remedy}"
     edge = xraylib.EdgeEnergy(z, _LAST_SHELL[shell])
-    return (
-        f"{name}: {shell} edge {edge:.4g} keV is above the incident energy "
-        f"{incident_energy_kev:g} keV; {remedy}"
-    )
+    return f"{name}: {shell} edge {edge:.4g} keV is above the incident energy {incident_energy_kev:g} keV; {remedy}"
 
 
 @cache

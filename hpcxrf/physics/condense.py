@@ -54,9 +54,7 @@ def condense(
     return merged if minimum_ratio <= 0.0 else _without_faint(merged, minimum_ratio)
 
 
-def _groups(
-    table: LineTable, mine: Tensor, widening_kev2: float, within_kev: float
-) -> list[list[int]]:
+def _groups(table: LineTable, mine: Tensor, widening_kev2: float, within_kev: float) -> list[list[int]]:
     energy, ratio = table.energy_kev.tolist(), table.ratio.tolist()
     order = sorted(mine.tolist(), key=lambda i: energy[i])
     groups: list[list[int]] = []

@@ -44,11 +44,7 @@ _SETS: Final[tuple[ConstantSet, ...]] = (
         maps_line_shape=True,
     ),
     ConstantSet(
-        name="maps-3.58",
-        width_factor=3.58,
-        fwhm_per_sigma=2.3548,
-        electron_rest_energy_kev=511.0,
-        maps_line_shape=True,
+        name="maps-3.58", width_factor=3.58, fwhm_per_sigma=2.3548, electron_rest_energy_kev=511.0, maps_line_shape=True
     ),
 )
 CONSTANT_SETS: Final[Mapping[str, ConstantSet]] = MappingProxyType({s.name: s for s in _SETS})

@@ -87,14 +87,10 @@ def efficiency(energy_kev: npt.ArrayLike, setup: DetectorSetup) -> FloatArray:
     layers = (
         _each(lambda e: xraylib.CS_Total(be, e), energy)
         * (xraylib.ElementDensity(be) * setup.be_window_um * _CM_PER_UM)
-        + _each(lambda e: xraylib.CS_Total_CP(_AIR, e), energy)
-        * (air_density * setup.air_path_mm * _CM_PER_MM)
-        + _each(lambda e: xraylib.CS_Total(chip, e), energy)
-        * (chip_density * setup.dead_layer_um * _CM_PER_UM)
+        + _each(lambda e: xraylib.CS_Total_CP(_AIR, e), energy) * (air_density * setup.air_path_mm * _CM_PER_MM)
+        + _each(lambda e: xraylib.CS_Total(chip, e), energy) * (chip_density * setup.dead_layer_um * _CM_PER_UM)
     )
-    in_chip = _each(lambda e: xraylib.CS_Photo(chip, e), energy) * (
-        chip_density * setup.chip_thickness_um * _CM_PER_UM
-    )
+    in_chip = _each(lambda e: xraylib.CS_Photo(chip, e), energy) * (chip_density * setup.chip_thickness_um * _CM_PER_UM)
     recorded: FloatArray = np.exp(-layers) * -np.expm1(-in_chip)
     return recorded
 
@@ -117,11 +113,7 @@ def escape_photons(setup: DetectorSetup) -> tuple[tuple[float, float], ...]:
     """
     z = xraylib.SymbolToAtomicNumber(setup.material)
     return tuple(
-        _mean_line(z, codes)
-        for codes in (
-            (xraylib.KL2_LINE, xraylib.KL3_LINE),
-            (xraylib.KM2_LINE, xraylib.KM3_LINE),
-        )
+        _mean_line(z, codes) for codes in ((xraylib.KL2_LINE, xraylib.KL3_LINE), (xraylib.KM2_LINE, xraylib.KM3_LINE))
     )
 
 
@@ -146,9 +138,7 @@ def escape_probability(energy_kev: npt.ArrayLike, setup: DetectorSetup) -> Float
     """
     energy = _checked(energy_kev)
     z = xraylib.SymbolToAtomicNumber(setup.material)
-    k_share = xraylib.FluorYield(z, xraylib.K_SHELL) * (
-        1.0 - 1.0 / xraylib.JumpFactor(z, xraylib.K_SHELL)
-    )
+    k_share = xraylib.FluorYield(z, xraylib.K_SHELL) * (1.0 - 1.0 / xraylib.JumpFactor(z, xraylib.K_SHELL))
     mu = _each(lambda e: xraylib.CS_Total(z, e), energy)
     lost = np.stack(
         [

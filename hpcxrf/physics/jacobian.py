@@ -20,10 +20,20 @@ from hpcxrf.physics.scatter import compton_derivatives
 _ENERGY: Final = "energy"
 # What the products run over: the energy axis first, then every parameter that acts on lines.
 _COLUMNS: Final = (
-    _ENERGY, "fwhm_offset", "fwhm_fanoprime", "coherent_sct_energy", "f_tail_offset",
-    "f_tail_linear", "kb_f_tail_offset", "kb_f_tail_linear", "gamma_offset", "gamma_linear",
-    "step_offset", "step_linear", "escape_factor",
-)  # fmt: skip
+    _ENERGY,
+    "fwhm_offset",
+    "fwhm_fanoprime",
+    "coherent_sct_energy",
+    "f_tail_offset",
+    "f_tail_linear",
+    "kb_f_tail_offset",
+    "kb_f_tail_linear",
+    "gamma_offset",
+    "gamma_linear",
+    "step_offset",
+    "step_linear",
+    "escape_factor",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,11 +120,7 @@ def automatic_jacobian(theta: Tensor, amplitude: Tensor, model: SpectrumModel) -
 
 
 def _line_products(
-    theta: Tensor,
-    amplitude: Tensor,
-    e: Evaluation,
-    model: SpectrumModel,
-    wanted: tuple[str, ...],
+    theta: Tensor, amplitude: Tensor, e: Evaluation, model: SpectrumModel, wanted: tuple[str, ...]
 ) -> Tensor:
     """(*batch, channel, column) density derivatives of all lines, per keV."""
     terms = _derivatives(theta, amplitude, e, model)
@@ -131,9 +137,7 @@ def _line_products(
     return total.to(theta.dtype)
 
 
-def _derivatives(
-    theta: Tensor, amplitude: Tensor, e: Evaluation, model: SpectrumModel
-) -> dict[str, _Terms]:
+def _derivatives(theta: Tensor, amplitude: Tensor, e: Evaluation, model: SpectrumModel) -> dict[str, _Terms]:
     """Coefficients of the derivative by each of `_COLUMNS`."""
     table, k = model.table, model.constants.width_factor
     counts = amplitude[..., e.column] * e.weight
@@ -207,14 +211,8 @@ def _by_fractions(a: Tensor, e: Evaluation, zero: Tensor) -> tuple[_Terms, _Term
     """By tail fraction, step fraction and decay length."""
     h, q, g = a * e.norm / e.sigma_kev, e.norm, e.gamma
     half = a * q / (2.0 * e.line_kev)
-    tail = _Terms(
-        g=-h * q, ug=zero, uug=zero, t=h * (1.0 - q * e.tail), ut=zero, shelf=-half * q * e.step
-    )
-    step = _Terms(
-        g=-h * q, ug=zero, uug=zero, t=-h * q * e.tail, ut=zero, shelf=half * (1.0 - q * e.step)
-    )
+    tail = _Terms(g=-h * q, ug=zero, uug=zero, t=h * (1.0 - q * e.tail), ut=zero, shelf=-half * q * e.step)
+    step = _Terms(g=-h * q, ug=zero, uug=zero, t=-h * q * e.tail, ut=zero, shelf=half * (1.0 - q * e.step))
     ht = h * e.tail
-    gamma = _Terms(
-        g=ht / g**3, ug=zero, uug=zero, t=-ht * (1.0 / g + 1.0 / g**3), ut=-ht / g**2, shelf=zero
-    )
+    gamma = _Terms(g=ht / g**3, ug=zero, uug=zero, t=-ht * (1.0 / g + 1.0 / g**3), ut=-ht / g**2, shelf=zero)
     return tail, step, gamma

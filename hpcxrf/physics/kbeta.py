@@ -60,20 +60,10 @@ def split_kbeta(
         rho=share[1, alpha] / share[0, alpha],
     )
     split, place = _membership(table, pairs)
-    ratio = torch.where(
-        split, table.ratio / share[beta.to(torch.int64), table.component], table.ratio
-    )
+    ratio = torch.where(split, table.ratio / share[beta.to(torch.int64), table.component], table.ratio)
     names = tuple(f"{table.component_names[i]}{SUFFIX}" for i in alpha.tolist())
     moved = torch.where(split & beta, place, table.component)
-    return (
-        replace(
-            table,
-            component_names=(*table.component_names, *names),
-            component=moved,
-            ratio=ratio,
-        ),
-        pairs,
-    )
+    return (replace(table, component_names=(*table.component_names, *names), component=moved, ratio=ratio), pairs)
 
 
 def prior_gram(pairs: KbetaPairs, amplitude: Tensor, sd: float) -> Tensor:
@@ -116,8 +106,7 @@ def merged_table(table: LineTable, pairs: KbetaPairs, amplitude: Tensor) -> Line
     """
     fitted = torch.where(
         amplitude[pairs.alpha] > 0.0,
-        amplitude[pairs.beta]
-        / amplitude[pairs.alpha].clamp(min=torch.finfo(table.ratio.dtype).tiny),
+        amplitude[pairs.beta] / amplitude[pairs.alpha].clamp(min=torch.finfo(table.ratio.dtype).tiny),
         pairs.rho,
     )
     n = len(table.component_names)

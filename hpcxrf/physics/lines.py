@@ -13,12 +13,7 @@ from torch import Tensor
 
 from hpcxrf.errors import FitError
 from hpcxrf.physics.branching import Branching, kbeta_correction, line_multiplier
-from hpcxrf.physics.components import (
-    HIGHEST_INCIDENT_KEV,
-    Component,
-    emitted_lines,
-    parse_components,
-)
+from hpcxrf.physics.components import HIGHEST_INCIDENT_KEV, Component, emitted_lines, parse_components
 from hpcxrf.physics.detector import (
     HIGHEST_KEV,
     LOWEST_KEV,
@@ -183,9 +178,7 @@ def line_table_from_arrays(
     faults = _array_faults(len(component_names), index, values)
     if faults:
         raise FitError("line table: " + "; ".join(faults))
-    tensors = {
-        name: torch.tensor(np.broadcast_to(v, index.shape).copy()) for name, v in values.items()
-    }
+    tensors = {name: torch.tensor(np.broadcast_to(v, index.shape).copy()) for name, v in values.items()}
     return LineTable(
         component_names=tuple(component_names),
         component=torch.tensor(index),
@@ -203,9 +196,7 @@ class _Context:
     minimum_ratio: float
 
 
-def _array_faults(
-    n_components: int, index: npt.NDArray[np.int64], values: Mapping[str, npt.NDArray[Any]]
-) -> list[str]:
+def _array_faults(n_components: int, index: npt.NDArray[np.int64], values: Mapping[str, npt.NDArray[Any]]) -> list[str]:
     faults = [
         f"{name} has shape {v.shape}, must be {index.shape} or a scalar"
         for name, v in values.items()
@@ -254,9 +245,7 @@ def _family_lines(symbol: str, shell: str, context: _Context) -> list[_Line]:
             mu_per_um=absorption_per_um(energy, context.setup),
             is_kalpha=name.startswith("KL"),
         )
-        for (name, energy, _), recorded in zip(
-            emitted, _recorded(symbol, emitted, context), strict=True
-        )
+        for (name, energy, _), recorded in zip(emitted, _recorded(symbol, emitted, context), strict=True)
     ]
     if not any(line.ratio for line in lines):
         raise FitError(f"{symbol}: every {shell} line is absorbed or multiplied by 0; remove it")
@@ -268,20 +257,13 @@ def _subshell(line_name: str) -> str:
     return "K" if line_name[0] == "K" else line_name[:2]
 
 
-def _recorded(
-    symbol: str, emitted: Sequence[tuple[str, float, float]], context: _Context
-) -> list[float]:
+def _recorded(symbol: str, emitted: Sequence[tuple[str, float, float]], context: _Context) -> list[float]:
     """What the detector records of each line, on any scale, with the adjustments of the ratios."""
     seen = efficiency_of([energy for _, energy, _ in emitted], context.setup)
-    plain = [
-        (name, strength * float(share))
-        for (name, _, strength), share in zip(emitted, seen, strict=True)
-    ]
+    plain = [(name, strength * float(share)) for (name, _, strength), share in zip(emitted, seen, strict=True)]
     correction = kbeta_correction(symbol, plain, context.branching)
     return [
-        value
-        * line_multiplier(symbol, name, context.branching)
-        * (correction if name.startswith("KM") else 1.0)
+        value * line_multiplier(symbol, name, context.branching) * (correction if name.startswith("KM") else 1.0)
         for name, value in plain
     ]
 
@@ -302,8 +284,7 @@ def _with_escape(lines: list[_Line], context: _Context) -> list[_Line]:
     """The lines, then their escape lines, each with the index of its (strongest) parent; all sum to 1."""
     probability = escape_probability([x.energy_kev for x in lines], context.setup)
     whole = [
-        replace(x, ratio=x.ratio / (1.0 + float(lost)))
-        for x, lost in zip(lines, probability.sum(axis=0), strict=True)
+        replace(x, ratio=x.ratio / (1.0 + float(lost))) for x, lost in zip(lines, probability.sum(axis=0), strict=True)
     ]
     escapes = [
         replace(
@@ -316,9 +297,7 @@ def _with_escape(lines: list[_Line], context: _Context) -> list[_Line]:
         for row, (photon_kev, _) in enumerate(escape_photons(context.setup))
         for i, parent in enumerate(whole)
     ]
-    merged = _merged(
-        [x for x in escapes if x.ratio > 0.0 and x.energy_kev > LOWEST_KEV], ESCAPE_MERGE_KEV
-    )
+    merged = _merged([x for x in escapes if x.ratio > 0.0 and x.energy_kev > LOWEST_KEV], ESCAPE_MERGE_KEV)
     return _normalised(whole + [x for x in merged if x.ratio >= ESCAPE_MINIMUM_RATIO])
 
 
@@ -349,9 +328,7 @@ def _normalised(lines: Sequence[_Line]) -> list[_Line]:
     return [replace(x, ratio=x.ratio / total) for x in lines]
 
 
-def _assemble(
-    names: Sequence[str], per_component: Sequence[Sequence[_Line]], incident_energy_kev: float
-) -> LineTable:
+def _assemble(names: Sequence[str], per_component: Sequence[Sequence[_Line]], incident_energy_kev: float) -> LineTable:
     first = np.cumsum([0, *(len(lines) for lines in per_component)])
     rows = [
         (i, x, x.escape_parent + int(first[i]) if x.escape_parent >= 0 else -1)

@@ -145,10 +145,25 @@ def evaluate(theta: Tensor, model: SpectrumModel) -> Evaluation:
     compton = compton_shape(theta, energies, constants)
     phi = torch.cat([phi, compton.density[..., :, None]], dim=-1) * bins[..., :, None]
     return Evaluation(
-        phi=phi, bin_kev=bins, line_kev=line_kev, sigma_kev=sigma, weight=weight, switch=switch,
-        tail=tail, step=shelf_share, gamma=gamma, norm=norm, u=u, gauss=gauss, tailed=model.tailed,
-        low_u=low_u, low=low, shelf=shelf, column=column, compton=compton,
-    )  # fmt: skip
+        phi=phi,
+        bin_kev=bins,
+        line_kev=line_kev,
+        sigma_kev=sigma,
+        weight=weight,
+        switch=switch,
+        tail=tail,
+        step=shelf_share,
+        gamma=gamma,
+        norm=norm,
+        u=u,
+        gauss=gauss,
+        tailed=model.tailed,
+        low_u=low_u,
+        low=low,
+        shelf=shelf,
+        column=column,
+        compton=compton,
+    )
 
 
 def tailed_lines(table: LineTable, *, elastic: bool, constants: ConstantSet) -> Tensor:
@@ -172,12 +187,7 @@ def shape_dtype(theta: Tensor, model: SpectrumModel) -> torch.dtype:
 
 
 def design_matrix(
-    theta: Tensor,
-    table: LineTable,
-    channel: Tensor,
-    *,
-    constants: ConstantSet,
-    elastic: bool = True,
+    theta: Tensor, table: LineTable, channel: Tensor, *, constants: ConstantSet, elastic: bool = True
 ) -> Tensor:
     """Columns of the linear model: recorded counts per channel of one count of each component.
 
@@ -198,13 +208,7 @@ def design_matrix(
 
 
 def model_spectrum(
-    theta: Tensor,
-    amplitude: Tensor,
-    table: LineTable,
-    channel: Tensor,
-    *,
-    constants: ConstantSet,
-    elastic: bool = True,
+    theta: Tensor, amplitude: Tensor, table: LineTable, channel: Tensor, *, constants: ConstantSet, elastic: bool = True
 ) -> Tensor:
     """Expected counts without background, differentiable in theta and amplitude.
 
@@ -252,17 +256,13 @@ def _weights(par: dict[str, Tensor], model: SpectrumModel) -> tuple[Tensor, Tens
     return switch, _with_elastic(table.ratio, 1.0, model) * switch * escape
 
 
-def _tail_and_step(
-    par: dict[str, Tensor], line_kev: Tensor, model: SpectrumModel
-) -> tuple[Tensor, Tensor, Tensor]:
+def _tail_and_step(par: dict[str, Tensor], line_kev: Tensor, model: SpectrumModel) -> tuple[Tensor, Tensor, Tensor]:
     """Tail fraction, step fraction and decay length of each line, (*batch, line).
 
     The elastic line has the tail of any other photon of its energy; MAPS draws it without.
     """
     table = model.table
-    has_tail = _with_elastic(
-        table.has_tail.to(line_kev.dtype), 0.0 if model.constants.maps_line_shape else 1.0, model
-    )
+    has_tail = _with_elastic(table.has_tail.to(line_kev.dtype), 0.0 if model.constants.maps_line_shape else 1.0, model)
     kbeta = _with_elastic(table.is_kbeta.to(line_kev.dtype), 0.0, model)
     mu = _with_elastic(table.mu_per_um, 0.0, model)
     alpha_tail = par["f_tail_offset"] + par["f_tail_linear"] * mu

@@ -27,24 +27,10 @@ class Parameter:
 
 
 def _row(
-    name: str,
-    unit: str,
-    value: float,
-    bounds: tuple[float, float],
-    prior_sd: float,
-    scale: float,
-    *,
-    free: bool = True,
+    name: str, unit: str, value: float, bounds: tuple[float, float], prior_sd: float, scale: float, *, free: bool = True
 ) -> Parameter:
     return Parameter(
-        name=name,
-        unit=unit,
-        value=value,
-        lower=bounds[0],
-        upper=bounds[1],
-        prior_sd=prior_sd,
-        scale=scale,
-        free=free,
+        name=name, unit=unit, value=value, lower=bounds[0], upper=bounds[1], prior_sd=prior_sd, scale=scale, free=free
     )
 
 
@@ -80,9 +66,7 @@ _ROOM_SCALES: Final = 10.0
 INDEX: Final[Mapping[str, int]] = {p.name: i for i, p in enumerate(PARAMETERS)}
 
 
-def with_values(
-    parameters: tuple[Parameter, ...], values: Mapping[str, float]
-) -> tuple[Parameter, ...]:
+def with_values(parameters: tuple[Parameter, ...], values: Mapping[str, float]) -> tuple[Parameter, ...]:
     """Replace starting values by name; bounds grow to hold a value that lies outside.
 
     Raises:

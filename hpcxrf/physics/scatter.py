@@ -7,12 +7,7 @@ from torch import Tensor
 
 from hpcxrf.physics.constants import ConstantSet
 from hpcxrf.physics.parameters import INDEX
-from hpcxrf.physics.shapes import (
-    gaussian,
-    low_energy_tail,
-    maps_low_energy_tail,
-    step,
-)
+from hpcxrf.physics.shapes import gaussian, low_energy_tail, maps_low_energy_tail, step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +30,7 @@ class ComptonShape:
     """1/keV, area 1."""
 
 
-def compton_energy_kev(
-    incident_energy_kev: Tensor, angle_deg: Tensor, rest_energy_kev: float
-) -> Tensor:
+def compton_energy_kev(incident_energy_kev: Tensor, angle_deg: Tensor, rest_energy_kev: float) -> Tensor:
     """Energy after Compton scattering, `E0 / (1 + E0 / mc^2 (1 - cos angle))`, keV.
 
     Args:
@@ -77,9 +70,7 @@ def compton_shape(theta: Tensor, energy_kev: Tensor, constants: ConstantSet) -> 
         constants: physics, or a MAPS parity set.
     """
     par = {name: theta[..., i, None] for name, i in INDEX.items()}
-    centre = compton_energy_kev(
-        par["coherent_sct_energy"], par["compton_angle"], constants.electron_rest_energy_kev
-    )
+    centre = compton_energy_kev(par["coherent_sct_energy"], par["compton_angle"], constants.electron_rest_energy_kev)
     sigma = line_sigma_kev(theta, centre, constants)
     width = sigma * par["compton_fwhm_corr"]
     tail = maps_low_energy_tail if constants.maps_line_shape else low_energy_tail
@@ -87,22 +78,26 @@ def compton_shape(theta: Tensor, energy_kev: Tensor, constants: ConstantSet) -> 
     wide_u = (energy_kev - centre) / width
     low, high = tail(u, par["compton_gamma"]), tail(-u, par["compton_hi_gamma"])
     shelf, wide_gauss = step(u), gaussian(wide_u)
-    f_step, f_low, f_high = (
-        par[k] for k in ("compton_f_step", "compton_f_tail", "compton_hi_f_tail")
-    )
+    f_step, f_low, f_high = (par[k] for k in ("compton_f_step", "compton_f_tail", "compton_hi_f_tail"))
     share = 1.0 / (1.0 + f_step + f_low + f_high)
-    density = share * (
-        wide_gauss / width + (f_low * low + f_high * high) / sigma + f_step * shelf / (2.0 * centre)
-    )
+    density = share * (wide_gauss / width + (f_low * low + f_high * high) / sigma + f_step * shelf / (2.0 * centre))
     return ComptonShape(
-        energy_kev=centre, sigma_kev=sigma, width=width, share=share, wide_u=wide_u, u=u,
-        wide_gauss=wide_gauss, gauss=gaussian(u), low=low, high=high, shelf=shelf, density=density,
-    )  # fmt: skip
+        energy_kev=centre,
+        sigma_kev=sigma,
+        width=width,
+        share=share,
+        wide_u=wide_u,
+        u=u,
+        wide_gauss=wide_gauss,
+        gauss=gaussian(u),
+        low=low,
+        high=high,
+        shelf=shelf,
+        density=density,
+    )
 
 
-def compton_derivatives(
-    theta: Tensor, shape: ComptonShape, constants: ConstantSet
-) -> dict[str, Tensor]:
+def compton_derivatives(theta: Tensor, shape: ComptonShape, constants: ConstantSet) -> dict[str, Tensor]:
     """Derivatives of the Compton density (1/keV) by parameter, and by the channel's energy.
 
     Uses dT/du = (T - G) / gamma and dT/dgamma = -T (1/gamma + u/gamma^2 + 1/gamma^3) + G / gamma^3, which hold
@@ -118,21 +113,15 @@ def compton_derivatives(
     """
     par = {name: theta[..., i, None] for name, i in INDEX.items()}
     s, w, u, g = shape.sigma_kev, shape.width, shape.u, shape.gauss
-    f_low, f_high, f_step = (
-        par[k] for k in ("compton_f_tail", "compton_hi_f_tail", "compton_f_step")
-    )
+    f_low, f_high, f_step = (par[k] for k in ("compton_f_tail", "compton_hi_f_tail", "compton_f_step"))
     gl, gh = par["compton_gamma"], par["compton_hi_gamma"]
     d_low, d_high = (shape.low - g) / gl, -(shape.high - g) / gh
     tails, d_tails = f_low * shape.low + f_high * shape.high, f_low * d_low + f_high * d_high
     wide_slope = -shape.wide_u * shape.wide_gauss
-    d_energy = shape.share * (
-        wide_slope / w**2 + d_tails / s**2 - f_step * g / (s * shape.energy_kev)
-    )
+    d_energy = shape.share * (wide_slope / w**2 + d_tails / s**2 - f_step * g / (s * shape.energy_kev))
     wide = -(shape.wide_gauss + shape.wide_u * wide_slope) / w**2
     d_sigma = shape.share * (
-        wide * par["compton_fwhm_corr"]
-        - (tails + u * d_tails) / s**2
-        + f_step * u * g / (s * shape.energy_kev)
+        wide * par["compton_fwhm_corr"] - (tails + u * d_tails) / s**2 + f_step * u * g / (s * shape.energy_kev)
     )
     d_centre = -d_energy - shape.share * f_step * shape.shelf / (2.0 * shape.energy_kev**2)
     d_centre = d_centre + d_sigma * constants.width_factor * par["fwhm_fanoprime"] / (2.0 * s)
@@ -155,9 +144,7 @@ def compton_derivatives(
     }
 
 
-def _centre_derivatives(
-    par: dict[str, Tensor], centre: Tensor, constants: ConstantSet
-) -> tuple[Tensor, Tensor]:
+def _centre_derivatives(par: dict[str, Tensor], centre: Tensor, constants: ConstantSet) -> tuple[Tensor, Tensor]:
     e0, rest = par["coherent_sct_energy"], constants.electron_rest_energy_kev
     angle = torch.deg2rad(par["compton_angle"])
     by_e0 = (centre / e0) ** 2

@@ -35,9 +35,7 @@ def low_energy_tail(u: Tensor, gamma: Tensor) -> Tensor:
         gamma: decay length in units of sigma, at least 1; broadcasts with `u`.
     """
     inverse = 1.0 / gamma
-    exponent = (inverse * u + 0.5 * inverse * inverse).clamp(
-        -_MAX_TAIL_EXPONENT, _MAX_TAIL_EXPONENT
-    )
+    exponent = (inverse * u + 0.5 * inverse * inverse).clamp(-_MAX_TAIL_EXPONENT, _MAX_TAIL_EXPONENT)
     return torch.exp(exponent) * _erfc((u + inverse) / SQRT2) * (0.5 * inverse)
 
 

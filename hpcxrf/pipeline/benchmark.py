@@ -108,9 +108,7 @@ def plan_benchmark(
     )
 
 
-def methods_of(
-    dataset_ids: Iterable[str], asked: BenchmarkConfig
-) -> dict[str, tuple[BenchmarkMethod, ...]]:
+def methods_of(dataset_ids: Iterable[str], asked: BenchmarkConfig) -> dict[str, tuple[BenchmarkMethod, ...]]:
     """Methods of each dataset.
 
     A method with a number gets that many datasets, those of the smallest hash of seed and dataset: whatever the
@@ -119,9 +117,7 @@ def methods_of(
     """
     order = sorted(dataset_ids, key=lambda name: seed_of(asked.seed, name, "choice"))
     limits = {m: asked.datasets.get(m, len(order)) for m in asked.methods}
-    return {
-        name: tuple(m for m in asked.methods if rank < limits[m]) for rank, name in enumerate(order)
-    }
+    return {name: tuple(m for m in asked.methods if rank < limits[m]) for rank, name in enumerate(order)}
 
 
 def seed_of(seed: int, dataset_id: str, purpose: str) -> int:

@@ -9,14 +9,7 @@ from distributed import Client, Future, as_completed
 from hpcxrf.pipeline.benchmark import BenchmarkJob, BenchmarkPlan, BenchmarkUnit, units_of
 from hpcxrf.pipeline.benchmark_tasks import run_fit, run_sum
 from hpcxrf.pipeline.driver import OPEN_TASK, Progress
-from hpcxrf.pipeline.journal import (
-    failure_line,
-    failure_reason,
-    failure_trace,
-    finished_line,
-    made_from,
-    record_of,
-)
+from hpcxrf.pipeline.journal import failure_line, failure_reason, failure_trace, finished_line, made_from, record_of
 from hpcxrf.pipeline.records import Stage, TaskRecord
 from hpcxrf.store.rundir import FAILED, RunDir, still_finished
 from hpcxrf.store.rundir import finished as finished_record
@@ -44,12 +37,7 @@ class _Running:
 
 
 def run_benchmark(
-    plan: BenchmarkPlan,
-    run: RunDir,
-    client: Client,
-    *,
-    in_flight: int,
-    progress: Callable[[Progress], None],
+    plan: BenchmarkPlan, run: RunDir, client: Client, *, in_flight: int, progress: Callable[[Progress], None]
 ) -> list[BenchmarkOutcome]:
     """Run all fits of a plan, those of a bounded number of datasets at a time.
 
@@ -140,9 +128,7 @@ def _submit(client: Client, state: _Running, unit: BenchmarkUnit, counters: str)
     return client.submit(run_fit, state.job.dataset, *unit.fit, after, key=key, pure=False)
 
 
-def _settle(
-    future: Future, state: _Running, run: RunDir, progress: Callable[[Progress], None]
-) -> None:
+def _settle(future: Future, state: _Running, run: RunDir, progress: Callable[[Progress], None]) -> None:
     unit = state.waiting.pop(future.key)
     finished = future.status == "finished"
     progress(Progress(stage=unit.stage, pixels=0, ok=finished))

@@ -13,25 +13,12 @@ from torch import Tensor
 
 from hpcxrf.config import BenchmarkMethod, BenchmarkTask, RunConfig
 from hpcxrf.errors import FitError
-from hpcxrf.fitting.protocol import (
-    JointStart,
-    ProtocolFit,
-    fit_protocol,
-    perturbed_start,
-    random_start,
-)
+from hpcxrf.fitting.protocol import JointStart, ProtocolFit, fit_protocol, perturbed_start, random_start
 from hpcxrf.fitting.setup import SpectrumSetup
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import RawScan
 from hpcxrf.physics.model import COMPTON, ELASTIC
-from hpcxrf.pipeline.benchmark import (
-    START,
-    SUM,
-    central_region,
-    result_file,
-    result_folder,
-    seed_of,
-)
+from hpcxrf.pipeline.benchmark import START, SUM, central_region, result_file, result_folder, seed_of
 from hpcxrf.pipeline.inputs import read_options
 from hpcxrf.pipeline.records import DatasetJob, TaskRecord
 from hpcxrf.pipeline.setup import Prepared, fit_prepared, prepare, started_at
@@ -59,14 +46,16 @@ def run_sum(job: DatasetJob) -> TaskRecord:
             result_folder(job).mkdir(parents=True, exist_ok=True)
             atomic_write_bytes(result_file(job, SUM), content.getvalue())
         return clock.record(
-            job, SUM, "sum", bytes_written=len(content.getvalue()),
-            checksums=_checksums(job, SUM), facts={"stamps": dict(job.stamps)},
-        )  # fmt: skip
+            job,
+            SUM,
+            "sum",
+            bytes_written=len(content.getvalue()),
+            checksums=_checksums(job, SUM),
+            facts={"stamps": dict(job.stamps)},
+        )
 
 
-def run_fit(
-    job: DatasetJob, task: BenchmarkTask, method: BenchmarkMethod, after: Sequence[TaskRecord]
-) -> TaskRecord:
+def run_fit(job: DatasetJob, task: BenchmarkTask, method: BenchmarkMethod, after: Sequence[TaskRecord]) -> TaskRecord:
     """Fit one of the sums with one method, and write what came of it.
 
     Args:
@@ -128,9 +117,7 @@ def fit_task(job: DatasetJob, task: BenchmarkTask, method: BenchmarkMethod) -> M
 
 def compared_config(config: RunConfig) -> RunConfig:
     """What the methods that are compared are prepared with: one background, the published objective."""
-    fit = dataclasses.replace(
-        config.fit, background=config.benchmark.background, objective="mse", method="separable"
-    )
+    fit = dataclasses.replace(config.fit, background=config.benchmark.background, objective="mse", method="separable")
     return dataclasses.replace(config, fit=fit)
 
 
@@ -144,14 +131,10 @@ def product_config(config: RunConfig) -> RunConfig:
 
 def compared_setup(config: RunConfig, prepared: Prepared) -> SpectrumSetup:
     """Lines, range and background that all compared methods share."""
-    return dataclasses.replace(
-        prepared.setup, background=config.benchmark.background, objective="mse"
-    )
+    return dataclasses.replace(prepared.setup, background=config.benchmark.background, objective="mse")
 
 
-def _start(
-    job: DatasetJob, task: BenchmarkTask, setup: SpectrumSetup, spectra: dict[str, Tensor]
-) -> JointStart:
+def _start(job: DatasetJob, task: BenchmarkTask, setup: SpectrumSetup, spectra: dict[str, Tensor]) -> JointStart:
     """The start that every method of a dataset and task is given."""
     asked = job.config.benchmark
     seed = seed_of(asked.seed, job.dataset_id, task)
@@ -159,23 +142,16 @@ def _start(
         return random_start(setup, asked.start, seed)
     fitted = read_result(result_file(job, START))
     theta, sigma, amplitude = (
-        torch.tensor(v, dtype=torch.float64)
-        for v in (fitted.theta, fitted.theta_sigma, fitted.amplitude)
+        torch.tensor(v, dtype=torch.float64) for v in (fitted.theta, fitted.theta_sigma, fitted.amplitude)
     )
     if not bool(torch.isfinite(theta).all() and torch.isfinite(amplitude).all()):
-        raise FitError(
-            f"{job.source}: {START} found no solution that a refinement could start from"
-        )
+        raise FitError(f"{job.source}: {START} found no solution that a refinement could start from")
     share = float(spectra["refinement"].sum()) / max(float(spectra["initial"].sum()), 1.0)
     return perturbed_start(theta, sigma, amplitude * share, setup, seed)
 
 
 def _compared(
-    counts: Tensor,
-    setup: SpectrumSetup,
-    start: JointStart,
-    method: _Compared,
-    config: RunConfig,
+    counts: Tensor, setup: SpectrumSetup, start: JointStart, method: _Compared, config: RunConfig
 ) -> MethodResult:
     if method == "mapstorch" or method == "pymca":  # noqa: PLR1714 (narrows the type)
         from hpcxrf.pipeline.peers import fit_peer
@@ -183,27 +159,35 @@ def _compared(
         fit = fit_peer(method, counts, setup, start)
     else:
         fit = fit_protocol(
-            counts, setup, start, method,
+            counts,
+            setup,
+            start,
+            method,
             adam_steps=config.benchmark.adam_steps,
             sbplx_evaluations=config.benchmark.sbplx_evaluations,
-        )  # fmt: skip
+        )
     return _of_protocol(method, counts, setup, fit)
 
 
-def _of_protocol(
-    method: str, counts: Tensor, setup: SpectrumSetup, fit: ProtocolFit
-) -> MethodResult:
+def _of_protocol(method: str, counts: Tensor, setup: SpectrumSetup, fit: ProtocolFit) -> MethodResult:
     scatter = (ELASTIC, COMPTON) if setup.elastic else (COMPTON,)
     return MethodResult(
-        method=method, status=fit.status, r2=fit.r2, r2_expected=fit.r2_expected,
-        deviance=fit.deviance, cpu_s=fit.cpu_s, wall_s=fit.wall_s, evaluations=fit.evaluations,
+        method=method,
+        status=fit.status,
+        r2=fit.r2,
+        r2_expected=fit.r2_expected,
+        deviance=fit.deviance,
+        cpu_s=fit.cpu_s,
+        wall_s=fit.wall_s,
+        evaluations=fit.evaluations,
         counts=float(counts.sum()),
         parameters=tuple(p.name for p in setup.parameters),
-        theta=tuple(fit.theta.tolist()), theta_sigma=tuple(fit.theta_sigma.tolist()),
+        theta=tuple(fit.theta.tolist()),
+        theta_sigma=tuple(fit.theta_sigma.tolist()),
         components=setup.table.component_names + scatter,
         amplitude=tuple(fit.amplitude.tolist()),
         energy_range_kev=(setup.energy_min_kev, setup.energy_max_kev),
-    )  # fmt: skip
+    )
 
 
 def _product(counts: Tensor, prepared: Prepared) -> MethodResult:
@@ -212,14 +196,22 @@ def _product(counts: Tensor, prepared: Prepared) -> MethodResult:
     wall_s = time.perf_counter() - began
     setup = prepared.setup
     return MethodResult(
-        method="product", status=fit.status, r2=fit.r2, r2_expected=fit.r2_expected,
-        deviance=fit.deviance, cpu_s=fit.cpu_s, wall_s=wall_s, evaluations=fit.iterations,
+        method="product",
+        status=fit.status,
+        r2=fit.r2,
+        r2_expected=fit.r2_expected,
+        deviance=fit.deviance,
+        cpu_s=fit.cpu_s,
+        wall_s=wall_s,
+        evaluations=fit.iterations,
         counts=float(counts.sum()),
-        parameters=fit.parameter_names, theta=tuple(fit.theta.tolist()),
-        theta_sigma=tuple(fit.theta_sigma.tolist()), components=fit.component_names,
+        parameters=fit.parameter_names,
+        theta=tuple(fit.theta.tolist()),
+        theta_sigma=tuple(fit.theta_sigma.tolist()),
+        components=fit.component_names,
         amplitude=tuple(fit.amplitude.tolist()),
         energy_range_kev=(setup.energy_min_kev, setup.energy_max_kev),
-    )  # fmt: skip
+    )
 
 
 def _checksums(job: DatasetJob, task: str) -> dict[str, str]:

@@ -65,9 +65,7 @@ def tile_shape(chunk_yx: tuple[int, int], pixel_bytes: int) -> tuple[int, int]:
     return min(rows * max(down, 1), BLOCK_Y), columns
 
 
-def blocks_of_a_task(
-    shape_yx: tuple[int, int], n_channels: int, method: str, device: str = "cpu"
-) -> int:
+def blocks_of_a_task(shape_yx: tuple[int, int], n_channels: int, method: str, device: str = "cpu") -> int:
     """How many blocks one task should have: some seconds of work by method and device.
 
     Args:
@@ -83,11 +81,7 @@ def blocks_of_a_task(
     return -(-len(blocks_of(shape_yx)) // n_tasks)
 
 
-def block_ranges(
-    shape_yx: tuple[int, int],
-    detectors: tuple[str, ...],
-    blocks_per_task: int,
-) -> list[BlockRange]:
+def block_ranges(shape_yx: tuple[int, int], detectors: tuple[str, ...], blocks_per_task: int) -> list[BlockRange]:
     """Cut every detector's blocks into tasks; how they are cut changes no result."""
     n_blocks = len(blocks_of(shape_yx))
     return [

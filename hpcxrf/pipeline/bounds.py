@@ -74,9 +74,7 @@ def site_faults(fit: FitConfig) -> list[str]:
         else:
             row = site_row(p, given)
         if row.lower >= row.upper:
-            faults.append(
-                f"parameters.{p.name}: lower {row.lower:g} must be below upper {row.upper:g}"
-            )
+            faults.append(f"parameters.{p.name}: lower {row.lower:g} must be below upper {row.upper:g}")
         faults += _impossible(p.name, given)
     return faults
 
@@ -116,9 +114,7 @@ def _file_bounds(
     if config.fit.calibration == "none":
         given = {n: pair for n, pair in given.items() if n not in AXIS}
     low, high = given.get(INCIDENT, (None, None))
-    other_energy = (low is not None and incident_kev < low) or (
-        high is not None and incident_kev > high
-    )
+    other_energy = (low is not None and incident_kev < low) or (high is not None and incident_kev > high)
     asked = config.fit.incident_energy_sd_kev != FitConfig().incident_energy_sd_kev
     if asked or other_energy:
         # The run file's word on the energy goes over that of the file, whose bounds are about its own energy.
@@ -139,9 +135,7 @@ def _narrowed(parameter: Parameter, given: tuple[float | None, float | None]) ->
     return replace(parameter, lower=lower, upper=upper)
 
 
-def _notes(
-    override: Override, before: Mapping[str, Parameter], bounded: Mapping[str, Parameter | None]
-) -> list[str]:
+def _notes(override: Override, before: Mapping[str, Parameter], bounded: Mapping[str, Parameter | None]) -> list[str]:
     name = override.path.name
     held = [n for n, p in bounded.items() if p is not None and before[n].free and not p.free]
     used = [
@@ -154,9 +148,7 @@ def _notes(
     if held:
         notes.append(f"fixed, as {name} gives them one bound for both: {', '.join(held)}")
     if unused:
-        notes.append(
-            f"not used of {name}: bounds of {', '.join(unused)}, which no detector has within"
-        )
+        notes.append(f"not used of {name}: bounds of {', '.join(unused)}, which no detector has within")
     return notes
 
 

@@ -11,9 +11,7 @@ from hpcxrf.physics.components import parse_component
 _KBETA = 2
 
 
-def branching_of(
-    override: Override | None, components: Sequence[str]
-) -> tuple[Branching | None, list[str]]:
+def branching_of(override: Override | None, components: Sequence[str]) -> tuple[Branching | None, list[str]]:
     """Adjustments for the families that are fitted, pile-up included, and sentences about them.
 
     K-beta lines get MAPS's ratio to K-alpha-1 times their multiplier, as recorded: MAPS has no detector efficiency
@@ -30,9 +28,7 @@ def branching_of(
         return None, []
     symbols, l_names = _families(components)
     k_asked = _asked(override.branching_k, symbols)
-    ratios, families = (
-        _asked(m, l_names) for m in (override.branching_l, override.branching_l_family)
-    )
+    ratios, families = (_asked(m, l_names) for m in (override.branching_l, override.branching_l_family))
     if not (k_asked or ratios or families):
         return None, []
     base = {s: maps_kbeta_ratio(s) for s, m in k_asked.items() if m[_KBETA : _KBETA + 1] != (1.0,)}
@@ -41,8 +37,10 @@ def branching_of(
     try:
         found = Branching(
             k_ratios={s: m for s, m in k_asked.items() if s not in unknown},
-            l_ratios=ratios, l_families=families, kbeta_base=known,
-        )  # fmt: skip
+            l_ratios=ratios,
+            l_families=families,
+            kbeta_base=known,
+        )
     except ConfigError as error:
         raise ConfigError(f"{override.path}: {error}") from error
     return found, _notes(override, found, unknown)
@@ -51,28 +49,18 @@ def branching_of(
 def _families(components: Sequence[str]) -> tuple[list[str], list[str]]:
     """Elements with K lines and names of L families ("Pt_L") among the components."""
     every = list(chain.from_iterable(parse_component(name).families for name in components))
-    return [s for s, shell in every if shell == "K"], [
-        f"{s}_L" for s, shell in every if shell == "L"
-    ]
+    return [s for s, shell in every if shell == "K"], [f"{s}_L" for s, shell in every if shell == "L"]
 
 
-def _asked(
-    given: Mapping[str, tuple[float, ...]], names: Sequence[str]
-) -> dict[str, tuple[float, ...]]:
-    return {
-        name: given[name]
-        for name in dict.fromkeys(names)
-        if name in given and any(v != 1.0 for v in given[name])
-    }
+def _asked(given: Mapping[str, tuple[float, ...]], names: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    return {name: given[name] for name in dict.fromkeys(names) if name in given and any(v != 1.0 for v in given[name])}
 
 
 def _notes(override: Override, found: Branching, unknown: Sequence[str]) -> list[str]:
     file = override.path.name
     notes = []
     if found.kbeta_base:
-        words = [
-            f"{s} {ratio * found.k_ratios[s][_KBETA]:.3f}" for s, ratio in found.kbeta_base.items()
-        ]
+        words = [f"{s} {ratio * found.k_ratios[s][_KBETA]:.3f}" for s, ratio in found.kbeta_base.items()]
         notes.append(
             f"K-beta to K-alpha-1 of {', '.join(words)}: the multipliers of {file} times the ratios of the MAPS line "
             "table, which they were made for"

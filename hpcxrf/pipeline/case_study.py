@@ -66,13 +66,9 @@ def check_case_study(config: RunConfig) -> None:
     if not regions.wanted:
         faults.append("regions: none; give find: [squares] or rectangles")
     if config.fit.calibration != "none":
-        faults.append(
-            f"fit.calibration: {config.fit.calibration}; give none: the first pass knows no calibration"
-        )
+        faults.append(f"fit.calibration: {config.fit.calibration}; give none: the first pass knows no calibration")
     if config.sample.incident_energy_kev is not None or config.sample.elements:
-        faults.append(
-            "sample: elements and incident energy are those of the simulated scan; leave them out"
-        )
+        faults.append("sample: elements and incident energy are those of the simulated scan; leave them out")
     if faults:
         raise ConfigError("\n".join(["the case study cannot be run:", *[f"  {f}" for f in faults]]))
 
@@ -100,19 +96,18 @@ def units_of(
             last are left out.
     """
     asked = config.case_study
-    units = [
-        StudyUnit(task=SPECTRA, stage="spectra"),
-        *_first_pass(asked.starts),
-        *_trials(asked.trials),
-    ]
+    units = [StudyUnit(task=SPECTRA, stage="spectra"), *_first_pass(asked.starts), *_trials(asked.trials)]
     for region, n in enumerate(region_pixels):
         units += [
             StudyUnit(
-                task=f"region-{region}-{method}", stage="areas", needs=(SPECTRA, PRODUCT),
-                method=method, spectra=f"region-{region}",
+                task=f"region-{region}-{method}",
+                stage="areas",
+                needs=(SPECTRA, PRODUCT),
+                method=method,
+                spectra=f"region-{region}",
             )
             for method in COMPARED
-        ]  # fmt: skip
+        ]
         mine = tuple(i for i in chosen if i < n)
         for method in SINGLE:
             units += _pixels("single-pixels", region, method, mine)
@@ -127,9 +122,8 @@ def _first_pass(starts: int) -> Iterator[StudyUnit]:
     for start in range(starts):
         for method in FIRST_PASS[1:]:
             yield StudyUnit(
-                task=f"first-pass-{method}-{start:03}", stage="first-pass", needs=(SPECTRA,),
-                method=method, start=start,
-            )  # fmt: skip
+                task=f"first-pass-{method}-{start:03}", stage="first-pass", needs=(SPECTRA,), method=method, start=start
+            )
 
 
 def _trials(trials: int) -> Iterator[StudyUnit]:
@@ -138,18 +132,19 @@ def _trials(trials: int) -> Iterator[StudyUnit]:
         yield StudyUnit(task=name, stage="spectra", trial=trial)
         for method in COMPARED:
             yield StudyUnit(
-                task=f"{name}-{method}", stage="trials", needs=(name,), method=method, source=name,
-                start=trial,
-            )  # fmt: skip
+                task=f"{name}-{method}", stage="trials", needs=(name,), method=method, source=name, start=trial
+            )
 
 
-def _pixels(
-    stage: Stage, region: int, method: StudyMethod, pixels: tuple[int, ...]
-) -> Iterator[StudyUnit]:
+def _pixels(stage: Stage, region: int, method: StudyMethod, pixels: tuple[int, ...]) -> Iterator[StudyUnit]:
     """The program's methods take all pixels together; the others one by one, some to a task."""
     size = len(pixels) if method in _TOGETHER else _PIXELS_A_TASK
     for first in range(0, len(pixels), max(size, 1)):
         yield StudyUnit(
-            task=f"{stage}-{region}-{method}-{first:04}", stage=stage, needs=(SPECTRA, PRODUCT),
-            method=method, spectra=f"pixels-{region}", rows=pixels[first : first + size],
-        )  # fmt: skip
+            task=f"{stage}-{region}-{method}-{first:04}",
+            stage=stage,
+            needs=(SPECTRA, PRODUCT),
+            method=method,
+            spectra=f"pixels-{region}",
+            rows=pixels[first : first + size],
+        )

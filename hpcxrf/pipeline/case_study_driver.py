@@ -7,14 +7,7 @@ from distributed import Client, Future, as_completed
 
 from hpcxrf.pipeline.case_study import StudyUnit
 from hpcxrf.pipeline.driver import Progress
-from hpcxrf.pipeline.journal import (
-    failure_line,
-    failure_reason,
-    failure_trace,
-    finished_line,
-    made_from,
-    record_of,
-)
+from hpcxrf.pipeline.journal import failure_line, failure_reason, failure_trace, finished_line, made_from, record_of
 from hpcxrf.pipeline.records import DatasetJob, TaskRecord
 from hpcxrf.store.rundir import FAILED, RunDir, still_finished
 from hpcxrf.store.rundir import finished as finished_record
@@ -67,9 +60,7 @@ def run_units(
     return StudyOutcome(records=done, failures=failures)
 
 
-def finished_units(
-    run: RunDir, job: DatasetJob, units: Sequence[StudyUnit]
-) -> dict[str, TaskRecord]:
+def finished_units(run: RunDir, job: DatasetJob, units: Sequence[StudyUnit]) -> dict[str, TaskRecord]:
     """Records of the tasks whose journal line still holds, and of which all that they need does as well."""
     journal = run.read_journal(job.dataset_id)
     done: dict[str, TaskRecord] = {}
@@ -86,12 +77,7 @@ def finished_units(
 
 
 def _submitted(
-    job: DatasetJob,
-    units: Sequence[StudyUnit],
-    work: Work,
-    run: RunDir,
-    client: Client,
-    done: dict[str, TaskRecord],
+    job: DatasetJob, units: Sequence[StudyUnit], work: Work, run: RunDir, client: Client, done: dict[str, TaskRecord]
 ) -> dict[str, Future]:
     """Futures by task of what is missing."""
     attempt = sum(1 for line in run.read_journal(job.dataset_id) if line.get("event") == FAILED)

@@ -18,13 +18,7 @@ from hpcxrf.fitting.pixel_full import full_model
 from hpcxrf.fitting.pixel_parts import Estimate, project
 from hpcxrf.fitting.pixel_poisson import fit_poisson, likelihood
 from hpcxrf.fitting.pixels import MethodData, PixelMethod, PixelOperator, fit_pixels, prepared
-from hpcxrf.fitting.protocol import (
-    JointStart,
-    ProtocolFit,
-    fit_protocol,
-    perturbed_start,
-    random_start,
-)
+from hpcxrf.fitting.protocol import JointStart, ProtocolFit, fit_protocol, perturbed_start, random_start
 from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
 from hpcxrf.fitting.setup import Method, SpectrumSetup, fit_range
 from hpcxrf.formats.registry import open_scan
@@ -32,14 +26,7 @@ from hpcxrf.formats.scan import EnergyCalibration
 from hpcxrf.physics.model import COMPTON, ELASTIC, SpectrumModel
 from hpcxrf.pipeline.benchmark import seed_of
 from hpcxrf.pipeline.benchmark_tasks import compared_config, compared_setup, product_config
-from hpcxrf.pipeline.case_study import (
-    LINEAR,
-    PRODUCT,
-    SPECTRA,
-    StudyUnit,
-    study_file,
-    study_folder,
-)
+from hpcxrf.pipeline.case_study import LINEAR, PRODUCT, SPECTRA, StudyUnit, study_file, study_folder
 from hpcxrf.pipeline.inputs import read_options
 from hpcxrf.pipeline.records import DatasetJob, ScanFacts, Stage, TaskRecord
 from hpcxrf.pipeline.setup import Prepared, fit_prepared, prepare, started_at
@@ -96,11 +83,7 @@ def write_arrays(job: DatasetJob, task: str, arrays: Mapping[str, NDArray[Any]])
 
 
 def study_record(
-    job: DatasetJob,
-    task: str,
-    clock: Clock,
-    stage: Stage,
-    facts: dict[str, Any] | None = None,
+    job: DatasetJob, task: str, clock: Clock, stage: Stage, facts: dict[str, Any] | None = None
 ) -> TaskRecord:
     """The record of a task that wrote its file."""
     found = checksum_tree([study_file(job, task)])
@@ -189,18 +172,18 @@ def _start(job: DatasetJob, unit: StudyUnit, counts: Tensor, setup: SpectrumSetu
     return perturbed_start(theta, torch.zeros_like(theta), amplitude * share, setup, 0)
 
 
-def _compared(
-    job: DatasetJob, unit: StudyUnit, counts: Tensor, setup: SpectrumSetup, method: Method
-) -> StudyFits:
+def _compared(job: DatasetJob, unit: StudyUnit, counts: Tensor, setup: SpectrumSetup, method: Method) -> StudyFits:
     adam_steps, sbplx_evaluations = limits(job.config, unit.stage)
     fit = fit_protocol(
-        counts, setup, _start(job, unit, counts, setup), method,
-        adam_steps=adam_steps, sbplx_evaluations=sbplx_evaluations,
-    )  # fmt: skip
-    scatter = (ELASTIC, COMPTON) if setup.elastic else (COMPTON,)
-    first, _ = fit_range(
-        setup.parameters, setup.energy_min_kev, setup.energy_max_kev, counts.shape[0]
+        counts,
+        setup,
+        _start(job, unit, counts, setup),
+        method,
+        adam_steps=adam_steps,
+        sbplx_evaluations=sbplx_evaluations,
     )
+    scatter = (ELASTIC, COMPTON) if setup.elastic else (COMPTON,)
+    first, _ = fit_range(setup.parameters, setup.energy_min_kev, setup.energy_max_kev, counts.shape[0])
     return _one(fit, setup.table.component_names + scatter, first, counts.shape[0], fit.evaluations)
 
 
@@ -220,20 +203,22 @@ def _product(counts: Tensor, ready: Prepared) -> StudyFits:
 
 
 def _one(
-    fit: SpectrumFit | ProtocolFit,
-    components: tuple[str, ...],
-    first: int,
-    n_channels: int,
-    evaluations: int,
+    fit: SpectrumFit | ProtocolFit, components: tuple[str, ...], first: int, n_channels: int, evaluations: int
 ) -> StudyFits:
     model = np.full((1, n_channels), np.nan, np.float32)
     model[0, first : first + fit.model.shape[0]] = fit.model.numpy()
     return StudyFits(
-        components=components, amplitude=fit.amplitude.numpy()[None], theta=fit.theta.numpy()[None],
-        r2=np.array([fit.r2]), r2_expected=np.array([fit.r2_expected]),
-        deviance=np.array([fit.deviance]), cpu_s=np.array([fit.cpu_s]),
-        evaluations=np.array([evaluations]), status=np.array([int(fit.status)]), model=model,
-    )  # fmt: skip
+        components=components,
+        amplitude=fit.amplitude.numpy()[None],
+        theta=fit.theta.numpy()[None],
+        r2=np.array([fit.r2]),
+        r2_expected=np.array([fit.r2_expected]),
+        deviance=np.array([fit.deviance]),
+        cpu_s=np.array([fit.cpu_s]),
+        evaluations=np.array([evaluations]),
+        status=np.array([int(fit.status)]),
+        model=model,
+    )
 
 
 def _together(job: DatasetJob, counts: Tensor, facts: ScanFacts, method: PixelMethod) -> StudyFits:
@@ -247,18 +232,12 @@ def _together(job: DatasetJob, counts: Tensor, facts: ScanFacts, method: PixelMe
     if method == "full":
         setup = prepare(product_config(job.config), facts, DETECTOR).setup
         channel = torch.arange(first, first + inside.shape[1], dtype=torch.float64)
-        lines = SpectrumModel(
-            table=setup.table, channel=channel, constants=setup.constants, elastic=setup.elastic
-        )
+        lines = SpectrumModel(table=setup.table, channel=channel, constants=setup.constants, elastic=setup.elastic)
         data = MethodData(full=full_model(lines, _fitted(job)[0], basis))
     began = time.process_time()
-    fit = fit_pixels(
-        inside, torch.ones(len(inside), dtype=torch.bool), operator, method=method, data=data
-    )
+    fit = fit_pixels(inside, torch.ones(len(inside), dtype=torch.bool), operator, method=method, data=data)
     cpu_s = time.process_time() - began
-    return _of_pixels(
-        fit, _pixel_models(inside, operator, method), inside, names, first, counts.shape[1], cpu_s
-    )
+    return _of_pixels(fit, _pixel_models(inside, operator, method), inside, names, first, counts.shape[1], cpu_s)
 
 
 def _pixel_models(inside: Tensor, operator: PixelOperator, method: PixelMethod) -> Tensor:
@@ -273,25 +252,24 @@ def _pixel_models(inside: Tensor, operator: PixelOperator, method: PixelMethod) 
 
 
 def _of_pixels(
-    fit: PixelFit,
-    models: Tensor,
-    inside: Tensor,
-    names: tuple[str, ...],
-    first: int,
-    n_channels: int,
-    cpu_s: float,
+    fit: PixelFit, models: Tensor, inside: Tensor, names: tuple[str, ...], first: int, n_channels: int, cpu_s: float
 ) -> StudyFits:
     n = len(inside)
     model = np.full((n, n_channels), np.nan, np.float32)
     model[:, first : first + inside.shape[1]] = models.numpy()
     wide = inside.to(torch.float64)
     return StudyFits(
-        components=names, amplitude=fit.amplitude.to(torch.float64).numpy(),
-        theta=np.full((n, 0), _NAN), r2=r_squared(wide, models.to(torch.float64)).numpy(),
+        components=names,
+        amplitude=fit.amplitude.to(torch.float64).numpy(),
+        theta=np.full((n, 0), _NAN),
+        r2=r_squared(wide, models.to(torch.float64)).numpy(),
         r2_expected=r_squared_expected(wide).numpy(),
-        deviance=fit.deviance.to(torch.float64).numpy(), cpu_s=np.full(n, cpu_s / max(n, 1)),
-        evaluations=np.zeros(n, np.int64), status=fit.status.numpy().astype(np.int64), model=model,
-    )  # fmt: skip
+        deviance=fit.deviance.to(torch.float64).numpy(),
+        cpu_s=np.full(n, cpu_s / max(n, 1)),
+        evaluations=np.zeros(n, np.int64),
+        status=fit.status.numpy().astype(np.int64),
+        model=model,
+    )
 
 
 def solved(fits: StudyFits) -> NDArray[np.bool_]:

@@ -31,9 +31,7 @@ class DetectorFits:
     """Choices made, each once."""
 
 
-def fit_detectors(
-    config: RunConfig, facts: ScanFacts, detectors: Sequence[int], counts: Tensor
-) -> DetectorFits:
+def fit_detectors(config: RunConfig, facts: ScanFacts, detectors: Sequence[int], counts: Tensor) -> DetectorFits:
     """Fit the integrated spectrum of each detector.
 
     Args:

@@ -46,6 +46,4 @@ def has_root(store: Path) -> bool:
 
 def all_finished(plan: Plan, run: RunDir) -> bool:
     """Whether nothing of a plan is left to do, every result being there, bit for bit."""
-    return not plan.refusals and all(
-        len(finished_tasks(run, job)) == len(units_of(job)) for job in plan.jobs
-    )
+    return not plan.refusals and all(len(finished_tasks(run, job)) == len(units_of(job)) for job in plan.jobs)

@@ -121,10 +121,13 @@ def run_datasets(
         OutputError: the journal cannot be written; what it has is kept.
     """
     drive = _Drive(
-        run=run, client=client, progress=progress, hooks=hooks or Hooks(),
+        run=run,
+        client=client,
+        progress=progress,
+        hooks=hooks or Hooks(),
         # Results come with the futures: to ask for one whose worker has just died would block.
         completed=as_completed(with_results=True, raise_errors=False),
-    )  # fmt: skip
+    )
     for refusal in plan.refusals:
         run.append(refusal.dataset_id, failure_line(OPEN_TASK, refusal.reason))
         drive.hooks.dataset("refused")
@@ -254,10 +257,7 @@ def _end(drive: _Drive, state: _Running) -> None:
     del drive.active[state.job.number]
     left = state.given_up and not state.failed
     drive.outcomes[state.job.number] = Outcome(
-        job=state.job,
-        records=tuple(state.records.values()),
-        failure=state.reason if state.failed else None,
-        left=left,
+        job=state.job, records=tuple(state.records.values()), failure=state.reason if state.failed else None, left=left
     )
     if not left:
         forget_records(state.job)

@@ -36,17 +36,11 @@ def _work(job: DatasetJob, unit: Unit, after: Sequence[TaskRecord]) -> TaskRecor
         return regions_tasks.run_refine(job, *unit.slot, after)
     if unit.stage == "ingest":
         return tasks.run_ingest(job)
-    work = {
-        "integrated": tasks.run_integrated,
-        "regions": regions_tasks.run_regions,
-        "finalise": tasks.run_finalise,
-    }
+    work = {"integrated": tasks.run_integrated, "regions": regions_tasks.run_regions, "finalise": tasks.run_finalise}
     return work[unit.stage](job, after)
 
 
-def submit(
-    client: Client, job: DatasetJob, finished: Mapping[str, TaskRecord], attempt: int
-) -> dict[str, Future]:
+def submit(client: Client, job: DatasetJob, finished: Mapping[str, TaskRecord], attempt: int) -> dict[str, Future]:
     """Submit what is missing of a dataset.
 
     Args:

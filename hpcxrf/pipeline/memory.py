@@ -27,17 +27,13 @@ COUNT_BYTES: Final = 4
 _MANY_ELEMENTS: Final = 40
 _BESIDE_ELEMENTS: Final = 10
 # Float32 numbers of a pixel and channel, of the pixels that one thread fits at a time.
-_FITTED_AT_A_TIME: Final = {
-    "linear": 512, "nnls": 512, "poisson": 2048, "nonlinear": 2048, "full": 512,
-}  # fmt: skip
+_FITTED_AT_A_TIME: Final = {"linear": 512, "nnls": 512, "poisson": 2048, "nonlinear": 2048, "full": 512}
 # Arrays of a channel and component that a worker keeps for pixels that drift: points of expansion times what each has.
 _EXPANDED: Final = 24 * 16
 _SAMPLE_COPIES: Final = 4
 
 
-def stage_memory(
-    job: DatasetJob, *, rows_per_read: int, source_itemsize: int, threads: int = 1
-) -> dict[Stage, int]:
+def stage_memory(job: DatasetJob, *, rows_per_read: int, source_itemsize: int, threads: int = 1) -> dict[Stage, int]:
     """Bytes above those of an idle worker, by stage of the run.
 
     Args:
@@ -54,9 +50,7 @@ def stage_memory(
     regions = job.config.regions
     found: dict[Stage, int] = {
         "ingest": _LOADED + 3 * band + 2 * block,
-        "integrated": _LOADED
-        + detectors * channels * components_of(job) * 256
-        + _sample_bytes(job),
+        "integrated": _LOADED + detectors * channels * components_of(job) * 256 + _sample_bytes(job),
         "pixels": _LOADED + _pixel_bytes(job, threads),
         "finalise": _LOADED_FOR_PAGE,
     }

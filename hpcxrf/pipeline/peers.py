@@ -32,9 +32,7 @@ from hpcxrf.pipeline.worker import one_thread
 
 Peer = Literal["mapstorch", "pymca"]
 
-_PACKAGES: Final[Mapping[str, str]] = MappingProxyType(
-    {"mapstorch": "mapstorch", "pymca": "PyMca5"}
-)
+_PACKAGES: Final[Mapping[str, str]] = MappingProxyType({"mapstorch": "mapstorch", "pymca": "PyMca5"})
 # What the programs raise when their parameters have left the range in which they can compute.
 _BREAKDOWN: Final = (ArithmeticError, LookupError, ValueError, RuntimeError, TypeError)
 
@@ -56,9 +54,7 @@ def require_peers(names: Sequence[str]) -> None:
         if name in _PACKAGES and find_spec(_PACKAGES[name]) is None
     ]
     if missing:
-        raise ConfigError(
-            f"benchmark.methods: {'; '.join(missing)}; run pip install hpcxrf[bench], or leave them out"
-        )
+        raise ConfigError(f"benchmark.methods: {'; '.join(missing)}; run pip install hpcxrf[bench], or leave them out")
 
 
 def fit_peer(name: Peer, counts: Tensor, setup: SpectrumSetup, start: JointStart) -> ProtocolFit:
@@ -105,9 +101,7 @@ def fit_peer(name: Peer, counts: Tensor, setup: SpectrumSetup, start: JointStart
         except _BREAKDOWN as error:
             _log.warning("%s broke down: %s: %s", name, type(error).__name__, error)
             cpu_s, wall_s = since(began)
-            result = replace(
-                _nothing(inside, setup, FitStatus.NONFINITE), cpu_s=cpu_s, wall_s=wall_s
-            )
+            result = replace(_nothing(inside, setup, FitStatus.NONFINITE), cpu_s=cpu_s, wall_s=wall_s)
     if said.getvalue().strip():
         _log.info("%s said: %s", name, said.getvalue().strip())
     return _judged(result, inside)
@@ -116,17 +110,28 @@ def fit_peer(name: Peer, counts: Tensor, setup: SpectrumSetup, start: JointStart
 def _judged(result: PeerResult, inside: Tensor) -> ProtocolFit:
     degrees = max(inside.shape[0] - result.n_free, 1)
     return ProtocolFit(
-        theta=result.theta, theta_sigma=result.theta_sigma, amplitude=result.amplitude,
-        r2=float(r_squared(inside, result.model)), r2_expected=float(r_squared_expected(inside)),
+        theta=result.theta,
+        theta_sigma=result.theta_sigma,
+        amplitude=result.amplitude,
+        r2=float(r_squared(inside, result.model)),
+        r2_expected=float(r_squared_expected(inside)),
         deviance=float(poisson_deviance(inside, result.model)) / degrees,
-        cpu_s=result.cpu_s, wall_s=result.wall_s, evaluations=result.evaluations,
-        status=result.status, model=result.model,
-    )  # fmt: skip
+        cpu_s=result.cpu_s,
+        wall_s=result.wall_s,
+        evaluations=result.evaluations,
+        status=result.status,
+        model=result.model,
+    )
 
 
 def _nothing(inside: Tensor, setup: SpectrumSetup, status: FitStatus) -> PeerResult:
     theta = inside.new_full((len(setup.parameters),), torch.nan)
     return PeerResult(
-        theta=theta, theta_sigma=theta, amplitude=theta.new_full((len(component_names(setup)),), torch.nan),
-        model=torch.full_like(inside, torch.nan), n_free=0, evaluations=0, status=status,
-    )  # fmt: skip
+        theta=theta,
+        theta_sigma=theta,
+        amplitude=theta.new_full((len(component_names(setup)),), torch.nan),
+        model=torch.full_like(inside, torch.nan),
+        n_free=0,
+        evaluations=0,
+        status=status,
+    )

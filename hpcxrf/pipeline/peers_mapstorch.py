@@ -19,20 +19,20 @@ from hpcxrf.pipeline.peers_common import PeerResult, component_names, now, since
 MAPSTORCH_STEPS: Final = 500
 
 # MAPS's names where they are not ours in upper case.
-_NAMES: Final[Mapping[str, str]] = MappingProxyType(
-    {"step_offset": "F_STEP_OFFSET", "step_linear": "F_STEP_LINEAR"}
-)
+_NAMES: Final[Mapping[str, str]] = MappingProxyType({"step_offset": "F_STEP_OFFSET", "step_linear": "F_STEP_LINEAR"})
 _TAILS: Final = (
-    "F_TAIL_OFFSET", "F_TAIL_LINEAR", "KB_F_TAIL_OFFSET", "KB_F_TAIL_LINEAR",
-    "COMPTON_F_TAIL", "COMPTON_HI_F_TAIL",
-)  # fmt: skip
+    "F_TAIL_OFFSET",
+    "F_TAIL_LINEAR",
+    "KB_F_TAIL_OFFSET",
+    "KB_F_TAIL_LINEAR",
+    "COMPTON_F_TAIL",
+    "COMPTON_HI_F_TAIL",
+)
 
 _log = logging.getLogger(__name__)
 
 
-def fit_mapstorch(
-    full: Tensor, limits: tuple[int, int], setup: SpectrumSetup, theta: Tensor
-) -> PeerResult:
+def fit_mapstorch(full: Tensor, limits: tuple[int, int], setup: SpectrumSetup, theta: Tensor) -> PeerResult:
     """Adam as `fit_spec` of 0.0.2 runs it; should it end in NaN, once more without tails.
 
     Args:
@@ -50,17 +50,15 @@ def fit_mapstorch(
     _log.warning("mapstorch ended in NaN; fitted once more without tails")
     again = _run(full, limits, setup, theta, fixed=dict.fromkeys(_TAILS, 0.0))
     return replace(
-        again, cpu_s=first.cpu_s + again.cpu_s, wall_s=first.wall_s + again.wall_s,
+        again,
+        cpu_s=first.cpu_s + again.cpu_s,
+        wall_s=first.wall_s + again.wall_s,
         evaluations=first.evaluations + again.evaluations,
-    )  # fmt: skip
+    )
 
 
 def _run(
-    full: Tensor,
-    limits: tuple[int, int],
-    setup: SpectrumSetup,
-    theta: Tensor,
-    fixed: Mapping[str, float],
+    full: Tensor, limits: tuple[int, int], setup: SpectrumSetup, theta: Tensor, fixed: Mapping[str, float]
 ) -> PeerResult:
     opt, default = import_module("mapstorch.opt"), import_module("mapstorch.default")
     constants = _table(setup, default)
@@ -69,10 +67,18 @@ def _run(
     start = default.default_param_vals | _values(setup, theta) | fixed
     began = now()
     tensors, peaks, background, losses = opt.fit_spec(
-        full.numpy().astype(np.float32), limits, elements_to_fit=elements, fitting_params=free,
-        init_param_vals=start, fixed_param_vals=dict(fixed), n_iter=MAPSTORCH_STEPS,
-        use_snip=setup.background != "none", progress_bar=False, device="cpu", e_consts=constants,
-    )  # fmt: skip
+        full.numpy().astype(np.float32),
+        limits,
+        elements_to_fit=elements,
+        fitting_params=free,
+        init_param_vals=start,
+        fixed_param_vals=dict(fixed),
+        n_iter=MAPSTORCH_STEPS,
+        use_snip=setup.background != "none",
+        progress_bar=False,
+        device="cpu",
+        e_consts=constants,
+    )
     cpu_s, wall_s = since(began)
     found = {name: float(value.detach()) for name, value in tensors.items()}
     # The spectrum is that of the last step's parameters, which the last step then moved once more.
@@ -82,11 +88,14 @@ def _run(
         theta=theta.new_tensor([found.get(_maps_name(p.name), torch.nan) for p in setup.parameters]),
         theta_sigma=torch.full_like(theta, torch.nan),
         amplitude=_amplitudes(tensors, elements, constants, full.shape[0], setup),
-        model=model, n_free=len(free) + len(elements) + 2, evaluations=len(losses),
+        model=model,
+        n_free=len(free) + len(elements) + 2,
+        evaluations=len(losses),
         # It prints and stops where a step fails.
         status=FitStatus.MAX_ITERATIONS if finite and len(losses) == MAPSTORCH_STEPS else FitStatus.NONFINITE,
-        cpu_s=cpu_s, wall_s=wall_s,
-    )  # fmt: skip
+        cpu_s=cpu_s,
+        wall_s=wall_s,
+    )
 
 
 def _table(setup: SpectrumSetup, default: Any) -> dict[str, Any]:  # noqa: ANN401 (an untyped module)

@@ -31,9 +31,7 @@ _FANO_REACH: Final = 0.9
 _SNIP_KEV: Final = 0.25
 
 
-def fit_pymca(
-    full: Tensor, limits: tuple[int, int], setup: SpectrumSetup, theta: Tensor
-) -> PeerResult:
+def fit_pymca(full: Tensor, limits: tuple[int, int], setup: SpectrumSetup, theta: Tensor) -> PeerResult:
     """Levenberg-Marquardt as `McaTheory` runs it.
 
     Args:
@@ -58,18 +56,22 @@ def fit_pymca(
     model = np.ravel(fit.mcatheory(values, np.ravel(fit.xdata))) + np.ravel(fit.zz)
     finite = bool(np.isfinite(values).all() and np.isfinite(model).all())
     held = {
-        "energy_quadratic": 0.0, "coherent_sct_energy": setup.table.incident_energy_kev,
+        "energy_quadratic": 0.0,
+        "coherent_sct_energy": setup.table.incident_energy_kev,
         "compton_angle": float(theta[INDEX["compton_angle"]]),
-    }  # fmt: skip
+    }
     done = FitStatus.CONVERGED if iterations < PYMCA_ITERATIONS else FitStatus.MAX_ITERATIONS
     return PeerResult(
         theta=_with_names(_theta_of(values, setup) | held, theta),
         theta_sigma=_with_names(_theta_of(errors, setup), theta),
         amplitude=_amplitudes(fit, values, channel, setup),
-        model=torch.from_numpy(model), n_free=int((fit.codes[0] != fixed).sum()),
-        evaluations=int(iterations), status=done if finite else FitStatus.NONFINITE,
-        cpu_s=cpu_s, wall_s=wall_s,
-    )  # fmt: skip
+        model=torch.from_numpy(model),
+        n_free=int((fit.codes[0] != fixed).sum()),
+        evaluations=int(iterations),
+        status=done if finite else FitStatus.NONFINITE,
+        cpu_s=cpu_s,
+        wall_s=wall_s,
+    )
 
 
 def _configuration(
@@ -86,27 +88,37 @@ def _configuration(
     offset_reach, slope_reach = _AXIS_REACH
     slope, fano = value["energy_slope"], _fano_of(value["fwhm_fanoprime"], setup)
     config["fit"].update(
-        energy=[setup.table.incident_energy_kev], energyweight=[1.0], energyflag=[1], energyscatter=[1],
-        scatterflag=int(setup.elastic), stripflag=int(setup.background != "none"), stripalgorithm=1,
-        snipwidth=round(_SNIP_KEV / slope), continuum=0, maxiter=PYMCA_ITERATIONS, fitweight=1,
-        use_limit=1, xmin=limits[0], xmax=limits[1], sumflag=int(pileup), escapeflag=1, hypermetflag=1,
-    )  # fmt: skip
+        energy=[setup.table.incident_energy_kev],
+        energyweight=[1.0],
+        energyflag=[1],
+        energyscatter=[1],
+        scatterflag=int(setup.elastic),
+        stripflag=int(setup.background != "none"),
+        stripalgorithm=1,
+        snipwidth=round(_SNIP_KEV / slope),
+        continuum=0,
+        maxiter=PYMCA_ITERATIONS,
+        fitweight=1,
+        use_limit=1,
+        xmin=limits[0],
+        xmax=limits[1],
+        sumflag=int(pileup),
+        escapeflag=1,
+        hypermetflag=1,
+    )
     config["detector"].update(
-        zero=value["energy_offset"], deltazero=offset_reach, gain=slope, deltagain=slope_reach * slope,
-        noise=value["fwhm_offset"], deltanoise=_NOISE_REACH_KEV,
-        fano=fano, deltafano=_FANO_REACH * fano, fixedsum=int(not pileup),
-    )  # fmt: skip
+        zero=value["energy_offset"],
+        deltazero=offset_reach,
+        gain=slope,
+        deltagain=slope_reach * slope,
+        noise=value["fwhm_offset"],
+        deltanoise=_NOISE_REACH_KEV,
+        fano=fano,
+        deltafano=_FANO_REACH * fano,
+        fixedsum=int(not pileup),
+    )
     # Off, but this is where the scattering angle is read from.
-    config["attenuators"]["Matrix"] = [
-        0,
-        "MULTILAYER",
-        0.0,
-        0.0,
-        45.0,
-        45.0,
-        1,
-        value["compton_angle"],
-    ]
+    config["attenuators"]["Matrix"] = [0, "MULTILAYER", 0.0, 0.0, 45.0, 45.0, 1, value["compton_angle"]]
     return config
 
 
@@ -114,11 +126,7 @@ def _groups(setup: SpectrumSetup) -> dict[str, tuple[str, str]]:
     """Element and shell of the components that it can model: not pile-up, not a user's own lines."""
     names = setup.table.component_names
     parsed = {name: parse_component(name).kind for name in names}
-    return {
-        name: (name.partition("_")[0], kind)
-        for name, kind in parsed.items()
-        if kind in {"K", "L", "M"}
-    }
+    return {name: (name.partition("_")[0], kind) for name, kind in parsed.items() if kind in {"K", "L", "M"}}
 
 
 def _fano_of(fwhm_fanoprime: float, setup: SpectrumSetup) -> float:
@@ -129,9 +137,11 @@ def _theta_of(values: FloatArray, setup: SpectrumSetup) -> dict[str, float]:
     """Its four parameters, or their uncertainties, in our names and units."""
     zero, gain, noise, fano = values[:4].tolist()
     return {
-        "energy_offset": zero, "energy_slope": gain, "fwhm_offset": abs(noise),
+        "energy_offset": zero,
+        "energy_slope": gain,
+        "fwhm_offset": abs(noise),
         "fwhm_fanoprime": fano / _fano_of(1.0, setup),
-    }  # fmt: skip
+    }
 
 
 def _with_names(values: Mapping[str, float], like: Tensor) -> Tensor:

@@ -38,11 +38,7 @@ class PixelChoices:
 
 
 def choose_for_pixels(
-    bases: Bases,
-    components: tuple[str, ...],
-    store: SpectraStore,
-    job: DatasetJob,
-    read_block: ReadBlock,
+    bases: Bases, components: tuple[str, ...], store: SpectraStore, job: DatasetJob, read_block: ReadBlock
 ) -> PixelChoices:
     """Decide, the same for any tiling and number of workers.
 
@@ -64,11 +60,7 @@ def choose_for_pixels(
         for name, (first, basis) in bases.items()
     }
     alike = [f"{_place(name)}: {one.text}" for name, found in mixed.items() for one in found]
-    told = [
-        f"{_place(name)}: {p.report}{_pixels(p, n_pixels)}"
-        for name, p in phases.items()
-        if _several(p)
-    ]
+    told = [f"{_place(name)}: {p.report}{_pixels(p, n_pixels)}" for name, p in phases.items() if _several(p)]
     return PixelChoices(
         bases=chosen,
         notes=(*alike, *told),
@@ -93,10 +85,7 @@ def sample_pixels(
     each = -(-SAMPLE_PIXELS // (len(rows) * len(columns)))
     parts = []
     for y, x in ((y, x) for y in rows for x in columns):
-        block = Block(
-            y=slice(y * step_y, min((y + 1) * step_y, n_y)),
-            x=slice(x * step_x, min((x + 1) * step_x, n_x)),
-        )
+        block = Block(y=slice(y * step_y, min((y + 1) * step_y, n_y)), x=slice(x * step_x, min((x + 1) * step_x, n_x)))
         counts, measured = read_block(store, block, detector)
         stride = -(-len(counts) // each)
         parts.append((counts[::stride, channels].copy(), measured[::stride]))
@@ -111,9 +100,7 @@ def _spread(n: int, wanted: int, at_least: int) -> list[int]:
     return [(2 * i + 1) * n // (2 * number) for i in range(number)]
 
 
-def _phases(
-    bases: Bases, store: SpectraStore, job: DatasetJob, read_block: ReadBlock
-) -> dict[str, Phases]:
+def _phases(bases: Bases, store: SpectraStore, job: DatasetJob, read_block: ReadBlock) -> dict[str, Phases]:
     config = job.config.pixels
     if (config.method, config.background, config.phases) != ("linear", "columns", "auto"):
         return {}
@@ -125,9 +112,7 @@ def _phases(
     return found
 
 
-def _mixed(
-    job: DatasetJob, basis: PixelBasis, components: tuple[str, ...], n_pixels: int
-) -> tuple[Mixture, ...]:
+def _mixed(job: DatasetJob, basis: PixelBasis, components: tuple[str, ...], n_pixels: int) -> tuple[Mixture, ...]:
     try:
         return mixtures(basis, [shown_name(name) for name in components], n_pixels)
     except FitError as error:

@@ -49,9 +49,7 @@ def doubts(store: SpectraStore) -> list[str]:
     return notes
 
 
-def saturated_pixels(
-    store: SpectraStore, block: Block, detector: str, channels: slice
-) -> NDArray[np.bool_] | None:
+def saturated_pixels(store: SpectraStore, block: Block, detector: str, channels: slice) -> NDArray[np.bool_] | None:
     """Pixels (pixel,) of a block with a count at the end of its type; None where the scan has none.
 
     Args:
@@ -68,9 +66,7 @@ def saturated_pixels(
     return full
 
 
-def silent_pixels(
-    recorded: NDArray[np.bool_], counts: NDArray[Any], store: SpectraStore
-) -> NDArray[np.bool_]:
+def silent_pixels(recorded: NDArray[np.bool_], counts: NDArray[Any], store: SpectraStore) -> NDArray[np.bool_]:
     """Pixels (pixel,) of a sum in which a detector recorded nothing, though by its part of the scan it should have.
 
     Args:
@@ -116,10 +112,7 @@ def saturated_spectra(store: SpectraStore, channels: Mapping[int, slice]) -> NDA
 
 def _full(store: SpectraStore, detector: int, block: Block, channels: slice) -> NDArray[np.bool_]:
     """Saturated pixels (pixel,) of one detector."""
-    parts = [
-        (counts[..., channels] >= LARGEST_COUNT).any(axis=-1)
-        for counts in _some_rows(store, detector, block)
-    ]
+    parts = [(counts[..., channels] >= LARGEST_COUNT).any(axis=-1) for counts in _some_rows(store, detector, block)]
     return np.concatenate(parts).reshape(-1)
 
 

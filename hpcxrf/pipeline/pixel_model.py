@@ -8,29 +8,11 @@ import torch
 
 from hpcxrf.config import PixelConfig, RunConfig
 from hpcxrf.config_regions import FREE_METHODS
-from hpcxrf.fitting.detector_sum import (
-    SOLVED,
-    component_shares,
-    detector_columns,
-    sum_channels,
-    sum_columns,
-)
+from hpcxrf.fitting.detector_sum import SOLVED, component_shares, detector_columns, sum_channels, sum_columns
 from hpcxrf.fitting.pixel_basis import PixelBasis, Tangents
-from hpcxrf.fitting.pixel_model import (
-    DetectorPart,
-    PixelModel,
-    clipping_of,
-    expansions,
-    full_of,
-    model_tangents,
-)
+from hpcxrf.fitting.pixel_model import DetectorPart, PixelModel, clipping_of, expansions, full_of, model_tangents
 from hpcxrf.fitting.pixel_tangent import DRIFT_SD, RELATIVE_DRIFT_SD
-from hpcxrf.fitting.pixels import (
-    MethodData,
-    PixelMethod,
-    group_background,
-    pixel_basis,
-)
+from hpcxrf.fitting.pixels import MethodData, PixelMethod, group_background, pixel_basis
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.setup import SpectrumSetup
 from hpcxrf.physics.constants import constant_set
@@ -40,11 +22,7 @@ from hpcxrf.results.pixel_models import read_pixel_model
 
 
 def basis_of(
-    name: str,
-    fits: Mapping[str, SpectrumFit],
-    setups: Sequence[SpectrumSetup],
-    n_pixels: int,
-    config: RunConfig,
+    name: str, fits: Mapping[str, SpectrumFit], setups: Sequence[SpectrumSetup], n_pixels: int, config: RunConfig
 ) -> tuple[int, PixelBasis]:
     """First channel and linear model of a pixel, at the theta of the fits of some spectra summed over pixels.
 
@@ -72,9 +50,7 @@ def basis_of(
     return fit.first_channel, basis
 
 
-def tangents_of(
-    name: str, fits: Mapping[str, SpectrumFit], setups: Sequence[SpectrumSetup]
-) -> Tangents:
+def tangents_of(name: str, fits: Mapping[str, SpectrumFit], setups: Sequence[SpectrumSetup]) -> Tangents:
     """Changes of the pixels' columns with theta; in the sum, all detectors drift together.
 
     Args:
@@ -85,9 +61,7 @@ def tangents_of(
     return model_tangents(pixel_model_of(name, fits, setups))
 
 
-def pixel_model_of(
-    name: str, fits: Mapping[str, SpectrumFit], setups: Sequence[SpectrumSetup]
-) -> PixelModel:
+def pixel_model_of(name: str, fits: Mapping[str, SpectrumFit], setups: Sequence[SpectrumSetup]) -> PixelModel:
     """What the columns of the pixels are made of.
 
     Args:
@@ -133,11 +107,7 @@ def free_parameters(method: PixelMethod) -> dict[str, str]:
 
 
 def method_data(
-    model: PixelModel | None,
-    basis: PixelBasis,
-    config: PixelConfig,
-    device: torch.device,
-    names: Sequence[str] = (),
+    model: PixelModel | None, basis: PixelBasis, config: PixelConfig, device: torch.device, names: Sequence[str] = ()
 ) -> MethodData:
     """What the pixels' method needs beside the operator.
 
@@ -165,6 +135,5 @@ def stored_model(path: Path, detector: str, config: RunConfig) -> PixelModel | N
     if not needs_model(config):
         return None
     return read_pixel_model(
-        path, detector, constant_set(config.fit.constants),
-        elastic=config.sample.source == "monochromatic",
-    )  # fmt: skip
+        path, detector, constant_set(config.fit.constants), elastic=config.sample.source == "monochromatic"
+    )

@@ -12,14 +12,7 @@ from hpcxrf.config import RunConfig
 from hpcxrf.fitting.pixels import MethodData, PixelOperator, fit_pixels, moved_to
 from hpcxrf.fitting.result import PixelFit
 from hpcxrf.pipeline.blocks import Block
-from hpcxrf.pipeline.device import (
-    Batches,
-    Staging,
-    TileCounts,
-    device_guard,
-    first_batch,
-    wait_for,
-)
+from hpcxrf.pipeline.device import Batches, Staging, TileCounts, device_guard, first_batch, wait_for
 from hpcxrf.pipeline.inputs import SUM
 from hpcxrf.pipeline.pixel_flags import silent_pixels
 from hpcxrf.pipeline.pixel_tiles import Steps, run_overlapped, tiles_of
@@ -48,9 +41,7 @@ class PixelTask:
     device: torch.device
 
 
-def fit_blocks(
-    blocks: Sequence[Block], task: PixelTask, write: Callable[[Block, PixelFit], None]
-) -> list[str]:
+def fit_blocks(blocks: Sequence[Block], task: PixelTask, write: Callable[[Block, PixelFit], None]) -> list[str]:
     """Read and fit blocks tile by tile, and hand them over to be written, all at the same time.
 
     Args:
@@ -63,10 +54,7 @@ def fit_blocks(
     """
     staging = Staging(device=task.device)
     n_channels = task.operator.columns.shape[1]
-    batches = Batches(
-        device=task.device,
-        size=first_batch(task.device, task.operator, task.config.pixels.method),
-    )
+    batches = Batches(device=task.device, size=first_batch(task.device, task.operator, task.config.pixels.method))
     highest = highest_count(task.store, task.detector)
     remarks: set[str] = set()
 
@@ -83,16 +71,12 @@ def fit_blocks(
         with task.clock.fitting(), device_guard(task.device):
             wait_for(tile)
             return batches.run(
-                lambda size: fit_tile(
-                    tile, task.operator, task.config, task.data, highest=highest, batch=size
-                )
+                lambda size: fit_tile(tile, task.operator, task.config, task.data, highest=highest, batch=size)
             )
 
     pixel_bytes = spectrum_bytes(task.store)
     chunks = task.store.chunks
-    cut = [
-        (b, [b] if task.device.type == "cuda" else tiles_of(b, chunks, pixel_bytes)) for b in blocks
-    ]
+    cut = [(b, [b] if task.device.type == "cuda" else tiles_of(b, chunks, pixel_bytes)) for b in blocks]
     run_overlapped(cut, Steps(read=read, fit=fit, write=write))
     return [*batches.notes, *remarks]
 
@@ -108,9 +92,7 @@ def highest_count(store: SpectraStore, detector: str) -> float:
     return float(sum(store.max_channel_spectrum(d).max() for d in which))
 
 
-def read_block(
-    store: SpectraStore, block: Block, detector: str
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def read_block(store: SpectraStore, block: Block, detector: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Counts (pixel, channel) and measured (pixel,) of one block.
 
     Of a sum, a pixel in which one of the detectors was silent was not measured: what is there is a part of it.
@@ -133,9 +115,7 @@ def _added(store: SpectraStore, block: Block) -> tuple[NDArray[Any], NDArray[np.
         recorded.append(counts.any(axis=1))
         if total is None:
             # uint16 sums of several detectors may overflow.
-            fits = (
-                counts.dtype.kind == "f" or highest_count(store, SUM) <= np.iinfo(counts.dtype).max
-            )
+            fits = counts.dtype.kind == "f" or highest_count(store, SUM) <= np.iinfo(counts.dtype).max
             total = counts if fits else counts.astype(np.uint32)
         else:
             total += counts
@@ -174,7 +154,14 @@ def fit_tile(
     with one_thread() as workers_threads:
         threads = workers_threads if device.type == "cpu" else 1
         fit = fit_pixels(
-            tile.counts, tile.measured, operator, method=config.pixels.method, data=data,
-            deviance=config.pixels.deviance, highest=highest, batch=batch, threads=threads,
-        )  # fmt: skip
+            tile.counts,
+            tile.measured,
+            operator,
+            method=config.pixels.method,
+            data=data,
+            deviance=config.pixels.deviance,
+            highest=highest,
+            batch=batch,
+            threads=threads,
+        )
     return fit if device.type == "cpu" else moved_to(torch.device("cpu"), fit)

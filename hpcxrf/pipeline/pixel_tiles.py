@@ -41,10 +41,7 @@ def tiles_of(block: Block, chunks: Sequence[int], pixel_bytes: int) -> list[Bloc
     """
     rows, columns = tile_shape((chunks[1], chunks[2]), pixel_bytes)
     return [
-        Block(
-            y=slice(y, min(y + rows, block.y.stop)),
-            x=slice(x, min(x + columns, block.x.stop)),
-        )
+        Block(y=slice(y, min(y + rows, block.y.stop)), x=slice(x, min(x + columns, block.x.stop)))
         for y in range(block.y.start, block.y.stop, rows)
         for x in range(block.x.start, block.x.stop, columns)
     ]
@@ -58,10 +55,7 @@ def run_overlapped(blocks: Sequence[tuple[Block, Sequence[Block]]], steps: Steps
         steps: what to do.
     """
     order = [(block, tile) for block, tiles in blocks for tile in tiles]
-    with (
-        ThreadPoolExecutor(1, "read") as reader,
-        ThreadPoolExecutor(1, "write") as writer,
-    ):
+    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         ahead = [reader.submit(steps.read, tile) for _, tile in order[: _IN_MEMORY - 1]]
         behind: Future[None] | None = None
         parts: list[tuple[Block, PixelFit]] = []

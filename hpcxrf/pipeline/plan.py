@@ -69,9 +69,7 @@ def make_plan(
     found, notes = find_scans([Path(name) for name in config.input.files])
     if not found:
         names = "\n".join(f"  {name}" for name in config.input.files)
-        raise InputFileError(
-            "\n".join([f"no scan found in:\n{names}", *notes, "give files, folders or patterns"])
-        )
+        raise InputFileError("\n".join([f"no scan found in:\n{names}", *notes, "give files, folders or patterns"]))
     root = archive_root(config.input.files)
     labels = region_stamps(config.regions)
     jobs: list[DatasetJob] = []

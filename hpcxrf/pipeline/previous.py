@@ -61,9 +61,7 @@ def _finished(store: Path) -> dict[str, Any]:
     try:
         attributes = require_current_schema(store)
     except OutputError as error:
-        raise ConfigError(
-            f"fit.previous: {error} (wanted: results/<dataset_id>.zarr of a finished run)"
-        ) from error
+        raise ConfigError(f"fit.previous: {error} (wanted: results/<dataset_id>.zarr of a finished run)") from error
     if not attributes.get(COMPLETE_ATTRIBUTE):
         raise ConfigError(
             f"fit.previous: {store} is not finished; give the command that began it again, or name another store"
@@ -88,11 +86,7 @@ def _by_detector(store: Path, attributes: Mapping[str, Any]) -> Theta:
 
 
 def _is_theta(value: object, names: set[str]) -> bool:
-    return (
-        isinstance(value, dict)
-        and names == set(value)
-        and all(_is_number(v) for v in value.values())
-    )
+    return isinstance(value, dict) and names == set(value) and all(_is_number(v) for v in value.values())
 
 
 def _is_number(value: object) -> bool:

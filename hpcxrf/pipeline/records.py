@@ -8,17 +8,27 @@ from hpcxrf.config import RunConfig
 from hpcxrf.formats.scan import EnergyCalibration
 
 Stage = Literal[
-    "ingest", "integrated", "pixels", "regions", "refine", "finalise",
-    "sum", "initial", "refinement",
-    "spectra", "first-pass", "trials", "areas", "single-pixels", "map",
-]  # fmt: skip
+    "ingest",
+    "integrated",
+    "pixels",
+    "regions",
+    "refine",
+    "finalise",
+    "sum",
+    "initial",
+    "refinement",
+    "spectra",
+    "first-pass",
+    "trials",
+    "areas",
+    "single-pixels",
+    "map",
+]
 STAGES: tuple[Stage, ...] = ("ingest", "integrated", "pixels", "regions", "refine", "finalise")
 """Of a run, each after the ones before it."""
 BENCHMARK_STAGES: tuple[Stage, ...] = ("sum", "initial", "refinement")
 """Of a benchmark."""
-STUDY_STAGES: tuple[Stage, ...] = (
-    "spectra", "first-pass", "trials", "areas", "single-pixels", "map",
-)  # fmt: skip
+STUDY_STAGES: tuple[Stage, ...] = ("spectra", "first-pass", "trials", "areas", "single-pixels", "map")
 """Of a case study."""
 
 

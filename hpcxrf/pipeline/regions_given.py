@@ -36,9 +36,7 @@ def require_given(config: RegionsConfig, shape_yx: tuple[int, int]) -> None:
     regions = list(_drawn(config, shape_yx))
     size = f"the scan has {shape_yx[0]} x {shape_yx[1]} pixels (y, x)"
     faults = [
-        f"regions.{region.kind}: {region.name!r} holds no pixel; {size}"
-        for region in regions
-        if not region.mask.any()
+        f"regions.{region.kind}: {region.name!r} holds no pixel; {size}" for region in regions if not region.mask.any()
     ]
     names = [region.name for region in regions] + list(config.thresholds)
     faults += [
@@ -62,11 +60,7 @@ def given_regions(config: RegionsConfig, maps: RegionMaps) -> list[Region]:
         Region(name=r.name, kind=r.kind, reason=r.reason, mask=r.mask & valid)
         for r in _drawn(config, (valid.shape[0], valid.shape[1]))
     ]
-    faults = [
-        f"regions.{r.kind}: {r.name!r} holds no pixel that was measured"
-        for r in drawn
-        if not r.mask.any()
-    ]
+    faults = [f"regions.{r.kind}: {r.name!r} holds no pixel that was measured" for r in drawn if not r.mask.any()]
     if faults:
         raise ConfigError("; ".join(faults))
     require_thresholds(config, maps.components)
@@ -97,9 +91,7 @@ def _drawn(config: RegionsConfig, shape_yx: tuple[int, int]) -> Iterator[Region]
         yield Region(name=name, kind="rectangles", reason=reason, mask=mask)
     for name, corners in config.polygons.items():
         reason = f"given: polygon of {len(corners)} corners"
-        yield Region(
-            name=name, kind="polygons", reason=reason, mask=polygon_mask(corners, shape_yx)
-        )
+        yield Region(name=name, kind="polygons", reason=reason, mask=polygon_mask(corners, shape_yx))
     for name, path in config.labels.items():
         image = read_labels(Path(path), shape_yx)
         for value in np.unique(image[image > 0]).tolist():

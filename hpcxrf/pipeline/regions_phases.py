@@ -5,15 +5,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcxrf.pipeline.regions import (
-    BoolMap,
-    FloatArray,
-    Region,
-    RegionMaps,
-    contrast,
-    scaling_of,
-    stabilised,
-)
+from hpcxrf.pipeline.regions import BoolMap, FloatArray, Region, RegionMaps, contrast, scaling_of, stabilised
 from hpcxrf.pipeline.regions_tools import connected, kmeans, silhouette
 
 _TRAINING_PIXELS: Final = 20_000
@@ -50,9 +42,7 @@ def find_phases(maps: RegionMaps, *, most: int, min_pixels: int, seed: int) -> l
     return regions
 
 
-def phase_image(
-    maps: RegionMaps, *, most: int, min_pixels: int, seed: int
-) -> tuple[NDArray[np.int64], float]:
+def phase_image(maps: RegionMaps, *, most: int, min_pixels: int, seed: int) -> tuple[NDArray[np.int64], float]:
     """Number of the phase of every pixel (y, x), 1 for the largest, 0 for none; and the mean silhouette.
 
     Args:
@@ -99,17 +89,10 @@ def find_areas(maps: RegionMaps, *, k: int, most: int, min_pixels: int, seed: in
         parts = connected(image == phase)
         sizes = np.bincount(parts.ravel())[1:]
         large = np.argsort(-sizes, kind="stable")[:k] + 1
-        found += [
-            (int(sizes[i - 1]), phase, parts == i) for i in large if sizes[i - 1] >= min_pixels
-        ]
+        found += [(int(sizes[i - 1]), phase, parts == i) for i in large if sizes[i - 1] >= min_pixels]
     found.sort(key=lambda one: -one[0])
     return [
-        Region(
-            name=f"area-{number}",
-            kind="areas",
-            reason=f"connected area of phase {phase}",
-            mask=mask,
-        )
+        Region(name=f"area-{number}", kind="areas", reason=f"connected area of phase {phase}", mask=mask)
         for number, (_, phase, mask) in enumerate(found[:k], start=1)
     ]
 

@@ -49,9 +49,7 @@ def refinement_config(config: RunConfig, components: Sequence[str]) -> RunConfig
     )
 
 
-def prepare_refinement(
-    config: RunConfig, facts: ScanFacts, theta: ThetaByDetector
-) -> list[Prepared]:
+def prepare_refinement(config: RunConfig, facts: ScanFacts, theta: ThetaByDetector) -> list[Prepared]:
     """What the fits of all detectors are given, the same for every region.
 
     Args:
@@ -85,9 +83,7 @@ def refine_region(
     return RefinedRegion(fits=by_name, suggested=by_name_suggested)
 
 
-def _prepared(
-    config: RunConfig, facts: ScanFacts, detector: int, theta: Mapping[str, float] | None
-) -> Prepared:
+def _prepared(config: RunConfig, facts: ScanFacts, detector: int, theta: Mapping[str, float] | None) -> Prepared:
     if theta is None:
         # Nothing to start from; that an earlier scan had nothing either is no reason to stop.
         fit = dataclasses.replace(config.fit, previous=None, calibration="none")

@@ -139,9 +139,7 @@ def _parts(every: NDArray[np.bool_]) -> list[tuple[Block, NDArray[np.bool_]]]:
     return [(b, every[b.y, b.x]) for b in blocks if every[b.y, b.x].any()]
 
 
-def _write_nothing(
-    path: Path, index: int, name: str, every: NDArray[np.bool_], n_components: int
-) -> None:
+def _write_nothing(path: Path, index: int, name: str, every: NDArray[np.bool_], n_components: int) -> None:
     for block, inside in _parts(every):
         n_pixels = int(np.count_nonzero(inside))
         fit = no_solution(n_pixels, n_components, FitStatus.SINGULAR)

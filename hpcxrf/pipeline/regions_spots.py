@@ -5,15 +5,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcxrf.pipeline.regions import (
-    BoolMap,
-    FloatArray,
-    Region,
-    RegionMaps,
-    contrast,
-    scaling_of,
-    stabilised,
-)
+from hpcxrf.pipeline.regions import BoolMap, FloatArray, Region, RegionMaps, contrast, scaling_of, stabilised
 from hpcxrf.pipeline.regions_phases import phase_image
 from hpcxrf.pipeline.regions_tools import connected
 
@@ -25,9 +17,7 @@ _STEPS_PER_SIDE: Final = 5
 _LEAST_MEASURED: Final = 0.5
 
 
-def find_hot_spots(
-    maps: RegionMaps, *, k: int, most: int, min_pixels: int, seed: int
-) -> list[Region]:
+def find_hot_spots(maps: RegionMaps, *, k: int, most: int, min_pixels: int, seed: int) -> list[Region]:
     """The k hottest connected areas: pixels 6 robust deviations above the median of their phase in a component's map.
 
     Medians and deviations are of stabilised amplitudes, and no deviation is below counting noise. A phase of less than
@@ -84,10 +74,9 @@ def find_squares(maps: RegionMaps, *, k: int, side: int) -> list[Region]:
         return []
     corners = np.stack(np.meshgrid(tops, lefts, indexing="ij"), axis=-1).reshape(-1, 2)[enough]
     pixels = number.ravel()[enough]
-    means = np.stack([
-        _window_sums(np.nan_to_num(maps.amplitude[i]), tops, lefts, side).ravel()[enough] / pixels
-        for i in known
-    ])  # fmt: skip
+    means = np.stack(
+        [_window_sums(np.nan_to_num(maps.amplitude[i]), tops, lefts, side).ravel()[enough] / pixels for i in known]
+    )
     values = stabilised(means, maps.offset[known])
     features = scaling_of(values, maps.noise[known] / side**2).apply(values)
     if not features.any():
@@ -98,9 +87,7 @@ def find_squares(maps: RegionMaps, *, k: int, side: int) -> list[Region]:
     ]
 
 
-def _square(
-    maps: RegionMaps, valid: BoolMap, corner: tuple[int, ...], side: int, number: int
-) -> Region:
+def _square(maps: RegionMaps, valid: BoolMap, corner: tuple[int, ...], side: int, number: int) -> Region:
     top, left = (int(c) for c in corner)
     mask = np.zeros_like(valid)
     mask[top : top + side, left : left + side] = True
@@ -109,10 +96,7 @@ def _square(
     reason = f"{side} x {side} pixels from y {top}, x {left}: the square most unlike {differs}"
     stands_out = contrast(maps, mask)
     return Region(
-        name=f"square-{number}",
-        kind="squares",
-        reason=f"{reason}; {stands_out}" if stands_out else reason,
-        mask=mask,
+        name=f"square-{number}", kind="squares", reason=f"{reason}; {stands_out}" if stands_out else reason, mask=mask
     )
 
 

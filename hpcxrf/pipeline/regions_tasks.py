@@ -15,11 +15,7 @@ from hpcxrf.pipeline.pixel_model import free_parameters
 from hpcxrf.pipeline.records import DatasetJob, TaskRecord
 from hpcxrf.pipeline.regions import Region, RegionMaps, layers_of, region_maps
 from hpcxrf.pipeline.regions_find import find_regions
-from hpcxrf.pipeline.regions_refine import (
-    prepare_refinement,
-    refine_region,
-    refinement_config,
-)
+from hpcxrf.pipeline.regions_refine import prepare_refinement, refine_region, refinement_config
 from hpcxrf.pipeline.regions_remap import remap_method, remap_region
 from hpcxrf.pipeline.suggestions import as_records
 from hpcxrf.pipeline.tasks import scan_facts
@@ -79,17 +75,23 @@ def run_regions(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
                 axes = _axes(job, maps)
                 live_time_s = _live_time_s(store, regions)
                 create_regions(
-                    path, _rows(regions, layer), axes, label,
-                    _by_name(counts, axes.detectors), _by_name(live_time_s, axes.detectors),
+                    path,
+                    _rows(regions, layer),
+                    axes,
+                    label,
+                    _by_name(counts, axes.detectors),
+                    _by_name(live_time_s, axes.detectors),
                     with_maps=bool(job.config.regions.remap),
                     free=free_parameters(remap_method(job.config)),
-                )  # fmt: skip
+                )
         written = found_files(path) if regions else [path / GROUP / "zarr.json"]
         return clock.record(
-            job, "regions", "regions",
+            job,
+            "regions",
+            "regions",
             checksums=_checksums(job, written),
             facts={"regions": len(regions), "region_stamps": dict(job.region_stamps)},
-        )  # fmt: skip
+        )
 
 
 def run_refine(job: DatasetJob, slot: int, slots: int, after: Sequence[TaskRecord]) -> TaskRecord:
@@ -152,9 +154,7 @@ def _has_numbers(amplitude: zarr.Array[Any], row: int) -> bool:
     return any(np.isfinite(np.asarray(amplitude[row, :, y : y + BLOCK_Y])).any() for y in bands)
 
 
-def sum_spectra(
-    store: SpectraStore, label: NDArray[np.uint16], n_regions: int
-) -> NDArray[np.float64]:
+def sum_spectra(store: SpectraStore, label: NDArray[np.uint16], n_regions: int) -> NDArray[np.float64]:
     """Summed raw spectra of all regions in one pass, chunk by chunk; exact where counts are whole numbers.
 
     Args:
@@ -191,9 +191,7 @@ def _live_time_s(store: SpectraStore, regions: Sequence[Region]) -> NDArray[np.f
     """(region, detector) seconds, NaN where any pixel's is not known: 0 seconds measure nothing."""
     live = store.times().live_time_s
     live = np.where(store.measured() & ~(live > 0), np.nan, live)
-    return np.array(
-        [[one[region.mask].sum(dtype=np.float64) for one in live] for region in regions]
-    )
+    return np.array([[one[region.mask].sum(dtype=np.float64) for one in live] for region in regions])
 
 
 def _by_name(values: NDArray[np.float64], detectors: Sequence[str]) -> NDArray[np.float64]:
@@ -238,6 +236,4 @@ def _axes(job: DatasetJob, maps: RegionMaps) -> RegionAxes:
 
 def _checksums(job: DatasetJob, files: Sequence[Path]) -> dict[str, str]:
     """Of files and folders, by path in the run directory; what is only fill values has no file."""
-    return {
-        str(f.relative_to(job.run_dir)): tree_sha256(f) if f.exists() else ABSENT for f in files
-    }
+    return {str(f.relative_to(job.run_dir)): tree_sha256(f) if f.exists() else ABSENT for f in files}

@@ -21,9 +21,7 @@ def polygon_mask(corners: Sequence[tuple[float, float]], shape_yx: tuple[int, in
     return np.asarray(inside, dtype=np.bool_)
 
 
-def kmeans(
-    features: FloatArray, number: int, *, starts: int, seed: int
-) -> tuple[FloatArray, NDArray[np.int64]]:
+def kmeans(features: FloatArray, number: int, *, starts: int, seed: int) -> tuple[FloatArray, NDArray[np.int64]]:
     """Centres (cluster, feature) and the cluster of each of (sample, feature); the same for any number of cores."""
     # A sum that is split over threads rounds as they split it.
     with import_module("threadpoolctl").threadpool_limits(1):

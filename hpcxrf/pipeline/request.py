@@ -50,9 +50,7 @@ def config_of_run(run: RunDir) -> tuple[RunConfig, str]:
         text = run.run_file.read_text(encoding="utf-8")
         given: Any = yaml.safe_load(text)
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise OutputError(
-            f"{run.run_file}: cannot be read ({error}); name another run directory"
-        ) from error
+        raise OutputError(f"{run.run_file}: cannot be read ({error}); name another run directory") from error
     if not isinstance(given, dict):
         raise ConfigError(f"{run.run_file} is no run file: it must be a mapping")
     raw = run.effective() | {"execution": given.get("execution") or {}}

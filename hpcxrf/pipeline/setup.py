@@ -17,11 +17,7 @@ from hpcxrf.fitting.integrated import fit_spectrum
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.search import fit_from_nothing
 from hpcxrf.fitting.setup import SpectrumSetup, fit_range
-from hpcxrf.formats.override import (
-    Override,
-    find_override,
-    read_override,
-)
+from hpcxrf.formats.override import Override, find_override, read_override
 from hpcxrf.physics.branching import Branching
 from hpcxrf.physics.components import HIGHEST_INCIDENT_KEV, parse_component, parse_components
 from hpcxrf.physics.condense import condense
@@ -32,11 +28,7 @@ from hpcxrf.physics.parameters import INDEX, Parameter, with_values
 from hpcxrf.pipeline.bounds import parameter_table
 from hpcxrf.pipeline.branching import branching_of
 from hpcxrf.pipeline.records import ScanFacts
-from hpcxrf.pipeline.starting import (
-    detector_setup,
-    start_values,
-    starting_parameters,
-)
+from hpcxrf.pipeline.starting import detector_setup, start_values, starting_parameters
 
 # A line under a thousandth of its family is below the counting noise of the family.
 _MINIMUM_RATIO: Final = 1e-3
@@ -107,14 +99,19 @@ def prepare(config: RunConfig, facts: ScanFacts, detector: int) -> Prepared:
         from_nothing=from_nothing,
         windows=windows,
         notes=(
-            *notes, *start_notes, *bound_notes, *_grown(rows, parameters), *window_notes, *ratio_notes,
+            *notes,
+            *start_notes,
+            *bound_notes,
+            *_grown(rows, parameters),
+            *window_notes,
+            *ratio_notes,
             *_published(config),
         ),
         edges_kev=_near_edges(config, table, windows, branching) if monochromatic else (),
-        lines_at=partial(
-            _line_table, components, windows=windows, branching=branching, facts=facts
-        ) if monochromatic else None,
-    )  # fmt: skip
+        lines_at=partial(_line_table, components, windows=windows, branching=branching, facts=facts)
+        if monochromatic
+        else None,
+    )
 
 
 def fit_prepared(counts: Tensor, prepared: Prepared) -> SpectrumFit:
@@ -153,18 +150,19 @@ def _at_fitted_energy(counts: Tensor, fit: SpectrumFit, prepared: Prepared) -> S
     setup = dataclasses.replace(moved.setup, table=table)
     again = fit_spectrum(counts, setup, starts=fit.theta[None])
     return dataclasses.replace(
-        again, flags=fit.flags, cpu_s=fit.cpu_s + again.cpu_s, theta_initial=fit.theta_initial,
+        again,
+        flags=fit.flags,
+        cpu_s=fit.cpu_s + again.cpu_s,
+        theta_initial=fit.theta_initial,
         messages=(*again.messages, f"{told}; lines and ratios are those of the fitted energy"),
-    )  # fmt: skip
+    )
 
 
 def started_at(prepared: Prepared, theta: Tensor) -> Prepared:
     """The same fit from a given theta (parameter,), its energy axis included."""
     names = [p.name for p in prepared.setup.parameters]
     values = dict(zip(names, theta.tolist(), strict=True))
-    setup = dataclasses.replace(
-        prepared.setup, parameters=with_values(prepared.setup.parameters, values)
-    )
+    setup = dataclasses.replace(prepared.setup, parameters=with_values(prepared.setup.parameters, values))
     return dataclasses.replace(prepared, setup=setup, from_nothing=False)
 
 
@@ -189,11 +187,7 @@ def _refuse_tube(config: RunConfig, facts: ScanFacts) -> None:
 
 def _grown(rows: Sequence[Parameter], parameters: Sequence[Parameter]) -> list[str]:
     """A start outside of its bounds is believed, and said."""
-    names = [
-        p.name
-        for row, p in zip(rows, parameters, strict=True)
-        if (row.lower, row.upper) != (p.lower, p.upper)
-    ]
+    names = [p.name for row, p in zip(rows, parameters, strict=True) if (row.lower, row.upper) != (p.lower, p.upper)]
     return [f"bounds widened to hold the start of {', '.join(names)}"] if names else []
 
 
@@ -213,9 +207,13 @@ def _near_edges(
     if not names:
         return tuple(sorted(set(below)))
     higher = build_line_table(
-        names, min(nominal + 2.0 * sd, HIGHEST_INCIDENT_KEV),
-        efficiency=windows, branching=branching, escape=False, minimum_ratio=_MINIMUM_RATIO,
-    )  # fmt: skip
+        names,
+        min(nominal + 2.0 * sd, HIGHEST_INCIDENT_KEV),
+        efficiency=windows,
+        branching=branching,
+        escape=False,
+        minimum_ratio=_MINIMUM_RATIO,
+    )
     above = [
         edge
         for i in range(len(names))
@@ -247,11 +245,7 @@ def _line_table(
 ) -> LineTable:
     try:
         table = build_line_table(
-            components,
-            incident_kev,
-            efficiency=windows,
-            branching=branching,
-            minimum_ratio=_MINIMUM_RATIO,
+            components, incident_kev, efficiency=windows, branching=branching, minimum_ratio=_MINIMUM_RATIO
         )
         return condense(table)
     except FitError as error:
@@ -274,18 +268,14 @@ def _override(config: RunConfig, facts: ScanFacts, detector: int) -> Override | 
     return None if found is None else read_override(found)
 
 
-def _incident_energy(
-    config: RunConfig, facts: ScanFacts, override: Override | None
-) -> tuple[float, list[str]]:
+def _incident_energy(config: RunConfig, facts: ScanFacts, override: Override | None) -> tuple[float, list[str]]:
     if config.sample.incident_energy_kev is not None:
         return config.sample.incident_energy_kev, []
     if override is not None and "COHERENT_SCT_ENERGY" in override.values:
         energy = override.values["COHERENT_SCT_ENERGY"]
         return energy, [f"incident energy {energy:g} keV from {override.path.name}"]
     if facts.incident_energy_kev is not None:
-        return facts.incident_energy_kev, [
-            f"incident energy {facts.incident_energy_kev:g} keV from the scan file"
-        ]
+        return facts.incident_energy_kev, [f"incident energy {facts.incident_energy_kev:g} keV from the scan file"]
     raise ConfigError(
         f"{facts.source}: the incident energy is not known; give sample.incident_energy_kev (--energy), and for a "
         "tube also sample.source: tube, the energy being the effective one"
@@ -297,17 +287,11 @@ def _components(config: RunConfig, override: Override | None) -> tuple[str, ...]
         return config.sample.elements
     if override is not None and override.elements:
         return (*override.elements, *override.pileup)
-    raise ConfigError(
-        "no elements: give sample.elements (--elements Si,P,S,...), or an override file that lists them"
-    )
+    raise ConfigError("no elements: give sample.elements (--elements Si,P,S,...), or an override file that lists them")
 
 
 def _energy_range(
-    config: RunConfig,
-    override: Override | None,
-    incident_kev: float,
-    facts: ScanFacts,
-    values: dict[str, float],
+    config: RunConfig, override: Override | None, incident_kev: float, facts: ScanFacts, values: dict[str, float]
 ) -> tuple[float, float]:
     if config.fit.energy_range_kev is not None:
         return config.fit.energy_range_kev

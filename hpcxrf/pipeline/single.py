@@ -55,9 +55,7 @@ def integrate(scan: RawScan, advance: Advance | None = None) -> NDArray[np.float
     return _sum_and_highest(scan, advance)[0]
 
 
-def _sum_and_highest(
-    scan: RawScan, advance: Advance | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _sum_and_highest(scan: RawScan, advance: Advance | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sum and maximum of the spectra of all pixels, (detector, channel) each."""
     n_detectors, n_rows, _, n_channels = scan.shape
     total = np.zeros((n_detectors, n_channels))
@@ -72,9 +70,7 @@ def _sum_and_highest(
     return total, highest
 
 
-def fit_file(
-    path: Path, config: RunConfig, detector: str, advance: Advance | None = None
-) -> FileFit:
+def fit_file(path: Path, config: RunConfig, detector: str, advance: Advance | None = None) -> FileFit:
     """Fit the integrated spectrum of one detector, or of the raw sum of all.
 
     Args:
@@ -134,9 +130,7 @@ def _detectors(path: Path, detector: str, n_detectors: int) -> list[int]:
         return list(range(n_detectors))
     if detector.isdecimal() and int(detector) < n_detectors:
         return [int(detector)]
-    raise ConfigError(
-        f"{path}: no detector {detector!r}; give 0 to {n_detectors - 1} (counted from 0) or 'sum'"
-    )
+    raise ConfigError(f"{path}: no detector {detector!r}; give 0 to {n_detectors - 1} (counted from 0) or 'sum'")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,17 +175,13 @@ def inspect_file(path: Path, given: ReadOptions, advance: Advance | None = None)
         "incident_energy_kev": energy,
         "energy_offset_kev": None if calibration is None else calibration[0].offset_kev,
         "energy_slope_kev": None if calibration is None else calibration[0].slope_kev,
-        "calibration": None
-        if calibration is None
-        else [dataclasses.asdict(c) for c in calibration],
+        "calibration": None if calibration is None else [dataclasses.asdict(c) for c in calibration],
         "scalers": list(scan.read_scalars().scaler_names),
         "notes": notes,
     }
 
 
-def ingest_files(
-    files: Sequence[Path], folder: Path, given: ReadOptions, advance: Advance
-) -> Ingested:
+def ingest_files(files: Sequence[Path], folder: Path, given: ReadOptions, advance: Advance) -> Ingested:
     """Ingest every scan that is found; a bad file stops no other.
 
     Raises:

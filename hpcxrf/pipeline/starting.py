@@ -29,10 +29,7 @@ def refuse_start(config: RunConfig) -> None:
     fit = config.fit
     known = {p.name for p in PARAMETERS}
     asked = {*fit.start, *fit.fixed, *fit.free, *fit.parameters}
-    faults = [
-        f"no parameter is called {name}; there are {', '.join(sorted(known))}"
-        for name in sorted(asked - known)
-    ]
+    faults = [f"no parameter is called {name}; there are {', '.join(sorted(known))}" for name in sorted(asked - known)]
     faults += site_faults(fit)
     faults += _outside(config, {k: v for k, v in fit.start.items() if k in known})
     faults += _excluding(config)
@@ -41,11 +38,7 @@ def refuse_start(config: RunConfig) -> None:
 
 
 def start_values(
-    config: RunConfig,
-    facts: ScanFacts,
-    override: Override | None,
-    detector: int,
-    incident_kev: float,
+    config: RunConfig, facts: ScanFacts, override: Override | None, detector: int, incident_kev: float
 ) -> tuple[dict[str, float], list[str]]:
     """Starting theta by name: the override's values, the calibration asked for, then the user's own.
 
@@ -127,11 +120,7 @@ def _file_axis(config: RunConfig, facts: ScanFacts, detector: int) -> dict[str, 
 
 
 def _over_the_override(
-    config: RunConfig,
-    facts: ScanFacts,
-    override: Override | None,
-    detector: int,
-    incident_kev: float,
+    config: RunConfig, facts: ScanFacts, override: Override | None, detector: int, incident_kev: float
 ) -> tuple[dict[str, float], list[str]]:
     """What goes over the values of an override file: an earlier fit, or the axis of the scan file."""
     choice = config.fit.calibration
@@ -157,9 +146,7 @@ def _starts_axis(config: RunConfig) -> bool:
     return {"energy_offset", "energy_slope"} <= set(config.fit.start)
 
 
-def _of_override(
-    config: RunConfig, override: Override, beside: set[str]
-) -> tuple[dict[str, float], list[str]]:
+def _of_override(config: RunConfig, override: Override, beside: set[str]) -> tuple[dict[str, float], list[str]]:
     """Starting values of the file, but those that come from elsewhere, and what it gives in words."""
     law, why = width_law(override, config.fit.width_law)
     target = constant_set(config.fit.constants).width_factor
@@ -180,9 +167,7 @@ def _of_previous(
     notes = [f"starting values from {store.name}, detector {detector}", *moved]
     if abs(theta[INCIDENT] - incident_kev) > config.fit.incident_energy_sd_kev:
         fitted = theta.pop(INCIDENT)
-        notes.append(
-            f"incident energy starts at its nominal {incident_kev:g} keV: it was {fitted:g} keV there"
-        )
+        notes.append(f"incident energy starts at its nominal {incident_kev:g} keV: it was {fitted:g} keV there")
     return theta, notes
 
 
@@ -196,13 +181,9 @@ def _excluding(config: RunConfig) -> list[str]:
             "for parity; give one of them"
         )
     if fit.kbeta_sd > 0.0 and fit.method != "separable":
-        faults.append(
-            f"kbeta_sd {fit.kbeta_sd:g} needs method separable; {fit.method} has the ratios of the table"
-        )
+        faults.append(f"kbeta_sd {fit.kbeta_sd:g} needs method separable; {fit.method} has the ratios of the table")
     if fit.auto_elements and not fit.suggest:
-        faults.append(
-            "auto_elements adds what suggest finds; set suggest: true, or auto_elements: false"
-        )
+        faults.append("auto_elements adds what suggest finds; set suggest: true, or auto_elements: false")
     return faults
 
 
@@ -215,9 +196,7 @@ def _outside(config: RunConfig, values: dict[str, float]) -> list[str]:
     ]
 
 
-def _within_limits(
-    config: RunConfig, values: dict[str, float]
-) -> tuple[dict[str, float], list[str]]:
+def _within_limits(config: RunConfig, values: dict[str, float]) -> tuple[dict[str, float], list[str]]:
     """Shapes of a file, moved to the nearest value that a detector has; each move is a sentence."""
     ends, inside, notes = limits(config.fit), {}, []
     for name, value in values.items():

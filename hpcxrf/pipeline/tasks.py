@@ -18,12 +18,7 @@ from hpcxrf import __version__
 from hpcxrf.config import RunConfig, effective
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.detector_sum import SOLVED, fit_detector_sum
-from hpcxrf.fitting.pixels import (
-    MethodData,
-    PixelBasis,
-    PixelOperator,
-    prepared,
-)
+from hpcxrf.fitting.pixels import MethodData, PixelBasis, PixelOperator, prepared
 from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
 from hpcxrf.fitting.suggestion import combined
 from hpcxrf.formats.registry import open_scan
@@ -33,12 +28,7 @@ from hpcxrf.pipeline.detectors import DetectorFits, fit_detectors
 from hpcxrf.pipeline.device import device_guard
 from hpcxrf.pipeline.inputs import SUM, read_options
 from hpcxrf.pipeline.pixel_choices import choose_for_pixels
-from hpcxrf.pipeline.pixel_flags import (
-    doubts,
-    saturated_pixels,
-    saturated_spectra,
-    without_saturated,
-)
+from hpcxrf.pipeline.pixel_flags import doubts, saturated_pixels, saturated_spectra, without_saturated
 from hpcxrf.pipeline.pixel_model import (
     basis_of,
     free_parameters,
@@ -56,13 +46,7 @@ from hpcxrf.pipeline.units import pixel_task_name
 from hpcxrf.pipeline.worker import Clock, attempt, choose_device, one_thread
 from hpcxrf.results.basis import component_names, read_basis, write_basis
 from hpcxrf.results.export import regions_to_csv
-from hpcxrf.results.maps import (
-    block_checksums,
-    create_results,
-    finalise,
-    write_block,
-    write_spectrum_fits,
-)
+from hpcxrf.results.maps import block_checksums, create_results, finalise, write_block, write_spectrum_fits
 from hpcxrf.results.pixel_models import write_pixel_models
 from hpcxrf.store.files import checksum_tree
 from hpcxrf.store.ingest import ingest_scan
@@ -92,13 +76,14 @@ def run_ingest(job: DatasetJob) -> TaskRecord:
     run = RunDir(path=job.run_dir)
     with attempt(job, "ingest"):
         clock = Clock()
-        record = ingest_scan(
-            open_scan(job.source, read_options(job.config)), run.spectra_store(job.dataset_id)
-        )
+        record = ingest_scan(open_scan(job.source, read_options(job.config)), run.spectra_store(job.dataset_id))
         store = run.spectra_store(job.dataset_id)
         return clock.record(
-            job, "ingest", "ingest",
-            bytes_read=record.source_bytes, bytes_written=record.stored_bytes,
+            job,
+            "ingest",
+            "ingest",
+            bytes_read=record.source_bytes,
+            bytes_written=record.stored_bytes,
             checksums=_relative(job, checksum_tree([store / "zarr.json"])),
             facts={
                 "dtype": record.dtype,
@@ -106,7 +91,7 @@ def run_ingest(job: DatasetJob) -> TaskRecord:
                 "name": job.source.name,
                 "stamps": dict(job.stamps),
             },
-        )  # fmt: skip
+        )
 
 
 def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
@@ -131,32 +116,22 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         path = run.results_store(job.dataset_id)
         # Whatever is there belongs to an integrated fit that no longer counts, and so do its pixels.
         shutil.rmtree(path, ignore_errors=True)
-        _create(
-            path,
-            job,
-            store,
-            fits,
-            found,
-            {"notes": notes, "mixed": chosen.mixed, "phases": chosen.phases},
-        )
+        _create(path, job, store, fits, found, {"notes": notes, "mixed": chosen.mixed, "phases": chosen.phases})
         wanted = {name: fits[name] for name in job.detectors}
-        by_name = {
-            name: spectra[int(name)] if name != SUM else spectra.sum(axis=0) for name in wanted
-        }
+        by_name = {name: spectra[int(name)] if name != SUM else spectra.sum(axis=0) for name in wanted}
         write_spectrum_fits(
-            path, wanted, store.shape[3],
-            line_markers=line_markers(prepared[0].setup.table), integrated_counts=by_name,
-        )  # fmt: skip
+            path, wanted, store.shape[3], line_markers=line_markers(prepared[0].setup.table), integrated_counts=by_name
+        )
         write_basis(path, chosen.bases, store.shape[3])
         setups = [p.setup for p in prepared]
-        models = {
-            name: pixel_model_of(name, fits, setups) for name in bases if needs_model(job.config)
-        }
+        models = {name: pixel_model_of(name, fits, setups) for name in bases if needs_model(job.config)}
         write_pixel_models(path, models)
         names = ("spectrum", "parameters", "basis", *(("model",) if models else ()))
         groups = [path / name for name in names]
         return clock.record(
-            job, "integrated", "integrated",
+            job,
+            "integrated",
+            "integrated",
             checksums=_relative(job, checksum_tree(groups)),
             facts={
                 "r2": {name: fit.r2 for name, fit in wanted.items() if fit.status in SOLVED},
@@ -164,7 +139,7 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
                 "notes": notes,
                 "stamps": dict(job.stamps),
             },
-        )  # fmt: skip
+        )
 
 
 def _fit_unsaturated(store: SpectraStore, job: DatasetJob) -> tuple[NDArray[np.float64], ScanFit]:
@@ -259,14 +234,25 @@ def run_pixels(job: DatasetJob, blocks: BlockRange, after: Sequence[TaskRecord])
                 write(block, no_solution(pixels_of(block), n_components))
         else:
             fitted = PixelTask(
-                store=store, detector=blocks.detector, first=first, operator=operator, data=data,
-                config=job.config, clock=clock, device=device,
-            )  # fmt: skip
+                store=store,
+                detector=blocks.detector,
+                first=first,
+                operator=operator,
+                data=data,
+                config=job.config,
+                clock=clock,
+                device=device,
+            )
             notes = fit_blocks(mine, fitted, write)
         return clock.record(
-            job, task, "pixels", pixels=sum(map(pixels_of, mine)), device=str(device),
-            checksums=checksums, facts={"notes": notes} if notes else None,
-        )  # fmt: skip
+            job,
+            task,
+            "pixels",
+            pixels=sum(map(pixels_of, mine)),
+            device=str(device),
+            checksums=checksums,
+            facts={"notes": notes} if notes else None,
+        )
 
 
 def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
@@ -291,9 +277,7 @@ def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         with clock.writing():
             write_dataset_page(_summary(job, after), run.page_file(job.dataset_id))
         written = [path / "zarr.json", *([table] if table.exists() else [])]
-        return clock.record(
-            job, "finalise", "finalise", checksums=_relative(job, checksum_tree(written))
-        )  # fmt: skip
+        return clock.record(job, "finalise", "finalise", checksums=_relative(job, checksum_tree(written)))
 
 
 def _summary(job: DatasetJob, records: Sequence[TaskRecord]) -> "DatasetSummary":
@@ -305,11 +289,15 @@ def _summary(job: DatasetJob, records: Sequence[TaskRecord]) -> "DatasetSummary"
         seconds[record.stage] = seconds.get(record.stage, 0.0) + record.wall_s
     facts = (r.facts or {} for r in records if r.stage == "integrated")
     return DatasetSummary(
-        dataset_id=job.dataset_id, name=job.source.name, source=job.source.name, status="done",
-        shape=job.shape, seconds=seconds,
+        dataset_id=job.dataset_id,
+        name=job.source.name,
+        source=job.source.name,
+        status="done",
+        shape=job.shape,
+        seconds=seconds,
         results_path=RunDir(path=job.run_dir).results_store(job.dataset_id),
         notes=tuple(note for found in facts for note in found.get("notes", [])),
-    )  # fmt: skip
+    )
 
 
 def _create(
@@ -337,18 +325,14 @@ def _create(
             "title": store.scan_name,
             "source": job.source.name,
             "source_format": store.format,
-            "source_files": [
-                {"path": s.path, "bytes": s.size_bytes, "sha256": s.sha256} for s in store.sources
-            ],
+            "source_files": [{"path": s.path, "bytes": s.size_bytes, "sha256": s.sha256} for s in store.sources],
             "hpcxrf_version": __version__,
             "constants": job.config.fit.constants,
             "line_table": table.table_version,
             "incident_energy_kev": table.incident_energy_kev,
             "configuration": effective(job.config),
             "run_file": RunDir(path=job.run_dir).run_file.read_text(encoding="utf-8"),
-            "theta_by_detector": {
-                name: _theta_by_name(fit) for name, fit in fits.items() if name != SUM
-            },
+            "theta_by_detector": {name: _theta_by_name(fit) for name, fit in fits.items() if name != SUM},
             "suggested": {name: as_records(s) for name, s in suggested.items()},
             **chosen,
         },
@@ -379,9 +363,12 @@ def no_solution(n_pixels: int, n_components: int, status: FitStatus = FitStatus.
     """Pixels that have no numbers: by default those of a detector whose integrated spectrum has no counts."""
     blank = torch.full((n_pixels, n_components), torch.nan)
     return PixelFit(
-        amplitude=blank, sigma=blank, detection_limit=blank, deviance=blank[:, 0],
+        amplitude=blank,
+        sigma=blank,
+        detection_limit=blank,
+        deviance=blank[:, 0],
         status=torch.full((n_pixels,), int(status), dtype=torch.uint8),
-    )  # fmt: skip
+    )
 
 
 def _relative(job: DatasetJob, checksums: dict[str, str]) -> dict[str, str]:

@@ -104,10 +104,16 @@ class Clock:
         """The record of the task that began when this clock was made."""
         fields.setdefault("bytes_read", self.bytes_read)
         return TaskRecord(
-            task=task, stage=stage, dataset_id=job.dataset_id,
-            wall_s=time.perf_counter() - self.wall, cpu_s=time.process_time() - self.cpu,
-            read_s=self.read_s, fit_s=self.fit_s, write_s=self.write_s, **fields,
-        )  # fmt: skip
+            task=task,
+            stage=stage,
+            dataset_id=job.dataset_id,
+            wall_s=time.perf_counter() - self.wall,
+            cpu_s=time.process_time() - self.cpu,
+            read_s=self.read_s,
+            fit_s=self.fit_s,
+            write_s=self.write_s,
+            **fields,
+        )
 
 
 def forget_attempts(run_dir: Path) -> None:

@@ -10,14 +10,7 @@ import zarr
 
 from hpcxrf.fitting.pixels import PixelBasis
 from hpcxrf.results.phases import read_phases, write_phases
-from hpcxrf.results.storage import (
-    ArrayPlan,
-    array_of,
-    create_array,
-    create_labels,
-    labels_of,
-    require_current_schema,
-)
+from hpcxrf.results.storage import ArrayPlan, array_of, create_array, create_labels, labels_of, require_current_schema
 from hpcxrf.results.tangents import read_tangents, write_tangents
 from hpcxrf.store.schema import BASIS_VARIABLES
 
@@ -54,17 +47,11 @@ def write_basis(path: Path, bases: Mapping[str, tuple[int, PixelBasis]], n_chann
         array_of(group, "coefficients")[row] = coefficients
         array_of(group, "n_components")[row] = basis.n_components
     tangents = {
-        row: (first, basis.tangents)
-        for row, (first, basis) in enumerate(bases.values())
-        if basis.tangents is not None
+        row: (first, basis.tangents) for row, (first, basis) in enumerate(bases.values()) if basis.tangents is not None
     }
     if tangents:
         write_tangents(group, tangents, len(bases), n_channels)
-    phases = {
-        row: basis.phases
-        for row, (_, basis) in enumerate(bases.values())
-        if basis.phases is not None
-    }
+    phases = {row: basis.phases for row, (_, basis) in enumerate(bases.values()) if basis.phases is not None}
     if phases:
         write_phases(group, phases, len(bases), width)
 

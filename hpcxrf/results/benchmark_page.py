@@ -73,11 +73,7 @@ class DatasetRow:
 
 
 def write_page(
-    summary: BenchmarkSummary,
-    data: xr.Dataset,
-    all_tables: Tables,
-    failures: Sequence[FailedTask],
-    path: Path,
+    summary: BenchmarkSummary, data: xr.Dataset, all_tables: Tables, failures: Sequence[FailedTask], path: Path
 ) -> None:
     """Write the page, readable from a file without a network; replaces an earlier one at once.
 
@@ -145,13 +141,12 @@ def dataset_rows(data: xr.Dataset) -> Iterator[DatasetRow]:
                 continue
             known = expected[i, j][np.isfinite(expected[i, j])]
             yield DatasetRow(
-                source=source, task=task, counts=float(data["counts"].values[i, j]),
+                source=source,
+                task=task,
+                counts=float(data["counts"].values[i, j]),
                 expected=float(known[0]) if known.size else np.nan,
-                r2=tuple(
-                    v if a else None
-                    for v, a in zip(r2[i, j].tolist(), asked.tolist(), strict=True)
-                ),
-            )  # fmt: skip
+                r2=tuple(v if a else None for v, a in zip(r2[i, j].tolist(), asked.tolist(), strict=True)),
+            )
 
 
 def _fit_rows(data: xr.Dataset) -> Iterator[tuple[Cell, ...]]:
@@ -161,10 +156,15 @@ def _fit_rows(data: xr.Dataset) -> Iterator[tuple[Cell, ...]]:
     counts, reasons = data["counts"].values, data["reason"].values
     for i, j, k in np.argwhere(status != 0).tolist():
         yield (
-            labels[0][i], sources[i], labels[1][j], labels[2][k], status_name(int(status[i, j, k])),
+            labels[0][i],
+            sources[i],
+            labels[1][j],
+            labels[2][k],
+            status_name(int(status[i, j, k])),
             *(float(column[i, j, k]) for column in columns),
-            float(counts[i, j]), str(reasons[i, j, k]),
-        )  # fmt: skip
+            float(counts[i, j]),
+            str(reasons[i, j, k]),
+        )
 
 
 def status_name(status: int) -> str:

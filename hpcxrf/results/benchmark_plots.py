@@ -54,9 +54,7 @@ def cpu_histograms(data: xr.Dataset) -> Figure:
             seconds = data["cpu_s"].sel({"task": task, "method": method}).values
             seconds = seconds[np.isfinite(seconds)]
             if seconds.size:
-                shared = {
-                    "bins": bins, "weights": _shares(seconds, seconds.size), "color": _colour(index),
-                }  # fmt: skip
+                shared = {"bins": bins, "weights": _shares(seconds, seconds.size), "color": _colour(index)}
                 axes.hist(seconds, histtype="stepfilled", alpha=0.25, **shared)
                 axes.hist(seconds, histtype="step", label=method, **shared)
         axes.set_xscale("log")
@@ -92,18 +90,14 @@ def cpu_bins(seconds: FloatArray) -> FloatArray:
 def _draw_r2(axes: Axes, r2: FloatArray, colour: str) -> None:
     known = r2[np.isfinite(r2)]
     bins = r2_bins()
-    axes.hist(
-        known.clip(bins[0], 1.0), bins=bins.tolist(), weights=_shares(known, r2.size), color=colour, alpha=0.85
-    )  # fmt: skip
+    axes.hist(known.clip(bins[0], 1.0), bins=bins.tolist(), weights=_shares(known, r2.size), color=colour, alpha=0.85)
     axes.set_xlim(bins[0], 1.0)
     axes.margins(y=0.3)  # room for the words
     axes.set_xticks([bins[0] / 2, 0.25, 0.5, 0.75, 1.0], ["<0", "0.25", "0.5", "0.75", "1"])
     median = f"median {np.median(known):.4f}" if known.size else "no fit"
     words = [f"n = {r2.size}", median]
     words += [f"failed {r2.size - known.size}"] if known.size < r2.size else []
-    axes.text(
-        0.05, 0.95, "\n".join(words), transform=axes.transAxes, va="top", fontsize=9, color=INK
-    )
+    axes.text(0.05, 0.95, "\n".join(words), transform=axes.transAxes, va="top", fontsize=9, color=INK)
     _tidy(axes)
 
 

@@ -30,9 +30,7 @@ def amplitudes_to_csv(results: Path, path: Path) -> None:
     spectrum = open_results(results)["spectrum"].to_dataset().load()
     columns = ("amplitude", "sigma", "detection_limit")
     write_csv(
-        path,
-        ("detector", "component", *(f"{name}_counts" for name in columns)),
-        _rows(spectrum, "component", columns),
+        path, ("detector", "component", *(f"{name}_counts" for name in columns)), _rows(spectrum, "component", columns)
     )
 
 
@@ -67,9 +65,21 @@ def regions_to_csv(results: Path, path: Path) -> None:
     if "regions" in tree.children:
         rows = _region_rows(tree["regions"].to_dataset().drop_dims(("channel", "layer")).load())
     header = (
-        "region", "kind", "pixels", "detector", "live_time_s", "status", "r2", "quantity", "name",
-        "unit", "value", "sigma", "detection_limit", "reason",
-    )  # fmt: skip
+        "region",
+        "kind",
+        "pixels",
+        "detector",
+        "live_time_s",
+        "status",
+        "r2",
+        "quantity",
+        "name",
+        "unit",
+        "value",
+        "sigma",
+        "detection_limit",
+        "reason",
+    )
     write_csv(path, header, rows)
 
 
@@ -80,10 +90,14 @@ def _region_rows(regions: xr.Dataset) -> Iterable[tuple[Cell, ...]]:
         for j, detector in enumerate(regions["detector"].values):
             one = about.isel(detector=j)
             before = (
-                str(name), str(one["kind"].item()), one["n_pixels"].item(), str(detector),
-                one["live_time_s"].item(), FitStatus(one["status"].item()).name.lower(),
+                str(name),
+                str(one["kind"].item()),
+                one["n_pixels"].item(),
+                str(detector),
+                one["live_time_s"].item(),
+                FitStatus(one["status"].item()).name.lower(),
                 one["r2"].item(),
-            )  # fmt: skip
+            )
             remark = str(one["remark"].item()) if "remark" in one else ""
             why = f"{reason}; {remark}" if remark else reason
             refined = one["status"].item() != FitStatus.NOT_RUN
@@ -126,9 +140,7 @@ def maps_to_hdf5(results: Path, path: Path) -> None:
         names = [str(detector) for detector in maps["detector"].values]
         entry.attrs["default"] = f"detector_{names[0]}"
         for name in names:
-            _write_detector(
-                _group(entry, f"detector_{name}", "NXcollection"), maps.sel(detector=name)
-            )
+            _write_detector(_group(entry, f"detector_{name}", "NXcollection"), maps.sel(detector=name))
 
 
 def safe_cell(cell: Cell) -> Cell:
@@ -189,9 +201,7 @@ def _write_components(data: h5py.Group, values: xr.DataArray, components: Sequen
     """Write by bands of map blocks, so that a large scan is never whole in memory."""
     shape = (values.sizes["y"], values.sizes["x"])
     for name in components:
-        dataset = data.create_dataset(
-            _h5_name(name), shape, dtype="f4", compression="gzip", shuffle=True, chunks=True
-        )
+        dataset = data.create_dataset(_h5_name(name), shape, dtype="f4", compression="gzip", shuffle=True, chunks=True)
         dataset.attrs["units"] = values.attrs["units"]
         dataset.attrs["long_name"] = f"{name} ({values.attrs['units']})"
     for row in range(0, shape[0], BLOCK_Y):

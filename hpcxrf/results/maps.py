@@ -190,9 +190,7 @@ def is_complete(path: Path) -> bool:
     if not (path / "zarr.json").is_file():
         return False
     attributes = read_json(path / "zarr.json")["attributes"]
-    return bool(attributes.get(COMPLETE_ATTRIBUTE)) and (
-        attributes.get(SCHEMA_ATTRIBUTE) == SCHEMA_VERSION
-    )
+    return bool(attributes.get(COMPLETE_ATTRIBUTE)) and (attributes.get(SCHEMA_ATTRIBUTE) == SCHEMA_VERSION)
 
 
 def open_results(path: Path) -> xr.DataTree:
@@ -251,9 +249,7 @@ def _require_same(
     }
     faults = [f"{key} is {old!r}, not {new!r}" for key, (old, new) in pairs.items() if old != new]
     if faults:
-        raise OutputError(
-            f"{path}: holds other results: {'; '.join(faults)}; write to another folder or remove it"
-        )
+        raise OutputError(f"{path}: holds other results: {'; '.join(faults)}; write to another folder or remove it")
 
 
 def _require_aligned(tile: slice, size: int, block: int, axis: Literal["y", "x"]) -> None:

@@ -14,9 +14,7 @@ from hpcxrf.store.schema import PHASE_VARIABLES
 _REPORT: Final = "phases"
 
 
-def write_phases(
-    group: zarr.Group, phases: Mapping[int, Phases], n_detectors: int, n_columns: int
-) -> None:
+def write_phases(group: zarr.Group, phases: Mapping[int, Phases], n_detectors: int, n_columns: int) -> None:
     """Write the phases of every detector that has several; twice equals once.
 
     Args:

@@ -10,9 +10,7 @@ from hpcxrf.results.plots import encode, spectrum_figure
 from hpcxrf.results.spectra import channel_energies_kev
 
 
-def fit_picture(
-    fit: SpectrumFit, detector: str, line_markers: Sequence[tuple[float, str]]
-) -> bytes:
+def fit_picture(fit: SpectrumFit, detector: str, line_markers: Sequence[tuple[float, str]]) -> bytes:
     """PNG of a fitted spectrum with components and residual, log scale.
 
     Args:
@@ -24,9 +22,7 @@ def fit_picture(
     return encode(spectrum_figure(data, detector, "log"), kind="png")
 
 
-def fit_dataset(
-    fit: SpectrumFit, detector: str, line_markers: Sequence[tuple[float, str]]
-) -> xr.Dataset:
+def fit_dataset(fit: SpectrumFit, detector: str, line_markers: Sequence[tuple[float, str]]) -> xr.Dataset:
     """The fit range as the group `spectrum` of a results store has it, with one detector.
 
     Args:
@@ -37,8 +33,7 @@ def fit_dataset(
     stop = fit.first_channel + fit.counts.shape[0]
     energy = channel_energies_kev(fit, stop)[fit.first_channel :]
     rows = {
-        name: (("detector", "channel"), getattr(fit, name).numpy()[None])
-        for name in ("counts", "model", "background")
+        name: (("detector", "channel"), getattr(fit, name).numpy()[None]) for name in ("counts", "model", "background")
     }
     components = (("detector", "component", "channel"), fit.component_counts.numpy()[None])
     return xr.Dataset(
@@ -48,4 +43,4 @@ def fit_dataset(
             "component": np.array(fit.component_names, dtype=object),
         },
         attrs={"line_markers": [[float(e), str(label)] for e, label in line_markers]},
-    )  # fmt: skip
+    )

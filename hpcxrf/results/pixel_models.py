@@ -14,14 +14,7 @@ from hpcxrf.fitting.pixel_model import DetectorPart, PixelModel
 from hpcxrf.physics.constants import ConstantSet
 from hpcxrf.physics.lines import LineTable
 from hpcxrf.physics.parameters import PARAMETER_NAMES
-from hpcxrf.results.storage import (
-    ArrayPlan,
-    array_of,
-    create_array,
-    create_labels,
-    labels_of,
-    require_current_schema,
-)
+from hpcxrf.results.storage import ArrayPlan, array_of, create_array, create_labels, labels_of, require_current_schema
 from hpcxrf.store.schema import MODEL_VARIABLES
 
 GROUP: Final = "model"
@@ -51,9 +44,7 @@ def write_pixel_models(path: Path, models: Mapping[str, PixelModel]) -> None:
         _write(group.create_group(name), model)
 
 
-def read_pixel_model(
-    path: Path, detector: str, constants: ConstantSet, *, elastic: bool
-) -> PixelModel:
+def read_pixel_model(path: Path, detector: str, constants: ConstantSet, *, elastic: bool) -> PixelModel:
     """The model of one detector's pixels, as it was written, bit for bit.
 
     Args:
@@ -86,9 +77,12 @@ def _write(group: zarr.Group, model: PixelModel) -> None:
     some = model.parts[0]
     lengths = [part.table.energy_kev.shape[0] for part in model.parts]
     sizes = {
-        "part": len(model.parts), "name": len(PARAMETER_NAMES), "component": some.share.shape[0],
-        "line": max(lengths), "channel": model.channel.shape[0],
-    }  # fmt: skip
+        "part": len(model.parts),
+        "name": len(PARAMETER_NAMES),
+        "component": some.share.shape[0],
+        "line": max(lengths),
+        "channel": model.channel.shape[0],
+    }
     create_labels(group, "name", PARAMETER_NAMES)
     create_labels(group, "family", some.table.component_names)
     for name, spec in MODEL_VARIABLES.items():
@@ -109,9 +103,7 @@ def _write(group: zarr.Group, model: PixelModel) -> None:
     ]
 
 
-def _part(
-    group: zarr.Group, row: int, fact: Mapping[str, Any], names: tuple[str, ...]
-) -> DetectorPart:
+def _part(group: zarr.Group, row: int, fact: Mapping[str, Any], names: tuple[str, ...]) -> DetectorPart:
     def values(name: str) -> Tensor:
         return torch.from_numpy(np.asarray(array_of(group, name)[row]))
 
@@ -121,7 +113,9 @@ def _part(
         theta=values("theta"),
         share=values("share"),
         table=LineTable(
-            component_names=names, incident_energy_kev=float(fact["incident_energy_kev"]),
-            table_version=str(fact["table_version"]), **lines,
+            component_names=names,
+            incident_energy_kev=float(fact["incident_energy_kev"]),
+            table_version=str(fact["table_version"]),
+            **lines,
         ),
-    )  # fmt: skip
+    )

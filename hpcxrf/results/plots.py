@@ -76,9 +76,7 @@ def spectrum_figure(
     return figure
 
 
-def overview_figure(
-    summary: MapSummary, spectrum: xr.Dataset, components: Sequence[str] | None = None
-) -> Figure:
+def overview_figure(summary: MapSummary, spectrum: xr.Dataset, components: Sequence[str] | None = None) -> Figure:
     """A few maps above the integrated spectrum, for a front page.
 
     Args:
@@ -177,12 +175,7 @@ def _map_panel(figure: Figure, axes: Axes, summary: MapSummary, index: int) -> N
     axes.set_box_aspect(1 / _aspect(summary))
     axes.set(xticks=[], yticks=[])
     axes.set_title(
-        shown_name(summary.components[index]),
-        fontsize=10.5,
-        fontweight="bold",
-        parse_math=False,
-        color=INK,
-        pad=3,
+        shown_name(summary.components[index]), fontsize=10.5, fontweight="bold", parse_math=False, color=INK, pad=3
     )
     beside = axes.inset_axes((1.025, 0.0, 0.045, 1.0))
     bar = figure.colorbar(ScalarMappable(norm, colours), cax=beside)
@@ -247,9 +240,7 @@ def _colours(one: xr.Dataset) -> dict[str, str]:
 def _draw_counts(axes: Axes, one: xr.Dataset, scale: Scale) -> None:
     energy, counts, model = (one[name].values for name in ("energy_kev", "counts", "model"))
     fitted = np.isfinite(model)
-    floor = (
-        max(0.5, 0.3 * float(np.nanmin(counts[fitted], initial=np.inf))) if fitted.any() else 0.5
-    )
+    floor = max(0.5, 0.3 * float(np.nanmin(counts[fitted], initial=np.inf))) if fitted.any() else 0.5
     shown = np.where(counts > 0, counts, np.nan) if scale == "log" else counts
     for name, colour in _colours(one).items():
         part = one["component_counts"].sel(component=name).values
@@ -280,9 +271,7 @@ def _markers_in(spectrum: xr.Dataset, one: xr.Dataset) -> list[tuple[float, str]
     return sorted(marker for marker in markers if energy[0] <= marker[0] <= energy[-1])
 
 
-def _draw_markers(
-    axes: Axes, markers: Sequence[tuple[float, str]], colours: dict[str, str]
-) -> None:
+def _draw_markers(axes: Axes, markers: Sequence[tuple[float, str]], colours: dict[str, str]) -> None:
     """Ticks at the lines with their names above the frame, moved apart where they would collide."""
     low, high = axes.get_xlim()
     at = np.array([energy for energy, _ in markers])
@@ -291,9 +280,7 @@ def _draw_markers(
     for (energy, label), place in zip(markers, places, strict=True):
         colour = colours.get(label.split(" ")[0], INK)
         line = ([energy, energy, place], [0.0, 1.0, 1.035])
-        axes.plot(
-            *line, color=colour, transform=transform, clip_on=False, lw=0.6, alpha=0.4, zorder=0
-        )
+        axes.plot(*line, color=colour, transform=transform, clip_on=False, lw=0.6, alpha=0.4, zorder=0)
         axes.text(
             place,
             1.045,
@@ -317,9 +304,7 @@ def _greek(label: str) -> str:
 def _draw_legend(figure: Figure, axes: Axes) -> None:
     """Under the figure: in it there is always a peak in the way."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower right", ncols=len(labels), fontsize=8, frameon=False
-    )
+    figure.legend(handles, labels, loc="outside lower right", ncols=len(labels), fontsize=8, frameon=False)
 
 
 def _draw_residual(axes: Axes, one: xr.Dataset) -> None:

@@ -112,15 +112,22 @@ def create_regions(
     require_current_schema(path)
     remove_regions(path)
     sizes = {
-        "region": len(rows), "detector": len(axes.detectors), "component": len(axes.components),
-        "name": len(axes.parameters), "layer": label.shape[0], "y": label.shape[1],
-        "x": label.shape[2], "channel": counts.shape[-1],
-    }  # fmt: skip
+        "region": len(rows),
+        "detector": len(axes.detectors),
+        "component": len(axes.components),
+        "name": len(axes.parameters),
+        "layer": label.shape[0],
+        "y": label.shape[1],
+        "x": label.shape[2],
+        "channel": counts.shape[-1],
+    }
     known: dict[str, NDArray[Any]] = {
-        "label": label, "counts": counts, "live_time_s": live_time_s,
+        "label": label,
+        "counts": counts,
+        "live_time_s": live_time_s,
         "layer_of": np.array([row.layer for row in rows]),
         "n_pixels": np.array([row.n_pixels for row in rows]),
-    }  # fmt: skip
+    }
     with published(path / GROUP) as partial:
         group = zarr.create_group(partial, zarr_format=3)
         _create_coordinates(group, rows, axes)
@@ -160,10 +167,7 @@ def read_region_mask(path: Path, index: int) -> NDArray[np.bool_]:
 
 
 def write_region_fit(
-    path: Path,
-    index: int,
-    fits: Mapping[str, SpectrumFit],
-    suggested: Mapping[str, Sequence[Mapping[str, Any]]],
+    path: Path, index: int, fits: Mapping[str, SpectrumFit], suggested: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> None:
     """Write what the fit of a region's summed spectra gave; twice equals once.
 
@@ -193,13 +197,7 @@ def write_region_fit(
 
 
 def write_region_block(
-    path: Path,
-    index: int,
-    detector: str,
-    y: slice,
-    x: slice,
-    inside: NDArray[np.bool_],
-    fit: PixelFit,
+    path: Path, index: int, detector: str, y: slice, x: slice, inside: NDArray[np.bool_], fit: PixelFit
 ) -> None:
     """Write the pixels of one region in one map block, fitted with the region's theta.
 
@@ -278,11 +276,7 @@ def _require_same_axes(group: zarr.Group, fits: Mapping[str, SpectrumFit]) -> No
 
 def _auxiliary(dims: Sequence[str]) -> str:
     """Auxiliary coordinates (CF) of an array with these dimensions."""
-    return " ".join(
-        name
-        for name, dim in (("kind", "region"), ("reason", "region"), ("unit", "name"))
-        if dim in dims
-    )
+    return " ".join(name for name, dim in (("kind", "region"), ("reason", "region"), ("unit", "name")) if dim in dims)
 
 
 def _create_coordinates(group: zarr.Group, rows: Sequence[RegionRows], axes: RegionAxes) -> None:
@@ -308,9 +302,7 @@ def _create_texts(group: zarr.Group, sizes: Mapping[str, int]) -> None:
         )
 
 
-def _create_maps(
-    group: zarr.Group, sizes: Mapping[str, int], rows: Sequence[RegionRows], axes: RegionAxes
-) -> None:
+def _create_maps(group: zarr.Group, sizes: Mapping[str, int], rows: Sequence[RegionRows], axes: RegionAxes) -> None:
     maps = group.create_group(MAPS)
     create_labels(maps, "region", [row.name for row in rows])
     create_labels(maps, "detector", axes.detectors)

@@ -76,11 +76,7 @@ def region_figure(summary: MapSummary, label: NDArray[np.uint16]) -> Figure:
     step_y, step_x = summary.step_um or (1.0, 1.0)
     shape = float(np.clip(label.shape[1] * step_y / (label.shape[2] * step_x), 0.25, 3.0))
     width = 11.0 / 3
-    figure = Figure(
-        figsize=(width * columns, rows * (width * shape + 0.1)),
-        layout="constrained",
-        facecolor="white",
-    )
+    figure = Figure(figsize=(width * columns, rows * (width * shape + 0.1)), layout="constrained", facecolor="white")
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(label) :]:
         axes.set_visible(False)
@@ -99,24 +95,31 @@ def base_map(summary: MapSummary) -> str:
     return most_visible(summary, 1)[0]
 
 
-def _draw_layer(
-    axes: Axes,
-    layer: NDArray[np.uint16],
-    factor: int,
-    extent: tuple[float, float, float, float],
-) -> None:
+def _draw_layer(axes: Axes, layer: NDArray[np.uint16], factor: int, extent: tuple[float, float, float, float]) -> None:
     thin = layer[::factor, ::factor]
     colours = ListedColormap([CYCLE[i % len(CYCLE)] for i in range(int(layer.max(initial=1)))])
     axes.imshow(
-        np.ma.masked_equal(thin, 0), cmap=colours, vmin=1, vmax=max(colours.N, 2), alpha=0.5,
-        extent=extent, interpolation="nearest", aspect="auto",
-    )  # fmt: skip
+        np.ma.masked_equal(thin, 0),
+        cmap=colours,
+        vmin=1,
+        vmax=max(colours.N, 2),
+        alpha=0.5,
+        extent=extent,
+        interpolation="nearest",
+        aspect="auto",
+    )
     for number in np.unique(thin[thin > 0]).tolist():
         y, x = _inner_pixel(thin == number)
         text = axes.text(
-            (x + 0.5) * factor, (y + 0.5) * factor, str(number), color="white", fontsize=11, fontweight="bold",
-            ha="center", va="center",
-        )  # fmt: skip
+            (x + 0.5) * factor,
+            (y + 0.5) * factor,
+            str(number),
+            color="white",
+            fontsize=11,
+            fontweight="bold",
+            ha="center",
+            va="center",
+        )
         text.set_path_effects([withStroke(linewidth=2.5, foreground=INK)])
 
 

@@ -9,12 +9,7 @@ from markupsafe import Markup
 
 from hpcxrf.errors import HpcxrfError
 from hpcxrf.results import views
-from hpcxrf.results.dataset_page import (
-    DatasetSummary,
-    merit_and_flags,
-    read_details,
-    write_dataset_page,
-)
+from hpcxrf.results.dataset_page import DatasetSummary, merit_and_flags, read_details, write_dataset_page
 from hpcxrf.results.page import page_look, template_environment
 from hpcxrf.results.storage import replaced
 
@@ -94,9 +89,7 @@ def write_report(run: RunSummary, datasets: Sequence[DatasetSummary], path: Path
         .get_template("report.html.j2")
         .render(
             run=run,
-            rows=sorted(rows, key=lambda row: row.done)[:MAX_ROWS]
-            if len(rows) > MAX_ROWS
-            else rows,
+            rows=sorted(rows, key=lambda row: row.done)[:MAX_ROWS] if len(rows) > MAX_ROWS else rows,
             n_rows=len(rows),
             failed=[row for row in rows if not row.done][:MAX_ROWS],
             n_failed=sum(not row.done for row in rows),

@@ -33,8 +33,7 @@ def summarise_shifts(maps: xr.Dataset, summary: MapSummary) -> MapSummary | None
         names.append(f"{name}, {_PER_THOUSAND.get(str(unit), str(unit))}")
     rows = summary.factor * max(1, BLOCK_Y // summary.factor)
     bands = [
-        _band(one.isel(y=slice(y, y + rows)), np.array(scales), summary.factor)
-        for y in range(0, one.sizes["y"], rows)
+        _band(one.isel(y=slice(y, y + rows)), np.array(scales), summary.factor) for y in range(0, one.sizes["y"], rows)
     ]
     pictures = np.concatenate(bands, axis=-2)
     beyond = summary.status_counts[FitStatus.BEYOND_TANGENT] > 0

@@ -21,12 +21,7 @@ from hpcxrf.results.storage import (
     require_current_schema,
     update_root,
 )
-from hpcxrf.store.schema import (
-    COMPLETE_ATTRIBUTE,
-    PARAMETER_VARIABLES,
-    SPECTRUM_VARIABLES,
-    VariableSpec,
-)
+from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, PARAMETER_VARIABLES, SPECTRUM_VARIABLES, VariableSpec
 
 FloatArray = NDArray[np.float64]
 
@@ -53,16 +48,10 @@ _PARAMETER_FIELDS: Final = {
     "free": "free",
     "at_bound": "at_bound",
 }
-_AMPLITUDE_FIELDS: Final = {
-    "amplitude": "amplitude",
-    "sigma": "amplitude_sigma",
-    "detection_limit": "detection_limit",
-}
+_AMPLITUDE_FIELDS: Final = {"amplitude": "amplitude", "sigma": "amplitude_sigma", "detection_limit": "detection_limit"}
 
 
-def create_spectrum_group(
-    store: zarr.Group, sizes: Mapping[str, int], labels: Mapping[str, Sequence[str]]
-) -> None:
+def create_spectrum_group(store: zarr.Group, sizes: Mapping[str, int], labels: Mapping[str, Sequence[str]]) -> None:
     """Create the group `spectrum` with its metadata, everything NaN."""
     group = store.create_group("spectrum")
     for dim, values in labels.items():
@@ -115,23 +104,17 @@ def write_spectrum_fits(
 
 
 def _write_attributes(
-    group: zarr.Group,
-    fits: Mapping[str, SpectrumFit],
-    line_markers: Sequence[tuple[float, str]],
+    group: zarr.Group, fits: Mapping[str, SpectrumFit], line_markers: Sequence[tuple[float, str]]
 ) -> None:
     earlier = group.attrs.get("messages", {})
     messages = {detector: list(fit.messages) for detector, fit in fits.items()}
     known = {**earlier, **messages} if isinstance(earlier, dict) else messages
     group.attrs["messages"] = known
     if line_markers:
-        group.attrs["line_markers"] = [
-            [float(energy), str(label)] for energy, label in line_markers
-        ]
+        group.attrs["line_markers"] = [[float(energy), str(label)] for energy, label in line_markers]
 
 
-def _spectrum_rows(
-    fit: SpectrumFit, components: Sequence[str], n_channels: int
-) -> dict[str, NDArray[np.generic]]:
+def _spectrum_rows(fit: SpectrumFit, components: Sequence[str], n_channels: int) -> dict[str, NDArray[np.generic]]:
     """Everything of one detector's row in the group `spectrum`."""
     place = [components.index(name) for name in fit.component_names]
     channels = slice(fit.first_channel, fit.first_channel + fit.counts.shape[0])
@@ -163,15 +146,11 @@ def channel_energies_kev(fit: SpectrumFit, n_channels: int) -> FloatArray:
         raise ValueError(f"the fit has no parameter {', '.join(sorted(missing))}")
     channel = np.arange(n_channels, dtype=np.float64)
     quadratic = theta.get("energy_quadratic", 0.0)
-    energy_kev: FloatArray = (
-        theta["energy_offset"] + theta["energy_slope"] * channel + quadratic * channel**2
-    )
+    energy_kev: FloatArray = theta["energy_offset"] + theta["energy_slope"] * channel + quadratic * channel**2
     return energy_kev
 
 
-def _write_parameters(
-    path: Path, fits: Mapping[str, SpectrumFit], detectors: Sequence[str]
-) -> None:
+def _write_parameters(path: Path, fits: Mapping[str, SpectrumFit], detectors: Sequence[str]) -> None:
     if not fits:
         return
     first = next(iter(fits.values()))
@@ -186,10 +165,7 @@ def _write_parameters(
             "write to another folder or remove it"
         )
     for detector, fit in fits.items():
-        rows = {
-            name: getattr(fit, field).detach().cpu().numpy()
-            for name, field in _PARAMETER_FIELDS.items()
-        }
+        rows = {name: getattr(fit, field).detach().cpu().numpy() for name, field in _PARAMETER_FIELDS.items()}
         _write_rows(group, detectors.index(detector), rows)
 
 
@@ -204,9 +180,7 @@ def _create_parameters(path: Path, fit: SpectrumFit, detectors: Sequence[str]) -
             create_array(group, name, ArrayPlan(spec=spec, sizes=sizes, coordinates="unit"))
 
 
-def _write_rows(
-    group: zarr.Group, detector_index: int, rows: Mapping[str, NDArray[np.generic]]
-) -> None:
+def _write_rows(group: zarr.Group, detector_index: int, rows: Mapping[str, NDArray[np.generic]]) -> None:
     for name, values in rows.items():
         array = array_of(group, name)
         array[detector_index] = values.astype(array.dtype)
@@ -219,9 +193,7 @@ def _scattered(values: Tensor, shape: tuple[int, ...], place: slice | Sequence[i
     return result
 
 
-def _require_known(
-    fits: Mapping[str, SpectrumFit], detectors: Sequence[str], components: Sequence[str]
-) -> None:
+def _require_known(fits: Mapping[str, SpectrumFit], detectors: Sequence[str], components: Sequence[str]) -> None:
     faults = [f"detector {name!r}" for name in fits if name not in detectors]
     names = dict.fromkeys(name for fit in fits.values() for name in fit.component_names)
     faults += [f"component {name!r}" for name in names if name not in components]

@@ -60,10 +60,7 @@ class DatasetResults:
 
 
 def gather(
-    datasets: Sequence[DatasetResults],
-    tasks: Sequence[str],
-    methods: Sequence[str],
-    attributes: Mapping[str, object],
+    datasets: Sequence[DatasetResults], tasks: Sequence[str], methods: Sequence[str], attributes: Mapping[str, object]
 ) -> xr.Dataset:
     """Put all fits into one labelled dataset.
 
@@ -85,9 +82,13 @@ def gather(
     parameters = tuple(dict.fromkeys(n for r in found for n in r.parameters))
     components = tuple(dict.fromkeys(n for r in found for n in r.components))
     labels = {
-        "dataset": tuple(d.dataset_id for d in datasets), "task": tuple(tasks),
-        "method": tuple(methods), "parameter": parameters, "component": components, "end": _ENDS,
-    }  # fmt: skip
+        "dataset": tuple(d.dataset_id for d in datasets),
+        "task": tuple(tasks),
+        "method": tuple(methods),
+        "parameter": parameters,
+        "component": components,
+        "end": _ENDS,
+    }
     arrays = _empty(labels)
     for index, dataset in enumerate(datasets):
         _put_dataset(arrays, labels, index, dataset)
@@ -128,10 +129,13 @@ def _empty(labels: Mapping[str, Sequence[str]]) -> dict[str, tuple[tuple[str, ..
     cell = ("dataset", "task", "method")
     dims: dict[str, tuple[str, ...]] = dict.fromkeys(_NUMBERS, cell)
     dims |= {
-        "theta": (*cell, "parameter"), "theta_sigma": (*cell, "parameter"),
-        "amplitude": (*cell, "component"), "calibration_error_kev": (*cell, "end"),
-        "counts": cell[:2], "true_amplitude": (*cell[:2], "component"),
-    }  # fmt: skip
+        "theta": (*cell, "parameter"),
+        "theta_sigma": (*cell, "parameter"),
+        "amplitude": (*cell, "component"),
+        "calibration_error_kev": (*cell, "end"),
+        "counts": cell[:2],
+        "true_amplitude": (*cell[:2], "component"),
+    }
     shapes = {name: tuple(len(labels[d]) for d in axes) for name, axes in dims.items()}
     arrays: dict[str, tuple[tuple[str, ...], NDArray[Any]]] = {
         name: (axes, np.full(shapes[name], np.nan)) for name, axes in dims.items()
@@ -176,9 +180,7 @@ def _put_result(
     at = [labels["parameter"].index(n) for n in result.parameters]
     values["theta"][place][at] = result.theta
     values["theta_sigma"][place][at] = result.theta_sigma
-    values["amplitude"][place][[labels["component"].index(n) for n in result.components]] = (
-        result.amplitude
-    )
+    values["amplitude"][place][[labels["component"].index(n) for n in result.components]] = result.amplitude
     if truth is not None:
         values["calibration_error_kev"][place] = calibration_error_kev(result, truth.theta)
 
@@ -216,8 +218,7 @@ def _attributes(name: str) -> dict[str, object]:
             "flag_values": [*(int(s) for s in FitStatus), FAILED_STATUS],
             "flag_meanings": " ".join([*(s.name.lower() for s in FitStatus), "failed"]),
         }
-    units = {
-        "counts": "count", "amplitude": "count", "true_amplitude": "count",
-        "calibration_error_kev": "keV",
-    }.get(name)  # fmt: skip
+    units = {"counts": "count", "amplitude": "count", "true_amplitude": "count", "calibration_error_kev": "keV"}.get(
+        name
+    )
     return {} if units is None else {"units": units}

@@ -14,14 +14,7 @@ import zarr
 
 from hpcxrf.errors import OutputError
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.store.schema import (
-    BLOCK_X,
-    BLOCK_Y,
-    MAP_CHUNK_PIXELS,
-    SCHEMA_ATTRIBUTE,
-    SCHEMA_VERSION,
-    VariableSpec,
-)
+from hpcxrf.store.schema import BLOCK_X, BLOCK_Y, MAP_CHUNK_PIXELS, SCHEMA_ATTRIBUTE, SCHEMA_VERSION, VariableSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +41,7 @@ class ArrayPlan:
         elif "region" in self.spec.dims and "y" not in self.spec.dims:
             limits = {"region": 1}
         return tuple(
-            max(1, min(size, limits.get(dim, size)))
-            for dim, size in zip(self.spec.dims, self.shape, strict=True)
+            max(1, min(size, limits.get(dim, size))) for dim, size in zip(self.spec.dims, self.shape, strict=True)
         )
 
 
@@ -69,9 +61,7 @@ def create_array(group: zarr.Group, name: str, plan: ArrayPlan) -> zarr.Array[An
     )
 
 
-def create_labels(
-    group: zarr.Group, dim: str, labels: Sequence[str], name: str | None = None
-) -> None:
+def create_labels(group: zarr.Group, dim: str, labels: Sequence[str], name: str | None = None) -> None:
     """Create a coordinate of strings of variable length, one per index of a dimension."""
     array = group.create_array(
         name or dim,
@@ -85,10 +75,7 @@ def create_labels(
 
 
 def create_shifts(
-    group: zarr.Group,
-    free: Mapping[str, str],
-    sizes: Mapping[str, int],
-    variables: Mapping[str, VariableSpec],
+    group: zarr.Group, free: Mapping[str, str], sizes: Mapping[str, int], variables: Mapping[str, VariableSpec]
 ) -> None:
     """Create the maps of theta's shifts, where every pixel has a theta of its own.
 
@@ -136,9 +123,7 @@ def require_current_schema(path: Path) -> dict[str, object]:
     return attributes
 
 
-def update_root(
-    path: Path, attributes: Mapping[str, object], *, without: Sequence[str] = ()
-) -> None:
+def update_root(path: Path, attributes: Mapping[str, object], *, without: Sequence[str] = ()) -> None:
     """Rewrite the root's metadata file in one step, with these attributes set and these entries gone."""
     file = path / "zarr.json"
     document = {key: value for key, value in read_json(file).items() if key not in without}
@@ -193,8 +178,7 @@ def output_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(
-            f"{path}: {error.strerror or error}; free space, correct the permissions, or choose "
-            "another folder"
+            f"{path}: {error.strerror or error}; free space, correct the permissions, or choose another folder"
         ) from error
 
 

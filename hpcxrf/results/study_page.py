@@ -104,10 +104,19 @@ def write_study(summary: StudySummary, data: StudyData, folder: Path) -> None:
         template_environment()
         .get_template("case_study.html.j2")
         .render(
-            run=summary, published=PUBLISHED, published_limits=PUBLISHED_LIMITS,
-            least_true=LEAST_TRUE, shown=plots.SHOWN, fits=fits, pixels=traces, maps=maps,
+            run=summary,
+            published=PUBLISHED,
+            published_limits=PUBLISHED_LIMITS,
+            least_true=LEAST_TRUE,
+            shown=plots.SHOWN,
+            fits=fits,
+            pixels=traces,
+            maps=maps,
             areas=[row for row in area_rows(data) if row.component in data.traces],
-            trials=trial_rows(data), trial_methods=trial_methods(data), n_regions=len(data.boxes), mapped=data.mapped,
+            trials=trial_rows(data),
+            trial_methods=trial_methods(data),
+            n_regions=len(data.boxes),
+            mapped=data.mapped,
             region_names=[plots.region_name(data, i) for i in range(len(data.boxes))],
             n_starts=max((r.n for r in fits if r.group == "first-pass"), default=0),
             n_pixels=max((len(c) for c in data.chosen), default=0),
@@ -115,7 +124,7 @@ def write_study(summary: StudySummary, data: StudyData, folder: Path) -> None:
             pictures={name: _inside(figure, name) for name, figure in drawn.items()},
             **page_look(),
         )
-    )  # fmt: skip
+    )
     with replaced(folder / "case_study.html") as partial:
         partial.write_text(page, encoding="utf-8")
 
@@ -144,9 +153,7 @@ def _inside(figure: Figure, name: str) -> Picture:
     return picture(figure, name.replace("-", " "), _PICTURE_BYTES)
 
 
-def write_table(
-    path: Path, rows: list[FitRow] | list[AreaRow] | list[TraceRow], kind: type
-) -> None:
+def write_table(path: Path, rows: list[FitRow] | list[AreaRow] | list[TraceRow], kind: type) -> None:
     """Write rows of one kind under the names of their fields.
 
     Raises:
@@ -168,18 +175,19 @@ def trial_rows(data: StudyData) -> list[TrialRow]:
         return []
     return [
         TrialRow(
-            number=i + 1, facts=facts, expected=float(fits[0].r2_expected[i]),
+            number=i + 1,
+            facts=facts,
+            expected=float(fits[0].r2_expected[i]),
             r2=tuple(float(f.r2[i]) if solved(f)[i] else np.nan for f in fits),
         )
         for i, facts in enumerate(data.trials)
-    ]  # fmt: skip
+    ]
 
 
 def _write_trials(path: Path, data: StudyData) -> None:
     facts = tuple(f.name for f in dataclasses.fields(TrialFacts))
     header = ("trial", *facts, "r2_expected", *(f"r2_{m}" for m in trial_methods(data)))
     rows: list[tuple[Cell, ...]] = [
-        (row.number, *dataclasses.astuple(row.facts), row.expected, *row.r2)
-        for row in trial_rows(data)
+        (row.number, *dataclasses.astuple(row.facts), row.expected, *row.r2) for row in trial_rows(data)
     ]
     write_csv(path, header, rows)

@@ -81,10 +81,7 @@ def misfit_figure(data: StudyData) -> Figure:
             _draw_misfits(axes, data.fits[group, method], place, method)
         axes.axhline(_GOOD, color=FAINT, lw=1.0, ls="--")
         axes.text(-0.45, _GOOD, "R² 0.99", va="bottom", ha="left", fontsize=8, color=INK)
-        names = [
-            SHOWN[m].replace("hpcxrf's engine, same starts", "engine,\nsame starts")
-            for m in methods
-        ]
+        names = [SHOWN[m].replace("hpcxrf's engine, same starts", "engine,\nsame starts") for m in methods]
         axes.set_xticks(range(len(methods)), names)
         axes.set_xlim(-0.5, len(methods) - 0.5)
         axes.set_yscale("log")
@@ -98,22 +95,12 @@ def _draw_misfits(axes: Axes, fits: StudyFits, place: int, method: str) -> None:
     good = solved(fits)
     misfit = np.maximum(1.0 - fits.r2[good], _LOWEST)
     spread = np.linspace(-0.28, 0.28, misfit.size) if misfit.size > 1 else np.zeros(misfit.size)
-    axes.plot(
-        place + spread, misfit, _MARKERS.get(method, "o"), color=COLOURS[method], ms=5, alpha=0.75, mew=0
-    )  # fmt: skip
+    axes.plot(place + spread, misfit, _MARKERS.get(method, "o"), color=COLOURS[method], ms=5, alpha=0.75, mew=0)
     if misfit.size > 1:
         axes.plot([place - 0.35, place + 0.35], [np.median(misfit)] * 2, color=INK, lw=1.4)
     if not good.all():
         words = f"{np.count_nonzero(~good)} failed"
-        axes.text(
-            place,
-            0.97,
-            words,
-            transform=axes.get_xaxis_transform(),
-            ha="center",
-            va="top",
-            fontsize=8,
-        )
+        axes.text(place, 0.97, words, transform=axes.get_xaxis_transform(), ha="center", va="top", fontsize=8)
 
 
 def regions_figure(data: StudyData) -> Figure:
@@ -122,9 +109,7 @@ def regions_figure(data: StudyData) -> Figure:
     grid = figure.subplots(len(data.boxes), 1, sharex=True, squeeze=False)[:, 0]
     for region, axes in enumerate(grid):
         fits = {m: f for (g, m), f in data.fits.items() if g == f"region-{region}"}
-        _draw_spectrum(
-            axes, data, data.spectra[f"region-{region}"][0], {m: f.model[0] for m, f in fits.items()}
-        )  # fmt: skip
+        _draw_spectrum(axes, data, data.spectra[f"region-{region}"][0], {m: f.model[0] for m, f in fits.items()})
         scores = ", ".join(f"{SHOWN[m]} {f.r2[0]:.5f}" for m, f in fits.items())
         _title(axes, f"{region_name(data, region)}; R²: {scores}")
     _finish(figure, grid, data)
@@ -147,10 +132,7 @@ def pixels_figure(data: StudyData) -> Figure:
         }
         _draw_spectrum(axes, data, counts[one], fits, ticks=(0, 1, 3, 10, 30, 100))
         y, x = place_of(data, region, int(chosen[one]))
-        _title(
-            axes,
-            f"pixel y {y}, x {x} in {region_name(data, region)}: {counts[one].sum():.0f} counts",
-        )
+        _title(axes, f"pixel y {y}, x {x} in {region_name(data, region)}: {counts[one].sum():.0f} counts")
     _finish(figure, grid, data)
     return figure
 
@@ -172,10 +154,7 @@ def maps_figure(data: StudyData) -> Figure:
     """The traces over the whole scan: truth and the maps of the product, one scale for each row."""
     whole = (slice(None), slice(None))
     methods = list(dict.fromkeys(m for m, _ in data.maps))
-    columns = {
-        "truth": dict(data.truth),
-        **{SHOWN[m]: {t: data.maps[m, t] for t in data.traces} for m in methods},
-    }
+    columns = {"truth": dict(data.truth), **{SHOWN[m]: {t: data.maps[m, t] for t in data.traces} for m in methods}}
     figure, grid = _map_grid(data, columns, whole)
     for number, (y, x) in enumerate(data.boxes, start=1):
         for axes in grid:
@@ -187,9 +166,7 @@ def compared_maps_figure(data: StudyData, region: int) -> Figure:
     """The traces in one region: truth, the product and the published methods, one scale for each row."""
     box = data.boxes[region]
     shape = (box[0].stop - box[0].start, box[1].stop - box[1].start)
-    columns: dict[str, dict[str, FloatArray]] = {
-        "truth": {t: data.truth[t][box] for t in data.traces}
-    }
+    columns: dict[str, dict[str, FloatArray]] = {"truth": {t: data.truth[t][box] for t in data.traces}}
     for method in dict.fromkeys(m for m, _ in data.maps):
         columns[SHOWN[method]] = {t: data.maps[method, t][box] for t in data.traces}
     for (group, method), fits in data.fits.items():
@@ -202,9 +179,7 @@ def compared_maps_figure(data: StudyData, region: int) -> Figure:
 
 
 def _map_grid(
-    data: StudyData,
-    columns: Mapping[str, Mapping[str, FloatArray]],
-    box: tuple[slice, slice],
+    data: StudyData, columns: Mapping[str, Mapping[str, FloatArray]], box: tuple[slice, slice]
 ) -> tuple[Figure, list[Axes]]:
     n_y, n_x = data.truth[data.traces[0]][box].shape
     panel = (_WIDTH - 1.0) / len(columns)
@@ -243,19 +218,13 @@ def _error_text(fitted: FloatArray, true: FloatArray) -> str:
     if not good.any():
         return "no fit"
     error, mean = fitted[good] - true[good], float(true[good].mean())
-    bias = (
-        f"bias {100.0 * error.mean() / mean:+.1f} %"
-        if mean >= LEAST_TRUE
-        else f"mean {error.mean():+.2f}"
-    )
+    bias = f"bias {100.0 * error.mean() / mean:+.1f} %" if mean >= LEAST_TRUE else f"mean {error.mean():+.2f}"
     return f"{bias}, rms error {np.sqrt((error**2).mean()):.1f}"
 
 
 def _draw_box(axes: Axes, y: slice, x: slice, number: int) -> None:
     size = (x.stop - x.start, y.stop - y.start)
-    axes.add_patch(
-        Rectangle((x.start - 0.5, y.start - 0.5), *size, fill=False, edgecolor="white", lw=1.1)
-    )
+    axes.add_patch(Rectangle((x.start - 0.5, y.start - 0.5), *size, fill=False, edgecolor="white", lw=1.1))
     text = axes.text(x.stop, y.start, str(number), color="white", fontsize=8, va="bottom")
     text.set_path_effects([withStroke(linewidth=1.8, foreground="black", alpha=0.6)])
 
@@ -271,17 +240,8 @@ def _draw_spectrum(
     fitted = np.isfinite(np.stack(list(models.values()))).any(axis=0)
     inside = np.flatnonzero(fitted) if fitted.any() else np.arange(counts.size)
     energy = data.energy_kev[inside]
-    axes.fill_between(
-        energy, np.log10(counts[inside] + 1.0), step="mid", color=_COUNTS, alpha=0.55, lw=0
-    )
-    axes.plot(
-        energy,
-        np.log10(counts[inside] + 1.0),
-        drawstyle="steps-mid",
-        color=_COUNTS,
-        lw=0.7,
-        label="counts",
-    )
+    axes.fill_between(energy, np.log10(counts[inside] + 1.0), step="mid", color=_COUNTS, alpha=0.55, lw=0)
+    axes.plot(energy, np.log10(counts[inside] + 1.0), drawstyle="steps-mid", color=_COUNTS, lw=0.7, label="counts")
     for method, model in models.items():
         shown = np.log10(np.maximum(model[inside], 0.0) + 1.0)
         axes.plot(energy, shown, color=COLOURS[method], lw=1.25, alpha=0.9, label=SHOWN[method])
@@ -308,9 +268,17 @@ def _draw_names(axes: Axes, data: StudyData) -> None:
     transform = axes.get_xaxis_transform()
     for (_, name), place in zip(found, places, strict=True):
         axes.text(
-            place, 1.03, shown_name(name), transform=transform, fontsize=8, rotation=60,
-            ha="left", va="bottom", color=INK, parse_math=False,
-        )  # fmt: skip
+            place,
+            1.03,
+            shown_name(name),
+            transform=transform,
+            fontsize=8,
+            rotation=60,
+            ha="left",
+            va="bottom",
+            color=INK,
+            parse_math=False,
+        )
 
 
 def _finish(figure: Figure, grid: NDArray[np.object_], data: StudyData) -> None:
@@ -319,9 +287,7 @@ def _finish(figure: Figure, grid: NDArray[np.object_], data: StudyData) -> None:
     first.set_title(first.get_title(loc="left"), loc="left", fontsize=10, color=INK, pad=34)
     grid[-1].set_xlabel("energy (keV)")
     handles, labels = first.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower right", ncols=len(labels), fontsize=8.5, frameon=False
-    )
+    figure.legend(handles, labels, loc="outside lower right", ncols=len(labels), fontsize=8.5, frameon=False)
 
 
 def _title(axes: Axes, words: str) -> None:

@@ -151,12 +151,19 @@ def _fit_row(group: str, method: str, fits: StudyFits) -> FitRow:
     good = solved(fits)
     r2 = fits.r2[good]
     return FitRow(
-        group=group, method=method, n=len(good), failed=int(np.count_nonzero(~good)),
-        median=_median(r2), lowest=float(r2.min(initial=np.inf)) if r2.size else np.nan,
-        highest=float(r2.max()) if r2.size else np.nan, good=int(np.count_nonzero(r2 >= GOOD_R2)),
-        expected=_median(fits.r2_expected[good]), deviance=_median(fits.deviance[good]),
-        cpu_s=_median(fits.cpu_s[good]), evaluations=_median(fits.evaluations[good].astype(float)),
-    )  # fmt: skip
+        group=group,
+        method=method,
+        n=len(good),
+        failed=int(np.count_nonzero(~good)),
+        median=_median(r2),
+        lowest=float(r2.min(initial=np.inf)) if r2.size else np.nan,
+        highest=float(r2.max()) if r2.size else np.nan,
+        good=int(np.count_nonzero(r2 >= GOOD_R2)),
+        expected=_median(fits.r2_expected[good]),
+        deviance=_median(fits.deviance[good]),
+        cpu_s=_median(fits.cpu_s[good]),
+        evaluations=_median(fits.evaluations[good].astype(float)),
+    )
 
 
 def _median(values: FloatArray) -> float:
@@ -195,9 +202,7 @@ def _product_rows(data: StudyData, group: str, box: tuple[slice, slice]) -> Iter
         yield _trace_row((group, method, component), fitted, true, cpu_s)
 
 
-def _trace_rows(
-    group: str, method: str, fits: StudyFits, truth: Mapping[str, FloatArray]
-) -> Iterator[TraceRow]:
+def _trace_rows(group: str, method: str, fits: StudyFits, truth: Mapping[str, FloatArray]) -> Iterator[TraceRow]:
     good = solved(fits)
     for component, true in truth.items():
         fitted = np.where(good, amplitude_of(fits, component), np.nan)
@@ -215,9 +220,7 @@ def amplitude_of(fits: StudyFits, component: str) -> FloatArray:
     return column
 
 
-def _trace_row(
-    labels: tuple[str, str, str], fitted: FloatArray, true: FloatArray, cpu_s: float
-) -> TraceRow:
+def _trace_row(labels: tuple[str, str, str], fitted: FloatArray, true: FloatArray, cpu_s: float) -> TraceRow:
     good = np.isfinite(fitted)
     error, mean = fitted[good] - true[good], float(true[good].mean()) if good.any() else np.nan
     n = int(np.count_nonzero(good))
@@ -225,14 +228,19 @@ def _trace_row(
     spread = float(error.std(ddof=1)) / n**0.5 if some else np.nan
     varied = n > 1 and fitted[good].std() > 0 and true[good].std() > 0
     return TraceRow(
-        group=labels[0], method=labels[1], component=labels[2], n=good.size, failed=good.size - n,
-        true=mean, error=float(error.mean()) if n else np.nan,
+        group=labels[0],
+        method=labels[1],
+        component=labels[2],
+        n=good.size,
+        failed=good.size - n,
+        true=mean,
+        error=float(error.mean()) if n else np.nan,
         bias=float(error.mean()) / mean if some else np.nan,
         bias_error=spread / mean if some else np.nan,
         rms=float(np.sqrt((error**2).mean())) if n else np.nan,
         correlation=float(np.corrcoef(fitted[good], true[good])[0, 1]) if varied else np.nan,
         cpu_s=cpu_s,
-    )  # fmt: skip
+    )
 
 
 def area_rows(data: StudyData) -> list[AreaRow]:
@@ -244,4 +252,4 @@ def area_rows(data: StudyData) -> list[AreaRow]:
         if group == f"region-{region}"
         for i, name in enumerate(fits.components)
         if name in truth
-    ]  # fmt: skip
+    ]

@@ -127,14 +127,25 @@ def distribution(data: xr.Dataset, task: str, method: str) -> Distribution:
     cpu_median, cpu_q95 = _quantiles(_values(data, "cpu_s", task, method)[asked], (0.5, 0.95))
     above = [float((r2 > limit).sum() / max(every.size, 1)) for limit in (0.8, 0.9, 0.99)]
     return Distribution(
-        task=task, method=method, n=every.size, failures=every.size - r2.size,
-        mean=float(r2.mean()) if r2.size else np.nan, median=median,
+        task=task,
+        method=method,
+        n=every.size,
+        failures=every.size - r2.size,
+        mean=float(r2.mean()) if r2.size else np.nan,
+        median=median,
         sd=float(r2.std(ddof=1)) if r2.size > 1 else np.nan,
-        q05=q05, q25=q25, q75=q75, q95=q95,
-        above_080=above[0], above_090=above[1], above_099=above[2],
-        excess_median=excess_median, excess_q05=excess_q05,
-        cpu_median_s=cpu_median, cpu_q95_s=cpu_q95,
-    )  # fmt: skip
+        q05=q05,
+        q25=q25,
+        q75=q75,
+        q95=q95,
+        above_080=above[0],
+        above_090=above[1],
+        above_099=above[2],
+        excess_median=excess_median,
+        excess_q05=excess_q05,
+        cpu_median_s=cpu_median,
+        cpu_q95_s=cpu_q95,
+    )
 
 
 def pair(data: xr.Dataset, task: str, method: str, other: str) -> Pair:
@@ -148,10 +159,13 @@ def pair(data: xr.Dataset, task: str, method: str, other: str) -> Pair:
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = seconds[1] / seconds[0]
     return Pair(
-        task=task, method=method, other=other, n=int(both.sum()),
+        task=task,
+        method=method,
+        other=other,
+        n=int(both.sum()),
         better_or_equal=float(wins.mean()) if wins.size else np.nan,
         cpu_ratio=_quantiles(ratio, (0.5,))[0],
-    )  # fmt: skip
+    )
 
 
 def amplitude_errors(data: xr.Dataset, task: str, method: str) -> list[AmplitudeError]:
@@ -170,9 +184,8 @@ def amplitude_errors(data: xr.Dataset, task: str, method: str) -> list[Amplitude
         q05, median, q95 = _quantiles(values, (0.05, 0.5, 0.95))
         mean = float(values.mean()) if values.size else np.nan
         row = AmplitudeError(
-            task=task, method=method, strength=strength, n=values.size, median=median, mean=mean,
-            q05=q05, q95=q95,
-        )  # fmt: skip
+            task=task, method=method, strength=strength, n=values.size, median=median, mean=mean, q05=q05, q95=q95
+        )
         rows.append(row)
     return rows if any(row.n for row in rows) else []
 
@@ -181,14 +194,10 @@ def calibration_errors(data: xr.Dataset, task: str, method: str) -> list[Calibra
     """Errors of the energy axis at the ends of the fit range; none where no truth is known."""
     rows = []
     for end in data["end"].values.tolist():
-        error = (
-            data["calibration_error_kev"].sel({"task": task, "method": method, "end": end}).values
-        )
+        error = data["calibration_error_kev"].sel({"task": task, "method": method, "end": end}).values
         error = np.abs(error[np.isfinite(error)])
         median, q95 = _quantiles(error, (0.5, 0.95))
-        row = CalibrationError(
-            task=task, method=method, end=end, n=error.size, median_abs_kev=median, q95_abs_kev=q95
-        )
+        row = CalibrationError(task=task, method=method, end=end, n=error.size, median_abs_kev=median, q95_abs_kev=q95)
         rows.append(row)
     return rows if any(row.n for row in rows) else []
 

@@ -15,10 +15,7 @@ _PAIRS: Final = "tangent_pairs"
 
 
 def write_tangents(
-    group: zarr.Group,
-    tangents: Mapping[int, tuple[int, Tangents]],
-    n_detectors: int,
-    n_channels: int,
+    group: zarr.Group, tangents: Mapping[int, tuple[int, Tangents]], n_detectors: int, n_channels: int
 ) -> None:
     """Write the changes of every detector's columns; twice equals once.
 
@@ -30,9 +27,13 @@ def write_tangents(
     """
     _, some = next(iter(tangents.values()))
     sizes = {
-        "detector": n_detectors, "change": some.columns.shape[0], "component": some.columns.shape[2],
-        "channel": n_channels, "place": some.motion.shape[0], "parameter": len(some.names),
-    }  # fmt: skip
+        "detector": n_detectors,
+        "change": some.columns.shape[0],
+        "component": some.columns.shape[2],
+        "channel": n_channels,
+        "place": some.motion.shape[0],
+        "parameter": len(some.names),
+    }
     if "changes" not in group:
         create_labels(group, "parameter", list(some.names))
         for name, spec in TANGENT_VARIABLES.items():

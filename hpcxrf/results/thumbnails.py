@@ -90,9 +90,7 @@ def block_mean(values: FloatArray, factor: int) -> FloatArray:
     return mean
 
 
-def _band(
-    band: xr.Dataset, factor: int
-) -> tuple[FloatArray, SmallArray, SmallArray, SmallArray, NDArray[np.int64]]:
+def _band(band: xr.Dataset, factor: int) -> tuple[FloatArray, SmallArray, SmallArray, SmallArray, NDArray[np.int64]]:
     """Picture, then sigma, detection limit and amplitude of every `factor`-th pixel, then the histogram."""
     status = band["status"].values
     solved = np.isin(status, SOLVED)
@@ -110,9 +108,7 @@ def _band(
 def _median(values: SmallArray) -> FloatArray:
     """Median of the finite values of each component, NaN where there is none."""
     flat = values.reshape(values.shape[0], -1)
-    return np.array(
-        [np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in flat]
-    )
+    return np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in flat])
 
 
 def _share_above(amplitude: SmallArray, limit: SmallArray) -> FloatArray:

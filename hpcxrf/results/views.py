@@ -97,9 +97,7 @@ def merits(spectrum: xr.Dataset) -> dict[str, Merit]:
     columns = {name: spectrum[name].values.tolist() for name in numbers}
     status = spectrum["status"].values.tolist()
     return {
-        str(detector): Merit(
-            status=FitStatus(status[i]), **{name: columns[name][i] for name in numbers}
-        )
+        str(detector): Merit(status=FitStatus(status[i]), **{name: columns[name][i] for name in numbers})
         for i, detector in enumerate(spectrum["detector"].values)
     }
 
@@ -118,11 +116,7 @@ def detector_view(tree: xr.DataTree, summary: MapSummary) -> DetectorView:
         merit=merits(spectrum)[summary.detector],
         amplitudes=_amplitude_rows(spectrum, summary),
         parameters=_parameter_rows(tree, summary.detector),
-        pixels=tuple(
-            (status_text(status), number)
-            for status, number in summary.status_counts.items()
-            if number
-        ),
+        pixels=tuple((status_text(status), number) for status, number in summary.status_counts.items() if number),
         messages=tuple(str(message) for message in messages),
         suggested=_suggestion_rows(tree, summary.detector),
     )

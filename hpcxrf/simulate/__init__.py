@@ -16,20 +16,8 @@ from hpcxrf.simulate.output import (
     write_scan,
     write_truth,
 )
-from hpcxrf.simulate.plant import (
-    PLANT_ELEMENTS,
-    PLANT_TRACES,
-    SummedScan,
-    plant_spec,
-    summed_scan,
-    trial_spec,
-)
-from hpcxrf.simulate.presets import (
-    SimulatedSpectrum,
-    demo_spec,
-    random_spectrum_spec,
-    simulate_spectrum,
-)
+from hpcxrf.simulate.plant import PLANT_ELEMENTS, PLANT_TRACES, SummedScan, plant_spec, summed_scan, trial_spec
+from hpcxrf.simulate.presets import SimulatedSpectrum, demo_spec, random_spectrum_spec, simulate_spectrum
 from hpcxrf.simulate.scan import (
     SimulatedScan,
     draw_counts,
@@ -40,13 +28,7 @@ from hpcxrf.simulate.scan import (
     simulate_scan,
     true_theta,
 )
-from hpcxrf.simulate.spec import (
-    DetectorSpec,
-    PhaseSpec,
-    ScanSpec,
-    ScatterSpec,
-    StructureSpec,
-)
+from hpcxrf.simulate.spec import DetectorSpec, PhaseSpec, ScanSpec, ScatterSpec, StructureSpec
 
 __all__ = [
     "PLANT_ELEMENTS",

@@ -18,14 +18,7 @@ from hpcxrf.simulate.sampling import (
     sample_generator,
 )
 from hpcxrf.simulate.scan import beam_current, live_share, phase_density
-from hpcxrf.simulate.spec import (
-    SCATTER_COMPONENTS,
-    DetectorSpec,
-    PhaseSpec,
-    ScanSpec,
-    StructureKind,
-    StructureSpec,
-)
+from hpcxrf.simulate.spec import SCATTER_COMPONENTS, DetectorSpec, PhaseSpec, ScanSpec, StructureKind, StructureSpec
 
 MAX_DRAWN_DETECTORS: Final = 4
 FEWEST_PIXELS_A_SIDE: Final = 4
@@ -52,12 +45,7 @@ def dataset_seed(seed: int, index: int) -> int:
 
 
 def archive_spec(
-    seed: int,
-    index: int,
-    *,
-    shape_yx: tuple[int, int] = (8, 8),
-    channels: int = 2048,
-    detectors: int | None = None,
+    seed: int, index: int, *, shape_yx: tuple[int, int] = (8, 8), channels: int = 2048, detectors: int | None = None
 ) -> ScanSpec:
     """One dataset of a synthetic archive; the same for the same arguments, whatever else the archive holds.
 
@@ -104,9 +92,7 @@ def archive_spec(
     return _exposed(_spread(spec), sample.total_counts, rate_hz)
 
 
-def check_options(
-    *, seed: int, shape_yx: tuple[int, int], channels: int, detectors: int | None
-) -> None:
+def check_options(*, seed: int, shape_yx: tuple[int, int], channels: int, detectors: int | None) -> None:
     """Refuse what no archive can be made of.
 
     Raises:
@@ -170,10 +156,7 @@ def _draw_structure(rng: np.random.Generator, *, main: bool) -> StructureSpec:
     size, contrast = float(rng.uniform(0.15, 0.4)), float(rng.uniform(0.5, 1.0))
     share, number = float(rng.uniform(0.3, 0.7)), float(rng.uniform(6.0, 25.0))
     return StructureSpec(
-        kind=kind,
-        size=size,
-        cover=number if kind == "spots" else share,
-        contrast=0.3 * contrast if main else contrast,
+        kind=kind, size=size, cover=number if kind == "spots" else share, contrast=0.3 * contrast if main else contrast
     )
 
 

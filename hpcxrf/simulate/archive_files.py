@@ -100,9 +100,7 @@ def write_archive(
         ConfigError: an argument that is out of range.
         OutputError: the folder holds something else or an archive of other options, or cannot be written.
     """
-    options = ArchiveOptions(
-        n=n, seed=seed, shape_yx=shape_yx, channels=channels, detectors=detectors
-    )
+    options = ArchiveOptions(n=n, seed=seed, shape_yx=shape_yx, channels=channels, detectors=detectors)
     processes = _usable_cores() if jobs is None else jobs
     _refuse_options(options, processes)
     _claim(folder, options)
@@ -122,20 +120,14 @@ def write_dataset(folder: Path, options: ArchiveOptions, index: int) -> ArchiveR
         OutputError: the folder cannot be written, or a file that is there is damaged.
     """
     spec = archive_spec(
-        options.seed,
-        index,
-        shape_yx=options.shape_yx,
-        channels=options.channels,
-        detectors=options.detectors,
+        options.seed, index, shape_yx=options.shape_yx, channels=options.channels, detectors=options.detectors
     )
     files = dataset_files(folder, spec)
     if not all(file.is_file() for file in files):
         _remove_partials(folder, spec.name)
         make_folder(folder / spec.name)
         atomic_write_text(folder / spec.name / OVERRIDE_NAME, override_text(spec))
-        write_scan(
-            simulate_scan(spec), folder / spec.name, truth_folder=folder / TRUTH_FOLDER
-        )  # its truth comes last
+        write_scan(simulate_scan(spec), folder / spec.name, truth_folder=folder / TRUTH_FOLDER)  # its truth comes last
     return _row(spec, _counts(files[0]))
 
 
@@ -166,28 +158,19 @@ def read_index(path: Path) -> tuple[ArchiveRow, ...]:
         with path.open(encoding="utf-8", newline="") as file:
             return tuple(_parsed_row(line) for line in csv.DictReader(file))
     except (OSError, KeyError, ValueError, TypeError) as error:
-        raise InputFileError(
-            f"{path}: is no index of a synthetic archive ({error}); name its {INDEX_FILE}"
-        ) from error
+        raise InputFileError(f"{path}: is no index of a synthetic archive ({error}); name its {INDEX_FILE}") from error
 
 
 def _parsed_row(line: Mapping[str, str]) -> ArchiveRow:
     types = {f.name: f.type for f in fields(ArchiveRow)}
-    made: dict[str, Any] = {
-        name: kind(line[name]) if callable(kind) else line[name] for name, kind in types.items()
-    }
+    made: dict[str, Any] = {name: kind(line[name]) if callable(kind) else line[name] for name, kind in types.items()}
     return ArchiveRow(**made)
 
 
 def _refuse_options(options: ArchiveOptions, jobs: int) -> None:
     if options.n < 1 or jobs < 1:
         raise ConfigError(f"archive: n {options.n} and jobs {jobs} must be at least 1")
-    check_options(
-        seed=options.seed,
-        shape_yx=options.shape_yx,
-        channels=options.channels,
-        detectors=options.detectors,
-    )
+    check_options(seed=options.seed, shape_yx=options.shape_yx, channels=options.channels, detectors=options.detectors)
 
 
 def _usable_cores() -> int:
@@ -204,8 +187,7 @@ def _claim(folder: Path, options: ArchiveOptions) -> None:
             strangers = sorted(p.name for p in folder.iterdir() if p.suffix != ".partial")
         if strangers:
             raise OutputError(
-                f"{folder}: holds {', '.join(strangers[:3])} and is no synthetic archive; "
-                "name another folder"
+                f"{folder}: holds {', '.join(strangers[:3])} and is no synthetic archive; name another folder"
             )
     else:
         _refuse_other(folder, stored, options)
@@ -221,9 +203,7 @@ def _stored_options(path: Path) -> ArchiveOptions | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(
-            f"{path}: does not say what the archive is ({error}); name another folder"
-        ) from error
+        raise OutputError(f"{path}: does not say what the archive is ({error}); name another folder") from error
 
 
 def _refuse_other(folder: Path, stored: ArchiveOptions, asked: ArchiveOptions) -> None:
@@ -238,23 +218,18 @@ def _refuse_other(folder: Path, stored: ArchiveOptions, asked: ArchiveOptions) -
         differences[0] += " (it can only grow)"
     if differences:
         raise OutputError(
-            f"{folder}: holds another archive: {'; '.join(differences)}; "
-            "give its options or name another folder"
+            f"{folder}: holds another archive: {'; '.join(differences)}; give its options or name another folder"
         )
 
 
-def _written(
-    folder: Path, options: ArchiveOptions, processes: int
-) -> Iterator[tuple[int, ArchiveRow]]:
+def _written(folder: Path, options: ArchiveOptions, processes: int) -> Iterator[tuple[int, ArchiveRow]]:
     """Datasets as they are finished, in any order."""
     if processes == 1:
         for index in range(options.n):
             yield index, write_dataset(folder, options, index)
         return
     # A process that was forked while BLAS threads ran could wait for them for ever.
-    pool = ProcessPoolExecutor(
-        processes, mp_context=get_context("spawn"), initializer=_ignore_interrupt
-    )
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_ignore_interrupt)
     try:
         futures: dict[Future[ArchiveRow], int] = {
             pool.submit(write_dataset, folder, options, index): index for index in range(options.n)
@@ -291,9 +266,7 @@ def _counts(path: Path) -> int:
         with h5py.File(path, "r") as file:
             return int(file["MAPS/Spectra/Integrated_Spectra/Spectra"][()].sum(dtype=float))
     except (OSError, KeyError) as error:
-        raise OutputError(
-            f"{path}: is damaged ({error}); remove it and give the same command again"
-        ) from error
+        raise OutputError(f"{path}: is damaged ({error}); remove it and give the same command again") from error
 
 
 def _row(spec: ScanSpec, counts: int) -> ArchiveRow:

@@ -22,13 +22,7 @@ from hpcxrf.simulate.scan import (
     scan_scalars,
     true_theta,
 )
-from hpcxrf.simulate.spec import (
-    DetectorSpec,
-    PhaseSpec,
-    ScanSpec,
-    ScatterSpec,
-    StructureSpec,
-)
+from hpcxrf.simulate.spec import DetectorSpec, PhaseSpec, ScanSpec, ScatterSpec, StructureSpec
 
 ScanFormat = Literal["maps-v10", "array"]
 TRUTH_VERSION: Final = 1
@@ -53,11 +47,7 @@ class ScanTruth:
 
 
 def write_scan(
-    scan: SimulatedScan,
-    folder: Path,
-    *,
-    scan_format: ScanFormat = "maps-v10",
-    truth_folder: Path | None = None,
+    scan: SimulatedScan, folder: Path, *, scan_format: ScanFormat = "maps-v10", truth_folder: Path | None = None
 ) -> tuple[Path, ...]:
     """Write the scan, and last its truth (`<name>.truth.json`, `<name>.truth.hdf5`).
 
@@ -203,9 +193,7 @@ def read_truth(path: Path) -> ScanTruth:
             **arrays,
         )
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise InputFileError(
-            f"{path}: is no truth of a simulated scan ({error}); name the .truth.json file"
-        ) from error
+        raise InputFileError(f"{path}: is no truth of a simulated scan ({error}); name the .truth.json file") from error
 
 
 def spec_from_json(content: dict[str, Any]) -> ScanSpec:

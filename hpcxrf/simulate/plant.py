@@ -16,10 +16,7 @@ from hpcxrf.simulate.scan import SimulatedScan, row_truth
 from hpcxrf.simulate.spec import DetectorSpec, PhaseSpec, ScanSpec, StructureSpec
 
 PLANT_ENERGY_KEV: Final = 12.4
-PLANT_ELEMENTS: Final = (
-    *("Al", "Si", "P", "S", "Cl", "Ar", "K", "Ca", "Ti", "Mn", "Fe", "Ni", "Cu", "Zn"),
-    "Pt_L",
-)
+PLANT_ELEMENTS: Final = ("Al", "Si", "P", "S", "Cl", "Ar", "K", "Ca", "Ti", "Mn", "Fe", "Ni", "Cu", "Zn", "Pt_L")
 PLANT_TRACES: Final = ("Mn", "Cu", "Pt_L")
 """What the published case study maps."""
 _CHANNELS: Final = 2048
@@ -30,9 +27,7 @@ _CLAIMED_OFFSET_KEV: Final = 0.01
 _CLAIMED_SLOPE: Final = 5e-4
 _TRIAL_ENERGY_KEV: Final = (12.0, 12.8)
 
-_AIR: Final = PhaseSpec(
-    name="air", counts={"Ar": 4.0, "elastic": 4.0, "compton": 3.0, "continuum": 2.0}
-)
+_AIR: Final = PhaseSpec(name="air", counts={"Ar": 4.0, "elastic": 4.0, "compton": 3.0, "continuum": 2.0})
 _TISSUE: Final = PhaseSpec(
     name="thin tissue",
     counts={
@@ -91,9 +86,7 @@ _PLATINUM: Final = PhaseSpec(
 _DUST: Final = PhaseSpec(
     name="mineral dust",
     counts={"Al": 20.0, "Si": 60.0, "K": 12.0, "Ca": 20.0, "Ti": 9.0, "Fe": 70.0, "Ni": 2.0},
-    structure=StructureSpec(
-        kind="spots", region="everywhere", size=0.015, cover=45.0, contrast=0.6
-    ),
+    structure=StructureSpec(kind="spots", region="everywhere", size=0.015, cover=45.0, contrast=0.6),
 )
 PLANT_PHASES: Final = (_AIR, _TISSUE, _VEIN, _COPPER, _TRICHOME, _PLATINUM, _DUST)
 
@@ -190,6 +183,4 @@ def summed_scan(scan: SimulatedScan, noise: int) -> SummedScan:
 def _claimed(true: EnergyCalibration, rng: np.random.Generator) -> EnergyCalibration:
     offset = float(rng.uniform(-_CLAIMED_OFFSET_KEV, _CLAIMED_OFFSET_KEV))
     share = float(rng.uniform(-_CLAIMED_SLOPE, _CLAIMED_SLOPE))
-    return replace(
-        true, offset_kev=true.offset_kev + offset, slope_kev=true.slope_kev * (1.0 + share)
-    )
+    return replace(true, offset_kev=true.offset_kev + offset, slope_kev=true.slope_kev * (1.0 + share))

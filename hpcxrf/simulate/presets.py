@@ -15,30 +15,14 @@ from hpcxrf.simulate.sampling import (
     draw_scatter,
     sample_generator,
 )
-from hpcxrf.simulate.scan import (
-    SimulatedScan,
-    draw_counts,
-    expected_amplitudes,
-    expected_counts,
-    simulate_scan,
-)
-from hpcxrf.simulate.spec import (
-    DetectorSpec,
-    PhaseSpec,
-    ScanSpec,
-    StructureSpec,
-)
+from hpcxrf.simulate.scan import SimulatedScan, draw_counts, expected_amplitudes, expected_counts, simulate_scan
+from hpcxrf.simulate.spec import DetectorSpec, PhaseSpec, ScanSpec, StructureSpec
 
 DEMO_ENERGY_KEV: Final = 13.5
-DEMO_ELEMENTS: Final = (
-    *("Si", "P", "S", "Cl", "Ar", "K", "Ca", "Ti", "Mn", "Fe", "Ni", "Cu", "Zn", "As"),
-    "Pb_L",
-)
+DEMO_ELEMENTS: Final = ("Si", "P", "S", "Cl", "Ar", "K", "Ca", "Ti", "Mn", "Fe", "Ni", "Cu", "Zn", "As", "Pb_L")
 """What the demonstration tells the user to fit; its leaf also holds a trace of Se."""
 
-_AIR: Final = PhaseSpec(
-    name="air", counts={"Ar": 14.0, "elastic": 12.0, "compton": 10.0, "continuum": 12.0}
-)
+_AIR: Final = PhaseSpec(name="air", counts={"Ar": 14.0, "elastic": 12.0, "compton": 10.0, "continuum": 12.0})
 _TISSUE: Final = PhaseSpec(
     name="leaf tissue",
     counts={
@@ -120,14 +104,9 @@ _OXIDE: Final = PhaseSpec(
 _DUST: Final = PhaseSpec(
     name="smelter dust",
     counts={"S": 120.0, "Fe": 90.0, "Cu": 330.0, "Zn": 700.0, "As": 120.0, "Pb_L": 560.0},
-    structure=StructureSpec(
-        kind="spots", region="everywhere", size=0.024, cover=34.0, contrast=0.6
-    ),
+    structure=StructureSpec(kind="spots", region="everywhere", size=0.024, cover=34.0, contrast=0.6),
 )
-DEMO_PHASES: Final = (
-    *(_AIR, _TISSUE, _SAP, _VEIN, _TRICHOME),
-    *(_SILICATE, _CARBONATE, _RUTILE, _OXIDE, _DUST),
-)
+DEMO_PHASES: Final = (*(_AIR, _TISSUE, _SAP, _VEIN, _TRICHOME), *(_SILICATE, _CARBONATE, _RUTILE, _OXIDE, _DUST))
 
 
 def demo_spec(
@@ -161,9 +140,7 @@ def demo_spec(
 def _demo_detector(index: int) -> DetectorSpec:
     """Detectors that differ in calibration, resolution and solid angle; 2048 channels hold 18 keV."""
     return DetectorSpec(
-        calibration=EnergyCalibration(
-            offset_kev=0.012 - 0.021 * index, slope_kev=0.00952 + 0.00011 * index
-        ),
+        calibration=EnergyCalibration(offset_kev=0.012 - 0.021 * index, slope_kev=0.00952 + 0.00011 * index),
         noise_fwhm_kev=0.085 + 0.006 * index,
         gain=(1.0, 0.86, 0.93, 0.74)[index % 4],
     )

@@ -29,9 +29,7 @@ def gaussian_profile(edges_kev: Spectrum, center_kev: float, sigma_kev: float) -
     return np.diff(normal_cdf((edges_kev - center_kev) / sigma_kev))
 
 
-def low_tail_profile(
-    edges_kev: Spectrum, center_kev: float, sigma_kev: float, gamma: float
-) -> Spectrum:
+def low_tail_profile(edges_kev: Spectrum, center_kev: float, sigma_kev: float, gamma: float) -> Spectrum:
     """Normal variable less an exponential one of mean `gamma * sigma_kev` (gamma > 0.2).
 
     F(u) = Q(-u) + exp(u / gamma + 1 / (2 gamma^2)) Q(u + 1 / gamma) with u = (E - center) / sigma:
@@ -45,9 +43,7 @@ def low_tail_profile(
     return np.diff(normal_cdf(u) + np.exp(bounded / gamma + 0.5 / gamma**2) * upper)
 
 
-def high_tail_profile(
-    edges_kev: Spectrum, center_kev: float, sigma_kev: float, gamma: float
-) -> Spectrum:
+def high_tail_profile(edges_kev: Spectrum, center_kev: float, sigma_kev: float, gamma: float) -> Spectrum:
     """Mirror image of `low_tail_profile` about the centre."""
     mirrored = 2.0 * center_kev - edges_kev[::-1]
     return low_tail_profile(mirrored, center_kev, sigma_kev, gamma)[::-1].copy()

@@ -36,9 +36,7 @@ def draw_sample(rng: np.random.Generator) -> DrawnSample:
     """
     energy = float(rng.uniform(8.0, 20.0))
     candidates = _candidates(energy)
-    present = rng.choice(
-        candidates, int(rng.integers(3, min(25, len(candidates) - 4) + 1)), replace=False
-    )
+    present = rng.choice(candidates, int(rng.integers(3, min(25, len(candidates) - 4) + 1)), replace=False)
     rest = [name for name in candidates if name not in set(present)]
     absent = rng.choice(rest, int(rng.integers(1, 5)), replace=False)
     hidden = present[: min(int(rng.integers(0, 3)), len(present) - 3)]
@@ -83,15 +81,12 @@ def _candidates(incident_energy_kev: float) -> list[str]:
     ]
 
 
-def _random_counts(
-    rng: np.random.Generator, present: list[str], unlisted: set[str], total: float
-) -> dict[str, float]:
+def _random_counts(rng: np.random.Generator, present: list[str], unlisted: set[str], total: float) -> dict[str, float]:
     """Events by component; unlisted families are traces, at most 1 % of the fluorescence."""
     strength = 10 ** rng.uniform(-3.0, 0.0, len(present))
     known = sum(s for n, s in zip(present, strength, strict=True) if n not in unlisted)
     shares = {
-        n: min(float(s), 0.01 * known) if n in unlisted else float(s)
-        for n, s in zip(present, strength, strict=True)
+        n: min(float(s), 0.01 * known) if n in unlisted else float(s) for n, s in zip(present, strength, strict=True)
     }
     scatter = dict(
         zip(
@@ -106,9 +101,7 @@ def _random_counts(
     return {name: value * scale for name, value in events.items()}
 
 
-def draw_detector(
-    rng: np.random.Generator, incident_energy_kev: float, channels: int
-) -> DetectorSpec:
+def draw_detector(rng: np.random.Generator, incident_energy_kev: float, channels: int) -> DetectorSpec:
     """Slope 0.008-0.015 keV for 2048 channels (inversely for others), offset +-0.3 keV.
 
     The axis reaches at least 0.7 keV above the incident energy.

@@ -77,9 +77,7 @@ def simulate_scan(spec: ScanSpec) -> SimulatedScan:
     check_spec(spec)
     names = component_names(spec)
     spectra = np.array([[component_spectrum(n, spec, d) for n in names] for d in spec.detectors])
-    counts = spec.counts_scale * np.array(
-        [[float(p.counts.get(n, 0.0)) for n in names] for p in spec.phases]
-    )
+    counts = spec.counts_scale * np.array([[float(p.counts.get(n, 0.0)) for n in names] for p in spec.phases])
     return SimulatedScan(
         spec=spec,
         components=names,
@@ -105,8 +103,7 @@ def _layouts(spec: ScanSpec) -> tuple[Layout, ...]:
     shorter = min(height, width)
     extent = (width / shorter, height / shorter)
     return tuple(
-        draw_layout(phase.structure, _generator(spec, _STRUCTURES, i), extent)
-        for i, phase in enumerate(spec.phases)
+        draw_layout(phase.structure, _generator(spec, _STRUCTURES, i), extent) for i, phase in enumerate(spec.phases)
     )
 
 

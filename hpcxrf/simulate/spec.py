@@ -21,9 +21,7 @@ MAX_DETECTORS: Final = 8
 class DetectorSpec:
     """One silicon drift detector and its electronics."""
 
-    calibration: EnergyCalibration = field(
-        default_factory=lambda: EnergyCalibration(offset_kev=0.0, slope_kev=0.01)
-    )
+    calibration: EnergyCalibration = field(default_factory=lambda: EnergyCalibration(offset_kev=0.0, slope_kev=0.01))
     noise_fwhm_kev: float = 0.09
     fano_factor: float = 0.115
     tail_fraction: float = 0.015
@@ -131,13 +129,10 @@ def _shape_faults(spec: ScanSpec) -> list[str]:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", spec.name):
         faults.append("the name becomes a file's: letters, digits, dot, underscore and hyphen only")
     if min(spec.shape) < 1:
-        faults.append(
-            f"shape {spec.shape}: must be four positive numbers (detector, y, x, channel)"
-        )
+        faults.append(f"shape {spec.shape}: must be four positive numbers (detector, y, x, channel)")
     if len(spec.detectors) != spec.shape[0] or len(spec.detectors) > MAX_DETECTORS:
         faults.append(
-            f"{len(spec.detectors)} detectors for shape {spec.shape}: "
-            f"must be equal, and at most {MAX_DETECTORS}"
+            f"{len(spec.detectors)} detectors for shape {spec.shape}: must be equal, and at most {MAX_DETECTORS}"
         )
     claimed = spec.file_calibration
     if claimed is not None and len(claimed) != len(spec.detectors):
@@ -157,9 +152,7 @@ def _beam_faults(spec: ScanSpec) -> list[str]:
         "counts_scale": spec.counts_scale,
         "step_um": spec.step_um,
     }
-    faults = [
-        f"{name} {value}: must be positive" for name, value in positive.items() if not value > 0
-    ]
+    faults = [f"{name} {value}: must be positive" for name, value in positive.items() if not value > 0]
     if not 0 <= spec.i0_drift < 1:
         faults.append(f"i0_drift {spec.i0_drift}: must be at least 0 and less than 1")
     if spec.seed < 0:

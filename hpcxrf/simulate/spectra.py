@@ -10,19 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcxrf.errors import ConfigError
-from hpcxrf.simulate.profiles import (
-    gaussian_profile,
-    high_tail_profile,
-    low_tail_profile,
-    shelf_profile,
-)
-from hpcxrf.simulate.spec import (
-    SCATTER_COMPONENTS,
-    DetectorSpec,
-    ScanSpec,
-    ScatterSpec,
-    families_of,
-)
+from hpcxrf.simulate.profiles import gaussian_profile, high_tail_profile, low_tail_profile, shelf_profile
+from hpcxrf.simulate.spec import SCATTER_COMPONENTS, DetectorSpec, ScanSpec, ScatterSpec, families_of
 
 Spectrum = NDArray[np.float64]
 
@@ -73,11 +62,7 @@ def efficiency(detector: DetectorSpec, energy_kev: float) -> float:
     silicon = float(xraylib.CS_Total(SILICON, energy_kev)) * SILICON_DENSITY * 1e-4
     beryllium = float(xraylib.CS_Total(4, energy_kev)) * BERYLLIUM_DENSITY * 1e-4
     air = float(xraylib.CS_Total_CP(AIR, energy_kev)) * AIR_DENSITY
-    path = (
-        beryllium * detector.be_window_um
-        + air * detector.air_path_cm
-        + silicon * detector.dead_layer_um
-    )
+    path = beryllium * detector.be_window_um + air * detector.air_path_cm + silicon * detector.dead_layer_um
     return math.exp(-path) * -math.expm1(-silicon * detector.chip_um)
 
 
@@ -93,9 +78,7 @@ def escape_probability(energy_kev: float) -> float:
         return 0.0
     absorbed_in_k = 1.0 - 1.0 / float(xraylib.JumpFactor(SILICON, xraylib.K_SHELL))
     emitted = float(xraylib.FluorYield(SILICON, xraylib.K_SHELL)) * absorbed_in_k
-    ratio = float(xraylib.CS_Total(SILICON, ESCAPE_KEV)) / float(
-        xraylib.CS_Total(SILICON, energy_kev)
-    )
+    ratio = float(xraylib.CS_Total(SILICON, ESCAPE_KEV)) / float(xraylib.CS_Total(SILICON, energy_kev))
     return 0.5 * emitted * (1.0 - ratio * math.log1p(1.0 / ratio))
 
 
@@ -114,9 +97,7 @@ def emission_lines(family: str, incident_energy_kev: float) -> tuple[tuple[float
     except ValueError as error:
         raise ConfigError(f"element {family!r}: unknown symbol; write Fe, Pb_L or Au_M") from error
     found = [
-        line
-        for code in _line_codes(shell or "K")
-        if (line := _line(number, code, incident_energy_kev)) is not None
+        line for code in _line_codes(shell or "K") if (line := _line(number, code, incident_energy_kev)) is not None
     ]
     if not found:
         raise ConfigError(
@@ -177,9 +158,7 @@ def compton_energy_kev(incident_energy_kev: float, angle_deg: float) -> float:
     return incident_energy_kev / (1.0 + recoil)
 
 
-def compton_sigma_kev(
-    scatter: ScatterSpec, detector: DetectorSpec, incident_energy_kev: float
-) -> float:
+def compton_sigma_kev(scatter: ScatterSpec, detector: DetectorSpec, incident_energy_kev: float) -> float:
     """Width of the Compton peak: resolution and Doppler broadening in quadrature."""
     center = compton_energy_kev(incident_energy_kev, scatter.angle_deg)
     return math.hypot(sigma_kev(detector, center), scatter.doppler * center)
@@ -197,9 +176,7 @@ def compton_spectrum(
     return spectrum + high * high_tail_profile(edges_kev, center, sigma, scatter.high_tail_gamma)
 
 
-def continuum_spectrum(
-    detector: DetectorSpec, edges_kev: Spectrum, incident_energy_kev: float
-) -> Spectrum:
+def continuum_spectrum(detector: DetectorSpec, edges_kev: Spectrum, incident_energy_kev: float) -> Spectrum:
     """Bremsstrahlung of photoelectrons by Kramers' law, (E0 - E) / E, seen through the detector's window."""
     center = 0.5 * (edges_kev[1:] + edges_kev[:-1])
     grid = np.linspace(0.3, incident_energy_kev, 160)

@@ -35,9 +35,7 @@ class Layout:
     """(x, y) size of the scan in units of its shorter side."""
 
 
-def draw_layout(
-    structure: StructureSpec, rng: np.random.Generator, extent: tuple[float, float]
-) -> Layout:
+def draw_layout(structure: StructureSpec, rng: np.random.Generator, extent: tuple[float, float]) -> Layout:
     """Draw the random numbers of one structure; `extent` is (x, y) over the shorter side."""
     if structure.kind in ("smooth", "uniform", "veins"):
         points = rng.normal(0.0, 1.0 / structure.size, (WAVES, 2))
@@ -127,9 +125,7 @@ def _leaf(layout: Layout, x: Row, y: float) -> Row:
     half_width = 0.40 * np.sin(math.pi * inside**0.8) ** 0.8
     ripple = 1.0 + 0.03 * np.sin(46.0 * inside)
     room = half_width * ripple - np.abs(across)
-    return np.where(
-        (along > 0) & (along < 1), 1.0 / (1.0 + np.exp(np.clip(-room / 0.008, -60, 60))), 0.0
-    )
+    return np.where((along > 0) & (along < 1), 1.0 / (1.0 + np.exp(np.clip(-room / 0.008, -60, 60))), 0.0)
 
 
 def _around(layout: Layout, x: Row, y: float) -> Row:

@@ -41,14 +41,10 @@ def source_files(scan: RawScan) -> tuple[SourceFile, ...]:
 
 def _source_file(path: Path) -> SourceFile:
     try:
-        return SourceFile(
-            path=_printable(path.absolute()), size_bytes=tree_bytes(path), sha256=tree_sha256(path)
-        )
+        return SourceFile(path=_printable(path.absolute()), size_bytes=tree_bytes(path), sha256=tree_sha256(path))
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InputFileError(
-            f"{path}: cannot be read: {reason}; check the file and its rights"
-        ) from error
+        raise InputFileError(f"{path}: cannot be read: {reason}; check the file and its rights") from error
 
 
 def _printable(path: Path) -> str:
@@ -128,11 +124,7 @@ def refuse_other_scan(path: Path, stored: Attributes, wanted: Attributes) -> Non
     """
     checksums = {"SHA-256": ([_sums(stored)], [_sums(wanted)])}
     options = {key: (stored.get(key), wanted[key]) for key in _IDENTITY}
-    different = [
-        f"  {key}: stored {old}, now {new}"
-        for key, (old, new) in (checksums | options).items()
-        if old != new
-    ]
+    different = [f"  {key}: stored {old}, now {new}" for key, (old, new) in (checksums | options).items() if old != new]
     if different:
         files = ", ".join(source["path"] for source in wanted["sources"])
         raise OutputError(

@@ -57,9 +57,7 @@ def narrowest_type(block: Counts, where: str) -> np.dtype[Any]:
     """
     lowest, highest = block.min(), block.max()
     if not (lowest >= 0 and highest < np.inf):
-        raise InputFileError(
-            f"{where}: counts from {lowest} to {highest}; counts must be finite and not negative"
-        )
+        raise InputFileError(f"{where}: counts from {lowest} to {highest}; counts must be finite and not negative")
     if block.dtype.kind == "f" and not _is_integral(block):
         return COUNT_TYPES[2]
     for integral in COUNT_TYPES[:2]:
@@ -106,9 +104,7 @@ def bands_of(
         del block  # else two blocks are held while the next is read
 
 
-def _source_blocks(
-    scan: RawScan, band_rows: int, pending: Collection[int]
-) -> Iterator[tuple[int, Counts]]:
+def _source_blocks(scan: RawScan, band_rows: int, pending: Collection[int]) -> Iterator[tuple[int, Counts]]:
     rows, step = scan.shape[1], max(scan.rows_per_read, 1)
     for start in range(0, rows, step):
         stop = min(start + step, rows)
@@ -120,9 +116,7 @@ def _read_checked(scan: RawScan, rows: slice) -> Counts:
     block = scan.read_counts(rows)
     expected = (scan.shape[0], rows.stop - rows.start, *scan.shape[2:])
     if block.shape != expected:
-        raise InputFileError(
-            f"{scan.files[0]}: gives counts of shape {block.shape} where its header says {expected}"
-        )
+        raise InputFileError(f"{scan.files[0]}: gives counts of shape {block.shape} where its header says {expected}")
     return block
 
 
@@ -132,9 +126,7 @@ def _check_fits(block: Counts, dtype: np.dtype[Any], where: str) -> None:
         raise WiderCountsError(needed)
 
 
-def write_band(
-    path: Path, counts: zarr.Array[Any], layout: SpectraLayout, band: int, values: Counts
-) -> str:
+def write_band(path: Path, counts: zarr.Array[Any], layout: SpectraLayout, band: int, values: Counts) -> str:
     """Write one band as one new shard.
 
     An old shard is removed first: over it, Zarr would merge instead of write, and a torn one would stay torn.
@@ -155,11 +147,7 @@ def write_band(
     """
     rows = band_slice(band, layout.band_rows, counts.shape[1])
     height = rows.stop - rows.start
-    if counts.shards != layout.shards or values.shape != (
-        counts.shape[0],
-        height,
-        *counts.shape[2:],
-    ):
+    if counts.shards != layout.shards or values.shape != (counts.shape[0], height, *counts.shape[2:]):
         raise ValueError(f"band {band} of shape {values.shape} is not one whole shard of {path}")
     file = shard_file(path, band)
     file.unlink(missing_ok=True)

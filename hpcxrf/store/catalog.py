@@ -30,9 +30,7 @@ def dataset_id(path: Path, archive_root: Path) -> str:
     """
     relative = os.path.relpath(path, archive_root)
     if Path(relative).parts[0] == os.pardir:
-        raise InputFileError(
-            f"{path}: lies outside the archive {archive_root}; give the folder that holds all scans"
-        )
+        raise InputFileError(f"{path}: lies outside the archive {archive_root}; give the folder that holds all scans")
     digest = hashlib.sha256(os.fsencode(relative)).hexdigest()
     return f"{slug(path.stem)}-{digest[:HASH_DIGITS]}"
 

@@ -158,13 +158,9 @@ def _describe(error: OSError, folder: Path, bytes_needed: int) -> str:
     free = free_bytes(folder)
     room = f"needs up to {bytes_needed} bytes, {free} bytes are free"
     if error.errno in _FULL:
-        return (
-            f"{folder}: disk or quota is full ({room}); free some space, then run again to resume"
-        )
+        return f"{folder}: disk or quota is full ({room}); free some space, then run again to resume"
     reason = error.strerror or str(error)
-    return (
-        f"{folder}: cannot be written: {reason} ({room}); check its rights or name another folder"
-    )
+    return f"{folder}: cannot be written: {reason} ({room}); check its rights or name another folder"
 
 
 def free_bytes(folder: Path) -> int:

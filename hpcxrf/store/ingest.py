@@ -137,16 +137,13 @@ def _silent(rows_done: int, rows: int) -> None:
 
 def _check_scan(scan: RawScan) -> None:
     if min(scan.shape) < 1:
-        raise InputFileError(
-            f"{scan.files[0]}: shape {scan.shape} (detector, y, x, channel); each must be at least 1"
-        )
+        raise InputFileError(f"{scan.files[0]}: shape {scan.shape} (detector, y, x, channel); each must be at least 1")
 
 
 def _refuse_changed(scan: RawScan, stamps: list[tuple[int, int]]) -> None:
     if _stamps(scan) != stamps:
         raise InputFileError(
-            f"{scan.files[0]}: changed while it was being read; wait for the measurement to end, "
-            "then ingest again"
+            f"{scan.files[0]}: changed while it was being read; wait for the measurement to end, then ingest again"
         )
 
 
@@ -173,9 +170,7 @@ def _stored_attributes(path: Path) -> Attributes | None:
     return None if begun_only else read_root_attributes(path)
 
 
-def _fill(
-    scan: RawScan, path: Path, attributes: Attributes, progress: Progress
-) -> tuple[_Work, BandSpectra, int]:
+def _fill(scan: RawScan, path: Path, attributes: Attributes, progress: Progress) -> tuple[_Work, BandSpectra, int]:
     work = _resume(scan, path, attributes)
     if work is None:
         work = _begin(scan, path, attributes, COUNT_TYPES[0])
@@ -243,9 +238,7 @@ def _write_bands(work: _Work, progress: Progress) -> BandSpectra:
     rows_done = sum(work.rows(band).stop - work.rows(band).start for band in parts)
     progress(rows_done, rows)
     for band, values in bands_of(work.scan, work.layout.band_rows, work.pending, work.dtype):
-        with output_faults(
-            work.path.parent, bytes_needed=_bytes_needed(work, rows=rows - rows_done)
-        ):
+        with output_faults(work.path.parent, bytes_needed=_bytes_needed(work, rows=rows - rows_done)):
             checksum = write_band(work.path, counts, work.layout, band, values)
         line = {"event": "band", "band": band, "sha256": checksum}
         append_line(progress_file(work.path), line)
@@ -278,13 +271,7 @@ def _bytes_of(scalars: ScanScalars) -> int:
 
 
 def _record(
-    scan: RawScan,
-    path: Path,
-    sources: tuple[SourceFile, ...],
-    started: float,
-    *,
-    resumed: int,
-    unchanged: bool,
+    scan: RawScan, path: Path, sources: tuple[SourceFile, ...], started: float, *, resumed: int, unchanged: bool
 ) -> IngestRecord:
     store = open_spectra(path)
     return IngestRecord(

@@ -53,9 +53,7 @@ def _process_start(pid: int) -> str:
 
 @contextmanager
 def run_lock(
-    run: RunDir,
-    holder: LockHolder | None = None,
-    job_ended: Callable[[str], bool | None] = lambda _job_id: None,
+    run: RunDir, holder: LockHolder | None = None, job_ended: Callable[[str], bool | None] = lambda _job_id: None
 ) -> Iterator[None]:
     """Hold the run directory while the block runs.
 
@@ -91,9 +89,7 @@ def read_lock(path: Path) -> LockHolder | None:
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
-        raise OutputError(
-            f"{path}: is damaged; if no hpcxrf works on this run, remove the file"
-        ) from error
+        raise OutputError(f"{path}: is damaged; if no hpcxrf works on this run, remove the file") from error
 
 
 def _acquire(path: Path, own: LockHolder, job_ended: Callable[[str], bool | None]) -> None:
@@ -125,9 +121,7 @@ def _is_gone(held: LockHolder, own: LockHolder) -> bool:
     return requeued or (held.host == own.host and not is_alive(held))
 
 
-def _is_gone_elsewhere(
-    held: LockHolder, own: LockHolder, job_ended: Callable[[str], bool | None]
-) -> bool:
+def _is_gone_elsewhere(held: LockHolder, own: LockHolder, job_ended: Callable[[str], bool | None]) -> bool:
     """Processes of another host cannot be looked at: its job is."""
     if held.host == own.host or held.job_id is None or held.job_id == own.job_id:
         return False
@@ -162,11 +156,7 @@ def _remove_stale(path: Path, stale: LockHolder) -> None:
 
 
 def _held(path: Path, held: LockHolder) -> str:
-    job = (
-        "no Slurm job"
-        if held.job_id is None
-        else f"Slurm job {held.job_id} (`squeue -j {held.job_id}`)"
-    )
+    job = "no Slurm job" if held.job_id is None else f"Slurm job {held.job_id} (`squeue -j {held.job_id}`)"
     return (
         f"{path.parent}: another hpcxrf works on this run: host {held.host}, pid {held.pid}, {job}; "
         f"wait for it or stop it; if it is surely gone, remove {path}"

@@ -12,14 +12,7 @@ from typing import Any, Final
 
 from hpcxrf.errors import OutputError
 from hpcxrf.store.catalog import is_dataset_id
-from hpcxrf.store.files import (
-    append_line,
-    append_lines,
-    atomic_write_text,
-    checksums_match,
-    output_faults,
-    read_lines,
-)
+from hpcxrf.store.files import append_line, append_lines, atomic_write_text, checksums_match, output_faults, read_lines
 
 Record = dict[str, Any]
 
@@ -130,9 +123,7 @@ class RunDir:
         try:
             content = json.loads(self.effective_file.read_bytes())
         except (OSError, ValueError) as error:
-            raise OutputError(
-                f"{self.effective_file}: cannot be read ({error}); name another output folder"
-            ) from error
+            raise OutputError(f"{self.effective_file}: cannot be read ({error}); name another output folder") from error
         return dict(content)
 
 
@@ -275,15 +266,10 @@ def _refuse_foreign_content(folder: Path) -> None:
     if not folder.is_dir():
         raise OutputError(f"{folder}: is no folder; name another output folder")
     ours = {*_FOLDERS, _RUN_FILE, _LOCK_FILE, f"{_LOCK_FILE}.guard"}
-    foreign = sorted(
-        entry.name
-        for entry in folder.iterdir()
-        if entry.name not in ours and entry.suffix != ".partial"
-    )
+    foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in ours and entry.suffix != ".partial")
     if foreign:
         raise OutputError(
-            f"{folder}: holds no run, but other files ({', '.join(foreign[:5])}); "
-            "name an empty or a new folder"
+            f"{folder}: holds no run, but other files ({', '.join(foreign[:5])}); name an empty or a new folder"
         )
 
 

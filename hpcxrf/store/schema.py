@@ -40,36 +40,18 @@ class VariableSpec:
 
 SPECTRA_VARIABLES: Final[dict[str, VariableSpec]] = {
     "counts": VariableSpec(
-        dims=("detector", "y", "x", "channel"),
-        dtype="uint16",
-        units="count",
-        long_name="recorded counts",
+        dims=("detector", "y", "x", "channel"), dtype="uint16", units="count", long_name="recorded counts"
     ),
-    "live_time_s": VariableSpec(
-        dims=("detector", "y", "x"), dtype="float32", units="s", long_name="live time"
-    ),
-    "real_time_s": VariableSpec(
-        dims=("detector", "y", "x"), dtype="float32", units="s", long_name="real time"
-    ),
-    "icr_hz": VariableSpec(
-        dims=("detector", "y", "x"), dtype="float32", units="s-1", long_name="input count rate"
-    ),
-    "ocr_hz": VariableSpec(
-        dims=("detector", "y", "x"), dtype="float32", units="s-1", long_name="output count rate"
-    ),
-    "scaler": VariableSpec(
-        dims=("name", "y", "x"), dtype="float64", units="1", long_name="scaler value"
-    ),
+    "live_time_s": VariableSpec(dims=("detector", "y", "x"), dtype="float32", units="s", long_name="live time"),
+    "real_time_s": VariableSpec(dims=("detector", "y", "x"), dtype="float32", units="s", long_name="real time"),
+    "icr_hz": VariableSpec(dims=("detector", "y", "x"), dtype="float32", units="s-1", long_name="input count rate"),
+    "ocr_hz": VariableSpec(dims=("detector", "y", "x"), dtype="float32", units="s-1", long_name="output count rate"),
+    "scaler": VariableSpec(dims=("name", "y", "x"), dtype="float64", units="1", long_name="scaler value"),
     "x_um": VariableSpec(dims=("y", "x"), dtype="float64", units="um", long_name="stage x"),
     "y_um": VariableSpec(dims=("y", "x"), dtype="float64", units="um", long_name="stage y"),
-    "measured": VariableSpec(
-        dims=("y", "x"), dtype="uint8", units="1", long_name="1 where a spectrum was recorded"
-    ),
+    "measured": VariableSpec(dims=("y", "x"), dtype="uint8", units="1", long_name="1 where a spectrum was recorded"),
     "integrated": VariableSpec(
-        dims=("detector", "channel"),
-        dtype="float64",
-        units="count",
-        long_name="sum of all pixels' spectra",
+        dims=("detector", "channel"), dtype="float64", units="count", long_name="sum of all pixels' spectra"
     ),
     "max_channel_spectrum": VariableSpec(
         dims=("detector", "channel"),
@@ -81,9 +63,7 @@ SPECTRA_VARIABLES: Final[dict[str, VariableSpec]] = {
 """`counts` is uint16, uint32 where a channel exceeds 65535, float32 only where counts are not integral."""
 
 SPECTRA_COORDINATES: Final[dict[str, VariableSpec]] = {
-    "detector": VariableSpec(
-        dims=("detector",), dtype="string", units="1", long_name="detector, counted from 0"
-    ),
+    "detector": VariableSpec(dims=("detector",), dtype="string", units="1", long_name="detector, counted from 0"),
     "name": VariableSpec(dims=("name",), dtype="string", units="1", long_name="name of the scaler"),
     "unit": VariableSpec(dims=("name",), dtype="string", units="1", long_name="unit of the scaler"),
 }
@@ -136,12 +116,7 @@ def spectra_layout(shape: tuple[int, int, int, int], itemsize: int) -> SpectraLa
     chunk_columns = min(_floor_power_of_two(chunk_pixels // chunk_rows), columns)
     return SpectraLayout(
         chunks=(1, chunk_rows, chunk_columns, channels),
-        shards=(
-            detectors,
-            _ceil_to(min(band_rows, rows), chunk_rows),
-            _ceil_to(columns, chunk_columns),
-            channels,
-        ),
+        shards=(detectors, _ceil_to(min(band_rows, rows), chunk_rows), _ceil_to(columns, chunk_columns), channels),
     )
 
 
@@ -173,14 +148,9 @@ MAP_VARIABLES: Final[dict[str, VariableSpec]] = {
         long_name="detection limit of the amplitude (Currie, 95 %)",
     ),
     "deviance": VariableSpec(
-        dims=("detector", "y", "x"),
-        dtype="float32",
-        units="1",
-        long_name="Poisson deviance per degree of freedom",
+        dims=("detector", "y", "x"), dtype="float32", units="1", long_name="Poisson deviance per degree of freedom"
     ),
-    "status": VariableSpec(
-        dims=("detector", "y", "x"), dtype="uint8", units="1", long_name="outcome of the fit"
-    ),
+    "status": VariableSpec(dims=("detector", "y", "x"), dtype="uint8", units="1", long_name="outcome of the fit"),
 }
 """The coordinate `detector` is a string: "0".."n-1", or "sum"; `component` is a string."""
 
@@ -202,10 +172,7 @@ SHIFT_VARIABLES: Final[dict[str, VariableSpec]] = {
 
 SPECTRUM_VARIABLES: Final[dict[str, VariableSpec]] = {
     "counts": VariableSpec(
-        dims=("detector", "channel"),
-        dtype="float64",
-        units="count",
-        long_name="integrated spectrum",
+        dims=("detector", "channel"), dtype="float64", units="count", long_name="integrated spectrum"
     ),
     "model": VariableSpec(
         dims=("detector", "channel"),
@@ -213,20 +180,12 @@ SPECTRUM_VARIABLES: Final[dict[str, VariableSpec]] = {
         units="count",
         long_name="fitted spectrum with background, NaN outside the fit range",
     ),
-    "background": VariableSpec(
-        dims=("detector", "channel"), dtype="float64", units="count", long_name="background"
-    ),
+    "background": VariableSpec(dims=("detector", "channel"), dtype="float64", units="count", long_name="background"),
     "component_counts": VariableSpec(
-        dims=("detector", "component", "channel"),
-        dtype="float32",
-        units="count",
-        long_name="counts of one component",
+        dims=("detector", "component", "channel"), dtype="float32", units="count", long_name="counts of one component"
     ),
     "amplitude": VariableSpec(
-        dims=("detector", "component"),
-        dtype="float64",
-        units="count",
-        long_name="recorded counts of the component",
+        dims=("detector", "component"), dtype="float64", units="count", long_name="recorded counts of the component"
     ),
     "sigma": VariableSpec(
         dims=("detector", "component"),
@@ -272,16 +231,10 @@ BASIS_VARIABLES: Final[dict[str, VariableSpec]] = {
         long_name="counts per channel of one count: components, then background columns",
     ),
     "coefficients": VariableSpec(
-        dims=("detector", "column"),
-        dtype="float64",
-        units="count",
-        long_name="mean coefficient of a pixel",
+        dims=("detector", "column"), dtype="float64", units="count", long_name="mean coefficient of a pixel"
     ),
     "n_components": VariableSpec(
-        dims=("detector",),
-        dtype="int64",
-        units="1",
-        long_name="columns that are components; the others are background",
+        dims=("detector",), dtype="int64", units="1", long_name="columns that are components; the others are background"
     ),
 }
 """The linear model of the pixels; NaN outside the fit range, and in columns that a detector does not have."""
@@ -310,18 +263,14 @@ TANGENT_VARIABLES: Final[dict[str, VariableSpec]] = {
 parameters in the attribute `tangent_pairs`."""
 
 MODEL_VARIABLES: Final[dict[str, VariableSpec]] = {
-    "theta": VariableSpec(
-        dims=("part", "name"), dtype="float64", units="1", long_name="theta of the detector"
-    ),
+    "theta": VariableSpec(dims=("part", "name"), dtype="float64", units="1", long_name="theta of the detector"),
     "share": VariableSpec(
         dims=("part", "component"),
         dtype="float64",
         units="1",
         long_name="part of the component's counts that the detector has",
     ),
-    "channel": VariableSpec(
-        dims=("channel",), dtype="float64", units="1", long_name="channel of the fit range"
-    ),
+    "channel": VariableSpec(dims=("channel",), dtype="float64", units="1", long_name="channel of the fit range"),
     **{
         name: VariableSpec(dims=("part", "line"), dtype=dtype, units=units, long_name=text)
         for name, dtype, units, text in (
@@ -366,14 +315,9 @@ REGION_VARIABLES: Final[dict[str, VariableSpec]] = {
         long_name="number of the region that a pixel belongs to, counted from 1; 0: none",
     ),
     "layer_of": VariableSpec(
-        dims=("region",),
-        dtype="int64",
-        units="1",
-        long_name="layer of `label` that shows the region",
+        dims=("region",), dtype="int64", units="1", long_name="layer of `label` that shows the region"
     ),
-    "n_pixels": VariableSpec(
-        dims=("region",), dtype="int64", units="1", long_name="number of pixels"
-    ),
+    "n_pixels": VariableSpec(dims=("region",), dtype="int64", units="1", long_name="number of pixels"),
     "live_time_s": VariableSpec(
         dims=("region", "detector"),
         dtype="float64",
@@ -409,17 +353,13 @@ REGION_FIT_VARIABLES: Final[dict[str, VariableSpec]] = {
 residual speaks for; and `remark`: why the region's pixels were not fitted again."""
 
 REGION_MAP_VARIABLES: Final[dict[str, VariableSpec]] = {
-    name: VariableSpec(
-        dims=("region", *spec.dims), dtype=spec.dtype, units=spec.units, long_name=spec.long_name
-    )
+    name: VariableSpec(dims=("region", *spec.dims), dtype=spec.dtype, units=spec.units, long_name=spec.long_name)
     for name, spec in MAP_VARIABLES.items()
 }
 """Pixels fitted again with the theta of their region, in `regions/maps`; outside of it NaN and status 0."""
 
 REGION_SHIFT_VARIABLES: Final[dict[str, VariableSpec]] = {
-    name: VariableSpec(
-        dims=("region", *spec.dims), dtype=spec.dtype, units=spec.units, long_name=spec.long_name
-    )
+    name: VariableSpec(dims=("region", *spec.dims), dtype=spec.dtype, units=spec.units, long_name=spec.long_name)
     for name, spec in SHIFT_VARIABLES.items()
 }
 """Beside them where these pixels have a theta of their own: less that of the region."""

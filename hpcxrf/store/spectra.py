@@ -11,12 +11,7 @@ from numpy.typing import NDArray
 
 from hpcxrf.errors import OutputError
 from hpcxrf.formats.scan import EnergyCalibration
-from hpcxrf.store.attributes import (
-    Attributes,
-    SourceFile,
-    calibration_of,
-    read_root_attributes,
-)
+from hpcxrf.store.attributes import Attributes, SourceFile, calibration_of, read_root_attributes
 from hpcxrf.store.bands import band_count
 from hpcxrf.store.schema import COMPLETE_ATTRIBUTE
 from hpcxrf.store.template import shard_file
@@ -81,8 +76,7 @@ class SpectraStore:
             return np.asarray(counts[self._checked(detectors[0]), *part])[None]
         _, rows, columns, channels = self.shape
         region = np.empty(
-            (len(detectors), len(range(rows)[part[0]]), len(range(columns)[part[1]]), channels),
-            dtype=self.dtype,
+            (len(detectors), len(range(rows)[part[0]]), len(range(columns)[part[1]]), channels), dtype=self.dtype
         )
         for place, detector in enumerate(detectors):
             region[place] = counts[self._checked(detector), *part]
@@ -127,9 +121,7 @@ class SpectraStore:
 
     def _checked(self, detector: int) -> int:
         if not 0 <= detector < self.shape[0]:
-            raise IndexError(
-                f"{self.path}: no detector {detector}; there are {self.shape[0]}, counted from 0"
-            )
+            raise IndexError(f"{self.path}: no detector {detector}; there are {self.shape[0]}, counted from 0")
         return detector
 
 
@@ -175,9 +167,7 @@ def _bands(counts: zarr.Array[Any]) -> int:
     return band_count(counts.shape[1], (counts.shards or counts.chunks)[1])
 
 
-def _store(
-    path: Path, attributes: Attributes, group: zarr.Group, counts: zarr.Array[Any]
-) -> SpectraStore:
+def _store(path: Path, attributes: Attributes, group: zarr.Group, counts: zarr.Array[Any]) -> SpectraStore:
     detectors, rows, columns, channels = counts.shape
     return SpectraStore(
         path=path,
@@ -202,6 +192,4 @@ def _texts(group: zarr.Group, name: str) -> tuple[str, ...]:
     if name not in group:
         return ()
     texts = group[name]
-    return (
-        tuple(str(text) for text in np.asarray(texts[...])) if isinstance(texts, zarr.Array) else ()
-    )
+    return tuple(str(text) for text in np.asarray(texts[...])) if isinstance(texts, zarr.Array) else ()

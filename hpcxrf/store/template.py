@@ -33,9 +33,7 @@ COMPRESSION_LEVEL: Final = 1
 Variables = dict[str, NDArray[Any]]
 
 
-def create_template(
-    path: Path, attributes: Attributes, layout: SpectraLayout, dtype: np.dtype[Any]
-) -> None:
+def create_template(path: Path, attributes: Attributes, layout: SpectraLayout, dtype: np.dtype[Any]) -> None:
     """Make the root group and the empty counts; whatever was there is removed.
 
     Args:
@@ -77,9 +75,7 @@ def shard_file(path: Path, band: int) -> Path:
     return path / "counts" / "c" / "0" / str(band) / "0" / "0"
 
 
-def write_beside(
-    path: Path, shape: tuple[int, int, int, int], scalars: ScanScalars, spectra: Variables
-) -> None:
+def write_beside(path: Path, shape: tuple[int, int, int, int], scalars: ScanScalars, spectra: Variables) -> None:
     """Write everything that is not counts, anew: scalars, coordinates, integrated spectra.
 
     Args:
@@ -100,9 +96,7 @@ def write_beside(
         _write_texts(group, name, texts)
 
 
-def _maps(
-    shape: tuple[int, int, int, int], scalars: ScanScalars
-) -> Iterator[tuple[str, NDArray[Any]]]:
+def _maps(shape: tuple[int, int, int, int], scalars: ScanScalars) -> Iterator[tuple[str, NDArray[Any]]]:
     detectors, rows, columns, _ = shape
     for name in ("live_time_s", "real_time_s", "icr_hz", "ocr_hz"):
         yield name, _or_nan(getattr(scalars, name), (detectors, rows, columns))

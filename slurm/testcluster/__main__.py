@@ -11,9 +11,7 @@ from slurm.testcluster.configuration import ClusterSpec
 
 def main() -> int:
     """Start or stop the cluster of a folder; the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m slurm.testcluster", description="A private Slurm on this machine."
-    )
+    parser = argparse.ArgumentParser(prog="python -m slurm.testcluster", description="A private Slurm on this machine.")
     commands = parser.add_subparsers(dest="command", required=True)
     starting = commands.add_parser("start", help="prints the line that makes a shell use it")
     defaults = ClusterSpec()

@@ -65,13 +65,9 @@ class PrivateSlurm:
         Raises:
             PrivateSlurmError: it failed, with what it said, unless not `check`.
         """
-        done = subprocess.run(
-            argv, env=self.env(), capture_output=True, text=True, check=False, timeout=_COMMAND_S
-        )
+        done = subprocess.run(argv, env=self.env(), capture_output=True, text=True, check=False, timeout=_COMMAND_S)
         if check and done.returncode != 0:
-            raise PrivateSlurmError(
-                f"{' '.join(argv)}: {done.stderr.strip() or done.stdout.strip()}"
-            )
+            raise PrivateSlurmError(f"{' '.join(argv)}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
 
     def processes(self) -> list[Identity]:
@@ -274,9 +270,7 @@ def _start_node(folder: Path, name: str) -> None:
     _start_daemon(folder, f"slurmd-{name}", argv, {_NODE_MARK: name})
 
 
-def _start_daemon(
-    folder: Path, name: str, argv: Sequence[str], more: Mapping[str, str] | None = None
-) -> None:
+def _start_daemon(folder: Path, name: str, argv: Sequence[str], more: Mapping[str, str] | None = None) -> None:
     program = _program(argv[0])
     if program is None:
         raise PrivateSlurmError(f"not installed: {argv[0]}; on Debian: {INSTALL}")
@@ -317,10 +311,7 @@ def _why_not(folder: Path) -> str:
 
 def _of_jobs(conf: Path) -> list[Identity]:
     ours = {"SLURM_CONF": str(conf)}
-    return [
-        *with_environment(ours, having="SLURM_JOB_ID"),
-        *with_environment(ours, having=_NODE_MARK),
-    ]
+    return [*with_environment(ours, having="SLURM_JOB_ID"), *with_environment(ours, having=_NODE_MARK)]
 
 
 def _program(name: str) -> str | None:

@@ -138,9 +138,5 @@ def gres_conf(devices: dict[str, Sequence[Path]]) -> str:
         devices: character devices that stand for the GPUs, by node: of plain files Slurm would schedule the
             GPUs, but never set CUDA_VISIBLE_DEVICES.
     """
-    lines = [
-        f"NodeName={node} Name=gpu File={device}"
-        for node, files in devices.items()
-        for device in files
-    ]
+    lines = [f"NodeName={node} Name=gpu File={device}" for node, files in devices.items() for device in files]
     return "\n".join(lines) + "\n"

@@ -33,7 +33,7 @@ def spawn(argv: Sequence[str], log: Path, env: Mapping[str, str]) -> Identity:
     defaults = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE]
     pid = os.posix_spawn(
         argv[0], list(argv), dict(env), file_actions=actions, setsid=True, setsigdef=defaults, setsigmask=[]
-    )  # fmt: skip
+    )
     return Identity(pid=pid, start_tick=_stat(pid)[1])
 
 

@@ -59,9 +59,12 @@ def cube():
 def integrated(counts, families):
     start = with_values(PARAMETERS, {"coherent_sct_energy": 12.0})
     setup = SpectrumSetup(
-        table=lines(families), constants=PHYSICS, parameters=start,
-        energy_min_kev=SPAN_KEV[0], energy_max_kev=SPAN_KEV[1],
-    )  # fmt: skip
+        table=lines(families),
+        constants=PHYSICS,
+        parameters=start,
+        energy_min_kev=SPAN_KEV[0],
+        energy_max_kev=SPAN_KEV[1],
+    )
     return fit_spectrum(sum(part.double().sum(dim=0) for part in counts.split(ROWS)), setup)
 
 
@@ -117,10 +120,11 @@ def test_a_trace_is_unbiased(cube, figure, level):
     wrong = float(amplitude.mean()) - level
     figure(
         name=f"linear, with background: bias of {TRACE} at {level:g} counts a pixel",
-        value=wrong / error, unit="standard errors",
+        value=wrong / error,
+        unit="standard errors",
         includes=f"mean of {N_PIXELS} pixels less the truth: {wrong:+.4f} counts, standard error {error:.4f}; theta "
         "and background are those of the integrated fit",
-    )  # fmt: skip
+    )
     assert abs(wrong) < 3.0 * error
 
 
@@ -131,8 +135,10 @@ def test_intervals_cover_by_the_counts_of_the_family(cube, figure, level):
     cover = float(((amplitude - level).abs() < sigma).double().mean())
     figure(
         name=f"68 % intervals that hold the truth, {level:g} counts of the family a pixel",
-        value=cover, unit="", includes=f"{TRACE} in {N_PIXELS} pixels, background and calibration fitted",
-    )  # fmt: skip
+        value=cover,
+        unit="",
+        includes=f"{TRACE} in {N_PIXELS} pixels, background and calibration fitted",
+    )
     assert 0.66 < cover < 0.70
 
 
@@ -155,6 +161,8 @@ def test_intervals_cover_by_the_counts_of_the_whole_pixel(cube, figure, total):
     value = float(cover[seen].mean())
     figure(
         name=f"68 % intervals that hold the truth, {total:g} counts in the whole pixel",
-        value=value, unit="", includes=told,
-    )  # fmt: skip
+        value=value,
+        unit="",
+        includes=told,
+    )
     assert 0.66 < value < 0.70

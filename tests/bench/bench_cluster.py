@@ -27,9 +27,14 @@ def sleeping_plan(folder, tiles: int) -> Plan:
     """One scan of so many pixel tasks."""
     raw = {"input": {"files": ["x"]}, "pixels": {"blocks_per_task": 1}, "regions": {"find": []}}
     job = DatasetJob(
-        number=0, dataset_id="x-00000000", source=folder / "x", run_dir=folder, config=check_config(raw, "bench"),
-        detectors=("0",), shape=(1, 64 * tiles, 256, 1000),
-    )  # fmt: skip
+        number=0,
+        dataset_id="x-00000000",
+        source=folder / "x",
+        run_dir=folder,
+        config=check_config(raw, "bench"),
+        detectors=("0",),
+        shape=(1, 64 * tiles, 256, 1000),
+    )
     return Plan(jobs=(job,), refusals=(), notes=())
 
 
@@ -40,9 +45,7 @@ def sleeping(monkeypatch):
     def measure(folder, *, workers: int, tiles: int, seconds: float) -> tuple[float, float]:
         def work(job, unit, _after):
             time.sleep(seconds if unit.stage == "pixels" else 0.0)
-            return TaskRecord(
-                task=unit.task, stage=unit.stage, dataset_id=job.dataset_id, wall_s=0.0, cpu_s=0.0
-            )
+            return TaskRecord(task=unit.task, stage=unit.stage, dataset_id=job.dataset_id, wall_s=0.0, cpu_s=0.0)
 
         monkeypatch.setattr(graph, "_work", work)
         run = create_or_resume(folder, "{}", {})
@@ -56,7 +59,7 @@ def sleeping(monkeypatch):
                     "options": {**common, "port": 0, "dashboard": False, "token": "secret"},
                 },
                 silence_logs=False,
-            )  # fmt: skip
+            )
             with cluster, Client(cluster, set_as_default=False) as client, client.as_current():
                 client.wait_for_workers(workers)
                 wall, cpu = time.perf_counter(), time.process_time()
@@ -73,11 +76,7 @@ def sleeping(monkeypatch):
 def test_ten_thousand_tiny_tiles(sleeping, figure, tmp_path):
     wall, cpu = sleeping(tmp_path / "run", workers=8, tiles=10_000, seconds=0.0)
     figure(name="10 000 tiny tiles, 8 workers in one process", value=10_000 / wall, unit="tasks/s")
-    figure(
-        name="CPU of driver, scheduler and workers together, per tile",
-        value=1e3 * cpu / 10_000,
-        unit="ms",
-    )
+    figure(name="CPU of driver, scheduler and workers together, per tile", value=1e3 * cpu / 10_000, unit="ms")
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4, 8, 16, 32, 64])
@@ -85,17 +84,13 @@ def test_scaling_of_tasks_that_sleep(sleeping, figure, tmp_path, workers):
     tiles = 4 * workers
     wall, _ = sleeping(tmp_path / "run", workers=workers, tiles=tiles, seconds=2.0)
     figure(
-        name=f"efficiency, sleeping tiles of 2 s, {workers} workers",
-        value=100 * 2.0 * tiles / workers / wall,
-        unit="%",
+        name=f"efficiency, sleeping tiles of 2 s, {workers} workers", value=100 * 2.0 * tiles / workers / wall, unit="%"
     )
 
 
 def test_overhead_on_tiles_of_two_seconds(sleeping, figure, tmp_path):
     wall, _ = sleeping(tmp_path / "run", workers=8, tiles=64, seconds=2.0)
-    figure(
-        name="overhead on tiles of 2 s, 8 workers", value=100 * (wall / 16.0 - 1), unit="% of wall"
-    )
+    figure(name="overhead on tiles of 2 s, 8 workers", value=100 * (wall / 16.0 - 1), unit="% of wall")
 
 
 def _loaded() -> None:
@@ -110,10 +105,7 @@ def pixel_stage(job, workers: int) -> tuple[float, float]:
         handle.client.run(_loaded)
         wall = time.perf_counter()
         records = handle.client.gather(
-            [
-                handle.client.submit(graph.run_unit, job, unit, [], pure=False)
-                for unit in units(job, "pixels")
-            ]
+            [handle.client.submit(graph.run_unit, job, unit, [], pure=False) for unit in units(job, "pixels")]
         )
         wall = time.perf_counter() - wall
     return wall, sum(record.cpu_s for record in records)
@@ -149,18 +141,10 @@ def test_start_of_a_job_and_resume_of_a_finished_run(drill, figure, workers):  #
     log = (drill.run.logs / f"job-{drill.job_id}.log").read_text()
     ready = re.search(r"workers ready after ([0-9.]+) s", log)
     if ready is not None:
-        figure(
-            name=f"{workers} workers ready after the start of the job",
-            value=float(ready[1]),
-            unit="s",
-        )
+        figure(name=f"{workers} workers ready after the start of the job", value=float(ready[1]), unit="s")
     first = re.search(r"first result after ([0-9.]+) s", log)
     figure(name=f"first result, {workers} workers", value=float(first[1]), unit="s")
     before = time.perf_counter()
     drill.resume()
     assert drill.wait_for_end() == "COMPLETED"
-    figure(
-        name=f"resume of a finished run, {workers} workers wanted",
-        value=time.perf_counter() - before,
-        unit="s",
-    )
+    figure(name=f"resume of a finished run, {workers} workers wanted", value=time.perf_counter() - before, unit="s")

@@ -23,10 +23,7 @@ pytestmark = pytest.mark.bench
 SHAPE = (1, 500, 600, 2048)
 WORKERS = 2
 # With the pixels between them: of one scan nothing overlaps them, of many the pixels of others do.
-ONE_AFTER_ANOTHER = {
-    "integrated": "the integrated fit",
-    "finalise": "closing the store and drawing its page",
-}
+ONE_AFTER_ANOTHER = {"integrated": "the integrated fit", "finalise": "closing the store and drawing its page"}
 
 
 @pytest.mark.timeout(900)
@@ -34,9 +31,7 @@ ONE_AFTER_ANOTHER = {
 def test_from_the_store_to_the_maps(tmp_path, figure, deviance):
     job = made_job(tmp_path, SHAPE, pixels={"deviance": deviance})
     run = RunDir(path=job.run_dir)
-    ingested = TaskRecord(
-        task="ingest", stage="ingest", dataset_id=job.dataset_id, wall_s=0.0, cpu_s=0.0
-    )
+    ingested = TaskRecord(task="ingest", stage="ingest", dataset_id=job.dataset_id, wall_s=0.0, cpu_s=0.0)
     with local_cluster(WORKERS, 1, job.run_dir, dashboard=False) as handle:
         # The first task of a worker imports the libraries: not what is measured.
         wait(handle.client.submit(time.sleep, 0.1, key=str(i)) for i in range(WORKERS))
@@ -47,9 +42,7 @@ def test_from_the_store_to_the_maps(tmp_path, figure, deviance):
         wall = time.perf_counter() - began
     assert is_complete(run.results_store(job.dataset_id))
     pixels = [r for r in records if r.stage == "pixels"]
-    steps = {
-        name: sum(getattr(r, f"{name}_s") for r in pixels) for name in ("read", "fit", "write")
-    }
+    steps = {name: sum(getattr(r, f"{name}_s") for r in pixels) for name in ("read", "fit", "write")}
     longest = max(steps.values()) / WORKERS
     cpu = sum(r.cpu_s for r in records)
     stored = tree_bytes(run.spectra_store(job.dataset_id))
@@ -64,18 +57,23 @@ def test_from_the_store_to_the_maps(tmp_path, figure, deviance):
         figure(name=f"{title}: of it {ONE_AFTER_ANOTHER[stage]}", value=seconds, unit="s")
     for name, seconds in steps.items():
         figure(
-            name=f"{title}: {name}, of all three", value=100 * seconds / sum(steps.values()),
-            unit="%", threads=WORKERS,
-        )  # fmt: skip
+            name=f"{title}: {name}, of all three", value=100 * seconds / sum(steps.values()), unit="%", threads=WORKERS
+        )
     figure(
-        name=f"{title}: CPU efficiency", value=100 * cpu / (WORKERS * wall), unit="%", threads=WORKERS,
+        name=f"{title}: CPU efficiency",
+        value=100 * cpu / (WORKERS * wall),
+        unit="%",
+        threads=WORKERS,
         includes="CPU seconds of all tasks / (wall seconds x workers)",
-    )  # fmt: skip
+    )
     pixel_wall = sum(r.wall_s for r in pixels) / WORKERS
     figure(
-        name=f"{title}: pixel tasks' wall / longest step", value=pixel_wall / longest, unit="",
-        threads=WORKERS, includes="1: reading, fitting and writing overlap wholly; their sum if not at all",
-    )  # fmt: skip
+        name=f"{title}: pixel tasks' wall / longest step",
+        value=pixel_wall / longest,
+        unit="",
+        threads=WORKERS,
+        includes="1: reading, fitting and writing overlap wholly; their sum if not at all",
+    )
     figure(name=f"{title}: pixel tasks", value=len(pixels), unit="", threads=WORKERS)
 
 

@@ -63,11 +63,10 @@ def test_all_methods_on_one_device(cube, fitted, figure, tmp_path):
             some, batch = there[:n], first_batch(device, operator, method)
             took = seconds(
                 lambda some=some, every=every, method=method, errors=errors, batch=batch: fit_pixels(
-                    some, every, operator, method=method, data=data, errors=errors,
-                    deviance=errors, batch=batch,
+                    some, every, operator, method=method, data=data, errors=errors, deviance=errors, batch=batch
                 ),
                 device,
-            )  # fmt: skip
+            )
             included = "with sigma, limits, status, deviance" if errors else "amplitudes, status"
             rows.append((f"{method}, from device memory", n / took, included))
     job = made_job(tmp_path, (1, SHAPE[0], SHAPE[1], SHAPE[2]), execution={"device": "cuda"})

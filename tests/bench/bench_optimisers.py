@@ -71,10 +71,15 @@ def test_separable_against(spectrum, ours, figure, method):
     ):
         figure(
             name=f"axo_std detector 0, {len(SEEDS)} narrow starts, separable: median {title}",
-            value=median(of(fit) for fit in ours), unit=unit,
-            peer=method, peer_value=median(of(fit) for fit in theirs),
-        )  # fmt: skip
+            value=median(of(fit) for fit in ours),
+            unit=unit,
+            peer=method,
+            peer_value=median(of(fit) for fit in theirs),
+        )
     figure(
-        name="same: worst R2", value=min(fit.r2 for fit in ours), unit="", peer=method,
+        name="same: worst R2",
+        value=min(fit.r2 for fit in ours),
+        unit="",
+        peer=method,
         peer_value=min(fit.r2 for fit in theirs),
-    )  # fmt: skip
+    )

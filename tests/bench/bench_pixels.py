@@ -33,12 +33,7 @@ FAMILIES = ["Si", "P", "S", "Cl", "Ar", "K", "Ca", "Ti", "Cr", "Mn", "Fe", "Co",
 # Mean counts a pixel of the families, elastic and Compton; the continuum brings the rest of 5355.
 MEAN = (40, 15, 60, 50, 30, 200, 800, 25, 20, 60, 1500, 10, 30, 250, 500, 600, 865)
 CONTINUUM = 300.0
-KNOWN = {
-    "coherent_sct_energy": 12.0,
-    "energy_offset": 0.004,
-    "energy_slope": 0.01003,
-    "fwhm_offset": 0.113,
-}
+KNOWN = {"coherent_sct_energy": 12.0, "energy_offset": 0.004, "energy_slope": 0.01003, "fwhm_offset": 0.113}
 SPAN_KEV = (1.0, 13.0)
 PEER_PIXELS = 10_000
 
@@ -84,18 +79,19 @@ def fitted(cube, table):
     counts, _ = cube
     start = with_values(PARAMETERS, {"coherent_sct_energy": 12.0})
     setup = SpectrumSetup(
-        table=table, constants=PHYSICS, parameters=start,
-        energy_min_kev=SPAN_KEV[0], energy_max_kev=SPAN_KEV[1],
-    )  # fmt: skip
+        table=table, constants=PHYSICS, parameters=start, energy_min_kev=SPAN_KEV[0], energy_max_kev=SPAN_KEV[1]
+    )
     return fit_spectrum(counts.sum(dim=0, dtype=torch.float64), setup)
 
 
 def model_of(fit):
     stop = fit.first_channel + len(fit.counts)
     return SpectrumModel(
-        table=fit.table, channel=torch.arange(fit.first_channel, stop, dtype=torch.float64),
-        constants=PHYSICS, tailed=tailed_lines(fit.table, elastic=True, constants=PHYSICS),
-    )  # fmt: skip
+        table=fit.table,
+        channel=torch.arange(fit.first_channel, stop, dtype=torch.float64),
+        constants=PHYSICS,
+        tailed=tailed_lines(fit.table, elastic=True, constants=PHYSICS),
+    )
 
 
 def basis_of(fit, groups, n_pixels):
@@ -151,14 +147,30 @@ def pymca(cube, fitted):
         config = copy.deepcopy(McaTheory().config)
         config["peaks"] = {family: ["K"] for family in FAMILIES}
         config["fit"].update(
-            energy=[12.0], energyweight=[1.0], energyflag=[1], energyscatter=[1], scatterflag=1,
-            stripflag=strip, stripalgorithm=1, snipwidth=25, continuum=0, hypermetflag=1, fitweight=0,
-            linearfitflag=1, use_limit=1, xmin=first, xmax=stop, sumflag=0, escapeflag=0,
-        )  # fmt: skip
+            energy=[12.0],
+            energyweight=[1.0],
+            energyflag=[1],
+            energyscatter=[1],
+            scatterflag=1,
+            stripflag=strip,
+            stripalgorithm=1,
+            snipwidth=25,
+            continuum=0,
+            hypermetflag=1,
+            fitweight=0,
+            linearfitflag=1,
+            use_limit=1,
+            xmin=first,
+            xmax=stop,
+            sumflag=0,
+            escapeflag=0,
+        )
         config["detector"].update(
-            zero=values["energy_offset"], gain=values["energy_slope"], noise=values["fwhm_offset"],
+            zero=values["energy_offset"],
+            gain=values["energy_slope"],
+            noise=values["fwhm_offset"],
             fano=PHYSICS.width_factor * values["fwhm_fanoprime"] / 0.00385,
-        )  # fmt: skip
+        )
         fit = FastXRFLinearFit()
         fit.setFitConfiguration(config)
         keep = {}
@@ -194,11 +206,17 @@ def mapstorch(cube, fitted):
         counts = cube[0][:n].numpy()
         rates[name] = best_rate(
             lambda counts=counts, snip=snip: solve_mca_amplitudes(
-                counts, (fitted.first_channel, last), params, elements_to_fit=FAMILIES,
-                energy_dim=1, use_snip=snip, progress_bar=False,
+                counts,
+                (fitted.first_channel, last),
+                params,
+                elements_to_fit=FAMILIES,
+                energy_dim=1,
+                use_snip=snip,
+                progress_bar=False,
             ),
-            n, repeats=2,
-        )  # fmt: skip
+            n,
+            repeats=2,
+        )
     return rates
 
 
@@ -211,9 +229,7 @@ WITHOUT = "amplitudes, status; no sigma, limits or deviance"
 @pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("peer", ["pymca", "mapstorch"])
-@pytest.mark.parametrize(
-    ("background", "title"), [("none", "no background"), ("snip", "background")]
-)
+@pytest.mark.parametrize(("background", "title"), [("none", "no background"), ("snip", "background")])
 def test_linear_amplitudes_alone(cube, fitted, figure, request, peer, background, title):
     theirs = request.getfixturevalue(peer)[background]
     theirs = theirs[0] if isinstance(theirs, tuple) else theirs
@@ -222,12 +238,14 @@ def test_linear_amplitudes_alone(cube, fitted, figure, request, peer, background
     run = fitted_as_stored(counts, operator, deviance=False, errors=False)
     bands = operator.banded.bands
     figure(
-        name=f"linear, {title}, amplitudes alone", value=best_rate(run, len(counts), 9),
-        unit="spectra / CPU s", peer=f"{peer}{', SNIP' if background == 'snip' else ''}",
+        name=f"linear, {title}, amplitudes alone",
+        value=best_rate(run, len(counts), 9),
+        unit="spectra / CPU s",
+        peer=f"{peer}{', SNIP' if background == 'snip' else ''}",
         peer_value=theirs,
         includes=f"{operator.columns.shape[0]} columns in {len(bands)} bands; {bands[-1].stop} sums of "
         f"{counts.shape[1]} channels, which costs at most {100 * operator.loss:.2f} % of any variance; {WITHOUT}",
-    )  # fmt: skip
+    )
 
 
 def test_reading_is_the_limit(cube, fitted, figure):
@@ -236,9 +254,11 @@ def test_reading_is_the_limit(cube, fitted, figure):
     words = counts[:, : counts.shape[1] // 2 * 2].view(torch.int32)
     rate = best_rate(words.amax, len(counts), 9)
     figure(
-        name="limit: reading the uint16 counts once", value=rate, unit="spectra / CPU s",
+        name="limit: reading the uint16 counts once",
+        value=rate,
+        unit="spectra / CPU s",
         includes="the highest of all 32-bit words of the fit range",
-    )  # fmt: skip
+    )
     figure(name="read bandwidth, uint16 fit range", value=rate * 4 * words.shape[1], unit="B / s")
     floats = inside(cube, fitted)
     rate = best_rate(floats.sum, len(counts), 9)
@@ -251,59 +271,63 @@ def test_reading_is_the_limit(cube, fitted, figure):
 @pytest.mark.parametrize(
     ("method", "pixels", "errors", "deviance"),
     [
-        ("linear", 40_000, True, False), ("linear", 40_000, True, True),
-        ("nnls", 40_000, False, False), ("nnls", 40_000, True, False),
-        ("poisson", 6000, False, True), ("poisson", 6000, True, True),
-        ("nonlinear", 20_000, False, False), ("nonlinear", 20_000, True, True),
+        ("linear", 40_000, True, False),
+        ("linear", 40_000, True, True),
+        ("nnls", 40_000, False, False),
+        ("nnls", 40_000, True, False),
+        ("poisson", 6000, False, True),
+        ("poisson", 6000, True, True),
+        ("nonlinear", 20_000, False, False),
+        ("nonlinear", 20_000, True, True),
         ("full", 32, True, True),
     ],
-)  # fmt: skip
+)
 def test_methods(cube, fitted, figure, method, pixels, errors, deviance, dtype):
     if dtype == "float32" and method in {"poisson", "full"}:
         pytest.skip("the conversion is nothing beside the fit")
     basis = basis_of(fitted, 4, len(cube[0]))
     operator, model = operator_of(fitted, 4, len(cube[0])), model_of(fitted)
     data = MethodData(
-        tangent=tangent_operator(basis, tangents_at(fitted.theta, model)),
-        full=full_model(model, fitted.theta, basis),
+        tangent=tangent_operator(basis, tangents_at(fitted.theta, model)), full=full_model(model, fitted.theta, basis)
     )
     counts = inside(cube, fitted, pixels, dtype=getattr(torch, dtype))
-    run = fitted_as_stored(
-        counts, operator, method=method, data=data, errors=errors, deviance=deviance
-    )
+    run = fitted_as_stored(counts, operator, method=method, data=data, errors=errors, deviance=deviance)
     rate = best_rate(run, len(counts), 5 if method in {"linear", "nnls"} else 2)
     included = [
-        "amplitudes, status", *(["sigma, detection limits"] if errors else []),
-        *(["deviance"] if deviance else []), *(["shifts of theta"] if method in {"nonlinear", "full"} else []),
-    ]  # fmt: skip
+        "amplitudes, status",
+        *(["sigma, detection limits"] if errors else []),
+        *(["deviance"] if deviance else []),
+        *(["shifts of theta"] if method in {"nonlinear", "full"} else []),
+    ]
     title = "nonlinear (tangent)" if method == "nonlinear" else method
     figure(
         name=f"{title}, {', '.join(included)}{'' if dtype == 'uint16' else ' (float32)'}",
-        value=rate, unit="spectra / CPU s", includes=f"4 background columns; {dtype}; {pixels} pixels",
-    )  # fmt: skip
+        value=rate,
+        unit="spectra / CPU s",
+        includes=f"4 background columns; {dtype}; {pixels} pixels",
+    )
 
 
 def test_poisson_is_at_the_optimum(cube, fitted, figure):
     """Deviance beyond that of a bounded quasi-Newton search in float64 that begins at the result."""
     counts = inside(cube, fitted, 6000, dtype=torch.uint16)[::100]
     operator = operator_of(fitted, 4, len(cube[0]))
-    found = fit_pixels(
-        counts, torch.ones(len(counts), dtype=torch.bool), operator, method="poisson"
-    )
+    found = fit_pixels(counts, torch.ones(len(counts), dtype=torch.bool), operator, method="poisson")
     columns = operator.columns.double().numpy()
     beyond = []
     free = counts.shape[1] - len(columns)
     for y, amplitude, merit in zip(
-        counts.double().numpy(), found.amplitude.double().numpy(), found.deviance.double().tolist(),
-        strict=True,
-    ):  # fmt: skip
+        counts.double().numpy(), found.amplitude.double().numpy(), found.deviance.double().tolist(), strict=True
+    ):
         best = best_deviance(y, columns, amplitude)
         beyond.append(merit * free - best)
     worst = max(beyond)
     figure(
-        name="poisson: deviance beyond the optimum, worst pixel", value=worst, unit="",
+        name="poisson: deviance beyond the optimum, worst pixel",
+        value=worst,
+        unit="",
         includes=f"{len(beyond)} pixels, scipy L-BFGS-B in float64 from several starts as the optimum",
-    )  # fmt: skip
+    )
     assert worst < 0.05
 
 
@@ -322,9 +346,7 @@ def best_deviance(y, columns, amplitude):
     near[: len(amplitude)] = np.maximum(amplitude, 0.1) / scale[: len(amplitude)]
     options = {"maxiter": 20_000, "maxfun": 40_000, "ftol": 1e-14, "gtol": 1e-7, "maxcor": 30}
     found = [
-        minimize(
-            deviance, start, jac=True, method="L-BFGS-B", bounds=[(0.0, None)] * n, options=options
-        ).x
+        minimize(deviance, start, jac=True, method="L-BFGS-B", bounds=[(0.0, None)] * n, options=options).x
         for start in (near, np.full(n, 1.0))
     ]
     # The deviance that the maps hold sees no expectation below a thousandth of a count.
@@ -342,9 +364,7 @@ def test_bias(cube, fitted, table, figure, request):
     ratio = found.amplitude.double().mean(dim=0) / amplitude.double().mean(dim=0)
     ratio = ratio[: len(FAMILIES)]
     worst = float((ratio[bright] - 1.0).abs().max())
-    figure(
-        name="worst bias of a family with more than 20 counts a pixel", value=100 * worst, unit="%"
-    )
+    figure(name="worst bias of a family with more than 20 counts a pixel", value=100 * worst, unit="%")
     scatter = (found.amplitude - amplitude)[:, : len(FAMILIES)].double().std(dim=0)
     iron = FAMILIES.index("Fe")
     lines = table.ratio[table.component == iron]
@@ -354,8 +374,9 @@ def test_bias(cube, fitted, table, figure, request):
     for title, part in (("counts of the family", 1.0), ("counts of the strongest line", strongest)):
         figure(
             name=f"rms / sqrt of iron, amplitude = {title}",
-            value=part * float(scatter[iron]) / (part * mean) ** 0.5, unit="",
-        )  # fmt: skip
+            value=part * float(scatter[iron]) / (part * mean) ** 0.5,
+            unit="",
+        )
     if find_spec("PyMca5") is not None:
         _, theirs = request.getfixturevalue("pymca")["snip"]
         for name in ("Si", "Ca", "Fe", "Zn"):
@@ -363,6 +384,9 @@ def test_bias(cube, fitted, table, figure, request):
             given = float(amplitude[:PEER_PIXELS, i].mean())
             label = next(key for key in theirs if key.startswith(name))
             figure(
-                name=f"fitted / true, {name}", value=float(ratio[i]), unit="", peer="pymca, SNIP",
+                name=f"fitted / true, {name}",
+                value=float(ratio[i]),
+                unit="",
+                peer="pymca, SNIP",
                 peer_value=theirs[label] / given,
-            )  # fmt: skip
+            )

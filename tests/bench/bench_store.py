@@ -76,11 +76,17 @@ def test_reading_back_from_the_store_and_from_maps_hdf5(tmp_path, figure):
     np.testing.assert_array_equal(open_spectra(record.path).read_rows([0], slice(None)), counts)
     megabytes = counts.nbytes / 1e6
     figure(
-        name="read a 256 MB cube back from its store", value=megabytes / store_s, unit="MB/s",
-        peer="MAPS HDF5", peer_value=megabytes / maps_s,
-    )  # fmt: skip
+        name="read a 256 MB cube back from its store",
+        value=megabytes / store_s,
+        unit="MB/s",
+        peer="MAPS HDF5",
+        peer_value=megabytes / maps_s,
+    )
     figure(
-        name="size of that store", value=tree_bytes(record.path) / 1e6, unit="MB",
-        peer="MAPS HDF5", peer_value=maps.stat().st_size / 1e6,
-    )  # fmt: skip
+        name="size of that store",
+        value=tree_bytes(record.path) / 1e6,
+        unit="MB",
+        peer="MAPS HDF5",
+        peer_value=maps.stat().st_size / 1e6,
+    )
     figure(name="ingest that cube from memory", value=megabytes / record.wall_s, unit="MB/s")

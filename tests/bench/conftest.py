@@ -54,12 +54,16 @@ def _table(figures):
     cells = [("figure", "value", "unit", "peer", "its value", "ratio", "threads")]
     cells += [
         (
-            f.name, f"{f.value:,.4g}", f.unit, f.peer or "",
+            f.name,
+            f"{f.value:,.4g}",
+            f.unit,
+            f.peer or "",
             "" if f.peer_value is None else f"{f.peer_value:,.4g}",
-            "" if f.ratio is None else f"{f.ratio:.3g}", str(f.threads),
+            "" if f.ratio is None else f"{f.ratio:.3g}",
+            str(f.threads),
         )
         for f in figures
-    ]  # fmt: skip
+    ]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     right = {1, 4, 5, 6}
     for row in cells:

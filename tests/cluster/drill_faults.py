@@ -33,9 +33,7 @@ def _disturb(job, unit):
         name = f"{job.source.stem}-{unit.blocks.first}.{uuid.uuid4().hex}"
         Path(FAULTS["count"], name).touch()
     time.sleep(FAULTS.get("slow_s", 0.0))
-    for kind, name in (
-        (k, n) for k in ("abort", "raise", "hang", "full") for n in FAULTS.get(k, ())
-    ):
+    for kind, name in ((k, n) for k in ("abort", "raise", "hang", "full") for n in FAULTS.get(k, ())):
         if job.source.stem == name and not _had_already(name):
             # Inside of the attempt that the task itself would make.
             from hpcxrf.pipeline.worker import attempt

@@ -24,9 +24,7 @@ from hpcxrf.store.rundir import RunDir, create_or_resume, finished
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-OVERRIDE = (
-    "CAL_OFFSET: 0.0\nCAL_SLOPE: 0.025\nCOHERENT_SCT_ENERGY: 10.0\nELEMENTS_TO_FIT: Si, Ca, Fe\n"
-)
+OVERRIDE = "CAL_OFFSET: 0.0\nCAL_SLOPE: 0.025\nCOHERENT_SCT_ENERGY: 10.0\nELEMENTS_TO_FIT: Si, Ca, Fe\n"
 N_PIXEL_TASKS = 3
 """Of each scan."""
 
@@ -84,33 +82,54 @@ class Drill:
     job_id: str = ""
     expected: dict[str, dict[str, str]] | None = None
 
-    def prepare(self, scans: int, *, workers=2, gpus=0, mode="allocation", nodes=1,
-                site=None, faults=None, insecure=False, **execution) -> None:  # fmt: skip
+    def prepare(
+        self,
+        scans: int,
+        *,
+        workers=2,
+        gpus=0,
+        mode="allocation",
+        nodes=1,
+        site=None,
+        faults=None,
+        insecure=False,
+        **execution,
+    ) -> None:
         """Make scans, the results of an undisturbed run, and a submission."""
         make_scans(self.tmp_path / "in", scans)
         raw = raw_config(self.tmp_path / "in", **execution)
         config, text = check_config(raw, "test"), json.dumps(raw)
-        on_cpu = check_config(
-            raw_config(self.tmp_path / "in", **(execution | {"device": "cpu"})), "test"
-        )
+        on_cpu = check_config(raw_config(self.tmp_path / "in", **(execution | {"device": "cpu"})), "test")
         self.expected = undisturbed(on_cpu, text, self.tmp_path / "undisturbed")
         per_node = -(-workers // nodes)
         profile = check_site(
-            {"cores_per_node": 8, "workers_per_node": per_node, "gpus_per_node": gpus, "nodes": nodes,
-             "memory_per_worker_mb": 900, "driver_memory_mb": 500, "time_limit_h": 0.5, "drain_s": 30,
-             "interface": "lo", "partition": "main", **(site or {})},
-            "test", name="drill",
-        )  # fmt: skip
-        self.monkeypatch.setenv("PYTHONPATH", str(ROOT))
-        self.monkeypatch.setenv(
-            "DASK_DISTRIBUTED__WORKER__PRELOAD", json.dumps([str(HERE / "drill_faults.py")])
+            {
+                "cores_per_node": 8,
+                "workers_per_node": per_node,
+                "gpus_per_node": gpus,
+                "nodes": nodes,
+                "memory_per_worker_mb": 900,
+                "driver_memory_mb": 500,
+                "time_limit_h": 0.5,
+                "drain_s": 30,
+                "interface": "lo",
+                "partition": "main",
+                **(site or {}),
+            },
+            "test",
+            name="drill",
         )
+        self.monkeypatch.setenv("PYTHONPATH", str(ROOT))
+        self.monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__PRELOAD", json.dumps([str(HERE / "drill_faults.py")]))
         self.monkeypatch.setenv("DRILL_FAULTS", json.dumps(faults or {}))
         self.monkeypatch.setenv("HPCXRF_PRETEND_GPUS", "1")
         self.prepared = prepare_submission(
-            config, text, self.tmp_path / "run", profile,
+            config,
+            text,
+            self.tmp_path / "run",
+            profile,
             Asked(workers=workers, nodes=nodes, mode=mode, insecure=insecure),
-        )  # fmt: skip
+        )
 
     def submit(self) -> None:
         self.job_id = submit_prepared(self.prepared)
@@ -173,14 +192,7 @@ class Drill:
         for name, facts in read_facts(self.run).items():
             with suppress(psutil.NoSuchProcess):
                 nanny = psutil.Process(facts.pid)
-                found[name] = (
-                    nanny,
-                    [
-                        c
-                        for c in nanny.children()
-                        if "resource_tracker" not in " ".join(c.cmdline())
-                    ],
-                )
+                found[name] = (nanny, [c for c in nanny.children() if "resource_tracker" not in " ".join(c.cmdline())])
         return found
 
     def driver(self) -> int:
@@ -192,10 +204,7 @@ class Drill:
     def logs(self) -> str:
         if self.run is None:
             return ""
-        files = [
-            *sorted(self.run.logs.glob("*")),
-            *sorted((self.slurm.folder / "log").glob("slurm*.log")),
-        ]
+        files = [*sorted(self.run.logs.glob("*")), *sorted((self.slurm.folder / "log").glob("slurm*.log"))]
         return "\n".join(f"== {f.name}\n{f.read_text(errors='replace')[-1500:]}" for f in files)
 
     def results(self) -> dict[str, dict[str, str]]:
@@ -204,9 +213,7 @@ class Drill:
 
     def require_all_equal(self, *, but: Sequence[str] = ()) -> None:
         """Every dataset is done and equal, except those of the scans named."""
-        expected = {
-            d: sums for d, sums in self.expected.items() if not d.startswith(tuple(but) or "-")
-        }
+        expected = {d: sums for d, sums in self.expected.items() if not d.startswith(tuple(but) or "-")}
         found = self.results()
         assert sorted(found) == sorted(expected), self.logs()
         for dataset_id, sums in expected.items():

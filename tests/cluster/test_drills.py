@@ -134,19 +134,7 @@ def test_a_preempted_job_is_run_again_by_slurm_itself(drill):
     drill.submit()
     drill.wait(lambda: drill.pixel_tasks_done() >= 1)
     node = drill.slurm.run("squeue", "-h", "-o", "%N", "-j", drill.job_id).strip()
-    drill.slurm.run(
-        "sbatch",
-        "-p",
-        "main",
-        "-w",
-        node,
-        "-n8",
-        "--mem=100",
-        "-o",
-        "/dev/null",
-        "--wrap",
-        "sleep 5",
-    )
+    drill.slurm.run("sbatch", "-p", "main", "-w", node, "-n8", "--mem=100", "-o", "/dev/null", "--wrap", "sleep 5")
     drill.wait(lambda: drill.events("ended"))
     drill.start_again_now()
     assert drill.events("requeued") == []
@@ -253,13 +241,7 @@ def test_workers_that_are_jobs_of_their_own_are_replaced_when_one_is_cancelled(d
     assert all("," not in facts.cuda_visible_devices for facts in first.values())
     drill.slurm.run("scancel", first["worker-0"].job_id)
     drill.wait(
-        lambda: (
-            len(
-                {f.job_id for f in read_facts(drill.run).values()}
-                | {f.job_id for f in first.values()}
-            )
-            == 3
-        )
+        lambda: len({f.job_id for f in read_facts(drill.run).values()} | {f.job_id for f in first.values()}) == 3
     )
     assert drill.wait_for_end() == "COMPLETED", drill.logs()
     drill.require_all_equal()
@@ -289,7 +271,7 @@ def test_a_full_disk_under_the_run_directory_ends_the_job_and_loses_nothing(dril
     folder.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=64m", "drill", str(folder)], capture_output=True, text=True, check=False
-    )  # fmt: skip
+    )
     if mounted.returncode != 0:
         pytest.skip(f"no small file system here: {mounted.stderr.strip()}")
     try:

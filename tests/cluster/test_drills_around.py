@@ -60,9 +60,11 @@ def watching(drill, outage):
     """`hpcxrf status --watch` as a user has it open."""
     return subprocess.Popen(
         [sys.executable, "-m", "hpcxrf", "status", str(drill.run.path), "--watch"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env=drill.slurm.env() | {"PATH": outage.path},
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.slow

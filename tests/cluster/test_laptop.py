@@ -15,9 +15,7 @@ import pytest
 from hpcxrf.simulate import demo_spec, simulate_scan, write_scan
 
 ROOT = Path(__file__).resolve().parents[2]
-BLOCKS = re.findall(
-    r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
-)
+BLOCKS = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
@@ -29,22 +27,21 @@ def shell(tmp_path):
         (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} {words} "$@"\n')
         (programs / name).chmod(0o700)
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_"))}
-    env |= {
-        "PATH": f"{programs}:{env['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "XDG_CONFIG_HOME": str(tmp_path / "c"),
-    }
+    env |= {"PATH": f"{programs}:{env['PATH']}", "PYTHONPATH": str(ROOT), "XDG_CONFIG_HOME": str(tmp_path / "c")}
 
     def run(line: str, *, code: int = 0) -> subprocess.CompletedProcess[str]:
         # What a line exports, the next one has.
-        script = (
-            f"{line}\necho $? >&3; declare -p SLURM_CONF 2>/dev/null | sed 's/.*=\"//; s/\"$//' >&3"
-        )
+        script = f"{line}\necho $? >&3; declare -p SLURM_CONF 2>/dev/null | sed 's/.*=\"//; s/\"$//' >&3"
         read, write = os.pipe()
         done = subprocess.run(
-            ["bash", "-c", f"exec 3>&{write}\n{script}"], cwd=tmp_path, env=env, capture_output=True, text=True,
-            check=False, pass_fds=(write,),
-        )  # fmt: skip
+            ["bash", "-c", f"exec 3>&{write}\n{script}"],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+            pass_fds=(write,),
+        )
         os.close(write)
         with os.fdopen(read) as told:
             status, *exported = told.read().splitlines()
@@ -100,10 +97,25 @@ def test_a_run_on_this_machine_is_cancelled_and_goes_on(hpcxrf, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     write_scan(simulate_scan(demo_spec(seed=1, shape=(1, 24, 24, 2048), name="scan")), tmp_path)
     driver = subprocess.Popen(
-        [sys.executable, "-m", "hpcxrf", "run", "scan.h50", "--elements", "Si,Fe,Zn", "--energy", "12",
-         "--workers", "1", "-o", "out"],
-        stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "hpcxrf",
+            "run",
+            "scan.h50",
+            "--elements",
+            "Si,Fe,Zn",
+            "--energy",
+            "12",
+            "--workers",
+            "1",
+            "-o",
+            "out",
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     with driver:
         deadline = time.monotonic() + 60
         while not (tmp_path / "out" / "lock").exists():

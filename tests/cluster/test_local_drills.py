@@ -73,9 +73,7 @@ def survivors(leader: int) -> list[int]:
     return session(leader)
 
 
-def test_ctrl_c_with_busy_workers_ends_every_process_quietly(
-    driver: subprocess.Popen[str], tmp_path: Path
-) -> None:
+def test_ctrl_c_with_busy_workers_ends_every_process_quietly(driver: subprocess.Popen[str], tmp_path: Path) -> None:
     wait_for_line(driver, "starting")
     wait_for_line(driver, "busy")
     assert len(session(driver.pid)) >= 3

@@ -57,10 +57,7 @@ def lab(slurm_cluster, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     (tmp_path / "sites").mkdir()
     (tmp_path / "scan.h50").touch()
-    run_file = {
-        "input": {"files": ["scan.h50"]},
-        "sample": {"elements": ["Fe"], "incident_energy_kev": 12},
-    }
+    run_file = {"input": {"files": ["scan.h50"]}, "sample": {"elements": ["Fe"], "incident_energy_kev": 12}}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(run_file))
     site(tmp_path, GOOD)
     return tmp_path
@@ -70,15 +67,20 @@ def site(folder: Path, body: str, **fields) -> None:
     """The profile `lab`, in whose jobs the stand-in is the interpreter."""
     stand_in = folder / "python"
     path = [p for p in sys.path if p]
-    stand_in.write_text(
-        STAND_IN.format(python=sys.executable, path=path, folder=str(folder), body=body)
-    )
+    stand_in.write_text(STAND_IN.format(python=sys.executable, path=path, folder=str(folder), body=body))
     stand_in.chmod(0o700)
     usual = {
-        "partition": "main", "cores_per_node": 8, "gpus_per_node": 4, "workers_per_node": 2,
-        "memory_per_worker_mb": 1000, "driver_memory_mb": 200, "time_limit_h": 0.2, "drain_s": 30,
-        "python": str(stand_in), "login_host": "login.lab.org",
-    }  # fmt: skip
+        "partition": "main",
+        "cores_per_node": 8,
+        "gpus_per_node": 4,
+        "workers_per_node": 2,
+        "memory_per_worker_mb": 1000,
+        "driver_memory_mb": 200,
+        "time_limit_h": 0.2,
+        "drain_s": 30,
+        "python": str(stand_in),
+        "login_host": "login.lab.org",
+    }
     (folder / "sites" / "lab.yaml").write_text(yaml.safe_dump({**usual, **fields}))
 
 
@@ -137,16 +139,9 @@ def test_another_user_is_refused_at_the_door(hpcxrf, lab):
     for folder in (lab, *lab.parents[:2]):
         folder.chmod(0o755)
     code = "import os, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-    for look in (
-        "os.listdir",
-        "lambda p: open(p + '/run.yaml')",
-        "lambda p: open(p + '/jobs/events.jsonl')",
-    ):
+    for look in ("os.listdir", "lambda p: open(p + '/run.yaml')", "lambda p: open(p + '/jobs/events.jsonl')"):
         ran = subprocess.run(
-            [sys.executable, "-c", f"{code}({look})({str(lab / 'out')!r})"],
-            capture_output=True,
-            text=True,
-            check=False,
+            [sys.executable, "-c", f"{code}({look})({str(lab / 'out')!r})"], capture_output=True, text=True, check=False
         )
         assert "PermissionError" in ran.stderr
 
@@ -183,9 +178,7 @@ def test_failures_are_told_by_reason_and_tried_again(hpcxrf, lab):
     ran = hpcxrf("retry", "out", "--failed", "--reason", "CUT", "--json")
     assert ran.code == 0, ran.err
     assert ran.json["job_id"] != first
-    assert {"task": "ingest", "event": "retry"} in RunDir(path=lab / "out").read_journal(
-        "scan-00000000"
-    )
+    assert {"task": "ingest", "event": "retry"} in RunDir(path=lab / "out").read_journal("scan-00000000")
 
 
 def test_following_a_log_ends_with_the_run(lab, hpcxrf):
@@ -193,8 +186,10 @@ def test_following_a_log_ends_with_the_run(lab, hpcxrf):
     until(hpcxrf, "out", "running")
     follower = subprocess.Popen(
         [sys.executable, "-m", "hpcxrf", "logs", "out", "--follow"],
-        stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     assert follower.stdout is not None
     with follower:
         assert follower.stdout.readline().startswith("called with")
@@ -225,10 +220,7 @@ def test_a_pending_job_says_why(hpcxrf, lab, slurm_cluster):
         site(lab, GOOD, partition="preempt")
         # sinfo calls such a partition `drain`: hpcxrf would not submit; somebody drains it afterwards.
         slurm_cluster.run("scontrol", "update", "PartitionName=preempt", "State=DOWN")
-        assert (
-            "partition preempt is down"
-            in hpcxrf("submit", "run.yaml", "--site", "lab", "-o", "out").err
-        )
+        assert "partition preempt is down" in hpcxrf("submit", "run.yaml", "--site", "lab", "-o", "out").err
         slurm_cluster.run("scontrol", "update", "PartitionName=preempt", "State=UP")
         slurm_cluster.run("sbatch", "-N3", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 600")
         submitted(hpcxrf)
@@ -276,19 +268,7 @@ def test_an_input_that_is_not_there_is_refused(hpcxrf, lab):
 
 
 def test_a_dry_run_prints_the_script_and_makes_nothing(hpcxrf, lab, slurm_cluster):
-    ran = hpcxrf(
-        "submit",
-        "run.yaml",
-        "--site",
-        "lab",
-        "-o",
-        "out",
-        "--dry-run",
-        "--nodes",
-        "2",
-        "--time",
-        "90",
-    )
+    ran = hpcxrf("submit", "run.yaml", "--site", "lab", "-o", "out", "--dry-run", "--nodes", "2", "--time", "90")
     assert ran.code == 0
     assert ran.out.startswith("#!/bin/bash\n")
     assert "#SBATCH --time=01:30:00" in ran.out
@@ -304,21 +284,7 @@ def test_insecure_is_said_loudly_and_asked_of_the_job(hpcxrf, lab):
     assert read_request(RunDir(path=lab / "out")).insecure
 
 
-HOSTILE = [
-    *(
-        "with blank",
-        "it's",
-        '"',
-        "$(touch pwned)",
-        "#SBATCH --wrap=x",
-        "-rf",
-        "%j",
-        "%%",
-        "ü ☢",
-        "*",
-        "<b>",
-    )
-]
+HOSTILE = [*("with blank", "it's", '"', "$(touch pwned)", "#SBATCH --wrap=x", "-rf", "%j", "%%", "ü ☢", "*", "<b>")]
 
 
 def test_hostile_names_do_nothing_and_their_runs_work(hpcxrf, lab):
@@ -330,9 +296,7 @@ def test_hostile_names_do_nothing_and_their_runs_work(hpcxrf, lab):
         called = json.loads(log.removeprefix("called with ").split(" in ")[0])
         assert called == ["-m", "hpcxrf.cluster.job", f"{lab}/{name}"]
     assert not list(lab.rglob("pwned"))
-    assert sorted(p.name for p in lab.iterdir()) == sorted(
-        [*HOSTILE, "go", "python", "run.yaml", "scan.h50", "sites"]
-    )
+    assert sorted(p.name for p in lab.iterdir()) == sorted([*HOSTILE, "go", "python", "run.yaml", "scan.h50", "sites"])
 
 
 def test_a_name_with_a_line_end_is_refused(hpcxrf, lab):
@@ -350,18 +314,9 @@ def test_submitting_takes_less_than_a_second_and_loads_neither_torch_nor_dask(la
         "finally:\n    print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     assert "is in the queue" in done.stderr
-    assert not set(json.loads(done.stdout)) & {
-        "torch",
-        "dask",
-        "distributed",
-        "zarr",
-        "h5py",
-        "xarray",
-    }
+    assert not set(json.loads(done.stdout)) & {"torch", "dask", "distributed", "zarr", "h5py", "xarray"}
 
 
 def test_without_an_answer_of_slurm_status_tells_what_the_files_say(hpcxrf, lab, monkeypatch):
@@ -379,11 +334,7 @@ def test_without_an_answer_of_slurm_status_tells_what_the_files_say(hpcxrf, lab,
 def test_a_profile_is_proposed_from_what_sinfo_says(hpcxrf, lab):
     text = hpcxrf("site", "init").out
     proposed = yaml.safe_load(text)
-    assert (proposed["partition"], proposed["gpus_per_node"], proposed["memory_per_node_mb"]) == (
-        "main",
-        4,
-        6000,
-    )
+    assert (proposed["partition"], proposed["gpus_per_node"], proposed["memory_per_node_mb"]) == ("main", 4, 6000)
     assert hpcxrf("site", "init", "--name", "mine").code == 0
     ran = hpcxrf("submit", "run.yaml", "--site", "mine", "--dry-run", "--workers", "2")
     assert ran.code == 0, ran.err
@@ -420,7 +371,4 @@ def test_the_doctor_lets_slurm_try_the_job_of_a_site_and_submits_nothing(lab, sl
     found = _tried("Slurm", lambda: _slurm(find_site("lab")))
     assert not found["ok"]
     assert "Invalid partition" in found["found"]
-    assert (
-        slurm_cluster.run("squeue", "-h", "-t", "all", "-n", "hpcxrf", "-o", "%T").count("PENDING")
-        == 0
-    )
+    assert slurm_cluster.run("squeue", "-h", "-t", "all", "-n", "hpcxrf", "-o", "%T").count("PENDING") == 0

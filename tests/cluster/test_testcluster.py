@@ -35,18 +35,22 @@ def state(cluster, job):
 
 def test_a_job_runs_and_its_output_is_there(slurm_cluster, tmp_path):
     out = tmp_path / "out"
-    job = slurm_cluster.run(
-        "sbatch", "--parsable", "-o", str(out), "--wrap", "echo ran $SLURM_JOB_ID"
-    ).strip()
+    job = slurm_cluster.run("sbatch", "--parsable", "-o", str(out), "--wrap", "echo ran $SLURM_JOB_ID").strip()
     wait_for(lambda: state(slurm_cluster, job) == "COMPLETED")
     assert out.read_text() == f"ran {job}\n"
 
 
 def test_every_task_of_a_step_sees_a_gpu_of_its_own(slurm_cluster):
     said = slurm_cluster.run(
-        "srun", "-N2", "-n4", "--ntasks-per-node=2", "--gpus-per-task=1",
-        "sh", "-c", "echo $SLURMD_NODENAME $CUDA_VISIBLE_DEVICES",
-    )  # fmt: skip
+        "srun",
+        "-N2",
+        "-n4",
+        "--ntasks-per-node=2",
+        "--gpus-per-task=1",
+        "sh",
+        "-c",
+        "echo $SLURMD_NODENAME $CUDA_VISIBLE_DEVICES",
+    )
     assert sorted(said.splitlines()) == ["node1 0", "node1 1", "node2 0", "node2 1"]
 
 
@@ -56,9 +60,16 @@ def test_a_step_without_a_gpu_sees_none(slurm_cluster):
 
 def test_a_lost_node_takes_its_step_along_and_comes_back(slurm_cluster, tmp_path):
     job = slurm_cluster.run(
-        "sbatch", "--parsable", "-w", "node3", "--no-requeue", "-o", str(tmp_path / "out"),
-        "--wrap", f"touch {tmp_path}/running; exec sleep 600",
-    ).strip()  # fmt: skip
+        "sbatch",
+        "--parsable",
+        "-w",
+        "node3",
+        "--no-requeue",
+        "-o",
+        str(tmp_path / "out"),
+        "--wrap",
+        f"touch {tmp_path}/running; exec sleep 600",
+    ).strip()
     wait_for((tmp_path / "running").exists)
     before = len(slurm_cluster.processes())
     slurm_cluster.kill_node("node3")
@@ -99,16 +110,10 @@ def test_it_starts_and_stops_by_hand(tmp_path):
     try:
         command = [sys.executable, "-m", "slurm.testcluster"]
         began = subprocess.run(
-            [*command, "start", "--nodes", "1", str(folder)],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
+            [*command, "start", "--nodes", "1", str(folder)], cwd=ROOT, capture_output=True, text=True, check=True
         )
         assert began.stdout == f"export SLURM_CONF={folder}/slurm.conf\n"
-        again = subprocess.run(
-            [*command, "start", str(folder)], cwd=ROOT, capture_output=True, text=True, check=False
-        )
+        again = subprocess.run([*command, "start", str(folder)], cwd=ROOT, capture_output=True, text=True, check=False)
         assert again.returncode == 1
         assert "a test cluster runs there; stop it first" in again.stderr
         assert attach(folder).run("srun", "echo", "works") == "works\n"
@@ -154,23 +159,25 @@ def test_it_works_without_root():
     nobody = pwd.getpwnam("nobody")
     with tempfile.TemporaryDirectory(prefix="testcluster-", dir="/tmp") as parent:
         # The checkout may lie where nobody else may read.
-        shutil.copytree(
-            ROOT / "slurm", Path(parent, "slurm"), ignore=shutil.ignore_patterns("__pycache__")
-        )
+        shutil.copytree(ROOT / "slurm", Path(parent, "slurm"), ignore=shutil.ignore_patterns("__pycache__"))
         os.chown(parent, nobody.pw_uid, nobody.pw_gid)
         ran = subprocess.run(
-            ["/usr/bin/env", "python3", "-I", "-c",
-             f"import sys; sys.path.insert(0, {parent!r})\n" + AS_NOBODY.format(uid=nobody.pw_uid, gid=nobody.pw_gid),
-             f"{parent}/cluster"],
-            capture_output=True, text=True, check=False, env={"PATH": os.defpath, "USER": "nobody"},
-        )  # fmt: skip
+            [
+                "/usr/bin/env",
+                "python3",
+                "-I",
+                "-c",
+                f"import sys; sys.path.insert(0, {parent!r})\n"
+                + AS_NOBODY.format(uid=nobody.pw_uid, gid=nobody.pw_gid),
+                f"{parent}/cluster",
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={"PATH": os.defpath, "USER": "nobody"},
+        )
         assert ran.returncode == 0, ran.stderr
-        assert sorted(ran.stdout.split("\n")) == [
-            "",
-            "",
-            f"{nobody.pw_uid} 0",
-            f"{nobody.pw_uid} 1",
-        ]
+        assert sorted(ran.stdout.split("\n")) == ["", "", f"{nobody.pw_uid} 0", f"{nobody.pw_uid} 1"]
 
 
 def test_a_folder_that_slurm_cannot_name_is_refused(tmp_path):

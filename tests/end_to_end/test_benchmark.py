@@ -30,15 +30,13 @@ def run_file(tmp_path_factory):
     whole = (folder / "small-1.h5").read_bytes()
     (folder / "torn.h5").write_bytes(whole[: len(whole) // 2])
     (folder / "maps_fit_parameters_override.txt").write_text(
-        f"ELEMENTS_TO_FIT: {', '.join(spec.listed_elements)}\n"
-        f"COHERENT_SCT_ENERGY: {spec.incident_energy_kev + 0.1}\n"
+        f"ELEMENTS_TO_FIT: {', '.join(spec.listed_elements)}\nCOHERENT_SCT_ENERGY: {spec.incident_energy_kev + 0.1}\n"
     )
     raw = {
         "input": {"files": ["small-*.h5", "torn.h5"]},
-        "benchmark": {"methods": list(METHODS), "seed": 5, "adam_steps": 5,
-                      "datasets": {"adam": 3}},
+        "benchmark": {"methods": list(METHODS), "seed": 5, "adam_steps": 5, "datasets": {"adam": 3}},
         "execution": {"workers": 2, "dashboard": False},
-    }  # fmt: skip
+    }
     (folder / "bench.yaml").write_text(yaml.safe_dump(raw))
     return folder / "bench.yaml"
 
@@ -48,9 +46,7 @@ def _arguments(run_file: Path, run: Path, *more: str) -> list[str]:
 
 
 def _command(run_file: Path, run: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        _arguments(run_file, run, *more), capture_output=True, text=True, check=False
-    )
+    return subprocess.run(_arguments(run_file, run, *more), capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")

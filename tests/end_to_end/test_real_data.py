@@ -13,8 +13,26 @@ import xarray as xr
 from hpcxrf.formats.override import read_override
 
 AXO = (
-    *("Si", "P", "S", "Cl", "Ar", "K", "Ca", "Ti", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn"),
-    *("La_L", "Pd_L", "Mo_L", "Pb_M", "Ca_Ca"),
+    "Si",
+    "P",
+    "S",
+    "Cl",
+    "Ar",
+    "K",
+    "Ca",
+    "Ti",
+    "Cr",
+    "Mn",
+    "Fe",
+    "Co",
+    "Ni",
+    "Cu",
+    "Zn",
+    "La_L",
+    "Pd_L",
+    "Mo_L",
+    "Pb_M",
+    "Ca_Ca",
 )
 SRM = ("Si", "Cl", "Ar", "Ca", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn")
 LAGUNA = ("Si", "S", "Cl", "K", "Ca", "Ti", "Mn", "Fe", "Rh_L")
@@ -24,17 +42,23 @@ SCANS = {
     "2xfm_0011": ((4, 11, 9, 2048), [100311, 96080, 48479, 50482]),
 }
 BROWSER_FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--enable-logging=stderr", "--virtual-time-budget=20000"),
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--enable-logging=stderr",
+    "--virtual-time-budget=20000",
 )
 
 
 def fitted(hpcxrf, path: Path, elements, low: float, high: float, *more) -> dict:
     ran = hpcxrf(
-        "fit", path, "--elements", ",".join(elements), "--detector", "0",
-        "--energy-range", low, high, *more, "--json",
-    )  # fmt: skip
+        "fit", path, "--elements", ",".join(elements), "--detector", "0", "--energy-range", low, high, *more, "--json"
+    )
     assert ran.code == 0, ran.err
     return ran.json
 
@@ -73,9 +97,7 @@ def test_the_thin_glass_reaches_its_figure(hpcxrf, shared_data):
     theta = facts["theta"]
     # Where the peaks are, by eye: elastic at 12.49 keV, the Compton hump at 11.96 keV.
     assert theta["coherent_sct_energy"] == pytest.approx(12.49, abs=0.03)
-    shift = 1.0 + theta["coherent_sct_energy"] / 511.0 * (
-        1.0 - np.cos(np.radians(theta["compton_angle"]))
-    )
+    shift = 1.0 + theta["coherent_sct_energy"] / 511.0 * (1.0 - np.cos(np.radians(theta["compton_angle"])))
     assert theta["coherent_sct_energy"] / shift == pytest.approx(11.96, abs=0.15)
 
 
@@ -104,10 +126,23 @@ def run(shared_data, tmp_path_factory) -> Path:
     """The three scans of the beamline in one run directory, as their override file says."""
     out = tmp_path_factory.mktemp("aps") / "run"
     done = subprocess.run(
-        [sys.executable, "-m", "hpcxrf", "run", str(shared_data / "aps-2ide" / "mda"),
-         "-o", str(out), "--detectors", "both", "--workers", "2"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "hpcxrf",
+            "run",
+            str(shared_data / "aps-2ide" / "mda"),
+            "-o",
+            str(out),
+            "--detectors",
+            "both",
+            "--workers",
+            "2",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert "3 of 3 datasets done" in done.stderr
     return out
@@ -176,10 +211,12 @@ def test_the_report_shows_every_picture_without_an_error(run, chromium, tmp_path
     page = run / "report.html"
     assert page.stat().st_size < 10e6
     done = subprocess.run(
-        [chromium, *BROWSER_FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
-         page.as_uri()],
-        capture_output=True, text=True, timeout=180, check=True,
-    )  # fmt: skip
+        [chromium, *BROWSER_FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=True,
+    )
     assert "CONSOLE" not in done.stderr, done.stderr
     loaded, images = re.search(r'data-images="(\d+)/(\d+)"', done.stdout).groups()
     assert loaded == images

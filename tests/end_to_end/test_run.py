@@ -49,8 +49,7 @@ def _store(run: Path, kind: str) -> Path:
 def _maps_bytes(run: Path) -> dict[str, str]:
     """Checksum of every array of the results, but for the seconds that the fit took."""
     store = _store(run, "results")
-    arrays = {p.parent for g in ("maps", "spectrum", "parameters", "basis")
-              for p in (store / g).glob("*/zarr.json")}  # fmt: skip
+    arrays = {p.parent for g in ("maps", "spectrum", "parameters", "basis") for p in (store / g).glob("*/zarr.json")}
     assert len(arrays) > 30
     return {str(a.relative_to(store)): tree_sha256(a) for a in arrays if a.name != "cpu_s"}
 
@@ -118,14 +117,10 @@ def test_pixels_add_up_to_the_fit_of_their_sum(finished):
     for detector in ("0", "1", "sum"):
         total = maps.amplitude.sel(detector=detector, component="Fe").sum().item()
         one = spectrum.sel(detector=detector, component="Fe")
-        assert abs(total - one.amplitude.item()) < 2.0 * max(
-            one.sigma.item(), 0.01 * one.amplitude.item()
-        )
+        assert abs(total - one.amplitude.item()) < 2.0 * max(one.sigma.item(), 0.01 * one.amplitude.item())
 
 
-def test_the_result_is_bit_identical_for_any_task_size_and_number_of_workers(
-    finished, scan, tmp_path
-):
+def test_the_result_is_bit_identical_for_any_task_size_and_number_of_workers(finished, scan, tmp_path):
     import yaml
 
     raw = {
@@ -138,8 +133,10 @@ def test_the_result_is_bit_identical_for_any_task_size_and_number_of_workers(
     run = tmp_path / "other"
     done = subprocess.run(
         [sys.executable, "-m", "hpcxrf", "run", str(tmp_path / "run.yaml"), "-o", str(run)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert _maps_bytes(run) == _maps_bytes(finished)
 
@@ -182,9 +179,7 @@ def test_what_was_lost_is_done_again_and_nothing_else(finished, scan, tmp_path):
 )
 def test_a_run_that_was_stopped_goes_on_and_ends_the_same(finished, scan, tmp_path, number):
     run = tmp_path / "stopped"
-    process = subprocess.Popen(
-        _arguments(scan, run, "--workers", "1"), stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(_arguments(scan, run, "--workers", "1"), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         journals = list((run / "state").glob("*.jsonl"))
@@ -213,10 +208,11 @@ def test_a_bad_file_stops_no_other(scan, tmp_path):
     run = tmp_path / "run"
     names = [str(folder / n) for n in ("good.h50", "truncated.h50", "empty.h50")]
     done = subprocess.run(
-        [sys.executable, "-m", "hpcxrf", "run", *names, "-o", str(run), "--workers", "1",
-         "--elements", "Si,Ca,Fe"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "hpcxrf", "run", *names, "-o", str(run), "--workers", "1", "--elements", "Si,Ca,Fe"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 6, done.stderr
     assert "2 datasets failed" in done.stderr
     results = [p.name for p in (run / "results").iterdir()]

@@ -10,13 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from hpcxrf.cluster.case_study import (
-    StudyWatch,
-    case_study_here,
-    chosen_pixels,
-    richest_region,
-    study_scan,
-)
+from hpcxrf.cluster.case_study import StudyWatch, case_study_here, chosen_pixels, richest_region, study_scan
 from hpcxrf.cluster.case_study_data import gather_study
 from hpcxrf.config import load_run_file
 from hpcxrf.errors import InputFileError
@@ -37,11 +31,19 @@ def run_file(tmp_path_factory):
         "fit": {"calibration": "none", "override": "none"},
         "regions": {"find": ["squares"], "k": 3, "side": 6},
         "benchmark": {"adam_steps": 12, "sbplx_evaluations": 40},
-        "case_study": {"size": [60, 50], "seed": 12, "starts": 1, "pixels": 4, "trials": 1,
-                       "pixel_adam_steps": 8, "pixel_sbplx_evaluations": 20, "map_adam_steps": 5,
-                       "map_sbplx_evaluations": 10},
+        "case_study": {
+            "size": [60, 50],
+            "seed": 12,
+            "starts": 1,
+            "pixels": 4,
+            "trials": 1,
+            "pixel_adam_steps": 8,
+            "pixel_sbplx_evaluations": 20,
+            "map_adam_steps": 5,
+            "map_sbplx_evaluations": 10,
+        },
         "execution": {"workers": 2, "dashboard": False},
-    }  # fmt: skip
+    }
     path = tmp_path_factory.mktemp("study") / "study.yaml"
     path.write_text(yaml.safe_dump(raw))
     return path
@@ -161,6 +163,4 @@ def test_the_truth_of_a_region_is_the_sum_of_its_pixels(gathered):
             assert sums[trace] == pytest.approx(float(gathered.truth[trace][box].sum()))
     spectra = gathered.spectra
     for region in range(3):
-        np.testing.assert_array_equal(
-            spectra[f"region-{region}"][0], spectra[f"pixels-{region}"].sum(axis=0)
-        )
+        np.testing.assert_array_equal(spectra[f"region-{region}"][0], spectra[f"pixels-{region}"].sum(axis=0))

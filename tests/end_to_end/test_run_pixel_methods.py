@@ -28,16 +28,7 @@ def stores(tmp_path_factory):
     for method in METHODS:
         run = folder / method
         command = [sys.executable, "-m", "hpcxrf", "run", str(folder / "small.h50"), "-o", str(run)]
-        options = [
-            "--elements",
-            elements,
-            "--detectors",
-            "both",
-            "--pixels",
-            method,
-            "--workers",
-            "1",
-        ]
+        options = ["--elements", elements, "--detectors", "both", "--pixels", method, "--workers", "1"]
         subprocess.run([*command, *options], capture_output=True, text=True, check=True)
         (found[method],) = (run / "results").glob("small-*.zarr")
     return found
@@ -52,11 +43,7 @@ def maps(stores, method):
 def test_strong_elements_agree_with_the_linear_maps(stores, method):
     linear, other = maps(stores, "linear"), maps(stores, method)
     assert list(other.detector.values) == ["0", "1", "sum"]
-    solved = {
-        int(FitStatus.CONVERGED),
-        int(FitStatus.MAX_ITERATIONS),
-        int(FitStatus.BEYOND_TANGENT),
-    }
+    solved = {int(FitStatus.CONVERGED), int(FitStatus.MAX_ITERATIONS), int(FitStatus.BEYOND_TANGENT)}
     assert set(np.unique(other.status)) <= solved
     for element in ("K", "Ca", "Fe"):
         apart = (other.amplitude - linear.amplitude).sel(component=element)
@@ -86,12 +73,7 @@ def test_the_columns_of_the_sum_change_as_those_of_its_detectors_do(stores):
     offsets = [first - read[name][0] for name in ("0", "1")]
     share = np.array([p.coefficients.numpy()[: p.n_components] for p in parts])
     share = share / share.sum(axis=0)
-    expected = sum(
-        s * p.tangents.columns[0, o : o + n].numpy()
-        for s, p, o in zip(share, parts, offsets, strict=True)
-    )
+    expected = sum(s * p.tangents.columns[0, o : o + n].numpy() for s, p, o in zip(share, parts, offsets, strict=True))
     found = read["sum"][1].tangents.columns[0].numpy()
     strong = parts[0].coefficients.numpy()[: parts[0].n_components] > 1.0
-    np.testing.assert_allclose(
-        found[:, strong], expected[:, strong], atol=0.02 * np.abs(expected[:, strong]).max()
-    )
+    np.testing.assert_allclose(found[:, strong], expected[:, strong], atol=0.02 * np.abs(expected[:, strong]).max())

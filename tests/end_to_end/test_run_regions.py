@@ -37,9 +37,7 @@ def run_file(scan: Path, folder: Path, workers: int) -> Path:
 
 def run(scan: Path, folder: Path, workers: int) -> Path:
     command = [sys.executable, "-m", "hpcxrf", "run", str(run_file(scan, folder, workers))]
-    done = subprocess.run(
-        [*command, "-o", str(folder / "out")], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command, "-o", str(folder / "out")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder / "out"
 
