@@ -1,6 +1,6 @@
 """hpcxrf: archives of X-ray fluorescence scans into element maps.
 
-In a notebook, `import hpcxrf` and call what `hpcxrf.notebook` has: it is loaded, and torch with it, at the first
+In a notebook, `import hpcxrf` and call what `hpcxrf.api` has: it is loaded, and torch with it, at the first
 use of one of its names, so that the import itself takes no time.
 """
 
@@ -20,9 +20,9 @@ _NOTEBOOK: Final = (
 )
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 (each name has its own type, in hpcxrf.notebook)
+def __getattr__(name: str) -> Any:  # noqa: ANN401 (each name has its own type, in hpcxrf.api)
     if name in _NOTEBOOK:
-        return getattr(import_module("hpcxrf.notebook"), name)
+        return getattr(import_module("hpcxrf.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -7,10 +7,10 @@ import torch
 from pixel_samples import BASIS, DATA, METHODS, OPERATOR, poisson_pixels
 from pixel_scans import made_job, run_stage
 
-from hpcxrf.config import ExecutionConfig
-from hpcxrf.fitting.pixels import fit_pixels, moved_to
-from hpcxrf.pipeline.device import Batches, Staging, first_batch, wait_for
-from hpcxrf.results.maps import open_results
+from hpcxrf.config.execution import ExecutionConfig
+from hpcxrf.fitting.pixels.methods import fit_pixels, moved_to
+from hpcxrf.pipeline.pixels.device import Batches, Staging, first_batch, wait_for
+from hpcxrf.results.store.maps import open_results
 from hpcxrf.store.rundir import RunDir
 
 pytestmark = [

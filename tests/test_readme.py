@@ -152,7 +152,7 @@ def test_the_run_files_that_it_names_are_valid_and_show_every_option_at_its_defa
 
     import yaml
 
-    from hpcxrf.config import RunConfig, load_run_file
+    from hpcxrf.config.run import RunConfig, load_run_file
 
     config, text = load_run_file(ROOT / "workflows" / "scan.yaml")
     load_run_file(ROOT / "workflows" / "demo.yaml")

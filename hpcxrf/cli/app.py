@@ -63,8 +63,8 @@ def doctor(
     """Check this installation: versions, cores, memory, GPUs, a small fit, a TLS cluster, Slurm."""
     from hpcxrf.cli.display import print_doctor
     from hpcxrf.cli.terminal import console, print_json
-    from hpcxrf.cluster.doctor import examine
-    from hpcxrf.cluster.sites import find_site
+    from hpcxrf.cluster.login.doctor import examine
+    from hpcxrf.cluster.login.sites import find_site
 
     checks = examine(None if site is None else find_site(site))
     if as_json:

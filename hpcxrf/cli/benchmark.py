@@ -26,11 +26,11 @@ def benchmark(
 
     from hpcxrf.cli.benchmark_display import benchmark_json, print_benchmark, watching_benchmark
     from hpcxrf.cli.terminal import console, print_json
-    from hpcxrf.cluster.benchmark import benchmark_here
-    from hpcxrf.config import load_run_file
+    from hpcxrf.config.run import load_run_file
     from hpcxrf.errors import DatasetsFailedError
-    from hpcxrf.pipeline.benchmark import check_benchmark
     from hpcxrf.pipeline.request import check_request
+    from hpcxrf.studies.benchmark.plan import check_benchmark
+    from hpcxrf.studies.benchmark.run import benchmark_here
 
     config, text = load_run_file(run_file)
     check_request(config)

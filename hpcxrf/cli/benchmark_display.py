@@ -12,12 +12,12 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from hpcxrf.cli.terminal import progress_bars
-from hpcxrf.cluster.benchmark import BenchmarkResult, BenchmarkWatch
-from hpcxrf.cluster.local import LocalClusterHandle
-from hpcxrf.pipeline.benchmark import BenchmarkPlan
-from hpcxrf.pipeline.benchmark_driver import totals
-from hpcxrf.pipeline.driver import Progress as TaskProgress
-from hpcxrf.results.tables import Distribution, Pair
+from hpcxrf.cluster.local.cluster import LocalClusterHandle
+from hpcxrf.runner.driver import Progress as TaskProgress
+from hpcxrf.studies.benchmark.driver import totals
+from hpcxrf.studies.benchmark.plan import BenchmarkPlan
+from hpcxrf.studies.benchmark.run import BenchmarkResult, BenchmarkWatch
+from hpcxrf.studies.benchmark.tables import Distribution, Pair
 
 STAGE_TITLES: Final = {"sum": "sum spectra", "initial": "fit from random values", "refinement": "refine a region"}
 _SHOWN_FAILURES: Final = 20

@@ -23,10 +23,10 @@ def case_study(
 
     from hpcxrf.cli.case_study_display import print_study, study_watch
     from hpcxrf.cli.terminal import console
-    from hpcxrf.cluster.case_study import case_study_here
-    from hpcxrf.config import load_run_file
+    from hpcxrf.config.run import load_run_file
     from hpcxrf.errors import DatasetsFailedError
-    from hpcxrf.pipeline.case_study import check_case_study
+    from hpcxrf.studies.case_study.plan import check_case_study
+    from hpcxrf.studies.case_study.run import case_study_here
 
     config, text = load_run_file(run_file)
     check_case_study(config)

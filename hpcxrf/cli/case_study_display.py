@@ -9,11 +9,11 @@ from rich.table import Table
 
 from hpcxrf.cli.display import watching
 from hpcxrf.cli.terminal import progress_bars
-from hpcxrf.cluster.case_study import StudyResult, StudyWatch
-from hpcxrf.pipeline.case_study import StudyUnit
-from hpcxrf.pipeline.driver import Progress
 from hpcxrf.pipeline.records import STUDY_STAGES
-from hpcxrf.results.study_tables import fit_rows
+from hpcxrf.runner.driver import Progress
+from hpcxrf.studies.case_study.plan import StudyUnit
+from hpcxrf.studies.case_study.run import StudyResult, StudyWatch
+from hpcxrf.studies.case_study.tables import fit_rows
 
 
 def study_watch(out: Console) -> StudyWatch:

@@ -10,14 +10,14 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from hpcxrf.cli.terminal import progress_bars
-from hpcxrf.cluster.local import LocalClusterHandle
-from hpcxrf.cluster.run import RunResult, Watch
-from hpcxrf.fitting.suggestion import Suggestion
-from hpcxrf.pipeline.driver import Progress as TaskProgress
-from hpcxrf.pipeline.driver import totals
+from hpcxrf.cluster.local.cluster import LocalClusterHandle
+from hpcxrf.cluster.local.run import RunResult, Watch
+from hpcxrf.fitting.spectrum.suggestion import Suggestion
 from hpcxrf.pipeline.plan import Plan, memory_text
+from hpcxrf.pipeline.prepare.suggestions import as_records
 from hpcxrf.pipeline.single import FileFit
-from hpcxrf.pipeline.suggestions import as_records
+from hpcxrf.runner.driver import Progress as TaskProgress
+from hpcxrf.runner.driver import totals
 
 STAGE_TITLES: Final = {
     "ingest": "ingest into Zarr",

@@ -52,10 +52,10 @@ def submit(
 ) -> None:
     """Run the whole pipeline on Slurm: submit, print how to watch, and return."""
     from hpcxrf.cli.terminal import console
-    from hpcxrf.cluster.sites import find_site
+    from hpcxrf.cluster.login.sites import find_site
+    from hpcxrf.cluster.login.submission import Asked, prepare_submission, submit_prepared
     from hpcxrf.cluster.slurm import seconds_of
-    from hpcxrf.cluster.submission import Asked, prepare_submission, submit_prepared
-    from hpcxrf.config import load_run_file
+    from hpcxrf.config.run import load_run_file
 
     config, text = load_run_file(run_file)
     asked = Asked(
@@ -104,7 +104,7 @@ def _told(job_id: str, folder: Path, *, as_json: bool) -> None:
 def cancel(run: RunFolder, as_json: opt.AsJson = False) -> None:
     """Cancel the job of a run. What is finished is kept; `hpcxrf resume` goes on."""
     from hpcxrf.cli.terminal import console, print_json
-    from hpcxrf.cluster.steering import cancel_run
+    from hpcxrf.cluster.login.steering import cancel_run
 
     result = cancel_run(run)
     if as_json:
@@ -120,8 +120,8 @@ def resume(run: RunFolder, as_json: opt.AsJson = False) -> None:
     """Go on with what is missing: on Slurm if the run was submitted, else here."""
     from hpcxrf.cli.terminal import console, print_json
     from hpcxrf.cluster import slurm
-    from hpcxrf.cluster.status import run_status
-    from hpcxrf.cluster.submission import last_job, submit_again
+    from hpcxrf.cluster.login.status import run_status
+    from hpcxrf.cluster.login.submission import last_job, submit_again
     from hpcxrf.store.rundir import open_run
 
     opened = open_run(run)
@@ -160,7 +160,7 @@ def retry(
 ) -> None:
     """Mark what failed to be tried again, then go on as `hpcxrf resume` does."""
     from hpcxrf.cli.terminal import console
-    from hpcxrf.cluster.steering import retry_failed
+    from hpcxrf.cluster.login.steering import retry_failed
     from hpcxrf.errors import ConfigError
 
     if not failed:

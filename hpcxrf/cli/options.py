@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from hpcxrf.config import RunConfig, check_config
+from hpcxrf.config.run import RunConfig, check_config
 from hpcxrf.errors import ConfigError
 
 Files = Annotated[list[Path], typer.Argument(help="A run file (.yaml), or scans, folders and patterns.")]

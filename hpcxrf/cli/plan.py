@@ -8,9 +8,9 @@ import typer
 from hpcxrf.cli import options as opt
 
 if TYPE_CHECKING:
-    from hpcxrf.cluster.probe import Probe
+    from hpcxrf.cluster.login.probe import Probe
     from hpcxrf.pipeline.plan import Plan
-    from hpcxrf.pipeline.workload import Workload
+    from hpcxrf.pipeline.plan_size import Workload
 
 EXAMPLE = "Examples:  hpcxrf plan run.yaml --site generic-gpu --max-gpu-hours 20   |   hpcxrf plan run.yaml --probe"
 
@@ -31,14 +31,14 @@ def plan(
 ) -> None:
     """Say what would run: datasets, tasks, bytes, hours by measurement; refuse what cannot work."""
     from hpcxrf.cli.terminal import console, print_json, progress_bars
-    from hpcxrf.cluster.feasible import hours_faults, memory_faults, output_faults_of, site_faults
-    from hpcxrf.cluster.probe import last_probe, measure
-    from hpcxrf.cluster.sites import find_site
-    from hpcxrf.config import load_run_file
+    from hpcxrf.cluster.login.feasible import hours_faults, memory_faults, output_faults_of, site_faults
+    from hpcxrf.cluster.login.probe import last_probe, measure
+    from hpcxrf.cluster.login.sites import find_site
+    from hpcxrf.config.run import load_run_file
     from hpcxrf.errors import ConfigError
     from hpcxrf.pipeline.plan import make_plan
+    from hpcxrf.pipeline.plan_size import workload
     from hpcxrf.pipeline.request import check_request
-    from hpcxrf.pipeline.workload import workload
 
     config, _ = load_run_file(run_file)
     check_request(config)
@@ -67,7 +67,7 @@ def plan(
 def _json(made: "Plan", work: "Workload", probe: "Probe | None", faults: list[str], notes: list[str]) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from hpcxrf.cluster.probe import hours
+    from hpcxrf.cluster.login.probe import hours
     from hpcxrf.pipeline.device_memory import largest_device_memory
     from hpcxrf.pipeline.memory import IDLE_WORKER_BYTES
     from hpcxrf.pipeline.plan import memory_by_stage
@@ -90,7 +90,7 @@ def _print(made: "Plan", work: "Workload", probe: "Probe | None", notes: list[st
     from rich.table import Table
 
     from hpcxrf.cli.terminal import console
-    from hpcxrf.cluster.feasible import size_text
+    from hpcxrf.cluster.login.feasible import size_text
     from hpcxrf.pipeline.plan import memory_text
 
     table = Table.grid(padding=(0, 2))
@@ -114,7 +114,7 @@ def _print(made: "Plan", work: "Workload", probe: "Probe | None", notes: list[st
 
 
 def _device_text(made: "Plan") -> str:
-    from hpcxrf.cluster.feasible import size_text
+    from hpcxrf.cluster.login.feasible import size_text
     from hpcxrf.pipeline.device_memory import LEAST_BATCH, MOST_BATCH, largest_device_memory
 
     device = largest_device_memory(made.jobs)
@@ -127,7 +127,7 @@ def _device_text(made: "Plan") -> str:
 
 
 def _time(work: "Workload", probe: "Probe | None") -> str:
-    from hpcxrf.cluster.probe import hours
+    from hpcxrf.cluster.login.probe import hours
 
     if probe is None:
         return "not known: nothing of this kind was measured; `--probe` measures"

@@ -78,7 +78,7 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Run the whole pipeline here. The same command on the same folder goes on where it stopped."""
-    from hpcxrf.config import load_run_file
+    from hpcxrf.config.run import load_run_file
     from hpcxrf.errors import ConfigError
 
     if len(files) == 1 and files[0].suffix in _RUN_FILE_SUFFIXES:
@@ -122,7 +122,7 @@ def run_on_this_machine(config: Any, text: str, output: Path) -> None:  # noqa: 
     """
     from hpcxrf.cli.display import print_run, watching
     from hpcxrf.cli.terminal import console
-    from hpcxrf.cluster.run import run_here
+    from hpcxrf.cluster.local.run import run_here
     from hpcxrf.errors import DatasetsFailedError
     from hpcxrf.pipeline.request import check_request
 
@@ -142,7 +142,7 @@ def run_on_this_machine(config: Any, text: str, output: Path) -> None:  # noqa: 
 def report(run_directory: Annotated[Path, typer.Argument(help="Of `hpcxrf run`.")]) -> None:
     """Write the report of a run directory again, from its stores and journals."""
     from hpcxrf.cli.terminal import console
-    from hpcxrf.cluster.run import report_again
+    from hpcxrf.cluster.local.run import report_again
 
     path = report_again(run_directory)
     console().print(f"report: {path}", markup=False, soft_wrap=True)

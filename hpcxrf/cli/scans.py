@@ -87,7 +87,7 @@ def fit(
 
 
 def _plot(result: Any, path: Path) -> None:  # noqa: ANN401 (FileFit, imported late)
-    from hpcxrf.results.picture import fit_picture
+    from hpcxrf.results.report.picture import fit_picture
     from hpcxrf.store.files import atomic_write_bytes
 
     atomic_write_bytes(path, fit_picture(result.fit, result.detector, result.line_markers))

@@ -24,7 +24,7 @@ def init(
 ) -> None:
     """Propose a profile from what `sinfo` says, to be completed by hand."""
     from hpcxrf.cli.terminal import console
-    from hpcxrf.cluster.sites import chosen_partition, propose_site, user_folder
+    from hpcxrf.cluster.login.sites import chosen_partition, propose_site, user_folder
     from hpcxrf.cluster.slurm import partitions
     from hpcxrf.errors import ConfigError
     from hpcxrf.store.catalog import is_dataset_id
@@ -51,8 +51,8 @@ def init(
 def list_sites(as_json: opt.AsJson = False) -> None:
     """Say which profiles there are, and where they are looked for."""
     from hpcxrf.cli.terminal import console, print_json
-    from hpcxrf.cluster.sites import site_folders
-    from hpcxrf.config_site import load_site
+    from hpcxrf.cluster.login.sites import site_folders
+    from hpcxrf.config.site import load_site
 
     found: dict[str, Path] = {}
     for folder in site_folders():

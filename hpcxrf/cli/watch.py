@@ -11,7 +11,7 @@ from hpcxrf.cli import options as opt
 from hpcxrf.cli.jobs import RunFolder
 
 if TYPE_CHECKING:
-    from hpcxrf.cluster.status import RunStatus
+    from hpcxrf.cluster.login.status import RunStatus
 
 _LOOK_S: Final = 2.0
 # The controller is everybody's: it is asked less often than files are read.
@@ -36,8 +36,8 @@ def status(
     """Say how far a run is: datasets, stages, rate, what Slurm says, failures by reason."""
     from hpcxrf.cli.terminal import console, print_json
     from hpcxrf.cli.watch_display import print_status, status_json
+    from hpcxrf.cluster.login.status import run_status
     from hpcxrf.cluster.slurm import job_state
-    from hpcxrf.cluster.status import run_status
     from hpcxrf.errors import ConfigError
 
     if watch and as_json:
@@ -56,8 +56,8 @@ def _watched(run: Path, first: "RunStatus") -> None:
     from rich.live import Live
 
     from hpcxrf.cli.watch_display import print_status, status_table
+    from hpcxrf.cluster.login.status import GOING_ON, asked_seldom, run_status
     from hpcxrf.cluster.slurm import job_state
-    from hpcxrf.cluster.status import GOING_ON, asked_seldom, run_status
 
     out, found = Console(stderr=True, highlight=False), first
     ask = asked_seldom(job_state, _ASK_SLURM_S)
@@ -78,9 +78,9 @@ def logs(
     """Print the log of a run's latest job, or what failed."""
     from hpcxrf.cli.terminal import console
     from hpcxrf.cluster.failures import failures
-    from hpcxrf.cluster.logs import follow_log, latest_log, tail
+    from hpcxrf.cluster.login.logs import follow_log, latest_log, tail
+    from hpcxrf.cluster.login.status import GOING_ON, asked_seldom, run_status
     from hpcxrf.cluster.slurm import job_state
-    from hpcxrf.cluster.status import GOING_ON, asked_seldom, run_status
     from hpcxrf.store.rundir import open_run
 
     opened = open_run(run)
@@ -109,9 +109,9 @@ def list_runs(
     """List the runs in a folder, and how each is."""
     from hpcxrf.cli.terminal import console, print_json
     from hpcxrf.cli.watch_display import runs_table, status_json
-    from hpcxrf.cluster.logs import runs_in
+    from hpcxrf.cluster.login.logs import runs_in
+    from hpcxrf.cluster.login.status import run_status
     from hpcxrf.cluster.slurm import job_state
-    from hpcxrf.cluster.status import run_status
 
     found = [run_status(path, job_state) for path in runs_in(folder)]
     if as_json:
@@ -128,7 +128,7 @@ def dashboard(run: RunFolder, as_json: opt.AsJson = False) -> None:
     Whoever knows the address can look at it: it is a secret, of this run alone.
     """
     from hpcxrf.cli.terminal import console, print_json
-    from hpcxrf.cluster.tunnel import way_to_dashboard
+    from hpcxrf.cluster.login.tunnel import way_to_dashboard
 
     way = way_to_dashboard(run)
     if as_json:

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hpcxrf.cluster.job_files import RunProgress
-from hpcxrf.cluster.status import GOING_ON, RunStatus
+from hpcxrf.cluster.login.status import GOING_ON, RunStatus
 
 _STYLES: Final = {
     "done": "green",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from hpcxrf.pipeline.blocks import SAMPLE_PIXELS, tile_shape
-from hpcxrf.pipeline.inputs import SUM
+from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.pipeline.records import STAGES, DatasetJob, Stage
 from hpcxrf.store.schema import BLOCK_X, BLOCK_Y, CHUNK_BYTES, spectra_layout
 

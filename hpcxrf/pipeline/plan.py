@@ -4,14 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hpcxrf.config import FULL_PIXELS_MAX, RunConfig
+from hpcxrf.config.pixels import FULL_PIXELS_MAX
+from hpcxrf.config.run import RunConfig
 from hpcxrf.errors import ConfigError, HpcxrfError, InputFileError
 from hpcxrf.formats.registry import find_scans, open_scan
 from hpcxrf.formats.scan import RawScan
-from hpcxrf.pipeline.inputs import archive_root, detector_names, input_stamps, read_options
 from hpcxrf.pipeline.memory import IDLE_WORKER_BYTES, memory_fault, stage_memory
+from hpcxrf.pipeline.prepare.inputs import archive_root, detector_names, input_stamps, read_options
 from hpcxrf.pipeline.records import DatasetJob, Stage
-from hpcxrf.pipeline.regions_given import region_stamps, require_given
+from hpcxrf.pipeline.regions.given import region_stamps, require_given
 from hpcxrf.store.catalog import dataset_id
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hpcxrf.config import RunConfig
+from hpcxrf.config.run import RunConfig
 from hpcxrf.formats.scan import EnergyCalibration
 
 Stage = Literal[

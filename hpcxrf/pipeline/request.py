@@ -8,12 +8,12 @@ from typing import Any
 
 import yaml
 
-from hpcxrf.config import RunConfig, check_config
+from hpcxrf.config.run import RunConfig, check_config
 from hpcxrf.errors import ConfigError, OutputError
 from hpcxrf.formats.override import read_override
 from hpcxrf.physics.components import HIGHEST_INCIDENT_KEV, parse_components
-from hpcxrf.pipeline.previous import require_previous
-from hpcxrf.pipeline.starting import refuse_start
+from hpcxrf.pipeline.prepare.previous import require_previous
+from hpcxrf.pipeline.prepare.starting import refuse_start
 from hpcxrf.store.rundir import RunDir
 
 

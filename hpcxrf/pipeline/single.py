@@ -10,20 +10,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hpcxrf.config import RunConfig
+from hpcxrf.config.run import RunConfig
 from hpcxrf.errors import ConfigError, FitError, InputFileError
-from hpcxrf.fitting.detector_sum import SOLVED, fit_detector_sum
 from hpcxrf.fitting.result import SpectrumFit
-from hpcxrf.fitting.suggestion import Suggestion, combined
+from hpcxrf.fitting.spectrum.detector_sum import SOLVED, fit_detector_sum
+from hpcxrf.fitting.spectrum.suggestion import Suggestion, combined
 from hpcxrf.formats.override import find_override, read_override
 from hpcxrf.formats.registry import find_scans, open_scan
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions
-from hpcxrf.pipeline.detectors import fit_detectors
-from hpcxrf.pipeline.inputs import SUM, archive_root, read_options
-from hpcxrf.pipeline.pixel_flags import LARGEST_COUNT
-from hpcxrf.pipeline.setup import line_markers, prepare
+from hpcxrf.pipeline.pixels.flags import LARGEST_COUNT
+from hpcxrf.pipeline.prepare.detectors import fit_detectors
+from hpcxrf.pipeline.prepare.from_config import line_markers, prepare
+from hpcxrf.pipeline.prepare.inputs import SUM, archive_root, read_options
 from hpcxrf.pipeline.tasks import scan_facts
-from hpcxrf.pipeline.worker import one_thread
+from hpcxrf.runner.worker import one_thread
 from hpcxrf.store.catalog import dataset_id
 from hpcxrf.store.ingest import ingest_scan
 

@@ -15,21 +15,19 @@ import torch
 from numpy.typing import NDArray
 
 from hpcxrf import __version__
-from hpcxrf.config import RunConfig, effective
+from hpcxrf.config.run import RunConfig, effective
 from hpcxrf.errors import FitError
-from hpcxrf.fitting.detector_sum import SOLVED, fit_detector_sum
-from hpcxrf.fitting.pixels import MethodData, PixelBasis, PixelOperator, prepared
+from hpcxrf.fitting.pixels.methods import MethodData, PixelBasis, PixelOperator, prepared
 from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
-from hpcxrf.fitting.suggestion import combined
+from hpcxrf.fitting.spectrum.detector_sum import SOLVED, fit_detector_sum
+from hpcxrf.fitting.spectrum.suggestion import combined
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import RawScan
 from hpcxrf.pipeline.blocks import Block, blocks_of, pixels_of
-from hpcxrf.pipeline.detectors import DetectorFits, fit_detectors
-from hpcxrf.pipeline.device import device_guard
-from hpcxrf.pipeline.inputs import SUM, read_options
-from hpcxrf.pipeline.pixel_choices import choose_for_pixels
-from hpcxrf.pipeline.pixel_flags import doubts, saturated_pixels, saturated_spectra, without_saturated
-from hpcxrf.pipeline.pixel_model import (
+from hpcxrf.pipeline.pixels.choices import choose_for_pixels
+from hpcxrf.pipeline.pixels.device import device_guard
+from hpcxrf.pipeline.pixels.flags import doubts, saturated_pixels, saturated_spectra, without_saturated
+from hpcxrf.pipeline.pixels.model import (
     basis_of,
     free_parameters,
     method_data,
@@ -37,24 +35,26 @@ from hpcxrf.pipeline.pixel_model import (
     pixel_model_of,
     stored_model,
 )
-from hpcxrf.pipeline.pixel_task import PixelTask, fit_blocks, read_block
+from hpcxrf.pipeline.pixels.task import PixelTask, fit_blocks, read_block
+from hpcxrf.pipeline.prepare.detectors import DetectorFits, fit_detectors
+from hpcxrf.pipeline.prepare.from_config import line_markers
+from hpcxrf.pipeline.prepare.inputs import SUM, read_options
+from hpcxrf.pipeline.prepare.suggestions import as_records
 from hpcxrf.pipeline.records import BlockRange, DatasetJob, ScanFacts, TaskRecord
-from hpcxrf.pipeline.regions_given import require_thresholds
-from hpcxrf.pipeline.setup import line_markers
-from hpcxrf.pipeline.suggestions import as_records
+from hpcxrf.pipeline.regions.given import require_thresholds
 from hpcxrf.pipeline.units import pixel_task_name
-from hpcxrf.pipeline.worker import Clock, attempt, choose_device, one_thread
-from hpcxrf.results.basis import component_names, read_basis, write_basis
 from hpcxrf.results.export import regions_to_csv
-from hpcxrf.results.maps import block_checksums, create_results, finalise, write_block, write_spectrum_fits
-from hpcxrf.results.pixel_models import write_pixel_models
+from hpcxrf.results.store.basis import component_names, read_basis, write_basis
+from hpcxrf.results.store.maps import block_checksums, create_results, finalise, write_block, write_spectrum_fits
+from hpcxrf.results.store.pixel_models import write_pixel_models
+from hpcxrf.runner.worker import Clock, attempt, choose_device, one_thread
 from hpcxrf.store.files import checksum_tree
 from hpcxrf.store.ingest import ingest_scan
 from hpcxrf.store.rundir import RunDir
 from hpcxrf.store.spectra import SpectraStore, open_spectra
 
 if TYPE_CHECKING:
-    from hpcxrf.results.dataset_page import DatasetSummary
+    from hpcxrf.results.report.dataset_page import DatasetSummary
 
 ScanFit = tuple[DetectorFits, dict[str, SpectrumFit], dict[str, tuple[int, PixelBasis]]]
 
@@ -272,7 +272,7 @@ def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
             regions_to_csv(path, table)
         finalise(path, {"devices": devices, "torch_version": str(torch.__version__)})
         # With matplotlib, which no other task has need of.
-        from hpcxrf.results.dataset_page import write_dataset_page
+        from hpcxrf.results.report.dataset_page import write_dataset_page
 
         with clock.writing():
             write_dataset_page(_summary(job, after), run.page_file(job.dataset_id))
@@ -282,7 +282,7 @@ def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
 
 def _summary(job: DatasetJob, records: Sequence[TaskRecord]) -> "DatasetSummary":
     """What the page of a dataset says beside what its store says."""
-    from hpcxrf.results.dataset_page import DatasetSummary
+    from hpcxrf.results.report.dataset_page import DatasetSummary
 
     seconds: dict[str, float] = {}
     for record in records:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hpcxrf.config_regions import RegionsConfig, refine_tasks
+from hpcxrf.config.regions import RegionsConfig, refine_tasks
 from hpcxrf.pipeline.blocks import pixel_ranges
 from hpcxrf.pipeline.records import BlockRange, DatasetJob, Stage
 

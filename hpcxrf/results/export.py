@@ -12,8 +12,8 @@ import numpy as np
 import xarray as xr
 
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.results.maps import open_results
-from hpcxrf.results.storage import replaced
+from hpcxrf.results.store.maps import open_results
+from hpcxrf.results.store.storage import replaced
 from hpcxrf.store.schema import BLOCK_Y
 
 Cell = str | float | int

@@ -21,8 +21,8 @@ from bench_pixels import (
     operator_of,
 )
 
-from hpcxrf.fitting.integrated import fit_spectrum
-from hpcxrf.fitting.setup import SpectrumSetup
+from hpcxrf.fitting.spectrum.integrated import fit_spectrum
+from hpcxrf.fitting.spectrum.problem import SpectrumSetup
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.detector import DetectorSetup
 from hpcxrf.physics.lines import build_line_table

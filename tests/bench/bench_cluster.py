@@ -10,13 +10,13 @@ from distributed import Client, SpecCluster, Worker
 from pixel_scans import made_job, units
 
 from hpcxrf.cluster.dashboard import guarded_scheduler
-from hpcxrf.cluster.local import dask_settings, local_cluster
-from hpcxrf.config import check_config
-from hpcxrf.pipeline import graph
-from hpcxrf.pipeline.driver import run_datasets
+from hpcxrf.cluster.local.cluster import dask_settings, local_cluster
+from hpcxrf.config.run import check_config
 from hpcxrf.pipeline.plan import Plan
 from hpcxrf.pipeline.records import DatasetJob, TaskRecord
-from hpcxrf.pipeline.worker import forget_records
+from hpcxrf.runner import graph
+from hpcxrf.runner.driver import run_datasets
+from hpcxrf.runner.worker import forget_records
 from hpcxrf.store.rundir import create_or_resume
 from tests.cluster.conftest import drill  # noqa: F401 (a fixture)
 

@@ -11,10 +11,10 @@ import pytest
 from distributed import wait
 from pixel_scans import made_job
 
-from hpcxrf.cluster.local import local_cluster
-from hpcxrf.pipeline.graph import submit
+from hpcxrf.cluster.local.cluster import local_cluster
 from hpcxrf.pipeline.records import TaskRecord
-from hpcxrf.results.maps import is_complete
+from hpcxrf.results.store.maps import is_complete
+from hpcxrf.runner.graph import submit
 from hpcxrf.store.files import tree_bytes
 from hpcxrf.store.rundir import RunDir
 
@@ -78,7 +78,7 @@ def test_from_the_store_to_the_maps(tmp_path, figure, deviance):
 
 
 def _import(i: int) -> int:
-    import hpcxrf.pipeline.regions_tasks
+    import hpcxrf.pipeline.regions.tasks
     import hpcxrf.pipeline.tasks
 
     return i + len(hpcxrf.pipeline.tasks.__name__)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hpcxrf.config import check_config
+from hpcxrf.config.run import check_config
 from hpcxrf.pipeline.single import fit_file
 
 pytestmark = pytest.mark.bench

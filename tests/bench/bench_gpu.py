@@ -15,10 +15,10 @@ from bench_pixels import fitted as fitted  # noqa: PLC0414 (a fixture)
 from bench_pixels import table as table  # noqa: PLC0414 (a fixture)
 from pixel_scans import made_job, run_stage
 
-from hpcxrf.fitting.pixel_full import full_model
-from hpcxrf.fitting.pixel_tangent import tangent_operator, tangents_at
-from hpcxrf.fitting.pixels import MethodData, fit_pixels, moved_to
-from hpcxrf.pipeline.device import first_batch
+from hpcxrf.fitting.pixels.full import full_model
+from hpcxrf.fitting.pixels.methods import MethodData, fit_pixels, moved_to
+from hpcxrf.fitting.pixels.tangent import tangent_operator, tangents_at
+from hpcxrf.pipeline.pixels.device import first_batch
 
 pytestmark = [
     pytest.mark.bench,

@@ -6,14 +6,14 @@ from statistics import median
 import pytest
 import torch
 
-from hpcxrf.config import check_config
-from hpcxrf.fitting.protocol import fit_protocol, random_start
+from hpcxrf.config.run import check_config
 from hpcxrf.formats.registry import open_scan
-from hpcxrf.pipeline.inputs import read_options
-from hpcxrf.pipeline.peers import fit_peer
-from hpcxrf.pipeline.setup import prepare
+from hpcxrf.pipeline.prepare.from_config import prepare
+from hpcxrf.pipeline.prepare.inputs import read_options
 from hpcxrf.pipeline.single import integrate
 from hpcxrf.pipeline.tasks import scan_facts
+from hpcxrf.studies.peers.fit import fit_peer
+from hpcxrf.studies.protocol import fit_protocol, random_start
 
 pytestmark = pytest.mark.bench
 

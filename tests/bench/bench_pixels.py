@@ -14,12 +14,12 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from hpcxrf.fitting.integrated import fit_spectrum
-from hpcxrf.fitting.pixel_basis import pixel_basis, pixel_operator
-from hpcxrf.fitting.pixel_full import full_model
-from hpcxrf.fitting.pixel_tangent import tangent_operator, tangents_at
-from hpcxrf.fitting.pixels import MethodData, fit_pixels, group_background
-from hpcxrf.fitting.setup import SpectrumSetup
+from hpcxrf.fitting.pixels.basis import pixel_basis, pixel_operator
+from hpcxrf.fitting.pixels.full import full_model
+from hpcxrf.fitting.pixels.methods import MethodData, fit_pixels, group_background
+from hpcxrf.fitting.pixels.tangent import tangent_operator, tangents_at
+from hpcxrf.fitting.spectrum.integrated import fit_spectrum
+from hpcxrf.fitting.spectrum.problem import SpectrumSetup
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.detector import DetectorSetup
 from hpcxrf.physics.lines import build_line_table

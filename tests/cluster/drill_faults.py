@@ -11,7 +11,7 @@ import time
 import uuid
 from pathlib import Path
 
-from hpcxrf.pipeline import graph
+from hpcxrf.runner import graph
 
 FAULTS = json.loads(os.environ.get("DRILL_FAULTS", "{}"))
 
@@ -36,7 +36,7 @@ def _disturb(job, unit):
     for kind, name in ((k, n) for k in ("abort", "raise", "hang", "full") for n in FAULTS.get(k, ())):
         if job.source.stem == name and not _had_already(name):
             # Inside of the attempt that the task itself would make.
-            from hpcxrf.pipeline.worker import attempt
+            from hpcxrf.runner.worker import attempt
 
             with attempt(job, unit.task):
                 _go_wrong(kind)

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from hpcxrf.cluster.job.worker_terms import read_facts
 from hpcxrf.cluster.job_files import read_events, read_progress
-from hpcxrf.cluster.submission import Asked, prepare_submission, submit_again, submit_prepared
-from hpcxrf.cluster.worker_terms import read_facts
-from hpcxrf.config import check_config, effective
-from hpcxrf.config_site import check_site
-from hpcxrf.pipeline.graph import run_unit, units_of
+from hpcxrf.cluster.login.submission import Asked, prepare_submission, submit_again, submit_prepared
+from hpcxrf.config.run import check_config, effective
+from hpcxrf.config.site import check_site
 from hpcxrf.pipeline.plan import make_plan
+from hpcxrf.runner.graph import run_unit, units_of
 from hpcxrf.store.files import tree_files, tree_sha256
 from hpcxrf.store.rundir import RunDir, create_or_resume, finished
 

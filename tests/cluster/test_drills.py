@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from hpcxrf.cluster.worker_terms import read_facts
+from hpcxrf.cluster.job.worker_terms import read_facts
 from hpcxrf.store.rundir import FAILED
 from tests.cluster.drills import kill
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcxrf.cluster.worker_terms import read_facts
+from hpcxrf.cluster.job.worker_terms import read_facts
 from tests.cluster.drills import kill
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]

@@ -14,7 +14,7 @@ import pytest
 DRIVER = """
 import signal, sys, time
 from pathlib import Path
-from hpcxrf.cluster.local import local_cluster
+from hpcxrf.cluster.local.cluster import local_cluster
 
 def deaf():
     return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])

@@ -362,8 +362,8 @@ def test_plan_refuses_what_the_partition_cannot_give(hpcxrf, lab):
 
 
 def test_the_doctor_lets_slurm_try_the_job_of_a_site_and_submits_nothing(lab, slurm_cluster):
-    from hpcxrf.cluster.doctor import _slurm, _tried
-    from hpcxrf.cluster.sites import find_site
+    from hpcxrf.cluster.login.doctor import _slurm, _tried
+    from hpcxrf.cluster.login.sites import find_site
 
     assert "to start at" in _slurm(None)
     assert "site lab: Job" in _slurm(find_site("lab"))

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import yaml
 
-from hpcxrf.results.statistics import FAILED_STATUS, open_statistics
 from hpcxrf.simulate import demo_spec, simulate_scan, write_scan
+from hpcxrf.studies.benchmark.statistics import FAILED_STATUS, open_statistics
 
 TASKS = ("initial", "refinement")
 METHODS = ("separable", "product", "adam")

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import yaml
 
-from hpcxrf.cluster.case_study import StudyWatch, case_study_here, chosen_pixels, richest_region, study_scan
-from hpcxrf.cluster.case_study_data import gather_study
-from hpcxrf.config import load_run_file
+from hpcxrf.config.run import load_run_file
 from hpcxrf.errors import InputFileError
-from hpcxrf.pipeline.case_study import SINGLE, units_of
-from hpcxrf.pipeline.case_study_driver import StudyOutcome, finished_units
 from hpcxrf.pipeline.plan import make_plan
-from hpcxrf.results.study_page import figures
-from hpcxrf.results.study_tables import fit_rows, pixel_rows
 from hpcxrf.store.rundir import RunDir
+from hpcxrf.studies.case_study.data import gather_study
+from hpcxrf.studies.case_study.driver import StudyOutcome, finished_units
+from hpcxrf.studies.case_study.page import figures
+from hpcxrf.studies.case_study.plan import SINGLE, units_of
+from hpcxrf.studies.case_study.run import StudyWatch, case_study_here, chosen_pixels, richest_region, study_scan
+from hpcxrf.studies.case_study.tables import fit_rows, pixel_rows
 
 PICTURES = ("first-pass", "misfits", "regions", "single-pixels", "region-maps", "maps")
 

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.results.basis import read_basis
+from hpcxrf.results.store.basis import read_basis
 from hpcxrf.simulate import demo_spec, simulate_scan, write_scan
 
 pytestmark = pytest.mark.slow

@@ -1,0 +1,1 @@
+"""The run file and the site profile, one module a section."""

@@ -1,0 +1,33 @@
+"""The section `benchmark` of the run file: the published protocol over an archive."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+
+from hpcxrf.config.fields import CHECKED
+
+BenchmarkMethod = Literal["separable", "adam", "sbplx", "product", "mapstorch", "pymca"]
+BenchmarkTask = Literal["initial", "refinement"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkConfig:
+    """What `hpcxrf benchmark` compares: the published protocol."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = CHECKED
+
+    methods: tuple[BenchmarkMethod, ...] = ("separable", "adam", "sbplx", "product")
+    """`separable`, `adam` and `sbplx` share line table, background, objective and starting values; `product` is
+    hpcxrf with its defaults and no calibration; `mapstorch` and `pymca` are those programs."""
+    tasks: tuple[BenchmarkTask, ...] = ("initial", "refinement")
+    start: Literal["narrow", "wide"] = "narrow"
+    """How far the random starting values reach."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the starting values, and of the choice of datasets."""
+    datasets: dict[BenchmarkMethod, Annotated[int, Field(ge=1)]] = field(default_factory=dict)
+    """Number of datasets, drawn by the seed, for slow methods; the others run on all."""
+    background: Literal["hats", "snip", "none"] = "snip"
+    """Of the methods that are compared; `product` has its own."""
+    adam_steps: Annotated[int, Field(ge=1)] = 500
+    sbplx_evaluations: Annotated[int, Field(ge=1)] = 20_000

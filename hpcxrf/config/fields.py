@@ -1,0 +1,11 @@
+"""What the sections of the run file have in common: how pydantic checks them, and numbers with a range."""
+
+from typing import Annotated, Final
+
+from pydantic import ConfigDict, Field
+
+CHECKED: Final = ConfigDict(extra="forbid", allow_inf_nan=False)
+"""Unknown names and numbers that are none are faults."""
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]

@@ -1,0 +1,22 @@
+"""The section `sample` of the run file: what was measured, and with what."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict
+
+from hpcxrf.config.fields import CHECKED, Positive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleConfig:
+    """What was measured, and with what."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = CHECKED
+
+    elements: tuple[str, ...] = ()
+    """Families to be fitted: `Fe` (K), `Pt_L`, `Au_M`, pile-up `Ca_Ca`; empty: those of the override file."""
+    incident_energy_kev: Positive | None = None
+    """Energy of the beam; None: from the file or the override file."""
+    source: Literal["monochromatic", "tube"] = "monochromatic"
+    """`tube` has no elastic line, and needs `incident_energy_kev` as an effective energy."""

@@ -1,0 +1,188 @@
+"""The true model in every pixel, theta free under a prior: for regions of some thousand pixels.
+
+The same variable projection as for integrated spectra, a few pixels at a time, which is what a core's cache holds.
+Weights are those of the pixel's own model, from amplitudes at the given theta first and then from the fit.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from hpcxrf.fitting.nnls import nnls_gram
+from hpcxrf.fitting.objective import poisson_deviance
+from hpcxrf.fitting.pixels.basis import PixelBasis
+from hpcxrf.fitting.pixels.parts import Estimate
+from hpcxrf.fitting.pixels.tangent import drift_sd
+from hpcxrf.fitting.spectrum.separable import Problem, Space, State, design, minimise, start
+from hpcxrf.physics.jacobian import counts_jacobian
+from hpcxrf.physics.model import SpectrumModel, evaluate
+from hpcxrf.physics.parameters import INDEX, PARAMETER_NAMES
+
+# Fixed, and counted from the start of the tile, as the micro-batches are.
+PIXELS_AT_A_TIME: Final = 4
+# Channels without counts weigh no more than this share of the mean: 1 / mu has no upper end.
+_WEIGHT_FLOOR: Final = 0.05
+_LEAST_COUNTS: Final = 1e-3
+_PASSES: Final = ((12, 1e-4), (12, 1e-6))
+_FARTHEST_SD: Final = 6.0
+_SCALE_SD: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FullModel:
+    """What the pixels are fitted with, on one device."""
+
+    model: SpectrumModel
+    theta: Tensor
+    """(parameter,) float64: where every pixel starts, and the centre of the prior."""
+    background: Tensor
+    """(channel, column) float64."""
+    space: Space
+    names: tuple[str, ...]
+    """The parameters that are free."""
+
+
+def full_model(
+    model: SpectrumModel, theta: Tensor, basis: PixelBasis, prior_sd: Mapping[str, float] | None = None
+) -> FullModel:
+    """Prepare the fits of a region.
+
+    Args:
+        model: lines, channels and constants of the pixels.
+        theta: (parameter,) float64, of the integrated fit or of the region.
+        basis: whose background columns the pixels have.
+        prior_sd: standard deviation of the free parameters, units of theta; None: energy offset, gain and width.
+
+    Raises:
+        KeyError: a name that is no parameter.
+    """
+    prior = drift_sd(theta) if prior_sd is None else dict(prior_sd)
+    sd = torch.ones_like(theta)
+    free = torch.zeros_like(theta, dtype=torch.bool)
+    for name, value in prior.items():
+        sd[INDEX[name]] = value
+        free[INDEX[name]] = True
+    return FullModel(
+        model=replace(model, shape_dtype=torch.float32),
+        theta=theta,
+        background=basis.columns[:, basis.n_components :],
+        space=Space(
+            centre=theta,
+            prior_sd=sd,
+            scale=_SCALE_SD * sd,
+            lower=theta - _FARTHEST_SD * sd,
+            upper=theta + _FARTHEST_SD * sd,
+            free=free,
+            free_names=frozenset(prior),
+        ),
+        names=tuple(name for name in PARAMETER_NAMES if name in prior),
+    )
+
+
+def fit_full(counts: Tensor, full: FullModel) -> Estimate:
+    """Amplitudes and theta of a micro-batch.
+
+    Args:
+        counts: (pixel, channel) finite, any real dtype.
+        full: of `full_model`.
+    """
+    size = PIXELS_AT_A_TIME
+    parts = [_fit_some(counts[i : i + size], full) for i in range(0, max(len(counts), 1), size)]
+    columns = full.background.new_zeros((0, counts.shape[1])).to(torch.float32)
+    joined = {
+        name: torch.cat([getattr(part, name) for part in parts])
+        for name in ("coefficients", "solved", "factors", "variance", "null_variance", "shift", "shift_sigma", "misfit")
+    }
+    return Estimate(columns=columns, **joined)
+
+
+def _fit_some(counts: Tensor, full: FullModel) -> Estimate:
+    y = counts.to(torch.float64)
+    theta = full.theta.expand(y.shape[0], -1)
+    columns = torch.cat([evaluate(full.theta, full.model).phi, full.background], dim=1)
+    expected = _first_guess(y, columns)
+    problem = Problem(counts=y, weights=_weights(expected), model=full.model, hats=full.background, space=full.space)
+    state = start(theta, problem)
+    for i, (iterations, tolerance) in enumerate(_PASSES):
+        if i > 0:
+            problem = replace(problem, weights=_weights(_expected(state, problem)))
+            state = start(state.theta, problem)
+        state = minimise(state, problem, iterations=iterations, tolerance=tolerance)
+    return _described(state, problem, full)
+
+
+def _first_guess(y: Tensor, columns: Tensor) -> Tensor:
+    """Expected counts (pixel, channel) at the given theta, unit weights."""
+    gram = (columns.T @ columns).expand(y.shape[0], -1, -1)
+    return nnls_gram(gram, y @ columns).x @ columns.T
+
+
+def _expected(state: State, problem: Problem) -> Tensor:
+    _, columns = design(state.theta, problem)
+    return (columns @ state.linear[..., None])[..., 0]
+
+
+def _weights(expected: Tensor) -> Tensor:
+    """`1 / mu`, raised to a share of the pixel's mean where there is next to nothing."""
+    floor = _WEIGHT_FLOOR * expected.mean(dim=1, keepdim=True)
+    return 1.0 / torch.maximum(expected, floor.clamp(min=_LEAST_COUNTS))
+
+
+def _described(state: State, problem: Problem, full: FullModel) -> Estimate:
+    evaluation, columns = design(state.theta, problem)
+    expected = (columns @ state.linear[..., None])[..., 0]
+    n = evaluation.phi.shape[-1]
+    jacobian = counts_jacobian(state.theta, state.linear[:, :n], evaluation, full.model, names=full.space.free_names)
+    places = [INDEX[name] for name in full.names]
+    variance, null, shift_sigma = _variances(
+        torch.cat([columns, jacobian[..., places]], dim=-1),
+        _weights(expected),
+        state.linear[:, :n],
+        full.space.prior_sd[places] ** -2,
+    )
+    single = torch.float32
+    coefficients = state.linear.to(single)
+    return Estimate(
+        coefficients=coefficients,
+        solved=state.done,
+        factors=coefficients[:, :0],
+        columns=coefficients.new_zeros((0, columns.shape[1])),
+        variance=variance.to(single),
+        null_variance=null.to(single),
+        shift=(state.theta - full.theta)[:, places].to(single),
+        shift_sigma=shift_sigma.to(single),
+        misfit=poisson_deviance(problem.counts, expected).to(single),
+    )
+
+
+def _variances(full: Tensor, weights: Tensor, amplitude: Tensor, prior: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Variance (pixel, component) of the amplitudes with theta free, in the absence of the component, sigma of theta.
+
+    Args:
+        full: (pixel, channel, column then parameter) derivatives of the counts.
+        weights: (pixel, channel).
+        amplitude: (pixel, component).
+        prior: (parameter,) 1 / sd^2.
+    """
+    n = amplitude.shape[1]
+    weighted = full * weights[..., None]
+    information = full.mT @ weighted
+    diagonal = information.diagonal(dim1=-2, dim2=-1)
+    diagonal[:, full.shape[2] - prior.shape[0] :] += prior
+    scale = diagonal.clamp(min=1e-300).rsqrt()
+    unit = information * scale[:, :, None] * scale[:, None, :]
+    unit = unit + 1e-12 * torch.eye(unit.shape[-1], dtype=unit.dtype, device=unit.device)
+    factor, info = torch.linalg.cholesky_ex(unit)
+    covariance = torch.cholesky_inverse(factor) * scale[:, :, None] * scale[:, None, :]
+    variance = covariance.diagonal(dim1=-2, dim2=-1)[:, :n]
+    estimator = weighted @ covariance[:, :, :n]
+    own = amplitude * (full[..., :n] * estimator**2).sum(dim=1)
+    bad = (info != 0)[:, None]
+    return (
+        variance.masked_fill(bad, torch.nan),
+        torch.maximum(variance - own, 0.0 * variance).masked_fill(bad, torch.nan),
+        covariance.diagonal(dim1=-2, dim2=-1)[:, -len(prior) :].sqrt().masked_fill(bad, torch.nan),
+    )

@@ -1,0 +1,132 @@
+"""What every pixel method shares: products with raw counts, variance, deviance."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from hpcxrf.fitting.pixels.basis import PixelOperator
+from hpcxrf.fitting.pixels.pairs import LEAST_ROWS
+from hpcxrf.physics.shapes import INV_SQRT_2PI
+
+# Rows that are converted and worked on at a time: 256 spectra of 1200 channels are 1.2 MB, what a core's cache holds.
+CHUNK: Final = 256
+_SMALLEST_EXPECTATION: Final = 1e-3
+_LOWEST_PULL: Final = -5.0
+_HIGHEST_PULL: Final = 9.0
+_SQRT_HALF: Final = 0.7071067811865476
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a method found in a micro-batch."""
+
+    coefficients: Tensor
+    """(pixel, column) float32, components first."""
+    solved: Tensor
+    """(pixel,) bool: the iterations reached the optimum."""
+    factors: Tensor
+    """(pixel, any) float32: `factors @ columns` are the expected counts."""
+    columns: Tensor
+    """(any, channel) float32."""
+    variance: Tensor | None = None
+    """(pixel, component) float32; None: that of the shared weights."""
+    null_variance: Tensor | None = None
+    """(pixel, component) float32, in the absence of the component."""
+    shift: Tensor | None = None
+    """(pixel, parameter) float32: theta's shift from the basis."""
+    shift_sigma: Tensor | None = None
+    """(pixel, parameter) float32."""
+    in_range: Tensor | None = None
+    """(pixel,) bool: the shift is one that the method can follow."""
+    misfit: Tensor | None = None
+    """(pixel,) float32: Poisson deviance, where the model is not `factors @ columns`."""
+
+
+def rows(counts: Tensor, start: int, size: int = CHUNK) -> Tensor:
+    """Some rows of the counts in float32; a view where they are already."""
+    return counts[start : start + size].to(torch.float32)
+
+
+def project(counts: Tensor, matrix: Tensor) -> Tensor:
+    """`counts @ matrix` (pixel, column) in float32, the counts converted a few rows at a time.
+
+    Every row is the same to the bit wherever it stands.
+
+    Args:
+        counts: (pixel, channel), any real dtype.
+        matrix: (channel, column) float32.
+    """
+    if counts.device.type != "cpu":
+        return counts.to(torch.float32) @ matrix
+    transposed = matrix.T.contiguous()
+    out = matrix.new_empty((matrix.shape[1], counts.shape[0]))
+    for i in range(0, counts.shape[0], CHUNK):
+        part = rows(counts, i)
+        n = part.shape[0]
+        if n < LEAST_ROWS:
+            part = torch.cat([part, part[:1].expand(LEAST_ROWS - n, -1)])
+            out[:, i:] = torch.mm(transposed, part.T)[:, :n]
+        else:
+            torch.mm(transposed, part.T, out=out[:, i : i + CHUNK])
+    return out.T
+
+
+def times(values: Tensor, matrix: Tensor) -> Tensor:
+    """`values @ matrix`, every row the same to the bit wherever it stands: not so for narrow matrices by themselves."""
+    return (values @ whole_vectors(matrix))[:, : matrix.shape[1]]
+
+
+def whole_vectors(matrix: Tensor) -> Tensor:
+    """The matrix with columns of zeros, to a multiple of 8."""
+    return torch.nn.functional.pad(matrix, (0, -matrix.shape[1] % 8))
+
+
+def shared_variance(coefficients: Tensor, operator: PixelOperator) -> tuple[Tensor, Tensor]:
+    """Variance (pixel, component) of the amplitudes, and the same in the absence of the component itself.
+
+    It is linear in the expected coefficients, which the estimates are not: signed, chance would cancel the variance;
+    cut at 0, a component that came out low by chance would claim to know it well. So the expectation given the
+    estimate is taken, of a normal law cut at 0: a + s phi(a/s) / Phi(a/s).
+    """
+    n = operator.n_components
+    expected = expected_coefficients(coefficients, operator)
+    variance = torch.maximum(times(expected, operator.variance), operator.variance_floor)
+    own = expected[:, :n] * operator.variance[:n].diagonal()
+    return variance, torch.maximum(variance - own, operator.variance_floor)
+
+
+def expected_coefficients(coefficients: Tensor, operator: PixelOperator) -> Tensor:
+    """Expectation (pixel, column) of the true coefficients, none of them negative, given the estimates."""
+    n = operator.n_components
+    positive = coefficients.clamp(min=0.0)
+    first = torch.maximum(times(positive, operator.variance), operator.variance_floor)
+    sigma = first.sqrt_().clamp_(min=1e-6)
+    # Clamped: an exponential or error function that underflows is 20 times slower.
+    x = (coefficients[:, :n] / sigma).clamp_(min=_LOWEST_PULL)
+    near = x.clamp(max=_HIGHEST_PULL)
+    below = torch.erfc(near * -_SQRT_HALF)
+    hazard = near.square_().mul_(-0.5).exp_().div_(below).mul_(2.0 * INV_SQRT_2PI)
+    positive[:, :n] = x.add_(hazard).mul_(sigma)
+    return positive
+
+
+def spectrum_deviance(counts: Tensor, factors: Tensor, columns: Tensor) -> Tensor:
+    """Poisson deviance (pixel,) of `factors @ columns`, as `objective.poisson_deviance`, some rows at a time.
+
+    Args:
+        counts: (pixel, channel), any real dtype.
+        factors: (pixel, any) float32.
+        columns: (any, channel) float32.
+    """
+    out = factors.new_empty(counts.shape[0])
+    size = CHUNK // 2 if counts.device.type == "cpu" else max(counts.shape[0], 1)
+    for i in range(0, counts.shape[0], size):
+        y = rows(counts, i, size)
+        model = (factors[i : i + size] @ columns).clamp_(min=_SMALLEST_EXPECTATION)
+        predicted = model.sum(dim=1)
+        ratio = torch.div(y, model, out=model).clamp_(min=torch.finfo(torch.float32).tiny)
+        logarithm = ratio.log_().mul_(y).sum(dim=1)
+        out[i : i + size] = 2.0 * (predicted - y.sum(dim=1) + logarithm)
+    return out

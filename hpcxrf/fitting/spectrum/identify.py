@@ -1,0 +1,339 @@
+"""Elements that are not listed, but that the residual of a fit speaks for.
+
+A candidate's column is projected against everything that the fit could still do (its components, its background, its
+free parameters), so that a miscalibration is not taken for an element, and weighed in a covariance that holds the
+usual flaws of a model beside the counting noise (`hpcxrf.fitting.spectrum.mismatch`). What is left is a matched filter:
+`z = x' V^-1 r / |x|`. The best candidate joins the projected ones, until none is left.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from hpcxrf.fitting.result import FitStatus, SpectrumFit
+from hpcxrf.fitting.spectrum.candidates import both, candidate_lines, edge_lines, pileup_lines
+from hpcxrf.fitting.spectrum.mismatch import FitPoint, fit_point, mismatch_columns, relative_columns
+from hpcxrf.fitting.spectrum.problem import SpectrumSetup
+from hpcxrf.fitting.spectrum.projected import (
+    Metric,
+    Projected,
+    joined,
+    limits,
+    metric_of,
+    project,
+    removed,
+    together,
+    z_beside,
+)
+from hpcxrf.fitting.spectrum.suggestion import THRESHOLD, EvidenceLine, Suggestion
+from hpcxrf.physics.components import parse_component
+from hpcxrf.physics.detector import DetectorSetup
+from hpcxrf.physics.lines import LineTable
+from hpcxrf.physics.model import SpectrumModel, evaluate, tailed_lines
+
+LINE_THRESHOLD: Final = 4.0
+"""What the line that should be seen best must have alone; and what another must be due, to be asked for."""
+LINE_SHORTFALL: Final = 3.5
+MAIN_LINE: Final = 2.5
+MINOR_LINE: Final = 0.1
+"""Share of a family's counts below which a line is no argument against it."""
+MINIMUM_SURVIVING: Final = 0.12
+MAX_SUGGESTIONS: Final = 8
+_MAX_STEPS: Final = 24
+_SHOWN_LINES: Final = 4
+_PILEUP_SEEN: Final = 3.0
+_PILEUP_FACTOR: Final = 3.0
+_GREATEST_RELATIVE_SD: Final = 0.03
+_STRONG_PEAKS: Final = 5
+
+
+def suggest(
+    fit: SpectrumFit, setup: SpectrumSetup, *, efficiency: DetectorSetup, threshold: float = THRESHOLD
+) -> tuple[Suggestion, ...]:
+    """Components that the residual of a fit speaks for, strongest first.
+
+    Args:
+        fit: of one detector's spectrum.
+        setup: what it was fitted with.
+        efficiency: the detector.
+        threshold: least z of a suggestion.
+
+    Returns:
+        At most `MAX_SUGGESTIONS`; none for a fit without a solution.
+    """
+    if fit.status not in {FitStatus.CONVERGED, FitStatus.MAX_ITERATIONS}:
+        return ()
+    search = _search(fit, setup, efficiency)
+    found, scale = _greedy(search, threshold)
+    described = _described(search, found, scale)
+    return tuple(s for s in described if s.z >= threshold)
+
+
+def family_limits(fit: SpectrumFit, setup: SpectrumSetup, *, efficiency: DetectorSetup) -> dict[str, float]:
+    """Detection limit (Currie, 95 %, counts) of every family that is not listed, in this fit's residual.
+
+    What the fit can imitate, and what the usual flaws of its model amount to, raise the limit.
+    """
+    search = _search(fit, setup, efficiency)
+    limit = limits(search.left).tolist()
+    return {
+        name: limit[i]
+        for i, (name, kind) in enumerate(zip(search.names, search.kinds, strict=True))
+        if kind == "family"
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Search:
+    """All that could be found in one residual."""
+
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    """By candidate: "family", "pileup" (of two components), "listed" (a component of the fit that ended at 0, or
+    its lines at an edge near the incident energy: no news), "sums" (all pile-up at once)."""
+    left: Projected
+    point: FitPoint
+    table: LineTable
+    """Of families, pile-ups and lines at edges, which are the first of `names`."""
+    shapes: Tensor
+    """(channel, line of the table) float32, in units of the noise, per count of the component."""
+
+
+def _search(fit: SpectrumFit, setup: SpectrumSetup, efficiency: DetectorSetup) -> _Search:
+    point = fit_point(fit, setup)
+    families, pairs = candidate_lines(setup, efficiency), pileup_lines(fit, setup)
+    edges = edge_lines(setup, efficiency)
+    table = both(both(families, pairs), edges)
+    root = point.weights.sqrt()[:, None]
+    shapes = _line_shapes(point, table)
+    member = table.component[:, None] == torch.arange(len(table.component_names))
+    zero = fit.amplitude <= 0
+    columns = [
+        (shapes @ member.to(shapes.dtype)).to(torch.float64),
+        point.evaluation.phi[:, zero] * root,
+        _every_sum(point)[:, None] * root,
+    ]
+    explained = _explained(point) * root
+    residual = (fit.counts - fit.model) * root[:, 0]
+    metric = _metric(point, explained, residual, efficiency)
+    listed = [n for n, at_zero in zip(fit.component_names, zero.tolist(), strict=True) if at_zero]
+    sizes = [len(part.component_names) for part in (families, pairs, edges)]
+    return _Search(
+        names=(*table.component_names, *listed, "pile-up"),
+        kinds=(*["family"] * sizes[0], *["pileup"] * sizes[1], *["listed"] * (sizes[2] + len(listed)), "sums"),
+        left=project(explained, torch.cat(columns, dim=1), residual, metric),
+        point=point,
+        table=table,
+        shapes=shapes,
+    )
+
+
+def _line_shapes(point: FitPoint, table: LineTable) -> Tensor:
+    """(channel, line) of the lines as they contribute to their components, in units of the noise."""
+    constants, single = point.model.constants, torch.float32
+    tailed = tailed_lines(table, elastic=False, constants=constants)
+    model = SpectrumModel(
+        table=table,
+        channel=point.model.channel,
+        constants=constants,
+        elastic=False,
+        with_step=False,
+        tailed=tailed,
+        shape_dtype=single,
+    )
+    e = evaluate(point.fit.theta, model)
+    height = e.weight * e.norm / e.sigma_kev
+    shape = e.gauss * height.to(single)
+    shape[:, tailed] += e.low * (height * e.tail)[tailed].to(single)
+    return shape * (point.weights.sqrt() * e.bin_kev).to(single)[:, None]
+
+
+def _explained(point: FitPoint) -> Tensor:
+    """Columns of what the fit can still do: components and background above 0, free parameters."""
+    fit = point.fit
+    present = point.evaluation.phi[:, fit.amplitude > 0]
+    return torch.cat([present, fit.background_parts.T, point.jacobian[:, fit.free]], dim=1)
+
+
+def _every_sum(point: FitPoint) -> Tensor:
+    """Pile-up of the whole fitted spectrum with itself (channel,), per count; energies of two events add up."""
+    fit, n = point.fit, point.fit.model.shape[0]
+    transform = torch.fft.rfft(fit.model, 2 * n)
+    sums = torch.nn.functional.pad(torch.fft.irfft(transform**2, 2 * n), (0, 1))
+    offset, slope = fit.theta[:2].tolist()
+    position = point.model.channel - 2 * fit.first_channel - offset / slope
+    below = position.floor().long().clamp(0, 2 * n - 1)
+    share = (position - below).clamp(0.0, 1.0)
+    inside = (position >= 0) & (position < 2 * n - 1)
+    at = sums[below] * (1.0 - share) + sums[below + 1] * share
+    return torch.where(inside, at, 0.0).clamp(min=0.0) / fit.model.sum() ** 2
+
+
+def _metric(point: FitPoint, explained: Tensor, residual: Tensor, efficiency: DetectorSetup) -> Metric:
+    """Counting noise, usual flaws, and as much relative error as this residual shows."""
+    flaws = mismatch_columns(point, efficiency)
+    usual = metric_of(flaws)
+    relative = relative_columns(point)
+    strong = relative[:, relative.norm(dim=0) > 1.0 / _GREATEST_RELATIVE_SD]
+    if strong.shape[1] < _STRONG_PEAKS:
+        return usual
+    size = _relative_sd(project(explained, strong, residual, usual))
+    return usual if size == 0.0 else metric_of(torch.cat([flaws, size * relative], dim=1))
+
+
+def _relative_sd(left: Projected) -> float:
+    """Relative error of the model beyond the usual flaws: a high median over its strong peaks.
+
+    Each relative column has the variance 1 + size^2 norm^2; a missing element raises a few of them, so that
+    the mean would be led astray.
+    """
+    norm2 = left.norm**2
+    strong = norm2 > (3.0 * _GREATEST_RELATIVE_SD) ** -2
+    if int(strong.sum()) < _STRONG_PEAKS:
+        return 0.0
+    square = (left.dual.T @ left.residual)[strong] ** 2 / norm2[strong]
+    size2 = float(torch.quantile((square - 1.0) / norm2[strong], 0.6))
+    return min(math.sqrt(max(size2, 0.0)), _GREATEST_RELATIVE_SD)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    index: int
+    surviving: float
+    lines: tuple[EvidenceLine, ...]
+    """Empty for what is no news."""
+
+
+def _greedy(search: _Search, threshold: float) -> tuple[list[_Found], float]:
+    """Candidates in the order in which they were found, and the scale of what remains."""
+    left, refused = search.left, torch.zeros(len(search.names), dtype=torch.bool)
+    found: list[_Found] = []
+    for _ in range(_MAX_STEPS):
+        z = torch.where(refused | (left.surviving < MINIMUM_SURVIVING), 0.0, _rival_z(search, left))
+        best = int(z.argmax())
+        if float(z[best]) < threshold or len(found) >= MAX_SUGGESTIONS:
+            break
+        refused[best] = True
+        lines = () if search.kinds[best] == "listed" else _evidence(search, left, best)
+        if search.kinds[best] == "pileup" and not _is_pileup(search, left, best):
+            continue
+        if lines or search.kinds[best] == "listed":
+            found.append(_Found(index=best, surviving=float(left.surviving[best]), lines=lines))
+            left = joined(left, best)
+    return found, left.scale
+
+
+def _rival_z(search: _Search, left: Projected) -> Tensor:
+    """The z of every candidate; of families beside all pile-up, where that is seen at all."""
+    z, sums = left.z, len(search.names) - 1
+    if float(z[sums]) > _PILEUP_SEEN:
+        family = torch.tensor([k == "family" for k in search.kinds])
+        z = torch.where(family, torch.minimum(z, z_beside(left, sums)), z)
+    z[sums] = 0.0
+    return z
+
+
+def _is_pileup(search: _Search, left: Projected, index: int) -> bool:
+    """Whether a pair has about the counts that pile-up of the whole spectrum, where it is seen, gives it."""
+    sums = len(search.names) - 1
+    every = float(left.z[sums] * left.scale / left.norm[sums])
+    pair = float(left.z[index] * left.scale / left.norm[index])
+    fit = search.point.fit
+    families = parse_component(search.names[index]).families
+    parents = [symbol if shell == "K" else f"{symbol}_{shell}" for symbol, shell in families]
+    a, b = (float(fit.amplitude[fit.component_names.index(p)] / fit.model.sum()) for p in parents)
+    expected = every * a * b * (1 if parents[0] == parents[1] else 2)
+    return expected / _PILEUP_FACTOR < pair < expected * _PILEUP_FACTOR
+
+
+def _evidence(search: _Search, left: Projected, index: int) -> tuple[EvidenceLine, ...]:
+    """The lines of a candidate one by one, strongest evidence first; none if they do not bear it out."""
+    groups = _separate_lines(search, index)
+    columns = torch.stack([search.shapes[:, g].sum(dim=1) for g in groups], dim=1).to(torch.float64)
+    own = removed(left.basis, left.basis_dual, columns)
+    dual = left.metric.dual(own)
+    norm = (own * dual).sum(dim=0).clamp(min=1e-300).sqrt()
+    observed = (dual.T @ left.residual) / norm / left.scale
+    expected = left.z[index] / left.norm[index] * (own.T @ dual).sum(dim=0) / norm
+    share = torch.stack([search.table.ratio[g].sum() for g in groups])
+    if not lines_agree(observed, expected, share):
+        return ()
+    lines = [_line(search, g, columns[:, i], float(observed[i])) for i, g in enumerate(groups)]
+    return tuple(sorted(lines, key=lambda line: -line.z)[:_SHOWN_LINES])
+
+
+def lines_agree(observed: Tensor, expected: Tensor, share: Tensor) -> bool:
+    """Whether the lines of a family, one by one, bear out what they say together.
+
+    The line that should be seen best must be seen by itself, and not be much stronger than the family makes it;
+    the main line must be seen where it can be; any other of a tenth of the counts that should be seen must
+    have half of its own.
+
+    Args:
+        observed: (line,) excess of each line alone, in standard deviations.
+        expected: (line,) what the family's amplitude gives it.
+        share: (line,) of the family's counts.
+    """
+    best, main = int(expected.argmax()), int(share.argmax())
+    short = (expected > LINE_THRESHOLD) & (observed < 0.5 * expected) & (share > MINOR_LINE)
+    short &= expected - observed > LINE_SHORTFALL
+    hidden = expected[main] > MAIN_LINE and observed[main] < MAIN_LINE
+    alien = observed[best] - expected[best] > 3.0 + 0.35 * expected[best]
+    return float(observed[best]) >= LINE_THRESHOLD and not bool(short.any() | hidden | alien)
+
+
+def _separate_lines(search: _Search, index: int) -> list[Tensor]:
+    """Lines (indices into the table) of a candidate inside the range, joined where closer than one FWHM."""
+    table, point = search.table, search.point
+    energies = point.energy_kev
+    inside = (table.energy_kev > energies[0]) & (table.energy_kev < energies[-1])
+    mine = torch.nonzero((table.component == index) & (table.escape_parent < 0) & inside)[:, 0]
+    mine = mine[table.energy_kev[mine].argsort()]
+    line_kev = table.energy_kev[mine]
+    nearest = torch.searchsorted(energies, line_kev).clamp(max=energies.shape[0] - 1)
+    apart = line_kev.diff() > point.fwhm_kev[nearest[1:]]
+    number = torch.cat([apart.new_zeros(1), apart]).long().cumsum(dim=0)
+    return [mine[number == i] for i in range(int(number[-1]) + 1)]
+
+
+def _line(search: _Search, lines: Tensor, column: Tensor, z: float) -> EvidenceLine:
+    table, fit = search.table, search.point.fit
+    ratio = table.ratio[lines]
+    listed = fit.component_counts * search.point.weights.sqrt()
+    size = listed.norm(dim=1) * column.norm()
+    overlap = (listed @ column) / torch.where(size > 0, size, torch.inf)
+    most = int(overlap.argmax())
+    noticeable = float(overlap[most]) > 0.05
+    return EvidenceLine(
+        energy_kev=float((table.energy_kev[lines] * ratio).sum() / ratio.sum()),
+        share=float(ratio.sum()),
+        z=z,
+        overlaps=fit.component_names[most] if noticeable else "",
+        overlap=float(overlap[most]) if noticeable else 0.0,
+    )
+
+
+def _described(search: _Search, found: list[_Found], scale: float) -> list[Suggestion]:
+    """Suggestions with the amplitudes that they have together."""
+    if not found:
+        return []
+    counts, variance = together(search.left, [f.index for f in found])
+    sigma = variance.sqrt() * scale
+    limit = limits(search.left)
+    described = [
+        Suggestion(
+            name=search.names[f.index],
+            z=float(a / s),
+            counts=float(a),
+            sigma=float(s),
+            detection_limit=float(limit[f.index]),
+            surviving=f.surviving,
+            lines=f.lines,
+        )
+        for f, a, s in zip(found, counts, sigma, strict=True)
+        if f.lines
+    ]
+    return sorted(described, key=lambda s: -s.z)

@@ -1,0 +1,243 @@
+"""A calibration from nothing: every plausible energy axis is tried on a coarse spectrum, the best are refined.
+
+Variable projection finds the optimum of the basin it starts in; what makes a fit independent of starting values is
+to look at all basins first. Gaussians of a broad width on rebinned counts are enough to tell them apart.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from hpcxrf.fitting.nnls import nnls_gram
+from hpcxrf.fitting.spectrum.coarse import contrast_weights, rebin
+from hpcxrf.fitting.spectrum.problem import SpectrumSetup
+from hpcxrf.physics.parameters import INDEX, pack
+from hpcxrf.physics.scatter import compton_energy_kev
+from hpcxrf.physics.shapes import gaussian
+
+# Slopes 2 % apart move a 10 keV peak by 200 eV, offsets of 60 eV between them: half the width below.
+_SLOPE_RATIO: Final = 1.02
+_OFFSET_STEP_KEV: Final = 0.06
+_SCREEN_FWHM_KEV: Final = 0.18
+_SCREEN_BINS: Final = 340
+# Of the energies at which an elastic peak is looked for, where the incident energy is known to no better.
+_ELASTIC_STEP_KEV: Final = 0.15
+_COMPTON_ANGLES_DEG: Final = (60.0, 90.0, 140.0)
+_SCREEN_HATS: Final = 6
+_WEAKEST_LINE: Final = 0.05
+_MERGE_KEV: Final = 0.03
+_CHUNK: Final = 64
+# Rounds of exact non-negative least squares; what is left to gain then changes no ranking.
+_EXCHANGES: Final = 4
+_GRID_KEV: Final = 0.004
+# Candidates that are ranked for one that is kept: neighbours of a good one are good as well.
+_POOL: Final = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates:
+    """Energy axes, best first."""
+
+    offset_kev: Tensor
+    """(candidate,)."""
+    slope_kev: Tensor
+    incident_kev: Tensor
+    """(candidate,) where its elastic peak is strongest, on a coarse grid; the nominal energy without one."""
+    angle_deg: Tensor
+    """(candidate,) where its Compton peak is strongest, on a coarse grid."""
+    cost: Tensor
+    """(candidate,) share of the weighted counts that is left unexplained."""
+
+
+def screen(counts: Tensor, setup: SpectrumSetup, *, keep: int = 16, refinement: int = 1) -> Candidates:
+    """Rank energy axes over the whole of the bounds of offset and slope.
+
+    Counts outside the energy range count as unexplained, so that an axis gains nothing by moving peaks out.
+
+    Args:
+        counts: (channel,) float64, the full spectrum.
+        setup: lines, bounds, nominal incident energy, energy range.
+        keep: candidates to return, at least 60 eV apart at an end of the range.
+        refinement: how many times finer the grid of axes is; the time grows with its square.
+    """
+    bin_size = max(1, counts.shape[0] // _SCREEN_BINS)
+    y, centre = rebin(counts, bin_size)
+    weights = contrast_weights(y)
+    offsets, slopes = (axis.to(counts.device) for axis in _grid(setup, refinement))
+    energy = offsets[:, None] + slopes[:, None] * centre
+    cost, incident, angle = _all_costs(y, weights, energy, setup, enough=_POOL * keep)
+    known = torch.isfinite(cost)
+    order = torch.argsort(torch.where(known, cost, torch.inf), stable=True)[: int(known.sum())]
+    kept = distinct_axes(offsets[order], slopes[order], setup, counts.shape[0], 0.06, keep)
+    chosen = order[kept]
+    return Candidates(
+        offset_kev=offsets[chosen],
+        slope_kev=slopes[chosen],
+        incident_kev=incident[chosen],
+        angle_deg=angle[chosen],
+        cost=cost[chosen],
+    )
+
+
+def _grid(setup: SpectrumSetup, refinement: int) -> tuple[Tensor, Tensor]:
+    """Offsets and slopes of all axes; what is fixed has its one value."""
+    by_name = {p.name: p for p in setup.parameters}
+    slope, offset = by_name["energy_slope"], by_name["energy_offset"]
+    slopes = torch.tensor([slope.value], dtype=torch.float64)
+    if slope.free:
+        low, high = math.log10(slope.lower), math.log10(slope.upper)
+        n_slopes = 1 + int(refinement * (high - low) / math.log10(_SLOPE_RATIO))
+        slopes = torch.logspace(low, high, n_slopes, dtype=torch.float64)
+    offsets = torch.tensor([offset.value], dtype=torch.float64)
+    if offset.free:
+        n_offsets = 1 + round(refinement * (offset.upper - offset.lower) / _OFFSET_STEP_KEV)
+        offsets = torch.linspace(offset.lower, offset.upper, n_offsets, dtype=torch.float64)
+    pairs = torch.cartesian_prod(slopes, offsets)
+    return pairs[:, 1], pairs[:, 0]
+
+
+def _screen_lines(setup: SpectrumSetup) -> tuple[Tensor, Tensor, Tensor]:
+    """Strong lines, neighbours merged: energy, share and column; elastic and Compton columns included."""
+    table = setup.table
+    energies: list[float] = []
+    shares: list[float] = []
+    columns: list[int] = []
+    for c in range(len(table.component_names)):
+        mine = (table.component == c) & (table.escape_parent < 0) & (table.ratio > _WEAKEST_LINE)
+        lines = sorted(zip(table.energy_kev[mine].tolist(), table.ratio[mine].tolist(), strict=True))
+        for energy, share in _merge(lines):
+            energies.append(energy)
+            shares.append(share)
+            columns.append(c)
+    e0 = table.incident_energy_kev
+    scatter = _elastic_energies(setup) if setup.elastic else []
+    angles = torch.tensor(_COMPTON_ANGLES_DEG, dtype=torch.float64)
+    scatter += compton_energy_kev(
+        torch.tensor(e0, dtype=torch.float64), angles, setup.constants.electron_rest_energy_kev
+    ).tolist()
+    n = len(table.component_names)
+    energies += scatter
+    shares += [1.0] * len(scatter)
+    columns += list(range(n, n + len(scatter)))
+    return (
+        torch.tensor(energies, dtype=torch.float64),
+        torch.tensor(shares, dtype=torch.float64),
+        torch.tensor(columns),
+    )
+
+
+def _elastic_energies(setup: SpectrumSetup) -> list[float]:
+    """The nominal energy, with company where it is so uncertain that its peak may lie beside."""
+    incident = next(p for p in setup.parameters if p.name == "coherent_sct_energy")
+    reach = min(incident.value - incident.lower, incident.upper - incident.value)
+    steps = round(reach / _ELASTIC_STEP_KEV - 1e-6)
+    nominal = setup.table.incident_energy_kev
+    return [nominal + i * _ELASTIC_STEP_KEV for i in range(-steps, steps + 1)]
+
+
+def _merge(lines: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    merged: list[tuple[float, float]] = []
+    for energy, share in lines:
+        if merged and energy - merged[-1][0] < _MERGE_KEV:
+            before, weight = merged[-1]
+            total = weight + share
+            merged[-1] = ((before * weight + energy * share) / total, total)
+        else:
+            merged.append((energy, share))
+    return merged
+
+
+def _all_costs(
+    y: Tensor, weights: Tensor, energy: Tensor, setup: SpectrumSetup, *, enough: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Share of the weighted counts that each axis leaves unexplained, infinite if not tried; its energy and angle.
+
+    What lies outside of the energy range is a lower bound of it. Axes are tried by that bound, and those whose
+    bound is above the cost of `enough` others are never tried.
+    """
+    square = weights * y * y
+    inside = (energy >= setup.energy_min_kev) & (energy <= setup.energy_max_kev)
+    bound = torch.where(inside, 0.0, square).sum(dim=-1) / square.sum()
+    shapes = _shapes(setup).to(y.device)
+    row = ((energy - setup.energy_min_kev) / _GRID_KEV).round().long()
+    row = torch.where(inside, row, shapes.shape[0] - 1)
+    order = torch.argsort(bound, stable=True)
+    cost = torch.full_like(bound, torch.inf)
+    nominal = setup.table.incident_energy_kev
+    energies = torch.tensor(_elastic_energies(setup) if setup.elastic else [], dtype=y.dtype)
+    angles = torch.tensor(_COMPTON_ANGLES_DEG, dtype=y.dtype)
+    incident = torch.full_like(bound, nominal)
+    angle = torch.full_like(bound, _COMPTON_ANGLES_DEG[1])
+    n_lines = len(setup.table.component_names)
+    n_elastic = energies.shape[0]
+    for first in range(0, order.shape[0], _CHUNK):
+        tried = order[first : first + _CHUNK]
+        if first >= enough and float(bound[tried[0]]) > float(cost.kthvalue(enough).values):
+            break
+        left, linear = _costs(y, weights, shapes[row[tried]])
+        cost[tried] = left / square.sum()
+        scatter = linear[:, n_lines:]
+        incident[tried] = _strongest(scatter[:, :n_elastic], energies, nominal)
+        angle[tried] = _strongest(scatter[:, n_elastic : n_elastic + angles.shape[0]], angles, _COMPTON_ANGLES_DEG[1])
+    return cost, incident, angle
+
+
+def _strongest(heights: Tensor, places: Tensor, otherwise: float) -> Tensor:
+    """(candidate,): place of the highest of (candidate, place), `otherwise` where all are 0."""
+    if places.numel() == 0:
+        return heights.new_full(heights.shape[:1], otherwise)
+    found = places.to(heights.device)[heights.argmax(dim=-1)]
+    return torch.where(heights.amax(dim=-1) > 0.0, found, otherwise)
+
+
+def _shapes(setup: SpectrumSetup) -> Tensor:
+    """Columns on a fine grid over the energy range, (energy, column) float32; the last row is 0."""
+    line_kev, share, column = _screen_lines(setup)
+    low, high = setup.energy_min_kev, setup.energy_max_kev
+    grid = low + _GRID_KEV * torch.arange(int((high - low) / _GRID_KEV) + 2, dtype=torch.float64)
+    noise = _SCREEN_FWHM_KEV / setup.constants.fwhm_per_sigma
+    fano = pack(setup.parameters)[INDEX["fwhm_fanoprime"]]
+    sigma = torch.sqrt(noise**2 + setup.constants.width_factor * line_kev * fano)
+    u = (grid[:, None] - line_kev) / sigma
+    spread = torch.nn.functional.one_hot(column).double() * (share / sigma)[:, None]
+    peaks = gaussian(u) @ spread
+    knots = torch.linspace(low, high, _SCREEN_HATS, dtype=torch.float64)
+    hats = (1.0 - (grid[:, None] - knots).abs() / (knots[1] - knots[0])).clamp(min=0.0)
+    return torch.nn.functional.pad(torch.cat([peaks, hats], dim=-1), (0, 0, 0, 1)).float()
+
+
+def _costs(y: Tensor, weights: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """The best non-negative coefficients of columns (candidate, bin, column), and the weighted square they leave.
+
+    Products in single precision: costs of different axes differ by far more than its rounding.
+    """
+    weighted = columns * weights.float()[None, :, None]
+    rhs = (weighted.mT @ y.float()[:, None])[..., 0].double()
+    gram = (columns.mT @ weighted).double()
+    x = nnls_gram(gram, rhs, max_exchanges=_EXCHANGES, exact=False).x.nan_to_num()
+    square = (weights * y * y).sum()
+    return square - 2.0 * (rhs * x).sum(-1) + (x[:, None] @ gram @ x[..., None])[:, 0, 0], x
+
+
+def distinct_axes(
+    offset: Tensor, slope: Tensor, setup: SpectrumSetup, n_channels: int, apart_kev: float, keep: int
+) -> Tensor:
+    """Indices of the first `keep` axes that differ from every better one by `apart_kev` at an end."""
+    ends = _end_channels(setup, offset[0], slope[0], n_channels)
+    at_ends = offset[:, None] + slope[:, None] * ends
+    kept: list[int] = []
+    for i in range(offset.shape[0]):
+        if all(float((at_ends[i] - at_ends[j]).abs().max()) >= apart_kev for j in kept):
+            kept.append(i)
+        if len(kept) == keep:
+            break
+    return torch.tensor(kept)
+
+
+def _end_channels(setup: SpectrumSetup, offset: Tensor, slope: Tensor, n_channels: int) -> Tensor:
+    energies = torch.tensor([setup.energy_min_kev, setup.energy_max_kev], dtype=torch.float64)
+    return ((energies - offset) / slope).clamp(0.0, n_channels - 1.0)

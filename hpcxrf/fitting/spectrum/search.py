@@ -1,0 +1,254 @@
+"""A fit from nothing: the energy axis is found, then the scatter peaks, then theta is fitted from the best starts."""
+
+import time
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from hpcxrf.errors import FitError
+from hpcxrf.fitting.result import SpectrumFit
+from hpcxrf.fitting.spectrum.coarse import coarse_start, fine_theta, member, select, unexplained
+from hpcxrf.fitting.spectrum.integrated import approach, fit_spectrum, has_few_elements
+from hpcxrf.fitting.spectrum.problem import SpectrumSetup
+from hpcxrf.fitting.spectrum.scatter_pair import scan_pairs
+from hpcxrf.fitting.spectrum.screen import distinct_axes, screen
+from hpcxrf.fitting.spectrum.separable import Problem, minimise, space_of
+from hpcxrf.physics.model import energy_kev
+from hpcxrf.physics.parameters import pack
+
+_NEAR_STEPS: Final = 20
+_APART_KEV: Final = 0.03
+# Where R2 stays this far below what the noise allows, the right axis may have been missed.
+_POOR_FACTOR: Final = 1.25
+_POOR_SHARE: Final = 0.005
+AXIS: Final = ("energy_offset", "energy_slope")
+_PAIRS: Final = 2
+_AMBIGUOUS: Final = 0.01
+AMBIGUOUS: Final = "ambiguous_calibration"
+# Few peaks cannot tell a bent axis from a tilted one.
+_TIGHT_QUADRATIC_SD: Final = 1e-8
+# Axes that differ by a few eV cut the ends of the range elsewhere.
+_EDGE_SHARE: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How far an axis is looked for."""
+
+    refinement: int
+    """Of the screen's grid."""
+    candidates: int
+    """Axes that the screen hands on."""
+    rounds: tuple[tuple[int, int], ...]
+    """Coarse steps, and how many axes go on after them."""
+    rival: float
+    """A further axis is fitted to the end if it leaves at most this many times as much of the coarse spectrum."""
+
+
+USUAL: Final = Effort(refinement=1, candidates=16, rounds=((4, 8), (4, 4), (5, 3)), rival=1.25)
+THOROUGH: Final = Effort(refinement=2, candidates=48, rounds=((4, 24), (5, 8), (5, 5)), rival=1.6)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AxisStart:
+    """An energy axis to fit from."""
+
+    setup: SpectrumSetup
+    """With this axis as its start."""
+    starts: Tensor
+    """(start, parameter)."""
+    unexplained: float
+    """Objective of the coarse fit, counts outside of the range included."""
+
+
+def find_starts(counts: Tensor, setup: SpectrumSetup, effort: Effort = USUAL) -> list[AxisStart]:
+    """Starting values from nothing but lines and a nominal incident energy, best axis first.
+
+    Args:
+        counts: (channel,) the full spectrum.
+        setup: its start of offset and slope is not used, their bounds are.
+        effort: how far to look.
+
+    Raises:
+        FitError: the spectrum has no counts.
+    """
+    full = counts.to(torch.float64)
+    if float(full.sum()) <= 0.0:
+        raise FitError("calibration: the spectrum has no counts; there is nothing to find")
+    found = screen(full, setup, keep=effort.candidates, refinement=effort.refinement)
+    scatter = {"coherent_sct_energy": found.incident_kev, "compton_angle": found.angle_deg}
+    state, problem = coarse_start(full, found.offset_kev, found.slope_kev, setup, scatter)
+    for iterations, survivors in effort.rounds:
+        state = minimise(state, problem, iterations=iterations)
+        order = torch.argsort(unexplained(state, problem), stable=True)
+        state, problem = select(state, problem, order)
+        axis = fine_theta(state.theta, setup)
+        apart = distinct_axes(axis[:, 0], axis[:, 1], setup, full.shape[0], _APART_KEV, survivors)
+        state, problem = select(state, problem, apart)
+    cost = unexplained(state, problem)
+    rivals = cost <= effort.rival * cost[0]
+    return [
+        _axis_start(state.theta[i], member(problem, i), float(cost[i]), setup)
+        for i in torch.nonzero(rivals)[:, 0].tolist()
+    ]
+
+
+def starts_near(counts: Tensor, setup: SpectrumSetup) -> Tensor:
+    """Starting values (start, parameter) about the setup's own: its peaks in place, and the rival scatter peaks.
+
+    Args:
+        counts: (channel,) the full spectrum.
+        setup: starting values of which the energy axis is nearly right.
+    """
+    full = counts.to(torch.float64)
+    theta = pack(setup.parameters).to(full.device)
+    state, problem = coarse_start(full, theta[None, 0], theta[None, 1], setup)
+    state = minimise(state, problem, iterations=_NEAR_STEPS)
+    return _axis_start(state.theta[0], member(problem, 0), float(state.misfit), setup).starts
+
+
+def fit_from_nothing(counts: Tensor, setup: SpectrumSetup) -> SpectrumFit:
+    """Find the energy axis, then fit; of several axes the one that explains most of the whole spectrum.
+
+    Args:
+        counts: (channel,) raw counts of the full spectrum.
+        setup: lines, bounds and nominal incident energy; its energy axis is not used.
+
+    Returns:
+        The fit; where another axis explains the spectrum within 1 % as well, `ambiguous_calibration` is set and
+        the other axis is told in `messages`.
+
+    Raises:
+        FitError: the spectrum has no counts, or no axis puts the energy range inside it.
+    """
+    began = time.process_time()
+    full = counts.to(torch.float64)
+    fits = _fits(full, setup, USUAL)
+    best = _best(fits, full)
+    if _is_poor(best):
+        fits += _fits(full, setup, THOROUGH)
+        best = _best(fits, full)
+    rivals = _rivals(fits, best, full, setup)
+    return replace(_flagged(best, rivals), cpu_s=time.process_time() - began)
+
+
+def _fits(full: Tensor, setup: SpectrumSetup, effort: Effort) -> list[SpectrumFit]:
+    reached = _approached(full, find_starts(full, setup, effort))
+    return [fit_spectrum(full, one, starts=theta[None]) for one, theta in reached]
+
+
+def _best(fits: list[SpectrumFit], full: Tensor) -> SpectrumFit:
+    best = fits[0]
+    for other in fits[1:]:
+        best = other if _explains_more(other, best, full) else best
+    return best
+
+
+def _is_poor(fit: SpectrumFit) -> bool:
+    return 1.0 - fit.r2 > _POOR_FACTOR * (1.0 - fit.r2_expected) + _POOR_SHARE
+
+
+def _rivals(fits: list[SpectrumFit], best: SpectrumFit, full: Tensor, setup: SpectrumSetup) -> list[SpectrumFit]:
+    """All other axes that leave hardly more, each once."""
+    rivals: list[SpectrumFit] = []
+    for fit in fits:
+        known = any(_apart_kev(fit.theta, other.theta, full.shape[0], setup) <= _APART_KEV for other in rivals)
+        if not known and _is_rival(fit, best, full, setup):
+            rivals.append(fit)
+    return rivals
+
+
+def _approached(full: Tensor, found: list[AxisStart]) -> list[tuple[SpectrumSetup, Tensor]]:
+    """A few steps from every axis; of those that meet, the first goes on."""
+    reached: list[tuple[SpectrumSetup, Tensor]] = []
+    for one in found:
+        theta = approach(full, one.setup, one.starts)
+        if all(_apart_kev(theta, other, full.shape[0], one.setup) > _APART_KEV for _, other in reached):
+            reached.append((_with_axis(one.setup, theta), theta))
+    return reached
+
+
+def _apart_kev(theta: Tensor, other: Tensor, n_channels: int, setup: SpectrumSetup) -> float:
+    """Largest difference of two energy axes inside the energy range."""
+    channel = torch.arange(n_channels, dtype=torch.float64, device=theta.device)
+    energy = energy_kev(theta, channel)
+    inside = (energy >= setup.energy_min_kev) & (energy <= setup.energy_max_kev)
+    return float((energy - energy_kev(other, channel))[inside].abs().max())
+
+
+def _axis_start(theta: Tensor, problem: Problem, cost: float, setup: SpectrumSetup) -> AxisStart:
+    """The coarse start and the rival pairs of scatter peaks at its axis, in single channels."""
+    pairs, _ = scan_pairs(theta, problem, space_of(setup.parameters, theta.device), _PAIRS)
+    starts = fine_theta(torch.cat([theta[None], pairs]), setup)
+    return AxisStart(setup=_with_axis(setup, starts[0]), starts=starts, unexplained=cost)
+
+
+def _with_axis(setup: SpectrumSetup, theta: Tensor) -> SpectrumSetup:
+    """Start and prior of the energy axis at theta, as far as it is free."""
+    axis = dict(zip(AXIS, theta[: len(AXIS)].tolist(), strict=True))
+    moved = tuple(
+        replace(p, value=min(max(axis[p.name], p.lower), p.upper)) if p.name in axis and p.free else p
+        for p in setup.parameters
+    )
+    if has_few_elements(setup):
+        moved = tuple(
+            replace(p, prior_sd=min(p.prior_sd, _TIGHT_QUADRATIC_SD)) if p.name == "energy_quadratic" else p
+            for p in moved
+        )
+    return replace(setup, parameters=moved)
+
+
+def _explains_more(one: SpectrumFit, other: SpectrumFit, full: Tensor) -> bool:
+    """By R2 where both fitted the same channels but for the ends, else by the square that they leave."""
+    _, covered = _residual(one, full)
+    _, covered_other = _residual(other, full)
+    if _ends_only(covered, covered_other, full):
+        return one.r2 > other.r2
+    return _left(one, other, full) < _left(other, one, full)
+
+
+def _ends_only(covered: Tensor, other: Tensor, full: Tensor) -> bool:
+    differ = float(full[covered ^ other].sum())
+    return differ < _EDGE_SHARE * float(full[covered | other].sum())
+
+
+def _left(one: SpectrumFit, other: SpectrumFit, full: Tensor) -> float:
+    """Square that the first leaves over the channels that both fitted; what it leaves out, it does not explain."""
+    residual, covered = _residual(one, full)
+    _, covered_other = _residual(other, full)
+    ends_only = _ends_only(covered, covered_other, full)
+    compared = covered & covered_other if ends_only else covered | covered_other
+    return float(residual[compared].square().sum())
+
+
+def _residual(fit: SpectrumFit, full: Tensor) -> tuple[Tensor, Tensor]:
+    """Counts less model and which channels were fitted, (channel,) of the full spectrum each."""
+    inside = slice(fit.first_channel, fit.first_channel + fit.counts.shape[0])
+    residual, covered = full.clone(), torch.zeros_like(full, dtype=torch.bool)
+    residual[inside] -= fit.model
+    covered[inside] = True
+    return residual, covered
+
+
+def _is_rival(fit: SpectrumFit, best: SpectrumFit, full: Tensor, setup: SpectrumSetup) -> bool:
+    """Another axis that leaves hardly more."""
+    if fit is best:
+        return False
+    apart = _apart_kev(best.theta, fit.theta, full.shape[0], setup)
+    return apart > _APART_KEV and _left(fit, best, full) <= (1.0 + _AMBIGUOUS) * _left(best, fit, full)
+
+
+def _flagged(best: SpectrumFit, rivals: list[SpectrumFit]) -> SpectrumFit:
+    if not rivals:
+        return best
+    others = "; ".join(
+        f"offset {fit.theta[0]:.4f} keV, slope {fit.theta[1]:.6f} keV, E0 {fit.theta[5]:.3f} keV (R2 {fit.r2:.5f})"
+        for fit in rivals
+    )
+    message = (
+        f"{AMBIGUOUS}: another energy axis explains the spectrum within 1 % as well: {others}; give the incident "
+        "energy, more elements or a calibration"
+    )
+    return replace(best, flags=(*best.flags, AMBIGUOUS), messages=(*best.messages, message))

@@ -1,0 +1,1 @@
+"""Every pixel of a scan: from its store to its maps."""

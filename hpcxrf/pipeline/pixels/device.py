@@ -1,0 +1,160 @@
+"""Tiles on their device: how many pixels at a time, what to do when its memory is full, and when it is gone.
+
+On a CUDA device a tile is copied from pinned memory on a stream of its own while the one before is computed; results
+come back when they are there. On the CPU a tile is where it was read.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hpcxrf.errors import DeviceLostError, FitError
+from hpcxrf.fitting.pixels.methods import PixelOperator
+from hpcxrf.pipeline.device_memory import LEAST_BATCH, MOST_BATCH, fitted_bytes
+
+T = TypeVar("T")
+_USED_SHARE: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileCounts:
+    """A tile on its device."""
+
+    counts: Tensor
+    """(pixel, channel) of the fit range."""
+    measured: Tensor
+    """(pixel,) bool."""
+    ready: torch.cuda.Event | None = None
+    """Recorded behind the copy; None: nothing to wait for."""
+
+
+@dataclass(slots=True)
+class Staging:
+    """Two pinned buffers and a stream; used by one thread, at most one tile ahead of the computation."""
+
+    device: torch.device
+    buffers: list[Tensor] = field(default_factory=list)
+    stream: torch.cuda.Stream | None = None
+
+    def put(self, counts: NDArray[Any], measured: NDArray[np.bool_]) -> TileCounts:
+        """Begin to bring a tile to the device.
+
+        Args:
+            counts: (pixel, channel) of the fit range, may be a view.
+            measured: (pixel,).
+        """
+        here, mask = torch.from_numpy(counts), torch.from_numpy(measured)
+        if self.device.type != "cuda":
+            return TileCounts(counts=here.to(self.device), measured=mask.to(self.device))
+        if self.stream is None:
+            self.stream = torch.cuda.Stream(self.device)
+        with torch.cuda.stream(self.stream):
+            there = self._pinned(here).to(self.device, non_blocking=True)
+            event = torch.cuda.Event()
+            event.record(self.stream)
+            return TileCounts(counts=there, measured=mask.to(self.device), ready=event)
+
+    def _pinned(self, here: Tensor) -> Tensor:
+        """The counts in the buffer that was used before the last one: its copy ended when its tile was fitted."""
+        if len(self.buffers) < 2:
+            self.buffers.append(torch.empty(here.numel(), dtype=here.dtype, pin_memory=True))
+        else:
+            self.buffers.reverse()
+        if self.buffers[-1].numel() < here.numel() or self.buffers[-1].dtype != here.dtype:
+            self.buffers[-1] = torch.empty(here.numel(), dtype=here.dtype, pin_memory=True)
+        pinned = self.buffers[-1][: here.numel()].view(here.shape)
+        pinned.copy_(here)
+        return pinned
+
+
+def wait_for(tile: TileCounts) -> None:
+    """Let what is computed from now on see the copied tile."""
+    if tile.ready is not None:
+        stream = torch.cuda.current_stream(tile.counts.device)
+        stream.wait_event(tile.ready)
+        tile.counts.record_stream(stream)
+        tile.measured.record_stream(stream)
+
+
+def first_batch(device: torch.device, operator: PixelOperator, method: str) -> int | None:
+    """Pixels at a time that fit the free memory of a CUDA device, a power of two; None: as the CPU's caches like."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return batch_for(free, pixel_bytes(operator, method))
+
+
+def pixel_bytes(operator: PixelOperator, method: str) -> int:
+    """Device memory of one pixel while it is fitted, about."""
+    n_columns, n_channels = operator.columns.shape
+    every = n_columns if operator.tangent is None else operator.tangent.all_columns.shape[0]
+    return fitted_bytes(n_channels, n_columns, every, method)
+
+
+def batch_for(free_bytes: int, bytes_per_pixel: int) -> int:
+    """Largest power of two of pixels within half of the free memory, from 256 to a map block."""
+    most = int(_USED_SHARE * free_bytes) // bytes_per_pixel
+    batch = 1 << max(most.bit_length() - 1, 0)
+    return min(max(batch, LEAST_BATCH), MOST_BATCH)
+
+
+@dataclass(slots=True)
+class Batches:
+    """Pixels at a time on one device: halved when its memory is full, and told in the record."""
+
+    device: torch.device
+    size: int | None
+    notes: list[str] = field(default_factory=list)
+
+    def run(self, fit: Callable[[int | None], T]) -> T:
+        """Fit with the present size, and with smaller ones while memory is short.
+
+        Raises:
+            FitError: the smallest batch does not fit.
+            DeviceLostError: the device does not answer as it should.
+        """
+        while True:
+            try:
+                with device_guard(self.device):
+                    return fit(self.size)
+            except torch.OutOfMemoryError as error:
+                self._halve(error)
+
+    def _halve(self, error: torch.OutOfMemoryError) -> None:
+        if self.size is None or self.size <= LEAST_BATCH:
+            raise FitError(
+                f"{self.device}: its memory is full with {self.size or 'the least'} pixels at a time "
+                f"({_first_line(error)}); end what else runs there, or set execution.device: cpu"
+            ) from error
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.notes.append(
+            f"{self.device}: memory full with {self.size} pixels at a time, went on with {self.size // 2}"
+        )
+        self.size //= 2
+
+
+@contextmanager
+def device_guard(device: torch.device) -> Iterator[None]:
+    """Name the device where its driver reports an error: nothing that it gives from then on can be trusted.
+
+    Raises:
+        DeviceLostError: an error of the device other than lack of memory.
+    """
+    try:
+        yield
+    except torch.AcceleratorError as error:
+        raise DeviceLostError(
+            f"{device}: the device failed while pixels were fitted ({_first_line(error)}); its results are thrown "
+            "away and its worker starts again; if it fails again look at the driver's log, or set execution.device: cpu"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,150 @@
+"""What is wrong with the pixels of a scan whatever they are fitted with: counts at their type's end, times, scalers."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hpcxrf.fitting.result import FitStatus, PixelFit
+from hpcxrf.pipeline.blocks import Block, blocks_of
+from hpcxrf.pipeline.prepare.inputs import SUM
+from hpcxrf.store.spectra import SpectraStore
+
+LARGEST_COUNT: Final = 65535
+"""Of 16 bits: a detector that counts on writes it for whatever is more."""
+# No count where so many are expected: one pixel in 7e10 by chance.
+_SURELY_SOME: Final = 25.0
+
+
+def doubts(store: SpectraStore) -> list[str]:
+    """Sentences on what a scan's numbers beside the spectra, and the highest of its counts, do not say.
+
+    Args:
+        store: the spectra.
+    """
+    measured = store.measured()
+    notes = [
+        f"detector {d}: a channel holds {LARGEST_COUNT} counts, the most that it can; pixels with such a channel in "
+        "the fit range are flagged saturated, have no amplitudes, and are left out of the summed spectrum"
+        for d in range(store.shape[0])
+        if _may_be_saturated(store, d, slice(None))
+    ]
+    for d, live in enumerate(store.times().live_time_s):
+        bad = int((measured & ~(live > 0)).sum())
+        if 0 < bad < int(measured.sum()):
+            notes.append(
+                f"detector {d}: live time is 0 or not known in {bad} of {int(measured.sum())} measured pixels; regions "
+                "with such a pixel have no live time, and counts per second mean nothing there"
+            )
+    for name in store.scaler_names:
+        bad = int((measured & ~np.isfinite(store.scaler(name))).sum())
+        if bad:
+            notes.append(
+                f"scaler {name} is not finite in {bad} of {int(measured.sum())} measured pixels; it is no part of the "
+                "fits, but maps divided by it are not known there"
+            )
+    return notes
+
+
+def saturated_pixels(store: SpectraStore, block: Block, detector: str, channels: slice) -> NDArray[np.bool_] | None:
+    """Pixels (pixel,) of a block with a count at the end of its type; None where the scan has none.
+
+    Args:
+        store: the spectra.
+        block: rows and columns.
+        detector: name; in the sum, of any detector.
+        channels: of the fit range.
+    """
+    which = range(store.shape[0]) if detector == SUM else [int(detector)]
+    full = None
+    for one in (d for d in which if _may_be_saturated(store, d, channels)):
+        found = _full(store, one, block, channels)
+        full = found if full is None else full | found
+    return full
+
+
+def silent_pixels(recorded: NDArray[np.bool_], counts: NDArray[Any], store: SpectraStore) -> NDArray[np.bool_]:
+    """Pixels (pixel,) of a sum in which a detector recorded nothing, though by its part of the scan it should have.
+
+    Args:
+        recorded: (detector, pixel): has counts.
+        counts: (pixel, channel) of the sum.
+        store: the spectra; a detector that is dead in the whole scan is no part of the sum.
+    """
+    share = _shares(store)
+    silent = np.asarray(~recorded.all(axis=0), dtype=np.bool_)
+    seen = recorded[:, silent]
+    total = counts[silent].sum(axis=1, dtype=np.float64)
+    missing = np.where(seen, 0.0, share[:, None]).max(axis=0, initial=0.0)
+    others = np.where(seen, share[:, None], 0.0).sum(axis=0)
+    # Where all are silent the pixel is empty, and said to be so.
+    silent[silent] = (others > 0) & (total * missing > _SURELY_SOME * others)
+    return silent
+
+
+def _shares(store: SpectraStore) -> NDArray[np.float64]:
+    """Counts (detector,) of the scan where no channel is saturated: one such pixel can outweigh the rest."""
+    which = range(store.shape[0])
+    full = np.any([_saturated_channels(store, d) for d in which], axis=0)
+    return np.array([store.integrated(d)[~full].sum() for d in which])
+
+
+def saturated_spectra(store: SpectraStore, channels: Mapping[int, slice]) -> NDArray[np.float64]:
+    """Summed spectra (detector, channel) of the saturated pixels: a flat top is no peak, and outweighs a whole scan.
+
+    Args:
+        store: the spectra.
+        channels: of the fit range, by detector.
+    """
+    total = np.zeros((store.shape[0], store.shape[3]))
+    for detector, within in channels.items():
+        if not _may_be_saturated(store, detector, within):
+            continue
+        for block in blocks_of((store.shape[1], store.shape[2])):
+            for counts in _some_rows(store, detector, block):
+                full = (counts[..., within] >= LARGEST_COUNT).any(axis=-1)
+                total[detector] += counts[full].sum(axis=0, dtype=np.float64)
+    return total
+
+
+def _full(store: SpectraStore, detector: int, block: Block, channels: slice) -> NDArray[np.bool_]:
+    """Saturated pixels (pixel,) of one detector."""
+    parts = [(counts[..., channels] >= LARGEST_COUNT).any(axis=-1) for counts in _some_rows(store, detector, block)]
+    return np.concatenate(parts).reshape(-1)
+
+
+def _some_rows(store: SpectraStore, detector: int, block: Block) -> Iterator[NDArray[Any]]:
+    """Counts (y, x, channel) of a block, a few rows in memory at a time."""
+    step = store.chunks[1]
+    for y in range(block.y.start, block.y.stop, step):
+        yield store.read_rows([detector], slice(y, min(y + step, block.y.stop)), block.x)[0]
+
+
+def without_saturated(fit: PixelFit, full: NDArray[np.bool_] | None) -> PixelFit:
+    """The fit with saturated pixels flagged: what their spectra say of amplitudes is too little, by who knows what."""
+    if full is None or not full.any():
+        return fit
+    rows = torch.from_numpy(full)
+    blank: dict[str, Any] = {}
+    names = ("amplitude", "sigma", "detection_limit", "theta_shift", "theta_shift_sigma")
+    for name in names:
+        values = getattr(fit, name)
+        if values is not None:
+            blank[name] = values.masked_fill(rows[:, None], torch.nan)
+    measured = fit.status != int(FitStatus.EMPTY)
+    status = torch.where(rows & measured, int(FitStatus.SATURATED), fit.status)
+    return replace(fit, **blank, status=status.to(fit.status.dtype))
+
+
+def _may_be_saturated(store: SpectraStore, detector: int, channels: slice) -> bool:
+    return bool(_saturated_channels(store, detector)[channels].any())
+
+
+def _saturated_channels(store: SpectraStore, detector: int) -> NDArray[np.bool_]:
+    """Channels (channel,) that some pixel has full; wider types than 16 bits have none."""
+    if store.dtype != np.uint16:
+        return np.zeros(store.shape[3], dtype=np.bool_)
+    return np.asarray(store.max_channel_spectrum(detector) >= LARGEST_COUNT)

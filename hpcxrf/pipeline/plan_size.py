@@ -1,0 +1,90 @@
+"""How much work a plan is: tasks, pixels, bytes. From headers alone; neither torch nor dask is loaded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hpcxrf.config.regions import FREE_METHODS, refine_tasks
+from hpcxrf.pipeline.blocks import pixel_ranges
+from hpcxrf.pipeline.plan import Plan
+from hpcxrf.pipeline.records import DatasetJob, Stage
+
+# Of a scan whose elements are in its override file, which nobody has read yet.
+_USUAL_COMPONENTS: Final = 20
+_BEYOND_ELEMENTS: Final = 2
+_COUNTS_BYTES: Final = 2
+_TIMES_BYTES: Final = 4 * 8
+# Amplitude, sigma and detection limit of a component; status and deviance of a pixel.
+_COMPONENT_BYTES: Final = 3 * 4
+_PIXEL_BYTES: Final = 5
+# Theta's shift and its sigma, of as many parameters as `pixel_model.free_parameters` names, which loads torch.
+_SHIFT_BYTES: Final = 2 * 4
+_SHIFTS: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What a plan adds up to."""
+
+    datasets: int
+    tasks: dict[Stage, int]
+    spectra: int
+    """Integrated spectra to be fitted: detectors of all scans."""
+    pixels: int
+    """Pixel spectra to be fitted, of all detectors of the results."""
+    bytes_read: int
+    """Of the scans' files."""
+    bytes_written: int
+    """Before compression, which takes sparse counts to a fifth or less."""
+
+
+def workload(plan: Plan) -> Workload:
+    """Add a plan up."""
+    tasks: dict[Stage, int] = {}
+    for job in plan.jobs:
+        for stage, number in task_counts(job).items():
+            tasks[stage] = tasks.get(stage, 0) + number
+    return Workload(
+        datasets=len(plan.jobs),
+        tasks=tasks,
+        spectra=sum(len(job.detectors) for job in plan.jobs),
+        pixels=sum(pixel_spectra(job) for job in plan.jobs),
+        bytes_read=sum(_bytes_read(job) for job in plan.jobs),
+        bytes_written=sum(bytes_written(job) for job in plan.jobs),
+    )
+
+
+def task_counts(job: DatasetJob) -> dict[Stage, int]:
+    """Tasks of a dataset by stage."""
+    counts: dict[Stage, int] = {"ingest": 1, "integrated": 1, "pixels": len(pixel_ranges(job))}
+    if job.config.regions.wanted:
+        counts["regions"] = 1
+    if number := refine_tasks(job.config.regions):
+        counts["refine"] = number
+    return {**counts, "finalise": 1}
+
+
+def pixel_spectra(job: DatasetJob) -> int:
+    """Pixel spectra of a dataset that are fitted."""
+    return len(job.detectors) * job.shape[1] * job.shape[2]
+
+
+def _bytes_read(job: DatasetJob) -> int:
+    # The stamps name every file of the scan, and the few that steer its fit.
+    return sum(path.stat().st_size for path in _files(job.stamps) if path.is_file())
+
+
+def _files(stamps: Sequence[tuple[str, str]]) -> list[Path]:
+    return [Path(name) for name, stamp in stamps if not stamp.startswith("sha256")]
+
+
+def bytes_written(job: DatasetJob) -> int:
+    """Of a dataset, before compression."""
+    n_detectors, n_y, n_x, n_channels = job.shape
+    listed = len(job.config.sample.elements)
+    components = listed + _BEYOND_ELEMENTS if listed else _USUAL_COMPONENTS
+    shifts = _SHIFTS if job.config.pixels.method in FREE_METHODS else 0
+    spectra = n_detectors * n_y * n_x * (n_channels * _COUNTS_BYTES + _TIMES_BYTES)
+    pixel = components * _COMPONENT_BYTES + shifts * _SHIFT_BYTES + _PIXEL_BYTES
+    return spectra + pixel_spectra(job) * pixel

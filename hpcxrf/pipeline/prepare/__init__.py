@@ -1,0 +1,1 @@
+"""From a run file and a scan to the problem that is fitted."""

@@ -1,0 +1,85 @@
+"""What the run file says about the scans and the detectors of their results."""
+
+import glob
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from hpcxrf.config.run import RunConfig
+from hpcxrf.formats.override import find_override
+from hpcxrf.formats.scan import RawScan, ReadOptions
+from hpcxrf.store.files import file_sha256
+
+SUM: Final = "sum"
+"""Name, on the results' detector axis, of the raw sum of all detectors."""
+
+
+def read_options(config: RunConfig) -> ReadOptions:
+    """What the run file says about files that do not say it themselves."""
+    given = config.input
+    return ReadOptions(
+        dataset_path=given.dataset_path,
+        energy_axis=given.energy_axis,
+        energy_offset_kev=given.energy_offset_kev,
+        energy_slope_kev=given.energy_slope_kev,
+        allow_external=given.allow_external,
+    )
+
+
+def archive_root(inputs: Sequence[str]) -> Path:
+    """Folder that names the datasets relative to itself: of what was given, not of what was found in it.
+
+    So a file that is added to a folder later renames no dataset.
+    """
+    folders = [_folder(Path(name).absolute()) for name in inputs]
+    return Path(os.path.commonpath(folders))
+
+
+def _folder(path: Path) -> Path:
+    """The folder itself, the folder of a file, or the part of a pattern before its first wild card."""
+    if path.is_dir():
+        return path
+    fixed = [part for part in path.parts[:-1] if not glob.has_magic(part)]
+    wild = next((i for i, part in enumerate(path.parts[:-1]) if glob.has_magic(part)), len(fixed))
+    return Path(*path.parts[:wild])
+
+
+def input_stamps(config: RunConfig, scan: RawScan, source: Path) -> tuple[tuple[str, str], ...]:
+    """What the results are made from: size and time of the scan's files, checksums of override files and earlier fit.
+
+    A changed stamp makes the tasks run again; the ingest then compares checksums and refuses another scan in
+    the place of the first.
+    """
+    stamps = [(str(file.absolute()), _stamp(file)) for file in scan.files]
+    for detector in range(scan.shape[0]):
+        found = _override_path(config, source, detector)
+        if found is not None and found.is_file():
+            stamps.append(_checksum(found))
+    if config.fit.previous is not None:
+        # Its theta is an attribute of its root; what else is in the store has no part in this fit.
+        root = Path(config.fit.previous) / "zarr.json"
+        stamps += [_checksum(root)] if root.is_file() else []
+    return tuple(dict.fromkeys(stamps))
+
+
+def _stamp(file: Path) -> str:
+    status = file.stat()
+    return f"{status.st_size} bytes, {status.st_mtime_ns} ns"
+
+
+def _checksum(file: Path) -> tuple[str, str]:
+    return str(file.absolute()), f"sha256 {file_sha256(file)}"
+
+
+def _override_path(config: RunConfig, source: Path, detector: int) -> Path | None:
+    if config.fit.override == "auto":
+        return find_override(source, detector)
+    return None if config.fit.override == "none" else Path(config.fit.override)
+
+
+def detector_names(config: RunConfig, n_detectors: int) -> tuple[str, ...]:
+    """Entries of the results' detector axis."""
+    each = tuple(str(d) for d in range(n_detectors))
+    names: dict[str, Sequence[str]] = {"each": each, "sum": (SUM,), "both": (*each, SUM)}
+    return tuple(names[config.pixels.detectors])

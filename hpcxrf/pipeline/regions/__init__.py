@@ -1,0 +1,1 @@
+"""Regions of interest: found, given, fitted again."""

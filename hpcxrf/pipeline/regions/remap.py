@@ -1,0 +1,147 @@
+"""The pixels of a region, fitted again with the theta of their own region."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hpcxrf.config.pixels import FULL_PIXELS_MAX
+from hpcxrf.config.run import RunConfig
+from hpcxrf.errors import FitError
+from hpcxrf.fitting.pixels.methods import MethodData, PixelMethod, PixelOperator, prepared
+from hpcxrf.fitting.result import FitStatus
+from hpcxrf.fitting.spectrum.detector_sum import SOLVED
+from hpcxrf.fitting.spectrum.problem import SpectrumSetup
+from hpcxrf.pipeline.blocks import Block, blocks_of
+from hpcxrf.pipeline.pixels.flags import saturated_pixels, without_saturated
+from hpcxrf.pipeline.pixels.model import basis_of, method_data, needs_model, pixel_model_of
+from hpcxrf.pipeline.pixels.task import fit_block, read_block
+from hpcxrf.pipeline.records import DatasetJob
+from hpcxrf.pipeline.regions.refine import RefinedRegion
+from hpcxrf.pipeline.tasks import no_solution
+from hpcxrf.results.store.basis import component_names
+from hpcxrf.results.store.regions import read_region_mask, write_region_block
+from hpcxrf.runner.worker import choose_device
+from hpcxrf.store.spectra import SpectraStore
+
+
+def remap_method(config: RunConfig) -> PixelMethod:
+    """The method of the pixels of regions: that which is named, else that of the scan's."""
+    remap = config.regions.remap
+    return config.pixels.method if isinstance(remap, bool) else remap
+
+
+def remap_region(
+    job: DatasetJob,
+    path: Path,
+    store: SpectraStore,
+    index: int,
+    refined: RefinedRegion,
+    setups: Sequence[SpectrumSetup],
+) -> dict[str, str]:
+    """Fit the region's pixels block by block, for every entry of the maps' detector axis, and write them.
+
+    A detector whose summed spectrum has no solution is left out: its maps stay NaN, status not run. One whose pixels
+    have none, as columns cannot be told apart, reads NaN, status singular.
+
+    Args:
+        job: the dataset.
+        path: its results store.
+        store: its spectra.
+        index: of the region.
+        refined: its fits.
+        setups: of all detectors.
+
+    Returns:
+        Why not, by detector, of those that were not fitted.
+    """
+    config = replace(job.config, pixels=replace(job.config.pixels, method=remap_method(job.config)))
+    device = choose_device(config)
+    every = read_region_mask(path, index)
+    names = component_names(path)
+    remarks: dict[str, str] = {}
+    for name in (d for d in job.detectors if d in refined.fits):
+        if refined.fits[name].status not in SOLVED:
+            status = refined.fits[name].status.name.lower()
+            remarks[name] = f"not mapped again: the fit of its summed spectrum is {status}"
+            continue
+        try:
+            first, operator, data = _operator(name, refined, setups, every, config, names, device)
+        except FitError as error:
+            remarks[name] = f"not mapped again: {error}"
+            _write_nothing(path, index, name, every, len(names))
+            continue
+        channels = slice(first, first + operator.columns.shape[1])
+        for block, inside in _parts(every):
+            part = around(every, block, store.chunks)
+            counts, measured = read_block(store, part, name)
+            rows = every[part.y, part.x].ravel()
+            fit = fit_block(counts[rows], measured[rows], first, operator, config, device, data)
+            full = saturated_pixels(store, part, name, channels)
+            fit = without_saturated(fit, None if full is None else full[rows])
+            write_region_block(path, index, name, block.y, block.x, inside, fit)
+    return remarks
+
+
+def around(every: NDArray[np.bool_], block: Block, chunks: Sequence[int]) -> Block:
+    """The part of a block that is read for a region: whole chunks about its pixels.
+
+    Args:
+        every: (y, x): the region.
+        block: with at least one of its pixels.
+        chunks: (detector, y, x, channel) of the store.
+    """
+    inside = every[block.y, block.x]
+    return Block(
+        y=_about(np.flatnonzero(np.any(inside, axis=1)), block.y, chunks[1]),
+        x=_about(np.flatnonzero(np.any(inside, axis=0)), block.x, chunks[2]),
+    )
+
+
+def _about(used: NDArray[np.intp], whole: slice, step: int) -> slice:
+    """The multiples of `step` about what is used of a range, clipped to it."""
+    first, last = (int(whole.start) + int(used[i]) for i in (0, -1))
+    start, stop = first // step * step, -(-(last + 1) // step) * step
+    return slice(max(start, whole.start), min(stop, whole.stop))
+
+
+def _operator(
+    name: str,
+    refined: RefinedRegion,
+    setups: Sequence[SpectrumSetup],
+    every: NDArray[np.bool_],
+    config: RunConfig,
+    names: Sequence[str],
+    device: torch.device,
+) -> tuple[int, PixelOperator, MethodData]:
+    """First channel, operator and data of one detector.
+
+    Raises:
+        FitError: columns that cannot be told apart, or more pixels than the method fits.
+    """
+    n_pixels = int(np.count_nonzero(every))
+    if config.pixels.method == "full" and n_pixels > FULL_PIXELS_MAX:
+        raise FitError(
+            f"the method full fits at most {FULL_PIXELS_MAX} pixels, and the region has {n_pixels}; give nonlinear, or "
+            "smaller regions"
+        )
+    first, basis = basis_of(name, refined.fits, setups, n_pixels, config)
+    model = pixel_model_of(name, refined.fits, setups) if needs_model(config) else None
+    data = method_data(model, basis, config.pixels, device, names)
+    return first, prepared(basis, device, names, first_channel=first), data
+
+
+def _parts(every: NDArray[np.bool_]) -> list[tuple[Block, NDArray[np.bool_]]]:
+    """Blocks of the maps that hold pixels of the region, and which."""
+    blocks = blocks_of((every.shape[0], every.shape[1]))
+    return [(b, every[b.y, b.x]) for b in blocks if every[b.y, b.x].any()]
+
+
+def _write_nothing(path: Path, index: int, name: str, every: NDArray[np.bool_], n_components: int) -> None:
+    for block, inside in _parts(every):
+        n_pixels = int(np.count_nonzero(inside))
+        fit = no_solution(n_pixels, n_components, FitStatus.SINGULAR)
+        write_region_block(path, index, name, block.y, block.x, inside, fit)

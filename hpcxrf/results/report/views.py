@@ -1,0 +1,260 @@
+"""What the report's tables say, as plain records and texts; no HTML here."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+from hpcxrf.fitting.result import FitStatus
+from hpcxrf.results.names import shown_name
+from hpcxrf.results.report.thumbnails import MapSummary
+
+MISSING: Final = "–"
+_SUPERSCRIPT: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AmplitudeRow:
+    """One component of an integrated fit and of its maps; counts."""
+
+    name: str
+    amplitude: float
+    sigma: float
+    limit: float
+    pixel_sigma: float
+    """Median over pixels."""
+    pixel_limit: float
+    """Median over pixels."""
+    above_share: float
+    """Pixels above their detection limit, 0 to 1."""
+
+    @property
+    def below(self) -> bool:
+        """Below its detection limit: not seen in the integrated spectrum."""
+        return self.amplitude < self.limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterRow:
+    """One parameter of an integrated fit."""
+
+    name: str
+    unit: str
+    value: float
+    sigma: float
+    initial: float
+    lower: float
+    upper: float
+    free: bool
+    at_bound: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuggestionRow:
+    """One component that is not listed, but that the residual speaks for; counts."""
+
+    name: str
+    z: float
+    counts: float
+    sigma: float
+    limit: float
+    lines: str
+    """The lines that speak for it, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merit:
+    """Figures of merit of one integrated fit."""
+
+    status: FitStatus
+    r2: float
+    r2_expected: float
+    reduced_chi2: float
+    deviance: float
+    cpu_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectorView:
+    """Everything about one detector but its pictures."""
+
+    name: str
+    merit: Merit
+    amplitudes: tuple[AmplitudeRow, ...]
+    parameters: tuple[ParameterRow, ...]
+    pixels: tuple[tuple[str, int], ...]
+    """Pixels by outcome, only outcomes that occur."""
+    messages: tuple[str, ...]
+    suggested: tuple[SuggestionRow, ...]
+
+
+def merits(spectrum: xr.Dataset) -> dict[str, Merit]:
+    """Figures of merit by detector, from the group `spectrum`."""
+    numbers = ("r2", "r2_expected", "reduced_chi2", "deviance", "cpu_s")
+    columns = {name: spectrum[name].values.tolist() for name in numbers}
+    status = spectrum["status"].values.tolist()
+    return {
+        str(detector): Merit(status=FitStatus(status[i]), **{name: columns[name][i] for name in numbers})
+        for i, detector in enumerate(spectrum["detector"].values)
+    }
+
+
+def detector_view(tree: xr.DataTree, summary: MapSummary) -> DetectorView:
+    """The tables of one detector.
+
+    Args:
+        tree: An open results store.
+        summary: Its maps; names the detector.
+    """
+    spectrum = tree["spectrum"].to_dataset()
+    messages = spectrum.attrs.get("messages", {}).get(summary.detector, ())
+    return DetectorView(
+        name=summary.detector,
+        merit=merits(spectrum)[summary.detector],
+        amplitudes=_amplitude_rows(spectrum, summary),
+        parameters=_parameter_rows(tree, summary.detector),
+        pixels=tuple((status_text(status), number) for status, number in summary.status_counts.items() if number),
+        messages=tuple(str(message) for message in messages),
+        suggested=_suggestion_rows(tree, summary.detector),
+    )
+
+
+def flags(tree: xr.DataTree) -> tuple[str, ...]:
+    """What a reader should look at first in this dataset: short texts, none when all is well."""
+    found = []
+    for name, merit in merits(tree["spectrum"].to_dataset()).items():
+        if merit.status != FitStatus.CONVERGED:
+            found.append(f"detector {name}: {status_text(merit.status)}")
+        elif merit.r2_expected - merit.r2 > 0.01:
+            found.append(f"detector {name}: R² is {merit.r2_expected - merit.r2:.3f} below noise")
+        stuck = [row.name for row in _parameter_rows(tree, name) if row.at_bound]
+        if stuck:
+            found.append(f"detector {name}: at bound: {', '.join(stuck)}")
+        missing = [row.name for row in _suggestion_rows(tree, name)]
+        if missing:
+            found.append(f"detector {name}: not listed, but suggested: {', '.join(missing)}")
+        found += [
+            f"detector {name}: not told apart: {', '.join(one['members'])}"
+            for one in tree.attrs.get("mixed", {}).get(name, [])
+        ]
+    return tuple(found)
+
+
+def status_text(status: FitStatus) -> str:
+    """The outcome in words."""
+    return status.name.lower().replace("_", " ")
+
+
+def number(value: float, digits: int = 4) -> str:
+    """A number for people: thin spaces between thousands, powers of ten, a dash for what is unknown.
+
+    >>> number(123456.7), number(2.3e-4), number(float("nan")), number(0.0)
+    ('123\u2009457', '2.3 × 10⁻⁴', '–', '0')
+    """
+    if not math.isfinite(value):
+        return MISSING
+    if value == 0:
+        return "0"
+    if not 1e-3 <= abs(value) < 1e9:
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        short = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+        return f"{short} × 10{str(int(exponent)).translate(_SUPERSCRIPT)}".replace("-", "−", 1)
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:,.0f}".replace(",", "\u2009").replace("-", "−")
+    return f"{value:.{digits}g}".replace("-", "−")
+
+
+def to_sigma(value: float, sigma: float) -> str:
+    """A number with as many digits as its uncertainty warrants: to the second digit of `sigma`.
+
+    >>> to_sigma(0.010012345, 2e-7), to_sigma(123456.7, 350.0), to_sigma(1.5, float("nan"))
+    ('0.01001235', '123\u2009457', '1.5')
+    """
+    if value == 0 or not (math.isfinite(value) and math.isfinite(sigma) and sigma > 0):
+        return number(value, 5)
+    orders = math.floor(math.log10(abs(value))) - math.floor(math.log10(sigma))
+    return number(value, min(max(orders + 2, 2), 10))
+
+
+def fixed(value: float, decimals: int) -> str:
+    """A number with this many decimals, a dash for what is unknown."""
+    return f"{value:.{decimals}f}".replace("-", "−") if math.isfinite(value) else MISSING
+
+
+def percent(share: float) -> str:
+    """A share of 1 as percent."""
+    return f"{100 * share:.0f} %" if math.isfinite(share) else MISSING
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them.
+
+    >>> duration(0.25), duration(75), duration(7260)
+    ('0.2 s', '1 min 15 s', '2 h 1 min')
+    """
+    if not math.isfinite(seconds):
+        return MISSING
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _amplitude_rows(spectrum: xr.Dataset, summary: MapSummary) -> tuple[AmplitudeRow, ...]:
+    one = spectrum[["amplitude", "sigma", "detection_limit"]].sel(detector=summary.detector).load()
+    return tuple(
+        AmplitudeRow(
+            name=shown_name(name),
+            amplitude=float(one["amplitude"].values[i]),
+            sigma=float(one["sigma"].values[i]),
+            limit=float(one["detection_limit"].values[i]),
+            pixel_sigma=float(summary.median_sigma[i]),
+            pixel_limit=float(summary.median_limit[i]),
+            above_share=float(summary.above_limit[i]),
+        )
+        for i, name in enumerate(summary.components)
+    )
+
+
+def _suggestion_rows(tree: xr.DataTree, detector: str) -> tuple[SuggestionRow, ...]:
+    """Of a store that was written without suggestions, none."""
+    stored = tree.attrs.get("suggested", {}).get(detector, [])
+    return tuple(
+        SuggestionRow(
+            name=str(one["name"]),
+            z=float(one["z"]),
+            counts=float(one["counts"]),
+            sigma=float(one["sigma"]),
+            limit=float(one["detection_limit"]),
+            lines="; ".join(_line_text(line) for line in one["lines"]),
+        )
+        for one in stored
+    )
+
+
+def _line_text(line: Mapping[str, Any]) -> str:
+    beside = shown_name(line["overlaps"])
+    overlap = f", overlaps {beside} ({percent(line['overlap'])})" if beside else ""
+    return f"{fixed(line['energy_kev'], 2)} keV ({percent(line['share'])}): z {fixed(line['z'], 1)}{overlap}"
+
+
+def _parameter_rows(tree: xr.DataTree, detector: str) -> tuple[ParameterRow, ...]:
+    if "parameters" not in tree.children:
+        return ()
+    table = tree["parameters"].to_dataset().sel(detector=detector).load()
+    numbers = ("value", "sigma", "initial", "lower", "upper")
+    return tuple(
+        ParameterRow(
+            name=str(name),
+            unit=str(table["unit"].values[i]),
+            free=bool(table["free"].values[i]),
+            at_bound=bool(table["at_bound"].values[i]),
+            **{key: float(np.asarray(table[key].values[i])) for key in numbers},
+        )
+        for i, name in enumerate(table["name"].values)
+    )

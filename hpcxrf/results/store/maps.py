@@ -1,0 +1,306 @@
+"""The results store of one dataset: `results/<dataset_id>.zarr`, Zarr format 3.
+
+Metadata first, then whole map blocks by any number of processes (one writer per chunk), then `finalise`,
+which sets `complete` last. Unwritten floats read NaN and an unwritten status reads 0, not run.
+"""
+
+import hashlib
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+from zarr.errors import ZarrUserWarning
+
+from hpcxrf.errors import OutputError
+from hpcxrf.fitting.result import PixelFit
+from hpcxrf.results.store.spectra import create_spectrum_group, write_spectrum_fits
+from hpcxrf.results.store.storage import (
+    ArrayPlan,
+    array_of,
+    as_json,
+    create_array,
+    create_labels,
+    create_shifts,
+    labels_of,
+    output_errors,
+    published,
+    read_json,
+    require_current_schema,
+    update_root,
+)
+from hpcxrf.store.files import ABSENT
+from hpcxrf.store.schema import (
+    BLOCK_X,
+    BLOCK_Y,
+    COMPLETE_ATTRIBUTE,
+    MAP_VARIABLES,
+    SCHEMA_ATTRIBUTE,
+    SCHEMA_VERSION,
+    SHIFT_VARIABLES,
+    VariableSpec,
+)
+
+__all__ = [
+    "block_checksums",
+    "create_results",
+    "finalise",
+    "is_complete",
+    "open_results",
+    "reopen",
+    "write_block",
+    "write_spectrum_fits",
+]
+
+FloatMap = NDArray[np.float64]
+
+POSITION_VARIABLES: Final[dict[str, VariableSpec]] = {
+    "y_um": VariableSpec(dims=("y", "x"), dtype="float64", units="um", long_name="stage y"),
+    "x_um": VariableSpec(dims=("y", "x"), dtype="float64", units="um", long_name="stage x"),
+}
+
+
+def create_results(
+    path: Path,
+    *,
+    detectors: tuple[str, ...],
+    components: tuple[str, ...],
+    shape_yx: tuple[int, int],
+    n_channels: int,
+    attributes: Mapping[str, object],
+    positions_um: tuple[FloatMap, FloatMap] | None = None,
+    free: Mapping[str, str] | None = None,
+) -> None:
+    """Create the store with all its metadata; nothing happens when the same store is there already.
+
+    Args:
+        path: Folder of the store, `<dataset_id>.zarr`; appears at once or not at all.
+        detectors: Names "0".."n-1" and/or "sum".
+        components: Names of the components, in the order of the fits.
+        shape_yx: Pixels (y, x).
+        n_channels: Channels of the full spectrum.
+        attributes: Provenance for the root, JSON values without NaN.
+        positions_um: Stage positions (x_um, y_um), each (y, x).
+        free: Units by name of the parameters that every pixel has of its own; none by default.
+
+    Raises:
+        OutputError: another schema version, another store of this name, or a folder that cannot be written.
+        ValueError: attributes that are no JSON, or positions of another shape.
+    """
+    root = {**as_json(attributes), SCHEMA_ATTRIBUTE: SCHEMA_VERSION, COMPLETE_ATTRIBUTE: False}
+    sizes = {
+        "detector": len(detectors),
+        "component": len(components),
+        "y": shape_yx[0],
+        "x": shape_yx[1],
+        "channel": n_channels,
+        "parameter": len(free or {}),
+    }
+    if path.exists():
+        _require_same(path, root, sizes, detectors, components)
+        return
+    with published(path) as partial:
+        store = zarr.create_group(partial, zarr_format=3, attributes=root)
+        labels = {"detector": detectors, "component": components}
+        _create_maps(store, sizes, labels, positions_um)
+        if free:
+            create_shifts(store.require_group("maps"), free, sizes, SHIFT_VARIABLES)
+        create_spectrum_group(store, sizes, labels)
+
+
+def write_block(path: Path, detector_index: int, y: slice, x: slice, fit: PixelFit) -> None:
+    """Write the fitted pixels of whole map blocks; twice equals once.
+
+    Safe from several processes as long as each writes other blocks. The status goes last, so that a pixel
+    with a status has its amplitudes.
+
+    Args:
+        path: The store.
+        detector_index: Position on the detector axis.
+        y: Rows, aligned to blocks of 64 or ending with the scan.
+        x: Columns, aligned to blocks of 256 or ending with the scan.
+        fit: Pixels in row-major order of the tile, components as in the store.
+
+    Raises:
+        OutputError: no store there, or it cannot be written.
+        ValueError: a tile that is not made of whole blocks, or a fit of another shape.
+    """
+    require_current_schema(path)
+    with output_errors(path):
+        maps = zarr.open_group(path / "maps", mode="r+")
+        _, n_components, n_y, n_x = array_of(maps, "amplitude").shape
+        _require_aligned(y, n_y, BLOCK_Y, "y")
+        _require_aligned(x, n_x, BLOCK_X, "x")
+        tile = (y.stop - y.start, x.stop - x.start)
+        arrays = _tile_arrays(fit, tile, n_components, _shift_sizes(maps))
+        for name, values in arrays.items():
+            array_of(maps, name)[detector_index, ..., y, x] = values
+
+
+def block_checksums(path: Path, detector_index: int, y: slice, x: slice) -> dict[str, str]:
+    """SHA-256 of every chunk file of the map blocks of a tile, by path inside the store.
+
+    A chunk that holds only fill values has no file; its checksum is "absent".
+
+    Raises:
+        OutputError: a chunk file that cannot be read.
+    """
+    rows = range(y.start // BLOCK_Y, -(-y.stop // BLOCK_Y))
+    columns = range(x.start // BLOCK_X, -(-x.stop // BLOCK_X))
+    sums: dict[str, str] = {}
+    shifts = SHIFT_VARIABLES if (path / "maps" / "theta_shift").is_dir() else {}
+    for name, spec in sorted({**MAP_VARIABLES, **shifts}.items()):
+        middle = "0/" if len(spec.dims) == 4 else ""
+        for row in rows:
+            for column in columns:
+                key = f"maps/{name}/c/{detector_index}/{middle}{row}/{column}"
+                sums[key] = _checksum(path / key)
+    return sums
+
+
+def finalise(path: Path, extra_attributes: Mapping[str, object]) -> None:
+    """Consolidate the metadata once and mark the store complete; the mark is the last thing written.
+
+    Raises:
+        OutputError: no store of this schema there, or it cannot be written.
+        ValueError: attributes that are no JSON.
+    """
+    require_current_schema(path)
+    extra = as_json(extra_attributes)
+    with output_errors(path):
+        _remove_partial_files(path)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
+            zarr.consolidate_metadata(path)
+        update_root(path, {**extra, COMPLETE_ATTRIBUTE: True})
+
+
+def reopen(path: Path) -> None:
+    """Take the mark of a complete store away, before parts of it are written again."""
+    update_root(path, {COMPLETE_ATTRIBUTE: False}, without=("consolidated_metadata",))
+
+
+def is_complete(path: Path) -> bool:
+    """Whether `finalise` has finished on a store of this schema version."""
+    if not (path / "zarr.json").is_file():
+        return False
+    attributes = read_json(path / "zarr.json")["attributes"]
+    return bool(attributes.get(COMPLETE_ATTRIBUTE)) and (attributes.get(SCHEMA_ATTRIBUTE) == SCHEMA_VERSION)
+
+
+def open_results(path: Path) -> xr.DataTree:
+    """Open a store, finished or not, lazily and without Dask: groups `maps`, `spectrum`, `parameters`.
+
+    Raises:
+        OutputError: no results store there, or one of another schema version.
+    """
+    require_current_schema(path)
+    tree: xr.DataTree = xr.open_datatree(path, engine="zarr", chunks=None, consolidated=False)
+    return tree
+
+
+def _shift_sizes(maps: zarr.Group) -> dict[str, int]:
+    """Number of parameters by name of the arrays of shifts, as far as the group has them."""
+    return {name: array_of(maps, name).shape[1] for name in SHIFT_VARIABLES if name in maps}
+
+
+def _create_maps(
+    store: zarr.Group,
+    sizes: Mapping[str, int],
+    labels: Mapping[str, Sequence[str]],
+    positions_um: tuple[FloatMap, FloatMap] | None,
+) -> None:
+    group = store.create_group("maps")
+    for dim, names in labels.items():
+        create_labels(group, dim, names)
+    known = "x_um y_um" if positions_um else ""
+    for name, spec in MAP_VARIABLES.items():
+        create_array(group, name, ArrayPlan(spec=spec, sizes=sizes, coordinates=known))
+    for name, values in zip(("x_um", "y_um"), positions_um or (), strict=False):
+        plan = ArrayPlan(spec=POSITION_VARIABLES[name], sizes=sizes)
+        if values.shape != plan.shape:
+            raise ValueError(f"{name}: shape {values.shape}, must be {plan.shape}")
+        create_array(group, name, plan)[:] = values
+
+
+def _require_same(
+    path: Path,
+    root: Mapping[str, object],
+    sizes: Mapping[str, int],
+    detectors: tuple[str, ...],
+    components: tuple[str, ...],
+) -> None:
+    existing = require_current_schema(path)
+    maps = zarr.open_group(path / "maps", mode="r")
+    spectrum = zarr.open_group(path / "spectrum", mode="r")
+    axes = zip(("detector", "component", "y", "x"), array_of(maps, "amplitude").shape, strict=True)
+    found = {**dict(axes), "channel": array_of(spectrum, "counts").shape[-1]}
+    found["parameter"] = max(_shift_sizes(maps).values(), default=0)
+    pairs: dict[str, tuple[object, object]] = {
+        **{f"size of {dim}": (found[dim], sizes[dim]) for dim in found},
+        "detectors": (labels_of(maps, "detector"), detectors),
+        "components": (labels_of(maps, "component"), components),
+        **{key: (existing.get(key), root[key]) for key in root if key != COMPLETE_ATTRIBUTE},
+    }
+    faults = [f"{key} is {old!r}, not {new!r}" for key, (old, new) in pairs.items() if old != new]
+    if faults:
+        raise OutputError(f"{path}: holds other results: {'; '.join(faults)}; write to another folder or remove it")
+
+
+def _require_aligned(tile: slice, size: int, block: int, axis: Literal["y", "x"]) -> None:
+    whole = tile.step in {None, 1} and isinstance(tile.start, int) and isinstance(tile.stop, int)
+    if not (
+        whole
+        and 0 <= tile.start < tile.stop <= size
+        and tile.start % block == 0
+        and (tile.stop % block == 0 or tile.stop == size)
+    ):
+        raise ValueError(
+            f"{axis}: {tile} is not made of whole map blocks of {block} in a scan of {size}; start and "
+            f"stop must be multiples of {block}, or stop the end of the scan"
+        )
+
+
+def _tile_arrays(
+    fit: PixelFit, tile: tuple[int, int], n_components: int, shifts: Mapping[str, int]
+) -> dict[str, NDArray[np.generic]]:
+    """The arrays of a tile as (component, y, x) or (y, x), in the order in which they are written.
+
+    Args:
+        fit: of the tile's pixels.
+        tile: rows and columns.
+        n_components: of the store.
+        shifts: number of parameters by name of the store's arrays of shifts.
+    """
+    n_pixels = tile[0] * tile[1]
+    arrays: dict[str, NDArray[np.generic]] = {}
+    widths = {n: n_components if "component" in s.dims else None for n, s in MAP_VARIABLES.items()}
+    widths |= {n: width for n, width in shifts.items() if getattr(fit, n) is not None}
+    for name, width in widths.items():
+        values = getattr(fit, name).detach().cpu().numpy()
+        wanted = (n_pixels,) if width is None else (n_pixels, width)
+        if values.shape != wanted:
+            raise ValueError(f"{name}: shape {values.shape}, must be {wanted}")
+        arrays[name] = np.moveaxis(values.reshape(*tile, *wanted[1:]), (0, 1), (-2, -1))
+    return {name: arrays[name] for name in sorted(arrays, key=lambda name: name == "status")}
+
+
+def _checksum(file: Path) -> str:
+    if not file.exists():
+        return ABSENT
+    with output_errors(file), file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _remove_partial_files(path: Path) -> None:
+    """Remove what killed writers left: chunks, groups and stores get their names last."""
+    for left in [*path.rglob("*.partial"), *path.parent.glob(f".{path.name}.*.partial")]:
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink(missing_ok=True)

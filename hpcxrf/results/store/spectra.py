@@ -1,0 +1,201 @@
+"""The integrated fits in the results store: groups `spectrum` and `parameters`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hpcxrf.errors import OutputError
+from hpcxrf.fitting.result import SpectrumFit
+from hpcxrf.results.store.storage import (
+    ArrayPlan,
+    array_of,
+    create_array,
+    create_labels,
+    labels_of,
+    published,
+    require_current_schema,
+    update_root,
+)
+from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, PARAMETER_VARIABLES, SPECTRUM_VARIABLES, VariableSpec
+
+FloatArray = NDArray[np.float64]
+
+MERIT_VARIABLES: Final[dict[str, VariableSpec]] = {
+    key: VariableSpec(dims=("detector",), dtype=dtype, units=units, long_name=text)
+    for key, dtype, units, text in (
+        ("r2", "float64", "1", "coefficient of determination in linear counts"),
+        ("r2_expected", "float64", "1", "R2 that counting noise alone leaves"),
+        ("reduced_chi2", "float64", "1", "chi2 per degree of freedom"),
+        ("deviance", "float64", "1", "Poisson deviance per degree of freedom"),
+        ("cpu_s", "float64", "s", "processor time of the fit"),
+        ("status", "uint8", "1", "outcome of the fit"),
+    )
+}
+"""Figures of merit of the integrated fit, in the group `spectrum`."""
+
+# Names in the store and in SpectrumFit.
+_PARAMETER_FIELDS: Final = {
+    "value": "theta",
+    "sigma": "theta_sigma",
+    "initial": "theta_initial",
+    "lower": "theta_lower",
+    "upper": "theta_upper",
+    "free": "free",
+    "at_bound": "at_bound",
+}
+_AMPLITUDE_FIELDS: Final = {"amplitude": "amplitude", "sigma": "amplitude_sigma", "detection_limit": "detection_limit"}
+
+
+def create_spectrum_group(store: zarr.Group, sizes: Mapping[str, int], labels: Mapping[str, Sequence[str]]) -> None:
+    """Create the group `spectrum` with its metadata, everything NaN."""
+    group = store.create_group("spectrum")
+    for dim, values in labels.items():
+        create_labels(group, dim, values)
+    for name, spec in {**SPECTRUM_VARIABLES, **MERIT_VARIABLES}.items():
+        in_channels = "channel" in spec.dims and name != "energy_kev"
+        plan = ArrayPlan(spec=spec, sizes=sizes, coordinates="energy_kev" if in_channels else "")
+        create_array(group, name, plan)
+
+
+def write_spectrum_fits(
+    path: Path,
+    fits: Mapping[str, SpectrumFit],
+    n_channels: int,
+    *,
+    line_markers: Sequence[tuple[float, str]] = (),
+    integrated_counts: Mapping[str, FloatArray] | None = None,
+) -> None:
+    """Write integrated fits and their parameters; twice equals once, and detectors may come one by one.
+
+    A store that was complete is not, from here until it is finalised again.
+
+    Args:
+        path: The store.
+        fits: By detector name, components a subset of the store's, the same parameters in each.
+        n_channels: Channels of the full spectrum; outside the fit range everything reads NaN.
+        line_markers: (energy_kev, label) of the lines to name in a plot, kept as the group attribute
+            `line_markers`; a label starts with the name of its component ("Fe Ka").
+        integrated_counts: Full integrated spectra (channel,) by detector; NaN outside the fit range without.
+
+    Raises:
+        OutputError: no store of this schema there, other parameters in it, or it cannot be written.
+        ValueError: a detector, component or channel number that the store does not have.
+    """
+    if require_current_schema(path).get(COMPLETE_ATTRIBUTE):
+        update_root(path, {COMPLETE_ATTRIBUTE: False}, without=("consolidated_metadata",))
+    group = zarr.open_group(path / "spectrum", mode="r+")
+    detectors, components = labels_of(group, "detector"), labels_of(group, "component")
+    _require_known(fits, detectors, components)
+    stored = array_of(group, "counts").shape[-1]
+    if stored != n_channels:
+        raise ValueError(f"{n_channels} channels, but the store has {stored}")
+    for detector, fit in fits.items():
+        rows = _spectrum_rows(fit, components, n_channels)
+        if integrated_counts and detector in integrated_counts:
+            rows["counts"] = integrated_counts[detector]
+        _write_rows(group, detectors.index(detector), rows)
+    _write_attributes(group, fits, line_markers)
+    _write_parameters(path, fits, detectors)
+
+
+def _write_attributes(
+    group: zarr.Group, fits: Mapping[str, SpectrumFit], line_markers: Sequence[tuple[float, str]]
+) -> None:
+    earlier = group.attrs.get("messages", {})
+    messages = {detector: list(fit.messages) for detector, fit in fits.items()}
+    known = {**earlier, **messages} if isinstance(earlier, dict) else messages
+    group.attrs["messages"] = known
+    if line_markers:
+        group.attrs["line_markers"] = [[float(energy), str(label)] for energy, label in line_markers]
+
+
+def _spectrum_rows(fit: SpectrumFit, components: Sequence[str], n_channels: int) -> dict[str, NDArray[np.generic]]:
+    """Everything of one detector's row in the group `spectrum`."""
+    place = [components.index(name) for name in fit.component_names]
+    channels = slice(fit.first_channel, fit.first_channel + fit.counts.shape[0])
+    if channels.stop > n_channels:
+        raise ValueError(f"fit range {channels} exceeds the spectrum of {n_channels} channels")
+    rows: dict[str, NDArray[np.generic]] = {}
+    for name in ("counts", "model", "background"):
+        rows[name] = _scattered(getattr(fit, name), (n_channels,), channels)
+    share = np.full((len(components), n_channels), np.nan, dtype=np.float32)
+    share[place, channels] = fit.component_counts.detach().cpu().numpy()
+    rows["component_counts"] = share
+    for name, field in _AMPLITUDE_FIELDS.items():
+        rows[name] = _scattered(getattr(fit, field), (len(components),), place)
+    rows["energy_kev"] = channel_energies_kev(fit, n_channels)
+    for name in MERIT_VARIABLES:
+        rows[name] = np.asarray(getattr(fit, name))
+    return rows
+
+
+def channel_energies_kev(fit: SpectrumFit, n_channels: int) -> FloatArray:
+    """Energy of every channel with the fitted calibration, shape (channel,).
+
+    Raises:
+        ValueError: the fit has no energy calibration among its parameters.
+    """
+    theta = dict(zip(fit.parameter_names, fit.theta.tolist(), strict=True))
+    missing = {"energy_offset", "energy_slope"} - set(theta)
+    if missing:
+        raise ValueError(f"the fit has no parameter {', '.join(sorted(missing))}")
+    channel = np.arange(n_channels, dtype=np.float64)
+    quadratic = theta.get("energy_quadratic", 0.0)
+    energy_kev: FloatArray = theta["energy_offset"] + theta["energy_slope"] * channel + quadratic * channel**2
+    return energy_kev
+
+
+def _write_parameters(path: Path, fits: Mapping[str, SpectrumFit], detectors: Sequence[str]) -> None:
+    if not fits:
+        return
+    first = next(iter(fits.values()))
+    if any(fit.parameter_names != first.parameter_names for fit in fits.values()):
+        raise ValueError("fits of one dataset must have the same parameters in the same order")
+    if not (path / "parameters").exists():
+        _create_parameters(path / "parameters", first, detectors)
+    group = zarr.open_group(path / "parameters", mode="r+")
+    if labels_of(group, "name") != first.parameter_names:
+        raise OutputError(
+            f"{path}: holds fits with other parameters ({', '.join(labels_of(group, 'name'))}); "
+            "write to another folder or remove it"
+        )
+    for detector, fit in fits.items():
+        rows = {name: getattr(fit, field).detach().cpu().numpy() for name, field in _PARAMETER_FIELDS.items()}
+        _write_rows(group, detectors.index(detector), rows)
+
+
+def _create_parameters(path: Path, fit: SpectrumFit, detectors: Sequence[str]) -> None:
+    sizes = {"detector": len(detectors), "name": len(fit.parameter_names)}
+    with published(path) as partial:
+        group = zarr.create_group(partial, zarr_format=3)
+        create_labels(group, "detector", detectors)
+        create_labels(group, "name", fit.parameter_names)
+        create_labels(group, "name", fit.parameter_units, name="unit")
+        for name, spec in PARAMETER_VARIABLES.items():
+            create_array(group, name, ArrayPlan(spec=spec, sizes=sizes, coordinates="unit"))
+
+
+def _write_rows(group: zarr.Group, detector_index: int, rows: Mapping[str, NDArray[np.generic]]) -> None:
+    for name, values in rows.items():
+        array = array_of(group, name)
+        array[detector_index] = values.astype(array.dtype)
+
+
+def _scattered(values: Tensor, shape: tuple[int, ...], place: slice | Sequence[int]) -> FloatArray:
+    """NaN of this shape, with the values put in their place."""
+    result = np.full(shape, np.nan)
+    result[place] = values.detach().cpu().numpy()
+    return result
+
+
+def _require_known(fits: Mapping[str, SpectrumFit], detectors: Sequence[str], components: Sequence[str]) -> None:
+    faults = [f"detector {name!r}" for name in fits if name not in detectors]
+    names = dict.fromkeys(name for fit in fits.values() for name in fit.component_names)
+    faults += [f"component {name!r}" for name in names if name not in components]
+    if faults:
+        raise ValueError(f"the store has no {', '.join(faults)}")

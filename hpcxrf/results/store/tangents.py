@@ -1,0 +1,68 @@
+"""How the pixels' columns change with theta, kept beside them in the group `basis`."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import torch
+import zarr
+
+from hpcxrf.fitting.pixels.basis import Tangents
+from hpcxrf.results.store.storage import ArrayPlan, array_of, create_array, create_labels, labels_of
+from hpcxrf.store.schema import TANGENT_VARIABLES
+
+_PAIRS: Final = "tangent_pairs"
+
+
+def write_tangents(
+    group: zarr.Group, tangents: Mapping[int, tuple[int, Tangents]], n_detectors: int, n_channels: int
+) -> None:
+    """Write the changes of every detector's columns; twice equals once.
+
+    Args:
+        group: `basis` of a results store.
+        tangents: first channel and changes by place on the detector axis; the same parameters in each.
+        n_detectors: length of that axis.
+        n_channels: channels of the full spectrum; outside the fit range the changes read NaN.
+    """
+    _, some = next(iter(tangents.values()))
+    sizes = {
+        "detector": n_detectors,
+        "change": some.columns.shape[0],
+        "component": some.columns.shape[2],
+        "channel": n_channels,
+        "place": some.motion.shape[0],
+        "parameter": len(some.names),
+    }
+    if "changes" not in group:
+        create_labels(group, "parameter", list(some.names))
+        for name, spec in TANGENT_VARIABLES.items():
+            create_array(group, name, ArrayPlan(spec=spec, sizes=sizes))
+    group.attrs[_PAIRS] = [list(pair) for pair in some.pairs]
+    for row, (first, one) in tangents.items():
+        changes = np.full((sizes["change"], sizes["component"], n_channels), np.nan)
+        changes[..., first : first + one.columns.shape[1]] = one.columns.mT.cpu().numpy()
+        array_of(group, "changes")[row] = changes
+        array_of(group, "motion")[row] = one.motion.cpu().numpy()
+        array_of(group, "prior_sd")[row] = one.prior_sd.cpu().numpy()
+
+
+def read_tangents(group: zarr.Group, row: int, channels: slice) -> Tangents | None:
+    """The changes of one detector's columns, as they were written; None where the pixels have the scan's theta.
+
+    Args:
+        group: `basis` of a results store.
+        row: place on the detector axis.
+        channels: of the fit range.
+    """
+    if "changes" not in group:
+        return None
+    changes = np.asarray(array_of(group, "changes")[row])[..., channels]
+    pairs = np.asarray(group.attrs[_PAIRS], dtype=np.int64).reshape(-1, 2).tolist()
+    return Tangents(
+        names=labels_of(group, "parameter"),
+        prior_sd=torch.from_numpy(np.asarray(array_of(group, "prior_sd")[row])),
+        pairs=tuple((int(i), int(j)) for i, j in pairs),
+        columns=torch.from_numpy(np.ascontiguousarray(np.moveaxis(changes, 1, 2))),
+        motion=torch.from_numpy(np.asarray(array_of(group, "motion")[row])),
+    )

@@ -1,0 +1,1 @@
+"""Turns a workload into a resumable Dask graph."""

@@ -1,0 +1,235 @@
+"""What every task does around its work: seconds, attempts, device and threads."""
+
+import dataclasses
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from distributed import get_worker
+
+from hpcxrf.config.run import RunConfig
+from hpcxrf.errors import DeviceLostError, FitError
+from hpcxrf.pipeline.records import DatasetJob, Stage, TaskRecord
+from hpcxrf.store.files import output_faults
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_ATTEMPTS: Final = 3
+ATTEMPTS: Final = Path("state", "attempts")
+RECORDS: Final = Path("state", "records")
+DEVICE_LOST_EXIT: Final = 76
+WORKER_NAME: Final = "HPCXRF_WORKER"
+"""Environment variable of a worker's name; markers carry it."""
+
+
+def choose_device(config: RunConfig) -> "torch.device":
+    """The device that the run file asks for.
+
+    Raises:
+        FitError: `cuda` was asked for and there is none, or a worker sees more than one.
+    """
+    import torch
+
+    wanted, visible = config.execution.device, torch.cuda.device_count()
+    if wanted == "cpu" or (wanted == "auto" and visible == 0):
+        return torch.device("cpu")
+    if visible != 1:
+        raise FitError(
+            f"execution.device is {wanted}, but this worker sees {visible} CUDA devices; it must see exactly one "
+            "(CUDA_VISIBLE_DEVICES), or set execution.device: cpu"
+        )
+    return torch.device("cuda:0")
+
+
+@contextmanager
+def one_thread() -> Iterator[int]:
+    """Numerics on one torch thread, denormal numbers flushed, giving the number of threads that the worker has.
+
+    A sum that is split over threads rounds as they split it, and a result must not depend on the worker. Both
+    settings are the process's: they are put back.
+    """
+    import torch
+
+    from hpcxrf.fitting.pixels.methods import single_thread
+
+    threads = torch.get_num_threads()
+    single_thread()
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)
+
+
+class Clock:
+    """Wall, CPU, reading, fitting and writing seconds of one task, which may overlap."""
+
+    def __init__(self) -> None:
+        self.wall = time.perf_counter()
+        self.cpu = time.process_time()
+        self.read_s = 0.0
+        self.fit_s = 0.0
+        self.write_s = 0.0
+        self.bytes_read = 0
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Count the block as reading."""
+        began = time.perf_counter()
+        yield
+        self.read_s += time.perf_counter() - began
+
+    @contextmanager
+    def fitting(self) -> Iterator[None]:
+        """Count the block as fitting."""
+        began = time.perf_counter()
+        yield
+        self.fit_s += time.perf_counter() - began
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Count the block as writing."""
+        began = time.perf_counter()
+        yield
+        self.write_s += time.perf_counter() - began
+
+    def record(self, job: DatasetJob, task: str, stage: Stage, **fields: Any) -> TaskRecord:  # noqa: ANN401 (fields of TaskRecord)
+        """The record of the task that began when this clock was made."""
+        fields.setdefault("bytes_read", self.bytes_read)
+        return TaskRecord(
+            task=task,
+            stage=stage,
+            dataset_id=job.dataset_id,
+            wall_s=time.perf_counter() - self.wall,
+            cpu_s=time.process_time() - self.cpu,
+            read_s=self.read_s,
+            fit_s=self.fit_s,
+            write_s=self.write_s,
+            **fields,
+        )
+
+
+def forget_attempts(run_dir: Path) -> None:
+    """Delete the markers and records of earlier drivers: their interruption or loss was no fault of the tasks.
+
+    Call it with the run's lock held, before any task is submitted.
+    """
+    for marker in (run_dir / ATTEMPTS).glob("*.[0-9]"):
+        marker.unlink(missing_ok=True)
+    shutil.rmtree(run_dir / RECORDS, ignore_errors=True)
+
+
+def forget_attempts_of(run_dir: Path, worker: str) -> int:
+    """Delete the markers of a worker whose node was lost: no task is to blame; how many there were."""
+    mine = [m for m in (run_dir / ATTEMPTS).glob("*.[0-9]") if _marked(m)[0] == worker]
+    for marker in mine:
+        marker.unlink(missing_ok=True)
+    return len(mine)
+
+
+def _mark(marker: Path, told: str) -> None:
+    """Write which worker is at it, and what is known of its end."""
+    marker.write_text(f"{os.environ.get(WORKER_NAME, '')}\n{told}", encoding="utf-8")
+
+
+def _marked(marker: Path) -> tuple[str, str]:
+    """Worker and what is known of its end; empty where nothing is."""
+    try:
+        worker, _, told = marker.read_text(encoding="utf-8").partition("\n")
+    except FileNotFoundError:
+        return "", ""
+    return worker, told
+
+
+def keep_record(job: DatasetJob, record: TaskRecord) -> None:
+    """Leave a record where the next execution of the same task under this driver finds it.
+
+    Results of tasks live in the memory of workers. When one dies, Dask runs again what was finished there, and an
+    integrated fit that is run again would remove the pixels that were made from it.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    file = _record_file(job, record.task)
+    temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
+    content = json.dumps(dataclasses.asdict(record))
+    with output_faults(job.run_dir, bytes_needed=len(content)):
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Not synced: it matters as long as the driver lives, and after a crash no longer.
+        temporary.write_text(content, encoding="utf-8")
+        temporary.replace(file)
+
+
+def kept_record(job: DatasetJob, task: str) -> TaskRecord | None:
+    """The record of a task that has been finished under this driver, or None."""
+    try:
+        content = json.loads(_record_file(job, task).read_bytes())
+    except FileNotFoundError:
+        return None
+    return TaskRecord(**content)
+
+
+def forget_records(job: DatasetJob) -> None:
+    """Delete the kept records of a dataset that has ended; its journal has them."""
+    shutil.rmtree(job.run_dir / RECORDS / job.dataset_id, ignore_errors=True)
+
+
+def _record_file(job: DatasetJob, task: str) -> Path:
+    return job.run_dir / RECORDS / job.dataset_id / f"{task}.json"
+
+
+@contextmanager
+def attempt(job: DatasetJob, task: str) -> Iterator[None]:
+    """Leave a marker while at work: a task that killed its worker three times is not tried again.
+
+    An exception removes the marker (it is reported as such); only a process that dies leaves it. A process whose
+    device is lost is ended here, with the reason in the marker: its successor, or another worker, tries again.
+
+    Raises:
+        FitError: three markers of earlier attempts are there.
+        DeviceLostError: the device is lost, and nothing would start this process again.
+    """
+    folder = job.run_dir / ATTEMPTS
+    folder.mkdir(mode=0o700, exist_ok=True)
+    stem = f"{job.dataset_id}.{task}"
+    earlier = sorted(folder.glob(f"{stem}.[0-9]"))
+    if len(earlier) >= MAX_ATTEMPTS:
+        _, told = _marked(earlier[-1])
+        raise FitError(
+            f"{job.source}: task {task} ended its worker {len(earlier)} times and is given up; "
+            + (told or "see the logs for what killed it (memory?)")
+            + "; the same command again tries it anew"
+        )
+    marker = folder / f"{stem}.{len(earlier)}"
+    _mark(marker, "")
+    try:
+        yield
+    except DeviceLostError as error:
+        if is_restarted():
+            _mark(marker, str(error))
+            _end_process()
+        raise
+    finally:
+        marker.unlink(missing_ok=True)
+    for path in earlier:
+        path.unlink(missing_ok=True)
+
+
+def is_restarted() -> bool:
+    """Whether this process is a worker that a nanny starts again when it ends."""
+    try:
+        return get_worker().nanny is not None
+    except ValueError:
+        return False
+
+
+def _end_process() -> None:
+    """At once: a process whose CUDA context is lost may hang on its way out."""
+    os._exit(DEVICE_LOST_EXIT)

@@ -1,0 +1,1 @@
+"""The published benchmark over an archive."""

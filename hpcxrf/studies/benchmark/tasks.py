@@ -1,0 +1,220 @@
+"""What a worker runs of a benchmark: the sums of a scan, and the fit of one method to one of them."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hpcxrf.config.benchmark import BenchmarkMethod, BenchmarkTask
+from hpcxrf.config.run import RunConfig
+from hpcxrf.errors import FitError
+from hpcxrf.fitting.spectrum.problem import SpectrumSetup
+from hpcxrf.formats.registry import open_scan
+from hpcxrf.formats.scan import RawScan
+from hpcxrf.physics.model import COMPTON, ELASTIC
+from hpcxrf.pipeline.prepare.from_config import Prepared, fit_prepared, prepare, started_at
+from hpcxrf.pipeline.prepare.inputs import read_options
+from hpcxrf.pipeline.records import DatasetJob, TaskRecord
+from hpcxrf.pipeline.tasks import scan_facts
+from hpcxrf.runner.worker import Clock, attempt, one_thread
+from hpcxrf.store.files import atomic_write_bytes, checksum_tree
+from hpcxrf.studies.benchmark.method_result import MethodResult, read_result, write_result
+from hpcxrf.studies.benchmark.plan import START, SUM, central_region, result_file, result_folder, seed_of
+from hpcxrf.studies.protocol import JointStart, ProtocolFit, fit_protocol, perturbed_start, random_start
+
+_Compared = Literal["separable", "adam", "sbplx", "mapstorch", "pymca"]
+
+DETECTOR: Final = 0
+"""The published protocol has one spectrum a dataset."""
+
+
+def run_sum(job: DatasetJob) -> TaskRecord:
+    """Sum detector 0 of the raw scan over the whole map and over the region that is refined."""
+    with attempt(job, SUM):
+        clock = Clock()
+        scan = open_scan(job.source, read_options(job.config))
+        with clock.reading():
+            whole, region = sums(scan, DETECTOR)
+        content = BytesIO()
+        np.savez(content, initial=whole, refinement=region)
+        with clock.writing():
+            result_folder(job).mkdir(parents=True, exist_ok=True)
+            atomic_write_bytes(result_file(job, SUM), content.getvalue())
+        return clock.record(
+            job,
+            SUM,
+            "sum",
+            bytes_written=len(content.getvalue()),
+            checksums=_checksums(job, SUM),
+            facts={"stamps": dict(job.stamps)},
+        )
+
+
+def run_fit(job: DatasetJob, task: BenchmarkTask, method: BenchmarkMethod, after: Sequence[TaskRecord]) -> TaskRecord:
+    """Fit one of the sums with one method, and write what came of it.
+
+    Args:
+        job: which dataset.
+        task: which sum.
+        method: how.
+        after: records that must exist first.
+    """
+    del after
+    name = f"{task}-{method}"
+    with attempt(job, name):
+        clock = Clock()
+        with one_thread():
+            result = fit_task(job, task, method)
+        with clock.writing():
+            write_result(result_file(job, name), result)
+        return clock.record(job, name, task, checksums=_checksums(job, name))
+
+
+def sums(scan: RawScan, detector: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Spectra (channel,) of one detector, summed over the map and over its central region.
+
+    Raises:
+        InputFileError: the file ends early, or holds a negative or non-finite count.
+    """
+    _, n_rows, n_x, n_channels = scan.shape
+    y, x = central_region((n_rows, n_x))
+    whole, region = np.zeros(n_channels), np.zeros(n_channels)
+    for start in range(0, n_rows, scan.rows_per_read):
+        stop = min(start + scan.rows_per_read, n_rows)
+        counts = scan.read_counts(slice(start, stop))[detector]
+        whole += counts.sum(axis=(0, 1), dtype=np.float64)
+        inside = counts[max(y.start - start, 0) : max(y.stop - start, 0), x]
+        region += inside.sum(axis=(0, 1), dtype=np.float64)
+    return whole, region
+
+
+def fit_task(job: DatasetJob, task: BenchmarkTask, method: BenchmarkMethod) -> MethodResult:
+    """The fit of one method to one sum.
+
+    Raises:
+        ConfigError: no elements, calibration or incident energy.
+        FitError: the fit as asked is impossible, or the fit that it starts from has no solution.
+    """
+    with np.load(result_file(job, SUM)) as stored:
+        spectra = {name: torch.from_numpy(stored[name]) for name in ("initial", "refinement")}
+    scan = open_scan(job.source, read_options(job.config))
+    facts = scan_facts(scan, job.source)
+    if method == "product" and task == "initial":
+        prepared = prepare(product_config(job.config), facts, DETECTOR)
+        return _product(spectra[task], prepared)
+    setup = compared_setup(job.config, prepare(compared_config(job.config), facts, DETECTOR))
+    start = _start(job, task, setup, spectra)
+    if method == "product":
+        prepared = prepare(product_config(job.config), facts, DETECTOR)
+        return _product(spectra[task], started_at(prepared, start.theta))
+    return _compared(spectra[task], setup, start, method, job.config)
+
+
+def compared_config(config: RunConfig) -> RunConfig:
+    """What the methods that are compared are prepared with: one background, the published objective."""
+    fit = dataclasses.replace(config.fit, background=config.benchmark.background, objective="mse", method="separable")
+    return dataclasses.replace(config, fit=fit)
+
+
+def product_config(config: RunConfig) -> RunConfig:
+    """The program as it comes, and no calibration."""
+    fit = dataclasses.replace(
+        config.fit, calibration="none", background="hats", objective="poisson", method="separable"
+    )
+    return dataclasses.replace(config, fit=fit)
+
+
+def compared_setup(config: RunConfig, prepared: Prepared) -> SpectrumSetup:
+    """Lines, range and background that all compared methods share."""
+    return dataclasses.replace(prepared.setup, background=config.benchmark.background, objective="mse")
+
+
+def _start(job: DatasetJob, task: BenchmarkTask, setup: SpectrumSetup, spectra: dict[str, Tensor]) -> JointStart:
+    """The start that every method of a dataset and task is given."""
+    asked = job.config.benchmark
+    seed = seed_of(asked.seed, job.dataset_id, task)
+    if task == "initial":
+        return random_start(setup, asked.start, seed)
+    fitted = read_result(result_file(job, START))
+    theta, sigma, amplitude = (
+        torch.tensor(v, dtype=torch.float64) for v in (fitted.theta, fitted.theta_sigma, fitted.amplitude)
+    )
+    if not bool(torch.isfinite(theta).all() and torch.isfinite(amplitude).all()):
+        raise FitError(f"{job.source}: {START} found no solution that a refinement could start from")
+    share = float(spectra["refinement"].sum()) / max(float(spectra["initial"].sum()), 1.0)
+    return perturbed_start(theta, sigma, amplitude * share, setup, seed)
+
+
+def _compared(
+    counts: Tensor, setup: SpectrumSetup, start: JointStart, method: _Compared, config: RunConfig
+) -> MethodResult:
+    if method == "mapstorch" or method == "pymca":  # noqa: PLR1714 (narrows the type)
+        from hpcxrf.studies.peers.fit import fit_peer
+
+        fit = fit_peer(method, counts, setup, start)
+    else:
+        fit = fit_protocol(
+            counts,
+            setup,
+            start,
+            method,
+            adam_steps=config.benchmark.adam_steps,
+            sbplx_evaluations=config.benchmark.sbplx_evaluations,
+        )
+    return _of_protocol(method, counts, setup, fit)
+
+
+def _of_protocol(method: str, counts: Tensor, setup: SpectrumSetup, fit: ProtocolFit) -> MethodResult:
+    scatter = (ELASTIC, COMPTON) if setup.elastic else (COMPTON,)
+    return MethodResult(
+        method=method,
+        status=fit.status,
+        r2=fit.r2,
+        r2_expected=fit.r2_expected,
+        deviance=fit.deviance,
+        cpu_s=fit.cpu_s,
+        wall_s=fit.wall_s,
+        evaluations=fit.evaluations,
+        counts=float(counts.sum()),
+        parameters=tuple(p.name for p in setup.parameters),
+        theta=tuple(fit.theta.tolist()),
+        theta_sigma=tuple(fit.theta_sigma.tolist()),
+        components=setup.table.component_names + scatter,
+        amplitude=tuple(fit.amplitude.tolist()),
+        energy_range_kev=(setup.energy_min_kev, setup.energy_max_kev),
+    )
+
+
+def _product(counts: Tensor, prepared: Prepared) -> MethodResult:
+    began = time.perf_counter()
+    fit = fit_prepared(counts, prepared)
+    wall_s = time.perf_counter() - began
+    setup = prepared.setup
+    return MethodResult(
+        method="product",
+        status=fit.status,
+        r2=fit.r2,
+        r2_expected=fit.r2_expected,
+        deviance=fit.deviance,
+        cpu_s=fit.cpu_s,
+        wall_s=wall_s,
+        evaluations=fit.iterations,
+        counts=float(counts.sum()),
+        parameters=fit.parameter_names,
+        theta=tuple(fit.theta.tolist()),
+        theta_sigma=tuple(fit.theta_sigma.tolist()),
+        components=fit.component_names,
+        amplitude=tuple(fit.amplitude.tolist()),
+        energy_range_kev=(setup.energy_min_kev, setup.energy_max_kev),
+    )
+
+
+def _checksums(job: DatasetJob, task: str) -> dict[str, str]:
+    found = checksum_tree([result_file(job, task)])
+    return {str(result_file(job, task).relative_to(job.run_dir)): v for v in found.values()}

@@ -1,0 +1,1 @@
+"""The published case study on a simulated scan."""

@@ -1,0 +1,193 @@
+"""A case study as files for people: the page, its pictures, its tables."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from hpcxrf.results.export import Cell, write_csv
+from hpcxrf.results.report.page import Picture, page_look, picture, template_environment
+from hpcxrf.results.report.plots import encode
+from hpcxrf.results.store.storage import replaced
+from hpcxrf.studies.case_study import plots
+from hpcxrf.studies.case_study.tables import (
+    LEAST_TRUE,
+    AreaRow,
+    FitRow,
+    StudyData,
+    TraceRow,
+    TrialFacts,
+    area_rows,
+    fit_rows,
+    map_rows,
+    pixel_rows,
+    solved,
+)
+
+PUBLISHED: Final = {"adam": 0.872, "sbplx": -0.050}
+"""R2 of the published case study, on its own scan, which is another one: reference in README."""
+PUBLISHED_LIMITS: Final = (500, 20_000)
+"""Steps of Adam and evaluations of SBPLX there."""
+_PICTURE_BYTES: Final = 900_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudySummary:
+    """What is true of the whole study. Texts may come from anywhere: the page escapes them."""
+
+    title: str
+    size: tuple[int, int]
+    seed: int
+    start: str
+    background: str
+    limits: tuple[int, int]
+    """Steps of Adam and evaluations of SBPLX in the fits of summed spectra."""
+    pixel_limits: tuple[int, int]
+    """The same of the single pixels that every method fits."""
+    map_limits: tuple[int, int]
+    """The same of the pixels of the mapped region."""
+    device: str
+    started: str
+    """ISO 8601 with time zone."""
+    finished: str
+    seconds: float
+    """Wall time of the last start."""
+    cpu_s: float
+    """Of all fits."""
+    n_tasks: int
+    command: str
+    versions: Mapping[str, str]
+    configuration: str
+    failures: Mapping[str, str]
+    """Reason by task."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRow:
+    """One trial."""
+
+    number: int
+    facts: TrialFacts
+    expected: float
+    """What counting noise alone leaves of R2."""
+    r2: tuple[float, ...]
+    """By method, NaN where there is none."""
+
+
+def write_study(summary: StudySummary, data: StudyData, folder: Path) -> None:
+    """Write `case_study.html`, `pictures/*.png`, `fits.csv`, `areas.csv`, `pixels.csv`, `maps.csv` and `trials.csv`.
+
+    Args:
+        summary: of the study.
+        data: all that was found.
+        folder: is there.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    areas = [g for g, _ in data.fits if g.startswith("region-")]
+    groups = ["first-pass", "trials", *dict.fromkeys(areas)]
+    fits, traces, maps = fit_rows(data, groups), pixel_rows(data), map_rows(data)
+    drawn = figures(data)
+    for name, figure in drawn.items():
+        _write_picture(figure, folder / "pictures" / f"{name}.png")
+    write_table(folder / "fits.csv", fits, FitRow)
+    write_table(folder / "areas.csv", area_rows(data), AreaRow)
+    write_table(folder / "pixels.csv", traces, TraceRow)
+    write_table(folder / "maps.csv", maps, TraceRow)
+    _write_trials(folder / "trials.csv", data)
+    page = (
+        template_environment()
+        .get_template("case_study.html.j2")
+        .render(
+            run=summary,
+            published=PUBLISHED,
+            published_limits=PUBLISHED_LIMITS,
+            least_true=LEAST_TRUE,
+            shown=plots.SHOWN,
+            fits=fits,
+            pixels=traces,
+            maps=maps,
+            areas=[row for row in area_rows(data) if row.component in data.traces],
+            trials=trial_rows(data),
+            trial_methods=trial_methods(data),
+            n_regions=len(data.boxes),
+            mapped=data.mapped,
+            region_names=[plots.region_name(data, i) for i in range(len(data.boxes))],
+            n_starts=max((r.n for r in fits if r.group == "first-pass"), default=0),
+            n_pixels=max((len(c) for c in data.chosen), default=0),
+            counts=float(data.spectra["whole"].sum()) if "whole" in data.spectra else np.nan,
+            pictures={name: _inside(figure, name) for name, figure in drawn.items()},
+            **page_look(),
+        )
+    )
+    with replaced(folder / "case_study.html") as partial:
+        partial.write_text(page, encoding="utf-8")
+
+
+def figures(data: StudyData) -> dict[str, Figure]:
+    """All figures by name; those whose spectra could not be gathered are not there."""
+    if "whole" not in data.spectra:
+        return {"maps": plots.maps_figure(data)}
+    return {
+        "first-pass": plots.first_pass_figure(data),
+        "misfits": plots.misfit_figure(data),
+        "regions": plots.regions_figure(data),
+        "single-pixels": plots.pixels_figure(data),
+        "region-maps": plots.compared_maps_figure(data, data.mapped),
+        "maps": plots.maps_figure(data),
+    }
+
+
+def _write_picture(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with replaced(path) as partial:
+        partial.write_bytes(encode(figure, dpi=120, kind="png"))
+
+
+def _inside(figure: Figure, name: str) -> Picture:
+    return picture(figure, name.replace("-", " "), _PICTURE_BYTES)
+
+
+def write_table(path: Path, rows: list[FitRow] | list[AreaRow] | list[TraceRow], kind: type) -> None:
+    """Write rows of one kind under the names of their fields.
+
+    Raises:
+        OutputError: `path` cannot be written.
+    """
+    header = tuple(f.name for f in dataclasses.fields(kind))
+    write_csv(path, header, [dataclasses.astuple(row) for row in rows])
+
+
+def trial_methods(data: StudyData) -> tuple[str, ...]:
+    """Methods of the trials, in order."""
+    return tuple(m for g, m in data.fits if g == "trials")
+
+
+def trial_rows(data: StudyData) -> list[TrialRow]:
+    """A row for each trial whose spectrum could be drawn."""
+    fits = [data.fits["trials", m] for m in trial_methods(data)]
+    if not fits:
+        return []
+    return [
+        TrialRow(
+            number=i + 1,
+            facts=facts,
+            expected=float(fits[0].r2_expected[i]),
+            r2=tuple(float(f.r2[i]) if solved(f)[i] else np.nan for f in fits),
+        )
+        for i, facts in enumerate(data.trials)
+    ]
+
+
+def _write_trials(path: Path, data: StudyData) -> None:
+    facts = tuple(f.name for f in dataclasses.fields(TrialFacts))
+    header = ("trial", *facts, "r2_expected", *(f"r2_{m}" for m in trial_methods(data)))
+    rows: list[tuple[Cell, ...]] = [
+        (row.number, *dataclasses.astuple(row.facts), row.expected, *row.r2) for row in trial_rows(data)
+    ]
+    write_csv(path, header, rows)

@@ -1,0 +1,45 @@
+"""What the programs that the benchmark compares have in common: what they return, and how their time is taken."""
+
+import time
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from hpcxrf.fitting.result import FitStatus
+from hpcxrf.fitting.spectrum.problem import SpectrumSetup
+from hpcxrf.physics.model import COMPTON, ELASTIC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerResult:
+    """What a program found, in our units and order."""
+
+    theta: Tensor
+    """(parameter,), NaN where the program has no such parameter."""
+    theta_sigma: Tensor
+    """(parameter,)."""
+    amplitude: Tensor
+    """(component,) counts over all channels, NaN where the program cannot model it."""
+    model: Tensor
+    """(channel,) over the fit range, with background."""
+    n_free: int
+    evaluations: int
+    status: FitStatus
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+
+
+def component_names(setup: SpectrumSetup) -> tuple[str, ...]:
+    """The order of amplitudes: the table's components, then elastic (not for a tube) and Compton peak."""
+    return setup.table.component_names + ((ELASTIC, COMPTON) if setup.elastic else (COMPTON,))
+
+
+def now() -> tuple[float, float]:
+    """CPU and wall seconds."""
+    return time.process_time(), time.perf_counter()
+
+
+def since(began: tuple[float, float]) -> tuple[float, float]:
+    """CPU and wall seconds that went by since `began` of `now`."""
+    cpu_s, wall_s = now()
+    return cpu_s - began[0], wall_s - began[1]

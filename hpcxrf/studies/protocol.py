@@ -1,0 +1,371 @@
+"""The published comparison: one spectrum, one problem, one start; only the optimiser differs.
+
+Protocol (reference in README): initial fits start at random, refinements from fitted values; the score is
+R2 = 1 - SS_res / SS_tot over the fit range, in linear counts, background included.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final, Literal
+
+import torch
+from torch import Tensor
+
+from hpcxrf.fitting.objective import poisson_deviance, r_squared, r_squared_expected
+from hpcxrf.fitting.result import FitStatus
+from hpcxrf.fitting.spectrum.gradient import STEPS, JointFit, guess_log10, minimise_adam
+from hpcxrf.fitting.spectrum.integrated import build_problem
+from hpcxrf.fitting.spectrum.problem import Method, SpectrumSetup, fit_range
+from hpcxrf.fitting.spectrum.sbplx import EVALUATIONS, fit_sbplx, require_nlopt
+from hpcxrf.fitting.spectrum.scatter_pair import scan_pairs
+from hpcxrf.fitting.spectrum.search import find_starts, starts_near
+from hpcxrf.fitting.spectrum.separable import Problem, State, best_of, design, minimise, space_of
+from hpcxrf.fitting.uncertainty import Uncertainty, spectrum_uncertainty
+from hpcxrf.physics.jacobian import counts_jacobian
+from hpcxrf.physics.model import Evaluation, SpectrumModel, tailed_lines
+from hpcxrf.physics.parameters import INDEX, Parameter, pack, with_values
+
+Width = Literal["narrow", "wide"]
+
+FLOOR_COUNTS: Final = 1.0
+"""Start of an amplitude that was below: the smallest that MAPS starts from."""
+LARGEST_START_LOG10: Final = 6.0
+_ITERATIONS: Final = 60
+_TOLERANCE: Final = 1e-6
+# A random start can end beside the best optimum by much less than what makes a user look twice.
+_POOR_FACTOR: Final = 1.25
+_POOR_SHARE: Final = 0.0005
+_PAIRS: Final = 3
+
+# Half-widths of the ranges around the set-up's own values; that of the slope is a share of it.
+_AXIS: Final[Mapping[Width, Mapping[str, float]]] = MappingProxyType(
+    {
+        "narrow": MappingProxyType(
+            {"energy_offset": 0.05, "energy_slope": 0.02, "energy_quadratic": 2e-8, "coherent_sct_energy": 0.2}
+        ),
+        "wide": MappingProxyType(
+            {"energy_offset": 0.2, "energy_slope": 0.05, "energy_quadratic": 1e-7, "coherent_sct_energy": 0.3}
+        ),
+    }
+)
+_SHAPES: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
+    {
+        "compton_fwhm_corr": (1.0, 4.0),
+        "compton_f_tail": (0.0, 1.0),
+        "compton_hi_f_tail": (0.0, 0.1),
+        "f_tail_offset": (0.0, 0.1),
+        "kb_f_tail_offset": (0.0, 0.2),
+        "fwhm_fanoprime": (5e-5, 5e-4),
+        "fwhm_offset": (0.05, 0.2),
+    }
+)
+_COMPTON_ANGLE_DEG: Final[Mapping[Width, tuple[float, float]]] = MappingProxyType(
+    {"narrow": (70.0, 120.0), "wide": (70.0, 170.0)}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JointStart:
+    """Where every method starts; the separable one, which solves for its amplitudes, from theta alone."""
+
+    theta: Tensor
+    """(parameter,) float64."""
+    log10_amplitude: Tensor
+    """(component,) float64, of counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProtocolFit:
+    """One method's result. Tensors are float64 on the CPU; NaN where there is no solution."""
+
+    theta: Tensor
+    """(parameter,)."""
+    theta_sigma: Tensor
+    """(parameter,), NaN where fixed or at a bound."""
+    amplitude: Tensor
+    """(component,) counts."""
+    r2: float
+    r2_expected: float
+    deviance: float
+    """Poisson deviance per degree of freedom."""
+    cpu_s: float
+    """CPU seconds of background, columns and search; the uncertainties, which only one of the methods had, excluded."""
+    wall_s: float
+    evaluations: int
+    """Of the model on all channels; those of `separable` and `adam` have derivatives with them."""
+    status: FitStatus
+    model: Tensor
+    """(channel,) over the fit range, with background."""
+
+
+def random_start(setup: SpectrumSetup, width: Width, seed: int) -> JointStart:
+    """Draw a start, uniform in the ranges of the protocol; every log10 amplitude is U(0, 6).
+
+    The axis and the incident energy are drawn around the set-up's own values, shapes in absolute ranges. Fixed
+    parameters, and those that the protocol does not name, stay. A draw beyond a bound is put on it.
+
+    Args:
+        setup: components, starting values and bounds.
+        width: `narrow`: offset +-0.05 keV, slope +-2 %, E0 +-0.2 keV; `wide`: +-0.2 keV, +-5 %, +-0.3 keV.
+        seed: the draw depends on nothing else.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    n_parameters, n_components = len(setup.parameters), len(_component_names(setup))
+    share = torch.rand(n_parameters + n_components, generator=generator, dtype=torch.float64)
+    drawn = [_drawn(p, float(u), width) for p, u in zip(setup.parameters, share[:n_parameters], strict=True)]
+    return JointStart(
+        theta=torch.tensor(drawn, dtype=torch.float64), log10_amplitude=LARGEST_START_LOG10 * share[n_parameters:]
+    )
+
+
+def _drawn(parameter: Parameter, share: float, width: Width) -> float:
+    """The parameter at that share (0 to 1) of its range."""
+    name, value = parameter.name, parameter.value
+    reach = _AXIS[width].get(name)
+    if reach is not None:
+        half = reach * value if name == "energy_slope" else reach
+        low, high = value - half, value + half
+    elif name == "compton_angle":
+        low, high = _COMPTON_ANGLE_DEG[width]
+    else:
+        low, high = _SHAPES.get(name, (value, value))
+    if not parameter.free:
+        return value
+    return min(max(low + share * (high - low), parameter.lower), parameter.upper)
+
+
+def perturbed_start(
+    theta: Tensor, theta_sigma: Tensor, amplitude: Tensor, setup: SpectrumSetup, seed: int
+) -> JointStart:
+    """A fitted theta moved within its uncertainty, uniform in +-1 sigma; for the task `refinement`.
+
+    Args:
+        theta: (parameter,) fitted.
+        theta_sigma: (parameter,); what has NaN is not moved, nor is what the set-up holds fixed.
+        amplitude: (component,) fitted counts; those below 1 count start at 1 count, as log10 has no 0.
+        setup: bounds, into which theta is put.
+        seed: the draw depends on nothing else.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    share = 2.0 * torch.rand(theta.shape, generator=generator, dtype=torch.float64) - 1.0
+    space = space_of(setup.parameters)
+    moved = torch.where(space.free, share * torch.nan_to_num(theta_sigma), 0.0)
+    return JointStart(
+        theta=torch.maximum(torch.minimum(theta + moved, space.upper), space.lower),
+        log10_amplitude=torch.log10(amplitude.clamp(min=FLOOR_COUNTS)),
+    )
+
+
+def fit_protocol(
+    counts: Tensor,
+    setup: SpectrumSetup,
+    start: JointStart,
+    method: Method,
+    *,
+    adam_steps: int = STEPS,
+    sbplx_evaluations: int = EVALUATIONS,
+) -> ProtocolFit:
+    """Fit one spectrum with one optimiser, from a given start.
+
+    Every method gets the same problem: line table, columns, fit range (at the set-up's own calibration, wherever
+    the start lies), background (SNIP and hats at the start's theta), unit weights and no prior. `separable` is given
+    theta; its amplitudes follow from it.
+
+    Args:
+        counts: (channel,) raw counts of the full spectrum.
+        setup: lines, bounds, range and background; its method and objective are not used.
+        start: of this set-up's parameters and components.
+        method: the optimiser.
+        adam_steps: number of steps.
+        sbplx_evaluations: largest number of evaluations.
+
+    Returns:
+        The fit. A spectrum without counts, one that is not finite and a search that ends in NaN are a status.
+
+    Raises:
+        FitError: the fit range lies outside the spectrum.
+        ConfigError: `sbplx` without the package nlopt.
+    """
+    if method == "sbplx":
+        require_nlopt()
+    full = counts.to("cpu", torch.float64)
+    limits = fit_range(setup.parameters, setup.energy_min_kev, setup.energy_max_kev, full.shape[0])
+    inside = full[limits[0] : limits[1] + 1]
+    if not bool(torch.isfinite(torch.cat([full, start.theta, start.log10_amplitude])).all()):
+        return _nothing(inside, setup, FitStatus.NONFINITE)
+    if float(inside.sum()) <= 0.0:
+        return _nothing(inside, setup, FitStatus.EMPTY)
+    cpu_s, wall_s = time.process_time(), time.perf_counter()
+    problem, fixed = protocol_problem(full, setup, start)
+    found = _search(method, full, inside, problem, setup, start, adam_steps, sbplx_evaluations)
+    cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s
+    fit = _judged(found, problem, fixed, inside, setup)
+    return replace(fit, cpu_s=cpu_s, wall_s=wall_s)
+
+
+def protocol_problem(full: Tensor, setup: SpectrumSetup, start: JointStart) -> tuple[Problem, Tensor]:
+    """What every method minimises, and the fixed background (channel,) over the fit range.
+
+    Args:
+        full: (channel,) float64 counts of the full spectrum.
+        setup: as for `fit_protocol`.
+        start: its theta sets the width and place of the background.
+
+    Raises:
+        FitError: the fit range lies outside the spectrum.
+    """
+    low, high = fit_range(setup.parameters, setup.energy_min_kev, setup.energy_max_kev, full.shape[0])
+    model = SpectrumModel(
+        table=setup.table,
+        channel=torch.arange(low, high + 1, dtype=torch.float64),
+        constants=setup.constants,
+        elastic=setup.elastic,
+        with_step=_uses_step(setup.parameters),
+        tailed=tailed_lines(setup.table, elastic=setup.elastic, constants=setup.constants),
+    )
+    problem, fixed = build_problem(full, low, high, model, _started(setup, start))
+    space = problem.space
+    no_prior = replace(space, prior_sd=torch.full_like(space.prior_sd, torch.inf))
+    return replace(problem, space=no_prior), fixed
+
+
+def _started(setup: SpectrumSetup, start: JointStart) -> SpectrumSetup:
+    names = [p.name for p in setup.parameters]
+    values = dict(zip(names, start.theta.tolist(), strict=True))
+    return replace(setup, parameters=with_values(setup.parameters, values))
+
+
+def _uses_step(parameters: tuple[Parameter, ...]) -> bool:
+    shelves = [parameters[INDEX[name]] for name in ("step_offset", "step_linear")]
+    return any(p.free or p.value != 0.0 for p in shelves)
+
+
+def _component_names(setup: SpectrumSetup) -> tuple[str, ...]:
+    model = SpectrumModel(table=setup.table, channel=torch.empty(0), constants=setup.constants, elastic=setup.elastic)
+    return model.component_names
+
+
+def _search(
+    method: Method,
+    full: Tensor,
+    inside: Tensor,
+    problem: Problem,
+    setup: SpectrumSetup,
+    start: JointStart,
+    adam_steps: int,
+    sbplx_evaluations: int,
+) -> JointFit:
+    if method == "separable":
+        return _separable(full, problem, setup, start, inside)
+    # The protocol draws components; hats start from the counts.
+    hats = guess_log10(start.theta, problem)[start.log10_amplitude.shape[0] :]
+    logs = torch.cat([start.log10_amplitude, hats])
+    if method == "adam":
+        return minimise_adam(start.theta, problem, steps=adam_steps, log10_linear=logs)
+    return fit_sbplx(start.theta, problem, evaluations=sbplx_evaluations, log10_linear=logs)
+
+
+def _separable(full: Tensor, problem: Problem, setup: SpectrumSetup, start: JointStart, inside: Tensor) -> JointFit:
+    """Coarse steps and rival scatter peaks, then full steps; where that leaves much, as the product finds an axis."""
+    near = starts_near(full, _started(setup, start))
+    state = _fitted(torch.cat([start.theta[None], near]), problem)
+    evaluations = 1 + int(state.iterations)
+    for others in _further_starts(full, problem, setup, state, inside):
+        other = _fitted(others, problem)
+        evaluations += 1 + int(other.iterations)
+        state = other if float(other.misfit) < float(state.misfit) else state
+    return JointFit(
+        theta=state.theta,
+        linear=state.linear,
+        loss=float(state.misfit) / problem.counts.shape[0],
+        evaluations=evaluations,
+        converged=bool(state.done),
+    )
+
+
+def _further_starts(
+    full: Tensor, problem: Problem, setup: SpectrumSetup, state: State, inside: Tensor
+) -> Iterator[Tensor]:
+    """Other places of the scatter peaks at the axis that was reached, then the axes that a screen finds."""
+    if _leaves_much(state, inside):
+        yield scan_pairs(state.theta, problem, problem.space, _PAIRS)[0]
+        # Shapes that were drawn at random would mislead the screen.
+        for one in find_starts(full, setup):
+            yield one.starts
+
+
+def _fitted(starts: Tensor, problem: Problem) -> State:
+    return minimise(best_of(starts, problem), problem, iterations=_ITERATIONS, tolerance=_TOLERANCE)
+
+
+def _leaves_much(state: State, inside: Tensor) -> bool:
+    left = float(state.misfit) / float((inside - inside.mean()).square().sum())
+    return left > _POOR_FACTOR * (1.0 - float(r_squared_expected(inside))) + _POOR_SHARE
+
+
+def _judged(found: JointFit, problem: Problem, fixed: Tensor, inside: Tensor, setup: SpectrumSetup) -> ProtocolFit:
+    evaluation, columns = design(found.theta, problem)
+    expected = columns @ found.linear + fixed
+    finite = torch.isfinite(torch.cat([found.theta, found.linear, expected])).all()
+    if not bool(finite) or found.loss == float("inf"):
+        return replace(_nothing(inside, setup, FitStatus.NONFINITE), evaluations=found.evaluations)
+    errors = _errors(found, expected, columns, evaluation, problem, inside, setup)
+    return ProtocolFit(
+        theta=found.theta,
+        theta_sigma=errors.theta_sigma,
+        amplitude=found.linear[: len(_component_names(setup))],
+        r2=float(r_squared(inside, expected)),
+        r2_expected=float(r_squared_expected(inside)),
+        deviance=float(poisson_deviance(inside, expected)) / errors.degrees_of_freedom,
+        cpu_s=0.0,
+        wall_s=0.0,
+        evaluations=found.evaluations,
+        status=FitStatus.CONVERGED if found.converged else FitStatus.MAX_ITERATIONS,
+        model=expected,
+    )
+
+
+def _errors(
+    found: JointFit,
+    expected: Tensor,
+    columns: Tensor,
+    evaluation: Evaluation,
+    problem: Problem,
+    inside: Tensor,
+    setup: SpectrumSetup,
+) -> Uncertainty:
+    """Those of the product, with its prior: what a spectrum does not determine is not uncertain without limit."""
+    space = problem.space
+    margin = 1e-6 * (space.upper - space.lower)
+    inner = (found.theta > space.lower + margin) & (found.theta < space.upper - margin)
+    n = evaluation.phi.shape[-1]
+    jacobian = counts_jacobian(found.theta, found.linear[:n], evaluation, problem.model)
+    return spectrum_uncertainty(
+        inside,
+        expected,
+        columns,
+        jacobian,
+        found.linear[:n],
+        moving=space.free & inner,
+        positive_hats=found.linear[n:] > 0.0,
+        prior_precision=space_of(setup.parameters).prior_sd ** -2,
+    )
+
+
+def _nothing(inside: Tensor, setup: SpectrumSetup, status: FitStatus) -> ProtocolFit:
+    theta = torch.full_like(pack(setup.parameters), torch.nan)
+    return ProtocolFit(
+        theta=theta,
+        theta_sigma=theta,
+        amplitude=theta.new_full((len(_component_names(setup)),), torch.nan),
+        r2=torch.nan,
+        r2_expected=torch.nan,
+        deviance=torch.nan,
+        cpu_s=0.0,
+        wall_s=0.0,
+        evaluations=0,
+        status=status,
+        model=torch.full_like(inside, torch.nan),
+    )

@@ -1,0 +1,492 @@
+"""The local cluster: closed doors, threads, restarts, and a machine left as it was found."""
+
+import asyncio
+import http.client
+import json
+import logging
+import os
+import resource
+import signal
+import socket
+import ssl
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import dask
+import psutil
+import pytest
+from distributed import Scheduler, wait
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcxrf.cluster import security as credentials
+from hpcxrf.cluster.dashboard import guarded_scheduler, new_token
+from hpcxrf.cluster.local.cluster import (
+    LocalClusterHandle,
+    default_layout,
+    live_workers,
+    local_cluster,
+    restart_worker,
+    usable_cores,
+    worker_status,
+)
+from hpcxrf.cluster.local.worker import pinned_nanny
+from hpcxrf.errors import ConfigError, HpcxrfError, OutputError
+
+PAGES = (
+    "status",
+    "health",
+    "json/index.html",
+    "json/counts.json",
+    "metrics",
+    "info/main/workers.html",
+    "individual-plots.json",
+    "statics/css/gpu.css",
+    "static/js/bokeh.min.js",
+)
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def running(run_dir: Path) -> Iterator[LocalClusterHandle]:
+    with local_cluster(2, 1, run_dir) as handle:
+        yield handle
+
+
+@pytest.fixture
+def token(running: LocalClusterHandle) -> str:
+    assert running.dashboard_url is not None
+    return running.dashboard_url.split("/")[3]
+
+
+def request(port: int, target: str, method: str = "GET", **headers: str) -> SimpleNamespace:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request(method, target, headers=headers)
+        answer = connection.getresponse()
+        body = b"" if answer.status == 101 else answer.read()
+        return SimpleNamespace(status=answer.status, body=body, headers=str(answer.headers))
+    finally:
+        connection.close()
+
+
+def http_port(running: LocalClusterHandle) -> int:
+    return int(running.cluster.scheduler.http_server.port)
+
+
+# ---- dashboard
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/",
+        "//",
+        "*",
+        "/sitemap.json",
+        "/favicon.ico",
+        "/robots.txt",
+        "//status",
+        "/%2e/status",
+        "/proxy/8787/127.0.0.1/status",
+        *(f"/{page}" for page in PAGES),
+    ],
+)
+def test_without_the_secret_every_path_answers_404_and_tells_nothing(
+    running: LocalClusterHandle, token: str, target: str
+) -> None:
+    for method in ("GET", "HEAD", "POST", "OPTIONS"):
+        answer = request(http_port(running), target, method)
+        assert answer.status == 404
+        assert token not in answer.body.decode() + answer.headers
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_with_the_secret_the_page_is_served(running: LocalClusterHandle, token: str, page: str) -> None:
+    answer = request(http_port(running), f"/{token}/{page}")
+    assert answer.status == 200
+    assert answer.body
+
+
+def test_a_secret_that_is_shorter_longer_or_elsewhere_is_none(running: LocalClusterHandle, token: str) -> None:
+    wrong = (token[:-1], token + "x", f"x/{token}", f"x?{token}", token.swapcase())
+    for start in wrong:
+        assert request(http_port(running), f"/{start}/status").status == 404
+    assert request(http_port(running), f"http://x/{token}/status").status == 404
+
+
+def test_the_websocket_opens_only_with_the_secret(running: LocalClusterHandle, token: str) -> None:
+    headers = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg==",
+        "Sec-WebSocket-Protocol": "bokeh, x",
+    }
+    assert request(http_port(running), "/status/ws", **headers).status == 404
+    assert request(http_port(running), f"/{token}/status/ws", **headers).status == 101
+
+
+async def answer_of_new(make: Callable[..., Scheduler], target: str, **options: object) -> str:
+    """Headers and body that a scheduler's HTTP server sends, before any worker exists."""
+    address = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
+    scheduler = make(**address, **options)
+    answer = await asyncio.to_thread(request, scheduler.http_server.port, target)
+    async with scheduler:
+        return answer.headers + answer.body.decode()
+
+
+@pytest.mark.parametrize(("target", "with_bokeh"), [("/", True), ("/sitemap.json", False)])
+def test_a_prefix_alone_would_reveal_the_secret(
+    capfd: pytest.CaptureFixture[str], target: str, with_bokeh: bool
+) -> None:
+    """Why the guard exists; once this fails, distributed has closed its doors by itself."""
+    secret = new_token()
+    bare = asyncio.run(answer_of_new(Scheduler, target, http_prefix=secret, dashboard=with_bokeh))
+    guarded = asyncio.run(answer_of_new(guarded_scheduler, target, token=secret, dashboard=with_bokeh))
+    assert secret in bare
+    assert secret not in guarded
+    assert secret not in "".join(capfd.readouterr())
+
+
+def test_the_dashboard_file_holds_the_key_for_the_owner_alone(
+    running: LocalClusterHandle, run_dir: Path, token: str
+) -> None:
+    path = run_dir / "secrets" / "dashboard.json"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    content = json.loads(path.read_text())
+    assert content == {
+        "url": running.dashboard_url,
+        "host": socket.gethostname(),
+        "port": http_port(running),
+        "token": token,
+    }
+    assert [p.name for p in path.parent.iterdir()] == ["dashboard.json"]
+    assert token not in running.log_path.read_text()
+    assert stat.S_IMODE(running.log_path.stat().st_mode) == 0o600
+
+
+def test_the_log_keeps_the_secret_out_even_of_errors_of_a_page(running: LocalClusterHandle, token: str) -> None:
+    logging.getLogger("tornado.application").error("page-failed %s", f"/{token}/status")
+    log = running.log_path.read_text()
+    assert "page-failed /SECRET/status" in log
+    assert token not in log
+
+
+def test_tokens_are_long_and_never_the_same() -> None:
+    tokens = {new_token() for _ in range(100)}
+    assert len(tokens) == 100
+    assert min(map(len, tokens)) >= 22
+
+
+# ---- TLS and sockets
+
+
+def server_ports(running: LocalClusterHandle) -> list[int]:
+    """Ports of the scheduler, both workers and both nannies."""
+    cluster = running.cluster
+    addresses = [cluster.scheduler.address, *worker_status(running.client)]
+    addresses += [nanny.address for nanny in cluster.workers.values()]
+    assert len(addresses) == 5
+    assert all(address.startswith("tls://127.0.0.1:") for address in addresses)
+    return [int(address.rsplit(":", 1)[1]) for address in addresses]
+
+
+def first_bytes(port: int, context: ssl.SSLContext | None) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as plain:
+        if context is None:
+            plain.sendall(bytes(64))
+            return plain.recv(1)
+        with context.wrap_socket(plain) as encrypted:
+            return encrypted.recv(1)
+
+
+def without_certificate() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def test_plain_tcp_is_refused_by_every_server(running: LocalClusterHandle) -> None:
+    for port in server_ports(running):
+        try:
+            answer = first_bytes(port, None)
+        except ConnectionResetError:
+            answer = b""
+        # An alert record of TLS (type 21) or nothing: no word of Dask's protocol.
+        assert answer in {b"", b"\x15"}
+
+
+def test_tls_without_certificate_is_refused_by_every_server(running: LocalClusterHandle) -> None:
+    for port in server_ports(running):
+        with pytest.raises((ssl.SSLError, ConnectionResetError)):
+            first_bytes(port, without_certificate())
+
+
+def test_a_foreign_certificate_is_refused_and_the_own_one_is_not(running: LocalClusterHandle) -> None:
+    foreign = credentials.temporary_security().get_connection_args("client")["ssl_context"]
+    foreign.verify_mode = ssl.CERT_NONE
+    own = running.cluster.security.get_connection_args("client")["ssl_context"]
+    for port in server_ports(running):
+        with pytest.raises((ssl.SSLError, ConnectionResetError)):
+            first_bytes(port, foreign)
+        assert len(first_bytes(port, own)) == 1
+
+
+def test_every_listening_socket_is_on_loopback(running: LocalClusterHandle) -> None:
+    own = psutil.Process()
+    listening = {
+        socket_.laddr
+        for process in (own, *own.children(recursive=True))
+        for socket_ in process.net_connections(kind="inet")
+        if socket_.status == psutil.CONN_LISTEN or not socket_.raddr
+    }
+    assert {address.ip for address in listening} == {"127.0.0.1"}
+    assert {*server_ports(running), http_port(running)} <= {address.port for address in listening}
+
+
+def test_the_http_servers_of_workers_serve_no_page(running: LocalClusterHandle) -> None:
+    workers = running.client.scheduler_info(n_workers=-1)["workers"].values()
+    ports = [worker["services"]["dashboard"] for worker in workers]
+    assert len(ports) == 2
+    for port in ports:
+        for page in ("", "status", "health", "metrics", "statics/css/gpu.css"):
+            assert request(port, f"/{page}").status == 404
+
+
+# ---- workers
+
+
+def state_of_process() -> dict[str, object]:
+    import torch
+
+    return {
+        "torch": torch.get_num_threads(),
+        "variables": {os.environ[f"{name}_NUM_THREADS"] for name in ("OMP", "MKL", "OPENBLAS")},
+        "gpus": os.environ["CUDA_VISIBLE_DEVICES"],
+        "core": resource.getrlimit(resource.RLIMIT_CORE),
+        "spill": dask.config.get("distributed.worker.memory.spill"),
+    }
+
+
+def test_a_worker_has_one_torch_thread_no_gpu_no_core_file_and_no_spilling(running: LocalClusterHandle) -> None:
+    states = running.client.run(state_of_process)
+    assert len(states) == 2
+    for state in states.values():
+        assert state["torch"] == 1
+        assert state["variables"] == {"1"}
+        assert state["gpus"] == ""
+        assert state["core"] == (0, 0)
+        assert state["spill"] is False
+    info = running.client.scheduler_info(n_workers=-1)["workers"].values()
+    assert [worker["nthreads"] for worker in info] == [1, 1]
+    assert running.device == "cpu"
+
+
+def shout() -> None:
+    os.write(1, b"loud-stdout\n")
+    os.write(2, b"loud-stderr\n")
+    logging.getLogger("distributed.worker").warning("loud-logger")
+
+
+def test_what_dask_and_the_workers_say_goes_to_the_log_alone(
+    running: LocalClusterHandle, capfd: pytest.CaptureFixture[str]
+) -> None:
+    running.client.run(shout)
+    logging.getLogger("distributed.scheduler").error("loud-scheduler")
+    logging.getLogger("tornado.application").error("loud-tornado")
+    log = running.log_path.read_text()
+    words = ("stdout", "stderr", "logger", "scheduler", "tornado")
+    assert all(f"loud-{word}" in log for word in words)
+    assert capfd.readouterr() == ("", "")
+
+
+def die_before(attempt: int, folder: Path) -> int:
+    """Kills its worker until it is tried for the `attempt`-th time; returns the number of tries."""
+    tries = len(list(folder.iterdir())) + 1
+    if tries < attempt:
+        (folder / str(tries)).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return tries
+
+
+def square(number: int) -> int:
+    time.sleep(0.02)
+    return number**2
+
+
+def test_a_task_that_kills_its_worker_fails_no_other_task_and_the_worker_comes_back(
+    running: LocalClusterHandle, tmp_path: Path
+) -> None:
+    client = running.client
+    before = set(client.run(os.getpid).values())
+    # Five deaths: by default Dask gives a task up after the fourth.
+    deadly = client.submit(die_before, 6, tmp_path)
+    good = client.map(square, range(40), pure=False)
+    wait([deadly, *good], timeout=120)  # finds the client by itself
+    assert client.gather(good) == [number**2 for number in range(40)]
+    assert deadly.result() == 6
+    client.wait_for_workers(2, timeout=60)
+    assert live_workers(client) == 2
+    after = set(client.run(os.getpid).values())
+    assert after != before
+    assert {state["torch"] for state in client.run(state_of_process).values()} == {1}
+
+
+def test_a_worker_can_be_restarted_by_its_address(running: LocalClusterHandle) -> None:
+    client = running.client
+    pids = client.run(os.getpid)
+    address, pid = next(iter(pids.items()))
+    restart_worker(client, address)
+    client.wait_for_workers(2, timeout=60)
+    after = set(client.run(os.getpid).values())
+    assert len(after) == 2
+    assert pid not in after
+    assert not psutil.pid_exists(pid)
+
+
+def test_a_worker_that_nobody_knows_cannot_be_restarted(running: LocalClusterHandle) -> None:
+    with pytest.raises(HpcxrfError, match=r"tls://127\.0\.0\.1:1"):
+        restart_worker(running.client, "tls://127.0.0.1:1")
+
+
+def test_a_worker_that_cannot_start_is_an_error_that_names_the_log(tmp_path: Path) -> None:
+    # A GPU that this machine does not have, or not under this name.
+    with pytest.raises(HpcxrfError, match=r"dask\.log") as caught, local_cluster(1, 1, tmp_path, gpus=("GPU-none",)):
+        pass
+    assert "sees 0 GPUs (CUDA_VISIBLE_DEVICES=GPU-none)" in str(caught.value)
+
+
+def test_each_worker_sees_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpcxrf.cluster.local.worker.Nanny", lambda *_args, **options: options["env"])
+    names = ("3", "5", "GPU-af")
+    seen = [pinned_nanny("tls://x", name=i, gpus=names, setup=None) for i in range(3)]
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in seen] == list(names)
+    assert pinned_nanny("tls://x", name=1, gpus=(), setup=None)["CUDA_VISIBLE_DEVICES"] == ""
+
+
+# ---- life and end
+
+
+def test_afterwards_the_process_is_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    own = psutil.Process()
+
+    def state() -> tuple[object, ...]:
+        logger = logging.getLogger("distributed")
+        return (
+            dict(os.environ),
+            repr(dask.config.config),
+            (list(logger.handlers), logger.propagate, logger.level),
+            signal.getsignal(signal.SIGINT),
+            signal.pthread_sigmask(signal.SIG_BLOCK, []),
+            {child.pid for child in own.children(recursive=True)},
+            resource.getrlimit(resource.RLIMIT_CORE),
+        )
+
+    before = state()
+    with local_cluster(1, 2, tmp_path, dashboard=False, memory_limit_bytes=2**30) as handle:
+        assert handle.dashboard_url is None
+        assert request(http_port(handle), "/health").status == 404
+        (worker,) = handle.client.scheduler_info(n_workers=-1)["workers"].values()
+        assert worker["memory_limit"] == 2**30
+        (found,) = handle.client.run(state_of_process).values()
+        assert found["torch"] == 2
+        assert found["variables"] == {"2"}
+        scratch = Path(worker["local_directory"])
+        assert scratch.is_dir()
+    assert state() == before
+    assert not scratch.exists()
+    assert [path.name for path in tmp_path.rglob("*")] == ["logs", "dask.log"]
+
+
+@given(n_cores=st.integers(1, 512), n_gpus=st.integers(0, 16))
+def test_a_layout_never_asks_for_more_than_the_machine_has(n_cores: int, n_gpus: int) -> None:
+    workers, threads = default_layout(n_cores, n_gpus)
+    assert workers * threads <= max(n_cores, n_gpus)
+    assert threads >= 1
+    if n_gpus:
+        assert workers == n_gpus
+    else:
+        assert 1 <= workers <= 16
+        assert n_cores - workers * threads < threads
+
+
+def test_layouts_of_known_machines() -> None:
+    assert default_layout(2, 0) == (2, 1)
+    assert default_layout(16, 0) == (16, 1)
+    assert default_layout(64, 0) == (16, 4)
+    assert default_layout(128, 0) == (16, 8)
+    assert default_layout(64, 4) == (4, 16)
+    assert default_layout(1, 2) == (2, 1)
+    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+
+
+def test_an_impossible_layout_is_refused_with_all_its_faults(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ConfigError, match=r"0 workers.*-1 threads.*2 GPUs"),
+        local_cluster(0, -1, tmp_path, gpus=("0", "1")),
+    ):
+        pass
+    with pytest.raises(ConfigError, match="0 cores"):
+        default_layout(0, 0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    blocked = tmp_path / "run"
+    blocked.write_text("a file")
+    with pytest.raises(OutputError, match=r"run/logs/dask\.log"), local_cluster(1, 1, blocked):
+        pass
+
+
+# ---- credentials on disk
+
+
+def test_credentials_are_private_files_that_replace_older_ones_and_go(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets" / "tls"
+    credentials.write_security(credentials.temporary_security(), folder)
+    folder.chmod(0o755)
+    security = credentials.temporary_security()
+    files = credentials.write_security(security, folder)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(p.stat().st_mode) for p in folder.iterdir()} == {0o600}
+    assert sorted(folder.iterdir()) == [files.ca, files.cert, files.key]
+    assert files.key.read_text() == security.tls_worker_key
+    context = ssl.create_default_context(cafile=files.ca)
+    context.load_cert_chain(files.cert, files.key)
+    credentials.remove_security(folder)
+    assert not folder.exists()
+    credentials.remove_security(folder)
+
+
+def test_removing_credentials_leaves_other_files_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "tls"
+    credentials.write_security(credentials.temporary_security(), folder)
+    (folder / "notes").touch()
+    credentials.remove_security(folder)
+    assert [path.name for path in folder.iterdir()] == ["notes"]
+
+
+def test_credentials_are_never_written_through_a_link(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "tls").symlink_to(elsewhere)
+    with pytest.raises(OutputError, match="link"):
+        credentials.write_security(credentials.temporary_security(), tmp_path / "tls")
+    assert not list(elsewhere.iterdir())
+
+
+def test_starts_never_share_a_key() -> None:
+    keys = {credentials.temporary_security().tls_client_key for _ in range(2)}
+    assert len(keys) == 2

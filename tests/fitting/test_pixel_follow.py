@@ -1,0 +1,114 @@
+"""Pixels that drift out of the range of the dictionary are expanded again where they are."""
+
+import pytest
+import torch
+from pixel_samples import BASIS, CHANNEL, MODEL, N_COMPONENTS, NAMES, TABLE, THETA, drifted_pixels, fit
+
+from hpcxrf.errors import FitError
+from hpcxrf.fitting.pixels.full import full_model
+from hpcxrf.fitting.pixels.methods import MethodData, prepared
+from hpcxrf.fitting.pixels.model import DetectorPart, PixelModel, columns_at, expansions, full_of, model_tangents
+from hpcxrf.fitting.pixels.tangent import drift_sd
+from hpcxrf.fitting.result import FitStatus
+from hpcxrf.physics.constants import PHYSICS
+
+CPU = torch.device("cpu")
+ONE = torch.ones(N_COMPONENTS, dtype=torch.float64)
+PART = DetectorPart(theta=THETA, table=TABLE, share=ONE)
+TRUE = PixelModel(parts=(PART,), channel=CHANNEL, constants=PHYSICS, elastic=True)
+HERE = BASIS.__class__(
+    columns=BASIS.columns,
+    n_components=N_COMPONENTS,
+    expected=BASIS.expected,
+    coefficients=BASIS.coefficients,
+    tangents=model_tangents(TRUE),
+)
+OPERATOR = prepared(HERE, CPU, NAMES)
+FOLLOWED = MethodData(expansions=expansions(TRUE, HERE, CPU, NAMES))
+SD = torch.tensor(list(drift_sd(THETA).values()), dtype=torch.float64)
+
+
+def nonlinear(counts, data=FOLLOWED, **options):
+    return fit(counts, "nonlinear", operator=OPERATOR, data=data, **options)
+
+
+def far_pixels(n, in_sd, level=20.0, seed=0):
+    drift = (torch.tensor(in_sd, dtype=torch.float64) * SD).expand(n, -1)
+    coefficients = (level * BASIS.coefficients).expand(n, -1)
+    return drifted_pixels(coefficients, drift, seed), coefficients[:, :N_COMPONENTS], drift
+
+
+@pytest.mark.parametrize("in_sd", [(2.9, 2.9, 0.0), (-2.9, -2.9, 2.5), (2.5, 2.9, -2.9)])
+def test_no_pixel_within_three_deviations_of_the_prior_stays_beyond(in_sd):
+    counts, truth, drift = far_pixels(100, in_sd)
+    alone = nonlinear(counts, MethodData())
+    assert float((alone.status == int(FitStatus.BEYOND_TANGENT)).double().mean()) > 0.9
+    found = nonlinear(counts)
+    assert bool((found.status == int(FitStatus.CONVERGED)).all())
+    pull = (found.amplitude - truth) / found.sigma
+    assert float(pull.square().mean().sqrt()) < 1.15
+    # What lies at the third deviation of a prior is pulled by it; without following, these are tens of sigmas.
+    assert float(pull.mean(dim=0).abs().max()) < 0.5
+    assert float(((alone.amplitude - truth) / alone.sigma).mean(dim=0).abs().max()) > 4.0
+    known = (found.theta_shift - drift) / found.theta_shift_sigma
+    # The prior pulls a pixel at its third deviation towards 0, by less than the uncertainty.
+    assert float(known.square().mean().sqrt()) < 2.0
+    assert bool((found.theta_shift_sigma < SD).all())
+    still = float(nonlinear(far_pixels(100, (0.0, 0.0, 0.0))[0]).deviance.mean())
+    assert float(found.deviance.mean()) == pytest.approx(still, rel=0.03)
+    assert float(alone.deviance.mean()) > 1.2 * float(found.deviance.mean())
+
+
+def test_a_shift_has_the_spread_that_its_sigma_says():
+    for in_sd in ((0.2, -0.1, 0.1), (2.0, 2.0, 0.0)):
+        counts, _, drift = far_pixels(400, in_sd, level=5.0)
+        found = nonlinear(counts)
+        spread = (found.theta_shift.double() - drift).std(dim=0)
+        sigma = found.theta_shift_sigma.double().mean(dim=0)
+        assert bool((spread < 1.15 * sigma).all())
+        # The prior shrinks: an estimate scatters less than what is not known.
+        assert bool((spread > 0.4 * sigma).all())
+
+
+def test_pixels_in_range_keep_their_bits_whatever_their_neighbours_do():
+    near, _, _ = far_pixels(40, (0.3, 0.2, 0.0))
+    far, _, _ = far_pixels(40, (2.9, 2.9, 0.0), seed=1)
+    mixed = nonlinear(torch.cat([near, far]))
+    for name in ("amplitude", "sigma", "theta_shift", "status"):
+        assert torch.equal(getattr(mixed, name)[:40], getattr(nonlinear(near), name)), name
+        assert torch.equal(getattr(mixed, name)[40:], getattr(nonlinear(far), name)), name
+
+
+def test_what_is_no_drift_any_more_stays_flagged():
+    counts, _, _ = far_pixels(20, (12.0, 0.0, 0.0))
+    found = nonlinear(counts)
+    assert bool((found.status == int(FitStatus.BEYOND_TANGENT)).all())
+
+
+def test_without_deviance_or_errors_the_amplitudes_of_followed_pixels_are_the_same():
+    counts, _, _ = far_pixels(20, (2.9, 2.9, 0.0))
+    found, bare = nonlinear(counts), nonlinear(counts, deviance=False, errors=False)
+    assert torch.equal(found.amplitude, bare.amplitude)
+    assert bool(bare.deviance.isnan().all() & bare.sigma.isnan().all())
+    assert bare.theta_shift_sigma is None
+
+
+def test_columns_of_two_equal_detectors_are_those_of_one():
+    half = DetectorPart(theta=THETA, table=TABLE, share=0.5 * ONE)
+    both = PixelModel(parts=(half, half), channel=CHANNEL, constants=PHYSICS, elastic=True)
+    torch.testing.assert_close(columns_at(both), BASIS.columns[:, :N_COMPONENTS])
+    torch.testing.assert_close(model_tangents(both).columns, HERE.tangents.columns, atol=1e-9, rtol=1e-9)
+    with pytest.raises(FitError, match="not of a sum"):
+        full_of(both, HERE, CPU)
+    with pytest.raises(FitError, match="tangents"):
+        expansions(both, BASIS, CPU)
+
+
+def test_the_full_model_of_the_store_is_that_of_the_fit():
+    counts, _, _ = far_pixels(8, (0.5, 0.5, 0.0))
+    ours = fit(counts, "full", data=MethodData(full=full_of(TRUE, HERE, CPU)))
+    theirs = fit(counts, "full", data=MethodData(full=full_model(MODEL, THETA, BASIS)))
+    torch.testing.assert_close(ours.amplitude, theirs.amplitude, rtol=1e-5, atol=1e-3)
+    true = 0.5 * SD * torch.tensor([1.0, 1.0, 0.0])
+    known = (ours.theta_shift.double() - true) / ours.theta_shift_sigma
+    assert 0.2 < float(known.square().mean().sqrt()) < 1.6

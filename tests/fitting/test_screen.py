@@ -1,0 +1,79 @@
+"""The energy axis from nothing."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from hpcxrf.errors import FitError
+from hpcxrf.fitting.result import FitStatus
+from hpcxrf.fitting.spectrum.integrated import SpectrumSetup
+from hpcxrf.fitting.spectrum.screen import screen
+from hpcxrf.fitting.spectrum.search import find_starts, fit_from_nothing
+from hpcxrf.physics.constants import PHYSICS
+from hpcxrf.physics.detector import DetectorSetup
+from hpcxrf.physics.lines import build_line_table
+from hpcxrf.physics.model import model_spectrum
+from hpcxrf.physics.parameters import PARAMETERS, pack, with_values
+
+ELEMENTS = ("Si", "S", "K", "Ca", "Ti", "Mn", "Fe", "Cu", "Zn")
+INCIDENT_KEV = 11.0
+
+
+def _setup() -> SpectrumSetup:
+    table = build_line_table(ELEMENTS, INCIDENT_KEV, efficiency=DetectorSetup())
+    bounded = tuple(
+        replace(p, value=INCIDENT_KEV, lower=INCIDENT_KEV - 0.45, upper=INCIDENT_KEV + 0.45)
+        if p.name == "coherent_sct_energy"
+        else p
+        for p in PARAMETERS
+    )
+    return SpectrumSetup(table=table, constants=PHYSICS, parameters=bounded, energy_min_kev=1.0, energy_max_kev=12.0)
+
+
+def _counts(offset_kev: float, slope_kev: float, incident_kev: float, seed: int) -> torch.Tensor:
+    truth = with_values(
+        PARAMETERS, {"energy_offset": offset_kev, "energy_slope": slope_kev, "coherent_sct_energy": incident_kev}
+    )
+    amplitude = torch.tensor([3e4, 8e3, 5e3, 4e4, 2e3, 6e3, 5e4, 7e3, 9e3, 2e4, 4e4], dtype=torch.float64)
+    channel = torch.arange(2048, dtype=torch.float64)
+    mean = model_spectrum(pack(truth), amplitude, _setup().table, channel, constants=PHYSICS)
+    inside = offset_kev + slope_kev * channel > 0.5
+    generator = torch.Generator().manual_seed(seed)
+    return torch.poisson(torch.where(inside, mean + 5.0, 0.0).clamp(min=0.0), generator=generator)
+
+
+@pytest.mark.parametrize(
+    ("offset_kev", "slope_kev", "incident_kev"),
+    [(0.0, 0.01, 11.0), (-0.3, 0.0082, 11.2), (0.25, 0.0147, 10.8), (0.1, 0.0071, 11.1)],
+)
+def test_the_true_axis_is_found_from_nothing_but_the_lines(offset_kev, slope_kev, incident_kev):
+    fit = fit_from_nothing(_counts(offset_kev, slope_kev, incident_kev, 1), _setup())
+    theta = dict(zip(fit.parameter_names, fit.theta.tolist(), strict=True))
+    for energy_kev in (2.0, 10.0):
+        channel = (energy_kev - offset_kev) / slope_kev
+        found = theta["energy_offset"] + channel * (theta["energy_slope"] + channel * theta["energy_quadratic"])
+        assert found == pytest.approx(energy_kev, abs=0.015)
+    assert fit.status is FitStatus.CONVERGED
+    assert fit.r2 > 0.995
+
+
+def test_the_best_candidates_come_first_and_are_distinct():
+    found = screen(_counts(0.0, 0.01, 11.0, 2), _setup(), keep=8)
+    assert found.cost.shape == (8,)
+    assert bool((found.cost.diff() >= 0).all())
+    at_end = found.offset_kev + 1000 * found.slope_kev
+    assert len({round(float(e), 2) for e in at_end}) == 8
+
+
+def test_the_given_start_of_the_axis_means_nothing():
+    counts, setup = _counts(0.1, 0.012, 11.0, 3), _setup()
+    wrong = replace(setup, parameters=with_values(setup.parameters, {"energy_offset": 0.4, "energy_slope": 0.006}))
+    one, two = find_starts(counts, setup)[0], find_starts(counts, wrong)[0]
+    by_name = [{p.name: p.value for p in s.parameters} for s in (one.setup, two.setup)]
+    assert by_name[0]["energy_slope"] == pytest.approx(by_name[1]["energy_slope"], rel=1e-3)
+
+
+def test_nothing_is_found_in_an_empty_spectrum():
+    with pytest.raises(FitError, match="no counts"):
+        find_starts(torch.zeros(2048), _setup())

@@ -1,0 +1,196 @@
+"""Uncertainties: coverage on simulated spectra, the same covariance computed another way, Currie by hand."""
+
+import numpy as np
+import pytest
+import torch
+from fit_samples import TRUTH, amplitudes, drawn, expected_counts, setup, table, theta_of
+
+from hpcxrf.fitting.spectrum.integrated import fit_spectrum
+from hpcxrf.fitting.uncertainty import detection_limit, spectrum_uncertainty
+from hpcxrf.physics.constants import PHYSICS
+from hpcxrf.physics.model import model_spectrum
+from hpcxrf.physics.parameters import INDEX, PARAMETERS
+
+TABLE = table(("Si", "Ca", "Fe", "Zn", "Ba_L"))
+FREE = np.array([p.free for p in PARAMETERS])
+
+
+def spectra(total, count, first_seed=0):
+    mean = sum(expected_counts(total, lines=TABLE))
+    return [drawn(mean, first_seed + i) for i in range(count)]
+
+
+def coverage(total, count):
+    """Shares of amplitudes and of theta whose truth lies within one and within two sigma."""
+    truth, theta = amplitudes(total, TABLE), theta_of(**TRUTH)
+    heights, thetas = [], []
+    for counts in spectra(total, count):
+        fit = fit_spectrum(counts, setup(TABLE))
+        heights.append((fit.amplitude - truth) / fit.amplitude_sigma)
+        pull = (fit.theta - theta) / fit.theta_sigma
+        thetas.append(pull[torch.isfinite(pull)])
+    pulls = torch.stack(heights).abs(), torch.cat(thetas).abs()
+    return [(float((p < 1.0).double().mean()), float((p < 2.0).double().mean())) for p in pulls]
+
+
+def test_68_percent_intervals_hold_the_truth_in_two_thirds_of_sixty_spectra():
+    # 420 amplitudes, correlated within a spectrum: binomial sd of 60 is 6 %, of 420 is 2 %.
+    (one, two), (theta_one, theta_two) = coverage(1e5, 60)
+    assert 0.58 < one < 0.78
+    assert two > 0.90
+    assert 0.58 < theta_one < 0.88
+    assert theta_two > 0.88
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("total", [2e4, 1e6])
+def test_68_percent_intervals_hold_the_truth_in_two_thirds_of_five_hundred_spectra(total):
+    (one, two), (theta_one, theta_two) = coverage(total, 500)
+    assert 0.63 < one < 0.74
+    assert two > 0.93
+    assert 0.60 < theta_one < 0.85
+    assert theta_two > 0.90
+
+
+def finite_difference_jacobian(fit, steps):
+    """(channel, parameter) of the fitted model by central differences, nothing of the package's Jacobian."""
+    n = len(fit.counts)
+    channel = torch.arange(fit.first_channel, fit.first_channel + n, dtype=torch.float64)
+
+    def model(theta):
+        return model_spectrum(theta, fit.amplitude, TABLE, channel, constants=PHYSICS).numpy()
+
+    columns = []
+    for i, step in enumerate(steps):
+        move = torch.zeros_like(fit.theta)
+        move[i] = step
+        columns.append((model(fit.theta + move) - model(fit.theta - move)) / (2.0 * step))
+    return np.stack(columns, axis=1)
+
+
+def test_sigma_is_that_of_an_independent_covariance():
+    """`(J' J / mu + prior)^-1` by numpy, J from differences; hats at 0 left out; scaled by chi."""
+    fit = fit_spectrum(spectra(1e5, 1)[0], setup(TABLE))
+    moving = (fit.free & ~fit.at_bound).numpy()
+    jacobian = finite_difference_jacobian(fit, [1e-4 * p.scale for p in PARAMETERS])[:, moving]
+    phi = (fit.component_counts / fit.amplitude[:, None]).numpy().T
+    assert float(fit.amplitude.min()) > 0.0
+    hats = fit.background_parts.numpy().T / fit.background_parts.numpy().max(axis=1)
+    full = np.concatenate([phi, hats, jacobian], axis=1)
+    prior = np.zeros(full.shape[1])
+    prior[-moving.sum() :] = np.array([p.prior_sd for p in PARAMETERS])[moving] ** -2.0
+    weight = 1.0 / np.maximum(fit.model.numpy(), 0.1)
+    information = full.T @ (weight[:, None] * full) + np.diag(prior)
+    scale = 1.0 / np.sqrt(np.diag(information))
+    covariance = np.linalg.inv(information * scale * scale[:, None]) * scale * scale[:, None]
+    residual = fit.counts.numpy() - fit.model.numpy()
+    chi2 = (weight * residual**2).sum() / (len(residual) - full.shape[1])
+    assert fit.reduced_chi2 == pytest.approx(chi2, rel=1e-9)
+    sigma = np.sqrt(np.diag(covariance) * max(chi2, 1.0))
+    np.testing.assert_allclose(fit.amplitude_sigma, sigma[: len(fit.amplitude)], rtol=1e-4)
+    np.testing.assert_allclose(fit.theta_sigma.numpy()[moving], sigma[-moving.sum() :], rtol=1e-3)
+
+
+def test_sigma_grows_with_the_root_of_the_counts():
+    one, hundred = (fit_spectrum(sum(expected_counts(t, lines=TABLE)), setup(TABLE)) for t in (1e6, 1e8))
+    ratio = hundred.amplitude_sigma / one.amplitude_sigma
+    np.testing.assert_allclose(ratio, 10.0, rtol=0.05)
+
+
+def test_a_lone_line_on_nothing_has_the_root_of_its_counts_as_sigma():
+    """One column of area 1 that holds all counts, weights 1 / mu: sum(phi^2 / mu)^-1 = N."""
+    phi = torch.exp(-0.5 * ((torch.arange(200.0) - 100.0) / 6.0) ** 2).double()[:, None]
+    phi = phi / phi.sum()
+    amplitude = torch.tensor([1e8], dtype=torch.float64)
+    mean = phi @ amplitude
+    found = spectrum_uncertainty(
+        mean,
+        mean,
+        phi,
+        torch.zeros(200, 2).double(),
+        amplitude,
+        moving=torch.zeros(2).bool(),
+        positive_hats=torch.zeros(0).bool(),
+        prior_precision=torch.ones(2).double(),
+    )
+    assert float(found.amplitude_sigma) == pytest.approx(1e4, rel=1e-4)
+    assert found.degrees_of_freedom == 199
+    assert found.reduced_chi2 == 0.0
+    assert bool(found.theta_sigma.isnan().all())
+
+
+def gaussian_on_flat(height, level):
+    phi = torch.exp(-0.5 * ((torch.arange(400.0) - 200.0) / 6.0) ** 2).double()[:, None]
+    columns = torch.cat([phi / phi.sum(), torch.ones(400, 1).double()], dim=1)
+    return columns, columns @ torch.tensor([height, level], dtype=torch.float64)
+
+
+def uncertainty_of(counts, mean, columns, height):
+    return spectrum_uncertainty(
+        counts,
+        mean,
+        columns,
+        torch.zeros(400, 1).double(),
+        torch.tensor([height]).double(),
+        moving=torch.zeros(1).bool(),
+        positive_hats=torch.ones(1).bool(),
+        prior_precision=torch.ones(1).double(),
+    )
+
+
+def test_the_detection_limit_is_that_of_currie_by_hand():
+    # L_D = 2.71 + 3.29 sigma_0; sigma_0 = 10: 35.61
+    assert float(detection_limit(torch.tensor(10.0))) == pytest.approx(35.61, abs=1e-4)
+    assert float(detection_limit(torch.tensor(0.0))) == pytest.approx(2.71, abs=1e-6)
+
+
+def test_the_detection_limit_takes_the_spectrum_without_the_component():
+    """Level 20, peak of 6 channels: sigma_0^2 = 20 / (sum phi^2 - 1 / 400), whatever the peak's height."""
+    limits = []
+    for height in (0.0, 50.0, 5000.0):
+        columns, mean = gaussian_on_flat(height, 20.0)
+        limits.append(float(uncertainty_of(mean, mean, columns, height).detection_limit))
+    phi = gaussian_on_flat(0.0, 20.0)[0][:, 0].numpy()
+    by_hand = 2.71 + 3.29 * np.sqrt(20.0 / ((phi**2).sum() - phi.sum() ** 2 / 400))
+    np.testing.assert_allclose(limits, by_hand, rtol=1e-6)
+
+
+def test_a_model_that_misses_the_counts_has_its_sigma_scaled_by_chi_and_a_good_one_has_not():
+    columns, mean = gaussian_on_flat(1000.0, 20.0)
+    good = uncertainty_of(mean, mean, columns, 1000.0)
+    missed = mean + 3.0 * mean.sqrt() * torch.tensor([1.0, -1.0]).double().repeat(200)
+    bad = uncertainty_of(missed, mean, columns, 1000.0)
+    # Every residual is 3 sigma: chi2 = 9 * 400 / 398
+    assert bad.reduced_chi2 == pytest.approx(9.0 * 400 / 398, rel=1e-9)
+    assert float(bad.amplitude_sigma / good.amplitude_sigma) == pytest.approx(3.0 * np.sqrt(400 / 398))
+    assert float(good.amplitude_sigma) < float(bad.amplitude_sigma)
+
+
+def test_a_component_at_zero_has_a_sigma_too():
+    counts = drawn(sum(expected_counts(1e5, lines=TABLE)), 2)
+    lines = table(("Si", "Ca", "Fe", "Zn", "Ba_L", "Cl", "Cu"))
+    fit = fit_spectrum(counts, setup(lines))
+    absent = [fit.component_names.index(n) for n in ("Cl", "Cu")]
+    assert bool((fit.amplitude_sigma[absent] > 0.0).all())
+    assert bool((fit.amplitude[absent] < fit.detection_limit[absent]).all())
+
+
+def test_a_prior_narrows_theta_and_not_below_the_prior_itself():
+    from dataclasses import replace
+
+    counts = spectra(1e4, 1)[0]
+    i = INDEX["compton_angle"]
+    wide, narrow = (
+        fit_spectrum(
+            counts,
+            setup(
+                TABLE,
+                parameters=tuple(
+                    replace(p, prior_sd=sd) if p.name == "compton_angle" else p for p in setup(TABLE).parameters
+                ),
+            ),
+        )
+        for sd in (40.0, 0.2)
+    )
+    assert float(narrow.theta_sigma[i]) < float(wide.theta_sigma[i])
+    assert float(narrow.theta_sigma[i]) <= 0.2 * np.sqrt(max(narrow.reduced_chi2, 1.0)) + 1e-12

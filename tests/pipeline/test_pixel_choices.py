@@ -1,0 +1,146 @@
+"""What is decided and said before the pixels are fitted: phases with weights of their own, families too alike."""
+
+import json
+
+import numpy as np
+import pytest
+from run_samples import jobs_of, maps_of, run_scan, spectrum, write_scan
+
+from hpcxrf.errors import ConfigError
+from hpcxrf.fitting.pixels.mixtures import mixtures
+from hpcxrf.pipeline.pixels.choices import sample_pixels
+from hpcxrf.pipeline.tasks import read_block
+from hpcxrf.results.report.views import flags
+from hpcxrf.results.store.basis import read_basis
+from hpcxrf.results.store.maps import open_results
+from hpcxrf.store.files import tree_sha256
+from hpcxrf.store.spectra import open_spectra
+
+SHAPE = (70, 12)
+TISSUE = {"Ca": 3.0, "Fe": 3.0, "Mn": 3.0, "elastic": 5.0, "Compton": 10.0}
+GRAIN = {"Ca": 30.0, "Fe": 900.0, "Mn": 3.0, "elastic": 60.0, "Compton": 40.0}
+
+
+@pytest.fixture(scope="module")
+def grains(tmp_path_factory):
+    """A scan of thin tissue, its lower third grains of iron; two map blocks high."""
+    folder = tmp_path_factory.mktemp("grains")
+    mean = np.empty((1, *SHAPE, 1200))
+    mean[:] = spectrum(TISSUE)
+    mean[:, 45:] = spectrum(GRAIN)
+    write_scan(folder, mean, elements=("Ca", "Fe", "Mn"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weighed(grains, tmp_path_factory):
+    return run_scan(grains, tmp_path_factory.mktemp("runs") / "run")
+
+
+def test_phases_are_found_told_and_gain_precision(grains, weighed, tmp_path):
+    store, records = weighed
+    (note,) = [n for n in records["integrated"].facts["notes"] if "phases" in n]
+    assert note.startswith("detector 0: 2 phases with weights of their own")
+    pixels = [int(word) for word in note.split("about ")[1].split() if word.isdecimal()]
+    assert sum(pixels) == SHAPE[0] * SHAPE[1]
+    assert max(pixels) == pytest.approx(45 * 12, rel=0.05)
+    assert note in open_results(store).attrs["notes"]
+    phases = read_basis(store, "0")[1].phases
+    assert phases.coefficients.shape == (2, read_basis(store, "0")[1].columns.shape[1])
+    assert phases.report in note
+    one, one_records = run_scan(grains, tmp_path / "one", pixels={"phases": "one"})
+    assert read_basis(one, "0")[1].phases is None
+    assert not any("phases" in n for n in one_records["integrated"].facts["notes"])
+    spread = [maps_of(s).amplitude.values[0, :, :45].std(axis=(1, 2)) for s in (store, one)]
+    assert (spread[0] / spread[1]).min() < 1.02 - float(phases.gain.max()) < 0.92
+    assert (spread[0] / spread[1]).max() < 1.05
+    tissue = maps_of(store).sel(component="Mn", detector="0").isel(y=slice(0, 45))
+    error = float(tissue.amplitude.std()) / tissue.amplitude.size**0.5
+    assert float(tissue.amplitude.mean()) == pytest.approx(TISSUE["Mn"], abs=3.5 * error)
+    assert float(tissue.sigma.mean()) == pytest.approx(float(tissue.amplitude.std()), rel=0.1)
+
+
+def test_weights_by_phase_are_the_same_bits_for_any_tiling(grains, weighed, tmp_path):
+    for blocks in (1, 2):
+        store, records = run_scan(grains, tmp_path / str(blocks), pixels={"blocks_per_task": blocks})
+        assert sum(name.startswith("pixels") for name in records) == 3 - blocks
+        assert tree_sha256(store / "maps") == tree_sha256(weighed[0] / "maps")
+        assert tree_sha256(store / "basis") == tree_sha256(weighed[0] / "basis")
+
+
+def test_a_scan_of_one_phase_says_so(tmp_path):
+    mean = np.broadcast_to(spectrum(GRAIN), (1, 24, 24, 1200))
+    write_scan(tmp_path / "in", mean, elements=("Ca", "Fe", "Mn"))
+    store, records = run_scan(tmp_path / "in", tmp_path / "run")
+    assert not any("phases" in n for n in records["integrated"].facts["notes"])
+    said = open_results(store).attrs["phases"]["0"]
+    assert said.startswith("one set of weights: phases would gain")
+    assert read_basis(store, "0")[1].phases is None
+
+
+def test_the_sample_is_spread_over_the_scan_and_small(grains, weighed):
+    (job,) = jobs_of(grains, weighed[0].parents[1])
+    store = open_spectra(weighed[0].parents[1] / "spectra" / f"{job.dataset_id}.zarr")
+    counts, measured = sample_pixels(store, "0", slice(None), read_block)
+    assert counts.shape == (SHAPE[0] * SHAPE[1], 1200)
+    assert measured.all()
+    assert counts.sum() == store.integrated(0).sum()
+    some, _ = sample_pixels(store, "0", slice(100, 300), read_block)
+    assert (some == counts[:, 100:300]).all()
+
+
+def test_a_choice_of_phases_that_does_not_exist_is_refused(grains, tmp_path):
+    with pytest.raises(ConfigError, match="phases"):
+        jobs_of(grains, tmp_path / "run", pixels={"phases": "two"})
+
+
+# --- families too alike --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lead(tmp_path_factory):
+    """Lead and arsenic of a few counts a pixel."""
+    folder = tmp_path_factory.mktemp("lead")
+    found = {}
+    for name, level in (("faint", 1.0), ("bright", 400.0)):
+        counts = {"Fe": 50.0 * level, "As": 6.0 * level, "Pb_L": 6.0 * level}
+        scatter = {"elastic": 30.0 * level, "Compton": 60.0 * level}
+        mean = spectrum(counts | scatter, incident_kev=16.0, continuum=0.02 * level, n_channels=1700)
+        write_scan(
+            folder / name, np.broadcast_to(mean, (1, 12, 12, 1700)), elements=("Fe", "As", "Pb_L"), incident_kev=16.0
+        )
+        found[name] = run_scan(folder / name, folder / f"run-{name}")
+    return found
+
+
+def test_families_that_a_pixel_cannot_tell_apart_are_named_with_their_sum(lead):
+    store, records = lead["faint"]
+    (note,) = [n for n in records["integrated"].facts["notes"] if "told apart" in n]
+    assert note.startswith("detector 0: As, Pb_L cannot be told apart in a mean pixel")
+    tree = open_results(store)
+    (group,) = tree.attrs["mixed"]["0"]
+    assert group["members"] == ["As", "Pb_L"]
+    assert group["counts"] == pytest.approx(12.0, rel=0.15)
+    assert not group["in_sum"]
+    assert "detector 0: not told apart: As, Pb_L" in flags(tree)
+    maps = maps_of(store).isel(detector=0)
+    both = maps.amplitude.sel(component=["As", "Pb_L"])
+    # What the sentence says of the sum and of each holds for the maps, and sigma has it.
+    assert float(both.sum("component").std()) == pytest.approx(group["sigma"], rel=0.15)
+    assert np.corrcoef(*both.values.reshape(2, -1))[0, 1] < -0.4
+    for one in ("As", "Pb_L"):
+        spread = float(maps.amplitude.sel(component=one).std())
+        assert float(maps.sigma.sel(component=one).mean()) == pytest.approx(spread, rel=0.15)
+        assert spread > 6.0 / 3.0
+
+
+def test_the_same_families_with_enough_counts_are_not(lead):
+    store, records = lead["bright"]
+    assert not any("told apart" in n for n in records["integrated"].facts["notes"])
+    assert open_results(store).attrs["mixed"] == {"0": []}
+    assert mixtures(read_basis(store, "0")[1], n_pixels=144) == ()
+
+
+def test_what_was_found_is_plain_json(lead):
+    text = json.dumps(open_results(lead["faint"][0]).attrs["mixed"], allow_nan=False)
+    assert "NaN" not in text

@@ -1,0 +1,278 @@
+"""The report, as a browser without a network sees it."""
+
+import html
+import re
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from results_sample import COMPONENTS, PARAMETERS, make_store
+
+from hpcxrf.errors import OutputError
+from hpcxrf.results.report.dataset_page import DatasetSummary, read_details, write_dataset_page
+from hpcxrf.results.report.report import RunSummary, report, write_report
+
+HOSTILE = "<script>document.title='owned'</script>\"'><img src=x onerror=alert(1)>\n{{ 7*7 }}"
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--enable-logging=stderr",
+    "--virtual-time-budget=8000",
+)
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text of the page."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.texts, self.open = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        while self.open and self.open.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        if self.open[-1:] not in (["script"], ["style"]):
+            self.texts.append(data)
+
+    def attributes(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def parsed(text: str) -> Page:
+    page = Page()
+    page.feed(text)
+    return page
+
+
+def run_summary(**changes) -> RunSummary:
+    facts = {
+        "title": "leaf survey",
+        "versions": {"hpcxrf": "0.1.0", "torch": "2.13.0"},
+        "configuration": "detectors: each\n",
+        "device": "2 CPU cores",
+        "started": "2026-11-20T10:00:00+00:00",
+        "finished": "2026-11-20T10:01:40+00:00",
+        "seconds": 100.0,
+        **changes,
+    }
+    return RunSummary(**facts)
+
+
+def dataset(path: Path | None, **changes) -> DatasetSummary:
+    facts = {
+        "dataset_id": "leaf-1a2b3c4d",
+        "name": "leaf_0001",
+        "source": "leaf_0001.h50",
+        "status": "done",
+        "shape": (2, 70, 60, 1200),
+        "seconds": {"ingest": 3.0, "pixels": 20.0},
+        "results_path": path,
+        "notes": ("leaf_0001.h5 was ignored",),
+        **changes,
+    }
+    return DatasetSummary(**facts)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "leaf-1a2b3c4d.zarr"
+    make_store(path, shape_yx=(70, 60))
+    return path
+
+
+@pytest.fixture(scope="module")
+def page_path(store) -> Path:
+    """Two datasets, one of them named by an attacker, and one failure."""
+    path = store.parent / "report.html"
+    hostile = dataset(
+        store, dataset_id="leaf-5e6f7a8b", name=HOSTILE, source=HOSTILE, notes=(HOSTILE,), seconds={HOSTILE: 1.0}
+    )
+    failed = dataset(None, name="broken", status="failed", reason=HOSTILE, shape=None, seconds={})
+    run = run_summary(title=HOSTILE, configuration=HOSTILE, versions={HOSTILE: HOSTILE})
+    write_report(run, (dataset(store), hostile, failed), path)
+    return path
+
+
+def browse(chromium: str, tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [chromium, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+
+
+def test_the_page_needs_nothing_but_itself(page_path):
+    text = page_path.read_text(encoding="utf-8")
+    assert len(text.encode()) < 10_000_000
+    page = parsed(text)
+    sources = [a["src"] for a in page.attributes("img")]
+    assert len(sources) == 2 * 2 * 3
+    assert all(source.startswith("data:image/webp;base64,") for source in sources)
+    assert [a.get("href") for a in page.attributes("link")] == ["data:,"]
+    assert all("src" not in a for a in page.attributes("script"))
+    assert not re.search(r"https?:|url\(|@import", re.sub(r"base64,[\w+/=]+", "", text))
+
+
+def test_hostile_names_stay_text(page_path):
+    page = parsed(page_path.read_text(encoding="utf-8"))
+    assert len(page.attributes("script")) == 1
+    assert not any("onerror" in attributes for _, attributes in page.tags)
+    assert sum("{{ 7*7 }}" in text for text in page.texts) >= 8
+    assert any(HOSTILE in text for text in page.texts)
+    assert not any(text.strip() == "49" for text in page.texts)
+
+
+def test_every_dataset_failure_component_and_parameter_is_told(page_path):
+    page = parsed(page_path.read_text(encoding="utf-8"))
+    words = [text.strip() for text in page.texts]
+    for name in (*COMPONENTS, *PARAMETERS):
+        assert words.count(name) >= 4, name  # 2 datasets of 2 detectors
+    assert words.count("at bound") == 4
+    assert "below limit" in words
+    assert any(a.get("id") == "failures" for a in page.attributes("section"))
+    assert "leaf_0001.h5 was ignored" in words
+    assert "1 min 40 s" in words
+
+
+@pytest.mark.browser
+def test_a_browser_shows_every_picture_and_reports_no_error(page_path, chromium, tmp_path):
+    done = browse(chromium, tmp_path, "--dump-dom", page_path.as_uri())
+    assert "CONSOLE" not in done.stderr, done.stderr
+    root = re.search(r"<html[^>]*>", done.stdout).group()
+    assert 'data-images="12/12"' in root
+    assert 'data-scale="log"' in root
+    page = parsed(done.stdout)
+    classes = [a.get("class", "") for a in page.attributes("table")]
+    assert sum("amplitudes" in name for name in classes) == 4
+    assert sum("parameters" in name for name in classes) == 4
+    title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL).group(1)
+    assert html.unescape(title) == f"{HOSTILE} – hpcxrf report"
+    # The script ran: it puts a button into every heading that sorts.
+    assert len(page.attributes("button")) > 20
+
+
+@pytest.mark.browser
+def test_a_foreign_script_would_be_refused(page_path, chromium, tmp_path):
+    """The second wall: even if a name got through the escaping, the page's policy stops it."""
+    changed = tmp_path / "changed.html"
+    text = page_path.read_text(encoding="utf-8")
+    attack = "<script>document.documentElement.dataset.owned = 'yes'</script></body>"
+    changed.write_text(text.replace("</body>", attack), encoding="utf-8")
+    done = browse(chromium, tmp_path, "--dump-dom", changed.as_uri())
+    assert "data-owned" not in re.search(r"<html[^>]*>", done.stdout).group()
+    assert "Content Security Policy" in done.stderr
+
+
+@pytest.mark.browser
+def test_tables_sort_and_spectra_change_scale_on_a_click(page_path, chromium, tmp_path):
+    clicks = """<script>
+    const heads = [...document.querySelectorAll("#datasets th button")];
+    heads.find((b) => b.textContent === "Time").click();
+    const amplitudes = document.querySelector("table.amplitudes");
+    [...amplitudes.querySelectorAll("th button")].find((b) => b.textContent === "Amplitude").click();
+    document.querySelector("button[data-scale=linear]").click();
+    </script></body>"""
+    changed = tmp_path / "changed.html"
+    text = re.sub(r"<meta http-equiv[^>]*>", "", page_path.read_text(encoding="utf-8"))
+    changed.write_text(text.replace("</body>", clicks), encoding="utf-8")
+    done = browse(chromium, tmp_path, "--dump-dom", changed.as_uri())
+    assert "CONSOLE" not in done.stderr, done.stderr
+    assert 'data-scale="linear"' in re.search(r"<html[^>]*>", done.stdout).group()
+    table = done.stdout.split('id="datasets"')[1].split("</table>")[0]
+    seconds = [float(value) for value in re.findall(r'data-value="([\d.]+)">[^<]* s<', table)]
+    assert seconds == [23.0, 1.0, 0.0]
+    table = done.stdout.split("<h4>Amplitudes</h4>")[1].split("</table>")[0]
+    first = re.findall(r'<td class="name">(\w+)</td>', table)
+    assert first[:3] == ["Fe", "compton", "Ca"]
+
+
+@pytest.mark.browser
+def test_a_screenshot_is_not_blank(page_path, chromium, tmp_path):
+    from matplotlib.image import imread
+
+    shot = tmp_path / "shot.png"
+    browse(chromium, tmp_path, "--window-size=1280,2400", f"--screenshot={shot}", page_path.as_uri())
+    pixels = imread(shot)[..., :3]
+    assert pixels.shape[:2] == (2400, 1280)
+    dark_end = np.array([0x44, 0x01, 0x54]) / 255  # of the colours of the maps
+    assert (np.abs(pixels - dark_end).max(-1) < 0.06).sum() > 5000
+
+
+def test_a_results_store_that_cannot_be_read_is_a_failure_with_its_reason(tmp_path):
+    path = tmp_path / "report.html"
+    write_report(run_summary(), (dataset(tmp_path / "none.zarr"), dataset(None)), path)
+    words = " ".join(parsed(path.read_text(encoding="utf-8")).texts)
+    assert "no results store here" in words
+    assert "no results were written" in words
+    assert not parsed(path.read_text(encoding="utf-8")).attributes("img")
+
+
+def test_what_does_not_fit_the_page_is_linked_to_a_page_of_its_own(tmp_path, monkeypatch):
+    store = tmp_path / "one.zarr"
+    make_store(store, shape_yx=(40, 30), detectors=("sum",))
+    many = [dataset(store, dataset_id=f"scan-{i}", name=f"scan_{i}", shape=(1, 40, 30, 1200)) for i in range(4)]
+    path = tmp_path / "report.html"
+    write_report(run_summary(), many[:1], path)
+    one = len(path.read_bytes())
+    monkeypatch.setattr(report, "MAX_BYTES", 3 * one)
+    write_report(run_summary(), many, path)
+    assert len(path.read_bytes()) < 3 * one
+    page = parsed(path.read_text(encoding="utf-8"))
+    shown = [a["id"] for a in page.attributes("details") if a.get("class") == "dataset"]
+    assert 0 < len(shown) < 4
+    links = [a["href"] for a in page.attributes("a")]
+    assert links == [*(f"#{anchor}" for anchor in shown), *(f"pages/scan-{i}.html" for i in range(len(shown), 4))]
+    for link in links[len(shown) :]:
+        assert "Detection limit" in (tmp_path / link).read_text(encoding="utf-8")
+
+
+def test_the_page_of_a_dataset_says_what_the_report_says_of_it(store, tmp_path):
+    path = tmp_path / "report.html"
+    write_dataset_page(dataset(store, name=HOSTILE), tmp_path / "pages" / "leaf-1a2b3c4d.html")
+    text = (tmp_path / "pages" / "leaf-1a2b3c4d.html").read_text(encoding="utf-8")
+    assert "<script>document" not in text
+    write_report(run_summary(), (dataset(store, name="another name"),), path)
+    alone, whole = parsed(text), parsed(path.read_text(encoding="utf-8"))
+    assert alone.attributes("img") == whole.attributes("img")
+    assert "another name" not in read_details(tmp_path / "pages" / "leaf-1a2b3c4d.html")
+    assert {a["href"] for a in alone.attributes("a")} == {"../report.html"}
+
+
+def test_a_long_table_shows_failures_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "MAX_ROWS", 3)
+    failed = dataset(None, name="broken", status="failed", reason="x")
+    path = tmp_path / "report.html"
+    many = [dataset(tmp_path / "none.zarr", name=f"scan_{i}") for i in range(4)]
+    write_report(run_summary(), [*many, failed], path)
+    page = parsed(path.read_text(encoding="utf-8"))
+    assert any("5 datasets; the table shows 3" in text for text in page.texts)
+
+
+def test_writing_replaces_the_page_at_once_and_leaves_nothing_behind(store, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text("earlier")
+    write_report(run_summary(), (), path)
+    assert "leaf survey" in path.read_text(encoding="utf-8")
+    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_page_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match=r"file/report\.html: .*another folder"):
+        write_report(run_summary(), (), tmp_path / "file" / "report.html")

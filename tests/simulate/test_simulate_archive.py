@@ -1,0 +1,480 @@
+"""Synthetic archives: each dataset is its own, the folder is resumable, and what is drawn is what was promised."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpcxrf.cli.options import build_config
+from hpcxrf.errors import ConfigError, InputFileError, OutputError
+from hpcxrf.formats.maps_writer import MAX_EXACT_COUNT
+from hpcxrf.formats.override import find_override, read_override
+from hpcxrf.formats.registry import find_scans, open_scan
+from hpcxrf.pipeline.prepare.from_config import prepare
+from hpcxrf.pipeline.records import ScanFacts
+from hpcxrf.simulate import (
+    archive_spec,
+    draw_counts,
+    expected_counts,
+    random_spectrum_spec,
+    read_index,
+    read_truth,
+    simulate_scan,
+    write_archive,
+)
+from hpcxrf.simulate.archive_files import dataset_files
+from hpcxrf.simulate.sampling import draw_sample, sample_generator
+from hpcxrf.simulate.scan import row_truth
+from hpcxrf.simulate.spec import families_of
+from hpcxrf.store.files import tree_sha256
+
+SEED = 5
+WHOLE = slice(None)
+SCATTER = {"elastic", "compton", "continuum"}
+
+
+@pytest.fixture(scope="module")
+def specs():
+    return [archive_spec(SEED, index) for index in range(300)]
+
+
+@pytest.fixture(scope="module")
+def coarse():
+    """Few channels: rates and amplitudes do not depend on them, and they cost time."""
+    return [archive_spec(SEED, index, channels=512) for index in range(60)]
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("archives") / "one"
+    write_archive(folder, 6, SEED, jobs=1)
+    return folder
+
+
+def rates(spec):
+    """Input and output rates (detector, y, x) and expected recorded counts of each detector."""
+    scan = simulate_scan(spec)
+    rows = [row_truth(scan, r) for r in range(spec.shape[1])]
+    recorded = sum(r.amplitude.sum(axis=(1, 2)) + r.pileup.sum(axis=(1, 2)) for r in rows)
+    return (np.stack([r.icr_hz for r in rows], axis=1), np.stack([r.ocr_hz for r in rows], axis=1), recorded)
+
+
+def spectral_shares(spec):
+    """Share of each component in the events of the whole map on detector 0."""
+    scan = simulate_scan(spec)
+    amplitude = sum(row_truth(scan, r).amplitude[0].sum(axis=1) for r in range(spec.shape[1]))
+    return dict(zip(scan.components, amplitude / amplitude.sum(), strict=True))
+
+
+# What is drawn ---------------------------------------------------------------------------------
+
+
+def test_a_dataset_depends_on_the_seed_and_its_number_alone(specs):
+    assert archive_spec(SEED, 7) == specs[7]
+    assert len({s.seed for s in specs}) == len({s.incident_energy_kev for s in specs}) == len(specs)
+    assert archive_spec(SEED + 1, 7) != specs[7]
+    assert all(0 <= s.seed < 2**53 for s in specs)
+
+
+def test_energies_families_and_nominal_energies_are_those_of_five_years(specs):
+    energies = np.array([s.incident_energy_kev for s in specs])
+    families = np.array([len(families_of(s)) for s in specs])
+    off = np.array([s.file_energy_kev - s.incident_energy_kev for s in specs])
+    assert energies.min() >= 8.0
+    assert energies.max() <= 20.0
+    assert np.histogram(energies, 4, (8.0, 20.0))[0].min() > 50
+    assert (families.min(), families.max()) == (3, 25)
+    assert np.abs(off).max() <= 0.3
+    assert np.abs(off).max() > 0.28
+    assert abs(off.mean()) < 4 * 0.173 / np.sqrt(300)
+
+
+def test_some_families_are_unlisted_and_some_listed_ones_are_absent(specs):
+    unlisted = Counter(len(set(families_of(s)) - set(s.listed_elements)) for s in specs)
+    absent = Counter(len(set(s.listed_elements) - set(families_of(s))) for s in specs)
+    assert set(unlisted) == {0, 1, 2}
+    assert set(absent) == {1, 2, 3, 4}
+    assert min(unlisted.values()) > 60
+    assert min(absent.values()) > 45
+
+
+def test_unlisted_families_are_traces_of_the_whole_map(coarse):
+    chosen = [s for s in coarse if set(families_of(s)) - set(s.listed_elements)][:20]
+    for spec in chosen:
+        shares = spectral_shares(spec)
+        hidden = [v for n, v in shares.items() if n not in {*spec.listed_elements, *SCATTER}]
+        # Dead time takes more of the hot pixels than of the others, so the share is not exact.
+        assert max(hidden) < 0.0115 * (1.0 - sum(shares[n] for n in SCATTER))
+
+
+def test_counts_of_detector_0_spread_over_five_decades_and_no_detector_is_overrun(coarse):
+    totals = []
+    for spec in coarse:
+        icr, ocr, recorded = rates(spec)
+        totals.append(float(recorded[0]))
+        drawn = draw_sample(sample_generator(spec.seed)).total_counts
+        assert totals[-1] == pytest.approx(drawn, rel=1e-9)
+        assert 3.1e3 < icr.max() < 2.1e5
+        assert (1.0 - ocr / icr).max() < 0.13
+    assert 1e3 <= min(totals) < 4e3
+    assert 2.5e7 < max(totals) <= 1e8
+    assert np.histogram(np.log10(totals), 5, (3, 8))[0].min() >= 4
+
+
+def test_detectors_differ_a_little_from_a_common_one(specs):
+    many = [s for s in specs if len(s.detectors) == 4]
+    assert Counter(len(s.detectors) for s in specs).keys() == {1, 2, 3, 4}
+    slopes = np.array([[d.calibration.slope_kev for d in s.detectors] for s in many])
+    offsets = np.array([[d.calibration.offset_kev for d in s.detectors] for s in many])
+    spread = np.ptp(slopes, axis=1) / slopes.mean(axis=1)
+    assert 0.01 < spread.max() < 0.0201
+    assert 0.03 < np.ptp(offsets, axis=1).max() <= 0.06
+    assert 0.0079 < slopes.min() < slopes.max() < 0.01515
+    assert np.abs(offsets).max() <= 0.33
+    for spec in many:
+        assert len({d.noise_fwhm_kev for d in spec.detectors}) == 4
+        assert spec.file_calibration is None
+
+
+@pytest.mark.parametrize("channels", [1024, 2048, 4096])
+def test_every_axis_reaches_the_elastic_peak(channels):
+    for index in range(60):
+        spec = archive_spec(SEED, index, channels=channels)
+        for detector in spec.detectors:
+            c, end = detector.calibration, channels - 1
+            top = c.offset_kev + c.slope_kev * end + c.quadratic_kev * end**2
+            assert top > spec.incident_energy_kev + 0.3
+
+
+def test_the_sample_is_the_same_with_other_detectors_and_channels(specs):
+    other = archive_spec(SEED, 3, detectors=2, channels=4096)
+    for name in ("incident_energy_kev", "file_energy_kev", "listed_elements", "scatter", "seed"):
+        assert getattr(other, name) == getattr(specs[3], name)
+    assert [set(p.counts) for p in other.phases] == [set(p.counts) for p in specs[3].phases]
+    assert len(other.detectors) == 2
+
+
+def test_a_region_differs_in_composition_from_the_whole(coarse):
+    distances = []
+    for spec in coarse[:30]:
+        scan = simulate_scan(spec)
+        amplitude = np.stack([row_truth(scan, r).amplitude[0] for r in range(8)], axis=1)
+        region = amplitude[:, :4, :4].sum(axis=(1, 2))
+        whole = amplitude.sum(axis=(1, 2))
+        distances.append(0.5 * np.abs(region / region.sum() - whole / whole.sum()).sum())
+    assert np.median(distances) > 0.03
+    assert min(distances) > 1e-3
+
+
+def test_a_spectrum_of_1e8_counts_fits_into_the_file_and_into_32_bits():
+    indices = range(400)
+    found = [
+        (sum(sum(p.counts.values()) for p in s.phases) * s.counts_scale, i)
+        for i in indices
+        if (s := archive_spec(SEED, i, channels=1024))
+    ]
+    brightest = max(found)[1]
+    scan = simulate_scan(archive_spec(SEED, brightest, channels=1024))
+    counts = draw_counts(scan, WHOLE)
+    expected = expected_counts(scan, WHOLE)
+    assert counts[0].sum(dtype=np.int64) > 4e7
+    assert counts.max() < MAX_EXACT_COUNT
+    assert counts[0].sum(axis=(0, 1), dtype=np.int64).max() < MAX_EXACT_COUNT
+    deviation = (counts - expected) / np.sqrt(np.maximum(expected, 1.0))
+    assert abs(float(deviation[expected > 50].std()) - 1.0) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"shape_yx": (3, 8)}, "at least 4 rows"),
+        ({"channels": 100}, "100 channels"),
+        ({"detectors": 5}, "5 detectors"),
+        ({"seed": -1}, "seed -1"),
+    ],
+)
+def test_what_no_archive_can_be_made_of_is_refused(tmp_path, bad, words):
+    with pytest.raises(ConfigError, match=words):
+        write_archive(tmp_path / "new", 1, **({"seed": 1} | bad))
+    assert not (tmp_path / "new").exists()
+
+
+def test_all_faults_of_the_options_are_told_at_once():
+    with pytest.raises(ConfigError, match=r"rows.*channels.*detectors"):
+        archive_spec(1, 0, shape_yx=(1, 1), channels=1, detectors=0)
+
+
+def test_single_spectra_are_what_they_were_before_archives_came():
+    spec = random_spectrum_spec(3)
+    assert spec.incident_energy_kev == pytest.approx(8.667378138422283, rel=1e-12)
+    assert spec.file_energy_kev == pytest.approx(8.633117727764535, rel=1e-12)
+
+
+# What is written -------------------------------------------------------------------------------
+
+
+def test_the_folder_holds_scans_override_files_truth_and_the_index(archive):
+    assert sorted(p.name for p in archive.iterdir()) == [
+        "archive.csv",
+        "archive.json",
+        *(f"sim-{i:05d}" for i in range(6)),
+        "truth",
+    ]
+    scans, _ = find_scans([archive])
+    assert [s.name for s in scans] == [f"sim-{i:05d}.h50" for i in range(6)]
+    for index in range(6):
+        assert all(f.is_file() for f in dataset_files(archive, archive_spec(SEED, index)))
+
+
+def test_the_index_says_what_the_specifications_say(archive):
+    rows = read_index(archive / "archive.csv")
+    for index, row in enumerate(rows):
+        spec = archive_spec(SEED, index)
+        assert (row.dataset, row.seed) == (spec.name, spec.seed)
+        assert (row.detectors, row.channels) == (len(spec.detectors), 2048)
+        assert row.incident_energy_kev == spec.incident_energy_kev
+        assert row.nominal_energy_kev == spec.file_energy_kev
+        families, listed = set(row.families.split()), set(row.listed.split())
+        assert families == set(families_of(spec))
+        assert listed == set(spec.listed_elements)
+        assert set(row.unlisted.split()) == families - listed
+        assert set(row.absent.split()) == listed - families
+
+
+def test_what_is_no_index_is_refused(tmp_path):
+    path = tmp_path / "archive.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(InputFileError, match=r"archive\.csv"):
+        read_index(path)
+
+
+def test_truth_and_written_counts_agree_within_poisson(archive):
+    for row in read_index(archive / "archive.csv"):
+        truth = read_truth(archive / "truth" / f"{row.dataset}.truth.json")
+        expected = truth.amplitude.sum(axis=(1, 2, 3)) + truth.pileup.sum(axis=(1, 2))
+        raw = open_scan(archive / row.dataset / f"{row.dataset}.h50")
+        counts = raw.read_counts(WHOLE).sum(axis=(1, 2, 3), dtype=np.int64)
+        assert row.counts == counts[0]
+        assert (np.abs(counts - expected) < 5 * np.sqrt(expected)).all()
+        assert truth.spec == archive_spec(SEED, int(row.dataset[4:]))
+
+
+def test_scans_open_with_the_true_calibration_and_the_nominal_energy(archive):
+    for row in read_index(archive / "archive.csv"):
+        raw = open_scan(archive / row.dataset / f"{row.dataset}.h50")
+        truth = read_truth(archive / "truth" / f"{row.dataset}.truth.json")
+        assert raw.shape == truth.spec.shape
+        assert raw.incident_energy_kev == pytest.approx(row.nominal_energy_kev, abs=1e-5)
+        assert raw.calibration is not None
+        for claimed, theta in zip(raw.calibration, truth.theta, strict=True):
+            assert claimed.slope_kev == pytest.approx(theta["energy_slope"], rel=1e-6)
+            assert claimed.offset_kev == pytest.approx(theta["energy_offset"], abs=1e-6)
+
+
+def test_a_fit_takes_elements_and_energy_from_the_override_file_and_the_axis_from_the_scan(archive):
+    for row in read_index(archive / "archive.csv"):
+        path = archive / row.dataset / f"{row.dataset}.h50"
+        found = find_override(path, 0)
+        assert found == path.with_name("maps_fit_parameters_override.txt")
+        override = read_override(found)
+        assert override.elements == tuple(row.listed.split())
+        assert override.values == {"COHERENT_SCT_ENERGY": row.nominal_energy_kev}
+        raw = open_scan(path)
+        facts = ScanFacts(
+            source=path,
+            n_detectors=row.detectors,
+            n_channels=row.channels,
+            calibration=raw.calibration,
+            incident_energy_kev=raw.incident_energy_kev,
+        )
+        config, _ = build_config([path], {})
+        prepared = prepare(config, facts, row.detectors - 1)
+        start = {p.name: p.value for p in prepared.setup.parameters}
+        assert start["coherent_sct_energy"] == row.nominal_energy_kev
+        assert start["energy_slope"] == raw.calibration[row.detectors - 1].slope_kev
+        assert set(row.listed.split()) <= set(prepared.setup.table.component_names)
+
+
+# Again, more, elsewhere ------------------------------------------------------------------------
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Checksums of what a reader sees; HDF5 files of the same content have the same bytes here."""
+    return {
+        str(p.relative_to(folder)): tree_sha256(p)
+        for p in folder.rglob("*")
+        if p.is_file() and p.name not in {"archive.csv", "archive.json"}
+    }
+
+
+def test_number_and_processes_change_no_dataset(archive, tmp_path):
+    write_archive(tmp_path / "few", 2, SEED, jobs=2)
+    few, many = contents(tmp_path / "few"), contents(archive)
+    assert len(few) > 8
+    assert few == {name: many[name] for name in few}
+    lines = (archive / "archive.csv").read_text().splitlines()
+    assert (tmp_path / "few" / "archive.csv").read_text().splitlines() == lines[:3]
+
+
+def test_a_larger_number_extends_and_a_smaller_is_refused(archive, tmp_path):
+    seen = []
+    write_archive(tmp_path / "grows", 1, SEED, jobs=1)
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "grows").rglob("sim-00000*.*")}
+    write_archive(tmp_path / "grows", 2, SEED, jobs=1, progress=lambda *at: seen.append(at))
+    assert seen == [(1, 2), (2, 2)]
+    assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
+    assert len(read_index(tmp_path / "grows" / "archive.csv")) == 2
+    with pytest.raises(OutputError, match="n is 2, asked for 1"):
+        write_archive(tmp_path / "grows", 1, SEED)
+
+
+def test_what_is_missing_is_written_again_and_nothing_else(archive, tmp_path):
+    folder = tmp_path / "resumed"
+    write_archive(folder, 3, SEED, jobs=1)
+    before = contents(folder)
+    removed = [
+        folder / "sim-00001" / "sim-00001.h50",
+        folder / "truth" / "sim-00002.truth.json",
+        folder / "archive.csv",
+    ]
+    for path in removed:
+        path.unlink()
+    left = folder / "sim-00001" / ".sim-00001.h50.1.partial"
+    left.write_bytes(b"half")
+    kept = {p: p.stat().st_mtime_ns for p in folder.rglob("*sim-00000*") if p.is_file()}
+    write_archive(folder, 3, SEED, jobs=1)
+    assert contents(folder) == before
+    assert {p: p.stat().st_mtime_ns for p in kept} == kept
+    lines = (archive / "archive.csv").read_text().splitlines()
+    assert (folder / "archive.csv").read_text().splitlines() == lines[:4]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"seed": 6}, "seed is 5, asked for 6"),
+        ({"channels": 1024}, "channels is 2048, asked for 1024"),
+        ({"detectors": 2}, "detectors is None, asked for 2"),
+        ({"shape_yx": (9, 8)}, r"shape_yx is \(8, 8\), asked for \(9, 8\)"),
+    ],
+)
+def test_a_folder_of_other_options_is_refused_with_the_difference(archive, changed, words):
+    before = contents(archive)
+    with pytest.raises(OutputError, match=words):
+        write_archive(archive, 6, **({"seed": SEED} | changed))
+    assert contents(archive) == before
+
+
+def test_an_archive_of_another_generator_is_refused(tmp_path):
+    write_archive(tmp_path / "a", 1, SEED, jobs=1)
+    path = tmp_path / "a" / "archive.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 0}))
+    with pytest.raises(OutputError, match="version is 0"):
+        write_archive(tmp_path / "a", 1, SEED)
+    path.write_text("{}")
+    with pytest.raises(OutputError, match=r"archive\.json"):
+        write_archive(tmp_path / "a", 1, SEED)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match=r"thesis\.tex"):
+        write_archive(tmp_path, 1, SEED)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_damaged_scan_is_named(tmp_path):
+    write_archive(tmp_path / "a", 1, SEED, jobs=1)
+    scan = tmp_path / "a" / "sim-00000" / "sim-00000.h50"
+    scan.write_bytes(scan.read_bytes()[:100])
+    with pytest.raises(OutputError, match=r"sim-00000\.h50: is damaged"):
+        write_archive(tmp_path / "a", 1, SEED, jobs=1)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_archive_is_completed_by_the_same_command(archive, tmp_path, stop):
+    folder = tmp_path / "stopped"
+    command = [
+        sys.executable,
+        "-m",
+        "hpcxrf",
+        "simulate",
+        "archive",
+        "--n",
+        "6",
+        "--seed",
+        str(SEED),
+        "--jobs",
+        "2",
+        "-o",
+        str(folder),
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as child:
+        while not list(folder.glob("truth/*.json")) and child.poll() is None:
+            time.sleep(0.01)
+        # As a terminal does it, all processes get the signal.
+        os.killpg(child.pid, stop)
+        _, said = child.communicate(timeout=60)
+    assert child.returncode in {130, 75, 4}
+    assert "same command again" in said
+    assert "Traceback" not in said
+    assert not (folder / "archive.csv").exists()
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert contents(folder) == contents(archive)
+    assert (folder / "archive.csv").read_bytes() == (archive / "archive.csv").read_bytes()
+
+
+# The command -----------------------------------------------------------------------------------
+
+
+def test_the_command_writes_an_archive_of_the_shape_that_is_asked_for(hpcxrf, tmp_path):
+    out = tmp_path / "out"
+    ran = hpcxrf(
+        "simulate",
+        "archive",
+        "--n",
+        1,
+        "--seed",
+        2,
+        "--shape",
+        4,
+        6,
+        "--channels",
+        1024,
+        "--detectors",
+        2,
+        "--jobs",
+        1,
+        "-o",
+        out,
+    )
+    assert ran.code == 0, ran.err
+    assert str(out / "archive.csv") in ran.err
+    assert open_scan(out / "sim-00000" / "sim-00000.h50").shape == (2, 4, 6, 1024)
+
+
+def test_help_of_the_archive_has_an_example(hpcxrf):
+    ran = hpcxrf("simulate", "archive", "--help")
+    assert ran.code == 0
+    assert "hpcxrf simulate archive --n 1200" in ran.out
+
+
+def test_options_of_one_scan_before_archive_are_refused(hpcxrf, tmp_path):
+    ran = hpcxrf("simulate", "--seed", 3, "archive", "--n", 1, "--seed", 2, "-o", tmp_path / "a")
+    assert ran.code == 2
+    assert "--seed" in ran.err
+    assert not (tmp_path / "a").exists()
+
+
+def test_one_scan_still_needs_a_folder(hpcxrf):
+    ran = hpcxrf("simulate")
+    assert ran.code == 2
+    assert "-o" in ran.err

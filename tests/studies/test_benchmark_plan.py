@@ -1,0 +1,99 @@
+"""What a benchmark asks of which dataset, from which seeds, and what it refuses."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcxrf.config.benchmark import BenchmarkConfig
+from hpcxrf.config.run import RunConfig, check_config
+from hpcxrf.errors import ConfigError
+from hpcxrf.studies.benchmark.plan import central_region, check_benchmark, methods_of, seed_of
+
+NAMES = [f"scan-{i:08x}" for i in range(50)]
+
+
+def config(**benchmark) -> RunConfig:
+    return check_config({"input": {"files": ["x"]}, "benchmark": benchmark}, "test")
+
+
+@given(st.randoms(use_true_random=False), st.integers(1, 60), st.integers(0, 5))
+def test_the_choice_depends_neither_on_order_nor_on_other_methods(random, number, seed):
+    first = BenchmarkConfig(datasets={"adam": number}, seed=seed)
+    other = BenchmarkConfig(methods=("adam", "sbplx"), datasets={"sbplx": 3, "adam": number}, seed=seed)
+    shuffled = random.sample(NAMES, len(NAMES))
+    chosen = {n for n, m in methods_of(NAMES, first).items() if "adam" in m}
+    assert len(chosen) == min(number, len(NAMES))
+    assert chosen == {n for n, m in methods_of(shuffled, other).items() if "adam" in m}
+
+
+def test_another_seed_chooses_others_and_a_larger_number_keeps_the_smaller():
+    def chosen(number: int, seed: int) -> set[str]:
+        asked = BenchmarkConfig(datasets={"adam": number}, seed=seed)
+        return {n for n, m in methods_of(NAMES, asked).items() if "adam" in m}
+
+    assert chosen(10, 0) != chosen(10, 1)
+    assert chosen(10, 0) < chosen(20, 0)
+
+
+def test_methods_keep_the_order_of_the_run_file_and_without_a_number_get_all():
+    methods = methods_of(NAMES, BenchmarkConfig(methods=("product", "separable")))
+    assert set(methods.values()) == {("product", "separable")}
+
+
+def test_seeds_are_the_same_everywhere_and_differ_in_every_argument():
+    # The first 64 bits of sha256("7\nscan-1\ninitial"), by sha256sum, without their last 11.
+    assert seed_of(7, "scan-1", "initial") == 0xA8F41039361493C4 >> 11
+    every = {seed_of(s, d, t) for s in range(10) for d in ("scan-1", "scan-11") for t in ("initial", "refinement")}
+    assert len(every) == 40
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows", "columns"),
+    [
+        ((500, 600), (237, 262), (287, 312)),
+        ((8, 8), (2, 6), (2, 6)),
+        ((30, 100), (7, 22), (42, 57)),
+        ((3, 3), (0, 2), (0, 2)),
+        ((1, 40), (0, 1), (19, 21)),
+        ((1, 1), (0, 1), (0, 1)),
+    ],
+)
+def test_the_region_is_a_centred_square(shape, rows, columns):
+    y, x = central_region(shape)
+    assert (y.start, y.stop) == rows
+    assert (x.start, x.stop) == columns
+
+
+@given(st.integers(1, 200), st.integers(1, 200))
+def test_a_region_lies_inside_and_in_the_middle(n_y, n_x):
+    for n, part in zip((n_y, n_x), central_region((n_y, n_x)), strict=True):
+        inside = np.arange(n)[part]
+        assert 1 <= inside.size <= 25
+        assert abs(inside.mean() - (n - 1) / 2) <= 0.5
+
+
+def test_what_cannot_be_compared_is_refused_all_at_once(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    asked = config(methods=["adam", "sbplx", "pymca", "adam"])
+    with pytest.raises(ConfigError) as refused:
+        check_benchmark(asked)
+    said = str(refused.value)
+    assert "sbplx needs the package nlopt: pip install hpcxrf[bench]" in said
+    assert "pymca needs the package PyMca5" in said
+    assert "benchmark.methods" in said
+    assert "refinement starts from the initial separable fit" in said
+
+
+@pytest.mark.parametrize("calibration", ["none", "previous"])
+def test_a_benchmark_needs_a_calibration_to_start_around(calibration):
+    fit = {"calibration": calibration} | ({"previous": "x.zarr"} if calibration == "previous" else {})
+    raw = {"input": {"files": ["x"]}, "fit": fit, "benchmark": {"methods": ["separable"]}}
+    with pytest.raises(ConfigError, match="starting values are drawn around"):
+        check_benchmark(check_config(raw, "test"))
+
+
+def test_an_initial_task_alone_needs_no_separable_fit():
+    check_benchmark(config(methods=["adam"], tasks=["initial"]))

@@ -1,0 +1,261 @@
+"""What notebooks use: fits of arrays, looks at the fit, the model to train through, and the README's few lines."""
+
+import importlib.util
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fit_samples import COMPONENTS, INCIDENT_KEV, TRUTH, amplitudes, drawn, expected_counts
+
+import hpcxrf
+from hpcxrf import api as notebook
+from hpcxrf.errors import ConfigError, FitError
+from hpcxrf.fitting.result import FitStatus
+from hpcxrf.physics.parameters import INDEX, PARAMETERS
+
+ROOT = Path(__file__).resolve().parents[1]
+TOTAL = 1e6
+NAMES = (*COMPONENTS, "COHERENT_SCT_AMPLITUDE", "COMPTON_AMPLITUDE")
+AXIS = {"energy_offset_kev": 0.0, "energy_slope_kev": 0.01}
+
+
+@pytest.fixture(scope="module")
+def counts():
+    return drawn(sum(expected_counts(TOTAL)), seed=3)
+
+
+@pytest.fixture(scope="module")
+def fit(counts):
+    """Fitted from nothing, as the README does it."""
+    return hpcxrf.fit_integrated(counts.numpy(), COMPONENTS, INCIDENT_KEV)
+
+
+def test_importing_hpcxrf_loads_neither_torch_nor_numpy():
+    code = "import sys, hpcxrf; assert {'torch', 'numpy', 'xraylib'}.isdisjoint(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_hpcxrf_has_the_names_of_the_notebook_and_no_others():
+    for name in hpcxrf._NOTEBOOK:
+        assert getattr(hpcxrf, name) is getattr(notebook, name)
+        assert name in dir(hpcxrf)
+    with pytest.raises(AttributeError, match="fit_everything"):
+        _ = hpcxrf.fit_everything
+
+
+def test_a_spectrum_without_calibration_is_fitted_to_the_truth(fit):
+    assert fit.status is FitStatus.CONVERGED
+    found = hpcxrf.parameters(fit)
+    for name in ("energy_offset", "energy_slope", "coherent_sct_energy", "fwhm_offset"):
+        value, sigma, _ = found[name]
+        assert abs(value - TRUTH[name]) < 5.0 * sigma
+    assert found["energy_slope"].unit == "keV/channel"
+    assert math.isnan(found["escape_factor"].sigma)
+
+
+def test_amplitudes_are_the_true_counts_by_name_with_their_uncertainty(fit):
+    found = hpcxrf.amplitudes(fit)
+    assert tuple(found) == NAMES
+    for name, truth in zip(NAMES[:-2], amplitudes(TOTAL).tolist()[:-2], strict=True):
+        value, sigma, limit = found[name]
+        assert abs(value - truth) < 5.0 * sigma
+        assert 0.0 < sigma < limit
+
+
+def test_arrays_of_every_kind_give_the_same_fit(counts, fit):
+    for same in (counts.to(torch.int32), counts.tolist(), counts.numpy().astype(np.uint32)):
+        assert torch.equal(hpcxrf.fit_integrated(same, COMPONENTS, INCIDENT_KEV).theta, fit.theta)
+
+
+def test_several_spectra_give_a_list_of_the_fits_that_each_gets_alone(counts):
+    other = drawn(sum(expected_counts(1e5)), seed=4)
+    both = hpcxrf.fit_integrated(torch.stack([counts, other]), COMPONENTS, INCIDENT_KEV, **AXIS)
+    alone = [hpcxrf.fit_integrated(c, COMPONENTS, INCIDENT_KEV, **AXIS) for c in (counts, other)]
+    assert len(both) == 2
+    for a, b in zip(both, alone, strict=True):
+        assert torch.equal(a.amplitude, b.amplitude)
+
+
+def test_a_warm_start_begins_at_the_earlier_theta_and_keeps_the_bounds(counts, fit):
+    other = drawn(sum(expected_counts(TOTAL)), seed=5)
+    warm = hpcxrf.fit_integrated(other, COMPONENTS, INCIDENT_KEV, start=fit)
+    cold = hpcxrf.fit_integrated(other, COMPONENTS, INCIDENT_KEV)
+    assert torch.equal(warm.theta_initial, fit.theta)
+    assert torch.equal(warm.theta_lower, cold.theta_lower)
+    assert torch.equal(warm.theta_upper, cold.theta_upper)
+    assert warm.r2 == pytest.approx(cold.r2, abs=1e-5)
+
+
+def test_a_warm_start_is_moved_into_the_bounds_of_the_new_fit(counts, fit):
+    nominal = INCIDENT_KEV - 2.0  # Zn and Ba_L are still excited
+    lower = hpcxrf.fit_integrated(counts, ["Ca", "Fe"], nominal, start=fit)
+    place = INDEX["coherent_sct_energy"]
+    assert float(lower.theta_initial[place]) == float(lower.theta_upper[place])
+    assert float(lower.theta_initial[place]) < float(fit.theta[place])
+
+
+def test_a_calibration_that_is_given_goes_before_that_of_the_earlier_fit(counts, fit):
+    again = hpcxrf.fit_integrated(counts, COMPONENTS, INCIDENT_KEV, start=fit, **AXIS)
+    places = [INDEX["energy_offset"], INDEX["energy_slope"], INDEX["fwhm_offset"]]
+    expected = [0.0, 0.01, float(fit.theta[INDEX["fwhm_offset"]])]
+    assert again.theta_initial[places].tolist() == expected
+
+
+def test_elements_may_be_one_string(counts, fit):
+    spelled = hpcxrf.fit_integrated(counts, "Si, Ca,Fe,Zn,Ba_L,Au_M,Ca_Ca", INCIDENT_KEV)
+    assert spelled.component_names == fit.component_names
+
+
+def test_a_spectrum_without_counts_is_a_status_and_cannot_start_or_be_drawn():
+    empty = hpcxrf.fit_integrated(np.zeros(1500), ["Fe"], INCIDENT_KEV)
+    assert empty.status is FitStatus.EMPTY
+    assert torch.isnan(empty.theta).all()
+    with pytest.raises(FitError, match="start: the fit ended as EMPTY"):
+        hpcxrf.fit_integrated(np.ones(1500), ["Fe"], INCIDENT_KEV, start=empty)
+    with pytest.raises(FitError, match="plot_fit: the fit ended as EMPTY"):
+        hpcxrf.plot_fit(empty)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"counts": np.ones((2, 3, 400))}, r"counts: shape \(2, 3, 400\).*sum a map"),
+        ({"counts": -np.ones(400)}, "counts: lowest is -1"),
+        ({"elements": []}, "elements is empty"),
+        ({"energy_offset_kev": 0.0}, "go together; give both"),
+        ({"incident_energy_kev": -3.0}, "sample.incident_energy_kev.*greater than 0"),
+        ({"background": "snap", "kbeta_sd": -1.0}, "(?s)fit.background.*snap.*fit.kbeta_sd.*-1"),
+        ({"energy_range_kev": (4.0, 2.0)}, "fit.energy_range_kev.*must rise"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_its_name_and_value(given, said):
+    usual = {"counts": np.ones(1500), "elements": ["Fe"], "incident_energy_kev": INCIDENT_KEV}
+    with pytest.raises(ConfigError, match=said):
+        hpcxrf.fit_integrated(**(usual | given))
+
+
+def test_elements_that_do_not_exist_are_named(counts):
+    with pytest.raises(FitError, match="Qq: no such element"):
+        hpcxrf.fit_integrated(counts, ["Fe", "Qq"], INCIDENT_KEV)
+
+
+def test_the_published_method_has_its_own_objective_and_no_other(counts):
+    ours = hpcxrf.fit_integrated(counts, COMPONENTS, INCIDENT_KEV, method="adam", **AXIS)
+    same = {"method": "adam", "objective": "mse", **AXIS}
+    named = hpcxrf.fit_integrated(counts, COMPONENTS, INCIDENT_KEV, **same)
+    assert torch.equal(ours.theta, named.theta)
+    with pytest.raises(ConfigError, match=r"l1 cannot be had of fit\.method adam"):
+        hpcxrf.fit_integrated(counts, ["Fe"], INCIDENT_KEV, method="adam", objective="l1")
+
+
+def test_the_picture_shows_counts_fit_and_the_names_of_what_was_found(fit, tmp_path):
+    figure = hpcxrf.plot_fit(fit, title="AXO $10 standard")
+    main, residual = figure.axes
+    drawn_names = {text.get_text() for text in main.texts}
+    assert {"Si", "Ca", "Fe", "Zn"} <= drawn_names
+    lines = {line.get_label(): line for line in main.lines}
+    np.testing.assert_array_equal(lines["counts"].get_ydata(), fit.counts.numpy())
+    np.testing.assert_array_equal(lines["fit"].get_ydata(), fit.model.numpy())
+    (iron,) = [t.get_position()[0] for t in main.texts if t.get_text() == "Fe"]
+    assert iron == pytest.approx(6.40, abs=0.03)  # Fe K-alpha, Bearden 1967
+    assert residual.get_xlabel() == "energy (keV)"
+    figure.savefig(tmp_path / "fit.png")
+    assert (tmp_path / "fit.png").stat().st_size > 1000
+
+
+def test_default_theta_is_the_table_of_parameters_with_the_values_given():
+    theta = hpcxrf.default_theta(12.5, energy_slope=0.012)
+    assert theta[INDEX["coherent_sct_energy"]] == 12.5
+    assert theta[INDEX["energy_slope"]] == 0.012
+    others = [p for p in PARAMETERS if p.name not in {"coherent_sct_energy", "energy_slope"}]
+    assert all(theta[INDEX[p.name]] == p.value for p in others)
+    with pytest.raises(ConfigError, match="no parameter is called slope; there are energy_offset"):
+        hpcxrf.default_theta(12.5, slope=0.012)
+
+
+def test_the_model_of_the_notebook_holds_all_recorded_counts_in_each_pixel():
+    table = hpcxrf.line_table("Ca,Fe", 10.0)
+    amplitude = torch.tensor([[3e3, 1e4, 0.0, 0.0], [0.0, 0.0, 500.0, 800.0]], dtype=torch.float64)
+    theta = hpcxrf.default_theta(10.0)
+    spectra = hpcxrf.model_spectrum(theta, amplitude, table, 2048)
+    assert spectra.shape == (2, 2048)
+    # Escape peaks come on top of the amplitude: less than a percent here.
+    np.testing.assert_allclose(spectra.sum(dim=-1), amplitude.sum(dim=-1), rtol=0.01)
+    part = hpcxrf.model_spectrum(theta, amplitude, table, torch.arange(500.0, 700.0).double())
+    np.testing.assert_allclose(part, spectra[:, 500:700], rtol=1e-12)
+
+
+def test_sizes_that_do_not_go_together_are_all_named():
+    table = hpcxrf.line_table(["Ca", "Fe"], 10.0)
+    with pytest.raises(ConfigError, match=r"theta has shape \(5,\).*22; amplitude .*\(2,\).*4"):
+        hpcxrf.model_spectrum(torch.zeros(5), torch.zeros(2), table, 100)
+    tube = hpcxrf.model_spectrum(hpcxrf.default_theta(10.0), torch.ones(3).double(), table, 100, elastic=False)
+    assert tube.shape == (100,)
+
+
+@pytest.fixture(scope="module")
+def example():
+    """workflows/train_through_model.py as a module."""
+    path = ROOT / "workflows" / "train_through_model.py"
+    spec = importlib.util.spec_from_file_location("train_through_model", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+def test_the_example_learns_the_calibration_and_the_amplitudes_through_the_model(example):
+    before = torch.get_rng_state()
+    training = example.train(n_pixels=256, steps=150)
+    torch.set_rng_state(before)
+    assert training.gradients_finite
+    assert training.losses[-1] < 0.3 * training.losses[0]
+    theta = training.module.theta().detach()
+    for name, truth in example.TRUE_AXIS.items():
+        wrong_at_first = abs(example.GUESSED_AXIS[name] - truth)
+        assert abs(float(theta[INDEX[name]]) - truth) < 0.1 * wrong_at_first
+    counts, truth = example.simulate_pixels(100, seed=98)
+    shares = truth / truth.sum(dim=-1, keepdim=True)
+    found = training.module.amplitudes(counts).detach() / counts.sum(dim=-1, keepdim=True)
+    # Guessing the mean composition of all pixels would be right in the mean, and wrong in each.
+    assert (found - shares).square().mean() < 0.2 * (shares - shares.mean(dim=0)).square().mean()
+    assert "truth  0.02000" in example.report(training)
+
+
+def test_the_deviance_of_the_example_is_the_poisson_log_likelihood_ratio(example):
+    counts, expected = torch.tensor([0.0, 3.0, 8.0]), torch.tensor([0.5, 2.0, 9.0])
+    by_hand = (2 * 0.5 + 2 * (2 - 3 + 3 * math.log(1.5)) + 2 * (9 - 8 + 8 * math.log(8 / 9))) / 3
+    expected.requires_grad_()
+    deviance = example.poisson_deviance(counts, expected)
+    deviance.backward()
+    assert deviance.item() == pytest.approx(by_hand, rel=1e-5)
+    np.testing.assert_allclose(expected.grad, 2.0 / 3.0 * (1 - counts / expected.detach()), rtol=1e-5)
+
+
+def readme_section(title):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+    return re.findall(r"^```python\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+
+
+def test_the_readme_fits_and_plots_in_a_notebook_as_written(counts, tmp_path, monkeypatch):
+    (code,) = readme_section("In a notebook")
+    monkeypatch.chdir(tmp_path)
+    np.save("spectrum.npy", counts.numpy())
+    names: dict = {}
+    exec(code, names)  # noqa: S102 (the README's own code)
+    assert names["fit"].r2 > 0.99
+    assert names["iron"].counts == pytest.approx(amplitudes(TOTAL)[2].item(), rel=0.02)
+
+
+def test_the_readme_trains_through_the_model_as_written():
+    (code,) = readme_section("Train through the model")
+    names: dict = {}
+    exec(code, names)  # noqa: S102 (the README's own code)
+    assert torch.isfinite(names["theta"].grad).all()
