@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pytest
 import xarray as xr
-from test_formats_mda import write_step_scan
+from mda_files import write_step_scan
 
 from hpcxrf.errors import OutputError
 from hpcxrf.fitting.result import FitStatus

@@ -128,7 +128,7 @@ def test_a_region_mapped_again_has_shifts_from_its_own_theta(followed):
 
 
 def test_the_report_shows_the_shifts(followed, tmp_path):
-    from test_report import parsed, run_summary
+    from pages import parsed, run_summary
 
     summary = DatasetSummary(
         dataset_id="scan",

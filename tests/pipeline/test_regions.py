@@ -230,7 +230,7 @@ def test_a_row_of_the_report_takes_the_sum_of_the_detectors_where_it_was_fitted(
 
 
 def test_the_report_shows_the_regions_and_hostile_names_stay_text(finished, tmp_path):
-    from test_report import parsed, run_summary
+    from pages import parsed, run_summary
 
     job, run = finished
     summary = DatasetSummary(

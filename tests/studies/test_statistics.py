@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
-from test_report import browse, parsed
+from pages import browse, parsed
 
 from hpcxrf.errors import OutputError
 from hpcxrf.fitting.result import FitStatus
