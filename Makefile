@@ -1,10 +1,10 @@
-# make demo: install into .venv and run the demonstration. make test: everything that guards main.
+# make demo: install into .venv and run the demonstration. make test and make test-more: what guards main.
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow bench lint clean
+.PHONY: demo test test-more test-slow bench lint clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -34,8 +34,15 @@ lint: .venv/test.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Files of tests are shared between two cores.
+SHARED := -n 2 --dist loadfile --durations=20
+
 test: lint
-	$(PYTEST) -m 'not slow and not bench' --durations=30
+	$(PYTEST) -m 'not slow and not bench and not more' $(SHARED)
+
+# Whole runs and drills on a private Slurm, which do not fit into the quarter of an hour of `make test`.
+test-more: .venv/test.stamp
+	$(PYTEST) -m 'more and not slow' $(SHARED)
 
 test-slow: .venv/test.stamp
 	$(PYTEST) -m slow

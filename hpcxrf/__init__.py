@@ -1,7 +1,7 @@
 """hpcxrf: archives of X-ray fluorescence scans into element maps.
 
-In a notebook, `import hpcxrf` and call what `hpcxrf.api` has: it is loaded, and torch with it, at the first
-use of one of its names, so that the import itself takes no time.
+`import hpcxrf` and call the functions of `hpcxrf.api`: it is loaded, and torch with it, at the first use of one of
+its names, so that the import itself takes no time.
 """
 
 from importlib import import_module
@@ -9,22 +9,31 @@ from typing import Any, Final
 
 __version__: Final = "0.1.0"
 
-_NOTEBOOK: Final = (
+_LIBRARY: Final = (
+    "Detector",
     "amplitudes",
     "default_theta",
     "fit_integrated",
+    "fit_map",
+    "fit_spectrum",
     "line_table",
     "model_spectrum",
+    "open_results",
+    "open_scan",
     "parameters",
     "plot_fit",
+    "plot_maps",
+    "refine",
+    "register_accessor",
+    "run",
 )
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 (each name has its own type, in hpcxrf.api)
-    if name in _NOTEBOOK:
+    if name in _LIBRARY:
         return getattr(import_module("hpcxrf.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_NOTEBOOK})
+    return sorted({*globals(), *_LIBRARY})

@@ -55,3 +55,7 @@ class SlurmError(HpcxrfError):
     """Slurm refuses what is asked, or does not answer."""
 
     exit_code = 7
+
+
+class DamagedStoreError(OutputError):
+    """A store of spectra that was finished lost a file or holds bytes that cannot be read; it is ingested again."""

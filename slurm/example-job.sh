@@ -1,5 +1,6 @@
 #!/bin/bash
 #SBATCH --job-name=hpcxrf
+#SBATCH --comment=hpcxrf:651e60c2d9002ed9
 #SBATCH --output=logs/job-%j.log
 #SBATCH --open-mode=append
 #SBATCH --requeue

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from pixel_samples import BASIS, DATA, METHODS, OPERATOR, poisson_pixels
+from pixel_samples import BASIS, METHODS, SOLVERS, poisson_pixels, prepare
 from pixel_scans import made_job, run_stage
 
 from hpcxrf.config.execution import ExecutionConfig
-from hpcxrf.fitting.pixels.methods import fit_pixels, moved_to
+from hpcxrf.fitting.pixels.fit import fit_pixels
 from hpcxrf.pipeline.pixels.device import Batches, Staging, first_batch, wait_for
 from hpcxrf.results.store.maps import open_results
 from hpcxrf.store.rundir import RunDir
@@ -30,13 +30,9 @@ def pixels(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_pixels_agree_across_devices(method, errors):
     counts, every = pixels(method)
-    options = {"method": "linear" if method == "phases" else method, "errors": errors}
-    data = None if method == "linear" else DATA
-    here = fit_pixels(counts, every, OPERATOR, data=data, **options)
-    there = fit_pixels(
-        counts.to(DEVICE), every.to(DEVICE), moved_to(DEVICE, OPERATOR), data=moved_to(DEVICE, data), **options
-    )
-    sigma = fit_pixels(counts, every, OPERATOR).sigma
+    here = fit_pixels(counts, every, SOLVERS[method], errors=errors)
+    there = fit_pixels(counts.to(DEVICE), every.to(DEVICE), prepare(method, device=DEVICE), errors=errors)
+    sigma = fit_pixels(counts, every, SOLVERS["linear"]).sigma
     assert float(((there.amplitude.cpu() - here.amplitude).abs() / sigma).max()) < 1e-4
     assert bool((there.status.cpu() == here.status).all())
     torch.testing.assert_close(there.deviance.cpu(), here.deviance, rtol=1e-4, atol=1e-4)
@@ -47,9 +43,9 @@ def test_pixels_agree_across_devices(method, errors):
 @pytest.mark.parametrize("batch", [256, 1024, None])
 def test_the_size_of_batches_changes_nothing_that_counts(batch):
     counts, every = pixels("linear")
-    operator = moved_to(DEVICE, OPERATOR)
-    whole = fit_pixels(counts.to(DEVICE), every.to(DEVICE), operator, batch=8192)
-    parts = fit_pixels(counts.to(DEVICE), every.to(DEVICE), operator, batch=batch)
+    solver = prepare("linear", device=DEVICE)
+    whole = fit_pixels(counts.to(DEVICE), every.to(DEVICE), solver, batch=8192)
+    parts = fit_pixels(counts.to(DEVICE), every.to(DEVICE), solver, batch=batch)
     assert float(((parts.amplitude - whole.amplitude).abs() / whole.sigma).max()) < 1e-4
 
 
@@ -71,7 +67,7 @@ def test_more_pixels_than_the_memory_holds_are_fitted_in_halves():
     found = batches.run(lambda size: torch.empty((size, 1024), device=DEVICE).shape[0])
     assert batches.notes
     assert found == batches.size
-    assert first_batch(DEVICE, OPERATOR, "linear") is not None
+    assert first_batch(DEVICE, SOLVERS["linear"], "linear") is not None
 
 
 def test_a_pixel_task_on_the_device_writes_the_maps_of_the_cpu(tmp_path):

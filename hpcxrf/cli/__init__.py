@@ -1,12 +1,16 @@
 """The command line: parses, calls, prints, and turns errors into exit codes."""
 
+import os
 import signal
 import sys
 from types import FrameType
+from typing import Final
 
 from hpcxrf.errors import EXIT_INTERRUPTED, EXIT_RESUMABLE, HpcxrfError
 
-_GO_ON = "what is finished is kept; the same command again goes on where it stopped\n"
+_GO_ON: Final = "what is finished is kept; the same command again goes on where it stopped\n"
+_COMPLETE: Final = "_HPCXRF_COMPLETE"
+"""Variable by which the completion scripts of the shells ask."""
 
 
 class _TerminatedError(BaseException):
@@ -21,9 +25,13 @@ def main() -> None:
     """Entry point of `hpcxrf`; exit codes as in `hpcxrf.errors`."""
     from hpcxrf.cli.app import app
 
+    if _COMPLETE in os.environ:
+        from typer.completion import completion_init  # type: ignore[attr-defined]
+
+        completion_init()
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app()
+        app(prog_name="hpcxrf")
     except HpcxrfError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)

@@ -5,12 +5,25 @@ from typing import Annotated, Final
 import typer
 
 from hpcxrf import __version__
-from hpcxrf.cli import jobs, run, scans, simulate, site, watch
-from hpcxrf.cli import options as opt
-from hpcxrf.cli.benchmark import benchmark
-from hpcxrf.cli.case_study import case_study
-from hpcxrf.cli.plan import EXAMPLE as PLAN_EXAMPLE
-from hpcxrf.cli.plan import plan
+from hpcxrf.cli import (
+    benchmark,
+    case_study,
+    dashboard,
+    demo,
+    doctor,
+    fit,
+    ingest,
+    inspect,
+    jobs,
+    logs,
+    plan,
+    report,
+    run,
+    simulate,
+    site,
+    status,
+    verify,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,6 +34,12 @@ app = typer.Typer(
     help="Archives of X-ray fluorescence scans into element maps, with nobody tuning parameters.",
     epilog="Start with:  hpcxrf demo",
 )
+
+_MAPS: Final = "Maps on this machine"
+_FILES: Final = "Single files"
+_CLUSTER: Final = "On a Slurm cluster"
+_RUNS: Final = "Runs, wherever they work"
+_OTHER: Final = "Comparisons and tests"
 
 
 def _version(value: bool) -> None:
@@ -38,38 +57,24 @@ def _main(
     del version
 
 
-run.add_commands(app)
-scans.add_commands(app)
-app.add_typer(simulate.app, name="simulate")
-app.command(epilog=PLAN_EXAMPLE)(plan)
-app.add_typer(site.app, name="site")
-jobs.add_commands(app)
-watch.add_commands(app)
-
-
-_BENCHMARK_EXAMPLE: Final = "Example:  hpcxrf benchmark workflows/benchmark.yaml -o bench --workers 2"
-app.command(epilog=_BENCHMARK_EXAMPLE)(benchmark)
-_CASE_STUDY_EXAMPLE: Final = "Example:  hpcxrf case-study workflows/case_study.yaml -o case-study --workers 2"
-app.command("case-study", epilog=_CASE_STUDY_EXAMPLE)(case_study)
-
-
-@app.command(epilog="Examples:  hpcxrf doctor --json   |   hpcxrf doctor --site generic-gpu")
-def doctor(
-    site: Annotated[
-        str | None, typer.Option("--site", help="Let Slurm try this site's job, submitting nothing.")
-    ] = None,
-    as_json: opt.AsJson = False,
-) -> None:
-    """Check this installation: versions, cores, memory, GPUs, a small fit, a TLS cluster, Slurm."""
-    from hpcxrf.cli.display import print_doctor
-    from hpcxrf.cli.terminal import console, print_json
-    from hpcxrf.cluster.login.doctor import examine
-    from hpcxrf.cluster.login.sites import find_site
-
-    checks = examine(None if site is None else find_site(site))
-    if as_json:
-        print_json(checks)
-    else:
-        print_doctor(console(), checks)
-    if not checks["ok"]:
-        raise typer.Exit(1)
+app.command(epilog=demo.EXAMPLE, rich_help_panel=_MAPS)(demo.demo)
+app.command(epilog=run.EXAMPLE, rich_help_panel=_MAPS)(run.run)
+app.command(epilog=report.EXAMPLE, rich_help_panel=_MAPS)(report.report)
+app.command(epilog=inspect.EXAMPLE, rich_help_panel=_FILES)(inspect.inspect)
+app.command(epilog=fit.EXAMPLE, rich_help_panel=_FILES)(fit.fit)
+app.command(epilog=ingest.EXAMPLE, rich_help_panel=_FILES)(ingest.ingest)
+app.add_typer(site.app, name="site", rich_help_panel=_CLUSTER)
+app.command(epilog=plan.EXAMPLE, rich_help_panel=_CLUSTER)(plan.plan)
+app.command(epilog=jobs.SUBMIT_EXAMPLE, rich_help_panel=_CLUSTER)(jobs.submit)
+app.command(epilog=jobs.CANCEL_EXAMPLE, rich_help_panel=_CLUSTER)(jobs.cancel)
+app.command(epilog=status.STATUS_EXAMPLE, rich_help_panel=_RUNS)(status.status)
+app.command("list", epilog=status.LIST_EXAMPLE, rich_help_panel=_RUNS)(status.list_runs)
+app.command(epilog=logs.EXAMPLE, rich_help_panel=_RUNS)(logs.logs)
+app.command(epilog=dashboard.EXAMPLE, rich_help_panel=_RUNS)(dashboard.dashboard)
+app.command(epilog=jobs.RESUME_EXAMPLE, rich_help_panel=_RUNS)(jobs.resume)
+app.command(epilog=jobs.RETRY_EXAMPLE, rich_help_panel=_RUNS)(jobs.retry)
+app.command(epilog=verify.EXAMPLE, rich_help_panel=_RUNS)(verify.verify)
+app.command(epilog=benchmark.EXAMPLE, rich_help_panel=_OTHER)(benchmark.benchmark)
+app.command("case-study", epilog=case_study.EXAMPLE, rich_help_panel=_OTHER)(case_study.case_study)
+app.add_typer(simulate.app, name="simulate", rich_help_panel=_OTHER)
+app.command(epilog=doctor.EXAMPLE, rich_help_panel=_OTHER)(doctor.doctor)

@@ -1,25 +1,18 @@
 """What people see of a benchmark: bars, the tables, and the JSON of them."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Final
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from hpcxrf.cli.terminal import progress_bars
-from hpcxrf.cluster.local.cluster import LocalClusterHandle
-from hpcxrf.runner.driver import Progress as TaskProgress
-from hpcxrf.studies.benchmark.driver import totals
-from hpcxrf.studies.benchmark.plan import BenchmarkPlan
-from hpcxrf.studies.benchmark.run import BenchmarkResult, BenchmarkWatch
+from hpcxrf.cluster.local.run import RunResult
+from hpcxrf.studies.benchmark.gather import BenchmarkResult
 from hpcxrf.studies.benchmark.tables import Distribution, Pair
 
-STAGE_TITLES: Final = {"sum": "sum spectra", "initial": "fit from random values", "refinement": "refine a region"}
 _SHOWN_FAILURES: Final = 20
 _DISTRIBUTION_COLUMNS: Final = (
     "method",
@@ -37,45 +30,9 @@ _DISTRIBUTION_COLUMNS: Final = (
 _TEXTS: Final = {"task", "method", "against"}
 
 
-@contextmanager
-def watching_benchmark(out: Console) -> Iterator[BenchmarkWatch]:
-    """Bars of a benchmark while the block runs."""
-    with progress_bars(out) as bars:
-        yield _watch(bars, out)
-
-
-def _watch(bars: Progress, out: Console) -> BenchmarkWatch:
-    opening = bars.add_task("open files", total=None, rate="")
-    stages: dict[str, TaskID] = {}
-    failed = dict.fromkeys(STAGE_TITLES, 0)
-
-    def planned(plan: BenchmarkPlan) -> None:
-        for note in plan.notes:
-            out.print(f"note: {escape(note)}")
-        for stage, total in totals(plan).items():
-            stages[stage] = bars.add_task(STAGE_TITLES[stage], total=total, rate="")
-
-    def started(handle: LocalClusterHandle) -> None:
-        out.print(f"{handle.device}, {handle.n_workers} workers x 1 thread")
-        if handle.dashboard_url is not None:
-            out.print(f"dashboard: {handle.dashboard_url}")
-
-    def progress(event: TaskProgress) -> None:
-        failed[event.stage] += not event.ok
-        rate = f"{failed[event.stage]} failed" if failed[event.stage] else ""
-        bars.update(stages[event.stage], advance=1, rate=rate)
-
-    return BenchmarkWatch(
-        opened=lambda done, total: bars.update(opening, completed=done, total=total),
-        planned=planned,
-        started=started,
-        progress=progress,
-        reporting=lambda: out.print("gathering the statistics"),
-    )
-
-
-def print_benchmark(out: Console, result: BenchmarkResult) -> None:
-    """The tables, the failures with their reasons, and where the page is."""
+def print_benchmark(out: Console, run: RunResult) -> None:
+    """Print the tables, the failures with their reasons, and where the page is."""
+    result = require_result(run)
     for table in distribution_tables(result.tables.distributions):
         out.print(table)
     if result.tables.pairs:
@@ -84,8 +41,19 @@ def print_benchmark(out: Console, result: BenchmarkResult) -> None:
         out.print(f"[red]failed[/] {escape(failure.source)} {failure.task}: {escape(failure.reason)}", soft_wrap=True)
     if len(result.failures) > _SHOWN_FAILURES:
         out.print(f"and {len(result.failures) - _SHOWN_FAILURES} more failures: see the page")
-    out.print(f"{result.n_datasets} datasets in {result.wall_s:.1f} s, {result.workers} workers")
-    out.print(f"page: {escape(str(result.page))}", soft_wrap=True)
+    out.print(f"{result.n_datasets} datasets in {run.wall_s:.1f} s, {run.workers} workers")
+    out.print(f"page: {escape(str(run.page))}", soft_wrap=True)
+
+
+def require_result(run: RunResult) -> BenchmarkResult:
+    """What a benchmark found.
+
+    Raises:
+        TypeError: the run was not a benchmark.
+    """
+    if not isinstance(run.summary, BenchmarkResult):
+        raise TypeError(f"{run.run.path}: holds a {run.workload.name}, not a benchmark")
+    return run.summary
 
 
 def distribution_tables(rows: Sequence[Distribution]) -> list[Table]:
@@ -126,15 +94,16 @@ def _table(title: str, columns: Sequence[str]) -> Table:
     return table
 
 
-def benchmark_json(result: BenchmarkResult) -> dict[str, Any]:
+def benchmark_json(run: RunResult) -> dict[str, Any]:
     """The tables as scripts get them."""
+    result = require_result(run)
     return {
-        "run": str(result.run.path),
-        "page": str(result.page),
+        "run": str(run.run.path),
+        "page": str(run.page),
         "datasets": result.n_datasets,
-        "failed_datasets": result.failed_datasets,
-        "wall_s": result.wall_s,
-        "workers": result.workers,
+        "failed_datasets": len({failure.dataset_id for failure in result.failures}),
+        "wall_s": run.wall_s,
+        "workers": run.workers,
         **dataclasses.asdict(result.tables),
-        "failures": [dataclasses.asdict(f) for f in result.failures],
+        "failures": [dataclasses.asdict(failure) for failure in result.failures],
     }

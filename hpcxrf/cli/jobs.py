@@ -5,60 +5,63 @@ What is heavy is imported inside the commands; `submit` loads neither torch nor 
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 
 from hpcxrf.cli import options as opt
 
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")]
+SUBMIT_EXAMPLE: Final = (
+    "Examples:  hpcxrf submit run.yaml --site generic-gpu -o out   |   "
+    "hpcxrf submit run.yaml --site generic-gpu --nodes 2 --time 4:00:00 --dry-run"
+)
+CANCEL_EXAMPLE: Final = "Example:  hpcxrf cancel out"
+RESUME_EXAMPLE: Final = "Example:  hpcxrf resume out"
+RETRY_EXAMPLE: Final = "Example:  hpcxrf retry out --failed --reason 'out of memory'"
+
 Site = Annotated[str, typer.Option("--site", help="Name or file of a site profile; `hpcxrf site list`.")]
 
 
-def add_commands(app: typer.Typer) -> None:
-    """Add these commands to the program."""
-    app.command(
-        epilog="Examples:  hpcxrf submit run.yaml --site generic-gpu -o out   |   "
-        "hpcxrf submit run.yaml --site generic-gpu --nodes 2 --time 4:00:00 --dry-run"
-    )(submit)
-    app.command(epilog="Example:  hpcxrf cancel out")(cancel)
-    app.command(epilog="Example:  hpcxrf resume out")(resume)
-    app.command(epilog="Example:  hpcxrf retry out --failed --reason 'out of memory'")(retry)
-
-
 def submit(
-    run_file: Annotated[Path, typer.Argument(metavar="RUNFILE", help="The run file (.yaml).")],
+    context: typer.Context,
+    files: opt.Files,
     site: Site,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The run directory.", show_default="RUNFILE's name-run")
-    ] = None,
+    output: opt.PlannedOutput = None,
+    elements: opt.Elements = None,
+    energy: opt.Energy = None,
+    pixels: opt.Pixels = None,
+    detectors: opt.Detectors = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="In all.", show_default="as many as the nodes hold")
+        int | None, typer.Option(min=1, help="Total number of workers.", show_default="as many as the nodes hold")
     ] = None,
-    nodes: Annotated[int | None, typer.Option(min=1, help="Of the job.", show_default="of the profile")] = None,
+    settings: opt.Set = None,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, help="Number of nodes.", show_default="that of the profile")
+    ] = None,
     time: Annotated[
         str | None,
-        typer.Option(help="Limit of the job, as Slurm takes it: 90, 4:00:00, 1-12.", show_default="of the profile"),
+        typer.Option(
+            help="Time limit of the job, as Slurm takes it: 90, 4:00:00, 1-12.", show_default="that of the profile"
+        ),
     ] = None,
     mode: Annotated[
-        Literal["allocation", "elastic"], typer.Option(help="allocation: one job; elastic: a job for every worker.")
+        Literal["allocation", "elastic"], typer.Option(help="allocation: one job; elastic: one job per worker.")
     ] = "allocation",
-    after: Annotated[str | None, typer.Option(metavar="JOBID", help="Begin when this job has ended.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script; make and submit nothing.")] = False,
+    after: Annotated[str | None, typer.Option(metavar="JOBID", help="Start when this job has ended.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script; write and submit nothing.")] = False,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="No TLS: whoever reaches the ports runs code as you.")
+        bool, typer.Option("--insecure", help="Run without TLS: whoever reaches the ports runs code as you.")
     ] = False,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Run the whole pipeline on Slurm: submit, print how to watch, and return."""
+    """Run on Slurm whatever the run file describes: submit, print how to watch, and return."""
     from hpcxrf.cli.terminal import console
     from hpcxrf.cluster.login.sites import find_site
-    from hpcxrf.cluster.login.submission import Asked, prepare_submission, submit_prepared
+    from hpcxrf.cluster.login.submission import SubmitOptions, prepare_submission, submit_run
     from hpcxrf.cluster.slurm import seconds_of
-    from hpcxrf.config.run import load_run_file
 
-    config, text = load_run_file(run_file)
-    asked = Asked(
+    config, text = opt.read_request(files, context.params)
+    options = SubmitOptions(
         workers=workers,
         nodes=nodes,
         time_limit_s=None if time is None else seconds_of(time),
@@ -66,8 +69,8 @@ def submit(
         after=after,
         insecure=insecure,
     )
-    folder = output or Path(f"{run_file.stem}-run")
-    prepared = prepare_submission(config, text, folder, find_site(site), asked)
+    folder = output or opt.name_output(files)
+    submission = prepare_submission(config, text, folder, find_site(site), options)
     out = console()
     if insecure:
         out.print(
@@ -75,13 +78,13 @@ def submit(
             "run code as you and read your data.[/]"
         )
     if dry_run:
-        sys.stdout.write(prepared.script)
-        out.print(f"would be given to: {prepared.command}", markup=False, soft_wrap=True)
+        sys.stdout.write(submission.script)
+        out.print(f"to be submitted with: {submission.command}", markup=False, soft_wrap=True)
         return
-    _told(submit_prepared(prepared), prepared.folder, as_json=as_json)
+    _print_job(submit_run(submission), submission.folder, as_json=as_json)
 
 
-def _told(job_id: str, folder: Path, *, as_json: bool) -> None:
+def _print_job(job_id: str, folder: Path, *, as_json: bool) -> None:
     import shlex
 
     from hpcxrf.cli.terminal import console, print_json
@@ -101,7 +104,7 @@ def _told(job_id: str, folder: Path, *, as_json: bool) -> None:
         console().print(line, markup=False, soft_wrap=True)
 
 
-def cancel(run: RunFolder, as_json: opt.AsJson = False) -> None:
+def cancel(run: opt.RunFolder, as_json: opt.AsJson = False) -> None:
     """Cancel the job of a run. What is finished is kept; `hpcxrf resume` goes on."""
     from hpcxrf.cli.terminal import console, print_json
     from hpcxrf.cluster.login.steering import cancel_run
@@ -113,10 +116,12 @@ def cancel(run: RunFolder, as_json: opt.AsJson = False) -> None:
     for job_id in result.job_ids:
         console().print(f"job {job_id} is cancelled; `hpcxrf resume` goes on with what is missing")
     for job_id in result.unknown:
-        console().print(f"job {job_id}: Slurm does not know it (any more)")
+        console().print(f"job {job_id}: Slurm has no record of it")
+    if not result.job_ids and not result.unknown:
+        console().print("no job of this run is in the queue")
 
 
-def resume(run: RunFolder, as_json: opt.AsJson = False) -> None:
+def resume(run: opt.RunFolder, as_json: opt.AsJson = False) -> None:
     """Go on with what is missing: on Slurm if the run was submitted, else here."""
     from hpcxrf.cli.terminal import console, print_json
     from hpcxrf.cluster import slurm
@@ -126,35 +131,31 @@ def resume(run: RunFolder, as_json: opt.AsJson = False) -> None:
 
     opened = open_run(run)
     if last_job(opened) is None:
-        _here(run)
+        _resume_here(run)
         return
     if run_status(run, slurm.job_state).verdict == "done":
         if as_json:
             print_json({"job_id": None, "run": str(run), "log": None})
-        console().print(f"{run}: is done, nothing is missing", markup=False, soft_wrap=True)
+        console().print(f"{run}: already finished; nothing is missing", markup=False, soft_wrap=True)
         return
-    _told(submit_again(opened), run.absolute(), as_json=as_json)
+    _print_job(submit_again(opened), run.absolute(), as_json=as_json)
 
 
-def _here(folder: Path) -> None:
+def _resume_here(folder: Path) -> None:
     from hpcxrf.cli.run import run_on_this_machine
-    from hpcxrf.errors import OutputError
     from hpcxrf.pipeline.request import config_of_run
     from hpcxrf.store.rundir import open_run
 
-    run = open_run(folder)
-    for section, kind in (("case_study", "case-study"), ("benchmark", "benchmark")):
-        if section in run.effective():
-            raise OutputError(f"{folder}: holds a {kind}; `hpcxrf {kind} RUNFILE -o {folder}` goes on with it")
-    config, text = config_of_run(run)
+    config, text = config_of_run(open_run(folder))
     run_on_this_machine(config, text, folder)
 
 
 def retry(
-    run: RunFolder,
-    failed: Annotated[bool, typer.Option("--failed", help="Everything that failed.")] = False,
+    run: opt.RunFolder,
+    failed: Annotated[bool, typer.Option("--failed", help="Try everything that failed again.")] = False,
     reason: Annotated[
-        str | None, typer.Option(help="Only failures with this text in their reason; the others stay as they are.")
+        str | None,
+        typer.Option(help="Select only failures whose reason contains this text; the others stay as they are."),
     ] = None,
     as_json: opt.AsJson = False,
 ) -> None:
@@ -164,10 +165,10 @@ def retry(
     from hpcxrf.errors import ConfigError
 
     if not failed:
-        raise ConfigError("retry: say what, with --failed (and --reason TEXT for some of it)")
+        raise ConfigError("retry: nothing selected; use --failed, optionally with --reason TEXT")
     chosen = retry_failed(run, reason)
     if not chosen:
-        console().print("nothing of the kind has failed", markup=False)
+        console().print("no failed dataset matches --reason" if reason else "no dataset has failed", markup=False)
         return
-    console().print(f"{len(chosen)} failed tasks are to be tried again", markup=False)
+    console().print(f"{len(chosen)} failed tasks will be tried again", markup=False)
     resume(run, as_json=as_json)

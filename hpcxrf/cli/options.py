@@ -1,31 +1,79 @@
 """Options that several commands share, and the run configuration that they add up to."""
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-import yaml
 
-from hpcxrf.config.run import RunConfig, check_config
 from hpcxrf.errors import ConfigError
+from hpcxrf.methods import methods_text
 
-Files = Annotated[list[Path], typer.Argument(help="A run file (.yaml), or scans, folders and patterns.")]
-Elements = Annotated[
-    str | None, typer.Option("--elements", help="Families, comma-separated: Si,Fe,Pt_L,Au_M,Ca_Ca (pile-up).")
+# What checks a run file is imported where it is used: `hpcxrf inspect` has none.
+if TYPE_CHECKING:
+    from hpcxrf.config.run import RunConfig, WorkloadName
+    from hpcxrf.config.settings import Setting
+
+RUN_FILE_SUFFIXES: Final = {".yaml", ".yml"}
+
+
+def _show_all(context: typer.Context, wanted: bool) -> None:
+    """Print the help with the options that the short one leaves out."""
+    if not wanted:
+        return
+    for parameter in context.command.params:
+        if hasattr(parameter, "hidden"):
+            parameter.hidden = False
+    typer.echo(context.get_help())
+    raise typer.Exit
+
+
+Files = Annotated[
+    list[Path], typer.Argument(metavar="FILES", help="A run file (.yaml), or scans, folders and patterns.")
 ]
-Energy = Annotated[float | None, typer.Option("--energy", help="Incident energy, keV.", show_default="of the file")]
-Pixels = Annotated[
-    str,
+RunFile = Annotated[Path, typer.Argument(metavar="RUNFILE", help="The run file (.yaml).")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")]
+Output = Annotated[Path, typer.Option("-o", "--output", help="Run directory.")]
+PlannedOutput = Annotated[
+    Path | None, typer.Option("-o", "--output", help="Run directory.", show_default="RUNFILE's name-run")
+]
+Elements = Annotated[
+    str | None,
     typer.Option(
-        "--pixels",
-        help="linear (signed, unbiased), nnls, poisson (maximum likelihood), nonlinear (offset, gain and width free in "
-        "every pixel), or full (the same by the true model, for small scans).",
+        "--elements",
+        help="Families, comma-separated: Si,Fe,Pt_L,Au_M,Ca_Ca (pile-up).",
+        show_default="those of the override file",
+    ),
+]
+Energy = Annotated[
+    float | None,
+    typer.Option("--energy", help="Incident energy, keV.", show_default="that of the scan or override file"),
+]
+Pixels = Annotated[str | None, typer.Option("--pixels", help=f"Pixel method: {methods_text()}.", show_default="linear")]
+Detectors = Annotated[
+    str | None, typer.Option("--detectors", help="Maps of each detector, of their sum, or both.", show_default="each")
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Number of processes.", show_default="one a core")
+]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.", show_default="auto")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="Set any value of the run file, as in --set fit.kbeta_sd=0.15; the value is YAML. Repeatable.",
+        show_default=False,
     ),
 ]
 EnergyRange = Annotated[
     tuple[float, float] | None,
     typer.Option(
-        "--energy-range", metavar="LO HI", help="Fit range, keV.", show_default="1 to 1 above the incident energy"
+        "--energy-range",
+        metavar="LO HI",
+        help="Fit range, keV.",
+        show_default="1 to 1 above the incident energy",
+        hidden=True,
     ),
 ]
 Override = Annotated[
@@ -33,13 +81,19 @@ Override = Annotated[
     typer.Option(
         "--override",
         metavar="PATH",
-        help="maps_fit_parameters_override.txt; auto: searched beside the scan, none: not used. A file of "
-        "such a name is ./none.",
+        help="Path of a MAPS override file. 'auto' looks beside the scan and one folder up; 'none' ignores it.",
         show_default="auto",
+        hidden=True,
     ),
 ]
 Calibration = Annotated[
-    str, typer.Option("--calibration", help="Start of the energy axis: auto, file, override, previous, or none: found.")
+    str | None,
+    typer.Option(
+        "--calibration",
+        help="Initial energy calibration: auto, file, override, previous; 'none' determines it from the spectrum.",
+        show_default="auto",
+        hidden=True,
+    ),
 ]
 Previous = Annotated[
     Path | None,
@@ -47,68 +101,85 @@ Previous = Annotated[
         "--previous",
         help="Start from the fit of an earlier scan: results/<dataset_id>.zarr of its run.",
         show_default="none",
+        hidden=True,
     ),
 ]
-EnergySd = Annotated[float, typer.Option("--energy-sd", help="How well the incident energy is known, keV.")]
-Method = Annotated[str, typer.Option("--method", help="separable, or the published ones: adam, sbplx.")]
+EnergySd = Annotated[
+    float | None,
+    typer.Option(
+        "--energy-sd", help="Standard deviation of the nominal incident energy, keV.", show_default="0.3", hidden=True
+    ),
+]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        help="Fit method: separable, or the published adam and sbplx.",
+        show_default="separable",
+        hidden=True,
+    ),
+]
 Objective = Annotated[
     str | None,
     typer.Option(
         "--objective",
         help="poisson (deviance), mse (mean square) or l1; adam and sbplx have mse only.",
         show_default="poisson, mse for adam and sbplx",
+        hidden=True,
     ),
 ]
 KbetaSd = Annotated[
-    float,
-    typer.Option("--kbeta-sd", help="K-beta free of K-alpha within this share (0.15 for thick samples); 0: tied."),
+    float | None,
+    typer.Option(
+        "--kbeta-sd",
+        help="K-beta free of K-alpha within this share (0.15 for thick samples); 0: tied.",
+        show_default="0",
+        hidden=True,
+    ),
 ]
-Suggest = Annotated[bool, typer.Option("--suggest/--no-suggest", help="Look for elements that are not listed.")]
-AutoElements = Annotated[bool, typer.Option("--auto-elements", help="Add suggested elements to the fit, and say so.")]
-Background = Annotated[str, typer.Option("--background", help="hats, snip or none.")]
-Source = Annotated[str, typer.Option("--source", help="monochromatic, or tube (no elastic line; needs --energy).")]
-DatasetPath = Annotated[str | None, typer.Option("--dataset-path", help="Array inside an HDF5, Zarr or npz file.")]
-EnergyAxis = Annotated[int | None, typer.Option("--energy-axis", help="Axis of the channels in that array.")]
-EnergyOffset = Annotated[float | None, typer.Option("--energy-offset", help="Energy of channel 0, keV.")]
-EnergySlope = Annotated[float | None, typer.Option("--energy-slope", help="keV per channel.")]
+Suggest = Annotated[
+    bool | None,
+    typer.Option(
+        "--suggest/--no-suggest", help="Look for elements that are not listed.", show_default="suggest", hidden=True
+    ),
+]
+AutoElements = Annotated[
+    bool | None,
+    typer.Option(
+        "--auto-elements", help="Add suggested elements to the fit, and say so.", show_default="no", hidden=True
+    ),
+]
+Background = Annotated[
+    str | None, typer.Option("--background", help="hats, snip or none.", show_default="hats", hidden=True)
+]
+Source = Annotated[
+    str | None,
+    typer.Option(
+        "--source",
+        help="monochromatic, or tube (no elastic line; needs --energy).",
+        show_default="monochromatic",
+        hidden=True,
+    ),
+]
+DatasetPath = Annotated[
+    str | None, typer.Option("--dataset-path", help="Path of the array inside an HDF5, Zarr or npz file.", hidden=True)
+]
+EnergyAxis = Annotated[
+    int | None, typer.Option("--energy-axis", help="Axis of the channels in that array.", hidden=True)
+]
+EnergyOffset = Annotated[float | None, typer.Option("--energy-offset", help="Energy of channel 0, keV.", hidden=True)]
+EnergySlope = Annotated[float | None, typer.Option("--energy-slope", help="Energy per channel, keV.", hidden=True)]
+HelpAll = Annotated[
+    bool,
+    typer.Option(
+        "--help-all", callback=_show_all, is_eager=True, help="Show this help with the rare options, and exit."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else.")]
 
 
-def build_config(files: list[Path], sections: dict[str, dict[str, Any]]) -> tuple[RunConfig, str]:
-    """A run configuration from options, and the run file that would say the same.
-
-    Args:
-        files: the scans.
-        sections: values by section of the run file; None means not given.
-
-    Raises:
-        ConfigError: all faults at once.
-    """
-    raw: dict[str, Any] = {"input": {"files": [str(f.absolute()) for f in files]}}
-    for name, values in sections.items():
-        given = {k: v for k, v in values.items() if v is not None}
-        if given:
-            raw[name] = {**raw.get(name, {}), **given}
-    return check_config(raw, "the command line"), yaml.safe_dump(raw, sort_keys=False)
-
-
-def fit_start(calibration: str, previous: Path | None) -> dict[str, Any]:
-    """Where the energy axis starts from: an earlier fit that is named needs no second word."""
-    if previous is None:
-        return {"calibration": calibration}
-    chosen = "previous" if calibration == "auto" else calibration
-    return {"calibration": chosen, "previous": str(previous.absolute())}
-
-
-def override_choice(given: str | None) -> str | None:
-    """`auto` and `none` as they are, anything else as an absolute path; None stays None."""
-    if given is None or given in {"auto", "none"}:
-        return given
-    return str(Path(given).absolute())
-
-
 def split_elements(text: str | None) -> list[str] | None:
-    """`Si,Fe, Pt_L` -> a list; None stays None.
+    """Split `Si,Fe, Pt_L` at its commas; None stays None.
 
     Raises:
         ConfigError: a text without a name.
@@ -118,7 +189,152 @@ def split_elements(text: str | None) -> list[str] | None:
     names = [part.strip() for part in text.split(",") if part.strip()]
     if not names:
         raise ConfigError(
-            f"--elements: {text!r} names none; give families like Si,Fe,Pt_L, or leave it out for those of the "
-            "override file"
+            f"--elements {text!r}: names no element; give families like Si,Fe,Pt_L, or leave the option out to use "
+            "those of the override file"
         )
     return names
+
+
+_PLACES: Final = {
+    "elements": ("sample", "elements"),
+    "energy": ("sample", "incident_energy_kev"),
+    "source": ("sample", "source"),
+    "energy_range": ("fit", "energy_range_kev"),
+    "calibration": ("fit", "calibration"),
+    "previous": ("fit", "previous"),
+    "override": ("fit", "override"),
+    "background": ("fit", "background"),
+    "method": ("fit", "method"),
+    "objective": ("fit", "objective"),
+    "kbeta_sd": ("fit", "kbeta_sd"),
+    "energy_sd": ("fit", "incident_energy_sd_kev"),
+    "auto_elements": ("fit", "auto_elements"),
+    "suggest": ("fit", "suggest"),
+    "pixels": ("pixels", "method"),
+    "detectors": ("pixels", "detectors"),
+    "dataset_path": ("input", "dataset_path"),
+    "energy_axis": ("input", "energy_axis"),
+    "energy_offset": ("input", "energy_offset_kev"),
+    "energy_slope": ("input", "energy_slope_kev"),
+    "workers": ("execution", "workers"),
+    "device": ("execution", "device"),
+}
+"""Where the value of each named option belongs in the run file."""
+_READ: Final[dict[str, Callable[[Any], Any]]] = {"elements": split_elements, "previous": str, "energy_range": list}
+
+
+def read_settings(parameters: Mapping[str, Any]) -> "list[Setting]":
+    """Gather the values of the run file that a command line gives, by named options and by `--set`.
+
+    Args:
+        parameters: what the command was called with, by the names of its parameters; None: not given.
+
+    Raises:
+        ConfigError: a value of `--set` that is not `section.key=value`.
+    """
+    from hpcxrf.config.settings import Setting, parse_setting
+
+    settings = [
+        Setting(place=_PLACES[name], value=_READ.get(name, _keep)(value), origin=f"--{name.replace('_', '-')}")
+        for name, value in parameters.items()
+        if name in _PLACES and value is not None
+    ]
+    settings += [parse_setting(text) for text in parameters.get("settings") or ()]
+    return _with_calibration(settings)
+
+
+def _keep(value: object) -> object:
+    return value
+
+
+def _with_calibration(settings: "list[Setting]") -> "list[Setting]":
+    """Start from an earlier fit that is named, without a second word."""
+    from hpcxrf.config.settings import Setting
+
+    place = ("fit", "calibration")
+    named = any(s.place == ("fit", "previous") and s.value is not None for s in settings)
+    chosen = [s for s in settings if s.place == place and s.value != "auto"]
+    if not named or chosen:
+        return settings
+    return [*(s for s in settings if s.place != place), Setting(place=place, value="previous", origin="--previous")]
+
+
+def read_request(
+    files: Sequence[Path], parameters: Mapping[str, Any], *, workload: "WorkloadName | None" = None
+) -> "tuple[RunConfig, str]":
+    """Read the run configuration that a command line asks for: a run file with changes, or scans with options.
+
+    Args:
+        files: a run file, with scans after it that replace its own; or scans.
+        parameters: what the command was called with, by the names of its parameters.
+        workload: workload whose section has its defaults where the run file lacks it.
+
+    Returns:
+        The configuration, and the text of the run file; of options, that of the run file which would say the same.
+
+    Raises:
+        ConfigError: all faults at once.
+    """
+    from hpcxrf.config.run import load_run_file
+    from hpcxrf.config.settings import Setting
+
+    settings = read_settings(parameters)
+    if not any(file.suffix in RUN_FILE_SUFFIXES for file in files):
+        return _build_config(files, settings)
+    run_file, scans = files[0], files[1:]
+    if run_file.suffix not in RUN_FILE_SUFFIXES or any(file.suffix in RUN_FILE_SUFFIXES for file in scans):
+        raise ConfigError(f"{', '.join(map(str, files))}: give one run file, first; scans after it replace its own")
+    if scans:
+        names = [str(file) for file in scans]
+        settings.append(Setting(place=("input", "files"), value=names, origin=f"the scans after {run_file.name}"))
+    return load_run_file(run_file, settings, workload=workload)
+
+
+def name_output(files: Sequence[Path]) -> Path:
+    """Name the run directory of a command line that names none, after the run file or the first scan."""
+    return Path(f"{files[0].stem}-run")
+
+
+def build_config(files: list[Path], sections: dict[str, dict[str, Any]]) -> "tuple[RunConfig, str]":
+    """Build a run configuration from values, and the run file that would say the same.
+
+    Args:
+        files: the scans.
+        sections: values by section of the run file; None means not given.
+
+    Raises:
+        ConfigError: all faults at once.
+    """
+    from hpcxrf.config.settings import Setting
+
+    settings = [
+        Setting(place=(section, key), value=value, origin=f"{section}.{key}")
+        for section, values in sections.items()
+        for key, value in values.items()
+        if value is not None
+    ]
+    return _build_config(files, settings)
+
+
+def _build_config(files: Sequence[Path], settings: "Sequence[Setting]") -> "tuple[RunConfig, str]":
+    import yaml
+
+    from hpcxrf.config.run import check_config
+    from hpcxrf.config.settings import Setting, apply_settings
+
+    names = Setting(place=("input", "files"), value=[str(f.absolute()) for f in files], origin="the scans")
+    raw = apply_settings({}, [names, *settings])
+    return check_config(raw, "the command line"), yaml.safe_dump(raw, sort_keys=False)
+
+
+def refuse_sections(settings: "Sequence[Setting]", used: Sequence[str], command: str) -> None:
+    """Refuse values of sections that a command does not use.
+
+    Raises:
+        ConfigError: all of them by name.
+    """
+    unused = [s.origin for s in settings if s.place[0] not in used]
+    if unused:
+        raise ConfigError(
+            f"{', '.join(unused)}: `hpcxrf {command}` uses the sections {', '.join(used)} only; remove it"
+        )

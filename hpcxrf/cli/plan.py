@@ -1,6 +1,5 @@
 """`hpcxrf plan`: what would run, how big it is, and what speaks against it."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,46 +8,56 @@ from hpcxrf.cli import options as opt
 
 if TYPE_CHECKING:
     from hpcxrf.cluster.login.probe import Probe
+    from hpcxrf.config.run import RunConfig
     from hpcxrf.pipeline.plan import Plan
-    from hpcxrf.pipeline.plan_size import Workload
+    from hpcxrf.pipeline.plan_size import PlanSize
+    from hpcxrf.runner.workload import Workload
 
 EXAMPLE = "Examples:  hpcxrf plan run.yaml --site generic-gpu --max-gpu-hours 20   |   hpcxrf plan run.yaml --probe"
 
 
 def plan(
-    run_file: Annotated[Path, typer.Argument(metavar="RUNFILE", help="The run file (.yaml).")],
+    context: typer.Context,
+    files: opt.Files,
     site: Annotated[str | None, typer.Option("--site", help="Compare with a site profile and its partition.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The run directory.", show_default="RUNFILE's name-run")
-    ] = None,
+    output: opt.PlannedOutput = None,
+    elements: opt.Elements = None,
+    energy: opt.Energy = None,
+    pixels: opt.Pixels = None,
+    detectors: opt.Detectors = None,
+    workers: opt.Workers = None,
+    settings: opt.Set = None,
     probe: Annotated[
-        bool, typer.Option("--probe", help="Measure what a fit costs here: the smallest scan is fitted.")
+        bool, typer.Option("--probe", help="Measure the time of a fit here, on the smallest scan.")
     ] = False,
     max_gpu_hours: Annotated[
-        float | None, typer.Option(min=0.0, help="Refuse what takes more.", show_default="no limit")
+        float | None,
+        typer.Option(min=0.0, help="Fail if the estimate exceeds this many GPU-hours.", show_default="no limit"),
     ] = None,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Say what would run: datasets, tasks, bytes, hours by measurement; refuse what cannot work."""
-    from hpcxrf.cli.terminal import console, print_json, progress_bars
-    from hpcxrf.cluster.login.feasible import hours_faults, memory_faults, output_faults_of, site_faults
+    """Say what a run consists of: datasets, tasks, bytes, hours by measurement; refuse what cannot work."""
+    from hpcxrf.cli.progress import show_step
+    from hpcxrf.cli.terminal import console, print_json
+    from hpcxrf.cluster.login.checks import hours_faults, memory_faults, output_faults_of, site_faults
     from hpcxrf.cluster.login.probe import last_probe, measure
     from hpcxrf.cluster.login.sites import find_site
-    from hpcxrf.config.run import load_run_file
     from hpcxrf.errors import ConfigError
     from hpcxrf.pipeline.plan import make_plan
-    from hpcxrf.pipeline.plan_size import workload
-    from hpcxrf.pipeline.request import check_request
+    from hpcxrf.pipeline.plan_size import measure_plan
+    from hpcxrf.workloads import choose_workload
 
-    config, _ = load_run_file(run_file)
-    check_request(config)
+    config, text = opt.read_request(files, context.params)
+    workload = choose_workload(config)
+    workload.check(config)
+    if workload.name != "scan":
+        _plan_tasks(workload, config, text, as_json=as_json)
+        return
     profile = None if site is None else find_site(site)
-    folder = (output or Path(f"{run_file.stem}-run")).absolute()
-    out = console()
-    with progress_bars(out) as bars:
-        opening = bars.add_task("open files", total=None, rate="")
-        made = make_plan(config, folder, opened=lambda n, of: bars.update(opening, completed=n, total=of))
-    work = workload(made)
+    folder = (output or opt.name_output(files)).absolute()
+    with show_step(console(), "open files") as advance:
+        made = make_plan(config, folder, opened=advance)
+    work = measure_plan(made)
     on_gpu = profile is not None and profile.gpus_per_node > 0 and config.execution.device != "cpu"
     measured = measure(made, config) if probe else last_probe(config, on_gpu=on_gpu)
     faults, notes = output_faults_of(folder, work)
@@ -61,10 +70,41 @@ def plan(
     else:
         _print(made, work, measured, notes)
     if faults:
-        raise ConfigError("\n".join([f"{run_file}: would not work:", *[f"  {f}" for f in faults]]))
+        raise ConfigError("\n".join([f"{files[0]}: cannot run:", *[f"  {f}" for f in faults]]))
 
 
-def _json(made: "Plan", work: "Workload", probe: "Probe | None", faults: list[str], notes: list[str]) -> dict[str, Any]:
+def _plan_tasks(workload: "Workload", config: "RunConfig", text: str, *, as_json: bool) -> None:
+    """Count the tasks of a benchmark or a case study; how long they take depends on the methods that it compares."""
+    from dataclasses import asdict
+
+    from rich.markup import escape
+    from rich.table import Table
+
+    from hpcxrf.cli.progress import show_step
+    from hpcxrf.cli.terminal import console, print_json, results_console
+    from hpcxrf.runner.counts import count_tasks
+
+    with show_step(console(), "open files") as advance:
+        counts = count_tasks(workload, config, text, advance)
+    refused = {str(one.source): one.reason for one in counts.refusals}
+    if as_json:
+        print_json(asdict(counts) | {"workload": workload.name, "refusals": None, "refused": refused})
+        return
+    table = Table.grid(padding=(0, 2))
+    table.add_row("[bold]workload[/]", workload.name)
+    table.add_row("[bold]datasets[/]", f"{counts.items}, {len(refused)} cannot be opened")
+    table.add_row("[bold]tasks[/]", ", ".join(f"{n} {stage}" for stage, n in counts.tasks.items()))
+    if counts.unforeseen:
+        table.add_row("", "those of the fits are known when the maps are there")
+    table.add_row("[bold]workers[/]", "one core each, no GPU: CPU seconds are compared")
+    for source, reason in list(refused.items())[:20]:
+        table.add_row("[red]refused[/]", escape(reason if reason.startswith(source) else f"{source}: {reason}"))
+    for note in counts.notes:
+        table.add_row("note", escape(note))
+    results_console().print(table)
+
+
+def _json(made: "Plan", work: "PlanSize", probe: "Probe | None", faults: list[str], notes: list[str]) -> dict[str, Any]:
     from dataclasses import asdict
 
     from hpcxrf.cluster.login.probe import hours
@@ -85,12 +125,12 @@ def _json(made: "Plan", work: "Workload", probe: "Probe | None", faults: list[st
     }
 
 
-def _print(made: "Plan", work: "Workload", probe: "Probe | None", notes: list[str]) -> None:
+def _print(made: "Plan", work: "PlanSize", probe: "Probe | None", notes: list[str]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from hpcxrf.cli.terminal import console
-    from hpcxrf.cluster.login.feasible import size_text
+    from hpcxrf.cli.terminal import results_console
+    from hpcxrf.cluster.login.checks import size_text
     from hpcxrf.pipeline.plan import memory_text
 
     table = Table.grid(padding=(0, 2))
@@ -110,11 +150,11 @@ def _print(made: "Plan", work: "Workload", probe: "Probe | None", notes: list[st
         named = refusal.reason.startswith(str(refusal.source))
         text = refusal.reason if named else f"{refusal.source}: {refusal.reason}"
         table.add_row("[red]refused[/]", escape(text))
-    console().print(table)
+    results_console().print(table)
 
 
 def _device_text(made: "Plan") -> str:
-    from hpcxrf.cluster.login.feasible import size_text
+    from hpcxrf.cluster.login.checks import size_text
     from hpcxrf.pipeline.device_memory import LEAST_BATCH, MOST_BATCH, largest_device_memory
 
     device = largest_device_memory(made.jobs)
@@ -126,10 +166,10 @@ def _device_text(made: "Plan") -> str:
     )
 
 
-def _time(work: "Workload", probe: "Probe | None") -> str:
+def _time(work: "PlanSize", probe: "Probe | None") -> str:
     from hpcxrf.cluster.login.probe import hours
 
     if probe is None:
-        return "not known: nothing of this kind was measured; `--probe` measures"
+        return "unknown: no such fit has been measured yet; use --probe"
     unit = "GPU-hours" if probe.on_gpu else "core-hours"
     return f"about {hours(work, probe):.2g} {unit}, by a measurement of {probe.date} on {probe.host} ({probe.device})"

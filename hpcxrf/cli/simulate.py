@@ -22,9 +22,9 @@ def simulate(
     size: Annotated[tuple[int, int], typer.Option(help="Rows and columns.")] = (96, 128),
     channels: Annotated[int, typer.Option(help="Channels of a spectrum.")] = 2048,
     detectors: Annotated[int, typer.Option(min=1, max=4, help="Detectors, 1 to 4.")] = 2,
-    counts_scale: Annotated[float, typer.Option(min=0.01, max=30.0, help="Exposure, against the preset's.")] = 1.0,
+    counts_scale: Annotated[float, typer.Option(min=0.01, max=30.0, help="Exposure relative to the preset.")] = 1.0,
     file_format: Annotated[str, typer.Option("--format", help="maps-v10 or array.")] = "maps-v10",
-    name: Annotated[str, typer.Option(help="Of the scan.")] = "leaf_on_soil",
+    name: Annotated[str, typer.Option(help="Scan name.")] = "leaf_on_soil",
 ) -> None:
     """Write a simulated scan with its known truth beside it; `archive`: many varied ones."""
     from hpcxrf.cli.terminal import console
@@ -35,9 +35,9 @@ def simulate(
         _refuse_before_subcommand(context)
         return
     if output is None:
-        raise ConfigError("simulate: no folder to write to; give it with -o")
+        raise ConfigError("simulate: no output folder; name one with -o")
     if file_format not in {"maps-v10", "array"}:
-        raise ConfigError(f"--format: {file_format!r} is not written; use maps-v10 or array")
+        raise ConfigError(f"--format {file_format!r}: not a format that can be written; use maps-v10 or array")
     spec = demo_spec(seed=seed, shape=(detectors, *size, channels), name=name, counts_scale=counts_scale)
     files = write_scan(simulate_scan(spec), output, scan_format=file_format)  # type: ignore[arg-type]
     out = console()
@@ -46,7 +46,7 @@ def simulate(
 
 
 def _refuse_before_subcommand(context: typer.Context) -> None:
-    """Options of the one scan, given before `archive`, would mean nothing."""
+    """Refuse options of the one scan before `archive`, where they mean nothing."""
     from hpcxrf.errors import ConfigError
 
     given = [
@@ -69,7 +69,7 @@ def archive(
     shape: Annotated[tuple[int, int], typer.Option(help="Rows and columns of every scan, at least 4.")] = (8, 8),
     channels: Annotated[int, typer.Option(help="Channels of a spectrum, 512 to 8192.")] = 2048,
     detectors: Annotated[
-        int | None, typer.Option(min=1, max=4, help="Of every scan.", show_default="1 to 4, drawn")
+        int | None, typer.Option(min=1, max=4, help="Detectors of every scan.", show_default="1 to 4, drawn")
     ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one a core")] = None,
 ) -> None:
@@ -78,20 +78,13 @@ def archive(
     Incident energies of 8-20 keV, 3-25 families, 1e3-1e8 counts; some families are not listed, some listed
     ones are not there; an override file beside each scan gives the elements and the nominal energy.
     """
-    from hpcxrf.cli.terminal import console, progress_bars
+    from hpcxrf.cli.progress import show_step
+    from hpcxrf.cli.terminal import console
     from hpcxrf.simulate import write_archive
 
     out = console()
-    with progress_bars(out) as bars:
-        bar = bars.add_task("simulate", total=n, rate="")
+    with show_step(out, "simulate") as advance:
         index = write_archive(
-            output,
-            n,
-            seed,
-            shape_yx=shape,
-            channels=channels,
-            detectors=detectors,
-            jobs=jobs,
-            progress=lambda done, of: bars.update(bar, completed=done, total=of),
+            output, n, seed, shape_yx=shape, channels=channels, detectors=detectors, jobs=jobs, progress=advance
         )
     out.print(f"index: {index}", markup=False, soft_wrap=True)

@@ -1,30 +1,30 @@
-"""The terminal: progress bars on standard error, JSON for scripts on standard output."""
+"""The terminal: results on standard output, progress and notes on standard error, JSON for scripts."""
 
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+
+_PIPED_WIDTH: Final = 200
 
 
 def console() -> Console:
-    """Standard error: standard output belongs to results."""
+    """Open standard error, for progress and notes."""
     return Console(stderr=True, highlight=False)
 
 
+def results_console() -> Console:
+    """Open standard output, for what a command was called for; what is piped is not folded to 80 columns."""
+    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(highlight=False, width=_PIPED_WIDTH if piped else None)
+
+
 def print_json(value: Mapping[str, Any]) -> None:
-    """One JSON object; what is not finite becomes null."""
+    """Print one JSON object; what is not finite becomes null."""
     sys.stdout.write(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
 
 
@@ -36,17 +36,3 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def progress_bars(out: Console) -> Progress:
-    """Stage, bar, count, rate and time left."""
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description:<20}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:>18}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=out,
-    )

@@ -4,13 +4,19 @@
 `/sitemap.json` lists every path with the token in it (where bokeh is missing; with it the listing happens to
 crash), `/favicon.ico` is served. So nothing is shut one by one: a rule before all others answers 404 to
 whatever is not below the token.
+
+Bokeh's websocket accepts every Origin with the settings of distributed, so a page of any site, opened in the same
+browser, could speak to it if it knew the token. A second rule answers 403 to requests of pages of another origin.
 """
 
 import json
 import secrets
 import socket
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from hpcxrf.cluster.security import private_folder, write_private
 
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
     from tornado.routing import Rule
 
 FILE_NAME: Final = "dashboard.json"
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def new_token() -> str:
@@ -39,8 +46,8 @@ def guarded_scheduler(*, token: str, **options: object) -> "Scheduler":
     It is closed in the same turn of the event loop that opens the port, before any request is read.
 
     Args:
-        token: Of `new_token`.
-        options: For `distributed.Scheduler`.
+        token: result of `new_token`.
+        options: options of `distributed.Scheduler`.
     """
     from distributed import Scheduler
 
@@ -61,27 +68,55 @@ def _waits_for_any_worker(task: "TaskState") -> bool:
 
 
 def close_root(scheduler: "Scheduler", token: str) -> None:
-    """Answer 404 to every path of the scheduler's HTTP server outside /token."""
-    scheduler.http_application.default_router.rules.insert(0, _not_found_outside(token))
+    """Answer 404 to every path of the scheduler's HTTP server outside /token, 403 to pages of another origin."""
+    scheduler.http_application.default_router.rules[:0] = [_refuse_outside(token), _refuse_foreign_pages()]
 
 
-def _not_found_outside(token: str) -> "Rule":
+def is_own_page(origin: str, host: str) -> bool:
+    """Whether a request comes from a page of the dashboard itself, here or at the end of a tunnel.
+
+    A tunnel may end at any port of the user's own machine. A name that only resolves to the loopback is foreign: its
+    owner chooses what it resolves to.
+
+    Args:
+        origin: header Origin, `http://localhost:8787`.
+        host: header Host, `localhost:8787`.
+    """
+    page = urlsplit(origin)
+    return page.netloc.lower() == host.lower() and page.hostname in _LOOPBACK
+
+
+def _refuse_outside(token: str) -> "Rule":
     from tornado.routing import PathMatches, Rule
     from tornado.web import FallbackHandler
 
     # token_urlsafe holds no character that is special in a pattern. (?s): a newline is outside, too.
     outside = PathMatches(rf"(?s)(?!/{token}(?:/|$)).*$")
     # Not tornado's ErrorHandler: distributed takes that for "not mine" and asks the next application.
-    return Rule(outside, FallbackHandler, {"fallback": _answer_not_found})
+    return Rule(outside, FallbackHandler, {"fallback": partial(_answer, 404, "Not Found")})
 
 
-def _answer_not_found(request: "HTTPServerRequest") -> None:
+def _refuse_foreign_pages() -> "Rule":
+    from tornado.routing import Rule
+    from tornado.web import FallbackHandler
+
+    # Programs send no Origin; browsers do with every websocket.
+    matcher = SimpleNamespace(match=_match_foreign_page, reverse=lambda *_arguments: None)
+    return Rule(matcher, FallbackHandler, {"fallback": partial(_answer, 403, "Forbidden")})
+
+
+def _match_foreign_page(request: "HTTPServerRequest") -> dict[str, Any] | None:
+    origin = request.headers.get("Origin", request.headers.get("Sec-Websocket-Origin"))
+    return None if origin is None or is_own_page(origin, request.headers.get("Host", "")) else {}
+
+
+def _answer(code: int, reason: str, request: "HTTPServerRequest") -> None:
     from tornado.httputil import HTTPHeaders, ResponseStartLine
 
     connection = request.connection
     if connection is None:
         return
-    start = ResponseStartLine("HTTP/1.1", 404, "Not Found")
+    start = ResponseStartLine("HTTP/1.1", code, reason)
     connection.write_headers(start, HTTPHeaders({"Content-Length": "0"}))
     connection.finish()
 
@@ -92,7 +127,7 @@ def write_dashboard_file(run_dir: Path, *, port: int, token: str) -> Path:
     Its keys are url, host (the node that the tunnel must reach), port and token.
 
     Raises:
-        OutputError: If the folder is not this user's or cannot be written.
+        OutputError: the folder is not this user's or cannot be written.
     """
     path = private_folder(run_dir / "secrets") / FILE_NAME
     url = dashboard_url(port, token)

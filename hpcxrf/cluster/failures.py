@@ -9,10 +9,12 @@ from typing import Final
 from hpcxrf.cluster.job_files import RunProgress
 from hpcxrf.cluster.slurm import job_ended
 from hpcxrf.errors import OutputError
+from hpcxrf.runner.datasets import OPEN_TASK, read_datasets
+from hpcxrf.runner.records import DatasetRecord
 from hpcxrf.store.lock import run_lock
 from hpcxrf.store.rundir import FAILED, FINISHED, RETRY, Record, RunDir, leave_alone
+from hpcxrf.workloads import read_workload
 
-_LAST_TASK: Final = "finalise"
 # In whatever an error says, what differs from file to file.
 _PATH: Final = re.compile(r"(?:'[^']*/[^']*'|\"[^\"]*/[^\"]*\"|\S*/\S*[^\s:,;.)])")
 
@@ -22,6 +24,8 @@ class Failure:
     """A task that failed, and was not done or asked for since."""
 
     dataset_id: str
+    home: str
+    """Folder of its journal within the run directory; empty: the run directory itself."""
     task: str
     reason: str
     traceback: str
@@ -29,8 +33,13 @@ class Failure:
     @property
     def kind(self) -> str:
         """The reason without the names of files, so that equal ones can be counted."""
-        first = self.reason.strip().splitlines()[0] if self.reason.strip() else "no reason was given"
-        return _PATH.sub("<file>", first.replace(self.dataset_id, "<dataset>"))
+        return name_kind(self.reason, self.dataset_id)
+
+
+def name_kind(reason: str, dataset_id: str) -> str:
+    """A reason without the names of files, so that equal ones can be counted."""
+    first = reason.strip().splitlines()[0] if reason.strip() else "no reason was recorded"
+    return _PATH.sub("<file>", first.replace(dataset_id, "<dataset>"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,47 +47,66 @@ class Tally:
     """How many datasets are how far."""
 
     datasets: int
-    """That are known of; more may come while a run opens its files."""
+    """Known datasets; more may come while a run opens its files."""
     done: int
     failed: int
+    """Datasets of which a task was tried and failed, or whose file cannot be opened."""
+    not_tried: int
+    """Datasets that wait in vain for one that failed."""
     running: int
     reasons: tuple[tuple[str, int], ...]
     """Failures by reason, the most frequent first; empty while the run goes on."""
     at_end: bool
-    """Every dataset is done or failed, and the report is there."""
+    """Every dataset has ended, and the page is there."""
 
 
 def tally(run: RunDir, progress: RunProgress | None, *, live: bool) -> Tally:
-    """Count the datasets: by the driver's own account while it lives, else by the journals."""
+    """Count the datasets: by the driver's own account while it lives, else by its records of those that ended."""
     if live and progress is not None:
         return Tally(
             datasets=progress.datasets,
             done=progress.datasets_done,
             failed=progress.datasets_failed,
+            not_tried=progress.datasets_not_tried,
             running=progress.datasets_running,
             reasons=(),
             at_end=False,
         )
-    ids = run.dataset_ids()
-    done = failed = 0
+    states: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
-    for dataset_id in ids:
-        journal = _journal(run, dataset_id)
-        found = _failures_of(dataset_id, journal)
-        if found:
-            failed += 1
-            kinds[found[0].kind] += 1
-        elif _is_done(journal):
-            done += 1
-    known = max(len(ids), 0 if progress is None else progress.datasets)
-    at_end = known > 0 and done + failed == known and run.report_file.is_file()
-    return Tally(datasets=known, done=done, failed=failed, running=0, reasons=tuple(kinds.most_common()), at_end=at_end)
+    for record in read_datasets(run):
+        open_again = record.state == "failed" and not _is_failed(run, record)
+        states["again" if open_again else record.state] += 1
+        if record.state == "failed" and not open_again:
+            kinds[name_kind(record.reason, record.dataset_id)] += 1
+    ended = states["done"] + states["failed"] + states["not tried"]
+    known = max(ended + states["again"], len(run.dataset_ids()), 0 if progress is None else progress.datasets)
+    page = run.path / read_workload(run).page
+    return Tally(
+        datasets=known,
+        done=states["done"],
+        failed=states["failed"],
+        not_tried=states["not tried"],
+        running=0,
+        reasons=tuple(kinds.most_common()),
+        at_end=known > 0 and ended == known and page.is_file(),
+    )
+
+
+def _is_failed(run: RunDir, record: DatasetRecord) -> bool:
+    """Whether a failure still counts: `hpcxrf retry` takes it back in the journal."""
+    return bool(_failures_of(record.dataset_id, record.home, _read_journal(run.inner(record.home), record.dataset_id)))
 
 
 def failures(run: RunDir) -> Iterator[Failure]:
-    """Everything that failed and was not done or asked for since, dataset by dataset."""
-    for dataset_id in run.dataset_ids():
-        yield from _failures_of(dataset_id, _journal(run, dataset_id))
+    """Everything that was tried and failed, and was not done or asked for since, dataset by dataset."""
+    records = list(read_datasets(run))
+    done = {(record.home, record.dataset_id) for record in records if record.state == "done"}
+    for home in sorted({"", *(record.home for record in records)}):
+        inner = run.inner(home)
+        for dataset_id in inner.dataset_ids():
+            if (home, dataset_id) not in done:
+                yield from _failures_of(dataset_id, home, _read_journal(inner, dataset_id))
 
 
 def ask_again(run: RunDir, reason: str | None) -> list[Failure]:
@@ -98,15 +126,15 @@ def ask_again(run: RunDir, reason: str | None) -> list[Failure]:
         every = list(failures(run))
         chosen = [f for f in every if reason is None or reason.lower() in f.reason.lower()]
         for failure in chosen:
-            run.append(failure.dataset_id, {"task": failure.task, "event": RETRY})
-        asked = {failure.dataset_id for failure in chosen}
+            run.inner(failure.home).append(failure.dataset_id, {"task": failure.task, "event": RETRY})
+        again = {failure.dataset_id for failure in chosen}
         if chosen:
-            others = {f.dataset_id: f.reason for f in every if f.dataset_id not in asked}
+            others = {f.dataset_id: f.reason for f in every if f.dataset_id not in again}
             leave_alone(run, others)
     return chosen
 
 
-def _journal(run: RunDir, dataset_id: str) -> list[Record]:
+def _read_journal(run: RunDir, dataset_id: str) -> list[Record]:
     """Of one that is damaged only that: it says nothing of the others, and the next driver does its dataset again."""
     try:
         return run.read_journal(dataset_id)
@@ -114,17 +142,17 @@ def _journal(run: RunDir, dataset_id: str) -> list[Record]:
         return [{"task": "journal", "event": FAILED, "reason": str(error)}]
 
 
-def _failures_of(dataset_id: str, journal: Sequence[Record]) -> list[Failure]:
+def _failures_of(dataset_id: str, home: str, journal: Sequence[Record]) -> list[Failure]:
     last: dict[str, Record] = {}
     for line in journal:
         if line.get("event") in {FAILED, FINISHED, RETRY}:
+            # Once the file could be opened, that it could not before is history.
+            last.pop(OPEN_TASK, None)
             last[str(line.get("task"))] = line
-    if last.get(_LAST_TASK, {}).get("event") == FINISHED:
-        # Closed since: a failure of an earlier attempt, at opening the file say, is history.
-        return []
     return [
         Failure(
             dataset_id=dataset_id,
+            home=home,
             task=task,
             reason=str(line.get("reason", "")),
             traceback=str(line.get("traceback", "")),
@@ -132,8 +160,3 @@ def _failures_of(dataset_id: str, journal: Sequence[Record]) -> list[Failure]:
         for task, line in last.items()
         if line["event"] == FAILED
     ]
-
-
-def _is_done(journal: Sequence[Record]) -> bool:
-    last = [line.get("event") for line in journal if line.get("task") == _LAST_TASK]
-    return bool(last) and last[-1] == FINISHED

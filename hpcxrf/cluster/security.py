@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from distributed import Security
 
 FILE_NAMES: Final = ("ca.pem", "cert.pem", "key.pem")
-"""Of the credentials in their folder: authority, certificate, key."""
+"""Names of the credentials in their folder: authority, certificate, key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +25,11 @@ class TlsFiles:
     """Where a worker on another node finds its credentials (PEM)."""
 
     ca: Path
+    """Certificate of the authority."""
     cert: Path
+    """Certificate of the worker."""
     key: Path
+    """Key of that certificate."""
 
 
 def temporary_security() -> "Security":
@@ -42,14 +45,14 @@ def write_security(security: "Security", folder: Path) -> TlsFiles:
     What an earlier start left there is replaced.
 
     Args:
-        security: Of `temporary_security`: PEM texts in memory.
-        folder: In the run directory, on a file system that the workers see.
+        security: result of `temporary_security`: PEM texts in memory.
+        folder: folder in the run directory, on a file system that the workers see.
 
     Returns:
         The three paths.
 
     Raises:
-        OutputError: If `folder` is a link, belongs to another user or cannot be written.
+        OutputError: `folder` is a link, belongs to another user or cannot be written.
     """
     private_folder(folder)
     remove_files(folder)
@@ -79,14 +82,14 @@ def private_folder(folder: Path) -> Path:
     """Make `folder` with mode 0700, or tighten an existing one that belongs to this user.
 
     Raises:
-        OutputError: If it is a link, no folder, another user's, or cannot be made.
+        OutputError: it is a link, not a folder, another user's, or cannot be made.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
             raise OutputError(
-                f"{folder}: a link or another user's folder; secrets need a folder of your own, "
+                f"{folder}: it is a link or belongs to another user; secrets need a folder of your own: "
                 "remove it and start again"
             )
         folder.chmod(0o700)
@@ -99,7 +102,7 @@ def write_private(path: Path, text: str) -> None:
     """Write `text` to `path`, mode 0600 from the first byte, by a temporary name.
 
     Raises:
-        OutputError: If it cannot be written.
+        OutputError: it cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -22,12 +22,14 @@ class BenchmarkConfig:
     hpcxrf with its defaults and no calibration; `mapstorch` and `pymca` are those programs."""
     tasks: tuple[BenchmarkTask, ...] = ("initial", "refinement")
     start: Literal["narrow", "wide"] = "narrow"
-    """How far the random starting values reach."""
+    """Range of the random starting values."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of the starting values, and of the choice of datasets."""
+    """Seed of the starting values, and of the choice of datasets."""
     datasets: dict[BenchmarkMethod, Annotated[int, Field(ge=1)]] = field(default_factory=dict)
     """Number of datasets, drawn by the seed, for slow methods; the others run on all."""
     background: Literal["hats", "snip", "none"] = "snip"
-    """Of the methods that are compared; `product` has its own."""
+    """Background of the methods that are compared; `product` has its own."""
     adam_steps: Annotated[int, Field(ge=1)] = 500
+    """Steps of Adam in every fit, as published."""
     sbplx_evaluations: Annotated[int, Field(ge=1)] = 20_000
+    """Largest number of evaluations of SBPLX in every fit, as published."""

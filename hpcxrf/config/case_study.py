@@ -1,7 +1,7 @@
 """The section `case_study` of the run file: the published case study on a simulated scan."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -10,23 +10,33 @@ from hpcxrf.config.fields import CHECKED
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseStudyConfig:
-    """What `hpcxrf case-study` simulates and compares; limits of the other fits are those of `benchmark`."""
+    """What `hpcxrf case-study` simulates and compares."""
 
     __pydantic_config__: ClassVar[ConfigDict] = CHECKED
 
     size: tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]] = (500, 600)
     """Rows and columns of the simulated scan."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of the scan, the trials, the random starts and the choice of pixels."""
+    """Seed of the scan, the trials, the random starts and the choice of pixels."""
     starts: Annotated[int, Field(ge=1)] = 20
-    """Random starts of the first pass."""
+    """Number of random starts of the first pass."""
+    start: Literal["narrow", "wide"] = "narrow"
+    """Range of the random starting values of the published methods."""
+    background: Literal["hats", "snip", "none"] = "snip"
+    """Background of the published methods; `product` has its own."""
+    adam_steps: Annotated[int, Field(ge=1)] = 500
+    """Steps of Adam in the fits of summed spectra."""
+    sbplx_evaluations: Annotated[int, Field(ge=1)] = 20_000
+    """Evaluations of SBPLX in the fits of summed spectra."""
     pixels: Annotated[int, Field(ge=1)] = 64
-    """Single pixels of each region that are fitted with every method."""
+    """Number of single pixels of each region that are fitted with every method."""
     pixel_adam_steps: Annotated[int, Field(ge=1)] = 500
+    """Steps of Adam in the fit of one of these pixels."""
     pixel_sbplx_evaluations: Annotated[int, Field(ge=1)] = 5000
-    """Limits of the fits of these pixels; those of summed spectra are the limits of `benchmark`."""
+    """Evaluations of SBPLX in the fit of one of these pixels."""
     map_adam_steps: Annotated[int, Field(ge=1)] = 200
+    """Steps of Adam per pixel in the maps of the region richest in the traces."""
     map_sbplx_evaluations: Annotated[int, Field(ge=1)] = 1000
-    """Limits of the maps of one region, that richest in the traces, a fit a pixel."""
+    """Evaluations of SBPLX per pixel in the maps of that region."""
     trials: Annotated[int, Field(ge=0)] = 20
-    """Further first passes, each with another detector, incident energy, nominal energy and noise."""
+    """Number of further first passes, each with another detector, incident energy, nominal energy and noise."""

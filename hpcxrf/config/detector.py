@@ -10,17 +10,17 @@ from hpcxrf.config.fields import CHECKED, NotNegative, Positive
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectorConfig:
-    """The detector's windows; None: of the override file, else the default (`hpcxrf.physics.detector`)."""
+    """Windows of the detector; None: those of the override file, else the defaults (`hpcxrf.physics.detector`)."""
 
     __pydantic_config__: ClassVar[ConfigDict] = CHECKED
 
     material: Literal["Si", "Ge"] | None = None
-    """Default Si."""
+    """Material of the sensor; the default is Si."""
     be_window_um: NotNegative | None = None
-    """Default 8."""
+    """Thickness of the beryllium window, micrometres; the default is 8."""
     air_path_mm: NotNegative | None = None
-    """Default 10."""
+    """Length of the air path between sample and detector, mm; the default is 10."""
     dead_layer_um: NotNegative | None = None
-    """Default 0.1."""
+    """Thickness of the dead layer, micrometres; the default is 0.1."""
     chip_thickness_um: Positive | None = None
-    """Default 450."""
+    """Thickness of the sensor, micrometres; the default is 450."""

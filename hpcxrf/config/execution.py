@@ -10,17 +10,19 @@ from hpcxrf.config.fields import CHECKED, Positive
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionConfig:
-    """Where it runs; changes no result."""
+    """Processes, device and limits of a run; they change no result."""
 
     __pydantic_config__: ClassVar[ConfigDict] = CHECKED
 
     workers: Annotated[int, Field(ge=1)] | None = None
-    """Processes; None: one per GPU, else one per core group."""
+    """Number of processes; None: one per GPU, else one per core group."""
     threads: Annotated[int, Field(ge=1)] | None = None
-    """Torch threads of a worker; None: cores / workers."""
+    """Number of torch threads of a worker; None: cores / workers."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto`: the GPU where there is one, and the report says which; `cuda` without one is an error."""
+    """Device of the fits. `auto` is the GPU where there is one; `cuda` without one is an error."""
     datasets_in_flight: Annotated[int, Field(ge=1)] = 8
+    """Number of datasets whose tasks are with the scheduler at a time."""
     task_limit_s: Positive = 3600.0
-    """In a Slurm job: a task that takes longer is ended with its worker, and tried twice more."""
+    """Time limit of a task in a Slurm job, seconds; a longer one is ended with its worker, and tried twice more."""
     dashboard: bool = True
+    """Serve the Dask dashboard while the run goes on."""

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 from pydantic import ConfigDict, Field
 
 CHECKED: Final = ConfigDict(extra="forbid", allow_inf_nan=False)
-"""Unknown names and numbers that are none are faults."""
+"""Unknown names are faults, and so are numbers that are infinite or not a number."""
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]

@@ -1,13 +1,11 @@
 """The section `fit` of the run file: how the integrated spectrum is fitted."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Literal
 
 from pydantic import ConfigDict
 
 from hpcxrf.config.fields import CHECKED, NotNegative, Positive
-
-DEFAULT_ENERGY_MIN_KEV: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +15,9 @@ class ParameterConfig:
     __pydantic_config__: ClassVar[ConfigDict] = CHECKED
 
     lower: float | None = None
+    """Lower bound."""
     upper: float | None = None
+    """Upper bound."""
     prior_sd: Positive | None = None
     """Standard deviation of the Gaussian prior around the start."""
     scale: Positive | None = None
@@ -26,33 +26,34 @@ class ParameterConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitConfig:
-    """How the integrated spectrum is fitted."""
+    """Model, starting values and method of the fit of the integrated spectrum."""
 
     __pydantic_config__: ClassVar[ConfigDict] = CHECKED
 
     energy_range_kev: tuple[float, float] | None = None
-    """Fit range; None: of the override file, else 1 keV to 1 keV above the incident energy."""
+    """Fit range, keV; None: that of the override file, else 1 keV to 1 keV above the incident energy."""
     calibration: Literal["auto", "file", "override", "previous", "none"] = "auto"
-    """Where the energy axis starts from; `auto`: the override file if there is one, else the scan file;
-    `previous`: the fitted theta in `previous`; `none`: it is found from the lines and the nominal incident
+    """Initial energy calibration. `auto`: that of the override file if there is one, else of the scan file;
+    `previous`: the fitted theta in `previous`; `none`: it is determined from the lines and the nominal incident
     energy."""
     previous: str | None = None
     """Finished results store (`results/<dataset_id>.zarr`) of an earlier scan with the same detectors."""
     incident_energy_sd_kev: Positive = 0.3
-    """How well the incident energy is known: its prior; it may end 1.5 times as far away."""
+    """Standard deviation of the prior of the incident energy, keV; the fit may end 1.5 times as far away."""
     override: str = "auto"
-    """`maps_fit_parameters_override.txt`: a path, `auto` (beside the scan or in the folder above) or `none`."""
+    """Path of a MAPS override file; `auto` looks beside the scan and one folder up, `none` ignores it."""
     width_law: Literal["auto", "2.96", "3.58"] = "auto"
-    """Of an override file that does not say: constant that its FWHM_FANOPRIME belongs to; `auto`: by its DATE."""
+    """Constant that FWHM_FANOPRIME of an override file belongs to, where the file does not say; `auto`: by its DATE."""
     background: Literal["hats", "snip", "none"] = "hats"
+    """Background: smooth columns that are fitted with the lines, a clipped spectrum, or none."""
     method: Literal["separable", "adam", "sbplx"] = "separable"
-    """`adam` and `sbplx` are the published ones, for comparison; `sbplx` needs the nlopt package."""
+    """Fit method; `adam` and `sbplx` are the published ones, for comparison. `sbplx` needs the nlopt package."""
     objective: Literal["poisson", "mse", "l1"] = "poisson"
-    """What theta and amplitudes minimise: the deviance of raw counts, the mean square, the mean modulus. R2 is
+    """Objective of theta and amplitudes: the deviance of raw counts, the mean square, or the mean modulus. R2 is
     always that of the mean-square optimum. `adam` and `sbplx` have `mse` only, which is their default."""
     kbeta_sd: NotNegative = 0.0
-    """Above 0, the K-beta lines of every K family are free of its K-alpha lines under a prior of that relative
-    width (0.1 to 0.2 for thick samples)."""
+    """Relative width of the prior that ties the K-beta lines of a K family to its K-alpha lines (0.1 to 0.2 for thick
+    samples); 0: they are tied."""
     suggest: bool = True
     """Look for elements that are not listed, and show them with their evidence."""
     auto_elements: bool = False
@@ -60,6 +61,7 @@ class FitConfig:
     parameters: dict[str, ParameterConfig] = field(default_factory=dict)
     """Bounds, priors and scales of theta by name, where a site's detectors differ from the built-in table."""
     constants: Literal["physics", "maps-legacy-2.96", "maps-3.58"] = "physics"
+    """Physical constants of the model: those of the literature, or those of a version of MAPS."""
     start: dict[str, float] = field(default_factory=dict)
     """Starting values of theta by name (`compton_angle: 90`), over those of the files."""
     fixed: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""The section `regions` of the run file: regions of interest, found on the maps or given."""
+"""The section `regions` of the run file: regions of interest, found on the maps or named."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Final, Literal
@@ -6,19 +6,17 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import ConfigDict, Field
 
 from hpcxrf.config.fields import CHECKED
+from hpcxrf.methods import PixelMethodName
 
-PixelMethodName = Literal["linear", "nnls", "poisson", "nonlinear", "full"]
-FREE_METHODS: Final[tuple[PixelMethodName, ...]] = ("nonlinear", "full")
-"""Methods whose pixels have a theta of their own."""
 RegionKind = Literal["phases", "areas", "hot_spots", "squares"]
 MOST_REFINE_TASKS: Final = 8
 FOUND_NAMES: Final = ("phase-", "area-", "hot-spot-", "square-")
-"""What the names of found regions begin with; a given one may not."""
+"""Beginnings of the names of found regions; a region of the run file may not have them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThresholdConfig:
-    """Pixels by the amplitude of one component, recorded counts a pixel."""
+    """Limits on the amplitude of one component, recorded counts a pixel."""
 
     __pydantic_config__: ClassVar[ConfigDict] = CHECKED
 
@@ -29,7 +27,7 @@ class ThresholdConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegionsConfig:
-    """Regions of interest: found on the maps or given by name, their summed spectra fitted again.
+    """Regions of interest: found on the maps or named in the run file, their summed spectra fitted again.
 
     Pixels are counted from 0, rows (y) first. Regions may overlap.
     """
@@ -41,28 +39,29 @@ class RegionsConfig:
     the most extended one; `hot_spots`: small connected areas far above their phase in a component; `squares`: those
     whose mean amplitudes differ most. `[]`: none."""
     k: Annotated[int, Field(ge=1, le=64)] = 3
-    """Most areas, hot spots and squares, of each."""
+    """Largest number of areas, of hot spots and of squares."""
     max_phases: Annotated[int, Field(ge=2, le=16)] = 4
-    """Their number is chosen by the data up to this one; of one phase no region is made."""
+    """Largest number of phases; the data choose how many there are. A single phase is not made a region."""
     side: Annotated[int, Field(ge=2)] = 25
-    """Of the squares, pixels."""
+    """Side of the squares, pixels."""
     min_pixels: Annotated[int, Field(ge=1)] = 16
-    """A found region of fewer pixels is not made."""
+    """Smallest number of pixels of a found region."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of the clustering."""
+    """Seed of the clustering."""
     rectangles: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)
-    """By name: first row, row after the last, first column, column after the last."""
+    """Rectangles by name: first row, row after the last, first column, column after the last."""
     polygons: dict[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
-    """By name: corners (y, x); a pixel belongs to it by its centre."""
+    """Polygons by name: corners (y, x); a pixel belongs to the polygon that holds its centre."""
     labels: dict[str, str] = field(default_factory=dict)
-    """By name: label image (.npy, .tif) of the scan's shape, 0 for none; value 2 of `leaf` is region `leaf-2`."""
+    """Label images by name: files (.npy, .tif) of the scan's shape, 0 for none; value 2 of `leaf` is the region
+    `leaf-2`."""
     thresholds: dict[str, ThresholdConfig] = field(default_factory=dict)
-    """By name. Without a pixel that meets it the region stays, empty, and says so."""
+    """Thresholds by name. Without a pixel that meets it the region stays, empty, and says so."""
     refine: bool = True
-    """Fit the summed spectrum of every region, theta and amplitudes together, from the scan's theta."""
+    """True: the summed spectrum of every region is fitted, theta and amplitudes together, from the scan's theta."""
     remap: bool | PixelMethodName = False
-    """Fit the pixels of every region again with its own theta: true, by the method of `pixels`, or by the one that is
-    named. A region that cannot be fitted so says why, and stops no other."""
+    """Method by which the pixels of every region are fitted again with the region's own theta; true: that of `pixels`.
+    A region that cannot be fitted so says why, and stops no other."""
 
     @property
     def wanted(self) -> bool:
@@ -71,19 +70,19 @@ class RegionsConfig:
 
     @property
     def given(self) -> tuple[str, ...]:
-        """Names that the run file gives, of all kinds."""
+        """Names of the regions of the run file, of all kinds."""
         return (*self.rectangles, *self.polygons, *self.labels, *self.thresholds)
 
 
 def region_faults(regions: RegionsConfig) -> list[str]:
-    """What contradicts itself, each with its place and the remedy."""
+    """Contradictions in the section, each with its place and the remedy."""
     given = regions.given
     faults = [
-        f"regions: more than one is called {name!r}; give each its own name"
+        f"regions: several are called {name!r}; give each its own name"
         for name in sorted({n for n in given if given.count(n) > 1})
     ]
     faults += [
-        f"regions: {name!r} is called like a found one ({', '.join(FOUND_NAMES)}...); give it another name"
+        f"regions: {name!r} is reserved for regions that are found ({', '.join(FOUND_NAMES)}...); choose another name"
         for name in given
         if name.startswith(FOUND_NAMES) or not name
     ]
@@ -104,7 +103,7 @@ def region_faults(regions: RegionsConfig) -> list[str]:
         if (t.above is None and t.below is None) or (t.above is not None and t.below is not None and t.above >= t.below)
     ]
     if regions.remap and not regions.refine:
-        faults.append("regions.remap: needs the theta of regions.refine; give refine: true")
+        faults.append("regions.remap: needs the theta of regions.refine; set regions.refine: true")
     return faults
 
 
@@ -118,7 +117,7 @@ def most_regions(config: RegionsConfig) -> int | None:
 
 
 def refine_tasks(config: RegionsConfig) -> int:
-    """Into how many tasks the refinements of a scan are shared out, before it is known how many there are."""
+    """Number of tasks that share the refinements of a scan, before it is known how many there are."""
     if not (config.wanted and config.refine):
         return 0
     most = most_regions(config)

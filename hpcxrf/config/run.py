@@ -6,9 +6,10 @@ are the reference of the run file.
 
 import dataclasses
 import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -21,10 +22,31 @@ from hpcxrf.config.execution import ExecutionConfig
 from hpcxrf.config.fields import CHECKED
 from hpcxrf.config.fit import FitConfig
 from hpcxrf.config.input import InputConfig
-from hpcxrf.config.pixels import PixelConfig
+from hpcxrf.config.names import nearest_name, option_names
+from hpcxrf.config.pixels import PixelConfig, old_name_faults, pixel_faults
 from hpcxrf.config.regions import RegionsConfig, region_faults
 from hpcxrf.config.sample import SampleConfig
+from hpcxrf.config.settings import Setting, apply_settings, resolve_paths
 from hpcxrf.errors import ConfigError
+
+WorkloadName = str
+"""Name of a row of `hpcxrf/workloads.py`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Choice:
+    """A workload that a section of the run file chooses."""
+
+    workload: WorkloadName
+    unused: tuple[str, ...] = ()
+    """Sections that it does not act on, beside those that choose other workloads: refused where they are given."""
+
+
+_CHOICES: Final[Mapping[str, _Choice]] = {
+    "case_study": _Choice(workload="case-study"),
+    "benchmark": _Choice(workload="benchmark", unused=("pixels", "regions")),
+}
+"""By section; a run file without any of them describes a scan."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,41 +61,108 @@ class RunConfig:
     fit: FitConfig = field(default_factory=FitConfig)
     pixels: PixelConfig = field(default_factory=PixelConfig)
     regions: RegionsConfig = field(default_factory=RegionsConfig)
-    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
-    case_study: CaseStudyConfig = field(default_factory=CaseStudyConfig)
+    benchmark: BenchmarkConfig | None = None
+    """Section that makes the run a benchmark; None: the run file has no such section."""
+    case_study: CaseStudyConfig | None = None
+    """Section that makes the run a case study; None: the run file has no such section."""
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+
+
+def name_workload(sections: Collection[str]) -> WorkloadName:
+    """Name the workload that the sections of a run file, or of a run directory, choose."""
+    return next((choice.workload for section, choice in _CHOICES.items() if section in sections), "scan")
+
+
+def drop_unused(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sections without those that their workload does not act on."""
+    unused = _unused_sections(name_workload(raw))
+    return {section: values for section, values in raw.items() if section not in unused}
+
+
+def _unused_sections(workload: WorkloadName) -> tuple[str, ...]:
+    own = next((choice.unused for choice in _CHOICES.values() if choice.workload == workload), ())
+    return (*own, *(section for section, choice in _CHOICES.items() if choice.workload != workload))
+
+
+def workload_name(config: RunConfig) -> WorkloadName:
+    """Name the workload that a run file asks for, by the section that it has."""
+    return name_workload([section for section in _CHOICES if getattr(config, section) is not None])
+
+
+def require_benchmark(config: RunConfig) -> BenchmarkConfig:
+    """Return the section `benchmark`.
+
+    Raises:
+        ConfigError: the run file has none.
+    """
+    if config.benchmark is None:
+        raise ConfigError("the run file has no section benchmark; add one, 'benchmark: {}' for its defaults")
+    return config.benchmark
+
+
+def require_case_study(config: RunConfig) -> CaseStudyConfig:
+    """Return the section `case_study`.
+
+    Raises:
+        ConfigError: the run file has none.
+    """
+    if config.case_study is None:
+        raise ConfigError("the run file has no section case_study; add one, 'case_study: {}' for its defaults")
+    return config.case_study
+
+
+def require_protocol(config: RunConfig) -> BenchmarkConfig | CaseStudyConfig:
+    """Return the section that says how the published methods start and when they stop.
+
+    Raises:
+        ConfigError: the run file has neither `benchmark` nor `case_study`.
+    """
+    return config.case_study or require_benchmark(config)
 
 
 def check_config(raw: object, where: str) -> RunConfig:
     """Check a mapping (of YAML, or put together by the command line) against the run file's schema.
 
     Args:
-        raw: what `yaml.safe_load` gave.
+        raw: the mapping, as `yaml.safe_load` returns it. An empty section (`benchmark:`) has its defaults.
         where: name of the file or option, for the message.
 
     Raises:
-        ConfigError: all faults at once, each with its place.
+        ConfigError: all faults at once, each with its place. An unknown key comes with the nearest known one.
     """
+    if isinstance(raw, Mapping):
+        raw = {name: {} if section is None else section for name, section in raw.items()}
+    if doubled := old_name_faults(raw):
+        raise ConfigError("\n".join([f"{where}: not a valid run file:", *[f"  {f}" for f in doubled]]))
     try:
         config = TypeAdapter(RunConfig).validate_python(raw)
     except ValidationError as error:
-        faults = [f"  {_place(e['loc'])}: {e['msg']}{_given(e)}" for e in error.errors()]
-        raise ConfigError("\n".join([f"{where} is no run file:", *faults])) from error
+        faults = [f"  {_place(e['loc'])}: {_fault(e)}" for e in error.errors()]
+        raise ConfigError("\n".join([f"{where}: not a valid run file:", *faults])) from error
     config = _with_published_objective(config, raw)
-    faults = _faults(config)
+    faults = [*_section_faults(raw), *_faults(config)]
     if faults:
-        raise ConfigError("\n".join([f"{where} is no run file:", *[f"  {f}" for f in faults]]))
+        raise ConfigError("\n".join([f"{where}: not a valid run file:", *[f"  {f}" for f in faults]]))
     return config
 
 
-def load_run_file(path: Path) -> tuple[RunConfig, str]:
+def load_run_file(
+    path: Path, settings: Sequence[Setting] = (), *, workload: WorkloadName | None = None
+) -> tuple[RunConfig, str]:
     """Read and check a run file; relative input files are resolved against its folder.
+
+    Args:
+        path: the run file.
+        settings: values of the command line, which replace those of the file; their paths are relative to the
+            working directory.
+        workload: workload whose section has its defaults where the file lacks it; None: a run file without such a
+            section describes a scan.
 
     Returns:
         The configuration with absolute paths, and the text of the file as it was.
 
     Raises:
-        ConfigError: the file cannot be read, is no YAML, or has faults: all of them at once.
+        ConfigError: the file cannot be read, is not YAML, or has faults: all of them at once.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -81,40 +170,40 @@ def load_run_file(path: Path) -> tuple[RunConfig, str]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a run file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no YAML: {error}") from error
-    config = check_config(raw, str(path))
-    return _from_folder(config, path.parent.absolute()), text
-
-
-def _from_folder(config: RunConfig, folder: Path) -> RunConfig:
-    """The same with paths made absolute: what they name must not depend on where the command is given."""
-    files = tuple(str(folder / name) for name in config.input.files)
-    override, previous = config.fit.override, config.fit.previous
-    if override not in {"auto", "none"}:
-        override = str(folder / override)
-    if previous is not None:
-        previous = str(folder / previous)
-    labels = {name: str(folder / path) for name, path in config.regions.labels.items()}
-    return dataclasses.replace(
-        config,
-        input=dataclasses.replace(config.input, files=files),
-        regions=dataclasses.replace(config.regions, labels=labels),
-        fit=dataclasses.replace(config.fit, override=override, previous=previous),
-    )
+        raise ConfigError(f"{path}: not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: not a valid run file: it must be a mapping of sections, as workflows/scan.yaml")
+    raw = apply_settings(resolve_paths(raw, path.parent.absolute()), settings)
+    if workload is not None:
+        raw = _with_workload(raw, workload, path)
+    where = " with ".join([str(path), *([", ".join(s.origin for s in settings)] if settings else [])])
+    return check_config(raw, where), text
 
 
 def effective(config: RunConfig) -> dict[str, Any]:
-    """The configuration as plain JSON values, defaults included; execution is left out, it changes no result."""
+    """Return the configuration as plain JSON values, defaults included.
+
+    `execution` is left out, since it changes no result, and so are sections that the workload does not act on.
+    """
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
-    for name in ("execution", "benchmark", "case_study"):
+    for name in ("execution", *_unused_sections(workload_name(config))):
         del plain[name]
     return plain
 
 
+def _with_workload(raw: Mapping[str, Any], workload: WorkloadName, path: Path) -> dict[str, Any]:
+    """Return the sections with that of the workload, its defaults where the run file lacks it."""
+    other = [choice.workload for section, choice in _CHOICES.items() if section in raw and choice.workload != workload]
+    if other:
+        raise ConfigError(f"{path}: describes a {other[0]}, not a {workload}; use `hpcxrf run {path}`")
+    added: dict[str, Any] = {section: {} for section, one in _CHOICES.items() if one.workload == workload}
+    return {**added, **raw}
+
+
 def _with_published_objective(config: RunConfig, raw: object) -> RunConfig:
-    """The published optimisers minimise the mean square: so be it where no objective is named."""
-    asked = raw.get("fit") if isinstance(raw, dict) else None
-    if config.fit.method == "separable" or not isinstance(asked, dict) or "objective" in asked:
+    """Give the published optimisers, which minimise the mean square, their objective where none is named."""
+    given = raw.get("fit") if isinstance(raw, dict) else None
+    if config.fit.method == "separable" or not isinstance(given, dict) or "objective" in given:
         return config
     return dataclasses.replace(config, fit=dataclasses.replace(config.fit, objective="mse"))
 
@@ -123,9 +212,27 @@ def _place(loc: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in loc) or "the file"
 
 
-def _given(error: ErrorDetails) -> str:
-    given = error.get("input")
-    return f" (given: {given!r})" if isinstance(given, (str, int, float, bool)) else ""
+def _fault(error: ErrorDetails) -> str:
+    if error["type"] == "unexpected_keyword_argument":
+        return f"unknown{nearest_name(error['loc'], option_names(RunConfig))}"
+    value = error.get("input")
+    text = f" (value: {value!r})" if isinstance(value, (str, int, float, bool)) else ""
+    remedy = "; write a list, as [Si, Fe]" if error["type"] == "tuple_type" and isinstance(value, str) else ""
+    return f"{error['msg']}{text}{remedy}"
+
+
+def _section_faults(raw: object) -> list[str]:
+    """Say which sections the workload does not act on, of those that the run file has."""
+    given = raw if isinstance(raw, Mapping) else {}
+    chosen = [section for section in _CHOICES if section in given]
+    if len(chosen) > 1:
+        return [f"{' and '.join(chosen)}: a run file has one of them; the options of each belong into its own section"]
+    workload = name_workload(given)
+    return [
+        f"{section}: a {workload} does not use this section; remove it"
+        for section in _unused_sections(workload)
+        if section in given
+    ]
 
 
 def _faults(config: RunConfig) -> list[str]:
@@ -140,8 +247,8 @@ def _faults(config: RunConfig) -> list[str]:
     method, objective = config.fit.method, config.fit.objective
     if method != "separable" and objective != "mse":
         faults.append(
-            f"fit.objective: {objective} cannot be had of fit.method {method}, which minimises the mean square as "
-            "published; give mse or leave it out, or give fit.method: separable"
+            f"fit.objective '{objective}' is not available with fit.method '{method}' (mean square only); use 'mse' or "
+            "method 'separable'"
         )
     both = sorted(set(config.fit.fixed) & set(config.fit.free))
     if both:
@@ -154,22 +261,4 @@ def _faults(config: RunConfig) -> list[str]:
             "sample.source: a tube has no single energy; give sample.incident_energy_kev, the effective "
             "energy at which the line ratios are taken"
         )
-    return [*faults, *_pixel_faults(config), *region_faults(config.regions)]
-
-
-def _pixel_faults(config: RunConfig) -> list[str]:
-    pixels, remap = config.pixels, config.regions.remap
-    faults = []
-    if pixels.background == "snip" and pixels.method not in {"linear", "nnls"}:
-        faults.append(
-            f"pixels.background: snip cannot be had of pixels.method {pixels.method}, whose background is in the fit; "
-            "give linear or nnls, or background: columns"
-        )
-    if pixels.background == "snip" and isinstance(remap, str) and remap not in {"linear", "nnls"}:
-        faults.append(f"regions.remap: {remap} has its background in the fit; give pixels.background: columns")
-    if pixels.detectors != "each" and "full" in {pixels.method, remap}:
-        faults.append(
-            f"pixels.detectors: {pixels.detectors} cannot be had of the method full, which fits the theta of one "
-            "detector, not of a sum; give each"
-        )
-    return faults
+    return [*faults, *pixel_faults(config.pixels, config.regions.remap), *region_faults(config.regions)]

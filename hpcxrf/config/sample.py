@@ -10,13 +10,13 @@ from hpcxrf.config.fields import CHECKED, Positive
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleConfig:
-    """What was measured, and with what."""
+    """Elements of the sample, and the beam that excites them."""
 
     __pydantic_config__: ClassVar[ConfigDict] = CHECKED
 
     elements: tuple[str, ...] = ()
-    """Families to be fitted: `Fe` (K), `Pt_L`, `Au_M`, pile-up `Ca_Ca`; empty: those of the override file."""
+    """Families to be fitted: `Fe` (K), `Pt_L`, `Au_M`, pile-up `Ca_Ca`; none: those of the override file."""
     incident_energy_kev: Positive | None = None
-    """Energy of the beam; None: from the file or the override file."""
+    """Energy of the beam, keV; None: that of the scan or the override file."""
     source: Literal["monochromatic", "tube"] = "monochromatic"
-    """`tube` has no elastic line, and needs `incident_energy_kev` as an effective energy."""
+    """Kind of source. `tube` has no elastic line, and needs `incident_energy_kev` as an effective energy."""

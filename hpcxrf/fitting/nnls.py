@@ -25,7 +25,7 @@ class NonNegativeSolution:
     """(*batch,) bool: the optimality conditions hold."""
 
 
-def masked_solve(gram: Tensor, rhs: Tensor, free: Tensor) -> Tensor:
+def solve_masked(gram: Tensor, rhs: Tensor, free: Tensor) -> Tensor:
     """Solve `G_FF x_F = b_F`, zero elsewhere; failed members give NaN.
 
     Args:
@@ -74,15 +74,15 @@ def nnls_gram(
     g = g + _RIDGE * torch.eye(g.shape[-1], dtype=g.dtype, device=g.device)
     b = rhs * scale
     free = usable if start is None else start & usable
-    x, free, converged = _block_pivoting(g, b, usable, free, max_exchanges)
+    x, free, converged = _pivot_blocks(g, b, usable, free, max_exchanges)
     stuck = ~converged & torch.isfinite(b).all(dim=-1)
     if exact and bool(stuck.any()):
         x, free, converged = x.clone(), free.clone(), converged.clone()
-        x[stuck], free[stuck], converged[stuck] = _active_set(g[stuck], b[stuck], usable[stuck])
+        x[stuck], free[stuck], converged[stuck] = _solve_active_set(g[stuck], b[stuck], usable[stuck])
     return NonNegativeSolution(x=torch.where(free, x, 0.0).clamp(min=0.0) * scale, positive=free, converged=converged)
 
 
-def _block_pivoting(
+def _pivot_blocks(
     g: Tensor, b: Tensor, usable: Tensor, free: Tensor, max_exchanges: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Solution, free columns and convergence on the unit-diagonal system."""
@@ -90,7 +90,7 @@ def _block_pivoting(
     patience = torch.full_like(best, _FULL_EXCHANGES)
     number = torch.ones_like(best)
     for _ in range(max_exchanges):
-        wrong = _infeasible(g, b, usable, free, masked_solve(g, b, free))
+        wrong = _find_infeasible(g, b, usable, free, solve_masked(g, b, free))
         number = wrong.sum(dim=-1)
         if not bool(number.any()):
             break
@@ -98,18 +98,18 @@ def _block_pivoting(
         best = torch.where(fell, number, best)
         patience = torch.where(fell, _FULL_EXCHANGES, patience - 1)
         free = free ^ _exchange(wrong, patience >= 0)
-    x = masked_solve(g, b, free)
+    x = solve_masked(g, b, free)
     return x, free, (number == 0) & torch.isfinite(x).all(dim=-1)
 
 
-def _infeasible(g: Tensor, b: Tensor, usable: Tensor, free: Tensor, x: Tensor) -> Tensor:
+def _find_infeasible(g: Tensor, b: Tensor, usable: Tensor, free: Tensor, x: Tensor) -> Tensor:
     """Columns that are free and negative, or held at 0 although the misfit would fall."""
     tolerance = _TOLERANCE * b.abs().amax(dim=-1, keepdim=True)
     dual = (g @ x[..., None])[..., 0] - b
     return (free & (x < -tolerance)) | (~free & usable & (dual < -tolerance))
 
 
-def _active_set(g: Tensor, b: Tensor, usable: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _solve_active_set(g: Tensor, b: Tensor, usable: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Lawson and Hanson (1974, Solving Least Squares Problems, ch. 23) from x = 0; (member, column) each.
 
     One column is freed at a time; where the new solution would leave x >= 0, x goes towards it as far as it
@@ -118,7 +118,7 @@ def _active_set(g: Tensor, b: Tensor, usable: Tensor) -> tuple[Tensor, Tensor, T
     x, free = torch.zeros_like(b), torch.zeros_like(usable)
     tolerance = _TOLERANCE * b.abs().amax(dim=-1, keepdim=True)
     for _ in range(_ACTIVE_SET_STEPS * b.shape[-1]):
-        trial = masked_solve(g, b, free)
+        trial = solve_masked(g, b, free)
         below = free & (trial <= 0.0)
         inside = ~below.any(dim=-1, keepdim=True)
         dual = torch.where(free | ~usable, torch.inf, (g @ trial[..., None])[..., 0] - b)
@@ -130,8 +130,8 @@ def _active_set(g: Tensor, b: Tensor, usable: Tensor) -> tuple[Tensor, Tensor, T
         freed = torch.nn.functional.one_hot(dual.argmin(dim=-1), b.shape[-1]).bool()
         free = torch.where(improves, free | freed, free & ~(below & (reach <= reach.amin(-1, keepdim=True))))
         x = torch.where(free, x, 0.0)
-    x = masked_solve(g, b, free)
-    wrong = _infeasible(g, b, usable, free, x)
+    x = solve_masked(g, b, free)
+    wrong = _find_infeasible(g, b, usable, free, x)
     return x, free, ~wrong.any(dim=-1) & torch.isfinite(x).all(dim=-1)
 
 

@@ -19,7 +19,7 @@ def r_squared(counts: Tensor, model: Tensor) -> Tensor:
 
 
 def r_squared_expected(counts: Tensor) -> Tensor:
-    """What counting noise alone leaves of R2: `1 - sum(counts) / SS_tot`; an expectation, not a bound.
+    """R2 that counting noise alone allows: `1 - sum(counts) / SS_tot`; an expectation, not a bound.
 
     Args:
         counts: (*batch, channel), raw Poisson counts.

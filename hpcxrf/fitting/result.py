@@ -1,10 +1,12 @@
-"""What a fit returns. Failure is a value: a status, never an exception, for a bad spectrum or pixel."""
+"""The results of a fit. Failure is a value: a status, never an exception, for a bad spectrum or pixel."""
 
 from dataclasses import dataclass
 from enum import IntEnum
+from html import escape
 
 from torch import Tensor
 
+from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.physics.lines import LineTable
 
 
@@ -29,13 +31,13 @@ class FitStatus(IntEnum):
     """A channel in the fit range holds the largest number that it can."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class SpectrumFit:
     """A fitted integrated spectrum. Tensors are float64 on the CPU."""
 
     component_names: tuple[str, ...]
     table: LineTable
-    """As fitted: with the K-beta ratios that were free."""
+    """Line table with the fitted K-beta ratios."""
     parameter_names: tuple[str, ...]
     parameter_units: tuple[str, ...]
     theta: Tensor
@@ -69,9 +71,9 @@ class SpectrumFit:
     r2: float
     """1 - SS_res / SS_tot in linear counts over the fit range, unit-weight pass."""
     r2_expected: float
-    """1 - sum(counts) / SS_tot: what counting noise alone leaves, an expectation and not a bound."""
+    """1 - sum(counts) / SS_tot: R2 that counting noise alone allows, an expectation and not a bound."""
     reduced_chi2: float
-    """Of the Poisson-weight pass."""
+    """Reduced chi2 of the Poisson-weight pass."""
     deviance: float
     """Poisson deviance per degree of freedom."""
     status: FitStatus
@@ -79,9 +81,39 @@ class SpectrumFit:
     cpu_s: float
     """CPU seconds of the fit, imports and reading excluded."""
     flags: tuple[str, ...] = ()
-    """What a reader must know before he trusts the energy axis: `ambiguous_calibration`, `few_elements`,
+    """Reasons to distrust the energy axis: `ambiguous_calibration`, `few_elements`,
     `no_scatter`; each is explained in `messages`."""
     messages: tuple[str, ...] = ()
+    problem: FitProblem | None = None
+    """The problem as it was posed, from which pixels and regions can be fitted; None: the fit is that of a sum of
+    detectors, or was made by another program."""
+
+    def __repr__(self) -> str:
+        return f"<SpectrumFit {self._headline()}>"
+
+    def _repr_html_(self) -> str:
+        """Table of the components for a notebook; every name is escaped."""
+        cells = zip(
+            self.component_names,
+            self.amplitude.tolist(),
+            self.amplitude_sigma.tolist(),
+            self.detection_limit.tolist(),
+            strict=True,
+        )
+        rows = "".join(
+            f"<tr><td>{escape(name)}</td>" + "".join(f"<td>{number:.6g}</td>" for number in numbers) + "</tr>"
+            for name, *numbers in cells
+        )
+        head = "<tr><th>component</th><th>counts</th><th>sigma</th><th>detection limit</th></tr>"
+        messages = "".join(f"<div>{escape(message)}</div>" for message in self.messages)
+        return f"<div>{escape(self._headline())}</div><table>{head}{rows}</table>{messages}"
+
+    def _headline(self) -> str:
+        stop = self.first_channel + self.counts.shape[0] - 1
+        return (
+            f"{self.status.name.lower()}: {len(self.component_names)} components, R2 {self.r2:.5f}, "
+            f"deviance {self.deviance:.3g}, channels {self.first_channel} to {stop}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""npy, npz, HDF5 and Zarr seen alike: arrays by path with their attributes, read by region, never whole unasked."""
+"""npy, npz, HDF5 and Zarr seen alike: arrays by path with their attributes, read by region, never as a whole."""
 
 import math
 import tokenize
@@ -24,7 +24,7 @@ ZARR_SIGNS: Final = ("zarr.json", ".zarray", ".zgroup")
 
 Region = tuple[slice, ...]
 READ_FAULTS: Final = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
-"""What numpy, zipfile and zarr raise on damaged files; numpy tokenizes the header of a npy."""
+"""Exceptions of numpy, zipfile and zarr on damaged files; numpy tokenizes the header of a npy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class Entry:
         """Last part of the path."""
         return self.path.rpartition("/")[2]
 
-    def beside(self, name: str) -> str:
+    def find_neighbour(self, name: str) -> str:
         """Path of a neighbour in the same group."""
         return f"{self.path.rpartition('/')[0]}/{name}".lstrip("/")
 
@@ -64,7 +64,7 @@ class Container:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Layout:
-    """Where a npy array's numbers begin in its stream."""
+    """Place of a npy array's numbers in its stream."""
 
     offset: int
     shape: tuple[int, ...]
@@ -79,9 +79,9 @@ def open_npy(path: Path) -> Container:
         InputFileError: damaged, truncated, or of Python objects.
     """
     size = file_size(path)
-    with _reading(path), path.open("rb") as stream:
-        layout = _layout(path, stream, size)
-    return _streams(path, "npy", {"": layout}, lambda _: path.open("rb"))
+    with _translate_faults(path), path.open("rb") as stream:
+        layout = _read_layout(path, stream, size)
+    return _build_container(path, "npy", {"": layout}, lambda _: path.open("rb"))
 
 
 def open_npz(path: Path) -> Container:
@@ -92,35 +92,35 @@ def open_npz(path: Path) -> Container:
     """
     file_size(path)
     layouts = {}
-    with _reading(path), zipfile.ZipFile(path) as archive:
+    with _translate_faults(path), zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             if info.filename.endswith(".npy"):
                 with archive.open(info) as stream:
                     name = info.filename.removesuffix(".npy")
-                    layouts[name] = _layout(path, stream, info.file_size)
-    return _streams(path, "npz", layouts, lambda name: _member(path, name))
+                    layouts[name] = _read_layout(path, stream, info.file_size)
+    return _build_container(path, "npz", layouts, lambda name: _open_member(path, name))
 
 
 def open_hdf5_arrays(path: Path, dataset_path: str | None, *, allow_external: bool) -> Container:
-    """All datasets that hard links of an HDF5 file reach, and the one that is asked for.
+    """All datasets that hard links of an HDF5 file reach, and the one that `dataset_path` names.
 
     Raises:
-        InputFileError: damaged or truncated; the dataset asked for lies outside of the file.
+        InputFileError: damaged or truncated; the requested dataset lies outside of the file.
     """
     file_size(path)
     entries: dict[str, Entry] = {}
 
     def visit(name: str, found: object) -> None:
         if isinstance(found, h5py.Dataset) and found.shape is not None:
-            entries[name] = _hdf5_entry(name, found)
+            entries[name] = _describe_hdf5(name, found)
 
     with open_hdf5(path) as file:
         file.visititems(visit)
-        asked = (dataset_path or "").strip("/")
-        if asked and asked not in entries:
-            found = find_dataset(file, [asked], allow_external=allow_external)
+        requested = (dataset_path or "").strip("/")
+        if requested and requested not in entries:
+            found = find_dataset(file, [requested], allow_external=allow_external)
             if found is not None:
-                entries[asked] = _hdf5_entry(asked, found)
+                entries[requested] = _describe_hdf5(requested, found)
 
     def read(entry: Entry, region: Region) -> NDArray[Any]:
         with open_hdf5(path) as file:
@@ -140,36 +140,36 @@ def open_zarr_arrays(path: Path) -> Container:
     """
     import zarr
 
-    with _reading(path):
+    with _translate_faults(path):
         root = zarr.open(str(path), mode="r")
         if isinstance(root, zarr.Array):
             found = {"": root}
         else:
             members = root.members(max_depth=None)
             found = {name: item for name, item in members if isinstance(item, zarr.Array)}
-        entries = {name: _zarr_entry(name, item, root) for name, item in found.items()}
+        entries = {name: _describe_zarr(name, item, root) for name, item in found.items()}
 
     def read(entry: Entry, region: Region) -> NDArray[Any]:
-        with _reading(path):
+        with _translate_faults(path):
             return np.asarray(found[entry.path][region])
 
     return Container(path=path, format="zarr-array", entries=entries, read=read)
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Whatever a damaged file raises, as one sentence."""
+def _translate_faults(path: Path) -> Iterator[None]:
+    """Turn the exceptions of a damaged file into one sentence."""
     try:
         yield
     except (*READ_FAULTS, KeyError, TypeError) as error:
         raise InputFileError(f"{path}: cannot be read: {error}; if it is cut off or damaged, copy it again") from error
 
 
-def _layout(path: Path, stream: IO[bytes], size: int) -> _Layout:
+def _read_layout(path: Path, stream: IO[bytes], size: int) -> _Layout:
     """Read a npy header; nothing is unpickled."""
     version = np.lib.format.read_magic(stream)
     if version not in {(1, 0), (2, 0)}:
-        raise InputFileError(f"{path}: npy version {version}; save the array with plain numbers")
+        raise InputFileError(f"{path}: npy version {version} holds Python objects; save the array as plain numbers")
     old = version == (1, 0)
     header = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = header(stream)
@@ -184,12 +184,12 @@ def _layout(path: Path, stream: IO[bytes], size: int) -> _Layout:
 
 
 @contextmanager
-def _member(path: Path, name: str) -> Iterator[IO[bytes]]:
+def _open_member(path: Path, name: str) -> Iterator[IO[bytes]]:
     with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
         yield stream
 
 
-def _streams(path: Path, form: str, layouts: Mapping[str, _Layout], opened: Callable[[str], Any]) -> Container:
+def _build_container(path: Path, form: str, layouts: Mapping[str, _Layout], opened: Callable[[str], Any]) -> Container:
     entries = {
         name: Entry(path=name, shape=a.shape, dtype=a.dtype, attributes={}, dims=None, chunks=None)
         for name, a in layouts.items()
@@ -198,13 +198,13 @@ def _streams(path: Path, form: str, layouts: Mapping[str, _Layout], opened: Call
     def read(entry: Entry, region: Region) -> NDArray[Any]:
         if entry.dtype.hasobject:
             raise InputFileError(f"{path}: {entry.path} holds Python objects, which are never read")
-        with _reading(path), opened(entry.path) as stream:
-            return _region(path, stream, layouts[entry.path], region)
+        with _translate_faults(path), opened(entry.path) as stream:
+            return _read_region(path, stream, layouts[entry.path], region)
 
     return Container(path=path, format=form, entries=entries, read=read)
 
 
-def _region(path: Path, stream: IO[bytes], layout: _Layout, region: Region) -> NDArray[Any]:
+def _read_region(path: Path, stream: IO[bytes], layout: _Layout, region: Region) -> NDArray[Any]:
     """Copy a region in which at most one axis is not whole, run by run; a map of the file would stay in memory."""
     shape, wanted = layout.shape, region
     if layout.fortran:
@@ -234,7 +234,7 @@ def _fill(path: Path, stream: IO[bytes], run: NDArray[np.uint8]) -> None:
         done += count
 
 
-def _hdf5_entry(path: str, dataset: h5py.Dataset) -> Entry:
+def _describe_hdf5(path: str, dataset: h5py.Dataset) -> Entry:
     attributes = {**dataset.file.attrs, **dataset.parent.attrs, **dataset.attrs}
     labels = tuple(d.label for d in dataset.dims)
     return Entry(
@@ -242,17 +242,17 @@ def _hdf5_entry(path: str, dataset: h5py.Dataset) -> Entry:
         shape=dataset.shape,
         dtype=dataset.dtype,
         attributes=attributes,
-        dims=labels if any(labels) else _dims(attributes, len(dataset.shape)),
+        dims=labels if any(labels) else _find_dims(attributes, len(dataset.shape)),
         chunks=dataset.chunks,
     )
 
 
-def _zarr_entry(path: str, array: Any, root: Any) -> Entry:  # noqa: ANN401 -- zarr's arrays have no useful type
+def _describe_zarr(path: str, array: Any, root: Any) -> Entry:  # noqa: ANN401 -- zarr's arrays have no useful type
     parent = path.rpartition("/")[0]
     above = {} if not path else {**root.attrs, **(root[parent].attrs if parent else {})}
     attributes = {**above, **array.attrs}
     named = getattr(array.metadata, "dimension_names", None) or attributes.get("_ARRAY_DIMENSIONS")
-    dims = tuple(str(n or "") for n in named) if named else _dims(attributes, array.ndim)
+    dims = tuple(str(n or "") for n in named) if named else _find_dims(attributes, array.ndim)
     return Entry(
         path=path,
         shape=tuple(array.shape),
@@ -263,10 +263,10 @@ def _zarr_entry(path: str, array: Any, root: Any) -> Entry:  # noqa: ANN401 -- z
     )
 
 
-def _dims(attributes: Mapping[str, Any], rank: int) -> tuple[str, ...] | None:
+def _find_dims(attributes: Mapping[str, Any], rank: int) -> tuple[str, ...] | None:
     """Names of the axes from the attribute `dims`, or `axes` as NeXus has it; None unless one for each axis."""
     for key in ("dims", "axes"):
-        names = texts(attributes.get(key))
+        names = decode_texts(attributes.get(key))
         if len(names) == 1:
             names = tuple(names[0].replace(":", ",").replace(" ", ",").split(","))
         names = tuple(n for n in names if n)
@@ -275,7 +275,7 @@ def _dims(attributes: Mapping[str, Any], rank: int) -> tuple[str, ...] | None:
     return None
 
 
-def texts(value: object) -> tuple[str, ...]:
+def decode_texts(value: object) -> tuple[str, ...]:
     """Strings of an attribute or array; empty for None."""
     if value is None:
         return ()

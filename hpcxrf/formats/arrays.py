@@ -1,4 +1,4 @@
-"""Spectra as plain arrays in npy, npz, HDF5 and Zarr; what the file does not say is guessed, and the guess said."""
+"""Spectra as plain arrays in npy, npz, HDF5 and Zarr; what the file does not say is guessed, and the guess is noted."""
 
 import math
 import zipfile
@@ -18,23 +18,23 @@ from hpcxrf.formats.array_containers import (
     ZIP_SIGNATURE,
     Container,
     Entry,
+    decode_texts,
     open_hdf5_arrays,
     open_npy,
     open_npz,
     open_zarr_arrays,
-    texts,
 )
 from hpcxrf.formats.axes import (
     MAX_RANK,
     Axes,
-    as_counts,
-    calibration_notes,
-    calibration_of,
+    arrange_counts,
+    choose_calibration,
+    describe_calibration,
     guess_axes,
     scan_shape,
-    stored_region,
+    select_region,
 )
-from hpcxrf.formats.hdf5_files import checked_rows, is_hdf5, refuse_bad_counts, rows_per_block
+from hpcxrf.formats.hdf5_files import check_rows, is_hdf5, refuse_bad_counts, rows_per_block
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions, ScanScalars
 
 _TIMES: Final = ("live_time_s", "real_time_s", "icr_hz", "ocr_hz")
@@ -82,12 +82,12 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
         InputFileError: the file cannot be read; no array that can be spectra, or several; a rank above 4; an
             energy that does not rise.
     """
-    parts = _parts(_container(path, options), options)
-    stored, energy_notes = _stored_calibration(parts, options)
+    parts = _find_parts(_open_container(path, options), options)
+    stored, energy_notes = _read_calibration(parts, options)
     n_detectors, n_rows, n_columns, n_channels = parts.shape
-    incident = _incident(parts)
+    incident = _read_incident_kev(parts)
     tube = parts.entry.attributes.get("tube")
-    source = None if tube is None else ", ".join(texts(tube))
+    source = None if tube is None else ", ".join(decode_texts(tube))
     source_notes = [] if source is None else [f"the file names a tube as source: {source}"]
     # Twice: whoever takes a block may copy it into its own order.
     row_bytes = 2 * n_detectors * n_columns * n_channels * parts.entry.dtype.itemsize
@@ -101,10 +101,10 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
         rows_per_read=height,
         read_counts=lambda rows: _read_counts(parts, rows),
         read_scalars=lambda: _read_scalars(parts),
-        calibration=calibration_of(parts.where, stored, options, n_detectors, n_channels),
+        calibration=choose_calibration(parts.where, stored, options, n_detectors, n_channels),
         incident_energy_kev=incident,
         tube=source,
-        notes=(*parts.notes, *energy_notes, *calibration_notes(options), *source_notes),
+        notes=(*parts.notes, *energy_notes, *describe_calibration(options), *source_notes),
     )
 
 
@@ -117,7 +117,7 @@ def _is_npz(path: Path) -> bool:
         return path.suffix == ".npz"
 
 
-def _container(path: Path, options: ReadOptions) -> Container:
+def _open_container(path: Path, options: ReadOptions) -> Container:
     if path.is_dir():
         return open_zarr_arrays(path)
     try:
@@ -132,31 +132,33 @@ def _container(path: Path, options: ReadOptions) -> Container:
     return open_hdf5_arrays(path, options.dataset_path, allow_external=options.allow_external)
 
 
-def _parts(container: Container, options: ReadOptions) -> _Parts:
+def _find_parts(container: Container, options: ReadOptions) -> _Parts:
     entry, notes = _choose(container, options.dataset_path)
     where = f"{container.path}: {entry.path}".removesuffix(": ")
     axes = guess_axes(where, entry.shape, entry.dims, options.energy_axis)
     shape = scan_shape(entry.shape, axes)
-    found, misfits = _neighbours(container, entry, shape)
+    found, misfits = _find_neighbours(container, entry, shape)
     return _Parts(
         container=container, entry=entry, axes=axes, shape=shape, found=found, notes=(*notes, *axes.notes, *misfits)
     )
 
 
-def _choose(container: Container, asked: str | None) -> tuple[Entry, list[str]]:
+def _choose(container: Container, requested: str | None) -> tuple[Entry, list[str]]:
     """The array of spectra, and how it was chosen."""
     entries = container.entries
-    if asked is not None:
-        found = entries.get(asked.strip("/"))
+    if requested is not None:
+        found = entries.get(requested.strip("/"))
         if found is None:
             raise InputFileError(
-                f"{container.path}: no array {asked!r}; --dataset-path may be {_listed(entries.values())}"
+                f"{container.path}: no array {requested!r}; --dataset-path may be {_list_entries(entries.values())}"
             )
-        return _usable(container, found), []
-    spectra = [e for e in entries.values() if e.name not in _NO_COUNTS and _fault(e) is None]
-    spectra = _signals(spectra) or [e for e in spectra if len(e.shape) > 2] or spectra
+        return _require_usable(container, found), []
+    spectra = [e for e in entries.values() if e.name not in _NO_COUNTS and _find_fault(e) is None]
+    # NeXus attributes name the signal.
+    signals = [e for e in spectra if decode_texts(e.attributes.get("signal")) in {(e.name,), ("1",)}]
+    spectra = signals or [e for e in spectra if len(e.shape) > 2] or spectra
     if not spectra:
-        raise InputFileError(_nothing(container))
+        raise InputFileError(_explain_no_spectra(container))
     ranked = sorted(spectra, key=lambda e: -math.prod(e.shape))
     first = ranked[0]
     if len(ranked) == 1:
@@ -164,12 +166,12 @@ def _choose(container: Container, asked: str | None) -> tuple[Entry, list[str]]:
     if math.prod(first.shape) < _CLEARLY_LARGER * math.prod(ranked[1].shape):
         raise InputFileError(
             f"{container.path}: {len(ranked)} arrays may be the spectra; choose one with --dataset-path: "
-            f"{_listed(ranked)}"
+            f"{_list_entries(ranked)}"
         )
-    return first, [f"guessed: the largest array, {_listed(ranked[:1])} (--dataset-path)"]
+    return first, [f"guessed: the largest array, {_list_entries(ranked[:1])} (--dataset-path)"]
 
 
-def _fault(entry: Entry) -> str | None:
+def _find_fault(entry: Entry) -> str | None:
     """Why an array cannot be spectra."""
     if entry.dtype.kind not in "iuf":
         return f"is of type {entry.dtype}, counts must be whole or real numbers"
@@ -178,31 +180,28 @@ def _fault(entry: Entry) -> str | None:
     return None
 
 
-def _usable(container: Container, entry: Entry) -> Entry:
-    fault = _fault(entry)
+def _require_usable(container: Container, entry: Entry) -> Entry:
+    fault = _find_fault(entry)
     if fault is not None:
         raise InputFileError(f"{container.path}: {entry.path} {fault}; choose another with --dataset-path")
     return entry
 
 
-def _signals(entries: list[Entry]) -> list[Entry]:
-    """Those that NeXus attributes call the signal."""
-    return [e for e in entries if texts(e.attributes.get("signal")) in {(e.name,), ("1",)}]
-
-
-def _nothing(container: Container) -> str:
-    reasons = [f"{e.path or 'the array'} {_fault(e)}" for e in container.entries.values() if e.name not in _NO_COUNTS]
+def _explain_no_spectra(container: Container) -> str:
+    reasons = [
+        f"{e.path or 'the array'} {_find_fault(e)}" for e in container.entries.values() if e.name not in _NO_COUNTS
+    ]
     what = "; ".join(reasons[:_LISTED]) if reasons else "it holds no array"
     return f"{container.path}: no array that can be spectra: {what}; name a file of spectra"
 
 
-def _listed(entries: Iterable[Entry]) -> str:
+def _list_entries(entries: Iterable[Entry]) -> str:
     every = [f"{e.path} {e.shape} {e.dtype}" for e in entries]
     more = [f"and {len(every) - _LISTED} more"] if len(every) > _LISTED else []
     return ", ".join(every[:_LISTED] + more)
 
 
-def _neighbours(
+def _find_neighbours(
     container: Container, entry: Entry, shape: tuple[int, int, int, int]
 ) -> tuple[dict[str, Entry], list[str]]:
     """Arrays beside the spectra that belong to them, and what does not fit."""
@@ -213,17 +212,17 @@ def _neighbours(
     wanted |= {"scaler_names": (None,), "scaler_units": (None,)}
     found, misfits = {}, []
     for name, expected in wanted.items():
-        neighbour = container.entries.get(entry.beside(name))
+        neighbour = container.entries.get(entry.find_neighbour(name))
         if neighbour is None or neighbour is entry:
             continue
-        if _fits(neighbour, expected):
+        if _has_shape(neighbour, expected):
             found[name] = neighbour
         else:
             misfits.append(f"{neighbour.path} is not used: {neighbour.dtype} {neighbour.shape}, not {expected}")
     return found, misfits
 
 
-def _fits(entry: Entry, expected: tuple[int | None, ...]) -> bool:
+def _has_shape(entry: Entry, expected: tuple[int | None, ...]) -> bool:
     """Same shape, axes of length 1 aside; text is checked where it is read."""
     if entry.name in _SCALERS[:2]:
         return len(entry.shape) == 1
@@ -234,26 +233,26 @@ def _fits(entry: Entry, expected: tuple[int | None, ...]) -> bool:
     return [n for n in entry.shape if n != 1] == [n for n in expected if n != 1]
 
 
-def _whole(parts: _Parts, name: str) -> NDArray[Any] | None:
+def _read_whole(parts: _Parts, name: str) -> NDArray[Any] | None:
     entry = parts.found.get(name)
     if entry is None:
         return None
     return parts.container.read(entry, tuple(slice(0, n) for n in entry.shape))
 
 
-def _numbers(parts: _Parts, name: str, shape: tuple[int, ...]) -> NDArray[np.float64] | None:
-    values = _whole(parts, name)
+def _read_numbers(parts: _Parts, name: str, shape: tuple[int, ...]) -> NDArray[np.float64] | None:
+    values = _read_whole(parts, name)
     return None if values is None else values.astype(np.float64).reshape(shape)
 
 
 def _read_counts(parts: _Parts, rows: slice) -> NDArray[np.generic]:
     path = parts.container.path
-    wanted = checked_rows(path, rows, parts.shape[1])
+    wanted = check_rows(path, rows, parts.shape[1])
     if wanted.start == wanted.stop:
         shape = (parts.shape[0], 0, *parts.shape[2:])
         return np.zeros(shape, parts.entry.dtype.newbyteorder("="))
-    region = stored_region(parts.entry.shape, parts.axes, wanted)
-    block = as_counts(parts.container.read(parts.entry, region), parts.axes)
+    region = select_region(parts.entry.shape, parts.axes, wanted)
+    block = arrange_counts(parts.container.read(parts.entry, region), parts.axes)
     for detector, spectra in enumerate(block):
         refuse_bad_counts(spectra, path=path, detector=detector, first_row=wanted.start)
     return block
@@ -266,25 +265,25 @@ def _chunk_rows(parts: _Parts) -> int:
 
 
 def _read_scalars(parts: _Parts) -> ScanScalars:
-    times = {name: _numbers(parts, name, parts.shape[:3]) for name in _TIMES}
+    times = {name: _read_numbers(parts, name, parts.shape[:3]) for name in _TIMES}
     return replace(
-        _scalers(parts),
+        _read_scalers(parts),
         live_time_s=times["live_time_s"],
         real_time_s=times["real_time_s"],
         icr_hz=times["icr_hz"],
         ocr_hz=times["ocr_hz"],
-        x_um=_position_um(parts, "x"),
-        y_um=_position_um(parts, "y"),
+        x_um=_read_position_um(parts, "x"),
+        y_um=_read_position_um(parts, "y"),
     )
 
 
-def _scalers(parts: _Parts) -> ScanScalars:
-    values = _whole(parts, "scaler_values")
+def _read_scalers(parts: _Parts) -> ScanScalars:
+    values = _read_whole(parts, "scaler_values")
     if values is None or values.shape[0] == 0:
         return ScanScalars()
     count = values.shape[0]
-    names = texts(_whole(parts, "scaler_names"))
-    units = texts(_whole(parts, "scaler_units")) or ("",) * count
+    names = decode_texts(_read_whole(parts, "scaler_names"))
+    units = decode_texts(_read_whole(parts, "scaler_units")) or ("",) * count
     if len(names) != count or len(units) != count:
         raise InputFileError(
             f"{parts.container.path}: {count} scalers, but {len(names)} scaler_names and {len(units)} "
@@ -293,16 +292,16 @@ def _scalers(parts: _Parts) -> ScanScalars:
     return ScanScalars(scaler_names=names, scaler_units=units, scaler_values=values.astype(np.float64))
 
 
-def _position_um(parts: _Parts, axis: str) -> NDArray[np.float64] | None:
+def _read_position_um(parts: _Parts, axis: str) -> NDArray[np.float64] | None:
     """(y, x) in micrometres."""
     for name in (f"{axis}_um", f"{axis}_mm"):
-        values = _numbers(parts, name, parts.shape[1:3])
+        values = _read_numbers(parts, name, parts.shape[1:3])
         if values is not None:
             return values * _POSITIONS[name]
     return None
 
 
-def _attribute(parts: _Parts, name: str) -> float | None:
+def _read_attribute(parts: _Parts, name: str) -> float | None:
     """A number among the attributes.
 
     Raises:
@@ -320,35 +319,35 @@ def _attribute(parts: _Parts, name: str) -> float | None:
     return number
 
 
-def _incident(parts: _Parts) -> float | None:
-    energy = _attribute(parts, "incident_energy_kev")
+def _read_incident_kev(parts: _Parts) -> float | None:
+    energy = _read_attribute(parts, "incident_energy_kev")
     if energy is not None and energy <= 0.0:
         raise InputFileError(f"{parts.where}: attribute incident_energy_kev is {energy:g}, must be above 0 keV")
     return energy
 
 
-def _stored_calibration(parts: _Parts, options: ReadOptions) -> tuple[tuple[EnergyCalibration, ...] | None, list[str]]:
+def _read_calibration(parts: _Parts, options: ReadOptions) -> tuple[tuple[EnergyCalibration, ...] | None, list[str]]:
     """The file's own calibration: a table, else attributes, else the energy of each channel."""
     n_detectors = parts.shape[0]
-    table = _numbers(parts, _CALIBRATION, (n_detectors, 3))
+    table = _read_numbers(parts, _CALIBRATION, (n_detectors, 3))
     if table is not None:
-        return tuple(_calibration(*row) for row in table.tolist()), []
-    offset, slope = (_attribute(parts, f"energy_{n}_kev") for n in ("offset", "slope"))
+        return tuple(_make_calibration(*row) for row in table.tolist()), []
+    offset, slope = (_read_attribute(parts, f"energy_{n}_kev") for n in ("offset", "slope"))
     if slope is not None:
-        return (_calibration(offset or 0.0, slope, 0.0),) * n_detectors, []
-    asked = options.energy_slope_kev is not None and options.energy_offset_kev is not None
-    for name in () if asked else _ENERGY_AXES:
-        energy = _numbers(parts, name, parts.shape[3:])
+        return (_make_calibration(offset or 0.0, slope, 0.0),) * n_detectors, []
+    requested = options.energy_slope_kev is not None and options.energy_offset_kev is not None
+    for name in () if requested else _ENERGY_AXES:
+        energy = _read_numbers(parts, name, parts.shape[3:])
         if energy is not None:
-            return _from_axis(parts, parts.found[name], energy)
+            return _fit_axis(parts, parts.found[name], energy)
     return None, []
 
 
-def _calibration(offset: float, slope: float, quadratic: float) -> EnergyCalibration:
+def _make_calibration(offset: float, slope: float, quadratic: float) -> EnergyCalibration:
     return EnergyCalibration(offset_kev=offset, slope_kev=slope, quadratic_kev=quadratic)
 
 
-def _from_axis(
+def _fit_axis(
     parts: _Parts, entry: Entry, energy: NDArray[np.float64]
 ) -> tuple[tuple[EnergyCalibration, ...], list[str]]:
     """A parabola through the energy of each channel."""
@@ -359,7 +358,7 @@ def _from_axis(
             f"{where}: the energy must be finite and rise from channel to channel; correct it, or give "
             "both --energy-slope and --energy-offset (keV)"
         )
-    unit = texts(entry.attributes.get("units"))
+    unit = decode_texts(entry.attributes.get("units"))
     in_ev = unit == ("eV",) or (not unit and energy[-1] > _EV_ABOVE)
     kev = energy * (1e-3 if in_ev else 1.0)
     slope = float((kev[-1] - kev[0]) / (len(kev) - 1))
@@ -369,4 +368,4 @@ def _from_axis(
         coefficients = np.polynomial.polynomial.polyfit(np.arange(len(kev)), kev, 2).tolist()
     what = "eV" if in_ev else "keV"
     note = f"energy calibration from {entry.path}, {'in' if unit else 'guessed to be in'} {what}"
-    return (_calibration(*coefficients),) * parts.shape[0], [note]
+    return (_make_calibration(*coefficients),) * parts.shape[0], [note]

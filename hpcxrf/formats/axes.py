@@ -1,4 +1,4 @@
-"""Which axis of a stored array is what, and its energy calibration."""
+"""Meaning of the axes of a stored array, and its energy calibration."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,23 +36,23 @@ class Axes:
 
 
 def guess_axes(where: str, shape: tuple[int, ...], dims: Sequence[str] | None, energy_axis: int | None) -> Axes:
-    """What the axes mean: as asked, else as named, else the longest is the energy and the rest detector, y, x.
+    """Meaning of the axes: as requested, else as named, else the longest is the energy and the rest detector, y, x.
 
     Args:
         where: file and path of the array, for messages.
         shape: of the stored array.
         dims: names of its axes, if the file has them.
-        energy_axis: as asked, negative ones counted from the end.
+        energy_axis: the requested one, negative ones counted from the end.
 
     Raises:
         InputFileError: no axis, more than four, an empty one, or an energy axis that is not there.
     """
     if not 1 <= len(shape) <= MAX_RANK or 0 in shape:
         raise InputFileError(f"{where}: shape {shape}; must have 1 to 4 axes (detector, y, x, channel), none empty")
-    names = _matching_names(dims, len(shape))
-    energy, notes = _energy_axis(where, shape, names, energy_axis)
+    names = None if dims is None or len(dims) != len(shape) else tuple(d.strip().lower() for d in dims)
+    energy, notes = _find_energy_axis(where, shape, names, energy_axis)
     rest = [i for i in range(len(shape)) if i != energy]
-    detector, y, x = _image_axes(rest, names)
+    detector, y, x = _find_image_axes(rest, names)
     if len(rest) == 1:
         what = "detectors at one point" if detector is not None else "pixels, taken as one column"
         notes.append(f"array of rank 2: {shape[rest[0]]} {what}")
@@ -61,18 +61,14 @@ def guess_axes(where: str, shape: tuple[int, ...], dims: Sequence[str] | None, e
     return Axes(detector=detector, y=y, x=x, energy=energy, notes=tuple(notes))
 
 
-def _matching_names(dims: Sequence[str] | None, rank: int) -> tuple[str, ...] | None:
-    return None if dims is None or len(dims) != rank else tuple(d.strip().lower() for d in dims)
-
-
-def _energy_axis(
-    where: str, shape: tuple[int, ...], names: tuple[str, ...] | None, asked: int | None
+def _find_energy_axis(
+    where: str, shape: tuple[int, ...], names: tuple[str, ...] | None, requested: int | None
 ) -> tuple[int, list[str]]:
     rank = len(shape)
-    if asked is not None:
-        if not -rank <= asked < rank:
-            raise InputFileError(f"{where}: --energy-axis {asked}, but shape {shape} has axes 0 to {rank - 1}")
-        return asked % rank, []
+    if requested is not None:
+        if not -rank <= requested < rank:
+            raise InputFileError(f"{where}: --energy-axis {requested}, but shape {shape} has axes 0 to {rank - 1}")
+        return requested % rank, []
     named = [i for i, n in enumerate(names or ()) if n.startswith(_ENERGY_NAMES) or n == "e"]
     if len(named) == 1:
         return named[0], []
@@ -82,7 +78,7 @@ def _energy_axis(
     return longest, [f"guessed: axis {longest} of shape {shape} is the energy, as the longest (--energy-axis)"]
 
 
-def _image_axes(rest: list[int], names: tuple[str, ...] | None) -> tuple[int | None, int | None, int | None]:
+def _find_image_axes(rest: list[int], names: tuple[str, ...] | None) -> tuple[int | None, int | None, int | None]:
     """Stored axes of detector, y, x."""
     named = {} if names is None else {i: names[i] for i in rest}
     detector = next((i for i, n in named.items() if n.startswith(_DETECTOR_NAMES)), None)
@@ -104,12 +100,12 @@ def scan_shape(shape: tuple[int, ...], axes: Axes) -> tuple[int, int, int, int]:
     return detector, y, x, channel
 
 
-def stored_region(shape: tuple[int, ...], axes: Axes, rows: slice) -> tuple[slice, ...]:
+def select_region(shape: tuple[int, ...], axes: Axes, rows: slice) -> tuple[slice, ...]:
     """Region of the stored array that holds the rows."""
     return tuple(rows if i == axes.y else slice(0, n) for i, n in enumerate(shape))
 
 
-def as_counts(block: NDArray[Any], axes: Axes) -> NDArray[Any]:
+def arrange_counts(block: NDArray[Any], axes: Axes) -> NDArray[Any]:
     """A stored region as (detector, y, x, channel), native byte order."""
     present = [i for i in axes.order if i is not None]
     missing = tuple(k for k, i in enumerate(axes.order) if i is None)
@@ -117,7 +113,7 @@ def as_counts(block: NDArray[Any], axes: Axes) -> NDArray[Any]:
     return ordered.astype(ordered.dtype.newbyteorder("="), copy=False)
 
 
-def calibration_of(
+def choose_calibration(
     where: str, stored: Sequence[EnergyCalibration] | None, options: ReadOptions, n_detectors: int, n_channels: int
 ) -> tuple[EnergyCalibration, ...] | None:
     """Calibration of each detector: the file's, with what the user gives in its place.
@@ -130,7 +126,7 @@ def calibration_of(
     if stored is None and options.energy_slope_kev is None:
         return None
     one = EnergyCalibration(offset_kev=0.0, slope_kev=1.0)
-    result = tuple(_with_options(c, options) for c in (stored or (one,) * n_detectors))
+    result = tuple(_apply_options(c, options) for c in (stored or (one,) * n_detectors))
     faults = [
         f"detector {d}: slope {c.slope_kev:g}, quadratic {c.quadratic_kev:g}"
         for d, c in enumerate(result)
@@ -144,7 +140,7 @@ def calibration_of(
     return result
 
 
-def _with_options(c: EnergyCalibration, options: ReadOptions) -> EnergyCalibration:
+def _apply_options(c: EnergyCalibration, options: ReadOptions) -> EnergyCalibration:
     slope, offset = options.energy_slope_kev, options.energy_offset_kev
     return EnergyCalibration(
         offset_kev=c.offset_kev if offset is None else offset,
@@ -159,10 +155,10 @@ def _rises(c: EnergyCalibration, n_channels: int) -> bool:
     return bool(np.isfinite(c.offset_kev) and 0.0 < c.slope_kev < np.inf and 0.0 < at_end < np.inf)
 
 
-def calibration_notes(options: ReadOptions) -> tuple[str, ...]:
+def describe_calibration(options: ReadOptions) -> tuple[str, ...]:
     """A sentence for each number of the calibration that the user gave."""
     given = (("offset", options.energy_offset_kev), ("slope", options.energy_slope_kev))
-    return tuple(f"energy {name} {v:g} keV as asked" for name, v in given if v is not None)
+    return tuple(f"energy {name} set to {v:g} keV by --energy-{name}" for name, v in given if v is not None)
 
 
 def file_size(path: Path) -> int:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcxrf.errors import InputFileError
-from hpcxrf.formats.axes import calibration_notes, calibration_of, file_size
-from hpcxrf.formats.hdf5_files import checked_rows
+from hpcxrf.formats.axes import choose_calibration, describe_calibration, file_size
+from hpcxrf.formats.hdf5_files import check_rows
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions, ScanScalars
 
 _KEY: Final = re.compile(r"\s*([A-Z][A-Z0-9_]*)\s*:")
@@ -34,7 +34,7 @@ class _Header:
     n_detectors: int
     n_channels: int
     numbers: dict[str, tuple[float, ...]]
-    """By the keys of _PER_DETECTOR that the file has, (detector,)."""
+    """Numbers (detector,) by the keys of _PER_DETECTOR that the file has."""
 
 
 def sniff(path: Path, head: bytes) -> bool:
@@ -52,11 +52,15 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
     Raises:
         InputFileError: the file cannot be read, or has lines that cannot be; all faults with their lines.
     """
-    header, counts = _parse(path, _lines(path))
+    header, counts = _parse(path, _read_lines(path))
     shape = (header.n_detectors, 1, 1, header.n_channels)
-    calibration = calibration_of(str(path), _stored_calibration(header), options, header.n_detectors, header.n_channels)
+    calibration = choose_calibration(
+        str(path), _read_calibration(header), options, header.n_detectors, header.n_channels
+    )
     block = counts.T.reshape(shape).copy()
-    scalars = ScanScalars(live_time_s=_column(header, "LIVE_TIME"), real_time_s=_column(header, "REAL_TIME"))
+    scalars = ScanScalars(
+        live_time_s=_reshape_column(header, "LIVE_TIME"), real_time_s=_reshape_column(header, "REAL_TIME")
+    )
     return RawScan(
         name=path.stem,
         format="epics-mca",
@@ -64,14 +68,14 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
         shape=shape,
         dtype=block.dtype,
         rows_per_read=1,
-        read_counts=lambda rows: block[:, checked_rows(path, rows, 1)].copy(),
+        read_counts=lambda rows: block[:, check_rows(path, rows, 1)].copy(),
         read_scalars=lambda: scalars,
         calibration=calibration,
-        notes=calibration_notes(options),
+        notes=describe_calibration(options),
     )
 
 
-def _lines(path: Path) -> list[_Line]:
+def _read_lines(path: Path) -> list[_Line]:
     size = file_size(path)
     if size > _LARGEST_BYTES:
         raise InputFileError(f"{path}: {size} bytes; an EPICS MCA text has at most {_LARGEST_BYTES}, split it")
@@ -85,7 +89,7 @@ def _lines(path: Path) -> list[_Line]:
 
 def _parse(path: Path, lines: list[_Line]) -> tuple[_Header, NDArray[Any]]:
     """Header and counts (channel, detector)."""
-    start = next((i for i, line in enumerate(lines) if _key(line) == "DATA"), None)
+    start = next((i for i, line in enumerate(lines) if _match_key(line) == "DATA"), None)
     if start is None:
         raise InputFileError(
             f"{path}: no DATA: line in {len(lines)} lines; the file is cut off or not an EPICS MCA text"
@@ -93,18 +97,18 @@ def _parse(path: Path, lines: list[_Line]) -> tuple[_Header, NDArray[Any]]:
     data = [line for line in lines[start + 1 :] if line.text.strip()]
     if not data:
         raise InputFileError(f"{path}: nothing after DATA: in line {lines[start].number}")
-    fields = {_key(line): line for line in lines[:start]}
+    fields = {_match_key(line): line for line in lines[:start]}
     fields.pop("", None)
-    n_detectors, faults = _whole(fields.get("ELEMENTS"), len(data[0].text.split()))
-    n_channels, more = _whole(fields.get("CHANNELS"), len(data))
-    numbers, others = _numbers(fields, n_detectors)
+    n_detectors, faults = _parse_whole(fields.get("ELEMENTS"), len(data[0].text.split()))
+    n_channels, more = _parse_whole(fields.get("CHANNELS"), len(data))
+    numbers, others = _parse_numbers(fields, n_detectors)
     faults += more + others
     if len(data) != n_channels:
         where = f"CHANNELS in line {fields['CHANNELS'].number}" if "CHANNELS" in fields else "DATA"
         faults.append(
             f"line {data[-1].number}: {len(data)} channels after DATA:, {where} says {n_channels}; copy it again"
         )
-    counts, bad = _counts(data, n_detectors)
+    counts, bad = _parse_counts(data, n_detectors)
     _refuse(path, faults + bad)
     return _Header(n_detectors=n_detectors, n_channels=n_channels, numbers=numbers), counts
 
@@ -117,33 +121,33 @@ def _refuse(path: Path, faults: Sequence[str]) -> None:
     raise InputFileError("\n".join([*shown, *([f"... and {more} more"] if more > 0 else [])]))
 
 
-def _key(line: _Line) -> str:
+def _match_key(line: _Line) -> str:
     match = _KEY.match(line.text)
     return "" if match is None else match[1]
 
 
-def _words(line: _Line) -> list[str]:
+def _split_words(line: _Line) -> list[str]:
     return line.text.partition(":")[2].split()
 
 
-def _whole(line: _Line | None, default: int) -> tuple[int, list[str]]:
+def _parse_whole(line: _Line | None, default: int) -> tuple[int, list[str]]:
     """A positive whole number of the header, or the default and what is wrong."""
     if line is None:
         return default, []
-    text = " ".join(_words(line))
+    text = " ".join(_split_words(line))
     if text.isdecimal() and int(text) > 0:
         return int(text), []
-    return default, [f"line {line.number}: {_key(line)} is {text!r}, must be a whole number above 0"]
+    return default, [f"line {line.number}: {_match_key(line)} is {text!r}, must be a whole number above 0"]
 
 
-def _numbers(fields: dict[str, _Line], n_detectors: int) -> tuple[dict[str, tuple[float, ...]], list[str]]:
+def _parse_numbers(fields: dict[str, _Line], n_detectors: int) -> tuple[dict[str, tuple[float, ...]], list[str]]:
     values: dict[str, tuple[float, ...]] = {}
     faults = []
     for key in _PER_DETECTOR:
         if key not in fields:
             continue
-        words = _words(fields[key])
-        row = tuple(map(_float, words))
+        words = _split_words(fields[key])
+        row = tuple(map(_parse_float, words))
         values[key] = row
         if len(row) != n_detectors or not all(map(math.isfinite, row)):
             faults.append(
@@ -153,7 +157,7 @@ def _numbers(fields: dict[str, _Line], n_detectors: int) -> tuple[dict[str, tupl
     return values, faults
 
 
-def _float(text: str) -> float:
+def _parse_float(text: str) -> float:
     """A decimal number; NaN where it is none."""
     try:
         return float(text)
@@ -161,9 +165,9 @@ def _float(text: str) -> float:
         return math.nan
 
 
-def _counts(data: list[_Line], n_detectors: int) -> tuple[NDArray[Any], list[str]]:
+def _parse_counts(data: list[_Line], n_detectors: int) -> tuple[NDArray[Any], list[str]]:
     """Counts (channel, detector) of the narrowest type that holds them, and what is wrong."""
-    rows = [tuple(map(_float, line.text.split())) for line in data]
+    rows = [tuple(map(_parse_float, line.text.split())) for line in data]
     faults = [
         f"line {line.number}: {line.text.strip()!r} must be {n_detectors} counts of 0 or more, one a detector"
         for line, row in zip(data, rows, strict=True)
@@ -176,13 +180,13 @@ def _counts(data: list[_Line], n_detectors: int) -> tuple[NDArray[Any], list[str
     return counts.astype(np.uint32) if integral else counts, []
 
 
-def _column(header: _Header, key: str) -> NDArray[np.float64] | None:
+def _reshape_column(header: _Header, key: str) -> NDArray[np.float64] | None:
     """(detector, 1, 1)."""
     values = header.numbers.get(key)
     return None if values is None else np.array(values).reshape(-1, 1, 1)
 
 
-def _stored_calibration(header: _Header) -> tuple[EnergyCalibration, ...] | None:
+def _read_calibration(header: _Header) -> tuple[EnergyCalibration, ...] | None:
     offset, slope = header.numbers.get("CAL_OFFSET"), header.numbers.get("CAL_SLOPE")
     if offset is None or slope is None:
         return None

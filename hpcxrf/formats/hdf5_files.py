@@ -17,11 +17,11 @@ MAX_BLOCK_BYTES: Final = 16 * 2**20
 """Bytes of counts that one read holds, unless a single row is larger."""
 MAX_ROW_BYTES: Final = 4 * 2**30
 HDF5_FAULTS: Final = (OSError, RuntimeError, ValueError, TypeError, KeyError)
-"""What h5py raises on damaged files: a KeyError where a group names an object that cannot be opened."""
+"""Exceptions of h5py on damaged files: a KeyError where a group names an object that cannot be opened."""
 
 
 def is_hdf5(head: bytes) -> bool:
-    """Whether the first bytes are those of an HDF5 file."""
+    """True where the first bytes are those of an HDF5 file."""
     return any(head.startswith(SIGNATURE, place) for place in SIGNATURE_PLACES)
 
 
@@ -77,7 +77,7 @@ def _refuse_external_links(file: h5py.File, name: str) -> None:
     while parts and seen < 64:
         seen += 1
         place = f"{place}/{parts.pop(0)}"
-        link = _link(file, place)
+        link = _find_link(file, place)
         if isinstance(link, h5py.ExternalLink):
             raise InputFileError(
                 f"{file.filename}: {place} is an external link to {link.filename}; "
@@ -90,8 +90,8 @@ def _refuse_external_links(file: h5py.File, name: str) -> None:
             place = ""
 
 
-def _link(file: h5py.File, place: str) -> object:
-    """What kind of link `place` is; None if there is none."""
+def _find_link(file: h5py.File, place: str) -> object:
+    """The link at `place`, not followed; None if there is none."""
     parent, _, leaf = place.rpartition("/")
     group = file.get(parent or "/")
     return group.get(leaf, getlink=True) if isinstance(group, h5py.Group) else None
@@ -117,7 +117,7 @@ def read_floats(dataset: h5py.Dataset | None, shape: tuple[int, ...]) -> NDArray
     if dataset.shape != shape or dataset.dtype.kind not in "iuf":
         raise InputFileError(
             f"{dataset.file.filename}: {dataset.name} is {dataset.dtype} {dataset.shape}, must be "
-            f"numbers {shape}; the file was not written as its layout asks: write it again"
+            f"numbers {shape}; the file breaks its own layout: write it again"
         )
     return np.asarray(dataset[()], dtype=np.float64)
 
@@ -135,10 +135,10 @@ def read_texts(dataset: h5py.Dataset | None, largest: int = 100_000) -> tuple[st
             f"{dataset.file.filename}: {dataset.name} is {dataset.dtype} {dataset.shape}, must be at "
             f"most {largest} strings; write the file again"
         )
-    return tuple(_text(value) for value in np.ravel(dataset[()]))
+    return tuple(_decode_text(value) for value in np.ravel(dataset[()]))
 
 
-def _text(value: object) -> str:
+def _decode_text(value: object) -> str:
     if isinstance(value, bytes):
         return value.split(b"\0")[0].decode("utf-8", errors="replace").strip()
     return str(value).strip()
@@ -165,7 +165,7 @@ def refuse_large_rows(path: Path, shape: tuple[int, ...], row_bytes: int) -> Non
         )
 
 
-def checked_rows(path: Path, rows: slice, height: int) -> slice:
+def check_rows(path: Path, rows: slice, height: int) -> slice:
     """The rows of a slice with its ends filled in.
 
     Raises:
@@ -193,6 +193,6 @@ def refuse_bad_counts(spectra: NDArray[Any], *, path: Path, detector: int, first
     row, column, channel = (int(n) for n in np.unravel_index(int(np.argmax(bad)), bad.shape))
     raise InputFileError(
         f"{path}: detector {detector}, row {first_row + row}, column {column}, channel {channel}: "
-        f"{spectra[row, column, channel]} is no count, must be finite and not negative "
+        f"{spectra[row, column, channel]} is not a count, must be finite and not negative "
         f"({int(np.count_nonzero(bad))} such values in the rows read); correct or leave out the file"
     )

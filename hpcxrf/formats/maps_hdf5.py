@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats.hdf5_files import (
     HDF5_FAULTS,
-    checked_rows,
+    check_rows,
     find_dataset,
     is_hdf5,
     open_hdf5,
@@ -34,7 +34,7 @@ OVERRIDE: Final = "/MAPS/Fit_Parameters_Override"
 SCALER_NAMES: Final = ("/MAPS/Scalers/Names", "/MAPS/scaler_names")
 SCALER_UNITS: Final = ("/MAPS/Scalers/Units", "/MAPS/scaler_units")
 SCALER_VALUES: Final = ("/MAPS/Scalers/Values", "/MAPS/scalers")
-TIMES: Final = {"ELT": "Elapsed_Livetime", "ERT": "Elapsed_Realtime", "ICR": "Input_Counts"} | {"OCR": "Output_Counts"}
+TIMES: Final = {"ELT": "Elapsed_Livetime", "ERT": "Elapsed_Realtime", "ICR": "Input_Counts", "OCR": "Output_Counts"}
 """Names of the times: among the scalers of version 9 (`ELT1` ..), and of the datasets of version 10."""
 MILLIMETRE_UM: Final = 1000.0
 UNITS_UM: Final = {"um": 1.0, "µm": 1.0, "microns": 1.0, "mm": 1000.0, "nm": 1e-3, "m": 1e6}
@@ -71,7 +71,7 @@ class _Times:
 
 
 def sniff(path: Path, head: bytes) -> bool:
-    """Whether the file holds `/MAPS` with spectra in it."""
+    """True where the file holds `/MAPS` with spectra in it."""
     if not is_hdf5(head):
         return False
     try:
@@ -82,7 +82,7 @@ def sniff(path: Path, head: bytes) -> bool:
 
 
 def _has(file: h5py.File, name: str) -> bool:
-    """Whether a link of that name is there, wherever it leads; nothing outside the file is opened."""
+    """True where a link of that name exists, wherever it leads; nothing outside the file is opened."""
     group: object = file
     parts = [p for p in name.split("/") if p]
     for part in parts[:-1]:
@@ -94,7 +94,7 @@ def _has(file: h5py.File, name: str) -> bool:
     return isinstance(group, h5py.Group) and group.get(parts[-1], getlink=True) is not None
 
 
-def members(path: Path) -> tuple[Path, ...]:
+def find_members(path: Path) -> tuple[Path, ...]:
     """Files of the scan that `path` (`X.h5N`) belongs to, detectors in numeric order; itself otherwise."""
     match = MEMBER_NAME.match(path.name)
     if match is None or not path.parent.is_dir():
@@ -107,10 +107,10 @@ def members(path: Path) -> tuple[Path, ...]:
     return tuple(other for _, other in sorted(found)) or (path,)
 
 
-def derived_from(path: Path) -> tuple[Path, ...]:
+def find_originals(path: Path) -> tuple[Path, ...]:
     """The members `X.h50` .. beside `X.h5`, of which it is XRF-Maps' average; empty if there are none."""
     first = path.with_name(f"{path.name}0")
-    return members(first) if path.suffix == ".h5" and first.is_file() else ()
+    return find_members(first) if path.suffix == ".h5" and first.is_file() else ()
 
 
 def open_file(path: Path, options: ReadOptions) -> RawScan:
@@ -119,7 +119,7 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
     Raises:
         InputFileError: truncated, damaged, files that do not fit together, or data outside the files.
     """
-    files = members(path)
+    files = find_members(path)
     heads = [_read_head(file, options) for file in files]
     _refuse_misfits(heads)
     height, width, channels = heads[0].shape
@@ -140,7 +140,7 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
         read_scalars=partial(_read_scalars, files, shape, options.allow_external),
         calibration=tuple(calibrations) if len(calibrations) == len(heads) else None,
         incident_energy_kev=energies[0] if energies else None,
-        notes=_notes(path, files, heads),
+        notes=_write_notes(path, files, heads),
     )
 
 
@@ -151,7 +151,7 @@ def _name(path: Path) -> str:
 
 def _read_head(path: Path, options: ReadOptions) -> _Head:
     with open_hdf5(path) as file:
-        counts = _spectra(file, allow_external=options.allow_external)
+        counts = _find_spectra(file, allow_external=options.allow_external)
         if counts.ndim != 3 or counts.dtype.kind not in "iuf" or 0 in counts.shape:
             raise InputFileError(
                 f"{path}: {counts.name} is {counts.dtype} {counts.shape}; must be numbers "
@@ -164,12 +164,12 @@ def _read_head(path: Path, options: ReadOptions) -> _Head:
             shape=(height, width, channels),
             dtype=counts.dtype,
             chunk_rows=int(counts.chunks[1]) if counts.chunks else 1,
-            calibration=_calibration(path, file, options),
-            incident_energy_kev=_incident_energy_kev(file, options),
+            calibration=_read_calibration(path, file, options),
+            incident_energy_kev=_read_incident_energy_kev(file, options),
         )
 
 
-def _spectra(file: h5py.File, *, allow_external: bool) -> h5py.Dataset:
+def _find_spectra(file: h5py.File, *, allow_external: bool) -> h5py.Dataset:
     found = find_dataset(file, SPECTRA, allow_external=allow_external)
     if found is None:
         raise InputFileError(
@@ -179,7 +179,7 @@ def _spectra(file: h5py.File, *, allow_external: bool) -> h5py.Dataset:
     return found
 
 
-def _calibration(path: Path, file: h5py.File, options: ReadOptions) -> EnergyCalibration | None:
+def _read_calibration(path: Path, file: h5py.File, options: ReadOptions) -> EnergyCalibration | None:
     """Offset, slope, quadratic; None where the file has zeros, nothing, or a fall that the user corrects."""
     stored = find_dataset(file, CALIBRATION, allow_external=options.allow_external)
     if stored is None or stored.shape != (3,):
@@ -197,7 +197,7 @@ def _calibration(path: Path, file: h5py.File, options: ReadOptions) -> EnergyCal
     return EnergyCalibration(offset_kev=offset, slope_kev=slope, quadratic_kev=quadratic)
 
 
-def _incident_energy_kev(file: h5py.File, options: ReadOptions) -> float | None:
+def _read_incident_energy_kev(file: h5py.File, options: ReadOptions) -> float | None:
     outside = options.allow_external
     names = find_dataset(file, (f"{OVERRIDE}/Fit_Parameters_Names",), allow_external=outside)
     values = find_dataset(file, (f"{OVERRIDE}/Fit_Parameters_Values",), allow_external=outside)
@@ -220,18 +220,18 @@ def _refuse_misfits(heads: list[_Head]) -> None:
         )
 
 
-def _notes(path: Path, files: tuple[Path, ...], heads: list[_Head]) -> tuple[str, ...]:
+def _write_notes(path: Path, files: tuple[Path, ...], heads: list[_Head]) -> tuple[str, ...]:
     notes: list[str] = []
     numbers = [int(m["number"]) for f in files if (m := MEMBER_NAME.match(f.name)) is not None]
     missing = sorted(set(range(max(numbers, default=-1) + 1)) - set(numbers))
     if missing:
         names = ", ".join(f"{_name(path)}.h5{n}" for n in missing)
-        notes.append(f"{names} missing: the detectors that are there are counted from 0")
+        notes.append(f"{names} missing: the other detectors are counted from 0")
     derived = path.with_name(f"{_name(path)}.h5")
     if numbers and derived.is_file():
-        notes.append(f"{derived.name} ignored: it is derived from the detectors' files")
-    if derived_from(path):
-        notes.append(f"is the sum that XRF-Maps made of {derived.name}0 ..; open that to have the detectors")
+        notes.append(f"{derived.name} ignored: it is made from the detectors' files")
+    if find_originals(path):
+        notes.append(f"the sum that XRF-Maps made of {derived.name}0 ..; open that file to keep the detectors apart")
     if any(head.calibration is None for head in heads):
         notes.append("no usable energy calibration in the file")
     return tuple(notes)
@@ -244,7 +244,7 @@ def _read_counts(
     allow_external: bool,  # noqa: FBT001 - bound by partial
     rows: slice,
 ) -> NDArray[np.generic]:
-    wanted = checked_rows(files[0], rows, shape[1])
+    wanted = check_rows(files[0], rows, shape[1])
     block = np.empty((shape[0], wanted.stop - wanted.start, *shape[2:]), dtype=dtype)
     for detector, path in enumerate(files):
         _read_detector(path, block[detector], wanted, allow_external=allow_external)
@@ -255,7 +255,7 @@ def _read_counts(
 def _read_detector(path: Path, out: NDArray[np.generic], rows: slice, *, allow_external: bool) -> None:
     """Fill `out` (rows, x, channel) piece by piece: whole chunks, so that none is unpacked twice."""
     with open_hdf5(path) as file:
-        stored = _spectra(file, allow_external=allow_external)
+        stored = _find_spectra(file, allow_external=allow_external)
         row_bytes = stored.shape[0] * stored.shape[2] * stored.dtype.itemsize
         chunk_rows = stored.chunks[1] if stored.chunks else 1
         step = chunk_rows * max(1, PIECE_BYTES // max(1, chunk_rows * row_bytes))
@@ -272,18 +272,19 @@ def _read_scalars(
 ) -> ScanScalars:
     size = shape[1:3]
     with open_hdf5(files[0]) as file:
-        names, units, values = _scalers(file, size, allow_external=allow_external)
-        x_um = _axis_um(file, "x_axis", size, allow_external=allow_external)
-        y_um = _axis_um(file, "y_axis", size, allow_external=allow_external)
+        names, units, values = _read_scalers(file, size, allow_external=allow_external)
+        x_um = _read_axis_um(file, "x_axis", size, allow_external=allow_external)
+        y_um = _read_axis_um(file, "y_axis", size, allow_external=allow_external)
     scalers = dict(zip(names, values, strict=True))
     times = [
-        _times(path, size, scalers, detector + 1, allow_external=allow_external) for detector, path in enumerate(files)
+        _read_times(path, size, scalers, detector + 1, allow_external=allow_external)
+        for detector, path in enumerate(files)
     ]
     return ScanScalars(
-        live_time_s=_stacked([live_time(t.real_s, t.counts_in, t.counts_out, t.live_s) for t in times]),
-        real_time_s=_stacked([t.real_s for t in times]),
-        icr_hz=_stacked([_rate(t, t.counts_in) for t in times]),
-        ocr_hz=_stacked([_rate(t, t.counts_out) for t in times]),
+        live_time_s=_stack([live_time(t.real_s, t.counts_in, t.counts_out, t.live_s) for t in times]),
+        real_time_s=_stack([t.real_s for t in times]),
+        icr_hz=_stack([_compute_rate(t, t.counts_in) for t in times]),
+        ocr_hz=_stack([_compute_rate(t, t.counts_out) for t in times]),
         scaler_names=names,
         scaler_units=units,
         scaler_values=values if names else None,
@@ -292,17 +293,17 @@ def _read_scalars(
     )
 
 
-def _rate(times: _Times, values: FloatMap | None) -> FloatMap | None:
+def _compute_rate(times: _Times, values: FloatMap | None) -> FloatMap | None:
     return rate(values, times.real_s) if times.are_counts else values
 
 
-def _stacked(maps: list[FloatMap | None]) -> FloatMap | None:
+def _stack(maps: list[FloatMap | None]) -> FloatMap | None:
     """(detector, y, x), or None where one detector has none."""
     known = [m for m in maps if m is not None]
     return np.stack(known) if len(known) == len(maps) else None
 
 
-def _times(
+def _read_times(
     path: Path, size: tuple[int, int], scalers: dict[str, FloatMap], number: int, *, allow_external: bool
 ) -> _Times:
     with open_hdf5(path) as file:
@@ -326,7 +327,7 @@ def _times(
 
 
 def _are_counts(out: FloatMap | None, real_s: FloatMap | None, total: float | None) -> bool:
-    """Whether the output is counts (fly scans) and not rates (step scans): the files do not say.
+    """True where the output is counts (fly scans) and not rates (step scans): the files do not say.
 
     The spectra's total tells: it is nearer to the sum of counts, or of rates times real time.
     """
@@ -338,7 +339,7 @@ def _are_counts(out: FloatMap | None, real_s: FloatMap | None, total: float | No
     return bool(abs(np.log(as_counts / total)) < abs(np.log(as_rates / total)))
 
 
-def _scalers(
+def _read_scalers(
     file: h5py.File, size: tuple[int, int], *, allow_external: bool
 ) -> tuple[tuple[str, ...], tuple[str, ...], FloatMap]:
     names = read_texts(find_dataset(file, SCALER_NAMES, allow_external=allow_external))
@@ -351,7 +352,7 @@ def _scalers(
     return names, padded, values
 
 
-def _axis_um(file: h5py.File, name: str, size: tuple[int, int], *, allow_external: bool) -> FloatMap | None:
+def _read_axis_um(file: h5py.File, name: str, size: tuple[int, int], *, allow_external: bool) -> FloatMap | None:
     """Positions (y, x), micrometres; version 9 has one row or column of them."""
     places = (f"/MAPS/Scan/{name}", f"/MAPS/{name}")
     stored = find_dataset(file, places, allow_external=allow_external)
@@ -369,9 +370,9 @@ def _axis_um(file: h5py.File, name: str, size: tuple[int, int], *, allow_externa
 
 
 def _axis_scale_um(axis: h5py.Dataset) -> float:
-    """Micrometres per unit: an attribute `units` says it; XRF-Maps writes none and means millimetres."""
-    said = axis.attrs.get("units")
-    text = said.decode() if isinstance(said, bytes) else str(said or "")
+    """Micrometres per unit: the attribute `units` decides; XRF-Maps writes none and means millimetres."""
+    units = axis.attrs.get("units")
+    text = units.decode() if isinstance(units, bytes) else str(units or "")
     if text.strip().lower() in UNITS_UM:
         return UNITS_UM[text.strip().lower()]
     return MILLIMETRE_UM

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats.hdf5_files import (
     HDF5_FAULTS,
-    checked_rows,
+    check_rows,
     find_dataset,
     is_hdf5,
     open_hdf5,
@@ -31,7 +31,7 @@ Shape = tuple[int, int, int, int]
 
 
 def sniff(path: Path, head: bytes) -> bool:
-    """Whether the file holds `/MAPS_RAW/data_a`."""
+    """True where the file holds `/MAPS_RAW/data_a`."""
     if not is_hdf5(head):
         return False
     try:
@@ -48,8 +48,8 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
         InputFileError: truncated or damaged, or datasets that do not fit together.
     """
     with open_hdf5(path) as file:
-        spectra = spectra_of(file, allow_external=options.allow_external)
-        shape, dtype = _shape(path, spectra), spectra[0].dtype
+        spectra = find_spectra(file, allow_external=options.allow_external)
+        shape, dtype = _check_shape(path, spectra), spectra[0].dtype
         per_read = _rows_per_read(path, spectra[0], shape)
     return RawScan(
         name=path.stem,
@@ -60,11 +60,11 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
         rows_per_read=per_read,
         read_counts=partial(_read_counts, path, shape, options.allow_external),
         read_scalars=partial(read_times, path, shape, allow_external=options.allow_external),
-        notes=("positions and scalers are in the scan's MDA file, which was not found or not asked for",),
+        notes=("no positions or scalers: they are in the scan's MDA file; open that one to have them",),
     )
 
 
-def spectra_of(file: h5py.File, *, allow_external: bool) -> tuple[h5py.Dataset, ...]:
+def find_spectra(file: h5py.File, *, allow_external: bool) -> tuple[h5py.Dataset, ...]:
     """The datasets `data_a`, `data_b` ... (channel, y, x), one a detector."""
     found: list[h5py.Dataset] = []
     for name in SPECTRA:
@@ -73,11 +73,11 @@ def spectra_of(file: h5py.File, *, allow_external: bool) -> tuple[h5py.Dataset, 
             break
         found.append(dataset)
     if not found:
-        raise InputFileError(f"{file.filename}: {SPECTRA[0]} is no dataset; the file is damaged")
+        raise InputFileError(f"{file.filename}: {SPECTRA[0]} is not a dataset; the file is damaged: copy it again")
     return tuple(found)
 
 
-def _shape(path: Path, spectra: tuple[h5py.Dataset, ...]) -> Shape:
+def _check_shape(path: Path, spectra: tuple[h5py.Dataset, ...]) -> Shape:
     faults = [
         f"{d.name} is {d.dtype} {d.shape}"
         for d in spectra
@@ -106,9 +106,9 @@ def _read_counts(
     allow_external: bool,  # noqa: FBT001 - bound by partial
     rows: slice,
 ) -> NDArray[np.generic]:
-    wanted = checked_rows(path, rows, shape[1])
+    wanted = check_rows(path, rows, shape[1])
     with open_hdf5(path) as file:
-        spectra = spectra_of(file, allow_external=allow_external)
+        spectra = find_spectra(file, allow_external=allow_external)
         block = np.empty((shape[0], wanted.stop - wanted.start, *shape[2:]), dtype=spectra[0].dtype)
         for detector, dataset in enumerate(spectra[: shape[0]]):
             block[detector] = np.moveaxis(dataset[:, wanted, :], 0, 2)

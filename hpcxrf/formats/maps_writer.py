@@ -37,7 +37,7 @@ class _Content:
     read: Callable[[slice], Counts]
     shape: tuple[int, int, int, int]
     times: dict[str, Values]
-    """By TIME_NAMES: (detector, y, x)."""
+    """Times (detector, y, x) by TIME_NAMES."""
     calibration: tuple[EnergyCalibration, ...]
     scaler_names: tuple[str, ...]
     scaler_units: tuple[str, ...]
@@ -90,7 +90,7 @@ def write_maps_v10(
         OutputError: arrays that do not fit together, counts that the layout cannot hold, more than 8
             detectors, or a folder that cannot be written.
     """
-    content = _checked(
+    content = _check(
         path=path,
         counts=counts,
         times=(live_time_s, real_time_s, icr_hz, ocr_hz),
@@ -105,7 +105,7 @@ def write_maps_v10(
     _refuse_strays(stem, len(targets))
     if len(targets) > MAX_DETECTORS:
         raise OutputError(f"{path}: {len(targets)} detectors; the layout has at most {MAX_DETECTORS}")
-    with _new_files(targets) as files:
+    with _open_new_files(targets) as files:
         for detector, file in enumerate(files):
             _write_maps_head(file, content, detector)
         _write_maps_counts(files, content)
@@ -135,7 +135,7 @@ def write_array_hdf5(
     `incident_energy_kev`; `energy_calibration` (detector, 3) holds offset, slope and quadratic of each.
     Arguments and errors as `write_maps_v10`; counts up to 2^32 - 1.
     """
-    content = _checked(
+    content = _check(
         path=path,
         counts=counts,
         times=(live_time_s, real_time_s, icr_hz, ocr_hz),
@@ -145,13 +145,13 @@ def write_array_hdf5(
         incident_energy_kev=incident_energy_kev,
         rows_per_block=rows_per_block,
     )
-    with _new_files([path]) as (file,):
+    with _open_new_files([path]) as (file,):
         _write_array_head(file, content)
         _write_array_counts(file, content)
     return (path,)
 
 
-def _checked(
+def _check(
     *,
     path: Path,
     counts: CountsSource,
@@ -162,7 +162,7 @@ def _checked(
     incident_energy_kev: float | None,
     rows_per_block: int,
 ) -> _Content:
-    read = counts if callable(counts) else _reader_of(counts)
+    read = counts if callable(counts) else lambda rows: counts[:, rows]
     first = np.asarray(read(slice(0, 1)))
     if first.ndim != 4 or 0 in first.shape:
         raise OutputError(f"{path}: counts must be (detector, y, x, channel), got {first.shape}")
@@ -201,10 +201,6 @@ def _refuse_strays(stem: Path, detectors: int) -> None:
         )
 
 
-def _reader_of(counts: Counts) -> Callable[[slice], Counts]:
-    return lambda rows: counts[:, rows]
-
-
 def _refuse_misfits(content: _Content, first: tuple[int, ...]) -> None:
     detectors, height, width, _ = content.shape
     scalers = len(content.scaler_names)
@@ -229,7 +225,7 @@ def _refuse_misfits(content: _Content, first: tuple[int, ...]) -> None:
 
 
 @contextmanager
-def _new_files(targets: Sequence[Path]) -> Iterator[list[h5py.File]]:
+def _open_new_files(targets: Sequence[Path]) -> Iterator[list[h5py.File]]:
     """HDF5 files under temporary names, renamed to `targets` together if nothing went wrong."""
     partials = [t.with_name(f".{t.name}.{os.getpid()}.partial") for t in targets]
     try:
@@ -244,7 +240,7 @@ def _new_files(targets: Sequence[Path]) -> Iterator[list[h5py.File]]:
             partial.unlink(missing_ok=True)
 
 
-def _blocks(content: _Content, largest: int) -> Iterator[tuple[slice, Counts]]:
+def _read_blocks(content: _Content, largest: int) -> Iterator[tuple[slice, Counts]]:
     """Row blocks of counts, each checked: integral, not negative, at most `largest`."""
     detectors, height, width, channels = content.shape
     for start in range(0, height, content.rows_per_block):
@@ -253,14 +249,14 @@ def _blocks(content: _Content, largest: int) -> Iterator[tuple[slice, Counts]]:
         wanted = (detectors, rows.stop - rows.start, width, channels)
         if block.shape != wanted:
             raise OutputError(f"{content.path}: rows {start} on: {block.shape} must be {wanted}")
-        if not _countable(block, largest):
+        if not _is_countable(block, largest):
             raise OutputError(
                 f"{content.path}: rows {start} to {rows.stop - 1}: counts must be whole numbers from 0 to {largest}"
             )
         yield rows, block
 
 
-def _countable(block: Counts, largest: int) -> bool:
+def _is_countable(block: Counts, largest: int) -> bool:
     """True where all are whole numbers in range; a NaN fails the first comparison."""
     if not (block.min() >= 0 and block.max() <= largest):
         return False
@@ -346,7 +342,7 @@ def _write_maps_counts(files: Sequence[h5py.File], content: _Content) -> None:
         for file in files
     ]
     total = np.zeros((detectors, channels))
-    for rows, block in _blocks(content, MAX_EXACT_COUNT):
+    for rows, block in _read_blocks(content, MAX_EXACT_COUNT):
         total += block.sum(axis=(1, 2), dtype=float)
         for dataset, spectra in zip(stored, block, strict=True):
             dataset[:, rows, :] = np.moveaxis(spectra, 2, 0).astype("f4", order="C")
@@ -381,6 +377,6 @@ def _write_array_counts(file: h5py.File, content: _Content) -> None:
         compression_opts=GZIP_LEVEL,
         shuffle=True,
     )
-    for rows, block in _blocks(content, 2**32 - 1):
+    for rows, block in _read_blocks(content, 2**32 - 1):
         for detector in range(detectors):
             dataset[detector, rows] = block[detector]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats import maps_raw
-from hpcxrf.formats.hdf5_files import checked_rows, refuse_bad_counts, refuse_large_rows, rows_per_block
+from hpcxrf.formats.hdf5_files import check_rows, refuse_bad_counts, refuse_large_rows, rows_per_block
 from hpcxrf.formats.mda_layout import (
     ExtraVariable,
     MdaScan,
@@ -23,7 +23,15 @@ from hpcxrf.formats.mda_layout import (
     read_scan,
     read_values,
 )
-from hpcxrf.formats.mda_scalars import CALIBRATION_NAME, Rows, fly_scalars, read_rows, step_scalars, time_notes, written
+from hpcxrf.formats.mda_scalars import (
+    CALIBRATION_NAME,
+    Rows,
+    describe_times,
+    mask_written,
+    read_fly_scalars,
+    read_rows,
+    read_step_scalars,
+)
 from hpcxrf.formats.scan import RawScan, ReadOptions
 
 SPECTRUM_NAME: Final = re.compile(r"^(?P<prefix>.*:)?mca(?P<number>\d+)(?:\.VAL)?$")
@@ -34,7 +42,7 @@ Shape = tuple[int, int, int, int]
 
 
 def sniff(path: Path, head: bytes) -> bool:
-    """Whether the first bytes are an MDA header."""
+    """True where the first bytes are an MDA header."""
     return looks_like_mda(head)
 
 
@@ -49,37 +57,37 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
     if len(header.dims) not in {2, 3}:
         raise InputFileError(
             f"{path}: MDA of rank {len(header.dims)} {header.dims}; must be 3 (rows, columns, channels) "
-            "or 2 (rows, columns, with spectra in flyXRF.h5): this is no map"
+            "or 2 (rows, columns, with spectra in flyXRF.h5): this file is not a map"
         )
     rows = read_rows(path, data, header)
     extra = read_extra(path, data, header)
-    build = _step_scan if len(header.dims) == 3 else _fly_scan
+    build = _open_step_scan if len(header.dims) == 3 else _open_fly_scan
     scan = build(path, data, rows, options)
-    energy_kev = incident_energy_kev(extra)
-    notes = (*scan.notes, *_stop_notes(rows), *_calibration_notes(rows, extra))
+    energy_kev = find_incident_energy_kev(extra)
+    notes = (*scan.notes, *_describe_stop(rows), *_describe_calibration(rows, extra))
     return replace(scan, incident_energy_kev=energy_kev, notes=notes)
 
 
-def _stop_notes(rows: Rows) -> tuple[str, ...]:
+def _describe_stop(rows: Rows) -> tuple[str, ...]:
     done = sum(row.last_point for row in rows.rows if row is not None)
-    asked = rows.outer.npts * rows.first.npts
-    if rows.outer.last_point == rows.outer.npts and done == asked:
+    planned = rows.outer.npts * rows.first.npts
+    if rows.outer.last_point == rows.outer.npts and done == planned:
         return ()
     return (
         f"stopped after {rows.outer.last_point} of {rows.outer.npts} rows "
-        f"({done} of {asked} points); the rest is marked as not measured",
+        f"({done} of {planned} points); the rest is marked as not measured",
     )
 
 
-def _calibration_notes(rows: Rows, extra: tuple[ExtraVariable, ...]) -> tuple[str, ...]:
+def _describe_calibration(rows: Rows, extra: tuple[ExtraVariable, ...]) -> tuple[str, ...]:
     """CALO and CALS are what an operator once typed: 60 eV off in files where both are known."""
     names = (*(v.name for v in extra), *(d.name for d in rows.outer.detectors))
     if not any(CALIBRATION_NAME.search(name) for name in names):
         return ()
-    return ("energy calibration in the file (CALO, CALS, CALQ) is not trustworthy in this format and ignored",)
+    return ("energy calibration in the file (CALO, CALS, CALQ) ignored: it is not reliable in this format",)
 
 
-def incident_energy_kev(extra: tuple[ExtraVariable, ...]) -> float | None:
+def find_incident_energy_kev(extra: tuple[ExtraVariable, ...]) -> float | None:
     """Monochromator energy of the extra variables, 1 to 150 keV; undulator energies are not it."""
     for variable in extra:
         label = f"{variable.name} {variable.description}"
@@ -92,10 +100,10 @@ def incident_energy_kev(extra: tuple[ExtraVariable, ...]) -> float | None:
     return None
 
 
-def _step_scan(path: Path, data: NDArray[np.uint8], rows: Rows, options: ReadOptions) -> RawScan:
+def _open_step_scan(path: Path, data: NDArray[np.uint8], rows: Rows, options: ReadOptions) -> RawScan:
     del options
-    spectrum = _first_spectrum(path, data, rows)
-    detectors = spectrum_detectors(path, spectrum)
+    spectrum = _read_first_spectrum(path, data, rows)
+    detectors = find_spectrum_detectors(path, spectrum)
     shape = (len(detectors), rows.outer.npts, rows.first.npts, spectrum.npts)
     row_bytes = 4 * shape[0] * shape[2] * shape[3]
     refuse_large_rows(path, shape, row_bytes)
@@ -107,12 +115,12 @@ def _step_scan(path: Path, data: NDArray[np.uint8], rows: Rows, options: ReadOpt
         dtype=np.dtype(np.float32),
         rows_per_read=rows_per_block(row_bytes=row_bytes, chunk_rows=1, height=shape[1]),
         read_counts=partial(_read_counts, path, rows, shape, tuple(detectors)),
-        read_scalars=partial(step_scalars, path, rows, detectors),
-        notes=time_notes(rows, detectors),
+        read_scalars=partial(read_step_scalars, path, rows, detectors),
+        notes=describe_times(rows, detectors),
     )
 
 
-def _first_spectrum(path: Path, data: NDArray[np.uint8], rows: Rows) -> MdaScan:
+def _read_first_spectrum(path: Path, data: NDArray[np.uint8], rows: Rows) -> MdaScan:
     at = next((a for row in rows.rows if row is not None for a in row.sub_at if a > 0), None)
     if at is None:
         raise InputFileError(f"{path}: the scan stopped before its first spectrum; nothing to fit: leave the file out")
@@ -122,7 +130,7 @@ def _first_spectrum(path: Path, data: NDArray[np.uint8], rows: Rows) -> MdaScan:
     return spectrum
 
 
-def spectrum_detectors(path: Path, spectrum: MdaScan) -> dict[int, str]:
+def find_spectrum_detectors(path: Path, spectrum: MdaScan) -> dict[int, str]:
     """Scan detectors that are spectra, in the order of their numbers: index -> name without ending."""
     found = [(i, SPECTRUM_NAME.match(d.name)) for i, d in enumerate(spectrum.detectors)]
     numbered = sorted((int(m["number"]), i, m) for i, m in found if m is not None)
@@ -136,20 +144,20 @@ def spectrum_detectors(path: Path, spectrum: MdaScan) -> dict[int, str]:
 
 
 def _read_counts(path: Path, rows: Rows, shape: Shape, columns: tuple[int, ...], wanted: slice) -> NDArray[np.generic]:
-    wanted = checked_rows(path, wanted, shape[1])
+    wanted = check_rows(path, wanted, shape[1])
     data = map_file(path)
     block = np.zeros((shape[0], wanted.stop - wanted.start, *shape[2:]), dtype=np.float32)
     like: MdaScan | None = None
     for place, row in enumerate(rows.rows[wanted]):
-        for x in np.flatnonzero(written(row, shape[2])):
-            like = _spectrum(path, data, row.sub_at[x] if row is not None else 0, shape[3], like)
+        for x in np.flatnonzero(mask_written(row, shape[2])):
+            like = _read_spectrum(path, data, row.sub_at[x] if row is not None else 0, shape[3], like)
             block[:, place, x] = read_values(data, like)[list(columns)]
     for detector, spectra in enumerate(block):
         refuse_bad_counts(spectra, path=path, detector=detector, first_row=wanted.start)
     return block
 
 
-def _spectrum(path: Path, data: NDArray[np.uint8], at: int, channels: int, like: MdaScan | None) -> MdaScan:
+def _read_spectrum(path: Path, data: NDArray[np.uint8], at: int, channels: int, like: MdaScan | None) -> MdaScan:
     """Record of the spectra of one point."""
     scan = read_scan(path, data, at, like)
     if scan.npts != channels:
@@ -160,7 +168,7 @@ def _spectrum(path: Path, data: NDArray[np.uint8], at: int, channels: int, like:
     return scan
 
 
-def _fly_scan(path: Path, data: NDArray[np.uint8], rows: Rows, options: ReadOptions) -> RawScan:
+def _open_fly_scan(path: Path, data: NDArray[np.uint8], rows: Rows, options: ReadOptions) -> RawScan:
     """Spectra of the companion, whose own width wins; positions and scalers of the MDA."""
     del data
     companions = find_companions(path)
@@ -177,15 +185,15 @@ def _fly_scan(path: Path, data: NDArray[np.uint8], rows: Rows, options: ReadOpti
         notes.append(f"more such files ignored: {', '.join(p.name for p in companions[1:])}")
     if (height, width) != (rows.outer.npts, rows.first.npts):
         notes.append(
-            f"the MDA says {rows.outer.npts} x {rows.first.npts} points, the spectra are "
-            f"{height} x {width}: the spectra decide, first columns belong together"
+            f"the MDA has {rows.outer.npts} x {rows.first.npts} points, the spectra {height} x {width}: "
+            "the size of the spectra is used, matched from the first row and column"
         )
     return replace(
         spectra,
         name=path.stem,
         format="mda-fly",
         files=(path, companions[0]),
-        read_scalars=partial(fly_scalars, path, rows, spectra),
+        read_scalars=partial(read_fly_scalars, path, rows, spectra),
         notes=tuple(notes),
     )
 

@@ -23,12 +23,12 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MdaHeader:
-    """What stands at the beginning of the file."""
+    """Header of the file."""
 
     version: float
     scan_number: int
     dims: tuple[int, ...]
-    """Points asked for, outermost first."""
+    """Points planned, outermost first."""
     extra_at: int
     """Offset of the extra process variables; 0 if there are none."""
     scan_at: int
@@ -59,7 +59,7 @@ class MdaScan:
     positioners: tuple[Channel, ...]
     detectors: tuple[Channel, ...]
     detectors_stored: bytes
-    """What the file says of the detectors: the same in nearly all records of a level."""
+    """Bytes that describe the detectors: the same in nearly all records of a level."""
     positions_at: int
     values_at: int
 
@@ -87,21 +87,21 @@ class _Cursor:
         """The next `size` bytes."""
         have = int(self.data.size)
         if size < 0 or self.at < 0 or self.at + size > have:
-            raise truncated(self.path, self.at + max(size, 0), have)
+            raise make_truncation_error(self.path, self.at + max(size, 0), have)
         start, self.at = self.at, self.at + size
         return self.data[start : self.at].tobytes()
 
-    def integer(self) -> int:
+    def read_integer(self) -> int:
         """A 32-bit integer."""
         return int(struct.unpack(">i", self.take(4))[0])
 
-    def real(self) -> float:
+    def read_real(self) -> float:
         """A 32-bit float."""
         return float(struct.unpack(">f", self.take(4))[0])
 
-    def count(self, what: str, largest: int) -> int:
+    def read_count(self, what: str, largest: int) -> int:
         """An integer from 0 to `largest`."""
-        number = self.integer()
+        number = self.read_integer()
         if not 0 <= number <= largest:
             raise InputFileError(
                 f"{self.path}: byte {self.at - 4}: {what} is {number}, must be 0 to {largest}; "
@@ -109,20 +109,20 @@ class _Cursor:
             )
         return number
 
-    def text(self) -> str:
+    def read_text(self) -> str:
         """A counted string."""
-        if self.count("length of a text", MAX_TEXT_BYTES) == 0:
+        if self.read_count("length of a text", MAX_TEXT_BYTES) == 0:
             return ""
-        size = self.count("length of a text", MAX_TEXT_BYTES)
+        size = self.read_count("length of a text", MAX_TEXT_BYTES)
         return self.take((size + 3) // 4 * 4)[:size].decode("latin-1")
 
-    def numbers(self, dtype: str, count: int) -> NDArray[np.generic]:
+    def read_numbers(self, dtype: str, count: int) -> NDArray[np.generic]:
         """`count` numbers of one type."""
         kind = np.dtype(dtype)
         return np.frombuffer(self.take(count * kind.itemsize), kind)
 
 
-def truncated(path: Path, expected: int, have: int) -> InputFileError:
+def make_truncation_error(path: Path, expected: int, have: int) -> InputFileError:
     """The error for a file that ends early."""
     return InputFileError(
         f"{path}: truncated: at least {expected} bytes expected, the file has {have}; copy it again from the instrument"
@@ -130,7 +130,7 @@ def truncated(path: Path, expected: int, have: int) -> InputFileError:
 
 
 def looks_like_mda(head: bytes) -> bool:
-    """Whether the first bytes are those of an MDA file: a known version, a rank and that many sizes."""
+    """True where the first bytes are those of an MDA file: a known version, a rank and that many sizes."""
     if len(head) < 20:
         return False
     version, _, rank = struct.unpack_from(">fii", head)
@@ -159,13 +159,13 @@ def read_header(path: Path, data: NDArray[np.uint8]) -> MdaHeader:
         InputFileError: the file is truncated or its rank is not 1 to 4.
     """
     cursor = _Cursor(path=path, data=data, at=0)
-    version, number = cursor.real(), cursor.integer()
-    rank = cursor.count("rank", MAX_RANK)
-    dims = tuple(cursor.count("number of points", MAX_POINTS) for _ in range(rank))
-    cursor.integer()
-    extra_at = cursor.integer()
+    version, number = cursor.read_real(), cursor.read_integer()
+    rank = cursor.read_count("rank", MAX_RANK)
+    dims = tuple(cursor.read_count("number of points", MAX_POINTS) for _ in range(rank))
+    cursor.read_integer()
+    extra_at = cursor.read_integer()
     if extra_at > data.size:
-        raise truncated(path, extra_at, int(data.size))
+        raise make_truncation_error(path, extra_at, int(data.size))
     return MdaHeader(version=version, scan_number=number, dims=dims, extra_at=extra_at, scan_at=cursor.at)
 
 
@@ -183,20 +183,20 @@ def read_scan(path: Path, data: NDArray[np.uint8], at: int, like: MdaScan | None
         InputFileError: the record is truncated or damaged.
     """
     cursor = _Cursor(path=path, data=data, at=at)
-    rank = cursor.count("rank", MAX_RANK)
-    npts = cursor.count("number of points", MAX_POINTS)
-    last_point = cursor.count("last point", npts)
-    offsets = cursor.numbers(">i4", npts).tolist() if rank > 1 else []
-    name, time = cursor.text(), cursor.text()
-    sizes = [cursor.count("number of channels", MAX_LISTED) for _ in range(3)]
-    positioners = tuple(_positioner(cursor) for _ in range(sizes[0]))
-    detectors, stored = _detectors(cursor, sizes[1], like)
+    rank = cursor.read_count("rank", MAX_RANK)
+    npts = cursor.read_count("number of points", MAX_POINTS)
+    last_point = cursor.read_count("last point", npts)
+    offsets = cursor.read_numbers(">i4", npts).tolist() if rank > 1 else []
+    name, time = cursor.read_text(), cursor.read_text()
+    sizes = [cursor.read_count("number of channels", MAX_LISTED) for _ in range(3)]
+    positioners = tuple(_read_positioner(cursor) for _ in range(sizes[0]))
+    detectors, stored = _read_detectors(cursor, sizes[1], like)
     for _ in range(sizes[2]):
-        cursor.integer(), cursor.text(), cursor.real()
+        cursor.read_integer(), cursor.read_text(), cursor.read_real()
     values_at = cursor.at + 8 * sizes[0] * npts
     end = values_at + 4 * sizes[1] * npts
     if end > data.size:
-        raise truncated(path, end, int(data.size))
+        raise make_truncation_error(path, end, int(data.size))
     return MdaScan(
         rank=rank,
         npts=npts,
@@ -212,7 +212,7 @@ def read_scan(path: Path, data: NDArray[np.uint8], at: int, like: MdaScan | None
     )
 
 
-def _detectors(cursor: _Cursor, count: int, like: MdaScan | None) -> tuple[tuple[Channel, ...], bytes]:
+def _read_detectors(cursor: _Cursor, count: int, like: MdaScan | None) -> tuple[tuple[Channel, ...], bytes]:
     """The scan detectors at the cursor and their bytes; those of `like` where the bytes are the same."""
     start = cursor.at
     if like is not None and count == len(like.detectors):
@@ -220,19 +220,19 @@ def _detectors(cursor: _Cursor, count: int, like: MdaScan | None) -> tuple[tuple
         if cursor.data[start:end].tobytes() == like.detectors_stored:
             cursor.at = end
             return like.detectors, like.detectors_stored
-    detectors = tuple(_detector(cursor) for _ in range(count))
+    detectors = tuple(_read_detector(cursor) for _ in range(count))
     return detectors, cursor.data[start : cursor.at].tobytes()
 
 
-def _positioner(cursor: _Cursor) -> Channel:
-    cursor.integer()
-    name, description, _mode, unit, *_readback = [cursor.text() for _ in range(7)]
+def _read_positioner(cursor: _Cursor) -> Channel:
+    cursor.read_integer()
+    name, description, _mode, unit, *_readback = [cursor.read_text() for _ in range(7)]
     return Channel(name=name, description=description, unit=unit)
 
 
-def _detector(cursor: _Cursor) -> Channel:
-    cursor.integer()
-    name, description, unit = [cursor.text() for _ in range(3)]
+def _read_detector(cursor: _Cursor) -> Channel:
+    cursor.read_integer()
+    name, description, unit = [cursor.read_text() for _ in range(3)]
     return Channel(name=name, description=description, unit=unit)
 
 
@@ -259,20 +259,20 @@ def read_extra(path: Path, data: NDArray[np.uint8], header: MdaHeader) -> tuple[
     if header.extra_at <= 0:
         return ()
     cursor = _Cursor(path=path, data=data, at=header.extra_at)
-    count = cursor.count("number of extra variables", MAX_LISTED)
-    return tuple(_extra(cursor) for _ in range(count))
+    count = cursor.read_count("number of extra variables", MAX_LISTED)
+    return tuple(_read_extra_variable(cursor) for _ in range(count))
 
 
-def _extra(cursor: _Cursor) -> ExtraVariable:
-    name, description, kind = cursor.text(), cursor.text(), cursor.integer()
+def _read_extra_variable(cursor: _Cursor) -> ExtraVariable:
+    name, description, kind = cursor.read_text(), cursor.read_text(), cursor.read_integer()
     if kind == 0:
-        return ExtraVariable(name=name, description=description, unit="", text=cursor.text(), numbers=())
+        return ExtraVariable(name=name, description=description, unit="", text=cursor.read_text(), numbers=())
     if kind not in NUMBER_TYPES:
         raise InputFileError(
             f"{cursor.path}: byte {cursor.at - 4}: extra variable {name!r} is of type {kind}, must be "
             f"one of 0, {', '.join(map(str, NUMBER_TYPES))}; copy the file again from the instrument"
         )
-    count = cursor.count("length of an extra variable", MAX_POINTS)
-    unit = cursor.text()
-    numbers = tuple(float(v) for v in cursor.numbers(NUMBER_TYPES[kind], count).tolist())
+    count = cursor.read_count("length of an extra variable", MAX_POINTS)
+    unit = cursor.read_text()
+    numbers = tuple(float(v) for v in cursor.read_numbers(NUMBER_TYPES[kind], count).tolist())
     return ExtraVariable(name=name, description=description, unit=unit, text="", numbers=numbers)

@@ -66,7 +66,7 @@ def _refuse_other_row(path: Path, row: MdaScan, first: MdaScan, number: int) -> 
         )
 
 
-def written(row: MdaScan | None, width: int) -> NDArray[np.bool_]:
+def mask_written(row: MdaScan | None, width: int) -> NDArray[np.bool_]:
     """(x,): points of a row that were finished."""
     if row is None:
         return np.zeros(width, dtype=bool)
@@ -74,23 +74,23 @@ def written(row: MdaScan | None, width: int) -> NDArray[np.bool_]:
     return done & (np.array(row.sub_at) > 0) if row.sub_at else done
 
 
-def measured_points(rows: Rows, width: int) -> NDArray[np.bool_]:
+def mask_measured(rows: Rows, width: int) -> NDArray[np.bool_]:
     """(y, x): points that were finished."""
-    return np.stack([written(row, width) for row in rows.rows])
+    return np.stack([mask_written(row, width) for row in rows.rows])
 
 
-def step_scalars(path: Path, rows: Rows, detectors: dict[int, str]) -> ScanScalars:
+def read_step_scalars(path: Path, rows: Rows, detectors: dict[int, str]) -> ScanScalars:
     """Scalers, positions and times; ICR and OCR of a step scan are RATES."""
     data = map_file(path)
-    values = scaler_values_of(data, rows)
-    scalars = scalars_of(data, rows, values)
+    values = read_scaler_values(data, rows)
+    scalars = read_scalars(data, rows, values)
     by_name = dict(zip(scalars.scaler_names, values, strict=True))
-    names = _time_names(tuple(by_name), detectors)
+    names = _find_time_names(tuple(by_name), detectors)
     real, icr, ocr = (None if chosen is None else np.stack([by_name[n] for n in chosen]) for chosen in names)
     return replace(scalars, live_time_s=live_time(real, icr, ocr), real_time_s=real, icr_hz=icr, ocr_hz=ocr)
 
 
-def _time_names(
+def _find_time_names(
     names: tuple[str, ...], detectors: dict[int, str]
 ) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None, tuple[str, ...] | None]:
     """Names of real time, input and output count rate, one a detector, or None where one is missing."""
@@ -100,25 +100,25 @@ def _time_names(
     for base in detectors.values():
         prefix, _, number = base.rpartition("mca")
         common = f"{prefix}ElapsedReal"
-        real.append(_first_of(names, f"{base}.ERTM", f"{base}:ElapsedReal", common))
+        real.append(_find_first(names, f"{base}.ERTM", f"{base}:ElapsedReal", common))
         channel = f"{prefix}dxp{number}"
-        icr.append(_first_of(names, f"{channel}:InputCountRate", f"{channel}.ICR"))
-        ocr.append(_first_of(names, f"{channel}:OutputCountRate", f"{channel}.OCR"))
-    return _all_of(real), _all_of(icr), _all_of(ocr)
+        icr.append(_find_first(names, f"{channel}:InputCountRate", f"{channel}.ICR"))
+        ocr.append(_find_first(names, f"{channel}:OutputCountRate", f"{channel}.OCR"))
+    return _require_all(real), _require_all(icr), _require_all(ocr)
 
 
-def _first_of(names: tuple[str, ...], *wanted: str) -> str | None:
+def _find_first(names: tuple[str, ...], *wanted: str) -> str | None:
     return next((name for name in wanted if name in names), None)
 
 
-def _all_of(names: list[str | None]) -> tuple[str, ...] | None:
+def _require_all(names: list[str | None]) -> tuple[str, ...] | None:
     found = tuple(name for name in names if name is not None)
     return found if len(found) == len(names) else None
 
 
-def time_notes(rows: Rows, detectors: dict[int, str]) -> tuple[str, ...]:
-    """What is missing for a live time; empty if nothing is."""
-    found = _time_names(_scaler_names(rows), detectors)
+def describe_times(rows: Rows, detectors: dict[int, str]) -> tuple[str, ...]:
+    """Notes on what is missing for a live time; empty if nothing is."""
+    found = _find_time_names(tuple(channel.name for _, _, channel in _list_scaler_channels(rows)), detectors)
     labels = ("real time (mcaN.ERTM)", "input count rate (dxpN)", "output count rate (dxpN)")
     missing = [label for label, names in zip(labels, found, strict=True) if names is None]
     if not missing:
@@ -126,26 +126,26 @@ def time_notes(rows: Rows, detectors: dict[int, str]) -> tuple[str, ...]:
     return (f"no live time: the file lacks {', '.join(missing)} for every detector",)
 
 
-def fly_scalars(path: Path, rows: Rows, spectra: RawScan) -> ScanScalars:
+def read_fly_scalars(path: Path, rows: Rows, spectra: RawScan) -> ScanScalars:
     """Times of the companion (`spectra`) with the scalers and positions of the MDA, in its shape."""
     times = spectra.read_scalars()
     size = (spectra.shape[1], spectra.shape[2])
     data = map_file(path)
-    values = scaler_values_of(data, rows)
-    beside = scalars_of(data, rows, values)
-    measured = fitted_map(measured_points(rows, rows.first.npts).astype(float), size, 0.0) > 0
+    values = read_scaler_values(data, rows)
+    beside = read_scalars(data, rows, values)
+    measured = crop_or_pad(mask_measured(rows, rows.first.npts).astype(float), size, 0.0) > 0
     return replace(
         times,
         scaler_names=beside.scaler_names,
         scaler_units=beside.scaler_units,
-        scaler_values=fitted_map(values, size),
-        x_um=None if beside.x_um is None else fitted_map(beside.x_um, size),
-        y_um=None if beside.y_um is None else fitted_map(beside.y_um, size),
+        scaler_values=crop_or_pad(values, size),
+        x_um=None if beside.x_um is None else crop_or_pad(beside.x_um, size),
+        y_um=None if beside.y_um is None else crop_or_pad(beside.y_um, size),
         measured=None if measured.all() else measured,
     )
 
 
-def fitted_map(values: FloatMap, size: tuple[int, int], fill: float = np.nan) -> FloatMap:
+def crop_or_pad(values: FloatMap, size: tuple[int, int], fill: float = np.nan) -> FloatMap:
     """Values (..., y, x) cut or filled to another size; first rows and columns belong together."""
     out = np.full((*values.shape[:-2], *size), fill)
     height, width = (min(a, b) for a, b in zip(values.shape[-2:], size, strict=True))
@@ -153,11 +153,11 @@ def fitted_map(values: FloatMap, size: tuple[int, int], fill: float = np.nan) ->
     return out
 
 
-def scalars_of(data: NDArray[np.uint8], rows: Rows, values: FloatMap) -> ScanScalars:
+def read_scalars(data: NDArray[np.uint8], rows: Rows, values: FloatMap) -> ScanScalars:
     """Scalers and positions, without times."""
-    channels = _scaler_channels(rows)
-    measured = measured_points(rows, rows.first.npts)
-    x_um, y_um = _positions(data, rows)
+    channels = _list_scaler_channels(rows)
+    measured = mask_measured(rows, rows.first.npts)
+    x_um, y_um = _read_positions_um(data, rows)
     return ScanScalars(
         scaler_names=tuple(c.name for _, _, c in channels),
         scaler_units=tuple(c.unit for _, _, c in channels),
@@ -168,10 +168,10 @@ def scalars_of(data: NDArray[np.uint8], rows: Rows, values: FloatMap) -> ScanSca
     )
 
 
-def scaler_values_of(data: NDArray[np.uint8], rows: Rows) -> FloatMap:
-    """(scaler, y, x) in the order of `_scaler_channels`; NaN where no point was finished."""
+def read_scaler_values(data: NDArray[np.uint8], rows: Rows) -> FloatMap:
+    """(scaler, y, x) in the order of `_list_scaler_channels`; NaN where no point was finished."""
     width = rows.first.npts
-    channels = _scaler_channels(rows)
+    channels = _list_scaler_channels(rows)
     every_point = [index for level, index, _ in channels if level == 1]
     every_row = [index for level, index, _ in channels if level == 2]
     values = np.full((len(channels), rows.outer.npts, width), np.nan)
@@ -180,11 +180,11 @@ def scaler_values_of(data: NDArray[np.uint8], rows: Rows) -> FloatMap:
         if row is not None:
             values[: len(every_point), y] = read_values(data, row)[every_point]
             values[len(every_point) :, y] = outer[:, y, np.newaxis]
-    values[:, ~measured_points(rows, width)] = np.nan
+    values[:, ~mask_measured(rows, width)] = np.nan
     return values
 
 
-def _scaler_channels(rows: Rows) -> list[tuple[int, int, Channel]]:
+def _list_scaler_channels(rows: Rows) -> list[tuple[int, int, Channel]]:
     """(level, index, channel): those of every point (1), then those of every row (2); names once."""
     every = [(1, i, c) for i, c in enumerate(rows.first.detectors)]
     every += [(2, i, c) for i, c in enumerate(rows.outer.detectors)]
@@ -195,11 +195,7 @@ def _scaler_channels(rows: Rows) -> list[tuple[int, int, Channel]]:
     return list(kept.values())
 
 
-def _scaler_names(rows: Rows) -> tuple[str, ...]:
-    return tuple(channel.name for _, _, channel in _scaler_channels(rows))
-
-
-def _positions(data: NDArray[np.uint8], rows: Rows) -> tuple[FloatMap | None, FloatMap | None]:
+def _read_positions_um(data: NDArray[np.uint8], rows: Rows) -> tuple[FloatMap | None, FloatMap | None]:
     """(y, x) micrometres; a positioner without a unit has that of the other axis, or millimetres."""
     height, width = rows.outer.npts, rows.first.npts
     units = [p.unit.strip().lower() for s in (rows.first, rows.outer) for p in s.positioners[:1]]
@@ -210,16 +206,16 @@ def _positions(data: NDArray[np.uint8], rows: Rows) -> tuple[FloatMap | None, Fl
         for y, row in enumerate(rows.rows):
             if row is not None and row.positioners:
                 x_um[y] = read_positions(data, row)[0]
-        x_um = _micrometres(x_um, rows.first.positioners[0], usual)
+        x_um = _convert_to_um(x_um, rows.first.positioners[0], usual)
     if rows.outer.positioners:
         column = read_positions(data, rows.outer)[0]
         y_um = np.repeat(column[:, np.newaxis], width, axis=1)
-        y_um = _micrometres(y_um, rows.outer.positioners[0], usual)
+        y_um = _convert_to_um(y_um, rows.outer.positioners[0], usual)
     return x_um, y_um
 
 
-def _micrometres(values: FloatMap, channel: Channel, usual: float) -> FloatMap | None:
-    """Values in micrometres, or None if the unit is no length."""
+def _convert_to_um(values: FloatMap, channel: Channel, usual: float) -> FloatMap | None:
+    """Values in micrometres, or None if the unit is not a length."""
     unit = channel.unit.strip().lower()
     scale = LENGTH_UNITS_UM.get(unit) if unit else usual
     return None if scale is None else values * scale

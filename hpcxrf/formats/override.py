@@ -22,17 +22,17 @@ from hpcxrf.formats.override_text import (
     MATERIALS,
     THETA,
     Bounds,
-    appended,
-    bounds_of,
-    branching_faults,
-    branching_of,
-    energy_range_of,
-    entries_of,
-    names_of,
-    number_faults,
-    number_of,
-    range_faults,
-    replaced,
+    append_entry,
+    check_branching,
+    check_numbers,
+    check_ranges,
+    collect_bounds,
+    collect_branching,
+    find_energy_range,
+    parse_entries,
+    parse_number,
+    replace_number,
+    split_names,
 )
 
 OVERRIDE_NAME: Final = "maps_fit_parameters_override.txt"
@@ -66,20 +66,20 @@ class Override:
     values: Mapping[str, float]
     """Numbers by MAPS name without brackets (`CAL_OFFSET`, `FWHM_FANOPRIME` ...), in the file's units."""
     bounds: Mapping[str, Bounds]
-    """(minimum, maximum) by MAPS name, None where not given."""
+    """(minimum, maximum) by MAPS name, None where the file has none."""
     elements: tuple[str, ...]
     """`Fe` (K), `Pt_L`, `Au_M`; the scatter amplitudes that XRF-Maps may list among them are left out."""
     pileup: tuple[str, ...]
     energy_range_kev: tuple[float, float] | None
     """Fit range, where both ends are given."""
     date: str | None
-    """As it stands in the file."""
+    """Date as it stands in the file."""
     branching_k: Multipliers
-    """By element: multipliers of Ka1, Ka2, Kb1, Kb2, as given."""
+    """Multipliers of Ka1, Ka2, Kb1, Kb2 by element, as in the file."""
     branching_l: Multipliers
-    """By family (`Pt_L`): La1, La2, Lb1, Lb2, Lb3, Lb4, Lg1, Lg2, Lg3, Lg4, Ll, Ln, as given."""
+    """Multipliers of La1, La2, Lb1, Lb2, Lb3, Lb4, Lg1, Lg2, Lg3, Lg4, Ll, Ln by family (`Pt_L`), as in the file."""
     branching_l_family: Multipliers
-    """By family (`Pt_L`): L1, L2, L3, as given."""
+    """Multipliers of L1, L2, L3 by family (`Pt_L`), as in the file."""
     detector_material: str | None
     """`Si` or `Ge`."""
     be_window_um: float | None
@@ -92,7 +92,7 @@ def read_override(path: Path) -> Override:
     """Read an override file.
 
     Raises:
-        InputFileError: the file cannot be read, holds no `KEY: value` line, or holds numbers that are none; all
+        InputFileError: the file cannot be read, holds no `KEY: value` line, or holds values that are not numbers; all
             faults at once, with their lines.
     """
     try:
@@ -121,7 +121,7 @@ def write_override(override: Override, path: Path) -> None:
         raise OutputError(f"{path}: cannot be written: {error.strerror}; choose another folder") from error
 
 
-def with_changes(override: Override, values: Mapping[str, float]) -> Override:
+def change_values(override: Override, values: Mapping[str, float]) -> Override:
     """The same file with other numbers, in full precision; all other lines stay as they are.
 
     Args:
@@ -130,19 +130,19 @@ def with_changes(override: Override, values: Mapping[str, float]) -> Override:
 
     Raises:
         ConfigError: a value that is not finite.
-        InputFileError: the file with these values would be refused.
+        InputFileError: the file would not be valid with these values.
     """
     faults = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
     if faults:
         raise ConfigError(f"{override.path}: {', '.join(faults)}: numbers of an override file must be finite")
     lines = list(override.lines)
-    where = {entry.key: entry for entry in entries_of(override.lines)}
+    where = {entry.key: entry for entry in parse_entries(override.lines)}
     for name, value in values.items():
         entry = where.get(name)
         if entry is None:
-            lines = appended(lines, name, float(value))
-        elif number_of(entry.text) != float(value):
-            lines[entry.line] = replaced(lines[entry.line], float(value))
+            lines = append_entry(lines, name, float(value))
+        elif parse_number(entry.text) != float(value):
+            lines[entry.line] = replace_number(lines[entry.line], float(value))
     return _parse(override.path, tuple(lines))
 
 
@@ -175,8 +175,8 @@ def width_law(override: Override, choice: Literal["auto", "2.96", "3.58"]) -> tu
     if own is not None:
         return own, f"peak width law {own:g}: FWHM_FANO_COEFF of {name}"
     if choice != "auto":
-        return float(choice), f"peak width law {choice}: as asked by fit.width_law"
-    day = None if override.date is None else _day(override.date)
+        return float(choice), f"peak width law {choice}: set by fit.width_law"
+    day = None if override.date is None else _parse_day(override.date)
     if day is None:
         why = "no DATE" if override.date is None else f"a DATE that cannot be read ({override.date})"
         return NEW_WIDTH_LAW, (
@@ -207,7 +207,7 @@ def theta_values(override: Override, *, law: float, target: float) -> dict[str, 
 def theta_bounds(override: Override, *, law: float, target: float) -> dict[str, Bounds]:
     """(minimum, maximum) by the names of the nonlinear parameters; None where not given."""
     return {
-        parameter: _scaled(override.bounds[key], _factor(parameter, law, target))
+        parameter: _scale_bounds(override.bounds[key], _factor(parameter, law, target))
         for key, parameter in THETA.items()
         if key in override.bounds
     }
@@ -217,20 +217,20 @@ def _factor(parameter: str, law: float, target: float) -> float:
     return law / target if parameter == "fwhm_fanoprime" else 1.0
 
 
-def _scaled(bounds: Bounds, factor: float) -> Bounds:
+def _scale_bounds(bounds: Bounds, factor: float) -> Bounds:
     low, high = bounds
     return None if low is None else low * factor, None if high is None else high * factor
 
 
 def _parse(path: Path, lines: tuple[str, ...]) -> Override:
-    entries = entries_of(lines)
+    entries = parse_entries(lines)
     if not entries:
         raise InputFileError(
             f"{path}: no line of the form KEY: value; an override file has CAL_OFFSET_[E_OFFSET]: and the like"
         )
     texts = {e.key: e.text for e in entries}
-    numbers = {key: value for key, text in texts.items() if (value := number_of(text)) is not None}
-    faults = [*number_faults(entries), *branching_faults(entries), *range_faults(numbers)]
+    numbers = {key: value for key, text in texts.items() if (value := parse_number(text)) is not None}
+    faults = [*check_numbers(entries), *check_branching(entries), *check_ranges(numbers)]
     if faults:
         raise InputFileError("\n".join(f"{path}: {fault}" for fault in faults))
     values = {k: v for k, v in numbers.items() if not k.endswith(BOUND_ENDS)}
@@ -238,14 +238,14 @@ def _parse(path: Path, lines: tuple[str, ...]) -> Override:
         path=path,
         lines=lines,
         values=values,
-        bounds=bounds_of(numbers),
-        elements=tuple(n for n in names_of(texts.get("ELEMENTS_TO_FIT", "")) if n not in _SCATTER),
-        pileup=names_of(texts.get("ELEMENTS_WITH_PILEUP", "")),
-        energy_range_kev=energy_range_of(values),
+        bounds=collect_bounds(numbers),
+        elements=tuple(n for n in split_names(texts.get("ELEMENTS_TO_FIT", "")) if n not in _SCATTER),
+        pileup=split_names(texts.get("ELEMENTS_WITH_PILEUP", "")),
+        energy_range_kev=find_energy_range(values),
         date=texts.get("DATE") or None,
-        branching_k=branching_of(entries, BRANCHING_K),
-        branching_l=branching_of(entries, BRANCHING_L),
-        branching_l_family=branching_of(entries, BRANCHING_FAMILY),
+        branching_k=collect_branching(entries, BRANCHING_K),
+        branching_l=collect_branching(entries, BRANCHING_L),
+        branching_l_family=collect_branching(entries, BRANCHING_FAMILY),
         detector_material=MATERIALS.get(values.get("DETECTOR_MATERIAL", math.nan)),
         be_window_um=values.get("BE_WINDOW_THICKNESS"),
         chip_thickness_um=values.get("DET_CHIP_THICKNESS"),
@@ -254,16 +254,16 @@ def _parse(path: Path, lines: tuple[str, ...]) -> Override:
     )
 
 
-def _day(text: str) -> date | None:
+def _parse_day(text: str) -> date | None:
     """The day of a date as Python, IDL and XRF-Maps write it; None if it is none of these."""
     try:
         return date.fromisoformat(text[:10])
     except ValueError:
         plain = " ".join(text.split()).split(".")[0]
-        return next((day for f in _DATE_FORMATS if (day := _day_of(plain, f)) is not None), None)
+        return next((day for f in _DATE_FORMATS if (day := _parse_day_as(plain, f)) is not None), None)
 
 
-def _day_of(text: str, form: str) -> date | None:
+def _parse_day_as(text: str, form: str) -> date | None:
     try:
         return datetime.strptime(text, form).date()  # noqa: DTZ007 -- only the day is used
     except ValueError:

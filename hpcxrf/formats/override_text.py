@@ -45,7 +45,7 @@ THETA: Final[Mapping[str, str]] = MappingProxyType(
 _FULL_KEYS: Final[Mapping[str, str]] = MappingProxyType(
     {"CAL_OFFSET": "CAL_OFFSET_[E_OFFSET]", "CAL_SLOPE": "CAL_SLOPE_[E_LINEAR]", "CAL_QUAD": "CAL_QUAD_[E_QUADRATIC]"}
 )
-_NUMERIC: Final = frozenset(THETA) | {
+_NUMBERS: Final = frozenset(THETA) | {
     "FWHM_FANO_COEFF",
     "SNIP_WIDTH",
     "SI_ESCAPE_FACTOR",
@@ -59,6 +59,7 @@ _NUMERIC: Final = frozenset(THETA) | {
     "MAX_ENERGY_TO_FIT",
     "MIN_ENERGY_TO_FIT",
 }
+_NUMERIC: Final = _NUMBERS | {key + end for key in _NUMBERS for end in BOUND_ENDS}
 BRANCHING_K: Final = "BRANCHING_RATIO_ADJUSTMENT_K"
 BRANCHING_L: Final = "BRANCHING_RATIO_ADJUSTMENT_L"
 BRANCHING_FAMILY: Final = "BRANCHING_FAMILY_ADJUSTMENT_L"
@@ -74,11 +75,11 @@ class Entry:
     line: int
     """Index into the lines."""
     key: str
-    """Without brackets."""
+    """Name without brackets."""
     text: str
 
 
-def entries_of(lines: tuple[str, ...]) -> list[Entry]:
+def parse_entries(lines: tuple[str, ...]) -> list[Entry]:
     """The lines of the form `KEY: value`, in their order."""
     found = ((i, line, _KEY.match(line)) for i, line in enumerate(lines))
     return [
@@ -88,7 +89,7 @@ def entries_of(lines: tuple[str, ...]) -> list[Entry]:
     ]
 
 
-def number_of(text: str) -> float | None:
+def parse_number(text: str) -> float | None:
     """A finite decimal number, with the exponent letter D of Fortran and IDL allowed; else None."""
     if _NUMBER.fullmatch(text) is None:
         return None
@@ -96,36 +97,32 @@ def number_of(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _is_numeric(key: str) -> bool:
-    return key in _NUMERIC or (key.endswith(BOUND_ENDS) and key[:-4] in _NUMERIC)
-
-
-def number_faults(entries: list[Entry]) -> list[str]:
-    """What is wrong with the numbers that a fit uses, with their lines."""
+def check_numbers(entries: list[Entry]) -> list[str]:
+    """Faults of the numbers that a fit uses, with their lines."""
     return [
         f"line {e.line + 1}: {e.key} is {e.text!r}, must be a number such as 0.0095"
         for e in entries
-        if _is_numeric(e.key) and number_of(e.text) is None
+        if e.key in _NUMERIC and parse_number(e.text) is None
     ]
 
 
-def branching_faults(entries: list[Entry]) -> list[str]:
-    """What is wrong with the branching lines."""
+def check_branching(entries: list[Entry]) -> list[str]:
+    """Faults of the branching lines."""
     return [
         f"line {e.line + 1}: {e.key} is {e.text!r}, must be a name and numbers, such as Fe, 1., 1., 1.2, 1."
         for e in entries
-        if e.key in _BRANCHING and (len(names_of(e.text)) < 2 or None in map(number_of, names_of(e.text)[1:]))
+        if e.key in _BRANCHING and (len(split_names(e.text)) < 2 or None in map(parse_number, split_names(e.text)[1:]))
     ]
 
 
-def range_faults(numbers: Mapping[str, float]) -> list[str]:
-    """Numbers that cannot be meant: empty ranges, unknown materials, a width law of 0."""
+def check_ranges(numbers: Mapping[str, float]) -> list[str]:
+    """Faults of the numbers together: empty ranges, unknown materials, a width law of 0."""
     faults = [
         f"{name}_MIN {low:g} is above {name}_MAX {high:g}"
-        for name, (low, high) in bounds_of(numbers).items()
+        for name, (low, high) in collect_bounds(numbers).items()
         if low is not None and high is not None and low > high
     ]
-    found = energy_range_of(numbers)
+    found = find_energy_range(numbers)
     if found is not None and found[0] >= found[1]:
         faults.append(f"MIN_ENERGY_TO_FIT {found[0]:g} must be below MAX_ENERGY_TO_FIT {found[1]:g}")
     if numbers.get("FWHM_FANO_COEFF", 1.0) <= 0.0:
@@ -135,30 +132,30 @@ def range_faults(numbers: Mapping[str, float]) -> list[str]:
     return faults
 
 
-def bounds_of(numbers: Mapping[str, float]) -> dict[str, Bounds]:
+def collect_bounds(numbers: Mapping[str, float]) -> dict[str, Bounds]:
     """(minimum, maximum) by name, of the keys that end in `_MIN` and `_MAX`."""
     names = dict.fromkeys(key[:-4] for key in numbers if key.endswith(BOUND_ENDS))
     return {name: (numbers.get(f"{name}_MIN"), numbers.get(f"{name}_MAX")) for name in names}
 
 
-def energy_range_of(numbers: Mapping[str, float]) -> tuple[float, float] | None:
+def find_energy_range(numbers: Mapping[str, float]) -> tuple[float, float] | None:
     """The fit range in keV; None unless both ends are given."""
     low, high = numbers.get("MIN_ENERGY_TO_FIT"), numbers.get("MAX_ENERGY_TO_FIT")
     return None if low is None or high is None else (low, high)
 
 
-def names_of(text: str) -> tuple[str, ...]:
+def split_names(text: str) -> tuple[str, ...]:
     """Words of a list with commas, spaces or both."""
     return tuple(text.replace(",", " ").split())
 
 
-def branching_of(entries: list[Entry], key: str) -> dict[str, tuple[float, ...]]:
+def collect_branching(entries: list[Entry], key: str) -> dict[str, tuple[float, ...]]:
     """Multipliers by element or family."""
-    rows = [names_of(e.text) for e in entries if e.key == key]
-    return {row[0]: tuple(v for v in map(number_of, row[1:]) if v is not None) for row in rows}
+    rows = [split_names(e.text) for e in entries if e.key == key]
+    return {row[0]: tuple(v for v in map(parse_number, row[1:]) if v is not None) for row in rows}
 
 
-def replaced(line: str, value: float) -> str:
+def replace_number(line: str, value: float) -> str:
     """The line with another number: key, spaces and line end stay."""
     colon = line.index(":") + 1
     text = line[colon:]
@@ -170,7 +167,7 @@ def replaced(line: str, value: float) -> str:
     return f"{line[:start]}{value!r}{end}"
 
 
-def appended(lines: list[str], name: str, value: float) -> list[str]:
+def append_entry(lines: list[str], name: str, value: float) -> list[str]:
     """The lines and one more, with the key as MAPS spells it and the line end of the file."""
     end = "\r\n" if lines[0].endswith("\r\n") else "\n"
     last = "" if lines[-1].endswith(("\n", "\r")) else end

@@ -3,7 +3,7 @@
 import glob
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,8 @@ OVERRIDE_TEXT: Final = re.compile(rb"(?m)^\s*(ELEMENTS_TO_FIT|COHERENT_SCT_ENERG
 STANDARD_TEXT: Final = re.compile(rb"(?m)^\s*ELEMENTS_IN_STANDARD")
 MAX_LISTED: Final = 5
 UNKNOWN: Final = "of no known format"
+# Every place where the name of a fly scan could end in the name of its companion, `X_..._0.h5`.
+_COMPANION: Final = re.compile(r"_(?=.*_0\.h5$)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,16 +72,16 @@ def open_scan(path: Path, options: ReadOptions | None = None) -> RawScan:
 
 def _with_given_calibration(path: Path, scan: RawScan, options: ReadOptions) -> RawScan:
     """The same rule for all formats: the file's calibration, with what the user gives in its place."""
-    from hpcxrf.formats.axes import calibration_notes, calibration_of
+    from hpcxrf.formats.axes import choose_calibration, describe_calibration
 
     detectors, _, _, channels = scan.shape
-    calibration = calibration_of(str(path), scan.calibration, options, detectors, channels)
+    calibration = choose_calibration(str(path), scan.calibration, options, detectors, channels)
     if calibration is None and options.energy_offset_kev is not None:
         raise InputFileError(
             f"{path}: an energy offset of {options.energy_offset_kev:g} keV is given, but the file has no "
             "slope; give it too (--energy-slope, keV per channel)"
         )
-    said = (note for note in calibration_notes(options) if note not in scan.notes)
+    said = (note for note in describe_calibration(options) if note not in scan.notes)
     return replace(scan, calibration=calibration, notes=(*scan.notes, *said))
 
 
@@ -134,6 +136,22 @@ def _has_truth(path: Path) -> bool:
         return False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates:
+    """The files that the inputs come to, by their names alone: none has been opened."""
+
+    paths: tuple[Path, ...]
+    """In the order of the inputs, each file once."""
+    explicit: frozenset[Path]
+    """Those that were named one by one."""
+    lowest: Mapping[Path, Path]
+    """`X` -> its lowest member `X.h5N`; resolved."""
+    companions: frozenset[Path]
+    """Files with the spectra of the fly scans among the candidates; resolved."""
+    notes: tuple[str, ...]
+    """Patterns and folders that hold nothing."""
+
+
 def find_scans(inputs: list[Path]) -> tuple[list[Path], list[str]]:
     """Expand folders and patterns into scans.
 
@@ -147,13 +165,36 @@ def find_scans(inputs: list[Path]) -> tuple[list[Path], list[str]]:
     Returns:
         The scans, in the order of the inputs, and a note on each thing left out.
     """
+    candidates = list_candidates(inputs)
+    reasons = {path: why_left_out(path, candidates) for path in candidates.paths}
+    kept = [path for path in candidates.paths if reasons[path] is None]
+    if not kept:
+        kept = [path for path in candidates.paths if path in candidates.explicit]
+    left = {path: why for path, why in reasons.items() if why and path not in kept}
+    return kept, [*candidates.notes, *notes_on_left_out(left)]
+
+
+def list_candidates(inputs: list[Path]) -> Candidates:
+    """Expand folders and patterns into files, of which `why_left_out` tells what is a scan.
+
+    Args:
+        inputs: files, folders, Zarr folders and glob patterns.
+    """
     found: dict[Path, bool] = {}
     notes: list[str] = []
     for item in inputs:
         paths, explicit = _expanded(item, notes)
         for path in paths:
             found[path] = found.get(path, False) or explicit
-    return _sifted(found, notes), notes
+    real = _resolve_all(found)
+    unique = {real[path]: path for path in reversed(found)}
+    return Candidates(
+        paths=tuple(path for path in found if unique[real[path]] is path),
+        explicit=frozenset(path for path, explicit in found.items() if explicit),
+        lowest=_lowest_members(unique),
+        companions=_companions(unique),
+        notes=tuple(notes),
+    )
 
 
 def _expanded(item: Path, notes: list[str]) -> tuple[list[Path], bool]:
@@ -183,27 +224,19 @@ def _folder_files(folder: Path, notes: list[str]) -> list[Path]:
     return sorted(files)
 
 
-def _sifted(found: dict[Path, bool], notes: list[str]) -> list[Path]:
-    """Scans among the candidates (path -> named explicitly)."""
-    unique = {path.resolve(): path for path in reversed(found)}
-    candidates = _Candidates(lowest=_lowest_members(unique), companions=_companions(unique))
-    distinct = [path for path in found if unique[path.resolve()] == path]
-    reasons = {path: _reason(path, candidates, explicit=found[path]) for path in distinct}
-    kept = [path for path in distinct if reasons[path] is None]
-    if not kept:
-        kept = [path for path in distinct if found[path]]
-    notes.extend(_left_out({p: why for p, why in reasons.items() if why and p not in kept}))
-    return kept
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Candidates:
-    """What the inputs came to, looked at together; all paths resolved."""
-
-    lowest: dict[Path, Path]
-    """`X` -> its lowest member `X.h5N`."""
-    companions: frozenset[Path]
-    """Files with the spectra of the fly scans among the candidates."""
+def _resolve_all(paths: Iterable[Path]) -> dict[Path, Path]:
+    """What `Path.resolve` gives, with every folder looked up once: an archive has 100 000 files in a few of them."""
+    folders: dict[str, str] = {}
+    real: dict[Path, Path] = {}
+    for path in paths:
+        folder, name = os.path.split(path)
+        if name in {"", ".", ".."} or path.is_symlink():
+            real[path] = path.resolve()
+            continue
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        real[path] = Path(folders[folder], name)
+    return real
 
 
 def _lowest_members(paths: Iterable[Path]) -> dict[Path, Path]:
@@ -219,13 +252,15 @@ def _lowest_members(paths: Iterable[Path]) -> dict[Path, Path]:
 
 
 def _companions(paths: Iterable[Path]) -> frozenset[Path]:
-    """Asked only for MDA files: the others have none, and asking opens files."""
+    """Spectra of fly scans: only files whose name could have companions among the candidates are opened."""
     from hpcxrf.formats import mda
 
+    every = list(paths)
+    beginnings = {name[: match.start()] for name in {p.name for p in every} for match in _COMPANION.finditer(name)}
     return frozenset(
         companion
-        for path in paths
-        if path.is_file() and mda.sniff(path, _head_or_nothing(path))
+        for path in every
+        if path.stem in beginnings and path.is_file() and mda.sniff(path, _head_or_nothing(path))
         for companion in mda.find_companions(path)
     )
 
@@ -238,8 +273,8 @@ def _head_or_nothing(path: Path) -> bytes:
         return b""
 
 
-def _reason(path: Path, candidates: _Candidates, *, explicit: bool) -> str | None:
-    """Why a candidate is no scan of its own; None if it is one."""
+def why_left_out(path: Path, candidates: Candidates) -> str | None:
+    """Why a candidate is not a scan of its own; None if it is one."""
     from hpcxrf.formats.maps_hdf5 import MEMBER_NAME
 
     place = path.resolve()
@@ -255,10 +290,10 @@ def _reason(path: Path, candidates: _Candidates, *, explicit: bool) -> str | Non
         return "the spectra of an MDA file among the inputs"
     if _is_derived(place, head, candidates):
         return "derived from the detectors' files beside it"
-    return None if explicit or not head or _is_known(path, head) else UNKNOWN
+    return None if path in candidates.explicit or not head or _is_known(path, head) else UNKNOWN
 
 
-def _is_derived(place: Path, head: bytes, candidates: _Candidates) -> bool:
+def _is_derived(place: Path, head: bytes, candidates: Candidates) -> bool:
     """Whether the file is the average `X.h5` of members `X.h5N` among the candidates."""
     from hpcxrf.formats import maps_hdf5
 
@@ -270,7 +305,7 @@ def _is_known(path: Path, head: bytes) -> bool:
     return any(reader.sniff(path, head) for reader in scan_formats())
 
 
-def _left_out(left: dict[Path, str]) -> list[str]:
+def notes_on_left_out(left: Mapping[Path, str]) -> list[str]:
     """One note a file; those of no known format together."""
     notes = [f"{p}: left out: {why}" for p, why in left.items() if why != UNKNOWN]
     unknown = [str(path) for path, why in left.items() if why == UNKNOWN]

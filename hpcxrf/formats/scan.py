@@ -1,13 +1,17 @@
-"""What every reader returns: one scan, its small facts in memory and its spectra on disk."""
+"""The result of every reader: one scan, its small facts in memory and its spectra on disk."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatMap = NDArray[np.float64]
+
+LARGEST_COUNT: Final = 65535
+"""Largest count of 16 bits, which a detector writes for whatever is more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +26,7 @@ class EnergyCalibration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
-    """What a user may have to say about a file that does not say it itself."""
+    """Facts that a user may have to add to a file that lacks them."""
 
     dataset_path: str | None = None
     """Path of the array inside an HDF5, Zarr or npz file."""
@@ -82,6 +86,6 @@ class RawScan:
     """One per detector, or None when the file gives none."""
     incident_energy_kev: float | None = None
     tube: str | None = None
-    """What the file says of an X-ray tube as source: such a scan has no single incident energy."""
+    """X-ray tube that the file names as source: such a scan has no single incident energy."""
     notes: tuple[str, ...] = ()
     """Guesses made, files ignored, rows missing: sentences for people, shown by `inspect` and kept."""

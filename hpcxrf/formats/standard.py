@@ -21,7 +21,7 @@ class Standard:
     """Name of its scan, beside which the file of standards lies or in `mda/`."""
     elements: tuple[str, ...]
     areal_density_ug_cm2: Mapping[str, float]
-    """By element."""
+    """Areal density by element."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,30 +44,30 @@ def read_standards(path: Path) -> tuple[Standard, ...]:
         text = path.read_bytes().decode("utf-8", "replace")
     except OSError as error:
         raise InputFileError(f"{path}: cannot be read: {error.strerror}; check its name and rights") from error
-    groups = _groups(_entries(text))
+    groups = _group_entries(_parse_entries(text))
     if not groups:
         raise InputFileError(
             f"{path}: no line FILENAME: name of a scan; each standard has FILENAME, ELEMENTS_IN_STANDARD and WEIGHT"
         )
-    faults = [fault for group in groups for fault in _faults(group)]
+    faults = [fault for group in groups for fault in _check_group(group)]
     if faults:
         raise InputFileError("\n".join(f"{path}: {fault}" for fault in faults))
-    return tuple(map(_standard, groups))
+    return tuple(map(_build_standard, groups))
 
 
-def _entries(text: str) -> list[_Entry]:
+def _parse_entries(text: str) -> list[_Entry]:
     found = ((i, _KEY.match(line)) for i, line in enumerate(re.split(r"\r\n|\n|\r", text), start=1))
-    return [_Entry(line=i, key=m[1], words=_words(m[1], m[2].strip())) for i, m in found if m is not None]
+    return [_Entry(line=i, key=m[1], words=_split_words(m[1], m[2].strip())) for i, m in found if m is not None]
 
 
-def _words(key: str, text: str) -> tuple[str, ...]:
+def _split_words(key: str, text: str) -> tuple[str, ...]:
     """A file name may hold spaces."""
     if key == "FILENAME":
         return (text,) if text else ()
     return tuple(text.replace(",", " ").split())
 
 
-def _groups(entries: list[_Entry]) -> list[list[_Entry]]:
+def _group_entries(entries: list[_Entry]) -> list[list[_Entry]]:
     groups: list[list[_Entry]] = []
     for entry in entries:
         if entry.key == "FILENAME" or not groups:
@@ -76,7 +76,7 @@ def _groups(entries: list[_Entry]) -> list[list[_Entry]]:
     return groups
 
 
-def _faults(group: list[_Entry]) -> list[str]:
+def _check_group(group: list[_Entry]) -> list[str]:
     found = {e.key: e for e in group}
     where = f"standard at line {group[0].line}"
     missing = [
@@ -101,7 +101,7 @@ def _faults(group: list[_Entry]) -> list[str]:
     return faults
 
 
-def _standard(group: list[_Entry]) -> Standard:
+def _build_standard(group: list[_Entry]) -> Standard:
     words = {e.key: e.words for e in group}
     elements = words["ELEMENTS_IN_STANDARD"]
     weights = map(float, words["WEIGHT"])

@@ -15,7 +15,7 @@ AIR_PER_MM: Final = 0.0635
 """Optical depth of a millimetre of dry air at 2 keV, sea level, 20 degrees (xraylib)."""
 
 
-def attenuated(table: LineTable, optical_depth: float) -> LineTable:
+def attenuate(table: LineTable, optical_depth: float) -> LineTable:
     """Ratios of the lines behind more (or, negative, less) light matter than the table was made for.
 
     Each line is weakened by `exp(-depth (2 keV / E)^2.9)`, an escape line by as much as its parent. Ratios of a

@@ -93,7 +93,7 @@ def snip(counts: Tensor, *, half_width_channels: Tensor) -> Tensor:
     n = counts.shape[-1]
     if n < _SMOOTHING:
         raise FitError(f"background: the spectrum has {n} channels, SNIP needs {_SMOOTHING} or more")
-    b = torch.log1p(torch.log1p(_smoothed(counts.clamp(min=0.0))))
+    b = torch.log1p(torch.log1p(_smooth(counts.clamp(min=0.0))))
     k = torch.arange(n, device=counts.device)
     room = torch.minimum(k, n - 1 - k)
     widths = [half_width_channels] * _SWEEPS + [
@@ -140,7 +140,7 @@ def snip_maps(
     variance = (energy_offset / 2.3548) ** 2 + constants.width_factor * energy_slope * energy_kev
     width = snip_width * 2.35 * np.sqrt(np.maximum(variance, 0.0)) / energy_slope
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        b = np.log(np.log(_boxcar_maps(y) + 1.0) + 1.0)
+        b = np.log(np.log(_smooth_maps(y) + 1.0) + 1.0)
         for _ in range(2):
             _sweep_maps(b, width, channel_range)
         while width.max() >= 0.5:
@@ -225,14 +225,14 @@ def hat_basis(channel: Tensor, knots: Tensor) -> Tensor:
     return hats.to(channel.dtype)
 
 
-def _smoothed(counts: Tensor) -> Tensor:
+def _smooth(counts: Tensor) -> Tensor:
     """Mean over 5 channels, over those that exist at the ends."""
     flat = counts.reshape(-1, 1, counts.shape[-1])
     mean = torch.nn.functional.avg_pool1d(flat, _SMOOTHING, stride=1, padding=_SMOOTHING // 2, count_include_pad=False)
     return mean.reshape(counts.shape)
 
 
-def _boxcar_maps(y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _smooth_maps(y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     mean = np.zeros_like(y)
     n = y.shape[-1]
     mean[..., 2:-2] = sum(y[..., i : n - 4 + i] for i in range(5)) / 5.0

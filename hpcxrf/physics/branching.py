@@ -17,8 +17,7 @@ import xraylib
 from hpcxrf.errors import ConfigError
 
 MAPS_KBETA: Final[Mapping[str, float]] = MappingProxyType(
-    {"Al": 0.012, "Si": 0.021, "S": 0.050, "Cl": 0.060, "K": 0.099}
-    | {"Ca": 0.116, "Ti": 0.137, "Fe": 0.172, "Ni": 0.189}
+    {"Al": 0.012, "Si": 0.021, "S": 0.050, "Cl": 0.060, "K": 0.099, "Ca": 0.116, "Ti": 0.137, "Fe": 0.172, "Ni": 0.189}
 )
 """K-beta to K-alpha-1 of the line table of MAPS, XRF-Maps and MapsTorch, where it differs from the library's."""
 _EQUAL_FROM: Final = "Ga"
@@ -54,13 +53,13 @@ class Branching:
     """
 
     k_ratios: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """By element ("Fe"): Ka1, Ka2, Kb1 (with 3 and 5), Kb2 (all of N, O, P)."""
+    """Multipliers by element ("Fe"): Ka1, Ka2, Kb1 (with 3 and 5), Kb2 (all of N, O, P)."""
     l_ratios: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """By family ("Pt_L"): La1, La2, Lb1, Lb2 (with 15), Lb3, Lb4, Lg1, Lg2, Lg3, Lg4, Ll, Ln."""
+    """Multipliers by family ("Pt_L"): La1, La2, Lb1, Lb2 (with 15), Lb3, Lb4, Lg1, Lg2, Lg3, Lg4, Ll, Ln."""
     l_families: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """By family ("Pt_L"): L1, L2, L3."""
+    """Multipliers by family ("Pt_L"): L1, L2, L3."""
     kbeta_base: Mapping[str, float] = field(default_factory=dict)
-    """By element: recorded counts of Kb1 (with 3 and 5) to those of Ka1 that the multipliers are relative to; of
+    """Recorded counts of Kb1 (with 3 and 5) to those of Ka1, by element, that the multipliers are relative to; for
     other elements it is the library's ratio times the detector's efficiency."""
 
     def __post_init__(self) -> None:
@@ -98,7 +97,7 @@ def kbeta_correction(symbol: str, recorded: Sequence[tuple[str, float]], branchi
 
     Args:
         symbol: the element.
-        recorded: library name and recorded strength of its K lines; of other families nothing is asked.
+        recorded: library name and recorded strength of its K lines; other families are not looked up.
         branching: `kbeta_base` decides.
 
     Returns:
@@ -114,7 +113,7 @@ def kbeta_correction(symbol: str, recorded: Sequence[tuple[str, float]], branchi
 
 
 def maps_kbeta_ratio(symbol: str) -> float | None:
-    """K-beta to K-alpha-1 of the MAPS line table: of `MAPS_KBETA`; the library's from gallium on.
+    """K-beta to K-alpha-1 of the MAPS line table: from `MAPS_KBETA`, and the library's ratio from gallium on.
 
     Between known elements, MAPS's share of the library's ratio is interpolated in Z.
 

@@ -27,7 +27,7 @@ _LAST_SHELL: Final[Mapping[str, int]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """What a component name means."""
+    """A component name, parsed."""
 
     name: str
     kind: Kind
@@ -54,7 +54,7 @@ def parse_component(name: str, *, user_names: Collection[str] = ()) -> Component
         raise FitError(f"{name}: not a component; write Fe (K lines), Pt_L, Au_M, or a pile-up such as Si_Cl")
     first, first_shell, second, second_shell = match.groups()
     families = tuple((s, shell or "K") for s, shell in ((first, first_shell), (second, second_shell)) if s)
-    faults = [fault for symbol, _ in families if (fault := _element_fault(symbol))]
+    faults = [fault for symbol, _ in families if (fault := _check_element(symbol))]
     if faults:
         prefix = f"{name}: " if second else ""
         raise FitError(prefix + "; ".join(dict.fromkeys(faults)))
@@ -68,7 +68,7 @@ def parse_components(names: Sequence[str], incident_energy_kev: float, users: Co
     Args:
         names: as of `parse_component`.
         incident_energy_kev: keV.
-        users: names that the user gave lines for; each must be listed.
+        users: names that the user gave lines for; each must be among `names`.
 
     Raises:
         FitError: with every fault of every name.
@@ -79,10 +79,14 @@ def parse_components(names: Sequence[str], incident_energy_kev: float, users: Co
             parsed.append(parse_component(name, user_names=users))
         except FitError as error:
             faults.append(str(error))
-    faults += [f"{name}: has user lines, but is not listed" for name in users if name not in names]
-    faults += _duplicates(parsed)
+    faults += [
+        f"{name}: lines are given for it, but it is not among the elements; add it or remove its lines"
+        for name in users
+        if name not in names
+    ]
+    faults += _find_duplicates(parsed)
     for component in parsed:
-        unexcited = [_excitation_fault(*f, incident_energy_kev) for f in component.families]
+        unexcited = [_check_excitation(*f, incident_energy_kev) for f in component.families]
         prefix = f"{component.name}: " if component.kind == "pileup" else ""
         faults += [prefix + fault for fault in unexcited if fault]
     if faults:
@@ -91,7 +95,7 @@ def parse_components(names: Sequence[str], incident_energy_kev: float, users: Co
 
 
 @lru_cache(maxsize=4096)
-def emitted_lines(z: int, shell: str, incident_energy_kev: float) -> tuple[tuple[str, float, float], ...]:
+def find_emitted_lines(z: int, shell: str, incident_energy_kev: float) -> tuple[tuple[str, float, float], ...]:
     """Lines of a family that are excited, as (name, energy_kev, cross-section in cm2/g).
 
     Args:
@@ -111,7 +115,7 @@ def emitted_lines(z: int, shell: str, incident_energy_kev: float) -> tuple[tuple
     return tuple(lines)
 
 
-def _element_fault(symbol: str) -> str | None:
+def _check_element(symbol: str) -> str | None:
     try:
         z = xraylib.SymbolToAtomicNumber(symbol)
     except ValueError:
@@ -121,8 +125,8 @@ def _element_fault(symbol: str) -> str | None:
     return None
 
 
-def _duplicates(parsed: Sequence[Component]) -> list[str]:
-    """Names that mean the same column: the two could not be told apart."""
+def _find_duplicates(parsed: Sequence[Component]) -> list[str]:
+    """Names that mean the same column: the fit could not separate the two."""
     seen: dict[object, str] = {}
     faults = []
     for component in parsed:
@@ -134,18 +138,18 @@ def _duplicates(parsed: Sequence[Component]) -> list[str]:
     return faults
 
 
-def _excitation_fault(symbol: str, shell: str, incident_energy_kev: float) -> str | None:
+def _check_excitation(symbol: str, shell: str, incident_energy_kev: float) -> str | None:
     z = xraylib.SymbolToAtomicNumber(symbol)
-    if emitted_lines(z, shell, incident_energy_kev):
+    if find_emitted_lines(z, shell, incident_energy_kev):
         return None
     name = symbol if shell == "K" else f"{symbol}_{shell}"
     other = [
         symbol if s == "K" else f"{symbol}_{s}"
         for s in "KLM"
-        if s != shell and emitted_lines(z, s, incident_energy_kev)
+        if s != shell and find_emitted_lines(z, s, incident_energy_kev)
     ]
     remedy = f"use {' or '.join(other)}" if other else "remove it"
-    if not emitted_lines(z, shell, HIGHEST_INCIDENT_KEV):
+    if not find_emitted_lines(z, shell, HIGHEST_INCIDENT_KEV):
         return f"{name}: the library has no {shell} lines for Z = {z}; {remedy}"
     edge = xraylib.EdgeEnergy(z, _LAST_SHELL[shell])
     return f"{name}: {shell} edge {edge:.4g} keV is above the incident energy {incident_energy_kev:g} keV; {remedy}"

@@ -1,4 +1,4 @@
-"""A shorter line table for the fit: lines that no detector tells apart become one, faint ones lose their tail.
+"""A shorter line table for the fit: lines that no detector separates become one, faint ones lose their tail.
 
 The work of a fit goes with the number of lines. An L family has thirty, half of them within a few eV of a
 stronger one or a thousandth of it.
@@ -49,18 +49,18 @@ def condense(
     kept: list[list[int]] = []
     for component in range(len(table.component_names)):
         mine = torch.nonzero(table.component == component)[:, 0]
-        kept += _groups(table, mine, widening_kev2, within_kev)
-    merged = _merged(table, kept, tailed_ratio)
-    return merged if minimum_ratio <= 0.0 else _without_faint(merged, minimum_ratio)
+        kept += _group_lines(table, mine, widening_kev2, within_kev)
+    merged = _merge(table, kept, tailed_ratio)
+    return merged if minimum_ratio <= 0.0 else _drop_faint(merged, minimum_ratio)
 
 
-def _groups(table: LineTable, mine: Tensor, widening_kev2: float, within_kev: float) -> list[list[int]]:
+def _group_lines(table: LineTable, mine: Tensor, widening_kev2: float, within_kev: float) -> list[list[int]]:
     energy, ratio = table.energy_kev.tolist(), table.ratio.tolist()
     order = sorted(mine.tolist(), key=lambda i: energy[i])
     groups: list[list[int]] = []
     latest: dict[object, list[int]] = {}
     for i in order:
-        key = _kind(table, i)
+        key = _merge_key(table, i)
         group = latest.get(key)
         if group is not None:
             weight = sum(ratio[j] for j in group)
@@ -75,15 +75,15 @@ def _groups(table: LineTable, mine: Tensor, widening_kev2: float, within_kev: fl
     return groups
 
 
-def _kind(table: LineTable, i: int) -> object:
-    """What two lines must have in common."""
+def _merge_key(table: LineTable, i: int) -> object:
+    """Properties that two lines must share to be merged."""
     edge = float(table.edge_kev[i])
     far = edge < table.incident_energy_kev - _FAR_EDGE_KEV
     escape = int(table.escape_parent[i]) >= 0
     return bool(table.is_kbeta[i]), bool(table.has_tail[i]), escape, None if far else edge
 
 
-def _merged(table: LineTable, groups: list[list[int]], tailed_ratio: float) -> LineTable:
+def _merge(table: LineTable, groups: list[list[int]], tailed_ratio: float) -> LineTable:
     index = torch.tensor([i for group in groups for i in group], dtype=torch.int64)
     group = torch.tensor([g for g, members in enumerate(groups) for _ in members])
     ratio = table.ratio[index]
@@ -106,11 +106,11 @@ def _merged(table: LineTable, groups: list[list[int]], tailed_ratio: float) -> L
         is_kbeta=table.is_kbeta[strongest],
         has_tail=table.has_tail[strongest] & (total >= tailed_ratio) & ~escape,
         mu_per_um=mean(table.mu_per_um),
-        escape_parent=_parents(component, total, escape),
+        escape_parent=_find_parents(component, total, escape),
     )
 
 
-def _parents(component: Tensor, ratio: Tensor, escape: Tensor) -> Tensor:
+def _find_parents(component: Tensor, ratio: Tensor, escape: Tensor) -> Tensor:
     parents = torch.full_like(component, -1)
     for i in torch.nonzero(escape)[:, 0].tolist():
         own = (component == component[i]) & ~escape
@@ -118,7 +118,7 @@ def _parents(component: Tensor, ratio: Tensor, escape: Tensor) -> Tensor:
     return parents
 
 
-def _without_faint(table: LineTable, minimum_ratio: float) -> LineTable:
+def _drop_faint(table: LineTable, minimum_ratio: float) -> LineTable:
     keep = table.ratio >= minimum_ratio
     count = len(table.component_names)
     before = torch.zeros(count, dtype=table.ratio.dtype).index_add(0, table.component, table.ratio)
@@ -134,5 +134,5 @@ def _without_faint(table: LineTable, minimum_ratio: float) -> LineTable:
         is_kbeta=table.is_kbeta[keep],
         has_tail=table.has_tail[keep],
         mu_per_um=table.mu_per_um[keep],
-        escape_parent=_parents(table.component[keep], ratio, escape),
+        escape_parent=_find_parents(table.component[keep], ratio, escape),
     )

@@ -20,8 +20,8 @@ class ConstantSet:
     fwhm_per_sigma: float
     electron_rest_energy_kev: float
     maps_line_shape: bool
-    """As XRF-Maps: the exponential of a tail held at 1 above the line, no tail on the elastic peak, and the
-    slope alone for the width of a channel."""
+    """True for line shapes as in XRF-Maps: the exponential of a tail held at 1 above the line, no tail on the
+    elastic peak, and the slope alone for the width of a channel."""
 
 
 # MAPS rounds 2 sqrt(2 ln 2) = 2.35482 to 2.3548 and 510.99895 keV (CODATA 2018) to 511. 2.96 eV is the pair
@@ -58,7 +58,7 @@ def constant_set(name: str) -> ConstantSet:
         ConfigError: no such set.
     """
     if name not in CONSTANT_SETS:
-        raise ConfigError(f"constants: {name!r} is no constant set; use {', '.join(CONSTANT_SETS)}")
+        raise ConfigError(f"constants: {name!r} is not a constant set; use {', '.join(CONSTANT_SETS)}")
     return CONSTANT_SETS[name]
 
 

@@ -15,9 +15,9 @@ Material = Literal["Si", "Ge"]
 FloatArray = npt.NDArray[np.float64]
 
 LOWEST_KEV: Final = 0.1
-"""Below this the library has no cross-sections, and no window lets a photon through."""
+"""Lowest energy with cross-sections in the library; below it no window lets a photon through."""
 HIGHEST_KEV: Final = 800.0
-"""Above this the library's photoelectric cross-sections end or are extrapolated."""
+"""Highest energy: above it the library's photoelectric cross-sections end or are extrapolated."""
 
 _AIR: Final = "Air, Dry (near sea level)"
 _CM_PER_UM: Final = 1e-4
@@ -25,8 +25,8 @@ _CM_PER_MM: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DetectorSetup:
-    """What lies between the sample and the signal; the defaults are a silicon drift detector in air.
+class Detector:
+    """The matter between the sample and the signal; the defaults are a silicon drift detector in air.
 
     Within a family only the *relative* efficiency of its lines counts, so that the defaults matter for
     M and L families below 4 keV and hardly above: 8 um beryllium is the window most sold (the other, 24 um,
@@ -41,7 +41,7 @@ class DetectorSetup:
     be_window_um: float = 8.0
     air_path_mm: float = 10.0
     dead_layer_um: float = 0.1
-    """Of the detector's own material."""
+    """Thickness of the insensitive entrance layer, of the detector's own material."""
     chip_thickness_um: float = 450.0
 
     def __post_init__(self) -> None:
@@ -56,14 +56,14 @@ class DetectorSetup:
             if not 0.0 <= value < np.inf
         ]
         if self.chip_thickness_um == 0.0:
-            faults.append("chip_thickness_um is 0, such a detector records nothing; 450 is usual")
+            faults.append("chip_thickness_um is 0: such a detector records nothing; 450 is usual")
         if self.material not in {"Si", "Ge"}:
             faults.append(f"material is {self.material!r}, must be Si or Ge")
         if faults:
             raise ConfigError("detector: " + "; ".join(faults))
 
 
-def efficiency(energy_kev: npt.ArrayLike, setup: DetectorSetup) -> FloatArray:
+def efficiency(energy_kev: npt.ArrayLike, setup: Detector) -> FloatArray:
     """Share of the photons that end in the full-energy peak or its escape peak, 0 to 1.
 
     `exp(-sum mu t) * (1 - exp(-mu_photo t_chip))`: windows take whatever interacts (total cross-section),
@@ -80,22 +80,26 @@ def efficiency(energy_kev: npt.ArrayLike, setup: DetectorSetup) -> FloatArray:
     Raises:
         ConfigError: an energy outside the range of the cross-sections.
     """
-    energy = _checked(energy_kev)
+    energy = _check_energies(energy_kev)
     chip = xraylib.SymbolToAtomicNumber(setup.material)
     chip_density = xraylib.ElementDensity(chip)
     be, air_density = 4, xraylib.GetCompoundDataNISTByName(_AIR)["density"]
     layers = (
-        _each(lambda e: xraylib.CS_Total(be, e), energy)
+        _evaluate_each(lambda e: xraylib.CS_Total(be, e), energy)
         * (xraylib.ElementDensity(be) * setup.be_window_um * _CM_PER_UM)
-        + _each(lambda e: xraylib.CS_Total_CP(_AIR, e), energy) * (air_density * setup.air_path_mm * _CM_PER_MM)
-        + _each(lambda e: xraylib.CS_Total(chip, e), energy) * (chip_density * setup.dead_layer_um * _CM_PER_UM)
+        + _evaluate_each(lambda e: xraylib.CS_Total_CP(_AIR, e), energy)
+        * (air_density * setup.air_path_mm * _CM_PER_MM)
+        + _evaluate_each(lambda e: xraylib.CS_Total(chip, e), energy)
+        * (chip_density * setup.dead_layer_um * _CM_PER_UM)
     )
-    in_chip = _each(lambda e: xraylib.CS_Photo(chip, e), energy) * (chip_density * setup.chip_thickness_um * _CM_PER_UM)
+    in_chip = _evaluate_each(lambda e: xraylib.CS_Photo(chip, e), energy) * (
+        chip_density * setup.chip_thickness_um * _CM_PER_UM
+    )
     recorded: FloatArray = np.exp(-layers) * -np.expm1(-in_chip)
     return recorded
 
 
-def absorption_per_um(energy_kev: float, setup: DetectorSetup) -> float:
+def absorption_per_um(energy_kev: float, setup: Detector) -> float:
     """Photoelectric absorption coefficient of the detector material, 1/um.
 
     Args:
@@ -106,7 +110,7 @@ def absorption_per_um(energy_kev: float, setup: DetectorSetup) -> float:
     return float(xraylib.CS_Photo(z, energy_kev) * xraylib.ElementDensity(z) * _CM_PER_UM)
 
 
-def escape_photons(setup: DetectorSetup) -> tuple[tuple[float, float], ...]:
+def escape_photons(setup: Detector) -> tuple[tuple[float, float], ...]:
     """K photons of the detector material that can leave the chip: (energy_kev, share of the K photons).
 
     K-alpha and K-beta, each at its intensity-weighted mean energy: 1.740 and 1.836 keV for silicon.
@@ -117,7 +121,7 @@ def escape_photons(setup: DetectorSetup) -> tuple[tuple[float, float], ...]:
     )
 
 
-def escape_probability(energy_kev: npt.ArrayLike, setup: DetectorSetup) -> FloatArray:
+def escape_probability(energy_kev: npt.ArrayLike, setup: Detector) -> FloatArray:
     """Counts in the escape peaks per count in the parent's full-energy peak.
 
     For a beam at right angles on a thick chip a share
@@ -136,13 +140,13 @@ def escape_probability(energy_kev: npt.ArrayLike, setup: DetectorSetup) -> Float
     Raises:
         ConfigError: an energy outside the range of the cross-sections.
     """
-    energy = _checked(energy_kev)
+    energy = _check_energies(energy_kev)
     z = xraylib.SymbolToAtomicNumber(setup.material)
     k_share = xraylib.FluorYield(z, xraylib.K_SHELL) * (1.0 - 1.0 / xraylib.JumpFactor(z, xraylib.K_SHELL))
-    mu = _each(lambda e: xraylib.CS_Total(z, e), energy)
+    mu = _evaluate_each(lambda e: xraylib.CS_Total(z, e), energy)
     lost = np.stack(
         [
-            0.5 * k_share * share * _leaving(mu / xraylib.CS_Total(z, photon_kev))
+            0.5 * k_share * share * _escaping_share(mu / xraylib.CS_Total(z, photon_kev))
             for photon_kev, share in escape_photons(setup)
         ]
     )
@@ -150,7 +154,7 @@ def escape_probability(energy_kev: npt.ArrayLike, setup: DetectorSetup) -> Float
     return np.where(above, lost / (1.0 - lost.sum(axis=0)), 0.0)
 
 
-def _leaving(mu_over_mu_k: FloatArray) -> FloatArray:
+def _escaping_share(mu_over_mu_k: FloatArray) -> FloatArray:
     """Share of the outward K photons that reach the surface."""
     return 1.0 - np.log1p(mu_over_mu_k) / mu_over_mu_k
 
@@ -161,12 +165,12 @@ def _mean_line(z: int, codes: tuple[int, ...]) -> tuple[float, float]:
     return float(rates @ energies / rates.sum()), float(rates.sum())
 
 
-def _each(cross_section: Callable[[float], float], energy_kev: FloatArray) -> FloatArray:
+def _evaluate_each(cross_section: Callable[[float], float], energy_kev: FloatArray) -> FloatArray:
     values = np.fromiter((cross_section(float(e)) for e in energy_kev.ravel()), dtype=np.float64)
     return values.reshape(energy_kev.shape)
 
 
-def _checked(energy_kev: npt.ArrayLike) -> FloatArray:
+def _check_energies(energy_kev: npt.ArrayLike) -> FloatArray:
     energy = np.asarray(energy_kev, dtype=np.float64)
     bad = energy[~((energy >= LOWEST_KEV) & (energy <= HIGHEST_KEV))]
     if bad.size:

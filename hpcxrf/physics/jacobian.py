@@ -13,7 +13,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from hpcxrf.physics.model import EDGE_WIDTH_KEV, Evaluation, SpectrumModel, evaluate, of_tailed
+from hpcxrf.physics.model import EDGE_WIDTH_KEV, Evaluation, SpectrumModel, evaluate, select_tailed
 from hpcxrf.physics.parameters import INDEX, PARAMETER_NAMES
 from hpcxrf.physics.scatter import compton_derivatives
 
@@ -47,11 +47,11 @@ class _Terms:
     ut: Tensor
     shelf: Tensor
 
-    def scaled(self, factor: Tensor) -> "_Terms":
+    def scale(self, factor: Tensor) -> "_Terms":
         """Chain rule: every coefficient times a factor per line."""
         return _Terms(**{k: getattr(self, k) * factor for k in _SHAPES})
 
-    def plus(self, other: "_Terms") -> "_Terms":
+    def add(self, other: "_Terms") -> "_Terms":
         """Sum of two derivatives."""
         return _Terms(**{k: getattr(self, k) + getattr(other, k) for k in _SHAPES})
 
@@ -132,7 +132,7 @@ def _line_products(
     for name, shape in shapes.items():
         of_lines = [getattr(terms[c], name) for c in wanted]
         if name in _TAIL_SHAPES:
-            of_lines = [of_tailed(x, e.tailed) for x in of_lines]
+            of_lines = [select_tailed(x, e.tailed) for x in of_lines]
         total = total + shape @ torch.stack(of_lines, dim=-1).to(shape.dtype)
     return total.to(theta.dtype)
 
@@ -142,8 +142,8 @@ def _derivatives(theta: Tensor, amplitude: Tensor, e: Evaluation, model: Spectru
     table, k = model.table, model.constants.width_factor
     counts = amplitude[..., e.column] * e.weight
     zero = torch.zeros_like(counts)
-    by_energy, by_sigma = _by_energy(counts, e, zero), _by_sigma(counts, e, zero)
-    by_tail, by_step, by_gamma = _by_fractions(counts, e, zero)
+    by_energy, by_sigma = _derive_by_energy(counts, e, zero), _derive_by_sigma(counts, e, zero)
+    by_tail, by_step, by_gamma = _derive_by_fractions(counts, e, zero)
     noise = theta[..., INDEX["fwhm_offset"], None]
     pad = e.line_kev.shape[-1] - table.energy_kev.shape[0]
     extend = torch.nn.functional.pad
@@ -154,35 +154,35 @@ def _derivatives(theta: Tensor, amplitude: Tensor, e: Evaluation, model: Spectru
     # Not the line's own density divided by the factor: that may be 0.
     escape_ratio = extend(torch.where(table.escape_parent >= 0, table.ratio, 0.0), (0, pad))
     alpha = has_tail - kbeta
-    own = _own_energy(e, by_energy, by_sigma, by_gamma, theta, k).scaled(is_elastic)
+    own = _derive_by_own_energy(e, by_energy, by_sigma, by_gamma, theta, k).scale(is_elastic)
     density = _density(counts, e, zero)
     return {
         _ENERGY: by_energy,
-        "fwhm_offset": by_sigma.scaled(noise / (model.constants.fwhm_per_sigma**2 * e.sigma_kev)),
-        "fwhm_fanoprime": by_sigma.scaled(k * e.line_kev / (2.0 * e.sigma_kev)),
-        "coherent_sct_energy": density.scaled((1.0 - e.switch) / EDGE_WIDTH_KEV).plus(own),
-        "f_tail_offset": by_tail.scaled(alpha),
-        "f_tail_linear": by_tail.scaled(alpha * mu),
-        "kb_f_tail_offset": by_tail.scaled(kbeta),
-        "kb_f_tail_linear": by_tail.scaled(kbeta * mu),
+        "fwhm_offset": by_sigma.scale(noise / (model.constants.fwhm_per_sigma**2 * e.sigma_kev)),
+        "fwhm_fanoprime": by_sigma.scale(k * e.line_kev / (2.0 * e.sigma_kev)),
+        "coherent_sct_energy": density.scale((1.0 - e.switch) / EDGE_WIDTH_KEV).add(own),
+        "f_tail_offset": by_tail.scale(alpha),
+        "f_tail_linear": by_tail.scale(alpha * mu),
+        "kb_f_tail_offset": by_tail.scale(kbeta),
+        "kb_f_tail_linear": by_tail.scale(kbeta * mu),
         "gamma_offset": by_gamma,
-        "gamma_linear": by_gamma.scaled(e.line_kev),
-        "step_offset": by_step.scaled(mu),
-        "step_linear": by_step.scaled(mu * e.line_kev),
+        "gamma_linear": by_gamma.scale(e.line_kev),
+        "step_offset": by_step.scale(mu),
+        "step_linear": by_step.scale(mu * e.line_kev),
         "escape_factor": _density(amplitude[..., e.column] * e.switch * escape_ratio, e, zero),
     }
 
 
-def _own_energy(
+def _derive_by_own_energy(
     e: Evaluation, by_energy: _Terms, by_sigma: _Terms, by_gamma: _Terms, theta: Tensor, k: float
 ) -> _Terms:
     """Derivative by the line's own energy (the elastic line: mu = 0, hence no step)."""
     fano = theta[..., INDEX["fwhm_fanoprime"], None]
     gamma_linear = theta[..., INDEX["gamma_linear"], None]
     return (
-        by_energy.scaled(-torch.ones_like(e.sigma_kev))
-        .plus(by_sigma.scaled(k * fano / (2.0 * e.sigma_kev)))
-        .plus(by_gamma.scaled(gamma_linear))
+        by_energy.scale(-torch.ones_like(e.sigma_kev))
+        .add(by_sigma.scale(k * fano / (2.0 * e.sigma_kev)))
+        .add(by_gamma.scale(gamma_linear))
     )
 
 
@@ -193,22 +193,22 @@ def _density(a: Tensor, e: Evaluation, zero: Tensor) -> _Terms:
     return _Terms(g=h, ug=zero, uug=zero, t=h * e.tail, ut=zero, shelf=shelf)
 
 
-def _by_energy(a: Tensor, e: Evaluation, zero: Tensor) -> _Terms:
+def _derive_by_energy(a: Tensor, e: Evaluation, zero: Tensor) -> _Terms:
     h = a * e.norm / e.sigma_kev**2
     pull = h * e.tail / e.gamma
     shelf = a * e.norm * e.step / (e.line_kev * e.sigma_kev)
     return _Terms(g=-pull - shelf, ug=-h, uug=zero, t=pull, ut=zero, shelf=zero)
 
 
-def _by_sigma(a: Tensor, e: Evaluation, zero: Tensor) -> _Terms:
+def _derive_by_sigma(a: Tensor, e: Evaluation, zero: Tensor) -> _Terms:
     h = a * e.norm / e.sigma_kev**2
     pull = h * e.tail / e.gamma
     shelf = a * e.norm * e.step / (e.line_kev * e.sigma_kev)
     return _Terms(g=-h, ug=pull + shelf, uug=h, t=-h * e.tail, ut=-pull, shelf=zero)
 
 
-def _by_fractions(a: Tensor, e: Evaluation, zero: Tensor) -> tuple[_Terms, _Terms, _Terms]:
-    """By tail fraction, step fraction and decay length."""
+def _derive_by_fractions(a: Tensor, e: Evaluation, zero: Tensor) -> tuple[_Terms, _Terms, _Terms]:
+    """Derivatives by tail fraction, step fraction and decay length."""
     h, q, g = a * e.norm / e.sigma_kev, e.norm, e.gamma
     half = a * q / (2.0 * e.line_kev)
     tail = _Terms(g=-h * q, ug=zero, uug=zero, t=h * (1.0 - q * e.tail), ut=zero, shelf=-half * q * e.step)

@@ -14,14 +14,14 @@ from torch import Tensor
 from hpcxrf.physics.lines import LineTable
 
 SUFFIX: Final = "_Kb"
-"""Of the K-beta component's name."""
+"""Ending of the K-beta component's name."""
 # Counts of K-alpha below which the prior gets no tighter: a family near zero stays tied, and the precision finite.
 _FLOOR_COUNTS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KbetaPairs:
-    """Which components of a split table are the two parts of one family."""
+    """Components of a split table that are the two parts of one family."""
 
     alpha: Tensor
     """(pair,) int64, index of the K-alpha component; the same as in the original table."""
@@ -39,7 +39,7 @@ def split_kbeta(
     Args:
         table: of `build_line_table`: a component's ratios sum to 1.
         energy_min_kev: a family is split where both parts have a line from here ...
-        energy_max_kev: ... to here; nothing could tell the parts of the others.
+        energy_max_kev: ... to here; the data could not separate the parts of the others.
 
     Returns:
         The same lines in the same order with the components of the original, `Fe` holding the K-alpha lines, then
@@ -90,7 +90,7 @@ def prior_gram(pairs: KbetaPairs, amplitude: Tensor, sd: float) -> Tensor:
     return gram
 
 
-def merged_table(table: LineTable, pairs: KbetaPairs, amplitude: Tensor) -> LineTable:
+def merge_table(table: LineTable, pairs: KbetaPairs, amplitude: Tensor) -> LineTable:
     """The original table with the K-beta ratios that were fitted.
 
     Its columns times `amplitude[alpha] + amplitude[beta]` are those of the two parts times their own amplitudes.
@@ -117,7 +117,7 @@ def merged_table(table: LineTable, pairs: KbetaPairs, amplitude: Tensor) -> Line
     return replace(table, ratio=table.ratio * factor)
 
 
-def merged_amplitude(pairs: KbetaPairs, amplitude: Tensor) -> Tensor:
+def merge_amplitude(pairs: KbetaPairs, amplitude: Tensor) -> Tensor:
     """Counts of whole families: those of both parts added, the K-beta components gone.
 
     Args:

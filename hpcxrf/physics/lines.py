@@ -13,11 +13,11 @@ from torch import Tensor
 
 from hpcxrf.errors import FitError
 from hpcxrf.physics.branching import Branching, kbeta_correction, line_multiplier
-from hpcxrf.physics.components import HIGHEST_INCIDENT_KEV, Component, emitted_lines, parse_components
+from hpcxrf.physics.components import HIGHEST_INCIDENT_KEV, Component, find_emitted_lines, parse_components
 from hpcxrf.physics.detector import (
     HIGHEST_KEV,
     LOWEST_KEV,
-    DetectorSetup,
+    Detector,
     absorption_per_um,
     escape_photons,
     escape_probability,
@@ -62,7 +62,7 @@ class LineTable:
     parent's."""
     incident_energy_kev: float
     table_version: str
-    """For example "xraylib 4.3.0"."""
+    """Source of the table, for example "xraylib 4.3.0"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ def build_line_table(
     components: Sequence[str],
     incident_energy_kev: float,
     *,
-    efficiency: DetectorSetup,
+    efficiency: Detector,
     user_lines: Mapping[str, Sequence[tuple[float, float]]] | None = None,
     branching: Branching | None = None,
     escape: bool = True,
@@ -121,16 +121,16 @@ def build_line_table(
         branching=branching or Branching(),
         minimum_ratio=minimum_ratio,
     )
-    per_component = [_component_lines(c, users, context) for c in parsed]
+    per_component = [_build_component_lines(c, users, context) for c in parsed]
     if escape:
         per_component = [
-            lines if c.kind == "pileup" else _with_escape(lines, context)
+            lines if c.kind == "pileup" else _add_escape_lines(lines, context)
             for c, lines in zip(parsed, per_component, strict=True)
         ]
     return _assemble([c.name for c in parsed], per_component, incident_energy_kev)
 
 
-def line_table_from_arrays(
+def build_table_from_arrays(
     *,
     component_names: Sequence[str],
     component: npt.ArrayLike,
@@ -144,7 +144,7 @@ def line_table_from_arrays(
     escape_parent: npt.ArrayLike = -1,
     table_version: str = "given",
 ) -> LineTable:
-    """Take a line table as it is given, ratios included: parity with a program's own table.
+    """Build a line table from arrays, ratios unchanged: parity with a program's own table.
 
     MAPS states ratios relative to the first line, so that its amplitude is the counts of K-alpha-1 alone; a
     table of this module sums to 1, and its amplitude is the counts of the family.
@@ -163,7 +163,7 @@ def line_table_from_arrays(
         table_version: what to record as its source.
 
     Raises:
-        FitError: lengths that differ, indices out of range, energies or ratios that are no line's.
+        FitError: lengths that differ, indices out of range, energies or ratios that no line can have.
     """
     index = np.atleast_1d(np.asarray(component, dtype=np.int64))
     values = {
@@ -175,7 +175,7 @@ def line_table_from_arrays(
         "mu_per_um": np.asarray(mu_per_um, dtype=np.float64),
         "escape_parent": np.asarray(escape_parent, dtype=np.int64),
     }
-    faults = _array_faults(len(component_names), index, values)
+    faults = _check_arrays(len(component_names), index, values)
     if faults:
         raise FitError("line table: " + "; ".join(faults))
     tensors = {name: torch.tensor(np.broadcast_to(v, index.shape).copy()) for name, v in values.items()}
@@ -191,12 +191,12 @@ def line_table_from_arrays(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Context:
     incident_energy_kev: float
-    setup: DetectorSetup
+    setup: Detector
     branching: Branching
     minimum_ratio: float
 
 
-def _array_faults(n_components: int, index: npt.NDArray[np.int64], values: Mapping[str, npt.NDArray[Any]]) -> list[str]:
+def _check_arrays(n_components: int, index: npt.NDArray[np.int64], values: Mapping[str, npt.NDArray[Any]]) -> list[str]:
     faults = [
         f"{name} has shape {v.shape}, must be {index.shape} or a scalar"
         for name, v in values.items()
@@ -211,54 +211,50 @@ def _array_faults(n_components: int, index: npt.NDArray[np.int64], values: Mappi
     return faults
 
 
-def _component_lines(
+def _build_component_lines(
     component: Component, users: Mapping[str, Sequence[tuple[float, float]]], context: _Context
 ) -> list[_Line]:
     if component.kind == "user":
-        return _user_lines(component.name, users[component.name])
-    families = [_family_lines(*family, context) for family in component.families]
+        return _build_user_lines(component.name, users[component.name])
+    families = [_build_family_lines(*family, context) for family in component.families]
     if component.kind == "pileup":
-        return _pileup_lines(*families)
+        return _build_pileup_lines(*families)
     return families[0]
 
 
-def _user_lines(name: str, given: Sequence[tuple[float, float]]) -> list[_Line]:
+def _build_user_lines(name: str, given: Sequence[tuple[float, float]]) -> list[_Line]:
     bad = [f"({e:g}, {r:g})" for e, r in given if not (LOWEST_KEV <= e <= HIGHEST_KEV and r > 0.0)]
     if bad or not given:
         raise FitError(
             f"{name}: user lines {', '.join(bad) or 'are missing'}; give (energy in keV from "
             f"{LOWEST_KEV:g} to {HIGHEST_KEV:g}, ratio above 0)"
         )
-    return _normalised([_Line(energy_kev=e, ratio=r, has_tail=True) for e, r in given])
+    return _normalise([_Line(energy_kev=e, ratio=r, has_tail=True) for e, r in given])
 
 
-def _family_lines(symbol: str, shell: str, context: _Context) -> list[_Line]:
+def _build_family_lines(symbol: str, shell: str, context: _Context) -> list[_Line]:
     z = xraylib.SymbolToAtomicNumber(symbol)
-    emitted = emitted_lines(z, shell, context.incident_energy_kev)
+    emitted = find_emitted_lines(z, shell, context.incident_energy_kev)
     lines = [
         _Line(
             energy_kev=energy,
             ratio=recorded,
-            edge_kev=xraylib.EdgeEnergy(z, getattr(xraylib, f"{_subshell(name)}_SHELL")),
+            edge_kev=xraylib.EdgeEnergy(z, getattr(xraylib, f"{'K' if name[0] == 'K' else name[:2]}_SHELL")),
             is_kbeta=name[0] == "K" and name[1] != "L",
             has_tail=True,
             mu_per_um=absorption_per_um(energy, context.setup),
             is_kalpha=name.startswith("KL"),
         )
-        for (name, energy, _), recorded in zip(emitted, _recorded(symbol, emitted, context), strict=True)
+        for (name, energy, _), recorded in zip(emitted, _compute_strengths(symbol, emitted, context), strict=True)
     ]
     if not any(line.ratio for line in lines):
         raise FitError(f"{symbol}: every {shell} line is absorbed or multiplied by 0; remove it")
-    strong = [x for x in _normalised(lines) if x.ratio >= context.minimum_ratio]
-    return _normalised(_merged(strong, MERGE_KEV))
+    strong = [x for x in _normalise(lines) if x.ratio >= context.minimum_ratio]
+    return _normalise(_merge(strong, MERGE_KEV))
 
 
-def _subshell(line_name: str) -> str:
-    return "K" if line_name[0] == "K" else line_name[:2]
-
-
-def _recorded(symbol: str, emitted: Sequence[tuple[str, float, float]], context: _Context) -> list[float]:
-    """What the detector records of each line, on any scale, with the adjustments of the ratios."""
+def _compute_strengths(symbol: str, emitted: Sequence[tuple[str, float, float]], context: _Context) -> list[float]:
+    """Strengths of the lines as the detector records them, on any scale, with the adjustments of the ratios."""
     seen = efficiency_of([energy for _, energy, _ in emitted], context.setup)
     plain = [(name, strength * float(share)) for (name, _, strength), share in zip(emitted, seen, strict=True)]
     correction = kbeta_correction(symbol, plain, context.branching)
@@ -268,19 +264,19 @@ def _recorded(symbol: str, emitted: Sequence[tuple[str, float, float]], context:
     ]
 
 
-def _pileup_lines(first: Sequence[_Line], second: Sequence[_Line]) -> list[_Line]:
-    """Sums of every two lines; what is closer than the detector can tell is one line."""
+def _build_pileup_lines(first: Sequence[_Line], second: Sequence[_Line]) -> list[_Line]:
+    """Sums of every two lines; those closer than the detector resolves become one line."""
     pairs = [
         _Line(energy_kev=a.energy_kev + b.energy_kev, ratio=a.ratio * b.ratio)
         for a in first
         for b in second
         if min(a.ratio, b.ratio) >= PILEUP_MINIMUM_RATIO
     ]
-    merged = _normalised(_merged(pairs, PILEUP_MERGE_KEV))
-    return _normalised([x for x in merged if x.ratio >= PILEUP_MINIMUM_RATIO])
+    merged = _normalise(_merge(pairs, PILEUP_MERGE_KEV))
+    return _normalise([x for x in merged if x.ratio >= PILEUP_MINIMUM_RATIO])
 
 
-def _with_escape(lines: list[_Line], context: _Context) -> list[_Line]:
+def _add_escape_lines(lines: list[_Line], context: _Context) -> list[_Line]:
     """The lines, then their escape lines, each with the index of its (strongest) parent; all sum to 1."""
     probability = escape_probability([x.energy_kev for x in lines], context.setup)
     whole = [
@@ -297,11 +293,11 @@ def _with_escape(lines: list[_Line], context: _Context) -> list[_Line]:
         for row, (photon_kev, _) in enumerate(escape_photons(context.setup))
         for i, parent in enumerate(whole)
     ]
-    merged = _merged([x for x in escapes if x.ratio > 0.0 and x.energy_kev > LOWEST_KEV], ESCAPE_MERGE_KEV)
-    return _normalised(whole + [x for x in merged if x.ratio >= ESCAPE_MINIMUM_RATIO])
+    merged = _merge([x for x in escapes if x.ratio > 0.0 and x.energy_kev > LOWEST_KEV], ESCAPE_MERGE_KEV)
+    return _normalise(whole + [x for x in merged if x.ratio >= ESCAPE_MINIMUM_RATIO])
 
 
-def _merged(lines: Sequence[_Line], within_kev: float) -> list[_Line]:
+def _merge(lines: Sequence[_Line], within_kev: float) -> list[_Line]:
     """Join lines that differ by less than `within_kev` and nothing else; K-alpha lines stay apart."""
     groups: list[list[_Line]] = []
     open_groups: dict[object, list[_Line]] = {}
@@ -313,17 +309,17 @@ def _merged(lines: Sequence[_Line], within_kev: float) -> list[_Line]:
             continue
         groups.append([line])
         open_groups[key] = groups[-1]
-    return [_joined(group) for group in groups]
+    return [_join(group) for group in groups]
 
 
-def _joined(group: Sequence[_Line]) -> _Line:
+def _join(group: Sequence[_Line]) -> _Line:
     total = sum(x.ratio for x in group)
     strongest = max(group, key=lambda x: x.ratio)
     mean_kev = sum(x.energy_kev * x.ratio for x in group) / total
     return replace(strongest, energy_kev=mean_kev, ratio=total)
 
 
-def _normalised(lines: Sequence[_Line]) -> list[_Line]:
+def _normalise(lines: Sequence[_Line]) -> list[_Line]:
     total = math.fsum(x.ratio for x in lines)
     return [replace(x, ratio=x.ratio / total) for x in lines]
 
@@ -336,7 +332,7 @@ def _assemble(names: Sequence[str], per_component: Sequence[Sequence[_Line]], in
         for x in lines
     ]
     columns = ("energy_kev", "ratio", "edge_kev", "is_kbeta", "has_tail", "mu_per_um")
-    return line_table_from_arrays(
+    return build_table_from_arrays(
         component_names=names,
         component=[i for i, _, _ in rows],
         escape_parent=[parent for _, _, parent in rows],

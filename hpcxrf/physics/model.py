@@ -27,7 +27,7 @@ EDGE_WIDTH_KEV: Final = 0.005
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpectrumModel:
-    """What a design matrix is made of, apart from theta."""
+    """Everything that a design matrix depends on, apart from theta."""
 
     table: LineTable
     channel: Tensor
@@ -38,9 +38,9 @@ class SpectrumModel:
     with_step: bool = True
     """False saves the shelf where its parameters are 0 and fixed."""
     tailed: Tensor | None = None
-    """(tailed line,) int64, `tailed_lines(...)`: the lines whose tail is computed; None: every line's."""
+    """(tailed line,) int64, `find_tailed_lines(...)`: the lines whose tail is computed; None: every line's."""
     shape_dtype: torch.dtype = torch.float64
-    """Of the peak shapes (channel, line), which are most of the work; their sums are in theta's."""
+    """Precision of the peak shapes (channel, line), which are most of the work; their sums are in that of theta."""
 
     @property
     def component_names(self) -> tuple[str, ...]:
@@ -117,7 +117,7 @@ def evaluate(theta: Tensor, model: SpectrumModel) -> Evaluation:
     """
     table, constants = model.table, model.constants
     par = {name: theta[..., i, None] for name, i in INDEX.items()}
-    line_kev, column = _lines(par["coherent_sct_energy"], model)
+    line_kev, column = _place_lines(par["coherent_sct_energy"], model)
     sigma = line_sigma_kev(theta, line_kev, constants)
     switch, weight = _weights(par, model)
     tail, shelf_share, gamma = _tail_and_step(par, line_kev, model)
@@ -128,16 +128,16 @@ def evaluate(theta: Tensor, model: SpectrumModel) -> Evaluation:
     u = u.to(shape_dtype(theta, model))
     gauss = gaussian(u)
     tail_shape = maps_low_energy_tail if constants.maps_line_shape else low_energy_tail
-    low_u = of_tailed(u, model.tailed)
-    low = tail_shape(low_u, of_tailed(gamma, model.tailed)[..., None, :].to(u.dtype))
+    low_u = select_tailed(u, model.tailed)
+    low = tail_shape(low_u, select_tailed(gamma, model.tailed)[..., None, :].to(u.dtype))
     shelf = step(u) if model.with_step else None
     n_columns = len(table.component_names) + int(model.elastic)
     columns = torch.arange(n_columns, device=column.device)
     spread = (column[:, None] == columns).to(theta.dtype)
     height = weight * norm / sigma
     phi = gauss @ (height[..., :, None] * spread).to(u.dtype)
-    in_tail = of_tailed(height * tail, model.tailed)[..., :, None]
-    phi = phi + low @ (in_tail * of_tailed(spread.mT, model.tailed).mT).to(u.dtype)
+    in_tail = select_tailed(height * tail, model.tailed)[..., :, None]
+    phi = phi + low @ (in_tail * select_tailed(spread.mT, model.tailed).mT).to(u.dtype)
     if shelf is not None:
         shelf_height = weight * norm * shelf_share / (2.0 * line_kev)
         phi = phi + shelf @ (shelf_height[..., :, None] * spread).to(u.dtype)
@@ -166,8 +166,8 @@ def evaluate(theta: Tensor, model: SpectrumModel) -> Evaluation:
     )
 
 
-def tailed_lines(table: LineTable, *, elastic: bool, constants: ConstantSet) -> Tensor:
-    """Lines with a tail, for `SpectrumModel.tailed`; the elastic line, which is none of the table, comes last.
+def find_tailed_lines(table: LineTable, *, elastic: bool, constants: ConstantSet) -> Tensor:
+    """Lines with a tail, for `SpectrumModel.tailed`; the elastic line, which is not in the table, comes last.
 
     Returns:
         (tailed line,) int64.
@@ -176,13 +176,13 @@ def tailed_lines(table: LineTable, *, elastic: bool, constants: ConstantSet) -> 
     return torch.cat([table.has_tail, table.has_tail.new_ones(int(with_elastic))]).nonzero()[:, 0]
 
 
-def of_tailed(values: Tensor, tailed: Tensor | None) -> Tensor:
+def select_tailed(values: Tensor, tailed: Tensor | None) -> Tensor:
     """(..., line) -> (..., tailed line)."""
     return values if tailed is None else values.index_select(-1, tailed)
 
 
 def shape_dtype(theta: Tensor, model: SpectrumModel) -> torch.dtype:
-    """Of the peak shapes: the model's, but never wider than theta's."""
+    """Precision of the peak shapes: the model's, but never wider than that of theta."""
     return theta.dtype if theta.dtype == torch.float32 else model.shape_dtype
 
 
@@ -227,7 +227,7 @@ def model_spectrum(
     return (phi @ amplitude[..., :, None])[..., 0]
 
 
-def _lines(incident_kev: Tensor, model: SpectrumModel) -> tuple[Tensor, Tensor]:
+def _place_lines(incident_kev: Tensor, model: SpectrumModel) -> tuple[Tensor, Tensor]:
     """Line energies (*batch, line) and the column of each (line,), the elastic line last."""
     table = model.table
     fixed = table.energy_kev.expand(*incident_kev.shape[:-1], -1)
@@ -239,7 +239,7 @@ def _lines(incident_kev: Tensor, model: SpectrumModel) -> tuple[Tensor, Tensor]:
     return torch.cat([fixed, incident_kev], dim=-1), torch.cat([table.component, elastic_column])
 
 
-def _with_elastic(values: Tensor, elastic: float, model: SpectrumModel) -> Tensor:
+def _append_elastic(values: Tensor, elastic: float, model: SpectrumModel) -> Tensor:
     """Append the elastic line's value to a (line,) tensor of the table."""
     if not model.elastic:
         return values
@@ -249,11 +249,11 @@ def _with_elastic(values: Tensor, elastic: float, model: SpectrumModel) -> Tenso
 def _weights(par: dict[str, Tensor], model: SpectrumModel) -> tuple[Tensor, Tensor]:
     """Edge switch and weight of each line, (*batch, line)."""
     table = model.table
-    edge = _with_elastic(table.edge_kev, 0.0, model)
+    edge = _append_elastic(table.edge_kev, 0.0, model)
     switch = torch.sigmoid((par["coherent_sct_energy"] - edge) / EDGE_WIDTH_KEV)
-    is_escape = _with_elastic((table.escape_parent >= 0).to(switch.dtype), 0.0, model)
+    is_escape = _append_elastic((table.escape_parent >= 0).to(switch.dtype), 0.0, model)
     escape = 1.0 + is_escape * (par["escape_factor"] - 1.0)
-    return switch, _with_elastic(table.ratio, 1.0, model) * switch * escape
+    return switch, _append_elastic(table.ratio, 1.0, model) * switch * escape
 
 
 def _tail_and_step(par: dict[str, Tensor], line_kev: Tensor, model: SpectrumModel) -> tuple[Tensor, Tensor, Tensor]:
@@ -262,9 +262,11 @@ def _tail_and_step(par: dict[str, Tensor], line_kev: Tensor, model: SpectrumMode
     The elastic line has the tail of any other photon of its energy; MAPS draws it without.
     """
     table = model.table
-    has_tail = _with_elastic(table.has_tail.to(line_kev.dtype), 0.0 if model.constants.maps_line_shape else 1.0, model)
-    kbeta = _with_elastic(table.is_kbeta.to(line_kev.dtype), 0.0, model)
-    mu = _with_elastic(table.mu_per_um, 0.0, model)
+    has_tail = _append_elastic(
+        table.has_tail.to(line_kev.dtype), 0.0 if model.constants.maps_line_shape else 1.0, model
+    )
+    kbeta = _append_elastic(table.is_kbeta.to(line_kev.dtype), 0.0, model)
+    mu = _append_elastic(table.mu_per_um, 0.0, model)
     alpha_tail = par["f_tail_offset"] + par["f_tail_linear"] * mu
     kbeta_tail = par["kb_f_tail_offset"] + par["kb_f_tail_linear"] * mu
     tail = has_tail * (alpha_tail + kbeta * (kbeta_tail - alpha_tail))

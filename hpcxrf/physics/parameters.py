@@ -66,19 +66,19 @@ _ROOM_SCALES: Final = 10.0
 INDEX: Final[Mapping[str, int]] = {p.name: i for i, p in enumerate(PARAMETERS)}
 
 
-def with_values(parameters: tuple[Parameter, ...], values: Mapping[str, float]) -> tuple[Parameter, ...]:
+def replace_values(parameters: tuple[Parameter, ...], values: Mapping[str, float]) -> tuple[Parameter, ...]:
     """Replace starting values by name; bounds grow to hold a value that lies outside.
 
     Raises:
-        KeyError: a name that is no parameter.
+        KeyError: a name that is not a parameter.
     """
     unknown = sorted(set(values) - {p.name for p in parameters})
     if unknown:
         raise KeyError(f"no such parameter: {', '.join(unknown)}")
-    return tuple(_started(p, values[p.name]) if p.name in values else p for p in parameters)
+    return tuple(_move_start(p, values[p.name]) if p.name in values else p for p in parameters)
 
 
-def _started(parameter: Parameter, value: float) -> Parameter:
+def _move_start(parameter: Parameter, value: float) -> Parameter:
     """A start outside of the bounds widens them by a few steps beyond it: at a bound it could not move."""
     low, high = parameter.lower, parameter.upper
     room = _ROOM_SCALES * parameter.scale

@@ -2,17 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
+from hpcxrf.methods import METHODS, PixelMethodName
 from hpcxrf.pipeline.records import BlockRange, DatasetJob
 from hpcxrf.store.schema import BLOCK_X, BLOCK_Y
 
-# Channels of pixels that one core takes from store to maps in a second, with sigma and deviance; measured on spectra
-# of 1024 to 4096 channels, within a factor of 1.5. A GPU is fed as fast as one process reads.
-_RATES: Final = {
-    "cpu": {"linear": 2e8, "nnls": 2e8, "poisson": 5e7, "nonlinear": 9e7, "full": 2e5},
-    "cuda": {"linear": 3e8, "nnls": 3e8, "poisson": 3e8, "nonlinear": 3e8, "full": 2e5},
-}
 # Short against a node's remaining time.
 _TASK_S: Final = 10.0
 # Tasks for every core of a small machine are worth more than long ones, but not shorter ones than this: a task pays
@@ -21,10 +16,10 @@ _LEAST_TASKS: Final = 8
 _LEAST_TASK_S: Final = 1.0
 
 TILE_BYTES: Final = 8 << 20
-"""Most counts of a tile, the unit in which pixels are read and fitted, unless one chunk is more."""
+"""Largest size of a tile, the unit in which pixels are read and fitted, unless one chunk is more."""
 
 SAMPLE_PIXELS: Final = 1024
-"""Pixels of a scan that are looked at for its phases, about."""
+"""Number of a scan's pixels in which weight classes are looked for, about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +49,8 @@ def tile_shape(chunk_yx: tuple[int, int], pixel_bytes: int) -> tuple[int, int]:
     """Rows and columns of a tile: whole chunks, as wide as a block where that is not too much.
 
     Args:
-        chunk_yx: of the counts in their store.
-        pixel_bytes: of one spectrum.
+        chunk_yx: rows and columns of a chunk of the counts in their store.
+        pixel_bytes: bytes of one spectrum.
     """
     rows = min(chunk_yx[0], BLOCK_Y)
     columns = min(chunk_yx[1], BLOCK_X)
@@ -65,16 +60,19 @@ def tile_shape(chunk_yx: tuple[int, int], pixel_bytes: int) -> tuple[int, int]:
     return min(rows * max(down, 1), BLOCK_Y), columns
 
 
-def blocks_of_a_task(shape_yx: tuple[int, int], n_channels: int, method: str, device: str = "cpu") -> int:
-    """How many blocks one task should have: some seconds of work by method and device.
+def blocks_of_a_task(
+    shape_yx: tuple[int, int], n_channels: int, method: PixelMethodName, device: Literal["cpu", "cuda"] = "cpu"
+) -> int:
+    """Number of blocks that one task should have: some seconds of work by method and device.
 
     Args:
         shape_yx: pixels of the scan.
-        n_channels: of a spectrum.
-        method: of the pixels.
-        device: `cpu` or `cuda`.
+        n_channels: channels of a spectrum.
+        method: method of the pixels.
+        device: kind of device.
     """
-    work_s = shape_yx[0] * shape_yx[1] * n_channels / _RATES[device][method]
+    rate = METHODS[method].cpu_rate if device == "cpu" else METHODS[method].gpu_rate
+    work_s = shape_yx[0] * shape_yx[1] * n_channels / rate
     task_s = min(_TASK_S, max(work_s / _LEAST_TASKS, _LEAST_TASK_S))
     # A power of two, as cores are: of three tasks on two workers, one is what the other worker waits for.
     n_tasks: int = 2 ** max(0, round(math.log2(work_s / task_s)))
@@ -95,6 +93,6 @@ def pixel_ranges(job: DatasetJob) -> list[BlockRange]:
     """The pixel tasks of a dataset."""
     wanted = job.config.pixels.blocks_per_task
     if wanted is None:
-        device = "cuda" if job.config.execution.device == "cuda" else "cpu"
+        device: Literal["cpu", "cuda"] = "cuda" if job.config.execution.device == "cuda" else "cpu"
         wanted = blocks_of_a_task(job.shape[1:3], job.shape[3], job.config.pixels.method, device)
     return block_ranges(job.shape[1:3], job.detectors, wanted)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from hpcxrf.methods import METHODS, PixelMethodName
 from hpcxrf.pipeline.memory import COUNT_BYTES, components_of
 from hpcxrf.pipeline.records import DatasetJob
 from hpcxrf.store.schema import BLOCK_X, BLOCK_Y
@@ -20,53 +21,51 @@ _CONTEXT: Final = 1 << 30
 _TILES: Final = 2
 # Those of the parts and those of the whole block.
 _RESULTS: Final = 2
-# Tensors of the size of the spectra that a method holds at a time, in float32.
-_SPECTRA: Final = {"linear": 4, "nnls": 4, "poisson": 8, "nonlinear": 5, "full": 60}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceMemory:
-    """Of one worker's GPU, in bytes; upper bounds."""
+    """Memory of one worker's GPU, in bytes; upper bounds."""
 
     least: int
-    """With `LEAST_BATCH` pixels at a time; on a smaller device nothing works."""
+    """Bytes with `LEAST_BATCH` pixels at a time; on a smaller device nothing works."""
     most: int
-    """With a whole block at a time; a larger device is not filled."""
+    """Bytes with a whole block at a time; a larger device is not filled."""
 
 
-def fitted_bytes(n_channels: int, n_columns: int, n_derivatives: int, method: str) -> int:
+def bytes_of_a_pixel(n_channels: int, n_columns: int, n_with_changes: int, method: PixelMethodName) -> int:
     """Device memory of one pixel while it is fitted, about.
 
     Args:
-        n_channels: of the fit range.
-        n_columns: of the design matrix.
-        n_derivatives: columns and their derivatives, where pixels are followed; else `n_columns`.
-        method: of the pixels.
+        n_channels: channels of the fit range.
+        n_columns: columns of the design matrix.
+        n_with_changes: number of columns and of their changes with theta, where pixels are followed; else `n_columns`.
+        method: method of the pixels.
     """
-    return 4 * (_SPECTRA[method] * n_channels + 8 * n_derivatives + 4 * n_columns**2)
+    return 4 * (METHODS[method].gpu_copies * n_channels + 8 * n_with_changes + 4 * n_columns**2)
 
 
 def device_memory(job: DatasetJob) -> DeviceMemory:
-    """What the pixels of a dataset take of a GPU."""
+    """Memory that the pixels of a dataset take of a GPU."""
     n_channels, n_columns = job.shape[3], components_of(job)
     remap = job.config.regions.remap
-    methods = {job.config.pixels.method, *([] if isinstance(remap, bool) else [remap])}
+    methods: set[PixelMethodName] = {job.config.pixels.method, *([] if isinstance(remap, bool) else [remap])}
     block = BLOCK_Y * BLOCK_X
     fixed = _CONTEXT + _TILES * block * n_channels * COUNT_BYTES
     fixed += _RESULTS * block * (3 * n_columns + 2) * 4
     # As many derivatives as columns times the parameters that drift, a few of them.
-    pixel = max(fitted_bytes(n_channels, n_columns, 4 * n_columns, method) for method in methods)
+    pixel = max(bytes_of_a_pixel(n_channels, n_columns, 4 * n_columns, method) for method in methods)
     return DeviceMemory(least=fixed + LEAST_BATCH * pixel, most=fixed + MOST_BATCH * pixel)
 
 
 def largest_device_memory(jobs: Iterable[DatasetJob]) -> DeviceMemory | None:
-    """That of the dataset which takes most; None: none of them is fitted on a GPU."""
+    """Memory of the dataset which takes most; None: none of them is fitted on a GPU."""
     found = [device_memory(job) for job in jobs if job.config.execution.device != "cpu"]
     return max(found, key=lambda memory: memory.least, default=None)
 
 
 def device_fault(memory: DeviceMemory, device_bytes: int) -> str | None:
-    """Why a GPU of so much memory cannot do it, with both numbers; None: it can."""
+    """Reason why a GPU of so much memory cannot do it, with both numbers; None: it can."""
     if memory.least <= device_bytes:
         return None
     return (

@@ -7,6 +7,7 @@ regions are looked for on whole maps. Constants are rounded up from measured pea
 from collections.abc import Mapping
 from typing import Final
 
+from hpcxrf.methods import METHODS, PixelMethodName
 from hpcxrf.pipeline.blocks import SAMPLE_PIXELS, tile_shape
 from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.pipeline.records import STAGES, DatasetJob, Stage
@@ -23,11 +24,9 @@ _LOADED_FOR_PAGE: Final = 192 << 20
 _TILES: Final = 8
 _STORED_BYTES: Final = 2
 COUNT_BYTES: Final = 4
-"""A scan whose counts need it is stored so; its chunks have half as many pixels."""
+"""Bytes of a count of a scan with large counts; its chunks have half as many pixels."""
 _MANY_ELEMENTS: Final = 40
 _BESIDE_ELEMENTS: Final = 10
-# Float32 numbers of a pixel and channel, of the pixels that one thread fits at a time.
-_FITTED_AT_A_TIME: Final = {"linear": 512, "nnls": 512, "poisson": 2048, "nonlinear": 2048, "full": 512}
 # Arrays of a channel and component that a worker keeps for pixels that drift: points of expansion times what each has.
 _EXPANDED: Final = 24 * 16
 _SAMPLE_COPIES: Final = 4
@@ -38,9 +37,9 @@ def stage_memory(job: DatasetJob, *, rows_per_read: int, source_itemsize: int, t
 
     Args:
         job: the dataset.
-        rows_per_read: of its reader.
+        rows_per_read: rows that its reader gives at a time.
         source_itemsize: bytes of a count in the file.
-        threads: of the worker, on a CPU.
+        threads: threads of the worker, on a CPU.
     """
     detectors, rows, columns, channels = job.shape
     layout = spectra_layout(job.shape, COUNT_BYTES)
@@ -59,13 +58,17 @@ def stage_memory(job: DatasetJob, *, rows_per_read: int, source_itemsize: int, t
         found["regions"] = _LOADED_FOR_REGIONS + maps + 64 * detectors * channels * 8
         if regions.refine:
             block_counts = BLOCK_Y * BLOCK_X * channels * COUNT_BYTES
-            again = 3 * block_counts + _expanded_bytes(job, str(regions.remap))
+            named = [] if isinstance(regions.remap, bool) else [regions.remap]
+            again = 3 * block_counts + _expansion_bytes(job, *named)
             found["refine"] = found["integrated"] + (again if regions.remap else 0)
     return {stage: found[stage] for stage in STAGES if stage in found}
 
 
 def components_of(job: DatasetJob) -> int:
-    """Elements and what is fitted beside them at most, about: an override file may list what the run file does not."""
+    """Number of elements and of what is fitted beside them, about, at most.
+
+    An override file may list elements that the run file does not.
+    """
     return (len(job.config.sample.elements) or _MANY_ELEMENTS) + _BESIDE_ELEMENTS
 
 
@@ -77,32 +80,32 @@ def _pixel_bytes(job: DatasetJob, threads: int) -> int:
     if SUM in job.detectors:
         tile *= 2
     results = BLOCK_Y * BLOCK_X * (3 * components_of(job) + 2) * 4
-    fitted = threads * _FITTED_AT_A_TIME[job.config.pixels.method] * channels * 4 * 4
-    return _TILES * tile + 4 * results + fitted + _expanded_bytes(job, "")
+    method = job.config.pixels.method
+    fitted = threads * METHODS[method].cpu_batch * channels * 4 * 4
+    return _TILES * tile + 4 * results + fitted + _expansion_bytes(job)
 
 
-def _expanded_bytes(job: DatasetJob, method: str) -> int:
-    """Of the points of expansion, where pixels are followed by the scan's method or by that of regions."""
-    if "nonlinear" not in {method, job.config.pixels.method}:
+def _expansion_bytes(job: DatasetJob, *others: PixelMethodName) -> int:
+    """Bytes of the points of expansion, where pixels are followed by the scan's method or by another one."""
+    if not any(METHODS[name].tangents for name in (job.config.pixels.method, *others)):
         return 0
     return _EXPANDED * job.shape[3] * components_of(job) * 4
 
 
 def _sample_bytes(job: DatasetJob) -> int:
-    """Of the pixels that phases are looked for in, in float32, and the chunk that they are read from."""
-    pixels = job.config.pixels
-    if (pixels.method, pixels.background, pixels.phases) != ("linear", "columns", "auto"):
+    """Bytes of the pixels in which weight classes are looked for, in float32, and of the chunk that holds them."""
+    if not job.config.pixels.wants_weight_classes:
         return 0
     number = min(job.shape[1] * job.shape[2], SAMPLE_PIXELS)
     return _SAMPLE_COPIES * number * job.shape[3] * 4 + 4 * CHUNK_BYTES
 
 
 def memory_fault(memory: Mapping[Stage, int], worker_bytes: int) -> str | None:
-    """Why a worker of so much memory cannot do it, with both numbers; None: it can.
+    """Reason why a worker of so much memory cannot do it, with both numbers; None: it can.
 
     Args:
-        memory: of `stage_memory`.
-        worker_bytes: limit of one worker.
+        memory: bytes by stage, from `stage_memory`.
+        worker_bytes: memory limit of one worker.
     """
     stage, most = max(memory.items(), key=lambda item: item[1])
     needed = IDLE_WORKER_BYTES + most

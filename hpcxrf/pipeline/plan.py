@@ -1,28 +1,27 @@
 """What will run: the datasets of a run file, found, opened and named before any work starts."""
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
-from hpcxrf.config.pixels import FULL_PIXELS_MAX
 from hpcxrf.config.run import RunConfig
 from hpcxrf.errors import ConfigError, HpcxrfError, InputFileError
-from hpcxrf.formats.registry import find_scans, open_scan
+from hpcxrf.formats.registry import Candidates, list_candidates, notes_on_left_out, open_scan, why_left_out
 from hpcxrf.formats.scan import RawScan
+from hpcxrf.methods import METHODS
 from hpcxrf.pipeline.memory import IDLE_WORKER_BYTES, memory_fault, stage_memory
-from hpcxrf.pipeline.prepare.inputs import archive_root, detector_names, input_stamps, read_options
+from hpcxrf.pipeline.prepare.inputs import archive_root, detector_names, input_stamps, read_options, stamps_hold
 from hpcxrf.pipeline.records import DatasetJob, Stage
 from hpcxrf.pipeline.regions.given import region_stamps, require_given
+from hpcxrf.runner.records import Kept, Refusal
+from hpcxrf.runner.workload import PlanRequest
 from hpcxrf.store.catalog import dataset_id
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """A file that cannot be run, known before the run starts; it stops no other."""
-
-    dataset_id: str
-    source: Path
-    reason: str
+_OPENERS: Final = 8
+_OPENED_AHEAD: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,16 +34,17 @@ class Plan:
 
 
 def require_few(config: RunConfig, shape: tuple[int, int, int, int], source: Path) -> None:
-    """Refuse more pixels than `full` fits in a sensible time.
+    """Refuse more pixels than the method fits in a sensible time.
 
     Raises:
         ConfigError: both numbers and the remedies.
     """
-    number = shape[0] * shape[1] * shape[2]
-    if config.pixels.method == "full" and number > FULL_PIXELS_MAX:
+    number, method = shape[0] * shape[1] * shape[2], config.pixels.method
+    most = METHODS[method].most_pixels
+    if most is not None and number > most:
         raise ConfigError(
-            f"{source}: pixels.method full fits at most {FULL_PIXELS_MAX} pixels times detectors, and here are "
-            f"{number}; give nonlinear, or regions.remap: full for the regions of interest"
+            f"{source}: pixels.method {method} fits at most {most} pixels times detectors, and the scan has {number}; "
+            f"use another method, and regions.remap: {method} for the regions of interest"
         )
 
 
@@ -52,58 +52,152 @@ def make_plan(
     config: RunConfig,
     run_dir: Path,
     *,
-    opened: Callable[[int, int], None] | None = None,
+    opened: Callable[[int, int], None] = lambda _opened, _total: None,
     worker_bytes: int | None = None,
 ) -> Plan:
-    """Find the scans and read their headers.
+    """Find all scans and read their headers, as `plan_scans` does while a run goes on.
 
     Args:
         config: a checked run file, with absolute or working-directory paths.
         run_dir: where the results go.
         opened: called with (files opened, files) as it goes.
-        worker_bytes: memory of one worker; a dataset that needs more is refused. None: not looked at.
+        worker_bytes: memory of one worker; a dataset that needs more is refused. None: it is not checked.
 
     Raises:
         InputFileError: nothing was found at all, every name that was tried is listed; or a label image of
             `regions` cannot be read.
     """
-    found, notes = find_scans([Path(name) for name in config.input.files])
-    if not found:
+    notes: list[str] = []
+    request = PlanRequest(
+        config=config, run_dir=run_dir, worker_bytes=worker_bytes, kept={}, note=notes.append, opened=opened
+    )
+    found = list(plan_scans(request))
+    return Plan(
+        jobs=tuple(one for one in found if isinstance(one, DatasetJob)),
+        refusals=tuple(one for one in found if isinstance(one, Refusal)),
+        notes=tuple(notes),
+    )
+
+
+def plan_scans(request: PlanRequest) -> Iterator[DatasetJob | Refusal | Kept]:
+    """Find the scans and read their headers, several files at a time and each as it is asked for.
+
+    Yields:
+        What was found, in the order of the inputs, while later files are still unopened.
+
+    Raises:
+        InputFileError: nothing was found at all, every name that was tried is listed; or a label image of
+            `regions` cannot be read.
+    """
+    config = request.config
+    candidates = list_candidates([Path(name) for name in config.input.files])
+    for note in candidates.notes:
+        request.note(note)
+    archive = _Archive(
+        request=request,
+        candidates=candidates,
+        root=archive_root(config.input.files),
+        region_stamps=region_stamps(config.regions),
+    )
+    left: dict[Path, str] = {}
+    number = 0
+    for opened, (path, found) in enumerate(_look_ahead(archive), start=1):
+        request.opened(opened, len(candidates.paths))
+        if isinstance(found, str):
+            left[path] = found
+            continue
+        yield found if isinstance(found, Kept) else replace(found, number=number)
+        number += 1
+    if number == 0:
+        # What was named one by one is reported as what it is, where there is nothing else.
+        for path in candidates.paths:
+            if path in candidates.explicit:
+                del left[path]
+                yield replace(_plan_one(path, archive), number=number)
+                number += 1
+    for note in notes_on_left_out(left):
+        request.note(note)
+    if number == 0:
         names = "\n".join(f"  {name}" for name in config.input.files)
+        notes = [*candidates.notes, *notes_on_left_out(left)]
         raise InputFileError("\n".join([f"no scan found in:\n{names}", *notes, "give files, folders or patterns"]))
-    root = archive_root(config.input.files)
-    labels = region_stamps(config.regions)
-    jobs: list[DatasetJob] = []
-    refusals: list[Refusal] = []
-    for number, path in enumerate(found):
-        name = dataset_id(path.absolute(), root)
-        try:
-            scan = open_scan(path, read_options(config))
-            require_given(config.regions, scan.shape[1:3])
-            require_few(config, scan.shape, path)
-        except HpcxrfError as error:
-            refusals.append(Refusal(dataset_id=name, source=path, reason=str(error)))
-        else:
-            job = DatasetJob(
-                number=number,
-                dataset_id=name,
-                source=path.absolute(),
-                run_dir=run_dir.absolute(),
-                config=config,
-                detectors=detector_names(config, scan.shape[0]),
-                shape=scan.shape,
-                stamps=input_stamps(config, scan, path),
-                region_stamps=labels,
-            )
-            job = replace(job, memory_bytes=tuple(_memory(job, scan).items()))
-            fault = None if worker_bytes is None else memory_fault(_memory(job, scan), worker_bytes)
-            if fault is None:
-                jobs.append(job)
-            else:
-                refusals.append(Refusal(dataset_id=name, source=path, reason=f"{path}: {fault}"))
-        if opened is not None:
-            opened(number + 1, len(found))
-    return Plan(jobs=tuple(jobs), refusals=tuple(refusals), notes=tuple(notes))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Archive:
+    """What the opening of every file shares."""
+
+    request: PlanRequest
+    candidates: Candidates
+    root: Path
+    """The folder that names the datasets relative to itself."""
+    region_stamps: tuple[tuple[str, str], ...]
+
+
+def _look_ahead(archive: _Archive) -> Iterator[tuple[Path, DatasetJob | Refusal | Kept | str]]:
+    """Every candidate in order, with what it is or why it is left out; files are opened by a few threads ahead."""
+    waiting: deque[tuple[Path, Future[DatasetJob | Refusal | Kept | str]]] = deque()
+    pool = ThreadPoolExecutor(_OPENERS, thread_name_prefix="open")
+    try:
+        for path in archive.candidates.paths:
+            waiting.append((path, pool.submit(_look, path, archive)))
+            if len(waiting) > _OPENED_AHEAD:
+                first, found = waiting.popleft()
+                yield first, found.result()
+        while waiting:
+            first, found = waiting.popleft()
+            yield first, found.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _look(path: Path, archive: _Archive) -> DatasetJob | Refusal | Kept | str:
+    kept = _find_kept(path, archive)
+    if kept is not None:
+        return kept
+    reason = why_left_out(path, archive.candidates)
+    return _plan_one(path, archive) if reason is None else reason
+
+
+def _find_kept(path: Path, archive: _Archive) -> Kept | None:
+    """The record of a scan that is done and whose files are as they were: they are not opened again."""
+    if not archive.request.kept:
+        return None
+    record = archive.request.kept.get(dataset_id(path.absolute(), archive.root))
+    if record is None:
+        return None
+    stamps = record.made_from.get("stamps", {})
+    regions = record.made_from.get("region_stamps", {})
+    same = str(path.absolute()) in stamps and dict(archive.region_stamps) == regions
+    return Kept(record=record) if same and stamps_hold(archive.request.config, path, stamps) else None
+
+
+def _plan_one(path: Path, archive: _Archive) -> DatasetJob | Refusal:
+    """The item of a file, or why it cannot be run."""
+    request, config = archive.request, archive.request.config
+    name = dataset_id(path.absolute(), archive.root)
+    try:
+        scan = open_scan(path, read_options(config))
+        require_given(config.regions, scan.shape[1:3])
+        require_few(config, scan.shape, path)
+    except HpcxrfError as error:
+        return Refusal(dataset_id=name, source=path, reason=str(error))
+    job = DatasetJob(
+        number=0,
+        dataset_id=name,
+        source=path.absolute(),
+        run_dir=request.run_dir.absolute(),
+        config=config,
+        detectors=detector_names(config, scan.shape[0]),
+        shape=scan.shape,
+        stamps=input_stamps(config, scan, path),
+        region_stamps=archive.region_stamps,
+    )
+    memory = _memory(job, scan)
+    fault = None if request.worker_bytes is None else memory_fault(memory, request.worker_bytes)
+    if fault is not None:
+        return Refusal(dataset_id=name, source=path, reason=f"{path}: {fault}")
+    return replace(job, memory_bytes=tuple(memory.items()))
 
 
 def _memory(job: DatasetJob, scan: RawScan) -> dict[Stage, int]:

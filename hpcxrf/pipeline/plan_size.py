@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hpcxrf.config.regions import FREE_METHODS, refine_tasks
+from hpcxrf.config.regions import refine_tasks
+from hpcxrf.methods import METHODS
 from hpcxrf.pipeline.blocks import pixel_ranges
 from hpcxrf.pipeline.plan import Plan
 from hpcxrf.pipeline.records import DatasetJob, Stage
@@ -24,7 +25,7 @@ _SHIFTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Workload:
+class PlanSize:
     """What a plan adds up to."""
 
     datasets: int
@@ -39,13 +40,13 @@ class Workload:
     """Before compression, which takes sparse counts to a fifth or less."""
 
 
-def workload(plan: Plan) -> Workload:
+def measure_plan(plan: Plan) -> PlanSize:
     """Add a plan up."""
     tasks: dict[Stage, int] = {}
     for job in plan.jobs:
         for stage, number in task_counts(job).items():
             tasks[stage] = tasks.get(stage, 0) + number
-    return Workload(
+    return PlanSize(
         datasets=len(plan.jobs),
         tasks=tasks,
         spectra=sum(len(job.detectors) for job in plan.jobs),
@@ -84,7 +85,7 @@ def bytes_written(job: DatasetJob) -> int:
     n_detectors, n_y, n_x, n_channels = job.shape
     listed = len(job.config.sample.elements)
     components = listed + _BEYOND_ELEMENTS if listed else _USUAL_COMPONENTS
-    shifts = _SHIFTS if job.config.pixels.method in FREE_METHODS else 0
+    shifts = _SHIFTS if METHODS[job.config.pixels.method].free else 0
     spectra = n_detectors * n_y * n_x * (n_channels * _COUNTS_BYTES + _TIMES_BYTES)
     pixel = components * _COMPONENT_BYTES + shifts * _SHIFT_BYTES + _PIXEL_BYTES
     return spectra + pixel_spectra(job) * pixel

@@ -1,35 +1,16 @@
-"""What goes to a task and what comes back: small, picklable, no arrays."""
+"""What goes to a task of a scan: small, picklable, no arrays."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from hpcxrf.config.run import RunConfig
 from hpcxrf.formats.scan import EnergyCalibration
 
-Stage = Literal[
-    "ingest",
-    "integrated",
-    "pixels",
-    "regions",
-    "refine",
-    "finalise",
-    "sum",
-    "initial",
-    "refinement",
-    "spectra",
-    "first-pass",
-    "trials",
-    "areas",
-    "single-pixels",
-    "map",
-]
+Stage = Literal["ingest", "integrated", "pixels", "regions", "refine", "finalise"]
 STAGES: tuple[Stage, ...] = ("ingest", "integrated", "pixels", "regions", "refine", "finalise")
-"""Of a run, each after the ones before it."""
-BENCHMARK_STAGES: tuple[Stage, ...] = ("sum", "initial", "refinement")
-"""Of a benchmark."""
-STUDY_STAGES: tuple[Stage, ...] = ("spectra", "first-pass", "trials", "areas", "single-pixels", "map")
-"""Of a case study."""
+"""Stages of a scan, each after the ones before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +33,13 @@ class DatasetJob:
     """The same of the label images that give regions, which the fits of the scan do not depend on."""
     memory_bytes: tuple[tuple[Stage, int], ...] = ()
     """By stage: most that a worker will need above what it holds when idle."""
+    after: tuple[int, ...] = ()
+    """Numbers of the items of the run that must be done before."""
+
+    @property
+    def made_from(self) -> Mapping[str, Mapping[str, str]]:
+        """Stamps of the files that the results are made from."""
+        return {"stamps": dict(self.stamps), "region_stamps": dict(self.region_stamps)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,31 +49,6 @@ class BlockRange:
     detector: str
     first: int
     stop: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskRecord:
-    """What a task did."""
-
-    task: str
-    """Identifier within the dataset: `ingest`, `integrated`, `pixels-0-00000-00008`, `regions`, `refine-00`,
-    `finalise`; of a benchmark `sum`, `initial-adam`, `refinement-separable`."""
-    stage: Stage
-    dataset_id: str
-    wall_s: float
-    cpu_s: float
-    read_s: float = 0.0
-    """Of a pixel task, reading, fitting and writing overlap: their sum is more than the wall time."""
-    fit_s: float = 0.0
-    write_s: float = 0.0
-    bytes_read: int = 0
-    bytes_written: int = 0
-    pixels: int = 0
-    device: str = "cpu"
-    checksums: dict[str, str] | None = None
-    """SHA-256 by path relative to the run directory, of everything that it wrote."""
-    facts: dict[str, Any] | None = None
-    """A few JSON values for the report: R2 by detector, notes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

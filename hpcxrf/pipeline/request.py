@@ -3,17 +3,20 @@
 This module loads neither torch nor dask: a login node answers with it.
 """
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from hpcxrf.config.run import RunConfig, check_config
-from hpcxrf.errors import ConfigError, OutputError
+from hpcxrf.config.run import RunConfig, check_config, drop_unused
+from hpcxrf.errors import OutputError
 from hpcxrf.formats.override import read_override
 from hpcxrf.physics.components import HIGHEST_INCIDENT_KEV, parse_components
+from hpcxrf.pipeline.prepare.checks import refuse_start
 from hpcxrf.pipeline.prepare.previous import require_previous
-from hpcxrf.pipeline.prepare.starting import refuse_start
+from hpcxrf.store.files import atomic_write_text
 from hpcxrf.store.rundir import RunDir
 
 
@@ -29,18 +32,27 @@ def check_request(config: RunConfig) -> None:
     energy_kev = config.sample.incident_energy_kev
     highest = HIGHEST_INCIDENT_KEV if energy_kev is None else energy_kev
     parse_components(config.sample.elements, highest, ())
-    refuse_start(config)
+    refuse_start(config.fit)
     if config.fit.override not in {"auto", "none"}:
         read_override(Path(config.fit.override))
     if config.fit.previous is not None:
         require_previous(Path(config.fit.previous))
 
 
-def config_of_run(run: RunDir) -> tuple[RunConfig, str]:
-    """The configuration of a run directory and its run file's text, as `create_or_resume` was given them.
+def keep_configuration(run: RunDir, config: RunConfig) -> None:
+    """Write the whole configuration of the latest command into the run directory, `execution` and overrides included.
 
-    Paths are those of the effective configuration, absolute, wherever the run file once lay; the section
-    `execution`, which changes no result, is that of the run file.
+    Raises:
+        OutputError: the run directory cannot be written.
+    """
+    sections = {name: value for name, value in asdict(config).items() if value is not None}
+    atomic_write_text(run.configuration_file, json.dumps(sections, indent=1) + "\n")
+
+
+def config_of_run(run: RunDir) -> tuple[RunConfig, str]:
+    """The configuration of a run directory and its run file's text, as the latest command had them.
+
+    Paths are absolute, wherever the run file once lay.
 
     Raises:
         OutputError: no run there, or a damaged one.
@@ -48,10 +60,11 @@ def config_of_run(run: RunDir) -> tuple[RunConfig, str]:
     """
     try:
         text = run.run_file.read_text(encoding="utf-8")
-        given: Any = yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise OutputError(f"{run.run_file}: cannot be read ({error}); name another run directory") from error
-    if not isinstance(given, dict):
-        raise ConfigError(f"{run.run_file} is no run file: it must be a mapping")
-    raw = run.effective() | {"execution": given.get("execution") or {}}
-    return check_config(raw, str(run.path)), text
+        if run.configuration_file.is_file():
+            raw: Any = json.loads(run.configuration_file.read_bytes())
+        else:
+            # Version 0.1.0 kept `execution`, which changes no result, in the run file alone.
+            raw = run.effective() | {"execution": (yaml.safe_load(text) or {}).get("execution") or {}}
+    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+        raise OutputError(f"{run.path}: its run file cannot be read ({error}); name another run directory") from error
+    return check_config(drop_unused(raw), str(run.path)), text

@@ -8,7 +8,7 @@ it once.
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,81 +16,76 @@ from numpy.typing import NDArray
 
 from hpcxrf import __version__
 from hpcxrf.config.run import RunConfig, effective
-from hpcxrf.errors import FitError
-from hpcxrf.fitting.pixels.methods import MethodData, PixelBasis, PixelOperator, prepared
+from hpcxrf.errors import FitError, InputFileError
+from hpcxrf.fitting.pixels.basis import PixelBasis
+from hpcxrf.fitting.pixels.parts import Solver
 from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED, fit_detector_sum
-from hpcxrf.fitting.spectrum.suggestion import combined
+from hpcxrf.fitting.spectrum.suggestion import combine_detectors
 from hpcxrf.formats.registry import open_scan
-from hpcxrf.formats.scan import RawScan
 from hpcxrf.pipeline.blocks import Block, blocks_of, pixels_of
 from hpcxrf.pipeline.pixels.choices import choose_for_pixels
 from hpcxrf.pipeline.pixels.device import device_guard
 from hpcxrf.pipeline.pixels.flags import doubts, saturated_pixels, saturated_spectra, without_saturated
-from hpcxrf.pipeline.pixels.model import (
-    basis_of,
-    free_parameters,
-    method_data,
-    needs_model,
-    pixel_model_of,
-    stored_model,
-)
+from hpcxrf.pipeline.pixels.from_config import basis_of, free_parameters, needs_model, pixel_model_of, stored_solver
 from hpcxrf.pipeline.pixels.task import PixelTask, fit_blocks, read_block
 from hpcxrf.pipeline.prepare.detectors import DetectorFits, fit_detectors
+from hpcxrf.pipeline.prepare.facts import scan_facts
 from hpcxrf.pipeline.prepare.from_config import line_markers
-from hpcxrf.pipeline.prepare.inputs import SUM, read_options
+from hpcxrf.pipeline.prepare.inputs import SUM, is_unchanged, read_options
 from hpcxrf.pipeline.prepare.suggestions import as_records
-from hpcxrf.pipeline.records import BlockRange, DatasetJob, ScanFacts, TaskRecord
+from hpcxrf.pipeline.records import BlockRange, DatasetJob
 from hpcxrf.pipeline.regions.given import require_thresholds
 from hpcxrf.pipeline.units import pixel_task_name
 from hpcxrf.results.export import regions_to_csv
 from hpcxrf.results.store.basis import component_names, read_basis, write_basis
 from hpcxrf.results.store.maps import block_checksums, create_results, finalise, write_block, write_spectrum_fits
-from hpcxrf.results.store.pixel_models import write_pixel_models
+from hpcxrf.results.store.pixel_model import write_pixel_models
+from hpcxrf.runner.datasets import summarise
+from hpcxrf.runner.records import TaskRecord
 from hpcxrf.runner.worker import Clock, attempt, choose_device, one_thread
 from hpcxrf.store.files import checksum_tree
 from hpcxrf.store.ingest import ingest_scan
 from hpcxrf.store.rundir import RunDir
 from hpcxrf.store.spectra import SpectraStore, open_spectra
 
-if TYPE_CHECKING:
-    from hpcxrf.results.report.dataset_page import DatasetSummary
-
-ScanFit = tuple[DetectorFits, dict[str, SpectrumFit], dict[str, tuple[int, PixelBasis]]]
-
-
-def scan_facts(scan: RawScan | SpectraStore, source: Path) -> ScanFacts:
-    """What the preparation of a fit needs to know of a scan, raw or ingested."""
-    return ScanFacts(
-        source=source,
-        n_detectors=scan.shape[0],
-        n_channels=scan.shape[3],
-        calibration=scan.calibration,
-        incident_energy_kev=scan.incident_energy_kev,
-        tube=scan.tube,
-    )
+ScanFit = tuple[DetectorFits, dict[str, SpectrumFit], dict[str, PixelBasis]]
 
 
 def run_ingest(job: DatasetJob) -> TaskRecord:
     """Copy the scan into the chunked store."""
-    run = RunDir(path=job.run_dir)
+    store = RunDir(path=job.run_dir).spectra_store(job.dataset_id)
     with attempt(job, "ingest"):
         clock = Clock()
-        record = ingest_scan(open_scan(job.source, read_options(job.config)), run.spectra_store(job.dataset_id))
-        store = run.spectra_store(job.dataset_id)
+        record = ingest_scan(open_scan(job.source, read_options(job.config)), store)
+        refuse_changed_inputs(job)
         return clock.record(
             job,
             "ingest",
             "ingest",
             bytes_read=record.source_bytes,
             bytes_written=record.stored_bytes,
-            checksums=_relative(job, checksum_tree([store / "zarr.json"])),
+            checksums=_relative(job, {str(store / name): value for name, value in record.checksums.items()}),
             facts={
                 "dtype": record.dtype,
                 "shape": list(record.shape),
                 "name": job.source.name,
                 "stamps": dict(job.stamps),
             },
+        )
+
+
+def refuse_changed_inputs(job: DatasetJob) -> None:
+    """Refuse a scan whose files changed since the run opened them.
+
+    Raises:
+        InputFileError: the files that changed, by name.
+    """
+    changed = [name for name, stamp in job.stamps if not is_unchanged(Path(name), stamp)]
+    if changed:
+        raise InputFileError(
+            f"{job.source}: {', '.join(changed)} changed during the run; wait for the measurement to end, then give "
+            "the same command again"
         )
 
 
@@ -110,21 +105,19 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
             spectra, (found, fits, bases) = _fit_unsaturated(store, job)
             components = next(iter(fits.values())).component_names
             require_thresholds(job.config.regions, components)
-            chosen = choose_for_pixels(bases, components, store, job, read_block)
-        prepared = found.prepared
+            chosen = choose_for_pixels(bases, store, job, read_block)
         notes = list(dict.fromkeys([*store.notes, *doubts(store), *found.notes, *chosen.notes]))
         path = run.results_store(job.dataset_id)
         # Whatever is there belongs to an integrated fit that no longer counts, and so do its pixels.
         shutil.rmtree(path, ignore_errors=True)
-        _create(path, job, store, fits, found, {"notes": notes, "mixed": chosen.mixed, "phases": chosen.phases})
+        _create(path, job, store, fits, found, {"notes": notes, "mixed": chosen.mixed, "phases": chosen.weights})
         wanted = {name: fits[name] for name in job.detectors}
         by_name = {name: spectra[int(name)] if name != SUM else spectra.sum(axis=0) for name in wanted}
         write_spectrum_fits(
-            path, wanted, store.shape[3], line_markers=line_markers(prepared[0].setup.table), integrated_counts=by_name
+            path, wanted, store.shape[3], line_markers=line_markers(found.problems[0].table), integrated_counts=by_name
         )
         write_basis(path, chosen.bases, store.shape[3])
-        setups = [p.setup for p in prepared]
-        models = {name: pixel_model_of(name, fits, setups) for name in bases if needs_model(job.config)}
+        models = {name: pixel_model_of(name, fits, found.problems) for name in bases if needs_model(job.config.pixels)}
         write_pixel_models(path, models)
         names = ("spectrum", "parameters", "basis", *(("model",) if models else ()))
         groups = [path / name for name in names]
@@ -137,6 +130,7 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
                 "r2": {name: fit.r2 for name, fit in wanted.items() if fit.status in SOLVED},
                 "status": {name: fit.status.name for name, fit in wanted.items()},
                 "notes": notes,
+                "suggested": [s.name for s in combine_detectors(found.suggested)],
                 "stamps": dict(job.stamps),
             },
         )
@@ -183,12 +177,11 @@ def fit_scan(spectra: NDArray[np.float64], store: SpectraStore, job: DatasetJob)
             "leave the scan out"
         )
     n_pixels = int(store.measured().sum())
-    setups = [p.setup for p in found.prepared]
     fits = {str(d): fit for d, fit in enumerate(every)}
     if SUM in job.detectors:
-        fits[SUM] = fit_detector_sum(counts, every, setups)
+        fits[SUM] = fit_detector_sum(counts, every, found.problems)
     bases = {
-        name: basis_of(name, fits, setups, n_pixels, job.config)
+        name: basis_of(name, fits, found.problems, n_pixels, job.config.pixels)
         for name in job.detectors
         if fits[name].status in SOLVED
     }
@@ -212,15 +205,14 @@ def run_pixels(job: DatasetJob, blocks: BlockRange, after: Sequence[TaskRecord])
         store = open_spectra(run.spectra_store(job.dataset_id))
         path = run.results_store(job.dataset_id)
         with one_thread(), device_guard(device):
-            first, operator, data = _operator(path, blocks.detector, job.config, device)
+            found = _solver(path, blocks.detector, job.config, device)
         mine = blocks_of(job.shape[1:3])[blocks.first : blocks.stop]
         checksums: dict[str, str] = {}
 
         def write(block: Block, fit: PixelFit) -> None:
             row = job.detectors.index(blocks.detector)
-            if operator is not None:
-                channels = slice(first, first + operator.columns.shape[1])
-                full = saturated_pixels(store, block, blocks.detector, channels)
+            if found is not None:
+                full = saturated_pixels(store, block, blocks.detector, found[0].channels)
                 fit = without_saturated(fit, full)
             with clock.writing():
                 write_block(path, row, block.y, block.x, fit)
@@ -228,18 +220,18 @@ def run_pixels(job: DatasetJob, blocks: BlockRange, after: Sequence[TaskRecord])
             checksums.update({str(path.relative_to(job.run_dir) / k): v for k, v in sums.items()})
 
         notes: list[str] = []
-        if operator is None:
+        if found is None:
             n_components = len(component_names(path))
             for block in mine:
                 write(block, no_solution(pixels_of(block), n_components))
         else:
+            basis, solver = found
             fitted = PixelTask(
                 store=store,
                 detector=blocks.detector,
-                first=first,
-                operator=operator,
-                data=data,
-                config=job.config,
+                channels=basis.channels,
+                solver=solver,
+                config=job.config.pixels,
                 clock=clock,
                 device=device,
             )
@@ -272,32 +264,14 @@ def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
             regions_to_csv(path, table)
         finalise(path, {"devices": devices, "torch_version": str(torch.__version__)})
         # With matplotlib, which no other task has need of.
+        from hpcxrf.pipeline.report import summarise_dataset
         from hpcxrf.results.report.dataset_page import write_dataset_page
 
         with clock.writing():
-            write_dataset_page(_summary(job, after), run.page_file(job.dataset_id))
+            summary = summarise_dataset(run, summarise(job, after))
+            write_dataset_page(summary, run.page_file(job.dataset_id))
         written = [path / "zarr.json", *([table] if table.exists() else [])]
         return clock.record(job, "finalise", "finalise", checksums=_relative(job, checksum_tree(written)))
-
-
-def _summary(job: DatasetJob, records: Sequence[TaskRecord]) -> "DatasetSummary":
-    """What the page of a dataset says beside what its store says."""
-    from hpcxrf.results.report.dataset_page import DatasetSummary
-
-    seconds: dict[str, float] = {}
-    for record in records:
-        seconds[record.stage] = seconds.get(record.stage, 0.0) + record.wall_s
-    facts = (r.facts or {} for r in records if r.stage == "integrated")
-    return DatasetSummary(
-        dataset_id=job.dataset_id,
-        name=job.source.name,
-        source=job.source.name,
-        status="done",
-        shape=job.shape,
-        seconds=seconds,
-        results_path=RunDir(path=job.run_dir).results_store(job.dataset_id),
-        notes=tuple(note for found in facts for note in found.get("notes", [])),
-    )
 
 
 def _create(
@@ -309,8 +283,8 @@ def _create(
     chosen: Mapping[str, Any],
 ) -> None:
     by_detector = {str(d): one for d, one in enumerate(found.suggested)}
-    suggested = by_detector | ({SUM: combined(found.suggested)} if SUM in fits else {})
-    table = found.prepared[0].setup.table
+    suggested = by_detector | ({SUM: combine_detectors(found.suggested)} if SUM in fits else {})
+    table = found.problems[0].table
     x_um, y_um = store.positions_um()
     known = bool(np.isfinite(x_um).all() and np.isfinite(y_um).all())
     create_results(
@@ -346,17 +320,13 @@ def _theta_by_name(fit: SpectrumFit) -> dict[str, float] | None:
     return dict(zip(fit.parameter_names, fit.theta.tolist(), strict=True))
 
 
-def _operator(
-    path: Path, detector: str, config: RunConfig, device: torch.device
-) -> tuple[int, PixelOperator | None, MethodData]:
-    """First channel, operator and data of a detector; None where its integrated spectrum has no solution."""
+def _solver(path: Path, detector: str, config: RunConfig, device: torch.device) -> tuple[PixelBasis, Solver] | None:
+    """Basis and solver of a detector; None where its integrated spectrum has no solution."""
     try:
-        first, basis = read_basis(path, detector)
+        basis = read_basis(path, detector)
     except KeyError:
-        return 0, None, MethodData()
-    names = component_names(path)
-    data = method_data(stored_model(path, detector, config), basis, config.pixels, device, names)
-    return first, prepared(basis, device, names, first_channel=first), data
+        return None
+    return basis, stored_solver(path, detector, basis, config, device)
 
 
 def no_solution(n_pixels: int, n_components: int, status: FitStatus = FitStatus.EMPTY) -> PixelFit:

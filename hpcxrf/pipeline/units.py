@@ -1,33 +1,29 @@
-"""Names and order of a dataset's tasks; what is known of them without loading what runs them."""
+"""Names and order of a scan's tasks; what is known of them without loading what runs them."""
 
-from dataclasses import dataclass
-
-from hpcxrf.config.regions import RegionsConfig, refine_tasks
+from hpcxrf.config.regions import refine_tasks
 from hpcxrf.pipeline.blocks import pixel_ranges
-from hpcxrf.pipeline.records import BlockRange, DatasetJob, Stage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unit:
-    """One task of a dataset, in the order of the graph."""
-
-    task: str
-    stage: Stage
-    blocks: BlockRange | None = None
-    slot: tuple[int, int] | None = None
-    """Of a refinement: which of how many."""
+from hpcxrf.pipeline.records import BlockRange, DatasetJob
+from hpcxrf.runner.records import Unit
 
 
 def units_of(job: DatasetJob) -> list[Unit]:
-    """All tasks of a dataset; each needs the stages before its own."""
-    pixels = [Unit(task=pixel_task_name(r), stage="pixels", blocks=r) for r in pixel_ranges(job)]
-    return [
+    """All tasks of a scan: ingest, integrated fit, pixels, regions, refinements, finalise."""
+    ranges = pixel_ranges(job)
+    pixels = tuple(pixel_task_name(blocks) for blocks in ranges)
+    units = [
         Unit(task="ingest", stage="ingest"),
-        Unit(task="integrated", stage="integrated"),
-        *pixels,
-        *_region_units(job.config.regions),
-        Unit(task="finalise", stage="finalise"),
+        Unit(task="integrated", stage="integrated", needs=("ingest",)),
+        *(Unit(task=pixel_task_name(r), stage="pixels", needs=("integrated",), work=r) for r in ranges),
     ]
+    if job.config.regions.wanted:
+        # Regions are found when the graph is already submitted: so many tasks share them, however many there are.
+        slots = refine_tasks(job.config.regions)
+        units.append(Unit(task="regions", stage="regions", needs=pixels))
+        units += [
+            Unit(task=refine_task_name(slot), stage="refine", needs=("regions",), work=(slot, slots))
+            for slot in range(slots)
+        ]
+    return [*units, Unit(task="finalise", stage="finalise", needs=tuple(unit.task for unit in units))]
 
 
 def pixel_task_name(blocks: BlockRange) -> str:
@@ -38,12 +34,3 @@ def pixel_task_name(blocks: BlockRange) -> str:
 def refine_task_name(slot: int) -> str:
     """Identifier of a refinement task within its dataset."""
     return f"refine-{slot:02}"
-
-
-def _region_units(config: RegionsConfig) -> list[Unit]:
-    if not config.wanted:
-        return []
-    # Regions are found when the graph is already submitted: so many tasks share them, however many there are.
-    slots = refine_tasks(config)
-    refine = [Unit(task=refine_task_name(i), stage="refine", slot=(i, slots)) for i in range(slots)]
-    return [Unit(task="regions", stage="regions"), *refine]

@@ -30,7 +30,9 @@ def amplitudes_to_csv(results: Path, path: Path) -> None:
     spectrum = open_results(results)["spectrum"].to_dataset().load()
     columns = ("amplitude", "sigma", "detection_limit")
     write_csv(
-        path, ("detector", "component", *(f"{name}_counts" for name in columns)), _rows(spectrum, "component", columns)
+        path,
+        ("detector", "component", *(f"{name}_counts" for name in columns)),
+        _list_rows(spectrum, "component", columns),
     )
 
 
@@ -47,7 +49,7 @@ def parameters_to_csv(results: Path, path: Path) -> None:
         table = tree["parameters"].to_dataset().load()
         names, texts = (table[key].values.tolist() for key in ("name", "unit"))
         units = dict(zip(names, texts, strict=True))
-        for detector, name, *values in _rows(table, "name", columns):
+        for detector, name, *values in _list_rows(table, "name", columns):
             rows.append((detector, name, units[name], *values))
     write_csv(path, ("detector", "parameter", "unit", *columns), rows)
 
@@ -63,7 +65,7 @@ def regions_to_csv(results: Path, path: Path) -> None:
     tree = open_results(results)
     rows: Iterable[tuple[Cell, ...]] = ()
     if "regions" in tree.children:
-        rows = _region_rows(tree["regions"].to_dataset().drop_dims(("channel", "layer")).load())
+        rows = _list_region_rows(tree["regions"].to_dataset().drop_dims(("channel", "layer")).load())
     header = (
         "region",
         "kind",
@@ -83,7 +85,7 @@ def regions_to_csv(results: Path, path: Path) -> None:
     write_csv(path, header, rows)
 
 
-def _region_rows(regions: xr.Dataset) -> Iterable[tuple[Cell, ...]]:
+def _list_region_rows(regions: xr.Dataset) -> Iterable[tuple[Cell, ...]]:
     for i, name in enumerate(regions["region"].values):
         about = regions.isel(region=i)
         reason = str(about["reason"].item())
@@ -102,11 +104,11 @@ def _region_rows(regions: xr.Dataset) -> Iterable[tuple[Cell, ...]]:
             why = f"{reason}; {remark}" if remark else reason
             refined = one["status"].item() != FitStatus.NOT_RUN
             nothing = [("", "", "", math.nan, math.nan, math.nan)]
-            for quantity in _region_quantities(one) if refined else nothing:
+            for quantity in _list_region_quantities(one) if refined else nothing:
                 yield *before, *quantity, why
 
 
-def _region_quantities(one: xr.Dataset) -> Iterable[tuple[Cell, ...]]:
+def _list_region_quantities(one: xr.Dataset) -> Iterable[tuple[Cell, ...]]:
     """Quantity, name, unit, value, sigma and detection limit of one region and detector."""
     columns = [one[key].values.tolist() for key in ("amplitude", "sigma", "detection_limit")]
     for name, *values in zip(one["component"].values, *columns, strict=True):
@@ -132,18 +134,18 @@ def maps_to_hdf5(results: Path, path: Path) -> None:
     maps = tree["maps"].to_dataset()
     with replaced(path) as partial, h5py.File(partial, "w") as file:
         file.attrs["default"] = "entry"
-        entry = _group(file, "entry", "NXentry")
-        process = _group(entry, "process", "NXprocess")
+        entry = _create_group(file, "entry", "NXentry")
+        process = _create_group(entry, "process", "NXprocess")
         process["program"] = "hpcxrf"
         for key, value in sorted(tree.attrs.items()):
             process.attrs[key] = value if isinstance(value, int | float) else str(value)
         names = [str(detector) for detector in maps["detector"].values]
         entry.attrs["default"] = f"detector_{names[0]}"
         for name in names:
-            _write_detector(_group(entry, f"detector_{name}", "NXcollection"), maps.sel(detector=name))
+            _write_detector(_create_group(entry, f"detector_{name}", "NXcollection"), maps.sel(detector=name))
 
 
-def safe_cell(cell: Cell) -> Cell:
+def escape_cell(cell: Cell) -> Cell:
     """A cell that no spreadsheet takes for a formula: text that starts like one gets an apostrophe.
 
     Numbers stay numbers; NaN becomes an empty cell.
@@ -162,17 +164,17 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]])
     with replaced(path) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(header)
-        writer.writerows([safe_cell(cell) for cell in row] for row in rows)
+        writer.writerows([escape_cell(cell) for cell in row] for row in rows)
 
 
-def _rows(table: xr.Dataset, dim: str, columns: Sequence[str]) -> Iterable[tuple[Cell, ...]]:
+def _list_rows(table: xr.Dataset, dim: str, columns: Sequence[str]) -> Iterable[tuple[Cell, ...]]:
     for detector in table["detector"].values:
         for label in table[dim].values:
             one = table.sel({"detector": detector, dim: label})
             yield str(detector), str(label), *(one[name].item() for name in columns)
 
 
-def _group(parent: h5py.Group, name: str, nexus_class: str) -> h5py.Group:
+def _create_group(parent: h5py.Group, name: str, nexus_class: str) -> h5py.Group:
     group = parent.create_group(name)
     group.attrs["NX_class"] = nexus_class
     return group
@@ -183,14 +185,14 @@ def _write_detector(collection: h5py.Group, maps: xr.Dataset) -> None:
     components = [str(name) for name in maps["component"].values]
     names = [_h5_name(name) for name in components]
     for quantity in ("amplitude", "sigma", "detection_limit"):
-        data = _group(collection, quantity, "NXdata")
+        data = _create_group(collection, quantity, "NXdata")
         data.attrs["signal"] = names[0]
         data.attrs["auxiliary_signals"] = names[1:]
         data.attrs["title"] = f"{maps[quantity].attrs['long_name']}"
         _write_components(data, maps[quantity], components)
         _write_axes(data, maps)
     for quantity in ("status", "deviance"):
-        data = _group(collection, quantity, "NXdata")
+        data = _create_group(collection, quantity, "NXdata")
         data.attrs["signal"] = quantity
         data.create_dataset(quantity, data=maps[quantity].values, compression="gzip", shuffle=True)
         data[quantity].attrs.update(maps[quantity].attrs)

@@ -1,49 +1,51 @@
-"""What of a plan an earlier driver finished, by the journals; needs neither torch nor dask."""
+"""Which units of an item an earlier driver finished, by its journal; needs neither torch nor dask.
 
-import json
-from pathlib import Path
+A journal line is written after the data that it names reached the disk, so it is trusted: contents are compared by
+`hpcxrf verify` alone.
+"""
 
-from hpcxrf.pipeline.plan import Plan
-from hpcxrf.pipeline.records import STAGES, DatasetJob, Stage, TaskRecord
-from hpcxrf.pipeline.units import units_of
-from hpcxrf.runner.journal import made_from, record_of
-from hpcxrf.store.rundir import RunDir, still_finished
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hpcxrf.runner.journal import is_made_from, read_record
+from hpcxrf.runner.records import Item, TaskRecord, Unit
+from hpcxrf.runner.workload import Workload
+from hpcxrf.store.rundir import FAILED, FINISHED, RETRY, Record
 
 
-def finished_tasks(run: RunDir, job: DatasetJob) -> dict[str, TaskRecord]:
-    """Records of the tasks whose journal line still holds: what they wrote is there, bit for bit.
+def find_finished(
+    workload: Workload, item: Item, units: Sequence[Unit], journal: Sequence[Record]
+) -> dict[str, TaskRecord]:
+    """Records of the units whose journal line still holds.
 
-    A task counts only while everything that it was made from counts: a new ingest undoes the fits.
+    A unit counts only while everything that it needs counts: a new ingest undoes the fits that were made from it.
+
+    Args:
+        workload: what the item belongs to.
+        item: whose journal it is.
+        units: all of the item, each after those that it needs.
+        journal: all lines, oldest first.
     """
-    # The last line of a task counts; looked for once, since a scan has thousands of tasks.
-    last = {line.get("task"): line for line in run.read_journal(job.dataset_id)}
+    last = last_lines(journal)
     done: dict[str, TaskRecord] = {}
-    complete: dict[Stage, bool] = {}
-    for unit in units_of(job):
-        earlier = STAGES[: STAGES.index(unit.stage)]
+    for unit in units:
         line = last.get(unit.task)
         if (
             line is not None
-            and all(complete.get(stage, True) for stage in earlier)
-            and still_finished(run, [line], unit.task)
-            and made_from(line, job)
-            and (unit.stage != "integrated" or has_root(run.results_store(job.dataset_id)))
+            and line.get("event") == FINISHED
+            and all(needed in done for needed in unit.needs)
+            and is_made_from(line, item)
+            and workload.is_there(item, unit)
         ):
-            done[unit.task] = record_of(line)
-        else:
-            complete[unit.stage] = False
+            done[unit.task] = read_record(line)
     return done
 
 
-def has_root(store: Path) -> bool:
-    """Whether the metadata of a store can be read; the integrated fit makes them, and nothing else does it again."""
-    try:
-        json.loads((store / "zarr.json").read_bytes())
-    except (OSError, ValueError):
-        return False
-    return True
+def last_lines(journal: Sequence[Record]) -> Mapping[str, Record]:
+    """The line that counts of every task: the last one."""
+    return {str(line["task"]): line for line in journal if line.get("event") in {FAILED, FINISHED, RETRY}}
 
 
-def all_finished(plan: Plan, run: RunDir) -> bool:
-    """Whether nothing of a plan is left to do, every result being there, bit for bit."""
-    return not plan.refusals and all(len(finished_tasks(run, job)) == len(units_of(job)) for job in plan.jobs)
+def count_failures(journal: Sequence[Mapping[str, Any]]) -> int:
+    """Failures so far: a number that tells the keys of one submission from those of the next."""
+    return sum(line.get("event") == FAILED for line in journal)

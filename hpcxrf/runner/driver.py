@@ -1,42 +1,47 @@
-"""Feeds the graph, keeps the journal, and decides what is finished. The only writer of the run's state."""
+"""Feeds the graph, keeps the journals, and decides what is finished. The only writer of a run's state."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from distributed import Client, Future, as_completed
 
-from hpcxrf.pipeline.plan import Plan
-from hpcxrf.pipeline.records import DatasetJob, Stage, TaskRecord
-from hpcxrf.pipeline.units import Unit, units_of
-from hpcxrf.runner.done import finished_tasks, has_root
+from hpcxrf.errors import DamagedStoreError
+from hpcxrf.runner.datasets import OPEN_TASK, append_dataset, summarise
+from hpcxrf.runner.done import count_failures, find_finished, last_lines
 from hpcxrf.runner.graph import submit
-from hpcxrf.runner.journal import failure_line, failure_reason, failure_trace, finished_line
+from hpcxrf.runner.journal import describe_failure, failure_line, finished_line, not_tried_line, trace_failure
+from hpcxrf.runner.planner import Planner
+from hpcxrf.runner.records import DatasetRecord, Item, Kept, Refusal, TaskRecord, Unit
 from hpcxrf.runner.worker import forget_records
-from hpcxrf.store.rundir import FAILED, Record, RunDir, leave_alone, left_alone
+from hpcxrf.runner.workload import Planned, Workload
+from hpcxrf.store.rundir import RETRY, Record, RunDir, leave_alone, left_alone
 
-OPEN_TASK: Final = "open"
 _POLL_S: Final = 0.01
+_MOST_REASONS: Final = 1000
 
-DatasetEvent = Literal["refused", "begun", "done", "failed", "left"]
+DatasetEvent = Literal["planned", "begun", "ended", "done", "failed", "not tried"]
+"""`ended` follows every `begun`; the last three may come without: files that cannot be opened, items found finished."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """One task ended, or was found finished."""
+    """One task ended, was found finished, or will not be tried."""
 
-    stage: Stage
+    stage: str
     pixels: int
     ok: bool
     found: bool = False
-    """By an earlier driver."""
+    """It was finished by an earlier driver."""
+    tried: bool = True
+    """False: a failed one kept it from running."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hooks:
-    """What the driver asks of whoever owns the cluster; callables that return at once."""
+    """What the driver asks and tells whoever owns the cluster; callables that return at once."""
 
     stopping: Callable[[], bool] = lambda: False
     """Whether to feed no more: what waits is given up, what is at work may end. It may raise, to end the run."""
@@ -45,36 +50,46 @@ class Hooks:
     at_work: Callable[[], frozenset[str]] = frozenset
     """Keys of the tasks that workers are running."""
     dataset: Callable[[DatasetEvent], None] = lambda _event: None
-    """Told of every dataset when it begins and ends."""
+    """Takes every item when it is planned, begins and ends."""
+    units: Callable[[Mapping[str, int]], None] = lambda _counts: None
+    """Takes the number of tasks by stage of every item, when they are known."""
+    progress: Callable[[Progress], None] = lambda _progress: None
+    """Takes every task that ends."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How one dataset ended."""
+@dataclass(slots=True)
+class Ended:
+    """How the items of a run ended, in numbers; each one's own line is in `datasets.jsonl`."""
 
-    job: DatasetJob
-    records: tuple[TaskRecord, ...]
-    failure: str | None
-    left: bool = False
-    """Not finished, since the run was stopped; a resumed one goes on with it."""
+    done: int = 0
+    failed: int = 0
+    not_tried: int = 0
+    left: int = 0
+    """Not finished, since the run was stopped; a resumed one goes on with them."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Reason by dataset_id of what failed or was not tried, at most 1000 of them."""
 
     @property
-    def notes(self) -> list[str]:
-        """Guesses made and choices taken for this dataset."""
-        found = (r.facts or {} for r in self.records if r.stage in {"integrated", "pixels"})
-        return list(dict.fromkeys(note for facts in found for note in facts.get("notes", [])))
+    def total(self) -> int:
+        """All that the plan had so far."""
+        return self.done + self.failed + self.not_tried + self.left
 
 
 @dataclass(slots=True)
 class _Running:
-    job: DatasetJob
+    item: Item
+    units: dict[str, Unit]
+    """All, by task, in the order of the graph."""
     records: dict[str, TaskRecord]
     futures: dict[str, Future]
-    units: dict[str, Unit]
-    """By key of their futures."""
-    waiting: set[str]
-    failed: bool = False
-    reason: str = ""
+    """What was submitted, by task."""
+    waiting: dict[str, str]
+    """Task by key of what has not ended."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """Reason by task."""
+    not_tried: list[str] = field(default_factory=list)
+    undone: list[Record] = field(default_factory=list)
+    """What damage found by a task takes back; written last, since it must be the last word on its task."""
     given_up: bool = False
 
 
@@ -82,197 +97,274 @@ class _Running:
 class _Drive:
     """What one run of the driver holds."""
 
-    run: RunDir
+    workload: Workload
     client: Client
-    progress: Callable[[Progress], None]
     hooks: Hooks
     completed: Any
     """`distributed.as_completed`, which has no types."""
+    run: RunDir
+    alone: Mapping[str, str]
+    """Failed datasets that are not to be tried again now, with the reasons."""
     running: dict[str, _Running] = field(default_factory=dict)
     """By key of the futures that are waited for."""
     active: dict[int, _Running] = field(default_factory=dict)
-    """Datasets whose graphs are with the scheduler, by number."""
-    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    """Items whose graphs are with the scheduler, by number."""
+    held: deque[Item] = field(default_factory=deque)
+    """Items that others must end before."""
+    good: dict[int, bool] = field(default_factory=dict)
+    """Whether an ended item is done, by number."""
+    ended: Ended = field(default_factory=Ended)
 
 
-def run_datasets(
-    plan: Plan,
+def run_items(
+    workload: Workload,
+    planned: Iterator[Planned],
     run: RunDir,
     client: Client,
     *,
     in_flight: int,
-    progress: Callable[[Progress], None],
     hooks: Hooks | None = None,
-) -> list[Outcome]:
-    """Run all datasets of a plan, a bounded number at a time; a failed one stops no other.
+) -> Ended:
+    """Run all items of a plan while it is being made, a bounded number at a time; a failed one stops no other.
 
     Args:
-        plan: of `make_plan`.
+        workload: what they belong to.
+        planned: its `plan`.
         run: the run directory, locked by the caller.
-        client: of the cluster.
-        in_flight: datasets whose graphs are with the scheduler at a time.
-        progress: called for every task.
-        hooks: of a cluster that can be stopped; None: it cannot.
+        client: client of the cluster.
+        in_flight: items whose graphs are with the scheduler at a time.
+        hooks: hooks of a cluster that can be stopped or watched; None: there are none.
 
     Returns:
-        One outcome per dataset of the plan, in its order.
+        How many ended how; `datasets.jsonl` has the rest.
 
     Raises:
-        OutputError: the journal cannot be written; what it has is kept.
+        OutputError: a journal cannot be written; what it has is kept.
+        HpcxrfError: the plan cannot go on.
     """
+    # Results come with the futures: to ask for one whose worker has just died would block.
+    completed = as_completed(with_results=True, raise_errors=False)
     drive = _Drive(
-        run=run,
-        client=client,
-        progress=progress,
-        hooks=hooks or Hooks(),
-        # Results come with the futures: to ask for one whose worker has just died would block.
-        completed=as_completed(with_results=True, raise_errors=False),
+        workload=workload, client=client, hooks=hooks or Hooks(), completed=completed, run=run, alone=left_alone(run)
     )
-    for refusal in plan.refusals:
-        run.append(refusal.dataset_id, failure_line(OPEN_TASK, refusal.reason))
-        drive.hooks.dataset("refused")
-    alone = left_alone(run)
-    for job in plan.jobs:
-        if job.dataset_id in alone:
-            _leave(drive, job, alone[job.dataset_id])
-    queue = [job for job in reversed(plan.jobs) if job.dataset_id not in alone]
-    _feed(drive, queue, in_flight)
-    if queue or drive.running:
-        _drain(drive)
-    for job in queue:
-        drive.outcomes[job.number] = Outcome(job=job, records=(), failure=None, left=True)
-    if not any(outcome.left for outcome in drive.outcomes.values()):
+    planner = Planner(planned)
+    try:
+        _feed(drive, planner, in_flight)
+        if drive.active or drive.held or not planner.ended:
+            _drain(drive, planner)
+    finally:
+        planner.stop()
+    if not drive.ended.left:
         leave_alone(run, {})
-    return [drive.outcomes[job.number] for job in plan.jobs]
+    return drive.ended
 
 
-def _feed(drive: _Drive, queue: list[DatasetJob], in_flight: int) -> None:
-    """Until everything has ended, or no more is to be fed."""
+def _feed(drive: _Drive, planner: Planner, in_flight: int) -> None:
+    """Take and run items until everything has ended, or no more is to be fed."""
     while not drive.hooks.stopping():
-        while queue and len(drive.active) < in_flight:
-            _begin(drive, queue.pop())
-        if not drive.running:
+        taken = _take_items(drive, planner, in_flight)
+        if planner.ended and not drive.active and not drive.held:
             return
-        _settle_next(drive)
+        if not _settle_ended(drive) and not taken:
+            time.sleep(_POLL_S)
 
 
-def _drain(drive: _Drive) -> None:
-    """Give up what waits; what is at work may end as long as there is patience."""
-    at_work = drive.hooks.at_work()
-    states = list(drive.active.values())
-    given_up = []
-    for state in states:
-        waiting = [f for f in state.futures.values() if f.key in state.waiting and not f.done()]
-        given_up += [future for future in waiting if future.key not in at_work]
-    for future in given_up:
-        state = drive.running.pop(future.key)
-        state.waiting.discard(future.key)
-        state.given_up = True
-    drive.client.cancel(given_up)
-    while drive.running and not drive.hooks.patience_over():
-        _settle_next(drive)
-    for state in list(drive.active.values()):
-        state.given_up = True
+def _take_items(drive: _Drive, planner: Planner, in_flight: int) -> bool:
+    """Begin what may begin now; whether there was anything."""
+    for _ in range(len(drive.held)):
+        _begin_or_hold(drive, drive.held.popleft())
+    taken = False
+    while not planner.ended and len(drive.active) + len(drive.held) < in_flight:
+        found = planner.take()
+        if found is None:
+            break
+        taken = True
+        drive.hooks.dataset("planned")
+        if isinstance(found, Kept):
+            drive.ended.done += 1
+            drive.hooks.dataset("done")
+        elif isinstance(found, Refusal):
+            _refuse(drive, found)
+        elif found.dataset_id in drive.alone:
+            _leave_failed(drive, found)
+        else:
+            _begin_or_hold(drive, found)
+    return taken
+
+
+def _refuse(drive: _Drive, refusal: Refusal) -> None:
+    drive.run.append(refusal.dataset_id, failure_line(OPEN_TASK, refusal.reason))
+    record = DatasetRecord(
+        dataset_id=refusal.dataset_id,
+        name=refusal.source.name,
+        source=str(refusal.source),
+        state="failed",
+        reason=refusal.reason,
+        failed=1,
+    )
+    _account(drive, record, refusal.number, drive.run)
+
+
+def _leave_failed(drive: _Drive, item: Item) -> None:
+    """Count an item that failed before and was not asked for again: it is as it was."""
+    units = drive.workload.units_of(item)
+    done = find_finished(drive.workload, item, units, RunDir(path=item.run_dir).read_journal(item.dataset_id))
+    _announce(drive, units, done)
+    for unit in units:
+        if unit.task not in done:
+            drive.hooks.progress(Progress(stage=unit.stage, pixels=0, ok=False, found=True))
+    reason = drive.alone[item.dataset_id]
+    _account(
+        drive, summarise(item, list(done.values()), state="failed", reason=reason, failed=1), item.number, drive.run
+    )
+
+
+def _begin_or_hold(drive: _Drive, item: Item) -> None:
+    known = [drive.good.get(number) for number in item.after]
+    if False in known:
+        reason = "not tried: what it is made from failed"
+        drive.good[item.number] = False
+        _account(drive, summarise(item, (), state="not tried", reason=reason), item.number, drive.run)
+    elif None in known:
+        drive.held.append(item)
+    else:
+        _begin(drive, item)
+
+
+def _begin(drive: _Drive, item: Item) -> None:
+    run = RunDir(path=item.run_dir)
+    journal = run.read_journal(item.dataset_id)
+    units = list(drive.workload.units_of(item))
+    done = find_finished(drive.workload, item, units, journal)
+    drive.hooks.dataset("begun")
+    _announce(drive, units, done)
+    if len(done) < len(units):
+        drive.workload.reopen(item, last_lines(journal))
+    futures = submit(drive.client, drive.workload.run_unit, item, units, done, count_failures(journal))
+    state = _Running(
+        item=item,
+        units={unit.task: unit for unit in units},
+        records=dict(done),
+        futures=futures,
+        waiting={future.key: task for task, future in futures.items()},
+    )
+    drive.active[item.number] = state
+    for future in futures.values():
+        drive.running[future.key] = state
+        drive.completed.add(future)
+    if not futures:
         _end(drive, state)
 
 
-def _settle_next(drive: _Drive) -> None:
-    """Settle every future that has ended; wait a moment where none has."""
+def _announce(drive: _Drive, units: list[Unit] | Any, done: Mapping[str, TaskRecord]) -> None:  # noqa: ANN401 (any sequence)
+    counts: dict[str, int] = {}
+    for unit in units:
+        counts[unit.stage] = counts.get(unit.stage, 0) + 1
+    drive.hooks.units(counts)
+    for record in done.values():
+        drive.hooks.progress(Progress(stage=record.stage, pixels=record.pixels, ok=True, found=True))
+
+
+def _drain(drive: _Drive, planner: Planner) -> None:
+    """Give up what waits; what is at work may end as long as there is patience."""
+    at_work = drive.hooks.at_work()
+    given_up = [
+        future
+        for state in drive.active.values()
+        for future in state.futures.values()
+        if future.key in state.waiting and not future.done() and future.key not in at_work
+    ]
+    for future in given_up:
+        state = drive.running.pop(future.key)
+        del state.waiting[future.key]
+        state.given_up = True
+    drive.client.cancel(given_up)
+    while drive.running and not drive.hooks.patience_over():
+        if not _settle_ended(drive):
+            time.sleep(_POLL_S)
+    for state in list(drive.active.values()):
+        state.given_up = True
+        _end(drive, state)
+    drive.ended.left += len(drive.held) + (planner.take() is not None or not planner.ended)
+
+
+def _settle_ended(drive: _Drive) -> bool:
+    """Settle every future that has ended; whether there was one."""
     if not drive.completed.has_ready():
-        time.sleep(_POLL_S)
-        return
+        return False
     lines: dict[int, list[Record]] = {}
     for future, result in drive.completed.next_batch(block=False):
         state = drive.running.pop(future.key, None)
         if state is not None:
-            line = _settle(drive, state, future, result)
-            lines.setdefault(state.job.number, []).extend(line)
+            lines.setdefault(state.item.number, []).extend(_settle(drive, state, future, result))
     for number, found in lines.items():
         state = drive.active[number]
-        drive.run.append_all(state.job.dataset_id, found)
+        RunDir(path=state.item.run_dir).append_all(state.item.dataset_id, found)
         if not state.waiting:
             _end(drive, state)
-
-
-def _begin(drive: _Drive, job: DatasetJob) -> None:
-    run = drive.run
-    done = finished_tasks(run, job)
-    drive.hooks.dataset("begun")
-    for record in done.values():
-        drive.progress(Progress(stage=record.stage, pixels=record.pixels, ok=True, found=True))
-    if len(done) < len(units_of(job)):
-        _reopen_results(run.results_store(job.dataset_id))
-    attempt = sum(1 for line in run.read_journal(job.dataset_id) if line.get("event") == FAILED)
-    futures = submit(drive.client, job, done, attempt)
-    units = {futures[u.task].key: u for u in units_of(job) if u.task in futures}
-    state = _Running(job=job, records=done, futures=futures, units=units, waiting=set(units))
-    drive.active[job.number] = state
-    if not futures:
-        _end(drive, state)
-    for future in futures.values():
-        drive.running[future.key] = state
-        drive.completed.add(future)
-
-
-def _leave(drive: _Drive, job: DatasetJob, reason: str) -> None:
-    """A dataset that failed before and was not asked for again: it is as it was."""
-    done = finished_tasks(drive.run, job)
-    for unit in units_of(job):
-        pixels = done[unit.task].pixels if unit.task in done else 0
-        drive.progress(Progress(stage=unit.stage, pixels=pixels, ok=unit.task in done, found=True))
-    drive.outcomes[job.number] = Outcome(job=job, records=tuple(done.values()), failure=reason)
-    drive.hooks.dataset("refused")
-
-
-def _reopen_results(path: Path) -> None:
-    """What is there of an earlier attempt is not complete any more."""
-    if not has_root(path):
-        return
-    # Loads zarr and xarray, which the driver of a new run has no need of.
-    from hpcxrf.results.store.maps import is_complete, reopen
-
-    if is_complete(path):
-        reopen(path)
+    return True
 
 
 def _settle(drive: _Drive, state: _Running, future: Future, result: Any) -> list[Record]:  # noqa: ANN401 (record or error)
-    """What the journal is to be told of a task that has ended."""
-    state.waiting.discard(future.key)
-    unit = state.units[future.key]
+    """What the journal is to say of a task that has ended."""
+    unit = state.units[state.waiting.pop(future.key)]
     if isinstance(result, TaskRecord):
         state.records[unit.task] = result
-        drive.progress(Progress(stage=unit.stage, pixels=result.pixels, ok=True))
+        drive.hooks.progress(Progress(stage=unit.stage, pixels=result.pixels, ok=True))
         return [finished_line(result)]
-    drive.progress(Progress(stage=unit.stage, pixels=0, ok=False))
-    if state.failed:
+    # Dask hands the error of a task on to those that need it.
+    tried = not any(_has_failed(state.futures.get(name)) for name in unit.needs)
+    drive.hooks.progress(Progress(stage=unit.stage, pixels=0, ok=False, tried=tried))
+    if not tried:
+        state.not_tried.append(unit.task)
         return []
-    state.failed = True
-    culprit = next((t for t, f in state.futures.items() if f.status == "error"), unit.task)
-    state.reason = failure_reason(state.futures[culprit])
-    return [failure_line(culprit, state.reason, failure_trace(state.futures[culprit]))]
+    error = future.exception()
+    state.failures[unit.task] = describe_failure(error)
+    line = failure_line(unit.task, state.failures[unit.task], trace_failure(error, future.traceback()))
+    if isinstance(error, DamagedStoreError):
+        # What a damaged store was made by is to be done again: the first unit, on which all others rest.
+        state.undone = [{"event": RETRY, "task": next(iter(state.units)), "damaged": True, "reason": str(error)}]
+    return [line]
+
+
+def _has_failed(future: Future | None) -> bool:
+    return future is not None and future.status in {"error", "cancelled"}
 
 
 def _end(drive: _Drive, state: _Running) -> None:
-    """Nothing of this dataset is waited for any more."""
-    del drive.active[state.job.number]
-    left = state.given_up and not state.failed
-    drive.outcomes[state.job.number] = Outcome(
-        job=state.job, records=tuple(state.records.values()), failure=state.reason if state.failed else None, left=left
-    )
-    if not left:
-        forget_records(state.job)
-    drive.hooks.dataset("left" if left else "failed" if state.failed else "done")
+    """Nothing of this item is waited for any more."""
+    item = state.item
+    del drive.active[item.number]
+    drive.hooks.dataset("ended")
+    home = RunDir(path=item.run_dir)
+    if state.undone:
+        home.append_all(item.dataset_id, state.undone)
+    if state.given_up and not state.failures:
+        drive.ended.left += 1
+        return
+    forget_records(item)
+    drive.good[item.number] = not state.failures
+    records = [state.records[task] for task in state.units if task in state.records]
+    ending: dict[str, Any] = {}
+    if state.failures:
+        reason = next(iter(state.failures.values()))
+        ending = {"state": "failed", "reason": reason, "failed": len(state.failures), "not_tried": len(state.not_tried)}
+    if state.not_tried:
+        home.append(item.dataset_id, not_tried_line(state.not_tried, state.failures))
+    _account(drive, summarise(item, records, **ending), item.number, home)
 
 
-def totals(plan: Plan) -> dict[Stage, int]:
-    """Number of tasks by stage, for progress bars."""
-    counts: dict[Stage, int] = {}
-    for job in plan.jobs:
-        for unit in units_of(job):
-            counts[unit.stage] = counts.get(unit.stage, 0) + 1
-    return counts
-
-
-def failures(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Datasets that failed."""
-    return [outcome for outcome in outcomes if outcome.failure is not None]
+def _account(drive: _Drive, record: DatasetRecord, number: int, home: RunDir) -> None:
+    """Write down how an item ended, in the run and in the run directory that the item has of its own; count it."""
+    append_dataset(home, record, number)
+    if home != drive.run:
+        inside = home.path.relative_to(drive.run.path).as_posix()
+        append_dataset(drive.run, replace(record, home=inside), number)
+    if record.state == "done":
+        drive.ended.done += 1
+    else:
+        drive.ended.failed += record.state == "failed"
+        drive.ended.not_tried += record.state == "not tried"
+        if len(drive.ended.reasons) < _MOST_REASONS:
+            drive.ended.reasons[record.dataset_id] = record.reason
+    drive.hooks.dataset(record.state)

@@ -3,20 +3,19 @@
 import dataclasses
 import json
 import os
+import platform
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from distributed import get_worker
-
 from hpcxrf.config.run import RunConfig
 from hpcxrf.errors import DeviceLostError, FitError
-from hpcxrf.pipeline.records import DatasetJob, Stage, TaskRecord
-from hpcxrf.store.files import output_faults
+from hpcxrf.runner.records import Item, TaskRecord
+from hpcxrf.store.files import output_faults, sync_tree
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +56,7 @@ def one_thread() -> Iterator[int]:
     """
     import torch
 
-    from hpcxrf.fitting.pixels.methods import single_thread
+    from hpcxrf.fitting.pixels.fit import single_thread
 
     threads = torch.get_num_threads()
     single_thread()
@@ -66,6 +65,15 @@ def one_thread() -> Iterator[int]:
     finally:
         torch.set_num_threads(threads)
         torch.set_flush_denormal(False)
+
+
+def machine_type() -> str:
+    """The processor that CPU seconds are of, as the kernel names it."""
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in {"model name", "Processor", "cpu"}:
+            return value.strip()
+    return platform.machine()
 
 
 class Clock:
@@ -100,13 +108,13 @@ class Clock:
         yield
         self.write_s += time.perf_counter() - began
 
-    def record(self, job: DatasetJob, task: str, stage: Stage, **fields: Any) -> TaskRecord:  # noqa: ANN401 (fields of TaskRecord)
+    def record(self, item: Item, task: str, stage: str, **fields: Any) -> TaskRecord:  # noqa: ANN401 (fields of TaskRecord)
         """The record of the task that began when this clock was made."""
         fields.setdefault("bytes_read", self.bytes_read)
         return TaskRecord(
             task=task,
             stage=stage,
-            dataset_id=job.dataset_id,
+            dataset_id=item.dataset_id,
             wall_s=time.perf_counter() - self.wall,
             cpu_s=time.process_time() - self.cpu,
             read_s=self.read_s,
@@ -148,7 +156,7 @@ def _marked(marker: Path) -> tuple[str, str]:
     return worker, told
 
 
-def keep_record(job: DatasetJob, record: TaskRecord) -> None:
+def keep_record(item: Item, record: TaskRecord) -> None:
     """Leave a record where the next execution of the same task under this driver finds it.
 
     Results of tasks live in the memory of workers. When one dies, Dask runs again what was finished there, and an
@@ -157,36 +165,51 @@ def keep_record(job: DatasetJob, record: TaskRecord) -> None:
     Raises:
         OutputError: the folder cannot be written.
     """
-    file = _record_file(job, record.task)
+    file = _record_file(item, record.task)
     temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
     content = json.dumps(dataclasses.asdict(record))
-    with output_faults(job.run_dir, bytes_needed=len(content)):
+    with output_faults(item.run_dir, bytes_needed=len(content)):
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Not synced: it matters as long as the driver lives, and after a crash no longer.
         temporary.write_text(content, encoding="utf-8")
         temporary.replace(file)
 
 
-def kept_record(job: DatasetJob, task: str) -> TaskRecord | None:
+def read_kept_record(item: Item, task: str) -> TaskRecord | None:
     """The record of a task that has been finished under this driver, or None."""
     try:
-        content = json.loads(_record_file(job, task).read_bytes())
+        content = json.loads(_record_file(item, task).read_bytes())
     except FileNotFoundError:
         return None
     return TaskRecord(**content)
 
 
-def forget_records(job: DatasetJob) -> None:
+def sync_written(run_dir: Path, written: Iterable[str]) -> None:
+    """Wait until everything that a task wrote is on the disk: only then may a journal name it.
+
+    Args:
+        run_dir: the run directory.
+        written: files and folders, relative to it; a chunk of only fill values has no file.
+
+    Raises:
+        OutputError: the disk refuses.
+    """
+    with output_faults(run_dir, bytes_needed=0):
+        for name in written:
+            sync_tree(run_dir / name)
+
+
+def forget_records(item: Item) -> None:
     """Delete the kept records of a dataset that has ended; its journal has them."""
-    shutil.rmtree(job.run_dir / RECORDS / job.dataset_id, ignore_errors=True)
+    shutil.rmtree(item.run_dir / RECORDS / item.dataset_id, ignore_errors=True)
 
 
-def _record_file(job: DatasetJob, task: str) -> Path:
-    return job.run_dir / RECORDS / job.dataset_id / f"{task}.json"
+def _record_file(item: Item, task: str) -> Path:
+    return item.run_dir / RECORDS / item.dataset_id / f"{task}.json"
 
 
 @contextmanager
-def attempt(job: DatasetJob, task: str) -> Iterator[None]:
+def attempt(item: Item, task: str) -> Iterator[None]:
     """Leave a marker while at work: a task that killed its worker three times is not tried again.
 
     An exception removes the marker (it is reported as such); only a process that dies leaves it. A process whose
@@ -196,14 +219,14 @@ def attempt(job: DatasetJob, task: str) -> Iterator[None]:
         FitError: three markers of earlier attempts are there.
         DeviceLostError: the device is lost, and nothing would start this process again.
     """
-    folder = job.run_dir / ATTEMPTS
+    folder = item.run_dir / ATTEMPTS
     folder.mkdir(mode=0o700, exist_ok=True)
-    stem = f"{job.dataset_id}.{task}"
+    stem = f"{item.dataset_id}.{task}"
     earlier = sorted(folder.glob(f"{stem}.[0-9]"))
     if len(earlier) >= MAX_ATTEMPTS:
         _, told = _marked(earlier[-1])
         raise FitError(
-            f"{job.source}: task {task} ended its worker {len(earlier)} times and is given up; "
+            f"{item.source}: task {task} ended its worker {len(earlier)} times and is given up; "
             + (told or "see the logs for what killed it (memory?)")
             + "; the same command again tries it anew"
         )
@@ -224,7 +247,11 @@ def attempt(job: DatasetJob, task: str) -> Iterator[None]:
 
 def is_restarted() -> bool:
     """Whether this process is a worker that a nanny starts again when it ends."""
+    from distributed import get_worker
+
     try:
+        from distributed import get_worker
+
         return get_worker().nanny is not None
     except ValueError:
         return False

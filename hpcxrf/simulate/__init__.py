@@ -16,7 +16,7 @@ from hpcxrf.simulate.output import (
     write_scan,
     write_truth,
 )
-from hpcxrf.simulate.plant import PLANT_ELEMENTS, PLANT_TRACES, SummedScan, plant_spec, summed_scan, trial_spec
+from hpcxrf.simulate.plant import PLANT_ELEMENTS, PLANT_TRACES, SummedScan, plant_spec, sum_scan, trial_spec
 from hpcxrf.simulate.presets import SimulatedSpectrum, demo_spec, random_spectrum_spec, simulate_spectrum
 from hpcxrf.simulate.scan import (
     SimulatedScan,
@@ -58,7 +58,7 @@ __all__ = [
     "simulate_scan",
     "simulate_spectrum",
     "spec_from_json",
-    "summed_scan",
+    "sum_scan",
     "trial_spec",
     "true_theta",
     "unlisted_elements",

@@ -15,14 +15,14 @@ from hpcxrf.simulate.sampling import (
     draw_rate_hz,
     draw_sample,
     draw_scatter,
-    sample_generator,
+    make_generator,
 )
 from hpcxrf.simulate.scan import beam_current, live_share, phase_density
 from hpcxrf.simulate.spec import SCATTER_COMPONENTS, DetectorSpec, PhaseSpec, ScanSpec, StructureKind, StructureSpec
 
 MAX_DRAWN_DETECTORS: Final = 4
 FEWEST_PIXELS_A_SIDE: Final = 4
-"""Below this no structure shows, and 1e8 counts would not fit into the pixels."""
+"""Fewest rows and columns: with fewer no structure shows, and 1e8 counts would not fit into the pixels."""
 CHANNEL_LIMITS: Final = (512, 8192)
 
 _DATASETS: Final = 3
@@ -69,7 +69,7 @@ def archive_spec(
     """
     check_options(seed=seed, shape_yx=shape_yx, channels=channels, detectors=detectors)
     number = dataset_seed(seed, index)
-    rng = sample_generator(number)
+    rng = make_generator(number)
     sample = draw_sample(rng)
     energy = sample.incident_energy_kev
     common = draw_detector(rng, energy, channels)
@@ -89,11 +89,11 @@ def archive_spec(
         scatter=scatter,
         file_energy_kev=nominal,
     )
-    return _exposed(_spread(spec), sample.total_counts, rate_hz)
+    return _expose(_spread_phases(spec), sample.total_counts, rate_hz)
 
 
 def check_options(*, seed: int, shape_yx: tuple[int, int], channels: int, detectors: int | None) -> None:
-    """Refuse what no archive can be made of.
+    """Refuse options that are out of range.
 
     Raises:
         ConfigError: every argument that is out of range.
@@ -160,7 +160,7 @@ def _draw_structure(rng: np.random.Generator, *, main: bool) -> StructureSpec:
     )
 
 
-def _spread(spec: ScanSpec) -> ScanSpec:
+def _spread_phases(spec: ScanSpec) -> ScanSpec:
     """The same with cells for a phase that lies in no pixel, or nearly all of it in one."""
     density = phase_density(spec)
     total = density.sum(axis=(1, 2))
@@ -172,7 +172,7 @@ def _spread(spec: ScanSpec) -> ScanSpec:
     return replace(spec, phases=tuple(phases))
 
 
-def _exposed(spec: ScanSpec, total_counts: float, rate_hz: float) -> ScanSpec:
+def _expose(spec: ScanSpec, total_counts: float, rate_hz: float) -> ScanSpec:
     """The same with counts a pixel in place of those of the whole map, and with its exposure.
 
     The hottest pixel of the detector that sees most has the rate; detector 0 (of gain 1) records the total.

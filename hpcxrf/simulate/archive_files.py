@@ -18,11 +18,11 @@ from hpcxrf.formats.override import OVERRIDE_NAME
 from hpcxrf.simulate.archive import archive_spec, check_options
 from hpcxrf.simulate.output import make_folder, write_scan
 from hpcxrf.simulate.scan import simulate_scan
-from hpcxrf.simulate.spec import ScanSpec, families_of
+from hpcxrf.simulate.spec import ScanSpec, list_families
 from hpcxrf.store.files import atomic_write_text, output_faults
 
 ARCHIVE_VERSION: Final = 1
-"""Of the generator: what it draws for a seed changes with it."""
+"""Version of the generator: what it draws for a seed changes with it."""
 OPTIONS_FILE: Final = "archive.json"
 INDEX_FILE: Final = "archive.csv"
 TRUTH_FOLDER: Final = "truth"
@@ -33,7 +33,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveOptions:
-    """What an archive was asked to be."""
+    """Options of an archive."""
 
     n: int
     seed: int
@@ -55,7 +55,7 @@ class ArchiveRow:
     incident_energy_kev: float
     nominal_energy_kev: float
     counts: int
-    """In the summed spectrum of detector 0."""
+    """Counts in the summed spectrum of detector 0."""
     families: str
     """All that are there."""
     listed: str
@@ -101,15 +101,15 @@ def write_archive(
         OutputError: the folder holds something else or an archive of other options, or cannot be written.
     """
     options = ArchiveOptions(n=n, seed=seed, shape_yx=shape_yx, channels=channels, detectors=detectors)
-    processes = _usable_cores() if jobs is None else jobs
+    processes = len(os.sched_getaffinity(0)) if jobs is None else jobs
     _refuse_options(options, processes)
     _claim(folder, options)
     rows: dict[int, ArchiveRow] = {}
-    for index, row in _written(folder, options, min(processes, n)):
+    for index, row in _write_datasets(folder, options, min(processes, n)):
         rows[index] = row
         if progress is not None:
             progress(len(rows), n)
-    atomic_write_text(folder / INDEX_FILE, _csv([rows[i] for i in range(n)]))
+    atomic_write_text(folder / INDEX_FILE, _format_csv([rows[i] for i in range(n)]))
     return folder / INDEX_FILE
 
 
@@ -126,9 +126,9 @@ def write_dataset(folder: Path, options: ArchiveOptions, index: int) -> ArchiveR
     if not all(file.is_file() for file in files):
         _remove_partials(folder, spec.name)
         make_folder(folder / spec.name)
-        atomic_write_text(folder / spec.name / OVERRIDE_NAME, override_text(spec))
+        atomic_write_text(folder / spec.name / OVERRIDE_NAME, format_override(spec))
         write_scan(simulate_scan(spec), folder / spec.name, truth_folder=folder / TRUTH_FOLDER)  # its truth comes last
-    return _row(spec, _counts(files[0]))
+    return _build_row(spec, _read_total_counts(files[0]))
 
 
 def dataset_files(folder: Path, spec: ScanSpec) -> tuple[Path, ...]:
@@ -142,8 +142,8 @@ def dataset_files(folder: Path, spec: ScanSpec) -> tuple[Path, ...]:
     )
 
 
-def override_text(spec: ScanSpec) -> str:
-    """What the user knows of the sample: the elements to fit and the nominal incident energy."""
+def format_override(spec: ScanSpec) -> str:
+    """Override file with the user's knowledge of the sample: elements to fit, nominal incident energy."""
     elements = ", ".join(spec.listed_elements)
     return f"ELEMENTS_TO_FIT: {elements}\nCOHERENT_SCT_ENERGY: {_nominal_kev(spec)!r}\n"
 
@@ -152,16 +152,16 @@ def read_index(path: Path) -> tuple[ArchiveRow, ...]:
     """Read the index of an archive.
 
     Raises:
-        InputFileError: it cannot be read, or is none.
+        InputFileError: it cannot be read, or is not an index.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return tuple(_parsed_row(line) for line in csv.DictReader(file))
+            return tuple(_parse_row(line) for line in csv.DictReader(file))
     except (OSError, KeyError, ValueError, TypeError) as error:
-        raise InputFileError(f"{path}: is no index of a synthetic archive ({error}); name its {INDEX_FILE}") from error
+        raise InputFileError(f"{path}: not an index of a synthetic archive ({error}); name its {INDEX_FILE}") from error
 
 
-def _parsed_row(line: Mapping[str, str]) -> ArchiveRow:
+def _parse_row(line: Mapping[str, str]) -> ArchiveRow:
     types = {f.name: f.type for f in fields(ArchiveRow)}
     made: dict[str, Any] = {name: kind(line[name]) if callable(kind) else line[name] for name, kind in types.items()}
     return ArchiveRow(**made)
@@ -173,21 +173,17 @@ def _refuse_options(options: ArchiveOptions, jobs: int) -> None:
     check_options(seed=options.seed, shape_yx=options.shape_yx, channels=options.channels, detectors=options.detectors)
 
 
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0))
-
-
 def _claim(folder: Path, options: ArchiveOptions) -> None:
     """Make the folder this archive's, or refuse what it holds."""
     make_folder(folder)
     path = folder / OPTIONS_FILE
-    stored = _stored_options(path)
+    stored = _read_options(path)
     if stored is None:
         with output_faults(folder, bytes_needed=_TEXT_BYTES):
             strangers = sorted(p.name for p in folder.iterdir() if p.suffix != ".partial")
         if strangers:
             raise OutputError(
-                f"{folder}: holds {', '.join(strangers[:3])} and is no synthetic archive; name another folder"
+                f"{folder}: holds {', '.join(strangers[:3])} and is not a synthetic archive; name another folder"
             )
     else:
         _refuse_other(folder, stored, options)
@@ -195,7 +191,7 @@ def _claim(folder: Path, options: ArchiveOptions) -> None:
         atomic_write_text(path, json.dumps(asdict(options), indent=1) + "\n")
 
 
-def _stored_options(path: Path) -> ArchiveOptions | None:
+def _read_options(path: Path) -> ArchiveOptions | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         height, width = content["shape_yx"]
@@ -203,18 +199,18 @@ def _stored_options(path: Path) -> ArchiveOptions | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(f"{path}: does not say what the archive is ({error}); name another folder") from error
+        raise OutputError(f"{path}: does not describe the archive ({error}); name another folder") from error
 
 
-def _refuse_other(folder: Path, stored: ArchiveOptions, asked: ArchiveOptions) -> None:
+def _refuse_other(folder: Path, stored: ArchiveOptions, requested: ArchiveOptions) -> None:
     """A larger number of datasets extends an archive; everything else must be as it was."""
-    wanted = asdict(replace(asked, n=min(asked.n, stored.n)))
+    wanted = asdict(replace(requested, n=min(requested.n, stored.n)))
     differences = [
-        f"{name} is {value}, asked for {wanted[name]}"
+        f"{name} is {value}, requested {wanted[name]}"
         for name, value in asdict(stored).items()
         if value != wanted[name]
     ]
-    if asked.n < stored.n:
+    if requested.n < stored.n:
         differences[0] += " (it can only grow)"
     if differences:
         raise OutputError(
@@ -222,7 +218,7 @@ def _refuse_other(folder: Path, stored: ArchiveOptions, asked: ArchiveOptions) -
         )
 
 
-def _written(folder: Path, options: ArchiveOptions, processes: int) -> Iterator[tuple[int, ArchiveRow]]:
+def _write_datasets(folder: Path, options: ArchiveOptions, processes: int) -> Iterator[tuple[int, ArchiveRow]]:
     """Datasets as they are finished, in any order."""
     if processes == 1:
         for index in range(options.n):
@@ -238,8 +234,7 @@ def _written(folder: Path, options: ArchiveOptions, processes: int) -> Iterator[
             yield futures[done], done.result()
     except BrokenProcessPool as error:
         raise OutputError(
-            f"{folder}: a process was killed, perhaps for want of memory; give the same command again, "
-            "with fewer --jobs"
+            f"{folder}: a process was killed, perhaps for lack of memory; rerun the same command with fewer --jobs"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -251,14 +246,14 @@ def _ignore_interrupt() -> None:
 
 
 def _remove_partials(folder: Path, name: str) -> None:
-    """What a killed process left of this dataset."""
+    """Remove what a killed process left of this dataset."""
     with output_faults(folder, bytes_needed=_TEXT_BYTES):
         for place, pattern in ((name, "*.partial"), (TRUTH_FOLDER, f".{name}.truth.*.partial")):
             for path in (folder / place).glob(pattern):
                 path.unlink(missing_ok=True)
 
 
-def _counts(path: Path) -> int:
+def _read_total_counts(path: Path) -> int:
     """Counts in the summed spectrum of a file of the layout maps-v10."""
     import h5py
 
@@ -266,11 +261,11 @@ def _counts(path: Path) -> int:
         with h5py.File(path, "r") as file:
             return int(file["MAPS/Spectra/Integrated_Spectra/Spectra"][()].sum(dtype=float))
     except (OSError, KeyError) as error:
-        raise OutputError(f"{path}: is damaged ({error}); remove it and give the same command again") from error
+        raise OutputError(f"{path}: is damaged ({error}); remove it and rerun the same command") from error
 
 
-def _row(spec: ScanSpec, counts: int) -> ArchiveRow:
-    there, listed = families_of(spec), spec.listed_elements
+def _build_row(spec: ScanSpec, counts: int) -> ArchiveRow:
+    there, listed = list_families(spec), spec.listed_elements
     return ArchiveRow(
         dataset=spec.name,
         seed=spec.seed,
@@ -290,7 +285,7 @@ def _nominal_kev(spec: ScanSpec) -> float:
     return spec.file_energy_kev or spec.incident_energy_kev
 
 
-def _csv(rows: list[ArchiveRow]) -> str:
+def _format_csv(rows: list[ArchiveRow]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, [f.name for f in fields(ArchiveRow)], lineterminator="\n")
     writer.writeheader()

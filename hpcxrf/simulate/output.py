@@ -71,10 +71,10 @@ def write_scan(
     files = write(
         folder / f"{scan.spec.name}.h5",
         lambda rows: draw_counts(scan, rows),
-        live_time_s=_known(scalars.live_time_s),
-        real_time_s=_known(scalars.real_time_s),
-        icr_hz=_known(scalars.icr_hz),
-        ocr_hz=_known(scalars.ocr_hz),
+        live_time_s=_require(scalars.live_time_s),
+        real_time_s=_require(scalars.real_time_s),
+        icr_hz=_require(scalars.icr_hz),
+        ocr_hz=_require(scalars.ocr_hz),
         energy_calibration=file_calibration(scan.spec),
         scaler_names=scalars.scaler_names,
         scaler_units=scalars.scaler_units,
@@ -100,7 +100,7 @@ def make_folder(folder: Path) -> None:
         raise OutputError(f"{folder}: cannot be made: {error.strerror}; choose another") from error
 
 
-def _known(values: NDArray[np.float64] | None) -> NDArray[np.float64]:
+def _require(values: NDArray[np.float64] | None) -> NDArray[np.float64]:
     if values is None:
         raise TypeError("a simulated scan has all its times")
     return values
@@ -125,12 +125,12 @@ def write_truth(scan: SimulatedScan, folder: Path) -> tuple[Path, Path]:
 
 
 def unlisted_elements(scan: SimulatedScan) -> tuple[str, ...]:
-    """Families that are in the scan and that the user is not told of."""
+    """Families that are in the scan and not in the user's list."""
     return tuple(n for n in scan.components[:-3] if n not in scan.spec.listed_elements)
 
 
 def absent_elements(scan: SimulatedScan) -> tuple[str, ...]:
-    """Families that the user is told to fit and that are not in the scan."""
+    """Families that are in the user's list and not in the scan."""
     return tuple(n for n in scan.spec.listed_elements if n not in scan.components)
 
 
@@ -173,7 +173,7 @@ def read_truth(path: Path) -> ScanTruth:
     """Read `<name>.truth.json` and the arrays beside it.
 
     Raises:
-        InputFileError: a file is missing, is no truth, or is of another version.
+        InputFileError: a file is missing, is not a truth, or is of another version.
     """
     import h5py
 
@@ -193,7 +193,9 @@ def read_truth(path: Path) -> ScanTruth:
             **arrays,
         )
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise InputFileError(f"{path}: is no truth of a simulated scan ({error}); name the .truth.json file") from error
+        raise InputFileError(
+            f"{path}: not the truth of a simulated scan ({error}); name the .truth.json file"
+        ) from error
 
 
 def spec_from_json(content: dict[str, Any]) -> ScanSpec:
@@ -202,17 +204,11 @@ def spec_from_json(content: dict[str, Any]) -> ScanSpec:
     nested = {
         "shape": tuple(content["shape"]),
         "listed_elements": tuple(content["listed_elements"]),
-        "detectors": tuple(_detector(d) for d in content["detectors"]),
-        "phases": tuple(_phase(p) for p in content["phases"]),
+        "detectors": tuple(
+            DetectorSpec(**{**d, "calibration": EnergyCalibration(**d["calibration"])}) for d in content["detectors"]
+        ),
+        "phases": tuple(PhaseSpec(**{**p, "structure": StructureSpec(**p["structure"])}) for p in content["phases"]),
         "scatter": ScatterSpec(**content["scatter"]),
         "file_calibration": claimed and tuple(EnergyCalibration(**c) for c in claimed),
     }
     return ScanSpec(**{**content, **nested})
-
-
-def _detector(content: dict[str, Any]) -> DetectorSpec:
-    return DetectorSpec(**{**content, "calibration": EnergyCalibration(**content["calibration"])})
-
-
-def _phase(content: dict[str, Any]) -> PhaseSpec:
-    return PhaseSpec(**{**content, "structure": StructureSpec(**content["structure"])})

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcxrf.formats.scan import EnergyCalibration
-from hpcxrf.simulate.sampling import draw_detector, draw_nominal_energy_kev, sample_generator
+from hpcxrf.simulate.sampling import draw_detector, draw_nominal_energy_kev, make_generator
 from hpcxrf.simulate.scan import SimulatedScan, row_truth
 from hpcxrf.simulate.spec import DetectorSpec, PhaseSpec, ScanSpec, StructureSpec
 
 PLANT_ENERGY_KEV: Final = 12.4
 PLANT_ELEMENTS: Final = ("Al", "Si", "P", "S", "Cl", "Ar", "K", "Ca", "Ti", "Mn", "Fe", "Ni", "Cu", "Zn", "Pt_L")
 PLANT_TRACES: Final = ("Mn", "Cu", "Pt_L")
-"""What the published case study maps."""
+"""Elements that the published case study maps."""
 _CHANNELS: Final = 2048
 _TRIALS, _NOISE = 3, 4
 """First words of spawn keys: numbers of a trial are those of no structure, no scan and no sample."""
@@ -104,7 +104,7 @@ def plant_spec(
         name: of the scan.
         counts_scale: exposure over that of the preset, at an unchanged rate.
     """
-    rng = sample_generator(seed)
+    rng = make_generator(seed)
     detector = DetectorSpec(
         calibration=EnergyCalibration(
             offset_kev=float(rng.uniform(-0.05, 0.05)), slope_kev=float(rng.uniform(0.0085, 0.0105))
@@ -122,7 +122,7 @@ def plant_spec(
         counts_scale=counts_scale,
         real_time_s=0.01 * counts_scale,
         step_um=2.0,
-        file_calibration=(_claimed(detector.calibration, rng),),
+        file_calibration=(_perturb_axis(detector.calibration, rng),),
     )
 
 
@@ -144,7 +144,7 @@ def trial_spec(plant: ScanSpec, trial: int) -> ScanSpec:
         name=f"{plant.name}-trial-{trial:02}",
         incident_energy_kev=energy,
         detectors=(detector,),
-        file_calibration=(_claimed(detector.calibration, rng),),
+        file_calibration=(_perturb_axis(detector.calibration, rng),),
         file_energy_kev=draw_nominal_energy_kev(rng, energy),
     )
 
@@ -159,7 +159,7 @@ class SummedScan:
     """Expected recorded counts of each component, those in pile-up left out."""
 
 
-def summed_scan(scan: SimulatedScan, noise: int) -> SummedScan:
+def sum_scan(scan: SimulatedScan, noise: int) -> SummedScan:
     """Draw the sum over all pixels of detector 0 without drawing the pixels.
 
     A sum of Poisson variables is one of the summed expectation, so this is what summing a drawn scan gives, of
@@ -180,7 +180,7 @@ def summed_scan(scan: SimulatedScan, noise: int) -> SummedScan:
     )
 
 
-def _claimed(true: EnergyCalibration, rng: np.random.Generator) -> EnergyCalibration:
+def _perturb_axis(true: EnergyCalibration, rng: np.random.Generator) -> EnergyCalibration:
     offset = float(rng.uniform(-_CLAIMED_OFFSET_KEV, _CLAIMED_OFFSET_KEV))
     share = float(rng.uniform(-_CLAIMED_SLOPE, _CLAIMED_SLOPE))
     return replace(true, offset_kev=true.offset_kev + offset, slope_kev=true.slope_kev * (1.0 + share))

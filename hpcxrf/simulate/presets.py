@@ -13,14 +13,14 @@ from hpcxrf.simulate.sampling import (
     draw_rate_hz,
     draw_sample,
     draw_scatter,
-    sample_generator,
+    make_generator,
 )
 from hpcxrf.simulate.scan import SimulatedScan, draw_counts, expected_amplitudes, expected_counts, simulate_scan
 from hpcxrf.simulate.spec import DetectorSpec, PhaseSpec, ScanSpec, StructureSpec
 
 DEMO_ENERGY_KEV: Final = 13.5
 DEMO_ELEMENTS: Final = ("Si", "P", "S", "Cl", "Ar", "K", "Ca", "Ti", "Mn", "Fe", "Ni", "Cu", "Zn", "As", "Pb_L")
-"""What the demonstration tells the user to fit; its leaf also holds a trace of Se."""
+"""Elements that the demonstration lists; its leaf also holds a trace of Se, which is not listed."""
 
 _AIR: Final = PhaseSpec(name="air", counts={"Ar": 14.0, "elastic": 12.0, "compton": 10.0, "continuum": 12.0})
 _TISSUE: Final = PhaseSpec(
@@ -106,7 +106,7 @@ _DUST: Final = PhaseSpec(
     counts={"S": 120.0, "Fe": 90.0, "Cu": 330.0, "Zn": 700.0, "As": 120.0, "Pb_L": 560.0},
     structure=StructureSpec(kind="spots", region="everywhere", size=0.024, cover=34.0, contrast=0.6),
 )
-DEMO_PHASES: Final = (*(_AIR, _TISSUE, _SAP, _VEIN, _TRICHOME), *(_SILICATE, _CARBONATE, _RUTILE, _OXIDE, _DUST))
+DEMO_PHASES: Final = (_AIR, _TISSUE, _SAP, _VEIN, _TRICHOME, _SILICATE, _CARBONATE, _RUTILE, _OXIDE, _DUST)
 
 
 def demo_spec(
@@ -122,7 +122,7 @@ def demo_spec(
     reached by exposure at an unchanged rate. The calibrations that the file claims are off by a few eV, as
     an instrument's are. `shape` is (detector, y, x, channel) with 1 to 8 detectors.
     """
-    detectors = tuple(_demo_detector(i) for i in range(shape[0]))
+    detectors = tuple(_build_detector(i) for i in range(shape[0]))
     return ScanSpec(
         name=name,
         seed=seed,
@@ -133,21 +133,20 @@ def demo_spec(
         listed_elements=DEMO_ELEMENTS,
         counts_scale=counts_scale,
         real_time_s=0.03 * counts_scale,
-        file_calibration=tuple(_claimed(d.calibration) for d in detectors),
+        file_calibration=tuple(
+            replace(c, offset_kev=c.offset_kev - 0.006, slope_kev=c.slope_kev * 1.0004)
+            for c in (d.calibration for d in detectors)
+        ),
     )
 
 
-def _demo_detector(index: int) -> DetectorSpec:
+def _build_detector(index: int) -> DetectorSpec:
     """Detectors that differ in calibration, resolution and solid angle; 2048 channels hold 18 keV."""
     return DetectorSpec(
         calibration=EnergyCalibration(offset_kev=0.012 - 0.021 * index, slope_kev=0.00952 + 0.00011 * index),
         noise_fwhm_kev=0.085 + 0.006 * index,
         gain=(1.0, 0.86, 0.93, 0.74)[index % 4],
     )
-
-
-def _claimed(true: EnergyCalibration) -> EnergyCalibration:
-    return replace(true, offset_kev=true.offset_kev - 0.006, slope_kev=true.slope_kev * 1.0004)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +183,7 @@ def random_spectrum_spec(seed: int, *, channels: int = 2048) -> ScanSpec:
     families with strengths over three decades; 1e3-1e8 counts, log-uniform; 0-2 families that are not
     listed, 1-4 listed ones that are not there.
     """
-    rng = sample_generator(seed)
+    rng = make_generator(seed)
     sample = draw_sample(rng)
     energy = sample.incident_energy_kev
     return ScanSpec(

@@ -13,7 +13,7 @@ _SAMPLES = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawnSample:
-    """What lies in the beam, and what the user is told of it."""
+    """A sample in the beam, and the user's list of its elements."""
 
     incident_energy_kev: float
     counts: dict[str, float]
@@ -23,7 +23,7 @@ class DrawnSample:
     """Sorted: without the unlisted families, with families that are not there."""
 
 
-def sample_generator(seed: int) -> np.random.Generator:
+def make_generator(seed: int) -> np.random.Generator:
     """The random numbers that a sample, its detectors and its beam are drawn from."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SAMPLES,)))
 
@@ -35,14 +35,14 @@ def draw_sample(rng: np.random.Generator) -> DrawnSample:
     fewer than three are listed; 1-4 listed ones are not there.
     """
     energy = float(rng.uniform(8.0, 20.0))
-    candidates = _candidates(energy)
+    candidates = _list_candidates(energy)
     present = rng.choice(candidates, int(rng.integers(3, min(25, len(candidates) - 4) + 1)), replace=False)
     rest = [name for name in candidates if name not in set(present)]
     absent = rng.choice(rest, int(rng.integers(1, 5)), replace=False)
     hidden = present[: min(int(rng.integers(0, 3)), len(present) - 3)]
     unlisted = {str(n) for n in hidden}
     total = float(10 ** rng.uniform(3.0, 8.0))
-    counts = _random_counts(rng, [str(n) for n in present], unlisted, total)
+    counts = _draw_counts(rng, [str(n) for n in present], unlisted, total)
     return DrawnSample(
         incident_energy_kev=energy,
         counts=counts,
@@ -52,7 +52,7 @@ def draw_sample(rng: np.random.Generator) -> DrawnSample:
 
 
 def draw_nominal_energy_kev(rng: np.random.Generator, incident_energy_kev: float) -> float:
-    """What the beamline takes the incident energy for: within 0.3 keV of the true one."""
+    """Nominal incident energy of the beamline: within 0.3 keV of the true one."""
     return incident_energy_kev + float(rng.uniform(-0.3, 0.3))
 
 
@@ -61,7 +61,7 @@ def draw_rate_hz(rng: np.random.Generator) -> float:
     return float(10 ** rng.uniform(3.5, 5.3))
 
 
-def _candidates(incident_energy_kev: float) -> list[str]:
+def _list_candidates(incident_energy_kev: float) -> list[str]:
     """Families with their strongest line between 1.2 keV and the incident energy; rare ones left out."""
     import xraylib
 
@@ -81,7 +81,7 @@ def _candidates(incident_energy_kev: float) -> list[str]:
     ]
 
 
-def _random_counts(rng: np.random.Generator, present: list[str], unlisted: set[str], total: float) -> dict[str, float]:
+def _draw_counts(rng: np.random.Generator, present: list[str], unlisted: set[str], total: float) -> dict[str, float]:
     """Events by component; unlisted families are traces, at most 1 % of the fluorescence."""
     strength = 10 ** rng.uniform(-3.0, 0.0, len(present))
     known = sum(s for n, s in zip(present, strength, strict=True) if n not in unlisted)

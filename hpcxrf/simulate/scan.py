@@ -51,7 +51,7 @@ class SimulatedScan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowTruth:
-    """What is known of one row of pixels."""
+    """Truth of one row of pixels."""
 
     density: FloatArray
     """(phase, x)."""
@@ -82,13 +82,13 @@ def simulate_scan(spec: ScanSpec) -> SimulatedScan:
         spec=spec,
         components=names,
         spectra=spectra,
-        pileup_spectra=_pileup_spectra(spec, spectra, counts),
+        pileup_spectra=_convolve_pileup(spec, spectra, counts),
         phase_counts=counts,
-        layouts=_layouts(spec),
+        layouts=_draw_layouts(spec),
     )
 
 
-def _pileup_spectra(spec: ScanSpec, spectra: FloatArray, counts: FloatArray) -> FloatArray:
+def _convolve_pileup(spec: ScanSpec, spectra: FloatArray, counts: FloatArray) -> FloatArray:
     """Self-convolution of the spectrum of each phase on each detector."""
     return np.array(
         [
@@ -98,16 +98,17 @@ def _pileup_spectra(spec: ScanSpec, spectra: FloatArray, counts: FloatArray) -> 
     )
 
 
-def _layouts(spec: ScanSpec) -> tuple[Layout, ...]:
+def _draw_layouts(spec: ScanSpec) -> tuple[Layout, ...]:
     _, height, width, _ = spec.shape
     shorter = min(height, width)
     extent = (width / shorter, height / shorter)
     return tuple(
-        draw_layout(phase.structure, _generator(spec, _STRUCTURES, i), extent) for i, phase in enumerate(spec.phases)
+        draw_layout(phase.structure, _make_generator(spec, _STRUCTURES, i), extent)
+        for i, phase in enumerate(spec.phases)
     )
 
 
-def _generator(spec: ScanSpec, *key: int) -> np.random.Generator:
+def _make_generator(spec: ScanSpec, *key: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(spec.seed, spawn_key=key))
 
 
@@ -152,8 +153,8 @@ def live_share(icr_hz: FloatArray, dead_time_s: FloatArray | float) -> FloatArra
 
 
 def phase_density(spec: ScanSpec) -> FloatArray:
-    """Where the phases of a specification lie, shape (phase, y, x), whatever their counts."""
-    layouts = _layouts(spec)
+    """Density of the phases of a specification, shape (phase, y, x), whatever their counts."""
+    layouts = _draw_layouts(spec)
     rows = [_row_density(spec, layouts, row) for row in range(spec.shape[1])]
     return np.stack(rows, axis=1)
 
@@ -202,7 +203,7 @@ def draw_counts(scan: SimulatedScan, rows: slice) -> NDArray[np.uint32]:
     counts = np.empty((detectors, len(indices), width, channels), dtype=np.uint32)
     for i, row in enumerate(indices):
         for d, expected in enumerate(expected_row(scan, row_truth(scan, row))):
-            counts[d, i] = _generator(scan.spec, _COUNTS, d, row).poisson(expected)
+            counts[d, i] = _make_generator(scan.spec, _COUNTS, d, row).poisson(expected)
     return counts
 
 
@@ -272,7 +273,7 @@ def true_theta(spec: ScanSpec, detector: DetectorSpec) -> dict[str, float]:
     """True parameters under the names of the MAPS model, as far as that model has them.
 
     `fwhm_fanoprime` is for the width law with the constant 3.58. Tails and the Compton profile have other
-    shapes in the simulation, so their parameters are no truth for a fit and are left out.
+    shapes in the simulation, so their parameters are not a truth for a fit and are left out.
     """
     energy = spec.incident_energy_kev
     center = compton_energy_kev(energy, spec.scatter.angle_deg)

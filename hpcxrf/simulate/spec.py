@@ -1,4 +1,4 @@
-"""What a simulated scan is: detectors, phases and where they lie, exposure, what the user is told."""
+"""Specification of a simulated scan: detectors, phases and their places, exposure, listed elements."""
 
 import re
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ class DetectorSpec:
     gain: float = 1.0
     """Solid angle relative to the nominal detector."""
     dead_time_s: float = 6e-7
-    """Per event, non-extending."""
+    """Dead time per event, non-extending."""
     pileup_time_s: float = 5e-8
     """Two events nearer than this are recorded as one."""
 
@@ -58,7 +58,7 @@ class ScatterSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StructureSpec:
-    """How the density of a phase varies over the scan; lengths in units of the scan's shorter side."""
+    """Variation of a phase's density over the scan; lengths in units of the scan's shorter side."""
 
     kind: StructureKind = "uniform"
     region: Region = "everywhere"
@@ -92,7 +92,7 @@ class ScanSpec:
     detectors: tuple[DetectorSpec, ...]
     phases: tuple[PhaseSpec, ...]
     listed_elements: tuple[str, ...]
-    """What the user is told to fit: may lack an element that is there and hold one that is not."""
+    """Elements that the user lists: may lack one that is there and hold one that is not."""
     scatter: ScatterSpec = field(default_factory=ScatterSpec)
     counts_scale: float = 1.0
     """Multiplies the counts of every phase."""
@@ -107,7 +107,7 @@ class ScanSpec:
     """Incident energy that the file claims; None: the true one."""
 
 
-def families_of(spec: ScanSpec) -> tuple[str, ...]:
+def list_families(spec: ScanSpec) -> tuple[str, ...]:
     """Element families of all phases, each once, in the order of first appearance."""
     names = (name for phase in spec.phases for name in phase.counts)
     return tuple(dict.fromkeys(n for n in names if n not in SCATTER_COMPONENTS))
@@ -119,12 +119,12 @@ def check_spec(spec: ScanSpec) -> None:
     Raises:
         ConfigError: every fault of the specification at once.
     """
-    faults = [*_shape_faults(spec), *_beam_faults(spec), *_phase_faults(spec)]
+    faults = [*_check_shape(spec), *_check_beam(spec), *_check_phases(spec)]
     if faults:
         raise ConfigError(f"simulation {spec.name!r}: " + "; ".join(faults))
 
 
-def _shape_faults(spec: ScanSpec) -> list[str]:
+def _check_shape(spec: ScanSpec) -> list[str]:
     faults = []
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", spec.name):
         faults.append("the name becomes a file's: letters, digits, dot, underscore and hyphen only")
@@ -145,7 +145,7 @@ def _shape_faults(spec: ScanSpec) -> list[str]:
     return faults
 
 
-def _beam_faults(spec: ScanSpec) -> list[str]:
+def _check_beam(spec: ScanSpec) -> list[str]:
     positive = {
         "incident_energy_kev": spec.incident_energy_kev,
         "real_time_s": spec.real_time_s,
@@ -160,7 +160,7 @@ def _beam_faults(spec: ScanSpec) -> list[str]:
     return faults
 
 
-def _phase_faults(spec: ScanSpec) -> list[str]:
+def _check_phases(spec: ScanSpec) -> list[str]:
     faults = [] if spec.phases else ["no phase: must have at least one"]
     return faults + [
         f"phase {phase.name!r}: {name} {counts} counts must be finite and not negative"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hpcxrf.errors import ConfigError
 from hpcxrf.simulate.profiles import gaussian_profile, high_tail_profile, low_tail_profile, shelf_profile
-from hpcxrf.simulate.spec import SCATTER_COMPONENTS, DetectorSpec, ScanSpec, ScatterSpec, families_of
+from hpcxrf.simulate.spec import SCATTER_COMPONENTS, DetectorSpec, ScanSpec, ScatterSpec, list_families
 
 Spectrum = NDArray[np.float64]
 
@@ -97,7 +97,9 @@ def emission_lines(family: str, incident_energy_kev: float) -> tuple[tuple[float
     except ValueError as error:
         raise ConfigError(f"element {family!r}: unknown symbol; write Fe, Pb_L or Au_M") from error
     found = [
-        line for code in _line_codes(shell or "K") if (line := _line(number, code, incident_energy_kev)) is not None
+        line
+        for code in _line_codes(shell or "K")
+        if (line := _look_up_line(number, code, incident_energy_kev)) is not None
     ]
     if not found:
         raise ConfigError(
@@ -117,7 +119,7 @@ def _line_codes(shell: str) -> tuple[int, ...]:
     return tuple(int(getattr(xraylib, name)) for name in names)
 
 
-def _line(number: int, code: int, incident_energy_kev: float) -> tuple[float, float] | None:
+def _look_up_line(number: int, code: int, incident_energy_kev: float) -> tuple[float, float] | None:
     """Energy and cross-section, or None where the tables hold no such line (xraylib raises then)."""
     import xraylib
 
@@ -193,9 +195,9 @@ def component_names(spec: ScanSpec) -> tuple[str, ...]:
         symbol, _, shell = family.partition("_")
         return shell or "K", int(xraylib.SymbolToAtomicNumber(symbol))
 
-    for family in families_of(spec):
+    for family in list_families(spec):
         emission_lines(family, spec.incident_energy_kev)
-    return (*sorted(families_of(spec), key=rank), *SCATTER_COMPONENTS)
+    return (*sorted(list_families(spec), key=rank), *SCATTER_COMPONENTS)
 
 
 def component_spectrum(name: str, spec: ScanSpec, detector: DetectorSpec) -> Spectrum:
@@ -207,20 +209,20 @@ def component_spectrum(name: str, spec: ScanSpec, detector: DetectorSpec) -> Spe
     edges = channel_edges_kev(detector, spec.shape[3])
     energy = spec.incident_energy_kev
     if name == "elastic":
-        return _unit_sum(response(detector, edges, energy), name)
+        return _normalise(response(detector, edges, energy), name)
     if name == "compton":
-        return _unit_sum(compton_spectrum(spec.scatter, detector, edges, energy), name)
+        return _normalise(compton_spectrum(spec.scatter, detector, edges, energy), name)
     if name == "continuum":
-        return _unit_sum(continuum_spectrum(detector, edges, energy), name)
+        return _normalise(continuum_spectrum(detector, edges, energy), name)
     lines = line_group(name, energy, detector)
     pairs = zip(lines.share.tolist(), lines.energy_kev.tolist(), strict=True)
     total = np.zeros(spec.shape[3])
     for share, line_kev in pairs:
         total += share * response(detector, edges, line_kev)
-    return _unit_sum(total, name)
+    return _normalise(total, name)
 
 
-def _unit_sum(spectrum: Spectrum, name: str) -> Spectrum:
+def _normalise(spectrum: Spectrum, name: str) -> Spectrum:
     inside = float(spectrum.sum())
     if not inside > 0.01:
         raise ConfigError(

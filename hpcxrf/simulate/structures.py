@@ -1,4 +1,4 @@
-"""Where the phases lie: densities row by row, so that a scan of any size needs memory for one row.
+"""Places of the phases: densities row by row, so that a scan of any size needs memory for one row.
 
 Places are (x, y) in units of the scan's shorter side. A row depends on the seed and its own y alone.
 """

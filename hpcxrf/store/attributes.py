@@ -27,32 +27,32 @@ class SourceFile:
     path: str
     size_bytes: int
     sha256: str
-    """Of the bytes of a file, or of the names and checksums of all files in a folder."""
+    """Checksum of the bytes of a file, or of the names and checksums of all files in a folder."""
 
 
-def source_files(scan: RawScan) -> tuple[SourceFile, ...]:
+def hash_sources(scan: RawScan) -> tuple[SourceFile, ...]:
     """Checksums of all files of a scan, read in blocks.
 
     Raises:
         InputFileError: a file is gone or cannot be read.
     """
-    return tuple(_source_file(path) for path in scan.files)
+    return tuple(_hash_source(path) for path in scan.files)
 
 
-def _source_file(path: Path) -> SourceFile:
+def _hash_source(path: Path) -> SourceFile:
     try:
-        return SourceFile(path=_printable(path.absolute()), size_bytes=tree_bytes(path), sha256=tree_sha256(path))
+        return SourceFile(
+            path=os.fsencode(path.absolute()).decode("utf-8", "backslashreplace"),
+            size_bytes=tree_bytes(path),
+            sha256=tree_sha256(path),
+        )
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputFileError(f"{path}: cannot be read: {reason}; check the file and its rights") from error
 
 
-def _printable(path: Path) -> str:
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def root_attributes(scan: RawScan, sources: tuple[SourceFile, ...]) -> Attributes:
-    """What the root of an unfinished store of this scan says."""
+def build_root_attributes(scan: RawScan, sources: tuple[SourceFile, ...]) -> Attributes:
+    """Root attributes of an unfinished store of this scan."""
     calibration = scan.calibration
     return {
         SCHEMA_ATTRIBUTE: SCHEMA_VERSION,
@@ -62,18 +62,16 @@ def root_attributes(scan: RawScan, sources: tuple[SourceFile, ...]) -> Attribute
         "format": scan.format,
         "shape": list(scan.shape),
         "sources": [asdict(source) for source in sources],
-        "calibration_kev": None if calibration is None else [_terms(one) for one in calibration],
+        "calibration_kev": None
+        if calibration is None
+        else [[one.offset_kev, one.slope_kev, one.quadratic_kev] for one in calibration],
         "incident_energy_kev": scan.incident_energy_kev,
         "tube": scan.tube,
         "notes": list(scan.notes),
     }
 
 
-def _terms(calibration: EnergyCalibration) -> list[float]:
-    return [calibration.offset_kev, calibration.slope_kev, calibration.quadratic_kev]
-
-
-def calibration_of(attributes: Attributes) -> tuple[EnergyCalibration, ...] | None:
+def read_calibration(attributes: Attributes) -> tuple[EnergyCalibration, ...] | None:
     """The source's energy calibration, one per detector, or None where it gave none."""
     stored = attributes["calibration_kev"]
     if stored is None:
@@ -85,14 +83,14 @@ def calibration_of(attributes: Attributes) -> tuple[EnergyCalibration, ...] | No
 
 
 def read_root_attributes(path: Path) -> Attributes | None:
-    """Root attributes of a store of this schema version, or None where nothing is.
+    """Root attributes of a store of this schema version, or None where there is no store.
 
     Raises:
         OutputError: something else is there, or a store of another schema version.
     """
     if not path.exists() and not path.is_symlink():
         return None
-    attributes = _attributes_in(path)
+    attributes = _read_attributes(path)
     version = attributes.get(SCHEMA_ATTRIBUTE)
     if version != SCHEMA_VERSION:
         raise OutputError(
@@ -102,27 +100,27 @@ def read_root_attributes(path: Path) -> Attributes | None:
     return attributes
 
 
-def _attributes_in(path: Path) -> Attributes:
+def _read_attributes(path: Path) -> Attributes:
     try:
         attributes = json.loads((path / _ROOT_METADATA).read_bytes())["attributes"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(_no_store(path)) from error
+        raise OutputError(_explain_no_store(path)) from error
     if not isinstance(attributes, dict) or SCHEMA_ATTRIBUTE not in attributes:
-        raise OutputError(_no_store(path))
+        raise OutputError(_explain_no_store(path))
     return attributes
 
 
-def _no_store(path: Path) -> str:
-    return f"{path}: is there, but is no store of hpcxrf; remove it or name another output folder"
+def _explain_no_store(path: Path) -> str:
+    return f"{path}: exists, but is not a store of hpcxrf; remove it or name another output folder"
 
 
 def refuse_other_scan(path: Path, stored: Attributes, wanted: Attributes) -> None:
     """Accept a finished store only for the scan that it was made of, read with the same options.
 
     Raises:
-        OutputError: every difference, stored and asked.
+        OutputError: every difference, stored and requested.
     """
-    checksums = {"SHA-256": ([_sums(stored)], [_sums(wanted)])}
+    checksums = {"SHA-256": ([_list_checksums(stored)], [_list_checksums(wanted)])}
     options = {key: (stored.get(key), wanted[key]) for key in _IDENTITY}
     different = [f"  {key}: stored {old}, now {new}" for key, (old, new) in (checksums | options).items() if old != new]
     if different:
@@ -138,10 +136,10 @@ def refuse_other_scan(path: Path, stored: Attributes, wanted: Attributes) -> Non
         )
 
 
-def _sums(attributes: Attributes) -> list[str]:
+def _list_checksums(attributes: Attributes) -> list[str]:
     return [source["sha256"] for source in attributes["sources"]]
 
 
-def digest_of(record: Mapping[str, object]) -> str:
+def hash_record(record: Mapping[str, object]) -> str:
     """SHA-256 of a JSON record; equal for equal content in any order of the keys."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

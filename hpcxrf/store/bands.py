@@ -18,7 +18,7 @@ from hpcxrf.store.template import shard_file
 Counts = NDArray[Any]
 
 COUNT_TYPES: Final = (np.dtype(np.uint16), np.dtype(np.uint32), np.dtype(np.float32))
-"""From narrow to wide; a scan is stored in the first that holds all of its counts."""
+"""Types of stored counts, from narrow to wide; a scan takes the first that holds all of its counts."""
 
 
 class WiderCountsError(Exception):
@@ -45,7 +45,7 @@ def band_slice(band: int, band_rows: int, rows: int) -> slice:
     return slice(band * band_rows, min((band + 1) * band_rows, rows))
 
 
-def narrowest_type(block: Counts, where: str) -> np.dtype[Any]:
+def find_narrowest_type(block: Counts, where: str) -> np.dtype[Any]:
     """The first of `COUNT_TYPES` that holds a block exactly, float32 where counts are not integral.
 
     Args:
@@ -71,7 +71,7 @@ def _is_integral(block: Counts) -> bool:
     return all(bool((np.rint(row) == row).all()) for row in rows)
 
 
-def bands_of(
+def read_bands(
     scan: RawScan, band_rows: int, pending: Collection[int], dtype: np.dtype[Any]
 ) -> Iterator[tuple[int, Counts]]:
     """Read what the pending bands need, in the blocks that the source likes, and yield band by band.
@@ -86,12 +86,12 @@ def bands_of(
         Number and counts (detector, row, x, channel) of a band; the array is used again for the next.
 
     Raises:
-        InputFileError: the source cannot be read, or holds what are no counts.
+        InputFileError: the source cannot be read, or holds values that are not counts.
         WiderCountsError: a count does not fit `dtype`.
     """
     detectors, rows, columns, channels = scan.shape
     buffer = np.empty((detectors, min(band_rows, rows), columns, channels), dtype=dtype)
-    for first, block in _source_blocks(scan, band_rows, pending):
+    for first, block in _read_blocks(scan, band_rows, pending):
         _check_fits(block, dtype, f"{scan.files[0]}, rows {first}..{first + block.shape[1] - 1}")
         last = first + block.shape[1]
         for band in range(first // band_rows, (last - 1) // band_rows + 1):
@@ -104,24 +104,26 @@ def bands_of(
         del block  # else two blocks are held while the next is read
 
 
-def _source_blocks(scan: RawScan, band_rows: int, pending: Collection[int]) -> Iterator[tuple[int, Counts]]:
+def _read_blocks(scan: RawScan, band_rows: int, pending: Collection[int]) -> Iterator[tuple[int, Counts]]:
     rows, step = scan.shape[1], max(scan.rows_per_read, 1)
     for start in range(0, rows, step):
         stop = min(start + step, rows)
         if any(start // band_rows <= band <= (stop - 1) // band_rows for band in pending):
-            yield start, _read_checked(scan, slice(start, stop))
+            yield start, _read_block(scan, slice(start, stop))
 
 
-def _read_checked(scan: RawScan, rows: slice) -> Counts:
+def _read_block(scan: RawScan, rows: slice) -> Counts:
     block = scan.read_counts(rows)
     expected = (scan.shape[0], rows.stop - rows.start, *scan.shape[2:])
     if block.shape != expected:
-        raise InputFileError(f"{scan.files[0]}: gives counts of shape {block.shape} where its header says {expected}")
+        raise InputFileError(
+            f"{scan.files[0]}: counts of shape {block.shape} where its header promises {expected}; copy it again"
+        )
     return block
 
 
 def _check_fits(block: Counts, dtype: np.dtype[Any], where: str) -> None:
-    needed = narrowest_type(block, where)
+    needed = find_narrowest_type(block, where)
     if COUNT_TYPES.index(needed) > COUNT_TYPES.index(dtype):
         raise WiderCountsError(needed)
 
@@ -155,14 +157,14 @@ def write_band(path: Path, counts: zarr.Array[Any], layout: SpectraLayout, band:
     return file_sha256(file)
 
 
-def band_spectra(values: Counts) -> BandSpectra:
+def sum_band(values: Counts) -> BandSpectra:
     """Sum and maximum over the pixels of a band, in an order that no memory layout changes."""
-    totals = [_sum_of_rows(detector) for detector in values]
+    totals = [_sum_rows(detector) for detector in values]
     highest = values.max(axis=(1, 2)).astype(np.float64)
     return BandSpectra(total=np.stack(totals), highest=highest)
 
 
-def _sum_of_rows(rows: Counts) -> NDArray[np.float64]:
+def _sum_rows(rows: Counts) -> NDArray[np.float64]:
     total = np.zeros(rows.shape[-1])
     for row in rows:
         total += row.sum(axis=0, dtype=np.float64)

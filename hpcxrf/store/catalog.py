@@ -43,5 +43,5 @@ def slug(text: str) -> str:
 
 
 def is_dataset_id(text: str) -> bool:
-    """Whether the text can be a dataset's name, hence a file name of its own."""
+    """True where the text can be a dataset's name, hence a file name of its own."""
     return DATASET_ID.fullmatch(text) is not None

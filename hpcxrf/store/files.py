@@ -137,6 +137,22 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def sync_tree(path: Path) -> None:
+    """Wait until a file, or all files of a folder, are on the disk, with their names; what is not there is passed over.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    folders = {path if path.is_dir() else path.parent}
+    for file in tree_files(path) if path.exists() else ():
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+        folders.add(file.parent)
+    for folder in folders:
+        if folder.is_dir():
+            sync_folder(folder)
+
+
 @contextmanager
 def output_faults(folder: Path, *, bytes_needed: int) -> Iterator[None]:
     """Turn the system's refusals to write below `folder` into errors that a user can act on.

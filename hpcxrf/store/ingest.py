@@ -6,7 +6,7 @@ that checksum are trusted after a kill; all others are written anew.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -18,11 +18,11 @@ from hpcxrf.formats.scan import RawScan, ScanScalars
 from hpcxrf.store.attributes import (
     Attributes,
     SourceFile,
-    digest_of,
+    build_root_attributes,
+    hash_record,
+    hash_sources,
     read_root_attributes,
     refuse_other_scan,
-    root_attributes,
-    source_files,
 )
 from hpcxrf.store.bands import (
     COUNT_TYPES,
@@ -30,25 +30,26 @@ from hpcxrf.store.bands import (
     WiderCountsError,
     band_count,
     band_slice,
-    band_spectra,
-    bands_of,
     combine,
+    read_bands,
+    sum_band,
     write_band,
 )
-from hpcxrf.store.files import append_line, file_sha256, output_faults, read_lines, tree_bytes
+from hpcxrf.store.files import append_line, file_sha256, output_faults, read_lines, tree_bytes, tree_files, tree_sha256
 from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, SpectraLayout, spectra_layout
 from hpcxrf.store.spectra import open_spectra
 from hpcxrf.store.template import create_template, finish, open_counts, shard_file, write_beside
 
 Progress = Callable[[int, int], None]
 
+COUNTS: Final = "counts"
 _SMALL_PARTS_BYTES: Final = 1 << 20
 _BYTES_BESIDE: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestRecord:
-    """What one ingest did; small, for the journal of the run."""
+    """Record of one ingest; small, for the journal of the run."""
 
     path: Path
     shape: tuple[int, int, int, int]
@@ -63,6 +64,8 @@ class IngestRecord:
     bands: int
     source_bytes: int
     stored_bytes: int
+    checksums: dict[str, str]
+    """SHA-256 by path within the store: of every file of the counts, and of its metadata."""
     wall_s: float
 
 
@@ -110,44 +113,46 @@ def ingest_scan(scan: RawScan, path: Path, *, progress: Progress | None = None) 
         progress: called with (rows done, rows in all) at the start and after each y-band.
 
     Returns:
-        What was done.
+        The record for the journal.
 
     Raises:
-        InputFileError: the source cannot be read, holds what are no counts, or changed while being read.
+        InputFileError: the source cannot be read, holds values that are not counts, or changed while being read.
         OutputError: the folder cannot be written or is full, or the path holds a finished store of another
             scan, a store of another schema version, or something else.
     """
     started = time.perf_counter()
-    _check_scan(scan)
-    stamps = _stamps(scan)
-    sources = source_files(scan)
-    attributes = root_attributes(scan, sources)
-    unchanged = _is_finished(path, attributes)
-    resumed = 0
-    if not unchanged:
-        tell = _silent if progress is None else progress
-        work, spectra, resumed = _fill(scan, path, attributes, tell)
-        _finalise(work, spectra, stamps)
-    return _record(scan, path, sources, started, resumed=resumed, unchanged=unchanged)
-
-
-def _silent(rows_done: int, rows: int) -> None:
-    del rows_done, rows
-
-
-def _check_scan(scan: RawScan) -> None:
     if min(scan.shape) < 1:
         raise InputFileError(f"{scan.files[0]}: shape {scan.shape} (detector, y, x, channel); each must be at least 1")
+    stamps = _read_stamps(scan)
+    sources = hash_sources(scan)
+    attributes = build_root_attributes(scan, sources)
+    unchanged = _is_finished(path, attributes)
+    resumed, bands = 0, dict[int, str]()
+    if not unchanged:
+        work, spectra, resumed = _fill(scan, path, attributes, progress or (lambda _done, _rows: None))
+        _finalise(work, spectra, stamps)
+        bands = work.done
+    checksums = _checksums(path, bands)
+    return _record(scan, path, sources, started, checksums, resumed=resumed, unchanged=unchanged)
+
+
+def _checksums(path: Path, bands: Mapping[int, str]) -> dict[str, str]:
+    """SHA-256 of everything in a finished store by its path there; that of bands just written is known."""
+    known = {shard_file(path, band): checksum for band, checksum in bands.items()}
+    small = [one for one in sorted(path.iterdir()) if one.name != COUNTS]
+    shards = [file for file in tree_files(path / COUNTS) if file not in known]
+    found = known | {one: tree_sha256(one) for one in (*small, *shards)}
+    return {one.relative_to(path).as_posix(): checksum for one, checksum in found.items()}
 
 
 def _refuse_changed(scan: RawScan, stamps: list[tuple[int, int]]) -> None:
-    if _stamps(scan) != stamps:
+    if _read_stamps(scan) != stamps:
         raise InputFileError(
             f"{scan.files[0]}: changed while it was being read; wait for the measurement to end, then ingest again"
         )
 
 
-def _stamps(scan: RawScan) -> list[tuple[int, int]]:
+def _read_stamps(scan: RawScan) -> list[tuple[int, int]]:
     try:
         found = [path.stat() for path in scan.files]
     except OSError as error:
@@ -156,18 +161,14 @@ def _stamps(scan: RawScan) -> list[tuple[int, int]]:
 
 
 def _is_finished(path: Path, attributes: Attributes) -> bool:
-    stored = _stored_attributes(path)
+    only_begun = progress_file(path).exists() and not (path / "zarr.json").exists()
+    stored = None if only_begun else read_root_attributes(path)
     if stored is None or not stored[COMPLETE_ATTRIBUTE]:
         return False
     refuse_other_scan(path, stored, attributes)
     open_spectra(path)
     progress_file(path).unlink(missing_ok=True)
     return True
-
-
-def _stored_attributes(path: Path) -> Attributes | None:
-    begun_only = progress_file(path).exists() and not (path / "zarr.json").exists()
-    return None if begun_only else read_root_attributes(path)
 
 
 def _fill(scan: RawScan, path: Path, attributes: Attributes, progress: Progress) -> tuple[_Work, BandSpectra, int]:
@@ -188,7 +189,7 @@ def _resume(scan: RawScan, path: Path, attributes: Attributes) -> _Work | None:
     lines = read_lines(journal)
     begun = [line for line in lines if line.get("event") == "begin"]
     made = any(line.get("event") == "template" for line in lines)
-    if not (begun and made) or begun[-1]["digest"] != digest_of(attributes):
+    if not (begun and made) or begun[-1]["digest"] != hash_record(attributes):
         return None
     dtype = np.dtype(str(begun[-1]["dtype"]))
     return _Work(
@@ -197,11 +198,11 @@ def _resume(scan: RawScan, path: Path, attributes: Attributes) -> _Work | None:
         attributes=attributes,
         dtype=dtype,
         layout=spectra_layout(scan.shape, dtype.itemsize),
-        done=_trusted_bands(path, lines),
+        done=_find_trusted_bands(path, lines),
     )
 
 
-def _trusted_bands(path: Path, lines: list[dict[str, Any]]) -> dict[int, str]:
+def _find_trusted_bands(path: Path, lines: list[dict[str, Any]]) -> dict[int, str]:
     recorded = {line["band"]: line["sha256"] for line in lines if line.get("event") == "band"}
     return {
         band: checksum
@@ -217,7 +218,7 @@ def _begin(scan: RawScan, path: Path, attributes: Attributes, dtype: np.dtype[An
     with output_faults(path.parent, bytes_needed=_bytes_needed(work, rows=scan.shape[1])):
         path.parent.mkdir(parents=True, exist_ok=True)
         journal.unlink(missing_ok=True)
-        header = {"event": "begin", "dtype": dtype.name, "digest": digest_of(attributes)}
+        header = {"event": "begin", "dtype": dtype.name, "digest": hash_record(attributes)}
         append_line(journal, header)
         create_template(path, attributes, layout, dtype)
         append_line(journal, {"event": "template"})
@@ -234,15 +235,17 @@ def _bytes_needed(work: _Work, *, rows: int) -> int:
 def _write_bands(work: _Work, progress: Progress) -> BandSpectra:
     _sweep(work.path)
     counts, rows = open_counts(work.path), work.scan.shape[1]
-    parts = {band: band_spectra(np.asarray(counts[:, work.rows(band)])) for band in work.done}
+    pending = work.pending
+    parts = {band: sum_band(np.asarray(counts[:, work.rows(band)])) for band in work.done}
     rows_done = sum(work.rows(band).stop - work.rows(band).start for band in parts)
     progress(rows_done, rows)
-    for band, values in bands_of(work.scan, work.layout.band_rows, work.pending, work.dtype):
+    for band, values in read_bands(work.scan, work.layout.band_rows, pending, work.dtype):
         with output_faults(work.path.parent, bytes_needed=_bytes_needed(work, rows=rows - rows_done)):
             checksum = write_band(work.path, counts, work.layout, band, values)
         line = {"event": "band", "band": band, "sha256": checksum}
         append_line(progress_file(work.path), line)
-        parts[band] = band_spectra(values)
+        work.done[band] = checksum
+        parts[band] = sum_band(values)
         rows_done += values.shape[1]
         progress(rows_done, rows)
     return combine(parts[band] for band in sorted(parts))
@@ -258,20 +261,27 @@ def _finalise(work: _Work, spectra: BandSpectra, stamps: list[tuple[int, int]]) 
     integrated = {"integrated": spectra.total, "max_channel_spectrum": spectra.highest}
     scalars = work.scan.read_scalars()
     _refuse_changed(work.scan, stamps)
-    needed = _bytes_needed(work, rows=0) + _bytes_of(scalars)
+    needed = _bytes_needed(work, rows=0) + _count_bytes(scalars)
     with output_faults(work.path.parent, bytes_needed=needed):
         write_beside(work.path, work.scan.shape, scalars, integrated)
         finish(work.path)
         progress_file(work.path).unlink(missing_ok=True)
 
 
-def _bytes_of(scalars: ScanScalars) -> int:
+def _count_bytes(scalars: ScanScalars) -> int:
     values = (getattr(scalars, field.name) for field in fields(scalars))
     return sum(value.nbytes for value in values if isinstance(value, np.ndarray))
 
 
 def _record(
-    scan: RawScan, path: Path, sources: tuple[SourceFile, ...], started: float, *, resumed: int, unchanged: bool
+    scan: RawScan,
+    path: Path,
+    sources: tuple[SourceFile, ...],
+    started: float,
+    checksums: dict[str, str],
+    *,
+    resumed: int,
+    unchanged: bool,
 ) -> IngestRecord:
     store = open_spectra(path)
     return IngestRecord(
@@ -284,5 +294,6 @@ def _record(
         bands=store.bands,
         source_bytes=sum(source.size_bytes for source in sources),
         stored_bytes=tree_bytes(path),
+        checksums=checksums,
         wall_s=time.perf_counter() - started,
     )

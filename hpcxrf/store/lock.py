@@ -19,19 +19,19 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockHolder:
-    """Who holds a lock."""
+    """Holder of a lock."""
 
     host: str
     pid: int
     process_start: str
-    """Boot and start tick of the process: tells it from a later one of the same number; empty if unknown."""
+    """Boot and start tick of the process: no later process of the same number has them; empty if unknown."""
     job_id: str | None
-    """Slurm's, None outside a job."""
+    """Slurm's job number, None outside a job."""
     restart_count: int
-    """How often Slurm has requeued the job."""
+    """Number of times that Slurm has requeued the job."""
 
 
-def this_process(environment: Mapping[str, str] = os.environ) -> LockHolder:
+def identify_process(environment: Mapping[str, str] = os.environ) -> LockHolder:
     """The holder that this process is."""
     return LockHolder(
         host=socket.gethostname(),
@@ -62,13 +62,13 @@ def run_lock(
 
     Args:
         run: the run directory.
-        holder: who takes it; this process where not given.
-        job_ended: asked for the job of a holder on another host; None: Slurm does not know.
+        holder: the one that takes it; this process by default.
+        job_ended: says whether the job of a holder on another host has ended; None where Slurm does not know.
 
     Raises:
         OutputError: another driver holds it, named by host, pid and job id; or the folder cannot be written.
     """
-    own = holder or this_process()
+    own = holder or identify_process()
     with output_faults(run.path, bytes_needed=256):
         _acquire(run.lock_file, own, job_ended)
     try:
@@ -79,10 +79,10 @@ def run_lock(
 
 
 def read_lock(path: Path) -> LockHolder | None:
-    """Who holds the lock; None where nobody does.
+    """Holder of the lock; None where nobody holds it.
 
     Raises:
-        OutputError: the file is no lock.
+        OutputError: the file is not a lock.
     """
     try:
         return LockHolder(**json.loads(path.read_bytes()))
@@ -93,16 +93,16 @@ def read_lock(path: Path) -> LockHolder | None:
 
 
 def _acquire(path: Path, own: LockHolder, job_ended: Callable[[str], bool | None]) -> None:
-    while not _created(path, own):
+    while not _create(path, own):
         held = read_lock(path)
         if held is None:
             continue
         if not (_is_gone(held, own) or _is_gone_elsewhere(held, own, job_ended)):
-            raise OutputError(_held(path, held))
+            raise OutputError(_explain_holder(path, held))
         _remove_stale(path, held)
 
 
-def _created(path: Path, own: LockHolder) -> bool:
+def _create(path: Path, own: LockHolder) -> bool:
     """Make the file with its content in one step: a link fails where the name exists."""
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     temporary.write_text(json.dumps(asdict(own)), encoding="utf-8")
@@ -122,14 +122,14 @@ def _is_gone(held: LockHolder, own: LockHolder) -> bool:
 
 
 def _is_gone_elsewhere(held: LockHolder, own: LockHolder, job_ended: Callable[[str], bool | None]) -> bool:
-    """Processes of another host cannot be looked at: its job is."""
+    """Ask for the job of a holder on another host, whose processes cannot be seen."""
     if held.host == own.host or held.job_id is None or held.job_id == own.job_id:
         return False
     return job_ended(held.job_id) is True
 
 
 def is_alive(held: LockHolder) -> bool:
-    """Whether the holder, a process of this same host, still runs."""
+    """True where the holder, a process of this same host, still runs."""
     try:
         os.kill(held.pid, 0)
     except ProcessLookupError:
@@ -150,12 +150,12 @@ def _remove_stale(path: Path, stale: LockHolder) -> None:
         try:
             fcntl.flock(guard, fcntl.LOCK_EX)
         except OSError as error:
-            raise OutputError(_held(path, stale)) from error
+            raise OutputError(_explain_holder(path, stale)) from error
         if read_lock(path) == stale:
             path.unlink()
 
 
-def _held(path: Path, held: LockHolder) -> str:
+def _explain_holder(path: Path, held: LockHolder) -> str:
     job = "no Slurm job" if held.job_id is None else f"Slurm job {held.job_id} (`squeue -j {held.job_id}`)"
     return (
         f"{path.parent}: another hpcxrf works on this run: host {held.host}, pid {held.pid}, {job}; "

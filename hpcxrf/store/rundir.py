@@ -5,11 +5,14 @@ driver out. This module imports neither torch nor dask nor zarr: it answers on a
 """
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from hpcxrf.config.pixels import rename_old_options
+from hpcxrf.config.run import name_workload
 from hpcxrf.errors import OutputError
 from hpcxrf.store.catalog import is_dataset_id
 from hpcxrf.store.files import append_line, append_lines, atomic_write_text, checksums_match, output_faults, read_lines
@@ -19,12 +22,14 @@ Record = dict[str, Any]
 FINISHED: Final = "finished"
 FAILED: Final = "failed"
 RETRY: Final = "retry"
+NOT_TRIED: Final = "not tried"
 """Events of a journal line; a unit asked to be tried again is not finished until it says so anew."""
 
 _FOLDERS: Final = ("state", "logs", "spectra", "results", "secrets", "jobs")
 _OWNER_ONLY: Final = 0o700
 _RUN_FILE: Final = "run.yaml"
 _EFFECTIVE_FILE: Final = "effective.json"
+_CONFIGURATION_FILE: Final = "configuration.json"
 _LOCK_FILE: Final = "lock"
 _LEFT_ALONE: Final = Path("state", "left_alone.json")
 _ABSENT: Final = "(absent)"
@@ -45,6 +50,11 @@ class RunDir:
     def effective_file(self) -> Path:
         """The whole configuration, defaults included."""
         return self.path / _EFFECTIVE_FILE
+
+    @property
+    def configuration_file(self) -> Path:
+        """The whole configuration of the latest command, `execution` included."""
+        return self.path / _CONFIGURATION_FILE
 
     @property
     def lock_file(self) -> Path:
@@ -86,6 +96,10 @@ class RunDir:
         """Journal of a dataset."""
         return self.path / "state" / f"{_safe(dataset_id)}.jsonl"
 
+    def inner(self, home: str) -> "RunDir":
+        """A run directory that a workload keeps inside this one; empty: this one."""
+        return RunDir(path=self.path / home) if home else self
+
     def dataset_ids(self) -> list[str]:
         """All datasets that have a journal, sorted."""
         return sorted(file.stem for file in (self.path / "state").glob("*.jsonl"))
@@ -124,7 +138,15 @@ class RunDir:
             content = json.loads(self.effective_file.read_bytes())
         except (OSError, ValueError) as error:
             raise OutputError(f"{self.effective_file}: cannot be read ({error}); name another output folder") from error
-        return dict(content)
+        return rename_old_options(dict(content))
+
+    def workload_name(self) -> str:
+        """Name of the workload that this run directory holds, by the sections of its configuration.
+
+        Raises:
+            OutputError: the file is gone or damaged.
+        """
+        return name_workload(self.effective())
 
 
 def _safe(dataset_id: str) -> str:
@@ -229,9 +251,10 @@ def create_or_resume(folder: Path, run_text: str, effective: Mapping[str, object
         effective: the whole configuration, of JSON types; it must be equal on every resume.
 
     Raises:
-        OutputError: the folder cannot be written, holds something else, or a run of another configuration;
-            then every key that differs is named with both values.
+        OutputError: the folder belongs to another user, cannot be written, holds something else, or a run of another
+            configuration; then every key that differs is named with both values.
     """
+    require_own_folder(folder)
     run = RunDir(path=folder)
     wanted = json.loads(json.dumps(effective))
     if run.effective_file.exists():
@@ -246,6 +269,21 @@ def create_or_resume(folder: Path, run_text: str, effective: Mapping[str, object
     atomic_write_text(run.run_file, run_text)
     atomic_write_text(run.effective_file, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
     return run
+
+
+def require_own_folder(folder: Path) -> None:
+    """Refuse a folder of another user, for root as well: whoever owns it could change what a run executes.
+
+    Raises:
+        OutputError: the folder is there and belongs to somebody else.
+    """
+    if not folder.exists() or folder.stat().st_uid == os.geteuid():
+        return
+    try:
+        owner = folder.owner()
+    except KeyError:
+        owner = f"number {folder.stat().st_uid}"
+    raise OutputError(f"{folder}: belongs to user {owner}; work as that user, or name a folder of your own")
 
 
 def open_run(folder: Path) -> RunDir:
@@ -265,7 +303,7 @@ def _refuse_foreign_content(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise OutputError(f"{folder}: is no folder; name another output folder")
-    ours = {*_FOLDERS, _RUN_FILE, _LOCK_FILE, f"{_LOCK_FILE}.guard"}
+    ours = {*_FOLDERS, _RUN_FILE, _CONFIGURATION_FILE, _LOCK_FILE, f"{_LOCK_FILE}.guard"}
     foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in ours and entry.suffix != ".partial")
     if foreign:
         raise OutputError(

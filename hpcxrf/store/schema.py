@@ -15,7 +15,9 @@ a finished store.
 This module imports neither zarr nor torch.
 """
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 SCHEMA_VERSION: Final = 1
@@ -38,38 +40,51 @@ class VariableSpec:
     long_name: str
 
 
-SPECTRA_VARIABLES: Final[dict[str, VariableSpec]] = {
-    "counts": VariableSpec(
-        dims=("detector", "y", "x", "channel"), dtype="uint16", units="count", long_name="recorded counts"
-    ),
-    "live_time_s": VariableSpec(dims=("detector", "y", "x"), dtype="float32", units="s", long_name="live time"),
-    "real_time_s": VariableSpec(dims=("detector", "y", "x"), dtype="float32", units="s", long_name="real time"),
-    "icr_hz": VariableSpec(dims=("detector", "y", "x"), dtype="float32", units="s-1", long_name="input count rate"),
-    "ocr_hz": VariableSpec(dims=("detector", "y", "x"), dtype="float32", units="s-1", long_name="output count rate"),
-    "scaler": VariableSpec(dims=("name", "y", "x"), dtype="float64", units="1", long_name="scaler value"),
-    "x_um": VariableSpec(dims=("y", "x"), dtype="float64", units="um", long_name="stage x"),
-    "y_um": VariableSpec(dims=("y", "x"), dtype="float64", units="um", long_name="stage y"),
-    "measured": VariableSpec(dims=("y", "x"), dtype="uint8", units="1", long_name="1 where a spectrum was recorded"),
-    "integrated": VariableSpec(
-        dims=("detector", "channel"), dtype="float64", units="count", long_name="sum of all pixels' spectra"
-    ),
-    "max_channel_spectrum": VariableSpec(
-        dims=("detector", "channel"),
-        dtype="float64",
-        units="count",
-        long_name="highest counts of any pixel in the channel",
-    ),
-}
+def table(rows: str) -> dict[str, VariableSpec]:
+    """Arrays by name, one a line: name, dimensions, type, unit and meaning, set apart by two blanks or more.
+
+    Args:
+        rows: the lines; those of blanks alone are left out.
+    """
+    specs = {}
+    for row in filter(None, map(str.strip, rows.splitlines())):
+        name, dims, dtype, units, long_name = re.split(r"\s{2,}", row, maxsplit=4)
+        specs[name] = VariableSpec(dims=tuple(dims.split()), dtype=dtype, units=units, long_name=long_name)
+    return specs
+
+
+def by_region(variables: Mapping[str, VariableSpec]) -> dict[str, VariableSpec]:
+    """The same arrays with a first dimension `region`."""
+    return {name: replace(spec, dims=("region", *spec.dims)) for name, spec in variables.items()}
+
+
+SPECTRA_VARIABLES: Final = table(
+    """
+    counts                detector y x channel  uint16   count  recorded counts
+    live_time_s           detector y x          float32  s      live time
+    real_time_s           detector y x          float32  s      real time
+    icr_hz                detector y x          float32  s-1    input count rate
+    ocr_hz                detector y x          float32  s-1    output count rate
+    scaler                name y x              float64  1      scaler value
+    x_um                  y x                   float64  um     stage x
+    y_um                  y x                   float64  um     stage y
+    measured              y x                   uint8    1      1 where a spectrum was recorded
+    integrated            detector channel      float64  count  sum of all pixels' spectra
+    max_channel_spectrum  detector channel      float64  count  highest counts of any pixel in the channel
+    """
+)
 """`counts` is uint16, uint32 where a channel exceeds 65535, float32 only where counts are not integral."""
 
-SPECTRA_COORDINATES: Final[dict[str, VariableSpec]] = {
-    "detector": VariableSpec(dims=("detector",), dtype="string", units="1", long_name="detector, counted from 0"),
-    "name": VariableSpec(dims=("name",), dtype="string", units="1", long_name="name of the scaler"),
-    "unit": VariableSpec(dims=("name",), dtype="string", units="1", long_name="unit of the scaler"),
-}
+SPECTRA_COORDINATES: Final = table(
+    """
+    detector  detector  string  1  detector, counted from 0
+    name      name      string  1  name of the scaler
+    unit      name      string  1  unit of the scaler
+    """
+)
 
 CHUNK_BYTES: Final = 8 << 20
-"""Most bytes of a chunk of counts before compression, and what one is where the scan is large enough."""
+"""Largest size of a chunk of counts before compression, which large scans reach."""
 
 BAND_BYTES_MIN: Final = 16 << 20
 BAND_BYTES_MAX: Final = 128 << 20
@@ -84,10 +99,10 @@ MAP_CHUNK_PIXELS: Final = 2048
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpectraLayout:
-    """How the counts of a scan are cut."""
+    """Chunks and shards of the counts of a scan."""
 
     chunks: tuple[int, int, int, int]
-    """(1, y, x, all channels): what is read at once."""
+    """(1, y, x, all channels): unit of reading."""
     shards: tuple[int, int, int, int]
     """(all detectors, y, all of x, all channels): one file, one y-band; whole multiples of the chunks."""
 
@@ -128,238 +143,132 @@ def _ceil_to(value: int, step: int) -> int:
     return -(-value // step) * step
 
 
-MAP_VARIABLES: Final[dict[str, VariableSpec]] = {
-    "amplitude": VariableSpec(
-        dims=("detector", "component", "y", "x"),
-        dtype="float32",
-        units="count",
-        long_name="recorded counts of the component",
-    ),
-    "sigma": VariableSpec(
-        dims=("detector", "component", "y", "x"),
-        dtype="float32",
-        units="count",
-        long_name="standard uncertainty of the amplitude, counting noise at the fitted theta",
-    ),
-    "detection_limit": VariableSpec(
-        dims=("detector", "component", "y", "x"),
-        dtype="float32",
-        units="count",
-        long_name="detection limit of the amplitude (Currie, 95 %)",
-    ),
-    "deviance": VariableSpec(
-        dims=("detector", "y", "x"), dtype="float32", units="1", long_name="Poisson deviance per degree of freedom"
-    ),
-    "status": VariableSpec(dims=("detector", "y", "x"), dtype="uint8", units="1", long_name="outcome of the fit"),
-}
+MAP_VARIABLES: Final = table(
+    """
+    amplitude        detector component y x  float32  count  recorded counts of the component
+    sigma            detector component y x  float32  count  standard uncertainty, counting noise at the fitted theta
+    detection_limit  detector component y x  float32  count  detection limit of the amplitude (Currie, 95 %)
+    deviance         detector y x            float32  1      Poisson deviance per degree of freedom
+    status           detector y x            uint8    1      outcome of the fit
+    """
+)
 """The coordinate `detector` is a string: "0".."n-1", or "sum"; `component` is a string."""
 
-SHIFT_VARIABLES: Final[dict[str, VariableSpec]] = {
-    "theta_shift": VariableSpec(
-        dims=("detector", "parameter", "y", "x"),
-        dtype="float32",
-        units="1",
-        long_name="theta of the pixel less that of the scan, unit in the coordinate `parameter_unit`",
-    ),
-    "theta_shift_sigma": VariableSpec(
-        dims=("detector", "parameter", "y", "x"),
-        dtype="float32",
-        units="1",
-        long_name="standard uncertainty of the shift, with its prior",
-    ),
-}
-"""In the same group where the pixels have a theta of their own."""
+SHIFT_VARIABLES: Final = table(
+    """
+    theta_shift        detector parameter y x  float32  1  theta less that of the scan, unit in `parameter_unit`
+    theta_shift_sigma  detector parameter y x  float32  1  standard uncertainty of the shift, with its prior
+    """
+)
+"""Arrays beside those of `maps`, where the pixels have a theta of their own."""
 
-SPECTRUM_VARIABLES: Final[dict[str, VariableSpec]] = {
-    "counts": VariableSpec(
-        dims=("detector", "channel"), dtype="float64", units="count", long_name="integrated spectrum"
-    ),
-    "model": VariableSpec(
-        dims=("detector", "channel"),
-        dtype="float64",
-        units="count",
-        long_name="fitted spectrum with background, NaN outside the fit range",
-    ),
-    "background": VariableSpec(dims=("detector", "channel"), dtype="float64", units="count", long_name="background"),
-    "component_counts": VariableSpec(
-        dims=("detector", "component", "channel"), dtype="float32", units="count", long_name="counts of one component"
-    ),
-    "amplitude": VariableSpec(
-        dims=("detector", "component"), dtype="float64", units="count", long_name="recorded counts of the component"
-    ),
-    "sigma": VariableSpec(
-        dims=("detector", "component"),
-        dtype="float64",
-        units="count",
-        long_name="standard uncertainty of the amplitude",
-    ),
-    "detection_limit": VariableSpec(
-        dims=("detector", "component"),
-        dtype="float64",
-        units="count",
-        long_name="detection limit of the amplitude (Currie, 95 %)",
-    ),
-    "energy_kev": VariableSpec(
-        dims=("detector", "channel"),
-        dtype="float64",
-        units="keV",
-        long_name="energy of the channel with the fitted calibration",
-    ),
-}
+SPECTRUM_VARIABLES: Final = table(
+    """
+    counts            detector channel            float64  count  integrated spectrum
+    model             detector channel            float64  count  fit with background, NaN outside the fit range
+    background        detector channel            float64  count  background
+    component_counts  detector component channel  float32  count  counts of one component
+    amplitude         detector component          float64  count  recorded counts of the component
+    sigma             detector component          float64  count  standard uncertainty of the amplitude
+    detection_limit   detector component          float64  count  detection limit of the amplitude (Currie, 95 %)
+    energy_kev        detector channel            float64  keV    energy of the channel with the fitted calibration
+    """
+)
 """Figures of merit (`r2`, `r2_expected`, `reduced_chi2`, `deviance`, `cpu_s`) are float64 and `status` uint8,
 all (detector,)."""
 
-PARAMETER_VARIABLES: Final[dict[str, VariableSpec]] = {
-    key: VariableSpec(dims=("detector", "name"), dtype=dtype, units="1", long_name=text)
-    for key, dtype, text in (
-        ("value", "float64", "fitted value"),
-        ("sigma", "float64", "standard uncertainty, NaN where fixed"),
-        ("initial", "float64", "starting value"),
-        ("lower", "float64", "lower bound"),
-        ("upper", "float64", "upper bound"),
-        ("free", "uint8", "1 where fitted"),
-        ("at_bound", "uint8", "1 where the fit ended at a bound"),
-    )
-}
+PARAMETER_VARIABLES: Final = table(
+    """
+    value     detector name  float64  1  fitted value
+    sigma     detector name  float64  1  standard uncertainty, NaN where fixed
+    initial   detector name  float64  1  starting value
+    lower     detector name  float64  1  lower bound
+    upper     detector name  float64  1  upper bound
+    free      detector name  uint8    1  1 where fitted
+    at_bound  detector name  uint8    1  1 where the fit ended at a bound
+    """
+)
 """`name` is the parameter (`energy_offset` ...); the coordinate `unit` (name) gives its unit."""
 
-BASIS_VARIABLES: Final[dict[str, VariableSpec]] = {
-    "columns": VariableSpec(
-        dims=("detector", "column", "channel"),
-        dtype="float64",
-        units="1",
-        long_name="counts per channel of one count: components, then background columns",
-    ),
-    "coefficients": VariableSpec(
-        dims=("detector", "column"), dtype="float64", units="count", long_name="mean coefficient of a pixel"
-    ),
-    "n_components": VariableSpec(
-        dims=("detector",), dtype="int64", units="1", long_name="columns that are components; the others are background"
-    ),
-}
+BASIS_VARIABLES: Final = table(
+    """
+    columns       detector column channel  float64  1      counts per channel of one count: components, then background
+    coefficients  detector column          float64  count  mean coefficient of a pixel
+    n_components  detector                 int64    1      columns that are components; the others are background
+    """
+)
 """The linear model of the pixels; NaN outside the fit range, and in columns that a detector does not have."""
 
-TANGENT_VARIABLES: Final[dict[str, VariableSpec]] = {
-    "changes": VariableSpec(
-        dims=("detector", "change", "component", "channel"),
-        dtype="float64",
-        units="1",
-        long_name="derivatives of the components' columns by theta, per prior standard deviation",
-    ),
-    "motion": VariableSpec(
-        dims=("detector", "place", "parameter"),
-        dtype="float64",
-        units="1",
-        long_name="motion of peaks by one standard deviation, in units of what the changes can follow",
-    ),
-    "prior_sd": VariableSpec(
-        dims=("detector", "parameter"),
-        dtype="float64",
-        units="1",
-        long_name="prior standard deviation of a pixel's theta, unit of the parameter",
-    ),
-}
-"""In the same group where the pixels have a theta of their own: changes by each parameter, then by the pairs of
-parameters in the attribute `tangent_pairs`."""
+TANGENT_VARIABLES: Final = table(
+    """
+    changes   detector change component channel  float64  1  change of the columns per prior standard deviation of theta
+    motion    detector place parameter           float64  1  motion of peaks by one prior deviation, in units of reach
+    prior_sd  detector parameter                 float64  1  prior standard deviation of theta, unit of the parameter
+    """
+)
+"""Arrays beside those of `basis`, where the pixels have a theta of their own: changes by each parameter, then by the
+pairs of parameters in the attribute `tangent_pairs`."""
 
-MODEL_VARIABLES: Final[dict[str, VariableSpec]] = {
-    "theta": VariableSpec(dims=("part", "name"), dtype="float64", units="1", long_name="theta of the detector"),
-    "share": VariableSpec(
-        dims=("part", "component"),
-        dtype="float64",
-        units="1",
-        long_name="part of the component's counts that the detector has",
-    ),
-    "channel": VariableSpec(dims=("channel",), dtype="float64", units="1", long_name="channel of the fit range"),
-    **{
-        name: VariableSpec(dims=("part", "line"), dtype=dtype, units=units, long_name=text)
-        for name, dtype, units, text in (
-            ("component", "int64", "1", "family of the line, place in `family`"),
-            ("energy_kev", "float64", "keV", "energy of the line"),
-            ("ratio", "float64", "1", "share of the family's recorded counts"),
-            ("edge_kev", "float64", "keV", "subshell edge; 0: none"),
-            ("is_kbeta", "uint8", "1", "takes the K-beta tail"),
-            ("has_tail", "uint8", "1", "has a tail"),
-            ("escape_parent", "int64", "1", "parent of an escape line; -1: none"),
-            ("mu_per_um", "float64", "um-1", "absorption of the detector material"),
-        )
-    },
-}
-"""Of every group `model/<detector>`, where pixels have a theta of their own: parts are the detectors that a spectrum is
-the sum of; lines that a part does not have read NaN or 0 beyond its number, which the attribute `parts` gives."""
+MODEL_VARIABLES: Final = table(
+    """
+    theta          part name       float64  1     theta of the detector
+    share          part component  float64  1     part of the component's counts that the detector has
+    channel        channel         float64  1     channel of the fit range
+    component      part line       int64    1     family of the line, place in `family`
+    energy_kev     part line       float64  keV   energy of the line
+    ratio          part line       float64  1     share of the family's recorded counts
+    edge_kev       part line       float64  keV   subshell edge; 0: none
+    is_kbeta       part line       uint8    1     takes the K-beta tail
+    has_tail       part line       uint8    1     has a tail
+    escape_parent  part line       int64    1     parent of an escape line; -1: none
+    mu_per_um      part line       float64  um-1  absorption of the detector material
+    """
+)
+"""Arrays of every group `model/<detector>`, where pixels have a theta of their own: parts are the detectors that a
+spectrum is the sum of; lines that a part does not have read NaN or 0 beyond its number, which the attribute `parts`
+gives."""
 
-PHASE_VARIABLES: Final[dict[str, VariableSpec]] = {
-    "phase_coefficients": VariableSpec(
-        dims=("detector", "phase", "column"),
-        dtype="float64",
-        units="count",
-        long_name="mean coefficient of a pixel of the phase",
-    ),
-    "phase_share": VariableSpec(
-        dims=("detector", "phase"), dtype="float64", units="1", long_name="share of the pixels"
-    ),
-    "phase_gain": VariableSpec(
-        dims=("detector", "phase"),
-        dtype="float64",
-        units="1",
-        long_name="predicted gain in rms by weights of its own, of the component that gains most",
-    ),
-}
-"""In the same group where pixels are weighed by phase; NaN for a phase that a detector does not have."""
+WEIGHT_CLASS_VARIABLES: Final = table(
+    """
+    phase_coefficients  detector phase column  float64  count  mean coefficient of a pixel of the weight class
+    phase_share         detector phase         float64  1      share of the pixels
+    phase_gain          detector phase         float64  1      predicted gain in rms of the component that gains most
+    """
+)
+"""Arrays beside those of `basis`, where pixels are weighed by class; NaN for a class that a detector does not have.
+Their names are those of version 0.1.0, which called the classes phases."""
 
-REGION_VARIABLES: Final[dict[str, VariableSpec]] = {
-    "label": VariableSpec(
-        dims=("layer", "y", "x"),
-        dtype="uint16",
-        units="1",
-        long_name="number of the region that a pixel belongs to, counted from 1; 0: none",
-    ),
-    "layer_of": VariableSpec(
-        dims=("region",), dtype="int64", units="1", long_name="layer of `label` that shows the region"
-    ),
-    "n_pixels": VariableSpec(dims=("region",), dtype="int64", units="1", long_name="number of pixels"),
-    "live_time_s": VariableSpec(
-        dims=("region", "detector"),
-        dtype="float64",
-        units="s",
-        long_name="live time of all pixels, NaN where the file gives none",
-    ),
-    "counts": VariableSpec(
-        dims=("region", "detector", "channel"),
-        dtype="float64",
-        units="count",
-        long_name="sum of the spectra of all pixels",
-    ),
-}
-"""What is known of a region before it is refined. Regions may overlap; those of one layer do not. The string
+REGION_VARIABLES: Final = table(
+    """
+    label        layer y x                uint16   1      number of the pixel's region, counted from 1; 0: none
+    layer_of     region                   int64    1      layer of `label` that shows the region
+    n_pixels     region                   int64    1      number of pixels
+    live_time_s  region detector          float64  s      live time of all pixels, NaN where the file gives none
+    counts       region detector channel  float64  count  sum of the spectra of all pixels
+    """
+)
+"""Facts of a region before it is refined. Regions may overlap; those of one layer do not. The string
 coordinates `kind` and `reason` (region) say where it comes from."""
 
-REGION_FIT_VARIABLES: Final[dict[str, VariableSpec]] = {
-    key: VariableSpec(dims=("region", "detector", *dims), dtype=dtype, units=units, long_name=text)
-    for key, dims, dtype, units, text in (
-        ("amplitude", ("component",), "float64", "count", "recorded counts of the component"),
-        ("sigma", ("component",), "float64", "count", "standard uncertainty of the amplitude"),
-        ("detection_limit", ("component",), "float64", "count", "detection limit (Currie, 95 %)"),
-        ("theta", ("name",), "float64", "1", "refined value, unit in the coordinate `unit`"),
-        ("theta_sigma", ("name",), "float64", "1", "standard uncertainty, NaN where fixed"),
-        ("r2", (), "float64", "1", "coefficient of determination in linear counts"),
-        ("r2_expected", (), "float64", "1", "R2 that counting noise alone leaves"),
-        ("reduced_chi2", (), "float64", "1", "chi2 per degree of freedom"),
-        ("deviance", (), "float64", "1", "Poisson deviance per degree of freedom"),
-        ("status", (), "uint8", "1", "outcome of the fit"),
-    )
-}
-"""Beside them the strings `suggested` (region, detector): JSON, a list of components that are not listed but that the
-residual speaks for; and `remark`: why the region's pixels were not fitted again."""
+REGION_FIT_VARIABLES: Final = table(
+    """
+    amplitude        region detector component  float64  count  recorded counts of the component
+    sigma            region detector component  float64  count  standard uncertainty of the amplitude
+    detection_limit  region detector component  float64  count  detection limit (Currie, 95 %)
+    theta            region detector name       float64  1      refined value, unit in the coordinate `unit`
+    theta_sigma      region detector name       float64  1      standard uncertainty, NaN where fixed
+    r2               region detector            float64  1      coefficient of determination in linear counts
+    r2_expected      region detector            float64  1      R2 that counting noise alone leaves
+    reduced_chi2     region detector            float64  1      chi2 per degree of freedom
+    deviance         region detector            float64  1      Poisson deviance per degree of freedom
+    status           region detector            uint8    1      outcome of the fit
+    """
+)
+"""Beside them the strings `suggested` (region, detector): JSON, a list of components that are not in the run's list but
+present in the residual; and `remark`: reason why the region's pixels were not fitted again."""
 
-REGION_MAP_VARIABLES: Final[dict[str, VariableSpec]] = {
-    name: VariableSpec(dims=("region", *spec.dims), dtype=spec.dtype, units=spec.units, long_name=spec.long_name)
-    for name, spec in MAP_VARIABLES.items()
-}
+REGION_MAP_VARIABLES: Final = by_region(MAP_VARIABLES)
 """Pixels fitted again with the theta of their region, in `regions/maps`; outside of it NaN and status 0."""
 
-REGION_SHIFT_VARIABLES: Final[dict[str, VariableSpec]] = {
-    name: VariableSpec(dims=("region", *spec.dims), dtype=spec.dtype, units=spec.units, long_name=spec.long_name)
-    for name, spec in SHIFT_VARIABLES.items()
-}
+REGION_SHIFT_VARIABLES: Final = by_region(SHIFT_VARIABLES)
 """Beside them where these pixels have a theta of their own: less that of the region."""

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from hpcxrf.errors import OutputError
+from hpcxrf.errors import DamagedStoreError, OutputError
 from hpcxrf.formats.scan import EnergyCalibration
-from hpcxrf.store.attributes import Attributes, SourceFile, calibration_of, read_root_attributes
+from hpcxrf.store.attributes import Attributes, SourceFile, read_calibration, read_root_attributes
 from hpcxrf.store.bands import band_count
 from hpcxrf.store.schema import COMPLETE_ATTRIBUTE
 from hpcxrf.store.template import shard_file
@@ -27,6 +27,41 @@ class RegionTimes:
     ocr_hz: NDArray[np.float32]
 
 
+class Spectra(Protocol):
+    """Spectra of a scan as the fits of the pixels read them: of a store, or of counts in memory."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(detector, y, x, channel)."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the counts."""
+        ...
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """(detector, y, x, channel) of what is read at once."""
+        ...
+
+    def read_rows(self, detectors: Sequence[int], y: slice, x: slice = ...) -> NDArray[Any]:
+        """Read counts of a region, (detector, y, x, channel)."""
+        ...
+
+    def integrated(self, detector: int) -> NDArray[np.float64]:
+        """Read the sum of the spectra of all pixels of one detector, (channel,)."""
+        ...
+
+    def max_channel_spectrum(self, detector: int) -> NDArray[np.float64]:
+        """Read the highest counts of any pixel in each channel of one detector, (channel,)."""
+        ...
+
+    def measured(self, y: slice = ..., x: slice = ...) -> NDArray[np.bool_]:
+        """Read where a spectrum was recorded, (y, x)."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpectraStore:
     """One scan's spectra on disk; made by `open_spectra`. Pass the path, not this, to another process."""
@@ -34,20 +69,20 @@ class SpectraStore:
     path: Path
     scan_name: str
     format: str
-    """Of the source file, as `inspect` names it."""
+    """Format of the source file, as `inspect` names it."""
     shape: tuple[int, int, int, int]
     """(detector, y, x, channel)."""
     dtype: np.dtype[Any]
-    """Of the stored counts: uint16, uint32 or float32."""
+    """Type of the stored counts: uint16, uint32 or float32."""
     chunks: tuple[int, ...]
-    """Of the counts: what is read at once."""
+    """Chunks of the counts: the smallest part that is read at once."""
     bands: int
-    """Files of the counts."""
+    """Number of y-bands, each one file of counts."""
     calibration: tuple[EnergyCalibration, ...] | None
     """One per detector, or None where the source gave none."""
     incident_energy_kev: float | None
     tube: str | None
-    """What the source says of an X-ray tube."""
+    """X-ray tube that the source names."""
     notes: tuple[str, ...]
     sources: tuple[SourceFile, ...]
     scaler_names: tuple[str, ...]
@@ -58,7 +93,7 @@ class SpectraStore:
         """Counts of a region, all channels, of the stored type.
 
         Args:
-            detectors: which, counted from 0, in the order wanted.
+            detectors: numbers from 0, in the order of the result.
             y: contiguous rows.
             x: contiguous columns.
 
@@ -69,17 +104,29 @@ class SpectraStore:
             IndexError: there is no such detector.
             ValueError: the slices have a step.
         """
+        part = _require_contiguous(y), _require_contiguous(x)
+        places = [self._checked(detector) for detector in detectors]
+        try:
+            return self._read_counts(places, part)
+        except (ValueError, RuntimeError, OSError) as error:
+            # What the codecs of Zarr raise has many types; a store that was finished gives no other cause for them.
+            rows = range(self.shape[1])[part[0]]
+            raise DamagedStoreError(
+                f"{self.path}: counts of rows {rows.start} to {rows.stop - 1} cannot be read "
+                f"({type(error).__name__}: {error}); the next run or resume ingests the scan again"
+            ) from error
+
+    def _read_counts(self, detectors: Sequence[int], part: tuple[slice, slice]) -> NDArray[Any]:
         counts = self._array("counts")
-        part = _contiguous(y), _contiguous(x)
         if len(detectors) == 1:
             # As it comes: a copy of the largest thing in memory would be half of the peak.
-            return np.asarray(counts[self._checked(detectors[0]), *part])[None]
+            return np.asarray(counts[detectors[0], *part])[None]
         _, rows, columns, channels = self.shape
         region = np.empty(
             (len(detectors), len(range(rows)[part[0]]), len(range(columns)[part[1]]), channels), dtype=self.dtype
         )
         for place, detector in enumerate(detectors):
-            region[place] = counts[self._checked(detector), *part]
+            region[place] = counts[detector, *part]
         return region
 
     def integrated(self, detector: int) -> NDArray[np.float64]:
@@ -96,7 +143,7 @@ class SpectraStore:
         return RegionTimes(**{name: np.asarray(self._array(name)[:, y, x]) for name in names})
 
     def measured(self, y: slice = slice(None), x: slice = slice(None)) -> NDArray[np.bool_]:
-        """Where a spectrum was recorded, (y, x)."""
+        """True where a spectrum was recorded, (y, x)."""
         return np.asarray(self._array("measured")[y, x]).astype(np.bool_)
 
     def positions_um(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -116,7 +163,7 @@ class SpectraStore:
     def _array(self, name: str) -> zarr.Array[Any]:
         found = self._group[name]
         if not isinstance(found, zarr.Array):
-            raise OutputError(f"{self.path}/{name}: is no array; remove the store and ingest again")
+            raise OutputError(f"{self.path}/{name}: is not an array; remove the store and ingest again")
         return found
 
     def _checked(self, detector: int) -> int:
@@ -125,7 +172,7 @@ class SpectraStore:
         return detector
 
 
-def _contiguous(part: slice) -> slice:
+def _require_contiguous(part: slice) -> slice:
     if part.step not in {None, 1}:
         raise ValueError(f"{part}: a region is contiguous; the step must be 1")
     return part
@@ -148,26 +195,26 @@ def open_spectra(path: Path) -> SpectraStore:
     group = zarr.open_group(path, mode="r")
     counts = group["counts"]
     if not isinstance(counts, zarr.Array):
-        raise OutputError(f"{path}/counts: is no array; remove the store and ingest again")
+        raise OutputError(f"{path}/counts: is not an array; remove the store and ingest again")
     _refuse_missing_bands(path, counts)
-    return _store(path, attributes, group, counts)
+    return _build_store(path, attributes, group, counts)
 
 
 def _refuse_missing_bands(path: Path, counts: zarr.Array[Any]) -> None:
-    expected = range(_bands(counts))
+    expected = range(_count_bands(counts))
     missing = [str(band) for band in expected if not shard_file(path, band).exists()]
     if missing:
-        raise OutputError(
-            f"{path}: y-bands {', '.join(missing)} of {len(expected)} are gone; remove the store and "
-            "ingest the scan again"
+        raise DamagedStoreError(
+            f"{path}: y-bands {', '.join(missing)} of {len(expected)} are gone; the next run or resume ingests the "
+            "scan again"
         )
 
 
-def _bands(counts: zarr.Array[Any]) -> int:
+def _count_bands(counts: zarr.Array[Any]) -> int:
     return band_count(counts.shape[1], (counts.shards or counts.chunks)[1])
 
 
-def _store(path: Path, attributes: Attributes, group: zarr.Group, counts: zarr.Array[Any]) -> SpectraStore:
+def _build_store(path: Path, attributes: Attributes, group: zarr.Group, counts: zarr.Array[Any]) -> SpectraStore:
     detectors, rows, columns, channels = counts.shape
     return SpectraStore(
         path=path,
@@ -176,19 +223,19 @@ def _store(path: Path, attributes: Attributes, group: zarr.Group, counts: zarr.A
         shape=(detectors, rows, columns, channels),
         dtype=np.dtype(counts.dtype),
         chunks=counts.chunks,
-        bands=_bands(counts),
-        calibration=calibration_of(attributes),
+        bands=_count_bands(counts),
+        calibration=read_calibration(attributes),
         incident_energy_kev=attributes["incident_energy_kev"],
         tube=attributes["tube"],
         notes=tuple(attributes["notes"]),
         sources=tuple(SourceFile(**source) for source in attributes["sources"]),
-        scaler_names=_texts(group, "name"),
-        scaler_units=_texts(group, "unit"),
+        scaler_names=_read_texts(group, "name"),
+        scaler_units=_read_texts(group, "unit"),
         _group=group,
     )
 
 
-def _texts(group: zarr.Group, name: str) -> tuple[str, ...]:
+def _read_texts(group: zarr.Group, name: str) -> tuple[str, ...]:
     if name not in group:
         return ()
     texts = group[name]

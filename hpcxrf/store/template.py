@@ -1,4 +1,4 @@
-"""The empty store of a scan, what lies beside its counts, and the marker that ends it."""
+"""The empty store of a scan, the arrays beside its counts, and the marker of a complete store."""
 
 import json
 import shutil
@@ -88,31 +88,31 @@ def write_beside(path: Path, shape: tuple[int, int, int, int], scalars: ScanScal
         OSError: the folder cannot be written.
     """
     group = zarr.open_group(path, mode="r+", use_consolidated=False)
-    for name, values in _maps(shape, scalars):
+    for name, values in _list_maps(shape, scalars):
         _write_array(group, name, values, SPECTRA_VARIABLES[name])
     for name, values in spectra.items():
         _write_array(group, name, values, SPECTRA_VARIABLES[name])
-    for name, texts in _coordinates(shape[0], scalars).items():
+    for name, texts in _list_coordinates(shape[0], scalars).items():
         _write_texts(group, name, texts)
 
 
-def _maps(shape: tuple[int, int, int, int], scalars: ScanScalars) -> Iterator[tuple[str, NDArray[Any]]]:
+def _list_maps(shape: tuple[int, int, int, int], scalars: ScanScalars) -> Iterator[tuple[str, NDArray[Any]]]:
     detectors, rows, columns, _ = shape
     for name in ("live_time_s", "real_time_s", "icr_hz", "ocr_hz"):
-        yield name, _or_nan(getattr(scalars, name), (detectors, rows, columns))
+        yield name, _fill_missing(getattr(scalars, name), (detectors, rows, columns))
     for name in ("x_um", "y_um"):
-        yield name, _or_nan(getattr(scalars, name), (rows, columns))
+        yield name, _fill_missing(getattr(scalars, name), (rows, columns))
     everywhere = np.ones((rows, columns), dtype=np.bool_)
     yield "measured", everywhere if scalars.measured is None else scalars.measured
     if scalars.scaler_values is not None and scalars.scaler_names:
         yield "scaler", scalars.scaler_values
 
 
-def _or_nan(values: NDArray[Any] | None, shape: tuple[int, ...]) -> NDArray[Any]:
+def _fill_missing(values: NDArray[Any] | None, shape: tuple[int, ...]) -> NDArray[Any]:
     return np.broadcast_to(np.float64(np.nan), shape) if values is None else values
 
 
-def _coordinates(detectors: int, scalars: ScanScalars) -> dict[str, list[str]]:
+def _list_coordinates(detectors: int, scalars: ScanScalars) -> dict[str, list[str]]:
     texts = {"detector": [str(number) for number in range(detectors)]}
     if scalars.scaler_values is not None and scalars.scaler_names:
         units = scalars.scaler_units or ("",) * len(scalars.scaler_names)

@@ -17,15 +17,15 @@ from hpcxrf.fitting.objective import poisson_deviance, r_squared, r_squared_expe
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.spectrum.gradient import STEPS, JointFit, guess_log10, minimise_adam
 from hpcxrf.fitting.spectrum.integrated import build_problem
-from hpcxrf.fitting.spectrum.problem import Method, SpectrumSetup, fit_range
+from hpcxrf.fitting.spectrum.problem import FitProblem, Method, fit_range
 from hpcxrf.fitting.spectrum.sbplx import EVALUATIONS, fit_sbplx, require_nlopt
 from hpcxrf.fitting.spectrum.scatter_pair import scan_pairs
-from hpcxrf.fitting.spectrum.search import find_starts, starts_near
-from hpcxrf.fitting.spectrum.separable import Problem, State, best_of, design, minimise, space_of
+from hpcxrf.fitting.spectrum.search import find_starts, find_starts_near
+from hpcxrf.fitting.spectrum.separable import Problem, State, best_of, build_space, design, minimise
 from hpcxrf.fitting.uncertainty import Uncertainty, spectrum_uncertainty
 from hpcxrf.physics.jacobian import counts_jacobian
-from hpcxrf.physics.model import Evaluation, SpectrumModel, tailed_lines
-from hpcxrf.physics.parameters import INDEX, Parameter, pack, with_values
+from hpcxrf.physics.model import Evaluation, SpectrumModel, find_tailed_lines
+from hpcxrf.physics.parameters import INDEX, Parameter, pack, replace_values
 
 Width = Literal["narrow", "wide"]
 
@@ -100,7 +100,7 @@ class ProtocolFit:
     """(channel,) over the fit range, with background."""
 
 
-def random_start(setup: SpectrumSetup, width: Width, seed: int) -> JointStart:
+def random_start(setup: FitProblem, width: Width, seed: int) -> JointStart:
     """Draw a start, uniform in the ranges of the protocol; every log10 amplitude is U(0, 6).
 
     The axis and the incident energy are drawn around the set-up's own values, shapes in absolute ranges. Fixed
@@ -136,9 +136,7 @@ def _drawn(parameter: Parameter, share: float, width: Width) -> float:
     return min(max(low + share * (high - low), parameter.lower), parameter.upper)
 
 
-def perturbed_start(
-    theta: Tensor, theta_sigma: Tensor, amplitude: Tensor, setup: SpectrumSetup, seed: int
-) -> JointStart:
+def perturbed_start(theta: Tensor, theta_sigma: Tensor, amplitude: Tensor, setup: FitProblem, seed: int) -> JointStart:
     """A fitted theta moved within its uncertainty, uniform in +-1 sigma; for the task `refinement`.
 
     Args:
@@ -150,7 +148,7 @@ def perturbed_start(
     """
     generator = torch.Generator().manual_seed(seed)
     share = 2.0 * torch.rand(theta.shape, generator=generator, dtype=torch.float64) - 1.0
-    space = space_of(setup.parameters)
+    space = build_space(setup.parameters)
     moved = torch.where(space.free, share * torch.nan_to_num(theta_sigma), 0.0)
     return JointStart(
         theta=torch.maximum(torch.minimum(theta + moved, space.upper), space.lower),
@@ -160,7 +158,7 @@ def perturbed_start(
 
 def fit_protocol(
     counts: Tensor,
-    setup: SpectrumSetup,
+    setup: FitProblem,
     start: JointStart,
     method: Method,
     *,
@@ -205,7 +203,7 @@ def fit_protocol(
     return replace(fit, cpu_s=cpu_s, wall_s=wall_s)
 
 
-def protocol_problem(full: Tensor, setup: SpectrumSetup, start: JointStart) -> tuple[Problem, Tensor]:
+def protocol_problem(full: Tensor, setup: FitProblem, start: JointStart) -> tuple[Problem, Tensor]:
     """What every method minimises, and the fixed background (channel,) over the fit range.
 
     Args:
@@ -223,7 +221,7 @@ def protocol_problem(full: Tensor, setup: SpectrumSetup, start: JointStart) -> t
         constants=setup.constants,
         elastic=setup.elastic,
         with_step=_uses_step(setup.parameters),
-        tailed=tailed_lines(setup.table, elastic=setup.elastic, constants=setup.constants),
+        tailed=find_tailed_lines(setup.table, elastic=setup.elastic, constants=setup.constants),
     )
     problem, fixed = build_problem(full, low, high, model, _started(setup, start))
     space = problem.space
@@ -231,10 +229,10 @@ def protocol_problem(full: Tensor, setup: SpectrumSetup, start: JointStart) -> t
     return replace(problem, space=no_prior), fixed
 
 
-def _started(setup: SpectrumSetup, start: JointStart) -> SpectrumSetup:
+def _started(setup: FitProblem, start: JointStart) -> FitProblem:
     names = [p.name for p in setup.parameters]
     values = dict(zip(names, start.theta.tolist(), strict=True))
-    return replace(setup, parameters=with_values(setup.parameters, values))
+    return replace(setup, parameters=replace_values(setup.parameters, values))
 
 
 def _uses_step(parameters: tuple[Parameter, ...]) -> bool:
@@ -242,7 +240,7 @@ def _uses_step(parameters: tuple[Parameter, ...]) -> bool:
     return any(p.free or p.value != 0.0 for p in shelves)
 
 
-def _component_names(setup: SpectrumSetup) -> tuple[str, ...]:
+def _component_names(setup: FitProblem) -> tuple[str, ...]:
     model = SpectrumModel(table=setup.table, channel=torch.empty(0), constants=setup.constants, elastic=setup.elastic)
     return model.component_names
 
@@ -252,7 +250,7 @@ def _search(
     full: Tensor,
     inside: Tensor,
     problem: Problem,
-    setup: SpectrumSetup,
+    setup: FitProblem,
     start: JointStart,
     adam_steps: int,
     sbplx_evaluations: int,
@@ -267,9 +265,9 @@ def _search(
     return fit_sbplx(start.theta, problem, evaluations=sbplx_evaluations, log10_linear=logs)
 
 
-def _separable(full: Tensor, problem: Problem, setup: SpectrumSetup, start: JointStart, inside: Tensor) -> JointFit:
+def _separable(full: Tensor, problem: Problem, setup: FitProblem, start: JointStart, inside: Tensor) -> JointFit:
     """Coarse steps and rival scatter peaks, then full steps; where that leaves much, as the product finds an axis."""
-    near = starts_near(full, _started(setup, start))
+    near = find_starts_near(full, _started(setup, start))
     state = _fitted(torch.cat([start.theta[None], near]), problem)
     evaluations = 1 + int(state.iterations)
     for others in _further_starts(full, problem, setup, state, inside):
@@ -286,7 +284,7 @@ def _separable(full: Tensor, problem: Problem, setup: SpectrumSetup, start: Join
 
 
 def _further_starts(
-    full: Tensor, problem: Problem, setup: SpectrumSetup, state: State, inside: Tensor
+    full: Tensor, problem: Problem, setup: FitProblem, state: State, inside: Tensor
 ) -> Iterator[Tensor]:
     """Other places of the scatter peaks at the axis that was reached, then the axes that a screen finds."""
     if _leaves_much(state, inside):
@@ -305,7 +303,7 @@ def _leaves_much(state: State, inside: Tensor) -> bool:
     return left > _POOR_FACTOR * (1.0 - float(r_squared_expected(inside))) + _POOR_SHARE
 
 
-def _judged(found: JointFit, problem: Problem, fixed: Tensor, inside: Tensor, setup: SpectrumSetup) -> ProtocolFit:
+def _judged(found: JointFit, problem: Problem, fixed: Tensor, inside: Tensor, setup: FitProblem) -> ProtocolFit:
     evaluation, columns = design(found.theta, problem)
     expected = columns @ found.linear + fixed
     finite = torch.isfinite(torch.cat([found.theta, found.linear, expected])).all()
@@ -334,7 +332,7 @@ def _errors(
     evaluation: Evaluation,
     problem: Problem,
     inside: Tensor,
-    setup: SpectrumSetup,
+    setup: FitProblem,
 ) -> Uncertainty:
     """Those of the product, with its prior: what a spectrum does not determine is not uncertain without limit."""
     space = problem.space
@@ -350,11 +348,11 @@ def _errors(
         found.linear[:n],
         moving=space.free & inner,
         positive_hats=found.linear[n:] > 0.0,
-        prior_precision=space_of(setup.parameters).prior_sd ** -2,
+        prior_precision=build_space(setup.parameters).prior_sd ** -2,
     )
 
 
-def _nothing(inside: Tensor, setup: SpectrumSetup, status: FitStatus) -> ProtocolFit:
+def _nothing(inside: Tensor, setup: FitProblem, status: FitStatus) -> ProtocolFit:
     theta = torch.full_like(pack(setup.parameters), torch.nan)
     return ProtocolFit(
         theta=theta,

@@ -18,16 +18,16 @@ from bench_pixels import (
     fitted_as_stored,
     inside,
     made_cube,
-    operator_of,
+    solver_of,
 )
 
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
-from hpcxrf.fitting.spectrum.problem import SpectrumSetup
+from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.physics.constants import PHYSICS
-from hpcxrf.physics.detector import DetectorSetup
+from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.lines import build_line_table
 from hpcxrf.physics.model import SpectrumModel, evaluate
-from hpcxrf.physics.parameters import PARAMETERS, pack, with_values
+from hpcxrf.physics.parameters import PARAMETERS, pack, replace_values
 
 pytestmark = pytest.mark.bench
 
@@ -45,7 +45,7 @@ def _one_thread():
 
 
 def lines(families):
-    return build_line_table(families, 12.0, efficiency=DetectorSetup())
+    return build_line_table(families, 12.0, efficiency=Detector())
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +57,8 @@ def cube():
 
 
 def integrated(counts, families):
-    start = with_values(PARAMETERS, {"coherent_sct_energy": 12.0})
-    setup = SpectrumSetup(
+    start = replace_values(PARAMETERS, {"coherent_sct_energy": 12.0})
+    setup = FitProblem(
         table=lines(families),
         constants=PHYSICS,
         parameters=start,
@@ -70,13 +70,12 @@ def integrated(counts, families):
 
 def linear(counts, fit):
     """Amplitudes and sigma (pixel, component) with the background in the fit, as a run makes them."""
-    operator = operator_of(fit, 4, len(counts))
-    return fitted_as_stored(counts, operator, deviance=False)()
+    return fitted_as_stored(counts, solver_of("linear", fit, 4, len(counts)), deviance=False)()
 
 
 def spectra(families, amplitude):
     """Expected counts (channel,) of families, and scatter, as the cube has them."""
-    theta = pack(with_values(PARAMETERS, KNOWN))
+    theta = pack(replace_values(PARAMETERS, KNOWN))
     channel = torch.arange(SHAPE[2], dtype=torch.float64)
     model = SpectrumModel(table=lines(families), channel=channel, constants=PHYSICS)
     phi = evaluate(theta, model).phi

@@ -4,18 +4,13 @@ import os
 import re
 import time
 
-import dask
 import pytest
-from distributed import Client, SpecCluster, Worker
 from pixel_scans import made_job, units
+from stub_workload import STUB, StubItem, workers_here
 
-from hpcxrf.cluster.dashboard import guarded_scheduler
-from hpcxrf.cluster.local.cluster import dask_settings, local_cluster
-from hpcxrf.config.run import check_config
-from hpcxrf.pipeline.plan import Plan
-from hpcxrf.pipeline.records import DatasetJob, TaskRecord
-from hpcxrf.runner import graph
-from hpcxrf.runner.driver import run_datasets
+from hpcxrf.cluster.local.cluster import local_cluster
+from hpcxrf.pipeline.workload import SCAN
+from hpcxrf.runner.driver import run_items
 from hpcxrf.runner.worker import forget_records
 from hpcxrf.store.rundir import create_or_resume
 from tests.cluster.conftest import drill  # noqa: F401 (a fixture)
@@ -23,51 +18,18 @@ from tests.cluster.conftest import drill  # noqa: F401 (a fixture)
 pytestmark = pytest.mark.bench
 
 
-def sleeping_plan(folder, tiles: int) -> Plan:
-    """One scan of so many pixel tasks."""
-    raw = {"input": {"files": ["x"]}, "pixels": {"blocks_per_task": 1}, "regions": {"find": []}}
-    job = DatasetJob(
-        number=0,
-        dataset_id="x-00000000",
-        source=folder / "x",
-        run_dir=folder,
-        config=check_config(raw, "bench"),
-        detectors=("0",),
-        shape=(1, 64 * tiles, 256, 1000),
-    )
-    return Plan(jobs=(job,), refusals=(), notes=())
-
-
 @pytest.fixture
-def sleeping(monkeypatch):
-    """Tasks that only sleep, run by workers in this process: what is left is the driver's and the scheduler's."""
+def sleeping():
+    """Measure tasks that only sleep, run by workers in this process: the rest is the driver's and the scheduler's."""
 
     def measure(folder, *, workers: int, tiles: int, seconds: float) -> tuple[float, float]:
-        def work(job, unit, _after):
-            time.sleep(seconds if unit.stage == "pixels" else 0.0)
-            return TaskRecord(task=unit.task, stage=unit.stage, dataset_id=job.dataset_id, wall_s=0.0, cpu_s=0.0)
-
-        monkeypatch.setattr(graph, "_work", work)
         run = create_or_resume(folder, "{}", {})
-        common = {"host": "127.0.0.1", "protocol": "tcp://", "dashboard_address": "127.0.0.1:0"}
-        worker = {"cls": Worker, "options": {**common, "nthreads": 1, "memory_limit": 0}}
-        with dask.config.set(dask_settings(dashboard=False)):
-            cluster = SpecCluster(
-                workers=dict.fromkeys(range(workers), worker),
-                scheduler={
-                    "cls": guarded_scheduler,
-                    "options": {**common, "port": 0, "dashboard": False, "token": "secret"},
-                },
-                silence_logs=False,
-            )
-            with cluster, Client(cluster, set_as_default=False) as client, client.as_current():
-                client.wait_for_workers(workers)
-                wall, cpu = time.perf_counter(), time.process_time()
-                outcomes = run_datasets(
-                    sleeping_plan(folder, tiles), run, client, in_flight=8, progress=lambda _p: None
-                )
-                wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        assert [o.failure for o in outcomes] == [None]
+        item = StubItem(number=0, run_dir=run.path, parts=tiles, sleep_s=seconds)
+        with workers_here(workers) as client:
+            wall, cpu = time.perf_counter(), time.process_time()
+            ended = run_items(STUB, iter([item]), run, client, in_flight=8)
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        assert ended.done == 1
         return wall, cpu
 
     return measure
@@ -82,14 +44,15 @@ def test_ten_thousand_tiny_tiles(sleeping, figure, tmp_path):
 @pytest.mark.parametrize("workers", [1, 2, 4, 8, 16, 32, 64])
 def test_scaling_of_tasks_that_sleep(sleeping, figure, tmp_path, workers):
     tiles = 4 * workers
-    wall, _ = sleeping(tmp_path / "run", workers=workers, tiles=tiles, seconds=2.0)
+    # The two tasks around the tiles sleep as long as these.
+    wall = sleeping(tmp_path / "run", workers=workers, tiles=tiles, seconds=2.0)[0] - 4.0
     figure(
         name=f"efficiency, sleeping tiles of 2 s, {workers} workers", value=100 * 2.0 * tiles / workers / wall, unit="%"
     )
 
 
 def test_overhead_on_tiles_of_two_seconds(sleeping, figure, tmp_path):
-    wall, _ = sleeping(tmp_path / "run", workers=8, tiles=64, seconds=2.0)
+    wall = sleeping(tmp_path / "run", workers=8, tiles=64, seconds=2.0)[0] - 4.0
     figure(name="overhead on tiles of 2 s, 8 workers", value=100 * (wall / 16.0 - 1), unit="% of wall")
 
 
@@ -105,7 +68,7 @@ def pixel_stage(job, workers: int) -> tuple[float, float]:
         handle.client.run(_loaded)
         wall = time.perf_counter()
         records = handle.client.gather(
-            [handle.client.submit(graph.run_unit, job, unit, [], pure=False) for unit in units(job, "pixels")]
+            [handle.client.submit(SCAN.run_unit, job, unit, [], pure=False) for unit in units(job, "pixels")]
         )
         wall = time.perf_counter() - wall
     return wall, sum(record.cpu_s for record in records)
@@ -116,7 +79,7 @@ def pixel_stage(job, workers: int) -> tuple[float, float]:
 def test_scaling_of_the_pixel_stage_on_cores(figure, tmp_path, method):
     rows = {"linear": 1024, "poisson": 256}[method]
     job = made_job(tmp_path, (1, rows, 512, 2048), pixels={"method": method, "blocks_per_task": 2})
-    graph.run_unit(job, units(job, "integrated")[0], [])
+    SCAN.run_unit(job, units(job, "integrated")[0], [])
     load = os.getloadavg()[0]
     one, two = pixel_stage(job, 1), pixel_stage(job, 2)
     title = f"pixel stage ({method}), 1 to 2 workers"

@@ -9,15 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from bench_pixels import SHAPE, basis_of, inside, model_of, operator_of
+from bench_pixels import SHAPE, inside, solver_of
 from bench_pixels import cube as cube  # noqa: PLC0414 (a fixture)
 from bench_pixels import fitted as fitted  # noqa: PLC0414 (a fixture)
 from bench_pixels import table as table  # noqa: PLC0414 (a fixture)
 from pixel_scans import made_job, run_stage
 
-from hpcxrf.fitting.pixels.full import full_model
-from hpcxrf.fitting.pixels.methods import MethodData, fit_pixels, moved_to
-from hpcxrf.fitting.pixels.tangent import tangent_operator, tangents_at
+from hpcxrf.fitting.pixels.fit import fit_pixels
 from hpcxrf.pipeline.pixels.device import first_batch
 
 pytestmark = [
@@ -44,26 +42,18 @@ def seconds(run, device, repeats=5):
 @pytest.mark.timeout(900)
 def test_all_methods_on_one_device(cube, fitted, figure, tmp_path):
     device = torch.device("cuda:0")
-    basis, model = basis_of(fitted, 4, len(cube[0])), model_of(fitted)
-    operator = moved_to(device, operator_of(fitted, 4, len(cube[0])))
-    data = moved_to(
-        device,
-        MethodData(
-            tangent=tangent_operator(basis, tangents_at(fitted.theta, model)),
-            full=full_model(model, fitted.theta, basis),
-        ),
-    )
     counts = inside(cube, fitted, dtype=torch.uint16).contiguous()
     pinned, there = counts.pin_memory(), counts.to(device)
     copy_s = seconds(lambda: there.copy_(pinned, non_blocking=True), device)
     rows = [("copy from pinned memory", len(counts) / copy_s, f"{counts.nbytes / copy_s:.3g} B/s")]
     for method, n in PIXELS.items():
+        solver = solver_of(method, fitted, 4, len(cube[0]), device)
         for errors in (False, True):
             every = torch.ones(n, dtype=torch.bool, device=device)
-            some, batch = there[:n], first_batch(device, operator, method)
+            some, batch = there[:n], first_batch(device, solver, method)
             took = seconds(
-                lambda some=some, every=every, method=method, errors=errors, batch=batch: fit_pixels(
-                    some, every, operator, method=method, data=data, errors=errors, deviance=errors, batch=batch
+                lambda some=some, every=every, solver=solver, errors=errors, batch=batch: fit_pixels(
+                    some, every, solver, errors=errors, deviance=errors, batch=batch
                 ),
                 device,
             )

@@ -8,10 +8,10 @@ import torch
 
 from hpcxrf.config.run import check_config
 from hpcxrf.formats.registry import open_scan
+from hpcxrf.pipeline.prepare.facts import scan_facts
 from hpcxrf.pipeline.prepare.from_config import prepare
 from hpcxrf.pipeline.prepare.inputs import read_options
 from hpcxrf.pipeline.single import integrate
-from hpcxrf.pipeline.tasks import scan_facts
 from hpcxrf.studies.peers.fit import fit_peer
 from hpcxrf.studies.protocol import fit_protocol, random_start
 
@@ -39,7 +39,7 @@ def spectrum(shared_data):
     }
     config = check_config(raw, "bench")
     scan = open_scan(path, read_options(config))
-    return torch.from_numpy(integrate(scan))[0], prepare(config, scan_facts(scan, path), 0).setup
+    return torch.from_numpy(integrate(scan))[0], prepare(config, scan_facts(scan, path), 0).problem
 
 
 def fits(spectrum, method):

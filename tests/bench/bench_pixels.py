@@ -1,12 +1,13 @@
 """Spectra per CPU second of every pixel method, one thread, on a cube with known truth; PyMca and mapstorch beside.
 
 The cube lies in memory, uint16 as the store gives it, 2048 channels a pixel of which the fit range is a view; what is
-prepared once a scan (the operator) is not counted, as the peers' configuration is not. The peers are given their
+prepared once a scan (the solver) is not counted, as the peers' configuration is not. The peers are given their
 better one of uint16 and float32.
 """
 
 import copy
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -14,20 +15,22 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from hpcxrf.fitting.pixels.basis import pixel_basis, pixel_operator
-from hpcxrf.fitting.pixels.full import full_model
-from hpcxrf.fitting.pixels.methods import MethodData, fit_pixels, group_background
-from hpcxrf.fitting.pixels.tangent import tangent_operator, tangents_at
+from hpcxrf.fitting.pixels.basis import group_background, pixel_basis
+from hpcxrf.fitting.pixels.fit import fit_pixels, prepare_solver
+from hpcxrf.fitting.pixels.full import full_model, full_solver
+from hpcxrf.fitting.pixels.parts import move_to
+from hpcxrf.fitting.pixels.tangent import tangents_at
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
-from hpcxrf.fitting.spectrum.problem import SpectrumSetup
+from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.physics.constants import PHYSICS
-from hpcxrf.physics.detector import DetectorSetup
+from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.lines import build_line_table
-from hpcxrf.physics.model import SpectrumModel, evaluate, tailed_lines
-from hpcxrf.physics.parameters import PARAMETERS, pack, with_values
+from hpcxrf.physics.model import SpectrumModel, evaluate, find_tailed_lines
+from hpcxrf.physics.parameters import PARAMETERS, pack, replace_values
 
 pytestmark = pytest.mark.bench
 
+CPU = torch.device("cpu")
 SHAPE = (200, 200, 2048)
 FAMILIES = ["Si", "P", "S", "Cl", "Ar", "K", "Ca", "Ti", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn"]
 # Mean counts a pixel of the families, elastic and Compton; the continuum brings the rest of 5355.
@@ -46,13 +49,13 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def table():
-    return build_line_table(FAMILIES, 12.0, efficiency=DetectorSetup())
+    return build_line_table(FAMILIES, 12.0, efficiency=Detector())
 
 
 def made_cube(table):
     """Counts (pixel, channel) float32 and true amplitudes (pixel, component); every family on its own pattern."""
     generator = torch.Generator().manual_seed(20)
-    theta = pack(with_values(PARAMETERS, KNOWN))
+    theta = pack(replace_values(PARAMETERS, KNOWN))
     channel = torch.arange(SHAPE[2], dtype=torch.float64)
     model = SpectrumModel(table=table, channel=channel, constants=PHYSICS)
     phi = evaluate(theta, model).phi
@@ -77,8 +80,8 @@ def cube(table):
 def fitted(cube, table):
     """The integrated fit of the cube, as a run makes it, from nearby parameters."""
     counts, _ = cube
-    start = with_values(PARAMETERS, {"coherent_sct_energy": 12.0})
-    setup = SpectrumSetup(
+    start = replace_values(PARAMETERS, {"coherent_sct_energy": 12.0})
+    setup = FitProblem(
         table=table, constants=PHYSICS, parameters=start, energy_min_kev=SPAN_KEV[0], energy_max_kev=SPAN_KEV[1]
     )
     return fit_spectrum(counts.sum(dim=0, dtype=torch.float64), setup)
@@ -90,13 +93,14 @@ def model_of(fit):
         table=fit.table,
         channel=torch.arange(fit.first_channel, stop, dtype=torch.float64),
         constants=PHYSICS,
-        tailed=tailed_lines(fit.table, elastic=True, constants=PHYSICS),
+        tailed=find_tailed_lines(fit.table, elastic=True, constants=PHYSICS),
     )
 
 
 def basis_of(fit, groups, n_pixels):
     phi = evaluate(fit.theta, model_of(fit)).phi
-    return pixel_basis(phi, fit.amplitude, group_background(fit.background_parts, groups), n_pixels)
+    background = group_background(fit.background_parts, groups)
+    return pixel_basis(phi, fit.amplitude, background, n_pixels, first_channel=fit.first_channel)
 
 
 def inside(cube, fit, n=None, dtype=torch.float32):
@@ -104,16 +108,21 @@ def inside(cube, fit, n=None, dtype=torch.float32):
     return cube[0][:n].to(dtype)[:, first : first + len(fit.counts)]
 
 
-def operator_of(fit, groups, n_pixels):
-    """As a run makes it."""
-    return pixel_operator(basis_of(fit, groups, n_pixels), first_channel=fit.first_channel)
+def solver_of(method, fit, groups, n_pixels, device=CPU):
+    """As a run makes it, but that no pixel is followed."""
+    basis = basis_of(fit, groups, n_pixels)
+    if method == "full":
+        return full_solver(move_to(device, full_model(model_of(fit), fit.theta, basis)), basis, device)
+    if method == "nonlinear":
+        basis = replace(basis, tangents=tangents_at(fit.theta, model_of(fit)))
+    return prepare_solver(method, basis, None, device)
 
 
-def fitted_as_stored(counts, operator, **options):
+def fitted_as_stored(counts, solver, **options):
     """A fit of counts whose highest is known, as the store knows it."""
     every = torch.ones(len(counts), dtype=torch.bool)
     highest = float(counts.to(torch.float32).max())
-    return lambda: fit_pixels(counts, every, operator, highest=highest, **options)
+    return lambda: fit_pixels(counts, every, solver, highest=highest, **options)
 
 
 def best_rate(run, n_pixels, repeats=3):
@@ -233,9 +242,10 @@ WITHOUT = "amplitudes, status; no sigma, limits or deviance"
 def test_linear_amplitudes_alone(cube, fitted, figure, request, peer, background, title):
     theirs = request.getfixturevalue(peer)[background]
     theirs = theirs[0] if isinstance(theirs, tuple) else theirs
-    operator = operator_of(fitted, 0 if background == "none" else 4, len(cube[0]))
+    solver = solver_of("linear", fitted, 0 if background == "none" else 4, len(cube[0]))
     counts = inside(cube, fitted, dtype=torch.uint16)
-    run = fitted_as_stored(counts, operator, deviance=False, errors=False)
+    run = fitted_as_stored(counts, solver, deviance=False, errors=False)
+    operator = solver.operator
     bands = operator.banded.bands
     figure(
         name=f"linear, {title}, amplitudes alone",
@@ -285,13 +295,9 @@ def test_reading_is_the_limit(cube, fitted, figure):
 def test_methods(cube, fitted, figure, method, pixels, errors, deviance, dtype):
     if dtype == "float32" and method in {"poisson", "full"}:
         pytest.skip("the conversion is nothing beside the fit")
-    basis = basis_of(fitted, 4, len(cube[0]))
-    operator, model = operator_of(fitted, 4, len(cube[0])), model_of(fitted)
-    data = MethodData(
-        tangent=tangent_operator(basis, tangents_at(fitted.theta, model)), full=full_model(model, fitted.theta, basis)
-    )
+    solver = solver_of(method, fitted, 4, len(cube[0]))
     counts = inside(cube, fitted, pixels, dtype=getattr(torch, dtype))
-    run = fitted_as_stored(counts, operator, method=method, data=data, errors=errors, deviance=deviance)
+    run = fitted_as_stored(counts, solver, errors=errors, deviance=deviance)
     rate = best_rate(run, len(counts), 5 if method in {"linear", "nnls"} else 2)
     included = [
         "amplitudes, status",
@@ -311,9 +317,9 @@ def test_methods(cube, fitted, figure, method, pixels, errors, deviance, dtype):
 def test_poisson_is_at_the_optimum(cube, fitted, figure):
     """Deviance beyond that of a bounded quasi-Newton search in float64 that begins at the result."""
     counts = inside(cube, fitted, 6000, dtype=torch.uint16)[::100]
-    operator = operator_of(fitted, 4, len(cube[0]))
-    found = fit_pixels(counts, torch.ones(len(counts), dtype=torch.bool), operator, method="poisson")
-    columns = operator.columns.double().numpy()
+    solver = solver_of("poisson", fitted, 4, len(cube[0]))
+    found = fit_pixels(counts, torch.ones(len(counts), dtype=torch.bool), solver)
+    columns = solver.operator.columns.double().numpy()
     beyond = []
     free = counts.shape[1] - len(columns)
     for y, amplitude, merit in zip(
@@ -359,7 +365,7 @@ def test_bias(cube, fitted, table, figure, request):
     """Of the families with more than 20 expected counts a pixel, in the mean over the cube."""
     counts, amplitude = inside(cube, fitted, dtype=torch.uint16), cube[1]
     every = torch.ones(len(counts), dtype=torch.bool)
-    found = fit_pixels(counts, every, operator_of(fitted, 4, len(cube[0])), deviance=False)
+    found = fit_pixels(counts, every, solver_of("linear", fitted, 4, len(cube[0])), deviance=False)
     bright = amplitude[:, : len(FAMILIES)].mean(dim=0) > 20.0
     ratio = found.amplitude.double().mean(dim=0) / amplitude.double().mean(dim=0)
     ratio = ratio[: len(FAMILIES)]

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import struct
 import subprocess
 import sys
@@ -12,7 +14,6 @@ import pytest
 import typer
 import yaml
 
-from hpcxrf.cli import options
 from hpcxrf.cli.app import app
 from hpcxrf.simulate import demo_spec, read_truth, simulate_scan, write_scan
 from hpcxrf.store.files import tree_sha256
@@ -39,6 +40,7 @@ COMMANDS = (
     "cancel",
     "resume",
     "retry",
+    "verify",
     "list",
     "dashboard",
 )
@@ -127,16 +129,38 @@ def test_there_is_no_command_but_these():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_every_command_has_an_example_and_tells_every_option(hpcxrf, command, monkeypatch):
+def test_help_of_every_command_has_an_example_and_the_long_one_names_every_option(hpcxrf, command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    ran = hpcxrf(command, "--help")
-    assert ran.code == 0
-    assert "Example" in ran.out
-    assert f"hpcxrf {command}" in ran.out.split("Example")[1]
-    for parameter in typer.main.get_command(app).commands[command].params:
-        if parameter.param_type_name == "option":
-            assert parameter.opts[-1] in ran.out
-            assert parameter.help, f"{command} {parameter.name}"
+    short = hpcxrf(command, "--help")
+    assert short.code == 0
+    assert "Example" in short.out
+    assert f"hpcxrf {command}" in short.out.split("Example")[1]
+    parameters = typer.main.get_command(app).commands[command].params
+    options = [p for p in parameters if p.param_type_name == "option"]
+    hidden = [p for p in options if p.hidden]
+    assert not [p for p in hidden if f" {p.opts[-1]} " in short.out]
+    long = hpcxrf(command, "--help-all") if hidden else short
+    assert long.code == 0
+    for parameter in options:
+        assert parameter.opts[-1] in long.out
+        assert parameter.help, f"{command} {parameter.name}"
+
+
+def test_the_short_help_of_a_run_names_the_few_options_that_most_need(hpcxrf, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    text = hpcxrf("run", "--help").out
+    few = ("elements", "energy", "pixels", "detectors", "workers", "device", "output", "set", "help", "help-all")
+    assert sorted(set(re.findall(r" --([a-z-]+) ", text.split("Example")[0]))) == sorted(few)
+
+
+def test_help_groups_the_commands_by_what_they_are_for(hpcxrf):
+    text = hpcxrf("--help").out
+    for panel, inside in (
+        ("Maps on this machine", "run"),
+        ("Single files", "inspect"),
+        ("On a Slurm cluster", "submit"),
+    ):
+        assert inside in text.split(panel)[1].split("╰")[0]
 
 
 def test_the_version_is_that_of_the_package(hpcxrf):
@@ -190,12 +214,26 @@ def test_inspect_of_mca_text_gives_four_detectors_and_no_energy(hpcxrf, shared_d
     assert facts["calibration"][0]["slope_kev"] == facts["energy_slope_kev"]
 
 
-def test_inspect_says_the_same_to_people_on_standard_error(hpcxrf, shared_data):
+def test_inspect_says_the_same_to_people_on_standard_output(hpcxrf, shared_data):
     ran = hpcxrf("inspect", shared_data / "pixl-laguna" / "laguna.h5")
     assert ran.code == 0
-    assert ran.out == ""
-    for told in ("60,369,725", "54,923,501", "25 x 25", "4096 channels", "unknown", "tube"):
-        assert told in ran.err
+    assert ran.err == ""
+    for fact in ("60,369,725", "54,923,501", "25 x 25", "4096 channels", "unknown", "tube"):
+        assert fact in ran.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "absent"),
+    [
+        (("inspect",), {"torch", "dask", "distributed", "zarr", "xarray", "pandas", "matplotlib", "scipy"}),
+        (("fit", "--elements", "Fe"), {"dask", "distributed", "zarr", "xarray", "pandas", "matplotlib", "scipy"}),
+    ],
+)
+def test_a_command_on_one_file_loads_only_what_it_needs(shared_data, arguments, absent):
+    loaded, done = loaded_modules(*arguments, str(shared_data / APS / "2xfm_0010.mda"), "--json")
+    assert done.returncode == 0, done.stderr
+    assert "numpy" in loaded
+    assert not loaded & absent
 
 
 def test_inspect_takes_what_an_array_file_does_not_say(hpcxrf, tmp_path):
@@ -254,11 +292,23 @@ def test_the_sum_of_detectors_has_the_sum_of_their_amplitudes(hpcxrf, scan, true
         assert abs(facts["amplitudes"][element] / true - 1.0) < 0.05
 
 
-def test_a_fit_for_people_leaves_standard_output_alone(hpcxrf, scan):
+def test_a_fit_for_people_is_on_standard_output_and_its_notes_are_not(hpcxrf, scan):
     ran = hpcxrf("fit", scan, "--elements", ELEMENTS)
-    assert (ran.code, ran.out) == (0, "")
-    for told in ("R2", "amplitudes", "theta", "energy_slope", "Pb_L"):
-        assert told in ran.err
+    assert ran.code == 0
+    for fact in ("R2", "amplitudes", "theta", "energy_slope", "Pb_L", "Suggested elements"):
+        assert fact in ran.out
+    assert "note: energy calibration from the scan file" in ran.err
+    assert "note" not in ran.out
+
+
+def test_a_fit_obeys_any_value_of_the_run_file_that_it_uses_and_refuses_the_others(hpcxrf, scan):
+    facts = fitted(hpcxrf, scan, "--set", "fit.fixed=[fwhm_offset]", "--set", "fit.energy_range_kev=[1.5, 12]")
+    assert facts["sigma"]["fwhm_offset"] is None
+    for setting in ("pixels.method=nnls", "execution.workers=1", "benchmark.seed=1"):
+        ran = hpcxrf("fit", scan, "--elements", "Fe", "--set", setting)
+        assert ran.code == 2
+        assert f"--set {setting.split('=')[0]}" in ran.err
+        assert "input, sample, detector, fit" in ran.err
 
 
 @pytest.mark.parametrize("given", ["2", "-1", "all"])
@@ -318,7 +368,7 @@ def test_every_start_of_the_calibration_ends_at_the_same_axis(hpcxrf, scan, tmp_
     said = {
         "file": "energy calibration from the scan file",
         "override": "starting values from o.txt",
-        "none": "energy calibration found from the lines",
+        "none": "energy calibration determined from the spectrum",
     }
     assert said[calibration] in " | ".join(facts["notes"])
     assert abs(facts["theta"]["energy_offset"] + 670 * facts["theta"]["energy_slope"] - 6.39) < 0.01
@@ -473,7 +523,28 @@ def finished(scan, tmp_path_factory) -> Path:
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert f"report: {out / 'report.html'}" in done.stderr
+    (out / "said.txt").write_text(done.stderr)
     return out
+
+
+def test_a_run_without_a_terminal_prints_a_line_at_the_start_and_end_of_every_stage(finished):
+    lines = (finished / "said.txt").read_text().splitlines()
+    for stage in ("ingest into Zarr", "integrated spectra", "pixels", "close stores, draw"):
+        assert len([line for line in lines if re.match(rf"{stage}: started$", line)]) == 1
+        assert len([line for line in lines if re.match(rf"{stage}: (\d+) of \1 ended after [\d.]+ s$", line)]) == 1
+    assert not [line for line in lines if re.search(r"━ +\d+/\d+ ", line)]
+
+
+def test_the_end_of_a_run_names_the_suggested_elements_and_the_command_that_adds_them(finished):
+    lines = (finished / "said.txt").read_text().splitlines()
+    assert "suggested elements (not in your list, but present in the residual): Se" in lines
+    (line,) = [line for line in lines if line.startswith("to add them:  ")]
+    words = shlex.split(line.removeprefix("to add them:  "))
+    assert words[:2] == ["hpcxrf", "run"]
+    assert words[words.index("--elements") + 1] == f"{ELEMENTS},Se"
+    assert words[words.index("-o") + 1] == f"{finished}-2"
+    assert words.count("--elements") == words.count("-o") == 1
+    assert words[words.index("--pixels") :][:2] == ["--pixels", "nnls"]
 
 
 def test_a_run_obeys_its_options(finished):
@@ -514,7 +585,7 @@ def test_report_writes_the_page_again_and_nothing_else(hpcxrf, finished):
 
 
 @pytest.mark.parametrize("make", [False, True])
-def test_the_report_of_what_is_no_run_is_an_output_error(hpcxrf, tmp_path, make):
+def test_the_report_of_what_is_not_a_run_is_an_output_error(hpcxrf, tmp_path, make):
     folder = tmp_path / "no-run"
     if make:
         folder.mkdir()
@@ -523,14 +594,31 @@ def test_the_report_of_what_is_no_run_is_an_output_error(hpcxrf, tmp_path, make)
     assert str(folder) in ran.err
 
 
-def test_options_beside_a_run_file_are_refused_by_name(hpcxrf, tmp_path):
+def test_two_options_for_one_value_of_a_run_file_are_refused_by_name(hpcxrf, tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("input: {files: [x.h50]}\n")
-    ran = hpcxrf("run", path, "-o", tmp_path / "out", "--workers", "1")
+    ran = hpcxrf("run", path, "-o", tmp_path / "out", "--workers", "1", "--set", "execution.workers=2")
     assert ran.code == 2
-    assert str(path) in ran.err
-    assert "--workers" in ran.err
+    assert "--workers and --set execution.workers" in ran.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_command_refuses_by_name_a_section_that_it_does_not_act_on(hpcxrf, tmp_path, scan):
+    ran = hpcxrf("fit", "--elements", "Fe", scan, "--set", "benchmark.start=wide")
+    assert ran.code == 2
+    assert "benchmark" in ran.err
+    assert "hpcxrf fit" in ran.err
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "submit"])
+def test_a_section_that_the_workload_does_not_use_is_refused_by_name(hpcxrf, tmp_path, scan, command):
+    path = tmp_path / "run.yaml"
+    path.write_text(f"input: {{files: ['{scan}']}}\nbenchmark: {{start: wide}}\npixels: {{method: nnls}}\n")
+    more = {"run": ("-o", tmp_path / "out"), "submit": ("--site", "generic-cpu"), "plan": ()}[command]
+    ran = hpcxrf(command, path, *more)
+    assert ran.code == 2
+    assert "pixels: a benchmark does not use this section" in ran.err
+    assert [p.name for p in tmp_path.iterdir()] == ["run.yaml"]
 
 
 def test_the_doctor_finds_this_installation_healthy():
@@ -550,9 +638,4 @@ def test_a_doctor_that_finds_a_fault_says_so_by_its_exit_code(hpcxrf, monkeypatc
     monkeypatch.setattr(doctor, "examine", lambda site: broken)
     ran = hpcxrf("doctor")
     assert ran.code == 1
-    assert "it is off" in ran.err
-
-
-def test_elements_are_split_at_commas():
-    assert options.split_elements(" Si,Fe, Pt_L ,") == ["Si", "Fe", "Pt_L"]
-    assert options.split_elements(None) is None
+    assert "it is off" in ran.out

@@ -1,7 +1,7 @@
 """Preloaded by Dask in the workers of a drill: makes pixel tasks slow, and those of chosen scans go wrong.
 
-`DRILL_FAULTS` is a JSON object: `slow_s`, and `abort`, `raise`, `hang`, `full`: lists of names of scans; `once`:
-only at the first attempt, remembered by files in that folder; `count`: folder of a file for every execution.
+`DRILL_FAULTS` is a JSON object: `slow_s`, and `abort`, `raise`, `hang`, `spin`, `full`: lists of names of scans;
+`once`: only at the first attempt, remembered by files in that folder; `count`: folder of a file for every execution.
 """
 
 import errno
@@ -18,22 +18,23 @@ FAULTS = json.loads(os.environ.get("DRILL_FAULTS", "{}"))
 
 def dask_setup(worker):
     del worker
-    work = graph._work
+    once = graph.run_once
 
-    def faulty(job, unit, after):
-        if unit.stage == "pixels":
+    def faulty(work, job, unit, after):
+        # What was finished under this driver is not run again, whatever Dask asks for.
+        if unit.stage == "pixels" and graph.read_kept_record(job, unit.task) is None:
             _disturb(job, unit)
-        return work(job, unit, after)
+        return once(work, job, unit, after)
 
-    graph._work = faulty
+    graph.run_once = faulty
 
 
 def _disturb(job, unit):
     if "count" in FAULTS:
-        name = f"{job.source.stem}-{unit.blocks.first}.{uuid.uuid4().hex}"
+        name = f"{job.source.stem}-{unit.work.first}.{uuid.uuid4().hex}"
         Path(FAULTS["count"], name).touch()
     time.sleep(FAULTS.get("slow_s", 0.0))
-    for kind, name in ((k, n) for k in ("abort", "raise", "hang", "full") for n in FAULTS.get(k, ())):
+    for kind, name in ((k, n) for k in ("abort", "raise", "hang", "spin", "full") for n in FAULTS.get(k, ())):
         if job.source.stem == name and not _had_already(name):
             # Inside of the attempt that the task itself would make.
             from hpcxrf.runner.worker import attempt
@@ -59,4 +60,10 @@ def _go_wrong(kind):
         raise ValueError("this scan is cursed")
     if kind == "full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if kind == "spin":
+        # Works for long, on a machine that has much else to do.
+        end = time.monotonic() + 100.0
+        while time.monotonic() < end:
+            sum(range(100_000))
+        return
     time.sleep(3600)

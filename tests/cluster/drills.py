@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from scan_units import run_unit, units_of
 
 from hpcxrf.cluster.job.worker_terms import read_facts
 from hpcxrf.cluster.job_files import read_events, read_progress
-from hpcxrf.cluster.login.submission import Asked, prepare_submission, submit_again, submit_prepared
+from hpcxrf.cluster.login.submission import SubmitOptions, prepare_submission, submit_again, submit_run
 from hpcxrf.config.run import check_config, effective
 from hpcxrf.config.site import check_site
 from hpcxrf.pipeline.plan import make_plan
-from hpcxrf.runner.graph import run_unit, units_of
 from hpcxrf.store.files import tree_files, tree_sha256
 from hpcxrf.store.rundir import RunDir, create_or_resume, finished
 
@@ -128,11 +128,11 @@ class Drill:
             text,
             self.tmp_path / "run",
             profile,
-            Asked(workers=workers, nodes=nodes, mode=mode, insecure=insecure),
+            SubmitOptions(workers=workers, nodes=nodes, mode=mode, insecure=insecure),
         )
 
     def submit(self) -> None:
-        self.job_id = submit_prepared(self.prepared)
+        self.job_id = submit_run(self.prepared)
         self.run = RunDir(path=self.tmp_path / "run")
 
     def resume(self) -> None:
@@ -144,14 +144,14 @@ class Drill:
     def state(self) -> str:
         return self.slurm.run("squeue", "-t", "all", "-h", "-o", "%T", "-j", self.job_id).strip()
 
-    def wait(self, condition, patience_s=60.0):
+    def wait(self, condition, patience_s=240.0):
         deadline = time.monotonic() + patience_s
         while not (value := condition()):
             assert time.monotonic() < deadline, f"waited in vain\n{self.logs()}"
             time.sleep(0.05)
         return value
 
-    def wait_for_end(self, patience_s=90.0) -> str:
+    def wait_for_end(self, patience_s=400.0) -> str:
         ended = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED"}
         return self.wait(lambda: (s := self.state()) in ended and s, patience_s)
 

@@ -33,7 +33,7 @@ from hpcxrf.cluster.local.cluster import (
     usable_cores,
     worker_status,
 )
-from hpcxrf.cluster.local.worker import pinned_nanny
+from hpcxrf.cluster.local.worker import make_nanny
 from hpcxrf.errors import ConfigError, HpcxrfError, OutputError
 
 PAGES = (
@@ -122,16 +122,53 @@ def test_a_secret_that_is_shorter_longer_or_elsewhere_is_none(running: LocalClus
     assert request(http_port(running), f"http://x/{token}/status").status == 404
 
 
+HANDSHAKE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg==",
+    "Sec-WebSocket-Protocol": "bokeh, x",
+}
+
+
 def test_the_websocket_opens_only_with_the_secret(running: LocalClusterHandle, token: str) -> None:
-    headers = {
-        "Connection": "Upgrade",
-        "Upgrade": "websocket",
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg==",
-        "Sec-WebSocket-Protocol": "bokeh, x",
-    }
-    assert request(http_port(running), "/status/ws", **headers).status == 404
-    assert request(http_port(running), f"/{token}/status/ws", **headers).status == 101
+    assert request(http_port(running), "/status/ws", **HANDSHAKE).status == 404
+    assert request(http_port(running), f"/{token}/status/ws", **HANDSHAKE).status == 101
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "status"),
+    [
+        ("http://127.0.0.1:PORT", "127.0.0.1:PORT", 101),
+        ("http://localhost:PORT", "localhost:PORT", 101),
+        # A tunnel that ends at another port of the user's machine.
+        ("http://localhost:9999", "localhost:9999", 101),
+        ("http://evil.example", "127.0.0.1:PORT", 403),
+        # Another server of the same machine.
+        ("http://127.0.0.1:9999", "127.0.0.1:PORT", 403),
+        # A foreign name that resolves to the loopback.
+        ("http://evil.example:PORT", "evil.example:PORT", 403),
+        ("http://127.0.0.1.evil.example:PORT", "127.0.0.1.evil.example:PORT", 403),
+        ("null", "127.0.0.1:PORT", 403),
+        ("", "127.0.0.1:PORT", 403),
+    ],
+)
+@pytest.mark.parametrize("path", ["status/ws", "eventstream"])
+def test_a_websocket_opens_to_pages_of_the_dashboard_alone(
+    running: LocalClusterHandle, token: str, path: str, origin: str, host: str, status: int
+) -> None:
+    port = http_port(running)
+    headers = HANDSHAKE | {"Origin": origin.replace("PORT", str(port)), "Host": host.replace("PORT", str(port))}
+    assert request(port, f"/{token}/{path}", **headers).status == status
+
+
+def test_without_the_guard_a_foreign_page_would_get_a_websocket(
+    running: LocalClusterHandle, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Why the rule exists; once this fails, distributed checks the Origin by itself."""
+    rules = running.cluster.scheduler.http_application.default_router.rules
+    monkeypatch.setattr(running.cluster.scheduler.http_application.default_router, "rules", rules[2:])
+    assert request(http_port(running), f"/{token}/status/ws", **HANDSHAKE, Origin="http://evil.example").status == 101
 
 
 async def answer_of_new(make: Callable[..., Scheduler], target: str, **options: object) -> str:
@@ -369,9 +406,9 @@ def test_a_worker_that_cannot_start_is_an_error_that_names_the_log(tmp_path: Pat
 def test_each_worker_sees_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hpcxrf.cluster.local.worker.Nanny", lambda *_args, **options: options["env"])
     names = ("3", "5", "GPU-af")
-    seen = [pinned_nanny("tls://x", name=i, gpus=names, setup=None) for i in range(3)]
+    seen = [make_nanny("tls://x", name=i, gpus=names, setup=None) for i in range(3)]
     assert [env["CUDA_VISIBLE_DEVICES"] for env in seen] == list(names)
-    assert pinned_nanny("tls://x", name=1, gpus=(), setup=None)["CUDA_VISIBLE_DEVICES"] == ""
+    assert make_nanny("tls://x", name=1, gpus=(), setup=None)["CUDA_VISIBLE_DEVICES"] == ""
 
 
 # ---- life and end

@@ -11,7 +11,7 @@ from hpcxrf.cluster.job.worker_terms import read_facts
 from hpcxrf.store.rundir import FAILED
 from tests.cluster.drills import kill
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900), pytest.mark.more]
 
 SLOW = {"slow_s": 0.5}
 
@@ -147,7 +147,8 @@ def test_a_preempted_job_is_run_again_by_slurm_itself(drill):
 def test_poisoned_scans_fail_alone(drill, scans):
     drill.prepare(scans, faults={"abort": ["s01"], "raise": ["s02"]})
     drill.submit()
-    assert drill.wait_for_end(200) == "FAILED"
+    # Failed datasets among good ones do not fail the job, so that chains of jobs go on.
+    assert drill.wait_for_end() == "COMPLETED", drill.logs()
     drill.require_all_equal(but=["s01", "s02"])
     assert drill.events("ended")[-1]["exit_code"] == 6
     found = reasons(drill)
@@ -170,7 +171,7 @@ def test_a_hung_task_is_ended_and_tried_again(drill):
 
 @pytest.mark.slow
 def test_a_full_disk_under_a_task_fails_its_scan_and_a_resume_does_it(drill):
-    drill.prepare(3, faults={"full": ["s01"], "once": str(drill.tmp_path)})
+    drill.prepare(3, faults={"full": ["s01"], "once": str(drill.tmp_path)}, site={"fail_job_on_failed_dataset": True})
     drill.submit()
     assert drill.wait_for_end() == "FAILED"
     drill.require_all_equal(but=["s01"])
@@ -225,7 +226,7 @@ def test_a_lost_node_costs_its_workers_only(drill):
     [other] = nodes - {batch}
     try:
         drill.slurm.kill_node(other)
-        assert drill.wait_for_end(180) == "COMPLETED", drill.logs()
+        assert drill.wait_for_end() == "COMPLETED", drill.logs()
     finally:
         drill.slurm.start_node(other)
     drill.require_all_equal()

@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+pytestmark = pytest.mark.more
+
 DRIVER = """
 import signal, sys, time
 from pathlib import Path

@@ -81,9 +81,29 @@ def test_a_refusal_is_told_as_sbatch_tells_it(programs, tmp_path):
         slurm.submit("#!/bin/sh\n", [])
 
 
-def test_an_answer_that_is_no_job_id_is_refused(programs, tmp_path):
-    programs("sbatch", "echo Welcome to the cluster")
-    with pytest.raises(SlurmError, match="answered 'Welcome to the cluster', must be a job id"):
+@pytest.mark.parametrize(
+    ("printed", "job_id"),
+    [
+        ("17\\n", "17"),
+        ("17;cluster\\n", "17"),
+        ("Welcome to 2026!\\n17\\nYour project has 12 h left\\n", "17"),
+        ("17\\n\\n=== maintenance on 2027-01-01 ===\\n", "17"),
+        ("  17;cluster  \\n17;cluster\\n", "17"),
+        ("2026\\nSubmitted batch job 17\\n", "17"),
+        ("Submitted batch job 17 on cluster lab\\nbye\\n", "17"),
+    ],
+)
+def test_the_job_id_is_found_wherever_a_wrapper_of_the_site_prints_its_own_lines(programs, printed, job_id):
+    programs("sbatch", f"printf '{printed}'")
+    assert slurm.submit("#!/bin/sh\n", []) == job_id
+
+
+@pytest.mark.parametrize(
+    "printed", ["Welcome to the cluster", "job 17", "17 18", "", "17\\n18", "-17", "1e5", "\u0661"]
+)
+def test_an_answer_without_one_job_id_is_refused(programs, printed):
+    programs("sbatch", f"printf -- '{printed}'")
+    with pytest.raises(SlurmError, match="which has no line with a job id; look at `squeue --me`"):
         slurm.submit("#!/bin/sh\n", [])
 
 
@@ -109,14 +129,28 @@ def test_an_id_that_slurm_does_not_know_is_none_and_any_other_failure_is_not(pro
 
 
 def test_a_pending_job_has_its_reason(programs):
-    programs("squeue", "echo '12|PENDING|PartitionNodeLimit|N/A||0:00'")
+    programs("squeue", "echo '12|PENDING|PartitionNodeLimit|N/A||0:00|hpcxrf|(null)|/a'")
     state = slurm.job_state("12")
     assert (state.state, state.reason, state.ended) == ("PENDING", "PartitionNodeLimit", False)
 
 
 def test_a_line_of_another_job_or_of_other_columns_says_nothing(programs):
-    programs("squeue", "echo '13|RUNNING|None|N/A|n1|0:01'; echo '12|RUNNING'; echo motd")
+    programs("squeue", "echo '13|RUNNING|None|N/A|n1|0:01|hpcxrf||/a'; echo '12|RUNNING'; echo motd")
     assert slurm.job_state("12") is None
+
+
+def test_several_jobs_are_looked_up_by_one_call_whatever_their_folders_are_called(programs, tmp_path):
+    lines = (
+        "'12|RUNNING|None|N/A|n1|0:01|hpcxrf|hpcxrf:ab|/a|b c' '13|PENDING|Priority|N/A||0:00|x|(null)|/c' '99|RUNNING'"
+    )
+    programs("squeue", f"echo \"$@\" >> {tmp_path}/calls; printf '%s\\n' {lines}")
+    states = slurm.job_states(["12", "13", "14"])
+    assert {job: state.state for job, state in states.items()} == {"12": "RUNNING", "13": "PENDING"}
+    assert (states["12"].comment, states["12"].folder) == ("hpcxrf:ab", "/a|b c")
+    [call] = (tmp_path / "calls").read_text().splitlines()
+    assert "--jobs=12,13,14" in call
+    assert slurm.job_states([]) == {}
+    assert len((tmp_path / "calls").read_text().splitlines()) == 1
 
 
 def test_scancel_of_an_unknown_id_complains_and_ends_with_0(programs):
@@ -124,6 +158,18 @@ def test_scancel_of_an_unknown_id_complains_and_ends_with_0(programs):
     assert slurm.cancel("9") is False
     programs("scancel", "true")
     assert slurm.cancel("9") is True
+
+
+def test_many_jobs_are_cancelled_by_few_calls_and_unknown_ones_stop_nothing(programs, tmp_path):
+    unknown = "echo 'scancel: error: Kill job error on job id 9: Invalid job id specified' >&2; exit 1"
+    programs("scancel", f"echo $# >> {tmp_path}/calls; {unknown}")
+    slurm.cancel_jobs([str(number) for number in range(1500)])
+    assert (tmp_path / "calls").read_text().split() == ["1000", "500"]
+    slurm.cancel_jobs([])
+    assert len((tmp_path / "calls").read_text().split()) == 2
+    programs("scancel", "echo 'scancel: error: Access/permission denied' >&2; exit 1")
+    with pytest.raises(SlurmError, match="permission denied"):
+        slurm.cancel_jobs(["9"])
 
 
 def test_requeueing_that_is_forbidden_is_an_answer_and_no_error(programs):
@@ -148,7 +194,7 @@ def test_partitions_are_read_with_their_kinds_of_nodes(programs):
 
 def test_a_line_of_sinfo_that_cannot_be_read_is_told(programs):
     programs("sinfo", "echo 'main|up|x|3|8|6000|gpu:4'")
-    with pytest.raises(SlurmError, match="sinfo: answered 'main"):
+    with pytest.raises(SlurmError, match="sinfo: printed 'main"):
         slurm.partitions()
 
 

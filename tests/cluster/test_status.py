@@ -7,9 +7,9 @@ import socket
 import pytest
 
 from hpcxrf.cluster.failures import ask_again, failures, tally
-from hpcxrf.cluster.job_files import RunProgress, StageProgress, append_event, write_progress
+from hpcxrf.cluster.job_files import RunProgress, StageProgress, append_event, run_comment, write_progress
 from hpcxrf.cluster.login.logs import follow_log, latest_log, runs_in, tail
-from hpcxrf.cluster.login.status import asked_seldom, run_status
+from hpcxrf.cluster.login.status import ask_seldom, run_status
 from hpcxrf.cluster.login.tunnel import ssh_command, way_to_dashboard
 from hpcxrf.cluster.slurm import JobState
 from hpcxrf.errors import OutputError, SlurmError
@@ -22,9 +22,12 @@ def run(tmp_path):
     return create_or_resume(tmp_path / "run", "input: {files: [a]}\n", {"input": {"files": ["a"]}})
 
 
-def says(state: str, reason: str = "None", start: str = "N/A"):
+def says(run, state: str, reason: str = "None", start: str = "N/A", comment: str | None = None):
     def ask(job_id: str) -> JobState:
-        return JobState(job_id=job_id, state=state, reason=reason, start=start, nodes="n1", elapsed="0:05")
+        mark = run_comment(run.path) if comment is None else comment
+        return JobState(
+            job_id=job_id, state=state, reason=reason, start=start, nodes="n1", elapsed="0:05", comment=mark
+        )
 
     return ask
 
@@ -79,7 +82,7 @@ def failed(task: str = "ingest", reason: str = "it broke") -> dict[str, str]:
 
 def test_a_pending_job_shows_the_reason_of_slurm(run):
     append_event(run, "submitted", job_id="7")
-    status = run_status(run.path, says("PENDING", "PartitionNodeLimit"))
+    status = run_status(run.path, says(run, "PENDING", "PartitionNodeLimit"))
     assert (status.verdict, status.said) == ("pending", "job 7 waits: PartitionNodeLimit")
 
 
@@ -88,7 +91,7 @@ def test_what_slurm_does_not_know_is_unknown_and_never_failed(run):
     append_event(run, "started", job_id="7")
     status = run_status(run.path, unknown)
     assert status.verdict == "unknown"
-    assert "does not know job 7" in status.said
+    assert "has no record of job 7" in status.said
 
 
 def test_a_slurm_that_does_not_answer_is_a_note_and_no_verdict(run):
@@ -115,30 +118,37 @@ def test_an_early_end_may_be_followed_by_a_requeue(run, code, expected):
     append_event(run, "submitted", job_id="7")
     append_event(run, "started", job_id="7")
     append_event(run, "ended", job_id="7", exit_code=code, reason="time limit")
-    for ask in (unknown, silent, says("FAILED")):
+    for ask in (unknown, silent, says(run, "FAILED")):
         status = run_status(run.path, ask)
         assert status.verdict == expected
         assert "time limit" in status.said
-    assert verdict(run, says("PENDING", "BeginTime")) == "pending"
+    assert verdict(run, says(run, "PENDING", "BeginTime")) == "pending"
     append_event(run, "started", job_id="7")
-    assert verdict(run, says("RUNNING")) == "running"
+    assert verdict(run, says(run, "RUNNING")) == "running"
 
 
 @pytest.mark.parametrize("state", ["TIMEOUT", "FAILED", "NODE_FAIL", "COMPLETED"])
 def test_an_end_that_only_slurm_saw_is_resumable(run, state):
     append_event(run, "submitted", job_id="7")
-    status = run_status(run.path, says(state, "NonZeroExitCode"))
+    status = run_status(run.path, says(run, state, "NonZeroExitCode"))
     assert status.verdict == "stopped"
-    assert f"Slurm says {state} (NonZeroExitCode) of job 7" in status.said
+    assert f"Slurm reports {state} (NonZeroExitCode) for job 7" in status.said
+
+
+@pytest.mark.parametrize("comment", ["(null)", "hpcxrf:0123456789abcdef", "of,somebody", ""])
+def test_an_id_that_slurm_gave_to_another_job_tells_nothing_of_this_run(run, comment):
+    append_event(run, "submitted", job_id="7")
+    status = run_status(run.path, says(run, "RUNNING", comment=comment))
+    assert (status.verdict, status.slurm) == ("unknown", None)
 
 
 def test_a_cancelled_job_stays_cancelled_when_slurm_has_forgotten_it(run):
     append_event(run, "submitted", job_id="7")
     append_event(run, "cancelled", job_id="7")
     assert verdict(run, unknown) == "cancelled"
-    assert verdict(run, says("CANCELLED")) == "cancelled"
+    assert verdict(run, says(run, "CANCELLED")) == "cancelled"
     # Still going down.
-    assert verdict(run, says("COMPLETING")) == "running"
+    assert verdict(run, says(run, "COMPLETING")) == "running"
 
 
 def test_a_cancelled_job_that_wrote_down_its_own_end_was_cancelled(run):
@@ -146,7 +156,7 @@ def test_a_cancelled_job_that_wrote_down_its_own_end_was_cancelled(run):
         append_event(run, event, job_id="7")
     append_event(run, "ended", job_id="7", exit_code=75, reason="TERM")
     assert verdict(run, unknown) == "cancelled"
-    assert verdict(run, says("CANCELLED")) == "cancelled"
+    assert verdict(run, says(run, "CANCELLED")) == "cancelled"
 
 
 def test_a_run_that_was_done_before_its_cancelling_arrived_is_done(run):
@@ -182,20 +192,22 @@ def test_a_run_without_a_job_is_read_from_its_lock_and_journals(run):
 
 def test_a_benchmark_is_told_from_a_run(tmp_path):
     bench = create_or_resume(tmp_path / "bench", "", {"benchmark": {"seed": 0}})
-    status = run_status(bench.path, never)
-    assert status.verdict == "stopped"
-    assert "`hpcxrf benchmark` on the same folder goes on" in status.said
+    assert verdict(bench, never) == "new"
+    bench.append("a-00000000", {"task": "sum", "event": "finished", "stage": "sum", "wall_s": 1.0})
+    bench.report_file.touch()
+    assert verdict(bench, never) == "stopped"
+    # Its page is another than that of a scan.
     (bench.path / "benchmark.html").touch()
     assert verdict(bench, never) == "done"
 
 
-def test_slurm_is_asked_seldom():
+def test_slurm_is_ask_seldom():
     asked = []
-    ask = asked_seldom(asked.append, 60.0)
+    ask = ask_seldom(asked.append, 60.0)
     assert [ask("1"), ask("1"), ask("2"), ask("1")] == [None] * 4
     assert asked == ["1", "2"]
     asked.clear()
-    ask = asked_seldom(asked.append, 0.0)
+    ask = ask_seldom(asked.append, 0.0)
     assert [ask("1"), ask("1")] == [None, None]
     assert asked == ["1", "1"]
 
@@ -308,7 +320,7 @@ def test_runs_are_found_two_levels_deep_and_hidden_ones_are_not(tmp_path):
         create_or_resume(tmp_path / name, "", {})
     assert runs_in(tmp_path) == [tmp_path / "a/two", tmp_path / "one"]
     assert runs_in(tmp_path / "one") == [tmp_path / "one"]
-    with pytest.raises(OutputError, match="is no folder"):
+    with pytest.raises(OutputError, match="is not a folder"):
         runs_in(tmp_path / "none")
 
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -11,8 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpcxrf.cluster.job_files import read_events, read_request
+from hpcxrf.cluster.job_files import append_event, read_events, read_request
 from hpcxrf.simulate import demo_spec, simulate_scan, write_scan
+from hpcxrf.store.lock import run_lock
 from hpcxrf.store.rundir import RunDir
 
 pytestmark = pytest.mark.slurm
@@ -23,10 +26,11 @@ import json, os, signal, sys, time
 from pathlib import Path
 sys.path[:0] = {path!r}
 from hpcxrf.cluster.job_files import append_event
+from hpcxrf.store.lock import run_lock
 from hpcxrf.store.rundir import RunDir
 
 run, job_id = RunDir(path=Path(sys.argv[-1])), os.environ["SLURM_JOB_ID"]
-append_event(run, "started", job_id=job_id, host="here")
+append_event(run, "started", job_id=job_id, host="here", pid=os.getpid())
 print("called with", json.dumps(sys.argv[1:]), "in", os.getcwd(), oct(os.umask(0o77)), flush=True)
 def leave(number, frame):
     append_event(run, "ended", job_id=job_id, exit_code=75, reason=signal.Signals(number).name)
@@ -166,6 +170,203 @@ def test_a_second_job_on_the_same_run_is_refused_at_once(hpcxrf, lab):
         assert f"job {first} of this run is" in ran.err
 
 
+def test_a_refused_submission_leaves_the_job_in_the_queue_as_it_was(hpcxrf, lab, slurm_cluster):
+    slurm_cluster.run("sbatch", "-N3", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 600")
+    submitted(hpcxrf)
+    before = {path: path.read_bytes() for path in sorted((lab / "out").rglob("*")) if path.is_file()}
+    ran = hpcxrf(
+        "submit", "run.yaml", "--site", "lab", "-o", "out", "--insecure", "--mode", "elastic", "--workers", "1"
+    )
+    assert ran.code == 4
+    assert "of this run is PENDING; wait for it, or `hpcxrf cancel` it first" in ran.err
+    assert {path: path.read_bytes() for path in before} == before
+    assert not read_request(RunDir(path=lab / "out")).insecure
+
+
+def test_a_second_submission_while_the_first_waits_for_sbatch_is_refused(hpcxrf, lab, slurm_cluster, wrapper):
+    wrapper("sbatch", f'touch {lab}/inside; while [ ! -e {lab}/let ]; do sleep 0.05; done; exec REAL "$@"')
+    argv = [sys.executable, "-m", "hpcxrf", "submit", "run.yaml", "--site", "lab", "-o", "out"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    with subprocess.Popen(argv, env=env) as first:
+        while not (lab / "inside").exists():
+            time.sleep(0.02)
+        script = (lab / "out" / "jobs" / "job.sh").read_text()
+        ran = hpcxrf("submit", "run.yaml", "--site", "lab", "-o", "out", "--time", "30")
+        assert (ran.code, "another submission of this run is under way" in ran.err) == (4, True), ran.err
+        (lab / "let").touch()
+        assert first.wait(timeout=30) == 0
+    assert (lab / "out" / "jobs" / "job.sh").read_text() == script
+
+
+@pytest.fixture
+def wrapper(lab, monkeypatch):
+    """Put a shell script in the place of a program of Slurm; REAL in it is the program."""
+
+    def put(name: str, body: str) -> None:
+        path = lab / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("#!/bin/sh\n" + body.replace("REAL", str(shutil.which(name))) + "\n")
+        path.chmod(0o700)
+        monkeypatch.setenv("PATH", f"{path.parent}:{os.environ['PATH']}")
+
+    return put
+
+
+def queue(cluster) -> list[str]:
+    return cluster.run("squeue", "-h", "-o", "%A").split()
+
+
+def test_a_job_that_cannot_be_recorded_is_cancelled_again(hpcxrf, lab, slurm_cluster, wrapper):
+    spoil = f"rm {lab}/out/jobs/events.jsonl; mkdir {lab}/out/jobs/events.jsonl"
+    wrapper("sbatch", f'REAL "$@"; {spoil}')
+    ran = hpcxrf("submit", "run.yaml", "--site", "lab", "-o", "out")
+    assert ran.code == 4
+    assert "was cancelled, since this run cannot record it" in ran.err
+    assert ran.err.strip().count("\n") == 0
+    deadline = time.monotonic() + 20
+    while queue(slurm_cluster):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    # Nor is one submitted where it is seen before.
+    wrapper("sbatch", f"touch {lab}/was-called")
+    ran = hpcxrf("submit", "run.yaml", "--site", "lab", "-o", "out")
+    assert (ran.code, "events.jsonl" in ran.err or "cannot be" in ran.err) == (4, True)
+    assert not (lab / "was-called").exists()
+
+
+@pytest.mark.parametrize("name", ["jobs", "logs"])
+def test_into_a_run_directory_that_cannot_be_written_nothing_is_submitted(hpcxrf, lab, slurm_cluster, name):
+    site(lab, GOOD, options=["--licenses=gold:1"])
+    assert hpcxrf("submit", "run.yaml", "--site", "lab", "-o", "out").code == 7
+    site(lab, GOOD)
+    folder = lab / "out" / name
+    shutil.rmtree(folder)
+    folder.touch()
+    ran = hpcxrf("submit", "run.yaml", "--site", "lab", "-o", "out")
+    assert ran.code == 4
+    assert str(folder) in ran.err
+    assert ran.err.strip().count("\n") == 0
+    assert queue(slurm_cluster) == []
+
+
+def test_a_job_that_sbatch_submitted_without_saying_so_is_found_and_recorded(hpcxrf, lab, slurm_cluster, wrapper):
+    wrapper("sbatch", 'REAL "$@" > /dev/null; echo Welcome')
+    job_id = submitted(hpcxrf)
+    assert queue(slurm_cluster) == [job_id]
+    assert [e["job_id"] for e in read_events(RunDir(path=lab / "out")) if e["event"] == "submitted"] == [job_id]
+    (lab / "go").touch()
+    assert until(hpcxrf, "out", "done")["job_id"] == job_id
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a folder away")
+def test_a_run_directory_of_somebody_else_is_refused_for_root_too(hpcxrf, lab, slurm_cluster):
+    (lab / "out").mkdir()
+    os.chown(lab / "out", 65534, 65534)
+    refusals = [hpcxrf("submit", "run.yaml", "--site", "lab", "-o", "out")]
+    assert list((lab / "out").iterdir()) == []
+    submitted(hpcxrf, run="mine")
+    os.chown(lab / "mine", 65534, 65534)
+    refusals += [
+        hpcxrf(*command) for command in (("resume", "mine"), ("cancel", "mine"), ("retry", "mine", "--failed"))
+    ]
+    for ran in refusals:
+        assert ran.code == 4
+        assert "belongs to user nobody; work as that user, or name a folder of your own" in ran.err
+
+
+def kill_driver(hpcxrf, lab: Path) -> None:
+    """kill -9, once it has begun."""
+    run = RunDir(path=lab / "out")
+    while not (begun := [e for e in read_events(run) if e["event"] == "started"]):
+        time.sleep(0.02)
+    os.kill(begun[-1]["pid"], signal.SIGKILL)
+    until(hpcxrf, "out", "stopped")
+
+
+def worker_jobs(lab: Path, cluster, number: int) -> list[str]:
+    """Worker jobs of the run `out`, as its driver would submit them."""
+    options = read_request(RunDir(path=lab / "out")).worker_options
+    argv = ["sbatch", "--parsable", "--job-name=hpcxrf", f"--chdir={lab}/out", "-o", "/dev/null", "--mem=100"]
+    return [cluster.run(*argv, *options, "--wrap", "sleep 600").strip() for _ in range(number)]
+
+
+def test_cancelling_ends_worker_jobs_that_a_killed_driver_left_and_no_other_job(hpcxrf, lab, slurm_cluster):
+    submitted(hpcxrf, "--mode", "elastic", "--workers", "2")
+    until(hpcxrf, "out", "running")
+    other = submitted(hpcxrf, "--mode", "elastic", "--workers", "2", run="other")
+    # Of the same user and folder, with the same name, but not of this run.
+    foreign = slurm_cluster.run(
+        "sbatch", "--parsable", "--job-name=hpcxrf", f"--chdir={lab}/out", "-o", "/dev/null", "--wrap", "sleep 600"
+    ).strip()
+    workers = worker_jobs(lab, slurm_cluster, 3)
+    # An old journal names an id that Slurm has given to another job since.
+    events = lab / "out" / "jobs" / "events.jsonl"
+    reused = slurm_cluster.run("sbatch", "--parsable", "-o", "/dev/null", "--wrap", "sleep 600").strip()
+    events.write_text(json.dumps({"event": "submitted", "job_id": reused}) + "\n" + events.read_text())
+    kill_driver(hpcxrf, lab)
+    ran = hpcxrf("cancel", "out", "--json")
+    assert ran.json == {"cancelled": workers, "unknown": []}, ran.err
+    deadline = time.monotonic() + 20
+    while set(queue(slurm_cluster)) != {other, foreign, reused}:
+        assert time.monotonic() < deadline, queue(slurm_cluster)
+        time.sleep(0.05)
+    assert "no job of this run is in the queue" in hpcxrf("cancel", "out").err
+
+
+def test_a_run_that_a_process_of_this_machine_works_on_is_not_submitted(hpcxrf, lab, slurm_cluster):
+    submitted(hpcxrf)
+    (lab / "go").touch()
+    until(hpcxrf, "out", "done")
+    with run_lock(RunDir(path=lab / "out")):
+        ran = hpcxrf("submit", "run.yaml", "--site", "lab", "-o", "out", "--insecure")
+    assert ran.code == 4
+    assert f"process {os.getpid()} works on this run; wait for it, or stop it first" in ran.err
+    assert not read_request(RunDir(path=lab / "out")).insecure
+    assert queue(slurm_cluster) == []
+
+
+def test_orphaned_workers_are_ended_before_the_run_goes_on(hpcxrf, lab, slurm_cluster):
+    driver = submitted(hpcxrf, "--mode", "elastic", "--workers", "2")
+    until(hpcxrf, "out", "running")
+    workers = worker_jobs(lab, slurm_cluster, 2)
+    ran = hpcxrf("resume", "out")
+    assert (ran.code, f"job {driver} of this run is RUNNING" in ran.err) == (4, True)
+    assert set(workers) <= set(queue(slurm_cluster))
+    kill_driver(hpcxrf, lab)
+    job_id = hpcxrf("resume", "out", "--json").json["job_id"]
+    deadline = time.monotonic() + 20
+    while set(queue(slurm_cluster)) != {job_id}:
+        assert time.monotonic() < deadline, queue(slurm_cluster)
+        time.sleep(0.05)
+
+
+def test_jobs_that_version_0_1_0_submitted_without_a_comment_are_cancelled_by_id_name_and_folder(
+    hpcxrf, lab, slurm_cluster
+):
+    submitted(hpcxrf)
+    (lab / "go").touch()
+    until(hpcxrf, "out", "done")
+    argv = ["sbatch", "--parsable", "-o", "/dev/null", "--wrap", "sleep 600", f"--chdir={lab}/out", "--job-name"]
+    old, foreign = (slurm_cluster.run(*argv, name).strip() for name in ("hpcxrf", "mine"))
+    for job_id in (foreign, old):
+        append_event(RunDir(path=lab / "out"), "submitted", job_id=job_id)
+    assert hpcxrf("cancel", "out", "--json").json == {"cancelled": [old], "unknown": []}
+    assert foreign in queue(slurm_cluster)
+
+
+def test_many_runs_are_listed_with_one_look_at_the_queue(hpcxrf, lab, slurm_cluster, wrapper):
+    for name in ("one", "two", "three"):
+        submitted(hpcxrf, run=name)
+    wrapper("squeue", f'echo "$@" >> {lab}/calls; exec REAL "$@"')
+    runs = hpcxrf("list", "--json").json["runs"]
+    assert {r["verdict"] for r in runs} <= {"pending", "running"}
+    assert len(runs) == 3
+    assert len((lab / "calls").read_text().splitlines()) == 1
+    wrapper("squeue", "echo no answer >&2; exit 1")
+    runs = hpcxrf("list", "--json").json["runs"]
+    assert all("no answer" in r["notes"][0] for r in runs)
+
+
 def test_failures_are_told_by_reason_and_tried_again(hpcxrf, lab):
     site(lab, BAD)
     first = submitted(hpcxrf)
@@ -174,7 +375,7 @@ def test_failures_are_told_by_reason_and_tried_again(hpcxrf, lab):
     assert status["reasons"] == {"is cut short": 1}
     assert "and so it broke" in hpcxrf("logs", "out").out
     assert hpcxrf("logs", "out", "--failed").out == "scan-00000000 ingest: is cut short\nline 1"
-    assert "nothing of the kind" in hpcxrf("retry", "out", "--failed", "--reason", "memory").err
+    assert "no failed dataset matches --reason" in hpcxrf("retry", "out", "--failed", "--reason", "memory").err
     ran = hpcxrf("retry", "out", "--failed", "--reason", "CUT", "--json")
     assert ran.code == 0, ran.err
     assert ran.json["job_id"] != first
@@ -202,7 +403,7 @@ def test_watching_ends_with_the_run(lab, hpcxrf):
     (lab / "go").touch()
     ran = hpcxrf("status", "out", "--watch")
     assert ran.code == 0
-    assert "went to its end" in ran.err
+    assert "finished" in ran.out
 
 
 def test_a_run_waits_for_another_job(hpcxrf, lab):
@@ -234,8 +435,8 @@ def test_a_pending_job_says_why(hpcxrf, lab, slurm_cluster):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--nodes", "4"), "4 nodes are asked for, partition main has 3"),
-        (("--time", "2-00"), "48:00:00 of time are asked for, partition main allows 24:00:00"),
+        (("--nodes", "4"), "4 nodes are requested, partition main has 3"),
+        (("--time", "2-00"), "a time limit of 48:00:00 is requested, partition main allows 24:00:00"),
         (("--workers", "9", "--nodes", "3"), "room for 2 on a node, 6 in all"),
         (("--after", "1;x"), "must be the number of a job"),
         (("--site", "nowhere"), "no site profile 'nowhere'"),
@@ -328,7 +529,7 @@ def test_without_an_answer_of_slurm_status_tells_what_the_files_say(hpcxrf, lab,
     monkeypatch.setenv("SLURM_CONF", "/nowhere/slurm.conf")
     status = hpcxrf("status", "out", "--json").json
     assert status["verdict"] == "running"
-    assert "does not tell of job" in status["notes"][0]
+    assert "does not answer about job" in status["notes"][0]
 
 
 def test_a_profile_is_proposed_from_what_sinfo_says(hpcxrf, lab):
@@ -339,7 +540,7 @@ def test_a_profile_is_proposed_from_what_sinfo_says(hpcxrf, lab):
     ran = hpcxrf("submit", "run.yaml", "--site", "mine", "--dry-run", "--workers", "2")
     assert ran.code == 0, ran.err
     assert "#SBATCH --gpus-per-task=1" in ran.out
-    assert "is there already" in hpcxrf("site", "init", "--name", "mine").err
+    assert "exists already" in hpcxrf("site", "init", "--name", "mine").err
     assert hpcxrf("site", "list", "--json").json["sites"]["mine"].startswith(str(lab / "config"))
 
 
@@ -349,7 +550,7 @@ def test_plan_refuses_what_the_partition_cannot_give(hpcxrf, lab):
     site(lab, GOOD, nodes=5)
     ran = hpcxrf("plan", "run.yaml", "--site", "lab", "--json")
     assert ran.code == 2
-    assert ran.json["faults"] == ["5 nodes are asked for, partition main has 3"]
+    assert ran.json["faults"] == ["5 nodes are requested, partition main has 3"]
     site(lab, GOOD, gpu_memory_mb=80_000)
     ran = hpcxrf("plan", "run.yaml", "--site", "lab", "--json")
     assert ran.code == 0, ran.err
@@ -362,13 +563,13 @@ def test_plan_refuses_what_the_partition_cannot_give(hpcxrf, lab):
 
 
 def test_the_doctor_lets_slurm_try_the_job_of_a_site_and_submits_nothing(lab, slurm_cluster):
-    from hpcxrf.cluster.login.doctor import _slurm, _tried
+    from hpcxrf.cluster.login.doctor import _slurm, _try_check
     from hpcxrf.cluster.login.sites import find_site
 
     assert "to start at" in _slurm(None)
     assert "site lab: Job" in _slurm(find_site("lab"))
     site(lab, GOOD, partition="nope")
-    found = _tried("Slurm", lambda: _slurm(find_site("lab")))
+    found = _try_check("Slurm", lambda: _slurm(find_site("lab")))
     assert not found["ok"]
     assert "Invalid partition" in found["found"]
     assert slurm_cluster.run("squeue", "-h", "-t", "all", "-n", "hpcxrf", "-o", "%T").count("PENDING") == 0

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpcxrf.cluster.login.sites import chosen_partition, find_site, propose_site, site_folders
+from hpcxrf.cluster.login.sites import choose_partition, find_site, propose_site, site_folders
 from hpcxrf.cluster.slurm import Partition
-from hpcxrf.config.site import SiteProfile, check_site, load_site
+from hpcxrf.config.site import GpuRequest, SiteProfile, check_site, load_site
 from hpcxrf.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,21 +33,27 @@ def test_every_shipped_profile_is_good_and_says_what_it_is(path):
     profile = load_site(path)
     assert profile.description
     assert profile.name == path.stem
-    if path.stem in {"perlmutter", "maxwell", "esrf"}:
+    if path.stem in {"perlmutter", "maxwell", "esrf", "juwels"}:
         assert "UNTESTED THERE" in path.read_text()
         assert "untested" in profile.description
 
 
-def test_the_commented_lines_of_the_generic_profile_are_good_as_well():
-    text = (ROOT / "slurm" / "generic-cpu.yaml").read_text()
+def commented(name: str):
+    """A shipped profile with its commented lines, and the names of the fields that it shows."""
+    text = (ROOT / "slurm" / f"{name}.yaml").read_text()
     lines = [line.removeprefix("# ") for line in text.splitlines()]
     fields = [line for line in lines if line.split(":")[0] in NAMES]
-    profile = check_site(yaml.safe_load("\n".join(fields)), "generic", name="generic")
-    assert profile.partition == "compute"
-    assert profile.python == "/project/xrf/venv/bin/python"
-    # A field of the profile that the example does not show would be found by nobody.
-    shown = {line.split(":")[0] for line in fields} | {"name", "gpus_per_node", "gpu_memory_mb", "driver_partition"}
-    assert shown == NAMES
+    return check_site(yaml.safe_load("\n".join(fields)), name, name=name), {line.split(":")[0] for line in fields}
+
+
+def test_the_commented_lines_of_the_generic_profiles_are_good_as_well():
+    cpu, shown = commented("generic-cpu")
+    assert cpu.partition == "compute"
+    assert cpu.python == "/project/xrf/venv/bin/python"
+    gpu, shown_for_gpus = commented("generic-gpu")
+    assert gpu.gpus == GpuRequest(type="a100", request="gres")
+    # A field of the profile that no example shows would be found by nobody.
+    assert shown | shown_for_gpus | {"name", "driver_partition"} == NAMES
 
 
 def test_workers_are_one_per_gpu_and_share_the_cores():
@@ -63,7 +69,7 @@ def test_workers_of_a_cpu_node_are_one_per_core_up_to_16():
 
 def test_all_faults_are_told_at_once():
     said = faults(partition="a b", workers_per_node=9, time_limit_h=0.01, modules=["x;y"], setup=["a\nb"])
-    assert "partition: 'a b' is no plain word" in said
+    assert "partition: 'a b' is not a plain word" in said
     assert "9 workers on a node of cores_per_node 8" in said
     assert "time_limit_h 0.01 is 36 s" in said
     assert "modules[0]: 'x;y'" in said
@@ -83,8 +89,36 @@ def test_memory_is_refused_with_both_numbers():
 
 def test_options_that_hpcxrf_sets_itself_are_refused():
     assert "hpcxrf sets --output itself" in faults(options=["--output=x"])
-    assert "'-p x' is none" in faults(options=["-p x"])
+    assert "'-p x' is not a long sbatch option" in faults(options=["-p x"])
     assert site(options=["--reservation=beam", "--hint=nomultithread"]).options[0] == "--reservation=beam"
+
+
+def test_options_for_gpus_are_left_to_the_form_of_the_request():
+    assert "hpcxrf sets --gpus-per-node itself" in faults(options=["--gpus-per-node=4"])
+    assert "choose another form with gpus.request" in faults(gpus_per_node=4, options=["--gres=gpu:4"])
+    said = faults(gpus_per_node=4, gpus={"request": "gres"}, options=["--gres=nvme:1"])
+    assert "--gres=nvme:1: hpcxrf requests the GPUs itself" in said
+    assert site(gpus_per_node=4, options=["--gres=nvme:1", "--comment=beamtime"]).gpus.request == "gpus-per-task"
+
+
+def test_gpus_without_a_number_and_types_of_whole_nodes_are_refused():
+    assert "gpus: gpus_per_node is 0" in faults(gpus={"type": "a100"})
+    assert "cannot name a type" in faults(gpus_per_node=4, gpus={"type": "a100", "request": "whole-node"})
+    assert "gpus.type: String should match" in faults(gpus_per_node=4, gpus={"type": "a100:4"})
+    assert "gpus.request: Input should be 'gpus-per-task', 'gres'" in faults(gpus_per_node=4, gpus={"request": "all"})
+
+
+@pytest.mark.parametrize("bad", ["a\nb", "\x1b[31m", "\u2028"])
+def test_control_characters_in_launchers_are_refused(bad):
+    said = faults(launcher=["env", bad], driver_launcher=["env", bad], worker_python=bad)
+    for name in ("launcher[1]", "driver_launcher[1]", "worker_python"):
+        assert f"{name}: {bad!r} must be one line without control characters" in said
+
+
+def test_a_launcher_is_a_list_that_begins_with_a_program():
+    assert site(launcher=["apptainer", "exec", "--nv", "/p/a b.sif"]).launcher[3] == "/p/a b.sif"
+    assert "launcher: '--nv' is not a program" in faults(launcher=["--nv", "x.sif"])
+    assert "launcher: Input should be a valid tuple" in faults(launcher="apptainer exec x.sif")
 
 
 def test_a_constraint_may_choose_between_features():
@@ -93,7 +127,7 @@ def test_a_constraint_may_choose_between_features():
 
 @pytest.mark.parametrize("raw", [None, 3, "x", ["a"]])
 def test_what_is_no_mapping_is_no_profile(raw):
-    with pytest.raises(ConfigError, match="is no site profile"):
+    with pytest.raises(ConfigError, match="not a valid site profile"):
         check_site(raw, "here", name="here")
 
 
@@ -117,6 +151,20 @@ def test_a_site_is_found_by_path_and_by_name_in_the_order_of_the_folders(tmp_pat
     assert site_folders(environment)[2] == tmp_path / "home" / "hpcxrf" / "sites"
     # Shipped profiles are found after all others.
     assert find_site("generic-gpu", environment).gpus_per_node == 4
+
+
+def test_the_users_own_variables_of_sbatch_count_where_the_profile_has_none(tmp_path):
+    (tmp_path / "open.yaml").write_text(yaml.safe_dump(SMALL))
+    (tmp_path / "fixed.yaml").write_text(yaml.safe_dump({**SMALL, "account": "xrf", "partition": "gpu"}))
+    environment = {"HPCXRF_SITES": str(tmp_path), "SBATCH_ACCOUNT": "mine", "SBATCH_PARTITION": "short"}
+    assert (find_site("open", environment).account, find_site("open", environment).partition) == ("mine", "short")
+    assert (find_site("fixed", environment).account, find_site("fixed", environment).partition) == ("xrf", "gpu")
+    unset = {"HPCXRF_SITES": str(tmp_path), "SBATCH_ACCOUNT": ""}
+    assert (find_site("open", unset).account, find_site("open", unset).partition) == (None, None)
+    hostile = environment | {"SBATCH_ACCOUNT": "x\n#SBATCH --wrap=y"}
+    with pytest.raises(ConfigError, match=r"SBATCH_ACCOUNT='x\\n#SBATCH --wrap=y': not a plain word; correct it"):
+        find_site("open", hostile)
+    assert find_site("fixed", hostile).account == "xrf"
 
 
 def test_a_site_that_is_not_there_is_told_with_those_that_are_and_where_was_looked(tmp_path):
@@ -157,18 +205,34 @@ def partition(**fields) -> Partition:
         partition(gpus=4, cores=64, memory_mb=500_000),
         partition(time_limit_s=300, cores=1, memory_mb=1000),
         partition(time_limit_s=None, cores=256),
+        partition(gpus=4, cores=64, memory_mb=500_000, gpu_types=("nvidia_a100_3g.20gb",)),
+        partition(gpus=3, cores=64, memory_mb=500_000, gpu_types=("a100", "h100")),
     ],
 )
 def test_what_is_proposed_is_a_good_profile_that_fits_the_partition(found):
     profile = check_site(yaml.safe_load(propose_site(found)), "proposed", name="proposed")
     assert profile.partition == "main"
     assert profile.gpus_per_node == found.gpus
+    assert profile.gpus.type == (found.gpu_types[0] if len(found.gpu_types) == 1 else None)
     assert profile.time_limit_s <= (found.time_limit_s or 86400) + 2
+
+
+@pytest.mark.parametrize("gpus", [{}, {"gpus": 4, "gpu_types": ("a100",)}, {"gpus": 2, "gpu_types": ("a100", "h100")}])
+def test_every_commented_line_of_a_proposal_is_one_that_a_profile_takes(gpus):
+    text = propose_site(partition(**{"cores": 64, "memory_mb": 500_000, **gpus}))
+    fields = yaml.safe_load(text)
+    for line in text.splitlines():
+        name, colon, _ = line.removeprefix("# ").partition(":")
+        if line.startswith("# ") and colon and name in NAMES:
+            changed = fields | yaml.safe_load(line.removeprefix("# "))
+            check_site(changed | ({"gpus_per_node": 2} if name == "gpus" else {}), line, name="proposed")
+    for name in ("modules", "setup", "launcher", "worker_start_s", "gpus", "account"):
+        assert f"# {name}:" in text
 
 
 def test_a_partition_with_gpus_is_proposed_before_the_default_one():
     found = [partition(), partition(name="gpu", default=False, gpus=4), partition(name="down", gpus=8, up=False)]
-    assert chosen_partition(found, None).name == "gpu"
-    assert chosen_partition(found, "main").name == "main"
-    with pytest.raises(ConfigError, match="partition down: is not there or not up; sinfo has main, gpu, down"):
-        chosen_partition(found, "down")
+    assert choose_partition(found, None).name == "gpu"
+    assert choose_partition(found, "main").name == "main"
+    with pytest.raises(ConfigError, match="partition down: does not exist or is not up; sinfo has main, gpu, down"):
+        choose_partition(found, "down")

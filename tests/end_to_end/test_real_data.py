@@ -12,6 +12,8 @@ import xarray as xr
 
 from hpcxrf.formats.override import read_override
 
+pytestmark = pytest.mark.more
+
 AXO = (
     "Si",
     "P",

@@ -1,25 +1,25 @@
 """A small case study in one command: everything that the page promises, going on, and what failed."""
 
 import csv
-import dataclasses
 import subprocess
 import sys
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import yaml
 
+from hpcxrf.cluster.local.run import run_here
 from hpcxrf.config.run import load_run_file
-from hpcxrf.errors import InputFileError
-from hpcxrf.pipeline.plan import make_plan
-from hpcxrf.store.rundir import RunDir
-from hpcxrf.studies.case_study.data import gather_study
-from hpcxrf.studies.case_study.driver import StudyOutcome, finished_units
-from hpcxrf.studies.case_study.page import figures
-from hpcxrf.studies.case_study.plan import SINGLE, units_of
-from hpcxrf.studies.case_study.run import StudyWatch, case_study_here, chosen_pixels, richest_region, study_scan
-from hpcxrf.studies.case_study.tables import fit_rows, pixel_rows
+from hpcxrf.errors import FitError
+from hpcxrf.runner.workload import PlanRequest
+from hpcxrf.studies.case_study.data import StudyOutcome, gather_study
+from hpcxrf.studies.case_study.gather import plan_fits, read_outcome
+from hpcxrf.studies.case_study.page import draw_figures
+from hpcxrf.studies.case_study.plan import SINGLE, study_scan
+from hpcxrf.studies.case_study.tables import list_fit_rows, list_pixel_rows
+from hpcxrf.studies.case_study.workload import make_dataset
+
+pytestmark = pytest.mark.more
 
 PICTURES = ("first-pass", "misfits", "regions", "single-pixels", "region-maps", "maps")
 
@@ -30,11 +30,12 @@ def run_file(tmp_path_factory):
         "input": {"files": ["scan/plant.h50"]},
         "fit": {"calibration": "none", "override": "none"},
         "regions": {"find": ["squares"], "k": 3, "side": 6},
-        "benchmark": {"adam_steps": 12, "sbplx_evaluations": 40},
         "case_study": {
             "size": [60, 50],
             "seed": 12,
             "starts": 1,
+            "adam_steps": 12,
+            "sbplx_evaluations": 40,
             "pixels": 4,
             "trials": 1,
             "pixel_adam_steps": 8,
@@ -119,9 +120,8 @@ def test_the_same_command_does_nothing_again_and_another_seed_is_refused(finishe
     assert told.returncode == 4
     assert "case_study.seed" in told.stderr
     config, text = load_run_file(other)
-    watch = StudyWatch(say=print, running=nullcontext, fitting=lambda _: nullcontext(print))
-    with pytest.raises(InputFileError, match="another size or seed"):
-        case_study_here(config, text, run_file.parent / "elsewhere", watch)
+    with pytest.raises(FitError, match="another size or seed"):
+        run_here(config, text, run_file.parent / "elsewhere")
 
 
 @pytest.fixture(scope="module")
@@ -130,11 +130,9 @@ def gathered(finished, run_file):
     folder, _ = finished
     config, _ = load_run_file(run_file)
     spec = study_scan(config)
-    sample = dataclasses.replace(config.sample, elements=spec.listed_elements)
-    job = make_plan(dataclasses.replace(config, sample=sample), folder).jobs[0]
-    mapped = richest_region(job)
-    units = units_of(config, (36, 36, 36), mapped, chosen_pixels(config, 36))
-    records = finished_units(RunDir(path=folder), job, units)
+    job = make_dataset(PlanRequest(config=config, run_dir=folder, kept={}), spec)
+    units, mapped = plan_fits(job)
+    records = read_outcome(job, units).records
     assert records.keys() == {u.task for u in units}
     lost = ["single-pixels-1-adam-0000", "first-pass-sbplx-000"]
     kept = {task: record for task, record in records.items() if task not in lost}
@@ -143,16 +141,16 @@ def gathered(finished, run_file):
 
 
 def test_what_failed_is_counted_and_stops_no_figure(gathered):
-    pixels = {(r.group, r.method): r for r in pixel_rows(gathered) if r.component == "Cu"}
+    pixels = {(r.group, r.method): r for r in list_pixel_rows(gathered) if r.component == "Cu"}
     assert len(pixels) == 3 * len(SINGLE)
     lost = pixels["single-pixels-1", "adam"]
     assert (lost.n, lost.failed) == (4, 4)
     assert np.isnan(lost.error)
     assert pixels["single-pixels-0", "adam"].failed == 0
-    first = {r.method: r for r in fit_rows(gathered, ("first-pass",))}
+    first = {r.method: r for r in list_fit_rows(gathered, ("first-pass",))}
     assert (first["sbplx"].n, first["sbplx"].failed, first["sbplx"].good) == (1, 1, 0)
     assert first["adam"].failed == 0
-    drawn = figures(gathered)
+    drawn = draw_figures(gathered)
     assert tuple(drawn) == PICTURES
     assert len(drawn["region-maps"].axes) == 3 * (1 + 2 + 2 + 1)
 

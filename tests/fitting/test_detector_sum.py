@@ -13,7 +13,7 @@ from hpcxrf.fitting.spectrum.detector_sum import fit_detector_sum, sum_columns
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.model import model_spectrum
-from hpcxrf.physics.parameters import with_values
+from hpcxrf.physics.parameters import replace_values
 
 SLOPES = (0.0100, 0.0103)
 LINES = table()
@@ -30,7 +30,7 @@ def detectors():
         mean = model_spectrum(theta, amplitude, LINES, channels(0, 1499), constants=PHYSICS)
         counts.append(drawn(mean + 20.0, d))
         given = setup(LINES)
-        setups.append(replace(given, parameters=with_values(given.parameters, {"energy_slope": slope})))
+        setups.append(replace(given, parameters=replace_values(given.parameters, {"energy_slope": slope})))
     spectra = torch.stack(counts)
     return spectra, [fit_spectrum(s, p) for s, p in zip(spectra, setups, strict=True)], setups
 

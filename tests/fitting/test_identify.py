@@ -11,23 +11,22 @@ from hypothesis import strategies as st
 
 from hpcxrf.config.run import check_config
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.fitting.spectrum.candidates import candidate_components, edge_lines, pileup_lines
+from hpcxrf.fitting.spectrum.candidates import build_edge_lines, build_pileup_lines, list_candidates
 from hpcxrf.fitting.spectrum.identify import family_limits, lines_agree, suggest
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
-from hpcxrf.fitting.spectrum.mismatch import fit_point, mismatch_columns
-from hpcxrf.fitting.spectrum.projected import joined, limits, metric_of, project, together, z_beside
-from hpcxrf.fitting.spectrum.suggestion import EvidenceLine, Suggestion, combined, with_elements
+from hpcxrf.fitting.spectrum.mismatch import evaluate_fit, mismatch_columns
+from hpcxrf.fitting.spectrum.projected import build_metric, fit_together, join_column, limits, project, z_beside
+from hpcxrf.fitting.spectrum.suggestion import EvidenceLine, Suggestion, add_elements, combine_detectors
 from hpcxrf.physics.constants import PHYSICS
-from hpcxrf.physics.detector import DetectorSetup
+from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.model import model_spectrum
 from hpcxrf.physics.parameters import INDEX
-from hpcxrf.pipeline.prepare.from_config import Prepared
-from hpcxrf.pipeline.prepare.suggestions import as_records, suggestions_of
+from hpcxrf.pipeline.prepare.suggestions import as_records, suggest_components
 
 LISTED = ("Si", "Ca", "Fe", "Zn", "Ba_L")
 COUNTS = {"Si": 2e4, "Ca": 8e4, "Fe": 3e5, "Zn": 9e4, "Ba_L": 2e4}
 SCATTER = (6e4, 1.6e5)
-EFFICIENCY = DetectorSetup()
+EFFICIENCY = Detector()
 
 
 def _expected(counts, theta):
@@ -99,7 +98,7 @@ def test_a_listed_pileup_is_not_suggested_again():
 def _off(complete, name, steps):
     """A fit whose model is as if theta were off by some steps."""
     fit, asked = complete
-    column = fit_point(fit, asked).jacobian[:, INDEX[name]]
+    column = evaluate_fit(fit, asked).jacobian[:, INDEX[name]]
     off = fit.model + steps * asked.parameters[INDEX[name]].scale * column
     return replace(fit, model=off.clamp(min=1.0)), asked
 
@@ -141,7 +140,7 @@ def test_the_limit_of_detection_is_met_by_what_is_planted_there(complete):
 
 
 def test_candidates_are_excited_in_the_range_and_not_listed():
-    found = candidate_components(["Fe", "Pb_M"], 1.0, 11.0, 10.0)
+    found = list_candidates(["Fe", "Pb_M"], 1.0, 11.0, 10.0)
     assert {"Si", "Ar", "Cu", "La_L", "Au_M"} <= set(found)
     assert not {"Fe", "Pb_M", "Kr_L", "Xe_L", "Tc_L", "Po_M"} & set(found)
     # K edges at 8.979 and 9.659 keV: copper has 1 keV to spare, zinc too little.
@@ -153,7 +152,7 @@ def test_candidates_are_excited_in_the_range_and_not_listed():
 
 def test_pairs_of_strong_families_lie_at_the_sums_of_their_lines(complete):
     fit, asked = complete
-    lines = pileup_lines(fit, asked)
+    lines = build_pileup_lines(fit, asked)
     assert "Ca_Fe" in lines.component_names
     assert "Fe_Fe" in lines.component_names
     mine = lines.component == lines.component_names.index("Ca_Fe")
@@ -164,12 +163,12 @@ def test_pairs_of_strong_families_lie_at_the_sums_of_their_lines(complete):
 
 def test_lines_of_an_edge_just_above_the_incident_energy_are_known():
     asked = setup(table(("Lu_L", "Fe"), incident_kev=10.1))
-    lines = edge_lines(asked, EFFICIENCY)
+    lines = build_edge_lines(asked, EFFICIENCY)
     assert lines.component_names == ("Lu_L",)
     assert lines.edge_kev.tolist() == pytest.approx([10.349] * len(lines.edge_kev), abs=0.01)
     strongest = float(lines.energy_kev[lines.ratio.argmax()])
     assert strongest == pytest.approx(8.709, abs=0.01)
-    assert edge_lines(setup(table(("Fe",))), EFFICIENCY).component_names == ()
+    assert build_edge_lines(setup(table(("Fe",))), EFFICIENCY).component_names == ()
 
 
 def test_a_list_grows_by_what_reaches_the_threshold():
@@ -177,9 +176,9 @@ def test_a_list_grows_by_what_reaches_the_threshold():
         Suggestion(name=n, z=z, counts=1.0, sigma=1.0, detection_limit=1.0, surviving=1.0, lines=())
         for n, z in (("Mn", 30.0), ("Cu", 7.0), ("Fe", 50.0))
     ]
-    assert with_elements(["Fe", "Ca"], found) == ("Fe", "Ca", "Mn", "Cu")
-    assert with_elements(["Fe", "Ca"], found, threshold=10.0) == ("Fe", "Ca", "Mn")
-    assert with_elements(["Fe"], []) == ("Fe",)
+    assert add_elements(["Fe", "Ca"], found) == ("Fe", "Ca", "Mn", "Cu")
+    assert add_elements(["Fe", "Ca"], found, threshold=10.0) == ("Fe", "Ca", "Mn")
+    assert add_elements(["Fe"], []) == ("Fe",)
 
 
 def test_detectors_that_say_the_same_say_it_more_surely():
@@ -191,7 +190,7 @@ def test_detectors_that_say_the_same_say_it_more_surely():
 
     first = (one("Mn", 10.0, 300.0, 30.0, 90.0), one("Cu", 7.0, 70.0, 10.0, 40.0))
     second = (one("Mn", 20.0, 800.0, 40.0, 120.0),)
-    mn, cu = combined([first, second])
+    mn, cu = combine_detectors([first, second])
     assert (mn.name, cu.name) == ("Mn", "Cu")
     assert mn.counts == pytest.approx(1100.0)
     assert mn.sigma == pytest.approx(50.0)
@@ -199,7 +198,7 @@ def test_detectors_that_say_the_same_say_it_more_surely():
     assert mn.detection_limit == pytest.approx(150.0)
     assert mn.lines == second[0].lines
     assert cu == first[1]
-    assert combined([]) == ()
+    assert combine_detectors([]) == ()
 
 
 @pytest.mark.parametrize(
@@ -223,13 +222,13 @@ def test_z_and_limit_of_two_columns_are_those_computed_by_hand():
     explained = torch.tensor([[1.0], [1.0], [0.0], [0.0]], dtype=torch.float64)
     columns = torch.tensor([[2.0, 0.0], [0.0, 0.0], [1.0, 0.0], [0.0, 3.0]], dtype=torch.float64)
     residual = torch.tensor([0.5, -0.5, 0.7, 0.9], dtype=torch.float64)
-    left = project(explained, columns, residual, metric_of(torch.zeros(4, 0).double()))
+    left = project(explained, columns, residual, build_metric(torch.zeros(4, 0).double()))
     # (2, 0, 1, 0) less its part along (1, 1, 0, 0) is (1, -1, 1, 0), of norm sqrt(3).
     assert left.columns[:, 0].tolist() == pytest.approx([1.0, -1.0, 1.0, 0.0])
     assert left.z.tolist() == pytest.approx([1.7 / math.sqrt(3.0), 0.9])
     assert left.surviving.tolist() == pytest.approx([math.sqrt(3.0 / 5.0), 1.0])
     assert limits(left).tolist() == pytest.approx([2.71 + 3.29 / math.sqrt(3.0), 2.71 + 3.29 / 3.0])
-    amplitude, variance = together(left, [0, 1])
+    amplitude, variance = fit_together(left, [0, 1])
     assert amplitude.tolist() == pytest.approx([1.7 / 3.0, 0.3])
     assert variance.tolist() == pytest.approx([1.0 / 3.0, 1.0 / 9.0])
 
@@ -237,7 +236,7 @@ def test_z_and_limit_of_two_columns_are_those_computed_by_hand():
 def test_misfit_above_the_noise_scales_z_down():
     columns = torch.eye(4, dtype=torch.float64)[:, :1]
     residual = torch.tensor([6.0, 4.0, 4.0, 4.0], dtype=torch.float64)
-    left = project(torch.zeros(4, 1).double(), columns, residual, metric_of(torch.zeros(4, 0).double()))
+    left = project(torch.zeros(4, 1).double(), columns, residual, build_metric(torch.zeros(4, 0).double()))
     assert float(left.z[0]) == pytest.approx(6.0 / math.sqrt((36 + 3 * 16) / 4))
 
 
@@ -249,7 +248,7 @@ def _random(seed, rows, columns):
 def test_projection_is_weighted_least_squares_in_the_covariance_of_the_flaws(seed):
     flaws, explained = _random(seed, 30, 3), _random(seed + 1, 30, 4)
     columns, residual = _random(seed + 2, 30, 3), _random(seed + 3, 30, 1)[:, 0]
-    left = project(explained, columns, residual, metric_of(flaws))
+    left = project(explained, columns, residual, build_metric(flaws))
     weight = torch.linalg.inv(torch.eye(30).double() + flaws @ flaws.T)
     for index in range(3):
         full = torch.cat([explained, columns[:, index : index + 1]], dim=1)
@@ -262,11 +261,11 @@ def test_projection_is_weighted_least_squares_in_the_covariance_of_the_flaws(see
 
 @given(st.integers(0, 10_000))
 def test_joining_a_column_is_projecting_against_it_from_the_start(seed):
-    metric = metric_of(_random(seed, 30, 3))
+    metric = build_metric(_random(seed, 30, 3))
     explained, columns = _random(seed + 1, 30, 4), _random(seed + 2, 30, 3)
     residual = _random(seed + 3, 30, 1)[:, 0]
     left = project(explained, columns, residual, metric)
-    after = joined(left, 1)
+    after = join_column(left, 1)
     fresh = project(torch.cat([explained, columns[:, 1:2]], dim=1), columns, residual, metric)
     assert float(after.z[1]) == 0.0
     assert after.z[[0, 2]].tolist() == pytest.approx(fresh.z[[0, 2]].tolist(), abs=1e-8)
@@ -283,8 +282,8 @@ def test_flaws_grow_with_the_counts_and_faint_ones_are_left_out(complete):
         background=fit.background * 1e-4,
         component_counts=fit.component_counts * 1e-4,
     )
-    few = mismatch_columns(fit_point(faint, asked), EFFICIENCY)
-    many = mismatch_columns(fit_point(fit, asked), EFFICIENCY)
+    few = mismatch_columns(evaluate_fit(faint, asked), EFFICIENCY)
+    many = mismatch_columns(evaluate_fit(fit, asked), EFFICIENCY)
     assert few.shape[1] < 10
     assert many.shape[1] > 50
     assert bool((many.norm(dim=0) > 0.3).all())
@@ -299,18 +298,19 @@ def test_flaws_grow_with_the_counts_and_faint_ones_are_left_out(complete):
     ],
 )
 def test_measured_spectra_speak_for_what_their_list_lacks(shared_data, name, listed, wanted):
+    from hpcxrf.fitting.spectrum.solve import solve_problem
     from hpcxrf.formats.registry import open_scan
-    from hpcxrf.pipeline.prepare.from_config import fit_prepared, prepare
+    from hpcxrf.pipeline.prepare.facts import scan_facts
+    from hpcxrf.pipeline.prepare.from_config import prepare
     from hpcxrf.pipeline.prepare.inputs import read_options
     from hpcxrf.pipeline.single import integrate
-    from hpcxrf.pipeline.tasks import scan_facts
 
     raw = {"input": {"files": ["-"]}, "sample": {"elements": listed.split()}, "fit": {"energy_range_kev": [1.0, 11.0]}}
     config = check_config(raw, "test")
     scan = open_scan(shared_data / name, read_options(config))
     prepared = prepare(config, scan_facts(scan, shared_data / name), 0)
-    fit = fit_prepared(torch.from_numpy(integrate(scan))[0], prepared)
-    assert _names(fit, prepared.setup) == wanted
+    fit = solve_problem(torch.from_numpy(integrate(scan))[0], prepared.problem)
+    assert _names(fit, prepared.problem) == wanted
 
 
 def test_suggestions_are_kept_with_the_results_and_shown_in_the_report(tmp_path, complete):
@@ -318,32 +318,34 @@ def test_suggestions_are_kept_with_the_results_and_shown_in_the_report(tmp_path,
 
     from hpcxrf.results.report.dataset_page import DatasetSummary
     from hpcxrf.results.report.report import RunSummary, write_report
-    from hpcxrf.results.report.views import flags
+    from hpcxrf.results.report.views import list_flags
     from hpcxrf.results.store.maps import open_results
     from hpcxrf.results.store.storage import update_root
 
     found = suggest(*_fit(COUNTS | {"Mn": 9e3}), efficiency=EFFICIENCY)
     store = tmp_path / "scan.zarr"
     make_store(store, shape_yx=(64, 80))
-    assert not any("suggested" in flag for flag in flags(open_results(store)))
+    assert not any("suggested" in flag for flag in list_flags(open_results(store)))
     update_root(store, {"suggested": {"0": as_records(found), "1": []}})
-    assert "detector 0: not listed, but suggested: Mn" in flags(open_results(store))
+    assert "detector 0: suggested, not in your list: Mn" in list_flags(open_results(store))
     page = tmp_path / "report.html"
     dataset = DatasetSummary(dataset_id="scan", name="scan", source="scan", status="done", results_path=store)
     run = RunSummary(title="run", versions={}, configuration="", device="", started="", finished="", seconds=1.0)
     write_report(run, [dataset], page)
     text = page.read_text(encoding="utf-8")
-    assert text.count("Not listed, but the residual speaks for") == 1
+    assert text.count("Suggested elements (not in your list, but present in the residual)") == 1
+    # Both captions of the spectrum of detector 0, and neither of detector 1, which has no suggestion.
+    assert text.count("from elements that are not in your list: Mn at 5.9 keV; see the table below") == 2
     assert "5.89 keV (" in text
     assert "overlaps Fe" in text
 
 
 def test_nothing_is_looked_for_where_it_is_not_wanted(complete):
     fit, asked = _fit(COUNTS | {"Mn": 9e3})
-    prepared = [Prepared(setup=one, from_nothing=False, windows=EFFICIENCY, notes=()) for one in (asked, complete[1])]
+    problems = [replace(one, detector=EFFICIENCY) for one in (asked, complete[1])]
     raw = {"input": {"files": ["-"]}, "sample": {"elements": list(LISTED)}}
     config = check_config(raw, "test")
-    found = suggestions_of(config, [fit, complete[0]], prepared)
+    found = suggest_components(config.fit, [fit, complete[0]], problems)
     assert [[s.name for s in group] for group in found] == [["Mn"], []]
     quiet = check_config(raw | {"fit": {"suggest": False}}, "test")
-    assert suggestions_of(quiet, [fit], prepared[:1]) == [()]
+    assert suggest_components(quiet.fit, [fit], problems[:1]) == [()]

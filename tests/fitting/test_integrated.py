@@ -16,7 +16,7 @@ from hpcxrf.fitting.spectrum.integrated import fit_amplitudes, fit_range, fit_sp
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.physics.constants import PHYSICS, constant_set, convert_fanoprime
 from hpcxrf.physics.model import COMPTON, ELASTIC
-from hpcxrf.physics.parameters import INDEX, PARAMETERS, with_values
+from hpcxrf.physics.parameters import INDEX, PARAMETERS, replace_values
 
 TABLE = table(("Si", "Ca", "Fe", "Zn", "Ba_L"))
 SCALE = torch.tensor([p.scale for p in PARAMETERS], dtype=torch.float64)
@@ -129,7 +129,7 @@ def test_a_parameter_at_its_bound_is_named_and_has_no_uncertainty():
     i = INDEX["f_tail_offset"]
     assert bool(fit.at_bound[i])
     assert int(fit.at_bound.sum()) == 1
-    assert fit.messages == ("at a bound: f_tail_offset",)
+    assert fit.messages == ("parameters at a bound: f_tail_offset",)
     assert bool(fit.theta_sigma[i].isnan())
     assert float(fit.theta[i]) == 0.005
 
@@ -205,7 +205,7 @@ def test_a_component_without_a_line_in_the_range_is_nan_or_zero_and_hurts_no_oth
 
 
 def test_the_fit_range_is_rounded_to_channels_and_cut_at_the_ends_of_the_spectrum():
-    parameters = with_values(PARAMETERS, {"energy_offset": -0.05, "energy_slope": 0.01})
+    parameters = replace_values(PARAMETERS, {"energy_offset": -0.05, "energy_slope": 0.01})
     assert fit_range(parameters, 1.0, 11.0, 2048) == (105, 1105)
     assert fit_range(parameters, 1.004, 10.996, 2048) == (105, 1105)
     assert fit_range(parameters, -3.0, 40.0, 2048) == (0, 2047)
@@ -307,7 +307,7 @@ def detector_spectrum(path, detector=0):
 
 def fit_of_measured(counts, names, incident_kev, values, last_kev):
     lines = table(names.split(), incident_kev, minimum_ratio=1e-3)
-    return fit_spectrum(counts, setup(lines, parameters=with_values(PARAMETERS, values), energy_max_kev=last_kev))
+    return fit_spectrum(counts, setup(lines, parameters=replace_values(PARAMETERS, values), energy_max_kev=last_kev))
 
 
 def test_the_axo_standard_reaches_its_figure(shared_data):

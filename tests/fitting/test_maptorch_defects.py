@@ -13,10 +13,11 @@ import torch
 from fit_samples import LOWER, UPPER, channels, one_line, random_thetas, setup, table, theta_of
 
 from hpcxrf.errors import FitError
-from hpcxrf.fitting.pixels.methods import fit_pixels, pixel_basis, pixel_operator
+from hpcxrf.fitting.pixels.basis import pixel_basis
+from hpcxrf.fitting.pixels.fit import fit_pixels, prepare_solver
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.spectrum.integrated import build_problem, fit_range, fit_spectrum
-from hpcxrf.fitting.spectrum.separable import space_of
+from hpcxrf.fitting.spectrum.separable import build_space
 from hpcxrf.physics.background import fwhm_channels, snip, snip_background
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.model import SpectrumModel, design_matrix, energy_kev
@@ -103,10 +104,10 @@ def test_defect_5_the_tail_has_a_finite_gradient_far_above_the_line_at_the_defau
 
 
 ORDER = """
-from hpcxrf.physics.detector import DetectorSetup
+from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.lines import build_line_table
 from hpcxrf.physics.parameters import PARAMETER_NAMES
-lines = build_line_table(("Zn", "Fe", "Ca", "Ba_L", "Ca_Ca", "Si"), 12.0, efficiency=DetectorSetup())
+lines = build_line_table(("Zn", "Fe", "Ca", "Ba_L", "Ca_Ca", "Si"), 12.0, efficiency=Detector())
 print(lines.component_names, lines.energy_kev.tolist(), lines.ratio.tolist(), PARAMETER_NAMES)
 """
 
@@ -146,17 +147,17 @@ def test_defect_7_a_pixel_is_solved_exactly_and_not_by_descent():
     lines = table(("Ca", "Fe", "Zn"))
     phi = design_matrix(theta_of(coherent_sct_energy=12.0), lines, channels(100, 1300), constants=PHYSICS)
     mean = torch.tensor([40.0, 30.0, 20.0, 50.0, 60.0], dtype=torch.float64)
-    operator = pixel_operator(pixel_basis(phi, mean, torch.zeros(0, 1201).double(), 1))
+    basis = pixel_basis(phi, mean, torch.zeros(0, 1201).double(), 1)
     given = torch.tensor([[100.0, 0.0, 7.0, 30.0, 10.0], [0.0, 0.0, 0.0, 1e5, 0.0]]).double()
     for method in ("linear", "nnls"):
-        found = fit_pixels(given @ phi.T, torch.ones(2).bool(), operator, method=method)
+        found = fit_pixels(given @ phi.T, torch.ones(2).bool(), prepare_solver(method, basis))
         np.testing.assert_allclose(found.amplitude, given, atol=1e-5 * 1e5 * 5)
         np.testing.assert_allclose(found.amplitude[0], given[0], atol=1e-3)
 
 
 def test_defect_8_width_parameters_are_bounded_where_every_width_is_real():
     """FWHM and Fano term unbounded below made the square root of a negative number."""
-    space = space_of(PARAMETERS)
+    space = build_space(PARAMETERS)
     for name in ("fwhm_offset", "fwhm_fanoprime"):
         assert float(space.lower[INDEX[name]]) > 0.0
     corners = torch.stack([LOWER, UPPER, *random_thetas(0, 50)])

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
-from hpcxrf.fitting.nnls import masked_solve, nnls_gram
+from hpcxrf.fitting.nnls import nnls_gram, solve_masked
 
 
 def problem(seed, rows, columns, *, active=0.5, condition=1.0):
@@ -172,15 +172,15 @@ def test_a_masked_solve_is_the_solve_of_the_submatrix():
     free = torch.tensor([True, False, True, True, False])
     kept = free.numpy().nonzero()[0]
     by_hand = np.linalg.solve(gram.numpy()[np.ix_(kept, kept)], rhs.numpy()[kept])
-    found = masked_solve(gram, rhs, free)
+    found = solve_masked(gram, rhs, free)
     np.testing.assert_allclose(found.numpy()[kept], by_hand, rtol=1e-12)
     assert found[[1, 4]].tolist() == [0.0, 0.0]
-    several = masked_solve(gram, torch.stack([rhs, 2 * rhs], dim=-1), free)
+    several = solve_masked(gram, torch.stack([rhs, 2 * rhs], dim=-1), free)
     torch.testing.assert_close(several, torch.stack([found, 2 * found], dim=-1))
 
 
 def test_a_masked_solve_of_an_indefinite_member_is_nan_and_the_others_stand():
     eye = torch.eye(2, dtype=torch.float64)
-    found = masked_solve(torch.stack([-eye, 2 * eye]), torch.ones(2, 2).double(), torch.ones(2, 2).bool())
+    found = solve_masked(torch.stack([-eye, 2 * eye]), torch.ones(2, 2).double(), torch.ones(2, 2).bool())
     assert bool(found[0].isnan().all())
     torch.testing.assert_close(found[1], torch.tensor([0.5, 0.5]).double())

@@ -13,7 +13,7 @@ from hpcxrf.fitting.spectrum.passes import solve_separable
 from hpcxrf.fitting.spectrum.problem import fit_range
 from hpcxrf.fitting.spectrum.scatter_pair import scatter_is_dead
 from hpcxrf.fitting.spectrum.separable import minimise, start
-from hpcxrf.physics.model import SpectrumModel, tailed_lines
+from hpcxrf.physics.model import SpectrumModel, find_tailed_lines
 from hpcxrf.physics.parameters import INDEX
 
 LINES = table(("Si", "Ca", "Fe", "Zn"))
@@ -43,7 +43,7 @@ def problem_of(given, seed):
         channel=torch.arange(low, high + 1, dtype=torch.float64),
         constants=given.constants,
         with_step=False,
-        tailed=tailed_lines(HIGH_LINES, elastic=True, constants=given.constants),
+        tailed=find_tailed_lines(HIGH_LINES, elastic=True, constants=given.constants),
     )
     return build_problem(drawn(peaks + continuum, seed), low, high, model, given)
 

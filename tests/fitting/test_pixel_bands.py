@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from hpcxrf.fitting.pixels.bands import LEFT_OUT, banded_projector, one_band, rounding
 from hpcxrf.fitting.pixels.basis import pixel_basis, pixel_operator
-from hpcxrf.fitting.pixels.methods import fit_pixels
+from hpcxrf.fitting.pixels.fit import fit_pixels
+from hpcxrf.fitting.pixels.linear import projection_solver
 from hpcxrf.fitting.pixels.pairs import Grouping
 
 N = 900
@@ -51,8 +52,8 @@ def test_bands_change_no_amplitude_by_a_ten_thousandth_of_its_sigma(background):
     operator = pixel_operator(fit, first_channel=0)
     assert len(operator.banded.bands) > 2
     assert multiplications(operator) < 0.6 * multiplications(without_bands(operator))
-    found = fit_pixels(counts, every(2000), operator)
-    whole = fit_pixels(counts, every(2000), without_bands(operator))
+    found = fit_pixels(counts, every(2000), projection_solver(operator))
+    whole = fit_pixels(counts, every(2000), projection_solver(without_bands(operator)))
     exact = counts.double() @ operator.projector.double()[:, : fit.n_components]
     for amplitude in (found.amplitude, whole.amplitude):
         assert float(((amplitude - exact) / found.sigma).abs().max()) < 1e-4
@@ -100,7 +101,7 @@ def test_a_column_without_counts_stays_at_nothing():
     empty = replace(fit, columns=fit.columns.clone())
     empty.columns[:, 3] = 0.0
     operator = pixel_operator(empty, first_channel=0)
-    found = fit_pixels(drawn(fit, 50), every(50), operator)
+    found = fit_pixels(drawn(fit, 50), every(50), projection_solver(operator))
     assert bool(found.amplitude[:, 3].isnan().all())
     assert bool(found.amplitude[:, [0, 1, 2, 4]].isfinite().all())
 
@@ -108,7 +109,7 @@ def test_a_column_without_counts_stays_at_nothing():
 def test_a_pixel_is_the_same_to_the_bit_wherever_it_stands():
     operator, n = pixel_operator(basis(), first_channel=0), 2500
     counts = drawn(basis(), n)
-    whole = fit_pixels(counts, every(n), operator).amplitude
+    whole = fit_pixels(counts, every(n), projection_solver(operator)).amplitude
     for first, few in ((0, 1), (5, 3), (700, 15), (1000, 16), (3, 17), (1023, 130), (10, 1024), (1, 1025)):
-        tile = fit_pixels(counts[first : first + few].clone(), every(few), operator)
+        tile = fit_pixels(counts[first : first + few].clone(), every(few), projection_solver(operator))
         assert torch.equal(whole[first : first + few], tile.amplitude), (first, few)

@@ -1,35 +1,29 @@
 """Pixels that drift out of the range of the dictionary are expanded again where they are."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from pixel_samples import BASIS, CHANNEL, MODEL, N_COMPONENTS, NAMES, TABLE, THETA, drifted_pixels, fit
+from pixel_samples import BASIS, CHANNEL, CPU, MODEL, N_COMPONENTS, ONE_DETECTOR, TABLE, THETA, drifted_pixels, fit
 
 from hpcxrf.errors import FitError
-from hpcxrf.fitting.pixels.full import full_model
-from hpcxrf.fitting.pixels.methods import MethodData, prepared
-from hpcxrf.fitting.pixels.model import DetectorPart, PixelModel, columns_at, expansions, full_of, model_tangents
+from hpcxrf.fitting.pixels.fit import prepare_solver
+from hpcxrf.fitting.pixels.full import full_model, full_solver
+from hpcxrf.fitting.pixels.model import DetectorPart, PixelModel, columns_at
+from hpcxrf.fitting.pixels.nonlinear import expansions, model_tangents
 from hpcxrf.fitting.pixels.tangent import drift_sd
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.physics.constants import PHYSICS
 
-CPU = torch.device("cpu")
 ONE = torch.ones(N_COMPONENTS, dtype=torch.float64)
-PART = DetectorPart(theta=THETA, table=TABLE, share=ONE)
-TRUE = PixelModel(parts=(PART,), channel=CHANNEL, constants=PHYSICS, elastic=True)
-HERE = BASIS.__class__(
-    columns=BASIS.columns,
-    n_components=N_COMPONENTS,
-    expected=BASIS.expected,
-    coefficients=BASIS.coefficients,
-    tangents=model_tangents(TRUE),
-)
-OPERATOR = prepared(HERE, CPU, NAMES)
-FOLLOWED = MethodData(expansions=expansions(TRUE, HERE, CPU, NAMES))
+HERE = replace(BASIS, tangents=model_tangents(ONE_DETECTOR))
+FOLLOWED = prepare_solver("nonlinear", HERE, ONE_DETECTOR)
+ALONE = prepare_solver("nonlinear", HERE)
 SD = torch.tensor(list(drift_sd(THETA).values()), dtype=torch.float64)
 
 
-def nonlinear(counts, data=FOLLOWED, **options):
-    return fit(counts, "nonlinear", operator=OPERATOR, data=data, **options)
+def nonlinear(counts, solver=FOLLOWED, **options):
+    return fit(counts, "nonlinear", solver, **options)
 
 
 def far_pixels(n, in_sd, level=20.0, seed=0):
@@ -41,7 +35,7 @@ def far_pixels(n, in_sd, level=20.0, seed=0):
 @pytest.mark.parametrize("in_sd", [(2.9, 2.9, 0.0), (-2.9, -2.9, 2.5), (2.5, 2.9, -2.9)])
 def test_no_pixel_within_three_deviations_of_the_prior_stays_beyond(in_sd):
     counts, truth, drift = far_pixels(100, in_sd)
-    alone = nonlinear(counts, MethodData())
+    alone = nonlinear(counts, ALONE)
     assert float((alone.status == int(FitStatus.BEYOND_TANGENT)).double().mean()) > 0.9
     found = nonlinear(counts)
     assert bool((found.status == int(FitStatus.CONVERGED)).all())
@@ -99,15 +93,15 @@ def test_columns_of_two_equal_detectors_are_those_of_one():
     torch.testing.assert_close(columns_at(both), BASIS.columns[:, :N_COMPONENTS])
     torch.testing.assert_close(model_tangents(both).columns, HERE.tangents.columns, atol=1e-9, rtol=1e-9)
     with pytest.raises(FitError, match="not of a sum"):
-        full_of(both, HERE, CPU)
+        prepare_solver("full", HERE, both)
     with pytest.raises(FitError, match="tangents"):
         expansions(both, BASIS, CPU)
 
 
 def test_the_full_model_of_the_store_is_that_of_the_fit():
     counts, _, _ = far_pixels(8, (0.5, 0.5, 0.0))
-    ours = fit(counts, "full", data=MethodData(full=full_of(TRUE, HERE, CPU)))
-    theirs = fit(counts, "full", data=MethodData(full=full_model(MODEL, THETA, BASIS)))
+    ours = fit(counts, "full", prepare_solver("full", HERE, ONE_DETECTOR))
+    theirs = fit(counts, "full", full_solver(full_model(MODEL, THETA, BASIS), BASIS, CPU))
     torch.testing.assert_close(ours.amplitude, theirs.amplitude, rtol=1e-5, atol=1e-3)
     true = 0.5 * SD * torch.tensor([1.0, 1.0, 0.0])
     known = (ours.theta_shift.double() - true) / ours.theta_shift_sigma

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from pixel_samples import BASIS, N_COMPONENTS, OPERATOR, fit, poisson_pixels
 from run_samples import maps_of, run_scan, spectrum, write_scan
 
-from hpcxrf.fitting.pixels.basis import PixelBasis, pixel_operator
+from hpcxrf.fitting.pixels.basis import PixelBasis
+from hpcxrf.fitting.pixels.fit import prepare_solver
 from hpcxrf.fitting.result import FitStatus
 
 N_COLUMNS = len(BASIS.coefficients)
@@ -38,7 +39,7 @@ def coefficients_of(exponents):
 def test_the_order_of_the_families_changes_no_amplitude(method, order, exponents, seed):
     counts = poisson_pixels(coefficients_of(exponents).expand(20, -1), seed)
     every = [*order, *range(N_COMPONENTS, N_COLUMNS)]
-    mixed = fit(counts, method, pixel_operator(with_columns(every, N_COMPONENTS)))
+    mixed = fit(counts, method, prepare_solver(method, with_columns(every, N_COMPONENTS)))
     straight = fit(counts, method)
     # The likelihood is within 0.05 of its optimum, and the rounding of its counts, which leaves a part of a sigma open;
     # a hot spot with hardly a background may need more steps than there are, and says so.
@@ -75,7 +76,7 @@ def test_a_family_that_is_not_there_changes_the_others_within_their_sigma(expone
     true[absent] = 0.0
     counts = poisson_pixels(true.expand(n, -1), seed)
     rest = [i for i in range(N_COLUMNS) if i != absent]
-    without = fit(counts, "linear", pixel_operator(with_columns(rest, N_COMPONENTS - 1)))
+    without = fit(counts, "linear", prepare_solver("linear", with_columns(rest, N_COMPONENTS - 1)))
     others = rest[: N_COMPONENTS - 1]
     both = fit(counts)
     moved = (both.amplitude[:, others] - without.amplitude) / both.sigma[:, others]
@@ -111,12 +112,11 @@ def test_a_column_in_another_unit_is_another_unit_of_its_amplitude_alone():
     columns, mean = BASIS.columns.clone(), BASIS.coefficients.clone()
     columns[:, 1] *= factor
     mean[1] /= factor
-    operator = pixel_operator(
-        PixelBasis(columns=columns, n_components=N_COMPONENTS, expected=BASIS.expected, coefficients=mean)
-    )
+    basis = PixelBasis(columns=columns, n_components=N_COMPONENTS, expected=BASIS.expected, coefficients=mean)
+    solver = prepare_solver("linear", basis)
     counts = poisson_pixels((2.0 * BASIS.coefficients).expand(50, -1))
-    found, expected = fit(counts, "linear", operator), fit(counts)
-    assert torch.equal(operator.measured, OPERATOR.measured)
+    found, expected = fit(counts, "linear", solver), fit(counts)
+    assert torch.equal(solver.operator.measured, OPERATOR.measured)
     torch.testing.assert_close(found.amplitude[:, 1] * factor, expected.amplitude[:, 1], rtol=1e-3, atol=1e-2)
     torch.testing.assert_close(found.amplitude[:, 2], expected.amplitude[:, 2], rtol=1e-3, atol=1e-2)
 

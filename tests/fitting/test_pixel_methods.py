@@ -1,14 +1,31 @@
 """What holds for every pixel method: bits, bad pixels, types, honest sigma, no bias where none is promised."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from pixel_samples import BASIS, DATA, MEAN, METHODS, N_COMPONENTS, NAMES, OPERATOR, PHI, fit, poisson_pixels
+from pixel_samples import (
+    BASIS,
+    MEAN,
+    METHODS,
+    MODEL,
+    N_COMPONENTS,
+    NAMES,
+    ONE_DETECTOR,
+    PHI,
+    SOLVERS,
+    THETA,
+    fit,
+    poisson_pixels,
+)
 
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.pixels.basis import pixel_basis, pixel_operator
-from hpcxrf.fitting.pixels.methods import MICRO_BATCH, MethodData, fit_pixels, moved_to
-from hpcxrf.fitting.pixels.mixtures import mixtures
+from hpcxrf.fitting.pixels.fit import prepare_solver
+from hpcxrf.fitting.pixels.full import full_model
+from hpcxrf.fitting.pixels.mixtures import find_mixtures
+from hpcxrf.fitting.pixels.parts import MICRO_BATCH, move_to
 from hpcxrf.fitting.result import FitStatus
 
 FAST = tuple(m for m in METHODS if m != "full")
@@ -48,7 +65,7 @@ def test_bits_do_not_depend_on_the_tiling(method):
 
 @pytest.mark.parametrize("method", FAST)
 def test_bits_of_a_pixel_do_not_depend_on_its_neighbours(method):
-    """A neighbour that needs more iterations, or has another phase, must not move a pixel that is done."""
+    """A neighbour that needs more iterations, or is of another class, must not move a pixel that is done."""
     counts = poisson_pixels(varied(600, 0.3))
     order = torch.randperm(600, generator=torch.Generator().manual_seed(0))
     assert_same_bits(fit(counts[order], method), part(fit(counts, method), order))
@@ -137,7 +154,7 @@ def test_counts_are_left_as_they_are(method):
 # --- statistics ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["linear", "phases"])
+@pytest.mark.parametrize("method", ["linear", "weight_classes"])
 @pytest.mark.parametrize("expected", [1.0, 3.0, 10.0, 30.0, 100.0])
 def test_an_element_of_a_few_counts_is_found_without_bias_and_to_its_square_root(method, expected):
     n = 20_000
@@ -160,7 +177,7 @@ def test_68_percent_of_the_pixels_lie_within_sigma(method, total):
     strong = pixels[0, :N_COMPONENTS] > 10.0
     cover = (pull[:, strong].abs() < 1.0).double().mean()
     assert 0.655 < float(cover) < 0.715, cover
-    if method in {"linear", "phases"}:
+    if method in {"linear", "weight_classes"}:
         assert 0.66 < float((pull.abs() < 1.0).double().mean()) < 0.70 or total < 400.0
 
 
@@ -172,7 +189,7 @@ def test_sums_over_pixels_agree_with_the_fit_of_the_summed_spectrum(method):
     difference = (total - of_sum.amplitude[0].double()) / of_sum.sigma[0]
     # What cannot be negative is too high on average where it is weak: that is why `linear` is the default.
     strong = MEAN > 25.0 if method in {"nnls", "poisson"} else MEAN > 0.0
-    limit = 2.0 if method in {"linear", "phases"} else 3.0
+    limit = 2.0 if method in {"linear", "weight_classes"} else 3.0
     assert float(difference[strong].abs().max()) < limit, difference
 
 
@@ -214,29 +231,38 @@ def test_a_detection_limit_is_what_is_seen_of_a_component_that_is_not_there(meth
 # --- data and refusals --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["nonlinear", "full"])
-def test_a_method_without_its_data_is_refused(method):
-    counts = poisson_pixels(varied(4))
-    every = torch.ones(4, dtype=torch.bool)
-    for nothing in (None, MethodData()):
-        with pytest.raises(FitError, match=f"'{method}' needs its data"):
-            fit_pixels(counts, every, OPERATOR, method=method, data=nothing)
+@pytest.mark.parametrize(
+    ("method", "missing"), [("nonlinear", "needs a basis with tangents"), ("full", "needs the model of the pixels")]
+)
+def test_a_method_without_what_it_needs_is_refused(method, missing):
+    with pytest.raises(FitError, match=f"'{method}' {missing}"):
+        prepare_solver(method, BASIS)
 
 
-def test_data_move_to_a_device_whole():
-    moved = moved_to(torch.device("cpu"), DATA)
-    counts = poisson_pixels(varied(40))
-    assert_same_bits(fit(counts, "nonlinear", data=moved), fit(counts, "nonlinear"))
-    assert moved.full.space.free_names == DATA.full.space.free_names
+def test_clipping_is_refused_without_a_model_and_by_methods_with_their_background_in_the_fit():
+    with pytest.raises(FitError, match="give a PixelModel"):
+        prepare_solver("linear", BASIS, clipped=True)
+    for method in ("poisson", "nonlinear", "full"):
+        with pytest.raises(FitError, match=f"not available with pixel method '{method}'.*use linear or nnls"):
+            prepare_solver(method, BASIS, ONE_DETECTOR, clipped=True)
+
+
+def test_models_and_operators_move_to_a_device_whole():
+    there = torch.device("meta")
+    moved = move_to(there, full_model(MODEL, THETA, BASIS))
+    assert moved.space.free_names == {"energy_offset", "energy_slope", "fwhm_offset"}
+    assert {moved.theta.device, moved.space.prior_sd.device, moved.model.table.energy_kev.device} == {there}
+    operator = move_to(there, SOLVERS["linear"].operator)
+    assert operator.projector.device == there
+    assert operator.grouping == SOLVERS["linear"].operator.grouping
 
 
 def test_families_of_nearly_the_same_shape_are_named():
-    assert mixtures(BASIS, NAMES) == ()
+    assert find_mixtures(replace(BASIS, names=NAMES)) == ()
     alike = 0.9 * PHI[:, 1:2] + 0.1 * PHI[:, 1:2].roll(1, dims=0)
-    basis = pixel_basis(
-        torch.cat([PHI, alike], dim=1), torch.cat([MEAN, MEAN[1:2]]), torch.zeros(0, len(PHI)).double(), 1
-    )
-    (found,) = mixtures(basis, (*NAMES, "Co"))
+    nothing, mean = torch.zeros(0, len(PHI)).double(), torch.cat([MEAN, MEAN[1:2]])
+    basis = pixel_basis(torch.cat([PHI, alike], dim=1), mean, nothing, 1, names=(*NAMES, "Co"))
+    (found,) = find_mixtures(basis)
     assert found.members == ("Fe", "Co")
     assert found.text.startswith("Fe, Co ")
     inflated = found.inflation

@@ -1,5 +1,7 @@
 """Channels that are left out or added by twos: the same fits, no bias, and no more loss than is stated."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,8 @@ from hypothesis.extra import numpy as npst
 
 from hpcxrf.fitting.pixels.bands import one_band
 from hpcxrf.fitting.pixels.basis import pixel_basis, pixel_operator
-from hpcxrf.fitting.pixels.methods import LINEAR_BATCH, fit_pixels
+from hpcxrf.fitting.pixels.fit import fit_pixels, prepare_solver
+from hpcxrf.fitting.pixels.linear import LINEAR_BATCH
 from hpcxrf.fitting.pixels.pairs import HIGHEST_COUNT, MOST_LOSS, Grouping, candidates, every_channel
 from hpcxrf.fitting.pixels.product import paired_product
 
@@ -26,6 +29,11 @@ def peaks(width):
 
 def basis(width=6.0):
     return pixel_basis(peaks(width), 1000 * MEAN, 100 * CONTINUUM, 1000)
+
+
+def paired_solver():
+    """The linear fit with channels added by twos, as of a spectrum that begins at channel 0."""
+    return prepare_solver("linear", replace(basis(), first_channel=0))
 
 
 def drawn(basis, n, seed=1):
@@ -89,39 +97,39 @@ def test_adding_channels_leaves_no_bias():
 
 
 def test_what_is_given_as_highest_count_or_type_changes_nothing_that_counts():
-    counts, operator = drawn(basis(), 3000), pixel_operator(basis(), first_channel=0)
-    found = fit_pixels(counts, every(3000), operator)
-    known = fit_pixels(counts, every(3000), operator, highest=float(counts.numpy().max()))
+    counts, solver = drawn(basis(), 3000), paired_solver()
+    found = fit_pixels(counts, every(3000), solver)
+    known = fit_pixels(counts, every(3000), solver, highest=float(counts.numpy().max()))
     assert torch.equal(found.amplitude, known.amplitude)
     for other in (counts.to(torch.float32), counts.to(torch.uint32)):
-        again = fit_pixels(other, every(3000), operator)
+        again = fit_pixels(other, every(3000), solver)
         assert float(((again.amplitude - found.amplitude) / found.sigma).abs().max()) < 1e-4
         assert torch.equal(again.status, found.status)
 
 
 def test_counts_too_high_to_be_added_are_not():
-    counts, operator = drawn(basis(), 20), pixel_operator(basis(), first_channel=0)
+    counts, solver = drawn(basis(), 20), paired_solver()
     counts[3, 188:194] = 40_000
-    found = fit_pixels(counts, every(20), operator)
-    wanted = counts.to(torch.float64) @ operator.projector.double()[:, :3]
+    found = fit_pixels(counts, every(20), solver)
+    wanted = counts.to(torch.float64) @ solver.operator.projector.double()[:, :3]
     assert float((found.amplitude - wanted).abs().max()) < 0.05
     assert float(found.amplitude[3, 1]) > 1e5
 
 
 def test_pixels_do_not_depend_on_tiles_threads_or_where_they_lie_in_memory():
     n = LINEAR_BATCH + 700
-    counts, operator = drawn(basis(), n), pixel_operator(basis(), first_channel=0)
-    whole = fit_pixels(counts, every(n), operator)
-    assert torch.equal(whole.amplitude, fit_pixels(counts, every(n), operator, threads=3).amplitude)
-    tile = fit_pixels(counts[LINEAR_BATCH:].clone(), every(700), operator)
+    counts, solver = drawn(basis(), n), paired_solver()
+    whole = fit_pixels(counts, every(n), solver)
+    assert torch.equal(whole.amplitude, fit_pixels(counts, every(n), solver, threads=3).amplitude)
+    tile = fit_pixels(counts[LINEAR_BATCH:].clone(), every(700), solver)
     assert torch.equal(whole.amplitude[LINEAR_BATCH:], tile.amplitude)
     assert torch.equal(whole.sigma[LINEAR_BATCH:], tile.sigma)
     for few in (1, 3, 11):
-        tile = fit_pixels(counts[5 : 5 + few], every(few), operator)
+        tile = fit_pixels(counts[5 : 5 + few], every(few), solver)
         assert torch.equal(whole.amplitude[5 : 5 + few], tile.amplitude)
     odd = torch.zeros((n, 403), dtype=torch.uint16)
     odd[:, 1:401] = counts
-    assert torch.equal(whole.amplitude, fit_pixels(odd[:, 1:401], every(n), operator).amplitude)
+    assert torch.equal(whole.amplitude, fit_pixels(odd[:, 1:401], every(n), solver).amplitude)
 
 
 def test_pairs_begin_at_even_channels_of_the_spectrum():

@@ -1,11 +1,13 @@
 """Each pixel method against its own oracle: scipy, the truth that was simulated, the fit with theta known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from pixel_samples import (
     BASIS,
-    DATA,
+    CPU,
     MODEL,
     N_COMPONENTS,
     OPERATOR,
@@ -13,18 +15,19 @@ from pixel_samples import (
     drifted_pixels,
     fit,
     poisson_pixels,
-    two_phases,
+    two_classes,
 )
 from scipy.optimize import minimize, nnls
 
 from hpcxrf.fitting.objective import poisson_deviance
 from hpcxrf.fitting.pixels import nnls as pixel_nnls
-from hpcxrf.fitting.pixels.full import full_model
-from hpcxrf.fitting.pixels.methods import MethodData, pixel_basis, pixel_operator, shared_weights
+from hpcxrf.fitting.pixels.basis import pixel_basis, pixel_operator, shared_weights
+from hpcxrf.fitting.pixels.fit import prepare_solver
+from hpcxrf.fitting.pixels.full import full_model, full_solver
 from hpcxrf.fitting.pixels.nnls import fit_nnls, shared_factor
 from hpcxrf.fitting.pixels.poisson import fit_poisson, likelihood
-from hpcxrf.fitting.pixels.tangent import drift_sd, tangent_operator, tangents_at
-from hpcxrf.fitting.pixels.weight_classes import find_phases, fit_phases, phase_operator
+from hpcxrf.fitting.pixels.tangent import drift_sd, fit_tangent, tangent_operator, tangents_at
+from hpcxrf.fitting.pixels.weight_classes import find_weight_classes
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.physics.model import evaluate
 from hpcxrf.physics.parameters import INDEX
@@ -191,10 +194,8 @@ def test_shift_and_amplitudes_are_the_optimum_of_the_dictionary():
     counts = drifted_pixels(varied(20, 30.0), drifts(20))
     tangents = tangents_at(THETA, MODEL)
     given = fit(counts, "nonlinear")
-    operator = tangent_operator(BASIS, tangents)
-    from hpcxrf.fitting.pixels.tangent import fit_tangent
-
-    found = fit_tangent(counts, counts @ OPERATOR.projector, OPERATOR, operator, errors=True)
+    operator = tangent_operator(BASIS, tangents, OPERATOR)
+    found = fit_tangent(counts, counts @ OPERATOR.projector, operator, errors=True)
     a = found.coefficients.double().requires_grad_()
     d = (found.shift.double() / tangents.prior_sd).requires_grad_()
     weights = shared_weights(BASIS.expected)
@@ -220,8 +221,8 @@ def test_a_shift_beyond_reach_is_flagged_and_a_new_expansion_there_mends_it():
     far = torch.tensor([0.07, 0.0, 0.0], dtype=torch.float64).expand(200, -1)
     counts = drifted_pixels(coefficients, far)
     prior = drift_sd(THETA) | {"energy_offset": 0.05}
-    wide = MethodData(tangent=tangent_operator(BASIS, tangents_at(THETA, MODEL, prior)))
-    found = fit(counts, "nonlinear", data=wide)
+    wide = prepare_solver("nonlinear", replace(BASIS, tangents=tangents_at(THETA, MODEL, prior)))
+    found = fit(counts, "nonlinear", wide)
     assert float((found.status == int(FitStatus.BEYOND_TANGENT)).double().mean()) > 0.9
     assert bool((found.status != int(FitStatus.CONVERGED)).all())
     theta = THETA.clone()
@@ -230,8 +231,8 @@ def test_a_shift_beyond_reach_is_flagged_and_a_new_expansion_there_mends_it():
     columns = evaluate(theta, MODEL).phi
     background = (BASIS.columns[:, N_COMPONENTS:] * BASIS.coefficients[N_COMPONENTS:]).T
     basis = pixel_basis(columns, BASIS.coefficients[:N_COMPONENTS], background, 1)
-    there = MethodData(tangent=tangent_operator(basis, tangents_at(theta, MODEL, prior)))
-    again = fit(counts, "nonlinear", operator=pixel_operator(basis), data=there)
+    there = prepare_solver("nonlinear", replace(basis, tangents=tangents_at(theta, MODEL, prior)))
+    again = fit(counts, "nonlinear", there)
     assert bool((again.status == int(FitStatus.CONVERGED)).all())
     pull = (again.amplitude - coefficients[:, :N_COMPONENTS]) / again.sigma
     assert float(pull.square().mean().sqrt()) < 1.15
@@ -255,8 +256,8 @@ def test_the_full_model_recovers_drifts_and_agrees_with_the_dictionary():
     # Where the dictionary cannot follow, the model does.
     far = torch.tensor([0.05, 0.0, 0.01], dtype=torch.float64).expand(8, -1)
     wide = {name: 0.05 if name == "energy_offset" else sd for name, sd in drift_sd(THETA).items()}
-    data = MethodData(full=full_model(MODEL, THETA, BASIS, wide))
-    found = fit(drifted_pixels(coefficients[:8], far), "full", data=data)
+    solver = full_solver(full_model(MODEL, THETA, BASIS, wide), BASIS, CPU)
+    found = fit(drifted_pixels(coefficients[:8], far), "full", solver)
     np.testing.assert_allclose(found.theta_shift[:, 0], 0.05, atol=0.012)
 
 
@@ -266,77 +267,77 @@ def test_a_theta_that_is_known_costs_no_precision_and_one_that_is_not_costs_some
 
     def ratio(width):
         prior = {name: width * sd for name, sd in drift_sd(THETA).items()}
-        data = MethodData(full=full_model(MODEL, THETA, BASIS, prior))
-        return float((fit(counts, "full", data=data).sigma / known).mean())
+        solver = full_solver(full_model(MODEL, THETA, BASIS, prior), BASIS, CPU)
+        return float((fit(counts, "full", solver).sigma / known).mean())
 
     assert abs(ratio(1e-4) - 1.0) < 0.02
     assert ratio(1e-4) + 0.02 < ratio(1.0) < ratio(10.0)
 
 
-# --- phases -------------------------------------------------------------------------------------
+# --- weight classes -----------------------------------------------------------------------------
 
 
-def phase_pixels(n, level, seed=0):
-    """Half of the pixels of each phase: coefficients and labels."""
+def class_pixels(n, level, seed=0):
+    """Half of the pixels of each class: coefficients and labels."""
     label = torch.randint(0, 2, (n,), generator=torch.Generator().manual_seed(seed))
-    return level * two_phases()[label], label
+    return level * two_classes()[label], label
 
 
 @pytest.mark.parametrize("level", [0.3, 5.0])
-def test_phases_that_differ_are_found_and_weights_of_their_own_gain_what_is_predicted(level):
-    coefficients, label = phase_pixels(6000, level)
+def test_classes_that_differ_are_found_and_weights_of_their_own_gain_what_is_predicted(level):
+    coefficients, label = class_pixels(6000, level)
     counts = poisson_pixels(coefficients)
     mean = coefficients.mean(dim=0)
     n = N_COMPONENTS
     background = (BASIS.columns[:, n:] * mean[n:]).T
     basis = pixel_basis(BASIS.columns[:, :n], mean[:n], background, 1)
     every = torch.ones(len(counts), dtype=torch.bool)
-    phases = find_phases(counts, every, basis)
-    assert len(phases.share) == 2
-    assert "2 phases with weights of their own" in phases.report
-    data = MethodData(phases=phase_operator(phases, basis))
-    operator = pixel_operator(basis)
-    ours = fit(counts, "linear", operator=operator, data=data)
-    shared = fit(counts, "linear", operator=operator, data=None)
+    classes = find_weight_classes(counts, every, basis)
+    assert len(classes.share) == 2
+    assert classes.report.startswith(
+        "fit weights chosen separately for 2 pixel classes; expected noise reduction up to"
+    )
+    ours = fit(counts, "linear", prepare_solver("linear", replace(basis, weight_classes=classes)))
+    shared = fit(counts, "linear", prepare_solver("linear", basis))
     light = label == 1
     truth = coefficients[:, :n]
-    best = int((phases.gain).argmax())
+    best = int((classes.gain).argmax())
     gain = 1.0 - (ours.amplitude - truth)[light].std(dim=0) / (shared.amplitude - truth)[light].std(dim=0)
-    assert float(phases.gain[best]) > 0.1
-    assert float(gain.max()) == pytest.approx(float(phases.gain[best]), abs=0.06)
+    assert float(classes.gain[best]) > 0.1
+    assert float(gain.max()) == pytest.approx(float(classes.gain[best]), abs=0.06)
     assert float(gain.min()) > -0.03
 
 
 @pytest.mark.parametrize("level", [0.02, 0.1, 1.0])
-def test_weights_by_phase_leave_the_amplitudes_unbiased(level):
+def test_weights_by_class_leave_the_amplitudes_unbiased(level):
     """Within 1 % or 3 standard errors, down to 8 counts a pixel, where most are judged by chance."""
-    coefficients, label = phase_pixels(60_000, level, seed=1)
-    found = fit_phases(poisson_pixels(coefficients, seed=2), DATA.phases, errors=False)
-    for phase in (0, 1):
-        a = found.coefficients[label == phase][:, :N_COMPONENTS].double()
-        truth = level * two_phases()[phase][:N_COMPONENTS]
+    coefficients, label = class_pixels(60_000, level, seed=1)
+    found = fit(poisson_pixels(coefficients, seed=2), "weight_classes", errors=False, deviance=False)
+    for one in (0, 1):
+        a = found.amplitude[label == one].double()
+        truth = level * two_classes()[one][:N_COMPONENTS]
         error = a.std(dim=0) / len(a) ** 0.5
         wrong = (a.mean(dim=0) - truth).abs()
         assert bool(((wrong < 3.3 * error) | (wrong < 0.01 * truth)).all()), wrong / error
 
 
-def test_one_phase_stays_one_and_says_so():
+def test_pixels_of_one_composition_have_one_set_of_weights_and_the_report_says_so():
     for level in (0.02, 1.0, 30.0):
         counts = poisson_pixels((level * BASIS.coefficients).expand(4000, -1))
-        phases = find_phases(counts, torch.ones(4000).bool(), BASIS)
-        assert len(phases.share) == 1
-        assert phases.report.startswith("one set of weights: phases would gain")
-        torch.testing.assert_close(phases.coefficients[0], BASIS.coefficients)
-    few = find_phases(counts[:30], torch.ones(30).bool(), BASIS)
-    assert few.report == "one set of weights: 30 pixels are too few for phases"
+        classes = find_weight_classes(counts, torch.ones(4000).bool(), BASIS)
+        assert len(classes.share) == 1
+        assert classes.report.startswith("one set of weights: classes would reduce the noise by")
+        torch.testing.assert_close(classes.coefficients[0], BASIS.coefficients)
+    few = find_weight_classes(counts[:30], torch.ones(30).bool(), BASIS)
+    assert few.report == "one set of weights: 30 pixels are too few for classes"
 
 
-def test_phases_ignore_dead_and_broken_pixels_and_are_found_again_the_same():
-    coefficients, _ = phase_pixels(4000, 1.0)
+def test_classes_ignore_dead_and_broken_pixels_and_are_found_again_the_same():
+    coefficients, _ = class_pixels(4000, 1.0)
     counts = poisson_pixels(coefficients)
     broken = torch.cat([counts, torch.full_like(counts[:50], torch.nan), 0.0 * counts[:50]])
     measured = torch.ones(len(broken)).bool()
-    first, again = (find_phases(broken, measured, BASIS) for _ in range(2))
-    clean = find_phases(counts, measured[:4000], BASIS)
+    first, again = (find_weight_classes(broken, measured, BASIS) for _ in range(2))
+    clean = find_weight_classes(counts, measured[:4000], BASIS)
     assert torch.equal(first.coefficients, again.coefficients)
     torch.testing.assert_close(first.coefficients, clean.coefficients)

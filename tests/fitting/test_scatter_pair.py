@@ -10,8 +10,8 @@ from fit_samples import TRUTH, drawn, expected_counts, setup, table, theta_of
 from hpcxrf.fitting.spectrum.integrated import build_problem
 from hpcxrf.fitting.spectrum.problem import fit_range
 from hpcxrf.fitting.spectrum.scatter_pair import SCANNED, scan_pairs, scatter_is_dead
-from hpcxrf.fitting.spectrum.separable import space_of, start
-from hpcxrf.physics.model import SpectrumModel, tailed_lines
+from hpcxrf.fitting.spectrum.separable import build_space, start
+from hpcxrf.physics.model import SpectrumModel, find_tailed_lines
 from hpcxrf.physics.parameters import INDEX
 from hpcxrf.physics.scatter import compton_energy_kev
 
@@ -40,7 +40,7 @@ def problem_of(given, *, total=1e6, seed=1, elastic=True):
         constants=given.constants,
         elastic=elastic,
         with_step=False,
-        tailed=tailed_lines(LINES, elastic=elastic, constants=given.constants),
+        tailed=find_tailed_lines(LINES, elastic=elastic, constants=given.constants),
     )
     return build_problem(counts, low, high, model, given)[0]
 
@@ -49,7 +49,7 @@ def scan(theta, *, keep=3, **options):
     given = asked(**options)
     elastic = options.get("elastic", True)
     problem = problem_of(given, elastic=elastic)
-    pairs, cost = scan_pairs(theta, problem, space_of(given.parameters), keep)
+    pairs, cost = scan_pairs(theta, problem, build_space(given.parameters), keep)
     return pairs, cost, problem
 
 
@@ -117,7 +117,7 @@ def test_where_all_is_fixed_there_is_one_pair():
 def test_pairs_stay_inside_their_bounds():
     given = asked()
     narrow = tuple(replace(p, lower=80.0, upper=100.0) if p.name == "compton_angle" else p for p in given.parameters)
-    pairs, _ = scan_pairs(confused(), problem_of(given), space_of(narrow), 6)
+    pairs, _ = scan_pairs(confused(), problem_of(given), build_space(narrow), 6)
     assert bool(((pairs[:, ANGLE] >= 80.0) & (pairs[:, ANGLE] <= 100.0)).all())
     assert bool(((pairs[:, E0] >= 18.9) & (pairs[:, E0] <= 20.45)).all())
 

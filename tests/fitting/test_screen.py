@@ -7,32 +7,32 @@ import torch
 
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.fitting.spectrum.integrated import SpectrumSetup
+from hpcxrf.fitting.spectrum.integrated import FitProblem
 from hpcxrf.fitting.spectrum.screen import screen
 from hpcxrf.fitting.spectrum.search import find_starts, fit_from_nothing
 from hpcxrf.physics.constants import PHYSICS
-from hpcxrf.physics.detector import DetectorSetup
+from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.lines import build_line_table
 from hpcxrf.physics.model import model_spectrum
-from hpcxrf.physics.parameters import PARAMETERS, pack, with_values
+from hpcxrf.physics.parameters import PARAMETERS, pack, replace_values
 
 ELEMENTS = ("Si", "S", "K", "Ca", "Ti", "Mn", "Fe", "Cu", "Zn")
 INCIDENT_KEV = 11.0
 
 
-def _setup() -> SpectrumSetup:
-    table = build_line_table(ELEMENTS, INCIDENT_KEV, efficiency=DetectorSetup())
+def _setup() -> FitProblem:
+    table = build_line_table(ELEMENTS, INCIDENT_KEV, efficiency=Detector())
     bounded = tuple(
         replace(p, value=INCIDENT_KEV, lower=INCIDENT_KEV - 0.45, upper=INCIDENT_KEV + 0.45)
         if p.name == "coherent_sct_energy"
         else p
         for p in PARAMETERS
     )
-    return SpectrumSetup(table=table, constants=PHYSICS, parameters=bounded, energy_min_kev=1.0, energy_max_kev=12.0)
+    return FitProblem(table=table, constants=PHYSICS, parameters=bounded, energy_min_kev=1.0, energy_max_kev=12.0)
 
 
 def _counts(offset_kev: float, slope_kev: float, incident_kev: float, seed: int) -> torch.Tensor:
-    truth = with_values(
+    truth = replace_values(
         PARAMETERS, {"energy_offset": offset_kev, "energy_slope": slope_kev, "coherent_sct_energy": incident_kev}
     )
     amplitude = torch.tensor([3e4, 8e3, 5e3, 4e4, 2e3, 6e3, 5e4, 7e3, 9e3, 2e4, 4e4], dtype=torch.float64)
@@ -68,7 +68,7 @@ def test_the_best_candidates_come_first_and_are_distinct():
 
 def test_the_given_start_of_the_axis_means_nothing():
     counts, setup = _counts(0.1, 0.012, 11.0, 3), _setup()
-    wrong = replace(setup, parameters=with_values(setup.parameters, {"energy_offset": 0.4, "energy_slope": 0.006}))
+    wrong = replace(setup, parameters=replace_values(setup.parameters, {"energy_offset": 0.4, "energy_slope": 0.006}))
     one, two = find_starts(counts, setup)[0], find_starts(counts, wrong)[0]
     by_name = [{p.name: p.value for p in s.parameters} for s in (one.setup, two.setup)]
     assert by_name[0]["energy_slope"] == pytest.approx(by_name[1]["energy_slope"], rel=1e-3)

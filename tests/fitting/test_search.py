@@ -12,9 +12,9 @@ from hpcxrf.config.run import check_config
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
-from hpcxrf.fitting.spectrum.search import AMBIGUOUS, fit_from_nothing, starts_near
+from hpcxrf.fitting.spectrum.search import AMBIGUOUS, find_starts_near, fit_from_nothing
 from hpcxrf.formats.scan import EnergyCalibration
-from hpcxrf.physics.parameters import INDEX, with_values
+from hpcxrf.physics.parameters import INDEX, replace_values
 from hpcxrf.pipeline.prepare.from_config import prepare
 from hpcxrf.pipeline.records import ScanFacts
 from hpcxrf.runner.worker import one_thread
@@ -78,7 +78,7 @@ def setup_of(spec, **fit):
     facts = ScanFacts(
         source=Path("-"), n_detectors=1, n_channels=spec.shape[3], calibration=None, incident_energy_kev=None
     )
-    return prepare(config, facts, 0).setup
+    return prepare(config, facts, 0).problem
 
 
 def counts_of(spec):
@@ -89,7 +89,7 @@ def both(spec, **fit):
     """The fit from nothing, and the one that starts at the truth."""
     counts, setup = counts_of(spec), setup_of(spec, **fit)
     truth = true_theta(spec, spec.detectors[0])
-    informed = replace(setup, parameters=with_values(setup.parameters, truth))
+    informed = replace(setup, parameters=replace_values(setup.parameters, truth))
     return fit_from_nothing(counts, setup), fit_spectrum(counts, informed)
 
 
@@ -281,8 +281,8 @@ def test_starts_near_a_calibration_bring_its_peaks_into_place():
     spec = spec_of(MANY, off_kev=0.2)
     near = {"energy_offset": 0.03, "energy_slope": 0.0105 * 1.004}
     setup = setup_of(spec)
-    setup = replace(setup, parameters=with_values(setup.parameters, near))
-    starts = starts_near(counts_of(spec), setup)
+    setup = replace(setup, parameters=replace_values(setup.parameters, near))
+    starts = find_starts_near(counts_of(spec), setup)
     assert starts.shape[0] >= 2
     for theta in starts:
         assert energy_error_kev(theta, spec) < 0.02

@@ -8,12 +8,12 @@ import torch
 from fit_samples import TRUTH, amplitudes, channels, drawn, expected_counts, setup, table, theta_of
 
 from hpcxrf.fitting.nnls import nnls_gram
-from hpcxrf.fitting.spectrum.gradient import fit_adam
-from hpcxrf.fitting.spectrum.integrated import _model, build_problem, fit_range
-from hpcxrf.fitting.spectrum.separable import State, _damped_step, design, minimise, objective, space_of, start
+from hpcxrf.fitting.spectrum.gradient import minimise_adam
+from hpcxrf.fitting.spectrum.integrated import _build_model, build_problem, fit_range
+from hpcxrf.fitting.spectrum.separable import State, _solve_damped_step, build_space, design, minimise, objective, start
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.model import SpectrumModel
-from hpcxrf.physics.parameters import INDEX, PARAMETERS, pack, with_values
+from hpcxrf.physics.parameters import INDEX, PARAMETERS, pack, replace_values
 
 TABLE = table(("Si", "Ca", "Fe", "Zn", "Ba_L"))
 FREE = torch.tensor([p.free for p in PARAMETERS])
@@ -134,7 +134,7 @@ def test_a_batch_of_starts_is_the_stack_of_single_fits():
 
 
 def test_theta_stays_inside_its_bounds_in_every_step():
-    parameters = with_values(PARAMETERS, {"coherent_sct_energy": 12.0})
+    parameters = replace_values(PARAMETERS, {"coherent_sct_energy": 12.0})
     tight = tuple(replace(p, upper=0.005) if p.name == "f_tail_offset" else p for p in parameters)
     problem = problem_of(peaks(), parameters=tight)
     state = start(problem.space.centre, problem)
@@ -215,7 +215,7 @@ def test_near_the_optimum_a_step_gains_what_its_quadratic_model_promises():
     best = run(problem)
     begin = start(best.theta + 0.02 * torch.where(FREE, SCALE, 0.0), problem)
     begin = replace(begin, damping=torch.full_like(begin.damping, 1e-7))
-    promised = float(_damped_step(begin, problem)[1])
+    promised = float(_solve_damped_step(begin, problem)[1])
     after = minimise(begin, problem, iterations=1)
     gained = float(objective(begin, problem) - objective(after, problem))
     assert gained > 0.0
@@ -223,7 +223,7 @@ def test_near_the_optimum_a_step_gains_what_its_quadratic_model_promises():
 
 
 def test_the_space_holds_the_columns_of_the_parameter_table():
-    space = space_of(PARAMETERS)
+    space = build_space(PARAMETERS)
     i = INDEX["compton_angle"]
     assert [float(c[i]) for c in (space.centre, space.lower, space.upper, space.prior_sd, space.scale)] == [
         90.0,
@@ -243,9 +243,10 @@ def test_adam_lowers_its_loss_keeps_amplitudes_positive_and_theta_in_its_bounds(
         _, columns = design(theta, problem)
         return float((problem.weights * (problem.counts - columns @ linear) ** 2).mean())
 
-    losses = [loss(*fit_adam(begin, problem, steps=n)) for n in (1, 40, 120)]
+    fits = [minimise_adam(begin, problem, steps=n) for n in (1, 40, 120)]
+    losses = [loss(fit.theta, fit.linear) for fit in fits]
     assert losses[0] > losses[1] > losses[2]
-    theta, linear = fit_adam(begin, problem, steps=40)
+    theta, linear = fits[1].theta, fits[1].linear
     assert bool((linear > 0.0).all())
     assert bool(((theta >= problem.space.lower) & (theta <= problem.space.upper)).all())
     assert bool((theta[~FREE] == begin[~FREE]).all())
@@ -254,8 +255,9 @@ def test_adam_lowers_its_loss_keeps_amplitudes_positive_and_theta_in_its_bounds(
 
 def test_adam_is_deterministic():
     problem = problem_of(noisy())
-    first, second = (fit_adam(pack(setup(TABLE).parameters), problem, steps=15) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    first, second = (minimise_adam(pack(setup(TABLE).parameters), problem, steps=15) for _ in range(2))
+    assert torch.equal(first.theta, second.theta)
+    assert torch.equal(first.linear, second.linear)
 
 
 def test_the_state_carries_one_entry_for_each_start():
@@ -286,7 +288,7 @@ def test_a_step_against_a_bound_that_looks_uphill_does_not_end_the_search():
     asked = replace(asked, parameters=rows)
     counts = drawn(sum(expected_counts(1e6, lines=lines, truth=truth, n_channels=2200)), 1)
     low, high = fit_range(rows, 1.0, 21.0, 2200)
-    problem, _ = build_problem(counts, low, high, _model(low, high, asked, counts.device), asked)
+    problem, _ = build_problem(counts, low, high, _build_model(low, high, asked, counts.device), asked)
     ends = [
         minimise(start(theta_of(**values), problem), problem, iterations=60, tolerance=1e-5)
         for values in (begin, truth)

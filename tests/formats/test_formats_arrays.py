@@ -378,7 +378,7 @@ def test_the_energy_comes_from_attributes_or_the_user(tmp_path: Path) -> None:
     assert open_file(path, NO_OPTIONS).calibration is None
     asked = open_file(path, ReadOptions(energy_slope_kev=0.02, energy_offset_kev=0.1))
     assert asked.calibration == (EnergyCalibration(offset_kev=0.1, slope_kev=0.02),) * 2
-    assert "energy slope 0.02 keV as asked" in asked.notes
+    assert "energy slope set to 0.02 keV by --energy-slope" in asked.notes
     with h5py.File(path, "a") as file:
         file["counts"].attrs["energy_slope_kev"] = 0.01
         file.attrs["energy_offset_kev"] = -0.3

@@ -109,7 +109,7 @@ def test_an_energy_that_does_not_rise_is_refused_unless_one_is_given(tmp_path: P
     scan = open_file(path, ReadOptions(energy_slope_kev=0.03))
     assert scan.calibration is not None
     assert [(c.offset_kev, c.slope_kev) for c in scan.calibration] == [(0.0, 0.03), (0.1, 0.03)]
-    assert scan.notes == ("energy slope 0.03 keV as asked",)
+    assert scan.notes == ("energy slope set to 0.03 keV by --energy-slope",)
 
 
 def test_a_quadratic_term_that_bends_the_energy_down_is_refused(tmp_path: Path) -> None:

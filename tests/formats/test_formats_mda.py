@@ -247,13 +247,13 @@ def test_rows_share_the_names_of_their_detectors_unless_they_differ(shared_data)
 def test_only_a_monochromator_gives_the_incident_energy():
     undulator = variable("ID02ds:Energy.VAL", "keV", 10.29)
     mono = variable("2ida:mono:Energy", "eV", 10000.0)
-    assert mda.incident_energy_kev((undulator,)) is None
-    assert mda.incident_energy_kev((undulator, mono)) == pytest.approx(10.0)
-    assert mda.incident_energy_kev((variable("2ida:mono:Energy", "keV", 0.0),)) is None
+    assert mda.find_incident_energy_kev((undulator,)) is None
+    assert mda.find_incident_energy_kev((undulator, mono)) == pytest.approx(10.0)
+    assert mda.find_incident_energy_kev((variable("2ida:mono:Energy", "keV", 0.0),)) is None
     for name in ("2idb:BraggERdbkAO.VAL", "2ida2:mono:E_RBV", "2idd:BraggEAO.VAL"):
-        assert mda.incident_energy_kev((variable(name, "keV", 12.5),)) == pytest.approx(12.5)
+        assert mda.find_incident_energy_kev((variable(name, "keV", 12.5),)) == pytest.approx(12.5)
     angle = variable("2idb:BraggThetaRdbkAO.VAL", "keV", 12.5)
-    assert mda.incident_energy_kev((angle,)) is None
+    assert mda.find_incident_energy_kev((angle,)) is None
 
 
 def test_no_byte_of_the_file_can_make_the_reader_fail_otherwise(tmp_path):

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from hpcxrf.errors import ConfigError, InputFileError, OutputError
 from hpcxrf.formats.override import (
+    change_values,
     find_override,
     read_override,
     theta_bounds,
     theta_values,
     width_law,
-    with_changes,
     write_override,
 )
 from hpcxrf.formats.standard import read_standards
@@ -86,7 +86,7 @@ def test_line_ends_and_encodings_survive(tmp_path: Path, raw: bytes) -> None:
 
 def test_a_change_touches_only_its_line(tmp_path: Path) -> None:
     before = read_override(_file(tmp_path, SMALL.replace("\n", "\r\n")))
-    after = with_changes(before, {"FWHM_FANOPRIME": 1.0 / 3.0, "CAL_OFFSET": -0.004})
+    after = change_values(before, {"FWHM_FANOPRIME": 1.0 / 3.0, "CAL_OFFSET": -0.004})
     changed = [(a, b) for a, b in zip(before.lines, after.lines, strict=True) if a != b]
     assert changed == [("FWHM_FANOPRIME: 0.000224\r\n", "FWHM_FANOPRIME: 0.3333333333333333\r\n")]
     assert after.values["FWHM_FANOPRIME"] == 1.0 / 3.0
@@ -95,7 +95,7 @@ def test_a_change_touches_only_its_line(tmp_path: Path) -> None:
 
 def test_a_name_that_is_missing_is_added_at_the_end(tmp_path: Path) -> None:
     before = read_override(_file(tmp_path, "FWHM_OFFSET: 0.1"))
-    after = with_changes(before, {"CAL_SLOPE_MAX": 0.02, "FWHM_FANO_COEFF": 3.58})
+    after = change_values(before, {"CAL_SLOPE_MAX": 0.02, "FWHM_FANO_COEFF": 3.58})
     assert "".join(after.lines) == ("FWHM_OFFSET: 0.1\nCAL_SLOPE_[E_LINEAR]_MAX: 0.02\nFWHM_FANO_COEFF: 3.58\n")
     assert after.bounds["CAL_SLOPE"] == (None, 0.02)
 
@@ -110,7 +110,7 @@ def test_written_numbers_are_read_back_exactly(
     tmp_path_factory: pytest.TempPathFactory, values: dict[str, float]
 ) -> None:
     folder = tmp_path_factory.mktemp("law")
-    changed = with_changes(read_override(_file(folder, SMALL)), values)
+    changed = change_values(read_override(_file(folder, SMALL)), values)
     write_override(changed, folder / NAME)
     again = read_override(folder / NAME)
     for name, value in values.items():
@@ -125,7 +125,7 @@ def test_written_numbers_are_read_back_exactly(
 def test_a_number_that_is_not_finite_is_not_written(tmp_path: Path) -> None:
     override = read_override(_file(tmp_path, SMALL))
     with pytest.raises(ConfigError, match=r"CAL_SLOPE = nan.*finite"):
-        with_changes(override, {"CAL_SLOPE": float("nan")})
+        change_values(override, {"CAL_SLOPE": float("nan")})
 
 
 def test_all_bad_numbers_are_named_at_once_with_their_lines(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_the_last_of_two_lines_counts_and_is_the_one_changed(tmp_path: Path) -> None:
     override = read_override(_file(tmp_path, "FWHM_OFFSET: 0.1\nFWHM_OFFSET: 0.2\n"))
     assert override.values["FWHM_OFFSET"] == 0.2
-    changed = with_changes(override, {"FWHM_OFFSET": 0.3})
+    changed = change_values(override, {"FWHM_OFFSET": 0.3})
     assert changed.lines == ("FWHM_OFFSET: 0.1\n", "FWHM_OFFSET: 0.3\n")
 
 
@@ -213,7 +213,7 @@ def test_a_relative_path_looks_in_the_folder_above_too(tmp_path: Path, monkeypat
         ("DATE: Tue Oct  8 23:59:59 2024\n", "auto", 2.96, "dated 2024-10-08"),
         ("DATE: Wed Oct  9 00:00:01 2024\n", "auto", 3.58, "dated 2024-10-09"),
         ("DATE: 04-Nov-2015 15:32:58.00\n", "auto", 2.96, "dated 2015-11-04"),
-        ("DATE: 2015-11-04\n", "3.58", 3.58, "as asked"),
+        ("DATE: 2015-11-04\n", "3.58", 3.58, "set by fit.width_law"),
         ("DATE: 2025-01-01\nFWHM_FANO_COEFF: 2.96\n", "3.58", 2.96, "FWHM_FANO_COEFF"),
         ("DATE: yesterday\n", "auto", 3.58, r"ATTENTION.*yesterday"),
         ("", "auto", 3.58, "ATTENTION.*no DATE"),

@@ -195,7 +195,7 @@ def test_an_offset_or_slope_given_alone_leaves_the_other_of_the_file(tmp_path):
     ):
         scan = open_scan(path, options)
         assert [(c.offset_kev, c.slope_kev) for c in scan.calibration] == [expected]
-        assert sum("as asked" in note for note in scan.notes) == 1
+        assert sum("set to" in note for note in scan.notes) == 1
 
 
 @pytest.mark.parametrize("name", ["2xfm_0010.mda", "2xfm_0011.mda"])

@@ -1,5 +1,6 @@
 #!/bin/bash
 #SBATCH --job-name=hpcxrf
+#SBATCH --comment=hpcxrf:cac18b641e46471f
 #SBATCH --output=logs/job-%j.log
 #SBATCH --open-mode=append
 #SBATCH --requeue

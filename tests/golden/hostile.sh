@@ -1,5 +1,6 @@
 #!/bin/bash
 #SBATCH --job-name=hpcxrf
+#SBATCH --comment=hpcxrf:3fd9b4b586e78aa1
 #SBATCH --output=logs/job-%j.log
 #SBATCH --open-mode=append
 #SBATCH --requeue

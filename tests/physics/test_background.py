@@ -19,10 +19,10 @@ from hpcxrf.physics.background import (
     snip_background,
 )
 from hpcxrf.physics.constants import constant_set
-from hpcxrf.physics.parameters import PARAMETERS, pack, with_values
+from hpcxrf.physics.parameters import PARAMETERS, pack, replace_values
 
 PHYSICS = constant_set("physics")
-THETA = pack(with_values(PARAMETERS, {"fwhm_offset": 0.1, "fwhm_fanoprime": 1.2e-4}))
+THETA = pack(replace_values(PARAMETERS, {"fwhm_offset": 0.1, "fwhm_fanoprime": 1.2e-4}))
 CHANNEL = torch.arange(1200, dtype=torch.float64)
 
 
@@ -68,7 +68,7 @@ def test_snip_of_a_batch_is_the_stack_of_its_members():
 
 def test_snip_takes_one_theta_for_each_member_of_a_batch():
     counts = torch.stack([spectrum(1, 1200), spectrum(2, 1200)])
-    thetas = torch.stack([THETA, pack(with_values(PARAMETERS, {"fwhm_offset": 0.2}))])
+    thetas = torch.stack([THETA, pack(replace_values(PARAMETERS, {"fwhm_offset": 0.2}))])
     together = snip_background(counts, thetas, constants=PHYSICS)
     alone = [snip_background(counts[i], thetas[i], constants=PHYSICS) for i in range(2)]
     assert torch.equal(together, torch.stack(alone))
@@ -105,9 +105,9 @@ def test_snip_removes_a_peak_and_keeps_the_continuum_below_it():
 
 def test_snip_follows_the_detector_width_and_not_the_energy_axis_offset():
     counts = spectrum(3, 1200)
-    moved = pack(with_values(PARAMETERS, {"fwhm_offset": 0.1, "fwhm_fanoprime": 0.0, "energy_offset": 0.3}))
-    still = pack(with_values(PARAMETERS, {"fwhm_offset": 0.1, "fwhm_fanoprime": 0.0}))
-    wide = pack(with_values(PARAMETERS, {"fwhm_offset": 0.2, "fwhm_fanoprime": 0.0}))
+    moved = pack(replace_values(PARAMETERS, {"fwhm_offset": 0.1, "fwhm_fanoprime": 0.0, "energy_offset": 0.3}))
+    still = pack(replace_values(PARAMETERS, {"fwhm_offset": 0.1, "fwhm_fanoprime": 0.0}))
+    wide = pack(replace_values(PARAMETERS, {"fwhm_offset": 0.2, "fwhm_fanoprime": 0.0}))
     background = [snip_background(counts, t, constants=PHYSICS) for t in (still, moved, wide)]
     assert torch.equal(background[0], background[1])
     assert background[2].sum() < background[0].sum()
@@ -142,7 +142,7 @@ def test_the_width_in_channels_is_a_hand_computed_number():
 
 def test_the_width_in_channels_uses_the_local_width_of_a_channel():
     values = {"energy_quadratic": 1e-6, "fwhm_fanoprime": 0.0, "fwhm_offset": 0.12}
-    curved = pack(with_values(PARAMETERS, values))
+    curved = pack(replace_values(PARAMETERS, values))
     width = fwhm_channels(curved, torch.tensor([0.0, 1000.0], dtype=torch.float64), PHYSICS)
     assert width.tolist() == pytest.approx([0.12 / 0.01, 0.12 / 0.012])
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcxrf.physics.condense import TAILED_RATIO, condense
-from hpcxrf.physics.lines import line_table_from_arrays
+from hpcxrf.physics.lines import build_table_from_arrays
 
 K_FAMILIES = ("Si", "S", "Ca", "Fe", "Zn", "As", "Br", "Sr", "Mo")
 L_FAMILIES = ("Mo_L", "Cd_L", "Ba_L", "La_L", "Gd_L", "W_L", "Pt_L", "Pb_L", "U_L")
@@ -82,7 +82,7 @@ def test_an_l_family_becomes_shorter():
 def _pair(distance_kev=0.004, **columns):
     """Two lines 4 eV apart that differ in one thing: .6 x .4 x .004^2 = 3.8e-6 keV^2 of widening."""
     given = {"ratio": [0.6, 0.4], "edge_kev": 0.0, "has_tail": True} | columns
-    return line_table_from_arrays(
+    return build_table_from_arrays(
         component_names=["X"], component=[0, 0], energy_kev=[6.4, 6.4 + distance_kev], incident_energy_kev=12.0, **given
     )
 

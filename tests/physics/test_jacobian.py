@@ -7,7 +7,7 @@ from hypothesis import given, settings
 
 from hpcxrf.physics.constants import CONSTANT_SETS, PHYSICS
 from hpcxrf.physics.jacobian import automatic_jacobian, counts_jacobian
-from hpcxrf.physics.lines import line_table_from_arrays
+from hpcxrf.physics.lines import build_table_from_arrays
 from hpcxrf.physics.model import SpectrumModel, evaluate
 from hpcxrf.physics.parameters import INDEX, PARAMETER_NAMES, PARAMETERS
 
@@ -101,7 +101,7 @@ def test_the_jacobian_holds_at_the_corners_of_the_bounds_where_fractions_and_esc
 
 
 def test_the_escape_factor_has_its_derivative_at_zero_where_there_is_no_escape_peak():
-    lines = line_table_from_arrays(
+    lines = build_table_from_arrays(
         component_names=["A"],
         component=[0, 0],
         energy_kev=[6.4, 4.66],

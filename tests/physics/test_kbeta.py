@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcxrf.physics.constants import PHYSICS
-from hpcxrf.physics.kbeta import merged_amplitude, merged_table, prior_gram, split_kbeta
+from hpcxrf.physics.kbeta import merge_amplitude, merge_table, prior_gram, split_kbeta
 from hpcxrf.physics.lines import LineTable
 from hpcxrf.physics.model import design_matrix
 
@@ -79,14 +79,14 @@ def test_amplitudes_in_the_ratio_of_the_table_merge_to_the_original():
     split, pairs = split_kbeta(ORIGINAL)
     amplitude = torch.rand(len(split.component_names), dtype=torch.float64) + 0.5
     amplitude[pairs.beta] = pairs.rho * amplitude[pairs.alpha]
-    assert same(merged_table(ORIGINAL, pairs, amplitude), ORIGINAL)
+    assert same(merge_table(ORIGINAL, pairs, amplitude), ORIGINAL)
 
 
 def test_a_family_without_kalpha_counts_keeps_the_ratio_of_the_table():
     _, pairs = split_kbeta(ORIGINAL)
     amplitude = torch.zeros(len(ORIGINAL.component_names) + 4, dtype=torch.float64)
     amplitude[pairs.beta[0]] = 5.0
-    assert same(merged_table(ORIGINAL, pairs, amplitude), ORIGINAL)
+    assert same(merge_table(ORIGINAL, pairs, amplitude), ORIGINAL)
 
 
 @given(st.lists(st.floats(1e-3, 1e7), min_size=4, max_size=4), st.lists(st.floats(0.0, 1e7), min_size=4, max_size=4))
@@ -96,7 +96,7 @@ def test_the_two_columns_and_the_merged_one_are_the_same_counts(alphas, betas):
     amplitude = torch.ones(len(split.component_names), dtype=torch.float64)
     amplitude[pairs.alpha] = torch.tensor(alphas, dtype=torch.float64)
     amplitude[pairs.beta] = torch.tensor(betas, dtype=torch.float64)
-    merged = merged_table(ORIGINAL, pairs, amplitude)
+    merged = merge_table(ORIGINAL, pairs, amplitude)
     theta, channel = theta_of(**TRUTH), channels(100, 1300)
     two = design_matrix(theta, split, channel, constants=PHYSICS, elastic=False)
     one = design_matrix(theta, merged, channel, constants=PHYSICS, elastic=False)
@@ -114,7 +114,7 @@ def test_whole_families_have_the_counts_of_both_parts_and_scatter_follows():
     _, pairs = split_kbeta(table(("Fe", "Au_M", "Zn")))
     # Fe, Au_M, Zn, Fe_Kb, Zn_Kb, elastic
     amplitude = torch.tensor([100.0, 7.0, 50.0, 13.0, 8.0, 3.0], dtype=torch.float64)
-    assert merged_amplitude(pairs, amplitude).tolist() == [113.0, 7.0, 58.0, 3.0]
+    assert merge_amplitude(pairs, amplitude).tolist() == [113.0, 7.0, 58.0, 3.0]
     assert amplitude[0] == 100.0
 
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from hpcxrf.errors import ConfigError, FitError
 from hpcxrf.physics.branching import Branching, maps_kbeta_ratio
 from hpcxrf.physics.components import parse_component
-from hpcxrf.physics.detector import DetectorSetup, efficiency, escape_probability
-from hpcxrf.physics.lines import build_line_table, line_table_from_arrays
+from hpcxrf.physics.detector import Detector, efficiency, escape_probability
+from hpcxrf.physics.lines import build_line_table, build_table_from_arrays
 
-BARE = DetectorSetup(be_window_um=0, air_path_mm=0, dead_layer_um=0, chip_thickness_um=1e6)
-SETUP = DetectorSetup()
+BARE = Detector(be_window_um=0, air_path_mm=0, dead_layer_um=0, chip_thickness_um=1e6)
+SETUP = Detector()
 
 
 def table_of(*names, energy_kev=10.0, setup=BARE, **options):
@@ -242,7 +242,7 @@ def test_escape_lines_stand_1740_ev_below_their_parent_with_its_share():
 
 
 def test_a_germanium_detector_has_escape_lines_above_its_own_edge_only():
-    germanium = DetectorSetup(material="Ge", chip_thickness_um=5000)
+    germanium = Detector(material="Ge", chip_thickness_um=5000)
     table = table_of("Zn", "Mo", energy_kev=25.0, setup=germanium)
     parents = table.component[table.escape_parent >= 0]
     assert set(parents.tolist()) == {1}
@@ -258,7 +258,7 @@ def test_user_lines_are_taken_as_recorded_and_never_switched_off():
     lines = {"strange": [(5.0, 3.0), (6.0, 1.0)]}
     table = table_of("Fe", "strange", user_lines=lines, escape=False)
     assert lines_of(table, "strange") == [(5.0, 0.75, 0.0), (6.0, 0.25, 0.0)]
-    with pytest.raises(FitError, match="other: has user lines, but is not listed"):
+    with pytest.raises(FitError, match="other: lines are given for it, but it is not among the elements"):
         table_of("Fe", user_lines={"other": [(5.0, 1.0)]})
     with pytest.raises(FitError, match=r"strange: user lines \(5, -1\)"):
         table_of("strange", user_lines={"strange": [(5.0, -1.0)]})
@@ -310,7 +310,7 @@ def test_an_empty_list_gives_an_empty_table():
 
 
 def test_a_given_table_is_taken_as_it_is():
-    table = line_table_from_arrays(
+    table = build_table_from_arrays(
         component_names=["Fe"],
         component=[0, 0],
         energy_kev=[6.404, 7.058],
@@ -326,7 +326,7 @@ def test_a_given_table_is_taken_as_it_is():
 
 def test_a_given_table_with_faults_is_refused_with_all_of_them():
     with pytest.raises(FitError, match=r"ratio has shape.*component reaches 1.*energy_kev must be"):
-        line_table_from_arrays(
+        build_table_from_arrays(
             component_names=["Fe"],
             component=[0, 1],
             energy_kev=[6.404, 0.0],

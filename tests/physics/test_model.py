@@ -12,7 +12,7 @@ from scipy.integrate import quad
 from scipy.stats import expon, norm
 
 from hpcxrf.physics.constants import CONSTANT_SETS, PHYSICS
-from hpcxrf.physics.lines import line_table_from_arrays
+from hpcxrf.physics.lines import build_table_from_arrays
 from hpcxrf.physics.model import (
     COMPTON,
     ELASTIC,
@@ -23,7 +23,7 @@ from hpcxrf.physics.model import (
     evaluate,
     model_spectrum,
 )
-from hpcxrf.physics.parameters import INDEX, PARAMETER_NAMES, PARAMETERS, pack, with_values
+from hpcxrf.physics.parameters import INDEX, PARAMETER_NAMES, PARAMETERS, pack, replace_values
 from hpcxrf.physics.scatter import compton_energy_kev, compton_shape, line_sigma_kev
 from hpcxrf.physics.shapes import gaussian, low_energy_tail, step
 
@@ -289,7 +289,7 @@ def test_columns_are_finite_and_never_negative_over_the_whole_of_the_bounds(thet
 @pytest.mark.parametrize("name", ["physics", "maps-3.58"])
 def test_autograd_of_the_design_matrix_passes_gradcheck(name):
     theta = random_thetas(3, 1).requires_grad_()
-    lines = line_table_from_arrays(
+    lines = build_table_from_arrays(
         component_names=["A", "B"],
         component=[0, 0, 0, 1],
         energy_kev=[6.4, 7.06, 4.66, 2.3],
@@ -371,7 +371,7 @@ def test_a_line_without_an_edge_is_never_switched_off():
 
 
 def test_a_component_without_any_line_is_a_column_of_zeros_in_its_place():
-    lines = line_table_from_arrays(
+    lines = build_table_from_arrays(
         component_names=["A", "none", "B"], component=[0, 2], energy_kev=[4.0, 8.0], ratio=1.0, incident_energy_kev=12.0
     )
     phi = design_matrix(theta_of(coherent_sct_energy=12.0), lines, channels(0, 1400), constants=PHYSICS)
@@ -430,7 +430,7 @@ def test_calcium_pile_up_peaks_at_twice_kalpha():
 
 
 def test_kbeta_takes_its_own_tail_and_the_other_lines_do_not():
-    lines = line_table_from_arrays(
+    lines = build_table_from_arrays(
         component_names=["A", "B"],
         component=[0, 1],
         energy_kev=[5.0, 9.0],
@@ -476,7 +476,7 @@ def test_the_decay_length_grows_with_the_energy_of_the_line():
 
 
 def test_the_escape_factor_scales_the_escape_peak_and_leaves_its_parent():
-    lines = line_table_from_arrays(
+    lines = build_table_from_arrays(
         component_names=["A", "A"],
         component=[0, 1],
         energy_kev=[6.4, 4.66],
@@ -511,9 +511,9 @@ def test_the_compton_step_is_a_shelf_below_its_peak():
 
 
 def test_starting_values_outside_the_bounds_widen_them_and_wrong_names_are_refused():
-    wide = {p.name: p for p in with_values(PARAMETERS, {"energy_slope": 0.05})}
+    wide = {p.name: p for p in replace_values(PARAMETERS, {"energy_slope": 0.05})}
     # Ten steps beyond it: at a bound it could not move.
     assert wide["energy_slope"].upper == pytest.approx(0.05 + 10 * 1e-5)
     assert wide["energy_slope"].lower == 0.004
     with pytest.raises(KeyError, match="no_such"):
-        with_values(PARAMETERS, {"no_such": 1.0})
+        replace_values(PARAMETERS, {"no_such": 1.0})

@@ -12,9 +12,9 @@ from scipy.special import erfc
 
 from hpcxrf.physics.background import snip_maps
 from hpcxrf.physics.constants import constant_set
-from hpcxrf.physics.lines import line_table_from_arrays
+from hpcxrf.physics.lines import build_table_from_arrays
 from hpcxrf.physics.model import COMPTON, ELASTIC, SpectrumModel, design_matrix
-from hpcxrf.physics.parameters import PARAMETERS, pack, with_values
+from hpcxrf.physics.parameters import PARAMETERS, pack, replace_values
 from hpcxrf.physics.scatter import line_sigma_kev
 
 pytestmark = pytest.mark.parity
@@ -147,7 +147,7 @@ def compton_column(k):
 
 def table():
     lines = [line for family in COMPONENTS.values() for line in family]
-    return line_table_from_arrays(
+    return build_table_from_arrays(
         component_names=list(COMPONENTS),
         component=[i for i, family in enumerate(COMPONENTS.values()) for _ in family],
         energy_kev=[x.energy_kev for x in lines],
@@ -161,7 +161,7 @@ def table():
 
 
 def product_columns(constants_name, **changed):
-    theta = pack(with_values(PARAMETERS, THETA | changed))
+    theta = pack(replace_values(PARAMETERS, THETA | changed))
     constants = constant_set(constants_name)
     channel = torch.from_numpy(CHANNEL.astype(float))
     names = SpectrumModel(table=table(), channel=channel, constants=constants).component_names
@@ -177,7 +177,7 @@ def assert_equal_columns(found, expected):
 @pytest.mark.parametrize(("constants_name", "by_hand"), [("maps-legacy-2.96", 0.0771849), ("maps-3.58", 0.0827556)])
 def test_sigma_is_a_hand_computed_number_in_both_width_laws(constants_name, by_hand):
     # (0.0972 / 2.3548)^2 = 1.703823e-3; k * 6.404 * 2.244e-4 = 4.253690e-3 or 5.144666e-3 keV^2
-    theta = pack(with_values(PARAMETERS, THETA))
+    theta = pack(replace_values(PARAMETERS, THETA))
     found = line_sigma_kev(theta, torch.tensor([6.404]).double(), constant_set(constants_name))
     assert float(found) == pytest.approx(by_hand, rel=1e-6)
     assert sigma(6.404, WIDTH_FACTORS[constants_name]) == pytest.approx(by_hand, rel=1e-6)

@@ -312,7 +312,7 @@ def test_a_run_file_that_is_not_there(hpcxrf, tmp_path):
 
 def test_a_run_file_cannot_make_python_objects(hpcxrf, tmp_path):
     path = write_run_file(tmp_path, "!!python/object/apply:os.mkdir ['made']\n")
-    refused(hpcxrf("run", path, "-o", tmp_path / "out"), CONFIG, path, "no YAML")
+    refused(hpcxrf("run", path, "-o", tmp_path / "out"), CONFIG, path, "not YAML")
     assert not Path("made").exists()
 
 
@@ -461,7 +461,7 @@ def maps_of(run: Path, name: str) -> xr.Dataset:
 def test_bad_files_of_a_run_are_named_with_their_reason_and_the_others_are_done(archive):
     run, done, reasons, names = archive
     assert done.returncode == SOME_FAILED, done.stderr
-    assert f"{len(reasons)} datasets failed, all others" in done.stderr
+    assert f"datasets: {len(reasons)} failed, {len(names)} done" in done.stderr
     assert f"{len(names)} of {len(reasons) + len(names)} datasets done" in done.stderr
     assert "Traceback" not in done.stderr
     finished = {p.name.rsplit("-", 1)[0] for p in (run / "results").iterdir() if complete(p)}

@@ -1,6 +1,7 @@
 """Bad pixels, detectors, times and regions in a whole run: a flag or a clear error, never a plausible wrong number."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,13 +12,13 @@ from run_samples import SLOPE_KEV, jobs_of, maps_of, run_all, run_scan, spectrum
 from hpcxrf.config.run import check_config
 from hpcxrf.errors import ConfigError, FitError
 from hpcxrf.fitting.pixels.basis import pixel_basis, pixel_operator
-from hpcxrf.fitting.pixels.mixtures import mixtures
+from hpcxrf.fitting.pixels.mixtures import find_mixtures
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.formats.maps_writer import write_array_hdf5
 from hpcxrf.formats.scan import EnergyCalibration
 from hpcxrf.pipeline.plan import make_plan
 from hpcxrf.pipeline.regions import remap as regions_remap
-from hpcxrf.results.report.regions_view import region_rows
+from hpcxrf.results.report.regions_view import build_region_rows
 from hpcxrf.results.store.maps import open_results
 from hpcxrf.store.rundir import RunDir
 
@@ -337,7 +338,7 @@ def test_a_region_of_dead_pixels_or_of_none_has_no_numbers_and_says_so(runs):
         assert one.amplitude.isnull().all()
         assert one.theta.isnull().all()
     assert int(regions.n_pixels.sel(region="none")) == 0
-    rows = {row.name: row for row in region_rows(regions)}
+    rows = {row.name: row for row in build_region_rows(regions)}
     assert rows["row"].outcome == "empty"
     assert "the fit of its summed spectrum is empty" in rows["row"].reason
     assert "no pixel is" in rows["none"].reason
@@ -371,38 +372,33 @@ def test_a_region_that_cannot_be_mapped_says_why_and_stops_no_other(tmp_path, mo
     counts = np.broadcast_to(spectrum(COUNTS), (1, 6, 8, 1200))
     write_scan(tmp_path, counts, elements=ELEMENTS)
     asked = {"find": [], "rectangles": {"a": [0, 6, 0, 4], "b": [0, 6, 4, 8]}, "remap": True}
-    right, seen = regions_remap.prepared, []
+    right, seen = regions_remap.solver_of, []
 
-    def refuse_the_first(basis, *given, **named):
+    def refuse_the_first(config, basis, *given):
         seen.append(basis)
         if len(seen) == 1:
             columns = basis.columns.clone()
             columns[:, 1] = columns[:, 0]
-            basis = basis.__class__(
-                columns=columns,
-                n_components=basis.n_components,
-                expected=basis.expected,
-                coefficients=basis.coefficients,
-            )
-        return right(basis, *given, **named)
+            basis = replace(basis, columns=columns)
+        return right(config, basis, *given)
 
-    monkeypatch.setattr(regions_remap, "prepared", refuse_the_first)
+    monkeypatch.setattr(regions_remap, "solver_of", refuse_the_first)
     store, records = run_scan(tmp_path, tmp_path / "run", regions=asked)
     regions = xr.open_zarr(store, group="regions", chunks=None)
-    assert "Ca, Fe cannot be told apart" in regions.remark.sel(region="a", detector="0").item()
+    assert "Ca, Fe have indistinguishable spectra" in regions.remark.sel(region="a", detector="0").item()
     assert regions.remark.sel(region="b", detector="0").item() == ""
     mapped = xr.open_zarr(store, group="regions/maps", chunks=None).sel(detector="0")
     assert (mapped.status.sel(region="a").isel(x=slice(0, 4)) == FitStatus.SINGULAR).all()
     assert mapped.amplitude.sel(region="a").isnull().all()
     assert (mapped.status.sel(region="b").isel(x=slice(4, 8)) == FitStatus.CONVERGED).all()
     assert "finalise" in records
-    assert "cannot be told apart" in region_rows(regions)[0].reason
+    assert "have indistinguishable spectra" in build_region_rows(regions)[0].reason
     (job,) = jobs_of(tmp_path, tmp_path / "run", regions=asked)
     table = RunDir(path=tmp_path / "run").regions_table(job.dataset_id)
     with table.open(newline="") as stream:
         reasons = {row["region"]: row["reason"] for row in csv.DictReader(stream)}
-    assert "cannot be told apart" in reasons["a"]
-    assert "cannot be told apart" not in reasons["b"]
+    assert "have indistinguishable spectra" in reasons["a"]
+    assert "have indistinguishable spectra" not in reasons["b"]
 
 
 # --- families too alike --------------------------------------------------------------------------
@@ -418,9 +414,9 @@ def test_a_family_that_is_another_one_is_refused_with_both_names():
         torch.ones((1, 200), dtype=torch.float64),
         1,
     )
-    for refuse in (pixel_operator, mixtures):
-        with pytest.raises(FitError, match=r"Pb_M, S_K cannot be told apart"):
-            refuse(basis, names=("Pb_M", "Fe", "S_K"))
+    for refuse in (pixel_operator, find_mixtures):
+        with pytest.raises(FitError, match=r"Pb_M, S_K have indistinguishable spectra"):
+            refuse(replace(basis, names=("Pb_M", "Fe", "S_K")))
 
 
 def test_what_a_run_found_is_kept_with_its_results(runs):

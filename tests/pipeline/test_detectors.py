@@ -86,9 +86,9 @@ def test_without_auto_elements_what_is_missing_is_suggested_and_not_added(sugges
 
 
 def test_what_is_missing_is_added_for_all_detectors_alike(added):
-    for fit, prepared in zip(added.fits, added.prepared, strict=True):
+    for fit, problem in zip(added.fits, added.problems, strict=True):
         assert fit.component_names == (*LISTED, "Mn", ELASTIC, COMPTON)
-        assert prepared.setup.table.component_names == (*LISTED, "Mn")
+        assert problem.table.component_names == (*LISTED, "Mn")
         assert fit.status is FitStatus.CONVERGED
     assert added.suggested == ((), ())
 
@@ -137,7 +137,7 @@ def test_what_only_one_detector_lacks_each_is_added_to_both():
 
 def test_the_axis_is_found_once_and_kept_when_an_element_is_added(lacking):
     found = fitted(*lacking, calibration="none", auto_elements=True)
-    assert [p.from_nothing for p in found.prepared] == [False, False]
+    assert [p.find_axis for p in found.problems] == [False, False]
     assert "Mn" in found.fits[1].component_names
     for fit, (offset, slope), near in zip(found.fits, AXES, (0.005, 0.03), strict=True):
         at_iron = fit.theta[0] + fit.theta[1] * (6.4 - offset) / slope
@@ -166,20 +166,20 @@ class _Restless:
 
     asked: int = 0
 
-    def __call__(self, config, fits, prepared):
+    def __call__(self, config, fits, problems):
         del config
         name = ("Mn", "Cu", "Ni", "Co", "Cr", "Ti")[self.asked]
         self.asked += 1
         one = Suggestion(
             name=name, z=10.0 + self.asked, counts=1.0, sigma=1.0, detection_limit=1.0, surviving=1.0, lines=()
         )
-        assert len(fits) == len(prepared)
+        assert len(fits) == len(problems)
         return [(one,) for _ in fits]
 
 
 def test_adding_ends_after_three_rounds_and_tells_what_is_left(monkeypatch):
     restless = _Restless()
-    monkeypatch.setattr(hpcxrf.pipeline.prepare.detectors, "suggestions_of", restless)
+    monkeypatch.setattr(hpcxrf.pipeline.prepare.detectors, "suggest_components", restless)
     found = fitted(*plain(), auto_elements=True)
     assert restless.asked == 4
     assert found.fits[0].component_names == (*LISTED, "Mn", "Cu", "Ni", ELASTIC, COMPTON)
@@ -190,7 +190,7 @@ def test_adding_ends_after_three_rounds_and_tells_what_is_left(monkeypatch):
 def test_what_lies_below_the_threshold_is_not_added(monkeypatch):
     weak = Suggestion(name="Mn", z=5.9, counts=1.0, sigma=1.0, detection_limit=1.0, surviving=1.0, lines=())
     monkeypatch.setattr(
-        hpcxrf.pipeline.prepare.detectors, "suggestions_of", lambda config, fits, prepared: [(weak,)] * 2
+        hpcxrf.pipeline.prepare.detectors, "suggest_components", lambda config, fits, problems: [(weak,)] * 2
     )
     found = fitted(*plain(), auto_elements=True)
     assert found.fits[0].component_names == (*LISTED, ELASTIC, COMPTON)

@@ -1,4 +1,4 @@
-"""What is decided and said before the pixels are fitted: phases with weights of their own, families too alike."""
+"""Choices before the pixels are fitted, and their notes: classes with weights of their own, families too alike."""
 
 import json
 
@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 from run_samples import jobs_of, maps_of, run_scan, spectrum, write_scan
 
-from hpcxrf.errors import ConfigError
-from hpcxrf.fitting.pixels.mixtures import mixtures
+from hpcxrf.config.run import effective
+from hpcxrf.errors import ConfigError, OutputError
+from hpcxrf.fitting.pixels.mixtures import find_mixtures
 from hpcxrf.pipeline.pixels.choices import sample_pixels
 from hpcxrf.pipeline.tasks import read_block
-from hpcxrf.results.report.views import flags
+from hpcxrf.results.report.views import list_flags
 from hpcxrf.results.store.basis import read_basis
 from hpcxrf.results.store.maps import open_results
 from hpcxrf.store.files import tree_sha256
+from hpcxrf.store.rundir import create_or_resume
 from hpcxrf.store.spectra import open_spectra
 
 SHAPE = (70, 12)
@@ -37,22 +39,25 @@ def weighed(grains, tmp_path_factory):
     return run_scan(grains, tmp_path_factory.mktemp("runs") / "run")
 
 
-def test_phases_are_found_told_and_gain_precision(grains, weighed, tmp_path):
+def test_weight_classes_are_found_noted_and_gain_precision(grains, weighed, tmp_path):
     store, records = weighed
-    (note,) = [n for n in records["integrated"].facts["notes"] if "phases" in n]
-    assert note.startswith("detector 0: 2 phases with weights of their own")
+    (note,) = [n for n in records["integrated"].facts["notes"] if "pixel classes" in n]
+    assert note.startswith(
+        "detector 0: fit weights chosen separately for 2 pixel classes; expected noise reduction up "
+    )
     pixels = [int(word) for word in note.split("about ")[1].split() if word.isdecimal()]
     assert sum(pixels) == SHAPE[0] * SHAPE[1]
     assert max(pixels) == pytest.approx(45 * 12, rel=0.05)
     assert note in open_results(store).attrs["notes"]
-    phases = read_basis(store, "0")[1].phases
-    assert phases.coefficients.shape == (2, read_basis(store, "0")[1].columns.shape[1])
-    assert phases.report in note
-    one, one_records = run_scan(grains, tmp_path / "one", pixels={"phases": "one"})
-    assert read_basis(one, "0")[1].phases is None
-    assert not any("phases" in n for n in one_records["integrated"].facts["notes"])
+    basis = read_basis(store, "0")
+    classes = basis.weight_classes
+    assert classes.coefficients.shape == (2, basis.columns.shape[1])
+    assert classes.report in note
+    one, one_records = run_scan(grains, tmp_path / "one", pixels={"weights": "one"})
+    assert read_basis(one, "0").weight_classes is None
+    assert not any("pixel classes" in n for n in one_records["integrated"].facts["notes"])
     spread = [maps_of(s).amplitude.values[0, :, :45].std(axis=(1, 2)) for s in (store, one)]
-    assert (spread[0] / spread[1]).min() < 1.02 - float(phases.gain.max()) < 0.92
+    assert (spread[0] / spread[1]).min() < 1.02 - float(classes.gain.max()) < 0.92
     assert (spread[0] / spread[1]).max() < 1.05
     tissue = maps_of(store).sel(component="Mn", detector="0").isel(y=slice(0, 45))
     error = float(tissue.amplitude.std()) / tissue.amplitude.size**0.5
@@ -60,7 +65,7 @@ def test_phases_are_found_told_and_gain_precision(grains, weighed, tmp_path):
     assert float(tissue.sigma.mean()) == pytest.approx(float(tissue.amplitude.std()), rel=0.1)
 
 
-def test_weights_by_phase_are_the_same_bits_for_any_tiling(grains, weighed, tmp_path):
+def test_weights_by_class_are_the_same_bits_for_any_tiling(grains, weighed, tmp_path):
     for blocks in (1, 2):
         store, records = run_scan(grains, tmp_path / str(blocks), pixels={"blocks_per_task": blocks})
         assert sum(name.startswith("pixels") for name in records) == 3 - blocks
@@ -68,14 +73,15 @@ def test_weights_by_phase_are_the_same_bits_for_any_tiling(grains, weighed, tmp_
         assert tree_sha256(store / "basis") == tree_sha256(weighed[0] / "basis")
 
 
-def test_a_scan_of_one_phase_says_so(tmp_path):
+def test_a_scan_of_one_composition_says_so(tmp_path):
     mean = np.broadcast_to(spectrum(GRAIN), (1, 24, 24, 1200))
     write_scan(tmp_path / "in", mean, elements=("Ca", "Fe", "Mn"))
     store, records = run_scan(tmp_path / "in", tmp_path / "run")
-    assert not any("phases" in n for n in records["integrated"].facts["notes"])
-    said = open_results(store).attrs["phases"]["0"]
-    assert said.startswith("one set of weights: phases would gain")
-    assert read_basis(store, "0")[1].phases is None
+    assert not any("pixel classes" in n for n in records["integrated"].facts["notes"])
+    # Named so since version 0.1.0.
+    report = open_results(store).attrs["phases"]["0"]
+    assert report.startswith("one set of weights: classes would reduce the noise by")
+    assert read_basis(store, "0").weight_classes is None
 
 
 def test_the_sample_is_spread_over_the_scan_and_small(grains, weighed):
@@ -89,9 +95,32 @@ def test_the_sample_is_spread_over_the_scan_and_small(grains, weighed):
     assert (some == counts[:, 100:300]).all()
 
 
-def test_a_choice_of_phases_that_does_not_exist_is_refused(grains, tmp_path):
-    with pytest.raises(ConfigError, match="phases"):
-        jobs_of(grains, tmp_path / "run", pixels={"phases": "two"})
+def test_the_name_of_the_weights_in_version_0_1_0_means_the_same(grains, tmp_path):
+    (old,), (new,) = (jobs_of(grains, tmp_path / "run", pixels={name: "one"}) for name in ("phases", "weights"))
+    assert old.config == new.config
+    assert new.config.pixels.weights == "one"
+
+
+@pytest.mark.parametrize("name", ["phases", "weights"])
+def test_a_choice_of_weights_that_does_not_exist_is_refused_by_the_name_in_the_file(grains, tmp_path, name):
+    with pytest.raises(ConfigError, match=rf"pixels\.{name}: .*'two'"):
+        jobs_of(grains, tmp_path / "run", pixels={name: "two"})
+
+
+def test_both_names_of_the_weights_together_are_refused(grains, tmp_path):
+    with pytest.raises(ConfigError, match=r"pixels\.weights: given as 'one'.*remove pixels\.phases"):
+        jobs_of(grains, tmp_path / "run", pixels={"phases": "auto", "weights": "one"})
+
+
+def test_a_run_of_version_0_1_0_goes_on_although_its_weights_were_called_phases(grains, tmp_path):
+    (job,) = jobs_of(grains, tmp_path / "run", pixels={"weights": "one"})
+    old = effective(job.config)
+    old["pixels"] = {("phases" if key == "weights" else key): value for key, value in old["pixels"].items()}
+    create_or_resume(tmp_path / "run", "", old)
+    create_or_resume(tmp_path / "run", "", effective(job.config))
+    (other,) = jobs_of(grains, tmp_path / "run")
+    with pytest.raises(OutputError, match=r'pixels\.weights: run has "one", asked "auto"'):
+        create_or_resume(tmp_path / "run", "", effective(other.config))
 
 
 # --- families too alike --------------------------------------------------------------------------
@@ -122,7 +151,7 @@ def test_families_that_a_pixel_cannot_tell_apart_are_named_with_their_sum(lead):
     assert group["members"] == ["As", "Pb_L"]
     assert group["counts"] == pytest.approx(12.0, rel=0.15)
     assert not group["in_sum"]
-    assert "detector 0: not told apart: As, Pb_L" in flags(tree)
+    assert "detector 0: indistinguishable in a pixel: As, Pb_L" in list_flags(tree)
     maps = maps_of(store).isel(detector=0)
     both = maps.amplitude.sel(component=["As", "Pb_L"])
     # What the sentence says of the sum and of each holds for the maps, and sigma has it.
@@ -138,7 +167,7 @@ def test_the_same_families_with_enough_counts_are_not(lead):
     store, records = lead["bright"]
     assert not any("told apart" in n for n in records["integrated"].facts["notes"])
     assert open_results(store).attrs["mixed"] == {"0": []}
-    assert mixtures(read_basis(store, "0")[1], n_pixels=144) == ()
+    assert find_mixtures(read_basis(store, "0"), 144) == ()
 
 
 def test_what_was_found_is_plain_json(lead):

@@ -10,11 +10,12 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 from run_samples import jobs_of, maps_of, run_scan, spectrum, write_scan
+from scan_units import finished_tasks, units_of
 
-from hpcxrf.config.pixels import FULL_PIXELS_MAX
 from hpcxrf.errors import ConfigError, OutputError
 from hpcxrf.fitting.pixels.model import columns_at
 from hpcxrf.fitting.result import FitStatus
+from hpcxrf.methods import METHODS
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.pipeline.blocks import blocks_of
 from hpcxrf.pipeline.plan import require_few
@@ -23,9 +24,7 @@ from hpcxrf.pipeline.tasks import run_pixels
 from hpcxrf.results.report.report import DatasetSummary, write_report
 from hpcxrf.results.store.basis import read_basis
 from hpcxrf.results.store.maps import open_results
-from hpcxrf.results.store.pixel_models import read_pixel_model
-from hpcxrf.runner.driver import finished_tasks
-from hpcxrf.runner.graph import units_of
+from hpcxrf.results.store.pixel_model import read_pixel_model
 from hpcxrf.store.files import tree_sha256
 from hpcxrf.store.rundir import RunDir
 
@@ -102,8 +101,8 @@ def test_how_the_pixels_are_cut_into_tasks_changes_no_bit(followed, drifting, tm
 def test_the_stored_model_makes_the_stored_columns(followed):
     for detector in ("0", "1", "sum"):
         model = read_pixel_model(followed[0], detector, PHYSICS, elastic=True)
-        first, basis = read_basis(followed[0], detector)
-        assert int(model.channel[0]) == first
+        basis = read_basis(followed[0], detector)
+        assert int(model.channel[0]) == basis.first_channel
         assert torch.equal(columns_at(model), basis.columns[:, : basis.n_components])
     assert len(read_pixel_model(followed[0], "sum", PHYSICS, elastic=True).parts) == 2
 
@@ -186,7 +185,7 @@ def test_a_run_begun_before_the_pixels_model_was_kept_says_what_to_do(small, tmp
     store, _ = run_scan(small, tmp_path / "run", **asked)
     shutil.rmtree(store / "model")
     (job,) = jobs_of(small, tmp_path / "run", **asked)
-    blocks = next(unit.blocks for unit in units_of(job) if unit.stage == "pixels")
+    blocks = next(unit.work for unit in units_of(job) if unit.stage == "pixels")
     with pytest.raises(OutputError, match=r"no model of the pixels of detector 0.*remove it and"):
         run_pixels(job, blocks, [])
     # What it says helps: without its store the dataset is fitted again.
@@ -225,7 +224,7 @@ def test_what_is_read_for_a_region_are_the_chunks_about_its_pixels(spots, chunk)
 def test_too_many_pixels_for_the_true_model_are_refused_with_both_numbers(small, tmp_path):
     (job,) = jobs_of(small, tmp_path / "run", pixels={"method": "full"})
     require_few(job.config, (2, 50, 100, 1200), small)
-    with pytest.raises(ConfigError, match=rf"at most {FULL_PIXELS_MAX} .* 10002"):
+    with pytest.raises(ConfigError, match=rf"at most {METHODS['full'].most_pixels} .* 10002"):
         require_few(job.config, (2, 3, 1667, 1200), small)
 
 
@@ -254,7 +253,7 @@ def test_clipping_of_every_pixel_agrees_at_high_counts_and_is_biased_at_low_ones
         mean = spectrum(dict.fromkeys(ELEMENTS, 30.0 * level), continuum=0.3 * level)
         write_scan(folder, np.broadcast_to(np.minimum(mean, 6e4), (1, 12, 12, 1200)), elements=ELEMENTS)
         for background in ("columns", "snip"):
-            store, _ = run_scan(folder, folder / background, pixels={"background": background, "phases": "one"})
+            store, _ = run_scan(folder, folder / background, pixels={"background": background, "weights": "one"})
             maps = maps_of(store).sel(component="Ca", detector="0")
             assert (maps.status == FitStatus.CONVERGED).all()
             assert np.isfinite(maps.deviance).all()

@@ -7,12 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pixel_samples import BASIS, OPERATOR, poisson_pixels
+from pixel_samples import BASIS, SOLVERS, poisson_pixels
 from pixel_scans import made_job, measured_stage, run_stage, units
+from scan_units import units_of
 
 from hpcxrf.config.run import check_config
 from hpcxrf.errors import DeviceLostError, FitError
-from hpcxrf.fitting.pixels.methods import fit_pixels
+from hpcxrf.fitting.pixels.fit import fit_pixels
 from hpcxrf.formats.scan import RawScan
 from hpcxrf.pipeline import plan
 from hpcxrf.pipeline.blocks import TILE_BYTES, Block, blocks_of, blocks_of_a_task, pixels_of, tile_shape
@@ -20,14 +21,14 @@ from hpcxrf.pipeline.device_memory import LEAST_BATCH, device_fault, device_memo
 from hpcxrf.pipeline.memory import IDLE_WORKER_BYTES, memory_fault, stage_memory
 from hpcxrf.pipeline.pixels import task as pixel_task
 from hpcxrf.pipeline.pixels.device import Batches, Staging, batch_for, device_guard, first_batch, pixel_bytes
-from hpcxrf.pipeline.pixels.tiles import Steps, assembled, run_overlapped, tiles_of
+from hpcxrf.pipeline.pixels.tiles import TileCallbacks, assemble, run_overlapped, tiles_of
 from hpcxrf.pipeline.plan import Plan, make_plan, memory_by_stage, memory_text
 from hpcxrf.results.store.maps import open_results
 from hpcxrf.runner import worker
-from hpcxrf.runner.graph import units_of
 from hpcxrf.store.rundir import RunDir
 
 CPU = torch.device("cpu")
+LINEAR = SOLVERS["linear"]
 
 
 # --- tiles --------------------------------------------------------------------------------------
@@ -63,10 +64,10 @@ def test_the_fits_of_tiles_are_the_fit_of_the_block():
         y = slice(tile.y.start - 64, tile.y.stop - 64)
         x = slice(tile.x.start - 256, tile.x.stop - 256)
         which = numbers[y, x].flatten()
-        return fit_pixels(counts[which], every[which], OPERATOR)
+        return fit_pixels(counts[which], every[which], LINEAR)
 
-    whole = fit_pixels(counts, every, OPERATOR)
-    found = assembled(block, [(tile, part(tile)) for tile in tiles])
+    whole = fit_pixels(counts, every, LINEAR)
+    found = assemble(block, [(tile, part(tile)) for tile in tiles])
     assert torch.equal(found.amplitude, whole.amplitude)
     assert torch.equal(found.status, whole.status)
     # Tiles of three pixels: products of few rows round otherwise.
@@ -86,7 +87,7 @@ def some_blocks(n):
 def fitted(tile):
     pixels = pixels_of(tile)
     counts = poisson_pixels(BASIS.coefficients.expand(pixels, -1))
-    return fit_pixels(counts, torch.ones(pixels, dtype=torch.bool), OPERATOR)
+    return fit_pixels(counts, torch.ones(pixels, dtype=torch.bool), LINEAR)
 
 
 def test_the_next_tile_is_read_while_one_is_fitted_and_no_more_are_held():
@@ -110,7 +111,7 @@ def test_the_next_tile_is_read_while_one_is_fitted_and_no_more_are_held():
 
     blocks = some_blocks(4)
     order = [tile for _, tiles in blocks for tile in tiles]
-    run_overlapped(blocks, Steps(read=read, fit=fit, write=lambda b, f: written.append(b)))
+    run_overlapped(blocks, TileCallbacks(read=read, fit=fit, write=lambda b, f: written.append(b)))
     assert written == [block for block, _ in blocks]
     assert most[0] <= 2
 
@@ -122,7 +123,7 @@ def test_an_error_of_any_step_ends_the_task(step):
 
     steps = {"read": lambda tile: tile, "fit": fitted, "write": lambda block, fit: None}
     with pytest.raises(OSError, match=f"{step} failed"):
-        run_overlapped(some_blocks(3), Steps(**(steps | {step: broken})))
+        run_overlapped(some_blocks(3), TileCallbacks(**(steps | {step: broken})))
 
 
 # --- tasks --------------------------------------------------------------------------------------
@@ -223,8 +224,8 @@ def test_smaller_batches_change_nothing_that_counts():
     counts = poisson_pixels((2.0 * BASIS.coefficients).expand(3000, -1))
     every = torch.ones(3000, dtype=torch.bool)
     for method in ("linear", "nnls", "poisson"):
-        whole = fit_pixels(counts, every, OPERATOR, method=method)
-        parts = fit_pixels(counts, every, OPERATOR, method=method, batch=512)
+        whole = fit_pixels(counts, every, SOLVERS[method])
+        parts = fit_pixels(counts, every, SOLVERS[method], batch=512)
         off = (parts.amplitude - whole.amplitude).abs() / whole.sigma
         assert float(off.max()) < 1e-4
 
@@ -238,8 +239,10 @@ def test_batches_are_powers_of_two_within_half_of_the_free_memory(free, needed):
 
 
 def test_the_cpu_has_no_batch_of_its_own():
-    assert first_batch(CPU, OPERATOR, "linear") is None
-    assert pixel_bytes(OPERATOR, "poisson") > pixel_bytes(OPERATOR, "linear") > 4 * 640
+    assert first_batch(CPU, LINEAR, "linear") is None
+    assert pixel_bytes(SOLVERS["poisson"], "poisson") > pixel_bytes(LINEAR, "linear") > 4 * 640
+    # Columns and their changes: more than the columns alone.
+    assert pixel_bytes(SOLVERS["nonlinear"], "nonlinear") > pixel_bytes(LINEAR, "nonlinear")
 
 
 def test_staging_on_the_cpu_copies_nothing():
@@ -372,7 +375,7 @@ def test_the_memory_of_a_gpu_counts_what_a_task_counts(tmp_path):
     job = made_job(tmp_path, (1, 64, 64, 2048), ingest=False)
     memory = device_memory(job)
     per_pixel = (memory.most - memory.least) / (16384 - LEAST_BATCH)
-    assert per_pixel > pixel_bytes(OPERATOR, job.config.pixels.method)
+    assert per_pixel > pixel_bytes(LINEAR, job.config.pixels.method)
 
 
 def test_a_plan_refuses_a_scan_too_large_for_its_workers(tmp_path, monkeypatch):
@@ -390,7 +393,7 @@ def test_a_plan_refuses_a_scan_too_large_for_its_workers(tmp_path, monkeypatch):
 
     source = tmp_path / "scan.raw"
     source.write_bytes(b"")
-    monkeypatch.setattr(plan, "find_scans", lambda paths: ([source], []))
+    monkeypatch.setattr(plan, "why_left_out", lambda path, candidates: None)
     monkeypatch.setattr(plan, "open_scan", opened)
     config = check_config(
         {"input": {"files": [str(source)]}, "sample": {"elements": ["Fe"]}, "fit": {"override": "none"}}, "test"

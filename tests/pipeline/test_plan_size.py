@@ -1,3 +1,5 @@
+from collections import Counter
+
 """How much work a plan is, what it costs by a measurement, and what speaks against it."""
 
 import dataclasses
@@ -9,17 +11,17 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcxrf.cluster.login.feasible import hours_faults, output_faults_of, size_text
+from hpcxrf.cluster.login.checks import hours_faults, output_faults_of, size_text
 from hpcxrf.cluster.login.probe import Probe, hours, kind_of, last_probe, probe_file
 from hpcxrf.config.run import check_config
-from hpcxrf.pipeline.pixels.model import free_parameters
-from hpcxrf.pipeline.plan import Plan, make_plan
-from hpcxrf.pipeline.plan_size import Workload, bytes_written, task_counts, workload
+from hpcxrf.pipeline.pixels.from_config import free_parameters
+from hpcxrf.pipeline.plan import make_plan
+from hpcxrf.pipeline.plan_size import PlanSize, bytes_written, measure_plan, task_counts
 from hpcxrf.pipeline.records import DatasetJob
-from hpcxrf.runner.driver import totals
+from hpcxrf.pipeline.units import units_of
 from hpcxrf.simulate import demo_spec, simulate_scan, write_scan
 
-WORK = Workload(datasets=10, tasks={}, spectra=20, pixels=1_000_000, bytes_read=10**9, bytes_written=4 * 10**9)
+WORK = PlanSize(datasets=10, tasks={}, spectra=20, pixels=1_000_000, bytes_read=10**9, bytes_written=4 * 10**9)
 PROBE = Probe(
     date="2026-01-02T03:04:05+00:00",
     host="node",
@@ -64,7 +66,7 @@ def test_tasks_are_counted_as_the_graph_makes_them(tmp_path_factory, n_y, n_x, r
         regions=regions,
         pixels={"blocks_per_task": blocks},
     )
-    assert task_counts(one) == totals(Plan(jobs=(one,), refusals=(), notes=()))
+    assert task_counts(one) == Counter(unit.stage for unit in units_of(one))
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +86,7 @@ def config_of(folder, **sections):
 
 
 def test_bytes_are_those_of_the_files_and_of_the_arrays(scan_folder, tmp_path):
-    work = workload(make_plan(config_of(scan_folder), tmp_path))
+    work = measure_plan(make_plan(config_of(scan_folder), tmp_path))
     files = [scan_folder / "small.h50", scan_folder / "small.h51"]
     assert work.bytes_read == sum(file.stat().st_size for file in files)
     # Counts of 2 bytes and 4 times of 8; 3 maps of 4 bytes for each of 3 elements, elastic, Compton; 5 a pixel.
@@ -119,7 +121,7 @@ def test_too_many_gpu_hours_are_refused_with_both_numbers_and_the_date():
 @pytest.mark.parametrize("probe", [None, dataclasses.replace(PROBE, device="cpu")])
 def test_without_a_measurement_on_a_gpu_a_limit_of_gpu_hours_cannot_be_kept(probe):
     (said,) = hours_faults(WORK, probe, 5.0)
-    assert "nothing of this kind was measured on a GPU" in said
+    assert "no fit of this kind was measured on a GPU yet" in said
 
 
 def test_a_plan_is_measured_and_the_measurement_is_kept_with_its_date(hpcxrf, scan_folder, tmp_path, monkeypatch):
@@ -130,13 +132,13 @@ def test_a_plan_is_measured_and_the_measurement_is_kept_with_its_date(hpcxrf, sc
     run_file.write_text(yaml.safe_dump({k: raw[k] for k in ("input", "sample", "regions")}))
     before = hpcxrf("plan", run_file, "--json").json
     assert (before["probe"], before["hours"]) == (None, None)
-    assert "nothing of this kind was measured" in hpcxrf("plan", run_file).err
+    assert "no such fit has been measured yet" in hpcxrf("plan", run_file).out
     measured = hpcxrf("plan", run_file, "--probe", "--json").json
     assert measured["hours"] > 0
     assert all(measured["probe"][key] > 0 for key in ("ingest_s_per_gb", "dataset_s", "spectrum_s", "pixel_s"))
     again = hpcxrf("plan", run_file, "--json").json
     assert again["probe"] == measured["probe"]
-    assert f"measurement of {measured['probe']['date']}" in " ".join(hpcxrf("plan", run_file).err.split())
+    assert f"measurement of {measured['probe']['date']}" in " ".join(hpcxrf("plan", run_file).out.split())
     # Of other methods, or of a GPU, that says nothing.
     assert last_probe(config, on_gpu=True) is None
     assert last_probe(config_of(scan_folder, pixels={"method": "nnls"}), on_gpu=False) is None
@@ -171,11 +173,11 @@ def test_an_output_that_cannot_hold_it_is_refused_with_both_numbers(tmp_path):
 def test_an_output_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
     faults, _ = output_faults_of(tmp_path / "file" / "run", WORK)
-    assert faults == [f"output {tmp_path}/file/run: {tmp_path}/file is no folder"]
+    assert faults == [f"output {tmp_path}/file/run: {tmp_path}/file is not a folder"]
 
 
 def test_an_output_that_is_not_ones_own_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("hpcxrf.cluster.login.feasible.os.access", lambda path, mode: False)
+    monkeypatch.setattr("hpcxrf.cluster.login.checks.os.access", lambda path, mode: False)
     faults, _ = output_faults_of(tmp_path / "run", WORK)
     assert faults == [f"output {tmp_path}/run: {tmp_path} is not writable by you"]
 

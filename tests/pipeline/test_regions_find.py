@@ -218,8 +218,8 @@ def test_layers_keep_every_pixel_of_regions_that_overlap(masks):
         ({"polygons": {"a": [[0, 0], [1, 1]]}}, "2 corners"),
         ({"thresholds": {"a": {"component": "Cu"}}}, "above or below"),
         ({"thresholds": {"a": {"component": "Cu", "above": 5, "below": 5}}}, "above less than below"),
-        ({"labels": {"a": "x.npy"}, "rectangles": {"a": [0, 1, 0, 1]}}, "more than one is called 'a'"),
-        ({"rectangles": {"square-7": [0, 1, 0, 1]}}, "called like a found one"),
+        ({"labels": {"a": "x.npy"}, "rectangles": {"a": [0, 1, 0, 1]}}, "several are called 'a'"),
+        ({"rectangles": {"square-7": [0, 1, 0, 1]}}, "reserved for regions that are found"),
         ({"remap": True, "refine": False}, "regions.remap"),
     ],
 )

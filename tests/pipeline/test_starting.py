@@ -11,20 +11,25 @@ from hpcxrf.config.run import check_config
 from hpcxrf.errors import ConfigError, InputFileError
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
+from hpcxrf.fitting.spectrum.problem import fit_range
+from hpcxrf.fitting.spectrum.solve import solve_problem
 from hpcxrf.formats.override import read_override
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import EnergyCalibration
+from hpcxrf.physics.background import snip_maps
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.model import model_spectrum
 from hpcxrf.physics.parameters import PARAMETERS, pack
-from hpcxrf.pipeline.prepare.branching import branching_of
-from hpcxrf.pipeline.prepare.from_config import fit_prepared, prepare
+from hpcxrf.pipeline.prepare.branching import read_branching
+from hpcxrf.pipeline.prepare.checks import refuse_start
+from hpcxrf.pipeline.prepare.facts import scan_facts
+from hpcxrf.pipeline.prepare.from_config import prepare
 from hpcxrf.pipeline.prepare.inputs import read_options
-from hpcxrf.pipeline.prepare.starting import refuse_start
+from hpcxrf.pipeline.prepare.resolve import resolve
+from hpcxrf.pipeline.prepare.sources import Origin, Value, read_sources
 from hpcxrf.pipeline.records import ScanFacts
 from hpcxrf.pipeline.request import check_request
 from hpcxrf.pipeline.single import integrate
-from hpcxrf.pipeline.tasks import scan_facts
 from hpcxrf.results.store.maps import create_results, finalise
 
 DEFAULTS = {p.name: p for p in PARAMETERS}
@@ -50,13 +55,13 @@ def override_of(folder, text, name="o.txt"):
 
 def rows_of(config, facts=None, detector=0):
     prepared = prepare(config, facts or facts_of(), detector)
-    return {p.name: p for p in prepared.setup.parameters}, " | ".join(prepared.notes)
+    return {p.name: p for p in prepared.problem.parameters}, " | ".join(prepared.notes)
 
 
 @pytest.fixture
 def every_line(monkeypatch):
     """Lines a few eV apart stay apart."""
-    monkeypatch.setattr("hpcxrf.pipeline.prepare.from_config.condense", lambda table: table)
+    monkeypatch.setattr("hpcxrf.fitting.spectrum.prepare.condense", lambda table: table)
 
 
 def kbeta_to_kalpha_1(table, name):
@@ -74,11 +79,11 @@ def test_a_kbeta_multiplier_belongs_to_the_ratio_of_the_maps_table(tmp_path):
     config = config_of(fit={"override": override_of(tmp_path, lines)})
     prepared = prepare(config, facts_of(), 0)
     plain = prepare(config_of(fit={"override": "none"}), facts_of(), 0)
-    table = prepared.setup.table
+    table = prepared.problem.table
     # The MAPS table has .050 and .172; the library, which is right, .093 and .203 before the windows.
     assert kbeta_to_kalpha_1(table, "S") == pytest.approx(0.050 * 2.6, rel=1e-3)
     assert kbeta_to_kalpha_1(table, "Fe") == pytest.approx(0.172 * 1.2, rel=1e-3)
-    assert kbeta_to_kalpha_1(table, "Ca") == kbeta_to_kalpha_1(plain.setup.table, "Ca")
+    assert kbeta_to_kalpha_1(table, "Ca") == kbeta_to_kalpha_1(plain.problem.table, "Ca")
     assert any("S 0.130, Fe 0.206" in note and "o.txt" in note for note in prepared.notes)
     assert not any("not used" in note for note in prepared.notes)
 
@@ -87,7 +92,7 @@ def test_a_multiplier_of_one_asks_for_nothing(tmp_path):
     lines = "BRANCHING_RATIO_ADJUSTMENT_K: Fe, 1., 1., 1., 1.\n"
     prepared = prepare(config_of(fit={"override": override_of(tmp_path, lines)}), facts_of(), 0)
     plain = prepare(config_of(fit={"override": "none"}), facts_of(), 0)
-    assert torch.equal(prepared.setup.table.ratio, plain.setup.table.ratio)
+    assert torch.equal(prepared.problem.table.ratio, plain.problem.table.ratio)
     assert not any("multipliers" in note for note in prepared.notes)
 
 
@@ -109,7 +114,7 @@ def test_l_multipliers_act_on_the_library_and_what_is_not_fitted_plays_no_part(t
         beta, alpha = (table.ratio[mine & ((table.energy_kev - kev).abs() < 0.002)].sum() for kev in (12.614, 10.5515))
         return float(l1), float(beta / alpha)
 
-    (l1, ratio), (l1_plain, ratio_plain) = (l_beta(p.setup.table) for p in (prepared, plain))
+    (l1, ratio), (l1_plain, ratio_plain) = (l_beta(p.problem.table) for p in (prepared, plain))
     assert (l1, l1_plain > 0.05) == (0.0, True)
     assert ratio == pytest.approx(0.5 * ratio_plain, rel=0.02)
     said = [note for note in prepared.notes if "line ratios of Pb_L" in note]
@@ -121,7 +126,7 @@ def test_pile_up_takes_the_ratios_of_its_families(tmp_path):
     lines = "BRANCHING_RATIO_ADJUSTMENT_K: Fe, 1, 1, 2.4, 1\n"
     sample = {"elements": ["Ca", "Fe_Fe"], "incident_energy_kev": 10.0}
     fit = {"override": override_of(tmp_path, lines), "energy_range_kev": [1.0, 15.0]}
-    table = prepare(config_of(sample=sample, fit=fit), facts_of(), 0).setup.table
+    table = prepare(config_of(sample=sample, fit=fit), facts_of(), 0).problem.table
     mine = table.component == 1
     mixed = table.ratio[mine & ((table.energy_kev - 13.46).abs() < 0.05)].sum()
     alpha = table.ratio[mine & ((table.energy_kev - 12.80).abs() < 0.05)].sum()
@@ -132,8 +137,12 @@ def test_pile_up_takes_the_ratios_of_its_families(tmp_path):
 def test_a_multiplier_whose_table_is_not_known_is_left_out_and_said(tmp_path):
     lines = "BRANCHING_RATIO_ADJUSTMENT_K: Mg, 1, 1, 3.6, 1\n"
     override = read_override(Path(override_of(tmp_path, lines)))
-    found, (note,) = branching_of(override, ["Mg", "Fe"])
-    assert not found.k_ratios
+    found = read_branching(override, ["Mg", "Fe"])
+    assert not found.applied.k_ratios
+    assert found.unknown == ("Mg",)
+    sample = {"elements": ["Mg", "Fe"], "incident_energy_kev": 10.0}
+    _, notes = rows_of(config_of(sample=sample, fit={"override": str(override.path)}))
+    (note,) = [n for n in notes.split(" | ") if "K multipliers" in n]
     assert "not used of o.txt" in note
     assert "Mg" in note
 
@@ -142,7 +151,7 @@ def test_a_wrong_number_of_multipliers_is_refused_with_the_file(tmp_path):
     lines = "BRANCHING_RATIO_ADJUSTMENT_K: Fe, 1, 2\n"
     override = read_override(Path(override_of(tmp_path, lines)))
     with pytest.raises(ConfigError, match=r"o\.txt.*Fe has \[1\.0, 2\.0\], must be 4"):
-        branching_of(override, ["Fe"])
+        read_branching(override, ["Fe"])
 
 
 @pytest.mark.parametrize("name", ["axo_std.mda", "2xfm_0010.mda"])
@@ -158,11 +167,11 @@ def test_the_real_override_file_costs_no_r2(shared_data, name, detector, monkeyp
     counts = torch.from_numpy(integrate(scan))[detector]
     facts = scan_facts(scan, path)
     adjusted = prepare(config, facts, detector)
-    monkeypatch.setattr("hpcxrf.pipeline.prepare.from_config.branching_of", lambda *_: (None, []))
+    monkeypatch.setattr("hpcxrf.pipeline.prepare.resolve.read_branching", lambda *_: None)
     plain = prepare(config, facts, detector)
-    ratios = [kbeta_to_kalpha_1(p.setup.table, "Ca") for p in (adjusted, plain)]
+    ratios = [kbeta_to_kalpha_1(p.problem.table, "Ca") for p in (adjusted, plain)]
     assert ratios[0] > ratios[1] + 1e-3
-    fits = [fit_spectrum(counts, p.setup) for p in (adjusted, plain)]
+    fits = [fit_spectrum(counts, p.problem) for p in (adjusted, plain)]
     assert fits[0].r2 >= fits[1].r2 - 1e-4
     assert fits[0].r2 > 0.99
 
@@ -263,7 +272,7 @@ def test_all_that_is_wrong_with_a_sites_table_is_said_at_once():
     }
     fit = {"parameters": site, "start": {"compton_angle": 120.0}}
     with pytest.raises(ConfigError) as error:
-        refuse_start(config_of(fit=fit))
+        refuse_start(config_of(fit=fit).fit)
     for said in (
         "no parameter is called enery_offset",
         "gamma_offset: lower 7 must be below upper 6",
@@ -310,6 +319,107 @@ def test_a_calibration_that_the_override_file_does_not_have_is_refused(tmp_path)
     assert {n: rows[n].value for n in start} == start
 
 
+@pytest.mark.parametrize(
+    ("fit", "width"),
+    [
+        ({"background": "snip", "constants": "maps-3.58"}, 0.8),
+        ({"background": "snip", "constants": "maps-legacy-2.96"}, 0.8),
+        ({"background": "snip"}, None),
+        ({"constants": "maps-3.58"}, None),
+        ({}, None),
+    ],
+)
+def test_a_snip_width_acts_in_the_peak_clipping_of_maps_or_is_reported(tmp_path, fit, width):
+    config = config_of(fit={"override": override_of(tmp_path, "SNIP_WIDTH: 0.8\n"), **fit})
+    prepared = prepare(config, facts_of(), 0)
+    assert prepared.problem.snip_width == width
+    (note,) = [n for n in prepared.notes if "SNIP_WIDTH 0.8" in n]
+    assert note.startswith("not used of o.txt") is (width is None)
+
+
+def test_a_snip_width_changes_the_background_as_the_clipping_of_maps_does(tmp_path):
+    channel = torch.arange(2048, dtype=torch.float64)
+    counts = 40.0 + 3000.0 * torch.exp(-0.5 * ((channel - 650.0) / 8.0) ** 2)
+    fits = {}
+    for width in ("", "SNIP_WIDTH: 0.5\n", "SNIP_WIDTH: 1.5\n"):
+        given = {"override": override_of(tmp_path, width), "background": "snip", "constants": "maps-3.58"}
+        problem = prepare(config_of(fit=given), facts_of(), 0).problem
+        fits[width] = fit_spectrum(counts, problem).background
+        start = {p.name: p.value for p in problem.parameters}
+        low, high = fit_range(problem.parameters, problem.energy_min_kev, problem.energy_max_kev, 2048)
+        of_maps = snip_maps(
+            counts.numpy(),
+            energy_offset=start["energy_offset"],
+            energy_slope=start["energy_slope"],
+            energy_quadratic=start["energy_quadratic"],
+            channel_range=(low, high),
+            snip_width=float(width.split()[1]) if width else 0.5,
+            constants=problem.constants,
+        )
+        assert torch.equal(fits[width], torch.from_numpy(of_maps)[low : high + 1])
+    assert torch.equal(fits[""], fits["SNIP_WIDTH: 0.5\n"])
+    assert not torch.equal(fits[""], fits["SNIP_WIDTH: 1.5\n"])
+
+
+def test_a_snip_width_of_nothing_is_refused_where_it_would_act(tmp_path):
+    fit = {"override": override_of(tmp_path, "SNIP_WIDTH: 0\n"), "background": "snip", "constants": "maps-3.58"}
+    with pytest.raises(ConfigError, match=r"o\.txt: SNIP_WIDTH is 0, must be above 0"):
+        prepare(config_of(fit=fit), facts_of(), 0)
+
+
+# sources and origins
+
+
+def test_the_override_file_of_a_detector_is_read_once(tmp_path, monkeypatch):
+    reads = []
+
+    def read(path):
+        reads.append(path)
+        return read_override(path)
+
+    monkeypatch.setattr("hpcxrf.pipeline.prepare.sources.read_override", read)
+    text = "CAL_OFFSET: 0\nCAL_SLOPE: 0.0095\nCAL_SLOPE_MIN: 0.008\nELEMENTS_TO_FIT: Ca, Fe\nCOHERENT_SCT_ENERGY: 10\n"
+    prepare(config_of(sample={}, fit={"override": override_of(tmp_path, text)}), facts_of(), 0)
+    assert len(reads) == 1
+
+
+def test_every_value_knows_its_origin(tmp_path):
+    text = (
+        "CAL_OFFSET: 0\nCAL_SLOPE: 0.0095\nCOMPTON_ANGLE: 300\nELEMENTS_TO_FIT: Ca, Fe\nCOHERENT_SCT_ENERGY: 10\n"
+        "BE_WINDOW_THICKNESS: 24\nAIRPATH: 5000\nMIN_ENERGY_TO_FIT: 1.5\nMAX_ENERGY_TO_FIT: 10.5\n"
+    )
+    config = config_of(
+        sample={},
+        detector={"air_path_mm": 20.0},
+        fit={"override": override_of(tmp_path, text), "calibration": "file", "start": {"energy_offset": 0.02}},
+    )
+    settings = resolve(config, read_sources(config.fit, facts_of(), 0))
+    assert settings.elements == Value(("Ca", "Fe"), Origin.OVERRIDE)
+    assert settings.incident_energy_kev == Value(10.0, Origin.OVERRIDE)
+    assert settings.start["energy_offset"] == Value(0.02, Origin.RUN_FILE)
+    assert settings.start["energy_slope"] == Value(0.0095, Origin.SCAN)
+    assert settings.start["compton_angle"] == Value(170.0, Origin.OVERRIDE, written=300.0)
+    assert settings.detector["be_window_um"] == Value(24.0, Origin.OVERRIDE)
+    assert settings.detector["air_path_mm"] == Value(20.0, Origin.RUN_FILE)
+    assert settings.energy_range_kev == Value((1.5, 10.5), Origin.OVERRIDE)
+    plain = config_of()
+    settings = resolve(plain, read_sources(plain.fit, facts_of(), 1))
+    assert settings.incident_energy_kev == Value(10.0, Origin.RUN_FILE)
+    assert (settings.energy_range_kev, settings.branching, settings.width) == (None, None, None)
+
+
+def test_the_notes_are_written_from_the_origins(tmp_path):
+    text = "COMPTON_ANGLE: 300\nELEMENTS_TO_FIT: Ca, Fe\nCOHERENT_SCT_ENERGY: 10\nBE_WINDOW_THICKNESS: 24\n"
+    _, notes = rows_of(config_of(sample={}, fit={"override": override_of(tmp_path, text)}))
+    assert notes.split(" | ") == [
+        "incident energy 10 keV from o.txt",
+        "starting values from o.txt",
+        "start of compton_angle 300 is taken as 170",
+        "energy calibration from the scan file",
+        "detector: be_window_um 24.0 from o.txt",
+    ]
+
+
 # options that exclude each other
 
 
@@ -328,10 +438,10 @@ def test_options_that_exclude_each_other_are_refused(fit, said):
 
 def test_objective_method_and_kbeta_reach_the_fit():
     fit = {"objective": "l1", "method": "separable", "kbeta_sd": 0.12}
-    setup = prepare(config_of(fit=fit), facts_of(), 0).setup
+    setup = prepare(config_of(fit=fit), facts_of(), 0).problem
     assert (setup.objective, setup.method, setup.kbeta_sd) == ("l1", "separable", 0.12)
     prepared = prepare(config_of(fit={"method": "sbplx"}), facts_of(), 0)
-    assert (prepared.setup.method, prepared.setup.objective) == ("sbplx", "mse")
+    assert (prepared.problem.method, prepared.problem.objective) == ("sbplx", "mse")
     assert "sbplx minimises the mean square, as published" in prepared.notes
     assert "mean square" not in rows_of(config_of())[1]
 
@@ -352,29 +462,29 @@ def test_edges_that_the_true_energy_may_pass_are_known(energy_kev, fit, source, 
     sample = {"elements": ["Ca", "Pb_L"], "incident_energy_kev": energy_kev, "source": source}
     config = config_of(sample=sample, fit={"override": "none", **fit})
     prepared = prepare(config, facts_of(), 0)
-    assert prepared.edges_kev == pytest.approx(edges, abs=1e-3)
-    assert bool((prepared.setup.table.edge_kev < energy_kev).all())
+    assert prepared.problem.edges_kev == pytest.approx(edges, abs=1e-3)
+    assert bool((prepared.problem.table.edge_kev < energy_kev).all())
 
 
 @pytest.mark.parametrize(("nominal_kev", "true_kev"), [(15.08, 15.3), (15.3, 15.08)])
 def test_lines_between_nominal_and_true_energy_come_and_go(nominal_kev, true_kev):
     names = ("Ca", "Fe", "Zn", "Pb_L")
     true = prepare(config_of(sample={"elements": names, "incident_energy_kev": true_kev}), facts_of(), 0)
-    values = {p.name: p.value for p in true.setup.parameters}
+    values = {p.name: p.value for p in true.problem.parameters}
     amplitude = torch.tensor([2e4, 9e4, 4e4, 3e5, 6e4, 1e5], dtype=torch.float64)
     counts = (
         model_spectrum(
-            pack(true.setup.parameters),
+            pack(true.problem.parameters),
             amplitude,
-            true.setup.table,
+            true.problem.table,
             torch.arange(2048, dtype=torch.float64),
-            constants=true.setup.constants,
+            constants=true.problem.constants,
         ).detach()
         + 5.0
     )
     assert values["coherent_sct_energy"] == true_kev
     asked = prepare(config_of(sample={"elements": names, "incident_energy_kev": nominal_kev}), facts_of(), 0)
-    fit = fit_prepared(counts, asked)
+    fit = solve_problem(counts, asked.problem)
     assert fit.r2 > 0.9999
     assert fit.table.incident_energy_kev == pytest.approx(true_kev, abs=0.01)
     assert float(fit.amplitude[3]) == pytest.approx(3e5, rel=5e-3)
@@ -507,7 +617,7 @@ def test_a_detector_whose_fit_failed_starts_no_other(tmp_path):
 
 def test_a_fit_without_solution_has_no_theta():
     prepared = prepare(config_of(fit={"override": "none"}), facts_of(), 0)
-    fit = fit_prepared(torch.zeros(2048), prepared)
+    fit = solve_problem(torch.zeros(2048), prepared.problem)
     assert fit.status is FitStatus.EMPTY
     assert torch.isnan(fit.theta).all()
     assert torch.isfinite(fit.theta_initial).all()

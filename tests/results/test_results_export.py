@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from results_sample import COMPONENTS, EXPOSURE, PARAMETERS, make_store
 
 from hpcxrf.errors import OutputError
-from hpcxrf.results.export import amplitudes_to_csv, maps_to_hdf5, parameters_to_csv, safe_cell
+from hpcxrf.results.export import amplitudes_to_csv, escape_cell, maps_to_hdf5, parameters_to_csv
 from hpcxrf.results.store.maps import create_results
 
 
@@ -45,14 +45,14 @@ def test_the_parameter_table_leaves_unknown_numbers_empty(store, tmp_path):
 
 @given(st.text(max_size=8))
 def test_no_text_starts_a_formula_in_a_spreadsheet(text):
-    cell = safe_cell(text)
+    cell = escape_cell(text)
     assert not str(cell).startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
     assert str(cell).removeprefix("'") == text.removeprefix("'")
 
 
 def test_numbers_stay_numbers():
-    assert safe_cell(-1.5) == -1.5
-    assert safe_cell("-1.5") == "'-1.5"
+    assert escape_cell(-1.5) == -1.5
+    assert escape_cell("-1.5") == "'-1.5"
 
 
 def test_a_component_named_like_a_formula_is_escaped_in_the_file(tmp_path):

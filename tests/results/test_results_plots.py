@@ -105,7 +105,7 @@ def test_colour_limits_are_the_stated_percentiles():
 
 
 def test_pixels_that_were_not_fitted_are_grey(summary):
-    pixels = pixels_of(plots.map_grid(summary))[..., :3]
+    pixels = pixels_of(plots.draw_map_grid(summary))[..., :3]
     grey = np.array([0xB9, 0xBD, 0xC4]) / 255
     share = (np.abs(pixels - grey).max(-1) < 0.02).mean()
     assert 0.1 < share < 0.5
@@ -113,7 +113,7 @@ def test_pixels_that_were_not_fitted_are_grey(summary):
 
 @pytest.mark.parametrize("scale", ["log", "linear"])
 def test_the_spectrum_is_drawn_with_names_and_residual(store, scale):
-    figure = plots.spectrum_figure(store[0]["spectrum"].to_dataset(), "1", scale)
+    figure = plots.draw_spectrum_figure(store[0]["spectrum"].to_dataset(), "1", scale)
     main, strip = figure.axes
     assert main.get_yscale() == scale
     assert [text.get_text() for text in main.texts][:2] == ["S Kα", "K Kα"]
@@ -132,22 +132,24 @@ def test_a_store_without_fits_can_still_be_drawn(tmp_path):
     tree = open_results(tmp_path / "s.zarr")
     summary = summarise_maps(tree["maps"].to_dataset(), "0")
     assert np.isnan(summary.median_sigma).all()
-    pixels_of(plots.map_grid(summary))
-    pixels_of(plots.spectrum_figure(tree["spectrum"].to_dataset(), "0", "log"))
-    assert views.flags(tree) == ("detector 0: not run",)
+    pixels_of(plots.draw_map_grid(summary))
+    pixels_of(plots.draw_spectrum_figure(tree["spectrum"].to_dataset(), "0", "log"))
+    assert views.list_flags(tree) == ("detector 0: not run",)
 
 
 def test_the_overview_shows_the_maps_asked_for(store, summary):
-    figure = plots.overview_figure(summary, store[0]["spectrum"].to_dataset(), ("Fe", "Ca"))
+    figure = plots.draw_overview_figure(summary, store[0]["spectrum"].to_dataset(), ("Fe", "Ca"))
     titles = [axes.get_title() for axes in figure.axes]
     assert titles[:2] == ["Fe", "Ca"]
     pixels_of(figure)
-    by_itself = plots.overview_figure(summary, store[0]["spectrum"].to_dataset())
+    by_itself = plots.draw_overview_figure(summary, store[0]["spectrum"].to_dataset())
     assert "Fe" in [axes.get_title() for axes in by_itself.axes]
 
 
 def test_the_flags_name_what_to_look_at(store):
-    assert views.flags(store[0]) == tuple(f"detector {name}: at bound: fwhm_fanoprime" for name in "01")
+    assert views.list_flags(store[0]) == tuple(
+        f"detector {name}: parameters at a bound: fwhm_fanoprime" for name in "01"
+    )
 
 
 def test_the_examples_of_the_texts_hold():
@@ -156,7 +158,7 @@ def test_the_examples_of_the_texts_hold():
 
 @given(st.floats(allow_nan=False, allow_infinity=False, width=32))
 def test_a_number_reads_back_to_its_digits(value):
-    text = views.number(value).replace("\u2009", "").replace("−", "-")
+    text = views.format_number(value).replace("\u2009", "").replace("−", "-")
     mantissa, _, power = text.partition(" × 10")
     digits = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
     found = float(mantissa) * 10.0 ** int(power.translate(digits) or 0)

@@ -1,115 +1,251 @@
-"""The driver, with tasks that do nothing but fail when they are told to: what it tries again, and what it leaves."""
+"""The driver, with tasks that do nothing but fail when they are to: what it runs, tries again, and leaves."""
 
-import dask
+import dataclasses
+import json
+import re
+import threading
+from pathlib import Path
+
 import pytest
-from distributed import Client, SpecCluster, Worker
+from stub_workload import STUB, StubItem, take_executed, units_of, workers_here
 
-from hpcxrf.cluster.dashboard import guarded_scheduler
-from hpcxrf.cluster.failures import ask_again, failures
-from hpcxrf.cluster.local.cluster import dask_settings
-from hpcxrf.config.run import check_config
-from hpcxrf.errors import FitError
-from hpcxrf.pipeline.plan import Plan
-from hpcxrf.pipeline.records import DatasetJob, TaskRecord
-from hpcxrf.pipeline.units import units_of
-from hpcxrf.runner import graph
-from hpcxrf.runner.driver import run_datasets
-from hpcxrf.store.rundir import create_or_resume, left_alone
+import hpcxrf
+from hpcxrf.cluster.failures import ask_again, failures, tally
+from hpcxrf.errors import InputFileError
+from hpcxrf.runner.datasets import read_datasets, read_kept
+from hpcxrf.runner.driver import Hooks, run_items
+from hpcxrf.runner.records import Kept, Refusal
+from hpcxrf.store.rundir import FAILED, RETRY, create_or_resume, left_alone
 
 NAMES = ("good-00000000", "hungry-00000000", "cursed-00000000")
+BROKEN = {"hungry-00000000": "out of memory", "cursed-00000000": "is cursed"}
 
 
 @pytest.fixture
 def client():
-    """Of two workers in this process."""
-    common = {"host": "127.0.0.1", "protocol": "tcp://", "dashboard_address": "127.0.0.1:0"}
-    worker = {"cls": Worker, "options": {**common, "nthreads": 1, "memory_limit": 0}}
-    options = {**common, "port": 0, "dashboard": False, "token": "secret"}
-    with (
-        dask.config.set(dask_settings(dashboard=False)),
-        SpecCluster(
-            workers={0: worker, 1: worker}, scheduler={"cls": guarded_scheduler, "options": options}, silence_logs=False
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-        client.as_current(),
-    ):
+    """A client of its own for each test: keys are counters, and what Dask still holds under one it would not run."""
+    with workers_here(2) as client:
         yield client
 
 
 @pytest.fixture
-def drive(client, tmp_path, monkeypatch):
-    """Runs the plan once; `broken` says why the pixels of which dataset fail. Gives what was executed, and outcomes."""
-    run = create_or_resume(tmp_path / "run", "{}", {})
-    raw = {"input": {"files": ["x"]}, "pixels": {"blocks_per_task": 1}, "regions": {"find": []}}
-    jobs = tuple(
-        DatasetJob(
-            number=number,
-            dataset_id=name,
-            source=tmp_path / name,
-            run_dir=run.path,
-            config=check_config(raw, "test"),
-            detectors=("0",),
-            shape=(1, 128, 4, 100),
-        )
-        for number, name in enumerate(NAMES)
-    )
-    for name in NAMES:
-        run.results_store(name).mkdir()
-        (run.results_store(name) / "zarr.json").write_text('{"attributes": {}}')
-
-    def driven(broken, progress=lambda _p: None):
-        executed = set()
-
-        def work(job, unit, _after):
-            executed.add((job.dataset_id, unit.task))
-            if unit.stage == "pixels" and job.dataset_id in broken:
-                raise FitError(broken[job.dataset_id])
-            return TaskRecord(task=unit.task, stage=unit.stage, dataset_id=job.dataset_id, wall_s=0.0, cpu_s=0.0)
-
-        monkeypatch.setattr(graph, "_work", work)
-        plan = Plan(jobs=jobs, refusals=(), notes=())
-        outcomes = run_datasets(plan, run, client, in_flight=8, progress=progress)
-        return executed, {o.job.dataset_id: o.failure for o in outcomes}
-
-    driven.run, driven.jobs = run, jobs
-    return driven
+def run(tmp_path):
+    return create_or_resume(tmp_path / "run", "{}", {})
 
 
-BROKEN = {"hungry-00000000": "out of memory", "cursed-00000000": "is cursed"}
+@pytest.fixture
+def drive(client, run):
+    """Run three items once; `broken` says why a part of which one fails."""
+
+    def drive(broken, **hooks):
+        items = [
+            StubItem(
+                number=n,
+                run_dir=run.path,
+                dataset_id=name,
+                fails={"part-00001": broken[name]} if name in broken else {},
+            )
+            for n, name in enumerate(NAMES)
+        ]
+        ended = run_items(STUB, iter(items), run, client, in_flight=8, hooks=Hooks(**hooks))
+        return take_executed(run.path), ended
+
+    return drive
 
 
-def test_a_failed_dataset_stops_no_other_and_the_next_driver_tries_it_again(drive):
-    _, outcomes = drive(BROKEN)
-    assert outcomes == {"good-00000000": None, **BROKEN}
-    executed, outcomes = drive({})
-    assert outcomes == dict.fromkeys(NAMES)
-    assert {name for name, _ in executed} == set(BROKEN)
-    assert {task for _, task in executed} == {"pixels-0-00000-00001", "pixels-0-00001-00002", "finalise"}
+def states(run):
+    return {record.dataset_id: record.state for record in read_datasets(run)}
 
 
-def test_only_what_failed_for_the_reason_given_is_tried_again(drive):
+def test_a_failed_item_stops_no_other_and_the_next_driver_tries_it_again(drive, run):
+    _, ended = drive(BROKEN)
+    assert (ended.done, ended.failed, ended.not_tried, ended.left) == (1, 2, 0, 0)
+    assert ended.reasons == BROKEN
+    assert states(run) == dict.fromkeys(NAMES, "failed") | {"good-00000000": "done"}
+    executed, ended = drive({})
+    assert (ended.done, ended.failed) == (3, 0)
+    assert executed == {(name, task) for name in BROKEN for task in ("part-00001", "last")}
+    assert states(run) == dict.fromkeys(NAMES, "done")
+
+
+def test_failed_is_what_was_tried_and_not_tried_is_what_it_kept_from_running(client, run):
+    seen = []
+    item = StubItem(number=0, run_dir=run.path, parts=3, fails={"first": "no beam"})
+    run_items(STUB, iter([item]), run, client, in_flight=1, hooks=Hooks(progress=seen.append))
+    assert [(p.stage, p.tried, p.ok) for p in seen if p.tried] == [("first", True, False)]
+    assert sorted(p.stage for p in seen if not p.tried) == ["last", "part", "part", "part"]
+    [record] = read_datasets(run)
+    assert (record.state, record.failed, record.not_tried, record.reason) == ("failed", 1, 4, "no beam")
+    lines = run.read_journal(item.dataset_id)
+    assert [line["event"] for line in lines].count(FAILED) == 1
+    [left] = [line for line in lines if line["event"] == "not tried"]
+    assert (left["tasks"], left["because"]) == (4, ["first"])
+    assert [f.task for f in failures(run)] == ["first"]
+
+
+def test_a_task_is_given_the_records_of_what_it_needs_and_of_nothing_else(client, run):
+    run_items(STUB, iter([StubItem(number=0, run_dir=run.path)]), run, client, in_flight=1)
+    read = {file.name.split(".")[1]: file.read_text().strip() for file in (run.path / "executed").iterdir()}
+    assert read == {"first": "", "part-00000": "first", "part-00001": "first", "last": "first,part-00000,part-00001"}
+
+
+def test_only_what_failed_for_the_reason_given_is_tried_again(drive, run):
     drive(BROKEN)
-    asked = ask_again(drive.run, "MEMORY")
-    assert {failure.dataset_id for failure in asked} == {"hungry-00000000"}
-    told = []
-    executed, outcomes = drive({}, told.append)
+    again = ask_again(run, "MEMORY")
+    assert {failure.dataset_id for failure in again} == {"hungry-00000000"}
+    seen = []
+    executed, ended = drive({}, progress=seen.append)
     assert {name for name, _ in executed} == {"hungry-00000000"}
-    assert outcomes == dict.fromkeys(NAMES) | {"cursed-00000000": "is cursed"}
-    assert {f.dataset_id for f in failures(drive.run)} == {"cursed-00000000"}
+    assert ended.reasons == {"cursed-00000000": "is cursed"}
+    assert {f.dataset_id for f in failures(run)} == {"cursed-00000000"}
     # Every task of the plan is accounted for, or the share that is done would stay below what it is.
-    assert len(told) == sum(len(units_of(job)) for job in drive.jobs)
+    assert len(seen) == sum(len(units_of(StubItem(number=0, run_dir=run.path))) for _ in NAMES)
     # What a driver that came to its end was asked is history.
-    assert left_alone(drive.run) == {}
-    executed, outcomes = drive({})
+    assert left_alone(run) == {}
+    executed, ended = drive({})
     assert {name for name, _ in executed} == {"cursed-00000000"}
-    assert outcomes == dict.fromkeys(NAMES)
+    assert ended.done == 3
+
+
+def test_what_is_to_be_tried_again_counts_no_more_as_failed(drive, run):
+    drive(BROKEN)
+    assert tally(run, None, live=False).failed == 2
+    ask_again(run, "memory")
+    counts = tally(run, None, live=False)
+    assert (counts.done, counts.failed) == (1, 1)
+    assert counts.reasons == (("is cursed", 1),)
 
 
 def test_tasks_wait_for_a_free_worker_and_never_behind_each_other(drive, client):
     most = []
-
-    def look(_progress):
-        most.append(max(len(tasks) for tasks in client.processing().values()))
-
-    drive({}, look)
+    drive({}, progress=lambda _p: most.append(max(len(tasks) for tasks in client.processing().values())))
     assert set(most) <= {0, 1}
+
+
+def test_a_damaged_store_is_made_again_by_the_next_driver_with_all_that_rests_on_it(client, run):
+    item = StubItem(number=0, run_dir=run.path, fails={"part-00000": "damaged: band 3 is gone"})
+    run_items(STUB, iter([item]), run, client, in_flight=1)
+    lines = [line for line in run.read_journal(item.dataset_id) if line["event"] == RETRY]
+    assert [(line["task"], line["damaged"]) for line in lines] == [("first", True)]
+    take_executed(run.path)
+    told = []
+    workload = dataclasses.replace(STUB, reopen=lambda _item, last: told.append(last["first"]["damaged"]))
+    run_items(workload, iter([dataclasses.replace(item, fails={})]), run, client, in_flight=1)
+    assert told == [True]
+    assert {task for _, task in take_executed(run.path)} == {"first", "part-00000", "part-00001", "last"}
+
+
+def test_a_file_that_changed_undoes_what_was_made_from_it(client, run):
+    item = StubItem(number=0, run_dir=run.path)
+    run_items(STUB, iter([item]), run, client, in_flight=1)
+    take_executed(run.path)
+    run_items(STUB, iter([item]), run, client, in_flight=1)
+    assert take_executed(run.path) == set()
+    run_items(STUB, iter([dataclasses.replace(item, stamp="2")]), run, client, in_flight=1)
+    assert len(take_executed(run.path)) == 4
+
+
+def test_an_item_waits_for_those_that_it_is_made_from_and_is_not_tried_when_they_fail(client, run):
+    order = []
+    first = StubItem(number=0, run_dir=run.path, dataset_id="a-00000000", sleep_s=0.05)
+    second = StubItem(number=1, run_dir=run.path, dataset_id="b-00000000", after=(0,))
+
+    def units(item):
+        order.append((item.dataset_id, states(run)))
+        return units_of(item)
+
+    workload = dataclasses.replace(STUB, units_of=units)
+    ended = run_items(workload, iter([first, second]), run, client, in_flight=8)
+    assert ended.done == 2
+    # Its units are asked for when the other is done, since they may depend on what it found.
+    assert order == [("a-00000000", {}), ("b-00000000", {"a-00000000": "done"})]
+    broken = dataclasses.replace(first, dataset_id="c-00000000", fails={"last": "broke"})
+    waits = dataclasses.replace(second, dataset_id="d-00000000")
+    last = dataclasses.replace(second, dataset_id="e-00000000", number=2, after=(1,))
+    ended = run_items(STUB, iter([broken, waits, last]), run, client, in_flight=8)
+    assert (ended.failed, ended.not_tried, ended.done) == (1, 2, 0)
+    assert states(run)["d-00000000"] == states(run)["e-00000000"] == "not tried"
+
+
+def test_the_first_item_ends_while_later_files_are_still_unopened(client, run):
+    ended_one = threading.Event()
+
+    def planned():
+        yield StubItem(number=0, run_dir=run.path, dataset_id="scan-00000000")
+        assert ended_one.wait(timeout=60), "the driver waits for the whole plan"
+        yield StubItem(number=1, run_dir=run.path, dataset_id="scan-00000001")
+
+    hooks = Hooks(dataset=lambda event: ended_one.set() if event == "ended" else None)
+    assert run_items(STUB, planned(), run, client, in_flight=4, hooks=hooks).done == 2
+
+
+def test_what_stops_the_plan_stops_the_run_with_its_reason(client, run):
+    def planned():
+        yield StubItem(number=0, run_dir=run.path)
+        raise InputFileError("the archive is gone")
+
+    with pytest.raises(InputFileError, match="the archive is gone"):
+        run_items(STUB, planned(), run, client, in_flight=1)
+
+
+def test_files_that_cannot_be_opened_and_items_that_are_done_are_counted_and_not_run(client, run):
+    run_items(STUB, iter([StubItem(number=1, run_dir=run.path)]), run, client, in_flight=1)
+    take_executed(run.path)
+    kept = read_kept(run)
+    assert list(kept) == ["stub-00000000"]
+    refusal = Refusal(dataset_id="torn-00000000", source=run.path / "torn.mda", reason="torn.mda: ends early", number=0)
+    events = []
+    planned = iter([refusal, Kept(record=kept["stub-00000000"])])
+    ended = run_items(STUB, planned, run, client, in_flight=1, hooks=Hooks(dataset=events.append))
+    assert (ended.done, ended.failed) == (1, 1)
+    assert events == ["planned", "failed", "planned", "done"]
+    assert take_executed(run.path) == set()
+    # In the order of the plan, whatever ended first.
+    assert [(r.dataset_id, r.state) for r in read_datasets(run)] == [
+        ("torn-00000000", "failed"),
+        ("stub-00000000", "done"),
+    ]
+    assert read_kept(run).keys() == {"stub-00000000"}
+
+
+def test_a_stopped_run_says_that_something_is_left_and_the_next_one_does_it(client, run):
+    items = [StubItem(number=n, run_dir=run.path, dataset_id=f"scan-{n:08}", sleep_s=0.02) for n in range(12)]
+    ends = []
+    hooks = Hooks(
+        stopping=lambda: len(ends) >= 3,
+        dataset=lambda event: ends.append(event) if event == "ended" else None,
+        patience_over=lambda: False,
+    )
+    ended = run_items(STUB, iter(items), run, client, in_flight=3, hooks=hooks)
+    assert ended.left >= 1
+    assert 3 <= ended.done < 12
+    later = run_items(STUB, iter(items), run, client, in_flight=3)
+    assert (later.done, later.left) == (12, 0)
+    for item in items:
+        counts = [line["task"] for line in run.read_journal(item.dataset_id) if line["event"] == "finished"]
+        assert len(counts) == len(set(counts))
+
+
+def test_the_notes_of_every_stage_are_kept_once(client, run):
+    run_items(STUB, iter([StubItem(number=0, run_dir=run.path)]), run, client, in_flight=1)
+    [record] = read_datasets(run)
+    assert record.notes == ("part-00000 was here", "part-00001 was here", "last was here")
+    assert record.seconds == {"first": 0.5, "part": 1.0, "last": 0.5}
+    assert record.cpu_s == 1.0
+
+
+def test_a_line_that_a_kill_left_unfinished_is_none(client, run):
+    run_items(STUB, iter([StubItem(number=0, run_dir=run.path)]), run, client, in_flight=1)
+    file = run.path / "datasets.jsonl"
+    whole = file.read_text()
+    with file.open("a") as stream:
+        stream.write(json.dumps({"dataset_id": "torn", "number": 5})[:-4])
+    assert [r.dataset_id for r in read_datasets(run)] == ["stub-00000000"]
+    assert read_kept(run).keys() == {"stub-00000000"}
+    assert whole.count("\n") == 1
+
+
+def test_only_one_module_submits():
+    package = Path(hpcxrf.__file__).parent
+    found = [f for f in package.rglob("*.py") if re.search(r"\bclient\.submit\(", f.read_text(encoding="utf-8"))]
+    assert found == [package / "runner" / "graph.py"]

@@ -5,12 +5,12 @@ from dataclasses import fields, replace
 import torch
 from hypothesis import strategies as st
 
-from hpcxrf.fitting.spectrum.integrated import SpectrumSetup
+from hpcxrf.fitting.spectrum.integrated import FitProblem
 from hpcxrf.physics.constants import PHYSICS
-from hpcxrf.physics.detector import DetectorSetup
-from hpcxrf.physics.lines import build_line_table, line_table_from_arrays
+from hpcxrf.physics.detector import Detector
+from hpcxrf.physics.lines import build_line_table, build_table_from_arrays
 from hpcxrf.physics.model import model_spectrum
-from hpcxrf.physics.parameters import INDEX, PARAMETER_NAMES, PARAMETERS, pack, with_values
+from hpcxrf.physics.parameters import INDEX, PARAMETER_NAMES, PARAMETERS, pack, replace_values
 
 INCIDENT_KEV = 12.0
 COMPONENTS = ("Si", "Ca", "Fe", "Zn", "Ba_L", "Au_M", "Ca_Ca")
@@ -38,11 +38,11 @@ TRUTH = {
 
 def theta_of(**values):
     """Default theta with the values that are named."""
-    return pack(with_values(PARAMETERS, values))
+    return pack(replace_values(PARAMETERS, values))
 
 
 def table(components=COMPONENTS, incident_kev=INCIDENT_KEV, **options):
-    return build_line_table(components, incident_kev, efficiency=DetectorSetup(), **options)
+    return build_line_table(components, incident_kev, efficiency=Detector(), **options)
 
 
 def as_float32(lines):
@@ -58,7 +58,7 @@ def as_float32(lines):
 def one_line(energy_kev=6.4, **options):
     """A table of one component of one line, nothing but what is asked for."""
     given = {"ratio": 1.0, "has_tail": True, "incident_energy_kev": INCIDENT_KEV} | options
-    return line_table_from_arrays(component_names=["X"], component=[0], energy_kev=[energy_kev], **given)
+    return build_table_from_arrays(component_names=["X"], component=[0], energy_kev=[energy_kev], **given)
 
 
 def channels(first, last):
@@ -90,7 +90,7 @@ def random_thetas(seed, *batch, incident_kev=(9.0, 15.0)):
 
 def setup(lines=None, **options):
     """A fit from the defaults, near enough to `TRUTH` to need no search."""
-    start = with_values(PARAMETERS, {"coherent_sct_energy": INCIDENT_KEV, "energy_slope": 0.01, "gamma_offset": 2.5})
+    start = replace_values(PARAMETERS, {"coherent_sct_energy": INCIDENT_KEV, "energy_slope": 0.01, "gamma_offset": 2.5})
     given = {
         "table": lines or table(),
         "constants": PHYSICS,
@@ -98,7 +98,7 @@ def setup(lines=None, **options):
         "energy_min_kev": 1.0,
         "energy_max_kev": 13.0,
     }
-    return SpectrumSetup(**(given | options))
+    return FitProblem(**(given | options))
 
 
 def amplitudes(total, lines=None, *, elastic=True):

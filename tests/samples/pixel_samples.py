@@ -1,23 +1,29 @@
 """A basis of four families, scatter and a continuum, and Poisson pixels of it, for the tests of all pixel methods."""
 
+from dataclasses import replace
+
 import torch
 from fit_samples import TRUTH, channels, drawn, table, theta_of
 
-from hpcxrf.fitting.pixels.full import full_model
-from hpcxrf.fitting.pixels.methods import MethodData, fit_pixels, pixel_basis, pixel_operator
-from hpcxrf.fitting.pixels.tangent import drift_sd, tangent_operator, tangents_at
-from hpcxrf.fitting.pixels.weight_classes import Phases, phase_operator
+from hpcxrf.fitting.pixels.basis import pixel_basis, pixel_operator
+from hpcxrf.fitting.pixels.fit import fit_pixels, prepare_solver
+from hpcxrf.fitting.pixels.full import full_model, full_solver
+from hpcxrf.fitting.pixels.model import DetectorPart, PixelModel
+from hpcxrf.fitting.pixels.parts import move_to
+from hpcxrf.fitting.pixels.tangent import drift_sd, tangents_at
+from hpcxrf.fitting.pixels.weight_classes import WeightClasses
 from hpcxrf.physics.constants import PHYSICS
-from hpcxrf.physics.model import SpectrumModel, evaluate, tailed_lines
+from hpcxrf.physics.model import SpectrumModel, evaluate, find_tailed_lines
 from hpcxrf.physics.parameters import INDEX
 
-METHODS = ("linear", "phases", "nnls", "poisson", "nonlinear", "full")
+CPU = torch.device("cpu")
+METHODS = ("linear", "weight_classes", "nnls", "poisson", "nonlinear", "full")
 NAMES = ("Ca", "Fe", "Zn", "Ba_L", "elastic", "Compton")
 TABLE = table(("Ca", "Fe", "Zn", "Ba_L"))
 CHANNEL = channels(120, 640)
 THETA = theta_of(**(TRUTH | {"energy_slope": 0.02008, "energy_quadratic": 0.0}))
 MODEL = SpectrumModel(
-    table=TABLE, channel=CHANNEL, constants=PHYSICS, tailed=tailed_lines(TABLE, elastic=True, constants=PHYSICS)
+    table=TABLE, channel=CHANNEL, constants=PHYSICS, tailed=find_tailed_lines(TABLE, elastic=True, constants=PHYSICS)
 )
 PHI = evaluate(THETA, MODEL).phi
 N_COMPONENTS = PHI.shape[1]
@@ -27,32 +33,40 @@ BASIS = pixel_basis(PHI, MEAN, 40.0 * CONTINUUM / CONTINUUM.sum(), 1)
 OPERATOR = pixel_operator(BASIS)
 
 
-def two_phases():
-    """The mean pixel, and one that is nearly nothing but continuum and calcium."""
+ONE_DETECTOR = PixelModel(
+    parts=(DetectorPart(theta=THETA, table=TABLE, share=torch.ones(N_COMPONENTS, dtype=torch.float64)),),
+    channel=CHANNEL,
+    constants=PHYSICS,
+    elastic=True,
+)
+
+
+def two_classes():
+    """Coefficients of the mean pixel, and of one that is nearly nothing but continuum and calcium."""
     light = torch.tensor([3.0, 0.002, 1.0, 0.1, 0.002, 0.002, 2.0, 2.0], dtype=torch.float64)
     return torch.stack([BASIS.coefficients, light * BASIS.coefficients])
 
 
-def data():
-    share = torch.tensor([0.5, 0.5], dtype=torch.float64)
-    phases = Phases(coefficients=two_phases(), share=share, gain=share, report="")
-    return MethodData(
-        phases=phase_operator(phases, BASIS),
-        tangent=tangent_operator(BASIS, tangents_at(THETA, MODEL)),
-        full=full_model(MODEL, THETA, BASIS),
-    )
+def prepare(method, basis=BASIS, device=CPU):
+    """Solver of a method; `weight_classes` is `linear` with weights by class. No pixel is followed."""
+    if method == "weight_classes":
+        share = torch.tensor([0.5, 0.5], dtype=torch.float64)
+        classes = WeightClasses(coefficients=two_classes(), share=share, gain=share, report="")
+        return prepare_solver("linear", replace(basis, weight_classes=classes), None, device)
+    if method == "nonlinear":
+        return prepare_solver(method, replace(basis, tangents=tangents_at(THETA, MODEL)), None, device)
+    if method == "full":
+        return full_solver(move_to(device, full_model(MODEL, THETA, basis)), basis, device)
+    return prepare_solver(method, basis, None, device)
 
 
-DATA = data()
+SOLVERS = {method: prepare(method) for method in METHODS}
 
 
-def fit(counts, method="linear", operator=OPERATOR, **options):
-    """Fit by a method; `phases` is `linear` with weights by phase."""
-    given = None if method == "linear" else DATA
-    every = torch.ones(len(counts), dtype=torch.bool)
-    options = {"measured": every, "data": given} | options
-    name = "linear" if method == "phases" else method
-    return fit_pixels(counts, operator=operator, method=name, **options)
+def fit(counts, method="linear", solver=None, **options):
+    """Fit by a method, or by a solver of another basis."""
+    options = {"measured": torch.ones(len(counts), dtype=torch.bool)} | options
+    return fit_pixels(counts, solver=SOLVERS[method] if solver is None else solver, **options)
 
 
 def poisson_pixels(coefficients, seed=0):

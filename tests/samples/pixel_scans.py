@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scan_units import run_unit, units_of
 
 from hpcxrf.config.run import check_config, effective
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ScanScalars
 from hpcxrf.physics.constants import PHYSICS
-from hpcxrf.physics.detector import DetectorSetup
+from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.lines import build_line_table
 from hpcxrf.physics.model import SpectrumModel, evaluate
-from hpcxrf.physics.parameters import PARAMETERS, pack, with_values
+from hpcxrf.physics.parameters import PARAMETERS, pack, replace_values
 from hpcxrf.pipeline.records import DatasetJob
-from hpcxrf.runner.graph import run_unit, units_of
 from hpcxrf.store.ingest import ingest_scan
 from hpcxrf.store.rundir import RunDir, create_or_resume
 
@@ -30,9 +30,9 @@ CONTINUUM = 200.0
 
 def expected_spectra(n_channels, slope_kev):
     """(spectrum, channel): 64 mixtures of the families."""
-    table = build_line_table(ELEMENTS, ENERGY_KEV, efficiency=DetectorSetup())
+    table = build_line_table(ELEMENTS, ENERGY_KEV, efficiency=Detector())
     theta = pack(
-        with_values(PARAMETERS, {"coherent_sct_energy": ENERGY_KEV, "energy_slope": slope_kev, "energy_offset": 0.0})
+        replace_values(PARAMETERS, {"coherent_sct_energy": ENERGY_KEV, "energy_slope": slope_kev, "energy_offset": 0.0})
     )
     channel = torch.arange(n_channels, dtype=torch.float64)
     phi = evaluate(theta, SpectrumModel(table=table, channel=channel, constants=PHYSICS)).phi

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import torch
 import xarray as xr
+from scan_units import run_unit, units_of
 
 import hpcxrf
 from hpcxrf.config.run import check_config
 from hpcxrf.pipeline.plan import make_plan
-from hpcxrf.runner.graph import run_unit, units_of
 from hpcxrf.store.rundir import FINISHED, create_or_resume
 
 N_CHANNELS = 1200

@@ -13,7 +13,7 @@ from hpcxrf.simulate import (
     expected_counts,
     plant_spec,
     simulate_scan,
-    summed_scan,
+    sum_scan,
     trial_spec,
 )
 from hpcxrf.simulate.scan import phase_density
@@ -39,7 +39,7 @@ def test_traces_have_a_few_counts_a_pixel_and_every_family_is_listed(plant):
 
 def test_the_drawn_sum_is_of_the_same_expectation_as_the_sum_of_drawn_pixels(plant):
     expected = expected_counts(plant, EVERY)[0].sum(axis=(0, 1))
-    many = np.mean([summed_scan(plant, noise).counts for noise in range(30)], axis=0)
+    many = np.mean([sum_scan(plant, noise).counts for noise in range(30)], axis=0)
     drawn = draw_counts(plant, EVERY)[0].sum(axis=(0, 1))
     used = expected > 5.0
     for counts, samples in ((many, 30), (drawn, 1)):
@@ -47,11 +47,11 @@ def test_the_drawn_sum_is_of_the_same_expectation_as_the_sum_of_drawn_pixels(pla
         assert (z**2).mean() == pytest.approx(1.0, abs=0.25)
         assert abs(z.mean()) < 0.2
     truth = expected_amplitudes(plant, EVERY)[0].sum(axis=(1, 2))
-    assert list(summed_scan(plant, 0).amplitude.values()) == pytest.approx(truth.tolist())
+    assert list(sum_scan(plant, 0).amplitude.values()) == pytest.approx(truth.tolist())
 
 
 def test_noise_depends_on_its_number_alone(plant):
-    first, again, other = (summed_scan(plant, n).counts for n in (3, 3, 4))
+    first, again, other = (sum_scan(plant, n).counts for n in (3, 3, 4))
     assert (first == again).all()
     assert (first != other).any()
 

@@ -30,9 +30,9 @@ from hpcxrf.simulate import (
     write_archive,
 )
 from hpcxrf.simulate.archive_files import dataset_files
-from hpcxrf.simulate.sampling import draw_sample, sample_generator
+from hpcxrf.simulate.sampling import draw_sample, make_generator
 from hpcxrf.simulate.scan import row_truth
-from hpcxrf.simulate.spec import families_of
+from hpcxrf.simulate.spec import list_families
 from hpcxrf.store.files import tree_sha256
 
 SEED = 5
@@ -85,7 +85,7 @@ def test_a_dataset_depends_on_the_seed_and_its_number_alone(specs):
 
 def test_energies_families_and_nominal_energies_are_those_of_five_years(specs):
     energies = np.array([s.incident_energy_kev for s in specs])
-    families = np.array([len(families_of(s)) for s in specs])
+    families = np.array([len(list_families(s)) for s in specs])
     off = np.array([s.file_energy_kev - s.incident_energy_kev for s in specs])
     assert energies.min() >= 8.0
     assert energies.max() <= 20.0
@@ -97,8 +97,8 @@ def test_energies_families_and_nominal_energies_are_those_of_five_years(specs):
 
 
 def test_some_families_are_unlisted_and_some_listed_ones_are_absent(specs):
-    unlisted = Counter(len(set(families_of(s)) - set(s.listed_elements)) for s in specs)
-    absent = Counter(len(set(s.listed_elements) - set(families_of(s))) for s in specs)
+    unlisted = Counter(len(set(list_families(s)) - set(s.listed_elements)) for s in specs)
+    absent = Counter(len(set(s.listed_elements) - set(list_families(s))) for s in specs)
     assert set(unlisted) == {0, 1, 2}
     assert set(absent) == {1, 2, 3, 4}
     assert min(unlisted.values()) > 60
@@ -106,7 +106,7 @@ def test_some_families_are_unlisted_and_some_listed_ones_are_absent(specs):
 
 
 def test_unlisted_families_are_traces_of_the_whole_map(coarse):
-    chosen = [s for s in coarse if set(families_of(s)) - set(s.listed_elements)][:20]
+    chosen = [s for s in coarse if set(list_families(s)) - set(s.listed_elements)][:20]
     for spec in chosen:
         shares = spectral_shares(spec)
         hidden = [v for n, v in shares.items() if n not in {*spec.listed_elements, *SCATTER}]
@@ -119,7 +119,7 @@ def test_counts_of_detector_0_spread_over_five_decades_and_no_detector_is_overru
     for spec in coarse:
         icr, ocr, recorded = rates(spec)
         totals.append(float(recorded[0]))
-        drawn = draw_sample(sample_generator(spec.seed)).total_counts
+        drawn = draw_sample(make_generator(spec.seed)).total_counts
         assert totals[-1] == pytest.approx(drawn, rel=1e-9)
         assert 3.1e3 < icr.max() < 2.1e5
         assert (1.0 - ocr / icr).max() < 0.13
@@ -242,7 +242,7 @@ def test_the_index_says_what_the_specifications_say(archive):
         assert row.incident_energy_kev == spec.incident_energy_kev
         assert row.nominal_energy_kev == spec.file_energy_kev
         families, listed = set(row.families.split()), set(row.listed.split())
-        assert families == set(families_of(spec))
+        assert families == set(list_families(spec))
         assert listed == set(spec.listed_elements)
         assert set(row.unlisted.split()) == families - listed
         assert set(row.absent.split()) == listed - families
@@ -296,10 +296,10 @@ def test_a_fit_takes_elements_and_energy_from_the_override_file_and_the_axis_fro
         )
         config, _ = build_config([path], {})
         prepared = prepare(config, facts, row.detectors - 1)
-        start = {p.name: p.value for p in prepared.setup.parameters}
+        start = {p.name: p.value for p in prepared.problem.parameters}
         assert start["coherent_sct_energy"] == row.nominal_energy_kev
         assert start["energy_slope"] == raw.calibration[row.detectors - 1].slope_kev
-        assert set(row.listed.split()) <= set(prepared.setup.table.component_names)
+        assert set(row.listed.split()) <= set(prepared.problem.table.component_names)
 
 
 # Again, more, elsewhere ------------------------------------------------------------------------
@@ -331,7 +331,7 @@ def test_a_larger_number_extends_and_a_smaller_is_refused(archive, tmp_path):
     assert seen == [(1, 2), (2, 2)]
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
     assert len(read_index(tmp_path / "grows" / "archive.csv")) == 2
-    with pytest.raises(OutputError, match="n is 2, asked for 1"):
+    with pytest.raises(OutputError, match="n is 2, requested 1"):
         write_archive(tmp_path / "grows", 1, SEED)
 
 
@@ -359,10 +359,10 @@ def test_what_is_missing_is_written_again_and_nothing_else(archive, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"seed": 6}, "seed is 5, asked for 6"),
-        ({"channels": 1024}, "channels is 2048, asked for 1024"),
-        ({"detectors": 2}, "detectors is None, asked for 2"),
-        ({"shape_yx": (9, 8)}, r"shape_yx is \(8, 8\), asked for \(9, 8\)"),
+        ({"seed": 6}, "seed is 5, requested 6"),
+        ({"channels": 1024}, "channels is 2048, requested 1024"),
+        ({"detectors": 2}, "detectors is None, requested 2"),
+        ({"shape_yx": (9, 8)}, r"shape_yx is \(8, 8\), requested \(9, 8\)"),
     ],
 )
 def test_a_folder_of_other_options_is_refused_with_the_difference(archive, changed, words):

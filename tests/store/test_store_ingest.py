@@ -303,7 +303,7 @@ def test_a_folder_that_is_not_ours_is_not_touched(tmp_path, source):
     path = tmp_path / "s.zarr"
     path.mkdir()
     (path / "thesis.tex").write_text("years of work")
-    with pytest.raises(OutputError, match="is no store of hpcxrf"):
+    with pytest.raises(OutputError, match="is not a store of hpcxrf"):
         ingest_scan(made_scan(source), path)
     assert (path / "thesis.tex").read_text() == "years of work"
 
@@ -312,7 +312,7 @@ def test_a_store_that_lost_a_shard_is_refused_not_read_as_zeros(tmp_path, source
     path = tmp_path / "s.zarr"
     ingest_scan(made_scan(source), path)
     (path / "counts/c/0/2/0/0").unlink()
-    with pytest.raises(OutputError, match=r"y-bands 2 of .* are gone; remove the store"):
+    with pytest.raises(OutputError, match=r"y-bands 2 of .* are gone; the next run"):
         open_spectra(path)
 
 

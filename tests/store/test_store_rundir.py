@@ -24,7 +24,7 @@ from hpcxrf.store.files import (
     read_lines,
     tree_sha256,
 )
-from hpcxrf.store.lock import LockHolder, read_lock, run_lock, this_process
+from hpcxrf.store.lock import LockHolder, identify_process, read_lock, run_lock
 from hpcxrf.store.rundir import FINISHED, RETRY, create_or_resume, finished, open_run, still_finished
 
 EFFECTIVE = {"fit": {"elements": ["Fe", "Zn"], "method": "separable"}, "energy_kev": 10.0}
@@ -225,7 +225,7 @@ def dead_pid():
 
 
 def holder(**changes):
-    own = this_process({})
+    own = identify_process({})
     known = {"host": own.host, "pid": own.pid, "process_start": own.process_start}
     return LockHolder(**({"job_id": None, "restart_count": 0} | known | changes))
 
@@ -250,7 +250,7 @@ def test_a_second_driver_on_this_host_is_refused_until_the_first_ends(run):
             pass
     assert not run.lock_file.exists()
     with run_lock(run):
-        assert read_lock(run.lock_file) == this_process()
+        assert read_lock(run.lock_file) == identify_process()
 
 
 def test_the_lock_is_given_back_when_the_driver_fails(run):

@@ -15,7 +15,7 @@ from scipy.optimize import least_squares
 from hpcxrf.config.run import check_config
 from hpcxrf.errors import ConfigError, FitError
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.fitting.spectrum.gradient import fit_adam, guess_log10, joint_gradient, minimise_adam
+from hpcxrf.fitting.spectrum.gradient import guess_log10, joint_gradient, minimise_adam
 from hpcxrf.fitting.spectrum.integrated import build_problem
 from hpcxrf.fitting.spectrum.problem import fit_range
 from hpcxrf.fitting.spectrum.sbplx import fit_sbplx
@@ -23,11 +23,11 @@ from hpcxrf.fitting.spectrum.separable import best_of, design, minimise
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.model import SpectrumModel, model_spectrum
-from hpcxrf.physics.parameters import INDEX, PARAMETER_NAMES, PARAMETERS, pack, with_values
+from hpcxrf.physics.parameters import INDEX, PARAMETER_NAMES, PARAMETERS, pack, replace_values
+from hpcxrf.pipeline.prepare.facts import scan_facts
 from hpcxrf.pipeline.prepare.from_config import prepare
 from hpcxrf.pipeline.prepare.inputs import read_options
 from hpcxrf.pipeline.single import integrate
-from hpcxrf.pipeline.tasks import scan_facts
 from hpcxrf.studies import protocol
 from hpcxrf.studies.protocol import JointStart, fit_protocol, perturbed_start, protocol_problem, random_start
 
@@ -129,7 +129,9 @@ def one_peak():
     """One line and a Compton peak far away; only the width and the offset are free."""
     lines = one_line(has_tail=False)
     free = {"energy_offset", "fwhm_offset"}
-    parameters = tuple(replace(p, free=p.name in free) for p in with_values(PARAMETERS, {"coherent_sct_energy": 12.0}))
+    parameters = tuple(
+        replace(p, free=p.name in free) for p in replace_values(PARAMETERS, {"coherent_sct_energy": 12.0})
+    )
     truth = theta_of(energy_offset=0.021, fwhm_offset=0.13, coherent_sct_energy=12.0)
     amplitude = torch.tensor([3e4, 1e4], dtype=torch.float64)
     mean = model_spectrum(truth, amplitude, lines, channels(0, 1399), constants=PHYSICS, elastic=False)
@@ -197,7 +199,7 @@ SHAPES = {
 
 def nominal():
     values = {"energy_offset": 0.02, "energy_slope": 0.0123, "coherent_sct_energy": 11.7}
-    return setup(TABLE, parameters=with_values(PARAMETERS, values))
+    return setup(TABLE, parameters=replace_values(PARAMETERS, values))
 
 
 @pytest.mark.parametrize("width", ["narrow", "wide"])
@@ -401,7 +403,7 @@ def test_adam_lowers_its_loss_on_a_measured_spectrum(shared_data):
     }
     config = check_config(raw, "test")
     scan = open_scan(path, read_options(config))
-    given = prepare(config, scan_facts(scan, path), 0).setup
+    given = prepare(config, scan_facts(scan, path), 0).problem
     counts = torch.from_numpy(integrate(scan))[0]
     begin = random_start(given, "narrow", 0)
     fits = [fit_protocol(counts, given, begin, "adam", adam_steps=n) for n in (1, 20, 80)]
@@ -410,9 +412,9 @@ def test_adam_lowers_its_loss_on_a_measured_spectrum(shared_data):
     assert best.r2 > 0.99
     assert best.r2 > fits[2].r2
     problem, _ = protocol_problem(counts, given, begin)
-    theta, linear = fit_adam(begin.theta, problem, steps=5)
-    assert theta.shape == begin.theta.shape
-    assert linear.shape == begin.log10_amplitude.shape
+    short = minimise_adam(begin.theta, problem, steps=5)
+    assert short.theta.shape == begin.theta.shape
+    assert short.linear.shape == begin.log10_amplitude.shape
 
 
 @pytest.mark.parametrize("seed", [1, 24, 25])

@@ -81,7 +81,7 @@ def test_what_cannot_be_compared_is_refused_all_at_once(monkeypatch):
     with pytest.raises(ConfigError) as refused:
         check_benchmark(asked)
     said = str(refused.value)
-    assert "sbplx needs the package nlopt: pip install hpcxrf[bench]" in said
+    assert "sbplx needs the package nlopt, which is not installed: pip install hpcxrf[bench]" in said
     assert "pymca needs the package PyMca5" in said
     assert "benchmark.methods" in said
     assert "refinement starts from the initial separable fit" in said

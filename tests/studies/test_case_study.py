@@ -8,17 +8,16 @@ from hypothesis import strategies as st
 from hpcxrf.config.run import check_config
 from hpcxrf.errors import ConfigError, OutputError
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.pipeline.records import STUDY_STAGES
-from hpcxrf.studies.case_study.fits import StudyFits, joined, read_fits, write_fits
-from hpcxrf.studies.case_study.plan import COMPARED, MAPPED, PRODUCT, SINGLE, check_case_study, units_of
-from hpcxrf.studies.case_study.tables import StudyData, area_rows, fit_rows, map_rows, pixel_rows
+from hpcxrf.studies.case_study.fits import StudyFits, join_fits, read_fits, write_fits
+from hpcxrf.studies.case_study.plan import COMPARED, MAPPED, PRODUCT, SINGLE, STUDY_STAGES, check_case_study, plan_units
+from hpcxrf.studies.case_study.tables import StudyData, list_area_rows, list_fit_rows, list_map_rows, list_pixel_rows
 
 ASKED = {"input": {"files": ["scan/plant.h50"]}, "fit": {"calibration": "none"}, "regions": {"find": ["squares"]}}
 OK, EMPTY = int(FitStatus.CONVERGED), int(FitStatus.EMPTY)
 
 
 def config(**sections):
-    return check_config(ASKED | sections, "test")
+    return check_config(ASKED | {"case_study": {}} | sections, "test")
 
 
 @given(
@@ -31,7 +30,7 @@ def test_every_asked_spectrum_is_fitted_once_by_every_method_after_what_it_needs
     mapped = data.draw(st.integers(0, len(sizes) - 1))
     chosen = tuple(sorted(data.draw(st.sets(st.integers(0, max(sizes) - 1), max_size=80))))
     asked = config(case_study={"starts": starts, "trials": trials})
-    units = units_of(asked, tuple(sizes), mapped, chosen)
+    units = plan_units(asked, tuple(sizes), mapped, chosen)
     before: set[str] = set()
     for unit in units:
         assert set(unit.needs) <= before
@@ -113,7 +112,7 @@ def study(**changes) -> StudyData:
 
 def test_errors_of_pixels_are_against_the_truth_of_these_pixels():
     found = fits([6.0, 9.0], [OK, OK])  # of true 5 and 9
-    (row,) = pixel_rows(study(fits={("single-pixels-0", "adam"): found}))
+    (row,) = list_pixel_rows(study(fits={("single-pixels-0", "adam"): found}))
     assert (row.n, row.failed, row.true, row.error) == (2, 0, 7.0, 0.5)
     assert row.bias == pytest.approx(0.5 / 7.0)
     # Errors 1 and 0: standard deviation 1/sqrt(2), of their mean 1/2.
@@ -124,16 +123,16 @@ def test_errors_of_pixels_are_against_the_truth_of_these_pixels():
 
 def test_a_failed_pixel_is_counted_and_in_no_mean():
     found = fits([np.nan, 9.5], [EMPTY, OK])
-    (row,) = pixel_rows(study(fits={("single-pixels-0", "adam"): found}))
+    (row,) = list_pixel_rows(study(fits={("single-pixels-0", "adam"): found}))
     assert (row.n, row.failed, row.true, row.error) == (2, 1, 9.0, 0.5)
     number = fits([3.0, 9.5], [EMPTY, OK])
-    (other,) = pixel_rows(study(fits={("single-pixels-0", "adam"): number}))
+    (other,) = list_pixel_rows(study(fits={("single-pixels-0", "adam"): number}))
     assert (other.failed, other.error) == (1, 0.5)
 
 
 def test_where_nothing_is_true_the_error_is_in_counts_and_no_share():
     nothing = study(truth={"Cu": np.zeros((3, 4))}, fits={("single-pixels-0", "adam"): fits([1, 2], [OK, OK])})
-    (row,) = pixel_rows(nothing)
+    (row,) = list_pixel_rows(nothing)
     assert row.error == 1.5
     assert np.isnan(row.bias)
     assert np.isnan(row.correlation)
@@ -141,7 +140,7 @@ def test_where_nothing_is_true_the_error_is_in_counts_and_no_share():
 
 def test_maps_are_judged_in_the_regions_and_in_the_scan():
     mapped = fits([4.0, 5.0, 8.0, 13.0], [OK] * 4)
-    rows = map_rows(study(fits={("map-0", "sbplx"): mapped}))
+    rows = list_map_rows(study(fits={("map-0", "sbplx"): mapped}))
     by_name = {(r.group, r.method): r for r in rows}
     assert by_name["region-0", "linear"].bias == pytest.approx(1.0 / 6.5)
     assert by_name["scan", "linear"].bias == pytest.approx(1.0 / 5.5)
@@ -151,10 +150,10 @@ def test_maps_are_judged_in_the_regions_and_in_the_scan():
 
 def test_summed_spectra_have_their_r2_and_their_failures_counted():
     good, bad = fits([1.0, 1.0], [OK, OK], r2=0.995), fits([np.nan], [EMPTY], r2=np.nan)
-    data = study(fits={("first-pass", "adam"): joined([good, bad]), ("region-0", "adam"): fits([13.0], [OK])})
-    (row,) = fit_rows(data, ("first-pass",))
+    data = study(fits={("first-pass", "adam"): join_fits([good, bad]), ("region-0", "adam"): fits([13.0], [OK])})
+    (row,) = list_fit_rows(data, ("first-pass",))
     assert (row.n, row.failed, row.good, row.median) == (3, 1, 2, 0.995)
-    (area,) = area_rows(data)
+    (area,) = list_area_rows(data)
     assert area.error == pytest.approx(-0.5)
 
 

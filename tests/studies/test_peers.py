@@ -186,7 +186,7 @@ def test_mapstorch_gives_counts_of_whole_families_and_has_the_pile_up(mapstorch,
 def test_mapstorch_draws_the_peaks_as_wide_as_our_constants_say(mapstorch, task):
     _, given, start = task
     for name in ("physics", "maps-legacy-2.96"):
-        values = peers_mapstorch._values(replace(given, constants=constant_set(name)), start.theta)
+        values = peers_mapstorch._translate_theta(replace(given, constants=constant_set(name)), start.theta)
         assert values["FWHM_FANO_COEFF"] == constant_set(name).width_factor
         assert values["FWHM_FANOPRIME"] == pytest.approx(TRUTH["fwhm_fanoprime"])
 
@@ -221,16 +221,16 @@ def test_pymca_fits_the_measured_standard_as_it_does_by_itself(pymca, shared_dat
     from hpcxrf.config.run import check_config
     from hpcxrf.formats.registry import open_scan
     from hpcxrf.formats.scan import ReadOptions
+    from hpcxrf.pipeline.prepare.facts import scan_facts
     from hpcxrf.pipeline.prepare.from_config import prepare
     from hpcxrf.pipeline.single import integrate
-    from hpcxrf.pipeline.tasks import scan_facts
 
     path = shared_data / "aps-2ide" / "mda" / "axo_std.mda"
     elements = ["Si", "P", "S", "Cl", "Ar", "K", "Ca", "Ti", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn"]
     sample = {"elements": [*elements, "La_L", "Pd_L", "Mo_L", "Pb_M", "Ca_Ca"]}
     raw = {"input": {"files": [str(path)]}, "sample": sample, "fit": {"background": "snip"}}
     scan = open_scan(path, ReadOptions())
-    given = prepare(check_config(raw, "test"), scan_facts(scan, path), 0).setup
+    given = prepare(check_config(raw, "test"), scan_facts(scan, path), 0).problem
     theta = pack(given.parameters)
     start = JointStart(theta=theta, log10_amplitude=torch.zeros(22, dtype=torch.float64))
     fit = peers.fit_peer("pymca", torch.from_numpy(integrate(scan))[0], given, start)

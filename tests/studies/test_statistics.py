@@ -19,12 +19,12 @@ from hpcxrf.studies.benchmark.method_result import MethodResult, read_result, wr
 from hpcxrf.studies.benchmark.page import (
     BenchmarkSummary,
     FailedTask,
-    dataset_rows,
+    list_dataset_rows,
     write_fits_csv,
     write_page,
     write_table_csv,
 )
-from hpcxrf.studies.benchmark.plots import cpu_bins, cpu_histograms, r2_bins, r2_histograms
+from hpcxrf.studies.benchmark.plots import cpu_bins, draw_cpu_histograms, draw_r2_histograms, r2_bins
 from hpcxrf.studies.benchmark.statistics import (
     FAILED_STATUS,
     DatasetResults,
@@ -34,7 +34,13 @@ from hpcxrf.studies.benchmark.statistics import (
     open_statistics,
     save_statistics,
 )
-from hpcxrf.studies.benchmark.tables import amplitude_errors, calibration_errors, distribution, pair, tables
+from hpcxrf.studies.benchmark.tables import (
+    amplitude_errors,
+    build_tables,
+    calibration_errors,
+    compare_pair,
+    summarise_distribution,
+)
 
 HOSTILE = "<script>document.title='owned'</script>\"'><img src=x onerror=alert(1)>{{ 7*7 }}"
 METHODS = ("separable", "product", "adam")
@@ -129,13 +135,13 @@ def test_a_result_reads_back_from_its_file_with_its_nans(tmp_path):
     assert repr(back) == repr(one)
     assert "NaN" not in (tmp_path / "r.json").read_text()
     (tmp_path / "r.json").write_text("{")
-    with pytest.raises(OutputError, match=r"r\.json: is no result"):
+    with pytest.raises(OutputError, match=r"r\.json: is not a result"):
         read_result(tmp_path / "r.json")
 
 
 def test_a_distribution_has_the_figures_of_the_hand():
     data = archive({"adam": [0.5, 0.85, 0.95, 1.0, None]})
-    row = distribution(data, "initial", "adam")
+    row = summarise_distribution(data, "initial", "adam")
     assert (row.n, row.failures) == (5, 1)
     assert row.mean == pytest.approx(0.825)
     assert row.median == pytest.approx(0.9)
@@ -150,7 +156,7 @@ def test_a_distribution_has_the_figures_of_the_hand():
 
 @given(st.lists(st.one_of(st.none(), st.floats(-5.0, 1.0)), min_size=1, max_size=30), st.randoms(use_true_random=False))
 def test_a_distribution_agrees_with_numpy_and_forgets_the_order(values, random):
-    row = distribution(archive({"adam": values}), "initial", "adam")
+    row = summarise_distribution(archive({"adam": values}), "initial", "adam")
     known = np.array([v for v in values if v is not None])
     assert row.failures == len(values) - known.size
     if known.size:
@@ -162,13 +168,13 @@ def test_a_distribution_agrees_with_numpy_and_forgets_the_order(values, random):
     for share, limit in ((row.above_080, 0.8), (row.above_090, 0.9), (row.above_099, 0.99)):
         assert share == pytest.approx(np.sum(known > limit) / len(values))
     shuffled = random.sample(values, len(values))
-    again = distribution(archive({"adam": shuffled}), "initial", "adam")
+    again = summarise_distribution(archive({"adam": shuffled}), "initial", "adam")
     assert again.median == pytest.approx(row.median, nan_ok=True)
     assert again.failures == row.failures
 
 
 def test_a_method_without_any_fit_has_a_row_of_failures():
-    row = distribution(archive({"adam": [None, None]}), "initial", "adam")
+    row = summarise_distribution(archive({"adam": [None, None]}), "initial", "adam")
     assert (row.n, row.failures, row.above_080) == (2, 2, 0.0)
     assert math.isnan(row.median)
 
@@ -177,7 +183,7 @@ def test_a_pair_counts_ties_as_equal_and_failures_as_lost():
     data = archive(
         {"separable": [0.9, 0.9, 0.9, None, 0.9, None, 0.9], "adam": [0.8, 0.90009, 0.9002, 0.1, None, None]}
     )
-    row = pair(data, "initial", "separable", "adam")
+    row = compare_pair(data, "initial", "separable", "adam")
     # Better, equal, worse, lost, won by their failure, both failed; the seventh is not asked of adam.
     assert row.n == 6
     assert row.better_or_equal == pytest.approx(3 / 6)
@@ -195,11 +201,11 @@ def test_the_cpu_ratio_is_of_the_other_over_ours():
         for i, seconds in enumerate((2.0, 6.0, 20.0))
     ]
     data = gather(datasets, ("initial",), ("separable", "adam"), {})
-    assert pair(data, "initial", "separable", "adam").cpu_ratio == 3.0
+    assert compare_pair(data, "initial", "separable", "adam").cpu_ratio == 3.0
 
 
 def test_ours_are_compared_with_all_others_once():
-    rows = tables(archive({"separable": [0.9], "product": [0.9], "adam": [0.9]})).pairs
+    rows = build_tables(archive({"separable": [0.9], "product": [0.9], "adam": [0.9]})).pairs
     assert [(r.method, r.other) for r in rows] == [("separable", "product"), ("separable", "adam"), ("product", "adam")]
 
 
@@ -244,7 +250,7 @@ def test_the_ends_are_channels_of_the_true_axis_with_its_bend():
 
 
 def test_without_a_truth_there_are_no_errors():
-    found = tables(archive({"adam": [0.9]}))
+    found = build_tables(archive({"adam": [0.9]}))
     assert found.amplitudes == found.calibrations == ()
 
 
@@ -261,13 +267,13 @@ def test_bins_hold_every_value():
 
 def test_a_histogram_shows_every_fit_and_those_below_zero_at_the_left():
     data = archive({"separable": [0.9, 0.99, -30.0, None], "adam": [0.1, 0.1, -0.5, -7.0]})
-    figure = r2_histograms(data)
+    figure = draw_r2_histograms(data)
     heights = [[patch.get_height() for patch in axes.patches] for axes in figure.axes]
     # In per cent of a method's datasets, of which one has failed.
     assert [sum(h) for h in heights] == pytest.approx([75.0, 100.0])
     assert [h[0] for h in heights] == pytest.approx([25.0, 50.0])
     assert "failed 1" in figure.axes[0].texts[0].get_text()
-    assert len(cpu_histograms(data).axes) == 1
+    assert len(draw_cpu_histograms(data).axes) == 1
 
 
 def summary(**changes) -> BenchmarkSummary:
@@ -313,9 +319,9 @@ def page_path(tmp_path_factory):
     )
     data = gather([bad, good], ("initial",), METHODS, {})
     failed = FailedTask(dataset_id="x-1", source=HOSTILE, task="initial-adam", reason=HOSTILE)
-    write_page(summary(), data, tables(data), [failed], path)
+    write_page(summary(), data, build_tables(data), [failed], path)
     write_fits_csv(data, path.with_name("benchmark.csv"))
-    write_table_csv(tables(data).distributions, path.with_name("table.csv"))
+    write_table_csv(build_tables(data).distributions, path.with_name("table.csv"))
     return path
 
 
@@ -364,9 +370,9 @@ def test_the_csv_has_a_row_for_every_fit_that_was_asked_and_no_formula(page_path
 def test_a_long_table_shows_failures_first_then_the_lowest(monkeypatch, tmp_path):
     monkeypatch.setattr(benchmark_page, "MAX_ROWS", 2)
     data = archive({"adam": [0.9, 0.2, None, 0.5]})
-    worst = sorted(dataset_rows(data), key=lambda row: row.worst)
+    worst = sorted(list_dataset_rows(data), key=lambda row: row.worst)
     assert [row.source for row in worst] == ["d2.h5", "d1.h5", "d3.h5", "d0.h5"]
-    write_page(summary(), data, tables(data), [], tmp_path / "b.html")
+    write_page(summary(), data, build_tables(data), [], tmp_path / "b.html")
     page = parsed((tmp_path / "b.html").read_text(encoding="utf-8"))
     assert any("4 rows; the table shows 2" in text for text in page.texts)
     assert [text for text in page.texts if text.endswith(".h5")] == ["d2.h5", "d1.h5"]

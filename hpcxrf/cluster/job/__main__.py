@@ -4,32 +4,37 @@ State is files: whatever ends this process, the next start does only what is mis
 `hpcxrf.errors`; 75 says that something is left to do.
 """
 
-import datetime
 import os
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from hpcxrf.cluster import slurm
 from hpcxrf.cluster.failures import tally
+from hpcxrf.cluster.job.pinning import forget_devices
 from hpcxrf.cluster.job.signals import JobSignals, job_signals
 from hpcxrf.cluster.job.worker_terms import PRETEND_GPUS
 from hpcxrf.cluster.job_files import JobRequest, append_event, read_request
 from hpcxrf.config.run import RunConfig
 from hpcxrf.errors import EXIT_RESUMABLE, DatasetsFailedError, HpcxrfError, SlurmError
-from hpcxrf.pipeline.plan import Plan, make_plan
 from hpcxrf.pipeline.request import config_of_run
-from hpcxrf.runner.done import all_finished
+from hpcxrf.runner.datasets import read_kept
+from hpcxrf.runner.done import find_finished
+from hpcxrf.runner.ending import RunEnd, describe_device, keep_end, now
+from hpcxrf.runner.records import Item, Kept, Refusal
+from hpcxrf.runner.workload import Planned, PlanRequest, Workload
 from hpcxrf.store.lock import run_lock
 from hpcxrf.store.rundir import RunDir, open_run, set_damaged_aside
+from hpcxrf.workloads import read_workload
 
 if TYPE_CHECKING:
     from hpcxrf.cluster.job.cluster import JobCluster
     from hpcxrf.cluster.job.watch import State, Watcher
-    from hpcxrf.runner.driver import Hooks, Outcome
+    from hpcxrf.runner.driver import Ended, Hooks
 
 _DATASETS_PER_WORKER: Final = 2
 _REQUEUE_S: Final = 120.0
@@ -43,6 +48,7 @@ class Job:
     run: RunDir
     request: JobRequest
     config: RunConfig
+    workload: Workload
     job_id: str
     restart_count: int
     signals: JobSignals
@@ -77,8 +83,7 @@ def run_job(folder: Path, signals: JobSignals) -> int:
         SystemExit: TERM came; what is finished is kept.
     """
     job = _job(open_run(folder.absolute()), signals)
-    # Of all workers together: to be inherited by none of them.
-    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    forget_devices()
     with run_lock(job.run, job_ended=slurm.job_ended):
         append_event(
             job.run,
@@ -91,7 +96,7 @@ def run_job(folder: Path, signals: JobSignals) -> int:
         for journal in set_damaged_aside(job.run):
             sys.stderr.write(f"alarm: {journal}: was damaged; its dataset is done again\n")
         try:
-            code = _worked(job)
+            code = drive_missing_work(job)
         except SystemExit as left:
             _ended_badly(job, int(left.code or 0), "told to end (TERM)")
             raise
@@ -99,7 +104,21 @@ def run_job(folder: Path, signals: JobSignals) -> int:
             code = error.exit_code if isinstance(error, HpcxrfError) else 1
             _ended_badly(job, code, str(error) or type(error).__name__)
             raise
-        return _left(job) if code == EXIT_RESUMABLE else _ended(job, code, "")
+        if code == EXIT_RESUMABLE:
+            return request_requeue(job)
+        _ended(job, code, "")
+        return choose_exit_code(job, code)
+
+
+def choose_exit_code(job: Job, code: int) -> int:
+    """The exit code of the batch script: failed datasets among good ones end it with 0, unless the site says otherwise.
+
+    So mails say that the job is done, and chains of jobs (`afterok`) go on.
+    """
+    if code != DatasetsFailedError.exit_code or job.request.fail_job_on_failed_dataset:
+        return code
+    sys.stdout.write("some datasets failed; the job ends with 0 (fail_job_on_failed_dataset of the site profile)\n")
+    return 0
 
 
 def _job(run: RunDir, signals: JobSignals) -> Job:
@@ -107,77 +126,104 @@ def _job(run: RunDir, signals: JobSignals) -> Job:
     config, _ = config_of_run(run)
     pretend = os.environ.get(PRETEND_GPUS) == "1"
     device: Literal["cuda", "cpu"] = "cuda" if request.gpus_per_worker and not pretend else "cpu"
-    threads = request.threads_per_worker
+    workload = read_workload(run)
+    threads = 1 if workload.one_core else request.threads_per_worker
     execution = replace(config.execution, device=device, threads=threads)
     return Job(
         run=run,
         request=request,
         config=replace(config, execution=execution),
+        workload=workload,
         job_id=os.environ.get("SLURM_JOB_ID", ""),
         restart_count=int(os.environ.get("SLURM_RESTART_COUNT", "0")),
         signals=signals,
     )
 
 
-def _worked(job: Job) -> int:
+def drive_missing_work(job: Job) -> int:
+    """Run what is missing with the workers of this job; the exit code."""
     if _nothing_left(job):
-        return _summary(job.run)
+        return print_summary(job)
     # Dask, which a run that is finished has no need of.
     from hpcxrf.cluster.job.cluster import job_cluster
     from hpcxrf.cluster.job.watch import Watcher
 
-    began, started = time.perf_counter(), _now()
-    execution = job.config.execution
+    began, started = time.perf_counter(), now()
     watcher = Watcher(
-        job.run, job_id=job.job_id, workers_wanted=job.request.workers, task_limit_s=execution.task_limit_s
+        job.run,
+        job_id=job.job_id,
+        workers_wanted=job.request.workers,
+        task_limit_s=job.config.execution.task_limit_s,
+        stages=tuple(job.workload.stages),
     )
+    notes: list[str] = []
     with job_cluster(job.run, job.request, job.job_id, watcher.alarm) as cluster:
         watcher.start(cluster)
         try:
-            plan, outcomes = _driven(job, cluster, watcher)
+            ended = run_plan(job, cluster, watcher, notes)
         finally:
             watcher.stop()
-    if any(outcome.left for outcome in outcomes):
+    if ended.left:
         _say(watcher, "ended")
         return EXIT_RESUMABLE
     # From here on nothing is left to do over: a signal that comes now must not make it so.
     _say(watcher, "reporting")
-    _report(job, plan, outcomes, started, time.perf_counter() - began)
+    end = RunEnd(
+        run=job.run,
+        wall_s=time.perf_counter() - began,
+        device=describe_device(job.config.execution.device, job.request.workers, job.request.threads_per_worker),
+        command=f"hpcxrf submit (Slurm job {job.job_id}, site {job.request.site})",
+        started=started,
+        notes=tuple(notes),
+    )
+    keep_end(end)
+    job.workload.summarise(job.config, end)
     _say(watcher, "ended")
-    return _summary(job.run)
+    return print_summary(job)
 
 
 def _nothing_left(job: Job) -> bool:
     """Whether a finished run was submitted again: then no worker is asked for."""
     if not tally(job.run, None, live=False).at_end:
         return False
-    return all_finished(_plan(job), job.run)
+    planned = plan_again(job, [])
+    return all(isinstance(one, Kept) or (not isinstance(one, Refusal) and _is_finished(job, one)) for one in planned)
 
 
-def _plan(job: Job) -> Plan:
-    memory_bytes = job.request.memory_per_worker_mb * 2**20
-    return make_plan(job.config, job.run.path, worker_bytes=memory_bytes)
+def _is_finished(job: Job, item: Item) -> bool:
+    units = job.workload.units_of(item)
+    journal = RunDir(path=item.run_dir).read_journal(item.dataset_id)
+    return len(find_finished(job.workload, item, units, journal)) == len(units)
 
 
-def _driven(job: Job, cluster: "JobCluster", watcher: "Watcher") -> "tuple[Plan, list[Outcome]]":
-    from hpcxrf.runner.driver import run_datasets, totals
+def plan_again(job: Job, notes: list[str]) -> Iterator[Planned]:
+    """The plan of the run, without what earlier jobs finished; notes go to the list."""
+    request = PlanRequest(
+        config=job.config,
+        run_dir=job.run.path,
+        worker_bytes=job.request.memory_per_worker_mb * 2**20,
+        kept=read_kept(job.run),
+        note=notes.append,
+    )
+    return job.workload.plan(request)
+
+
+def run_plan(job: Job, cluster: "JobCluster", watcher: "Watcher", notes: list[str]) -> "Ended":
+    """Feed the workers until everything has ended, or the job must."""
+    from hpcxrf.runner.driver import run_items
     from hpcxrf.runner.worker import forget_attempts
 
     _say(watcher, "starting")
     forget_attempts(job.run.path)
-    plan = _plan(job)
-    datasets = len(plan.jobs) + len(plan.refusals)
-    watcher.count.planned(datasets, {str(k): n for k, n in totals(plan).items()})
     _say(watcher, "running")
-    outcomes = run_datasets(
-        plan,
+    return run_items(
+        job.workload,
+        plan_again(job, notes),
         job.run,
         cluster.client,
         in_flight=max(job.config.execution.datasets_in_flight, _DATASETS_PER_WORKER * job.request.workers),
-        progress=lambda p: watcher.count.task(p.stage, p.pixels, ok=p.ok, found=p.found),
         hooks=_hooks(job, cluster, watcher),
     )
-    return plan, outcomes
 
 
 def _hooks(job: Job, cluster: "JobCluster", watcher: "Watcher") -> "Hooks":
@@ -191,44 +237,27 @@ def _hooks(job: Job, cluster: "JobCluster", watcher: "Watcher") -> "Hooks":
         return job.signals.draining
 
     def at_work() -> frozenset[str]:
-        return frozenset().union(*(worker.at_work for worker in cluster.sight()))
+        return frozenset().union(*(worker.at_work for worker in cluster.list_workers()))
 
     return Hooks(
         stopping=stopping,
         patience_over=lambda: job.signals.drained(job.request.drain_s),
         at_work=at_work,
         dataset=watcher.count.dataset,
+        units=watcher.count.units,
+        progress=lambda p: watcher.count.task(p.stage, p.pixels, ok=p.ok, found=p.found, tried=p.tried),
     )
 
 
-def _report(job: Job, plan: Plan, outcomes: "list[Outcome]", started: str, seconds: float) -> None:
-    from hpcxrf.cluster.local.run import RunResult, report_run
-
-    result = RunResult(
-        run=job.run,
-        plan=plan,
-        outcomes=tuple(outcomes),
-        wall_s=seconds,
-        workers=job.request.workers,
-        threads=job.request.threads_per_worker,
-        device=job.config.execution.device,
-    )
-    command = f"hpcxrf submit (Slurm job {job.job_id}, site {job.request.site})"
-    report_run(result, job.config, started=started, command=command)
-
-
-def _summary(run: RunDir) -> int:
+def print_summary(job: Job) -> int:
     """Write how the run ended to the job's log; the exit code."""
-    counts = tally(run, None, live=False)
-    lines = [f"datasets: {counts.done} done, {counts.failed} failed"]
+    counts = tally(job.run, None, live=False)
+    not_tried = f", {counts.not_tried} not tried" if counts.not_tried else ""
+    lines = [f"datasets: {counts.done} done, {counts.failed} failed{not_tried}"]
     lines += [f"  {number} x {reason}" for reason, number in counts.reasons]
-    lines.append(f"report: {run.report_file}")
+    lines.append(f"page: {job.run.path / job.workload.page}")
     sys.stdout.write("\n".join(lines) + "\n")
-    return DatasetsFailedError.exit_code if counts.failed else 0
-
-
-def _now() -> str:
-    return datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")
+    return DatasetsFailedError.exit_code if counts.failed + counts.not_tried else 0
 
 
 def _say(watcher: "Watcher", state: "State") -> None:
@@ -236,13 +265,15 @@ def _say(watcher: "Watcher", state: "State") -> None:
     watcher.account()
 
 
-def _left(job: Job) -> int:
+def request_requeue(job: Job) -> int:
     """Something is left: ask Slurm, once, for another start of this job."""
     job.signals.patient = True
-    if job.request.requeue and _requeued(job):
+    if job.request.requeue:
+        # Written first: where nothing can be written, nothing is put into the queue that nobody records.
         append_event(job.run, "requeued", job_id=job.job_id, host=socket.gethostname(), restart_count=job.restart_count)
-        return EXIT_RESUMABLE
-    return _ended(job, EXIT_RESUMABLE, "the time limit was near, and Slurm does not run it again")
+        if _requeued(job):
+            return EXIT_RESUMABLE
+    return _ended(job, EXIT_RESUMABLE, "stopped before the time limit; Slurm refused to requeue the job")
 
 
 def _requeued(job: Job) -> bool:

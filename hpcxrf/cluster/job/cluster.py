@@ -3,7 +3,9 @@
 import asyncio
 import os
 import secrets
-from collections.abc import Callable, Collection, Iterator
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,16 +14,16 @@ import dask
 from distributed import Client, Scheduler, Security, SpecCluster
 
 from hpcxrf.cluster import slurm
-from hpcxrf.cluster.dashboard import guarded_scheduler, new_token, remove_dashboard_file, write_dashboard_file
-from hpcxrf.cluster.job.elastic import WorkerJobs, elastic_cluster, job_has_ended, jobqueue_settings
+from hpcxrf.cluster.dashboard import guarded_scheduler, new_token, write_dashboard_file
+from hpcxrf.cluster.job.elastic import WorkerJobs, worker_jobs
 from hpcxrf.cluster.job.network import address_options
-from hpcxrf.cluster.job.steps import Steps, allocation_steps
+from hpcxrf.cluster.job.steps import StepWorkers, allocation_steps
 from hpcxrf.cluster.job.worker_terms import (
     PRETEND_GPUS,
     WorkerTerms,
     forget_facts,
-    read_facts,
-    remove_terms,
+    read_facts_of,
+    remove_secrets,
     write_terms,
 )
 from hpcxrf.cluster.job_files import JobRequest
@@ -30,20 +32,28 @@ from hpcxrf.cluster.security import temporary_security
 from hpcxrf.errors import HpcxrfError, SlurmError
 from hpcxrf.store.rundir import RunDir
 
-DEATH_TIMEOUT_S: Final = 60.0
 _CLOSE_TIMEOUT_S: Final = 5.0
 _END_TIMEOUT_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSight:
-    """What the scheduler knows of a worker."""
+    """What the scheduler knows of a worker; of its last heartbeat, half a second ago or more."""
 
     address: str
+    """Address of its process."""
     name: str
+    """Name with which it registered."""
     status: str
-    at_work: frozenset[str]
-    """Keys of its tasks; of the last heartbeat, half a second ago."""
+    """Status in Dask's words, `running` and `paused` above all."""
+    at_work: frozenset[str] = frozenset()
+    """Keys of the tasks that it executes."""
+    silent_s: float = 0.0
+    """Seconds since its last heartbeat."""
+    busy_s: float = 0.0
+    """CPU seconds that its process spent on anything but talking."""
+    io_bytes: int = 0
+    """Number of bytes that its process read and wrote."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,15 +61,18 @@ class JobCluster:
     """A scheduler, and what keeps its workers alive; valid inside `job_cluster` only."""
 
     cluster: SpecCluster
+    """Scheduler in this process."""
     client: Client
-    watch_workers: Callable[[Collection[str]], None]
-    """Starts workers and replaces lost ones; given the names that the scheduler knows, about twice a second."""
-    nobody_left: Callable[[], bool]
-    """Whether every worker was given up."""
+    """Client of the scheduler."""
+    supervise_workers: Callable[[Mapping[str, str]], None]
+    """Starts workers and replaces lost ones; called with address by name of those that the scheduler knows, about
+    twice a second."""
+    end_error: Callable[[], HpcxrfError | None]
+    """The error with which the run ends when every worker was given up; None: somebody is left."""
 
-    def sight(self) -> list[WorkerSight]:
+    def list_workers(self) -> list[WorkerSight]:
         """All workers that the scheduler knows now."""
-        found: list[WorkerSight] = self.cluster.sync(_sight, self.cluster.scheduler)
+        found: list[WorkerSight] = self.cluster.sync(_list_workers, self.cluster.scheduler)
         return found
 
     def restart(self, address: str) -> None:
@@ -76,10 +89,11 @@ def job_cluster(run: RunDir, request: JobRequest, job_id: str, alarm: Callable[[
     Args:
         run: the run directory, whose lock is held.
         request: how the job uses its nodes.
-        job_id: of the job that this process is part of.
-        alarm: told of lost workers, and of what is unsafe.
+        job_id: job that this process is part of.
+        alarm: called with a sentence about lost workers, and about what is unsafe.
 
     Raises:
+        ConfigError: other nodes cannot reach the address of this host.
         HpcxrfError: the scheduler does not start; `logs/dask.log` says why.
         OutputError: the run directory cannot be written.
     """
@@ -87,46 +101,46 @@ def job_cluster(run: RunDir, request: JobRequest, job_id: str, alarm: Callable[[
     security = None if request.insecure else temporary_security()
     if request.insecure:
         alarm("insecure: whoever reaches the scheduler's port can run code as the owner of this run")
-    remove_terms(run)
+    scheduler = _scheduler_options(request, security, token)
+    remove_secrets(run)
     forget_facts(run)
     with ExitStack() as stack:
         log_path = stack.enter_context(logging_to(run.logs, token))
-        settings = dask_settings(dashboard=request.dashboard) | jobqueue_settings()
-        stack.enter_context(dask.config.set(settings))
-        stack.callback(remove_terms, run)
-        scheduler = _scheduler_options(request, security, token)
-        steps = _steps(run, request, job_id, alarm)
-        if steps is not None:
-            # Called after the scheduler has gone, with which workers end by themselves.
-            stack.callback(steps.end)
+        stack.enter_context(dask.config.set(dask_settings(dashboard=request.dashboard)))
+        stack.callback(remove_secrets, run)
+        workers = _workers(run, request, job_id, alarm)
+        # Called after the scheduler has gone, with which workers end by themselves.
+        stack.callback(workers.end)
         try:
-            cluster = _cluster(run, request, security, scheduler)
+            cluster = _start_scheduler(security, scheduler)
             stack.callback(cluster.close, timeout=_CLOSE_TIMEOUT_S)
             stack.callback(_end_workers, cluster)
         except (RuntimeError, OSError, ValueError) as error:
             raise HpcxrfError(f"the scheduler did not start ({error}); see {log_path}") from error
         write_terms(run, _terms(request, cluster.scheduler_address, alarm), security)
         if request.dashboard:
-            stack.callback(remove_dashboard_file, run.path)
             write_dashboard_file(run.path, port=cluster.scheduler.http_server.port, token=token)
-        client = stack.enter_context(_client(cluster, security))
-        workers = steps or WorkerJobs(cluster, request.workers, alarm, job_has_ended)
+        client = stack.enter_context(_open_client(cluster, security))
         yield JobCluster(
-            cluster=cluster, client=client, watch_workers=workers.watch, nobody_left=lambda: workers.all_given_up
+            cluster=cluster, client=client, supervise_workers=workers.supervise, end_error=workers.end_error
         )
 
 
-def _steps(run: RunDir, request: JobRequest, job_id: str, alarm: Callable[[str], None]) -> Steps | None:
+def _workers(run: RunDir, request: JobRequest, job_id: str, alarm: Callable[[str], None]) -> StepWorkers | WorkerJobs:
     if request.mode == "elastic":
-        return None
+        return worker_jobs(run, request, alarm, lambda name: _forgive(run, name))
     return allocation_steps(run, request, job_id, os.environ, alarm, lambda name: _forgive_lost_node(run, name, alarm))
 
 
-def _forgive_lost_node(run: RunDir, name: str, alarm: Callable[[str], None]) -> None:
-    """Of what a worker was at when its node was lost no task is to blame."""
+def _forgive(run: RunDir, name: str) -> None:
+    """Blame no task for the end of the worker that it was running on."""
     from hpcxrf.runner.worker import forget_attempts_of
 
-    facts = read_facts(run).get(name)
+    forget_attempts_of(run.path, name)
+
+
+def _forgive_lost_node(run: RunDir, name: str, alarm: Callable[[str], None]) -> None:
+    facts = read_facts_of(run, name)
     if facts is None or facts.node is None:
         return
     try:
@@ -136,12 +150,13 @@ def _forgive_lost_node(run: RunDir, name: str, alarm: Callable[[str], None]) -> 
         return
     if lost:
         alarm(f"{name}: its node {facts.node} is lost")
-        forget_attempts_of(run.path, name)
+        _forgive(run, name)
 
 
 def _scheduler_options(request: JobRequest, security: Security | None, token: str) -> dict[str, Any]:
+    nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
     return {
-        **address_options(request.interface),
+        **address_options(request.interface, several_nodes=request.mode == "elastic" or nodes > 1),
         "port": 0,
         "protocol": "tcp://" if security is None else "tls://",
         "security": security,
@@ -151,9 +166,7 @@ def _scheduler_options(request: JobRequest, security: Security | None, token: st
     }
 
 
-def _cluster(run: RunDir, request: JobRequest, security: Security | None, scheduler: dict[str, Any]) -> SpecCluster:
-    if request.mode == "elastic":
-        return elastic_cluster(run, request, security, scheduler)
+def _start_scheduler(security: Security | None, scheduler: dict[str, Any]) -> SpecCluster:
     return SpecCluster(
         workers={},
         scheduler={"cls": guarded_scheduler, "options": scheduler},
@@ -164,7 +177,7 @@ def _cluster(run: RunDir, request: JobRequest, security: Security | None, schedu
 
 
 @contextmanager
-def _client(cluster: SpecCluster, security: Security | None) -> Iterator[Client]:
+def _open_client(cluster: SpecCluster, security: Security | None) -> Iterator[Client]:
     client = Client(cluster, security=security, set_as_default=False)
     try:
         # Makes `as_completed` find the client; a default set for the process would outlive it.
@@ -177,16 +190,17 @@ def _client(cluster: SpecCluster, security: Security | None) -> Iterator[Client]
 def _terms(request: JobRequest, address: str, alarm: Callable[[str], None]) -> WorkerTerms:
     pretend = os.environ.get(PRETEND_GPUS) == "1" and request.gpus_per_worker > 0
     if pretend:
-        alarm(f"{PRETEND_GPUS}=1: workers compute on the CPU, whatever GPU they are given")
+        alarm(f"{PRETEND_GPUS}=1: workers compute on the CPU, even where Slurm gives them a GPU")
     return WorkerTerms(
         scheduler=address,
+        driver_host=socket.gethostname(),
         threads=request.threads_per_worker,
         gpus=request.gpus_per_worker,
         pretend_gpus=pretend,
         memory_bytes=request.memory_per_worker_mb * 2**20,
         interface=request.interface,
         scratch=request.scratch,
-        death_timeout_s=DEATH_TIMEOUT_S,
+        worker_start_s=request.worker_start_s,
         tls=not request.insecure,
     )
 
@@ -206,13 +220,17 @@ async def _terminate(scheduler: Scheduler) -> None:
         await asyncio.sleep(0.01)
 
 
-async def _sight(scheduler: Scheduler) -> list[WorkerSight]:
+async def _list_workers(scheduler: Scheduler) -> list[WorkerSight]:
+    now = time.time()
     return [
         WorkerSight(
             address=worker.address,
             name=str(worker.name),
             status=worker.status.name,
             at_work=frozenset(task.key for task in worker.executing),
+            silent_s=now - worker.last_seen,
+            busy_s=worker.metrics.get("busy_s", 0.0),
+            io_bytes=worker.metrics.get("io_bytes", 0),
         )
         for worker in scheduler.workers.values()
     ]

@@ -13,11 +13,12 @@ from hpcxrf.errors import EXIT_RESUMABLE
 
 @dataclass(slots=True)
 class JobSignals:
-    """What came so far."""
+    """Signals that came so far."""
 
     drain_began: float | None = None
-    """Monotonic time of USR1."""
+    """Monotonic time of USR1; None: it has not come."""
     terminated: bool = False
+    """Whether TERM has come."""
     patient: bool = False
     """Whether TERM is only noted: there is nothing left to be stopped."""
 

@@ -30,7 +30,7 @@ from hpcxrf.cluster.dashboard import (
     remove_dashboard_file,
     write_dashboard_file,
 )
-from hpcxrf.cluster.local.worker import THREAD_VARIABLES, WorkerSetup, pinned_nanny
+from hpcxrf.cluster.local.worker import THREAD_VARIABLES, WorkerSetup, make_nanny
 from hpcxrf.cluster.security import temporary_security
 from hpcxrf.errors import ConfigError, HpcxrfError, OutputError
 
@@ -266,7 +266,7 @@ def _bare_cluster(
     scheduler = {**common, **http, "port": 0, **scheduler_options}
     return SpecCluster(
         workers={},
-        worker={"cls": pinned_nanny, "options": worker},
+        worker={"cls": make_nanny, "options": worker},
         scheduler={"cls": guarded_scheduler, "options": scheduler},
         security=security,
         silence_logs=False,

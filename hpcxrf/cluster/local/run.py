@@ -1,73 +1,87 @@
-"""A whole run on this machine: plan, cluster, driver, report."""
+"""A whole run on this machine, whatever its workload: plan, cluster, driver, pages."""
 
-import datetime
-import json
-import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Final
 
 from distributed.system import MEMORY_LIMIT
 
-from hpcxrf import __version__
 from hpcxrf.cluster.local.cluster import LocalClusterHandle, default_layout, local_cluster, usable_cores, visible_gpus
 from hpcxrf.config.execution import ExecutionConfig
-from hpcxrf.config.run import RunConfig, effective
-from hpcxrf.errors import FitError, OutputError
-from hpcxrf.pipeline.plan import Plan, make_plan
-from hpcxrf.pipeline.records import STAGES
-from hpcxrf.results.report.dataset_page import DatasetSummary
-from hpcxrf.results.report.report import RunSummary, write_report
-from hpcxrf.runner.driver import Outcome, Progress, run_datasets
+from hpcxrf.config.run import RunConfig
+from hpcxrf.errors import FitError, InputFileError
+from hpcxrf.pipeline.request import keep_configuration
+from hpcxrf.runner.datasets import read_kept
+from hpcxrf.runner.driver import Ended, Hooks, Progress, run_items
+from hpcxrf.runner.ending import RunEnd, describe_device, keep_end, now
 from hpcxrf.runner.worker import forget_attempts
-from hpcxrf.store.files import atomic_write_text
+from hpcxrf.runner.workload import PlanRequest, Workload
 from hpcxrf.store.lock import run_lock
-from hpcxrf.store.rundir import FAILED, FINISHED, RunDir, create_or_resume, finished, open_run, set_damaged_aside
-
-_LIBRARIES: Final = ("torch", "numpy", "zarr", "xarray", "dask", "xraylib", "h5py")
+from hpcxrf.store.rundir import RunDir, create_or_resume, set_damaged_aside
+from hpcxrf.workloads import choose_workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
-    """What a run tells whoever watches it; callables that return at once."""
+class RunCallbacks:
+    """What a run says to whoever watches it; callables that return at once."""
 
-    opened: Callable[[int, int], None]
-    """Files opened, of how many."""
-    planned: Callable[[Plan], None]
-    started: Callable[[LocalClusterHandle], None]
-    progress: Callable[[Progress], None]
-    reporting: Callable[[int], None]
-    """Datasets that the report is about to be written of."""
+    opened: Callable[[int, int], None] = lambda _opened, _total: None
+    """Takes files opened, and how many there are."""
+    note: Callable[[str], None] = lambda _text: None
+    """Takes what was noticed while the files were found."""
+    units: Callable[[Mapping[str, int]], None] = lambda _counts: None
+    """Takes the number of tasks by stage of a dataset, when they are known."""
+    started: Callable[[LocalClusterHandle], None] = lambda _handle: None
+    """Takes the cluster when its workers are there."""
+    progress: Callable[[Progress], None] = lambda _progress: None
+    """Takes every task that ends."""
+    reporting: Callable[[int], None] = lambda _datasets: None
+    """Takes the number of datasets that the report is about to be written of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """How a run ended."""
+    """How a run on this machine ended."""
 
-    run: RunDir
-    plan: Plan
-    outcomes: tuple[Outcome, ...]
-    wall_s: float
+    workload: Workload
+    ended: Ended
+    end: RunEnd
     workers: int
-    threads: int
-    device: str
+    summary: object = None
+    """What the workload's `summarise` returned."""
+    wall_s: float
+    """Seconds, report included."""
+
+    @property
+    def run(self) -> RunDir:
+        """The run directory."""
+        return self.end.run
+
+    @property
+    def page(self) -> Path:
+        """The page to open."""
+        return self.end.run.path / self.workload.page
 
     @property
     def failed(self) -> dict[str, str]:
-        """Reason by dataset of everything that failed, files that could not be opened included."""
-        refused = {r.dataset_id: r.reason for r in self.plan.refusals}
-        return refused | {o.job.dataset_id: o.failure for o in self.outcomes if o.failure}
+        """Reason by dataset_id of what failed or was not tried, files that could not be opened included."""
+        return self.ended.reasons
 
 
-def layout(execution: ExecutionConfig) -> tuple[int, int, tuple[str, ...]]:
+def layout(execution: ExecutionConfig, *, one_core: bool = False) -> tuple[int, int, tuple[str, ...]]:
     """Workers, torch threads of each, and the GPUs they are pinned to (none: CPU).
+
+    Args:
+        execution: section of the run file.
+        one_core: CPU seconds are compared, so that every worker has one thread and no GPU.
 
     Raises:
         FitError: `cuda` was asked for and this machine has none.
     """
+    if one_core:
+        return execution.workers or default_layout(usable_cores(), 0)[0], 1, ()
     gpus = () if execution.device == "cpu" else visible_gpus()
     if execution.device == "cuda" and not gpus:
         raise FitError(
@@ -82,199 +96,74 @@ def layout(execution: ExecutionConfig) -> tuple[int, int, tuple[str, ...]]:
     return workers, execution.threads or max(1, cores // workers), gpus
 
 
-def run_here(config: RunConfig, run_text: str, folder: Path, watch: Watch, *, command: str = "") -> RunResult:
+def run_here(
+    config: RunConfig, run_text: str, folder: Path, callbacks: RunCallbacks | None = None, *, command: str = ""
+) -> RunResult:
     """Run everything on a local cluster; on a folder that holds the same run, only what is missing.
 
     Args:
-        config: a checked run file.
+        config: a checked run file; its sections choose the workload.
         run_text: its text as given.
         folder: the run directory.
-        watch: what to tell.
+        callbacks: whom to tell.
         command: the command line, for the report.
 
     Raises:
-        OutputError: the folder cannot be used, holds another configuration, or another driver is at it.
+        OutputError: the folder cannot be used, holds another configuration, or another driver works on it.
         InputFileError: no scan was found.
         FitError: a GPU was asked for and there is none.
     """
     began, started = time.perf_counter(), now()
-    workers, threads, gpus = layout(config.execution)
-    plan = make_plan(config, folder, opened=watch.opened, worker_bytes=MEMORY_LIMIT // workers)
-    watch.planned(plan)
-    run = create_or_resume(folder.absolute(), run_text, effective(config))
+    tell = callbacks or RunCallbacks()
+    workload = choose_workload(config)
+    workers, threads, gpus = layout(config.execution, one_core=workload.one_core)
+    notes: list[str] = []
+
+    def keep_note(text: str) -> None:
+        notes.append(text)
+        tell.note(text)
+
+    run = RunDir(path=folder.absolute())
+    request = PlanRequest(
+        config=config,
+        run_dir=run.path,
+        worker_bytes=MEMORY_LIMIT // workers,
+        kept=read_kept(run),
+        note=keep_note,
+        opened=tell.opened,
+    )
+    planned = workload.plan(request)
+    # What nothing can be done with is known before a folder is made for it.
+    first = next(planned, None)
+    if first is None:
+        raise InputFileError("nothing to run: the plan is empty; give files, folders or patterns")
+    create_or_resume(run.path, run_text, workload.lasting(config))
     with run_lock(run):
+        keep_configuration(run, config)
         set_damaged_aside(run)
         forget_attempts(run.path)
         with local_cluster(workers, threads, run.path, gpus=gpus, dashboard=config.execution.dashboard) as handle:
-            watch.started(handle)
-            outcomes = run_datasets(
-                plan, run, handle.client, in_flight=config.execution.datasets_in_flight, progress=watch.progress
+            tell.started(handle)
+            ended = run_items(
+                workload,
+                chain([first], planned),
+                run,
+                handle.client,
+                in_flight=max(config.execution.datasets_in_flight, 2 * workers),
+                hooks=Hooks(units=tell.units, progress=tell.progress),
             )
             device = handle.device
-        watch.reporting(len(outcomes))
-        result = RunResult(
+        tell.reporting(ended.total)
+        end = RunEnd(
             run=run,
-            plan=plan,
-            outcomes=tuple(outcomes),
             wall_s=time.perf_counter() - began,
-            workers=workers,
-            threads=threads,
-            device=device,
+            device=describe_device(device, workers, threads),
+            command=command,
+            started=started,
+            notes=tuple(notes),
         )
-        report_run(result, config, started=started, command=command)
-    return replace(result, wall_s=time.perf_counter() - began)
-
-
-def report_run(result: RunResult, config: RunConfig, *, started: str, command: str) -> None:
-    """Write the report of a run that went to its end, and what is needed to write it again.
-
-    Args:
-        result: of the run, whose lock is held.
-        config: of the run.
-        started: of `now`.
-        command: the command line.
-
-    Raises:
-        OutputError: the run directory cannot be written.
-    """
-    summary = RunSummary(
-        title=result.run.path.name,
-        versions=versions(),
-        configuration=json.dumps(effective(config), indent=2),
-        device=_device_text(result),
-        started=started,
-        finished=now(),
-        seconds=result.wall_s,
-        command=command,
-        notes=result.plan.notes,
+        keep_end(end)
+        summary = workload.summarise(config, end)
+    return RunResult(
+        workload=workload, ended=ended, end=end, workers=workers, summary=summary, wall_s=time.perf_counter() - began
     )
-    datasets = dataset_summaries(result)
-    _keep(result.run, summary, datasets)
-    write_report(summary, datasets, result.run.report_file)
-
-
-def report_again(folder: Path) -> Path:
-    """Write the report of a run directory from what is in it; nothing is computed.
-
-    A run that went to its end left its summary; of any other the journals tell.
-
-    Raises:
-        OutputError: no run there, or a benchmark.
-    """
-    run = open_run(folder)
-    for section, kind in (("case_study", "case-study"), ("benchmark", "benchmark")):
-        if section in run.effective():
-            raise OutputError(f"{folder}: holds a {kind}; `hpcxrf {kind} RUNFILE -o {folder}` writes its page again")
-    summary, summaries = _kept(run) or _from_journals(run)
-    write_report(summary, summaries, run.report_file)
-    return run.report_file
-
-
-def _summary_file(run: RunDir) -> Path:
-    return run.path / "state" / "summary.json"
-
-
-def _keep(run: RunDir, summary: RunSummary, datasets: Sequence[DatasetSummary]) -> None:
-    rows = [asdict(d) | {"results_path": _store_name(d.results_path)} for d in datasets]
-    text = json.dumps({"run": asdict(summary), "datasets": rows}, indent=1)
-    atomic_write_text(_summary_file(run), text + "\n")
-
-
-def _store_name(path: Path | None) -> str | None:
-    return None if path is None else path.name
-
-
-def _kept(run: RunDir) -> tuple[RunSummary, list[DatasetSummary]] | None:
-    if not _summary_file(run).is_file():
-        return None
-    content = json.loads(_summary_file(run).read_text(encoding="utf-8"))
-    content["run"]["notes"] = tuple(content["run"]["notes"])
-    datasets = []
-    for row in content["datasets"]:
-        store = row["results_path"]
-        row["results_path"] = None if store is None else run.path / "results" / store
-        row["shape"] = None if row["shape"] is None else tuple(row["shape"])
-        row["notes"] = tuple(row["notes"])
-        datasets.append(DatasetSummary(**row))
-    return RunSummary(**content["run"]), datasets
-
-
-def _from_journals(run: RunDir) -> tuple[RunSummary, list[DatasetSummary]]:
-    summaries = [_summary_of_journal(run, name) for name in run.dataset_ids()]
-    summary = RunSummary(
-        title=run.path.name,
-        versions=versions(),
-        configuration=json.dumps(run.effective(), indent=2),
-        device="as recorded in each dataset",
-        started=now(),
-        finished=now(),
-        seconds=0.0,
-        notes=("the run has not gone to its end; this is what its journals tell",),
-    )
-    return summary, summaries
-
-
-def _summary_of_journal(run: RunDir, dataset_id: str) -> DatasetSummary:
-    journal = run.read_journal(dataset_id)
-    done = finished(journal, "finalise") is not None
-    failures = [line for line in journal if line.get("event") == FAILED]
-    seconds: dict[str, float] = {}
-    for line in journal:
-        if line.get("event") == FINISHED:
-            seconds[line["stage"]] = seconds.get(line["stage"], 0.0) + float(line["wall_s"])
-    reason = str(failures[-1]["reason"]) if failures else "was not finished; run it again"
-    return DatasetSummary(
-        dataset_id=dataset_id,
-        name=dataset_id,
-        source=dataset_id,
-        status="done" if done else "failed",
-        reason="" if done else reason,
-        seconds=seconds,
-        results_path=run.results_store(dataset_id) if done else None,
-    )
-
-
-def dataset_summaries(result: RunResult) -> list[DatasetSummary]:
-    """One summary per dataset for the report, failed ones included."""
-    refused = [
-        DatasetSummary(
-            dataset_id=r.dataset_id, name=r.source.name, source=r.source.name, status="failed", reason=r.reason
-        )
-        for r in result.plan.refusals
-    ]
-    return refused + [_summary(result.run, outcome) for outcome in result.outcomes]
-
-
-def versions() -> Mapping[str, str]:
-    """Of this program and the libraries that results depend on."""
-    found = {name: version(name) for name in _LIBRARIES}
-    return {"hpcxrf": __version__, "python": platform.python_version(), **found}
-
-
-def _summary(run: RunDir, outcome: Outcome) -> DatasetSummary:
-    job = outcome.job
-    seconds: dict[str, float] = {
-        stage: float(sum(r.wall_s for r in outcome.records if r.stage == stage)) for stage in STAGES
-    }
-    path = run.results_store(job.dataset_id)
-    return DatasetSummary(
-        dataset_id=job.dataset_id,
-        name=job.source.name,
-        source=job.source.name,
-        status="failed" if outcome.failure else "done",
-        reason=outcome.failure or "",
-        shape=job.shape,
-        seconds=seconds,
-        results_path=None if outcome.failure else path,
-        notes=tuple(outcome.notes),
-    )
-
-
-def _device_text(result: RunResult) -> str:
-    workers = f"{result.workers} workers x {result.threads} threads"
-    return f"CPU, {workers}" if result.device == "cpu" else f"CUDA, {workers}, one GPU each"
-
-
-def now() -> str:
-    """Time of day, ISO 8601 with time zone."""
-    return datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")

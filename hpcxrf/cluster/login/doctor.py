@@ -10,11 +10,11 @@ from typing import Any
 from distributed.system import MEMORY_LIMIT
 
 from hpcxrf.cluster.local.cluster import default_layout, local_cluster, usable_cores, visible_gpus
-from hpcxrf.cluster.local.run import versions
 from hpcxrf.cluster.login.sbatch import job_request, job_size, render
 from hpcxrf.cluster.slurm import try_submission
 from hpcxrf.config.site import SiteProfile
 from hpcxrf.errors import HpcxrfError, SlurmError
+from hpcxrf.runner.ending import versions
 
 Check = Callable[[], str]
 
@@ -23,7 +23,7 @@ def examine(site: SiteProfile | None = None) -> dict[str, Any]:
     """Run every check.
 
     Args:
-        site: whose job Slurm is asked to try, without submitting it; None: any small job.
+        site: profile whose job Slurm tries, without submitting it; None: any small job.
 
     Returns:
         `ok` and a list of `{name, ok, found}`; a failed check says what it met.
@@ -38,11 +38,11 @@ def examine(site: SiteProfile | None = None) -> dict[str, Any]:
         "a TLS cluster": _cluster,
         "Slurm": lambda: _slurm(site),
     }
-    found = [_tried(name, check) for name, check in checks.items()]
+    found = [_try_check(name, check) for name, check in checks.items()]
     return {"ok": all(c["ok"] for c in found), "checks": found}
 
 
-def _tried(name: str, check: Check) -> dict[str, Any]:
+def _try_check(name: str, check: Check) -> dict[str, Any]:
     try:
         return {"name": name, "ok": True, "found": check()}
     except (HpcxrfError, OSError, RuntimeError, ImportError) as error:
@@ -60,7 +60,7 @@ def _gpus() -> str:
     import torch
 
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return ", ".join(names) if names else "none that torch sees; fits run on the CPU"
+    return ", ".join(names) if names else "torch sees no GPU; fits run on the CPU"
 
 
 def _hdf5() -> str:
@@ -83,20 +83,18 @@ def _fit() -> str:
     import torch
 
     from hpcxrf.fitting.spectrum.integrated import fit_spectrum
-    from hpcxrf.fitting.spectrum.problem import SpectrumSetup
+    from hpcxrf.fitting.spectrum.problem import FitProblem
     from hpcxrf.physics.constants import PHYSICS
-    from hpcxrf.physics.detector import DetectorSetup
+    from hpcxrf.physics.detector import Detector
     from hpcxrf.physics.lines import build_line_table
     from hpcxrf.physics.model import model_spectrum
     from hpcxrf.physics.parameters import PARAMETERS, pack
 
-    table = build_line_table(["Si", "Ca", "Fe", "Cu"], 10.0, efficiency=DetectorSetup())
+    table = build_line_table(["Si", "Ca", "Fe", "Cu"], 10.0, efficiency=Detector())
     channel = torch.arange(1200, dtype=torch.float64)
     amplitude = torch.tensor([3e4, 2e4, 5e4, 1e4, 2e4, 3e4], dtype=torch.float64)
     counts = model_spectrum(pack(PARAMETERS), amplitude, table, channel, constants=PHYSICS)
-    setup = SpectrumSetup(
-        table=table, constants=PHYSICS, parameters=PARAMETERS, energy_min_kev=1.0, energy_max_kev=11.0
-    )
+    setup = FitProblem(table=table, constants=PHYSICS, parameters=PARAMETERS, energy_min_kev=1.0, energy_max_kev=11.0)
     fit = fit_spectrum(counts, setup)
     if not fit.r2 > 0.99999:
         raise RuntimeError(f"a noise-free spectrum was fitted with R2 {fit.r2:.6f}, must be 1")
@@ -105,12 +103,12 @@ def _fit() -> str:
 
 def _cluster() -> str:
     with tempfile.TemporaryDirectory() as folder, local_cluster(1, 1, Path(folder), dashboard=False) as handle:
-        answer: int = handle.client.submit(sum, (1, 2), pure=False).result(timeout=30)
-    return f"{handle.cluster.scheduler_address.split(':')[0]}, answers ({answer})"
+        answers: dict[str, int] = handle.client.run(sum, (1, 2))
+    return f"{handle.cluster.scheduler_address.split(':')[0]}, answers ({', '.join(map(str, answers.values()))})"
 
 
 def _slurm(site: SiteProfile | None) -> str:
-    """Where no site is asked for, a machine without Slurm, or without an answer of it, is none the worse."""
+    """Let Slurm try a job; without a site, a machine without Slurm passes as well."""
     if site is not None:
         size = job_size(site, workers=None, nodes=None)
         request = job_request(site, size, mode="allocation")

@@ -28,12 +28,12 @@ def latest_log(run: RunDir) -> tuple[Path, list[Path]]:
         return named, [path for path in found if path != named]
     if job_id is None and found:
         return found[-1], found[:-1]
-    waiting = "it was not run on Slurm" if job_id is None else f"job {job_id} has not begun"
+    waiting = "the run was not submitted to Slurm" if job_id is None else f"job {job_id} has not begun"
     raise OutputError(f"{run.logs}: there is no log; {waiting}")
 
 
 def tail(path: Path, lines: int) -> str:
-    """The last lines of a file, of at most a MiB; what is no UTF-8 is replaced."""
+    """The last lines of a file, of at most a MiB; bytes that are not UTF-8 are replaced."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - _TAIL_BYTES))
@@ -59,9 +59,9 @@ def runs_in(folder: Path) -> list[Path]:
     """Run directories among `folder` itself, the folders in it, and those in them; hidden ones are left out.
 
     Raises:
-        OutputError: no folder.
+        OutputError: not a folder.
     """
     if not folder.is_dir():
-        raise OutputError(f"{folder}: is no folder")
+        raise OutputError(f"{folder}: is not a folder")
     patterns = (_MARK, f"[!.]*/{_MARK}", f"[!.]*/[!.]*/{_MARK}")
     return sorted({path.parent for pattern in patterns for path in folder.glob(pattern)})

@@ -13,7 +13,7 @@ from typing import Final
 from hpcxrf.config.run import RunConfig
 from hpcxrf.errors import ConfigError
 from hpcxrf.pipeline.plan import Plan
-from hpcxrf.pipeline.plan_size import Workload, bytes_written, pixel_spectra
+from hpcxrf.pipeline.plan_size import PlanSize, bytes_written, pixel_spectra
 from hpcxrf.pipeline.records import DatasetJob
 from hpcxrf.store.files import atomic_write_text, output_faults
 
@@ -33,13 +33,13 @@ class Probe:
     kind: str
     """What was measured: methods of spectra and pixels."""
     ingest_s_per_gb: float
-    """Per 1e9 bytes of counts as they are before compression."""
+    """Seconds per 1e9 bytes of counts, as they are before compression."""
     dataset_s: float
-    """Per dataset: regions, closing the stores."""
+    """Seconds per dataset for its regions and for closing its stores."""
     spectrum_s: float
-    """Per integrated spectrum."""
+    """Seconds per integrated spectrum."""
     pixel_s: float
-    """Per pixel of a detector."""
+    """Seconds per pixel of a detector."""
 
     @property
     def on_gpu(self) -> bool:
@@ -53,7 +53,7 @@ def kind_of(config: RunConfig) -> str:
     return f"{fit.method} {fit.objective}, pixels {pixels.method}"
 
 
-def hours(work: Workload, probe: Probe) -> float:
+def hours(work: PlanSize, probe: Probe) -> float:
     """Worker-hours that a plan takes by a measurement: GPU-hours or core-hours, as it was measured."""
     seconds = (
         work.bytes_written / _GB * probe.ingest_s_per_gb
@@ -77,7 +77,7 @@ def measure(plan: Plan, config: RunConfig) -> Probe:
         raise ConfigError("--probe: no scan of the run file can be opened; there is nothing to measure")
     smallest = min(plan.jobs, key=pixel_spectra)
     with tempfile.TemporaryDirectory(prefix="hpcxrf-probe-") as folder:
-        seconds, device = _timed(replace(smallest, run_dir=Path(folder)))
+        seconds, device = _measure_stages(replace(smallest, run_dir=Path(folder)))
     spectra, pixels = len(smallest.detectors), pixel_spectra(smallest)
     apart = ("ingest", "integrated", "pixels")
     probe = Probe(
@@ -94,25 +94,21 @@ def measure(plan: Plan, config: RunConfig) -> Probe:
     return probe
 
 
-def _timed(job: DatasetJob) -> tuple[dict[str, float], str]:
+def _measure_stages(job: DatasetJob) -> tuple[dict[str, float], str]:
     """Seconds by stage: of a GPU all that pass, of a CPU those that one core was at work."""
     from hpcxrf.config.run import effective
-    from hpcxrf.pipeline.records import STAGES, TaskRecord
-    from hpcxrf.pipeline.units import units_of
-    from hpcxrf.runner.graph import run_unit
+    from hpcxrf.pipeline.workload import SCAN
+    from hpcxrf.runner.records import TaskRecord
     from hpcxrf.runner.worker import choose_device
     from hpcxrf.store.rundir import create_or_resume
 
     create_or_resume(job.run_dir, "", effective(job.config))
     device = choose_device(job.config)
-    done: list[TaskRecord] = []
-    for unit in units_of(job):
-        earlier = STAGES[: STAGES.index(unit.stage)]
-        before = [r for r in done if r.stage in earlier]
-        needed = before if unit.stage == "finalise" else [r for r in before if r.stage == before[-1].stage]
-        done.append(run_unit(job, unit, needed))
+    done: dict[str, TaskRecord] = {}
+    for unit in SCAN.units_of(job):
+        done[unit.task] = SCAN.run_unit(job, unit, [done[name] for name in unit.needs])
     seconds: dict[str, float] = {}
-    for record in done:
+    for record in done.values():
         spent = record.wall_s if device.type == "cuda" else max(record.cpu_s, record.read_s + record.write_s)
         seconds[record.stage] = seconds.get(record.stage, 0.0) + spent
     return seconds, _device_name(device.type)

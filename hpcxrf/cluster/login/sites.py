@@ -3,12 +3,13 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import hpcxrf
 from hpcxrf.cluster.slurm import Partition
-from hpcxrf.config.site import SiteProfile, load_site
+from hpcxrf.config.site import SiteProfile, is_plain_word, load_site
 from hpcxrf.errors import ConfigError
 
 _SUFFIXES: Final = {".yaml", ".yml"}
@@ -25,22 +26,42 @@ def site_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
     Those of HPCXRF_SITES (a site's own, colons between), the user's, and those that come with hpcxrf: installed,
     or beside the package in a checkout.
     """
-    given = [Path(p) for p in environment.get("HPCXRF_SITES", "").split(os.pathsep) if p]
+    own = [Path(p) for p in environment.get("HPCXRF_SITES", "").split(os.pathsep) if p]
     config_home = environment.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
     checkout = Path(hpcxrf.__file__).resolve().parents[1]
     shipped = [Path(sys.prefix, "share", "hpcxrf", "sites")]
     if (checkout / "pyproject.toml").is_file():
         shipped.insert(0, checkout / "slurm")
-    return [*given, Path(config_home, "hpcxrf", "sites"), *shipped]
+    return [*own, Path(config_home, "hpcxrf", "sites"), *shipped]
 
 
 def find_site(name: str, environment: Mapping[str, str] = os.environ) -> SiteProfile:
-    """A profile by the path of its file or by its name.
+    """Find a profile by the path of its file or by its name.
+
+    Where it names no account or no partition, SBATCH_ACCOUNT and SBATCH_PARTITION count, as they do for sbatch.
 
     Raises:
-        ConfigError: none of that name, with the names that there are and where they were looked for; or a
-            profile with faults.
+        ConfigError: no profile of that name (the message lists all names and the folders that were searched), a
+            profile with faults, or a variable that is not a plain word.
     """
+    return complete_site(_load_named(name, environment), environment)
+
+
+def complete_site(site: SiteProfile, environment: Mapping[str, str]) -> SiteProfile:
+    """Take account and partition from the user's SBATCH_ variables where a profile has none.
+
+    Raises:
+        ConfigError: a variable that counts is not a plain word.
+    """
+    account = site.account or environment.get("SBATCH_ACCOUNT") or None
+    partition = site.partition or environment.get("SBATCH_PARTITION") or None
+    for name, word in (("SBATCH_ACCOUNT", account), ("SBATCH_PARTITION", partition)):
+        if word is not None and not is_plain_word(word):
+            raise ConfigError(f"{name}={word!r}: not a plain word; correct it, or name another in the site profile")
+    return replace(site, account=account, partition=partition)
+
+
+def _load_named(name: str, environment: Mapping[str, str]) -> SiteProfile:
     if Path(name).suffix in _SUFFIXES or os.sep in name:
         return load_site(Path(name))
     folders = site_folders(environment)
@@ -49,10 +70,10 @@ def find_site(name: str, environment: Mapping[str, str] = os.environ) -> SitePro
         if path.is_file():
             return load_site(path)
     known = sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
-    looked = "\n".join(f"  {folder}" for folder in folders)
+    searched = "\n".join(f"  {folder}" for folder in folders)
     raise ConfigError(
-        f"no site profile {name!r}; there are {', '.join(known) or 'none'}; looked in\n{looked}\n"
-        "give one of these, the path of a .yaml, or let `hpcxrf site init` propose one"
+        f"no site profile {name!r}; there are {', '.join(known) or 'none'}; searched in\n{searched}\n"
+        "use one of these names or the path of a .yaml, or let `hpcxrf site init` propose a profile"
     )
 
 
@@ -62,8 +83,8 @@ def user_folder(environment: Mapping[str, str] = os.environ) -> Path:
     return Path(config_home, "hpcxrf", "sites")
 
 
-def chosen_partition(found: Sequence[Partition], name: str | None) -> Partition:
-    """The partition that is asked for, else the first with GPUs, else the default one.
+def choose_partition(found: Sequence[Partition], name: str | None) -> Partition:
+    """Choose a partition: the one of this name, else the first with GPUs, else the default one.
 
     Raises:
         ConfigError: there is none, or none of that name.
@@ -71,13 +92,13 @@ def chosen_partition(found: Sequence[Partition], name: str | None) -> Partition:
     usable = [p for p in found if p.up and (name is None or p.name == name)]
     if not usable:
         names = ", ".join(dict.fromkeys(p.name for p in found)) or "none"
-        raise ConfigError(f"partition {name or '(any)'}: is not there or not up; sinfo has {names}")
+        raise ConfigError(f"partition {name or '(any)'}: does not exist or is not up; sinfo has {names}")
     # Of several kinds of nodes the most numerous: what a job of some nodes is likely to get.
     return max(usable, key=lambda p: (p.gpus > 0, p.default, p.nodes))
 
 
 def propose_site(partition: Partition) -> str:
-    """The YAML of a profile for this partition; what sinfo cannot know is left as comments to fill in."""
+    """The YAML of a profile for this partition; what sinfo does not know is left as comments to fill in."""
     workers = partition.gpus or min(partition.cores, _MAX_CPU_WORKERS)
     memory_mb = int(partition.memory_mb * _USABLE_SHARE)
     driver_mb = min(_DRIVER_MB, memory_mb // 4)
@@ -85,21 +106,43 @@ def propose_site(partition: Partition) -> str:
     drain_s = max(1, min(300, limit_s // 4))
     lines = [
         "# Proposed by `hpcxrf site init` from sinfo; what only the site knows is commented.",
+        "# How to install hpcxrf there: docs/how-to/install-on-a-cluster.md",
         f"partition: {partition.name}",
-        "# account: my-project",
+        "# account: my-project                # without: $SBATCH_ACCOUNT, else your default",
         "# constraint: a100",
         "nodes: 1",
         f"cores_per_node: {partition.cores}",
         f"gpus_per_node: {partition.gpus}",
+        *_propose_gpus(partition),
         f"memory_per_node_mb: {partition.memory_mb}",
         f"memory_per_worker_mb: {max(1, (memory_mb - driver_mb) // workers)}",
         f"driver_memory_mb: {driver_mb}",
         f"time_limit_h: {round(limit_s / 3600, 3):g}",
         f"drain_s: {drain_s}",
-        "# modules: [python]",
+        "# --- the software: an environment on a file system that all nodes see",
+        "# modules: [python/3.11, cuda/12]    # `module load`, where the site has a Python of its own",
         "# setup: [source /project/xrf/venv/bin/activate]",
+        "# launcher: [apptainer, exec, --nv, /project/xrf/hpcxrf.sif]   # workers in a container, the driver outside",
+        "# worker_start_s: 600                # where Python and torch load slowly",
+        "# --- network and disk",
         "# interface: ib0",
         "# scratch: /scratch/local",
         "# login_host: login.example.org",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _propose_gpus(partition: Partition) -> list[str]:
+    """The form of a request: one worker per GPU needs nothing more than the type where nodes have GPUs of one type."""
+    if not partition.gpus:
+        return [
+            "# gpus: {request: whole-node}        # if the nodes have GPUs that sinfo does not show: say how many above"
+        ]
+    if len(partition.gpu_types) == 1:
+        [gpu_type] = partition.gpu_types
+        return [
+            f"gpus: {{type: {gpu_type}}}",
+            "# gpus: {type: " + gpu_type + ", request: gres}   # where --gpus-per-task is refused",
+        ]
+    names = f"        # one of {', '.join(partition.gpu_types)}" if partition.gpu_types else ""
+    return [f"# gpus: {{request: gres}}            # where --gpus-per-task is refused{names}"]

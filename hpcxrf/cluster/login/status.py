@@ -1,7 +1,8 @@
 """How a run is, from its own files first and from Slurm second; nothing needs a live server.
 
-Slurm forgets: a job that it does not know may have ended well, ended badly, or never been of this cluster. So
-"unknown to Slurm" decides nothing, and a Slurm that does not answer is a note and no verdict.
+Slurm forgets: a job that it does not know may have ended well, ended badly, or never been of this cluster, and it
+gives old ids to other jobs. So "unknown to Slurm" decides nothing, and a Slurm that does not answer is a note, not a
+verdict.
 """
 
 import socket
@@ -13,7 +14,8 @@ from typing import Any, Final, Literal
 
 from hpcxrf.cluster.failures import Tally, tally
 from hpcxrf.cluster.job_files import RunProgress, read_events, read_progress
-from hpcxrf.cluster.slurm import JobState
+from hpcxrf.cluster.login.run_jobs import is_job_of, recorded_ids
+from hpcxrf.cluster.slurm import JobState, job_states
 from hpcxrf.errors import EXIT_RESUMABLE, DatasetsFailedError, SlurmError
 from hpcxrf.store.lock import is_alive, read_lock
 from hpcxrf.store.rundir import RunDir, open_run
@@ -36,24 +38,29 @@ class RunStatus:
     """Everything that is known of a run."""
 
     path: Path
+    """The run directory."""
     verdict: Verdict
+    """How the run is, in a word or two."""
     said: str
-    """Why the verdict is this one, a sentence."""
+    """Sentence that gives the reason of the verdict."""
     job_id: str | None
+    """Id of the latest job; None: the run was never submitted."""
     slurm: JobState | None
-    """None: no job, not asked, unknown, or no answer."""
+    """State of that job; None: no job, not looked up, unknown to Slurm, or no answer."""
     progress: RunProgress | None
-    """Of the driver that lives, or the last one."""
+    """Account of the driver that lives, or of the last one."""
     tally: Tally
+    """Numbers of datasets."""
     notes: tuple[str, ...]
+    """Sentences on what could not be found out."""
 
 
 def run_status(folder: Path, ask: AskSlurm) -> RunStatus:
-    """How a run is.
+    """Find out how a run is.
 
     Args:
         folder: the run directory.
-        ask: `slurm.job_state`; called where files alone cannot tell.
+        ask: `slurm.job_state`; called where files alone do not suffice.
 
     Raises:
         OutputError: no run there, or a damaged file.
@@ -64,11 +71,13 @@ def run_status(folder: Path, ask: AskSlurm) -> RunStatus:
     state: JobState | None = None
     notes: tuple[str, ...] = ()
     if job_id is None:
-        verdict, said = _without_job(run)
+        verdict, said = _judge_without_job(run)
     else:
         mine = [e for e in events if str(e.get("job_id")) == job_id]
-        state, notes = _asked(mine, job_id, ask)
-        verdict, said = _of_job(mine, job_id, state, silent=bool(notes))
+        state, notes = _look_up(mine, job_id, ask)
+        if state is not None and not is_job_of(state, run.path, recorded_ids(run)):
+            state = None
+        verdict, said = _judge_job(mine, job_id, state, silent=bool(notes))
     return RunStatus(
         path=run.path,
         verdict=verdict,
@@ -81,8 +90,8 @@ def run_status(folder: Path, ask: AskSlurm) -> RunStatus:
     )
 
 
-def asked_seldom(ask: AskSlurm, seconds: float) -> AskSlurm:
-    """`ask` that gives the same answer again for some seconds: the controller is everybody's."""
+def ask_seldom(ask: AskSlurm, seconds: float) -> AskSlurm:
+    """Make `ask` repeat its last answer for some seconds: the controller is everybody's."""
     answers: dict[str, tuple[float, JobState | None]] = {}
 
     def remembered(job_id: str) -> JobState | None:
@@ -96,65 +105,87 @@ def asked_seldom(ask: AskSlurm, seconds: float) -> AskSlurm:
     return remembered
 
 
+def ask_together(folders: Sequence[Path]) -> AskSlurm:
+    """Look up the jobs of many runs by one call of squeue; the result answers as `slurm.job_state` does.
+
+    Raises:
+        OutputError: a record of a run is damaged.
+    """
+    latest = [latest_job(read_events(RunDir(path=folder))) for folder in folders]
+    try:
+        states = job_states({job_id for job_id in latest if job_id is not None})
+    except SlurmError as error:
+        silence = error
+
+        def refuse(_job_id: str) -> JobState | None:
+            raise silence
+
+        return refuse
+    return states.get
+
+
 def latest_job(events: Sequence[Mapping[str, Any]]) -> str | None:
-    """Of what happened, the job that was submitted or begun last."""
+    """Id of the job that was submitted or begun last; None: none ever was."""
     begun = [e for e in events if e.get("event") in {"submitted", "started"}]
     ids = [str(e["job_id"]) for e in begun if e.get("job_id") is not None]
     return ids[-1] if ids else None
 
 
-def _asked(mine: Sequence[Mapping[str, Any]], job_id: str, ask: AskSlurm) -> tuple[JobState | None, tuple[str, ...]]:
+def _look_up(mine: Sequence[Mapping[str, Any]], job_id: str, ask: AskSlurm) -> tuple[JobState | None, tuple[str, ...]]:
     if _last(mine) == "ended" and _exit_code(mine) in _FINAL:
         return None, ()
     try:
         return ask(job_id), ()
     except SlurmError as error:
-        return None, (f"Slurm does not tell of job {job_id} now ({error})",)
+        return None, (f"Slurm does not answer about job {job_id} now ({error})",)
 
 
 def _last(mine: Sequence[Mapping[str, Any]]) -> str:
     """The last thing that happened to a job; it may have begun before its submission was written down."""
-    told = [str(e["event"]) for e in mine]
-    return next((event for event in reversed(told) if event != "submitted"), "submitted")
+    return next((str(e["event"]) for e in reversed(mine) if e["event"] != "submitted"), "submitted")
 
 
-def _of_job(
+def _judge_job(
     mine: Sequence[Mapping[str, Any]], job_id: str, state: JobState | None, *, silent: bool
 ) -> tuple[Verdict, str]:
-    last, cancelled = _last(mine), _cancelled(mine)
+    last = _last(mine)
     if state is not None and not state.ended:
         # A job that left early may have been put back into the queue.
-        return _waiting(state) if state.state == "PENDING" else _running(state)
-    if cancelled or (state is not None and state.state == "CANCELLED"):
+        return _describe_waiting(state) if state.state == "PENDING" else _describe_running(state)
+    if _was_cancelled(mine) or (state is not None and state.state == "CANCELLED"):
         return ("cancelled", f"job {job_id} was cancelled; `hpcxrf resume` goes on with what is missing")
     if last == "ended":
-        return _ended(mine, job_id)
+        return _judge_end(mine, job_id)
     if state is not None:
-        return _left(state)
+        why = "" if state.reason in {"None", ""} else f" ({state.reason})"
+        return "stopped", (
+            f"Slurm reports {state.state}{why} for job {job_id}, and the job did not report how it ended; "
+            "`hpcxrf resume` goes on"
+        )
     if silent:
         going: Verdict = "running" if last == "started" else "pending"
         return going, f"job {job_id} was {going} when its files were last written"
     return "unknown", (
-        f"Slurm does not know job {job_id} (any more), and it left no word of its end; what is finished is kept, "
+        f"Slurm has no record of job {job_id}, and the job did not report how it ended; finished results are kept, "
         "`hpcxrf resume` goes on with what is missing"
     )
 
 
-def _cancelled(mine: Sequence[Mapping[str, Any]]) -> bool:
+def _was_cancelled(mine: Sequence[Mapping[str, Any]]) -> bool:
     """Cancelled since it last began; it may have written down its own end after that, but not a good one."""
-    told = [str(e["event"]) for e in mine]
-    begun = max((i for i, event in enumerate(told) if event == "started"), default=0)
-    return "cancelled" in told[begun:] and _exit_code(mine) not in _FINAL
+    events = [str(e["event"]) for e in mine]
+    begun = max((i for i, event in enumerate(events) if event == "started"), default=0)
+    return "cancelled" in events[begun:] and _exit_code(mine) not in _FINAL
 
 
-def _ended(mine: Sequence[Mapping[str, Any]], job_id: str) -> tuple[Verdict, str]:
+def _judge_end(mine: Sequence[Mapping[str, Any]], job_id: str) -> tuple[Verdict, str]:
     code = _exit_code(mine)
     reason = next(e.get("reason") for e in reversed(mine) if e["event"] == "ended")
     why = f": {reason}" if reason else ""
     if code == 0:
-        return "done", f"job {job_id} went to its end"
+        return "done", f"job {job_id} finished"
     if code == DatasetsFailedError.exit_code:
-        return "done with failures", f"job {job_id} went to its end; some datasets failed"
+        return "done with failures", f"job {job_id} finished; some datasets failed"
     if code == EXIT_RESUMABLE:
         return "stopped", f"job {job_id} stopped early{why}; `hpcxrf resume` goes on"
     return "failed", f"job {job_id} ended with exit code {code}{why}; `hpcxrf logs` has more"
@@ -164,36 +195,25 @@ def _exit_code(mine: Sequence[Mapping[str, Any]]) -> object:
     return next((e.get("exit_code") for e in reversed(mine) if e["event"] == "ended"), None)
 
 
-def _waiting(state: JobState) -> tuple[Verdict, str]:
+def _describe_waiting(state: JobState) -> tuple[Verdict, str]:
     start = "" if state.start in {"N/A", ""} else f", expected to start {state.start}"
     return "pending", f"job {state.job_id} waits: {state.reason}{start}"
 
 
-def _running(state: JobState) -> tuple[Verdict, str]:
+def _describe_running(state: JobState) -> tuple[Verdict, str]:
     where = state.nodes or "its nodes"
     return "running", f"job {state.job_id} is {state.state} on {where} since {state.elapsed}"
 
 
-def _left(state: JobState) -> tuple[Verdict, str]:
-    why = "" if state.reason in {"None", ""} else f" ({state.reason})"
-    return "stopped", (
-        f"Slurm says {state.state}{why} of job {state.job_id}, which left no word of its end; `hpcxrf resume` goes on"
-    )
-
-
-def _without_job(run: RunDir) -> tuple[Verdict, str]:
+def _judge_without_job(run: RunDir) -> tuple[Verdict, str]:
     holder = read_lock(run.lock_file)
     # Of a process on another host nothing is known: its lock speaks for it.
     if holder is not None and (holder.host != socket.gethostname() or is_alive(holder)):
         return "running", f"on host {holder.host}, pid {holder.pid}"
-    if "benchmark" in run.effective():
-        if (run.path / "benchmark.html").is_file():
-            return "done", "a benchmark, with its page"
-        return "stopped", "a benchmark; `hpcxrf benchmark` on the same folder goes on"
     counts = tally(run, None, live=False)
     if counts.at_end:
-        verdict: Verdict = "done with failures" if counts.failed else "done"
-        return verdict, "the run went to its end here"
+        verdict: Verdict = "done with failures" if counts.failed + counts.not_tried else "done"
+        return verdict, "the run finished on this machine"
     if counts.datasets == 0:
-        return "new", "nothing has begun"
-    return "stopped", "no driver is at it; `hpcxrf resume` goes on"
+        return "new", "the run has not begun"
+    return "stopped", "no process is working on this run; `hpcxrf resume` goes on"

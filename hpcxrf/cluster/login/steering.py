@@ -1,4 +1,4 @@
-"""Cancelling a run and asking for what failed anew."""
+"""Cancelling a run, and marking what failed to be tried again."""
 
 import os
 import signal
@@ -8,10 +8,11 @@ from pathlib import Path
 
 from hpcxrf.cluster import slurm
 from hpcxrf.cluster.failures import Failure, ask_again
-from hpcxrf.cluster.job_files import append_event, read_events
+from hpcxrf.cluster.job_files import append_event, was_submitted
+from hpcxrf.cluster.login.run_jobs import is_worker, list_run_jobs, recorded_ids
 from hpcxrf.errors import OutputError
 from hpcxrf.store.lock import is_alive, read_lock
-from hpcxrf.store.rundir import RunDir, open_run
+from hpcxrf.store.rundir import RunDir, open_run, require_own_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,47 +20,56 @@ class Cancelled:
     """What became of the jobs of a run."""
 
     job_ids: tuple[str, ...]
+    """Ids of the jobs that were cancelled, the driver's before those of its workers."""
     unknown: tuple[str, ...]
-    """That Slurm does not know (any more)."""
+    """Id of the job that was submitted last, where Slurm has no record of it."""
 
 
 def cancel_run(folder: Path) -> Cancelled:
-    """End whatever works on a run: its jobs, or a driver on this host.
+    """End whatever works on a run: its driver's job and worker jobs, or a driver on this host.
 
     Raises:
         OutputError: no run there, or a driver on another host, outside Slurm.
         SlurmError: refused, or no answer.
     """
     run = open_run(folder)
-    events = read_events(run)
-    ids = list(dict.fromkeys(str(e["job_id"]) for e in events if e.get("job_id") is not None))
-    if not ids:
-        _end_here(run)
+    require_own_folder(run.path)
+    recorded = recorded_ids(run)
+    if not recorded and not was_submitted(run):
+        if not _end_process(run):
+            raise OutputError(f"{run.path}: no process and no job works on this run")
         return Cancelled(job_ids=(), unknown=())
-    ended, unknown = [], []
-    for job_id in ids:
-        state = slurm.job_state(job_id)
-        if state is None or not slurm.cancel(job_id):
-            unknown.append(job_id)
-        elif not state.ended:
-            append_event(run, "cancelled", job_id=job_id, host=socket.gethostname())
-            ended.append(job_id)
-    # Of earlier jobs nobody asks.
-    return Cancelled(job_ids=tuple(ended), unknown=tuple(i for i in unknown if i == ids[-1]))
+    jobs = list_run_jobs(run)
+    drivers = [job.job_id for job in jobs if not job.ended and not is_worker(job)]
+    slurm.cancel_jobs(drivers)
+    for job_id in drivers:
+        append_event(run, "cancelled", job_id=job_id, host=socket.gethostname())
+    # Looked up after the drivers have gone, which could have asked for more of them.
+    workers = [job.job_id for job in (list_run_jobs(run) if drivers else jobs) if is_worker(job) and not job.ended]
+    slurm.cancel_jobs(workers)
+    if not drivers and not workers:
+        _end_process(run)
+    lost = recorded[-1:] if recorded and recorded[-1] not in {job.job_id for job in jobs} else []
+    return Cancelled(job_ids=(*drivers, *workers), unknown=tuple(lost))
 
 
-def _end_here(run: RunDir) -> None:
+def _end_process(run: RunDir) -> bool:
+    """End a driver of this host, outside Slurm; False: there is none."""
     holder = read_lock(run.lock_file)
-    if holder is None:
-        raise OutputError(f"{run.path}: nothing works on this run")
+    if holder is None or holder.job_id is not None:
+        return False
     if holder.host != socket.gethostname():
-        raise OutputError(f"{run.path}: host {holder.host}, pid {holder.pid} works on it, outside Slurm; end it there")
-    if is_alive(holder):
-        os.kill(holder.pid, signal.SIGTERM)
+        raise OutputError(
+            f"{run.path}: process {holder.pid} on host {holder.host} works on this run, outside Slurm; stop it there"
+        )
+    if not is_alive(holder):
+        return False
+    os.kill(holder.pid, signal.SIGTERM)
+    return True
 
 
 def retry_failed(folder: Path, reason: str | None) -> list[Failure]:
-    """Write into the journals that what failed is to be tried again, and that nothing else that failed is.
+    """Write into the journals which failed tasks are to be tried again, and that no other failed task is.
 
     Args:
         folder: the run directory.
@@ -68,4 +78,5 @@ def retry_failed(folder: Path, reason: str | None) -> list[Failure]:
     Raises:
         OutputError: no run there, or a driver works on it.
     """
+    require_own_folder(folder)
     return ask_again(open_run(folder), reason)

@@ -51,7 +51,7 @@ def way_to_dashboard(folder: Path) -> Way:
     events = read_events(run)
     job_id = latest_job(events)
     hosts = [e["login_host"] for e in events if e.get("login_host")]
-    answers, said = _tried(host, port, token, job_id)
+    answers, said = _try_dashboard(host, port, token, job_id)
     ssh = None if job_id is None else ssh_command(str(hosts[-1]) if hosts else None, host, port)
     return Way(ssh=ssh, url=url, answers=answers, said=said)
 
@@ -69,7 +69,7 @@ def ssh_command(login: str | None, host: str, port: int) -> str:
     return " ".join(["ssh", "-N", "-L", f"{port}:127.0.0.1:{port}", *through, f"{user}@{host}"])
 
 
-def _tried(host: str, port: int, token: str, job_id: str | None) -> tuple[bool | None, str]:
+def _try_dashboard(host: str, port: int, token: str, job_id: str | None) -> tuple[bool | None, str]:
     if host == socket.gethostname():
         answers = _answers_here(port, token)
         return (answers, "it answers" if answers else "it does not answer; the driver has ended or is busy")

@@ -78,12 +78,12 @@ def one_band(projector: Tensor, grouping: Grouping) -> BandedProjector:
 
 
 def rounding(banded: BandedProjector, expected: Tensor) -> Tensor:
-    """(column,): what single precision may change in the coefficients of a spectrum, in their sigma, at worst.
+    """(column,): largest change of the coefficients of a spectrum by single precision, in their sigma.
 
     Columns that are nearly mixtures of others are small differences of large numbers in bands.
 
     Args:
-        banded: in bands or whole.
+        banded: projector in bands or whole.
         expected: (channel,) counts of the spectrum.
     """
     weights, mixing = banded.weights[:, :-1], banded.mixing[:-1, :-1]

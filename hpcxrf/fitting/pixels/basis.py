@@ -1,9 +1,8 @@
-"""The linear model of a pixel, and what is computed once from it for all pixels."""
+"""The linear model of a pixel, and the products that are computed once from it for all pixels."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
@@ -12,94 +11,17 @@ from hpcxrf.errors import FitError
 from hpcxrf.fitting.pixels.bands import BandedProjector, banded_projector, one_band, rounding
 from hpcxrf.fitting.pixels.pairs import MOST_LOSS, Grouping, candidates, every_channel
 
+if TYPE_CHECKING:
+    from hpcxrf.fitting.pixels.tangent import Tangents
+    from hpcxrf.fitting.pixels.weight_classes import WeightClasses
+
 _WEIGHT_FLOOR: Final = 0.01
 _EMPTY_COLUMN: Final = 1e-12
 _SMALLEST_EIGENVALUE: Final = 1e-9
-# What bands may change in a coefficient, in its sigma, by rounding, where one product does not half of it.
+# Largest change of a coefficient by the rounding of bands, in its sigma, where one product does not half of it.
 _MOST_ROUNDING: Final = 3e-5
 # A mixture's members: share of the largest weight in the combination that the data do not see.
 _MEMBER_SHARE: Final = 0.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tangents:
-    """How the columns of a basis change with theta."""
-
-    names: tuple[str, ...]
-    prior_sd: Tensor
-    """(parameter,) float64, units of theta."""
-    pairs: tuple[tuple[int, int], ...]
-    """Parameters whose second derivative is kept."""
-    columns: Tensor
-    """(parameter, then pair; channel, component) float64: derivatives by one prior standard deviation."""
-    motion: Tensor
-    """(place, parameter) float64: shifts of peaks and changes of widths by one standard deviation, in units of what
-    the columns can follow."""
-    centre: Tensor | None = None
-    """(parameter,) float64: where it is expanded, from the theta of the scan, in prior standard deviations; None: at
-    that theta."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Phases:
-    """The phases of a scan."""
-
-    coefficients: Tensor
-    """(phase, column) float64: mean coefficients of a pixel; one phase: the basis' own."""
-    share: Tensor
-    """(phase,) float64: of the pixels."""
-    gain: Tensor
-    """(phase,) float64: 1 - rms with own weights / rms with those of the mean spectrum, of the component
-    that gains most: a trace in a phase without the peaks that are strong elsewhere."""
-    report: str
-    """What was found and chosen, a sentence."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhaseOperator:
-    """What is computed once for all pixels."""
-
-    judge: Tensor
-    """(channel, 2 * phase) float32: counts @ judge = log-likelihood of every phase, even channels, then odd."""
-    share: Tensor
-    """(phase,) float32: logarithm of the phases' shares."""
-    operators: "tuple[PixelOperator, ...]"
-    """By phase of the odd channels' judgement (which weighs the even ones), then of the even channels'."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TangentOperator:
-    """What is computed once for all pixels; float32, in units in which the shared Gram has a diagonal of 1.
-
-    "All" are the columns, then the components' changes by each parameter and pair in turn.
-    """
-
-    names: tuple[str, ...]
-    prior_sd: Tensor
-    centre: Tensor
-    """(parameter,): where it is expanded, from the centre of the prior."""
-    motion: Tensor
-    first: Tensor
-    """(pair, parameter): 1 where the parameter is the pair's first."""
-    second: Tensor
-    half: Tensor
-    """(pair,): 1/2 for a parameter with itself."""
-    weighted: Tensor
-    """(channel, all)."""
-    all_columns: Tensor
-    """(all, channel), counts of one count."""
-    gram: Tensor
-    """(all, all)."""
-    inverse: Tensor
-    """(column, column): of the columns' own Gram."""
-    response: Tensor
-    """(component, parameter * column): how the best coefficients answer to d, for each component's amplitude."""
-    curvature: Tensor
-    """(component, parameter * parameter * component): of d, the coefficients following."""
-    scale: Tensor
-    """(column,)."""
-    expected_total: float
-    """Counts of the mean pixel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,15 +35,31 @@ class PixelBasis:
     """(channel,) float64: mean model of a pixel, with background; it sets the shared weights."""
     coefficients: Tensor
     """(column,) float64: mean coefficients of a pixel."""
-    tangents: Tangents | None = None
-    """For pixels with a theta of their own."""
-    phases: Phases | None = None
-    """Weights by phase, where the scan's phases differ; None: one set of weights."""
+    names: tuple[str, ...] = ()
+    """Names of the components, for messages."""
+    first_channel: int | None = None
+    """Channel of the full spectrum at which the fit range begins; None where it is not known: then all channels are
+    fitted one by one, as neighbours may be added only from an even channel on."""
+    tangents: "Tangents | None" = None
+    """Changes of the columns with theta, where every pixel has a theta of its own."""
+    weight_classes: "WeightClasses | None" = None
+    """Classes of pixels that are fitted with weights of their own; None: one set of weights."""
+
+    @property
+    def channels(self) -> slice:
+        """Channels of the full spectrum that are fitted.
+
+        Raises:
+            ValueError: the first one is not known.
+        """
+        if self.first_channel is None:
+            raise ValueError("the first channel of this pixel basis is not known; give first_channel")
+        return slice(self.first_channel, self.first_channel + self.columns.shape[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelOperator:
-    """What is computed once for all pixels."""
+    """Products of the basis with itself and with its weights, by which counts become amplitudes and their sigma."""
 
     columns: Tensor
     """(column, channel) float32."""
@@ -139,15 +77,11 @@ class PixelOperator:
     """(component,) bool: has counts in the fit range."""
     n_components: int
     grouping: Grouping
-    """What projector, Gram matrix and weighted columns are made of: channels left out weigh 0."""
+    """Sums of channels that projector, Gram matrix and weighted columns are made of: channels left out weigh 0."""
     banded: BandedProjector | None = None
     """The projector for raw counts whose channels may be added; None: nothing is added."""
     loss: float = 0.0
     """Largest relative growth of an amplitude's variance by that."""
-    tangent: TangentOperator | None = None
-    """For pixels with a theta of their own."""
-    phases: PhaseOperator | None = None
-    """Weights by phase."""
 
 
 def shared_weights(expected: Tensor) -> Tensor:
@@ -173,7 +107,15 @@ def group_background(parts: Tensor, n_groups: int) -> Tensor:
     return torch.stack([chunk.sum(dim=0) for chunk in torch.tensor_split(used, n)])
 
 
-def pixel_basis(phi: Tensor, amplitude: Tensor, background: Tensor, n_pixels: int) -> PixelBasis:
+def pixel_basis(
+    phi: Tensor,
+    amplitude: Tensor,
+    background: Tensor,
+    n_pixels: int,
+    *,
+    names: Sequence[str] = (),
+    first_channel: int | None = None,
+) -> PixelBasis:
     """Basis of a pixel from the integrated fit.
 
     Args:
@@ -181,17 +123,24 @@ def pixel_basis(phi: Tensor, amplitude: Tensor, background: Tensor, n_pixels: in
         amplitude: (component,) integrated counts.
         background: (group, channel) integrated counts, from `group_background`.
         n_pixels: pixels that were integrated.
+        names: names of the components, for messages.
+        first_channel: channel of the full spectrum at which the fit range begins; None: not known.
     """
     total = background.sum(dim=1)
     columns = torch.cat([phi, (background / total[:, None]).T], dim=1)
     coefficients = torch.cat([amplitude, total]) / n_pixels
     return PixelBasis(
-        columns=columns, n_components=phi.shape[1], expected=columns @ coefficients, coefficients=coefficients
+        columns=columns,
+        n_components=phi.shape[1],
+        expected=columns @ coefficients,
+        coefficients=coefficients,
+        names=tuple(names),
+        first_channel=first_channel,
     )
 
 
 def pixel_operator(
-    basis: PixelBasis, *, names: Sequence[str] = (), weights: Tensor | None = None, first_channel: int | None = None
+    basis: PixelBasis, *, weights: Tensor | None = None, first_channel: int | None = None
 ) -> PixelOperator:
     """Projector, and the variance of its result as a linear function of the coefficients.
 
@@ -203,18 +152,18 @@ def pixel_operator(
 
     Args:
         basis: columns and mean pixel.
-        names: of the components, for the message.
         weights: (channel,) float64 in place of the shared ones.
-        first_channel: of the basis. Given, channels are left out and neighbours are added wherever no amplitude's
-            variance grows by more than `pixel_pairs.MOST_LOSS` for the mean pixel.
+        first_channel: channel of the full spectrum at which the fit range begins. Where it is not None, channels are
+            left out and neighbours are added wherever no amplitude's variance grows by more than `pairs.MOST_LOSS`
+            for the mean pixel.
 
     Raises:
-        FitError: columns that cannot be told apart, so that no pixel has a unique solution.
+        FitError: columns with indistinguishable spectra, so that no pixel has a unique solution.
     """
     weights = shared_weights(basis.expected) if weights is None else weights
     whole = _solve(basis, weights, every_channel(basis.columns.shape[0]))
-    _refuse_mixtures(whole.unit, column_names(basis, names))
-    chosen, loss = (whole, 0.0) if first_channel is None else _fastest(basis, weights, whole, first_channel)
+    _refuse_mixtures(whole.unit, column_names(basis))
+    chosen, loss = (whole, 0.0) if first_channel is None else _find_fastest(basis, weights, whole, first_channel)
     squares = chosen.projector[:, : basis.n_components] ** 2
     total = basis.coefficients.clamp(min=0.0)
     floor = (total / total.sum()) @ (basis.columns.T @ squares)
@@ -228,14 +177,14 @@ def pixel_operator(
         measured=chosen.used[: basis.n_components],
         n_components=basis.n_components,
         grouping=chosen.grouping,
-        banded=_banded(basis, chosen) if chosen.grouping.count > 0 else None,
+        banded=_cut_into_bands(basis, chosen) if chosen.grouping.count > 0 else None,
         loss=loss,
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Solution:
-    """Least squares of some sums of channels; float64, by channel where not said otherwise."""
+    """Least squares of some sums of channels; float64, by channel unless stated otherwise."""
 
     grouping: Grouping
     gram: Tensor
@@ -246,10 +195,10 @@ class _Solution:
     weighted: Tensor
     projector: Tensor
     variance: Tensor
-    """(component,): of the mean pixel."""
+    """(component,): variance of the mean pixel's amplitudes."""
 
 
-def _fastest(basis: PixelBasis, weights: Tensor, whole: _Solution, first_channel: int) -> tuple[_Solution, float]:
+def _find_fastest(basis: PixelBasis, weights: Tensor, whole: _Solution, first_channel: int) -> tuple[_Solution, float]:
     """The fit of fewest sums that loses little, and what it loses."""
     squares = whole.projector[:, : basis.n_components] ** 2
     share = squares * basis.expected.clamp(min=0.0)[:, None] / whole.variance.clamp(min=1e-300)
@@ -262,7 +211,7 @@ def _fastest(basis: PixelBasis, weights: Tensor, whole: _Solution, first_channel
     return whole, 0.0
 
 
-def _banded(basis: PixelBasis, chosen: _Solution) -> BandedProjector:
+def _cut_into_bands(basis: PixelBasis, chosen: _Solution) -> BandedProjector:
     found = banded_projector(basis.columns, chosen.weighted, chosen.used, chosen.grouping)
     whole = one_band(chosen.projector, chosen.grouping)
     expected = basis.expected.clamp(min=0.0)
@@ -303,10 +252,10 @@ def unit_diagonal(gram: Tensor) -> tuple[Tensor, Tensor]:
     return gram * scale[:, None] * scale + torch.diag((~used).to(gram.dtype)), scale
 
 
-def column_names(basis: PixelBasis, names: Sequence[str]) -> tuple[str, ...]:
+def column_names(basis: PixelBasis) -> tuple[str, ...]:
     """Names of all columns: the components' or, without names, their numbers; then `background 1` and on."""
     n = basis.n_components
-    known = tuple(names) or tuple(f"column {i}" for i in range(n))
+    known = basis.names or tuple(f"column {i}" for i in range(n))
     return known + tuple(f"background {i + 1}" for i in range(basis.columns.shape[1] - n))
 
 
@@ -319,6 +268,6 @@ def _refuse_mixtures(unit: Tensor, labels: Sequence[str]) -> None:
     guilty = torch.nonzero(shares > _MEMBER_SHARE * shares.max())[:, 0].tolist()
     seen = max(float(values[0]), 0.0)
     raise FitError(
-        f"the pixel fit is singular: {', '.join(labels[i] for i in guilty)} cannot be told apart (a mixture of them "
-        f"leaves {math.sqrt(seen):.0e} of its counts to see it by); leave one of these components out"
+        f"the pixel fit is singular: {', '.join(labels[i] for i in guilty)} have indistinguishable spectra (relative "
+        f"eigenvalue {seen:.0e}); remove one of them"
     )

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from hpcxrf.errors import FitError
-from hpcxrf.fitting.pixels.basis import PixelOperator
 from hpcxrf.fitting.pixels.parts import Estimate, project, spectrum_deviance
-from hpcxrf.fitting.pixels.tangent import fit_tangent
+from hpcxrf.fitting.pixels.tangent import TangentOperator, fit_tangent
 
 PLAUSIBLE_SD: Final = 3.0
-"""How far from the theta of the scan a pixel is followed, in prior standard deviations: what is farther is no drift."""
+"""Farthest distance from the theta of the scan to which a pixel is followed, in standard deviations of the prior."""
 _MOVES: Final = 5
 
 
@@ -25,8 +24,8 @@ class Expansions:
     """(parameter,) float32: distance of two points, in prior standard deviations."""
     prior_sd: Tensor
     """(parameter,) float32, units of theta."""
-    at: Callable[[tuple[int, ...]], PixelOperator]
-    """What the pixels near a point of the lattice are fitted with."""
+    at: Callable[[tuple[int, ...]], TangentOperator]
+    """Operator of the pixels near a point of the lattice."""
 
 
 def follow(counts: Tensor, found: Estimate, expansions: Expansions, *, deviance: bool, errors: bool) -> Estimate:
@@ -36,8 +35,8 @@ def follow(counts: Tensor, found: Estimate, expansions: Expansions, *, deviance:
 
     Args:
         counts: (pixel, channel) finite, any real dtype.
-        found: of `fit_tangent`.
-        expansions: further points.
+        found: estimate of `fit_tangent`.
+        expansions: further points of expansion.
         deviance: whether the misfit is wanted.
         errors: whether the variance is wanted.
     """
@@ -46,9 +45,9 @@ def follow(counts: Tensor, found: Estimate, expansions: Expansions, *, deviance:
     if deviance:
         misfit = spectrum_deviance(counts, found.factors, found.columns)
         found = replace(found, misfit=misfit)
-    place = torch.zeros_like(_outside(found, expansions)[1])
+    place = torch.zeros_like(_find_outside(found, expansions)[1])
     for _ in range(_MOVES):
-        outside, wanted = _outside(found, expansions)
+        outside, wanted = _find_outside(found, expansions)
         left = outside | (place != 0).any(dim=1)
         going = torch.nonzero(left & (wanted != place).any(dim=1))[:, 0]
         if going.numel() == 0:
@@ -56,34 +55,31 @@ def follow(counts: Tensor, found: Estimate, expansions: Expansions, *, deviance:
         place[going] = wanted[going]
         for point in torch.unique(place[going], dim=0):
             rows = going[(place[going] == point).all(dim=1)]
-            operator = expansions.at(tuple(int(i) for i in point.tolist()))
-            again = _at_point(counts[rows], operator, deviance=deviance, errors=errors)
-            found = _with_rows(found, rows, again)
+            tangent = expansions.at(tuple(int(i) for i in point.tolist()))
+            again = _fit_at_point(counts[rows], tangent, deviance=deviance, errors=errors)
+            found = _replace_rows(found, rows, again)
     return found
 
 
-def _outside(found: Estimate, expansions: Expansions) -> tuple[Tensor, Tensor]:
+def _find_outside(found: Estimate, expansions: Expansions) -> tuple[Tensor, Tensor]:
     """Pixels (pixel,) that another point may mend, and the lattice's point (pixel, parameter) nearest to each pixel."""
     if found.in_range is None or found.shift is None:
-        raise FitError("pixels can be followed only where their theta is free: give pixel method 'nonlinear'")
+        raise FitError("only pixels with a theta of their own can be followed; use pixel method 'nonlinear'")
     farthest = torch.ceil(PLAUSIBLE_SD / expansions.spacing)
     nearest = torch.round(found.shift / expansions.prior_sd / expansions.spacing)
     # Near the end of its range the dictionary converges slowly: nearer, it does not.
     return ~(found.in_range & found.solved), torch.minimum(torch.maximum(nearest, -farthest), farthest)
 
 
-def _at_point(counts: Tensor, operator: PixelOperator, *, deviance: bool, errors: bool) -> Estimate:
-    if operator.tangent is None:
-        raise FitError("a point of expansion without tangents; give those of 'pixel_model.expansions'")
-    signed = project(counts, operator.projector)
-    found = fit_tangent(counts, signed, operator, operator.tangent, errors=errors)
+def _fit_at_point(counts: Tensor, tangent: TangentOperator, *, deviance: bool, errors: bool) -> Estimate:
+    found = fit_tangent(counts, project(counts, tangent.shared.projector), tangent, errors=errors)
     if not deviance:
         return found
     misfit = spectrum_deviance(counts, found.factors, found.columns)
     return replace(found, misfit=misfit)
 
 
-def _with_rows(found: Estimate, rows: Tensor, again: Estimate) -> Estimate:
+def _replace_rows(found: Estimate, rows: Tensor, again: Estimate) -> Estimate:
     """The estimate with some pixels taken from another."""
     names = ("coefficients", "solved", "variance", "null_variance", "shift", "shift_sigma", "in_range", "misfit")
     changed: dict[str, Any] = {name: _put(found, again, name, rows) for name in names}

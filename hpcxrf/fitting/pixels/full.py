@@ -1,7 +1,7 @@
-"""The true model in every pixel, theta free under a prior: for regions of some thousand pixels.
+"""The true model in every pixel, theta free under a prior: good for regions of some thousand pixels that drift far.
 
 The same variable projection as for integrated spectra, a few pixels at a time, which is what a core's cache holds.
-Weights are those of the pixel's own model, from amplitudes at the given theta first and then from the fit.
+Weights are those of the pixel's own model, from amplitudes at the starting theta first and then from the fit.
 """
 
 from collections.abc import Mapping
@@ -11,10 +11,12 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from hpcxrf.errors import FitError
 from hpcxrf.fitting.nnls import nnls_gram
 from hpcxrf.fitting.objective import poisson_deviance
 from hpcxrf.fitting.pixels.basis import PixelBasis
-from hpcxrf.fitting.pixels.parts import Estimate
+from hpcxrf.fitting.pixels.model import PixelModel, spectrum_model
+from hpcxrf.fitting.pixels.parts import Estimate, Solver, move_to, prepare_operator
 from hpcxrf.fitting.pixels.tangent import drift_sd
 from hpcxrf.fitting.spectrum.separable import Problem, Space, State, design, minimise, start
 from hpcxrf.physics.jacobian import counts_jacobian
@@ -33,16 +35,54 @@ _SCALE_SD: Final = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FullModel:
-    """What the pixels are fitted with, on one device."""
+    """Model, prior and background of the pixels, on one device."""
 
     model: SpectrumModel
     theta: Tensor
-    """(parameter,) float64: where every pixel starts, and the centre of the prior."""
+    """(parameter,) float64: start of every pixel, and the centre of the prior."""
     background: Tensor
     """(channel, column) float64."""
     space: Space
     names: tuple[str, ...]
     """The parameters that are free."""
+
+
+def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -> Solver:
+    """Prepare the method.
+
+    Args:
+        basis: background columns and mean pixel.
+        model: model of the pixels of one detector.
+        device: device of the counts.
+
+    Raises:
+        FitError: no model, the raw sum of several detectors, or columns with indistinguishable spectra.
+    """
+    if model is None:
+        raise FitError("pixel method 'full' needs the model of the pixels; give a PixelModel")
+    if len(model.parts) != 1:
+        raise FitError(
+            "pixel method 'full' fits the theta of one detector, not of a sum of detectors; set pixels.detectors: each"
+        )
+    (part,) = model.parts
+    full = move_to(device, full_model(spectrum_model(model, part), part.theta, basis))
+    return full_solver(full, basis, device)
+
+
+def full_solver(full: FullModel, basis: PixelBasis, device: torch.device) -> Solver:
+    """Solver of a model on its device.
+
+    Args:
+        full: model, prior and background.
+        basis: basis of the pixels.
+        device: device of the counts.
+    """
+
+    def estimate(counts: Tensor, signed: Tensor, *, deviance: bool, errors: bool) -> Estimate:
+        del signed, deviance, errors
+        return fit_full(counts, full)
+
+    return Solver(operator=prepare_operator(basis, device), estimate=estimate)
 
 
 def full_model(
@@ -52,12 +92,12 @@ def full_model(
 
     Args:
         model: lines, channels and constants of the pixels.
-        theta: (parameter,) float64, of the integrated fit or of the region.
-        basis: whose background columns the pixels have.
+        theta: (parameter,) float64, that of the integrated fit or of the region.
+        basis: basis whose background columns the pixels have.
         prior_sd: standard deviation of the free parameters, units of theta; None: energy offset, gain and width.
 
     Raises:
-        KeyError: a name that is no parameter.
+        KeyError: a name that is not a parameter.
     """
     prior = drift_sd(theta) if prior_sd is None else dict(prior_sd)
     sd = torch.ones_like(theta)
@@ -87,7 +127,7 @@ def fit_full(counts: Tensor, full: FullModel) -> Estimate:
 
     Args:
         counts: (pixel, channel) finite, any real dtype.
-        full: of `full_model`.
+        full: model of `full_model`.
     """
     size = PIXELS_AT_A_TIME
     parts = [_fit_some(counts[i : i + size], full) for i in range(0, max(len(counts), 1), size)]
@@ -108,19 +148,19 @@ def _fit_some(counts: Tensor, full: FullModel) -> Estimate:
     state = start(theta, problem)
     for i, (iterations, tolerance) in enumerate(_PASSES):
         if i > 0:
-            problem = replace(problem, weights=_weights(_expected(state, problem)))
+            problem = replace(problem, weights=_weights(_expected_counts(state, problem)))
             state = start(state.theta, problem)
         state = minimise(state, problem, iterations=iterations, tolerance=tolerance)
-    return _described(state, problem, full)
+    return _describe(state, problem, full)
 
 
 def _first_guess(y: Tensor, columns: Tensor) -> Tensor:
-    """Expected counts (pixel, channel) at the given theta, unit weights."""
+    """Expected counts (pixel, channel) at the starting theta, unit weights."""
     gram = (columns.T @ columns).expand(y.shape[0], -1, -1)
     return nnls_gram(gram, y @ columns).x @ columns.T
 
 
-def _expected(state: State, problem: Problem) -> Tensor:
+def _expected_counts(state: State, problem: Problem) -> Tensor:
     _, columns = design(state.theta, problem)
     return (columns @ state.linear[..., None])[..., 0]
 
@@ -131,7 +171,7 @@ def _weights(expected: Tensor) -> Tensor:
     return 1.0 / torch.maximum(expected, floor.clamp(min=_LEAST_COUNTS))
 
 
-def _described(state: State, problem: Problem, full: FullModel) -> Estimate:
+def _describe(state: State, problem: Problem, full: FullModel) -> Estimate:
     evaluation, columns = design(state.theta, problem)
     expected = (columns @ state.linear[..., None])[..., 0]
     n = evaluation.phi.shape[-1]

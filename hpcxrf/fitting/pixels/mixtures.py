@@ -1,4 +1,4 @@
-"""Families that the counts cannot tell apart: what their maps share is known, how they share it is not."""
+"""Families with indistinguishable spectra: what their maps share is known, how they share it is not."""
 
 import math
 from collections.abc import Sequence
@@ -27,59 +27,57 @@ class Mixture:
 
     members: tuple[str, ...]
     counts: float
-    """Of all members together, where the text says: in a pixel, or in all of them where `in_sum`."""
+    """Counts of all members together, where the text says: in a pixel, or in all of them where `in_sum`."""
     sigma: float
-    """Of that sum."""
+    """Standard uncertainty of that sum."""
     inflation: float
     """Largest of the members' sigmas over what it were without any other column."""
     times: float
-    """As many times the counts of a mean pixel would show one of them by itself; infinite where none was found."""
+    """Factor on the counts of a mean pixel that would show one of them by itself; infinite where none was found."""
     in_sum: bool
-    """Not even the spectrum of all pixels tells them apart."""
+    """True where not even the spectrum of all pixels separates them."""
     text: str
-    """The same as a sentence."""
+    """Sentence that says the same."""
 
     def record(self) -> dict[str, Any]:
-        """As JSON values, which have no infinity."""
+        """JSON values of the mixture; they have no infinity."""
         plain = asdict(self)
         return plain | {"times": self.times if math.isfinite(self.times) else None}
 
 
-def mixtures(basis: PixelBasis, names: Sequence[str] = (), n_pixels: int = 1) -> tuple[Mixture, ...]:
+def find_mixtures(basis: PixelBasis, n_pixels: int = 1) -> tuple[Mixture, ...]:
     """Groups of components that are more alike than the counts of a pixel can tell.
 
     Two components belong to a group where the sum of both is seen, three sigmas, in a mean pixel, in one of up to 100
     times its counts or in the spectrum of all pixels, but neither of them by itself, and their estimates are
-    anticorrelated; or, at any counts, where a
-    component's sigma is ten times what it were alone. Sigmas are those of the linear maps: a component's map says with
-    them that it is not known; this says why.
+    anticorrelated; or, at any counts, where a component's sigma is ten times what it were alone. Sigmas are those of
+    the linear maps: a component's map says with them that it is not known; this says why.
 
     Args:
-        basis: columns and mean pixel.
-        names: of the components.
+        basis: columns and mean pixel, with the components' names.
         n_pixels: pixels whose mean the basis is.
 
     Raises:
         FitError: columns of which one is a combination of others.
     """
     n = basis.n_components
-    inflation, pairs = _alike(basis)
-    covariance = _covariance(basis, names)
+    inflation, pairs = _find_alike(basis)
+    covariance = _covariance(basis)
     amplitude = basis.coefficients[:n].clamp(min=0.0)
     for j in range(n):
         for i in range(j):
             levels = (_seen_at(amplitude, covariance, [i, j]), float(n_pixels))
-            if any(_unseparated(amplitude, covariance, i, j, level) for level in levels):
+            if any(_look_alike(amplitude, covariance, i, j, level) for level in levels):
                 pairs.add((i, j))
-    labels = column_names(basis, names)
+    labels = column_names(basis)
     return tuple(
-        _described(group, amplitude, covariance, inflation, labels, n_pixels) for group in _groups(pairs, len(labels))
+        _describe(group, amplitude, covariance, inflation, labels, n_pixels) for group in _groups(pairs, len(labels))
     )
 
 
-def _covariance(basis: PixelBasis, names: Sequence[str]) -> Tensor:
+def _covariance(basis: PixelBasis) -> Tensor:
     """(component, component) of a mean pixel's linear fit; 0 for a component that is not measured."""
-    projector = pixel_operator(basis, names=names).projector[:, : basis.n_components].to(torch.float64)
+    projector = pixel_operator(basis).projector[:, : basis.n_components].to(torch.float64)
     return projector.T @ (basis.expected.clamp(min=0.0)[:, None] * projector)
 
 
@@ -92,8 +90,8 @@ def _seen_at(amplitude: Tensor, covariance: Tensor, members: list[int]) -> float
     return min(max(1.0001 * wanted, 1.0), _BRIGHTEST)
 
 
-def _unseparated(amplitude: Tensor, covariance: Tensor, i: int, j: int, level: float) -> bool:
-    """Whether two components are seen only together, at `level` times the counts of a mean pixel."""
+def _look_alike(amplitude: Tensor, covariance: Tensor, i: int, j: int, level: float) -> bool:
+    """Return whether two components are seen only together, at `level` times the counts of a mean pixel."""
     own = covariance.diagonal()[[i, j]]
     if float(own.min()) <= 0.0:
         return False
@@ -104,7 +102,7 @@ def _unseparated(amplitude: Tensor, covariance: Tensor, i: int, j: int, level: f
     return seen and not apart and float(covariance[i, j] / own.prod().sqrt()) <= _CORRELATION
 
 
-def _alike(basis: PixelBasis) -> tuple[Tensor, set[tuple[int, int]]]:
+def _find_alike(basis: PixelBasis) -> tuple[Tensor, set[tuple[int, int]]]:
     """Every column's sigma over that of it alone, and the pairs for which that of a component is large."""
     weighted = basis.columns * shared_weights(basis.expected)[:, None]
     unit, scale = unit_diagonal(basis.columns.T @ weighted)
@@ -130,7 +128,7 @@ def _groups(pairs: set[tuple[int, int]], n: int) -> list[list[int]]:
     return [m for m in members if len(m) > 1]
 
 
-def _described(
+def _describe(
     group: list[int], amplitude: Tensor, covariance: Tensor, inflation: Tensor, labels: Sequence[str], n_pixels: int
 ) -> Mixture:
     known = [i for i in group if i < len(amplitude)]

@@ -1,4 +1,6 @@
-"""Non-negative least squares of every pixel by one shared factor, checked, and exact where the check fails.
+"""Non-negative least squares of every pixel: no amplitude below 0, at the price of sums that come out high.
+
+By one shared factor, checked, and exact where the check fails.
 
 All pixels share the Gram matrix, so the alternating direction method of multipliers (Boyd et al. 2011, Found. Trends
 Mach. Learn. 3, 1, section 5.2) needs one small product an iteration. With w = z + u (z the non-negative copy, u
@@ -13,13 +15,14 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.nnls import nnls_gram
-from hpcxrf.fitting.pixels.basis import PixelOperator, unit_diagonal
-from hpcxrf.fitting.pixels.parts import Estimate, times
+from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, unit_diagonal
+from hpcxrf.fitting.pixels.model import PixelModel
+from hpcxrf.fitting.pixels.parts import Estimate, Solver, prepare_operator, times
 
 _PENALTY: Final = 0.3
 _RELAXATION: Final = 1.7
 _ITERATIONS: Final = 40
-# Optimality is asked to this share of the noise of the normal equations, plus what float32 rounds.
+# Optimality is required to this share of the noise of the normal equations, plus what float32 rounds.
 _TOLERANCE: Final = 1e-4
 _ROUNDING: Final = 1e-6
 
@@ -39,6 +42,28 @@ class SharedFactor:
     """(column,): that of a pixel with one count."""
     scale: Tensor
     """(column,): 0 for a column without a count."""
+
+
+def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -> Solver:
+    """Prepare the method.
+
+    Args:
+        basis: columns and mean pixel.
+        model: not needed.
+        device: device of the counts.
+
+    Raises:
+        FitError: columns with indistinguishable spectra.
+    """
+    del model
+    operator = prepare_operator(basis, device)
+    factor = shared_factor(operator)
+
+    def estimate(counts: Tensor, signed: Tensor, *, deviance: bool, errors: bool) -> Estimate:
+        del deviance, errors
+        return fit_nnls(counts, signed, operator, factor)
+
+    return Solver(operator=operator, estimate=estimate)
 
 
 def shared_factor(operator: PixelOperator) -> SharedFactor:
@@ -67,7 +92,7 @@ def fit_nnls(counts: Tensor, signed: Tensor, operator: PixelOperator, factor: Sh
         counts: (pixel, channel) finite, any real dtype: read again for the pixels that fail the check.
         signed: (pixel, column) float32: the unconstrained coefficients.
         operator: the basis' products.
-        factor: of `shared_factor`.
+        factor: matrices of `shared_factor`.
     """
     usable = factor.scale > 0
     start = torch.where(usable, signed / factor.scale, 0.0)

@@ -1,4 +1,4 @@
-"""Which channels the products with raw counts are made of: those that say something, by twos where that is enough.
+"""Channels that products with raw counts are made of: those with information, by twos where that is enough.
 
 Two uint16 counts that lie side by side are one uint32, `low + 2**16 high`. Times `2**16 + 1`, modulo `2**32`, that is
 `2**16 (low + high) + low`: one integer multiplication adds all pairs of a spectrum, and leaves a surplus of `low /
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 MOST_LOSS: Final = 0.005
-"""Largest relative growth of the variance of any amplitude by what is added and left out: 0.25 % of its sigma."""
+"""Largest relative growth of the variance of any amplitude by adding and leaving out channels: 0.25 % of its sigma."""
 _MOST_LOSS_AT_AN_END: Final = 0.0005
 SURPLUS: Final = 2.0**-16
 """Weight of the first channel of a pair beyond that of the second."""
@@ -30,7 +30,7 @@ class Grouping:
     """Channels `first` to `stop` of the fit range are used; `count` pairs of them from `start` on are added."""
 
     n_channels: int
-    """Of the fit range."""
+    """Number of channels of the fit range."""
     first: int
     start: int
     count: int
@@ -43,7 +43,7 @@ class Grouping:
 
     @property
     def n_sums(self) -> int:
-        """Of single channels and pairs."""
+        """Number of sums: single channels and pairs."""
         return self.stop - self.first - self.count
 
     def channel_of(self, sum_index: int) -> int:
@@ -52,7 +52,7 @@ class Grouping:
         return self.first + sum_index + paired
 
     def added(self, values: Tensor) -> Tensor:
-        """What a product sees (sum, any) of values by channel (channel, any)."""
+        """Values by sum (sum, any), as a product sees them, of values by channel (channel, any)."""
         first, second = values[self.start : self.end : 2], values[self.start + 1 : self.end : 2]
         pairs = (1.0 + SURPLUS) * first + second
         return torch.cat([values[self.first : self.start], pairs, values[self.end : self.stop]])
@@ -72,11 +72,11 @@ def every_channel(n_channels: int) -> Grouping:
 
 
 def candidates(share: Tensor, first_channel: int) -> list[Grouping]:
-    """What may be tried, the fastest first, every channel last.
+    """Groupings to be tried, the fastest first, every channel last.
 
     Args:
-        share: (channel, component): of each component's variance, by channel.
-        first_channel: of the fit range: pairs begin at even channels, where an uint32 can.
+        share: (channel, component): share of each component's variance, by channel.
+        first_channel: first one of the fit range: pairs begin at even channels, where an uint32 can.
     """
     n = share.shape[0]
     first, after = (_negligible(values) for values in (share, share.flip(0)))
@@ -90,7 +90,7 @@ def candidates(share: Tensor, first_channel: int) -> list[Grouping]:
 
 
 def _negligible(share: Tensor) -> int:
-    """How many of the first channels carry next to nothing."""
+    """Number of the first channels that carry next to nothing."""
     return int((share.cumsum(dim=0).amax(dim=1) <= _MOST_LOSS_AT_AN_END).sum())
 
 

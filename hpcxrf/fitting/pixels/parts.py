@@ -1,15 +1,20 @@
-"""What every pixel method shares: products with raw counts, variance, deviance."""
+"""Parts that every pixel method shares: its solver, products with raw counts, variance, deviance."""
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Final, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from hpcxrf.fitting.pixels.basis import PixelOperator
+from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, pixel_operator
 from hpcxrf.fitting.pixels.pairs import LEAST_ROWS
 from hpcxrf.physics.shapes import INV_SQRT_2PI
 
+T = TypeVar("T")
+
+MICRO_BATCH: Final = 2048
+"""Pixels that are fitted at a time: 2048 x 1200 channels in float32 are 10 MB. Fixed, and counted from the start of the
+tile, so that a pixel meets the same neighbours, and the same rounding, however a scan is cut into tasks."""
 # Rows that are converted and worked on at a time: 256 spectra of 1200 channels are 1.2 MB, what a core's cache holds.
 CHUNK: Final = 256
 _SMALLEST_EXPECTATION: Final = 1e-3
@@ -20,7 +25,7 @@ _SQRT_HALF: Final = 0.7071067811865476
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What a method found in a micro-batch."""
+    """Result of a method in a micro-batch."""
 
     coefficients: Tensor
     """(pixel, column) float32, components first."""
@@ -42,6 +47,62 @@ class Estimate:
     """(pixel,) bool: the shift is one that the method can follow."""
     misfit: Tensor | None = None
     """(pixel,) float32: Poisson deviance, where the model is not `factors @ columns`."""
+
+
+class Estimator(Protocol):
+    """A method, prepared: a function of a micro-batch of counts."""
+
+    def __call__(self, counts: Tensor, signed: Tensor, *, deviance: bool, errors: bool) -> Estimate:
+        """Fit a micro-batch.
+
+        Args:
+            counts: (pixel, channel) finite, any real dtype.
+            signed: (pixel, column) float32: the unconstrained coefficients, `counts @ projector`.
+            deviance: whether the misfit is wanted.
+            errors: whether the variance is wanted.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Solver:
+    """A pixel method prepared for the pixels of one detector on one device, as `prepare` of its file makes it."""
+
+    operator: PixelOperator
+    """Products of the basis, on the device of the counts."""
+    estimate: Estimator
+    batch: int = MICRO_BATCH
+    """Pixels that a core fits at a time."""
+    n_changes: int = 0
+    """Number of changes of columns with theta that are held beside the columns."""
+
+
+def prepare_operator(basis: PixelBasis, device: torch.device) -> PixelOperator:
+    """Products of the basis on a device; channels are added by twos where that loses next to nothing.
+
+    Args:
+        basis: the linear model of a pixel.
+        device: device of the counts.
+
+    Raises:
+        FitError: columns with indistinguishable spectra.
+    """
+    return move_to(device, pixel_operator(basis, first_channel=basis.first_channel))
+
+
+def move_to(device: torch.device, data: T) -> T:
+    """The same operator, model or nested dataclass with its tensors on a device."""
+    return cast("T", _move(device, data))
+
+
+def _move(device: torch.device, data: object) -> object:
+    if isinstance(data, Tensor):
+        return data.to(device)
+    if isinstance(data, tuple):
+        return tuple(_move(device, part) for part in data)
+    if is_dataclass(data) and not isinstance(data, type):
+        named = {f.name: _move(device, getattr(data, f.name)) for f in fields(data)}
+        return replace(data, **named)
+    return data
 
 
 def rows(counts: Tensor, start: int, size: int = CHUNK) -> Tensor:

@@ -1,4 +1,6 @@
-"""Maximum likelihood of every pixel: non-negative, the background in the model, on raw counts.
+"""Maximum likelihood of every pixel: the most precise of the non-negative fits where counts are few.
+
+The background is in the model, the counts are raw.
 
 Newton steps with projection (Bertsekas 1982, SIAM J. Control Optim. 20, 221): a column at 0 whose slope points below
 it is held, the others take one step together and are cut at 0. The slope is that of all channels; the curvature, which
@@ -13,8 +15,17 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from hpcxrf.fitting.pixels.basis import PixelOperator, unit_diagonal
-from hpcxrf.fitting.pixels.parts import Estimate, expected_coefficients, rows, shared_variance, times
+from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, unit_diagonal
+from hpcxrf.fitting.pixels.model import PixelModel
+from hpcxrf.fitting.pixels.parts import (
+    Estimate,
+    Solver,
+    expected_coefficients,
+    prepare_operator,
+    rows,
+    shared_variance,
+    times,
+)
 
 _JOINED: Final = 4
 # Pixels at a time: fewer and the small matrices are not worth a call, more and the spectra leave the cache.
@@ -54,7 +65,7 @@ class Likelihood:
 
     fine: Columns
     coarse: Columns
-    """Of channels joined by fours."""
+    """Columns on channels joined by fours."""
     totals: Tensor
     """(column,): counts of one unit in the fit range."""
     pairs: Tensor
@@ -67,7 +78,7 @@ class Likelihood:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Search:
-    """Where the pixels of a chunk stand."""
+    """State of the search for the pixels of a chunk."""
 
     x: Tensor
     """(pixel, column): the best point so far."""
@@ -81,19 +92,41 @@ class _Search:
     """(pixel,) bool."""
 
 
+def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -> Solver:
+    """Prepare the method.
+
+    Args:
+        basis: columns and mean pixel.
+        model: not needed.
+        device: device of the counts.
+
+    Raises:
+        FitError: columns with indistinguishable spectra.
+    """
+    del model
+    operator = prepare_operator(basis, device)
+    prepared = likelihood(operator)
+
+    def estimate(counts: Tensor, signed: Tensor, *, deviance: bool, errors: bool) -> Estimate:
+        del deviance
+        return fit_poisson(counts, signed, operator, prepared, errors=errors)
+
+    return Solver(operator=operator, estimate=estimate)
+
+
 def likelihood(operator: PixelOperator) -> Likelihood:
     """Prepare the iterations."""
     _, scale = unit_diagonal(operator.gram)
     columns = operator.columns.to(torch.float64) * scale[:, None]
-    joined = _joined(columns)
+    joined = _join_channels(columns)
     n = columns.shape[0]
     first, second = torch.triu_indices(n, n, device=columns.device)
     place = torch.zeros((n, n), dtype=torch.int64, device=columns.device)
     place[first, second] = place[second, first] = torch.arange(len(first), device=columns.device)
     single = torch.float32
     return Likelihood(
-        fine=_columns(columns),
-        coarse=_columns(joined),
+        fine=_both_ways(columns),
+        coarse=_both_ways(joined),
         totals=columns.sum(dim=1).to(single),
         pairs=(joined[first] * joined[second]).T.contiguous().to(single),
         place=place.flatten(),
@@ -101,7 +134,7 @@ def likelihood(operator: PixelOperator) -> Likelihood:
     )
 
 
-def _columns(rows: Tensor) -> Columns:
+def _both_ways(rows: Tensor) -> Columns:
     return Columns(rows=rows.to(torch.float32), transposed=rows.T.contiguous().to(torch.float32))
 
 
@@ -114,7 +147,7 @@ def fit_poisson(
         counts: (pixel, channel) finite, any real dtype.
         signed: (pixel, column) float32: the unconstrained coefficients, from which the search begins.
         operator: the basis' products.
-        model: of `likelihood`.
+        model: columns of `likelihood`.
         errors: whether the variance is wanted.
     """
     start = torch.where(model.scale > 0, signed / model.scale, 0.0).clamp_(min=_START)
@@ -137,7 +170,7 @@ def fit_poisson(
 
 def _fit_chunk(y: Tensor, start: Tensor, model: Likelihood) -> tuple[Tensor, Tensor]:
     """Coefficients in the model's units, and which are optimal: a fixed number of steps, some more where needed."""
-    joined = _joined(y)
+    joined = _join_channels(y)
     near = _climb(joined, joined, start, model, model.coarse, _JOINED_STEPS).x
     search = _climb(y, joined, near, model, model.fine, _STEPS)
     left = torch.nonzero(~search.done)[:, 0]
@@ -166,7 +199,7 @@ def _climb(y: Tensor, joined: Tensor, start: Tensor, model: Likelihood, grid: Co
         ratio = y / expected
         slope = model.totals - times(ratio, grid.transposed)
         misfit = 2.0 * (trial @ model.totals - total + _entropy(ratio, y))
-        search = _judged(search, trial, misfit, total)
+        search = _judge_trial(search, trial, misfit, total)
         if i == steps or bool(search.done.all()):
             break
         tried = search.misfit == misfit
@@ -187,7 +220,7 @@ def _entropy(ratio: Tensor, y: Tensor) -> Tensor:
     return ratio.clamp(min=tiny).log_().mul_(y).sum(dim=1)
 
 
-def _judged(search: _Search, trial: Tensor, misfit: Tensor, total: Tensor) -> _Search:
+def _judge_trial(search: _Search, trial: Tensor, misfit: Tensor, total: Tensor) -> _Search:
     """Take the trial where the deviance fell, or rounding hides whether it did; say where that was the end."""
     better = (misfit <= search.misfit + _ROUNDING * total) & ~search.done
     small = (search.promised <= _TOLERANCE + _ROUNDING * total) & ~search.done
@@ -261,7 +294,7 @@ def _inverse_diagonal(x: Tensor, model: Likelihood) -> Tensor:
     return torch.where((info == 0)[:, None], inverse, torch.nan)
 
 
-def _joined(values: Tensor) -> Tensor:
+def _join_channels(values: Tensor) -> Tensor:
     """(any, channel) -> (any, joined channel): sums over neighbours, the last one over fewer."""
     n_joined = -(-values.shape[1] // _JOINED)
     missing = n_joined * _JOINED - values.shape[1]

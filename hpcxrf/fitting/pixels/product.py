@@ -17,7 +17,7 @@ _ROWS: Final = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Part:
-    """Some of the weights: those of sums `start` to `stop`."""
+    """Weights of the sums `start` to `stop`."""
 
     start: int
     stop: int
@@ -38,7 +38,7 @@ class _Room:
     after: Tensor
     """(pixel, sum) float32: single channels after the pairs."""
     factors: tuple[tuple[Tensor, Tensor, Tensor], ...]
-    """By part: rows, sums (sum, pixel), and where their product is written (row, pixel)."""
+    """Operands by part: rows, sums (sum, pixel), and memory of their product (row, pixel)."""
     seen: Tensor
     """(row of all parts, pixel) float32."""
 
@@ -63,7 +63,7 @@ class PairedProduct:
         """`counts @ projector` (pixel, column).
 
         Args:
-            counts: (pixel, channel) uint16, none above `pixel_pairs.HIGHEST_COUNT`.
+            counts: (pixel, channel) uint16, none above `pairs.HIGHEST_COUNT`.
         """
         n_rows, whole = counts.shape[0], self._room(_ROWS)
         out = self.seen.new_empty((len(self.mixing), n_rows))
@@ -92,7 +92,7 @@ class PairedProduct:
 
     def _add(self, counts: Tensor, room: _Room) -> None:
         by = self.grouping
-        torch.mul(_aligned(counts[:, by.start : by.end]).view(torch.int32), _FACTOR, out=room.words)
+        torch.mul(_align(counts[:, by.start : by.end]).view(torch.int32), _FACTOR, out=room.words)
         # In place: every number is read before it is written.
         room.pairs.copy_(room.words)
         if by.start > by.first:
@@ -114,8 +114,8 @@ def paired_product(banded: BandedProjector, grouping: Grouping) -> PairedProduct
     """Prepare products.
 
     Args:
-        banded: of the grouping's sums.
-        grouping: with at least one pair.
+        banded: projector of the grouping's sums.
+        grouping: grouping with at least one pair.
     """
     rows = _rows(banded.weights, grouping)
     parts = [
@@ -147,7 +147,7 @@ def _whole(part: _Part) -> _Part:
     return _Part(start=part.start, stop=part.stop + missing, rows=rows)
 
 
-def _aligned(counts: Tensor) -> Tensor:
+def _align(counts: Tensor) -> Tensor:
     """The same counts where an int32 can begin; a copy where they do not lie so."""
     even = counts.storage_offset() % 2 == 0 and counts.stride(0) % 2 == 0
     return counts if even and counts.stride(1) == 1 else counts.contiguous()

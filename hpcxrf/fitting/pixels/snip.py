@@ -4,7 +4,6 @@ At a few counts a channel the clipped spectrum lies far below the true backgroun
 peaks: amplitudes are biased, where the background's columns in the fit leave them unbiased.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -12,36 +11,52 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.objective import poisson_deviance
-from hpcxrf.fitting.pixels.basis import PixelOperator
-from hpcxrf.fitting.pixels.parts import Estimate, project, shared_variance
-from hpcxrf.physics.background import snip
+from hpcxrf.fitting.pixels.model import PixelModel
+from hpcxrf.fitting.pixels.parts import Estimate, Solver, project, shared_variance
+from hpcxrf.physics.background import SNIP_HALF_WIDTH_FWHM, fwhm_channels, snip
 
 # Rows that are worked on at a time: 24 sweeps over 256 spectra of 1200 channels stay near a core's cache.
 _ROWS: Final = 256
 
 
+def clip_first(solver: Solver, half_width_channels: Tensor) -> Solver:
+    """Solver that fits every pixel less its clipped background.
+
+    Args:
+        solver: a method, prepared with a basis without background columns.
+        half_width_channels: (channel,) distance of the neighbours, on the device of the counts.
+    """
+
+    def estimate(counts: Tensor, signed: Tensor, *, deviance: bool, errors: bool) -> Estimate:
+        del signed
+        return fit_clipped(counts, solver, half_width_channels, deviance=deviance, errors=errors)
+
+    return replace(solver, estimate=estimate)
+
+
+def clipping_width(model: PixelModel, device: torch.device) -> Tensor:
+    """Half-width (channel,) of the pixels' peak clipping, that of integrated spectra; of a sum, its first part's."""
+    width = fwhm_channels(model.parts[0].theta, model.channel, model.constants)
+    return (SNIP_HALF_WIDTH_FWHM * width).to(torch.float32).to(device)
+
+
 def fit_clipped(
-    counts: Tensor,
-    solve: Callable[[Tensor, Tensor], Estimate],
-    operator: PixelOperator,
-    half_width_channels: Tensor,
-    *,
-    deviance: bool,
+    counts: Tensor, solver: Solver, half_width_channels: Tensor, *, deviance: bool, errors: bool
 ) -> Estimate:
     """Fit a micro-batch less its clipped background.
 
     The variance counts the noise under the peaks, not that of the clipping.
 
     Args:
-        counts: (pixel, channel) finite, any real dtype: of the fit range.
-        solve: a method, of counts and unconstrained coefficients.
-        operator: of a basis without background columns.
+        counts: (pixel, channel) counts of the fit range, finite, any real dtype.
+        solver: a method, prepared with a basis without background columns.
         half_width_channels: (channel,) distance of the neighbours.
         deviance: whether the misfit is wanted.
+        errors: whether the variance is wanted.
     """
-    background = _clipped(counts, half_width_channels)
+    background, operator = _clip(counts, half_width_channels), solver.operator
     net = counts.to(torch.float32) - background
-    found = solve(net, project(net, operator.projector))
+    found = solver.estimate(net, project(net, operator.projector), deviance=deviance, errors=errors)
     variance, null = shared_variance(found.coefficients, operator)
     under = background @ operator.projector[:, : operator.n_components].square()
     misfit = None
@@ -57,7 +72,7 @@ def fit_clipped(
     return replace(found, variance=variance + under, null_variance=null + under, misfit=misfit)
 
 
-def _clipped(counts: Tensor, half_width_channels: Tensor) -> Tensor:
+def _clip(counts: Tensor, half_width_channels: Tensor) -> Tensor:
     """Background (pixel, channel) float32 of every pixel by itself."""
     parts = [
         snip(counts[i : i + _ROWS].to(torch.float32), half_width_channels=half_width_channels)

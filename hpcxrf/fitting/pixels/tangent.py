@@ -11,19 +11,13 @@ would be taken for a change of the width. What is left out is s^3 / 6.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from hpcxrf.fitting.pixels.basis import (
-    PixelBasis,
-    PixelOperator,
-    TangentOperator,
-    Tangents,
-    shared_weights,
-    unit_diagonal,
-)
+from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, shared_weights, unit_diagonal
 from hpcxrf.fitting.pixels.pairs import with_totals
 from hpcxrf.fitting.pixels.parts import Estimate, project, shared_variance, times
 from hpcxrf.physics.model import SpectrumModel, energy_kev, evaluate
@@ -47,6 +41,62 @@ _FARTHEST: Final = 2.0
 _CONVERGED: Final = 0.1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tangents:
+    """Changes of the columns of a basis with theta."""
+
+    names: tuple[str, ...]
+    prior_sd: Tensor
+    """(parameter,) float64, units of theta."""
+    pairs: tuple[tuple[int, int], ...]
+    """Parameters whose second derivative is kept."""
+    columns: Tensor
+    """(parameter, then pair; channel, component) float64: derivatives by one prior standard deviation."""
+    motion: Tensor
+    """(place, parameter) float64: shifts of peaks and changes of widths by one standard deviation, in units of what
+    the columns can follow."""
+    centre: Tensor | None = None
+    """(parameter,) float64: point of expansion, from the theta of the scan, in prior standard deviations; None: that
+    theta."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TangentOperator:
+    """Products of the columns and their changes; float32, in units in which the shared Gram has a diagonal of 1.
+
+    "All" are the columns, then the components' changes by each parameter and pair in turn.
+    """
+
+    shared: PixelOperator
+    """Products of the columns alone."""
+    names: tuple[str, ...]
+    prior_sd: Tensor
+    centre: Tensor
+    """(parameter,): point of expansion, from the centre of the prior."""
+    motion: Tensor
+    first: Tensor
+    """(pair, parameter): 1 where the parameter is the pair's first."""
+    second: Tensor
+    half: Tensor
+    """(pair,): 1/2 for a parameter with itself."""
+    weighted: Tensor
+    """(channel, all)."""
+    all_columns: Tensor
+    """(all, channel), counts of one count."""
+    gram: Tensor
+    """(all, all)."""
+    inverse: Tensor
+    """(column, column): inverse of the columns' own Gram."""
+    response: Tensor
+    """(component, parameter * column): answer of the best coefficients to d, for each component's amplitude."""
+    curvature: Tensor
+    """(component, parameter * parameter * component): curvature of the misfit by d, the coefficients following."""
+    scale: Tensor
+    """(column,)."""
+    expected_total: float
+    """Counts of the mean pixel."""
+
+
 def drift_sd(theta: Tensor) -> dict[str, float]:
     """The default parameters and priors: energy offset, gain and width."""
     relative = {name: sd * float(theta[INDEX[name]]) for name, sd in RELATIVE_DRIFT_SD.items()}
@@ -63,14 +113,14 @@ def tangents_at(
     """Changes of the components' columns at theta, by central differences.
 
     Args:
-        theta: (parameter,) float64, of the integrated fit or of a region.
+        theta: (parameter,) float64, that of the integrated fit or of a region.
         model: lines, channels and constants of the pixels.
         prior_sd: standard deviation by parameter, units of theta; None: `drift_sd`.
         columns_at: columns (channel, component) at a given change (parameter,) of theta, where they are not those
             of one detector.
 
     Raises:
-        KeyError: a name that is no parameter.
+        KeyError: a name that is not a parameter.
     """
     prior = drift_sd(theta) if prior_sd is None else dict(prior_sd)
     names = tuple(prior)
@@ -122,8 +172,14 @@ def _second_difference(phi: Callable[[Tensor], Tensor], first: Tensor, second: T
     return (same - opposite) / (2.0 * _DIFFERENCE) ** 2
 
 
-def tangent_operator(basis: PixelBasis, tangents: Tangents) -> TangentOperator:
-    """Prepare the fits; the basis' operator has refused columns that cannot be told apart."""
+def tangent_operator(basis: PixelBasis, tangents: Tangents, shared: PixelOperator) -> TangentOperator:
+    """Prepare the fits.
+
+    Args:
+        basis: columns and mean pixel.
+        tangents: changes of the components' columns.
+        shared: operator of the basis, which has refused columns with indistinguishable spectra.
+    """
     weights = shared_weights(basis.expected)[:, None]
     n, n_parameters, n_changes = basis.n_components, len(tangents.names), len(tangents.columns)
     every = torch.cat([basis.columns, *tangents.columns], dim=1)
@@ -146,6 +202,7 @@ def tangent_operator(basis: PixelBasis, tangents: Tangents) -> TangentOperator:
     pairs = torch.tensor(tangents.pairs, dtype=torch.int64, device=gram.device).reshape(-1, 2)
     chosen = torch.eye(n_parameters, dtype=single, device=gram.device)
     return TangentOperator(
+        shared=shared,
         names=tangents.names,
         prior_sd=tangents.prior_sd.to(single),
         centre=centre.to(single),
@@ -164,16 +221,13 @@ def tangent_operator(basis: PixelBasis, tangents: Tangents) -> TangentOperator:
     )
 
 
-def fit_tangent(
-    counts: Tensor, signed: Tensor, operator: PixelOperator, tangent: TangentOperator, *, errors: bool
-) -> Estimate:
+def fit_tangent(counts: Tensor, signed: Tensor, tangent: TangentOperator, *, errors: bool) -> Estimate:
     """Amplitudes and shifts of theta of a micro-batch, a fixed number of steps.
 
     Args:
         counts: (pixel, channel) finite, any real dtype.
         signed: (pixel, column) float32: the coefficients at the basis' theta.
-        operator: the basis' products.
-        tangent: of `tangent_operator`.
+        tangent: products of `tangent_operator`.
         errors: whether the variance is wanted.
     """
     n_all = tangent.weighted.shape[1]
@@ -187,10 +241,8 @@ def fit_tangent(
     for _ in range(_STEPS):
         a, d, moved = _step(a, d, rhs, level, tangent)
     coefficients = a * tangent.scale
-    variance, null, shift_sigma = (
-        _variances(a, coefficients, level, operator, tangent) if errors else (None, None, None)
-    )
-    n = operator.n_components
+    variance, null, shift_sigma = _variances(a, coefficients, level, tangent) if errors else (None, None, None)
+    n = tangent.shared.n_components
     return Estimate(
         coefficients=coefficients,
         solved=moved <= _CONVERGED,
@@ -247,7 +299,7 @@ def _with_changes(coefficients: Tensor, n: int, weights: Tensor) -> Tensor:
 
 
 def _curvature(own: Tensor, level: Tensor, tangent: TangentOperator, m: int) -> Tensor:
-    """Of the misfit by d (pixel, parameter, parameter), the coefficients following, with the prior."""
+    """Curvature of the misfit by d (pixel, parameter, parameter), the coefficients following, with the prior."""
     n = own.shape[1]
     products = times(own, tangent.curvature).reshape(own.shape[0], m * m, n)
     bent = torch.bmm(products, own[:, :, None]).view(own.shape[0], m, m)
@@ -256,11 +308,11 @@ def _curvature(own: Tensor, level: Tensor, tangent: TangentOperator, m: int) -> 
 
 
 def _variances(
-    a: Tensor, coefficients: Tensor, level: Tensor, operator: PixelOperator, tangent: TangentOperator
+    a: Tensor, coefficients: Tensor, level: Tensor, tangent: TangentOperator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Variance of the amplitudes, with what not knowing d adds; in the absence of the component; sigma of theta."""
-    m, n = len(tangent.names), operator.n_components
-    variance, null = shared_variance(coefficients, operator)
+    m, n = len(tangent.names), tangent.shared.n_components
+    variance, null = shared_variance(coefficients, tangent.shared)
     own = a[:, :n]
     factor, info = torch.linalg.cholesky_ex(_curvature(own, level, tangent, m))
     known = torch.where((info == 0)[:, None, None], torch.cholesky_inverse(factor), torch.nan)

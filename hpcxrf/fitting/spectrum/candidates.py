@@ -11,10 +11,10 @@ import xraylib
 from torch import Tensor
 
 from hpcxrf.fitting.result import SpectrumFit
-from hpcxrf.fitting.spectrum.problem import SpectrumSetup
+from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.physics.condense import condense
-from hpcxrf.physics.detector import DetectorSetup
-from hpcxrf.physics.lines import LineTable, build_line_table, line_table_from_arrays
+from hpcxrf.physics.detector import Detector
+from hpcxrf.physics.lines import LineTable, build_line_table, build_table_from_arrays
 
 _UNUSUAL: Final = frozenset({"Ne", "Kr", "Tc", "Xe", "Pm", "Po", "At", "Rn", "Fr", "Ra", "Ac", "Pa"})
 _FAMILIES: Final = (
@@ -39,7 +39,7 @@ _PILEUP_RATIO: Final = 0.05
 _PILEUP_PARENTS: Final = 5
 
 
-def candidate_components(
+def list_candidates(
     listed: Collection[str], energy_min_kev: float, energy_max_kev: float, incident_energy_kev: float
 ) -> list[str]:
     """Families that the incident energy excites and whose strongest line lies in the fit range.
@@ -48,7 +48,7 @@ def candidate_components(
     and rare gases but argon (air) are left out.
 
     Args:
-        listed: components of the fit, which are no candidates.
+        listed: components of the fit, which are not candidates.
         energy_min_kev: fit range.
         energy_max_kev: fit range.
         incident_energy_kev: nominal.
@@ -70,20 +70,20 @@ def candidate_components(
     return found
 
 
-def candidate_lines(setup: SpectrumSetup, efficiency: DetectorSetup) -> LineTable:
+def build_candidate_lines(setup: FitProblem, efficiency: Detector) -> LineTable:
     """Lines of every candidate family as the detector records them."""
     incident = setup.table.incident_energy_kev
     low, high = setup.energy_min_kev, setup.energy_max_kev
-    every = _family_lines(low, high, round(incident / _TABLE_STEP_KEV), efficiency)
-    names = candidate_components(setup.table.component_names, low, high, incident)
-    return _selected(every, [n for n in names if n in every.component_names])
+    every = _build_family_lines(low, high, round(incident / _TABLE_STEP_KEV), efficiency)
+    names = list_candidates(setup.table.component_names, low, high, incident)
+    return _select(every, [n for n in names if n in every.component_names])
 
 
 @lru_cache(maxsize=16)
-def _family_lines(low: float, high: float, step: int, efficiency: DetectorSetup) -> LineTable:
+def _build_family_lines(low: float, high: float, step: int, efficiency: Detector) -> LineTable:
     """All families, listed or not: 0.06 CPU s, once for the scans of a beamtime."""
     incident = step * _TABLE_STEP_KEV
-    names = candidate_components((), low, high, incident)
+    names = list_candidates((), low, high, incident)
     return condense(
         build_line_table(names, incident, efficiency=efficiency),
         widening_kev2=_WIDENING_KEV2,
@@ -91,7 +91,7 @@ def _family_lines(low: float, high: float, step: int, efficiency: DetectorSetup)
     )
 
 
-def _selected(table: LineTable, names: list[str]) -> LineTable:
+def _select(table: LineTable, names: list[str]) -> LineTable:
     """The table of these components alone, in this order."""
     place = torch.full((len(table.component_names),), -1)
     place[[table.component_names.index(n) for n in names]] = torch.arange(len(names))
@@ -110,7 +110,7 @@ def _selected(table: LineTable, names: list[str]) -> LineTable:
     )
 
 
-def edge_lines(setup: SpectrumSetup, efficiency: DetectorSetup) -> LineTable:
+def build_edge_lines(setup: FitProblem, efficiency: Detector) -> LineTable:
     """Lines of listed families that the incident energy would excite if it were up to 0.5 keV higher.
 
     The table of a fit is made at the nominal incident energy; where the true one lies above one more edge, the
@@ -119,11 +119,11 @@ def edge_lines(setup: SpectrumSetup, efficiency: DetectorSetup) -> LineTable:
     """
     names = tuple(n for n in setup.table.component_names if _is_family(n))
     step = round(setup.table.incident_energy_kev / _TABLE_STEP_KEV)
-    return _unexcited_lines(names, step, efficiency)
+    return _build_unexcited_lines(names, step, efficiency)
 
 
 @lru_cache(maxsize=16)
-def _unexcited_lines(names: tuple[str, ...], step: int, efficiency: DetectorSetup) -> LineTable:
+def _build_unexcited_lines(names: tuple[str, ...], step: int, efficiency: Detector) -> LineTable:
     incident = step * _TABLE_STEP_KEV
     above = incident + _UNSURE_INCIDENT_KEV
     near = [n for n in names if any(incident < edge < above for edge in _edges_kev(n))]
@@ -147,7 +147,7 @@ def _edges_kev(name: str) -> list[float]:
     return found
 
 
-def pileup_lines(fit: SpectrumFit, setup: SpectrumSetup) -> LineTable:
+def build_pileup_lines(fit: SpectrumFit, setup: FitProblem) -> LineTable:
     """Sums of every two of the strongest families of a fit, as components that are not listed."""
     table = setup.table
     named = [i for i, n in enumerate(table.component_names) if _is_family(n)]
@@ -156,13 +156,13 @@ def pileup_lines(fit: SpectrumFit, setup: SpectrumSetup) -> LineTable:
     names: list[str] = []
     for i, j in combinations_with_replacement(sorted(strong), 2):
         a, b = table.component_names[i], table.component_names[j]
-        energy, ratio = _sums(table, i, j)
+        energy, ratio = _sum_lines(table, i, j)
         main_kev = float(energy[ratio.argmax()])
         inside = setup.energy_min_kev < main_kev < setup.energy_max_kev
         if inside and not {f"{a}_{b}", f"{b}_{a}"} & set(table.component_names):
             rows.append((len(names), energy, ratio))
             names.append(f"{a}_{b}")
-    return line_table_from_arrays(
+    return build_table_from_arrays(
         component_names=names,
         component=[i for i, energy, _ in rows for _ in energy],
         energy_kev=[e for _, energy, _ in rows for e in energy.tolist()],
@@ -178,21 +178,16 @@ def _is_family(name: str) -> bool:
     return shell in {"", "L", "M"} and any(xraylib.AtomicNumberToSymbol(z) == symbol for z in range(11, 93))
 
 
-def _sums(table: LineTable, first: int, second: int) -> tuple[Tensor, Tensor]:
+def _sum_lines(table: LineTable, first: int, second: int) -> tuple[Tensor, Tensor]:
     """Energies and ratios (pair,) of the sums of two components' lines."""
-    energies, ratios = zip(*(_own_lines(table, i) for i in (first, second)), strict=True)
-    energy = (energies[0][:, None] + energies[1]).flatten()
-    ratio = (ratios[0][:, None] * ratios[1]).flatten()
+    a, b = ((table.component == i) & (table.escape_parent < 0) for i in (first, second))
+    energy = (table.energy_kev[a][:, None] + table.energy_kev[b]).flatten()
+    ratio = (table.ratio[a][:, None] * table.ratio[b]).flatten()
     strong = ratio >= _PILEUP_RATIO * ratio.max()
     return energy[strong], ratio[strong] / ratio[strong].sum()
 
 
-def _own_lines(table: LineTable, component: int) -> tuple[Tensor, Tensor]:
-    mine = (table.component == component) & (table.escape_parent < 0)
-    return table.energy_kev[mine], table.ratio[mine]
-
-
-def both(first: LineTable, second: LineTable) -> LineTable:
+def join_tables(first: LineTable, second: LineTable) -> LineTable:
     """One table of the components of two."""
     lines, components = first.energy_kev.shape[0], len(first.component_names)
     parent = torch.where(second.escape_parent >= 0, second.escape_parent + lines, -1)

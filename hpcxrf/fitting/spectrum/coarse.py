@@ -11,8 +11,17 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from hpcxrf.fitting.spectrum.problem import SpectrumSetup
-from hpcxrf.fitting.spectrum.separable import Problem, Space, State, chosen, minimise, objective, space_of, start
+from hpcxrf.fitting.spectrum.problem import FitProblem
+from hpcxrf.fitting.spectrum.separable import (
+    Problem,
+    Space,
+    State,
+    build_space,
+    minimise,
+    objective,
+    start,
+    take_starts,
+)
 from hpcxrf.physics.background import hat_basis
 from hpcxrf.physics.condense import condense
 from hpcxrf.physics.model import SpectrumModel, energy_kev
@@ -41,12 +50,8 @@ def contrast_weights(y: Tensor) -> Tensor:
     return 1.0 / (smooth + 1.0 + 1e-3 * y.max())
 
 
-def coarse_start(
-    full: Tensor,
-    offset_kev: Tensor,
-    slope_kev: Tensor,
-    setup: SpectrumSetup,
-    scatter: Mapping[str, Tensor] | None = None,
+def start_coarse(
+    full: Tensor, offset_kev: Tensor, slope_kev: Tensor, setup: FitProblem, scatter: Mapping[str, Tensor] | None = None
 ) -> tuple[State, Problem]:
     """Starts on bins of four channels; a start's weights are 0 outside of the energy range on its own axis.
 
@@ -83,12 +88,12 @@ def coarse_start(
         weights=contrast_weights(y) * inside.double(),
         model=model,
         hats=hat_basis(channel, torch.linspace(0.0, y.shape[0] - 1.0, _HATS).to(channel)),
-        space=_coarse_space(setup, full.device),
+        space=_build_coarse_space(setup, full.device),
     )
     return start(theta, problem), problem
 
 
-def coarse_theta(full: Tensor, setup: SpectrumSetup) -> Tensor:
+def find_coarse_theta(full: Tensor, setup: FitProblem) -> Tensor:
     """Starting values (parameter,) for the full fit, the peaks brought into place.
 
     Args:
@@ -96,22 +101,22 @@ def coarse_theta(full: Tensor, setup: SpectrumSetup) -> Tensor:
         setup: starting values; what is fixed stays.
     """
     theta = pack(setup.parameters).to(full.device)
-    state, problem = coarse_start(full, theta[None, 0], theta[None, 1], setup)
+    state, problem = start_coarse(full, theta[None, 0], theta[None, 1], setup)
     state = minimise(state, problem, iterations=_STEPS, tolerance=_TOLERANCE)
-    return fine_theta(state.theta[0], setup)
+    return rescale_theta(state.theta[0], setup)
 
 
-def fine_theta(theta: Tensor, setup: SpectrumSetup) -> Tensor:
+def rescale_theta(theta: Tensor, setup: FitProblem) -> Tensor:
     """Theta (*batch, parameter) of coarse channels in single ones; what is fixed is as it was set."""
     single = theta.clone()
     single[..., 2] = theta[..., 2] / COARSE_BIN**2
     single[..., 1] = theta[..., 1] / COARSE_BIN
     single[..., 0] = theta[..., 0] - single[..., 1] * (COARSE_BIN - 1) / 2.0
-    space = space_of(setup.parameters, theta.device)
+    space = build_space(setup.parameters, theta.device)
     return torch.where(space.free, single, space.centre)
 
 
-def unexplained(state: State, problem: Problem) -> Tensor:
+def residual_cost(state: State, problem: Problem) -> Tensor:
     """(start,): objective plus the weighted counts that the start's range leaves out."""
     y = problem.counts[:1]
     outside = (contrast_weights(y[0]) - problem.weights) * y * y
@@ -120,17 +125,17 @@ def unexplained(state: State, problem: Problem) -> Tensor:
 
 def select(state: State, problem: Problem, which: Tensor) -> tuple[State, Problem]:
     """The chosen starts, in that order."""
-    return chosen(state, which), replace(problem, counts=problem.counts[which], weights=problem.weights[which])
+    return take_starts(state, which), replace(problem, counts=problem.counts[which], weights=problem.weights[which])
 
 
-def member(problem: Problem, index: int) -> Problem:
+def take_member(problem: Problem, index: int) -> Problem:
     """One start's problem, without batch."""
     return replace(problem, counts=problem.counts[index], weights=problem.weights[index])
 
 
-def _coarse_space(setup: SpectrumSetup, device: torch.device) -> Space:
+def _build_coarse_space(setup: FitProblem, device: torch.device) -> Space:
     """The parameters that place peaks, in coarse channels; the axis without a prior."""
-    space = space_of(setup.parameters, device)
+    space = build_space(setup.parameters, device)
     factor = torch.ones_like(space.scale)
     factor[1], factor[2] = COARSE_BIN, COARSE_BIN**2
     free = torch.zeros_like(space.free)

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.objective import poisson_deviance, r_squared, r_squared_expected
-from hpcxrf.fitting.pixels.methods import group_background
+from hpcxrf.fitting.pixels.basis import group_background
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.spectrum.integrated import fit_amplitudes
-from hpcxrf.fitting.spectrum.problem import SpectrumSetup
+from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.uncertainty import CURRIE_OFFSET, spectrum_uncertainty
 from hpcxrf.physics.model import SpectrumModel, evaluate
 
@@ -37,13 +37,13 @@ class SumColumns:
     """(detector,) share of all counts, 0 for a detector without counts."""
 
 
-def detector_columns(fit: SpectrumFit, setup: SpectrumSetup, channel: Tensor) -> Tensor:
+def evaluate_columns(fit: SpectrumFit, setup: FitProblem, channel: Tensor) -> Tensor:
     """Design matrix of a finished fit on given channels, (channel, component)."""
     model = SpectrumModel(table=fit.table, channel=channel, constants=setup.constants, elastic=setup.elastic)
     return evaluate(fit.theta, model).phi
 
 
-def sum_columns(fits: Sequence[SpectrumFit], setups: Sequence[SpectrumSetup]) -> SumColumns:
+def sum_columns(fits: Sequence[SpectrumFit], setups: Sequence[FitProblem]) -> SumColumns:
     """Combine the detectors' columns, each component weighted by the detectors' shares of it.
 
     A component that no detector has takes the detectors' shares of all counts.
@@ -55,19 +55,21 @@ def sum_columns(fits: Sequence[SpectrumFit], setups: Sequence[SpectrumSetup]) ->
     Raises:
         FitError: no detector has a solution.
     """
-    first, last = sum_channels(fits)
+    first, last = find_common_channels(fits)
     used = [i for i, fit in enumerate(fits) if fit.status in SOLVED]
     channel = torch.arange(first, last, dtype=torch.float64)
     share = _shares(fits)
     weights = component_shares(fits)
     phi = sum(
-        (weights[i] * detector_columns(fits[i], setups[i], channel) for i in used),
+        (weights[i] * evaluate_columns(fits[i], setups[i], channel) for i in used),
         start=torch.zeros((), dtype=torch.float64),
     )
     parts = [
-        group_background(_cut(fits[i], first, last), _BACKGROUND_COLUMNS)
-        for i in used
-        if fits[i].background_parts.shape[0] > 0
+        group_background(
+            fit.background_parts[:, first - fit.first_channel : last - fit.first_channel], _BACKGROUND_COLUMNS
+        )
+        for fit in (fits[i] for i in used)
+        if fit.background_parts.shape[0] > 0
     ]
     size = max((p.shape[0] for p in parts), default=0)
     background = torch.zeros((size, last - first), dtype=torch.float64)
@@ -76,7 +78,7 @@ def sum_columns(fits: Sequence[SpectrumFit], setups: Sequence[SpectrumSetup]) ->
     return SumColumns(first_channel=first, phi=phi, background=background, share=share)
 
 
-def sum_channels(fits: Sequence[SpectrumFit]) -> tuple[int, int]:
+def find_common_channels(fits: Sequence[SpectrumFit]) -> tuple[int, int]:
     """First channel that all detectors were fitted in, and the one after the last.
 
     Raises:
@@ -84,7 +86,9 @@ def sum_channels(fits: Sequence[SpectrumFit]) -> tuple[int, int]:
     """
     used = [fit for fit in fits if fit.status in SOLVED]
     if not used:
-        raise FitError("detector sum: no detector has counts in the fit range; there is nothing to fit")
+        raise FitError(
+            "detector sum: no detector has counts in the fit range; check fit.energy_min_kev and fit.energy_max_kev"
+        )
     first = max(fit.first_channel for fit in used)
     return first, min(fit.first_channel + fit.counts.shape[0] for fit in used)
 
@@ -117,7 +121,7 @@ def component_shares(fits: Sequence[SpectrumFit]) -> Tensor:
 SOLVED = (FitStatus.CONVERGED, FitStatus.MAX_ITERATIONS)
 
 
-def fit_detector_sum(counts: Tensor, fits: Sequence[SpectrumFit], setups: Sequence[SpectrumSetup]) -> SpectrumFit:
+def fit_detector_sum(counts: Tensor, fits: Sequence[SpectrumFit], setups: Sequence[FitProblem]) -> SpectrumFit:
     """Fit amplitudes of the summed spectrum at every detector's own theta.
 
     Theta of the result is the mean over detectors, weighted by their counts, for the table only: the model
@@ -153,7 +157,7 @@ def fit_detector_sum(counts: Tensor, fits: Sequence[SpectrumFit], setups: Sequen
         prior_precision=inside.new_zeros(0),
     )
     background = columns[:, n:].T * linear[n:, None]
-    mean = _mean_theta(fits, parts.share)
+    mean = _average_theta(fits, parts.share)
     solved = [fit for fit, weight in zip(fits, parts.share.tolist(), strict=True) if weight > 0]
     # At fixed theta the sum knows nothing of what the calibrations add; the detectors' own fits do.
     sigma = torch.stack([fit.amplitude_sigma for fit in solved]).square().sum(dim=0).sqrt()
@@ -177,15 +181,11 @@ def fit_detector_sum(counts: Tensor, fits: Sequence[SpectrumFit], setups: Sequen
         status=FitStatus.CONVERGED,
         iterations=0,
         cpu_s=time.process_time() - began,
-        messages=("theta is the mean over detectors; the model used each one's own",),
+        messages=("theta shown for the sum is the mean over detectors; the fit used each detector's own",),
     )
 
 
-def _cut(fit: SpectrumFit, first: int, last: int) -> Tensor:
-    return fit.background_parts[:, first - fit.first_channel : last - fit.first_channel]
-
-
-def _mean_theta(fits: Sequence[SpectrumFit], share: Tensor) -> SpectrumFit:
+def _average_theta(fits: Sequence[SpectrumFit], share: Tensor) -> SpectrumFit:
     """The first solved fit, with theta, start and sigma averaged over detectors."""
     used = [i for i in range(len(fits)) if share[i] > 0]
     weights = share[used][:, None]

@@ -31,7 +31,7 @@ _LN10: Final = 2.302585092994046
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JointFit:
-    """Where a search over theta and log10 amplitudes together ended: the best point that it saw."""
+    """The best point that a search over theta and log10 amplitudes together has seen."""
 
     theta: Tensor
     """(parameter,)."""
@@ -40,21 +40,9 @@ class JointFit:
     loss: float
     """Weighted mean square; infinite where no evaluation was finite."""
     evaluations: int
-    """Of the model; each of Adam's has a gradient with it."""
+    """Number of evaluations of the model; each of Adam's includes a gradient."""
     converged: bool
     """Stopped by itself, not by the number of evaluations."""
-
-
-def fit_adam(
-    theta: Tensor, problem: Problem, *, steps: int = STEPS, log10_linear: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """`minimise_adam` for those who want the point alone.
-
-    Returns:
-        theta (parameter,) and linear coefficients (component + hat,) of the best step seen.
-    """
-    fit = minimise_adam(theta, problem, steps=steps, log10_linear=log10_linear)
-    return fit.theta, fit.linear
 
 
 def minimise_adam(
@@ -111,11 +99,13 @@ def joint_gradient(theta: Tensor, log10_linear: Tensor, problem: Problem) -> tup
     residual = columns @ linear - problem.counts
     pull = problem.weights * residual
     slope = pull * (2.0 / residual.shape[0])
-    gradient = torch.cat([_by_theta(theta, linear, slope, evaluation, problem), (slope @ columns) * linear * _LN10])
+    gradient = torch.cat(
+        [_derive_by_theta(theta, linear, slope, evaluation, problem), (slope @ columns) * linear * _LN10]
+    )
     return float(pull @ residual) / residual.shape[0], gradient
 
 
-def _by_theta(theta: Tensor, linear: Tensor, slope: Tensor, evaluation: Evaluation, problem: Problem) -> Tensor:
+def _derive_by_theta(theta: Tensor, linear: Tensor, slope: Tensor, evaluation: Evaluation, problem: Problem) -> Tensor:
     amplitude = linear[: evaluation.phi.shape[-1]]
     jacobian = counts_jacobian(theta, amplitude, evaluation, problem.model, names=problem.space.free_names)
     return torch.where(problem.space.free, slope @ jacobian, 0.0)

@@ -1,4 +1,4 @@
-"""Elements that are not listed, but that the residual of a fit speaks for.
+"""Suggested elements: not in the list, but present in the residual of a fit.
 
 A candidate's column is projected against everything that the fit could still do (its components, its background, its
 free parameters), so that a miscalibration is not taken for an element, and weighed in a covariance that holds the
@@ -14,32 +14,33 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
-from hpcxrf.fitting.spectrum.candidates import both, candidate_lines, edge_lines, pileup_lines
-from hpcxrf.fitting.spectrum.mismatch import FitPoint, fit_point, mismatch_columns, relative_columns
-from hpcxrf.fitting.spectrum.problem import SpectrumSetup
+from hpcxrf.fitting.spectrum.candidates import build_candidate_lines, build_edge_lines, build_pileup_lines, join_tables
+from hpcxrf.fitting.spectrum.mismatch import FitPoint, evaluate_fit, mismatch_columns, relative_columns
+from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.projected import (
     Metric,
     Projected,
-    joined,
+    build_metric,
+    fit_together,
+    join_column,
     limits,
-    metric_of,
     project,
-    removed,
-    together,
+    remove_basis,
     z_beside,
 )
 from hpcxrf.fitting.spectrum.suggestion import THRESHOLD, EvidenceLine, Suggestion
 from hpcxrf.physics.components import parse_component
-from hpcxrf.physics.detector import DetectorSetup
+from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.lines import LineTable
-from hpcxrf.physics.model import SpectrumModel, evaluate, tailed_lines
+from hpcxrf.physics.model import SpectrumModel, evaluate, find_tailed_lines
 
 LINE_THRESHOLD: Final = 4.0
-"""What the line that should be seen best must have alone; and what another must be due, to be asked for."""
+"""Least excess, in standard deviations, of the line that should be seen best; other lines are only required where
+more than this is expected of them."""
 LINE_SHORTFALL: Final = 3.5
 MAIN_LINE: Final = 2.5
 MINOR_LINE: Final = 0.1
-"""Share of a family's counts below which a line is no argument against it."""
+"""Share of a family's counts below which a missing line does not speak against it."""
 MINIMUM_SURVIVING: Final = 0.12
 MAX_SUGGESTIONS: Final = 8
 _MAX_STEPS: Final = 24
@@ -51,9 +52,9 @@ _STRONG_PEAKS: Final = 5
 
 
 def suggest(
-    fit: SpectrumFit, setup: SpectrumSetup, *, efficiency: DetectorSetup, threshold: float = THRESHOLD
+    fit: SpectrumFit, setup: FitProblem, *, efficiency: Detector, threshold: float = THRESHOLD
 ) -> tuple[Suggestion, ...]:
-    """Components that the residual of a fit speaks for, strongest first.
+    """Components that are not listed but present in the residual of a fit, strongest first.
 
     Args:
         fit: of one detector's spectrum.
@@ -67,12 +68,12 @@ def suggest(
     if fit.status not in {FitStatus.CONVERGED, FitStatus.MAX_ITERATIONS}:
         return ()
     search = _search(fit, setup, efficiency)
-    found, scale = _greedy(search, threshold)
-    described = _described(search, found, scale)
+    found, scale = _search_greedily(search, threshold)
+    described = _describe(search, found, scale)
     return tuple(s for s in described if s.z >= threshold)
 
 
-def family_limits(fit: SpectrumFit, setup: SpectrumSetup, *, efficiency: DetectorSetup) -> dict[str, float]:
+def family_limits(fit: SpectrumFit, setup: FitProblem, *, efficiency: Detector) -> dict[str, float]:
     """Detection limit (Currie, 95 %, counts) of every family that is not listed, in this fit's residual.
 
     What the fit can imitate, and what the usual flaws of its model amount to, raise the limit.
@@ -92,21 +93,21 @@ class _Search:
 
     names: tuple[str, ...]
     kinds: tuple[str, ...]
-    """By candidate: "family", "pileup" (of two components), "listed" (a component of the fit that ended at 0, or
-    its lines at an edge near the incident energy: no news), "sums" (all pile-up at once)."""
+    """Kind of each candidate: "family", "pileup" (of two components), "listed" (a component of the fit that ended at
+    0, or its lines at an edge near the incident energy: nothing new), "sums" (all pile-up at once)."""
     left: Projected
     point: FitPoint
     table: LineTable
-    """Of families, pile-ups and lines at edges, which are the first of `names`."""
+    """Lines of families, pile-ups and lines at edges, which are the first of `names`."""
     shapes: Tensor
     """(channel, line of the table) float32, in units of the noise, per count of the component."""
 
 
-def _search(fit: SpectrumFit, setup: SpectrumSetup, efficiency: DetectorSetup) -> _Search:
-    point = fit_point(fit, setup)
-    families, pairs = candidate_lines(setup, efficiency), pileup_lines(fit, setup)
-    edges = edge_lines(setup, efficiency)
-    table = both(both(families, pairs), edges)
+def _search(fit: SpectrumFit, setup: FitProblem, efficiency: Detector) -> _Search:
+    point = evaluate_fit(fit, setup)
+    families, pairs = build_candidate_lines(setup, efficiency), build_pileup_lines(fit, setup)
+    edges = build_edge_lines(setup, efficiency)
+    table = join_tables(join_tables(families, pairs), edges)
     root = point.weights.sqrt()[:, None]
     shapes = _line_shapes(point, table)
     member = table.component[:, None] == torch.arange(len(table.component_names))
@@ -114,11 +115,11 @@ def _search(fit: SpectrumFit, setup: SpectrumSetup, efficiency: DetectorSetup) -
     columns = [
         (shapes @ member.to(shapes.dtype)).to(torch.float64),
         point.evaluation.phi[:, zero] * root,
-        _every_sum(point)[:, None] * root,
+        _convolve_pileup(point)[:, None] * root,
     ]
-    explained = _explained(point) * root
+    explained = _stack_explained(point) * root
     residual = (fit.counts - fit.model) * root[:, 0]
-    metric = _metric(point, explained, residual, efficiency)
+    metric = _weigh_residual(point, explained, residual, efficiency)
     listed = [n for n, at_zero in zip(fit.component_names, zero.tolist(), strict=True) if at_zero]
     sizes = [len(part.component_names) for part in (families, pairs, edges)]
     return _Search(
@@ -134,7 +135,7 @@ def _search(fit: SpectrumFit, setup: SpectrumSetup, efficiency: DetectorSetup) -
 def _line_shapes(point: FitPoint, table: LineTable) -> Tensor:
     """(channel, line) of the lines as they contribute to their components, in units of the noise."""
     constants, single = point.model.constants, torch.float32
-    tailed = tailed_lines(table, elastic=False, constants=constants)
+    tailed = find_tailed_lines(table, elastic=False, constants=constants)
     model = SpectrumModel(
         table=table,
         channel=point.model.channel,
@@ -151,14 +152,14 @@ def _line_shapes(point: FitPoint, table: LineTable) -> Tensor:
     return shape * (point.weights.sqrt() * e.bin_kev).to(single)[:, None]
 
 
-def _explained(point: FitPoint) -> Tensor:
+def _stack_explained(point: FitPoint) -> Tensor:
     """Columns of what the fit can still do: components and background above 0, free parameters."""
     fit = point.fit
     present = point.evaluation.phi[:, fit.amplitude > 0]
     return torch.cat([present, fit.background_parts.T, point.jacobian[:, fit.free]], dim=1)
 
 
-def _every_sum(point: FitPoint) -> Tensor:
+def _convolve_pileup(point: FitPoint) -> Tensor:
     """Pile-up of the whole fitted spectrum with itself (channel,), per count; energies of two events add up."""
     fit, n = point.fit, point.fit.model.shape[0]
     transform = torch.fft.rfft(fit.model, 2 * n)
@@ -172,16 +173,16 @@ def _every_sum(point: FitPoint) -> Tensor:
     return torch.where(inside, at, 0.0).clamp(min=0.0) / fit.model.sum() ** 2
 
 
-def _metric(point: FitPoint, explained: Tensor, residual: Tensor, efficiency: DetectorSetup) -> Metric:
+def _weigh_residual(point: FitPoint, explained: Tensor, residual: Tensor, efficiency: Detector) -> Metric:
     """Counting noise, usual flaws, and as much relative error as this residual shows."""
     flaws = mismatch_columns(point, efficiency)
-    usual = metric_of(flaws)
+    usual = build_metric(flaws)
     relative = relative_columns(point)
     strong = relative[:, relative.norm(dim=0) > 1.0 / _GREATEST_RELATIVE_SD]
     if strong.shape[1] < _STRONG_PEAKS:
         return usual
     size = _relative_sd(project(explained, strong, residual, usual))
-    return usual if size == 0.0 else metric_of(torch.cat([flaws, size * relative], dim=1))
+    return usual if size == 0.0 else build_metric(torch.cat([flaws, size * relative], dim=1))
 
 
 def _relative_sd(left: Projected) -> float:
@@ -204,10 +205,10 @@ class _Found:
     index: int
     surviving: float
     lines: tuple[EvidenceLine, ...]
-    """Empty for what is no news."""
+    """Evidence of the lines; empty for a component that is listed already."""
 
 
-def _greedy(search: _Search, threshold: float) -> tuple[list[_Found], float]:
+def _search_greedily(search: _Search, threshold: float) -> tuple[list[_Found], float]:
     """Candidates in the order in which they were found, and the scale of what remains."""
     left, refused = search.left, torch.zeros(len(search.names), dtype=torch.bool)
     found: list[_Found] = []
@@ -217,12 +218,12 @@ def _greedy(search: _Search, threshold: float) -> tuple[list[_Found], float]:
         if float(z[best]) < threshold or len(found) >= MAX_SUGGESTIONS:
             break
         refused[best] = True
-        lines = () if search.kinds[best] == "listed" else _evidence(search, left, best)
+        lines = () if search.kinds[best] == "listed" else _weigh_evidence(search, left, best)
         if search.kinds[best] == "pileup" and not _is_pileup(search, left, best):
             continue
         if lines or search.kinds[best] == "listed":
             found.append(_Found(index=best, surviving=float(left.surviving[best]), lines=lines))
-            left = joined(left, best)
+            left = join_column(left, best)
     return found, left.scale
 
 
@@ -237,7 +238,7 @@ def _rival_z(search: _Search, left: Projected) -> Tensor:
 
 
 def _is_pileup(search: _Search, left: Projected, index: int) -> bool:
-    """Whether a pair has about the counts that pile-up of the whole spectrum, where it is seen, gives it."""
+    """True where a pair has about the counts that pile-up of the whole spectrum, where it is seen, gives it."""
     sums = len(search.names) - 1
     every = float(left.z[sums] * left.scale / left.norm[sums])
     pair = float(left.z[index] * left.scale / left.norm[index])
@@ -249,11 +250,11 @@ def _is_pileup(search: _Search, left: Projected, index: int) -> bool:
     return expected / _PILEUP_FACTOR < pair < expected * _PILEUP_FACTOR
 
 
-def _evidence(search: _Search, left: Projected, index: int) -> tuple[EvidenceLine, ...]:
-    """The lines of a candidate one by one, strongest evidence first; none if they do not bear it out."""
+def _weigh_evidence(search: _Search, left: Projected, index: int) -> tuple[EvidenceLine, ...]:
+    """The lines of a candidate one by one, strongest evidence first; none if they contradict it."""
     groups = _separate_lines(search, index)
     columns = torch.stack([search.shapes[:, g].sum(dim=1) for g in groups], dim=1).to(torch.float64)
-    own = removed(left.basis, left.basis_dual, columns)
+    own = remove_basis(left.basis, left.basis_dual, columns)
     dual = left.metric.dual(own)
     norm = (own * dual).sum(dim=0).clamp(min=1e-300).sqrt()
     observed = (dual.T @ left.residual) / norm / left.scale
@@ -261,12 +262,12 @@ def _evidence(search: _Search, left: Projected, index: int) -> tuple[EvidenceLin
     share = torch.stack([search.table.ratio[g].sum() for g in groups])
     if not lines_agree(observed, expected, share):
         return ()
-    lines = [_line(search, g, columns[:, i], float(observed[i])) for i, g in enumerate(groups)]
+    lines = [_describe_line(search, g, columns[:, i], float(observed[i])) for i, g in enumerate(groups)]
     return tuple(sorted(lines, key=lambda line: -line.z)[:_SHOWN_LINES])
 
 
 def lines_agree(observed: Tensor, expected: Tensor, share: Tensor) -> bool:
-    """Whether the lines of a family, one by one, bear out what they say together.
+    """True where the lines of a family, one by one, agree with the family as a whole.
 
     The line that should be seen best must be seen by itself, and not be much stronger than the family makes it;
     the main line must be seen where it can be; any other of a tenth of the counts that should be seen must
@@ -274,7 +275,7 @@ def lines_agree(observed: Tensor, expected: Tensor, share: Tensor) -> bool:
 
     Args:
         observed: (line,) excess of each line alone, in standard deviations.
-        expected: (line,) what the family's amplitude gives it.
+        expected: (line,) excess that the family's amplitude predicts.
         share: (line,) of the family's counts.
     """
     best, main = int(expected.argmax()), int(share.argmax())
@@ -299,7 +300,7 @@ def _separate_lines(search: _Search, index: int) -> list[Tensor]:
     return [mine[number == i] for i in range(int(number[-1]) + 1)]
 
 
-def _line(search: _Search, lines: Tensor, column: Tensor, z: float) -> EvidenceLine:
+def _describe_line(search: _Search, lines: Tensor, column: Tensor, z: float) -> EvidenceLine:
     table, fit = search.table, search.point.fit
     ratio = table.ratio[lines]
     listed = fit.component_counts * search.point.weights.sqrt()
@@ -316,11 +317,11 @@ def _line(search: _Search, lines: Tensor, column: Tensor, z: float) -> EvidenceL
     )
 
 
-def _described(search: _Search, found: list[_Found], scale: float) -> list[Suggestion]:
+def _describe(search: _Search, found: list[_Found], scale: float) -> list[Suggestion]:
     """Suggestions with the amplitudes that they have together."""
     if not found:
         return []
-    counts, variance = together(search.left, [f.index for f in found])
+    counts, variance = fit_together(search.left, [f.index for f in found])
     sigma = variance.sqrt() * scale
     limit = limits(search.left)
     described = [

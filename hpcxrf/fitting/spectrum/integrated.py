@@ -10,30 +10,31 @@ from torch import Tensor
 from hpcxrf.fitting.nnls import NonNegativeSolution, nnls_gram
 from hpcxrf.fitting.objective import poisson_deviance, poisson_weights, r_squared, r_squared_expected
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
-from hpcxrf.fitting.spectrum.coarse import coarse_theta
+from hpcxrf.fitting.spectrum.coarse import find_coarse_theta
 from hpcxrf.fitting.spectrum.gradient import minimise_adam
 from hpcxrf.fitting.spectrum.passes import POISSON_TOLERANCES, Solution, solve_separable
-from hpcxrf.fitting.spectrum.problem import SpectrumSetup, fit_range
+from hpcxrf.fitting.spectrum.problem import FitProblem, fit_range
 from hpcxrf.fitting.spectrum.sbplx import fit_sbplx
-from hpcxrf.fitting.spectrum.separable import Problem, best_of, design, space_of
+from hpcxrf.fitting.spectrum.separable import Problem, best_of, build_space, design
 from hpcxrf.fitting.uncertainty import Uncertainty, spectrum_uncertainty
 from hpcxrf.physics.absorber import AIR_PER_MM
 from hpcxrf.physics.background import hats_for_range, snip_background, snip_maps
 from hpcxrf.physics.jacobian import counts_jacobian
-from hpcxrf.physics.model import Evaluation, SpectrumModel, tailed_lines
-from hpcxrf.physics.parameters import Parameter, pack
+from hpcxrf.physics.model import Evaluation, SpectrumModel, find_tailed_lines
+from hpcxrf.physics.parameters import pack
 
 MAPS_SNIP_WIDTH: Final = 0.5
+_STEP_PARAMETERS: Final = ("step_offset", "step_linear")
 _FEW_ELEMENTS: Final = 5
 FEW_ELEMENTS: Final = "few_elements"
 NO_SCATTER: Final = "no_scatter"
 _FLAG_TEXTS: Final = {
-    FEW_ELEMENTS: "few_elements: fewer than 5 families; the energy axis rests on its priors as well",
-    NO_SCATTER: "no_scatter: the elastic peak lies beyond the fit range; the incident energy rests on its prior",
+    FEW_ELEMENTS: "few_elements: fewer than 5 families; the energy axis partly rests on its starting values",
+    NO_SCATTER: "no_scatter: the elastic peak lies beyond the fit range, so the incident energy rests on its start",
 }
 
 
-def fit_spectrum(counts: Tensor, setup: SpectrumSetup, *, starts: Tensor | None = None) -> SpectrumFit:
+def fit_spectrum(counts: Tensor, setup: FitProblem, *, starts: Tensor | None = None) -> SpectrumFit:
     """Fit one integrated spectrum: a unit-weight pass for R2, then Poisson weights for the quantities.
 
     Args:
@@ -43,26 +44,26 @@ def fit_spectrum(counts: Tensor, setup: SpectrumSetup, *, starts: Tensor | None 
             all but the best are dropped on the way. None: the setup's own start, its peaks brought into place.
 
     Returns:
-        The fit; a spectrum without counts or with non-finite ones gives NaN and says so in `status`.
+        The fit; a spectrum without counts or with non-finite ones gives NaN and `status` says why.
 
     Raises:
         FitError: the fit range lies outside the spectrum.
     """
     began = time.process_time()
     full = counts.to(torch.float64)
-    low, high = _range(full, setup)
-    model = _model(low, high, setup, full.device)
+    low, high = _find_range(full, setup)
+    model = _build_model(low, high, setup, full.device)
     inside = full[low : high + 1]
     bad = FitStatus.NONFINITE if not bool(torch.isfinite(full).all()) else FitStatus.EMPTY
     if bad is FitStatus.NONFINITE or float(inside.sum()) <= 0.0:
-        return _without_solution(inside, low, model, setup, bad)
+        return _describe_failure(inside, low, model, setup, bad)
     problem, fixed = build_problem(full, low, high, model, setup)
     solution = _solve(problem, fixed, full, starts, setup)
     fit = _describe(solution, fixed, inside, low, setup)
     return replace(fit, cpu_s=time.process_time() - began)
 
 
-def approach(full: Tensor, setup: SpectrumSetup, starts: Tensor) -> Tensor:
+def approach(full: Tensor, setup: FitProblem, starts: Tensor) -> Tensor:
     """The best of several starts after a few steps: its axis is known to some eV, and with it the fit range.
 
     Args:
@@ -73,30 +74,28 @@ def approach(full: Tensor, setup: SpectrumSetup, starts: Tensor) -> Tensor:
     Returns:
         Theta (parameter,).
     """
-    low, high = _range(full, setup)
-    problem, _ = build_problem(full, low, high, _model(low, high, setup, full.device), setup)
+    low, high = _find_range(full, setup)
+    problem, _ = build_problem(full, low, high, _build_model(low, high, setup, full.device), setup)
     return best_of(starts, problem).theta
 
 
-def _range(full: Tensor, setup: SpectrumSetup) -> tuple[int, int]:
+def _find_range(full: Tensor, setup: FitProblem) -> tuple[int, int]:
     return fit_range(setup.parameters, setup.energy_min_kev, setup.energy_max_kev, full.shape[0])
 
 
-def _model(low: int, high: int, setup: SpectrumSetup, device: torch.device) -> SpectrumModel:
+def _build_model(low: int, high: int, setup: FitProblem, device: torch.device) -> SpectrumModel:
     return SpectrumModel(
         table=setup.table,
         channel=torch.arange(low, high + 1, dtype=torch.float64, device=device),
         constants=setup.constants,
         elastic=setup.elastic,
-        with_step=_uses_step(setup.parameters),
+        with_step=any(p.free or p.value != 0.0 for p in setup.parameters if p.name in _STEP_PARAMETERS),
         shape_dtype=torch.float32,
-        tailed=tailed_lines(setup.table, elastic=setup.elastic, constants=setup.constants),
+        tailed=find_tailed_lines(setup.table, elastic=setup.elastic, constants=setup.constants),
     )
 
 
-def build_problem(
-    full: Tensor, low: int, high: int, model: SpectrumModel, setup: SpectrumSetup
-) -> tuple[Problem, Tensor]:
+def build_problem(full: Tensor, low: int, high: int, model: SpectrumModel, setup: FitProblem) -> tuple[Problem, Tensor]:
     """Unit-weight problem of the fit range, and the fixed background (SNIP) taken from its counts."""
     inside = full[low : high + 1]
     fixed = torch.zeros_like(inside)
@@ -111,12 +110,12 @@ def build_problem(
         weights=torch.ones_like(inside),
         model=model,
         hats=hats,
-        space=space_of(setup.parameters, full.device),
+        space=build_space(setup.parameters, full.device),
     )
     return problem, fixed
 
 
-def _snip(full: Tensor, theta: Tensor, channel_range: tuple[int, int], setup: SpectrumSetup) -> Tensor:
+def _snip(full: Tensor, theta: Tensor, channel_range: tuple[int, int], setup: FitProblem) -> Tensor:
     """Peak-clipped background (channel,) of the full spectrum; with MAPS constants as MAPS computes it."""
     if not setup.constants.maps_line_shape:
         return snip_background(full, theta, constants=setup.constants)
@@ -127,20 +126,20 @@ def _snip(full: Tensor, theta: Tensor, channel_range: tuple[int, int], setup: Sp
         energy_slope=slope,
         energy_quadratic=quadratic,
         channel_range=channel_range,
-        snip_width=MAPS_SNIP_WIDTH,
+        snip_width=MAPS_SNIP_WIDTH if setup.snip_width is None else setup.snip_width,
         constants=setup.constants,
     )
     return torch.from_numpy(background).to(full.device)
 
 
-def _solve(problem: Problem, fixed: Tensor, full: Tensor, starts: Tensor | None, setup: SpectrumSetup) -> Solution:
+def _solve(problem: Problem, fixed: Tensor, full: Tensor, starts: Tensor | None, setup: FitProblem) -> Solution:
     if setup.method != "separable":
         return _solve_joint(problem, fixed, setup)
-    begin = coarse_theta(full, setup)[None] if starts is None else starts
+    begin = find_coarse_theta(full, setup)[None] if starts is None else starts
     return solve_separable(begin, problem, fixed, setup)
 
 
-def _solve_joint(problem: Problem, fixed: Tensor, setup: SpectrumSetup) -> Solution:
+def _solve_joint(problem: Problem, fixed: Tensor, setup: FitProblem) -> Solution:
     """One of the published optimisers, which search theta and amplitudes together."""
     theta = pack(setup.parameters).to(fixed.device)
     found = minimise_adam(theta, problem) if setup.method == "adam" else fit_sbplx(theta, problem)
@@ -169,23 +168,18 @@ def fit_amplitudes(counts: Tensor, columns: Tensor, *, poisson: bool = True) -> 
     Returns:
         Coefficients (column,) and which of them are above 0.
     """
-    solution = _weighted_nnls(counts, columns, torch.ones_like(counts))
+    solution = _solve_weighted(counts, columns, torch.ones_like(counts))
     for _ in range(len(POISSON_TOLERANCES) if poisson else 0):
-        solution = _weighted_nnls(counts, columns, poisson_weights(columns @ solution.x))
+        solution = _solve_weighted(counts, columns, poisson_weights(columns @ solution.x))
     return solution.x, solution.positive
 
 
-def _weighted_nnls(counts: Tensor, columns: Tensor, weights: Tensor) -> NonNegativeSolution:
+def _solve_weighted(counts: Tensor, columns: Tensor, weights: Tensor) -> NonNegativeSolution:
     weighted = columns * weights[:, None]
     return nnls_gram(columns.T @ weighted, weighted.T @ counts)
 
 
-def _uses_step(parameters: tuple[Parameter, ...]) -> bool:
-    by_name = {p.name: p for p in parameters}
-    return any(by_name[n].free or by_name[n].value != 0.0 for n in ("step_offset", "step_linear"))
-
-
-def _describe(s: Solution, fixed: Tensor, inside: Tensor, low: int, setup: SpectrumSetup) -> SpectrumFit:
+def _describe(s: Solution, fixed: Tensor, inside: Tensor, low: int, setup: FitProblem) -> SpectrumFit:
     # What is stored and mapped with is in full precision; the search was not.
     problem = replace(s.problem, model=replace(s.problem.model, shape_dtype=torch.float64))
     evaluation, columns = design(s.theta, problem)
@@ -196,7 +190,7 @@ def _describe(s: Solution, fixed: Tensor, inside: Tensor, low: int, setup: Spect
     margin = 1e-6 * (space.upper - space.lower)
     at_bound = space.free & ((s.theta <= space.lower + margin) | (s.theta >= space.upper - margin))
     s = replace(s, expected=columns @ s.linear + fixed)
-    errors = _errors(s, columns, evaluation, problem, inside, space.free & ~at_bound, setup.kbeta_sd)
+    errors = _estimate_errors(s, columns, evaluation, problem, inside, space.free & ~at_bound, setup.kbeta_sd)
     parts = problem.hats.T * hats[:, None]
     background = fixed + parts.sum(dim=0)
     if setup.background == "snip":
@@ -229,12 +223,12 @@ def _describe(s: Solution, fixed: Tensor, inside: Tensor, low: int, setup: Spect
         status=s.status,
         iterations=s.iterations,
         cpu_s=0.0,
-        flags=_flags(setup),
-        messages=(*_messages(at_bound, setup), *_absorber(s.optical_depth)),
+        flags=_list_flags(setup),
+        messages=(*_write_messages(at_bound, setup), *_describe_absorber(s.optical_depth)),
     )
 
 
-def _errors(
+def _estimate_errors(
     s: Solution,
     columns: Tensor,
     evaluation: Evaluation,
@@ -264,7 +258,7 @@ def _errors(
     return replace(errors, theta_sigma=errors.theta_sigma[:k])
 
 
-def _flags(setup: SpectrumSetup) -> tuple[str, ...]:
+def _list_flags(setup: FitProblem) -> tuple[str, ...]:
     """Names of what makes a calibration doubtful whatever the fit says."""
     free = {p.name: p for p in setup.parameters}
     if not free["energy_slope"].free:
@@ -275,33 +269,30 @@ def _flags(setup: SpectrumSetup) -> tuple[str, ...]:
     return tuple(flags)
 
 
-def has_few_elements(setup: SpectrumSetup) -> bool:
-    """Whether there are too few families (pile-up is none) to find an energy axis by."""
+def has_few_elements(setup: FitProblem) -> bool:
+    """True where there are too few families (pile-up not counted) to determine an energy axis."""
     names = setup.table.component_names
     return sum("_" not in n or n.endswith(("_L", "_M")) for n in names) < _FEW_ELEMENTS
 
 
-def _messages(at_bound: Tensor, setup: SpectrumSetup) -> tuple[str, ...]:
+def _write_messages(at_bound: Tensor, setup: FitProblem) -> tuple[str, ...]:
     names = [p.name for p, flag in zip(setup.parameters, at_bound.tolist(), strict=True) if flag]
-    bounds = (f"at a bound: {', '.join(names)}",) if names else ()
-    return (*bounds, *(_FLAG_TEXTS[flag] for flag in _flags(setup)))
+    bounds = (f"parameters at a bound: {', '.join(names)}",) if names else ()
+    return (*bounds, *(_FLAG_TEXTS[flag] for flag in _list_flags(setup)))
 
 
-def _absorber(optical_depth: float) -> tuple[str, ...]:
+def _describe_absorber(optical_depth: float) -> tuple[str, ...]:
     if optical_depth == 0.0:
         return ()
-    word = "more" if optical_depth > 0.0 else "less"
+    absorption = "extra absorption equal to" if optical_depth > 0.0 else "less absorption than described, by"
     air_mm = abs(optical_depth) / AIR_PER_MM
-    return (
-        f"line ratios adjusted: they speak of {word} absorption before the detector than described, as {air_mm:.0f} mm "
-        "of air; give the detector's windows and air path",
-    )
+    return (f"line ratios imply {absorption} {air_mm:.0f} mm of air; check detector.be_window_um and air_path_mm",)
 
 
-def _without_solution(
-    inside: Tensor, low: int, model: SpectrumModel, setup: SpectrumSetup, status: FitStatus
+def _describe_failure(
+    inside: Tensor, low: int, model: SpectrumModel, setup: FitProblem, status: FitStatus
 ) -> SpectrumFit:
-    space = space_of(setup.parameters, inside.device)
+    space = build_space(setup.parameters, inside.device)
     n = len(model.component_names)
     nothing, no_theta = inside.new_full((n,), torch.nan), torch.full_like(space.centre, torch.nan)
     none = torch.full_like(inside, torch.nan)

@@ -1,4 +1,4 @@
-"""By how much, and where, a fitted model may be wrong: columns of one standard deviation each.
+"""Usual errors of a fitted model, by place and size: columns of one standard deviation each.
 
 A spectrum of 1e7 counts shows every flaw of its model: a K-beta ratio, a tail, an edge in the continuum. Whoever
 looks for something new in its residual has to tell it from these. Each column is one way of being wrong, as high as
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from hpcxrf.fitting.objective import poisson_weights
 from hpcxrf.fitting.result import SpectrumFit
-from hpcxrf.fitting.spectrum.problem import SpectrumSetup
-from hpcxrf.physics.detector import LOWEST_KEV, DetectorSetup, escape_photons, escape_probability
+from hpcxrf.fitting.spectrum.problem import FitProblem
+from hpcxrf.physics.detector import LOWEST_KEV, Detector, escape_photons, escape_probability
 from hpcxrf.physics.jacobian import counts_jacobian
 from hpcxrf.physics.model import Evaluation, SpectrumModel, energy_kev, evaluate
 from hpcxrf.physics.parameters import INDEX
@@ -37,7 +37,7 @@ COMPTON_SD: Final = 0.03
 CONTINUUM_SD: Final = 0.05
 EDGE_SD: Final = 0.15
 ABSORPTION_SD: Final = 0.5
-"""At 1.5 keV; it falls with the cube of the energy."""
+"""Error of the optical depth before the detector at 1.5 keV; it falls with the cube of the energy."""
 _ABSORPTION_KEV: Final = 1.5
 _ESCAPE_GRID: Final = 48
 _FWHM_PER_SIGMA: Final = 2.3548
@@ -50,9 +50,9 @@ class FitPoint:
     """A fit with the model evaluated at its theta."""
 
     fit: SpectrumFit
-    setup: SpectrumSetup
+    setup: FitProblem
     model: SpectrumModel
-    """Without a choice of tailed lines."""
+    """Model of the fit, with the tails of all lines."""
     evaluation: Evaluation
     jacobian: Tensor
     """(channel, parameter), counts per unit of the parameter."""
@@ -71,7 +71,7 @@ class FitPoint:
         return _FWHM_PER_SIGMA * line_sigma_kev(self.fit.theta, positive, self.model.constants)
 
 
-def fit_point(fit: SpectrumFit, setup: SpectrumSetup) -> FitPoint:
+def evaluate_fit(fit: SpectrumFit, setup: FitProblem) -> FitPoint:
     """Evaluate a fit's model and its derivatives where the fit ended."""
     stop = fit.first_channel + fit.counts.shape[0]
     model = SpectrumModel(
@@ -92,8 +92,8 @@ def fit_point(fit: SpectrumFit, setup: SpectrumSetup) -> FitPoint:
     )
 
 
-def mismatch_columns(point: FitPoint, efficiency: DetectorSetup) -> Tensor:
-    """What may be wrong with this model, each column one standard deviation high, in units of the noise.
+def mismatch_columns(point: FitPoint, efficiency: Detector) -> Tensor:
+    """Usual errors of this model, each column one standard deviation high, in units of the noise.
 
     Args:
         point: the fit.
@@ -107,7 +107,7 @@ def mismatch_columns(point: FitPoint, efficiency: DetectorSetup) -> Tensor:
             *_line_columns(point),
             *_escape_columns(point, efficiency),
             *_smooth_columns(point, efficiency.material),
-            _fixed_parameters(point),
+            _prior_columns(point),
         ],
         dim=1,
     )
@@ -138,16 +138,16 @@ def _line_columns(point: FitPoint) -> list[Tensor]:
     ratio = torch.where(escapes, ESCAPE_SD, max(RATIO_SD, point.setup.kbeta_sd))
     components = e.column[:, None] == torch.arange(fit.amplitude.shape[0])
 
-    def summed(shape: Tensor, factor: Tensor, members: Tensor = groups) -> Tensor:
+    def add_lines(shape: Tensor, factor: Tensor, members: Tensor = groups) -> Tensor:
         return shape @ ((height * factor)[:, None] * members).to(shape.dtype)
 
     absorbed = _absorption_sd(e.line_kev)
     shapes = [
-        summed(e.gauss, ratio) + summed(e.low, ratio * e.tail),
-        summed(e.gauss, absorbed, components.to(torch.float64)),
-        summed(ug, POSITION_SD_KEV / e.sigma_kev),
-        summed(e.u * ug - e.gauss, torch.full_like(height, WIDTH_SD)),
-        summed(e.low - e.gauss, tail_sd),
+        add_lines(e.gauss, ratio) + add_lines(e.low, ratio * e.tail),
+        add_lines(e.gauss, absorbed, components.to(torch.float64)),
+        add_lines(ug, POSITION_SD_KEV / e.sigma_kev),
+        add_lines(e.u * ug - e.gauss, torch.full_like(height, WIDTH_SD)),
+        add_lines(e.low - e.gauss, tail_sd),
     ]
     return [shape.to(torch.float64) * e.bin_kev[:, None] for shape in shapes]
 
@@ -171,7 +171,7 @@ def _absorption_sd(energy_kev: Tensor) -> Tensor:
     return relative * ABSORPTION_SD
 
 
-def _escape_columns(point: FitPoint, setup: DetectorSetup) -> list[Tensor]:
+def _escape_columns(point: FitPoint, setup: Detector) -> list[Tensor]:
     """Escape peaks of every component, faint lines and scatter included, which the line table leaves out."""
     energy = point.energy_kev
     (photon_kev, _), *_ = escape_photons(setup)
@@ -184,7 +184,7 @@ def _escape_columns(point: FitPoint, setup: DetectorSetup) -> list[Tensor]:
     return [lost.T]
 
 
-def _fixed_parameters(point: FitPoint) -> Tensor:
+def _prior_columns(point: FitPoint) -> Tensor:
     """Parameters that were not fitted, each off by the width of its prior."""
     prior = torch.tensor([p.prior_sd for p in point.setup.parameters], dtype=torch.float64)
     fixed = ~point.fit.free

@@ -1,4 +1,4 @@
-"""The separable engine on one spectrum: all starts to the mean-square optimum, then the objective that is asked for."""
+"""The separable engine on one spectrum: all starts to the mean-square optimum, then the chosen objective."""
 
 from dataclasses import dataclass, replace
 from typing import Final
@@ -8,11 +8,11 @@ from torch import Tensor
 
 from hpcxrf.fitting.objective import poisson_weights, r_squared, r_squared_expected
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.fitting.spectrum.problem import SpectrumSetup
+from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.scatter_pair import scan_pairs, scatter_is_dead
 from hpcxrf.fitting.spectrum.separable import Problem, State, best_of, design, minimise, objective, start, start_misfit
-from hpcxrf.physics.absorber import attenuated
-from hpcxrf.physics.kbeta import KbetaPairs, merged_amplitude, merged_table, prior_gram, split_kbeta
+from hpcxrf.physics.absorber import attenuate
+from hpcxrf.physics.kbeta import KbetaPairs, merge_amplitude, merge_table, prior_gram, split_kbeta
 from hpcxrf.physics.lines import LineTable
 
 MAX_ITERATIONS: Final = 60
@@ -34,35 +34,26 @@ _WORTH: Final = 0.8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Solution:
-    """Where the search ended, in terms of the setup's components."""
+    """End point of the search, in terms of the setup's components."""
 
     problem: Problem
-    """With the fitted K-beta ratios in its line table."""
+    """The problem, with the fitted K-beta ratios in its line table."""
     theta: Tensor
     linear: Tensor
     positive: Tensor
     expected: Tensor
     """(channel,) with background."""
     r2: float
-    """Of the mean-square optimum."""
+    """R2 of the mean-square optimum."""
     iterations: int
     status: FitStatus
     optical_depth: float = 0.0
-    """At 2 keV, of light matter before the detector that its description leaves out."""
+    """Optical depth at 2 keV of light matter before the detector that its description leaves out."""
     kbeta: Tensor | None = None
     """(channel, pair): derivative of the counts by the logarithm of each K-beta ratio that was free."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Split:
-    """A problem with K-beta columns of their own."""
-
-    problem: Problem
-    pairs: KbetaPairs
-    sd: float
-
-
-def solve_separable(starts: Tensor, problem: Problem, fixed: Tensor, setup: SpectrumSetup) -> Solution:
+def solve_separable(starts: Tensor, problem: Problem, fixed: Tensor, setup: FitProblem) -> Solution:
     """Mean-square optimum from the best of the starts, then the deviance's or the modulus's.
 
     Args:
@@ -72,29 +63,29 @@ def solve_separable(starts: Tensor, problem: Problem, fixed: Tensor, setup: Spec
         setup: objective, K-beta prior.
     """
     state = minimise(best_of(starts, problem), problem, iterations=MAX_ITERATIONS, tolerance=_UNIT_TOLERANCE)
-    state = _revived(state, problem)
+    state = _revive(state, problem)
     iterations = int(state.iterations)
-    problem, state, depth = _behind_absorber(problem, state, fixed)
+    problem, state, depth = _try_absorber(problem, state, fixed)
     pairs, whole_table = None, problem.model.table
     if setup.kbeta_sd > 0.0:
         problem, state, pairs = _split_kbeta(problem, state, setup)
         iterations += int(state.iterations)
     inside = problem.counts + fixed
-    r2 = float(r_squared(inside, _expected(state, problem) + fixed))
-    weigh = {"poisson": _poisson_pass, "l1": _modulus_pass}
+    r2 = float(r_squared(inside, _predict(state, problem) + fixed))
+    weigh = {"poisson": _weigh_poisson, "l1": _weigh_modulus}
     tolerances = {"mse": (), "poisson": POISSON_TOLERANCES, "l1": (_UNIT_TOLERANCE,) * _MODULUS_PASSES}[setup.objective]
     for tolerance in tolerances:
         problem = weigh[setup.objective](state, problem, fixed)
-        problem = _tied(problem, state, pairs, setup.kbeta_sd)
+        problem = _tie_kbeta(problem, state, pairs, setup.kbeta_sd)
         begin = start(state.theta, problem)
         state = minimise(begin, problem, iterations=MAX_ITERATIONS, tolerance=tolerance)
         iterations += int(state.iterations)
-    expected = _expected(state, problem) + fixed
+    expected = _predict(state, problem) + fixed
     if float(r_squared(inside, expected)) > r2:
         # The other weights have led out of a valley; what lies below is the mean-square optimum.
         unit = replace(problem, weights=torch.ones_like(inside))
         again = minimise(start(state.theta, unit), unit, iterations=MAX_ITERATIONS)
-        r2 = max(r2, float(r_squared(inside, _expected(again, unit) + fixed)))
+        r2 = max(r2, float(r_squared(inside, _predict(again, unit) + fixed)))
     found = Solution(
         problem=problem,
         theta=state.theta,
@@ -106,11 +97,11 @@ def solve_separable(starts: Tensor, problem: Problem, fixed: Tensor, setup: Spec
         status=_status(state),
         optical_depth=depth,
     )
-    return found if pairs is None else _merged(found, pairs, whole_table)
+    return found if pairs is None else _merge_kbeta(found, pairs, whole_table)
 
 
-def _revived(state: State, problem: Problem) -> State:
-    """Where a scatter peak ended without a count, try it elsewhere: its derivative is 0, no step finds it."""
+def _revive(state: State, problem: Problem) -> State:
+    """Try a scatter peak elsewhere if it ended without a count: its derivative is 0, no step finds it."""
     if not scatter_is_dead(state.linear, problem) or not bool(torch.isfinite(state.misfit)):
         return state
     pairs, _ = scan_pairs(state.theta, problem, problem.space, _PAIRS)
@@ -119,28 +110,28 @@ def _revived(state: State, problem: Problem) -> State:
     return other if better else state
 
 
-def _behind_absorber(problem: Problem, state: State, fixed: Tensor) -> tuple[Problem, State, float]:
-    """Where the fit stays poor, line ratios behind more or less air, if they explain much of what is left."""
+def _try_absorber(problem: Problem, state: State, fixed: Tensor) -> tuple[Problem, State, float]:
+    """Take line ratios behind more or less air where the fit stays poor and they explain much of what is left."""
     inside = problem.counts + fixed
-    left = 1.0 - float(r_squared(inside, _expected(state, problem) + fixed))
+    left = 1.0 - float(r_squared(inside, _predict(state, problem) + fixed))
     if not left > _POOR_FACTOR * (1.0 - float(r_squared_expected(inside))) + _POOR_SHARE:
         return problem, state, 0.0
     depths = torch.linspace(*_DEPTHS, dtype=torch.float64)
-    costs = torch.stack([start_misfit(state.theta, _attenuated(problem, float(d))) for d in depths])
-    depth = _lowest(depths, costs)
-    trial = _attenuated(problem, depth)
+    costs = torch.stack([start_misfit(state.theta, _attenuate(problem, float(d))) for d in depths])
+    depth = _find_lowest(depths, costs)
+    trial = _attenuate(problem, depth)
     if float(start_misfit(state.theta, trial)) > _WORTH * float(state.misfit):
         return problem, state, 0.0
     moved = minimise(start(state.theta, trial), trial, iterations=MAX_ITERATIONS, tolerance=_UNIT_TOLERANCE)
     return trial, moved, depth
 
 
-def _attenuated(problem: Problem, optical_depth: float) -> Problem:
+def _attenuate(problem: Problem, optical_depth: float) -> Problem:
     model = problem.model
-    return replace(problem, model=replace(model, table=attenuated(model.table, optical_depth)))
+    return replace(problem, model=replace(model, table=attenuate(model.table, optical_depth)))
 
 
-def _lowest(places: Tensor, costs: Tensor) -> float:
+def _find_lowest(places: Tensor, costs: Tensor) -> float:
     """Minimum of the parabola through the lowest of evenly spaced points and its neighbours."""
     i = int(costs.argmin())
     if i in {0, costs.shape[0] - 1}:
@@ -151,7 +142,7 @@ def _lowest(places: Tensor, costs: Tensor) -> float:
     return float(places[i]) + (0.5 * step * (below - above) / bend if bend > 0.0 else 0.0)
 
 
-def _split_kbeta(problem: Problem, state: State, setup: SpectrumSetup) -> tuple[Problem, State, KbetaPairs]:
+def _split_kbeta(problem: Problem, state: State, setup: FitProblem) -> tuple[Problem, State, KbetaPairs]:
     """The mean-square optimum with free K-beta columns."""
     whole = problem.model.table
     table, pairs = split_kbeta(whole, energy_min_kev=setup.energy_min_kev, energy_max_kev=setup.energy_max_kev)
@@ -160,42 +151,42 @@ def _split_kbeta(problem: Problem, state: State, setup: SpectrumSetup) -> tuple[
     linear = torch.cat([state.linear[:n], state.linear[pairs.alpha] * (1.0 - part), state.linear[n:]])
     linear[pairs.alpha] = state.linear[pairs.alpha] * part
     freed = replace(problem, model=replace(problem.model, table=table))
-    tied = _tied(freed, replace(state, linear=linear), pairs, setup.kbeta_sd)
+    tied = _tie_kbeta(freed, replace(state, linear=linear), pairs, setup.kbeta_sd)
     begin = start(state.theta, tied)
     state = minimise(begin, tied, iterations=MAX_ITERATIONS, tolerance=_UNIT_TOLERANCE)
     return tied, state, pairs
 
 
-def _tied(problem: Problem, state: State, pairs: KbetaPairs | None, sd: float) -> Problem:
+def _tie_kbeta(problem: Problem, state: State, pairs: KbetaPairs | None, sd: float) -> Problem:
     """The prior on K-beta ratios at the present amplitudes, as strong as the misfit is, like that of theta."""
     if pairs is None:
         return problem
-    residual = problem.counts - _expected(state, problem)
+    residual = problem.counts - _predict(state, problem)
     per_channel = (problem.weights * residual * residual).mean()
     return replace(problem, linear_prior=prior_gram(pairs, state.linear, sd) * per_channel)
 
 
-def _poisson_pass(state: State, problem: Problem, fixed: Tensor) -> Problem:
-    return replace(problem, weights=poisson_weights(_expected(state, problem) + fixed))
+def _weigh_poisson(state: State, problem: Problem, fixed: Tensor) -> Problem:
+    return replace(problem, weights=poisson_weights(_predict(state, problem) + fixed))
 
 
-def _modulus_pass(state: State, problem: Problem, fixed: Tensor) -> Problem:
+def _weigh_modulus(state: State, problem: Problem, fixed: Tensor) -> Problem:
     """Weights `1 / |residual|` make the square a modulus (iteratively reweighted least squares)."""
     del fixed
-    modulus = (problem.counts - _expected(state, problem)).abs()
+    modulus = (problem.counts - _predict(state, problem)).abs()
     return replace(problem, weights=1.0 / modulus.clamp(min=_MODULUS_FLOOR * float(modulus.mean())))
 
 
-def _merged(found: Solution, pairs: KbetaPairs, whole_table: LineTable) -> Solution:
+def _merge_kbeta(found: Solution, pairs: KbetaPairs, whole_table: LineTable) -> Solution:
     """Whole families again, with the ratios that were fitted."""
     problem, linear = found.problem, found.linear
     n = len(problem.model.component_names)
-    table = merged_table(whole_table, pairs, linear)
+    table = merge_table(whole_table, pairs, linear)
     _, columns = design(found.theta, problem)
     alpha, beta = linear[pairs.alpha], linear[pairs.beta]
     # Moving counts from one part to the other at a fixed sum.
     moved = alpha * beta / (alpha + beta).clamp(min=torch.finfo(linear.dtype).tiny)
-    whole = torch.cat([merged_amplitude(pairs, linear[:n]), linear[n:]])
+    whole = torch.cat([merge_amplitude(pairs, linear[:n]), linear[n:]])
     keep = torch.ones_like(found.positive)
     keep[pairs.beta] = False
     positive = found.positive.clone()
@@ -209,7 +200,7 @@ def _merged(found: Solution, pairs: KbetaPairs, whole_table: LineTable) -> Solut
     )
 
 
-def _expected(state: State, problem: Problem) -> Tensor:
+def _predict(state: State, problem: Problem) -> Tensor:
     _, columns = design(state.theta, problem)
     return (columns @ state.linear[..., :, None])[..., 0]
 

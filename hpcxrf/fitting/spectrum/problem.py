@@ -1,20 +1,25 @@
-"""What a fit of an integrated spectrum is given beside its counts."""
+"""The problem that a fit of an integrated spectrum solves: everything but the counts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from torch import Tensor
+
 from hpcxrf.errors import FitError
+from hpcxrf.physics.branching import Branching
 from hpcxrf.physics.constants import ConstantSet
+from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.lines import LineTable
-from hpcxrf.physics.parameters import Parameter
+from hpcxrf.physics.parameters import Parameter, replace_values
 
 Background = Literal["hats", "snip", "none"]
 Method = Literal["separable", "adam", "sbplx"]
 Objective = Literal["poisson", "mse", "l1"]
+Source = Literal["monochromatic", "tube"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SpectrumSetup:
+class FitProblem:
     """Everything that a fit of one detector's spectrum needs beside its counts."""
 
     table: LineTable
@@ -31,6 +36,29 @@ class SpectrumSetup:
     """Relative width of the prior that ties K-beta to K-alpha lines; 0: their ratio is that of the table."""
     elastic: bool = True
     """False for a tube source."""
+    snip_width: float | None = None
+    """Half-width of the peak clipping of MAPS in its own units (SNIP_WIDTH of an override file); None: 0.5, its
+    usual one. The clipping of the physics constants has a width of its own."""
+    detector: Detector = field(default_factory=Detector)
+    """Detector of which the line table has the efficiency."""
+    branching: Branching | None = None
+    """Adjustments of the line ratios that are in the line table."""
+    edges_kev: tuple[float, ...] = ()
+    """Edges of the listed families about the nominal incident energy, within what it is known to."""
+    find_axis: bool = False
+    """True: the energy axis is to be determined from the spectrum, and its starting values mean nothing."""
+
+
+def start_from(problem: FitProblem, theta: Tensor) -> FitProblem:
+    """Let the same problem start at a given theta, its energy axis included.
+
+    Args:
+        problem: the problem; its bounds grow where they do not hold the start.
+        theta: (parameter,) in the order of `problem.parameters`, finite.
+    """
+    names = [p.name for p in problem.parameters]
+    values = dict(zip(names, theta.tolist(), strict=True))
+    return replace(problem, parameters=replace_values(problem.parameters, values), find_axis=False)
 
 
 def fit_range(

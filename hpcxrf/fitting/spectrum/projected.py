@@ -28,7 +28,7 @@ class Metric:
         return columns - self.flaws @ inside
 
 
-def metric_of(flaws: Tensor) -> Metric:
+def build_metric(flaws: Tensor) -> Metric:
     """The metric of flaws (channel, flaw), each one standard deviation high; may have no column."""
     gram = flaws.T @ flaws + torch.eye(flaws.shape[1], dtype=flaws.dtype)
     return Metric(flaws=flaws, factor=torch.linalg.cholesky(gram))
@@ -36,7 +36,7 @@ def metric_of(flaws: Tensor) -> Metric:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Projected:
-    """What projection left of columns and residual; `dual`: times the inverse covariance."""
+    """Columns and residual after projection; `dual`: times the inverse covariance."""
 
     basis: Tensor
     """(channel, explained), orthonormal with `basis_dual`."""
@@ -85,10 +85,10 @@ def project(explained: Tensor, columns: Tensor, residual: Tensor, metric: Metric
         residual: (channel,).
         metric: covariance of the residual.
     """
-    basis, basis_dual = _orthonormal(explained, metric)
+    basis, basis_dual = _orthonormalise(explained, metric)
     both = torch.cat([columns, residual[:, None]], dim=1)
     dual = metric.dual(columns)
-    left = removed(basis, basis_dual, both)
+    left = remove_basis(basis, basis_dual, both)
     return Projected(
         basis=basis,
         basis_dual=basis_dual,
@@ -100,7 +100,7 @@ def project(explained: Tensor, columns: Tensor, residual: Tensor, metric: Metric
     )
 
 
-def joined(given: Projected, index: int) -> Projected:
+def join_column(given: Projected, index: int) -> Projected:
     """The same with one of the columns among the explained ones."""
     norm = given.norm[index]
     unit, unit_dual = given.columns[:, index] / norm, given.dual[:, index] / norm
@@ -131,20 +131,20 @@ def limits(given: Projected) -> Tensor:
     return detection_limit(given.scale / given.norm)
 
 
-def together(given: Projected, indices: list[int]) -> tuple[Tensor, Tensor]:
+def fit_together(given: Projected, indices: list[int]) -> tuple[Tensor, Tensor]:
     """Amplitudes (column,) of several columns fitted at once, and the diagonal of their covariance."""
     columns, dual = given.columns[:, indices], given.dual[:, indices]
     covariance = torch.linalg.pinv(columns.T @ dual, hermitian=True)
     return covariance @ (dual.T @ given.residual), covariance.diagonal()
 
 
-def removed(basis: Tensor, basis_dual: Tensor, columns: Tensor) -> Tensor:
+def remove_basis(basis: Tensor, basis_dual: Tensor, columns: Tensor) -> Tensor:
     """Columns (channel, any) without their part along the basis; twice, as rounding wants it."""
     once = columns - basis @ (basis_dual.T @ columns)
     return once - basis @ (basis_dual.T @ once)
 
 
-def _orthonormal(columns: Tensor, metric: Metric) -> tuple[Tensor, Tensor]:
+def _orthonormalise(columns: Tensor, metric: Metric) -> tuple[Tensor, Tensor]:
     """The span of the columns, orthonormal in the metric, and its dual."""
     norm = columns.norm(dim=0)
     unit = columns[:, norm > 0] / norm[norm > 0]

@@ -47,13 +47,14 @@ def fit_sbplx(
     Raises:
         ConfigError: the package nlopt is not installed.
     """
-    nlopt = _nlopt()
+    require_nlopt()
+    nlopt: Any = import_module("nlopt")
     space = problem.space
     begin = theta.clamp(space.lower, space.upper)
     logs = guess_log10(begin, problem) if log10_linear is None else log10_linear.to(begin)
-    lower = _packed(space.lower, torch.full_like(logs, SMALLEST_LOG10), problem)
-    upper = _packed(space.upper, torch.full_like(logs, LARGEST_LOG10), problem)
-    first = _packed(begin, logs, problem).clip(lower, upper)
+    lower = _pack(space.lower, torch.full_like(logs, SMALLEST_LOG10), problem)
+    upper = _pack(space.upper, torch.full_like(logs, LARGEST_LOG10), problem)
+    first = _pack(begin, logs, problem).clip(lower, upper)
     objective = _Objective(first, begin, problem)
     search = nlopt.opt(nlopt.LN_SBPLX, lower.size)
     search.set_lower_bounds(lower)
@@ -77,16 +78,11 @@ def require_nlopt() -> None:
         ConfigError: the package nlopt is not installed.
     """
     if find_spec("nlopt") is None:
-        raise ConfigError("method sbplx needs the package nlopt: pip install hpcxrf[bench]")
+        raise ConfigError("method sbplx needs the package nlopt, which is not installed: pip install hpcxrf[bench]")
 
 
-def _nlopt() -> Any:  # noqa: ANN401 (an untyped module)
-    require_nlopt()
-    return import_module("nlopt")
-
-
-def _packed(theta: Tensor, log10_linear: Tensor, problem: Problem) -> Vector:
-    """What is searched, in one vector: free theta, then the amplitudes."""
+def _pack(theta: Tensor, log10_linear: Tensor, problem: Problem) -> Vector:
+    """All searched numbers in one vector: free theta, then the amplitudes."""
     packed: Vector = torch.cat([theta[problem.space.free], log10_linear]).cpu().numpy()
     return packed
 
@@ -98,11 +94,11 @@ def _first_step(log10_linear: Tensor, problem: Problem) -> Vector:
     on a measured spectrum that ends at R2 0.09 to 0.998, median 0.42; from these steps, all end above 0.997.
     """
     decade = torch.full_like(log10_linear, _FIRST_STEP_LOG10)
-    return _packed(_FIRST_STEP_SCALES * problem.space.scale, decade, problem)
+    return _pack(_FIRST_STEP_SCALES * problem.space.scale, decade, problem)
 
 
 class _Objective:
-    """SS_res / SS_tot of a packed vector; keeps the best that was asked for."""
+    """SS_res / SS_tot of a packed vector; keeps the best one evaluated."""
 
     def __init__(self, first: Vector, theta: Tensor, problem: Problem) -> None:
         self._columns = _Columns(theta, problem)
@@ -117,7 +113,7 @@ class _Objective:
         self._evaluations += 1
         n_free = self._columns.n_free
         linear = np.power(10.0, packed[n_free:])
-        residual = self._counts - self._columns.at(packed[:n_free]) @ linear
+        residual = self._counts - self._columns.evaluate(packed[:n_free]) @ linear
         value = float((self._weights * residual) @ residual) / self._total
         if value < self._least:
             self._least, self._at = value, packed.copy()
@@ -162,7 +158,7 @@ class _Columns:
         theta[self._problem.space.free] = torch.from_numpy(free.copy())
         return theta
 
-    def at(self, free: Vector) -> Vector:
+    def evaluate(self, free: Vector) -> Vector:
         """(channel, component + hat)."""
         changed = free != self._last
         if changed[self._of_lines].any():

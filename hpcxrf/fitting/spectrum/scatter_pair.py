@@ -34,7 +34,7 @@ def scan_pairs(theta: Tensor, problem: Problem, space: Space, keep: int) -> tupl
     Returns:
         Starting values (pair, parameter), best first, and the weighted sum of squares that each leaves (pair,).
     """
-    trials = _grid(theta, space)
+    trials = _build_grid(theta, space)
     columns = evaluate(theta, problem.model).phi
     scatter = int(problem.model.elastic) + 1
     fixed = torch.cat([columns[:, :-scatter], problem.hats], dim=-1)
@@ -52,11 +52,11 @@ def scan_pairs(theta: Tensor, problem: Problem, space: Space, keep: int) -> tupl
     x = nnls_gram(gram, rhs, max_exchanges=6, exact=False).x.nan_to_num()
     square = (weights * y * y).sum()
     cost = square - 2.0 * (rhs * x).sum(-1) + (x[:, None] @ gram @ x[..., None])[:, 0, 0]
-    chosen = _distinct(trials, torch.argsort(cost, stable=True), keep)
+    chosen = _select_distinct(trials, torch.argsort(cost, stable=True), keep)
     return trials[chosen], cost[chosen]
 
 
-def _grid(theta: Tensor, space: Space) -> Tensor:
+def _build_grid(theta: Tensor, space: Space) -> Tensor:
     """Copies of theta (trial, parameter) with every combination; what is fixed keeps its value."""
     axes = []
     for name, values in zip(
@@ -89,7 +89,7 @@ def _scatter_columns(trials: Tensor, problem: Problem) -> Tensor:
     return torch.stack([elastic * bins, compton * bins], dim=-1)
 
 
-def _distinct(trials: Tensor, order: Tensor, keep: int) -> Tensor:
+def _select_distinct(trials: Tensor, order: Tensor, keep: int) -> Tensor:
     """The first `keep` that differ from every better one by more than a neighbour's step."""
     places = trials[:, [INDEX[name] for name in SCANNED]]
     step = places.new_tensor([0.1, 16.0, 0.8])
@@ -103,7 +103,7 @@ def _distinct(trials: Tensor, order: Tensor, keep: int) -> Tensor:
 
 
 def scatter_is_dead(linear: Tensor, problem: Problem) -> bool:
-    """Whether the elastic or the Compton peak ended without a count; linear is (component + hat,)."""
+    """True where the elastic or the Compton peak ended without a count; linear is (component + hat,)."""
     names = problem.model.component_names
     first = names.index(ELASTIC) if problem.model.elastic else len(names) - 1
     return bool((linear[first : len(names)] <= 0.0).any())

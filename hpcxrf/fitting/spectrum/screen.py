@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hpcxrf.fitting.nnls import nnls_gram
 from hpcxrf.fitting.spectrum.coarse import contrast_weights, rebin
-from hpcxrf.fitting.spectrum.problem import SpectrumSetup
+from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.physics.parameters import INDEX, pack
 from hpcxrf.physics.scatter import compton_energy_kev
 from hpcxrf.physics.shapes import gaussian
@@ -53,7 +53,7 @@ class Candidates:
     """(candidate,) share of the weighted counts that is left unexplained."""
 
 
-def screen(counts: Tensor, setup: SpectrumSetup, *, keep: int = 16, refinement: int = 1) -> Candidates:
+def screen(counts: Tensor, setup: FitProblem, *, keep: int = 16, refinement: int = 1) -> Candidates:
     """Rank energy axes over the whole of the bounds of offset and slope.
 
     Counts outside the energy range count as unexplained, so that an axis gains nothing by moving peaks out.
@@ -67,12 +67,12 @@ def screen(counts: Tensor, setup: SpectrumSetup, *, keep: int = 16, refinement: 
     bin_size = max(1, counts.shape[0] // _SCREEN_BINS)
     y, centre = rebin(counts, bin_size)
     weights = contrast_weights(y)
-    offsets, slopes = (axis.to(counts.device) for axis in _grid(setup, refinement))
+    offsets, slopes = (axis.to(counts.device) for axis in _build_grid(setup, refinement))
     energy = offsets[:, None] + slopes[:, None] * centre
-    cost, incident, angle = _all_costs(y, weights, energy, setup, enough=_POOL * keep)
+    cost, incident, angle = _compute_costs(y, weights, energy, setup, enough=_POOL * keep)
     known = torch.isfinite(cost)
     order = torch.argsort(torch.where(known, cost, torch.inf), stable=True)[: int(known.sum())]
-    kept = distinct_axes(offsets[order], slopes[order], setup, counts.shape[0], 0.06, keep)
+    kept = select_distinct_axes(offsets[order], slopes[order], setup, counts.shape[0], 0.06, keep)
     chosen = order[kept]
     return Candidates(
         offset_kev=offsets[chosen],
@@ -83,7 +83,7 @@ def screen(counts: Tensor, setup: SpectrumSetup, *, keep: int = 16, refinement: 
     )
 
 
-def _grid(setup: SpectrumSetup, refinement: int) -> tuple[Tensor, Tensor]:
+def _build_grid(setup: FitProblem, refinement: int) -> tuple[Tensor, Tensor]:
     """Offsets and slopes of all axes; what is fixed has its one value."""
     by_name = {p.name: p for p in setup.parameters}
     slope, offset = by_name["energy_slope"], by_name["energy_offset"]
@@ -100,7 +100,7 @@ def _grid(setup: SpectrumSetup, refinement: int) -> tuple[Tensor, Tensor]:
     return pairs[:, 1], pairs[:, 0]
 
 
-def _screen_lines(setup: SpectrumSetup) -> tuple[Tensor, Tensor, Tensor]:
+def _list_strong_lines(setup: FitProblem) -> tuple[Tensor, Tensor, Tensor]:
     """Strong lines, neighbours merged: energy, share and column; elastic and Compton columns included."""
     table = setup.table
     energies: list[float] = []
@@ -130,7 +130,7 @@ def _screen_lines(setup: SpectrumSetup) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def _elastic_energies(setup: SpectrumSetup) -> list[float]:
+def _elastic_energies(setup: FitProblem) -> list[float]:
     """The nominal energy, with company where it is so uncertain that its peak may lie beside."""
     incident = next(p for p in setup.parameters if p.name == "coherent_sct_energy")
     reach = min(incident.value - incident.lower, incident.upper - incident.value)
@@ -151,8 +151,8 @@ def _merge(lines: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return merged
 
 
-def _all_costs(
-    y: Tensor, weights: Tensor, energy: Tensor, setup: SpectrumSetup, *, enough: int
+def _compute_costs(
+    y: Tensor, weights: Tensor, energy: Tensor, setup: FitProblem, *, enough: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Share of the weighted counts that each axis leaves unexplained, infinite if not tried; its energy and angle.
 
@@ -162,7 +162,7 @@ def _all_costs(
     square = weights * y * y
     inside = (energy >= setup.energy_min_kev) & (energy <= setup.energy_max_kev)
     bound = torch.where(inside, 0.0, square).sum(dim=-1) / square.sum()
-    shapes = _shapes(setup).to(y.device)
+    shapes = _compute_shapes(setup).to(y.device)
     row = ((energy - setup.energy_min_kev) / _GRID_KEV).round().long()
     row = torch.where(inside, row, shapes.shape[0] - 1)
     order = torch.argsort(bound, stable=True)
@@ -178,15 +178,17 @@ def _all_costs(
         tried = order[first : first + _CHUNK]
         if first >= enough and float(bound[tried[0]]) > float(cost.kthvalue(enough).values):
             break
-        left, linear = _costs(y, weights, shapes[row[tried]])
+        left, linear = _solve_costs(y, weights, shapes[row[tried]])
         cost[tried] = left / square.sum()
         scatter = linear[:, n_lines:]
-        incident[tried] = _strongest(scatter[:, :n_elastic], energies, nominal)
-        angle[tried] = _strongest(scatter[:, n_elastic : n_elastic + angles.shape[0]], angles, _COMPTON_ANGLES_DEG[1])
+        incident[tried] = _find_strongest(scatter[:, :n_elastic], energies, nominal)
+        angle[tried] = _find_strongest(
+            scatter[:, n_elastic : n_elastic + angles.shape[0]], angles, _COMPTON_ANGLES_DEG[1]
+        )
     return cost, incident, angle
 
 
-def _strongest(heights: Tensor, places: Tensor, otherwise: float) -> Tensor:
+def _find_strongest(heights: Tensor, places: Tensor, otherwise: float) -> Tensor:
     """(candidate,): place of the highest of (candidate, place), `otherwise` where all are 0."""
     if places.numel() == 0:
         return heights.new_full(heights.shape[:1], otherwise)
@@ -194,9 +196,9 @@ def _strongest(heights: Tensor, places: Tensor, otherwise: float) -> Tensor:
     return torch.where(heights.amax(dim=-1) > 0.0, found, otherwise)
 
 
-def _shapes(setup: SpectrumSetup) -> Tensor:
+def _compute_shapes(setup: FitProblem) -> Tensor:
     """Columns on a fine grid over the energy range, (energy, column) float32; the last row is 0."""
-    line_kev, share, column = _screen_lines(setup)
+    line_kev, share, column = _list_strong_lines(setup)
     low, high = setup.energy_min_kev, setup.energy_max_kev
     grid = low + _GRID_KEV * torch.arange(int((high - low) / _GRID_KEV) + 2, dtype=torch.float64)
     noise = _SCREEN_FWHM_KEV / setup.constants.fwhm_per_sigma
@@ -210,7 +212,7 @@ def _shapes(setup: SpectrumSetup) -> Tensor:
     return torch.nn.functional.pad(torch.cat([peaks, hats], dim=-1), (0, 0, 0, 1)).float()
 
 
-def _costs(y: Tensor, weights: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+def _solve_costs(y: Tensor, weights: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
     """The best non-negative coefficients of columns (candidate, bin, column), and the weighted square they leave.
 
     Products in single precision: costs of different axes differ by far more than its rounding.
@@ -223,12 +225,13 @@ def _costs(y: Tensor, weights: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]
     return square - 2.0 * (rhs * x).sum(-1) + (x[:, None] @ gram @ x[..., None])[:, 0, 0], x
 
 
-def distinct_axes(
-    offset: Tensor, slope: Tensor, setup: SpectrumSetup, n_channels: int, apart_kev: float, keep: int
+def select_distinct_axes(
+    offset: Tensor, slope: Tensor, setup: FitProblem, n_channels: int, apart_kev: float, keep: int
 ) -> Tensor:
     """Indices of the first `keep` axes that differ from every better one by `apart_kev` at an end."""
-    ends = _end_channels(setup, offset[0], slope[0], n_channels)
-    at_ends = offset[:, None] + slope[:, None] * ends
+    energies = torch.tensor([setup.energy_min_kev, setup.energy_max_kev], dtype=torch.float64)
+    end_channels = ((energies - offset[0]) / slope[0]).clamp(0.0, n_channels - 1.0)
+    at_ends = offset[:, None] + slope[:, None] * end_channels
     kept: list[int] = []
     for i in range(offset.shape[0]):
         if all(float((at_ends[i] - at_ends[j]).abs().max()) >= apart_kev for j in kept):
@@ -236,8 +239,3 @@ def distinct_axes(
         if len(kept) == keep:
             break
     return torch.tensor(kept)
-
-
-def _end_channels(setup: SpectrumSetup, offset: Tensor, slope: Tensor, n_channels: int) -> Tensor:
-    energies = torch.tensor([setup.energy_min_kev, setup.energy_max_kev], dtype=torch.float64)
-    return ((energies - offset) / slope).clamp(0.0, n_channels - 1.0)

@@ -1,4 +1,4 @@
-"""A fit from nothing: the energy axis is found, then the scatter peaks, then theta is fitted from the best starts."""
+"""A fit without a calibration: the energy axis, then the scatter peaks, then theta from the best starts."""
 
 import time
 from dataclasses import dataclass, replace
@@ -9,12 +9,12 @@ from torch import Tensor
 
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.result import SpectrumFit
-from hpcxrf.fitting.spectrum.coarse import coarse_start, fine_theta, member, select, unexplained
+from hpcxrf.fitting.spectrum.coarse import rescale_theta, residual_cost, select, start_coarse, take_member
 from hpcxrf.fitting.spectrum.integrated import approach, fit_spectrum, has_few_elements
-from hpcxrf.fitting.spectrum.problem import SpectrumSetup
+from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.scatter_pair import scan_pairs
-from hpcxrf.fitting.spectrum.screen import distinct_axes, screen
-from hpcxrf.fitting.spectrum.separable import Problem, minimise, space_of
+from hpcxrf.fitting.spectrum.screen import screen, select_distinct_axes
+from hpcxrf.fitting.spectrum.separable import Problem, build_space, minimise
 from hpcxrf.physics.model import energy_kev
 from hpcxrf.physics.parameters import pack
 
@@ -35,10 +35,10 @@ _EDGE_SHARE: Final = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """How far an axis is looked for."""
+    """Effort of the search for an energy axis."""
 
     refinement: int
-    """Of the screen's grid."""
+    """Factor by which the screen's grid is finer than usual."""
     candidates: int
     """Axes that the screen hands on."""
     rounds: tuple[tuple[int, int], ...]
@@ -55,15 +55,15 @@ THOROUGH: Final = Effort(refinement=2, candidates=48, rounds=((4, 24), (5, 8), (
 class AxisStart:
     """An energy axis to fit from."""
 
-    setup: SpectrumSetup
-    """With this axis as its start."""
+    setup: FitProblem
+    """The setup, with this axis as its start."""
     starts: Tensor
     """(start, parameter)."""
     unexplained: float
     """Objective of the coarse fit, counts outside of the range included."""
 
 
-def find_starts(counts: Tensor, setup: SpectrumSetup, effort: Effort = USUAL) -> list[AxisStart]:
+def find_starts(counts: Tensor, setup: FitProblem, effort: Effort = USUAL) -> list[AxisStart]:
     """Starting values from nothing but lines and a nominal incident energy, best axis first.
 
     Args:
@@ -76,26 +76,26 @@ def find_starts(counts: Tensor, setup: SpectrumSetup, effort: Effort = USUAL) ->
     """
     full = counts.to(torch.float64)
     if float(full.sum()) <= 0.0:
-        raise FitError("calibration: the spectrum has no counts; there is nothing to find")
+        raise FitError("calibration: the spectrum has no counts; leave the detector out")
     found = screen(full, setup, keep=effort.candidates, refinement=effort.refinement)
     scatter = {"coherent_sct_energy": found.incident_kev, "compton_angle": found.angle_deg}
-    state, problem = coarse_start(full, found.offset_kev, found.slope_kev, setup, scatter)
+    state, problem = start_coarse(full, found.offset_kev, found.slope_kev, setup, scatter)
     for iterations, survivors in effort.rounds:
         state = minimise(state, problem, iterations=iterations)
-        order = torch.argsort(unexplained(state, problem), stable=True)
+        order = torch.argsort(residual_cost(state, problem), stable=True)
         state, problem = select(state, problem, order)
-        axis = fine_theta(state.theta, setup)
-        apart = distinct_axes(axis[:, 0], axis[:, 1], setup, full.shape[0], _APART_KEV, survivors)
+        axis = rescale_theta(state.theta, setup)
+        apart = select_distinct_axes(axis[:, 0], axis[:, 1], setup, full.shape[0], _APART_KEV, survivors)
         state, problem = select(state, problem, apart)
-    cost = unexplained(state, problem)
+    cost = residual_cost(state, problem)
     rivals = cost <= effort.rival * cost[0]
     return [
-        _axis_start(state.theta[i], member(problem, i), float(cost[i]), setup)
+        _build_axis_start(state.theta[i], take_member(problem, i), float(cost[i]), setup)
         for i in torch.nonzero(rivals)[:, 0].tolist()
     ]
 
 
-def starts_near(counts: Tensor, setup: SpectrumSetup) -> Tensor:
+def find_starts_near(counts: Tensor, setup: FitProblem) -> Tensor:
     """Starting values (start, parameter) about the setup's own: its peaks in place, and the rival scatter peaks.
 
     Args:
@@ -104,12 +104,12 @@ def starts_near(counts: Tensor, setup: SpectrumSetup) -> Tensor:
     """
     full = counts.to(torch.float64)
     theta = pack(setup.parameters).to(full.device)
-    state, problem = coarse_start(full, theta[None, 0], theta[None, 1], setup)
+    state, problem = start_coarse(full, theta[None, 0], theta[None, 1], setup)
     state = minimise(state, problem, iterations=_NEAR_STEPS)
-    return _axis_start(state.theta[0], member(problem, 0), float(state.misfit), setup).starts
+    return _build_axis_start(state.theta[0], take_member(problem, 0), float(state.misfit), setup).starts
 
 
-def fit_from_nothing(counts: Tensor, setup: SpectrumSetup) -> SpectrumFit:
+def fit_from_nothing(counts: Tensor, setup: FitProblem) -> SpectrumFit:
     """Find the energy axis, then fit; of several axes the one that explains most of the whole spectrum.
 
     Args:
@@ -118,59 +118,55 @@ def fit_from_nothing(counts: Tensor, setup: SpectrumSetup) -> SpectrumFit:
 
     Returns:
         The fit; where another axis explains the spectrum within 1 % as well, `ambiguous_calibration` is set and
-        the other axis is told in `messages`.
+        the other axis is named in `messages`.
 
     Raises:
         FitError: the spectrum has no counts, or no axis puts the energy range inside it.
     """
     began = time.process_time()
     full = counts.to(torch.float64)
-    fits = _fits(full, setup, USUAL)
-    best = _best(fits, full)
-    if _is_poor(best):
-        fits += _fits(full, setup, THOROUGH)
-        best = _best(fits, full)
-    rivals = _rivals(fits, best, full, setup)
-    return replace(_flagged(best, rivals), cpu_s=time.process_time() - began)
+    fits = _fit_axes(full, setup, USUAL)
+    best = _choose_best(fits, full)
+    if 1.0 - best.r2 > _POOR_FACTOR * (1.0 - best.r2_expected) + _POOR_SHARE:
+        fits += _fit_axes(full, setup, THOROUGH)
+        best = _choose_best(fits, full)
+    rivals = _find_rivals(fits, best, full, setup)
+    return replace(_flag_rivals(best, rivals), cpu_s=time.process_time() - began)
 
 
-def _fits(full: Tensor, setup: SpectrumSetup, effort: Effort) -> list[SpectrumFit]:
-    reached = _approached(full, find_starts(full, setup, effort))
+def _fit_axes(full: Tensor, setup: FitProblem, effort: Effort) -> list[SpectrumFit]:
+    reached = _approach_axes(full, find_starts(full, setup, effort))
     return [fit_spectrum(full, one, starts=theta[None]) for one, theta in reached]
 
 
-def _best(fits: list[SpectrumFit], full: Tensor) -> SpectrumFit:
+def _choose_best(fits: list[SpectrumFit], full: Tensor) -> SpectrumFit:
     best = fits[0]
     for other in fits[1:]:
         best = other if _explains_more(other, best, full) else best
     return best
 
 
-def _is_poor(fit: SpectrumFit) -> bool:
-    return 1.0 - fit.r2 > _POOR_FACTOR * (1.0 - fit.r2_expected) + _POOR_SHARE
-
-
-def _rivals(fits: list[SpectrumFit], best: SpectrumFit, full: Tensor, setup: SpectrumSetup) -> list[SpectrumFit]:
+def _find_rivals(fits: list[SpectrumFit], best: SpectrumFit, full: Tensor, setup: FitProblem) -> list[SpectrumFit]:
     """All other axes that leave hardly more, each once."""
     rivals: list[SpectrumFit] = []
     for fit in fits:
-        known = any(_apart_kev(fit.theta, other.theta, full.shape[0], setup) <= _APART_KEV for other in rivals)
+        known = any(_axis_distance_kev(fit.theta, other.theta, full.shape[0], setup) <= _APART_KEV for other in rivals)
         if not known and _is_rival(fit, best, full, setup):
             rivals.append(fit)
     return rivals
 
 
-def _approached(full: Tensor, found: list[AxisStart]) -> list[tuple[SpectrumSetup, Tensor]]:
+def _approach_axes(full: Tensor, found: list[AxisStart]) -> list[tuple[FitProblem, Tensor]]:
     """A few steps from every axis; of those that meet, the first goes on."""
-    reached: list[tuple[SpectrumSetup, Tensor]] = []
+    reached: list[tuple[FitProblem, Tensor]] = []
     for one in found:
         theta = approach(full, one.setup, one.starts)
-        if all(_apart_kev(theta, other, full.shape[0], one.setup) > _APART_KEV for _, other in reached):
-            reached.append((_with_axis(one.setup, theta), theta))
+        if all(_axis_distance_kev(theta, other, full.shape[0], one.setup) > _APART_KEV for _, other in reached):
+            reached.append((_set_axis(one.setup, theta), theta))
     return reached
 
 
-def _apart_kev(theta: Tensor, other: Tensor, n_channels: int, setup: SpectrumSetup) -> float:
+def _axis_distance_kev(theta: Tensor, other: Tensor, n_channels: int, setup: FitProblem) -> float:
     """Largest difference of two energy axes inside the energy range."""
     channel = torch.arange(n_channels, dtype=torch.float64, device=theta.device)
     energy = energy_kev(theta, channel)
@@ -178,14 +174,14 @@ def _apart_kev(theta: Tensor, other: Tensor, n_channels: int, setup: SpectrumSet
     return float((energy - energy_kev(other, channel))[inside].abs().max())
 
 
-def _axis_start(theta: Tensor, problem: Problem, cost: float, setup: SpectrumSetup) -> AxisStart:
+def _build_axis_start(theta: Tensor, problem: Problem, cost: float, setup: FitProblem) -> AxisStart:
     """The coarse start and the rival pairs of scatter peaks at its axis, in single channels."""
-    pairs, _ = scan_pairs(theta, problem, space_of(setup.parameters, theta.device), _PAIRS)
-    starts = fine_theta(torch.cat([theta[None], pairs]), setup)
-    return AxisStart(setup=_with_axis(setup, starts[0]), starts=starts, unexplained=cost)
+    pairs, _ = scan_pairs(theta, problem, build_space(setup.parameters, theta.device), _PAIRS)
+    starts = rescale_theta(torch.cat([theta[None], pairs]), setup)
+    return AxisStart(setup=_set_axis(setup, starts[0]), starts=starts, unexplained=cost)
 
 
-def _with_axis(setup: SpectrumSetup, theta: Tensor) -> SpectrumSetup:
+def _set_axis(setup: FitProblem, theta: Tensor) -> FitProblem:
     """Start and prior of the energy axis at theta, as far as it is free."""
     axis = dict(zip(AXIS, theta[: len(AXIS)].tolist(), strict=True))
     moved = tuple(
@@ -201,24 +197,24 @@ def _with_axis(setup: SpectrumSetup, theta: Tensor) -> SpectrumSetup:
 
 
 def _explains_more(one: SpectrumFit, other: SpectrumFit, full: Tensor) -> bool:
-    """By R2 where both fitted the same channels but for the ends, else by the square that they leave."""
+    """Compare by R2 where both fitted the same channels but for the ends, else by the square that they leave."""
     _, covered = _residual(one, full)
     _, covered_other = _residual(other, full)
-    if _ends_only(covered, covered_other, full):
+    if _differ_at_ends(covered, covered_other, full):
         return one.r2 > other.r2
-    return _left(one, other, full) < _left(other, one, full)
+    return _residual_square(one, other, full) < _residual_square(other, one, full)
 
 
-def _ends_only(covered: Tensor, other: Tensor, full: Tensor) -> bool:
+def _differ_at_ends(covered: Tensor, other: Tensor, full: Tensor) -> bool:
     differ = float(full[covered ^ other].sum())
     return differ < _EDGE_SHARE * float(full[covered | other].sum())
 
 
-def _left(one: SpectrumFit, other: SpectrumFit, full: Tensor) -> float:
+def _residual_square(one: SpectrumFit, other: SpectrumFit, full: Tensor) -> float:
     """Square that the first leaves over the channels that both fitted; what it leaves out, it does not explain."""
     residual, covered = _residual(one, full)
     _, covered_other = _residual(other, full)
-    ends_only = _ends_only(covered, covered_other, full)
+    ends_only = _differ_at_ends(covered, covered_other, full)
     compared = covered & covered_other if ends_only else covered | covered_other
     return float(residual[compared].square().sum())
 
@@ -232,15 +228,17 @@ def _residual(fit: SpectrumFit, full: Tensor) -> tuple[Tensor, Tensor]:
     return residual, covered
 
 
-def _is_rival(fit: SpectrumFit, best: SpectrumFit, full: Tensor, setup: SpectrumSetup) -> bool:
+def _is_rival(fit: SpectrumFit, best: SpectrumFit, full: Tensor, setup: FitProblem) -> bool:
     """Another axis that leaves hardly more."""
     if fit is best:
         return False
-    apart = _apart_kev(best.theta, fit.theta, full.shape[0], setup)
-    return apart > _APART_KEV and _left(fit, best, full) <= (1.0 + _AMBIGUOUS) * _left(best, fit, full)
+    apart = _axis_distance_kev(best.theta, fit.theta, full.shape[0], setup)
+    return apart > _APART_KEV and _residual_square(fit, best, full) <= (1.0 + _AMBIGUOUS) * _residual_square(
+        best, fit, full
+    )
 
 
-def _flagged(best: SpectrumFit, rivals: list[SpectrumFit]) -> SpectrumFit:
+def _flag_rivals(best: SpectrumFit, rivals: list[SpectrumFit]) -> SpectrumFit:
     if not rivals:
         return best
     others = "; ".join(

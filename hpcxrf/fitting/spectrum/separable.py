@@ -12,7 +12,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from hpcxrf.fitting.nnls import masked_solve, nnls_gram
+from hpcxrf.fitting.nnls import nnls_gram, solve_masked
 from hpcxrf.physics.jacobian import counts_jacobian
 from hpcxrf.physics.model import Evaluation, SpectrumModel, evaluate
 from hpcxrf.physics.parameters import Parameter
@@ -28,7 +28,7 @@ HALVING: Final = ((5, 2), (4, 1))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """Where theta may go: all (parameter,) float64, `free` bool."""
+    """Bounds and priors of theta: all (parameter,) float64, `free` bool."""
 
     centre: Tensor
     """Mean of the prior."""
@@ -38,7 +38,7 @@ class Space:
     upper: Tensor
     free: Tensor
     free_names: frozenset[str]
-    """The same as names: known without asking the device."""
+    """The same as names, without a transfer from the device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """Where the search stands, one entry per start."""
+    """Present point of the search, one entry per start."""
 
     theta: Tensor
     """(*batch, parameter)."""
@@ -81,7 +81,7 @@ class State:
     """(*batch,) bool."""
 
 
-def space_of(parameters: tuple[Parameter, ...], device: torch.device | None = None) -> Space:
+def build_space(parameters: tuple[Parameter, ...], device: torch.device | None = None) -> Space:
     """Bounds, priors and scales of a parameter table as tensors."""
 
     def column(name: str, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -152,11 +152,11 @@ def best_of(starts: Tensor, problem: Problem, *, rounds: Sequence[tuple[int, int
         if state.misfit.shape[0] > keep:
             state = minimise(state, problem, iterations=iterations)
             order = torch.argsort(objective(state, problem), stable=True)
-            state = chosen(state, order[:keep])
-    return chosen(state, torch.tensor(0))
+            state = take_starts(state, order[:keep])
+    return take_starts(state, torch.tensor(0))
 
 
-def chosen(state: State, index: Tensor) -> State:
+def take_starts(state: State, index: Tensor) -> State:
     """The starts at these places, in that order."""
     return State(**{f.name: getattr(state, f.name)[index] for f in fields(State)})
 
@@ -220,19 +220,16 @@ def _normal_equations(theta: Tensor, inner: _Inner, problem: Problem) -> tuple[T
     jacobian = torch.where(problem.space.free, jacobian * problem.space.scale, 0.0)
     weighted = jacobian * problem.weights[..., :, None]
     cross = inner.columns.mT @ weighted
-    projected = masked_solve(_conditioned(inner.gram), cross, inner.positive)
+    # The same relative ridge as the inner solve has.
+    ridge = torch.diag_embed(1e-10 * inner.gram.diagonal(dim1=-2, dim2=-1))
+    projected = solve_masked(inner.gram + ridge, cross, inner.positive)
     cross = torch.where(inner.positive[..., None], cross, 0.0)
     hessian = jacobian.mT @ weighted - cross.mT @ projected
     return hessian, (weighted.mT @ inner.residual[..., :, None])[..., 0]
 
 
-def _conditioned(gram: Tensor) -> Tensor:
-    """The same relative ridge as the inner solve has."""
-    return gram + torch.diag_embed(1e-10 * gram.diagonal(dim1=-2, dim2=-1))
-
-
 def _step(state: State, problem: Problem, tolerance: float) -> State:
-    trial, promised = _damped_step(state, problem)
+    trial, promised = _solve_damped_step(state, problem)
     per_channel = state.misfit / problem.counts.shape[-1]
     before = state.misfit + per_channel * _prior(state.theta, problem)
     # Not so where strong damping has made the step short.
@@ -248,7 +245,7 @@ def _step(state: State, problem: Problem, tolerance: float) -> State:
     if bool(better.any()):
         hessian, gradient = _normal_equations(trial, inner, problem)
     small = torch.where(better, torch.where(gained <= tolerance * before, state.small + 1, 0), state.small)
-    damping = torch.where(state.done, state.damping, _next_damping(state, gained, promised))
+    damping = torch.where(state.done, state.damping, _adapt_damping(state, gained, promised))
     taken = State(
         theta=trial,
         linear=inner.linear,
@@ -261,7 +258,7 @@ def _step(state: State, problem: Problem, tolerance: float) -> State:
         iterations=state.iterations,
         done=state.done,
     )
-    merged = _where(better, taken, state)
+    merged = _choose_members(better, taken, state)
     # A rejected step that promised little says the same as two small ones: this is the optimum.
     flat = flat & (promised >= 0) & ~better
     return State(
@@ -275,8 +272,8 @@ def _step(state: State, problem: Problem, tolerance: float) -> State:
     )
 
 
-def _next_damping(state: State, gained: Tensor, promised: Tensor) -> Tensor:
-    """By the share of the promised gain that came true.
+def _adapt_damping(state: State, gained: Tensor, promised: Tensor) -> Tensor:
+    """Adapt the damping to the share of the promised gain that came true.
 
     Along a curved valley full steps overshoot to and fro, each a little lower; that shows as half-kept promises,
     and a stronger damping ends it.
@@ -286,7 +283,7 @@ def _next_damping(state: State, gained: Tensor, promised: Tensor) -> Tensor:
     return (state.damping * factor).clamp(min=_MIN_DAMPING)
 
 
-def _damped_step(state: State, problem: Problem) -> tuple[Tensor, Tensor]:
+def _solve_damped_step(state: State, problem: Problem) -> tuple[Tensor, Tensor]:
     """Solve `(H + lambda diag H) d = g` over the parameters that are free to move.
 
     Returns:
@@ -304,19 +301,19 @@ def _damped_step(state: State, problem: Problem) -> tuple[Tensor, Tensor]:
     damped = hessian + torch.diag_embed(state.damping[..., None] * diagonal)
     room_down = ((space.lower - state.theta) / space.scale).clamp(min=-_MAX_STEP)
     room_up = ((space.upper - state.theta) / space.scale).clamp(max=_MAX_STEP)
-    wanted = torch.nan_to_num(masked_solve(damped, gradient, moving))
+    wanted = torch.nan_to_num(solve_masked(damped, gradient, moving))
     held = moving & ((wanted < room_down) | (wanted > room_up))
     done = torch.where(held, wanted.clamp(room_down, room_up), 0.0)
     # What runs into a limit stops there, and the others take the best step that goes with it.
     rest = gradient - (damped @ done[..., None])[..., 0]
-    wanted = torch.nan_to_num(masked_solve(damped, rest, moving & ~held))
+    wanted = torch.nan_to_num(solve_masked(damped, rest, moving & ~held))
     done = done + wanted.clamp(room_down, room_up)
     trial = (state.theta + done * space.scale).clamp(space.lower, space.upper)
     curvature = (done * (hessian @ done[..., None])[..., 0]).sum(dim=-1)
     return trial, 2.0 * (gradient * done).sum(dim=-1) - curvature
 
 
-def _where(choose: Tensor, yes: State, no: State) -> State:
+def _choose_members(choose: Tensor, yes: State, no: State) -> State:
     """Member by member, one state or the other."""
 
     def pick(a: Tensor, b: Tensor) -> Tensor:

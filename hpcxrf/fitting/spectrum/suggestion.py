@@ -1,4 +1,4 @@
-"""A suggested component with its evidence, and what is done with several."""
+"""A suggested component with its evidence, and the combination of several."""
 
 import math
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ THRESHOLD: Final = 6.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceLine:
-    """A line, or lines that the detector does not tell apart, of a suggested component."""
+    """A line, or lines that the detector does not separate, of a suggested component."""
 
     energy_kev: float
     share: float
-    """Of the component's counts."""
+    """Share of the component's counts."""
     z: float
     """Its own excess in the residual, in standard deviations."""
     overlaps: str
@@ -26,10 +26,10 @@ class EvidenceLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suggestion:
-    """A component that is not listed, with what speaks for it."""
+    """A component that is not listed but present in the residual, with its evidence."""
 
     name: str
-    """As in a list of elements: "Fe", "La_L", "Pb_M", or a pile-up such as "Ca_Ca"."""
+    """Name as in a list of elements: "Fe", "La_L", "Pb_M", or a pile-up such as "Ca_Ca"."""
     z: float
     counts: float
     """Recorded counts over the full spectrum, as an amplitude of the fit."""
@@ -42,25 +42,25 @@ class Suggestion:
     """Strongest evidence first."""
 
 
-def with_elements(
+def add_elements(
     listed: Sequence[str], suggestions: Sequence[Suggestion], *, threshold: float = THRESHOLD
 ) -> tuple[str, ...]:
     """The list of elements with the suggested ones that reach the threshold; the same list if none does."""
     return (*listed, *(s.name for s in suggestions if s.z >= threshold and s.name not in listed))
 
 
-def combined(by_detector: Sequence[Sequence[Suggestion]]) -> tuple[Suggestion, ...]:
-    """What detectors of one scan say together: counts add up, uncertainties and limits in quadrature.
+def combine_detectors(by_detector: Sequence[Sequence[Suggestion]]) -> tuple[Suggestion, ...]:
+    """Combine the suggestions of one scan's detectors: counts add up, uncertainties and limits in quadrature.
 
     A component counts only where it was suggested; its lines are those of the detector that is surest.
     """
     groups: dict[str, list[Suggestion]] = {}
     for suggestion in (s for suggestions in by_detector for s in suggestions):
         groups.setdefault(suggestion.name, []).append(suggestion)
-    return tuple(sorted(map(_sum_of, groups.values()), key=lambda s: -s.z))
+    return tuple(sorted(map(_sum_detectors, groups.values()), key=lambda s: -s.z))
 
 
-def _sum_of(same: Sequence[Suggestion]) -> Suggestion:
+def _sum_detectors(same: Sequence[Suggestion]) -> Suggestion:
     surest = max(same, key=lambda s: s.z)
     if len(same) == 1:
         return surest

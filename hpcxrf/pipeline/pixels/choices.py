@@ -1,4 +1,4 @@
-"""What is decided for all pixels of a scan before any of them is fitted, and said: phases, and families too alike."""
+"""Choices for all pixels of a scan before any is fitted, with their notes: weight classes, families too alike."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,20 +9,20 @@ import torch
 from numpy.typing import NDArray
 
 from hpcxrf.errors import FitError
-from hpcxrf.fitting.pixels.basis import Phases, PixelBasis
-from hpcxrf.fitting.pixels.mixtures import Mixture, mixtures
-from hpcxrf.fitting.pixels.weight_classes import find_phases
+from hpcxrf.fitting.pixels.basis import PixelBasis
+from hpcxrf.fitting.pixels.mixtures import Mixture, find_mixtures
+from hpcxrf.fitting.pixels.weight_classes import WeightClasses, find_weight_classes
 from hpcxrf.pipeline.blocks import SAMPLE_PIXELS, Block
 from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.pipeline.records import DatasetJob
 from hpcxrf.results.names import shown_name
-from hpcxrf.store.spectra import SpectraStore
+from hpcxrf.store.spectra import Spectra, SpectraStore
 
-# Chunks spread over the scan are read for the phases.
+# Chunks spread over the scan are read for the weight classes.
 _SAMPLE_CHUNKS: Final = 16
 
-Bases = dict[str, tuple[int, PixelBasis]]
-ReadBlock = Callable[[SpectraStore, Block, str], tuple[NDArray[Any], NDArray[np.bool_]]]
+Bases = dict[str, PixelBasis]
+ReadBlock = Callable[[Spectra, Block, str], tuple[NDArray[Any], NDArray[np.bool_]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,20 +32,17 @@ class PixelChoices:
     bases: Bases
     notes: tuple[str, ...]
     mixed: dict[str, list[dict[str, Any]]]
-    """By detector: groups of components that the counts cannot tell apart, as JSON values."""
-    phases: dict[str, str]
-    """By detector: what was found and chosen, also where it is one set of weights; empty where nothing was chosen."""
+    """Groups of components with indistinguishable spectra by detector, as JSON values."""
+    weights: dict[str, str]
+    """Sentences on the fit weights by detector, also where it is one set; empty where classes were not looked for."""
 
 
-def choose_for_pixels(
-    bases: Bases, components: tuple[str, ...], store: SpectraStore, job: DatasetJob, read_block: ReadBlock
-) -> PixelChoices:
+def choose_for_pixels(bases: Bases, store: SpectraStore, job: DatasetJob, read_block: ReadBlock) -> PixelChoices:
     """Decide, the same for any tiling and number of workers.
 
     Args:
-        bases: first channel and linear model of the pixels, by detector.
-        components: names.
-        store: the spectra; some thousand pixels are read where phases are looked for.
+        bases: linear models of the pixels by detector.
+        store: the spectra; some thousand pixels are read where weight classes are looked for.
         job: the dataset.
         read_block: counts (pixel, channel) and measured (pixel,) of a block of one detector.
 
@@ -53,24 +50,21 @@ def choose_for_pixels(
         FitError: columns of which one is a combination of others.
     """
     n_pixels = int(store.measured().sum())
-    mixed = {name: _mixed(job, basis, components, n_pixels) for name, (_, basis) in bases.items()}
-    phases = _phases(bases, store, job, read_block)
-    chosen = {
-        name: (first, replace(basis, phases=phases[name] if _several(phases.get(name)) else None))
-        for name, (first, basis) in bases.items()
-    }
+    mixed = {name: _mixtures(job, basis, n_pixels) for name, basis in bases.items()}
+    classes = _weight_classes(bases, store, job, read_block)
+    several = {name: found for name, found in classes.items() if len(found.share) > 1}
     alike = [f"{_place(name)}: {one.text}" for name, found in mixed.items() for one in found]
-    told = [f"{_place(name)}: {p.report}{_pixels(p, n_pixels)}" for name, p in phases.items() if _several(p)]
+    weighed = [f"{_place(name)}: {found.report}; {_sizes(found, n_pixels)}" for name, found in several.items()]
     return PixelChoices(
-        bases=chosen,
-        notes=(*alike, *told),
+        bases={name: replace(basis, weight_classes=several.get(name)) for name, basis in bases.items()},
+        notes=(*alike, *weighed),
         mixed={name: [one.record() for one in found] for name, found in mixed.items()},
-        phases={name: p.report for name, p in phases.items()},
+        weights={name: found.report for name, found in classes.items()},
     )
 
 
 def sample_pixels(
-    store: SpectraStore, detector: str, channels: slice, read_block: ReadBlock
+    store: Spectra, detector: str, channels: slice, read_block: ReadBlock
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Counts (pixel, channel) of some channels and measured (pixel,) of pixels spread evenly over the scan.
 
@@ -80,8 +74,8 @@ def sample_pixels(
     step_y, step_x = store.chunks[1:3]
     across = -(-n_x // step_x)
     down = -(-n_y // step_y)
-    columns = _spread(across, max(1, round(_SAMPLE_CHUNKS**0.5)), _SAMPLE_CHUNKS // down)
-    rows = _spread(down, _SAMPLE_CHUNKS // len(columns), 1)
+    columns = _spread_evenly(across, max(1, round(_SAMPLE_CHUNKS**0.5)), _SAMPLE_CHUNKS // down)
+    rows = _spread_evenly(down, _SAMPLE_CHUNKS // len(columns), 1)
     each = -(-SAMPLE_PIXELS // (len(rows) * len(columns)))
     parts = []
     for y, x in ((y, x) for y in rows for x in columns):
@@ -94,40 +88,35 @@ def sample_pixels(
     return np.concatenate([c for c, _ in parts]), np.concatenate([m for _, m in parts])
 
 
-def _spread(n: int, wanted: int, at_least: int) -> list[int]:
+def _spread_evenly(n: int, wanted: int, at_least: int) -> list[int]:
     """Places evenly over n, as many as are wanted or as there is room for."""
     number = min(n, max(wanted, at_least, 1))
     return [(2 * i + 1) * n // (2 * number) for i in range(number)]
 
 
-def _phases(bases: Bases, store: SpectraStore, job: DatasetJob, read_block: ReadBlock) -> dict[str, Phases]:
-    config = job.config.pixels
-    if (config.method, config.background, config.phases) != ("linear", "columns", "auto"):
+def _weight_classes(
+    bases: Bases, store: SpectraStore, job: DatasetJob, read_block: ReadBlock
+) -> dict[str, WeightClasses]:
+    if not job.config.pixels.wants_weight_classes:
         return {}
     found = {}
-    for name, (first, basis) in bases.items():
-        channels = slice(first, first + basis.columns.shape[0])
-        counts, measured = sample_pixels(store, name, channels, read_block)
-        found[name] = find_phases(torch.from_numpy(counts), torch.from_numpy(measured), basis)
+    for name, basis in bases.items():
+        counts, measured = sample_pixels(store, name, basis.channels, read_block)
+        found[name] = find_weight_classes(torch.from_numpy(counts), torch.from_numpy(measured), basis)
     return found
 
 
-def _mixed(job: DatasetJob, basis: PixelBasis, components: tuple[str, ...], n_pixels: int) -> tuple[Mixture, ...]:
+def _mixtures(job: DatasetJob, basis: PixelBasis, n_pixels: int) -> tuple[Mixture, ...]:
+    shown = replace(basis, names=tuple(shown_name(name) for name in basis.names))
     try:
-        return mixtures(basis, [shown_name(name) for name in components], n_pixels)
+        return find_mixtures(shown, n_pixels)
     except FitError as error:
         raise FitError(f"{job.source}: {error}") from error
 
 
-def _several(phases: Phases | None) -> bool:
-    return phases is not None and len(phases.share) > 1
-
-
-def _pixels(phases: Phases, n_pixels: int) -> str:
-    if not _several(phases):
-        return ""
-    parts = [f"{round(share * n_pixels)}" for share in phases.share.tolist()]
-    return f"; about {' and '.join(parts)} pixels"
+def _sizes(classes: WeightClasses, n_pixels: int) -> str:
+    parts = [f"{round(share * n_pixels)}" for share in classes.share.tolist()]
+    return f"the classes have about {' and '.join(parts)} pixels"
 
 
 def _place(name: str) -> str:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcxrf.errors import DeviceLostError, FitError
-from hpcxrf.fitting.pixels.methods import PixelOperator
-from hpcxrf.pipeline.device_memory import LEAST_BATCH, MOST_BATCH, fitted_bytes
+from hpcxrf.fitting.pixels.parts import Solver
+from hpcxrf.methods import PixelMethodName
+from hpcxrf.pipeline.device_memory import LEAST_BATCH, MOST_BATCH, bytes_of_a_pixel
 
 T = TypeVar("T")
 _USED_SHARE: Final = 0.5
@@ -31,7 +32,7 @@ class TileCounts:
     measured: Tensor
     """(pixel,) bool."""
     ready: torch.cuda.Event | None = None
-    """Recorded behind the copy; None: nothing to wait for."""
+    """Event recorded behind the copy; None: nothing to wait for."""
 
 
 @dataclass(slots=True)
@@ -55,12 +56,12 @@ class Staging:
         if self.stream is None:
             self.stream = torch.cuda.Stream(self.device)
         with torch.cuda.stream(self.stream):
-            there = self._pinned(here).to(self.device, non_blocking=True)
+            there = self._copy_to_pinned(here).to(self.device, non_blocking=True)
             event = torch.cuda.Event()
             event.record(self.stream)
             return TileCounts(counts=there, measured=mask.to(self.device), ready=event)
 
-    def _pinned(self, here: Tensor) -> Tensor:
+    def _copy_to_pinned(self, here: Tensor) -> Tensor:
         """The counts in the buffer that was used before the last one: its copy ended when its tile was fitted."""
         if len(self.buffers) < 2:
             self.buffers.append(torch.empty(here.numel(), dtype=here.dtype, pin_memory=True))
@@ -74,7 +75,7 @@ class Staging:
 
 
 def wait_for(tile: TileCounts) -> None:
-    """Let what is computed from now on see the copied tile."""
+    """Make later computations wait for the copied tile."""
     if tile.ready is not None:
         stream = torch.cuda.current_stream(tile.counts.device)
         stream.wait_event(tile.ready)
@@ -82,19 +83,18 @@ def wait_for(tile: TileCounts) -> None:
         tile.measured.record_stream(stream)
 
 
-def first_batch(device: torch.device, operator: PixelOperator, method: str) -> int | None:
+def first_batch(device: torch.device, solver: Solver, method: PixelMethodName) -> int | None:
     """Pixels at a time that fit the free memory of a CUDA device, a power of two; None: as the CPU's caches like."""
     if device.type != "cuda":
         return None
     free, _ = torch.cuda.mem_get_info(device)
-    return batch_for(free, pixel_bytes(operator, method))
+    return batch_for(free, pixel_bytes(solver, method))
 
 
-def pixel_bytes(operator: PixelOperator, method: str) -> int:
+def pixel_bytes(solver: Solver, method: PixelMethodName) -> int:
     """Device memory of one pixel while it is fitted, about."""
-    n_columns, n_channels = operator.columns.shape
-    every = n_columns if operator.tangent is None else operator.tangent.all_columns.shape[0]
-    return fitted_bytes(n_channels, n_columns, every, method)
+    n_columns, n_channels = solver.operator.columns.shape
+    return bytes_of_a_pixel(n_channels, n_columns, n_columns + solver.n_changes, method)
 
 
 def batch_for(free_bytes: int, bytes_per_pixel: int) -> int:
@@ -106,7 +106,7 @@ def batch_for(free_bytes: int, bytes_per_pixel: int) -> int:
 
 @dataclass(slots=True)
 class Batches:
-    """Pixels at a time on one device: halved when its memory is full, and told in the record."""
+    """Pixels at a time on one device: halved when its memory is full, which the record's notes say."""
 
     device: torch.device
     size: int | None
@@ -130,7 +130,7 @@ class Batches:
         if self.size is None or self.size <= LEAST_BATCH:
             raise FitError(
                 f"{self.device}: its memory is full with {self.size or 'the least'} pixels at a time "
-                f"({_first_line(error)}); end what else runs there, or set execution.device: cpu"
+                f"({_first_line(error)}); end other programs on it, or set execution.device: cpu"
             ) from error
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -151,8 +151,9 @@ def device_guard(device: torch.device) -> Iterator[None]:
         yield
     except torch.AcceleratorError as error:
         raise DeviceLostError(
-            f"{device}: the device failed while pixels were fitted ({_first_line(error)}); its results are thrown "
-            "away and its worker starts again; if it fails again look at the driver's log, or set execution.device: cpu"
+            f"{device}: the device failed while pixels were fitted ({_first_line(error)}); its results are "
+            "discarded and its worker starts again; if it fails again look at the driver's log, or set "
+            "execution.device: cpu"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with the pixels of a scan whatever they are fitted with: counts at their type's end, times, scalers."""
+"""Faults of a scan's pixels, whatever they are fitted with: counts at their type's end, times, scalers."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -9,18 +9,17 @@ import torch
 from numpy.typing import NDArray
 
 from hpcxrf.fitting.result import FitStatus, PixelFit
+from hpcxrf.formats.scan import LARGEST_COUNT
 from hpcxrf.pipeline.blocks import Block, blocks_of
 from hpcxrf.pipeline.prepare.inputs import SUM
-from hpcxrf.store.spectra import SpectraStore
+from hpcxrf.store.spectra import Spectra, SpectraStore
 
-LARGEST_COUNT: Final = 65535
-"""Of 16 bits: a detector that counts on writes it for whatever is more."""
 # No count where so many are expected: one pixel in 7e10 by chance.
 _SURELY_SOME: Final = 25.0
 
 
 def doubts(store: SpectraStore) -> list[str]:
-    """Sentences on what a scan's numbers beside the spectra, and the highest of its counts, do not say.
+    """Notes on faults of a scan's times and scalers, and on counts at the end of their type.
 
     Args:
         store: the spectra.
@@ -30,49 +29,49 @@ def doubts(store: SpectraStore) -> list[str]:
         f"detector {d}: a channel holds {LARGEST_COUNT} counts, the most that it can; pixels with such a channel in "
         "the fit range are flagged saturated, have no amplitudes, and are left out of the summed spectrum"
         for d in range(store.shape[0])
-        if _may_be_saturated(store, d, slice(None))
+        if _can_be_saturated(store, d, slice(None))
     ]
     for d, live in enumerate(store.times().live_time_s):
         bad = int((measured & ~(live > 0)).sum())
         if 0 < bad < int(measured.sum()):
             notes.append(
                 f"detector {d}: live time is 0 or not known in {bad} of {int(measured.sum())} measured pixels; regions "
-                "with such a pixel have no live time, and counts per second mean nothing there"
+                "with such a pixel have no live time, and no counts per second"
             )
     for name in store.scaler_names:
         bad = int((measured & ~np.isfinite(store.scaler(name))).sum())
         if bad:
             notes.append(
-                f"scaler {name} is not finite in {bad} of {int(measured.sum())} measured pixels; it is no part of the "
-                "fits, but maps divided by it are not known there"
+                f"scaler {name} is not finite in {bad} of {int(measured.sum())} measured pixels; it is not used in "
+                "the fits, but maps divided by it are undefined there"
             )
     return notes
 
 
-def saturated_pixels(store: SpectraStore, block: Block, detector: str, channels: slice) -> NDArray[np.bool_] | None:
+def saturated_pixels(store: Spectra, block: Block, detector: str, channels: slice) -> NDArray[np.bool_] | None:
     """Pixels (pixel,) of a block with a count at the end of its type; None where the scan has none.
 
     Args:
         store: the spectra.
         block: rows and columns.
-        detector: name; in the sum, of any detector.
-        channels: of the fit range.
+        detector: name of the detector; `sum`: any detector.
+        channels: channels of the fit range.
     """
     which = range(store.shape[0]) if detector == SUM else [int(detector)]
     full = None
-    for one in (d for d in which if _may_be_saturated(store, d, channels)):
+    for one in (d for d in which if _can_be_saturated(store, d, channels)):
         found = _full(store, one, block, channels)
         full = found if full is None else full | found
     return full
 
 
-def silent_pixels(recorded: NDArray[np.bool_], counts: NDArray[Any], store: SpectraStore) -> NDArray[np.bool_]:
+def silent_pixels(recorded: NDArray[np.bool_], counts: NDArray[Any], store: Spectra) -> NDArray[np.bool_]:
     """Pixels (pixel,) of a sum in which a detector recorded nothing, though by its part of the scan it should have.
 
     Args:
         recorded: (detector, pixel): has counts.
         counts: (pixel, channel) of the sum.
-        store: the spectra; a detector that is dead in the whole scan is no part of the sum.
+        store: the spectra; a detector that is dead in the whole scan is not a part of the sum.
     """
     share = _shares(store)
     silent = np.asarray(~recorded.all(axis=0), dtype=np.bool_)
@@ -85,7 +84,7 @@ def silent_pixels(recorded: NDArray[np.bool_], counts: NDArray[Any], store: Spec
     return silent
 
 
-def _shares(store: SpectraStore) -> NDArray[np.float64]:
+def _shares(store: Spectra) -> NDArray[np.float64]:
     """Counts (detector,) of the scan where no channel is saturated: one such pixel can outweigh the rest."""
     which = range(store.shape[0])
     full = np.any([_saturated_channels(store, d) for d in which], axis=0)
@@ -93,15 +92,15 @@ def _shares(store: SpectraStore) -> NDArray[np.float64]:
 
 
 def saturated_spectra(store: SpectraStore, channels: Mapping[int, slice]) -> NDArray[np.float64]:
-    """Summed spectra (detector, channel) of the saturated pixels: a flat top is no peak, and outweighs a whole scan.
+    """Summed spectra (detector, channel) of the saturated pixels: a flat top is not a peak, and outweighs a whole scan.
 
     Args:
         store: the spectra.
-        channels: of the fit range, by detector.
+        channels: channels of the fit range, by detector.
     """
     total = np.zeros((store.shape[0], store.shape[3]))
     for detector, within in channels.items():
-        if not _may_be_saturated(store, detector, within):
+        if not _can_be_saturated(store, detector, within):
             continue
         for block in blocks_of((store.shape[1], store.shape[2])):
             for counts in _some_rows(store, detector, block):
@@ -110,13 +109,13 @@ def saturated_spectra(store: SpectraStore, channels: Mapping[int, slice]) -> NDA
     return total
 
 
-def _full(store: SpectraStore, detector: int, block: Block, channels: slice) -> NDArray[np.bool_]:
+def _full(store: Spectra, detector: int, block: Block, channels: slice) -> NDArray[np.bool_]:
     """Saturated pixels (pixel,) of one detector."""
     parts = [(counts[..., channels] >= LARGEST_COUNT).any(axis=-1) for counts in _some_rows(store, detector, block)]
     return np.concatenate(parts).reshape(-1)
 
 
-def _some_rows(store: SpectraStore, detector: int, block: Block) -> Iterator[NDArray[Any]]:
+def _some_rows(store: Spectra, detector: int, block: Block) -> Iterator[NDArray[Any]]:
     """Counts (y, x, channel) of a block, a few rows in memory at a time."""
     step = store.chunks[1]
     for y in range(block.y.start, block.y.stop, step):
@@ -124,7 +123,7 @@ def _some_rows(store: SpectraStore, detector: int, block: Block) -> Iterator[NDA
 
 
 def without_saturated(fit: PixelFit, full: NDArray[np.bool_] | None) -> PixelFit:
-    """The fit with saturated pixels flagged: what their spectra say of amplitudes is too little, by who knows what."""
+    """The fit with saturated pixels flagged and blank: their amplitudes would be too low by an unknown amount."""
     if full is None or not full.any():
         return fit
     rows = torch.from_numpy(full)
@@ -139,11 +138,11 @@ def without_saturated(fit: PixelFit, full: NDArray[np.bool_] | None) -> PixelFit
     return replace(fit, **blank, status=status.to(fit.status.dtype))
 
 
-def _may_be_saturated(store: SpectraStore, detector: int, channels: slice) -> bool:
+def _can_be_saturated(store: Spectra, detector: int, channels: slice) -> bool:
     return bool(_saturated_channels(store, detector)[channels].any())
 
 
-def _saturated_channels(store: SpectraStore, detector: int) -> NDArray[np.bool_]:
+def _saturated_channels(store: Spectra, detector: int) -> NDArray[np.bool_]:
     """Channels (channel,) that some pixel has full; wider types than 16 bits have none."""
     if store.dtype != np.uint16:
         return np.zeros(store.shape[3], dtype=np.bool_)

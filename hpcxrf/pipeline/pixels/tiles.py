@@ -20,24 +20,24 @@ _IN_MEMORY: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Steps(Generic[Read]):
-    """What is done with a tile, and with a block of which all tiles are fitted."""
+class TileCallbacks(Generic[Read]):
+    """Functions called with every tile, and with every block of which all tiles are fitted."""
 
     read: Callable[[Block], Read]
-    """In a thread of its own, at most one tile ahead."""
+    """Reader of a tile, called in a thread of its own, at most one tile ahead."""
     fit: Callable[[Read], PixelFit]
-    """In the calling thread."""
+    """Fit of a tile, called in the calling thread."""
     write: Callable[[Block, PixelFit], None]
-    """In a thread of its own, at most one block behind."""
+    """Writer of a block, called in a thread of its own, at most one block behind."""
 
 
 def tiles_of(block: Block, chunks: Sequence[int], pixel_bytes: int) -> list[Block]:
     """Cut a block into tiles, row by row, clipped to it.
 
     Args:
-        block: of the maps.
+        block: block of the maps.
         chunks: (detector, y, x, channel) of the store.
-        pixel_bytes: of one spectrum.
+        pixel_bytes: bytes of one spectrum.
     """
     rows, columns = tile_shape((chunks[1], chunks[2]), pixel_bytes)
     return [
@@ -47,38 +47,38 @@ def tiles_of(block: Block, chunks: Sequence[int], pixel_bytes: int) -> list[Bloc
     ]
 
 
-def run_overlapped(blocks: Sequence[tuple[Block, Sequence[Block]]], steps: Steps[Read]) -> None:
+def run_overlapped(blocks: Sequence[tuple[Block, Sequence[Block]]], callbacks: TileCallbacks[Read]) -> None:
     """Read, fit and write blocks at the same time; the first error ends it.
 
     Args:
-        blocks: each with its tiles.
-        steps: what to do.
+        blocks: blocks, each with its tiles.
+        callbacks: what to do with them.
     """
     order = [(block, tile) for block, tiles in blocks for tile in tiles]
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
-        ahead = [reader.submit(steps.read, tile) for _, tile in order[: _IN_MEMORY - 1]]
+        ahead = [reader.submit(callbacks.read, tile) for _, tile in order[: _IN_MEMORY - 1]]
         behind: Future[None] | None = None
         parts: list[tuple[Block, PixelFit]] = []
         for number, (block, tile) in enumerate(order, start=1):
             counts = ahead.pop(0).result()
-            ahead += [reader.submit(steps.read, t) for _, t in order[number : number + 1]]
-            parts.append((tile, steps.fit(counts)))
+            ahead += [reader.submit(callbacks.read, t) for _, t in order[number : number + 1]]
+            parts.append((tile, callbacks.fit(counts)))
             del counts
             if number < len(order) and order[number][0] is block:
                 continue
             if behind is not None:
                 behind.result()
-            behind = writer.submit(steps.write, block, assembled(block, parts))
+            behind = writer.submit(callbacks.write, block, assemble(block, parts))
             parts = []
         if behind is not None:
             behind.result()
 
 
-def assembled(block: Block, parts: Sequence[tuple[Block, PixelFit]]) -> PixelFit:
+def assemble(block: Block, parts: Sequence[tuple[Block, PixelFit]]) -> PixelFit:
     """The fit of a block from those of its tiles.
 
     Args:
-        block: all of whose pixels the tiles hold.
+        block: block whose pixels the tiles hold, all of them.
         parts: tiles and their fits, pixels row by row.
     """
     if len(parts) == 1:
@@ -86,11 +86,11 @@ def assembled(block: Block, parts: Sequence[tuple[Block, PixelFit]]) -> PixelFit
     named: dict[str, Any] = {}
     for name in (f.name for f in fields(PixelFit)):
         given = [(tile, getattr(fit, name)) for tile, fit in parts]
-        named[name] = None if given[0][1] is None else _placed(block, given)
+        named[name] = None if given[0][1] is None else _put_in_place(block, given)
     return PixelFit(**named)
 
 
-def _placed(block: Block, parts: Sequence[tuple[Block, Tensor]]) -> Tensor:
+def _put_in_place(block: Block, parts: Sequence[tuple[Block, Tensor]]) -> Tensor:
     """(pixel, any) of the block, in memory as (any, pixel): as the maps are stored."""
     shape = _shape(block)
     first = parts[0][1]

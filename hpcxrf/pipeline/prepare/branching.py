@@ -1,18 +1,30 @@
-"""The BRANCHING_* lines of an override file, as the line table takes them, and what of them was applied."""
+"""The BRANCHING_* lines of an override file, as the line table takes them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
+from typing import Final
 
 from hpcxrf.errors import ConfigError
 from hpcxrf.formats.override import Override
 from hpcxrf.physics.branching import Branching, maps_kbeta_ratio
 from hpcxrf.physics.components import parse_component
 
-_KBETA = 2
+KBETA: Final = 2
+"""Place of K-beta among the four K multipliers."""
 
 
-def branching_of(override: Override | None, components: Sequence[str]) -> tuple[Branching | None, list[str]]:
-    """Adjustments for the families that are fitted, pile-up included, and sentences about them.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileBranching:
+    """Adjustments of an override file for the families that are fitted."""
+
+    applied: Branching
+    unknown: tuple[str, ...]
+    """Elements whose K multipliers belong to a ratio of the MAPS line table that is not known."""
+
+
+def read_branching(override: Override, components: Sequence[str]) -> FileBranching | None:
+    """Collect the adjustments for the families that are fitted, pile-up included.
 
     K-beta lines get MAPS's ratio to K-alpha-1 times their multiplier, as recorded: MAPS has no detector efficiency
     in its ratios, so that a multiplier was chosen to describe recorded counts. K-alpha, K-beta-2 and L lines have no
@@ -24,26 +36,24 @@ def branching_of(override: Override | None, components: Sequence[str]) -> tuple[
     Raises:
         ConfigError: a wrong number of multipliers, or a negative one.
     """
-    if override is None:
-        return None, []
     symbols, l_names = _families(components)
-    k_asked = _asked(override.branching_k, symbols)
-    ratios, families = (_asked(m, l_names) for m in (override.branching_l, override.branching_l_family))
-    if not (k_asked or ratios or families):
-        return None, []
-    base = {s: maps_kbeta_ratio(s) for s, m in k_asked.items() if m[_KBETA : _KBETA + 1] != (1.0,)}
+    k_multipliers = _other_than_one(override.branching_k, symbols)
+    ratios, families = (_other_than_one(m, l_names) for m in (override.branching_l, override.branching_l_family))
+    if not (k_multipliers or ratios or families):
+        return None
+    base = {s: maps_kbeta_ratio(s) for s, m in k_multipliers.items() if m[KBETA : KBETA + 1] != (1.0,)}
     known = {s: ratio for s, ratio in base.items() if ratio is not None}
-    unknown = [s for s in base if s not in known]
+    unknown = tuple(s for s in base if s not in known)
     try:
-        found = Branching(
-            k_ratios={s: m for s, m in k_asked.items() if s not in unknown},
+        applied = Branching(
+            k_ratios={s: m for s, m in k_multipliers.items() if s not in unknown},
             l_ratios=ratios,
             l_families=families,
             kbeta_base=known,
         )
     except ConfigError as error:
         raise ConfigError(f"{override.path}: {error}") from error
-    return found, _notes(override, found, unknown)
+    return FileBranching(applied=applied, unknown=unknown)
 
 
 def _families(components: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -52,29 +62,6 @@ def _families(components: Sequence[str]) -> tuple[list[str], list[str]]:
     return [s for s, shell in every if shell == "K"], [f"{s}_L" for s, shell in every if shell == "L"]
 
 
-def _asked(given: Mapping[str, tuple[float, ...]], names: Sequence[str]) -> dict[str, tuple[float, ...]]:
-    return {name: given[name] for name in dict.fromkeys(names) if name in given and any(v != 1.0 for v in given[name])}
-
-
-def _notes(override: Override, found: Branching, unknown: Sequence[str]) -> list[str]:
-    file = override.path.name
-    notes = []
-    if found.kbeta_base:
-        words = [f"{s} {ratio * found.k_ratios[s][_KBETA]:.3f}" for s, ratio in found.kbeta_base.items()]
-        notes.append(
-            f"K-beta to K-alpha-1 of {', '.join(words)}: the multipliers of {file} times the ratios of the MAPS line "
-            "table, which they were made for"
-        )
-    direct = [s for s, m in found.k_ratios.items() if (m[0], m[1], m[3]) != (1.0, 1.0, 1.0)]
-    direct = [*direct, *dict.fromkeys([*found.l_families, *found.l_ratios])]
-    if direct:
-        notes.append(
-            f"line ratios of {', '.join(direct)}: multipliers of {file} on the library's ratios; if they were made to "
-            "repair the MAPS line table, remove them"
-        )
-    if unknown:
-        notes.append(
-            f"not used of {file}: K multipliers of {', '.join(unknown)}, as the ratio of the MAPS line table that "
-            "they belong to is not known; the library's is used"
-        )
-    return notes
+def _other_than_one(multipliers: Mapping[str, tuple[float, ...]], names: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    present = [name for name in dict.fromkeys(names) if name in multipliers]
+    return {name: multipliers[name] for name in present if any(m != 1.0 for m in multipliers[name])}

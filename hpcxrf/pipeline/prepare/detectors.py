@@ -10,9 +10,11 @@ from torch import Tensor
 
 from hpcxrf.config.run import RunConfig
 from hpcxrf.fitting.result import SpectrumFit
-from hpcxrf.fitting.spectrum.suggestion import Suggestion, with_elements
-from hpcxrf.pipeline.prepare.from_config import Prepared, fit_prepared, prepare, started_at
-from hpcxrf.pipeline.prepare.suggestions import suggestions_of
+from hpcxrf.fitting.spectrum.problem import FitProblem, start_from
+from hpcxrf.fitting.spectrum.solve import solve_problem
+from hpcxrf.fitting.spectrum.suggestion import Suggestion, add_elements
+from hpcxrf.pipeline.prepare.from_config import PreparedFit, prepare
+from hpcxrf.pipeline.prepare.suggestions import suggest_components
 from hpcxrf.pipeline.records import ScanFacts
 
 # What is added changes what is left: look again, but not for ever.
@@ -23,10 +25,10 @@ _ROUNDS: Final = 3
 class DetectorFits:
     """Fits of some detectors of one scan, all with the same components."""
 
-    prepared: tuple[Prepared, ...]
+    problems: tuple[FitProblem, ...]
     fits: tuple[SpectrumFit, ...]
     suggested: tuple[tuple[Suggestion, ...], ...]
-    """By detector, in the same order: not listed, but the residual speaks for it."""
+    """Components by detector, in the same order, that are not listed but present in the residual."""
     notes: tuple[str, ...]
     """Choices made, each once."""
 
@@ -35,9 +37,9 @@ def fit_detectors(config: RunConfig, facts: ScanFacts, detectors: Sequence[int],
     """Fit the integrated spectrum of each detector.
 
     Args:
-        config: of the run; `fit.auto_elements` adds suggested elements and fits again, for all detectors alike.
-        facts: of the scan.
-        detectors: which, counted from 0.
+        config: run file; `fit.auto_elements` adds suggested elements and fits again, for all detectors alike.
+        facts: facts of the scan.
+        detectors: numbers of the detectors, counted from 0.
         counts: (detector, channel), of all detectors of the scan.
 
     Raises:
@@ -45,41 +47,41 @@ def fit_detectors(config: RunConfig, facts: ScanFacts, detectors: Sequence[int],
         FitError: elements that do not exist, cannot be excited, or lie outside the fit range.
         InputFileError: an override file cannot be read.
     """
-    prepared = [_prepared(config, facts, d, counts) for d in detectors]
-    fits = [fit_prepared(counts[d], p) for d, p in zip(detectors, prepared, strict=True)]
-    suggested = suggestions_of(config, fits, prepared)
+    prepared = [_prepare(config, facts, d, counts) for d in detectors]
+    problems = [p.problem for p in prepared]
+    fits = [solve_problem(counts[d], p) for d, p in zip(detectors, problems, strict=True)]
+    suggested = suggest_components(config.fit, fits, problems)
     added: dict[str, float] = {}
     for _ in range(_ROUNDS if config.fit.auto_elements else 0):
-        listed = prepared[0].setup.table.component_names
+        listed = problems[0].table.component_names
         found = [s for one in suggested for s in one]
-        wanted = with_elements(listed, sorted(found, key=lambda s: -s.z))
-        wanted = tuple(dict.fromkeys(wanted))
+        wanted = tuple(dict.fromkeys(add_elements(listed, sorted(found, key=lambda s: -s.z))))
         if wanted == listed:
             break
         added |= {s.name: s.z for s in sorted(found, key=lambda s: s.z) if s.name in wanted}
-        sample = dataclasses.replace(config.sample, elements=wanted)
-        more = dataclasses.replace(config, sample=sample)
-        prepared = [
-            started_at(_prepared(more, facts, d, counts), fit.theta)
-            if bool(torch.isfinite(fit.amplitude).all())
-            else _prepared(more, facts, d, counts)
-            for d, fit in zip(detectors, fits, strict=True)
-        ]
-        fits = [fit_prepared(counts[d], p) for d, p in zip(detectors, prepared, strict=True)]
-        suggested = suggestions_of(more, fits, prepared)
+        more = dataclasses.replace(config, sample=dataclasses.replace(config.sample, elements=wanted))
+        prepared = [_prepare(more, facts, d, counts) for d in detectors]
+        problems = [_continue(p.problem, fit) for p, fit in zip(prepared, fits, strict=True)]
+        fits = [solve_problem(counts[d], p) for d, p in zip(detectors, problems, strict=True)]
+        suggested = suggest_components(config.fit, fits, problems)
     names = ", ".join(f"{name} (z {z:.0f})" for name, z in added.items())
     notes = [f"elements added by suggestion: {names}"] if added else []
     return DetectorFits(
-        prepared=tuple(prepared),
+        problems=tuple(problems),
         fits=tuple(fits),
         suggested=tuple(suggested),
         notes=tuple(dict.fromkeys([*notes, *(n for p in prepared for n in p.notes)])),
     )
 
 
-def _prepared(config: RunConfig, facts: ScanFacts, detector: int, counts: Tensor) -> Prepared:
+def _prepare(config: RunConfig, facts: ScanFacts, detector: int, counts: Tensor) -> PreparedFit:
     """A detector without counts needs no start; that it had none in an earlier scan either is no reason to stop."""
     if config.fit.previous is not None and float(counts[detector].sum()) <= 0.0:
         fit = dataclasses.replace(config.fit, previous=None, calibration="none")
         config = dataclasses.replace(config, fit=fit)
     return prepare(config, facts, detector)
+
+
+def _continue(problem: FitProblem, fit: SpectrumFit) -> FitProblem:
+    """The problem with more elements from where the fit with fewer ended, if it did."""
+    return start_from(problem, fit.theta) if bool(torch.isfinite(fit.amplitude).all()) else problem

@@ -1,14 +1,14 @@
-"""What the run file says about the scans and the detectors of their results."""
+"""Scans of a run file: how they are read and named, their files, and the detectors of their results."""
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from hpcxrf.config.run import RunConfig
-from hpcxrf.formats.override import find_override
 from hpcxrf.formats.scan import RawScan, ReadOptions
+from hpcxrf.pipeline.prepare.sources import find_override_file
 from hpcxrf.store.files import file_sha256
 
 SUM: Final = "sum"
@@ -16,7 +16,7 @@ SUM: Final = "sum"
 
 
 def read_options(config: RunConfig) -> ReadOptions:
-    """What the run file says about files that do not say it themselves."""
+    """Collect what the run file says about files that do not say it themselves."""
     given = config.input
     return ReadOptions(
         dataset_path=given.dataset_path,
@@ -28,7 +28,7 @@ def read_options(config: RunConfig) -> ReadOptions:
 
 
 def archive_root(inputs: Sequence[str]) -> Path:
-    """Folder that names the datasets relative to itself: of what was given, not of what was found in it.
+    """Find the folder that dataset names are relative to: that of the inputs, not of what was found in them.
 
     So a file that is added to a folder later renames no dataset.
     """
@@ -46,14 +46,14 @@ def _folder(path: Path) -> Path:
 
 
 def input_stamps(config: RunConfig, scan: RawScan, source: Path) -> tuple[tuple[str, str], ...]:
-    """What the results are made from: size and time of the scan's files, checksums of override files and earlier fit.
+    """Stamp the files that results are made from: size and time of the scan's, checksums of all others.
 
     A changed stamp makes the tasks run again; the ingest then compares checksums and refuses another scan in
     the place of the first.
     """
     stamps = [(str(file.absolute()), _stamp(file)) for file in scan.files]
     for detector in range(scan.shape[0]):
-        found = _override_path(config, source, detector)
+        found = find_override_file(config.fit, source, detector)
         if found is not None and found.is_file():
             stamps.append(_checksum(found))
     if config.fit.previous is not None:
@@ -61,6 +61,30 @@ def input_stamps(config: RunConfig, scan: RawScan, source: Path) -> tuple[tuple[
         root = Path(config.fit.previous) / "zarr.json"
         stamps += [_checksum(root)] if root.is_file() else []
     return tuple(dict.fromkeys(stamps))
+
+
+def stamps_hold(config: RunConfig, source: Path, stamps: Mapping[str, str]) -> bool:
+    """Whether the files that a result was made from are as they were, and no override file has appeared since.
+
+    Args:
+        config: the run file.
+        source: the scan's own file.
+        stamps: what `input_stamps` gave then; no scan is opened for this.
+    """
+    appeared = find_override_file(config.fit, source, 0)
+    if appeared is not None and appeared.is_file() and str(appeared.absolute()) not in stamps:
+        return False
+    return all(is_unchanged(Path(name), stamp) for name, stamp in stamps.items())
+
+
+def is_unchanged(file: Path, stamp: str) -> bool:
+    """Whether a file still has its stamp of `input_stamps`; a simulated scan is known by its specification."""
+    if stamp.startswith("simulated"):
+        return True
+    try:
+        return (_checksum(file)[1] if stamp.startswith("sha256") else _stamp(file)) == stamp
+    except OSError:
+        return False
 
 
 def _stamp(file: Path) -> str:
@@ -72,14 +96,8 @@ def _checksum(file: Path) -> tuple[str, str]:
     return str(file.absolute()), f"sha256 {file_sha256(file)}"
 
 
-def _override_path(config: RunConfig, source: Path, detector: int) -> Path | None:
-    if config.fit.override == "auto":
-        return find_override(source, detector)
-    return None if config.fit.override == "none" else Path(config.fit.override)
-
-
 def detector_names(config: RunConfig, n_detectors: int) -> tuple[str, ...]:
-    """Entries of the results' detector axis."""
+    """Name the entries of the results' detector axis."""
     each = tuple(str(d) for d in range(n_detectors))
     names: dict[str, Sequence[str]] = {"each": each, "sum": (SUM,), "both": (*each, SUM)}
     return tuple(names[config.pixels.detectors])

@@ -11,22 +11,22 @@ from hpcxrf.physics.parameters import PARAMETERS
 from hpcxrf.store.schema import COMPLETE_ATTRIBUTE
 
 Theta = Mapping[str, Mapping[str, float] | None]
-"""By detector; None where the fit has no solution."""
+"""Fitted theta by detector; None where the fit has no solution."""
 
 
 def previous_theta(store: Path, detector: int, constants: ConstantSet) -> dict[str, float]:
-    """Fitted theta of one detector by name, its width restated for these constants.
+    """Read the fitted theta of one detector by name, its width restated for these constants.
 
     Args:
         store: `results/<dataset_id>.zarr` of a finished run.
-        detector: counted from 0.
-        constants: of the fit to come; the store knows its own.
+        detector: number of the detector, counted from 0.
+        constants: constants of the fit to come; the store knows its own.
 
     Raises:
         ConfigError: no results store there, an unfinished or damaged one, one without this detector, or one in
             which its fit has no solution.
     """
-    attributes = _finished(store)
+    attributes = _read_finished(store)
     by_detector = _by_detector(store, attributes)
     if str(detector) not in by_detector:
         raise ConfigError(
@@ -46,25 +46,25 @@ def previous_theta(store: Path, detector: int, constants: ConstantSet) -> dict[s
 
 
 def require_previous(store: Path) -> None:
-    """Refuse what is no finished results store, before a scan is read for it.
+    """Refuse a path that is not a finished results store, before a scan is read for it.
 
     Raises:
         ConfigError: the store and what is wrong with it.
     """
-    _by_detector(store, _finished(store))
+    _by_detector(store, _read_finished(store))
 
 
-def _finished(store: Path) -> dict[str, Any]:
+def _read_finished(store: Path) -> dict[str, Any]:
     # Zarr, where a store is named only.
     from hpcxrf.results.store.storage import require_current_schema
 
     try:
         attributes = require_current_schema(store)
     except OutputError as error:
-        raise ConfigError(f"fit.previous: {error} (wanted: results/<dataset_id>.zarr of a finished run)") from error
+        raise ConfigError(f"fit.previous: {error} (name results/<dataset_id>.zarr of a finished run)") from error
     if not attributes.get(COMPLETE_ATTRIBUTE):
         raise ConfigError(
-            f"fit.previous: {store} is not finished; give the command that began it again, or name another store"
+            f"fit.previous: {store} is not finished; rerun the command that began it, or name another store"
         )
     return attributes
 

@@ -8,16 +8,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hpcxrf.config.pixels import FULL_PIXELS_MAX
+from hpcxrf.config.pixels import PixelConfig
 from hpcxrf.config.run import RunConfig
 from hpcxrf.errors import FitError
-from hpcxrf.fitting.pixels.methods import MethodData, PixelMethod, PixelOperator, prepared
+from hpcxrf.fitting.pixels.basis import PixelBasis
+from hpcxrf.fitting.pixels.parts import Solver
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED
-from hpcxrf.fitting.spectrum.problem import SpectrumSetup
+from hpcxrf.fitting.spectrum.problem import FitProblem
+from hpcxrf.methods import METHODS, PixelMethodName
 from hpcxrf.pipeline.blocks import Block, blocks_of
 from hpcxrf.pipeline.pixels.flags import saturated_pixels, without_saturated
-from hpcxrf.pipeline.pixels.model import basis_of, method_data, needs_model, pixel_model_of
+from hpcxrf.pipeline.pixels.from_config import basis_of, needs_model, pixel_model_of, solver_of
 from hpcxrf.pipeline.pixels.task import fit_block, read_block
 from hpcxrf.pipeline.records import DatasetJob
 from hpcxrf.pipeline.regions.refine import RefinedRegion
@@ -28,24 +30,19 @@ from hpcxrf.runner.worker import choose_device
 from hpcxrf.store.spectra import SpectraStore
 
 
-def remap_method(config: RunConfig) -> PixelMethod:
-    """The method of the pixels of regions: that which is named, else that of the scan's."""
+def remap_method(config: RunConfig) -> PixelMethodName:
+    """The method of the pixels of regions: the one that the run file names, else that of the scan."""
     remap = config.regions.remap
     return config.pixels.method if isinstance(remap, bool) else remap
 
 
 def remap_region(
-    job: DatasetJob,
-    path: Path,
-    store: SpectraStore,
-    index: int,
-    refined: RefinedRegion,
-    setups: Sequence[SpectrumSetup],
+    job: DatasetJob, path: Path, store: SpectraStore, index: int, refined: RefinedRegion, setups: Sequence[FitProblem]
 ) -> dict[str, str]:
     """Fit the region's pixels block by block, for every entry of the maps' detector axis, and write them.
 
     A detector whose summed spectrum has no solution is left out: its maps stay NaN, status not run. One whose pixels
-    have none, as columns cannot be told apart, reads NaN, status singular.
+    have none, as columns have indistinguishable spectra, reads NaN, status singular.
 
     Args:
         job: the dataset.
@@ -58,8 +55,8 @@ def remap_region(
     Returns:
         Why not, by detector, of those that were not fitted.
     """
-    config = replace(job.config, pixels=replace(job.config.pixels, method=remap_method(job.config)))
-    device = choose_device(config)
+    config = replace(job.config.pixels, method=remap_method(job.config))
+    device = choose_device(job.config)
     every = read_region_mask(path, index)
     names = component_names(path)
     remarks: dict[str, str] = {}
@@ -69,18 +66,17 @@ def remap_region(
             remarks[name] = f"not mapped again: the fit of its summed spectrum is {status}"
             continue
         try:
-            first, operator, data = _operator(name, refined, setups, every, config, names, device)
+            basis, solver = _prepare_solver(name, refined, setups, every, config, device)
         except FitError as error:
             remarks[name] = f"not mapped again: {error}"
             _write_nothing(path, index, name, every, len(names))
             continue
-        channels = slice(first, first + operator.columns.shape[1])
         for block, inside in _parts(every):
             part = around(every, block, store.chunks)
             counts, measured = read_block(store, part, name)
             rows = every[part.y, part.x].ravel()
-            fit = fit_block(counts[rows], measured[rows], first, operator, config, device, data)
-            full = saturated_pixels(store, part, name, channels)
+            fit = fit_block(counts[rows][:, basis.channels], measured[rows], solver, config, device)
+            full = saturated_pixels(store, part, name, basis.channels)
             fit = without_saturated(fit, None if full is None else full[rows])
             write_region_block(path, index, name, block.y, block.x, inside, fit)
     return remarks
@@ -108,30 +104,28 @@ def _about(used: NDArray[np.intp], whole: slice, step: int) -> slice:
     return slice(max(start, whole.start), min(stop, whole.stop))
 
 
-def _operator(
+def _prepare_solver(
     name: str,
     refined: RefinedRegion,
-    setups: Sequence[SpectrumSetup],
+    setups: Sequence[FitProblem],
     every: NDArray[np.bool_],
-    config: RunConfig,
-    names: Sequence[str],
+    config: PixelConfig,
     device: torch.device,
-) -> tuple[int, PixelOperator, MethodData]:
-    """First channel, operator and data of one detector.
+) -> tuple[PixelBasis, Solver]:
+    """Basis and solver of one detector.
 
     Raises:
-        FitError: columns that cannot be told apart, or more pixels than the method fits.
+        FitError: columns with indistinguishable spectra, or more pixels than the method fits.
     """
-    n_pixels = int(np.count_nonzero(every))
-    if config.pixels.method == "full" and n_pixels > FULL_PIXELS_MAX:
+    n_pixels, most = int(np.count_nonzero(every)), METHODS[config.method].most_pixels
+    if most is not None and n_pixels > most:
         raise FitError(
-            f"the method full fits at most {FULL_PIXELS_MAX} pixels, and the region has {n_pixels}; give nonlinear, or "
-            "smaller regions"
+            f"the method {config.method} fits at most {most} pixels, and the region has {n_pixels}; use another method "
+            "or smaller regions"
         )
-    first, basis = basis_of(name, refined.fits, setups, n_pixels, config)
+    basis = basis_of(name, refined.fits, setups, n_pixels, config)
     model = pixel_model_of(name, refined.fits, setups) if needs_model(config) else None
-    data = method_data(model, basis, config.pixels, device, names)
-    return first, prepared(basis, device, names, first_channel=first), data
+    return basis, solver_of(config, basis, model, device)
 
 
 def _parts(every: NDArray[np.bool_]) -> list[tuple[Block, NDArray[np.bool_]]]:

@@ -10,15 +10,15 @@ import zarr
 from numpy.typing import NDArray
 
 from hpcxrf.physics.parameters import PARAMETERS
-from hpcxrf.pipeline.pixels.model import free_parameters
+from hpcxrf.pipeline.pixels.from_config import free_parameters
+from hpcxrf.pipeline.prepare.facts import scan_facts
 from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.pipeline.prepare.suggestions import as_records
-from hpcxrf.pipeline.records import DatasetJob, TaskRecord
+from hpcxrf.pipeline.records import DatasetJob
 from hpcxrf.pipeline.regions.find import find_regions
 from hpcxrf.pipeline.regions.refine import prepare_refinement, refine_region, refinement_config
 from hpcxrf.pipeline.regions.region import Region, RegionMaps, layers_of, region_maps
 from hpcxrf.pipeline.regions.remap import remap_method, remap_region
-from hpcxrf.pipeline.tasks import scan_facts
 from hpcxrf.pipeline.units import refine_task_name
 from hpcxrf.results.names import shown_name
 from hpcxrf.results.store.basis import component_names
@@ -36,6 +36,7 @@ from hpcxrf.results.store.regions import (
     write_region_remarks,
 )
 from hpcxrf.results.store.storage import array_of, require_current_schema
+from hpcxrf.runner.records import TaskRecord
 from hpcxrf.runner.worker import Clock, attempt, one_thread
 from hpcxrf.store.files import ABSENT, tree_sha256
 from hpcxrf.store.rundir import RunDir
@@ -204,15 +205,15 @@ def _refine(job: DatasetJob, path: Path, store: SpectraStore, mine: Sequence[int
     """Prepare once, fit each."""
     config = refinement_config(job.config, component_names(path))
     theta: Any = require_current_schema(path)["theta_by_detector"]
-    prepared = prepare_refinement(config, scan_facts(store, job.source), theta)
+    problems = prepare_refinement(config, scan_facts(store, job.source), theta)
     for index in mine:
         counts, _ = read_region_counts(path, index)
         every = torch.from_numpy(counts[: store.shape[0]])
-        refined = refine_region(every, prepared, config, job.detectors)
+        refined = refine_region(every, problems, config, job.detectors)
         records = {name: as_records(found) for name, found in refined.suggested.items()}
         write_region_fit(path, index, refined.fits, records)
         if job.config.regions.remap:
-            remarks = remap_region(job, path, store, index, refined, [p.setup for p in prepared])
+            remarks = remap_region(job, path, store, index, refined, problems)
             write_region_remarks(path, index, remarks)
 
 

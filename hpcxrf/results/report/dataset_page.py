@@ -1,4 +1,4 @@
-"""The page of one dataset: what was fitted, maps, spectra, parameters. Drawn where the fit ran, not in the driver."""
+"""The page of one dataset: maps, spectra, amplitudes, parameters. Drawn where the fit ran, not in the driver."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,15 +10,21 @@ from markupsafe import Markup
 
 from hpcxrf.results.names import shown_name
 from hpcxrf.results.report import plots, views
-from hpcxrf.results.report.page import Picture, page_look, picture, template_environment
-from hpcxrf.results.report.regions_view import NOT_REFINED, RegionRow, base_map, region_figure, region_rows
+from hpcxrf.results.report.page import Picture, encode_picture, load_page_look, load_templates
+from hpcxrf.results.report.regions_view import (
+    NOT_REFINED,
+    RegionRow,
+    build_region_rows,
+    choose_base_map,
+    draw_region_figure,
+)
 from hpcxrf.results.report.shifts import summarise_shifts
 from hpcxrf.results.report.thumbnails import MapSummary, summarise_maps
 from hpcxrf.results.store.maps import open_results
 from hpcxrf.results.store.storage import replaced
 
 DETECTOR_BYTES: Final = 1_000_000
-"""Of the pictures of one detector."""
+"""Largest size of the pictures of one detector."""
 
 # Every text between them is escaped, so that neither can occur in it.
 _BEGIN: Final = "<!-- details begin -->"
@@ -27,13 +33,13 @@ _END: Final = "<!-- details end -->"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetSummary:
-    """What the driver knows of one dataset; everything else is read from its results store."""
+    """The driver's facts of one dataset; everything else is read from its results store."""
 
     dataset_id: str
     name: str
     source: str
     """File or files it was read from."""
-    status: Literal["done", "failed"]
+    status: Literal["done", "failed", "not tried"]
     reason: str = ""
     """Why it failed, empty where it did not."""
     shape: tuple[int, int, int, int] | None = None
@@ -66,8 +72,10 @@ class DetectorPage:
     caption: str
     spectrum_log: Picture
     spectrum_linear: Picture
+    misfits: str
+    """Sentence on the peaks of the residual that suggested elements explain; empty without any."""
     shifts: Picture | None
-    """Of theta, where every pixel has its own."""
+    """Maps of the shifts of theta, where every pixel has its own."""
 
 
 def write_dataset_page(summary: DatasetSummary, path: Path) -> None:
@@ -81,14 +89,14 @@ def write_dataset_page(summary: DatasetSummary, path: Path) -> None:
         OutputError: the store cannot be read, or `path` cannot be written.
     """
     page = (
-        template_environment()
+        load_templates()
         .get_template("dataset_page.html.j2")
         .render(
             summary=summary,
             begin=_BEGIN,
             end=_END,
-            details=Markup(_drawn(summary)),  # noqa: S704  rendered with autoescape
-            **page_look(),
+            details=Markup(_draw_details(summary)),  # noqa: S704  rendered with autoescape
+            **load_page_look(),
         )
     )
     path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -97,84 +105,86 @@ def write_dataset_page(summary: DatasetSummary, path: Path) -> None:
 
 
 def read_details(path: Path) -> str:
-    """What a page says of its dataset, as HTML to be put into another page.
+    """The details of a dataset from its page, as HTML to be put into another page.
 
     Raises:
         OSError: the page cannot be read.
-        ValueError: it is no page of `write_dataset_page`.
+        ValueError: it is not a page of `write_dataset_page`.
     """
     text = path.read_text(encoding="utf-8")
     return text[text.index(_BEGIN) + len(_BEGIN) : text.index(_END)]
 
 
-def merit_and_flags(path: Path) -> tuple[views.Merit | None, tuple[str, ...]]:
-    """Merit of the detector that fits worst, and what to look at.
+def read_merit_and_flags(path: Path) -> tuple[views.Merit | None, tuple[str, ...]]:
+    """Merit of the detector that fits worst, and the warnings.
 
     Raises:
         OutputError: the store cannot be read.
     """
     with open_results(path) as tree:
-        return _worst_merit(tree), views.flags(tree)
+        return _find_worst_merit(tree), views.list_flags(tree)
 
 
-def _worst_merit(tree: xr.DataTree) -> views.Merit | None:
-    found = views.merits(tree["spectrum"].to_dataset())
+def _find_worst_merit(tree: xr.DataTree) -> views.Merit | None:
+    found = views.read_merits(tree["spectrum"].to_dataset())
     return min(found.values(), key=lambda merit: merit.r2, default=None)
 
 
-def _drawn(summary: DatasetSummary) -> str:
+def _draw_details(summary: DatasetSummary) -> str:
     if summary.results_path is None:
         raise ValueError(f"{summary.dataset_id}: has no results to draw")
     with open_results(summary.results_path) as tree:
-        merit = _worst_merit(tree)
+        merit = _find_worst_merit(tree)
         maps = tree["maps"].to_dataset()
         summaries = [summarise_maps(maps, str(detector)) for detector in maps["detector"].values]
-        pages = [_page(tree, one, summary.name) for one in summaries]
+        pages = [_draw_detector(tree, one, summary.name) for one in summaries]
         regions = None
         if "regions" in tree.children:
-            regions = _regions(tree["regions"].to_dataset(), summaries[-1], summary.name)
-        template = template_environment().get_template("report_dataset.html.j2")
+            regions = _draw_regions(tree["regions"].to_dataset(), summaries[-1], summary.name)
+        template = load_templates().get_template("report_dataset.html.j2")
         return template.render(summary=summary, merit=merit, pages=pages, regions=regions)
 
 
-def _regions(regions: xr.Dataset, summary: MapSummary, name: str) -> RegionsPage:
-    figure = region_figure(summary, regions["label"].values)
-    rows = region_rows(regions)
+def _draw_regions(regions: xr.Dataset, summary: MapSummary, name: str) -> RegionsPage:
+    figure = draw_region_figure(summary, regions["label"].values)
+    rows = build_region_rows(regions)
     return RegionsPage(
         rows=rows,
         refined=any(row.outcome != NOT_REFINED for row in rows),
-        base=shown_name(base_map(summary)),
-        picture=picture(figure, f"regions of {name}", DETECTOR_BYTES // 4),
+        base=shown_name(choose_base_map(summary)),
+        picture=encode_picture(figure, f"regions of {name}", DETECTOR_BYTES // 4),
     )
 
 
-def _page(tree: xr.DataTree, summary: MapSummary, name: str) -> DetectorPage:
+def _draw_detector(tree: xr.DataTree, summary: MapSummary, name: str) -> DetectorPage:
     detector = summary.detector
     spectrum = tree["spectrum"].to_dataset()
     title = f"{name}, detector {detector}"
     shifts = summarise_shifts(tree["maps"].to_dataset(), summary)
+    view = views.build_detector_view(tree, summary)
     # Half of the share to the maps, a quarter to each of the two spectra.
     return DetectorPage(
-        view=views.detector_view(tree, summary),
-        maps=picture(plots.map_grid(summary), f"maps of {title}", DETECTOR_BYTES // 2),
+        view=view,
+        misfits=views.describe_misfits(view.suggested),
+        maps=encode_picture(plots.draw_map_grid(summary), f"maps of {title}", DETECTOR_BYTES // 2),
         shifts=None
         if shifts is None
-        else picture(plots.map_grid(shifts), f"shifts of theta of {title}", DETECTOR_BYTES // 4),
-        caption=_caption(summary.factor, known_positions=summary.step_um is not None),
-        spectrum_log=picture(
-            plots.spectrum_figure(spectrum, detector, "log"),
+        else encode_picture(plots.draw_map_grid(shifts), f"shifts of theta of {title}", DETECTOR_BYTES // 4),
+        caption=_write_caption(summary.factor, known_positions=summary.step_um is not None),
+        spectrum_log=encode_picture(
+            plots.draw_spectrum_figure(spectrum, detector, "log"),
             f"integrated spectrum of {title}, logarithmic",
             DETECTOR_BYTES // 4,
         ),
-        spectrum_linear=picture(
-            plots.spectrum_figure(spectrum, detector, "linear"),
+        spectrum_linear=encode_picture(
+            plots.draw_spectrum_figure(spectrum, detector, "linear"),
             f"integrated spectrum of {title}, linear",
             DETECTOR_BYTES // 4,
         ),
     )
 
 
-def _caption(factor: int, *, known_positions: bool) -> str:
+def _write_caption(factor: int, *, known_positions: bool) -> str:
     sentences = [
         "Recorded counts per pixel.",
         f"Colours run from the {plots.LOW_PERCENTILE:.0f}st to the {plots.HIGH_PERCENTILE:.0f}th "

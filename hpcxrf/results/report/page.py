@@ -1,4 +1,4 @@
-"""What every page has in common: templates that escape, one style, pictures inside the file."""
+"""Parts that all pages share: templates that escape, one style, pictures inside the file."""
 
 import base64
 import hashlib
@@ -25,7 +25,7 @@ class Picture:
     alt: str
 
 
-def picture(figure: Figure, alt: str, limit_bytes: int) -> Picture:
+def encode_picture(figure: Figure, alt: str, limit_bytes: int) -> Picture:
     """The best version of a figure that takes at most `limit_bytes` in the page, or the smallest."""
     data = b""
     for dpi, quality in _PICTURE_STEPS:
@@ -35,35 +35,35 @@ def picture(figure: Figure, alt: str, limit_bytes: int) -> Picture:
     return Picture(data=f"data:image/webp;base64,{base64.b64encode(data).decode()}", alt=alt)
 
 
-def template_environment() -> jinja2.Environment:
-    """Templates of this package: every text is escaped, every name must be known."""
+def load_templates(*folders: Path) -> jinja2.Environment:
+    """Templates of this package and of further folders: every text is escaped, every name must be known."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader([Path(__file__).parent, *folders]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=views.number,
-        fixed=views.fixed,
-        percent=views.percent,
-        duration=views.duration,
-        to_sigma=views.to_sigma,
-        status_text=views.status_text,
+        number=views.format_number,
+        fixed=views.format_fixed,
+        percent=views.format_percent,
+        duration=views.format_duration,
+        to_sigma=views.format_to_sigma,
+        status_text=views.format_status,
     )
     return environment
 
 
-def page_look() -> dict[str, object]:
+def load_page_look() -> dict[str, object]:
     """Style, script and the script's hash, which the page's policy lets run and nothing else."""
-    script = _text("report.js.j2")
+    script = _read_text("report.js.j2")
     return {
-        "style": Markup(_text("report.css.j2")),  # noqa: S704  a file of this package
+        "style": Markup(_read_text("report.css.j2")),  # noqa: S704  a file of this package
         "script": Markup(script),  # noqa: S704  a file of this package
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
 
 
-def _text(name: str) -> str:
+def _read_text(name: str) -> str:
     return (Path(__file__).parent / name).read_text(encoding="utf-8")

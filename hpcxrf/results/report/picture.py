@@ -6,11 +6,11 @@ import numpy as np
 import xarray as xr
 
 from hpcxrf.fitting.result import SpectrumFit
-from hpcxrf.results.report.plots import encode, spectrum_figure
+from hpcxrf.results.report.plots import draw_spectrum_figure, encode
 from hpcxrf.results.store.spectra import channel_energies_kev
 
 
-def fit_picture(fit: SpectrumFit, detector: str, line_markers: Sequence[tuple[float, str]]) -> bytes:
+def draw_fit(fit: SpectrumFit, detector: str, line_markers: Sequence[tuple[float, str]]) -> bytes:
     """PNG of a fitted spectrum with components and residual, log scale.
 
     Args:
@@ -18,11 +18,11 @@ def fit_picture(fit: SpectrumFit, detector: str, line_markers: Sequence[tuple[fl
         detector: its name, for the title.
         line_markers: (energy_kev, label).
     """
-    data = fit_dataset(fit, detector, line_markers)
-    return encode(spectrum_figure(data, detector, "log"), kind="png")
+    data = build_fit_dataset(fit, detector, line_markers)
+    return encode(draw_spectrum_figure(data, detector, "log"), kind="png")
 
 
-def fit_dataset(fit: SpectrumFit, detector: str, line_markers: Sequence[tuple[float, str]]) -> xr.Dataset:
+def build_fit_dataset(fit: SpectrumFit, detector: str, line_markers: Sequence[tuple[float, str]]) -> xr.Dataset:
     """The fit range as the group `spectrum` of a results store has it, with one detector.
 
     Args:

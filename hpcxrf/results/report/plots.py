@@ -32,14 +32,14 @@ INK: Final = "#22272e"
 FAINT: Final = "#8b929c"
 
 
-def map_grid(summary: MapSummary, *, columns: int | None = None) -> Figure:
+def draw_map_grid(summary: MapSummary, *, columns: int | None = None) -> Figure:
     """All components of one detector: counts a pixel, each map on its own colour scale.
 
     The scale of a map runs from its 1st to its 99th percentile; grey pixels were not fitted. The bar is the
     same length in every map.
     """
     n = len(summary.components)
-    columns = columns or _columns(n, summary)
+    columns = columns or _count_columns(n, summary)
     rows = -(-n // columns)
     width = 11.0
     panel = width / columns
@@ -48,13 +48,13 @@ def map_grid(summary: MapSummary, *, columns: int | None = None) -> Figure:
     grid = figure.subplots(rows, columns, squeeze=False)
     for index, axes in enumerate(grid.flat):
         if index < n:
-            _map_panel(figure, axes, summary, index)
+            _draw_map_panel(figure, axes, summary, index)
         else:
             axes.set_visible(False)
     return figure
 
 
-def spectrum_figure(
+def draw_spectrum_figure(
     spectrum: xr.Dataset, detector: str, scale: Scale, *, width: float = 11.0, height: float = 5.6
 ) -> Figure:
     """The integrated spectrum of one detector with its fit, and the standardised residual under it.
@@ -70,13 +70,13 @@ def spectrum_figure(
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     main, strip = figure.subplots(2, 1, sharex=True, height_ratios=(4.2, 1.0))
     _draw_counts(main, one, scale)
-    _draw_markers(main, _markers_in(spectrum, one), _colours(one))
+    _draw_markers(main, _select_markers(spectrum, one), _assign_colours(one))
     _draw_residual(strip, one)
     _draw_legend(figure, main)
     return figure
 
 
-def overview_figure(summary: MapSummary, spectrum: xr.Dataset, components: Sequence[str] | None = None) -> Figure:
+def draw_overview_figure(summary: MapSummary, spectrum: xr.Dataset, components: Sequence[str] | None = None) -> Figure:
     """A few maps above the integrated spectrum, for a front page.
 
     Args:
@@ -84,19 +84,19 @@ def overview_figure(summary: MapSummary, spectrum: xr.Dataset, components: Seque
         spectrum: Group `spectrum` of the same store.
         components: Names to show; the five with the most structure above noise by default.
     """
-    chosen = components or most_visible(summary, 5)
+    chosen = components or select_most_visible(summary, 5)
     heights = (11.0 / len(chosen) * 0.8 / _aspect(summary) + 0.5, 3.4, 0.9)
     figure = Figure(figsize=(11.0, sum(heights)), layout="constrained", facecolor="white")
     grid = figure.add_gridspec(3, len(chosen), height_ratios=heights)
     for column, name in enumerate(chosen):
         axes = figure.add_subplot(grid[0, column])
-        _map_panel(figure, axes, summary, summary.components.index(name))
+        _draw_map_panel(figure, axes, summary, summary.components.index(name))
     one = spectrum.sel(detector=summary.detector).load()
     main = figure.add_subplot(grid[1, :])
     strip = figure.add_subplot(grid[2, :], sharex=main)
     main.tick_params(labelbottom=False)
     _draw_counts(main, one, "log")
-    _draw_markers(main, _markers_in(spectrum, one), _colours(one))
+    _draw_markers(main, _select_markers(spectrum, one), _assign_colours(one))
     _draw_residual(strip, one)
     _draw_legend(figure, main)
     return figure
@@ -129,11 +129,11 @@ def spread_labels(positions: FloatArray, gap: float, low: float, high: float) ->
     gap = min(gap, (high - low) / max(positions.size - 1, 1))
     steps = gap * np.arange(positions.size)
     # Neighbours at least `gap` apart = positions minus steps never falling: isotonic regression.
-    level = np.clip(_isotonic(positions - steps), low, high - steps[-1])
+    level = np.clip(_make_isotonic(positions - steps), low, high - steps[-1])
     return level + steps
 
 
-def _isotonic(values: FloatArray) -> FloatArray:
+def _make_isotonic(values: FloatArray) -> FloatArray:
     """Nearest non-decreasing sequence (pool adjacent violators)."""
     pools: list[tuple[float, int]] = []
     for value in values:
@@ -153,12 +153,12 @@ def _aspect(summary: MapSummary) -> float:
     return float(np.clip(n_x * step_x / (n_y * step_y), 1 / 3, 4.0))
 
 
-def _columns(n: int, summary: MapSummary) -> int:
+def _count_columns(n: int, summary: MapSummary) -> int:
     wanted = 5 if _aspect(summary) < 1.8 else 4 if _aspect(summary) < 3 else 3
     return max(1, min(n, wanted))
 
 
-def _map_panel(figure: Figure, axes: Axes, summary: MapSummary, index: int) -> None:
+def _draw_map_panel(figure: Figure, axes: Axes, summary: MapSummary, index: int) -> None:
     picture = summary.pictures[index]
     low, high = colour_limits(picture)
     colours = colormaps[COLOUR_MAP].with_extremes(bad=NOT_FITTED)
@@ -186,7 +186,7 @@ def _map_panel(figure: Figure, axes: Axes, summary: MapSummary, index: int) -> N
     axes.spines[:].set_visible(False)
     if not np.isfinite(picture).any():
         axes.text(0.5, 0.5, "not fitted", ha="center", va="center", transform=axes.transAxes)
-    _scale_bar(axes, width, height, "µm" if summary.step_um else "px")
+    _draw_scale_bar(axes, width, height, "µm" if summary.step_um else "px")
 
 
 def colour_limits(picture: FloatArray) -> tuple[float, float]:
@@ -204,7 +204,7 @@ def _extent(summary: MapSummary) -> tuple[float, float]:
     return summary.shape_yx[1] * step_x, summary.shape_yx[0] * step_y
 
 
-def _scale_bar(axes: Axes, width: float, height: float, unit: str) -> None:
+def _draw_scale_bar(axes: Axes, width: float, height: float, unit: str) -> None:
     length = nice_length(width)
     amount, unit = (length / 1000, "mm") if unit == "µm" and length >= 1000 else (length, unit)
     left, bottom = 0.04 * width, 0.95 * height
@@ -232,7 +232,7 @@ def _scale_bar(axes: Axes, width: float, height: float, unit: str) -> None:
     text.set_path_effects([withStroke(linewidth=1.8, foreground="black", alpha=0.55)])
 
 
-def _colours(one: xr.Dataset) -> dict[str, str]:
+def _assign_colours(one: xr.Dataset) -> dict[str, str]:
     names = [str(name) for name in one["component"].values]
     return {name: CYCLE[i % len(CYCLE)] for i, name in enumerate(names)}
 
@@ -242,7 +242,7 @@ def _draw_counts(axes: Axes, one: xr.Dataset, scale: Scale) -> None:
     fitted = np.isfinite(model)
     floor = max(0.5, 0.3 * float(np.nanmin(counts[fitted], initial=np.inf))) if fitted.any() else 0.5
     shown = np.where(counts > 0, counts, np.nan) if scale == "log" else counts
-    for name, colour in _colours(one).items():
+    for name, colour in _assign_colours(one).items():
         part = one["component_counts"].sel(component=name).values
         visible = np.where(part > (floor if scale == "log" else 0), part, np.nan)
         axes.plot(energy, visible, color=colour, lw=0.9, alpha=0.85)
@@ -262,7 +262,7 @@ def _draw_counts(axes: Axes, one: xr.Dataset, scale: Scale) -> None:
     _tidy(axes)
 
 
-def _markers_in(spectrum: xr.Dataset, one: xr.Dataset) -> list[tuple[float, str]]:
+def _select_markers(spectrum: xr.Dataset, one: xr.Dataset) -> list[tuple[float, str]]:
     """Markers inside the fit range, by energy."""
     energy = one["energy_kev"].values[np.isfinite(one["model"].values)]
     if energy.size == 0:
@@ -284,7 +284,7 @@ def _draw_markers(axes: Axes, markers: Sequence[tuple[float, str]], colours: dic
         axes.text(
             place,
             1.045,
-            _greek(label),
+            _write_greek(label),
             parse_math=False,
             rotation=90,
             ha="center",
@@ -295,14 +295,14 @@ def _draw_markers(axes: Axes, markers: Sequence[tuple[float, str]], colours: dic
         )
 
 
-def _greek(label: str) -> str:
+def _write_greek(label: str) -> str:
     """Write the line of `Fe Ka1` with its Greek letter; a label of one word stays."""
     name, _, line = label.partition(" ")
     return f"{name} {line.translate({ord('a'): 'α', ord('b'): 'β', ord('g'): 'γ'})}".rstrip()
 
 
 def _draw_legend(figure: Figure, axes: Axes) -> None:
-    """Under the figure: in it there is always a peak in the way."""
+    """Draw the legend under the figure: inside it there is always a peak in the way."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower right", ncols=len(labels), fontsize=8, frameon=False)
 
@@ -328,7 +328,7 @@ def _tidy(axes: Axes) -> None:
         label.set(color=INK, fontsize=9)
 
 
-def most_visible(summary: MapSummary, number: int) -> list[str]:
+def select_most_visible(summary: MapSummary, number: int) -> list[str]:
     """Components whose maps vary most, measured in their median sigma."""
     spread = np.array([np.subtract(*colour_limits(picture)[::-1]) for picture in summary.pictures])
     score = np.nan_to_num(spread / np.maximum(summary.median_sigma, 1e-12))

@@ -1,4 +1,4 @@
-"""What the report shows of the regions: a picture of where they are, and a row for each."""
+"""Regions in the report: a picture of their places, and a row for each."""
 
 import json
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.physics.model import COMPTON, ELASTIC
 from hpcxrf.results.names import shown_name
-from hpcxrf.results.report.plots import CYCLE, INK, colour_limits, most_visible
+from hpcxrf.results.report.plots import CYCLE, INK, colour_limits, select_most_visible
 from hpcxrf.results.report.thumbnails import MapSummary
 
 _STRONGEST: Final = 4
 _SUM: Final = "sum"
 NOT_REFINED: Final = "not run"
-"""Outcome of a region that nobody asked to refine."""
+"""Outcome of a region that was not to be refined."""
 _SOLVED: Final = (FitStatus.CONVERGED, FitStatus.MAX_ITERATIONS)
 
 
@@ -40,36 +40,36 @@ class RegionRow:
     """One region, all detectors together."""
 
     number: int
-    """As in the picture."""
+    """Number in the picture."""
     name: str
     reason: str
     n_pixels: int
     outcome: str
     """Empty where every detector converged."""
     r2: float
-    """Of the detector that fits worst."""
+    """R2 of the detector that fits worst."""
     strongest: tuple[Amount, ...]
     suggested: tuple[str, ...]
 
 
-def region_rows(regions: xr.Dataset) -> tuple[RegionRow, ...]:
+def build_region_rows(regions: xr.Dataset) -> tuple[RegionRow, ...]:
     """Rows of the table, from the group `regions`.
 
     Amplitudes are those of the raw sum where it was fitted, else the sum over the detectors that have a
     solution, uncertainties in quadrature.
     """
     table = regions.drop_dims(("channel", "layer"), errors="ignore").load()
-    return tuple(_row(table.isel(region=i), i + 1) for i in range(table.sizes["region"]))
+    return tuple(_build_row(table.isel(region=i), i + 1) for i in range(table.sizes["region"]))
 
 
-def region_figure(summary: MapSummary, label: NDArray[np.uint16]) -> Figure:
+def draw_region_figure(summary: MapSummary, label: NDArray[np.uint16]) -> Figure:
     """Every layer of the label image over the map that shows most; numbers are those of the table.
 
     Args:
         summary: of one detector.
         label: (layer, y, x) of the scan, regions counted from 1.
     """
-    name = base_map(summary)
+    name = choose_base_map(summary)
     base = summary.pictures[summary.components.index(name)]
     columns = min(len(label), 3)
     rows = -(-len(label) // columns)
@@ -90,9 +90,9 @@ def region_figure(summary: MapSummary, label: NDArray[np.uint16]) -> Figure:
     return figure
 
 
-def base_map(summary: MapSummary) -> str:
+def choose_base_map(summary: MapSummary) -> str:
     """Component under the regions in their picture."""
-    return most_visible(summary, 1)[0]
+    return select_most_visible(summary, 1)[0]
 
 
 def _draw_layer(axes: Axes, layer: NDArray[np.uint16], factor: int, extent: tuple[float, float, float, float]) -> None:
@@ -109,7 +109,7 @@ def _draw_layer(axes: Axes, layer: NDArray[np.uint16], factor: int, extent: tupl
         aspect="auto",
     )
     for number in np.unique(thin[thin > 0]).tolist():
-        y, x = _inner_pixel(thin == number)
+        y, x = _find_inner_pixel(thin == number)
         text = axes.text(
             (x + 0.5) * factor,
             (y + 0.5) * factor,
@@ -123,7 +123,7 @@ def _draw_layer(axes: Axes, layer: NDArray[np.uint16], factor: int, extent: tupl
         text.set_path_effects([withStroke(linewidth=2.5, foreground=INK)])
 
 
-def _inner_pixel(mask: NDArray[np.bool_]) -> tuple[int, int]:
+def _find_inner_pixel(mask: NDArray[np.bool_]) -> tuple[int, int]:
     """A pixel (y, x) as far inside the region as any: what is left when its rim is taken away again and again."""
     left = np.pad(mask, 1)
     while left.any():
@@ -135,7 +135,7 @@ def _inner_pixel(mask: NDArray[np.bool_]) -> tuple[int, int]:
     return int(y) - 1, int(x) - 1
 
 
-def _row(one: xr.Dataset, number: int) -> RegionRow:
+def _build_row(one: xr.Dataset, number: int) -> RegionRow:
     status = [FitStatus(value) for value in one["status"].values.tolist()]
     names = [str(name) for name in one["detector"].values]
     solved = [i for i, s in enumerate(status) if s in _SOLVED]
@@ -145,16 +145,16 @@ def _row(one: xr.Dataset, number: int) -> RegionRow:
     return RegionRow(
         number=number,
         name=str(one["region"].item()),
-        reason="; ".join([str(one["reason"].item()), *_remarks(one, names)]),
+        reason="; ".join([str(one["reason"].item()), *_list_remarks(one, names)]),
         n_pixels=int(one["n_pixels"].item()),
         outcome=", ".join(sorted(bad)),
         r2=float(r2.min()) if r2.size else np.nan,
-        strongest=_strongest(one, [i for i in used if i in solved]),
-        suggested=_suggested(one["suggested"].values[used].tolist()),
+        strongest=_list_strongest(one, [i for i in used if i in solved]),
+        suggested=_list_suggested(one["suggested"].values[used].tolist()),
     )
 
 
-def _remarks(one: xr.Dataset, names: Sequence[str]) -> list[str]:
+def _list_remarks(one: xr.Dataset, names: Sequence[str]) -> list[str]:
     """Why pixels were not fitted again; a store of before has none."""
     if "remark" not in one:
         return []
@@ -162,7 +162,7 @@ def _remarks(one: xr.Dataset, names: Sequence[str]) -> list[str]:
     return [f"detector {name} {text}" for name, text in zip(names, texts, strict=True) if text]
 
 
-def _strongest(one: xr.Dataset, used: Sequence[int]) -> tuple[Amount, ...]:
+def _list_strongest(one: xr.Dataset, used: Sequence[int]) -> tuple[Amount, ...]:
     if not used:
         return ()
     counts = one["amplitude"].values[used].sum(axis=0)
@@ -175,7 +175,7 @@ def _strongest(one: xr.Dataset, used: Sequence[int]) -> tuple[Amount, ...]:
     return tuple(sorted(every, key=lambda a: -a.counts)[:_STRONGEST])
 
 
-def _suggested(texts: Sequence[str]) -> tuple[str, ...]:
+def _list_suggested(texts: Sequence[str]) -> tuple[str, ...]:
     """Names with the largest z of any detector, the surest first."""
     surest: dict[str, float] = {}
     for found in (s for text in texts for s in json.loads(text or "[]")):

@@ -9,12 +9,12 @@ from markupsafe import Markup
 
 from hpcxrf.errors import HpcxrfError
 from hpcxrf.results.report import views
-from hpcxrf.results.report.dataset_page import DatasetSummary, merit_and_flags, read_details, write_dataset_page
-from hpcxrf.results.report.page import page_look, template_environment
+from hpcxrf.results.report.dataset_page import DatasetSummary, read_details, read_merit_and_flags, write_dataset_page
+from hpcxrf.results.report.page import load_page_look, load_templates
 from hpcxrf.results.store.storage import replaced
 
 MAX_BYTES: Final = 9_500_000
-"""Of the whole page; a dataset that no longer fits keeps its row in the table, with a link to its own page."""
+"""Largest size of the page; a dataset that no longer fits keeps its row in the table, with a link to its own page."""
 
 PAGES: Final = "pages"
 """Folder of the datasets' own pages."""
@@ -28,7 +28,7 @@ _FRAME_BYTES: Final = 100_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """What is true of the whole run. Texts may come from anywhere: the page escapes them."""
+    """Facts of the whole run. Texts may come from anywhere: the page escapes them."""
 
     title: str
     """Name of the run or of the scan."""
@@ -37,7 +37,7 @@ class RunSummary:
     configuration: str
     """Effective configuration, as text."""
     device: str
-    """For example "2 CPU cores" or "4 x NVIDIA H200"."""
+    """Device of the run, for example "2 CPU cores" or "4 x NVIDIA H200"."""
     started: str
     """ISO 8601 with time zone."""
     finished: str
@@ -59,7 +59,7 @@ class DatasetRow:
     done: bool
     reason: str
     merit: views.Merit | None
-    """Of the detector that fits worst."""
+    """Merit of the detector that fits worst."""
     flags: tuple[str, ...]
     pixels: int
     total_s: float
@@ -82,10 +82,10 @@ def write_report(run: RunSummary, datasets: Sequence[DatasetSummary], path: Path
     Raises:
         OutputError: `path` cannot be written.
     """
-    rows = [_row(index, dataset) for index, dataset in enumerate(datasets)]
-    sections = _sections(rows, path.parent)
+    rows = [_build_row(index, dataset) for index, dataset in enumerate(datasets)]
+    sections = _build_sections(rows, path.parent)
     page = (
-        template_environment()
+        load_templates()
         .get_template("report.html.j2")
         .render(
             run=run,
@@ -96,15 +96,15 @@ def write_report(run: RunSummary, datasets: Sequence[DatasetSummary], path: Path
             n_pixels=sum(row.pixels for row in rows if row.done),
             sections=sections,
             shown={section.row.anchor for section in sections},
-            **page_look(),
+            **load_page_look(),
         )
     )
     with replaced(path) as partial:
         partial.write_text(page, encoding="utf-8")
 
 
-def _row(index: int, dataset: DatasetSummary) -> DatasetRow:
-    """Read what the table says of a dataset from its store."""
+def _build_row(index: int, dataset: DatasetSummary) -> DatasetRow:
+    """Read the row of a dataset from its store."""
     reason, merit = dataset.reason, None
     flags: tuple[str, ...] = ()
     done = dataset.status == "done"
@@ -112,7 +112,7 @@ def _row(index: int, dataset: DatasetSummary) -> DatasetRow:
         done, reason = False, "no results were written"
     elif done and dataset.results_path is not None:
         try:
-            merit, flags = merit_and_flags(dataset.results_path)
+            merit, flags = read_merit_and_flags(dataset.results_path)
         except HpcxrfError as error:
             done, reason = False, str(error)
     shape = dataset.shape or (0, 0, 0, 0)
@@ -129,7 +129,7 @@ def _row(index: int, dataset: DatasetSummary) -> DatasetRow:
     )
 
 
-def _sections(rows: Sequence[DatasetRow], folder: Path) -> list[Section]:
+def _build_sections(rows: Sequence[DatasetRow], folder: Path) -> list[Section]:
     """Details of the first datasets, as many as fit the page; all have a page of their own."""
     room = MAX_BYTES - _ROW_BYTES * min(len(rows), MAX_ROWS) - _FRAME_BYTES
     sections: list[Section] = []

@@ -1,4 +1,4 @@
-"""What a page can show of theta's shifts, where every pixel has a theta of its own."""
+"""Pictures of theta's shifts, where every pixel has a theta of its own."""
 
 from dataclasses import replace
 from typing import Final
@@ -33,7 +33,8 @@ def summarise_shifts(maps: xr.Dataset, summary: MapSummary) -> MapSummary | None
         names.append(f"{name}, {_PER_THOUSAND.get(str(unit), str(unit))}")
     rows = summary.factor * max(1, BLOCK_Y // summary.factor)
     bands = [
-        _band(one.isel(y=slice(y, y + rows)), np.array(scales), summary.factor) for y in range(0, one.sizes["y"], rows)
+        _read_band(one.isel(y=slice(y, y + rows)), np.array(scales), summary.factor)
+        for y in range(0, one.sizes["y"], rows)
     ]
     pictures = np.concatenate(bands, axis=-2)
     beyond = summary.status_counts[FitStatus.BEYOND_TANGENT] > 0
@@ -41,7 +42,7 @@ def summarise_shifts(maps: xr.Dataset, summary: MapSummary) -> MapSummary | None
     return replace(summary, components=shown, pictures=pictures[: len(shown)])
 
 
-def _band(band: xr.Dataset, scales: FloatArray, factor: int) -> FloatArray:
+def _read_band(band: xr.Dataset, scales: FloatArray, factor: int) -> FloatArray:
     """The shifts of the fitted pixels, then 1 where a pixel is beyond."""
     status = band["status"].values
     shift = band["theta_shift"].values.astype(float) * scales[:, None, None]

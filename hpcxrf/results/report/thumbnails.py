@@ -1,4 +1,4 @@
-"""What a page can show of maps of any size: pictures of bounded size and a few figures, read in bands."""
+"""Small views of maps of any size: pictures of bounded size and a few figures, read in bands."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -53,7 +53,7 @@ def summarise_maps(maps: xr.Dataset, detector: str, *, side: int = 400) -> MapSu
     n_y, n_x = one.sizes["y"], one.sizes["x"]
     factor = max(1, -(-max(n_y, n_x) // side))
     rows = factor * max(1, BLOCK_Y // factor)
-    bands = [_band(one.isel(y=slice(y, y + rows)), factor) for y in range(0, n_y, rows)]
+    bands = [_read_band(one.isel(y=slice(y, y + rows)), factor) for y in range(0, n_y, rows)]
     pictures, sigma, limit, amplitude = (
         np.concatenate(parts, axis=-2) for parts in zip(*(band[:4] for band in bands), strict=True)
     )
@@ -90,7 +90,9 @@ def block_mean(values: FloatArray, factor: int) -> FloatArray:
     return mean
 
 
-def _band(band: xr.Dataset, factor: int) -> tuple[FloatArray, SmallArray, SmallArray, SmallArray, NDArray[np.int64]]:
+def _read_band(
+    band: xr.Dataset, factor: int
+) -> tuple[FloatArray, SmallArray, SmallArray, SmallArray, NDArray[np.int64]]:
     """Picture, then sigma, detection limit and amplitude of every `factor`-th pixel, then the histogram."""
     status = band["status"].values
     solved = np.isin(status, SOLVED)

@@ -1,7 +1,7 @@
-"""What the report's tables say, as plain records and texts; no HTML here."""
+"""The report's tables as plain records and texts; no HTML here."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,7 +33,7 @@ class AmplitudeRow:
 
     @property
     def below(self) -> bool:
-        """Below its detection limit: not seen in the integrated spectrum."""
+        """True below the detection limit: not seen in the integrated spectrum."""
         return self.amplitude < self.limit
 
 
@@ -54,15 +54,17 @@ class ParameterRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuggestionRow:
-    """One component that is not listed, but that the residual speaks for; counts."""
+    """One component that is not listed but present in the residual; counts."""
 
     name: str
     z: float
     counts: float
     sigma: float
     limit: float
+    energy_kev: float
+    """Energy of the line with the strongest evidence; NaN where none is stored."""
     lines: str
-    """The lines that speak for it, in words."""
+    """The lines that show it, in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +93,7 @@ class DetectorView:
     suggested: tuple[SuggestionRow, ...]
 
 
-def merits(spectrum: xr.Dataset) -> dict[str, Merit]:
+def read_merits(spectrum: xr.Dataset) -> dict[str, Merit]:
     """Figures of merit by detector, from the group `spectrum`."""
     numbers = ("r2", "r2_expected", "reduced_chi2", "deviance", "cpu_s")
     columns = {name: spectrum[name].values.tolist() for name in numbers}
@@ -102,7 +104,7 @@ def merits(spectrum: xr.Dataset) -> dict[str, Merit]:
     }
 
 
-def detector_view(tree: xr.DataTree, summary: MapSummary) -> DetectorView:
+def build_detector_view(tree: xr.DataTree, summary: MapSummary) -> DetectorView:
     """The tables of one detector.
 
     Args:
@@ -113,45 +115,53 @@ def detector_view(tree: xr.DataTree, summary: MapSummary) -> DetectorView:
     messages = spectrum.attrs.get("messages", {}).get(summary.detector, ())
     return DetectorView(
         name=summary.detector,
-        merit=merits(spectrum)[summary.detector],
-        amplitudes=_amplitude_rows(spectrum, summary),
-        parameters=_parameter_rows(tree, summary.detector),
-        pixels=tuple((status_text(status), number) for status, number in summary.status_counts.items() if number),
+        merit=read_merits(spectrum)[summary.detector],
+        amplitudes=_build_amplitude_rows(spectrum, summary),
+        parameters=_build_parameter_rows(tree, summary.detector),
+        pixels=tuple((format_status(status), number) for status, number in summary.status_counts.items() if number),
         messages=tuple(str(message) for message in messages),
-        suggested=_suggestion_rows(tree, summary.detector),
+        suggested=_build_suggestion_rows(tree, summary.detector),
     )
 
 
-def flags(tree: xr.DataTree) -> tuple[str, ...]:
-    """What a reader should look at first in this dataset: short texts, none when all is well."""
+def list_flags(tree: xr.DataTree) -> tuple[str, ...]:
+    """Warnings of this dataset: short texts, none when all is well."""
     found = []
-    for name, merit in merits(tree["spectrum"].to_dataset()).items():
+    for name, merit in read_merits(tree["spectrum"].to_dataset()).items():
         if merit.status != FitStatus.CONVERGED:
-            found.append(f"detector {name}: {status_text(merit.status)}")
+            found.append(f"detector {name}: {format_status(merit.status)}")
         elif merit.r2_expected - merit.r2 > 0.01:
-            found.append(f"detector {name}: R² is {merit.r2_expected - merit.r2:.3f} below noise")
-        stuck = [row.name for row in _parameter_rows(tree, name) if row.at_bound]
+            found.append(f"detector {name}: R² is {merit.r2_expected - merit.r2:.3f} below what noise allows")
+        stuck = [row.name for row in _build_parameter_rows(tree, name) if row.at_bound]
         if stuck:
-            found.append(f"detector {name}: at bound: {', '.join(stuck)}")
-        missing = [row.name for row in _suggestion_rows(tree, name)]
+            found.append(f"detector {name}: parameters at a bound: {', '.join(stuck)}")
+        missing = [row.name for row in _build_suggestion_rows(tree, name)]
         if missing:
-            found.append(f"detector {name}: not listed, but suggested: {', '.join(missing)}")
+            found.append(f"detector {name}: suggested, not in your list: {', '.join(missing)}")
         found += [
-            f"detector {name}: not told apart: {', '.join(one['members'])}"
+            f"detector {name}: indistinguishable in a pixel: {', '.join(one['members'])}"
             for one in tree.attrs.get("mixed", {}).get(name, [])
         ]
     return tuple(found)
 
 
-def status_text(status: FitStatus) -> str:
+def describe_misfits(suggested: Sequence[SuggestionRow]) -> str:
+    """Name the peaks of the residual that suggested elements explain; empty without any."""
+    peaks = [f"{row.name} at {format_fixed(row.energy_kev, 1)} keV" for row in suggested if row.energy_kev > 0.0]
+    if not peaks:
+        return ""
+    return f"Peaks in the residual from elements that are not in your list: {', '.join(peaks)}; see the table below."
+
+
+def format_status(status: FitStatus) -> str:
     """The outcome in words."""
     return status.name.lower().replace("_", " ")
 
 
-def number(value: float, digits: int = 4) -> str:
+def format_number(value: float, digits: int = 4) -> str:
     """A number for people: thin spaces between thousands, powers of ten, a dash for what is unknown.
 
-    >>> number(123456.7), number(2.3e-4), number(float("nan")), number(0.0)
+    >>> format_number(123456.7), format_number(2.3e-4), format_number(float("nan")), format_number(0.0)
     ('123\u2009457', '2.3 × 10⁻⁴', '–', '0')
     """
     if not math.isfinite(value):
@@ -167,32 +177,32 @@ def number(value: float, digits: int = 4) -> str:
     return f"{value:.{digits}g}".replace("-", "−")
 
 
-def to_sigma(value: float, sigma: float) -> str:
+def format_to_sigma(value: float, sigma: float) -> str:
     """A number with as many digits as its uncertainty warrants: to the second digit of `sigma`.
 
-    >>> to_sigma(0.010012345, 2e-7), to_sigma(123456.7, 350.0), to_sigma(1.5, float("nan"))
+    >>> format_to_sigma(0.010012345, 2e-7), format_to_sigma(123456.7, 350.0), format_to_sigma(1.5, float("nan"))
     ('0.01001235', '123\u2009457', '1.5')
     """
     if value == 0 or not (math.isfinite(value) and math.isfinite(sigma) and sigma > 0):
-        return number(value, 5)
+        return format_number(value, 5)
     orders = math.floor(math.log10(abs(value))) - math.floor(math.log10(sigma))
-    return number(value, min(max(orders + 2, 2), 10))
+    return format_number(value, min(max(orders + 2, 2), 10))
 
 
-def fixed(value: float, decimals: int) -> str:
+def format_fixed(value: float, decimals: int) -> str:
     """A number with this many decimals, a dash for what is unknown."""
     return f"{value:.{decimals}f}".replace("-", "−") if math.isfinite(value) else MISSING
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """A share of 1 as percent."""
     return f"{100 * share:.0f} %" if math.isfinite(share) else MISSING
 
 
-def duration(seconds: float) -> str:
-    """Seconds as people say them.
+def format_duration(seconds: float) -> str:
+    """Seconds in words.
 
-    >>> duration(0.25), duration(75), duration(7260)
+    >>> format_duration(0.25), format_duration(75), format_duration(7260)
     ('0.2 s', '1 min 15 s', '2 h 1 min')
     """
     if not math.isfinite(seconds):
@@ -205,7 +215,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def _amplitude_rows(spectrum: xr.Dataset, summary: MapSummary) -> tuple[AmplitudeRow, ...]:
+def _build_amplitude_rows(spectrum: xr.Dataset, summary: MapSummary) -> tuple[AmplitudeRow, ...]:
     one = spectrum[["amplitude", "sigma", "detection_limit"]].sel(detector=summary.detector).load()
     return tuple(
         AmplitudeRow(
@@ -221,8 +231,8 @@ def _amplitude_rows(spectrum: xr.Dataset, summary: MapSummary) -> tuple[Amplitud
     )
 
 
-def _suggestion_rows(tree: xr.DataTree, detector: str) -> tuple[SuggestionRow, ...]:
-    """Of a store that was written without suggestions, none."""
+def _build_suggestion_rows(tree: xr.DataTree, detector: str) -> tuple[SuggestionRow, ...]:
+    """Rows of the suggestions; none for a store that was written without."""
     stored = tree.attrs.get("suggested", {}).get(detector, [])
     return tuple(
         SuggestionRow(
@@ -231,19 +241,21 @@ def _suggestion_rows(tree: xr.DataTree, detector: str) -> tuple[SuggestionRow, .
             counts=float(one["counts"]),
             sigma=float(one["sigma"]),
             limit=float(one["detection_limit"]),
-            lines="; ".join(_line_text(line) for line in one["lines"]),
+            energy_kev=float(one["lines"][0]["energy_kev"]) if one["lines"] else math.nan,
+            lines="; ".join(_format_line(line) for line in one["lines"]),
         )
         for one in stored
     )
 
 
-def _line_text(line: Mapping[str, Any]) -> str:
+def _format_line(line: Mapping[str, Any]) -> str:
     beside = shown_name(line["overlaps"])
-    overlap = f", overlaps {beside} ({percent(line['overlap'])})" if beside else ""
-    return f"{fixed(line['energy_kev'], 2)} keV ({percent(line['share'])}): z {fixed(line['z'], 1)}{overlap}"
+    overlap = f", overlaps {beside} ({format_percent(line['overlap'])})" if beside else ""
+    place = f"{format_fixed(line['energy_kev'], 2)} keV ({format_percent(line['share'])})"
+    return f"{place}: z {format_fixed(line['z'], 1)}{overlap}"
 
 
-def _parameter_rows(tree: xr.DataTree, detector: str) -> tuple[ParameterRow, ...]:
+def _build_parameter_rows(tree: xr.DataTree, detector: str) -> tuple[ParameterRow, ...]:
     if "parameters" not in tree.children:
         return ()
     table = tree["parameters"].to_dataset().sel(detector=detector).load()

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import zarr
 
-from hpcxrf.fitting.pixels.methods import PixelBasis
+from hpcxrf.fitting.pixels.basis import PixelBasis
 from hpcxrf.results.store.storage import (
     ArrayPlan,
     array_of,
@@ -18,53 +18,47 @@ from hpcxrf.results.store.storage import (
     require_current_schema,
 )
 from hpcxrf.results.store.tangents import read_tangents, write_tangents
-from hpcxrf.results.store.weight_classes import read_phases, write_phases
+from hpcxrf.results.store.weight_classes import read_weight_classes, write_weight_classes
 from hpcxrf.store.schema import BASIS_VARIABLES
 
 GROUP: Final = "basis"
 
 
-def write_basis(path: Path, bases: Mapping[str, tuple[int, PixelBasis]], n_channels: int) -> None:
+def write_basis(path: Path, bases: Mapping[str, PixelBasis], n_channels: int) -> None:
     """Write the basis of every detector; twice equals once.
 
     Args:
         path: the results store.
-        bases: first channel and basis by detector name; the same components in each.
+        bases: bases by detector name, whose first channels are known; the same components in each.
         n_channels: channels of the full spectrum; outside the fit range the columns read NaN.
 
     Raises:
         OutputError: no store of this schema there.
+        ValueError: a basis whose first channel is not known.
     """
     require_current_schema(path)
     root = zarr.open_group(path, mode="r+", use_consolidated=False)
-    width = max(basis.columns.shape[1] for _, basis in bases.values())
+    width = max(basis.columns.shape[1] for basis in bases.values())
     sizes = {"detector": len(bases), "column": width, "channel": n_channels}
     group = root.require_group(GROUP)
     if "columns" not in group:
         create_labels(group, "detector", list(bases))
         for name, spec in BASIS_VARIABLES.items():
             create_array(group, name, ArrayPlan(spec=spec, sizes=sizes))
-    for row, (first, basis) in enumerate(bases.values()):
-        channels = slice(first, first + basis.columns.shape[0])
+    for row, basis in enumerate(bases.values()):
         columns = np.full((width, n_channels), np.nan)
-        columns[: basis.columns.shape[1], channels] = basis.columns.T.cpu().numpy()
+        columns[: basis.columns.shape[1], basis.channels] = basis.columns.T.cpu().numpy()
         coefficients = np.full(width, np.nan)
         coefficients[: basis.columns.shape[1]] = basis.coefficients.cpu().numpy()
         array_of(group, "columns")[row] = columns
         array_of(group, "coefficients")[row] = coefficients
         array_of(group, "n_components")[row] = basis.n_components
-    tangents = {
-        row: (first, basis.tangents) for row, (first, basis) in enumerate(bases.values()) if basis.tangents is not None
-    }
-    if tangents:
-        write_tangents(group, tangents, len(bases), n_channels)
-    phases = {row: basis.phases for row, (_, basis) in enumerate(bases.values()) if basis.phases is not None}
-    if phases:
-        write_phases(group, phases, len(bases), width)
+    write_tangents(group, list(bases.values()), n_channels)
+    write_weight_classes(group, list(bases.values()), width)
 
 
-def read_basis(path: Path, detector: str) -> tuple[int, PixelBasis]:
-    """First channel and basis of one detector, as it was written, bit for bit.
+def read_basis(path: Path, detector: str) -> PixelBasis:
+    """The basis of one detector, as it was written, bit for bit; its components are named as in the maps.
 
     Raises:
         OutputError: no store of this schema there.
@@ -83,13 +77,16 @@ def read_basis(path: Path, detector: str) -> tuple[int, PixelBasis]:
     first, stop = int(channels[0]), int(channels[-1]) + 1
     phi = torch.from_numpy(np.ascontiguousarray(columns[used, first:stop].T))
     mean = torch.from_numpy(coefficients[used])
-    return first, PixelBasis(
+    n_components = int(np.asarray(array_of(group, "n_components")[row]))
+    return PixelBasis(
         columns=phi,
-        n_components=int(np.asarray(array_of(group, "n_components")[row])),
+        n_components=n_components,
         expected=phi @ mean,
         coefficients=mean,
+        names=component_names(path),
+        first_channel=first,
         tangents=read_tangents(group, row, slice(first, stop)),
-        phases=read_phases(group, row, int(used.sum())),
+        weight_classes=read_weight_classes(group, row, int(used.sum())),
     )
 
 

@@ -43,7 +43,7 @@ from hpcxrf.store.schema import (
     SCHEMA_ATTRIBUTE,
     SCHEMA_VERSION,
     SHIFT_VARIABLES,
-    VariableSpec,
+    table,
 )
 
 __all__ = [
@@ -59,10 +59,12 @@ __all__ = [
 
 FloatMap = NDArray[np.float64]
 
-POSITION_VARIABLES: Final[dict[str, VariableSpec]] = {
-    "y_um": VariableSpec(dims=("y", "x"), dtype="float64", units="um", long_name="stage y"),
-    "x_um": VariableSpec(dims=("y", "x"), dtype="float64", units="um", long_name="stage x"),
-}
+POSITION_VARIABLES: Final = table(
+    """
+    y_um  y x  float64  um  stage y
+    x_um  y x  float64  um  stage x
+    """
+)
 
 
 def create_results(
@@ -90,7 +92,7 @@ def create_results(
 
     Raises:
         OutputError: another schema version, another store of this name, or a folder that cannot be written.
-        ValueError: attributes that are no JSON, or positions of another shape.
+        ValueError: attributes that are not JSON, or positions of another shape.
     """
     root = {**as_json(attributes), SCHEMA_ATTRIBUTE: SCHEMA_VERSION, COMPLETE_ATTRIBUTE: False}
     sizes = {
@@ -168,7 +170,7 @@ def finalise(path: Path, extra_attributes: Mapping[str, object]) -> None:
 
     Raises:
         OutputError: no store of this schema there, or it cannot be written.
-        ValueError: attributes that are no JSON.
+        ValueError: attributes that are not JSON.
     """
     require_current_schema(path)
     extra = as_json(extra_attributes)
@@ -272,9 +274,9 @@ def _tile_arrays(
     """The arrays of a tile as (component, y, x) or (y, x), in the order in which they are written.
 
     Args:
-        fit: of the tile's pixels.
+        fit: fit of the tile's pixels.
         tile: rows and columns.
-        n_components: of the store.
+        n_components: number of components of the store.
         shifts: number of parameters by name of the store's arrays of shifts.
     """
     n_pixels = tile[0] * tile[1]

@@ -39,8 +39,8 @@ MAPS: Final = "maps"
 SUGGESTED: Final = "suggested"
 REMARK: Final = "remark"
 _TEXTS: Final = {
-    SUGGESTED: "components that the residual speaks for, JSON",
-    REMARK: "why the region was not mapped again; empty: it was, or nobody asked",
+    SUGGESTED: "components that are present in the residual, JSON",
+    REMARK: "why the region was not mapped again; empty: it was, or regions.remap is off",
 }
 
 # Names in the store and in SpectrumFit.
@@ -73,11 +73,11 @@ class RegionAxes:
     components: tuple[str, ...]
     parameters: tuple[str, ...]
     units: tuple[str, ...]
-    """Of the parameters."""
+    """Units of the parameters."""
 
 
 def remove_regions(path: Path) -> None:
-    """Remove the group: what is in it belongs to maps that no longer count."""
+    """Remove the group: its content belongs to maps that no longer count."""
     with output_errors(path / GROUP):
         if (path / GROUP).exists():
             shutil.rmtree(path / GROUP)
@@ -99,7 +99,7 @@ def create_regions(
     Args:
         path: the results store.
         rows: at least one region.
-        axes: of the tables.
+        axes: coordinates of the tables.
         label: (layer, y, x), numbers of the rows from 1.
         counts: (region, detector, channel) summed raw counts.
         live_time_s: (region, detector).
@@ -159,7 +159,7 @@ def read_region_counts(path: Path, index: int) -> tuple[NDArray[np.float64], int
 
 
 def read_region_mask(path: Path, index: int) -> NDArray[np.bool_]:
-    """Which pixels (y, x) belong to a region."""
+    """Pixels (y, x) that belong to a region."""
     group = _group(path)
     layer = int(np.asarray(array_of(group, "layer_of")[index]))
     inside: NDArray[np.bool_] = np.asarray(array_of(group, "label")[layer]) == index + 1
@@ -173,8 +173,8 @@ def write_region_fit(
 
     Args:
         path: the results store.
-        index: of the region.
-        fits: by detector; a detector without one reads NaN.
+        index: number of the region.
+        fits: fits by detector; a detector without one reads NaN.
         suggested: components that are not listed, as JSON values, by detector.
 
     Raises:
@@ -203,12 +203,12 @@ def write_region_block(
 
     Args:
         path: the results store, with `regions/maps`.
-        index: of the region.
+        index: number of the region.
         detector: name on the detector axis.
         y: rows of the block.
         x: columns of the block.
         inside: (y, x) of the block: the pixels that were fitted.
-        fit: of these, row by row.
+        fit: fit of these pixels, row by row.
     """
     with output_errors(path):
         maps = zarr.open_group(path / GROUP / MAPS, mode="r+", use_consolidated=False)
@@ -230,8 +230,8 @@ def write_region_remarks(path: Path, index: int, remarks: Mapping[str, str]) -> 
 
     Args:
         path: the results store.
-        index: of the region.
-        remarks: by detector, of those that were not.
+        index: number of the region.
+        remarks: remarks by detector, of those that were not.
     """
     with output_errors(path):
         group = _group(path, "r+")

@@ -21,21 +21,20 @@ from hpcxrf.results.store.storage import (
     require_current_schema,
     update_root,
 )
-from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, PARAMETER_VARIABLES, SPECTRUM_VARIABLES, VariableSpec
+from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, PARAMETER_VARIABLES, SPECTRUM_VARIABLES, table
 
 FloatArray = NDArray[np.float64]
 
-MERIT_VARIABLES: Final[dict[str, VariableSpec]] = {
-    key: VariableSpec(dims=("detector",), dtype=dtype, units=units, long_name=text)
-    for key, dtype, units, text in (
-        ("r2", "float64", "1", "coefficient of determination in linear counts"),
-        ("r2_expected", "float64", "1", "R2 that counting noise alone leaves"),
-        ("reduced_chi2", "float64", "1", "chi2 per degree of freedom"),
-        ("deviance", "float64", "1", "Poisson deviance per degree of freedom"),
-        ("cpu_s", "float64", "s", "processor time of the fit"),
-        ("status", "uint8", "1", "outcome of the fit"),
-    )
-}
+MERIT_VARIABLES: Final = table(
+    """
+    r2            detector  float64  1  coefficient of determination in linear counts
+    r2_expected   detector  float64  1  R2 that counting noise alone leaves
+    reduced_chi2  detector  float64  1  chi2 per degree of freedom
+    deviance      detector  float64  1  Poisson deviance per degree of freedom
+    cpu_s         detector  float64  s  processor time of the fit
+    status        detector  uint8    1  outcome of the fit
+    """
+)
 """Figures of merit of the integrated fit, in the group `spectrum`."""
 
 # Names in the store and in SpectrumFit.
@@ -122,12 +121,12 @@ def _spectrum_rows(fit: SpectrumFit, components: Sequence[str], n_channels: int)
         raise ValueError(f"fit range {channels} exceeds the spectrum of {n_channels} channels")
     rows: dict[str, NDArray[np.generic]] = {}
     for name in ("counts", "model", "background"):
-        rows[name] = _scattered(getattr(fit, name), (n_channels,), channels)
+        rows[name] = _scatter(getattr(fit, name), (n_channels,), channels)
     share = np.full((len(components), n_channels), np.nan, dtype=np.float32)
     share[place, channels] = fit.component_counts.detach().cpu().numpy()
     rows["component_counts"] = share
     for name, field in _AMPLITUDE_FIELDS.items():
-        rows[name] = _scattered(getattr(fit, field), (len(components),), place)
+        rows[name] = _scatter(getattr(fit, field), (len(components),), place)
     rows["energy_kev"] = channel_energies_kev(fit, n_channels)
     for name in MERIT_VARIABLES:
         rows[name] = np.asarray(getattr(fit, name))
@@ -186,7 +185,7 @@ def _write_rows(group: zarr.Group, detector_index: int, rows: Mapping[str, NDArr
         array[detector_index] = values.astype(array.dtype)
 
 
-def _scattered(values: Tensor, shape: tuple[int, ...], place: slice | Sequence[int]) -> FloatArray:
+def _scatter(values: Tensor, shape: tuple[int, ...], place: slice | Sequence[int]) -> FloatArray:
     """NaN of this shape, with the values put in their place."""
     result = np.full(shape, np.nan)
     result[place] = values.detach().cpu().numpy()

@@ -19,7 +19,7 @@ from hpcxrf.store.schema import BLOCK_X, BLOCK_Y, MAP_CHUNK_PIXELS, SCHEMA_ATTRI
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArrayPlan:
-    """One array to create: where, how big, how cut, and what it means."""
+    """One array to create: its shape, chunks and meaning."""
 
     spec: VariableSpec
     sizes: Mapping[str, int]
@@ -34,7 +34,7 @@ class ArrayPlan:
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """What one task writes: of maps one detector, all components, one block; of a table one region."""
+        """Shape of what one task writes: of maps one detector, all components, one block; of a table one region."""
         limits = {"detector": 1, "y": BLOCK_Y, "x": BLOCK_X, "region": 1}
         if "layer" in self.spec.dims:
             limits = {"layer": 1, "y": MAP_CHUNK_PIXELS, "x": MAP_CHUNK_PIXELS}
@@ -57,7 +57,7 @@ def create_array(group: zarr.Group, name: str, plan: ArrayPlan) -> zarr.Array[An
         dtype=dtype,
         fill_value=float("nan") if dtype.kind == "f" else 0,
         dimension_names=plan.spec.dims,
-        attributes={**texts, **_flags(name), **extra},
+        attributes={**texts, **describe_flags(name), **extra},
     )
 
 
@@ -80,10 +80,10 @@ def create_shifts(
     """Create the maps of theta's shifts, where every pixel has a theta of its own.
 
     Args:
-        group: of the maps.
+        group: group of the maps.
         free: units by name of the parameters that are free.
-        sizes: of the other dimensions.
-        variables: which arrays.
+        sizes: lengths of the other dimensions.
+        variables: arrays to create.
     """
     create_labels(group, "parameter", list(free))
     create_labels(group, "parameter", list(free.values()), name="parameter_unit")
@@ -201,8 +201,8 @@ def read_json(file: Path) -> dict[str, Any]:
     return document
 
 
-def _flags(name: str) -> dict[str, Any]:
-    """CF attributes of a status; empty for anything else."""
+def describe_flags(name: str) -> dict[str, Any]:
+    """Give the CF attributes of a status; none for anything else."""
     if name != "status":
         return {}
     return {

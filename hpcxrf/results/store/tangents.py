@@ -1,33 +1,34 @@
-"""How the pixels' columns change with theta, kept beside them in the group `basis`."""
+"""Changes of the pixels' columns with theta, kept beside them in the group `basis`."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 import torch
 import zarr
 
-from hpcxrf.fitting.pixels.basis import Tangents
+from hpcxrf.fitting.pixels.basis import PixelBasis
+from hpcxrf.fitting.pixels.tangent import Tangents
 from hpcxrf.results.store.storage import ArrayPlan, array_of, create_array, create_labels, labels_of
 from hpcxrf.store.schema import TANGENT_VARIABLES
 
 _PAIRS: Final = "tangent_pairs"
 
 
-def write_tangents(
-    group: zarr.Group, tangents: Mapping[int, tuple[int, Tangents]], n_detectors: int, n_channels: int
-) -> None:
-    """Write the changes of every detector's columns; twice equals once.
+def write_tangents(group: zarr.Group, bases: Sequence[PixelBasis], n_channels: int) -> None:
+    """Write the changes of every detector's columns, if any; twice equals once.
 
     Args:
         group: `basis` of a results store.
-        tangents: first channel and changes by place on the detector axis; the same parameters in each.
-        n_detectors: length of that axis.
+        bases: bases in the order of the detector axis; the same parameters in each that has tangents.
         n_channels: channels of the full spectrum; outside the fit range the changes read NaN.
     """
+    tangents = {row: (basis.channels, basis.tangents) for row, basis in enumerate(bases) if basis.tangents is not None}
+    if not tangents:
+        return
     _, some = next(iter(tangents.values()))
     sizes = {
-        "detector": n_detectors,
+        "detector": len(bases),
         "change": some.columns.shape[0],
         "component": some.columns.shape[2],
         "channel": n_channels,
@@ -39,9 +40,9 @@ def write_tangents(
         for name, spec in TANGENT_VARIABLES.items():
             create_array(group, name, ArrayPlan(spec=spec, sizes=sizes))
     group.attrs[_PAIRS] = [list(pair) for pair in some.pairs]
-    for row, (first, one) in tangents.items():
+    for row, (channels, one) in tangents.items():
         changes = np.full((sizes["change"], sizes["component"], n_channels), np.nan)
-        changes[..., first : first + one.columns.shape[1]] = one.columns.mT.cpu().numpy()
+        changes[..., channels] = one.columns.mT.cpu().numpy()
         array_of(group, "changes")[row] = changes
         array_of(group, "motion")[row] = one.motion.cpu().numpy()
         array_of(group, "prior_sd")[row] = one.prior_sd.cpu().numpy()
@@ -53,7 +54,7 @@ def read_tangents(group: zarr.Group, row: int, channels: slice) -> Tangents | No
     Args:
         group: `basis` of a results store.
         row: place on the detector axis.
-        channels: of the fit range.
+        channels: channels of the fit range.
     """
     if "changes" not in group:
         return None

@@ -1,35 +1,41 @@
-"""The phases whose weights the pixels were fitted with, kept beside the columns in the group `basis`."""
+"""Weight classes that the pixels were fitted with, kept beside the columns in the group `basis`.
 
-from collections.abc import Mapping
+Arrays and attribute have had the names `phase_*` and `phases` since version 0.1.0; any version reads them.
+"""
+
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 import torch
 import zarr
 
-from hpcxrf.fitting.pixels.basis import Phases
+from hpcxrf.fitting.pixels.basis import PixelBasis
+from hpcxrf.fitting.pixels.weight_classes import WeightClasses
 from hpcxrf.results.store.storage import ArrayPlan, array_of, create_array
-from hpcxrf.store.schema import PHASE_VARIABLES
+from hpcxrf.store.schema import WEIGHT_CLASS_VARIABLES
 
 _REPORT: Final = "phases"
 
 
-def write_phases(group: zarr.Group, phases: Mapping[int, Phases], n_detectors: int, n_columns: int) -> None:
-    """Write the phases of every detector that has several; twice equals once.
+def write_weight_classes(group: zarr.Group, bases: Sequence[PixelBasis], n_columns: int) -> None:
+    """Write the weight classes of every detector that has several; twice equals once.
 
     Args:
         group: `basis` of a results store.
-        phases: by place on the detector axis.
-        n_detectors: length of that axis.
+        bases: bases in the order of the detector axis.
         n_columns: length of the column axis.
     """
-    most = max(len(one.share) for one in phases.values())
-    sizes = {"detector": n_detectors, "phase": most, "column": n_columns}
+    classes = {row: basis.weight_classes for row, basis in enumerate(bases) if basis.weight_classes is not None}
+    if not classes:
+        return
+    most = max(len(one.share) for one in classes.values())
+    sizes = {"detector": len(bases), "phase": most, "column": n_columns}
     if "phase_share" not in group:
-        for name, spec in PHASE_VARIABLES.items():
+        for name, spec in WEIGHT_CLASS_VARIABLES.items():
             create_array(group, name, ArrayPlan(spec=spec, sizes=sizes))
-    group.attrs[_REPORT] = {str(row): one.report for row, one in phases.items()}
-    for row, one in phases.items():
+    group.attrs[_REPORT] = {str(row): one.report for row, one in classes.items()}
+    for row, one in classes.items():
         n, width = one.coefficients.shape
         coefficients = np.full((most, n_columns), np.nan)
         coefficients[:n, :width] = one.coefficients.cpu().numpy()
@@ -40,8 +46,8 @@ def write_phases(group: zarr.Group, phases: Mapping[int, Phases], n_detectors: i
         array_of(group, "phase_gain")[row] = gain
 
 
-def read_phases(group: zarr.Group, row: int, n_columns: int) -> Phases | None:
-    """The phases of one detector, as they were written; None where it has one set of weights.
+def read_weight_classes(group: zarr.Group, row: int, n_columns: int) -> WeightClasses | None:
+    """The weight classes of one detector, as they were written; None where it has one set of weights.
 
     Args:
         group: `basis` of a results store.
@@ -56,7 +62,7 @@ def read_phases(group: zarr.Group, row: int, n_columns: int) -> Phases | None:
         return None
     coefficients = np.asarray(array_of(group, "phase_coefficients")[row])
     gain = np.asarray(array_of(group, "phase_gain")[row])
-    return Phases(
+    return WeightClasses(
         coefficients=torch.from_numpy(np.ascontiguousarray(coefficients[:n, :n_columns])),
         share=torch.from_numpy(share[:n].copy()),
         gain=torch.from_numpy(gain[:n].copy()),

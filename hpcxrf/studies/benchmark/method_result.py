@@ -1,4 +1,4 @@
-"""What one method made of one spectrum in a benchmark: a small file of its own."""
+"""The result of one method on one spectrum of a benchmark: a small file of its own."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from hpcxrf.store.files import atomic_write_text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodResult:
-    """A fit of one method. What it did not find is NaN."""
+    """A fit of one method. Quantities that it does not have are NaN."""
 
     method: str
     status: FitStatus
@@ -26,7 +26,7 @@ class MethodResult:
     evaluations: int
     """Steps or evaluations of the model, as the method counts them."""
     counts: float
-    """Of the spectrum that was fitted, all channels."""
+    """Counts of the fitted spectrum, all channels."""
     parameters: tuple[str, ...]
     theta: tuple[float, ...]
     theta_sigma: tuple[float, ...]
@@ -43,7 +43,7 @@ def write_result(path: Path, result: MethodResult) -> None:
         OutputError: the folder cannot be written, or the disk is full.
     """
     plain = asdict(result) | {"status": result.status.name}
-    text = json.dumps({k: _plain(v) for k, v in plain.items()}, indent=1, allow_nan=False)
+    text = json.dumps({k: _encode(v) for k, v in plain.items()}, indent=1, allow_nan=False)
     atomic_write_text(path, text + "\n")
 
 
@@ -56,21 +56,21 @@ def read_result(path: Path) -> MethodResult:
     try:
         content = json.loads(path.read_bytes())
         content["status"] = FitStatus[content["status"]]
-        fields: dict[str, Any] = {k: _number(v) for k, v in content.items()}
+        fields: dict[str, Any] = {k: _decode(v) for k, v in content.items()}
         return MethodResult(**fields)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(
-            f"{path}: is no result of a benchmark ({error}); remove it and give the same command again"
+            f"{path}: is not a result of a benchmark ({error}); remove it and rerun the same command"
         ) from error
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
+def _encode(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+    return [_encode(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def _number(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
+def _decode(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
     if isinstance(value, list):
-        return tuple(_number(v) for v in value)
+        return tuple(_decode(v) for v in value)
     return math.nan if value is None else value

@@ -11,9 +11,9 @@ import xarray as xr
 
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.results.export import Cell, write_csv
-from hpcxrf.results.report.page import page_look, picture, template_environment
+from hpcxrf.results.report.page import encode_picture, load_page_look, load_templates
 from hpcxrf.results.store.storage import replaced
-from hpcxrf.studies.benchmark.plots import cpu_histograms, r2_histograms
+from hpcxrf.studies.benchmark.plots import draw_cpu_histograms, draw_r2_histograms
 from hpcxrf.studies.benchmark.statistics import FAILED_STATUS
 from hpcxrf.studies.benchmark.tables import Distribution, Tables
 
@@ -25,11 +25,11 @@ _COLUMNS: Final = ("r2", "r2_expected", "deviance", "cpu_s", "wall_s", "evaluati
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkSummary:
-    """What is true of the whole benchmark. Texts may come from anywhere: the page escapes them."""
+    """Facts of the whole benchmark. Texts may come from anywhere: the page escapes them."""
 
     title: str
     start: str
-    """How far the starting values reach: narrow or wide."""
+    """Spread of the starting values: narrow or wide."""
     seed: int
     background: str
     device: str
@@ -63,13 +63,13 @@ class DatasetRow:
     counts: float
     expected: float
     r2: tuple[float | None, ...]
-    """By method; None where it was not asked, NaN where there is none."""
+    """R2 by method; None where the method was not to run, NaN where the fit failed."""
 
     @property
     def worst(self) -> float:
         """Lowest R2, minus infinity with a failure: the order of the table."""
-        asked = [v if np.isfinite(v) else -np.inf for v in self.r2 if v is not None]
-        return min(asked, default=np.inf)
+        requested = [v if np.isfinite(v) else -np.inf for v in self.r2 if v is not None]
+        return min(requested, default=np.inf)
 
 
 def write_page(
@@ -80,16 +80,16 @@ def write_page(
     Args:
         summary: of the benchmark.
         data: of `hpcxrf.studies.benchmark.statistics.gather`.
-        all_tables: of `hpcxrf.studies.benchmark.tables.tables`.
+        all_tables: of `hpcxrf.studies.benchmark.tables.build_tables`.
         failures: every task without a result, with its reason.
         path: of the page.
 
     Raises:
         OutputError: `path` cannot be written.
     """
-    rows = sorted(dataset_rows(data), key=lambda row: row.worst)
+    rows = sorted(list_dataset_rows(data), key=lambda row: row.worst)
     page = (
-        template_environment()
+        load_templates(Path(__file__).parent)
         .get_template("benchmark.html.j2")
         .render(
             run=summary,
@@ -101,9 +101,9 @@ def write_page(
             n_fits=int((data["status"].values != 0).sum()),
             failures=failures[:MAX_ROWS],
             n_failures=len(failures),
-            r2_picture=picture(r2_histograms(data), "histograms of R2", _PICTURE_BYTES),
-            cpu_picture=picture(cpu_histograms(data), "histograms of CPU seconds", _PICTURE_BYTES),
-            **page_look(),
+            r2_picture=encode_picture(draw_r2_histograms(data), "histograms of R2", _PICTURE_BYTES),
+            cpu_picture=encode_picture(draw_cpu_histograms(data), "histograms of CPU seconds", _PICTURE_BYTES),
+            **load_page_look(),
         )
     )
     with replaced(path) as partial:
@@ -111,13 +111,13 @@ def write_page(
 
 
 def write_fits_csv(data: xr.Dataset, path: Path) -> None:
-    """Write a row for every dataset, task and method that was asked for.
+    """Write a row for every dataset, task and method of the benchmark.
 
     Raises:
         OutputError: `path` cannot be written.
     """
     header = ("dataset", "source", "task", "method", "status", *_COLUMNS, "counts", "reason")
-    write_csv(path, header, _fit_rows(data))
+    write_csv(path, header, _list_fit_rows(data))
 
 
 def write_table_csv(rows: Sequence[Distribution], path: Path) -> None:
@@ -130,14 +130,14 @@ def write_table_csv(rows: Sequence[Distribution], path: Path) -> None:
     write_csv(path, header, [dataclasses.astuple(row) for row in rows])
 
 
-def dataset_rows(data: xr.Dataset) -> Iterator[DatasetRow]:
+def list_dataset_rows(data: xr.Dataset) -> Iterator[DatasetRow]:
     """R2 of all methods, a row for every dataset and task."""
     status, r2 = data["status"].values, data["r2"].values
     expected = data["r2_expected"].values
     for i, source in enumerate(data["source"].values.tolist()):
         for j, task in enumerate(data["task"].values.tolist()):
-            asked = status[i, j] != 0
-            if not asked.any():
+            requested = status[i, j] != 0
+            if not requested.any():
                 continue
             known = expected[i, j][np.isfinite(expected[i, j])]
             yield DatasetRow(
@@ -145,11 +145,11 @@ def dataset_rows(data: xr.Dataset) -> Iterator[DatasetRow]:
                 task=task,
                 counts=float(data["counts"].values[i, j]),
                 expected=float(known[0]) if known.size else np.nan,
-                r2=tuple(v if a else None for v, a in zip(r2[i, j].tolist(), asked.tolist(), strict=True)),
+                r2=tuple(v if a else None for v, a in zip(r2[i, j].tolist(), requested.tolist(), strict=True)),
             )
 
 
-def _fit_rows(data: xr.Dataset) -> Iterator[tuple[Cell, ...]]:
+def _list_fit_rows(data: xr.Dataset) -> Iterator[tuple[Cell, ...]]:
     labels = [data[name].values.tolist() for name in ("dataset", "task", "method")]
     sources, status = data["source"].values.tolist(), data["status"].values
     columns = [data[name].values for name in _COLUMNS]

@@ -2,22 +2,26 @@
 
 import hashlib
 import importlib.util
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from hpcxrf.config.benchmark import BenchmarkConfig, BenchmarkMethod, BenchmarkTask
-from hpcxrf.config.run import RunConfig
+from hpcxrf.config.run import RunConfig, require_benchmark
 from hpcxrf.errors import ConfigError
-from hpcxrf.pipeline.plan import Refusal, make_plan
-from hpcxrf.pipeline.records import DatasetJob, Stage
+from hpcxrf.pipeline.plan import plan_scans
+from hpcxrf.pipeline.records import DatasetJob
+from hpcxrf.runner.records import Kept, Refusal, Unit
+from hpcxrf.runner.workload import PlanRequest
+from hpcxrf.store.rundir import RunDir
 
 SUM: Final = "sum"
 START: Final = "initial-separable"
 """Its fitted theta is where the refinement of every method starts."""
 REGION_SIDE: Final = 25
 """Pixels of a side of the refined region, as published."""
+_RESULTS: Final = "benchmark"
 _PACKAGES: Final = {"sbplx": "nlopt", "mapstorch": "mapstorch", "pymca": "PyMca5"}
 
 
@@ -27,30 +31,42 @@ class BenchmarkJob:
 
     dataset: DatasetJob
     methods: tuple[BenchmarkMethod, ...]
-    """That are asked of it, in the order of the run file."""
+    """Methods that fit it, in the order of the run file."""
 
+    @property
+    def number(self) -> int:
+        """Counter within the run."""
+        return self.dataset.number
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BenchmarkUnit:
-    """One task of a dataset, in the order of the graph."""
+    @property
+    def dataset_id(self) -> str:
+        """Name of its journal."""
+        return self.dataset.dataset_id
 
-    task: str
-    """`sum`, `initial-adam`, `refinement-product`."""
-    stage: Stage
-    needs: tuple[str, ...]
-    """Tasks that must be finished before."""
-    fit: tuple[BenchmarkTask, BenchmarkMethod] | None = None
-    """What is fitted; None: the spectra are summed."""
+    @property
+    def source(self) -> Path:
+        """File of the scan."""
+        return self.dataset.source
 
+    @property
+    def run_dir(self) -> Path:
+        """The run directory."""
+        return self.dataset.run_dir
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BenchmarkPlan:
-    """All datasets of a benchmark."""
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(detector, y, x, channel)."""
+        return self.dataset.shape
 
-    jobs: tuple[BenchmarkJob, ...]
-    refusals: tuple[tuple[Refusal, tuple[BenchmarkMethod, ...]], ...]
-    """Files that cannot be opened, and the methods that would have been asked."""
-    notes: tuple[str, ...]
+    @property
+    def made_from(self) -> Mapping[str, Mapping[str, str]]:
+        """Stamps of the files of the scan."""
+        return {"stamps": dict(self.dataset.stamps)}
+
+    @property
+    def after(self) -> tuple[int, ...]:
+        """A dataset of a benchmark needs no other."""
+        return ()
 
 
 def check_benchmark(config: RunConfig) -> None:
@@ -60,9 +76,9 @@ def check_benchmark(config: RunConfig) -> None:
         ConfigError: all faults at once: packages that are missing, a refinement without the fit that it starts
             from, no calibration to draw starting values around.
     """
-    asked = config.benchmark
+    asked = require_benchmark(config)
     faults = [
-        f"benchmark.methods: {method} needs the package {package}: pip install hpcxrf[bench]"
+        f"benchmark.methods: {method} needs the package {package}, which is not installed: pip install hpcxrf[bench]"
         for method, package in _PACKAGES.items()
         if method in asked.methods and importlib.util.find_spec(package) is None
     ]
@@ -86,27 +102,26 @@ def check_benchmark(config: RunConfig) -> None:
         raise ConfigError("\n".join(["the benchmark cannot be run:", *[f"  {f}" for f in faults]]))
 
 
-def plan_benchmark(
-    config: RunConfig, run_dir: Path, *, opened: Callable[[int, int], None] | None = None
-) -> BenchmarkPlan:
+def plan_benchmark(request: PlanRequest) -> Iterator[BenchmarkJob | Refusal]:
     """Find the scans, read their headers, and say which methods each is fitted with.
 
-    Args:
-        config: a checked run file.
-        run_dir: where the results go.
-        opened: called with (files opened, files) as it goes.
+    Yields:
+        What was found, in the order of the inputs. Where a method has a number of datasets, all are opened first.
 
     Raises:
         InputFileError: no scan was found.
     """
-    plan = make_plan(config, run_dir, opened=opened)
-    names = [j.dataset_id for j in plan.jobs] + [r.dataset_id for r in plan.refusals]
-    chosen = methods_of(names, config.benchmark)
-    return BenchmarkPlan(
-        jobs=tuple(BenchmarkJob(dataset=j, methods=chosen[j.dataset_id]) for j in plan.jobs),
-        refusals=tuple((r, chosen[r.dataset_id]) for r in plan.refusals),
-        notes=plan.notes,
-    )
+    asked = require_benchmark(request.config)
+    found: Iterable[DatasetJob | Refusal | Kept] = plan_scans(replace(request, kept={}))
+    chosen: Mapping[str, tuple[BenchmarkMethod, ...]] = {}
+    if asked.datasets:
+        found = list(found)
+        chosen = methods_of([one.dataset_id for one in found if not isinstance(one, Kept)], asked)
+    for one in found:
+        if isinstance(one, Refusal):
+            yield one
+        elif isinstance(one, DatasetJob):
+            yield BenchmarkJob(dataset=one, methods=chosen.get(one.dataset_id, asked.methods))
 
 
 def methods_of(dataset_ids: Iterable[str], asked: BenchmarkConfig) -> dict[str, tuple[BenchmarkMethod, ...]]:
@@ -127,18 +142,18 @@ def seed_of(seed: int, dataset_id: str, purpose: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 11
 
 
-def units_of(job: BenchmarkJob) -> list[BenchmarkUnit]:
-    """All tasks of a dataset, each after those that it needs; none where no method is asked of it."""
+def units_of(job: BenchmarkJob) -> list[Unit]:
+    """All tasks of a dataset, each after those that it needs; none where no method fits it."""
     if not job.methods:
         return []
     needs: dict[BenchmarkTask, tuple[str, ...]] = {"initial": (SUM,), "refinement": (SUM, START)}
     fits = [
-        BenchmarkUnit(task=f"{task}-{method}", stage=task, needs=needs[task], fit=(task, method))
+        Unit(task=f"{task}-{method}", stage=task, needs=needs[task], work=(task, method))
         for task in needs
-        if task in job.dataset.config.benchmark.tasks
+        if task in require_benchmark(job.dataset.config).tasks
         for method in job.methods
     ]
-    return [BenchmarkUnit(task=SUM, stage="sum", needs=()), *fits]
+    return [Unit(task=SUM, stage=SUM), *fits]
 
 
 def central_region(shape_yx: tuple[int, int]) -> tuple[slice, slice]:
@@ -155,9 +170,14 @@ def central_region(shape_yx: tuple[int, int]) -> tuple[slice, slice]:
 
 def result_folder(job: DatasetJob) -> Path:
     """Folder of a dataset's sums and results."""
-    return job.run_dir / "benchmark" / job.dataset_id
+    return job.run_dir / _RESULTS / job.dataset_id
 
 
 def result_file(job: DatasetJob, task: str) -> Path:
     """File that a task writes."""
-    return result_folder(job) / (f"{SUM}.npz" if task == SUM else f"{task}.json")
+    return result_path(RunDir(path=job.run_dir), job.dataset_id, task)
+
+
+def result_path(run: RunDir, dataset_id: str, task: str) -> Path:
+    """File that a task of a dataset writes."""
+    return run.path / _RESULTS / dataset_id / (f"{SUM}.npz" if task == SUM else f"{task}.json")

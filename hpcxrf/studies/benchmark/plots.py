@@ -14,18 +14,18 @@ from hpcxrf.results.report.plots import CYCLE, FAINT, INK
 FloatArray = NDArray[np.float64]
 
 R2_BINS: Final = 25
-"""Between 0 and 1; what is worse than 0 is in one bin of its own to the left."""
+"""Bins between 0 and 1; R2 below 0 is in one bin of its own to the left."""
 _CPU_BINS_PER_DECADE: Final = 10
 
 
-def r2_histograms(data: xr.Dataset) -> Figure:
+def draw_r2_histograms(data: xr.Dataset) -> Figure:
     """Histograms of R2: a row for each task, the methods side by side, equal axes in a row.
 
     Args:
         data: of `hpcxrf.studies.benchmark.statistics.gather`.
     """
     tasks, methods = (data[name].values.tolist() for name in ("task", "method"))
-    figure = _figure(2.6 * len(tasks) + 0.3)
+    figure = _make_figure(2.6 * len(tasks) + 0.3)
     grid = figure.subplots(len(tasks), len(methods), squeeze=False, sharex=True, sharey="row")
     for row, task in enumerate(tasks):
         for column, method in enumerate(methods):
@@ -39,14 +39,14 @@ def r2_histograms(data: xr.Dataset) -> Figure:
     return figure
 
 
-def cpu_histograms(data: xr.Dataset) -> Figure:
+def draw_cpu_histograms(data: xr.Dataset) -> Figure:
     """Histograms of CPU seconds on a logarithmic axis: a panel for each task, an outline for each method.
 
     Args:
         data: of `hpcxrf.studies.benchmark.statistics.gather`.
     """
     tasks, methods = (data[name].values.tolist() for name in ("task", "method"))
-    figure = _figure(3.2)
+    figure = _make_figure(3.2)
     grid = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
     bins = cpu_bins(data["cpu_s"].values)
     for axes, task in zip(grid, tasks, strict=True):
@@ -102,11 +102,11 @@ def _draw_r2(axes: Axes, r2: FloatArray, colour: str) -> None:
 
 
 def _shares(values: FloatArray, number: int) -> FloatArray:
-    """What each value adds to a bar, in per cent of `number`: methods ran on different numbers of datasets."""
+    """Weight of each value in a bar, in per cent of `number`: methods ran on different numbers of datasets."""
     return np.full(values.shape, 100.0 / max(number, 1))
 
 
-def _figure(height: float) -> Figure:
+def _make_figure(height: float) -> Figure:
     return Figure(figsize=(11.0, height), layout="constrained", facecolor="white")
 
 

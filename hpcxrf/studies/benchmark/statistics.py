@@ -20,12 +20,12 @@ Cell = tuple[str, str]
 """(task, method)."""
 
 FAILED_STATUS: Final = 255
-"""Of a fit that gave no result at all: its task failed, or what it needed did."""
+"""Status of a fit without any result: its task failed, or one that it needed did."""
 _ENDS: Final = ("low", "high")
 _AXIS: Final = ("energy_offset", "energy_slope", "energy_quadratic")
 _NUMBERS: Final = {
     "r2": ("1", "1 - SS_res / SS_tot in linear counts over the fit range"),
-    "r2_expected": ("1", "what counting noise alone leaves of R2"),
+    "r2_expected": ("1", "R2 that counting noise alone allows"),
     "deviance": ("1", "Poisson deviance per degree of freedom"),
     "cpu_s": ("s", "CPU seconds of the fit"),
     "wall_s": ("s", "wall seconds of the fit"),
@@ -35,10 +35,10 @@ _NUMBERS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
-    """What is known of a simulated dataset."""
+    """Truth of a simulated dataset."""
 
     amplitude: Mapping[str, Mapping[str, float]]
-    """By task and component: expected recorded counts."""
+    """Expected recorded counts by task and component."""
     theta: Mapping[str, float]
     """True offset, slope and quadratic of the energy axis, MAPS names, at least."""
 
@@ -51,9 +51,9 @@ class DatasetResults:
     source: str
     """File that it was read from."""
     asked: frozenset[Cell]
-    """What was to be fitted."""
+    """Tasks and methods that were to run."""
     results: Mapping[Cell, MethodResult]
-    """What of it has a result; the rest failed."""
+    """Results; cells without one failed."""
     reasons: Mapping[Cell, str] = field(default_factory=dict)
     """Why the rest failed."""
     truth: Truth | None = None
@@ -72,7 +72,7 @@ def gather(
 
     Returns:
         Over (dataset, task, method): `r2`, `r2_expected`, `deviance`, `cpu_s`, `wall_s`, `evaluations`, NaN where
-        there is none; `status` (uint8, CF flags: 0 where the method was not asked, 255 where it gave no result);
+        there is none; `status` (uint8, CF flags: 0 where the method was not to run, 255 where it gave no result);
         `reason`; `theta` and `theta_sigma` (.., parameter); `amplitude` (.., component);
         `calibration_error_kev` (.., end): energy that the fit gives the two ends of the fit range, minus the
         true one. Over (dataset, task): `counts`; `true_amplitude` (.., component). Truth is NaN where nothing is
@@ -89,11 +89,11 @@ def gather(
         "component": components,
         "end": _ENDS,
     }
-    arrays = _empty(labels)
+    arrays = _allocate(labels)
     for index, dataset in enumerate(datasets):
         _put_dataset(arrays, labels, index, dataset)
-    coordinates = {name: (name, _texts(values)) for name, values in labels.items()}
-    sources = ("dataset", _texts([d.source for d in datasets]))
+    coordinates = {name: (name, _make_texts(values)) for name, values in labels.items()}
+    sources = ("dataset", _make_texts([d.source for d in datasets]))
     return xr.Dataset(
         {name: (dims, values, _attributes(name)) for name, (dims, values) in arrays.items()},
         coords={**coordinates, "source": sources},
@@ -125,7 +125,7 @@ def open_statistics(path: Path) -> xr.Dataset:
     return loaded
 
 
-def _empty(labels: Mapping[str, Sequence[str]]) -> dict[str, tuple[tuple[str, ...], NDArray[Any]]]:
+def _allocate(labels: Mapping[str, Sequence[str]]) -> dict[str, tuple[tuple[str, ...], NDArray[Any]]]:
     cell = ("dataset", "task", "method")
     dims: dict[str, tuple[str, ...]] = dict.fromkeys(_NUMBERS, cell)
     dims |= {
@@ -206,7 +206,7 @@ def calibration_error_kev(result: MethodResult, true_theta: Mapping[str, float])
     return error
 
 
-def _texts(values: Sequence[str]) -> NDArray[np.object_]:
+def _make_texts(values: Sequence[str]) -> NDArray[np.object_]:
     return np.array(values, dtype=object)
 
 

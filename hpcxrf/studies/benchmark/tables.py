@@ -13,7 +13,6 @@ FloatArray = NDArray[np.float64]
 EQUAL_R2: Final = 1e-4
 """Two fits whose R2 differ by no more are equal."""
 OURS: Final = ("separable", "product")
-STRENGTHS: Final = ("strong", "middle", "weak")
 _STRONG_SHARE: Final = 0.02
 _MIDDLE_SHARE: Final = 0.002
 
@@ -25,19 +24,19 @@ class Distribution:
     task: str
     method: str
     n: int
-    """Fits that were asked for."""
+    """Number of fits."""
     failures: int
-    """Of them without R2."""
+    """Number of fits without R2."""
     mean: float
     median: float
     sd: float
-    """Of the sample, with n - 1."""
+    """Standard deviation of the sample, with n - 1."""
     q05: float
     q25: float
     q75: float
     q95: float
     above_080: float
-    """Share of all that were asked for, a failure being below; so the two next."""
+    """Share of all fits, a failure being below; so the two next."""
     above_090: float
     above_099: float
     excess_median: float
@@ -49,7 +48,7 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """One of our methods against another, over the datasets that both were asked for."""
+    """One of our methods against another, over the datasets of both."""
 
     task: str
     method: str
@@ -100,13 +99,13 @@ class Tables:
     calibrations: tuple[CalibrationError, ...]
 
 
-def tables(data: xr.Dataset) -> Tables:
+def build_tables(data: xr.Dataset) -> Tables:
     """All tables of what `hpcxrf.studies.benchmark.statistics.gather` gave."""
-    cells = list(_cells(data))
+    cells = list(_list_cells(data))
     return Tables(
-        distributions=tuple(distribution(data, t, m) for t, m in cells),
+        distributions=tuple(summarise_distribution(data, t, m) for t, m in cells),
         pairs=tuple(
-            pair(data, task, ours, other)
+            compare_pair(data, task, ours, other)
             for number, ours in enumerate(OURS)
             for task, other in cells
             if (task, ours) in cells and other not in OURS[: number + 1]
@@ -116,15 +115,15 @@ def tables(data: xr.Dataset) -> Tables:
     )
 
 
-def distribution(data: xr.Dataset, task: str, method: str) -> Distribution:
+def summarise_distribution(data: xr.Dataset, task: str, method: str) -> Distribution:
     """R2 and seconds of one method in one task."""
-    asked = _asked(data, task, method)
-    every = _values(data, "r2", task, method)[asked]
+    requested = _mask_requested(data, task, method)
+    every = _select_values(data, "r2", task, method)[requested]
     r2 = every[np.isfinite(every)]
-    excess = every - _values(data, "r2_expected", task, method)[asked]
+    excess = every - _select_values(data, "r2_expected", task, method)[requested]
     q05, q25, median, q75, q95 = _quantiles(r2, (0.05, 0.25, 0.5, 0.75, 0.95))
     excess_q05, excess_median = _quantiles(excess, (0.05, 0.5))
-    cpu_median, cpu_q95 = _quantiles(_values(data, "cpu_s", task, method)[asked], (0.5, 0.95))
+    cpu_median, cpu_q95 = _quantiles(_select_values(data, "cpu_s", task, method)[requested], (0.5, 0.95))
     above = [float((r2 > limit).sum() / max(every.size, 1)) for limit in (0.8, 0.9, 0.99)]
     return Distribution(
         task=task,
@@ -148,14 +147,14 @@ def distribution(data: xr.Dataset, task: str, method: str) -> Distribution:
     )
 
 
-def pair(data: xr.Dataset, task: str, method: str, other: str) -> Pair:
+def compare_pair(data: xr.Dataset, task: str, method: str, other: str) -> Pair:
     """One method against another."""
-    both = _asked(data, task, method) & _asked(data, task, other)
-    ours, theirs = (_values(data, "r2", task, name)[both] for name in (method, other))
+    both = _mask_requested(data, task, method) & _mask_requested(data, task, other)
+    ours, theirs = (_select_values(data, "r2", task, name)[both] for name in (method, other))
     # A failure is worse than any fit; one of ours is never better or equal.
     theirs = np.where(np.isfinite(theirs), theirs, -np.inf)
     wins = np.isfinite(ours) & (ours >= theirs - EQUAL_R2)
-    seconds = [_values(data, "cpu_s", task, name)[both] for name in (method, other)]
+    seconds = [_select_values(data, "cpu_s", task, name)[both] for name in (method, other)]
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = seconds[1] / seconds[0]
     return Pair(
@@ -169,8 +168,8 @@ def pair(data: xr.Dataset, task: str, method: str, other: str) -> Pair:
 
 
 def amplitude_errors(data: xr.Dataset, task: str, method: str) -> list[AmplitudeError]:
-    """Relative errors by strength class; none where no truth is known."""
-    true = _truth(data, task)
+    """Relative errors by strength class; none without a truth."""
+    true = _select_truth(data, task)
     share = true / data["counts"].sel(task=task).values[:, None]
     error = data["amplitude"].sel({"task": task, "method": method}).values / true - 1.0
     classes = {
@@ -202,23 +201,23 @@ def calibration_errors(data: xr.Dataset, task: str, method: str) -> list[Calibra
     return rows if any(row.n for row in rows) else []
 
 
-def _cells(data: xr.Dataset) -> Iterator[tuple[str, str]]:
-    """Tasks and methods that were asked for at all."""
+def _list_cells(data: xr.Dataset) -> Iterator[tuple[str, str]]:
+    """Tasks and methods with at least one fit."""
     for task in data["task"].values.tolist():
         for method in data["method"].values.tolist():
-            if _asked(data, task, method).any():
+            if _mask_requested(data, task, method).any():
                 yield task, method
 
 
-def _asked(data: xr.Dataset, task: str, method: str) -> NDArray[np.bool_]:
+def _mask_requested(data: xr.Dataset, task: str, method: str) -> NDArray[np.bool_]:
     return np.asarray(data["status"].sel({"task": task, "method": method}).values != 0)
 
 
-def _values(data: xr.Dataset, name: str, task: str, method: str) -> FloatArray:
+def _select_values(data: xr.Dataset, name: str, task: str, method: str) -> FloatArray:
     return np.asarray(data[name].sel({"task": task, "method": method}).values)
 
 
-def _truth(data: xr.Dataset, task: str) -> FloatArray:
+def _select_truth(data: xr.Dataset, task: str) -> FloatArray:
     """True amplitudes (dataset, component); NaN where nothing is there or nothing is known."""
     true = data["true_amplitude"].sel(task=task).values
     return np.where(true > 0.0, true, np.nan)

@@ -12,17 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcxrf.config.benchmark import BenchmarkMethod, BenchmarkTask
-from hpcxrf.config.run import RunConfig
+from hpcxrf.config.run import RunConfig, require_benchmark, require_protocol
 from hpcxrf.errors import FitError
-from hpcxrf.fitting.spectrum.problem import SpectrumSetup
+from hpcxrf.fitting.spectrum.problem import FitProblem, start_from
+from hpcxrf.fitting.spectrum.solve import solve_problem
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import RawScan
 from hpcxrf.physics.model import COMPTON, ELASTIC
-from hpcxrf.pipeline.prepare.from_config import Prepared, fit_prepared, prepare, started_at
+from hpcxrf.pipeline.prepare.facts import scan_facts
+from hpcxrf.pipeline.prepare.from_config import prepare
 from hpcxrf.pipeline.prepare.inputs import read_options
-from hpcxrf.pipeline.records import DatasetJob, TaskRecord
-from hpcxrf.pipeline.tasks import scan_facts
-from hpcxrf.runner.worker import Clock, attempt, one_thread
+from hpcxrf.pipeline.records import DatasetJob
+from hpcxrf.runner.records import TaskRecord
+from hpcxrf.runner.worker import Clock, attempt, machine_type, one_thread
 from hpcxrf.store.files import atomic_write_bytes, checksum_tree
 from hpcxrf.studies.benchmark.method_result import MethodResult, read_result, write_result
 from hpcxrf.studies.benchmark.plan import START, SUM, central_region, result_file, result_folder, seed_of
@@ -73,7 +75,7 @@ def run_fit(job: DatasetJob, task: BenchmarkTask, method: BenchmarkMethod, after
             result = fit_task(job, task, method)
         with clock.writing():
             write_result(result_file(job, name), result)
-        return clock.record(job, name, task, checksums=_checksums(job, name))
+        return clock.record(job, name, task, checksums=_checksums(job, name), facts={"machine": machine_type()})
 
 
 def sums(scan: RawScan, detector: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -106,19 +108,20 @@ def fit_task(job: DatasetJob, task: BenchmarkTask, method: BenchmarkMethod) -> M
     scan = open_scan(job.source, read_options(job.config))
     facts = scan_facts(scan, job.source)
     if method == "product" and task == "initial":
-        prepared = prepare(product_config(job.config), facts, DETECTOR)
-        return _product(spectra[task], prepared)
-    setup = compared_setup(job.config, prepare(compared_config(job.config), facts, DETECTOR))
+        return _product(spectra[task], prepare(product_config(job.config), facts, DETECTOR).problem)
+    setup = compared_setup(job.config, prepare(compared_config(job.config), facts, DETECTOR).problem)
     start = _start(job, task, setup, spectra)
     if method == "product":
-        prepared = prepare(product_config(job.config), facts, DETECTOR)
-        return _product(spectra[task], started_at(prepared, start.theta))
+        problem = prepare(product_config(job.config), facts, DETECTOR).problem
+        return _product(spectra[task], start_from(problem, start.theta))
     return _compared(spectra[task], setup, start, method, job.config)
 
 
 def compared_config(config: RunConfig) -> RunConfig:
     """What the methods that are compared are prepared with: one background, the published objective."""
-    fit = dataclasses.replace(config.fit, background=config.benchmark.background, objective="mse", method="separable")
+    fit = dataclasses.replace(
+        config.fit, background=require_protocol(config).background, objective="mse", method="separable"
+    )
     return dataclasses.replace(config, fit=fit)
 
 
@@ -130,14 +133,14 @@ def product_config(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, fit=fit)
 
 
-def compared_setup(config: RunConfig, prepared: Prepared) -> SpectrumSetup:
+def compared_setup(config: RunConfig, problem: FitProblem) -> FitProblem:
     """Lines, range and background that all compared methods share."""
-    return dataclasses.replace(prepared.setup, background=config.benchmark.background, objective="mse")
+    return dataclasses.replace(problem, background=require_protocol(config).background, objective="mse")
 
 
-def _start(job: DatasetJob, task: BenchmarkTask, setup: SpectrumSetup, spectra: dict[str, Tensor]) -> JointStart:
+def _start(job: DatasetJob, task: BenchmarkTask, setup: FitProblem, spectra: dict[str, Tensor]) -> JointStart:
     """The start that every method of a dataset and task is given."""
-    asked = job.config.benchmark
+    asked = require_benchmark(job.config)
     seed = seed_of(asked.seed, job.dataset_id, task)
     if task == "initial":
         return random_start(setup, asked.start, seed)
@@ -152,7 +155,7 @@ def _start(job: DatasetJob, task: BenchmarkTask, setup: SpectrumSetup, spectra: 
 
 
 def _compared(
-    counts: Tensor, setup: SpectrumSetup, start: JointStart, method: _Compared, config: RunConfig
+    counts: Tensor, setup: FitProblem, start: JointStart, method: _Compared, config: RunConfig
 ) -> MethodResult:
     if method == "mapstorch" or method == "pymca":  # noqa: PLR1714 (narrows the type)
         from hpcxrf.studies.peers.fit import fit_peer
@@ -164,13 +167,13 @@ def _compared(
             setup,
             start,
             method,
-            adam_steps=config.benchmark.adam_steps,
-            sbplx_evaluations=config.benchmark.sbplx_evaluations,
+            adam_steps=require_benchmark(config).adam_steps,
+            sbplx_evaluations=require_benchmark(config).sbplx_evaluations,
         )
     return _of_protocol(method, counts, setup, fit)
 
 
-def _of_protocol(method: str, counts: Tensor, setup: SpectrumSetup, fit: ProtocolFit) -> MethodResult:
+def _of_protocol(method: str, counts: Tensor, setup: FitProblem, fit: ProtocolFit) -> MethodResult:
     scatter = (ELASTIC, COMPTON) if setup.elastic else (COMPTON,)
     return MethodResult(
         method=method,
@@ -191,11 +194,10 @@ def _of_protocol(method: str, counts: Tensor, setup: SpectrumSetup, fit: Protoco
     )
 
 
-def _product(counts: Tensor, prepared: Prepared) -> MethodResult:
+def _product(counts: Tensor, problem: FitProblem) -> MethodResult:
     began = time.perf_counter()
-    fit = fit_prepared(counts, prepared)
+    fit = solve_problem(counts, problem)
     wall_s = time.perf_counter() - began
-    setup = prepared.setup
     return MethodResult(
         method="product",
         status=fit.status,
@@ -211,7 +213,7 @@ def _product(counts: Tensor, prepared: Prepared) -> MethodResult:
         theta_sigma=tuple(fit.theta_sigma.tolist()),
         components=fit.component_names,
         amplitude=tuple(fit.amplitude.tolist()),
-        energy_range_kev=(setup.energy_min_kev, setup.energy_max_kev),
+        energy_range_kev=(problem.energy_min_kev, problem.energy_max_kev),
     )
 
 

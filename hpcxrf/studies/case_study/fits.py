@@ -1,4 +1,4 @@
-"""What one method made of some spectra of a case study: a small file of its own."""
+"""The results of one method on some spectra of a case study: a small file of its own."""
 
 from dataclasses import asdict, dataclass
 from io import BytesIO
@@ -17,7 +17,7 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyFits:
-    """Fits of some spectra by one method. What a method did not find, or does not say, is NaN."""
+    """Fits of some spectra by one method. Quantities that a method does not have are NaN."""
 
     components: tuple[str, ...]
     amplitude: FloatArray
@@ -38,7 +38,7 @@ class StudyFits:
     """(spectrum, channel) with background, NaN outside the fit range."""
 
 
-def joined(parts: list[StudyFits]) -> StudyFits:
+def join_fits(parts: list[StudyFits]) -> StudyFits:
     """The same method's fits of further spectra, one after the other; at least one part."""
     named: dict[str, Any] = {
         name: np.concatenate([getattr(part, name) for part in parts])
@@ -71,5 +71,5 @@ def read_fits(path: Path) -> StudyFits:
             return StudyFits(**arrays | {"components": tuple(arrays["components"].tolist())})
     except (OSError, BadZipFile, ValueError, KeyError, TypeError) as error:
         raise OutputError(
-            f"{path}: holds no fits of a case study ({error}); remove it and give the same command again"
+            f"{path}: does not hold fits of a case study ({error}); remove it and rerun the same command"
         ) from error

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hpcxrf.results.export import Cell, write_csv
-from hpcxrf.results.report.page import Picture, page_look, picture, template_environment
+from hpcxrf.results.report.page import encode_picture, load_page_look, load_templates
 from hpcxrf.results.report.plots import encode
 from hpcxrf.results.store.storage import replaced
 from hpcxrf.studies.case_study import plots
@@ -21,11 +21,11 @@ from hpcxrf.studies.case_study.tables import (
     StudyData,
     TraceRow,
     TrialFacts,
-    area_rows,
-    fit_rows,
-    map_rows,
-    pixel_rows,
-    solved,
+    list_area_rows,
+    list_fit_rows,
+    list_map_rows,
+    list_pixel_rows,
+    mask_solved,
 )
 
 PUBLISHED: Final = {"adam": 0.872, "sbplx": -0.050}
@@ -37,7 +37,7 @@ _PICTURE_BYTES: Final = 900_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudySummary:
-    """What is true of the whole study. Texts may come from anywhere: the page escapes them."""
+    """Facts of the whole study. Texts may come from anywhere: the page escapes them."""
 
     title: str
     size: tuple[int, int]
@@ -57,7 +57,7 @@ class StudySummary:
     seconds: float
     """Wall time of the last start."""
     cpu_s: float
-    """Of all fits."""
+    """CPU seconds of all fits."""
     n_tasks: int
     command: str
     versions: Mapping[str, str]
@@ -73,9 +73,9 @@ class TrialRow:
     number: int
     facts: TrialFacts
     expected: float
-    """What counting noise alone leaves of R2."""
+    """R2 that counting noise alone allows."""
     r2: tuple[float, ...]
-    """By method, NaN where there is none."""
+    """R2 by method, NaN where there is none."""
 
 
 def write_study(summary: StudySummary, data: StudyData, folder: Path) -> None:
@@ -83,7 +83,7 @@ def write_study(summary: StudySummary, data: StudyData, folder: Path) -> None:
 
     Args:
         summary: of the study.
-        data: all that was found.
+        data: all results.
         folder: is there.
 
     Raises:
@@ -91,17 +91,17 @@ def write_study(summary: StudySummary, data: StudyData, folder: Path) -> None:
     """
     areas = [g for g, _ in data.fits if g.startswith("region-")]
     groups = ["first-pass", "trials", *dict.fromkeys(areas)]
-    fits, traces, maps = fit_rows(data, groups), pixel_rows(data), map_rows(data)
-    drawn = figures(data)
+    fits, traces, maps = list_fit_rows(data, groups), list_pixel_rows(data), list_map_rows(data)
+    drawn = draw_figures(data)
     for name, figure in drawn.items():
         _write_picture(figure, folder / "pictures" / f"{name}.png")
     write_table(folder / "fits.csv", fits, FitRow)
-    write_table(folder / "areas.csv", area_rows(data), AreaRow)
+    write_table(folder / "areas.csv", list_area_rows(data), AreaRow)
     write_table(folder / "pixels.csv", traces, TraceRow)
     write_table(folder / "maps.csv", maps, TraceRow)
     _write_trials(folder / "trials.csv", data)
     page = (
-        template_environment()
+        load_templates(Path(__file__).parent)
         .get_template("case_study.html.j2")
         .render(
             run=summary,
@@ -112,34 +112,34 @@ def write_study(summary: StudySummary, data: StudyData, folder: Path) -> None:
             fits=fits,
             pixels=traces,
             maps=maps,
-            areas=[row for row in area_rows(data) if row.component in data.traces],
-            trials=trial_rows(data),
-            trial_methods=trial_methods(data),
+            areas=[row for row in list_area_rows(data) if row.component in data.traces],
+            trials=list_trial_rows(data),
+            trial_methods=list_trial_methods(data),
             n_regions=len(data.boxes),
             mapped=data.mapped,
             region_names=[plots.region_name(data, i) for i in range(len(data.boxes))],
             n_starts=max((r.n for r in fits if r.group == "first-pass"), default=0),
             n_pixels=max((len(c) for c in data.chosen), default=0),
             counts=float(data.spectra["whole"].sum()) if "whole" in data.spectra else np.nan,
-            pictures={name: _inside(figure, name) for name, figure in drawn.items()},
-            **page_look(),
+            pictures={n: encode_picture(figure, n.replace("-", " "), _PICTURE_BYTES) for n, figure in drawn.items()},
+            **load_page_look(),
         )
     )
     with replaced(folder / "case_study.html") as partial:
         partial.write_text(page, encoding="utf-8")
 
 
-def figures(data: StudyData) -> dict[str, Figure]:
+def draw_figures(data: StudyData) -> dict[str, Figure]:
     """All figures by name; those whose spectra could not be gathered are not there."""
     if "whole" not in data.spectra:
-        return {"maps": plots.maps_figure(data)}
+        return {"maps": plots.draw_maps(data)}
     return {
-        "first-pass": plots.first_pass_figure(data),
-        "misfits": plots.misfit_figure(data),
-        "regions": plots.regions_figure(data),
-        "single-pixels": plots.pixels_figure(data),
-        "region-maps": plots.compared_maps_figure(data, data.mapped),
-        "maps": plots.maps_figure(data),
+        "first-pass": plots.draw_first_pass(data),
+        "misfits": plots.draw_misfits(data),
+        "regions": plots.draw_regions(data),
+        "single-pixels": plots.draw_pixels(data),
+        "region-maps": plots.draw_compared_maps(data, data.mapped),
+        "maps": plots.draw_maps(data),
     }
 
 
@@ -147,10 +147,6 @@ def _write_picture(figure: Figure, path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     with replaced(path) as partial:
         partial.write_bytes(encode(figure, dpi=120, kind="png"))
-
-
-def _inside(figure: Figure, name: str) -> Picture:
-    return picture(figure, name.replace("-", " "), _PICTURE_BYTES)
 
 
 def write_table(path: Path, rows: list[FitRow] | list[AreaRow] | list[TraceRow], kind: type) -> None:
@@ -163,14 +159,14 @@ def write_table(path: Path, rows: list[FitRow] | list[AreaRow] | list[TraceRow],
     write_csv(path, header, [dataclasses.astuple(row) for row in rows])
 
 
-def trial_methods(data: StudyData) -> tuple[str, ...]:
+def list_trial_methods(data: StudyData) -> tuple[str, ...]:
     """Methods of the trials, in order."""
     return tuple(m for g, m in data.fits if g == "trials")
 
 
-def trial_rows(data: StudyData) -> list[TrialRow]:
+def list_trial_rows(data: StudyData) -> list[TrialRow]:
     """A row for each trial whose spectrum could be drawn."""
-    fits = [data.fits["trials", m] for m in trial_methods(data)]
+    fits = [data.fits["trials", m] for m in list_trial_methods(data)]
     if not fits:
         return []
     return [
@@ -178,7 +174,7 @@ def trial_rows(data: StudyData) -> list[TrialRow]:
             number=i + 1,
             facts=facts,
             expected=float(fits[0].r2_expected[i]),
-            r2=tuple(float(f.r2[i]) if solved(f)[i] else np.nan for f in fits),
+            r2=tuple(float(f.r2[i]) if mask_solved(f)[i] else np.nan for f in fits),
         )
         for i, facts in enumerate(data.trials)
     ]
@@ -186,8 +182,8 @@ def trial_rows(data: StudyData) -> list[TrialRow]:
 
 def _write_trials(path: Path, data: StudyData) -> None:
     facts = tuple(f.name for f in dataclasses.fields(TrialFacts))
-    header = ("trial", *facts, "r2_expected", *(f"r2_{m}" for m in trial_methods(data)))
+    header = ("trial", *facts, "r2_expected", *(f"r2_{m}" for m in list_trial_methods(data)))
     rows: list[tuple[Cell, ...]] = [
-        (row.number, *dataclasses.astuple(row.facts), row.expected, *row.r2) for row in trial_rows(data)
+        (row.number, *dataclasses.astuple(row.facts), row.expected, *row.r2) for row in list_trial_rows(data)
     ]
     write_csv(path, header, rows)

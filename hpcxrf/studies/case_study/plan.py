@@ -4,20 +4,26 @@ import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from hpcxrf.config.run import RunConfig
+from hpcxrf.config.run import RunConfig, require_case_study
 from hpcxrf.errors import ConfigError
-from hpcxrf.pipeline.records import STUDY_STAGES, DatasetJob, Stage
+from hpcxrf.pipeline.records import DatasetJob
+
+if TYPE_CHECKING:
+    from hpcxrf.simulate import ScanSpec
 
 StudyMethod = Literal["product", "separable", "adam", "sbplx", "linear", "poisson", "full"]
 """`linear`, `poisson` and `full` are the program's pixel methods, `product` its fit of summed spectra."""
 
+SIMULATE: Final = "simulate"
+STUDY_STAGES: Final = ("spectra", "first-pass", "trials", "areas", "single-pixels", "map")
+"""Stages of the fits, each after the ones before it."""
 SPECTRA: Final = "spectra"
 PRODUCT: Final = "first-pass-product"
 """Where it ended is where regions and single pixels start, with every method."""
-LINEAR: Final = "linear"
-POISSON: Final = "poisson"
+LINEAR: Final[Literal["linear"]] = "linear"
+POISSON: Final[Literal["poisson"]] = "poisson"
 """Folders of the two runs of the product within that of the study."""
 FIRST_PASS: Final[tuple[StudyMethod, ...]] = ("product", "separable", "adam", "sbplx")
 COMPARED: Final[tuple[StudyMethod, ...]] = ("product", "adam", "sbplx")
@@ -32,7 +38,7 @@ class StudyUnit:
     """One task of a case study, in the order of the graph."""
 
     task: str
-    stage: Stage
+    stage: str
     needs: tuple[str, ...] = ()
     """Tasks that must be finished before."""
     method: StudyMethod | None = None
@@ -73,6 +79,19 @@ def check_case_study(config: RunConfig) -> None:
         raise ConfigError("\n".join(["the case study cannot be run:", *[f"  {f}" for f in faults]]))
 
 
+def scan_file(config: RunConfig) -> Path:
+    """File of the simulated scan, absolute."""
+    return Path(config.input.files[0]).absolute()
+
+
+def study_scan(config: RunConfig) -> "ScanSpec":
+    """Specification of the scan that a run file describes."""
+    from hpcxrf.simulate import plant_spec
+
+    asked = require_case_study(config)
+    return plant_spec(seed=asked.seed, size=asked.size, name=scan_file(config).stem)
+
+
 def study_folder(job: DatasetJob) -> Path:
     """Folder of the fits."""
     return job.run_dir / "study"
@@ -83,7 +102,7 @@ def study_file(job: DatasetJob, task: str) -> Path:
     return study_folder(job) / f"{task}.npz"
 
 
-def units_of(
+def plan_units(
     config: RunConfig, region_pixels: tuple[int, ...], mapped: int, chosen: tuple[int, ...]
 ) -> list[StudyUnit]:
     """All tasks, each after those that it needs.
@@ -95,7 +114,7 @@ def units_of(
         chosen: single pixels of a region that every method fits, counted along its rows; those beyond a region's
             last are left out.
     """
-    asked = config.case_study
+    asked = require_case_study(config)
     units = [StudyUnit(task=SPECTRA, stage="spectra"), *_first_pass(asked.starts), *_trials(asked.trials)]
     for region, n in enumerate(region_pixels):
         units += [
@@ -136,7 +155,7 @@ def _trials(trials: int) -> Iterator[StudyUnit]:
             )
 
 
-def _pixels(stage: Stage, region: int, method: StudyMethod, pixels: tuple[int, ...]) -> Iterator[StudyUnit]:
+def _pixels(stage: str, region: int, method: StudyMethod, pixels: tuple[int, ...]) -> Iterator[StudyUnit]:
     """The program's methods take all pixels together; the others one by one, some to a task."""
     size = len(pixels) if method in _TOGETHER else _PIXELS_A_TASK
     for first in range(0, len(pixels), max(size, 1)):

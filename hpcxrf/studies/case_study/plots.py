@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hpcxrf.results.names import shown_name
 from hpcxrf.results.report.plots import COLOUR_MAP, CYCLE, FAINT, INK, NOT_FITTED, spread_labels
 from hpcxrf.studies.case_study.fits import StudyFits
-from hpcxrf.studies.case_study.tables import LEAST_TRUE, StudyData, amplitude_of, solved
+from hpcxrf.studies.case_study.tables import LEAST_TRUE, StudyData, mask_solved, select_amplitude
 
 FloatArray = NDArray[np.float64]
 
@@ -30,7 +30,7 @@ COLOURS: Final[Mapping[str, str]] = {
     "sbplx": CYCLE[3],
 }
 _MARKERS: Final[Mapping[str, str]] = {"adam": "s", "sbplx": "^", "linear": "D", "full": "v"}
-"""Beside the colour; every other method has a disc."""
+"""Markers beside the colour; every other method has a disc."""
 SHOWN: Final[Mapping[str, str]] = {
     "product": "hpcxrf",
     "separable": "hpcxrf's engine, same starts",
@@ -46,53 +46,53 @@ _GOOD: Final = 0.01
 _WIDTH: Final = 11.0
 
 
-def first_pass_figure(data: StudyData) -> Figure:
+def draw_first_pass(data: StudyData) -> Figure:
     """The spectrum of the scan with the fit of each method; of random starts the one of median R2 is drawn."""
     methods = [m for g, m in data.fits if g == "first-pass"]
-    figure = _figure(2.35 * len(methods) + 0.5)
+    figure = _make_figure(2.35 * len(methods) + 0.5)
     grid = figure.subplots(len(methods), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, method in zip(grid, methods, strict=True):
         fits = data.fits["first-pass", method]
-        one = median_fit(fits)
+        one = find_median_fit(fits)
         _draw_spectrum(axes, data, data.spectra["whole"][0], {method: fits.model[one]})
         which = "" if len(fits.r2) == 1 else f", start of median R² of {len(fits.r2)}"
-        _title(axes, f"{SHOWN[method]}: R² {fits.r2[one]:.5f}{which}")
+        _set_title(axes, f"{SHOWN[method]}: R² {fits.r2[one]:.5f}{which}")
     _draw_names(grid[0], data)
     grid[0].set_title(grid[0].get_title(loc="left"), loc="left", fontsize=10, color=INK, pad=34)
     grid[-1].set_xlabel("energy (keV)")
     return figure
 
 
-def median_fit(fits: StudyFits) -> int:
+def find_median_fit(fits: StudyFits) -> int:
     """Index of the fit of median R2, a failure counting as the worst."""
-    order = np.argsort(np.where(solved(fits), fits.r2, -np.inf), kind="stable")
+    order = np.argsort(np.where(mask_solved(fits), fits.r2, -np.inf), kind="stable")
     return int(order[len(order) // 2])
 
 
-def misfit_figure(data: StudyData) -> Figure:
+def draw_misfits(data: StudyData) -> Figure:
     """1 - R2 of every first pass: from the random starts on one scan, and on the scans of the trials."""
     groups = {"first-pass": "one scan, random starts", "trials": "trials, each another scan"}
     shown = {g: t for g, t in groups.items() if any(name == g for name, _ in data.fits)}
-    figure = _figure(3.4)
+    figure = _make_figure(3.4)
     grid = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for axes, (group, title) in zip(grid, shown.items(), strict=True):
         methods = [m for g, m in data.fits if g == group]
         for place, method in enumerate(methods):
-            _draw_misfits(axes, data.fits[group, method], place, method)
+            _draw_misfit_points(axes, data.fits[group, method], place, method)
         axes.axhline(_GOOD, color=FAINT, lw=1.0, ls="--")
         axes.text(-0.45, _GOOD, "R² 0.99", va="bottom", ha="left", fontsize=8, color=INK)
         names = [SHOWN[m].replace("hpcxrf's engine, same starts", "engine,\nsame starts") for m in methods]
         axes.set_xticks(range(len(methods)), names)
         axes.set_xlim(-0.5, len(methods) - 0.5)
         axes.set_yscale("log")
-        _title(axes, title)
+        _set_title(axes, title)
         _tidy(axes)
     grid[0].set_ylabel("1 − R²  (lower is better)")
     return figure
 
 
-def _draw_misfits(axes: Axes, fits: StudyFits, place: int, method: str) -> None:
-    good = solved(fits)
+def _draw_misfit_points(axes: Axes, fits: StudyFits, place: int, method: str) -> None:
+    good = mask_solved(fits)
     misfit = np.maximum(1.0 - fits.r2[good], _LOWEST)
     spread = np.linspace(-0.28, 0.28, misfit.size) if misfit.size > 1 else np.zeros(misfit.size)
     axes.plot(place + spread, misfit, _MARKERS.get(method, "o"), color=COLOURS[method], ms=5, alpha=0.75, mew=0)
@@ -103,22 +103,22 @@ def _draw_misfits(axes: Axes, fits: StudyFits, place: int, method: str) -> None:
         axes.text(place, 0.97, words, transform=axes.get_xaxis_transform(), ha="center", va="top", fontsize=8)
 
 
-def regions_figure(data: StudyData) -> Figure:
+def draw_regions(data: StudyData) -> Figure:
     """The summed spectrum of every region with the fits of all methods."""
-    figure = _figure(2.7 * len(data.boxes) + 0.6)
+    figure = _make_figure(2.7 * len(data.boxes) + 0.6)
     grid = figure.subplots(len(data.boxes), 1, sharex=True, squeeze=False)[:, 0]
     for region, axes in enumerate(grid):
         fits = {m: f for (g, m), f in data.fits.items() if g == f"region-{region}"}
         _draw_spectrum(axes, data, data.spectra[f"region-{region}"][0], {m: f.model[0] for m, f in fits.items()})
         scores = ", ".join(f"{SHOWN[m]} {f.r2[0]:.5f}" for m, f in fits.items())
-        _title(axes, f"{region_name(data, region)}; R²: {scores}")
+        _set_title(axes, f"{region_name(data, region)}; R²: {scores}")
     _finish(figure, grid, data)
     return figure
 
 
-def pixels_figure(data: StudyData) -> Figure:
+def draw_pixels(data: StudyData) -> Figure:
     """One pixel of every region with the fits of all methods: that of median counts of those that all fitted."""
-    figure = _figure(2.7 * len(data.boxes) + 0.6)
+    figure = _make_figure(2.7 * len(data.boxes) + 0.6)
     grid = figure.subplots(len(data.boxes), 1, sharex=True, squeeze=False)[:, 0]
     for region, axes in enumerate(grid):
         chosen = data.chosen[region]
@@ -131,13 +131,13 @@ def pixels_figure(data: StudyData) -> Figure:
             if g == f"single-pixels-{region}" and m in {"poisson", "adam", "sbplx"}
         }
         _draw_spectrum(axes, data, counts[one], fits, ticks=(0, 1, 3, 10, 30, 100))
-        y, x = place_of(data, region, int(chosen[one]))
-        _title(axes, f"pixel y {y}, x {x} in {region_name(data, region)}: {counts[one].sum():.0f} counts")
+        y, x = locate_pixel(data, region, int(chosen[one]))
+        _set_title(axes, f"pixel y {y}, x {x} in {region_name(data, region)}: {counts[one].sum():.0f} counts")
     _finish(figure, grid, data)
     return figure
 
 
-def place_of(data: StudyData, region: int, pixel: int) -> tuple[int, int]:
+def locate_pixel(data: StudyData, region: int, pixel: int) -> tuple[int, int]:
     """Row and column in the scan of a pixel counted along the rows of its region."""
     rows, columns = data.boxes[region]
     down, right = divmod(pixel, columns.stop - columns.start)
@@ -145,24 +145,24 @@ def place_of(data: StudyData, region: int, pixel: int) -> tuple[int, int]:
 
 
 def region_name(data: StudyData, region: int) -> str:
-    """What the page calls a region."""
+    """Name of a region on the page."""
     y, x = data.boxes[region]
     return f"region {region + 1} (y {y.start}–{y.stop - 1}, x {x.start}–{x.stop - 1})"
 
 
-def maps_figure(data: StudyData) -> Figure:
+def draw_maps(data: StudyData) -> Figure:
     """The traces over the whole scan: truth and the maps of the product, one scale for each row."""
     whole = (slice(None), slice(None))
     methods = list(dict.fromkeys(m for m, _ in data.maps))
     columns = {"truth": dict(data.truth), **{SHOWN[m]: {t: data.maps[m, t] for t in data.traces} for m in methods}}
-    figure, grid = _map_grid(data, columns, whole)
+    figure, grid = _draw_map_grid(data, columns, whole)
     for number, (y, x) in enumerate(data.boxes, start=1):
         for axes in grid:
             _draw_box(axes, y, x, number)
     return figure
 
 
-def compared_maps_figure(data: StudyData, region: int) -> Figure:
+def draw_compared_maps(data: StudyData, region: int) -> Figure:
     """The traces in one region: truth, the product and the published methods, one scale for each row."""
     box = data.boxes[region]
     shape = (box[0].stop - box[0].start, box[1].stop - box[1].start)
@@ -171,19 +171,19 @@ def compared_maps_figure(data: StudyData, region: int) -> Figure:
         columns[SHOWN[method]] = {t: data.maps[method, t][box] for t in data.traces}
     for (group, method), fits in data.fits.items():
         if group == f"map-{region}":
-            good = solved(fits)
+            good = mask_solved(fits)
             columns[SHOWN[method]] = {
-                t: np.where(good, amplitude_of(fits, t), np.nan).reshape(shape) for t in data.traces
+                t: np.where(good, select_amplitude(fits, t), np.nan).reshape(shape) for t in data.traces
             }
-    return _map_grid(data, columns, box)[0]
+    return _draw_map_grid(data, columns, box)[0]
 
 
-def _map_grid(
+def _draw_map_grid(
     data: StudyData, columns: Mapping[str, Mapping[str, FloatArray]], box: tuple[slice, slice]
 ) -> tuple[Figure, list[Axes]]:
     n_y, n_x = data.truth[data.traces[0]][box].shape
     panel = (_WIDTH - 1.0) / len(columns)
-    figure = _figure(len(data.traces) * (panel * n_y / n_x + 0.22) + 0.3)
+    figure = _make_figure(len(data.traces) * (panel * n_y / n_x + 0.22) + 0.3)
     ratios = [1.0] * len(columns) + [0.04]
     grid = figure.subplots(len(data.traces), len(columns) + 1, squeeze=False, width_ratios=ratios)
     for row, trace in enumerate(data.traces):
@@ -193,7 +193,7 @@ def _map_grid(
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
             axes.set_title(name if row == 0 else "", fontsize=10, color=INK)
-            words = "" if name == "truth" else _error_text(maps[trace], columns["truth"][trace])
+            words = "" if name == "truth" else _format_error(maps[trace], columns["truth"][trace])
             axes.set_xlabel(words, fontsize=8, color=INK, labelpad=2)
         grid[row, 0].set_ylabel(shown_name(trace), fontsize=11, fontweight="bold", color=INK)
         bar = figure.colorbar(ScalarMappable(norm, _colour_map()), cax=grid[row, -1])
@@ -213,7 +213,7 @@ def scale_top(maps: Sequence[FloatArray]) -> float:
     return float(max(*tops, 1.0))
 
 
-def _error_text(fitted: FloatArray, true: FloatArray) -> str:
+def _format_error(fitted: FloatArray, true: FloatArray) -> str:
     good = np.isfinite(fitted)
     if not good.any():
         return "no fit"
@@ -290,11 +290,11 @@ def _finish(figure: Figure, grid: NDArray[np.object_], data: StudyData) -> None:
     figure.legend(handles, labels, loc="outside lower right", ncols=len(labels), fontsize=8.5, frameon=False)
 
 
-def _title(axes: Axes, words: str) -> None:
+def _set_title(axes: Axes, words: str) -> None:
     axes.set_title(words, loc="left", fontsize=10, color=INK)
 
 
-def _figure(height: float) -> Figure:
+def _make_figure(height: float) -> Figure:
     return Figure(figsize=(_WIDTH, height), layout="constrained", facecolor="white")
 
 

@@ -13,13 +13,13 @@ from hpcxrf.studies.case_study.fits import StudyFits
 FloatArray = NDArray[np.float64]
 GOOD_R2: Final = 0.99
 LEAST_TRUE: Final = 0.05
-"""Mean counts a pixel below which there is nothing that a bias could be a share of."""
+"""Mean counts a pixel below which a relative bias has no meaning."""
 _SOLVED: Final = (int(FitStatus.CONVERGED), int(FitStatus.MAX_ITERATIONS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialFacts:
-    """What is true of the scan of one trial, and what its file claims."""
+    """Truth of the scan of one trial, and the claims of its file."""
 
     energy_kev: float
     nominal_kev: float
@@ -31,12 +31,12 @@ class TrialFacts:
 UNKNOWN_TRIAL: Final = TrialFacts(
     energy_kev=np.nan, nominal_kev=np.nan, offset_kev=np.nan, slope_kev=np.nan, counts=np.nan
 )
-"""Of a trial whose spectrum could not be drawn."""
+"""Facts of a trial whose spectrum could not be drawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyData:
-    """All that a case study found, and the truth."""
+    """All results of a case study, and the truth."""
 
     traces: tuple[str, ...]
     """Components whose maps are compared."""
@@ -45,15 +45,15 @@ class StudyData:
     boxes: tuple[tuple[slice, slice], ...]
     """Rows and columns of each region."""
     chosen: tuple[NDArray[np.intp], ...]
-    """By region: its pixels, counted along its rows, that every method fitted."""
+    """Pixels of each region, counted along its rows, that every method fitted."""
     spectra: Mapping[str, NDArray[np.float64]]
     """(spectrum, channel) by name: `whole`, `region-0`, `pixels-0`."""
     fits: Mapping[tuple[str, str], StudyFits]
-    """By group (`first-pass`, `trials`, `region-0`, `single-pixels-0`, `map-0`) and method."""
+    """Fits by group (`first-pass`, `trials`, `region-0`, `single-pixels-0`, `map-0`) and method."""
     truth: Mapping[str, FloatArray]
     """(y, x) expected recorded counts of every trace."""
     region_truth: tuple[Mapping[str, float], ...]
-    """By region: expected recorded counts of every component."""
+    """Expected recorded counts of every component by region."""
     mapped: int
     """The region whose every pixel was fitted with the published methods."""
     maps: Mapping[tuple[str, str], FloatArray]
@@ -73,15 +73,15 @@ class FitRow:
     method: str
     n: int
     failed: int
-    """Without a solution, or that did not run."""
+    """Number of fits without a solution, or that did not run."""
     median: float
-    """Of R2; a failure counts as no number."""
+    """Median of R2, failures left out."""
     lowest: float
     highest: float
     good: int
     """Fits of an R2 of at least 0.99."""
     expected: float
-    """Median of what counting noise alone leaves of R2."""
+    """Median of the R2 that counting noise alone allows."""
     deviance: float
     """Median, per degree of freedom."""
     cpu_s: float
@@ -110,9 +110,9 @@ class TraceRow:
     rms: float
     """Root mean square error, counts."""
     correlation: float
-    """Of fitted and true amplitudes."""
+    """Correlation of fitted and true amplitudes."""
     cpu_s: float
-    """Of one pixel, mean."""
+    """Mean CPU seconds of one pixel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,23 +132,23 @@ class AreaRow:
         return self.fitted / self.true - 1.0 if self.true >= 1.0 else np.nan
 
 
-def solved(fits: StudyFits) -> NDArray[np.bool_]:
-    """Which spectra have a solution (spectrum,)."""
+def mask_solved(fits: StudyFits) -> NDArray[np.bool_]:
+    """True for spectra with a solution (spectrum,)."""
     return np.isin(fits.status, _SOLVED) & np.isfinite(fits.amplitude).any(axis=1)
 
 
-def fit_rows(data: StudyData, groups: Sequence[str]) -> list[FitRow]:
+def list_fit_rows(data: StudyData, groups: Sequence[str]) -> list[FitRow]:
     """A row for each group and method, in their order."""
     return [
-        _fit_row(group, method, fits)
+        _summarise_fits(group, method, fits)
         for wanted in groups
         for (group, method), fits in data.fits.items()
         if group == wanted
     ]
 
 
-def _fit_row(group: str, method: str, fits: StudyFits) -> FitRow:
-    good = solved(fits)
+def _summarise_fits(group: str, method: str, fits: StudyFits) -> FitRow:
+    good = mask_solved(fits)
     r2 = fits.r2[good]
     return FitRow(
         group=group,
@@ -171,7 +171,7 @@ def _median(values: FloatArray) -> float:
     return float(np.median(finite)) if finite.size else np.nan
 
 
-def pixel_rows(data: StudyData) -> list[TraceRow]:
+def list_pixel_rows(data: StudyData) -> list[TraceRow]:
     """The single pixels that every method fitted, by region."""
     rows: list[TraceRow] = []
     for region, (box, chosen) in enumerate(zip(data.boxes, data.chosen, strict=True)):
@@ -179,34 +179,34 @@ def pixel_rows(data: StudyData) -> list[TraceRow]:
         for (name, method), fits in data.fits.items():
             if name == group:
                 truth = {t: data.truth[t][box].ravel()[chosen] for t in data.traces}
-                rows += _trace_rows(group, method, fits, truth)
+                rows += _list_trace_rows(group, method, fits, truth)
     return rows
 
 
-def map_rows(data: StudyData) -> list[TraceRow]:
+def list_map_rows(data: StudyData) -> list[TraceRow]:
     """All pixels of every region and of the scan, by the methods that fitted all of them."""
     rows: list[TraceRow] = []
     for region, box in enumerate(data.boxes):
-        rows += _product_rows(data, f"region-{region}", box)
+        rows += _list_product_rows(data, f"region-{region}", box)
         for (name, method), fits in data.fits.items():
             if name == f"map-{region}":
                 truth = {t: data.truth[t][box].ravel() for t in data.traces}
-                rows += _trace_rows(f"region-{region}", method, fits, truth)
-    return rows + list(_product_rows(data, "scan", (slice(None), slice(None))))
+                rows += _list_trace_rows(f"region-{region}", method, fits, truth)
+    return rows + list(_list_product_rows(data, "scan", (slice(None), slice(None))))
 
 
-def _product_rows(data: StudyData, group: str, box: tuple[slice, slice]) -> Iterator[TraceRow]:
+def _list_product_rows(data: StudyData, group: str, box: tuple[slice, slice]) -> Iterator[TraceRow]:
     for (method, component), image in data.maps.items():
         fitted, true = image[box].ravel(), data.truth[component][box].ravel()
         cpu_s = data.map_cpu_s[method] / image.size
-        yield _trace_row((group, method, component), fitted, true, cpu_s)
+        yield _summarise_trace((group, method, component), fitted, true, cpu_s)
 
 
-def _trace_rows(group: str, method: str, fits: StudyFits, truth: Mapping[str, FloatArray]) -> Iterator[TraceRow]:
-    good = solved(fits)
+def _list_trace_rows(group: str, method: str, fits: StudyFits, truth: Mapping[str, FloatArray]) -> Iterator[TraceRow]:
+    good = mask_solved(fits)
     for component, true in truth.items():
-        fitted = np.where(good, amplitude_of(fits, component), np.nan)
-        yield _trace_row((group, method, component), fitted, true, _mean(fits.cpu_s))
+        fitted = np.where(good, select_amplitude(fits, component), np.nan)
+        yield _summarise_trace((group, method, component), fitted, true, _mean(fits.cpu_s))
 
 
 def _mean(values: FloatArray) -> float:
@@ -214,13 +214,13 @@ def _mean(values: FloatArray) -> float:
     return float(finite.mean()) if finite.size else np.nan
 
 
-def amplitude_of(fits: StudyFits, component: str) -> FloatArray:
+def select_amplitude(fits: StudyFits, component: str) -> FloatArray:
     """Amplitudes (spectrum,) of one component."""
     column: FloatArray = fits.amplitude[:, fits.components.index(component)]
     return column
 
 
-def _trace_row(labels: tuple[str, str, str], fitted: FloatArray, true: FloatArray, cpu_s: float) -> TraceRow:
+def _summarise_trace(labels: tuple[str, str, str], fitted: FloatArray, true: FloatArray, cpu_s: float) -> TraceRow:
     good = np.isfinite(fitted)
     error, mean = fitted[good] - true[good], float(true[good].mean()) if good.any() else np.nan
     n = int(np.count_nonzero(good))
@@ -243,7 +243,7 @@ def _trace_row(labels: tuple[str, str, str], fitted: FloatArray, true: FloatArra
     )
 
 
-def area_rows(data: StudyData) -> list[AreaRow]:
+def list_area_rows(data: StudyData) -> list[AreaRow]:
     """Every component of the summed spectra of the regions."""
     return [
         AreaRow(group=group, method=method, component=name, true=truth[name], fitted=float(fits.amplitude[0, i]))

@@ -1,46 +1,113 @@
 """What a worker runs of a case study: the spectra of the scan's regions and pixels, and their fits."""
 
 import dataclasses
+import json
 import time
 from collections.abc import Mapping, Sequence
 from io import BytesIO
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hpcxrf.config.run import RunConfig
-from hpcxrf.errors import FitError
+from hpcxrf.config.run import RunConfig, require_case_study
+from hpcxrf.errors import FitError, InputFileError
 from hpcxrf.fitting.objective import r_squared, r_squared_expected
-from hpcxrf.fitting.pixels.full import full_model
-from hpcxrf.fitting.pixels.methods import MethodData, PixelMethod, PixelOperator, fit_pixels, prepared
-from hpcxrf.fitting.pixels.parts import Estimate, project
-from hpcxrf.fitting.pixels.poisson import fit_poisson, likelihood
+from hpcxrf.fitting.pixels.fit import fit_pixels, prepare_solver
+from hpcxrf.fitting.pixels.full import full_model, full_solver
+from hpcxrf.fitting.pixels.parts import Solver, project
 from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
-from hpcxrf.fitting.spectrum.problem import Method, SpectrumSetup, fit_range
+from hpcxrf.fitting.spectrum.problem import FitProblem, Method, fit_range, start_from
+from hpcxrf.fitting.spectrum.solve import solve_problem
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import EnergyCalibration
+from hpcxrf.methods import PixelMethodName
 from hpcxrf.physics.model import COMPTON, ELASTIC, SpectrumModel
-from hpcxrf.pipeline.prepare.from_config import Prepared, fit_prepared, prepare, started_at
+from hpcxrf.pipeline.prepare.facts import scan_facts
+from hpcxrf.pipeline.prepare.from_config import prepare
 from hpcxrf.pipeline.prepare.inputs import read_options
-from hpcxrf.pipeline.records import DatasetJob, ScanFacts, Stage, TaskRecord
-from hpcxrf.pipeline.tasks import scan_facts
-from hpcxrf.results.store.basis import component_names, read_basis
+from hpcxrf.pipeline.records import DatasetJob, ScanFacts
+from hpcxrf.results.store.basis import read_basis
 from hpcxrf.results.store.regions import read_region_counts, read_region_mask, read_region_names
+from hpcxrf.runner.records import TaskRecord
 from hpcxrf.runner.worker import Clock, attempt, one_thread
+from hpcxrf.simulate import ScanSpec, read_truth, simulate_scan, spec_from_json, sum_scan, trial_spec, write_scan
 from hpcxrf.store.files import atomic_write_bytes, checksum_tree
 from hpcxrf.store.rundir import RunDir
 from hpcxrf.store.spectra import open_spectra
 from hpcxrf.studies.benchmark.plan import seed_of
 from hpcxrf.studies.benchmark.tasks import compared_config, compared_setup, product_config
-from hpcxrf.studies.case_study.fits import StudyFits, joined, read_fits, write_fits
-from hpcxrf.studies.case_study.plan import LINEAR, PRODUCT, SPECTRA, StudyUnit, study_file, study_folder
+from hpcxrf.studies.case_study.fits import StudyFits, join_fits, read_fits, write_fits
+from hpcxrf.studies.case_study.plan import (
+    LINEAR,
+    PRODUCT,
+    SIMULATE,
+    SPECTRA,
+    StudyUnit,
+    study_file,
+    study_folder,
+    study_scan,
+)
 from hpcxrf.studies.protocol import JointStart, ProtocolFit, fit_protocol, perturbed_start, random_start
 
+if TYPE_CHECKING:
+    from hpcxrf.studies.case_study.workload import StudyJob
+
 DETECTOR: Final = 0
+_REMEDY: Final = "remove it, or name another file in input.files, and give the same command again"
 _NAN: Final = float("nan")
+
+
+def run_simulation(job: "StudyJob") -> TaskRecord:
+    """Simulate the scan, unless it is there.
+
+    Raises:
+        InputFileError: another file is where the scan is to be written.
+    """
+    file, spec = job.source, study_scan(job.dataset.config)
+    with attempt(job, SIMULATE):
+        clock = Clock()
+        truth = file.parent / f"{spec.name}.truth.json"
+        if truth.is_file() and file.is_file():
+            if read_truth(truth).spec != read_back(spec):
+                raise InputFileError(f"{file}: is the simulated scan of another size or seed; {_REMEDY}")
+        elif file.exists():
+            raise InputFileError(f"{file}: is not a simulated scan; {_REMEDY}")
+        else:
+            write_scan(simulate_scan(spec), file.parent)
+        return clock.record(job, SIMULATE, SIMULATE, facts={"stamps": dict(job.dataset.stamps)})
+
+
+def read_back(spec: ScanSpec) -> ScanSpec:
+    """The specification as a truth file gives it back."""
+    return spec_from_json(json.loads(json.dumps(dataclasses.asdict(spec))))
+
+
+def run_study_unit(job: DatasetJob, unit: StudyUnit, after: Sequence[TaskRecord]) -> TaskRecord:
+    """What a worker runs for a task."""
+    if unit.trial is not None:
+        return run_trial_spectrum(job, unit.task, unit.trial)
+    return run_spectra(job) if unit.method is None else run_fits(job, unit, after)
+
+
+def run_trial_spectrum(job: DatasetJob, task: str, trial: int) -> TaskRecord:
+    """Draw the summed spectrum of one trial, and write it with what its file would claim."""
+    with attempt(job, task):
+        clock = Clock()
+        spec = trial_spec(study_scan(job.config), trial)
+        drawn = sum_scan(simulate_scan(spec), trial)
+        axis = (spec.file_calibration or ())[DETECTOR]
+        true = spec.detectors[DETECTOR].calibration
+        energy = spec.file_energy_kev or spec.incident_energy_kev
+        arrays = {
+            "whole": drawn.counts[None],
+            "claimed": np.array([axis.offset_kev, axis.slope_kev, axis.quadratic_kev, energy]),
+            "true": np.array([true.offset_kev, true.slope_kev, spec.incident_energy_kev]),
+        }
+        write_arrays(job, task, arrays)
+        return study_record(job, task, clock, "spectra", facts={"stamps": dict(job.stamps)})
 
 
 def run_spectra(job: DatasetJob) -> TaskRecord:
@@ -83,7 +150,7 @@ def write_arrays(job: DatasetJob, task: str, arrays: Mapping[str, NDArray[Any]])
 
 
 def study_record(
-    job: DatasetJob, task: str, clock: Clock, stage: Stage, facts: dict[str, Any] | None = None
+    job: DatasetJob, task: str, clock: Clock, stage: str, facts: dict[str, Any] | None = None
 ) -> TaskRecord:
     """The record of a task that wrote its file."""
     found = checksum_tree([study_file(job, task)])
@@ -120,14 +187,14 @@ def fit_unit(job: DatasetJob, unit: StudyUnit) -> StudyFits:
     if unit.method == "linear" or unit.method == "poisson" or unit.method == "full":  # noqa: PLR1714 (narrows the type)
         return _together(job, counts, facts, unit.method)
     if unit.method == "product":
-        ready = prepare(product_config(job.config), facts, DETECTOR)
+        ready = prepare(product_config(job.config), facts, DETECTOR).problem
         if unit.stage == "areas":
-            ready = started_at(ready, _fitted(job)[0])
-        return joined([_product(one, ready) for one in counts])
+            ready = start_from(ready, _fitted(job)[0])
+        return join_fits([_product(one, ready) for one in counts])
     if unit.method is None:
         raise FitError(f"{unit.task}: names no method")
     setup = study_setup(job.config, facts)
-    return joined([_compared(job, unit, one, setup, unit.method) for one in counts])
+    return join_fits([_compared(job, unit, one, setup, unit.method) for one in counts])
 
 
 def read_spectra(job: DatasetJob, unit: StudyUnit) -> tuple[Tensor, ScanFacts]:
@@ -143,11 +210,11 @@ def read_spectra(job: DatasetJob, unit: StudyUnit) -> tuple[Tensor, ScanFacts]:
     return counts, dataclasses.replace(facts, calibration=(axis,), incident_energy_kev=energy)
 
 
-def study_setup(config: RunConfig, facts: ScanFacts) -> SpectrumSetup:
+def study_setup(config: RunConfig, facts: ScanFacts) -> FitProblem:
     """What the published methods and `separable` share: starts are drawn around the calibration of the file."""
     fit = dataclasses.replace(config.fit, calibration="file")
     known = compared_config(dataclasses.replace(config, fit=fit))
-    return compared_setup(known, prepare(known, facts, DETECTOR))
+    return compared_setup(known, prepare(known, facts, DETECTOR).problem)
 
 
 def _fitted(job: DatasetJob) -> tuple[Tensor, Tensor]:
@@ -159,12 +226,12 @@ def _fitted(job: DatasetJob) -> tuple[Tensor, Tensor]:
     return theta, amplitude
 
 
-def _start(job: DatasetJob, unit: StudyUnit, counts: Tensor, setup: SpectrumSetup) -> JointStart:
+def _start(job: DatasetJob, unit: StudyUnit, counts: Tensor, setup: FitProblem) -> JointStart:
     asked = job.config
     if unit.start is not None:
         purpose = f"{unit.source} {unit.start}"
-        seed = seed_of(asked.case_study.seed, job.dataset_id, purpose)
-        return random_start(setup, asked.benchmark.start, seed)
+        seed = seed_of(require_case_study(asked).seed, job.dataset_id, purpose)
+        return random_start(setup, require_case_study(asked).start, seed)
     theta, amplitude = _fitted(job)
     with np.load(study_file(job, SPECTRA)) as stored:
         whole = float(stored["whole"].sum())
@@ -172,7 +239,7 @@ def _start(job: DatasetJob, unit: StudyUnit, counts: Tensor, setup: SpectrumSetu
     return perturbed_start(theta, torch.zeros_like(theta), amplitude * share, setup, 0)
 
 
-def _compared(job: DatasetJob, unit: StudyUnit, counts: Tensor, setup: SpectrumSetup, method: Method) -> StudyFits:
+def _compared(job: DatasetJob, unit: StudyUnit, counts: Tensor, setup: FitProblem, method: Method) -> StudyFits:
     adam_steps, sbplx_evaluations = limits(job.config, unit.stage)
     fit = fit_protocol(
         counts,
@@ -187,18 +254,18 @@ def _compared(job: DatasetJob, unit: StudyUnit, counts: Tensor, setup: SpectrumS
     return _one(fit, setup.table.component_names + scatter, first, counts.shape[0], fit.evaluations)
 
 
-def limits(config: RunConfig, stage: Stage) -> tuple[int, int]:
+def limits(config: RunConfig, stage: str) -> tuple[int, int]:
     """Steps of Adam and evaluations of SBPLX in the fits of a stage."""
-    asked = config.case_study
+    asked = require_case_study(config)
     if stage == "single-pixels":
         return asked.pixel_adam_steps, asked.pixel_sbplx_evaluations
     if stage == "map":
         return asked.map_adam_steps, asked.map_sbplx_evaluations
-    return config.benchmark.adam_steps, config.benchmark.sbplx_evaluations
+    return asked.adam_steps, asked.sbplx_evaluations
 
 
-def _product(counts: Tensor, ready: Prepared) -> StudyFits:
-    fit = fit_prepared(counts, ready)
+def _product(counts: Tensor, ready: FitProblem) -> StudyFits:
+    fit = solve_problem(counts, ready)
     return _one(fit, fit.component_names, fit.first_channel, counts.shape[0], fit.iterations)
 
 
@@ -221,33 +288,35 @@ def _one(
     )
 
 
-def _together(job: DatasetJob, counts: Tensor, facts: ScanFacts, method: PixelMethod) -> StudyFits:
+def _together(job: DatasetJob, counts: Tensor, facts: ScanFacts, method: PixelMethodName) -> StudyFits:
     """Pixels with a method of the program, on the basis that its run of the scan has."""
     results = RunDir(path=job.run_dir / LINEAR).results_store(job.dataset_id)
-    first, basis = read_basis(results, str(DETECTOR))
-    names = component_names(results)
-    operator = prepared(basis, torch.device("cpu"), names)
-    inside = counts[:, first : first + basis.columns.shape[0]].to(torch.float32).contiguous()
-    data = None
+    stored = read_basis(results, str(DETECTOR))
+    inside = counts[:, stored.channels].to(torch.float32).contiguous()
+    # Every channel by itself, as the compared programs have them.
+    basis = dataclasses.replace(stored, first_channel=None)
     if method == "full":
-        setup = prepare(product_config(job.config), facts, DETECTOR).setup
-        channel = torch.arange(first, first + inside.shape[1], dtype=torch.float64)
+        setup = prepare(product_config(job.config), facts, DETECTOR).problem
+        channel = torch.arange(stored.channels.start, stored.channels.stop, dtype=torch.float64)
         lines = SpectrumModel(table=setup.table, channel=channel, constants=setup.constants, elastic=setup.elastic)
-        data = MethodData(full=full_model(lines, _fitted(job)[0], basis))
+        solver = full_solver(full_model(lines, _fitted(job)[0], basis), basis, torch.device("cpu"))
+    else:
+        solver = prepare_solver(method, basis)
     began = time.process_time()
-    fit = fit_pixels(inside, torch.ones(len(inside), dtype=torch.bool), operator, method=method, data=data)
+    fit = fit_pixels(inside, torch.ones(len(inside), dtype=torch.bool), solver)
     cpu_s = time.process_time() - began
-    return _of_pixels(fit, _pixel_models(inside, operator, method), inside, names, first, counts.shape[1], cpu_s)
+    models = _pixel_models(inside, solver, method)
+    return _of_pixels(fit, models, inside, stored.names, stored.channels.start, counts.shape[1], cpu_s)
 
 
-def _pixel_models(inside: Tensor, operator: PixelOperator, method: PixelMethod) -> Tensor:
+def _pixel_models(inside: Tensor, solver: Solver, method: PixelMethodName) -> Tensor:
     """Expected counts (pixel, channel) in the fit range; NaN of `full`, which does not keep them."""
     if method == "full":
         return torch.full_like(inside, torch.nan)
-    signed = project(inside, operator.projector)
+    signed = project(inside, solver.operator.projector)
     if method == "linear":
-        return signed @ operator.columns
-    found: Estimate = fit_poisson(inside, signed, operator, likelihood(operator), errors=False)
+        return signed @ solver.operator.columns
+    found = solver.estimate(inside, signed, deviance=False, errors=False)
     return found.factors @ found.columns
 
 

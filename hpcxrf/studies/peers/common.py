@@ -1,4 +1,4 @@
-"""What the programs that the benchmark compares have in common: what they return, and how their time is taken."""
+"""Shared by the programs that the benchmark compares: their result, and the measurement of their time."""
 
 import time
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.fitting.spectrum.problem import SpectrumSetup
+from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.physics.model import COMPTON, ELASTIC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerResult:
-    """What a program found, in our units and order."""
+    """Result of a program, in our units and order."""
 
     theta: Tensor
     """(parameter,), NaN where the program has no such parameter."""
@@ -29,17 +29,17 @@ class PeerResult:
     wall_s: float = 0.0
 
 
-def component_names(setup: SpectrumSetup) -> tuple[str, ...]:
+def component_names(setup: FitProblem) -> tuple[str, ...]:
     """The order of amplitudes: the table's components, then elastic (not for a tube) and Compton peak."""
     return setup.table.component_names + ((ELASTIC, COMPTON) if setup.elastic else (COMPTON,))
 
 
-def now() -> tuple[float, float]:
+def read_clocks() -> tuple[float, float]:
     """CPU and wall seconds."""
     return time.process_time(), time.perf_counter()
 
 
-def since(began: tuple[float, float]) -> tuple[float, float]:
-    """CPU and wall seconds that went by since `began` of `now`."""
-    cpu_s, wall_s = now()
+def measure_since(began: tuple[float, float]) -> tuple[float, float]:
+    """CPU and wall seconds that went by since `began` of `read_clocks`."""
+    cpu_s, wall_s = read_clocks()
     return cpu_s - began[0], wall_s - began[1]

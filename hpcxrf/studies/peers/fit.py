@@ -23,9 +23,9 @@ from torch import Tensor
 from hpcxrf.errors import ConfigError
 from hpcxrf.fitting.objective import poisson_deviance, r_squared, r_squared_expected
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.fitting.spectrum.problem import SpectrumSetup, fit_range
+from hpcxrf.fitting.spectrum.problem import FitProblem, fit_range
 from hpcxrf.runner.worker import one_thread
-from hpcxrf.studies.peers.common import PeerResult, component_names, now, since
+from hpcxrf.studies.peers.common import PeerResult, component_names, measure_since, read_clocks
 from hpcxrf.studies.peers.mapstorch import fit_mapstorch
 from hpcxrf.studies.peers.pymca import fit_pymca
 from hpcxrf.studies.protocol import JointStart, ProtocolFit
@@ -43,7 +43,7 @@ def require_peers(names: Sequence[str]) -> None:
     """Refuse a benchmark whose peers are not installed, before it starts.
 
     Args:
-        names: methods of the benchmark; those that are no peers are passed over.
+        names: methods of the benchmark; those that are not peers are passed over.
 
     Raises:
         ConfigError: every package that is missing, and the command that installs them.
@@ -57,7 +57,7 @@ def require_peers(names: Sequence[str]) -> None:
         raise ConfigError(f"benchmark.methods: {'; '.join(missing)}; run pip install hpcxrf[bench], or leave them out")
 
 
-def fit_peer(name: Peer, counts: Tensor, setup: SpectrumSetup, start: JointStart) -> ProtocolFit:
+def fit_peer(name: Peer, counts: Tensor, setup: FitProblem, start: JointStart) -> ProtocolFit:
     """Fit an integrated spectrum with another program.
 
     `mapstorch` is `fit_spec` of 0.0.2: Adam, 500 steps, mean square, its learning rates and its list of free
@@ -92,22 +92,22 @@ def fit_peer(name: Peer, counts: Tensor, setup: SpectrumSetup, start: JointStart
     inside = full[limits[0] : limits[1] + 1]
     if not bool(torch.isfinite(full).all()) or float(inside.sum()) <= 0.0:
         bad = FitStatus.EMPTY if bool(torch.isfinite(full).all()) else FitStatus.NONFINITE
-        return _judged(_nothing(inside, setup, bad), inside)
+        return _judge(_make_empty_result(inside, setup, bad), inside)
     run: Callable[..., PeerResult] = fit_mapstorch if name == "mapstorch" else fit_pymca
-    said, began = StringIO(), now()
-    with one_thread(), redirect_stdout(said), np.errstate(all="ignore"):
+    printed, began = StringIO(), read_clocks()
+    with one_thread(), redirect_stdout(printed), np.errstate(all="ignore"):
         try:
             result = run(full, limits, setup, start.theta)
         except _BREAKDOWN as error:
             _log.warning("%s broke down: %s: %s", name, type(error).__name__, error)
-            cpu_s, wall_s = since(began)
-            result = replace(_nothing(inside, setup, FitStatus.NONFINITE), cpu_s=cpu_s, wall_s=wall_s)
-    if said.getvalue().strip():
-        _log.info("%s said: %s", name, said.getvalue().strip())
-    return _judged(result, inside)
+            cpu_s, wall_s = measure_since(began)
+            result = replace(_make_empty_result(inside, setup, FitStatus.NONFINITE), cpu_s=cpu_s, wall_s=wall_s)
+    if printed.getvalue().strip():
+        _log.info("%s printed: %s", name, printed.getvalue().strip())
+    return _judge(result, inside)
 
 
-def _judged(result: PeerResult, inside: Tensor) -> ProtocolFit:
+def _judge(result: PeerResult, inside: Tensor) -> ProtocolFit:
     degrees = max(inside.shape[0] - result.n_free, 1)
     return ProtocolFit(
         theta=result.theta,
@@ -124,7 +124,7 @@ def _judged(result: PeerResult, inside: Tensor) -> ProtocolFit:
     )
 
 
-def _nothing(inside: Tensor, setup: SpectrumSetup, status: FitStatus) -> PeerResult:
+def _make_empty_result(inside: Tensor, setup: FitProblem, status: FitStatus) -> PeerResult:
     theta = inside.new_full((len(setup.parameters),), torch.nan)
     return PeerResult(
         theta=theta,

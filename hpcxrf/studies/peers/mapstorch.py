@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.fitting.spectrum.problem import SpectrumSetup
+from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.physics.components import parse_component
-from hpcxrf.studies.peers.common import PeerResult, component_names, now, since
+from hpcxrf.studies.peers.common import PeerResult, component_names, measure_since, read_clocks
 
 MAPSTORCH_STEPS: Final = 500
 
@@ -32,7 +32,7 @@ _TAILS: Final = (
 _log = logging.getLogger(__name__)
 
 
-def fit_mapstorch(full: Tensor, limits: tuple[int, int], setup: SpectrumSetup, theta: Tensor) -> PeerResult:
+def fit_mapstorch(full: Tensor, limits: tuple[int, int], setup: FitProblem, theta: Tensor) -> PeerResult:
     """Adam as `fit_spec` of 0.0.2 runs it; should it end in NaN, once more without tails.
 
     Args:
@@ -42,7 +42,7 @@ def fit_mapstorch(full: Tensor, limits: tuple[int, int], setup: SpectrumSetup, t
         theta: (parameter,) to start from.
 
     Returns:
-        What it found; the seconds of both fits where there were two.
+        The result; the seconds of both fits where there were two.
     """
     first = _run(full, limits, setup, theta, fixed={})
     if first.status is not FitStatus.NONFINITE:
@@ -58,14 +58,14 @@ def fit_mapstorch(full: Tensor, limits: tuple[int, int], setup: SpectrumSetup, t
 
 
 def _run(
-    full: Tensor, limits: tuple[int, int], setup: SpectrumSetup, theta: Tensor, fixed: Mapping[str, float]
+    full: Tensor, limits: tuple[int, int], setup: FitProblem, theta: Tensor, fixed: Mapping[str, float]
 ) -> PeerResult:
     opt, default = import_module("mapstorch.opt"), import_module("mapstorch.default")
-    constants = _table(setup, default)
+    constants = _build_table(setup, default)
     elements = [name for name in setup.table.component_names if name in constants]
     free = [p for p in default.default_fitting_params if _is_free(p, setup) and p not in fixed]
-    start = default.default_param_vals | _values(setup, theta) | fixed
-    began = now()
+    start = default.default_param_vals | _translate_theta(setup, theta) | fixed
+    began = read_clocks()
     tensors, peaks, background, losses = opt.fit_spec(
         full.numpy().astype(np.float32),
         limits,
@@ -79,7 +79,7 @@ def _run(
         device="cpu",
         e_consts=constants,
     )
-    cpu_s, wall_s = since(began)
+    cpu_s, wall_s = measure_since(began)
     found = {name: float(value.detach()) for name, value in tensors.items()}
     # The spectrum is that of the last step's parameters, which the last step then moved once more.
     model = torch.from_numpy(np.asarray(peaks + background, dtype=np.float64))
@@ -87,7 +87,7 @@ def _run(
     return PeerResult(
         theta=theta.new_tensor([found.get(_maps_name(p.name), torch.nan) for p in setup.parameters]),
         theta_sigma=torch.full_like(theta, torch.nan),
-        amplitude=_amplitudes(tensors, elements, constants, full.shape[0], setup),
+        amplitude=_sum_amplitudes(tensors, elements, constants, full.shape[0], setup),
         model=model,
         n_free=len(free) + len(elements) + 2,
         evaluations=len(losses),
@@ -98,8 +98,8 @@ def _run(
     )
 
 
-def _table(setup: SpectrumSetup, default: Any) -> dict[str, Any]:  # noqa: ANN401 (an untyped module)
-    """Its own lines, with the pile-ups that are asked for, which its usual table has only three of."""
+def _build_table(setup: FitProblem, default: Any) -> dict[str, Any]:  # noqa: ANN401 (an untyped module)
+    """Its own lines, with the listed pile-ups, of which its usual table has only three."""
     names = setup.table.component_names
     pileups = [name for name in names if parse_component(name).kind == "pileup"]
     if not pileups:
@@ -108,7 +108,7 @@ def _table(setup: SpectrumSetup, default: Any) -> dict[str, Any]:  # noqa: ANN40
     return dict(constant.define_constants(default.default_elem_info, pileups))
 
 
-def _is_free(maps_name: str, setup: SpectrumSetup) -> bool:
+def _is_free(maps_name: str, setup: FitProblem) -> bool:
     return any(p.free and _maps_name(p.name) == maps_name for p in setup.parameters)
 
 
@@ -116,7 +116,7 @@ def _maps_name(name: str) -> str:
     return _NAMES.get(name, name.upper())
 
 
-def _values(setup: SpectrumSetup, theta: Tensor) -> dict[str, float]:
+def _translate_theta(setup: FitProblem, theta: Tensor) -> dict[str, float]:
     """Theta by its names; its escape factor is another thing than ours and stays 0, its default."""
     values = {
         _maps_name(p.name): value
@@ -127,12 +127,12 @@ def _values(setup: SpectrumSetup, theta: Tensor) -> dict[str, float]:
     return values | {"FWHM_FANO_COEFF": setup.constants.width_factor}
 
 
-def _amplitudes(
+def _sum_amplitudes(
     tensors: Mapping[str, Tensor],
     elements: Sequence[str],
     constants: Mapping[str, Any],
     n_channels: int,
-    setup: SpectrumSetup,
+    setup: FitProblem,
 ) -> Tensor:
     """Counts of each component over all channels: its own amplitude is that of one line of the family."""
     basis, names = import_module("mapstorch.map").build_model_basis(

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.fitting.spectrum.problem import SpectrumSetup
+from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.physics.components import parse_component
 from hpcxrf.physics.model import COMPTON, ELASTIC
 from hpcxrf.physics.parameters import INDEX
-from hpcxrf.studies.peers.common import PeerResult, component_names, now, since
+from hpcxrf.studies.peers.common import PeerResult, component_names, measure_since, read_clocks
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -25,13 +25,13 @@ PYMCA_ITERATIONS: Final = 50
 # sigma^2 = (noise / 2.3548)^2 + 0.00385 * energy * fano, keV: 3.85 eV a pair.
 _PAIR_KEV: Final = 0.00385
 _AXIS_REACH: Final = (0.5, 0.1)
-"""How far offset (keV) and slope (its share) may move; ours are wider, but PyMca's are symmetrical."""
+"""Largest moves of offset (keV) and slope (relative); ours are wider, but PyMca's are symmetrical."""
 _NOISE_REACH_KEV: Final = 0.15
 _FANO_REACH: Final = 0.9
 _SNIP_KEV: Final = 0.25
 
 
-def fit_pymca(full: Tensor, limits: tuple[int, int], setup: SpectrumSetup, theta: Tensor) -> PeerResult:
+def fit_pymca(full: Tensor, limits: tuple[int, int], setup: FitProblem, theta: Tensor) -> PeerResult:
     """Levenberg-Marquardt as `McaTheory` runs it.
 
     Args:
@@ -41,17 +41,17 @@ def fit_pymca(full: Tensor, limits: tuple[int, int], setup: SpectrumSetup, theta
         theta: (parameter,) to start from.
 
     Returns:
-        What it found.
+        The result.
     """
     fit = import_module("PyMca5.PyMcaPhysics.xrf.ClassMcaTheory").McaTheory()
     fixed = import_module("PyMca5.PyMcaMath.fitting.Gefit").CFIXED
-    fit.configure(_configuration(fit.config, limits, setup, theta))
+    fit.configure(_configure(fit.config, limits, setup, theta))
     channel = np.arange(full.shape[0], dtype=np.float64)
-    began = now()
+    began = read_clocks()
     fit.setData(channel, full.numpy(), xmin=limits[0], xmax=limits[1])
     fit.estimate()
     found, _, sigma, iterations, _ = fit.startfit(digest=0)
-    cpu_s, wall_s = since(began)
+    cpu_s, wall_s = measure_since(began)
     values, errors = np.asarray(found), np.asarray(sigma)
     model = np.ravel(fit.mcatheory(values, np.ravel(fit.xdata))) + np.ravel(fit.zz)
     finite = bool(np.isfinite(values).all() and np.isfinite(model).all())
@@ -62,9 +62,9 @@ def fit_pymca(full: Tensor, limits: tuple[int, int], setup: SpectrumSetup, theta
     }
     done = FitStatus.CONVERGED if iterations < PYMCA_ITERATIONS else FitStatus.MAX_ITERATIONS
     return PeerResult(
-        theta=_with_names(_theta_of(values, setup) | held, theta),
-        theta_sigma=_with_names(_theta_of(errors, setup), theta),
-        amplitude=_amplitudes(fit, values, channel, setup),
+        theta=_place_by_name(_translate_theta(values, setup) | held, theta),
+        theta_sigma=_place_by_name(_translate_theta(errors, setup), theta),
+        amplitude=_sum_amplitudes(fit, values, channel, setup),
         model=torch.from_numpy(model),
         n_free=int((fit.codes[0] != fixed).sum()),
         evaluations=int(iterations),
@@ -74,13 +74,11 @@ def fit_pymca(full: Tensor, limits: tuple[int, int], setup: SpectrumSetup, theta
     )
 
 
-def _configuration(
-    default: Mapping[str, Any], limits: tuple[int, int], setup: SpectrumSetup, theta: Tensor
-) -> dict[str, Any]:
+def _configure(default: Mapping[str, Any], limits: tuple[int, int], setup: FitProblem, theta: Tensor) -> dict[str, Any]:
     """PyMca's default configuration with our components, energies, range and starting values."""
     value = {p.name: v for p, v in zip(setup.parameters, theta.tolist(), strict=True)}
     config = {name: copy.deepcopy(section) for name, section in default.items()}
-    groups = _groups(setup)
+    groups = _list_groups(setup)
     config["peaks"] = {}
     for element, shell in groups.values():
         config["peaks"].setdefault(element, []).append(shell)
@@ -122,18 +120,18 @@ def _configuration(
     return config
 
 
-def _groups(setup: SpectrumSetup) -> dict[str, tuple[str, str]]:
+def _list_groups(setup: FitProblem) -> dict[str, tuple[str, str]]:
     """Element and shell of the components that it can model: not pile-up, not a user's own lines."""
     names = setup.table.component_names
     parsed = {name: parse_component(name).kind for name in names}
     return {name: (name.partition("_")[0], kind) for name, kind in parsed.items() if kind in {"K", "L", "M"}}
 
 
-def _fano_of(fwhm_fanoprime: float, setup: SpectrumSetup) -> float:
+def _fano_of(fwhm_fanoprime: float, setup: FitProblem) -> float:
     return setup.constants.width_factor * fwhm_fanoprime / _PAIR_KEV
 
 
-def _theta_of(values: FloatArray, setup: SpectrumSetup) -> dict[str, float]:
+def _translate_theta(values: FloatArray, setup: FitProblem) -> dict[str, float]:
     """Its four parameters, or their uncertainties, in our names and units."""
     zero, gain, noise, fano = values[:4].tolist()
     return {
@@ -144,7 +142,7 @@ def _theta_of(values: FloatArray, setup: SpectrumSetup) -> dict[str, float]:
     }
 
 
-def _with_names(values: Mapping[str, float], like: Tensor) -> Tensor:
+def _place_by_name(values: Mapping[str, float], like: Tensor) -> Tensor:
     """(parameter,), NaN where there is no value."""
     theta = torch.full_like(like, torch.nan)
     for name, value in values.items():
@@ -152,14 +150,14 @@ def _with_names(values: Mapping[str, float], like: Tensor) -> Tensor:
     return theta
 
 
-def _amplitudes(
+def _sum_amplitudes(
     fit: Any,  # noqa: ANN401 (an untyped class)
     values: FloatArray,
     channel: FloatArray,
-    setup: SpectrumSetup,
+    setup: FitProblem,
 ) -> Tensor:
     """Counts of each component over all channels, escape peaks included, from its own model."""
-    groups = {name: f"{element} {shell}" for name, (element, shell) in _groups(setup).items()}
+    groups = {name: f"{element} {shell}" for name, (element, shell) in _list_groups(setup).items()}
     groups |= {ELASTIC: "Scatter Peak000", COMPTON: "Scatter Compton000"}
     places = {label: i for i, label in enumerate(fit.PARAMETERS) if i >= fit.NGLOBAL}
     amplitudes = []

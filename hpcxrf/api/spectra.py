@@ -1,0 +1,221 @@
+"""Integrated spectra that are arrays: fitted, refined, read and drawn."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy.typing as npt
+
+from hpcxrf.fitting.result import SpectrumFit
+from hpcxrf.fitting.spectrum.prepare import FitOptions, prepare_spectrum
+from hpcxrf.fitting.spectrum.problem import Background, Method, Objective, Source, start_from
+from hpcxrf.fitting.spectrum.solve import refit, solve_problem
+from hpcxrf.formats.scan import RawScan
+from hpcxrf.physics.detector import Detector
+from hpcxrf.pipeline.arguments import (
+    Counts,
+    choose_calibration,
+    errors_of,
+    find_markers,
+    problem_of,
+    read_spectra,
+    require_solution,
+    split_names,
+    start_warm,
+)
+from hpcxrf.runner.worker import one_thread
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Amplitude(NamedTuple):
+    """Recorded counts of a component over the full spectrum."""
+
+    counts: float
+    sigma: float
+    """Standard uncertainty, that of theta included."""
+    detection_limit: float
+    """Currie limit, both errors 5 %; `counts` below it mean that the component was not found."""
+
+
+class Value(NamedTuple):
+    """A fitted nonlinear parameter."""
+
+    value: float
+    sigma: float
+    """Standard uncertainty; NaN where the parameter was fixed or ended at a bound."""
+    unit: str
+
+
+def fit_spectrum(
+    counts: Counts,
+    elements: Sequence[str],
+    incident_energy_kev: float,
+    *,
+    energy_offset_kev: float | None = None,
+    energy_slope_kev: float | None = None,
+    start: SpectrumFit | None = None,
+    energy_range_kev: tuple[float, float] | None = None,
+    background: Background = "hats",
+    method: Method = "separable",
+    objective: Objective | None = None,
+    kbeta_sd: float = 0.0,
+    incident_energy_sd_kev: float = 0.3,
+    source: Source = "monochromatic",
+    detector: Detector | None = None,
+) -> SpectrumFit | list[SpectrumFit]:
+    """Fit integrated spectra: energy axis, peak shape, amplitudes, and the uncertainties of all.
+
+    Without `energy_offset_kev` and `energy_slope_kev`, and without `start`, the energy axis is determined from the
+    lines and the nominal incident energy.
+
+    Args:
+        counts: raw counts, numpy array or tensor: (channel,), or (spectrum, channel) for several that are
+            fitted one by one. Not scaled for dead time, channels from 0 of the full spectrum.
+        elements: families, `Fe` (K lines), `Pt_L`, `Au_M`, pile-up `Ca_Ca`; elastic and Compton peaks come by
+            themselves. A string `"Si,Ca,Fe"` will do.
+        incident_energy_kev: nominal energy of the beam, 0.1 to 200 keV; of a tube the effective one.
+        energy_offset_kev: energy of channel 0, where the calibration is known roughly (to 50 eV).
+        energy_slope_kev: keV per channel, to 2 %; goes with the offset.
+        start: an earlier fit of the same detector: its theta is where this fit starts (a warm start), each
+            value moved into the bounds of this fit.
+        energy_range_kev: fit range; None: 1 keV to 1 keV above the incident energy.
+        background: `hats` (fitted with the peaks), `snip` (subtracted) or `none`.
+        method: `separable`, or for comparison `adam` or `sbplx` (needs the nlopt package).
+        objective: quantity that is minimised in the end: `poisson` (deviance), `mse` or `l1`; None: `poisson`, and
+            `mse` for `adam` and `sbplx`, which have no other.
+        kbeta_sd: above 0, K-beta is free of K-alpha under a prior of this relative width.
+        incident_energy_sd_kev: standard deviation of the nominal incident energy, above 0.
+        source: `tube` has no elastic line.
+        detector: windows and chip; None: the usual silicon drift detector.
+
+    Returns:
+        One fit, or a list of them where `counts` has two dimensions. A spectrum without counts gives NaN, with the
+        reason in `fit.status`.
+
+    Raises:
+        ConfigError: counts or options that are not valid, all faults at once.
+        FitError: elements that do not exist or that the energy cannot excite, a fit range outside of the
+            spectrum, or a start that has no solution.
+
+    Example:
+        >>> fit = hpcxrf.fit_spectrum(cube.sum((0, 1)), ["Si", "Ca", "Fe"], 12.0)
+        >>> fit.status.name
+        'CONVERGED'
+        >>> hpcxrf.amplitudes(fit)["Fe"].counts > hpcxrf.amplitudes(fit)["Fe"].detection_limit
+        True
+    """
+    with errors_of("fit_spectrum"):
+        spectra = read_spectra(counts)
+        problem = prepare_spectrum(
+            split_names(elements),
+            float(incident_energy_kev),
+            n_channels=spectra.shape[-1],
+            calibration=choose_calibration(energy_offset_kev, energy_slope_kev, start),
+            detector=detector,
+            options=FitOptions(
+                energy_range_kev=energy_range_kev,
+                background=background,
+                method=method,
+                objective=objective,
+                kbeta_sd=kbeta_sd,
+                incident_energy_sd_kev=incident_energy_sd_kev,
+                source=source,
+            ),
+        )
+        if start is not None:
+            problem = start_warm(problem, start)
+        with one_thread():
+            fits = [solve_problem(spectrum, problem) for spectrum in spectra.reshape(-1, spectra.shape[-1])]
+    return fits[0] if spectra.ndim == 1 else fits
+
+
+fit_integrated = fit_spectrum
+"""Name of `fit_spectrum` in version 0.1.0."""
+
+
+def refine(
+    counts: Counts | RawScan, fit: SpectrumFit, mask: npt.ArrayLike | None = None, *, detector: int | None = None
+) -> SpectrumFit:
+    """Fit the summed spectrum of a region again from the theta of an earlier fit: theta and amplitudes together.
+
+    Args:
+        counts: raw counts of a map as for `fit_map`, or the (channel,) spectrum that is already summed.
+        fit: fit of the whole scan's spectrum of the same detector.
+        mask: (y, x), True inside the region; None: all pixels.
+        detector: number of the detector, counted from 0, where the counts have several.
+
+    Returns:
+        The fit of the region, with the same components.
+
+    Raises:
+        ConfigError: counts, mask or detector that are not valid.
+        FitError: an earlier fit without solution.
+        InputFileError: the scan cannot be read.
+
+    Example:
+        >>> iron = hpcxrf.fit_map(cube, fit).xrf.map("Fe")
+        >>> region = hpcxrf.refine(cube, fit, iron > iron.median())
+        >>> hpcxrf.amplitudes(region)["Fe"].counts < hpcxrf.amplitudes(fit)["Fe"].counts
+        True
+    """
+    from hpcxrf.pipeline.map_arguments import region_spectrum
+
+    with errors_of("refine"):
+        problem = start_from(problem_of(fit), fit.theta)
+        spectrum = region_spectrum(counts, fit, mask, detector)
+        with one_thread():
+            return refit(spectrum, replace(problem, method="separable"))
+
+
+def amplitudes(fit: SpectrumFit) -> dict[str, Amplitude]:
+    """Name the counts, uncertainty and detection limit of each component, in the order of the fit.
+
+    The scatter peaks have their MAPS names, `COHERENT_SCT_AMPLITUDE` and `COMPTON_AMPLITUDE`.
+
+    Example:
+        >>> list(hpcxrf.amplitudes(fit))
+        ['Si', 'Ca', 'Fe', 'COHERENT_SCT_AMPLITUDE', 'COMPTON_AMPLITUDE']
+    """
+    columns = (fit.amplitude.tolist(), fit.amplitude_sigma.tolist(), fit.detection_limit.tolist())
+    rows = zip(fit.component_names, *columns, strict=True)
+    return {name: Amplitude(value, sigma, limit) for name, value, sigma, limit in rows}
+
+
+def parameters(fit: SpectrumFit) -> dict[str, Value]:
+    """Name the fitted theta: value, uncertainty, unit.
+
+    Example:
+        >>> hpcxrf.parameters(fit)["energy_slope"].unit
+        'keV/channel'
+    """
+    rows = zip(fit.parameter_names, fit.theta.tolist(), fit.theta_sigma.tolist(), fit.parameter_units, strict=True)
+    return {name: Value(value, sigma, unit) for name, value, sigma, unit in rows}
+
+
+def plot_fit(fit: SpectrumFit, *, scale: Literal["log", "linear"] = "log", title: str = "") -> "Figure":
+    """Draw the spectrum with its fit, components and background, and the standardised residual under it.
+
+    Args:
+        fit: a fit with a solution.
+        scale: scale of the counts axis.
+        title: text above the picture.
+
+    Returns:
+        A matplotlib figure. Jupyter shows it after `%matplotlib inline`; `figure.savefig("fit.png")` keeps it.
+
+    Raises:
+        FitError: the fit has no solution to be drawn.
+
+    Example:
+        >>> hpcxrf.plot_fit(fit).savefig("fit.png")
+    """
+    from hpcxrf.results.report.picture import build_fit_dataset
+    from hpcxrf.results.report.plots import draw_spectrum_figure
+
+    require_solution(fit, "plot_fit")
+    figure = draw_spectrum_figure(build_fit_dataset(fit, "", find_markers(fit)), "", scale)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", parse_math=False)
+    return figure

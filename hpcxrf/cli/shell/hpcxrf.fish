@@ -1,0 +1,1 @@
+complete --command hpcxrf --no-files --arguments "(env _HPCXRF_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) hpcxrf)" --condition "env _HPCXRF_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) hpcxrf"

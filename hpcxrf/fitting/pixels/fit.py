@@ -1,0 +1,227 @@
+"""Every pixel of a tile, by any of the methods of the table `hpcxrf.methods`, which have one signature.
+
+A method is the function `prepare(basis, model, device)` of the module named after it in this package.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from importlib import import_module
+from queue import SimpleQueue
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from hpcxrf.errors import FitError
+from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator
+from hpcxrf.fitting.pixels.model import PixelModel
+from hpcxrf.fitting.pixels.pairs import HIGHEST_COUNT, with_totals
+from hpcxrf.fitting.pixels.parts import Estimate, Solver, project, shared_variance, spectrum_deviance
+from hpcxrf.fitting.pixels.product import paired_product
+from hpcxrf.fitting.pixels.snip import clip_first, clipping_width
+from hpcxrf.fitting.result import FitStatus, PixelFit
+from hpcxrf.fitting.uncertainty import detection_limit
+from hpcxrf.methods import METHODS, PixelMethodName, methods_that
+
+Prepare = Callable[[PixelBasis, PixelModel | None, torch.device], Solver]
+Product = Callable[[Tensor], Tensor]
+CPU: Final = torch.device("cpu")
+
+
+def prepare_solver(
+    method: PixelMethodName,
+    basis: PixelBasis,
+    model: PixelModel | None = None,
+    device: torch.device = CPU,
+    *,
+    clipped: bool = False,
+) -> Solver:
+    """Prepare a method for the pixels of one detector; everything here is computed once for all of them.
+
+    Args:
+        method: name of a row of `hpcxrf.methods.METHODS`.
+        basis: the linear model of a pixel; without background columns where `clipped`.
+        model: the true model of the pixels; needed by the methods with a theta of their own, and where `clipped`.
+        device: device of the counts.
+        clipped: whether the background is clipped from every pixel by itself, for comparison with other programs.
+
+    Raises:
+        FitError: columns with indistinguishable spectra, a missing model, or a method that does not allow clipping.
+    """
+    if clipped and not METHODS[method].snip:
+        raise FitError(
+            f"background 'snip' is not available with pixel method {method!r}, whose background is in the fit; use "
+            f"{methods_that('snip')}"
+        )
+    prepare: Prepare = import_module(f"{__package__}.{method}").prepare
+    solver = prepare(basis, model, device)
+    if not clipped:
+        return solver
+    if model is None:
+        raise FitError("background 'snip' needs the model of the pixels for the width of the peaks; give a PixelModel")
+    return clip_first(solver, clipping_width(model, device))
+
+
+def single_thread() -> None:
+    """Set this thread to compute alone, with denormal numbers flushed to 0 (they are 20 times slower)."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+
+
+def fit_pixels(
+    counts: Tensor,
+    measured: Tensor,
+    solver: Solver,
+    *,
+    deviance: bool = True,
+    errors: bool = True,
+    highest: float | None = None,
+    batch: int | None = None,
+    threads: int = 1,
+) -> PixelFit:
+    """Fit the pixels of one tile, in micro-batches counted from its first pixel.
+
+    Args:
+        counts: (pixel, channel) raw counts of the fit range, any real dtype.
+        measured: (pixel,) bool.
+        solver: a method of `prepare_solver`, on the device of the counts.
+        deviance: whether to compute the deviance, which costs a product and a logarithm of the size of the spectra.
+        errors: False leaves sigma and detection limits NaN.
+        highest: number that no count exceeds, as the store knows it; None: it is looked for, which costs a pass over
+            the counts.
+        batch: pixels at a time on a device with memory of its own; None: as a core's cache likes.
+        threads: micro-batches at a time, each on one torch thread: a product split over threads could round
+            otherwise than a whole one, a micro-batch never does.
+    """
+    paired = _can_add_channels(counts, solver.operator, highest)
+    # One of them for every thread: each has room for its sums.
+    products: SimpleQueue[Product] = SimpleQueue()
+    for _ in range(threads):
+        products.put(_product(solver.operator, paired=paired))
+
+    def fit_from(i: int) -> PixelFit:
+        part = counts[i : i + size]
+        if part.device.type != "cpu":
+            # Once: there, what is read again is converted again, and few operations know uint16.
+            part = part.to(torch.float32)
+        product = products.get()
+        try:
+            projected = product(part)
+        finally:
+            products.put(product)
+        return _fit_batch(part, projected, measured[i : i + size], solver, deviance=deviance, errors=errors)
+
+    size = batch or solver.batch
+    starts = range(0, max(counts.shape[0], 1), size)
+    if threads == 1 or len(starts) == 1:
+        batches = [fit_from(i) for i in starts]
+    else:
+        with ThreadPoolExecutor(threads, initializer=single_thread) as pool:
+            batches = list(pool.map(fit_from, starts))
+    return _join(batches)
+
+
+def _can_add_channels(counts: Tensor, operator: PixelOperator, highest: float | None) -> bool:
+    """Return whether neighbouring channels may be added as `pairs` does it."""
+    if operator.banded is None or counts.dtype != torch.uint16 or counts.device.type != "cpu":
+        return False
+    known = float(counts.numpy().max(initial=0)) if highest is None else highest
+    return known <= HIGHEST_COUNT
+
+
+def _product(operator: PixelOperator, *, paired: bool) -> Product:
+    """`counts @ projector`, and the total counts, as a function of the counts."""
+    if paired and operator.banded is not None:
+        return paired_product(operator.banded, operator.grouping).of
+    projector = with_totals(operator.projector, operator.grouping)
+    return lambda counts: project(counts, projector)
+
+
+def _join(batches: list[PixelFit]) -> PixelFit:
+    named: dict[str, Any] = {}
+    for name in (f.name for f in fields(PixelFit)):
+        parts = [getattr(batch, name) for batch in batches]
+        named[name] = None if parts[0] is None else _concatenate(parts)
+    return PixelFit(**named)
+
+
+def _concatenate(parts: list[Tensor]) -> Tensor:
+    """The parts as one tensor; what is the same number everywhere is kept once."""
+    if any(part.numel() and any(part.stride()) for part in parts):
+        return torch.cat(parts)
+    return parts[0][:1].expand(sum(len(part) for part in parts), *parts[0].shape[1:])
+
+
+def _fit_batch(
+    counts: Tensor, projected: Tensor, measured: Tensor, solver: Solver, *, deviance: bool, errors: bool
+) -> PixelFit:
+    operator = solver.operator
+    n_columns = operator.projector.shape[1]
+    signed, total = projected[:, :n_columns], projected[:, n_columns]
+    finite = torch.isfinite(total)
+    if not bool(finite.all()):
+        counts = torch.where(finite[:, None], counts, 0.0)
+        signed = torch.where(finite[:, None], signed, 0.0)
+    found = solver.estimate(counts, signed, deviance=deviance, errors=errors)
+    valid = finite & measured
+    merit = _merit(counts, found, n_columns, wanted=deviance)
+    sigma, limit = _sigma_and_limit(found, operator, wanted=errors)
+    kept = _standing_results(valid, operator.measured)
+    return PixelFit(
+        amplitude=_blank_unless(kept, found.coefficients[:, : operator.n_components]),
+        sigma=_blank_unless(kept, sigma),
+        detection_limit=_blank_unless(kept, limit),
+        deviance=merit if kept is None or not deviance else merit.masked_fill(~valid, torch.nan),
+        status=_status(total, finite, measured, found),
+        theta_shift=_blank_invalid(found.shift, valid),
+        theta_shift_sigma=_blank_invalid(found.shift_sigma, valid),
+    )
+
+
+def _blank_invalid(values: Tensor | None, valid: Tensor) -> Tensor | None:
+    return None if values is None else values.masked_fill(~valid[:, None], torch.nan)
+
+
+def _standing_results(valid: Tensor, measured: Tensor) -> Tensor | None:
+    """(pixel, component): which results stand; None: all."""
+    return None if bool(valid.all() & measured.all()) else valid[:, None] & measured
+
+
+def _blank_unless(kept: Tensor | None, values: Tensor) -> Tensor:
+    return values if kept is None else values.masked_fill(~kept, torch.nan)
+
+
+def _merit(counts: Tensor, found: Estimate, n_columns: int, *, wanted: bool) -> Tensor:
+    """Deviance (pixel,) per degree of freedom; NaN where it is not wanted."""
+    if not wanted:
+        return found.coefficients.new_full((1,), torch.nan).expand(counts.shape[0])
+    free = n_columns + (0 if found.shift is None else found.shift.shape[1])
+    misfit = found.misfit
+    if misfit is None:
+        misfit = spectrum_deviance(counts, found.factors, found.columns)
+    return misfit / (counts.shape[1] - free)
+
+
+def _sigma_and_limit(found: Estimate, operator: PixelOperator, *, wanted: bool) -> tuple[Tensor, Tensor]:
+    if not wanted:
+        shape = (found.coefficients.shape[0], operator.n_components)
+        nothing = found.coefficients.new_full((1, 1), torch.nan).expand(shape)
+        return nothing, nothing
+    variance, null = found.variance, found.null_variance
+    if variance is None or null is None:
+        variance, null = shared_variance(found.coefficients, operator)
+    return variance.sqrt(), detection_limit(null.sqrt())
+
+
+def _status(total: Tensor, finite: Tensor, measured: Tensor, found: Estimate) -> Tensor:
+    status = torch.full(total.shape, int(FitStatus.CONVERGED), dtype=torch.uint8, device=total.device)
+    status[~found.solved] = int(FitStatus.MAX_ITERATIONS)
+    if found.in_range is not None:
+        status[~found.in_range] = int(FitStatus.BEYOND_TANGENT)
+    # One that is not finite leaves no sum finite, and sums of counts do not overflow.
+    solution = torch.isfinite(found.coefficients.sum(dim=1))
+    status[~solution] = int(FitStatus.SINGULAR)
+    status[(total <= 0) | ~measured] = int(FitStatus.EMPTY)
+    status[~finite] = int(FitStatus.NONFINITE)
+    return status

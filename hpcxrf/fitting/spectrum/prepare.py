@@ -1,0 +1,276 @@
+"""From elements, incident energy and detector to the problem that is fitted: no file, no configuration.
+
+Run files and the functions of `hpcxrf.api` both end here.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Final, get_args
+
+from hpcxrf.errors import ConfigError, FitError
+from hpcxrf.fitting.spectrum.problem import Background, FitProblem, Method, Objective, Source, fit_range
+from hpcxrf.fitting.spectrum.theta import AXIS, AXIS_LIMITS, INCIDENT, axis_faults, default_parameters
+from hpcxrf.formats.scan import EnergyCalibration
+from hpcxrf.physics.branching import Branching
+from hpcxrf.physics.components import HIGHEST_INCIDENT_KEV, parse_component, parse_components
+from hpcxrf.physics.condense import condense
+from hpcxrf.physics.constants import PHYSICS, ConstantSet
+from hpcxrf.physics.detector import Detector
+from hpcxrf.physics.lines import LineTable, build_line_table
+from hpcxrf.physics.parameters import Parameter, replace_values
+
+DEFAULT_ENERGY_MIN_KEV: Final = 1.0
+# A line under a thousandth of its family is below the counting noise of the family.
+_MINIMUM_RATIO: Final = 1e-3
+_ABOVE_INCIDENT_KEV: Final = 1.0
+# A component whose lines lie outside of the fit range is not measured by it.
+_MINIMUM_SHARE_INSIDE: Final = 0.01
+# What is below this share of its family is not missed.
+_MINIMUM_SHARE_BEYOND: Final = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitOptions:
+    """How a spectrum is fitted, whatever its sample and detector."""
+
+    energy_range_kev: tuple[float, float] | None = None
+    """Fit range; None: 1 keV to 1 keV above the incident energy, or to the end of the spectrum."""
+    background: Background = "hats"
+    method: Method = "separable"
+    objective: Objective | None = None
+    """Quantity that is minimised in the end; None: `poisson`, and `mse` for `adam` and `sbplx`."""
+    kbeta_sd: float = 0.0
+    """Relative width of the prior that ties K-beta to K-alpha lines; 0: their ratio is that of the table."""
+    incident_energy_sd_kev: float = 0.3
+    """Standard deviation of the nominal incident energy, which may end 1.5 times as far away."""
+    source: Source = "monochromatic"
+    """Kind of source; the spectrum of a `tube` has no elastic peak."""
+    constants: ConstantSet = PHYSICS
+    snip_width: float | None = None
+    """Half-width of the peak clipping of MAPS (SNIP_WIDTH), where background and constants ask for it."""
+
+
+def prepare_spectrum(
+    elements: Sequence[str],
+    incident_energy_kev: float,
+    *,
+    n_channels: int,
+    calibration: EnergyCalibration | None = None,
+    detector: Detector | None = None,
+    options: FitOptions | None = None,
+    parameters: tuple[Parameter, ...] | None = None,
+    start: Mapping[str, float] | None = None,
+    fixed: Sequence[str] = (),
+    free: Sequence[str] = (),
+    branching: Branching | None = None,
+) -> FitProblem:
+    """Build the problem of one detector's spectrum: line table, starting values, bounds and fit range.
+
+    Args:
+        elements: families, `Fe` (K lines), `Pt_L`, `Au_M`, pile-up `Ca_Ca`.
+        incident_energy_kev: nominal energy of the beam, 0.1 to 200 keV; of a tube the effective one.
+        n_channels: channels of the full spectrum.
+        calibration: initial energy calibration; None: the energy axis is determined from the spectrum.
+        detector: windows and chip; None: the usual silicon drift detector.
+        options: how it is fitted; None: the defaults.
+        parameters: rows of theta with bounds, priors and scales; None: `default_parameters`.
+        start: starting values of theta by name, over those of calibration and rows.
+        fixed: names of parameters that are held at their start.
+        free: names of parameters that are fitted although their row says otherwise.
+        branching: adjustments of the line ratios.
+
+    Raises:
+        ConfigError: options that are not valid or exclude each other, starting values that no detector has; all
+            faults at once.
+        FitError: elements that do not exist, that the energy cannot excite, or that lie outside of the fit range; a
+            fit range outside of the spectrum.
+    """
+    options, detector = options or FitOptions(), detector or Detector()
+    values = {INCIDENT: incident_energy_kev} | _axis_values(calibration) | dict(start or {})
+    _refuse(elements, incident_energy_kev, options, values, None if calibration is None else n_channels)
+    parse_components(elements, incident_energy_kev, ())
+    rows = parameters or default_parameters(incident_energy_kev, options.incident_energy_sd_kev)
+    low, high = options.energy_range_kev or _default_range(incident_energy_kev, values, n_channels)
+    table = lines_at(incident_energy_kev, elements, detector, branching)
+    monochromatic = options.source == "monochromatic"
+    problem = FitProblem(
+        table=table,
+        constants=options.constants,
+        parameters=_start_rows(rows, values, fixed if monochromatic else (*fixed, INCIDENT), free),
+        energy_min_kev=low,
+        energy_max_kev=high,
+        background=options.background,
+        method=options.method,
+        objective=options.objective or ("poisson" if options.method == "separable" else "mse"),
+        kbeta_sd=options.kbeta_sd,
+        elastic=monochromatic,
+        snip_width=options.snip_width,
+        detector=detector,
+        branching=branching,
+        edges_kev=_near_edges(table, detector, branching, options.incident_energy_sd_kev) if monochromatic else (),
+        find_axis=calibration is None,
+    )
+    if calibration is not None:
+        fit_range(problem.parameters, low, high, n_channels)
+    _refuse_outside(problem)
+    return problem
+
+
+def lines_at(
+    incident_energy_kev: float, elements: Sequence[str], detector: Detector, branching: Branching | None
+) -> LineTable:
+    """Build the line table of a fit: lines above a thousandth of their family, those a few eV apart joined.
+
+    Raises:
+        FitError: elements that do not exist, or that the energy cannot excite.
+    """
+    return condense(
+        build_line_table(
+            elements, incident_energy_kev, efficiency=detector, branching=branching, minimum_ratio=_MINIMUM_RATIO
+        )
+    )
+
+
+def option_faults(options: FitOptions) -> list[str]:
+    """Find options that are not valid, or that exclude each other: sentences that begin with the name."""
+    faults = [
+        f"{name} is {value!r}, must be {', '.join(map(repr, allowed))}"
+        for name, value, allowed in (
+            ("background", options.background, get_args(Background)),
+            ("method", options.method, get_args(Method)),
+            ("objective", options.objective, (*get_args(Objective), None)),
+            ("source", options.source, get_args(Source)),
+        )
+        if value not in allowed
+    ]
+    if not _is_number(options.kbeta_sd) or options.kbeta_sd < 0.0:
+        faults.append(f"kbeta_sd is {options.kbeta_sd!r}, must be 0 or more")
+    if not _is_number(options.incident_energy_sd_kev) or options.incident_energy_sd_kev <= 0.0:
+        faults.append(f"incident_energy_sd_kev is {options.incident_energy_sd_kev!r}, must be above 0")
+    span = options.energy_range_kev
+    if span is not None and not (all(map(_is_number, span)) and 0.0 <= span[0] < span[1]):
+        faults.append(f"energy_range_kev is {tuple(span)}, must be two energies that rise from 0 keV or more")
+    return faults or _exclusions(options)
+
+
+def _exclusions(options: FitOptions) -> list[str]:
+    faults = []
+    if options.method != "separable" and options.objective not in {None, "mse"}:
+        faults.append(
+            f"objective {options.objective!r} is not available with method {options.method!r} (mean square only); use "
+            "'mse' or method 'separable'"
+        )
+    if options.kbeta_sd > 0.0 and options.method != "separable":
+        faults.append(f"kbeta_sd {options.kbeta_sd:g} needs method 'separable', not {options.method!r}")
+    if options.kbeta_sd > 0.0 and options.constants != PHYSICS:
+        faults.append(
+            f"kbeta_sd {options.kbeta_sd:g} is not available with constants {options.constants.name!r}, which hold "
+            "K-beta lines at their ratio; use one of the two"
+        )
+    return faults
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
+
+
+def _refuse(
+    elements: Sequence[str],
+    incident_energy_kev: float,
+    options: FitOptions,
+    values: Mapping[str, float],
+    n_channels: int | None,
+) -> None:
+    faults = [] if elements else ['elements is empty; list the families, as in ["Si", "Fe", "Pt_L"]']
+    low, high = AXIS_LIMITS[INCIDENT]
+    if not _is_number(incident_energy_kev) or not low <= incident_energy_kev <= high:
+        faults.append(f"incident_energy_kev is {incident_energy_kev!r}, must lie between {low:g} and {high:g} keV")
+    else:
+        faults += [f"starting values: {fault}" for fault in axis_faults(values, n_channels)]
+    if invalid := option_faults(options):
+        faults.append("invalid options: " + "; ".join(invalid))
+    if faults:
+        raise ConfigError("; ".join(faults))
+
+
+def _axis_values(calibration: EnergyCalibration | None) -> dict[str, float]:
+    """Starting values of the axis; a bend of 0 is that of the table."""
+    if calibration is None:
+        return {}
+    values = (calibration.offset_kev, calibration.slope_kev, calibration.quadratic_kev)
+    return {name: value for name, value in zip(AXIS, values, strict=True) if name != AXIS[2] or value != 0.0}
+
+
+def _start_rows(
+    rows: tuple[Parameter, ...], values: Mapping[str, float], fixed: Sequence[str], free: Sequence[str]
+) -> tuple[Parameter, ...]:
+    return tuple(
+        replace(p, free=(p.free or p.name in free) and p.name not in fixed) for p in replace_values(rows, values)
+    )
+
+
+def _default_range(incident_energy_kev: float, values: Mapping[str, float], n_channels: int) -> tuple[float, float]:
+    high = incident_energy_kev + _ABOVE_INCIDENT_KEV
+    if "energy_slope" not in values:
+        return DEFAULT_ENERGY_MIN_KEV, high
+    top = values.get("energy_offset", 0.0) + values["energy_slope"] * (n_channels - 1)
+    return DEFAULT_ENERGY_MIN_KEV, min(high, top)
+
+
+def _near_edges(table: LineTable, detector: Detector, branching: Branching | None, sd_kev: float) -> tuple[float, ...]:
+    """Edges between which the true incident energy may lie, of lines that hold a share of their family."""
+    nominal = table.incident_energy_kev
+    below = table.edge_kev[table.edge_kev > nominal - 2.0 * sd_kev].tolist()
+    # A K family has one edge, and above the nominal energy it is refused.
+    names = [n for n in table.component_names if parse_component(n).kind in {"L", "M"}]
+    if not names:
+        return tuple(sorted(set(below)))
+    higher = build_line_table(
+        names,
+        min(nominal + 2.0 * sd_kev, HIGHEST_INCIDENT_KEV),
+        efficiency=detector,
+        branching=branching,
+        escape=False,
+        minimum_ratio=_MINIMUM_RATIO,
+    )
+    above = [
+        edge
+        for i in range(len(names))
+        for edge in higher.edge_kev[higher.component == i].unique().tolist()
+        if edge > nominal and _share_of(higher, i, edge) >= _MINIMUM_SHARE_BEYOND
+    ]
+    return tuple(sorted({*below, *above}))
+
+
+def _share_of(table: LineTable, component: int, edge_kev: float) -> float:
+    lines = (table.component == component) & (table.edge_kev == edge_kev)
+    return float(table.ratio[lines].sum())
+
+
+def _refuse_outside(problem: FitProblem) -> None:
+    """A component whose lines all lie outside of the fit range would be fitted to nothing."""
+    table = problem.table
+    outside = [
+        f"{name} ({_span(table, i)} keV)"
+        for i, name in enumerate(table.component_names)
+        if _share_inside(table, i, problem) < _MINIMUM_SHARE_INSIDE
+    ]
+    if outside:
+        raise FitError(
+            f"no line of {', '.join(outside)} lies in the fit range {problem.energy_min_kev:g} to "
+            f"{problem.energy_max_kev:g} keV; widen it or leave these out"
+        )
+
+
+def _share_inside(table: LineTable, index: int, problem: FitProblem) -> float:
+    mine = (table.component == index) & (table.escape_parent < 0)
+    energy, ratio = table.energy_kev[mine], table.ratio[mine]
+    inside = (energy >= problem.energy_min_kev) & (energy <= problem.energy_max_kev)
+    return float(ratio[inside].sum() / ratio.sum())
+
+
+def _span(table: LineTable, index: int) -> str:
+    energies: Sequence[float] = table.energy_kev[table.component == index].tolist()
+    return f"{min(energies):.2f} to {max(energies):.2f}"

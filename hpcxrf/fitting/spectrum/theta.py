@@ -1,0 +1,69 @@
+"""Theta before a fit: the default rows at an incident energy, and the limits of what a detector can be.
+
+This module loads no torch: a run file is checked with it on a login node.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from hpcxrf.physics.parameters import PARAMETERS, Parameter
+
+INCIDENT: Final = "coherent_sct_energy"
+"""Name of the parameter that is the energy of the beam."""
+AXIS: Final = ("energy_offset", "energy_slope", "energy_quadratic")
+"""Names of the parameters of the energy axis."""
+INCIDENT_RANGE_SD: Final = 1.5
+"""Standard deviations that the incident energy may end away from its nominal value."""
+DEFAULT_INCIDENT_SD_KEV: Final = 0.3
+AXIS_LIMITS: Final[Mapping[str, tuple[float, float]]] = {
+    "energy_offset": (-5.0, 5.0),
+    "energy_slope": (1e-4, 0.2),
+    "energy_quadratic": (-1e-5, 1e-5),
+    INCIDENT: (0.1, 200.0),
+}
+"""Limits (keV, keV/channel, keV/channel^2, keV) beyond which no detector has its energy axis. The shapes of the peaks
+have the bounds of the parameter table as their limits."""
+
+
+def default_parameters(
+    incident_energy_kev: float, incident_energy_sd_kev: float = DEFAULT_INCIDENT_SD_KEV
+) -> tuple[Parameter, ...]:
+    """Rows of the parameter table with the incident energy in its place.
+
+    Args:
+        incident_energy_kev: nominal energy, 0.1 to 200 keV: the start of `coherent_sct_energy`, which may end 1.5
+            standard deviations away.
+        incident_energy_sd_kev: standard deviation of its prior, above 0.
+    """
+    reach = INCIDENT_RANGE_SD * incident_energy_sd_kev
+    incident = replace(
+        next(p for p in PARAMETERS if p.name == INCIDENT),
+        value=incident_energy_kev,
+        lower=max(incident_energy_kev - reach, AXIS_LIMITS[INCIDENT][0]),
+        upper=incident_energy_kev + reach,
+        prior_sd=incident_energy_sd_kev,
+    )
+    return tuple(incident if p.name == INCIDENT else p for p in PARAMETERS)
+
+
+def axis_faults(values: Mapping[str, float], n_channels: int | None = None) -> list[str]:
+    """Find starting values of an energy axis that no detector has, or an axis that falls.
+
+    Args:
+        values: starting values by name; those of the shapes are not looked at.
+        n_channels: channels of the spectrum; None: whether the axis rises is not looked at.
+
+    Returns:
+        Sentences with name, value and limits.
+    """
+    faults = [
+        f"{name} is {values[name]:g}, must lie between {low:g} and {high:g}"
+        for name, (low, high) in AXIS_LIMITS.items()
+        if name in values and not low <= values[name] <= high
+    ]
+    if n_channels is not None and "energy_slope" in values:
+        slope, bend = values["energy_slope"], values.get("energy_quadratic", 0.0)
+        if slope + 2.0 * bend * (n_channels - 1) <= 0.0:
+            faults.append(f"energy_quadratic {bend:g} makes the axis fall before channel {n_channels - 1}")
+    return faults

@@ -1,0 +1,125 @@
+"""What is in one file, and the ingest of some: neither loads torch."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcxrf.errors import InputFileError
+from hpcxrf.formats.override import Override, find_override, read_override
+from hpcxrf.formats.registry import find_scans, open_scan
+from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions
+from hpcxrf.pipeline.prepare.inputs import archive_root
+from hpcxrf.store.catalog import dataset_id
+
+Advance = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ingested:
+    """Stores by source, and reasons of what failed."""
+
+    stores: dict[str, str]
+    failed: dict[str, str]
+
+
+def integrate(scan: RawScan, advance: Advance | None = None) -> NDArray[np.float64]:
+    """Sum the spectra of all pixels, (detector, channel), read by bands of rows.
+
+    Raises:
+        InputFileError: the file ends early, or holds a negative or non-finite count.
+    """
+    return sum_and_highest(scan, advance)[0]
+
+
+def sum_and_highest(scan: RawScan, advance: Advance | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Find sum and maximum of the spectra of all pixels, (detector, channel) each."""
+    n_detectors, n_rows, _, n_channels = scan.shape
+    total = np.zeros((n_detectors, n_channels))
+    highest = np.zeros_like(total)
+    for start in range(0, n_rows, scan.rows_per_read):
+        rows = slice(start, min(start + scan.rows_per_read, n_rows))
+        counts = scan.read_counts(rows)
+        total += counts.sum(axis=(1, 2), dtype=np.float64)
+        np.maximum(highest, counts.max(axis=(1, 2)), out=highest)
+        if advance is not None:
+            advance(rows.stop, n_rows)
+    return total, highest
+
+
+def inspect_file(path: Path, options: ReadOptions, advance: Advance | None = None) -> dict[str, Any]:
+    """Describe a file in JSON values; the spectra are read once for the totals.
+
+    Where the file does not give its incident energy or calibration, those of an override file beside it are
+    taken, and the notes name it.
+
+    Raises:
+        InputFileError: the file cannot be read.
+    """
+    scan = open_scan(path, options)
+    place = find_override(path, 0)
+    override = None if place is None else read_override(place)
+    energy, calibration, notes = _with_override(scan, override)
+    return {
+        "file": str(path),
+        "format": scan.format,
+        "files": [str(f) for f in scan.files],
+        "shape": list(scan.shape),
+        "dtype": str(scan.dtype),
+        "total_counts": integrate(scan, advance).sum(axis=1).tolist(),
+        "incident_energy_kev": energy,
+        "energy_offset_kev": None if calibration is None else calibration[0].offset_kev,
+        "energy_slope_kev": None if calibration is None else calibration[0].slope_kev,
+        "calibration": None if calibration is None else [dataclasses.asdict(c) for c in calibration],
+        "scalers": list(scan.read_scalars().scaler_names),
+        "notes": [*scan.notes, *notes],
+    }
+
+
+def _with_override(
+    scan: RawScan, override: Override | None
+) -> tuple[float | None, tuple[EnergyCalibration, ...] | None, list[str]]:
+    """Incident energy and calibration of the file, else of the override file, and sentences on the latter."""
+    energy, calibration = scan.incident_energy_kev, scan.calibration
+    if override is None:
+        return energy, calibration, []
+    values, notes = override.values, [f"override file: {override.path}"]
+    if energy is None and "COHERENT_SCT_ENERGY" in values:
+        energy = values["COHERENT_SCT_ENERGY"]
+        notes.append(f"incident energy from {override.path.name}")
+    if calibration is None and {"CAL_OFFSET", "CAL_SLOPE"} <= values.keys():
+        one = EnergyCalibration(offset_kev=values["CAL_OFFSET"], slope_kev=values["CAL_SLOPE"])
+        calibration = (one,) * scan.shape[0]
+        notes.append(f"energy calibration from {override.path.name}")
+    return energy, calibration, notes
+
+
+def ingest_files(files: Sequence[Path], folder: Path, options: ReadOptions, advance: Advance) -> Ingested:
+    """Ingest every scan that is found; a bad file stops no other.
+
+    Raises:
+        InputFileError: no scan was found.
+        OutputError: the folder cannot be written.
+    """
+    # With zarr, which looking at a file does not need.
+    from hpcxrf.store.ingest import ingest_scan
+
+    found, notes = find_scans(list(files))
+    if not found:
+        raise InputFileError("\n".join(["no scan found", *notes, "give files or folders"]))
+    root = archive_root([str(name) for name in files])
+    stores, failed = {}, {}
+    for number, path in enumerate(found):
+        store = folder / f"{dataset_id(path.absolute(), root)}.zarr"
+        try:
+            ingest_scan(open_scan(path, options), store)
+        except InputFileError as error:
+            failed[str(path)] = str(error)
+        else:
+            stores[str(path)] = str(store)
+        advance(number + 1, len(found))
+    return Ingested(stores=stores, failed=failed)

@@ -1,0 +1,155 @@
+"""Sentences on the choices that were made in preparing a fit, written from the origins of its values."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from hpcxrf.fitting.spectrum.problem import FitProblem
+from hpcxrf.fitting.spectrum.theta import INCIDENT
+from hpcxrf.formats.override import Override
+from hpcxrf.physics.detector import Detector
+from hpcxrf.physics.parameters import Parameter
+from hpcxrf.pipeline.prepare.bounds import ParameterRows
+from hpcxrf.pipeline.prepare.branching import KBETA, FileBranching
+from hpcxrf.pipeline.prepare.resolve import Settings
+from hpcxrf.pipeline.prepare.sources import Origin, Sources, Value
+
+# The one parameter whose value means nothing without the width law.
+_WIDTH: Final = "fwhm_fanoprime"
+
+
+def write_notes(settings: Settings, sources: Sources, problem: FitProblem, site: Sequence[str] = ()) -> tuple[str, ...]:
+    """Write a sentence for every value of a fit that is not the user's own word or a plain default.
+
+    Args:
+        settings: values with their origins.
+        sources: the files that they were read from.
+        problem: what was prepared with them.
+        site: names of the parameters in `fit.parameters`.
+    """
+    override = sources.override
+    file = [] if override is None else _file_notes(settings, override)
+    return (
+        *_energy_notes(settings, sources),
+        *file,
+        *_axis_notes(settings, sources, problem),
+        *([] if override is None else _bound_notes(settings.rows, override.path.name)),
+        *([f"bounds, priors and scales from fit.parameters: {', '.join(sorted(site))}"] if site else []),
+        *_widened_notes(settings.rows.final, problem.parameters),
+        *([] if override is None else _window_notes(settings.detector, override.path.name)),
+        *([] if override is None else _ratio_notes(settings.branching, override.path.name)),
+        *([] if override is None else _snip_notes(settings, override)),
+        *([] if problem.method == "separable" else [f"{problem.method} minimises the mean square, as published"]),
+    )
+
+
+def _energy_notes(settings: Settings, sources: Sources) -> list[str]:
+    energy = settings.incident_energy_kev
+    if energy.origin is Origin.OVERRIDE and sources.override is not None:
+        return [f"incident energy {energy.value:g} keV from {sources.override.path.name}"]
+    if energy.origin is Origin.SCAN:
+        return [f"incident energy {energy.value:g} keV from the scan file"]
+    return []
+
+
+def _file_notes(settings: Settings, override: Override) -> list[str]:
+    used = {n: v for n, v in settings.start.items() if v.origin is Origin.OVERRIDE and n != INCIDENT}
+    notes = [f"starting values from {override.path.name}"] if used else []
+    if settings.width is not None and _WIDTH in {*used, *settings.width.bounds}:
+        notes.append(settings.width.reason)
+    return [*notes, *_moved_notes(used)]
+
+
+def _axis_notes(settings: Settings, sources: Sources, problem: FitProblem) -> list[str]:
+    if problem.find_axis:
+        return ["energy calibration determined from the spectrum"]
+    if sources.previous is None:
+        of_scan = any(one.origin is Origin.SCAN and name != INCIDENT for name, one in settings.start.items())
+        return ["energy calibration from the scan file"] if of_scan else []
+    earlier = {n: v for n, v in settings.start.items() if v.origin is Origin.PREVIOUS}
+    notes = [f"starting values from {sources.previous.store.name}, detector {sources.detector}"]
+    notes += _moved_notes(earlier)
+    if settings.start[INCIDENT] == settings.incident_energy_kev:
+        notes.append(
+            f"incident energy starts at its nominal {settings.incident_energy_kev.value:g} keV: it was "
+            f"{sources.previous.theta[INCIDENT]:g} keV there"
+        )
+    return notes
+
+
+def _moved_notes(values: Mapping[str, Value[float]]) -> list[str]:
+    return [
+        f"start of {name} {one.written:g} is taken as {one.value:g}"
+        for name, one in values.items()
+        if one.written is not None
+    ]
+
+
+def _bound_notes(rows: ParameterRows, file: str) -> list[str]:
+    before = {p.name: p for p in rows.default}
+    bounded = {n: p for n, p in rows.from_file.items() if p is not None}
+    held = [n for n, p in bounded.items() if before[n].free and not p.free]
+    used = [
+        f"{n} {p.lower:g} to {p.upper:g}"
+        for n, p in bounded.items()
+        if p.free and (p.lower, p.upper) != (before[n].lower, before[n].upper)
+    ]
+    unused = [n for n, p in rows.from_file.items() if p is None]
+    notes = [f"bounds from {file}: {', '.join(used)}"] if used else []
+    if held:
+        notes.append(f"fixed, as {file} gives them one bound for both: {', '.join(held)}")
+    if unused:
+        notes.append(f"not used of {file}: bounds of {', '.join(unused)}, which no detector has within")
+    return notes
+
+
+def _widened_notes(rows: Sequence[Parameter], parameters: Sequence[Parameter]) -> list[str]:
+    """A start outside of its bounds is believed, and said."""
+    names = [p.name for row, p in zip(rows, parameters, strict=True) if (row.lower, row.upper) != (p.lower, p.upper)]
+    return [f"bounds widened to hold the start of {', '.join(names)}"] if names else []
+
+
+def _window_notes(detector: Mapping[str, Value[object]], file: str) -> list[str]:
+    usual = Detector()
+    words = [
+        f"{name} {one.value}"
+        for name, one in detector.items()
+        if one.origin is Origin.OVERRIDE and one.value != getattr(usual, name)
+    ]
+    return [f"detector: {', '.join(words)} from {file}"] if words else []
+
+
+def _ratio_notes(branching: FileBranching | None, file: str) -> list[str]:
+    if branching is None:
+        return []
+    applied, notes = branching.applied, []
+    if applied.kbeta_base:
+        words = [f"{s} {ratio * applied.k_ratios[s][KBETA]:.3f}" for s, ratio in applied.kbeta_base.items()]
+        notes.append(
+            f"K-beta to K-alpha-1 of {', '.join(words)}: the multipliers of {file} times the ratios of the MAPS line "
+            "table, which they were made for"
+        )
+    direct = [s for s, m in applied.k_ratios.items() if (m[0], m[1], m[3]) != (1.0, 1.0, 1.0)]
+    direct = [*direct, *dict.fromkeys([*applied.l_families, *applied.l_ratios])]
+    if direct:
+        notes.append(
+            f"line ratios of {', '.join(direct)}: multipliers of {file} on the library's ratios; if they were made to "
+            "repair the MAPS line table, remove them"
+        )
+    if branching.unknown:
+        notes.append(
+            f"not used of {file}: K multipliers of {', '.join(branching.unknown)}, as the ratio of the MAPS line table "
+            "that they belong to is not known; the library's is used"
+        )
+    return notes
+
+
+def _snip_notes(settings: Settings, override: Override) -> list[str]:
+    width = override.values.get("SNIP_WIDTH")
+    if width is None:
+        return []
+    if settings.snip_width is not None:
+        return [f"peak clipping with SNIP_WIDTH {width:g} of {override.path.name}"]
+    return [
+        f"not used of {override.path.name}: SNIP_WIDTH {width:g}, a width of the peak clipping of MAPS; it acts with "
+        "fit.background: snip and a MAPS set of fit.constants"
+    ]

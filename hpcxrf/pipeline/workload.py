@@ -1,0 +1,112 @@
+"""The workload `scan`: element maps of every scan of a run file."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from hpcxrf.config.run import RunConfig, effective
+from hpcxrf.pipeline.plan import plan_scans
+from hpcxrf.pipeline.records import DatasetJob
+from hpcxrf.pipeline.request import check_request
+from hpcxrf.pipeline.units import units_of
+from hpcxrf.runner.ending import RunEnd
+from hpcxrf.runner.records import TaskRecord, Unit
+from hpcxrf.runner.workload import Workload
+from hpcxrf.store.rundir import RETRY, Record, RunDir
+
+STAGE_TITLES: Final = {
+    "ingest": "ingest into Zarr",
+    "integrated": "integrated spectra",
+    "pixels": "pixels",
+    "regions": "find regions",
+    "refine": "refine regions",
+    "finalise": "close stores, draw",
+}
+
+
+def run_unit(job: DatasetJob, unit: Unit, after: Sequence[TaskRecord]) -> TaskRecord:
+    """Do one task of a scan on a worker.
+
+    Args:
+        job: the scan.
+        unit: one of `units_of`.
+        after: records of the units that it needs.
+    """
+    # Torch, and all that reads and writes: for the workers, never for the driver that submits this.
+    from hpcxrf.pipeline import tasks
+    from hpcxrf.pipeline.regions import tasks as regions
+
+    if unit.stage == "ingest":
+        return tasks.run_ingest(job)
+    if unit.stage == "pixels":
+        return tasks.run_pixels(job, unit.work, after)
+    if unit.stage == "refine":
+        slot, slots = unit.work
+        return regions.run_refine(job, slot, slots, after)
+    work = {"integrated": tasks.run_integrated, "regions": regions.run_regions, "finalise": tasks.run_finalise}
+    return work[unit.stage](job, after)
+
+
+def is_there(job: DatasetJob, unit: Unit) -> bool:
+    """Whether the store that a task wrote into is still there; nothing but the integrated fit makes that of results."""
+    run = RunDir(path=job.run_dir)
+    if unit.stage == "ingest":
+        return has_root(run.spectra_store(job.dataset_id))
+    return unit.stage != "integrated" or has_root(run.results_store(job.dataset_id))
+
+
+def has_root(store: Path) -> bool:
+    """Whether the metadata of a store can be read."""
+    try:
+        json.loads((store / "zarr.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def reopen(job: DatasetJob, last: Mapping[str, Record]) -> None:
+    """Prepare what is there of an unfinished scan: spectra that were found damaged go, results are not complete.
+
+    Args:
+        job: the scan.
+        last: the last line of each task in its journal.
+    """
+    run = RunDir(path=job.run_dir)
+    ingest = last.get("ingest", {})
+    if ingest.get("event") == RETRY and ingest.get("damaged"):
+        shutil.rmtree(run.spectra_store(job.dataset_id), ignore_errors=True)
+    path = run.results_store(job.dataset_id)
+    if has_root(path):
+        # Loads zarr and xarray, which the driver of a new run has no need of.
+        from hpcxrf.results.store import maps
+
+        if maps.is_complete(path):
+            maps.reopen(path)
+
+
+def summarise(config: RunConfig, end: RunEnd) -> None:
+    """Write the report of a run from its records."""
+    from hpcxrf.pipeline.report import write_run_report
+
+    write_run_report(config, end)
+
+
+SCAN: Final = Workload(
+    name="scan",
+    stages=STAGE_TITLES,
+    page="report.html",
+    reads_files=True,
+    one_core=False,
+    check=check_request,
+    lasting=effective,
+    plan=plan_scans,
+    units_of=units_of,
+    run_unit=run_unit,
+    foresees=lambda _job: True,
+    is_there=is_there,
+    reopen=reopen,
+    summarise=summarise,
+)
+"""Ingest, integrated fit, pixels, regions, report of every scan."""

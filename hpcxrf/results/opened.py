@@ -1,0 +1,108 @@
+"""The results of a run, opened for reading: datasets by name, each a tree of xarray Datasets."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import xarray as xr
+
+from hpcxrf.errors import ConfigError, OutputError
+from hpcxrf.results.store.maps import is_complete, open_results
+
+_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Results(Mapping[str, xr.DataTree]):
+    """Finished datasets of a run by name; one is opened when it is asked for.
+
+    `results["leaf-1a2b3c4d"]` is a tree with the groups `maps`, `spectrum`, `parameters` and, where regions were
+    sought, `regions`.
+    """
+
+    stores: Mapping[str, Path]
+    """Results stores by name of the dataset."""
+    unfinished: tuple[str, ...] = ()
+    """Names of the datasets of which the results are not complete."""
+
+    def __getitem__(self, name: str) -> xr.DataTree:
+        if name not in self.stores:
+            hint = "its results are not complete" if name in self.unfinished else f"there are {self._names()}"
+            raise KeyError(f"{name}: not a finished dataset of this run; {hint}")
+        return open_results(self.stores[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.stores)
+
+    def __len__(self) -> int:
+        return len(self.stores)
+
+    def maps(self, name: str | None = None) -> xr.Dataset:
+        """Open the maps of one dataset: amplitude, sigma, detection_limit (detector, component, y, x), status ...
+
+        Args:
+            name: name of the dataset; None: the only one.
+
+        Raises:
+            ConfigError: several datasets and no name.
+            KeyError: no finished dataset of that name.
+        """
+        return self._tree(name)["maps"].to_dataset()
+
+    def spectrum(self, name: str | None = None) -> xr.Dataset:
+        """Open the integrated spectra of one dataset with their fits: counts, model, background ...
+
+        Args:
+            name: name of the dataset; None: the only one.
+
+        Raises:
+            ConfigError: several datasets and no name.
+            KeyError: no finished dataset of that name.
+        """
+        return self._tree(name)["spectrum"].to_dataset()
+
+    def _tree(self, name: str | None) -> xr.DataTree:
+        if name is None and len(self.stores) != 1:
+            raise ConfigError(f"{len(self.stores)} datasets; name one of {self._names()}")
+        return self[next(iter(self.stores)) if name is None else name]
+
+    def _names(self) -> str:
+        names = list(self.stores)
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        return ", ".join(names[:_SHOWN]) + more
+
+    def __repr__(self) -> str:
+        lacking = f"; not finished: {len(self.unfinished)}" if self.unfinished else ""
+        return f"<Results of {len(self.stores)} datasets: {self._names()}{lacking}>"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<li>{escape(name)}</li>" for name in list(self.stores)[:_SHOWN])
+        more = f"<li>{len(self.stores) - _SHOWN} more</li>" if len(self.stores) > _SHOWN else ""
+        return f"<div>Results of {len(self.stores)} datasets</div><ul>{rows}{more}</ul>"
+
+
+def find_results(path: Path) -> Results:
+    """Find the finished datasets of a run directory, or a single results store.
+
+    Args:
+        path: run directory, its folder `results`, or `results/<dataset>.zarr`.
+
+    Raises:
+        OutputError: nothing there, or nothing that is finished.
+    """
+    stores = _stores_in(path)
+    if not stores:
+        raise OutputError(f"{path}: no results here; name a run directory or a store <dataset>.zarr in its results")
+    finished = {store.name.removesuffix(".zarr"): store for store in stores if is_complete(store)}
+    unfinished = tuple(s.name.removesuffix(".zarr") for s in stores if s not in finished.values())
+    if not finished:
+        raise OutputError(f"{path}: no dataset is finished; `hpcxrf status {path}` tells how far the run is")
+    return Results(finished, unfinished)
+
+
+def _stores_in(path: Path) -> list[Path]:
+    if (path / "zarr.json").is_file():
+        return [path]
+    folder = path / "results" if (path / "results").is_dir() else path
+    return sorted(store for store in folder.glob("*.zarr") if store.is_dir())

@@ -1,0 +1,128 @@
+"""The true model of the pixels, kept in a results store where pixels have a theta of their own: `model/<detector>`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+import zarr
+from torch import Tensor
+
+from hpcxrf.errors import OutputError
+from hpcxrf.fitting.pixels.model import DetectorPart, PixelModel
+from hpcxrf.physics.constants import ConstantSet
+from hpcxrf.physics.lines import LineTable
+from hpcxrf.physics.parameters import PARAMETER_NAMES
+from hpcxrf.results.store.storage import (
+    ArrayPlan,
+    array_of,
+    create_array,
+    create_labels,
+    labels_of,
+    require_current_schema,
+)
+from hpcxrf.store.schema import MODEL_VARIABLES
+
+GROUP: Final = "model"
+_LINES: Final = tuple(name for name, spec in MODEL_VARIABLES.items() if "line" in spec.dims)
+# The attribute of the one-dimensional facts of every part.
+_FACTS: Final = "parts"
+
+
+def write_pixel_models(path: Path, models: Mapping[str, PixelModel]) -> None:
+    """Write the model of every detector's pixels; twice equals once.
+
+    Args:
+        path: the results store.
+        models: models by detector name; none: nothing is written.
+
+    Raises:
+        OutputError: no store of this schema there.
+    """
+    require_current_schema(path)
+    if not models:
+        return
+    root = zarr.open_group(path, mode="r+", use_consolidated=False)
+    group = root.require_group(GROUP)
+    for name, model in models.items():
+        if name in group:
+            del group[name]
+        _write(group.create_group(name), model)
+
+
+def read_pixel_model(path: Path, detector: str, constants: ConstantSet, *, elastic: bool) -> PixelModel:
+    """The model of one detector's pixels, as it was written, bit for bit.
+
+    Args:
+        path: the results store.
+        detector: name of the detector.
+        constants: constants of the run.
+        elastic: False for a tube source.
+
+    Raises:
+        OutputError: no store of this schema there, or one without a model of that detector.
+    """
+    require_current_schema(path)
+    if not (path / GROUP / detector).is_dir():
+        raise OutputError(
+            f"{path}: has no model of the pixels of detector {detector}, since an earlier version of this program "
+            "wrote it; remove it and rerun the same command, or choose another folder"
+        )
+    group = zarr.open_group(path / GROUP / detector, mode="r", use_consolidated=False)
+    facts: Any = group.attrs[_FACTS]
+    names = labels_of(group, "family")
+    return PixelModel(
+        parts=tuple(_part(group, row, dict(fact), names) for row, fact in enumerate(facts)),
+        channel=torch.from_numpy(np.asarray(array_of(group, "channel")[:])),
+        constants=constants,
+        elastic=elastic,
+    )
+
+
+def _write(group: zarr.Group, model: PixelModel) -> None:
+    some = model.parts[0]
+    lengths = [part.table.energy_kev.shape[0] for part in model.parts]
+    sizes = {
+        "part": len(model.parts),
+        "name": len(PARAMETER_NAMES),
+        "component": some.share.shape[0],
+        "line": max(lengths),
+        "channel": model.channel.shape[0],
+    }
+    create_labels(group, "name", PARAMETER_NAMES)
+    create_labels(group, "family", some.table.component_names)
+    for name, spec in MODEL_VARIABLES.items():
+        create_array(group, name, ArrayPlan(spec=spec, sizes=sizes))
+    array_of(group, "channel")[:] = model.channel.cpu().numpy()
+    for row, part in enumerate(model.parts):
+        array_of(group, "theta")[row] = part.theta.cpu().numpy()
+        array_of(group, "share")[row] = part.share.cpu().numpy()
+        for name in _LINES:
+            array_of(group, name)[row, : lengths[row]] = getattr(part.table, name).cpu().numpy()
+    group.attrs[_FACTS] = [
+        {
+            "lines": length,
+            "incident_energy_kev": part.table.incident_energy_kev,
+            "table_version": part.table.table_version,
+        }
+        for part, length in zip(model.parts, lengths, strict=True)
+    ]
+
+
+def _part(group: zarr.Group, row: int, fact: Mapping[str, Any], names: tuple[str, ...]) -> DetectorPart:
+    def values(name: str) -> Tensor:
+        return torch.from_numpy(np.asarray(array_of(group, name)[row]))
+
+    lines: dict[str, Any] = {name: values(name)[: fact["lines"]] for name in _LINES}
+    lines |= {name: lines[name].to(torch.bool) for name in ("is_kbeta", "has_tail")}
+    return DetectorPart(
+        theta=values("theta"),
+        share=values("share"),
+        table=LineTable(
+            component_names=names,
+            incident_energy_kev=float(fact["incident_energy_kev"]),
+            table_version=str(fact["table_version"]),
+            **lines,
+        ),
+    )

@@ -1,0 +1,158 @@
+"""How every item of a run ended: one line each in `datasets.jsonl`, written after all of its data is on the disk.
+
+Report, tables, `status` and resume read it, so that none of them must hold a run of 100 000 datasets in memory or
+open its journals.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from hpcxrf.errors import OutputError
+from hpcxrf.runner.done import last_lines
+from hpcxrf.runner.records import DatasetRecord, DatasetState, Item, TaskRecord
+from hpcxrf.store.files import append_line
+from hpcxrf.store.rundir import FAILED, FINISHED, RunDir
+
+OPEN_TASK: Final = "open"
+"""Task of an item whose file cannot be opened."""
+_FILE: Final = "datasets.jsonl"
+_KEPT_FACTS: Final = ("r2", "suggested", "machine")
+
+
+def summarise(item: Item, records: Sequence[TaskRecord], **ending: Any) -> DatasetRecord:  # noqa: ANN401 (fields of DatasetRecord)
+    """What is kept of an item that ended.
+
+    Args:
+        item: the item.
+        records: records of its finished tasks, in the order of the graph.
+        ending: state, reason and numbers of tasks, where it is not done.
+    """
+    seconds: dict[str, float] = {}
+    for record in records:
+        seconds[record.stage] = seconds.get(record.stage, 0.0) + record.wall_s
+    told = [record.facts or {} for record in records]
+    return DatasetRecord(
+        dataset_id=item.dataset_id,
+        name=item.source.name,
+        source=str(item.source),
+        shape=tuple(getattr(item, "shape", ())),
+        seconds=seconds,
+        cpu_s=sum(record.cpu_s for record in records),
+        notes=tuple(dict.fromkeys(note for facts in told for note in facts.get("notes", ()))),
+        facts={key: facts[key] for facts in told for key in _KEPT_FACTS if key in facts},
+        made_from=item.made_from,
+        **({"state": "done"} | ending),
+    )
+
+
+def append_dataset(run: RunDir, record: DatasetRecord, number: int) -> None:
+    """Add how an item ended; only the driver that holds the lock may.
+
+    Args:
+        run: the run directory.
+        record: how it ended.
+        number: its place in the plan, which orders tables.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    append_line(run.path / _FILE, {"number": number, **dataclasses.asdict(record)})
+
+
+def read_datasets(run: RunDir) -> Iterator[DatasetRecord]:
+    """How every item ended, in the order of the plan; of one that ended several times the last.
+
+    A run directory of version 0.1.0 has no such file: its journals are read instead.
+    """
+    file = run.path / _FILE
+    if not file.is_file():
+        yield from (_read_journal(run, name) for name in run.dataset_ids())
+        return
+    for _, offset in sorted(_places(file).values()):
+        with file.open("rb") as stream:
+            stream.seek(offset)
+            yield _parse(stream.readline())
+
+
+def read_kept(run: RunDir) -> dict[str, DatasetRecord]:
+    """Items that an earlier driver finished, by dataset_id; without what only tables need."""
+    if not (run.path / _FILE).is_file():
+        return {}
+    return {
+        record.dataset_id: dataclasses.replace(record, notes=(), facts={}, seconds={})
+        for record in read_datasets(run)
+        if record.state == "done" and not record.home
+    }
+
+
+def forget_dataset(run: RunDir, dataset_id: str, reason: str) -> None:
+    """Say that an item that was done is to be looked at again by the next driver.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    again = DatasetRecord(dataset_id=dataset_id, name=dataset_id, state="not tried", reason=reason)
+    append_dataset(run, again, 0)
+
+
+def _places(file: Path) -> dict[tuple[str, str], tuple[int, int]]:
+    """(number, offset) of the last whole line of every item; what a kill left of a line is none."""
+    places: dict[tuple[str, str], tuple[int, int]] = {}
+    offset = 0
+    with file.open("rb") as stream:
+        for line in stream:
+            if line.endswith(b"\n"):
+                try:
+                    content = json.loads(line)
+                except ValueError as error:
+                    raise OutputError(
+                        f"{file}: the line at byte {offset} is damaged; remove the file, and the same command "
+                        "makes it again from the journals"
+                    ) from error
+                places[content["home"], content["dataset_id"]] = (content["number"], offset)
+            offset += len(line)
+    return places
+
+
+def _parse(line: bytes) -> DatasetRecord:
+    content = json.loads(line)
+    names = {f.name for f in dataclasses.fields(DatasetRecord)}
+    plain: dict[str, Any] = {k: v for k, v in content.items() if k in names}
+    return DatasetRecord(**plain | {"shape": tuple(plain["shape"]), "notes": tuple(plain["notes"])})
+
+
+def _read_journal(run: RunDir, dataset_id: str) -> DatasetRecord:
+    """What the journal of an item says of it; one that is damaged is a failure of its own item."""
+    try:
+        lines = last_lines(run.read_journal(dataset_id))
+    except OutputError as error:
+        return DatasetRecord(dataset_id=dataset_id, name=dataset_id, state="failed", reason=str(error), failed=1)
+    finished = [line for line in lines.values() if line["event"] == FINISHED]
+    failed = [line for line in lines.values() if line["event"] == FAILED]
+    # Scans end with `finalise`; the items of other workloads of 0.1.0 were done when nothing had failed.
+    closed = any(line["task"] == "finalise" for line in finished)
+    if closed or (finished and not failed and not any(line["task"] == "ingest" for line in finished)):
+        state: DatasetState = "done"
+        reason = ""
+    else:
+        state = "failed" if failed else "not tried"
+        reason = str(failed[-1].get("reason", "")) if failed else "was not finished; run it again"
+    seconds: dict[str, float] = {}
+    for line in finished:
+        stage = str(line.get("stage", line["task"]))
+        seconds[stage] = seconds.get(stage, 0.0) + float(line.get("wall_s") or 0.0)
+    facts = [line.get("facts") or {} for line in finished]
+    return DatasetRecord(
+        dataset_id=dataset_id,
+        name=next((str(one["name"]) for one in facts if "name" in one), dataset_id),
+        state=state,
+        reason=reason,
+        failed=0 if state == "done" else len(failed),
+        shape=next((tuple(one["shape"]) for one in facts if "shape" in one), ()),
+        seconds=seconds,
+        notes=tuple(dict.fromkeys(note for one in facts for note in one.get("notes", ()))),
+        facts={key: one[key] for one in facts for key in _KEPT_FACTS if key in one},
+    )

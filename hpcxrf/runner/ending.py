@@ -1,0 +1,80 @@
+"""How a run went: what its pages and tables say of the whole of it."""
+
+import datetime
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from hpcxrf import __version__
+from hpcxrf.store.files import atomic_write_text
+from hpcxrf.store.rundir import RunDir
+
+_FILE: Final = Path("state", "end.json")
+_LIBRARIES: Final = ("torch", "numpy", "zarr", "xarray", "dask", "xraylib", "h5py")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnd:
+    """How a run went, when nothing of it is left to do."""
+
+    run: RunDir
+    """The run directory, whose lock is held."""
+    wall_s: float
+    """Seconds since the start, planning included."""
+    device: str
+    """What it ran on, for people: `CPU, 4 workers x 2 threads`."""
+    command: str
+    """The command line."""
+    started: str
+    """ISO 8601 with time zone."""
+    notes: tuple[str, ...]
+    """What was noticed while the files were found."""
+
+
+def keep_end(end: RunEnd) -> None:
+    """Write how a run went, so that its pages can be written again.
+
+    Raises:
+        OutputError: the run directory cannot be written.
+    """
+    content = {**asdict(end), "run": None, "notes": list(end.notes)}
+    atomic_write_text(end.run.path / _FILE, json.dumps(content, indent=1) + "\n")
+
+
+def read_end(run: RunDir) -> RunEnd:
+    """How a run went; of one that did not go to its end, or of version 0.1.0, what can be said without it."""
+    file = run.path / _FILE
+    if not file.is_file():
+        return RunEnd(
+            run=run,
+            wall_s=0.0,
+            device="as recorded in each dataset",
+            command="",
+            started=now(),
+            notes=("run not finished; this report was rebuilt from the journals",),
+        )
+    content = json.loads(file.read_text(encoding="utf-8"))
+    names = {f.name for f in fields(RunEnd)} - {"run"}
+    plain = {name: value for name, value in content.items() if name in names}
+    return RunEnd(run=run, **plain | {"notes": tuple(plain["notes"])})
+
+
+def describe_device(device: str, workers: int, threads: int) -> str:
+    """What a run computes on, for people."""
+    each = f"{workers} workers x {threads} thread{'s' * (threads != 1)}"
+    return f"CPU, {each}" if device == "cpu" else f"CUDA, {each}, one GPU each"
+
+
+def versions() -> Mapping[str, str]:
+    """Versions of this program and of the libraries that results depend on."""
+    found = {name: version(name) for name in _LIBRARIES}
+    return {"hpcxrf": __version__, "python": platform.python_version(), **found}
+
+
+def now() -> str:
+    """Time of day, ISO 8601 with time zone."""
+    return datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")

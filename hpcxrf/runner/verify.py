@@ -1,0 +1,68 @@
+"""Whether what a run wrote is still what it wrote: the checksums of all journals against the files."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from hpcxrf.runner.datasets import forget_dataset, read_datasets
+from hpcxrf.runner.done import last_lines
+from hpcxrf.store.files import checksums_match
+from hpcxrf.store.rundir import FINISHED, RETRY, RunDir
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damage:
+    """A file or folder that is not as a task left it."""
+
+    dataset_id: str
+    home: str
+    """Folder of the dataset's journal within the run directory; empty: the run directory itself."""
+    task: str
+    path: str
+    """Relative to the run directory."""
+
+
+def find_damage(run: RunDir, looked_at: Callable[[int, int], None] = lambda _done, _total: None) -> Iterator[Damage]:
+    """Compare every checksum of a run with its file; what a later task overwrote is that task's.
+
+    Args:
+        run: the run directory.
+        looked_at: called with (datasets compared, datasets).
+
+    Raises:
+        OutputError: a journal is damaged.
+        OSError: a file cannot be read.
+    """
+    homes = sorted({"", *(record.home for record in read_datasets(run))})
+    every = [(home, dataset_id) for home in homes for dataset_id in run.inner(home).dataset_ids()]
+    for number, (home, dataset_id) in enumerate(every, start=1):
+        inner = run.inner(home)
+        for path, task in _read_written(inner, dataset_id).items():
+            if not checksums_match({path[0]: path[1]}, inner.path):
+                where = f"{home}/{path[0]}" if home else path[0]
+                yield Damage(dataset_id=dataset_id, home=home, task=task, path=where)
+        looked_at(number, len(every))
+
+
+def _read_written(run: RunDir, dataset_id: str) -> dict[tuple[str, str], str]:
+    """Task by (path, checksum) of what its finished tasks wrote, each path by the last that wrote it."""
+    last: dict[str, tuple[str, str]] = {}
+    for task, line in last_lines(run.read_journal(dataset_id)).items():
+        if line["event"] == FINISHED:
+            last |= {path: (checksum, task) for path, checksum in line.get("checksums", {}).items()}
+    return {(path, checksum): task for path, (checksum, task) in last.items()}
+
+
+def do_again(run: RunDir, damage: Damage) -> None:
+    """Write into the journal that a damaged task, and with it all that rests on it, is to be done again.
+
+    Args:
+        run: the run directory, locked by the caller.
+        damage: of `find_damage`.
+
+    Raises:
+        OutputError: the journal cannot be written.
+    """
+    reason = f"{damage.path} is not as it was written"
+    line = {"event": RETRY, "task": damage.task, "damaged": True, "reason": reason}
+    run.inner(damage.home).append(damage.dataset_id, line)
+    forget_dataset(run.inner(damage.home), damage.dataset_id, reason)

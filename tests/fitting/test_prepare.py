@@ -1,0 +1,147 @@
+"""From elements, energy and detector to a problem: no file, no configuration, every argument checked by its name."""
+
+import pytest
+import torch
+from fit_samples import COMPONENTS, INCIDENT_KEV, TRUTH, drawn, expected_counts
+
+from hpcxrf.errors import ConfigError, FitError
+from hpcxrf.fitting.result import FitStatus
+from hpcxrf.fitting.spectrum.prepare import FitOptions, option_faults, prepare_spectrum
+from hpcxrf.fitting.spectrum.problem import start_from
+from hpcxrf.fitting.spectrum.solve import refit, solve_problem
+from hpcxrf.fitting.spectrum.theta import default_parameters
+from hpcxrf.formats.scan import EnergyCalibration
+from hpcxrf.physics.constants import CONSTANT_SETS
+from hpcxrf.physics.detector import Detector
+from hpcxrf.physics.parameters import PARAMETERS
+
+NEAR = EnergyCalibration(offset_kev=0.0, slope_kev=0.01)
+
+
+def prepared(elements=COMPONENTS, energy_kev=INCIDENT_KEV, **given):
+    return prepare_spectrum(elements, energy_kev, **({"n_channels": 1500, "calibration": NEAR} | given))
+
+
+def values_of(problem):
+    return {p.name: p.value for p in problem.parameters}
+
+
+def test_the_defaults_are_those_of_the_table_and_the_arguments_in_their_places():
+    problem = prepared()
+    assert problem.table.component_names == COMPONENTS
+    assert (problem.energy_min_kev, problem.energy_max_kev) == (1.0, INCIDENT_KEV + 1.0)
+    assert (problem.background, problem.method, problem.objective) == ("hats", "separable", "poisson")
+    assert problem.detector == Detector()
+    assert not problem.find_axis
+    expected = {p.name: p.value for p in PARAMETERS} | {"coherent_sct_energy": INCIDENT_KEV}
+    assert values_of(problem) == expected
+
+
+def test_without_calibration_the_axis_is_determined_from_the_spectrum():
+    problem = prepared(calibration=None)
+    assert problem.find_axis
+    fit = solve_problem(drawn(sum(expected_counts(1e6)), seed=3), problem)
+    assert fit.status is FitStatus.CONVERGED
+    assert fit.problem is problem
+    assert float(fit.theta[1]) == pytest.approx(TRUTH["energy_slope"], rel=1e-3)
+
+
+def test_the_fit_range_ends_with_the_spectrum():
+    short = prepared(elements=["Ca", "Fe"], n_channels=1000)
+    assert short.energy_max_kev == pytest.approx(9.99)
+
+
+def test_start_goes_over_calibration_and_rows_and_fixed_over_free():
+    problem = prepared(
+        start={"energy_offset": 0.03, "compton_angle": 95.0},
+        fixed=["compton_angle", "step_offset"],
+        free=["step_offset"],
+    )
+    rows = {p.name: p for p in problem.parameters}
+    assert rows["energy_offset"].value == 0.03
+    assert (rows["compton_angle"].value, rows["compton_angle"].free) == (95.0, False)
+    assert not rows["step_offset"].free
+    assert rows["energy_slope"].free
+
+
+def test_a_tube_has_no_elastic_column_and_a_fixed_energy():
+    problem = prepared(options=FitOptions(source="tube"))
+    assert not problem.elastic
+    assert problem.edges_kev == ()
+    assert not {p.name: p for p in problem.parameters}["coherent_sct_energy"].free
+
+
+def test_rows_of_the_caller_are_taken_as_they_are():
+    rows = default_parameters(INCIDENT_KEV, 0.02)
+    incident = {p.name: p for p in prepared(parameters=rows).parameters}["coherent_sct_energy"]
+    assert (incident.lower, incident.upper) == pytest.approx((INCIDENT_KEV - 0.03, INCIDENT_KEV + 0.03))
+
+
+@pytest.mark.parametrize("method", ["adam", "sbplx"])
+def test_the_published_methods_have_the_mean_square_by_default(method):
+    assert prepared(options=FitOptions(method=method)).objective == "mse"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"background": "snap"}, "background is 'snap', must be 'hats', 'snip', 'none'"),
+        ({"method": "newton"}, "method is 'newton'"),
+        ({"objective": "l2"}, "objective is 'l2'"),
+        ({"source": "sun"}, "source is 'sun'"),
+        ({"kbeta_sd": -0.1}, "kbeta_sd is -0.1, must be 0 or more"),
+        ({"kbeta_sd": float("nan")}, "kbeta_sd is nan"),
+        ({"incident_energy_sd_kev": 0.0}, "incident_energy_sd_kev is 0.0, must be above 0"),
+        ({"energy_range_kev": (3.0, 2.0)}, "energy_range_kev is (3.0, 2.0), must be two energies that rise"),
+        ({"method": "adam", "objective": "l1"}, "objective 'l1' is not available with method 'adam'"),
+        ({"method": "adam", "kbeta_sd": 0.1}, "kbeta_sd 0.1 needs method 'separable'"),
+        ({"constants": CONSTANT_SETS["maps-3.58"], "kbeta_sd": 0.1}, "not available with constants 'maps-3.58'"),
+    ],
+)
+def test_an_option_that_is_not_valid_is_named_with_its_value(options, said):
+    (fault,) = option_faults(FitOptions(**options))
+    assert said in fault
+    with pytest.raises(ConfigError, match=r"^invalid options: "):
+        prepared(options=FitOptions(**options))
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "said"),
+    [
+        ({"elements": ["Fe", "Qq"]}, FitError, "^Qq: no such element"),
+        ({"elements": ["Sr"]}, FitError, "^Sr: K edge"),
+        ({"options": FitOptions(energy_range_kev=(5.0, 6.0))}, FitError, "^no line of Si"),
+        ({"options": FitOptions(energy_range_kev=(20.0, 30.0))}, FitError, "^fit range 20 to 30 keV"),
+        (
+            {"calibration": EnergyCalibration(offset_kev=9.0, slope_kev=0.01)},
+            ConfigError,
+            "^starting values: energy_off",
+        ),
+        (
+            {"calibration": EnergyCalibration(offset_kev=0.0, slope_kev=0.01, quadratic_kev=-9e-6)},
+            ConfigError,
+            "makes the axis fall before channel 1499",
+        ),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused_without_a_file_in_the_sentence(given, error, said):
+    with pytest.raises(error, match=said):
+        prepared(**given)
+
+
+def test_a_refit_begins_at_the_earlier_theta_and_keeps_the_bounds():
+    counts = drawn(sum(expected_counts(1e6)), seed=3)
+    fit = solve_problem(counts, prepared())
+    again = refit(drawn(sum(expected_counts(1e5)), seed=4), start_from(fit.problem, fit.theta))
+    assert torch.equal(again.theta_initial, fit.theta)
+    assert torch.equal(again.theta_lower, fit.theta_lower)
+    assert again.status is FitStatus.CONVERGED
+
+
+def test_a_fit_without_solution_has_no_theta_and_keeps_its_problem():
+    problem = prepared()
+    for solve in (solve_problem, refit):
+        fit = solve(torch.zeros(1500), problem)
+        assert fit.status is FitStatus.EMPTY
+        assert torch.isnan(fit.theta).all()
+        assert fit.problem is problem

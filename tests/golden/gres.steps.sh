@@ -1,0 +1,3 @@
+srun --exact --nodes=1 --ntasks=1 --cpus-per-task=8 --mem=1000M --gres=gpu:a100:1 --job-name=worker --export=ALL --kill-on-bad-exit=0 /usr/bin/python3 -m hpcxrf.cluster.job.worker_main --run /project/run --name worker-0
+srun --exact --nodes=1 --ntasks=1 --cpus-per-task=8 --mem=1000M --gres=gpu:a100:1 --job-name=worker --export=ALL --kill-on-bad-exit=0 /usr/bin/python3 -m hpcxrf.cluster.job.worker_main --run /project/run --name worker-1
+srun --exact --nodes=1 --ntasks=1 --cpus-per-task=8 --mem=1000M --gres=gpu:a100:1 --job-name=worker --export=ALL --kill-on-bad-exit=0 /usr/bin/python3 -m hpcxrf.cluster.job.worker_main --run /project/run --name worker-2
