@@ -5,7 +5,6 @@ A journal line is written after the data that it names reached the disk, so it i
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from hpcxrf.runner.journal import is_made_from, read_record
 from hpcxrf.runner.records import Item, TaskRecord, Unit
@@ -44,8 +43,3 @@ def find_finished(
 def last_lines(journal: Sequence[Record]) -> Mapping[str, Record]:
     """The line that counts of every task: the last one."""
     return {str(line["task"]): line for line in journal if line.get("event") in {FAILED, FINISHED, RETRY}}
-
-
-def count_failures(journal: Sequence[Mapping[str, Any]]) -> int:
-    """Failures so far: a number that tells the keys of one submission from those of the next."""
-    return sum(line.get("event") == FAILED for line in journal)

@@ -1,5 +1,6 @@
 """Feeds the graph, keeps the journals, and decides what is finished. The only writer of a run's state."""
 
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +11,7 @@ from distributed import Client, Future, as_completed
 
 from hpcxrf.errors import DamagedStoreError
 from hpcxrf.runner.datasets import OPEN_TASK, append_dataset, summarise
-from hpcxrf.runner.done import count_failures, find_finished, last_lines
+from hpcxrf.runner.done import find_finished, last_lines
 from hpcxrf.runner.graph import submit
 from hpcxrf.runner.journal import describe_failure, failure_line, finished_line, not_tried_line, trace_failure
 from hpcxrf.runner.planner import Planner
@@ -114,6 +115,8 @@ class _Drive:
     good: dict[int, bool] = field(default_factory=dict)
     """Whether an ended item is done, by number."""
     ended: Ended = field(default_factory=Ended)
+    token: str = field(default_factory=lambda: secrets.token_hex(4))
+    """Part of the keys of all futures of this run."""
 
 
 def run_items(
@@ -240,7 +243,7 @@ def _begin(drive: _Drive, item: Item) -> None:
     _announce(drive, units, done)
     if len(done) < len(units):
         drive.workload.reopen(item, last_lines(journal))
-    futures = submit(drive.client, drive.workload.run_unit, item, units, done, count_failures(journal))
+    futures = submit(drive.client, drive.workload.run_unit, item, units, done, drive.token)
     state = _Running(
         item=item,
         units={unit.task: unit for unit in units},

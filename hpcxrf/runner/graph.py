@@ -33,7 +33,7 @@ def run_once(work: RunUnit, item: Item, unit: Unit, after: Sequence[TaskRecord])
 
 
 def submit(
-    client: Client, work: RunUnit, item: Item, units: Sequence[Unit], finished: Mapping[str, TaskRecord], attempt: int
+    client: Client, work: RunUnit, item: Item, units: Sequence[Unit], finished: Mapping[str, TaskRecord], drive: str
 ) -> dict[str, Future]:
     """Submit what is missing of an item.
 
@@ -43,7 +43,8 @@ def submit(
         item: the item.
         units: all of the item, each after those that it needs.
         finished: records of the units that need not run again.
-        attempt: distinguishes the keys of a second submission.
+        drive: distinguishes the keys of a second run on one cluster: Dask would not run what it still holds cancelled
+            under the same key.
 
     Returns:
         Futures by task, in the order of the graph. Keys carry counters, never the sample's name: they are
@@ -54,7 +55,7 @@ def submit(
     for index, unit in enumerate(units):
         if unit.task not in finished:
             after = [known[name] for name in unit.needs]
-            key = f"{unit.stage}-{item.number:06}-{index:05}-{attempt}"
+            key = f"{unit.stage}-{item.number:06}-{index:05}-{drive}"
             known[unit.task] = futures[unit.task] = client.submit(
                 run_once, work, item, unit, after, key=key, pure=False
             )
