@@ -10,7 +10,9 @@ from typing import Any, Final
 __version__: Final = "0.1.0"
 
 _LIBRARY: Final = (
+    "Amplitude",
     "Detector",
+    "Value",
     "amplitudes",
     "default_theta",
     "fit_integrated",
