@@ -66,12 +66,7 @@ def run_ingest(job: DatasetJob) -> TaskRecord:
             bytes_read=record.source_bytes,
             bytes_written=record.stored_bytes,
             checksums=_relative(job, {str(store / name): value for name, value in record.checksums.items()}),
-            facts={
-                "dtype": record.dtype,
-                "shape": list(record.shape),
-                "name": job.source.name,
-                "stamps": dict(job.stamps),
-            },
+            facts={"dtype": record.dtype, "shape": list(record.shape), "name": job.source.name},
         )
 
 
@@ -131,7 +126,6 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
                 "status": {name: fit.status.name for name, fit in wanted.items()},
                 "notes": notes,
                 "suggested": [s.name for s in combine_detectors(found.suggested)],
-                "stamps": dict(job.stamps),
             },
         )
 

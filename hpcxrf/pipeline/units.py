@@ -11,14 +11,14 @@ def units_of(job: DatasetJob) -> list[Unit]:
     ranges = pixel_ranges(job)
     pixels = tuple(pixel_task_name(blocks) for blocks in ranges)
     units = [
-        Unit(task="ingest", stage="ingest"),
-        Unit(task="integrated", stage="integrated", needs=("ingest",)),
+        Unit(task="ingest", stage="ingest", reads=("stamps",)),
+        Unit(task="integrated", stage="integrated", needs=("ingest",), reads=("stamps",)),
         *(Unit(task=pixel_task_name(r), stage="pixels", needs=("integrated",), work=r) for r in ranges),
     ]
     if job.config.regions.wanted:
         # Regions are found when the graph is already submitted: so many tasks share them, however many there are.
         slots = refine_tasks(job.config.regions)
-        units.append(Unit(task="regions", stage="regions", needs=pixels))
+        units.append(Unit(task="regions", stage="regions", needs=pixels, reads=("region_stamps",)))
         units += [
             Unit(task=refine_task_name(slot), stage="refine", needs=("regions",), work=(slot, slots))
             for slot in range(slots)

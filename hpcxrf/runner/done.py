@@ -33,7 +33,7 @@ def find_finished(
             line is not None
             and line.get("event") == FINISHED
             and all(needed in done for needed in unit.needs)
-            and is_made_from(line, item)
+            and is_made_from(line, item, unit)
             and workload.is_there(item, unit)
         ):
             done[unit.task] = read_record(line)

@@ -314,7 +314,7 @@ def _settle(drive: _Drive, state: _Running, future: Future, result: Any) -> list
     if isinstance(result, TaskRecord):
         state.records[unit.task] = result
         drive.hooks.progress(Progress(stage=unit.stage, pixels=result.pixels, ok=True))
-        return [finished_line(result)]
+        return [finished_line(result, state.item, unit)]
     # Dask hands the error of a task on to those that need it.
     tried = not any(_has_failed(state.futures.get(name)) for name in unit.needs)
     drive.hooks.progress(Progress(stage=unit.stage, pixels=0, ok=False, tried=tried))

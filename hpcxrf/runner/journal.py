@@ -6,14 +6,20 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hpcxrf.errors import HpcxrfError
-from hpcxrf.runner.records import Item, TaskRecord
+from hpcxrf.runner.records import Item, TaskRecord, Unit
 from hpcxrf.store.rundir import FAILED, FINISHED, NOT_TRIED
 
 
-def finished_line(record: TaskRecord) -> dict[str, Any]:
-    """The line of a task that did its work."""
+def finished_line(record: TaskRecord, item: Item, unit: Unit) -> dict[str, Any]:
+    """The line of a task that did its work, with the stamps of the files that it was made from."""
     line = dataclasses.asdict(record)
-    return {"event": FINISHED, **line, "checksums": line["checksums"] or {}}
+    stamps = {kind: dict(item.made_from[kind]) for kind in kinds_read(item, unit)}
+    return {"event": FINISHED, **line, "checksums": line["checksums"] or {}, "made_from": stamps}
+
+
+def kinds_read(item: Item, unit: Unit) -> tuple[str, ...]:
+    """Kinds of files that a unit reads itself, by what it declares or, if it needs no other unit, all of the item."""
+    return unit.reads or (() if unit.needs else tuple(item.made_from))
 
 
 def failure_line(task: str, reason: str, trace: str = "") -> dict[str, Any]:
@@ -33,10 +39,11 @@ def read_record(line: Mapping[str, Any]) -> TaskRecord:
     return TaskRecord(**{k: v for k, v in line.items() if k in names})
 
 
-def is_made_from(line: Mapping[str, Any], item: Item) -> bool:
-    """Whether the files that a task was made from are those of today; a task without stamps follows another."""
-    facts = line.get("facts") or {}
-    return all(facts.get(kind) in (None, stamps) for kind, stamps in item.made_from.items())
+def is_made_from(line: Mapping[str, Any], item: Item, unit: Unit) -> bool:
+    """Whether the files that a task was made from are those of today."""
+    # Version 0.1.0 kept the stamps among the facts.
+    written = line.get("made_from") or line.get("facts") or {}
+    return all(written.get(kind) == dict(item.made_from[kind]) for kind in kinds_read(item, unit))
 
 
 def describe_failure(error: BaseException) -> str:

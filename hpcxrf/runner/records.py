@@ -46,6 +46,9 @@ class Unit:
     stage: str
     needs: tuple[str, ...] = ()
     """Tasks of the same item that must be finished before."""
+    reads: tuple[str, ...] = ()
+    """Kinds of the item's files (keys of `Item.made_from`) that it reads itself. One that names none reads what it
+    needs, or every kind where it needs no other."""
     work: Any = None
     """What the workload's `run_unit` needs to know beside the item: small and picklable."""
 

@@ -376,10 +376,17 @@ def test_failures_are_told_by_reason_and_tried_again(hpcxrf, lab):
     assert "and so it broke" in hpcxrf("logs", "out").out
     assert hpcxrf("logs", "out", "--failed").out == "scan-00000000 ingest: is cut short\nline 1"
     assert "no failed dataset matches --reason" in hpcxrf("retry", "out", "--failed", "--reason", "memory").err
+    (lab / "go").unlink()
     ran = hpcxrf("retry", "out", "--failed", "--reason", "CUT", "--json")
     assert ran.code == 0, ran.err
     assert ran.json["job_id"] != first
-    assert {"task": "ingest", "event": "retry"} in RunDir(path=lab / "out").read_journal("scan-00000000")
+    journal = RunDir(path=lab / "out").read_journal("scan-00000000")
+    assert {"task": "ingest", "event": "retry"} in journal
+    # While its job is in the queue, nothing is marked that this command could not submit.
+    again = hpcxrf("retry", "out", "--failed")
+    assert again.code == 4
+    assert f"job {ran.json['job_id']} of this run is" in again.err
+    assert RunDir(path=lab / "out").read_journal("scan-00000000") == journal
 
 
 def test_following_a_log_ends_with_the_run(lab, hpcxrf):

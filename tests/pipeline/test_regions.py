@@ -23,9 +23,10 @@ from hpcxrf.results.report.dataset_page import DatasetSummary
 from hpcxrf.results.report.regions_view import build_region_rows
 from hpcxrf.results.report.report import write_report
 from hpcxrf.results.store.maps import open_results
+from hpcxrf.runner.journal import finished_line
 from hpcxrf.runner.verify import do_again, find_damage
 from hpcxrf.store.files import tree_sha256
-from hpcxrf.store.rundir import FINISHED, create_or_resume
+from hpcxrf.store.rundir import create_or_resume
 
 SHAPE = (10, 12)
 ELEMENTS = ("Si", "Ca", "Fe", "Cr")
@@ -94,7 +95,7 @@ def run_all(job):
     done = []
     for unit in units_of(job):
         done.append(run_unit(job, unit, done))
-        run.append(job.dataset_id, {"event": FINISHED, **dataclasses.asdict(done[-1])})
+        run.append(job.dataset_id, finished_line(done[-1], job, unit))
     return run
 
 

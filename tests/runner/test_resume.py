@@ -15,6 +15,7 @@ from hpcxrf.pipeline.prepare.inputs import archive_root
 from hpcxrf.pipeline.tasks import run_ingest, run_integrated, run_pixels
 from hpcxrf.pipeline.workload import reopen
 from hpcxrf.runner.done import last_lines
+from hpcxrf.runner.journal import finished_line
 from hpcxrf.runner.verify import do_again, find_damage
 from hpcxrf.runner.worker import (
     ATTEMPTS,
@@ -26,7 +27,7 @@ from hpcxrf.runner.worker import (
     read_kept_record,
 )
 from hpcxrf.store.files import tree_sha256
-from hpcxrf.store.rundir import FINISHED, RETRY, create_or_resume
+from hpcxrf.store.rundir import RETRY, create_or_resume
 from hpcxrf.store.spectra import open_spectra
 
 OVERRIDE = "CAL_OFFSET: 0.0\nCAL_SLOPE: 0.01\nCOHERENT_SCT_ENERGY: 10.0\nELEMENTS_TO_FIT: Si, Ca, Fe\n"
@@ -61,7 +62,7 @@ def _run_all(job):
     for unit in units_of(job):
         record = run_unit(job, unit, done)
         done.append(record)
-        run.append(job.dataset_id, {"event": FINISHED, **dataclasses.asdict(record)})
+        run.append(job.dataset_id, finished_line(record, job, unit))
     return run
 
 
@@ -156,7 +157,8 @@ def test_an_override_file_that_was_edited_undoes_the_fits(scan, tmp_path):
     store = run.results_store(job.dataset_id)
     names = json.loads((store / "maps" / "amplitude" / "zarr.json").read_text())["shape"]
     assert names[1] == 4 + 2
-    assert record.facts["stamps"] == dict(later.stamps)
+    [unit] = [unit for unit in units_of(later) if unit.task == "integrated"]
+    assert finished_line(record, later, unit)["made_from"] == {"stamps": dict(later.stamps)}
 
 
 def test_a_detector_without_counts_has_no_theta_in_the_store_and_can_be_drawn_and_exported(scan, tmp_path):

@@ -59,7 +59,7 @@ def run_unit(item, unit, after):
     reason = item.fails.get(unit.task)
     if reason is not None:
         raise DamagedStoreError(reason) if reason.startswith("damaged") else FitError(reason)
-    facts = {"stamps": {"source": item.stamp}} if unit.task == "first" else {"notes": [f"{unit.task} was here"]}
+    facts = {} if unit.task == "first" else {"notes": [f"{unit.task} was here"]}
     return TaskRecord(
         task=unit.task, stage=unit.stage, dataset_id=item.dataset_id, wall_s=0.5, cpu_s=0.25, pixels=1, facts=facts
     )

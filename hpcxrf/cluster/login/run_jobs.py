@@ -3,7 +3,7 @@
 Slurm gives the ids of old jobs away again, so an id of the run's own records may name somebody else's job.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +11,7 @@ from hpcxrf.cluster import slurm
 from hpcxrf.cluster.job_files import WORKER_MARK, read_events, run_comment
 from hpcxrf.cluster.login.sbatch import JOB_NAME
 from hpcxrf.cluster.slurm import JobState
+from hpcxrf.errors import OutputError
 from hpcxrf.store.rundir import RunDir
 
 _PREFIX: Final = "hpcxrf:"
@@ -49,6 +50,23 @@ def is_job_of(job: JobState, folder: Path, recorded: Collection[str]) -> bool:
     if ours:
         return run_comment(folder) in (mark.removesuffix(WORKER_MARK) for mark in ours)
     return job.job_id in recorded and job.name == JOB_NAME and Path(job.folder).resolve() == folder.resolve()
+
+
+def require_no_job(run: RunDir, jobs: Iterable[JobState]) -> None:
+    """Refuse a run of which a driver's job waits in the queue or runs.
+
+    Args:
+        run: the run directory, for the message.
+        jobs: result of `list_run_jobs`.
+
+    Raises:
+        OutputError: there is one.
+    """
+    for job in jobs:
+        if not job.ended and not is_worker(job):
+            raise OutputError(
+                f"{run.path}: job {job.job_id} of this run is {job.state}; wait for it, or `hpcxrf cancel` it first"
+            )
 
 
 def is_worker(job: JobState) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from hpcxrf.cluster import slurm
 from hpcxrf.cluster.failures import Failure, ask_again
 from hpcxrf.cluster.job_files import append_event, was_submitted
-from hpcxrf.cluster.login.run_jobs import is_worker, list_run_jobs, recorded_ids
+from hpcxrf.cluster.login.run_jobs import is_worker, list_run_jobs, recorded_ids, require_no_job
 from hpcxrf.errors import OutputError
 from hpcxrf.store.lock import is_alive, read_lock
 from hpcxrf.store.rundir import RunDir, open_run, require_own_folder
@@ -76,7 +76,12 @@ def retry_failed(folder: Path, reason: str | None) -> list[Failure]:
         reason: only failures with this text in their reason, whatever the case; None: all.
 
     Raises:
-        OutputError: no run there, or a driver works on it.
+        OutputError: no run there, or a driver works on it, or a job of it is in the queue.
+        SlurmError: Slurm does not answer.
     """
     require_own_folder(folder)
-    return ask_again(open_run(folder), reason)
+    run = open_run(folder)
+    if was_submitted(run):
+        # A job that has not begun yet would read the marks, although this command would then refuse to submit.
+        require_no_job(run, list_run_jobs(run))
+    return ask_again(run, reason)

@@ -15,7 +15,7 @@ from typing import Final
 from hpcxrf.cluster import slurm
 from hpcxrf.cluster.job_files import JobRequest, Mode, append_event, read_events, run_comment, write_request
 from hpcxrf.cluster.login.checks import partition_faults
-from hpcxrf.cluster.login.run_jobs import is_worker, list_run_jobs
+from hpcxrf.cluster.login.run_jobs import is_worker, list_run_jobs, require_no_job
 from hpcxrf.cluster.login.sbatch import (
     JobSize,
     after_options,
@@ -214,13 +214,8 @@ def _require_idle(run: RunDir) -> set[str]:
     if holder is not None and here and is_alive(holder):
         raise OutputError(f"{run.path}: process {holder.pid} works on this run; wait for it, or stop it first")
     jobs = list_run_jobs(run)
-    going_on = [job for job in jobs if not job.ended]
-    for job in going_on:
-        if not is_worker(job):
-            raise OutputError(
-                f"{run.path}: job {job.job_id} of this run is {job.state}; wait for it, or `hpcxrf cancel` it first"
-            )
-    slurm.cancel_jobs([job.job_id for job in going_on])
+    require_no_job(run, jobs)
+    slurm.cancel_jobs([job.job_id for job in jobs if not job.ended])
     return {job.job_id for job in jobs}
 
 

@@ -87,11 +87,7 @@ def run_regions(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
                 )
         written = found_files(path) if regions else [path / GROUP / "zarr.json"]
         return clock.record(
-            job,
-            "regions",
-            "regions",
-            checksums=_checksums(job, written),
-            facts={"regions": len(regions), "region_stamps": dict(job.region_stamps)},
+            job, "regions", "regions", checksums=_checksums(job, written), facts={"regions": len(regions)}
         )
 
 

@@ -48,14 +48,7 @@ def run_sum(job: DatasetJob) -> TaskRecord:
         with clock.writing():
             result_folder(job).mkdir(parents=True, exist_ok=True)
             atomic_write_bytes(result_file(job, SUM), content.getvalue())
-        return clock.record(
-            job,
-            SUM,
-            "sum",
-            bytes_written=len(content.getvalue()),
-            checksums=_checksums(job, SUM),
-            facts={"stamps": dict(job.stamps)},
-        )
+        return clock.record(job, SUM, "sum", bytes_written=len(content.getvalue()), checksums=_checksums(job, SUM))
 
 
 def run_fit(job: DatasetJob, task: BenchmarkTask, method: BenchmarkMethod, after: Sequence[TaskRecord]) -> TaskRecord:

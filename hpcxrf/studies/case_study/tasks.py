@@ -77,7 +77,7 @@ def run_simulation(job: "StudyJob") -> TaskRecord:
             raise InputFileError(f"{file}: is not a simulated scan; {_REMEDY}")
         else:
             write_scan(simulate_scan(spec), file.parent)
-        return clock.record(job, SIMULATE, SIMULATE, facts={"stamps": dict(job.dataset.stamps)})
+        return clock.record(job, SIMULATE, SIMULATE)
 
 
 def read_back(spec: ScanSpec) -> ScanSpec:
@@ -107,7 +107,7 @@ def run_trial_spectrum(job: DatasetJob, task: str, trial: int) -> TaskRecord:
             "true": np.array([true.offset_kev, true.slope_kev, spec.incident_energy_kev]),
         }
         write_arrays(job, task, arrays)
-        return study_record(job, task, clock, "spectra", facts={"stamps": dict(job.stamps)})
+        return study_record(job, task, clock, "spectra")
 
 
 def run_spectra(job: DatasetJob) -> TaskRecord:
@@ -117,7 +117,7 @@ def run_spectra(job: DatasetJob) -> TaskRecord:
         with clock.reading():
             arrays = gathered(job)
         write_arrays(job, SPECTRA, arrays)
-        return study_record(job, SPECTRA, clock, "spectra", facts={"stamps": dict(job.stamps)})
+        return study_record(job, SPECTRA, clock, "spectra")
 
 
 def gathered(job: DatasetJob) -> dict[str, NDArray[Any]]:
@@ -149,13 +149,11 @@ def write_arrays(job: DatasetJob, task: str, arrays: Mapping[str, NDArray[Any]])
     atomic_write_bytes(study_file(job, task), content.getvalue())
 
 
-def study_record(
-    job: DatasetJob, task: str, clock: Clock, stage: str, facts: dict[str, Any] | None = None
-) -> TaskRecord:
+def study_record(job: DatasetJob, task: str, clock: Clock, stage: str) -> TaskRecord:
     """The record of a task that wrote its file."""
     found = checksum_tree([study_file(job, task)])
     sums = {str(study_file(job, task).relative_to(job.run_dir)): v for v in found.values()}
-    return clock.record(job, task, stage, checksums=sums, facts=facts)
+    return clock.record(job, task, stage, checksums=sums)
 
 
 def run_fits(job: DatasetJob, unit: StudyUnit, after: Sequence[TaskRecord]) -> TaskRecord:
