@@ -21,7 +21,7 @@ from hpcxrf.results.report.regions_view import (
 from hpcxrf.results.report.shifts import summarise_shifts
 from hpcxrf.results.report.thumbnails import MapSummary, summarise_maps
 from hpcxrf.results.store.maps import open_results
-from hpcxrf.results.store.storage import replaced
+from hpcxrf.results.store.storage import replace_file
 
 DETECTOR_BYTES: Final = 1_000_000
 """Largest size of the pictures of one detector."""
@@ -100,7 +100,7 @@ def write_dataset_page(summary: DatasetSummary, path: Path) -> None:
         )
     )
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    with replaced(path) as partial:
+    with replace_file(path) as partial:
         partial.write_text(page, encoding="utf-8")
 
 

@@ -17,7 +17,7 @@ from hpcxrf.results.store.storage import (
     create_array,
     create_labels,
     labels_of,
-    published,
+    publish_folder,
     require_current_schema,
     update_root,
 )
@@ -170,7 +170,7 @@ def _write_parameters(path: Path, fits: Mapping[str, SpectrumFit], detectors: Se
 
 def _create_parameters(path: Path, fit: SpectrumFit, detectors: Sequence[str]) -> None:
     sizes = {"detector": len(detectors), "name": len(fit.parameter_names)}
-    with published(path) as partial:
+    with publish_folder(path) as partial:
         group = zarr.create_group(partial, zarr_format=3)
         create_labels(group, "detector", detectors)
         create_labels(group, "name", fit.parameter_names)

@@ -12,7 +12,7 @@ import xarray as xr
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.results.export import Cell, write_csv
 from hpcxrf.results.report.page import encode_picture, load_page_look, load_templates
-from hpcxrf.results.store.storage import replaced
+from hpcxrf.results.store.storage import replace_file
 from hpcxrf.studies.benchmark.plots import draw_cpu_histograms, draw_r2_histograms
 from hpcxrf.studies.benchmark.statistics import FAILED_STATUS
 from hpcxrf.studies.benchmark.tables import Distribution, Tables
@@ -106,7 +106,7 @@ def write_page(
             **load_page_look(),
         )
     )
-    with replaced(path) as partial:
+    with replace_file(path) as partial:
         partial.write_text(page, encoding="utf-8")
 
 
