@@ -30,7 +30,8 @@ def describe_status(found: RunStatus) -> dict[str, Any]:
     return {
         "run": str(found.path),
         "verdict": found.verdict,
-        "said": found.said,
+        "said": found.reason,
+        "reason": found.reason,
         "job_id": found.job_id,
         "slurm": None if found.slurm is None else asdict(found.slurm),
         "datasets": found.tally.datasets,
@@ -54,7 +55,7 @@ def make_status_table(found: RunStatus) -> Table:
     table = Table.grid(padding=(0, 2))
     style = _STYLES[found.verdict]
     table.add_row("[bold]run[/]", escape(str(found.path)))
-    table.add_row("[bold]status[/]", f"[{style}]{found.verdict}[/]: {escape(found.said)}")
+    table.add_row("[bold]status[/]", f"[{style}]{found.verdict}[/]: {escape(found.reason)}")
     counts = found.tally
     if counts.datasets:
         running = f", {counts.running} running" if counts.running else ""

@@ -83,7 +83,7 @@ def failed(task: str = "ingest", reason: str = "it broke") -> dict[str, str]:
 def test_a_pending_job_shows_the_reason_of_slurm(run):
     append_event(run, "submitted", job_id="7")
     status = run_status(run.path, says(run, "PENDING", "PartitionNodeLimit"))
-    assert (status.verdict, status.said) == ("pending", "job 7 waits: PartitionNodeLimit")
+    assert (status.verdict, status.reason) == ("pending", "job 7 waits: PartitionNodeLimit")
 
 
 def test_what_slurm_does_not_know_is_unknown_and_never_failed(run):
@@ -91,7 +91,7 @@ def test_what_slurm_does_not_know_is_unknown_and_never_failed(run):
     append_event(run, "started", job_id="7")
     status = run_status(run.path, unknown)
     assert status.verdict == "unknown"
-    assert "has no record of job 7" in status.said
+    assert "has no record of job 7" in status.reason
 
 
 def test_a_slurm_that_does_not_answer_is_a_note_and_no_verdict(run):
@@ -121,7 +121,7 @@ def test_an_early_end_may_be_followed_by_a_requeue(run, code, expected):
     for ask in (unknown, silent, says(run, "FAILED")):
         status = run_status(run.path, ask)
         assert status.verdict == expected
-        assert "time limit" in status.said
+        assert "time limit" in status.reason
     assert verdict(run, says(run, "PENDING", "BeginTime")) == "pending"
     append_event(run, "started", job_id="7")
     assert verdict(run, says(run, "RUNNING")) == "running"
@@ -132,7 +132,7 @@ def test_an_end_that_only_slurm_saw_is_resumable(run, state):
     append_event(run, "submitted", job_id="7")
     status = run_status(run.path, says(run, state, "NonZeroExitCode"))
     assert status.verdict == "stopped"
-    assert f"Slurm reports {state} (NonZeroExitCode) for job 7" in status.said
+    assert f"Slurm reports {state} (NonZeroExitCode) for job 7" in status.reason
 
 
 @pytest.mark.parametrize("comment", ["(null)", "hpcxrf:0123456789abcdef", "of,somebody", ""])
@@ -183,7 +183,7 @@ def test_a_run_without_a_job_is_read_from_its_lock_and_journals(run):
     with run_lock(run):
         status = run_status(run.path, never)
         assert status.verdict == "running"
-        assert status.said == f"on host {socket.gethostname()}, pid {os.getpid()}"
+        assert status.reason == f"on host {socket.gethostname()}, pid {os.getpid()}"
     run.report_file.touch()
     assert verdict(run, never) == "done with failures"
     run.append("a-00000000", FINISHED)

@@ -41,7 +41,7 @@ class RunStatus:
     """The run directory."""
     verdict: Verdict
     """How the run is, in a word or two."""
-    said: str
+    reason: str
     """Sentence that gives the reason of the verdict."""
     job_id: str | None
     """Id of the latest job; None: the run was never submitted."""
@@ -71,17 +71,17 @@ def run_status(folder: Path, ask: AskSlurm) -> RunStatus:
     state: JobState | None = None
     notes: tuple[str, ...] = ()
     if job_id is None:
-        verdict, said = _judge_without_job(run)
+        verdict, reason = _judge_without_job(run)
     else:
         mine = [e for e in events if str(e.get("job_id")) == job_id]
         state, notes = _look_up(mine, job_id, ask)
         if state is not None and not is_job_of(state, run.path, recorded_ids(run)):
             state = None
-        verdict, said = _judge_job(mine, job_id, state, silent=bool(notes))
+        verdict, reason = _judge_job(mine, job_id, state, silent=bool(notes))
     return RunStatus(
         path=run.path,
         verdict=verdict,
-        said=said,
+        reason=reason,
         job_id=job_id,
         slurm=state,
         progress=progress,
