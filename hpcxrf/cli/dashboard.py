@@ -18,7 +18,9 @@ def dashboard(run: opt.RunFolder, as_json: opt.AsJson = False) -> None:
 
     way = way_to_dashboard(run)
     if as_json:
-        print_json({"ssh": way.ssh, "url": way.url, "answers": way.answers, "said": way.outcome, "outcome": way.outcome})
+        print_json(
+            {"ssh": way.ssh, "url": way.url, "answers": way.answers, "said": way.outcome, "outcome": way.outcome}
+        )
         return
     out = console()
     if way.ssh is not None:

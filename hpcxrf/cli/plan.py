@@ -74,7 +74,7 @@ def plan(
 
 
 def _plan_tasks(workload: "Workload", config: "RunConfig", text: str, *, as_json: bool) -> None:
-    """Count the tasks of a benchmark or a case study; how long they take depends on the methods that it compares."""
+    """Count the tasks of a workload of which no speed is known."""
     from dataclasses import asdict
 
     from rich.markup import escape
@@ -96,7 +96,8 @@ def _plan_tasks(workload: "Workload", config: "RunConfig", text: str, *, as_json
     table.add_row("[bold]tasks[/]", ", ".join(f"{n} {stage}" for stage, n in counts.tasks.items()))
     if counts.unforeseen:
         table.add_row("", "those of the fits are known when the maps are there")
-    table.add_row("[bold]workers[/]", "one core each, no GPU: CPU seconds are compared")
+    if workload.one_core:
+        table.add_row("[bold]workers[/]", "one core each, no GPU: CPU seconds are compared")
     for source, reason in list(refused.items())[:20]:
         table.add_row("[red]refused[/]", escape(reason if reason.startswith(source) else f"{source}: {reason}"))
     for note in counts.notes:

@@ -63,3 +63,38 @@ def _suggest(finished: FinishedRun, shown: Sequence[DatasetRecord]) -> list[Line
     ]
 
 
+def suggest_command(argv: Sequence[str], listed: Sequence[str], suggested: Sequence[str], run: RunDir) -> str:
+    """Write the command that runs the same with the suggested elements, into a new folder.
+
+    Args:
+        argv: command line of the run, the program first.
+        listed: elements of the run; none: they were those of override files, and the program adds to them itself.
+        suggested: elements to add.
+        run: the run directory.
+    """
+    output = next_folder(run.path)
+    if len(argv) > 1 and argv[1] == "run":
+        kept = _without(argv[1:], ("--elements", "-o", "--output", "--auto-elements"))
+    else:
+        kept = ["run", str(run.run_file)]
+    chosen = ["--elements", ",".join([*listed, *suggested])] if listed else ["--auto-elements"]
+    return shlex.join(["hpcxrf", *kept, *chosen, "-o", str(output)])
+
+
+def next_folder(path: Path) -> Path:
+    """Name a folder beside one that is not there yet: `out` -> `out-2`."""
+    return next(p for n in range(2, 10_000) if not (p := path.with_name(f"{path.name}-{n}")).exists())
+
+
+def _without(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Drop options with their values."""
+    kept: list[str] = []
+    skip = False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument in names:
+            skip = argument != "--auto-elements"
+        elif not argument.startswith(tuple(f"{name}=" for name in names if name.startswith("--"))):
+            kept.append(argument)
+    return kept

@@ -8,6 +8,7 @@ from typing import Final
 
 from hpcxrf.config.run import RunConfig, effective
 from hpcxrf.pipeline.plan import plan_scans
+from hpcxrf.pipeline.printout import describe_scans
 from hpcxrf.pipeline.records import DatasetJob
 from hpcxrf.pipeline.request import check_request
 from hpcxrf.pipeline.units import units_of
@@ -108,5 +109,6 @@ SCAN: Final = Workload(
     is_there=is_there,
     reopen=reopen,
     summarise=summarise,
+    describe=describe_scans,
 )
 """Ingest, integrated fit, pixels, regions, report of every scan."""

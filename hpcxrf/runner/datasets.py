@@ -98,6 +98,13 @@ def forget_dataset(run: RunDir, dataset_id: str, reason: str) -> None:
     append_dataset(run, again, 0)
 
 
+def describe_ending(record: DatasetRecord) -> str:
+    """Why a dataset is not done, with the number of its tasks that were therefore not tried; empty where it is."""
+    if not record.not_tried:
+        return record.reason
+    return f"{record.reason} ({record.not_tried} further task{'s' * (record.not_tried > 1)} not tried)"
+
+
 def _places(file: Path) -> dict[tuple[str, str], tuple[int, int]]:
     """(number, offset) of the last whole line of every item; what a kill left of a line is none."""
     places: dict[tuple[str, str], tuple[int, int]] = {}

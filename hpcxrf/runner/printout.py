@@ -81,10 +81,9 @@ class FinishedRun:
 
 def describe_run(finished: FinishedRun) -> Printout:
     """How many datasets are done, why the others are not, and where the page is: of a workload without more to say."""
-    failures = list(finished.reasons.items())
     return Printout(
         parts=(
-            *list_failures([(name, reason) for name, reason in failures]),
+            *list_failures(list(finished.reasons.items())),
             Line((f"{finished.done} of {finished.total} datasets done in {finished.wall_s:.1f} s",)),
             Line((f"page: {finished.page}",)),
         )

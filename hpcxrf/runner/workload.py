@@ -7,6 +7,7 @@ from typing import Any
 
 from hpcxrf.config.run import RunConfig
 from hpcxrf.runner.ending import RunEnd
+from hpcxrf.runner.printout import FinishedRun, Printout, describe_run
 from hpcxrf.runner.records import DatasetRecord, Item, Kept, Refusal, TaskRecord, Unit
 from hpcxrf.store.rundir import Record
 
@@ -60,4 +61,6 @@ class Workload:
     """Prepare what is there of an unfinished item, by the last journal line of each task: it is not complete any more,
     and what was damaged goes."""
     summarise: Callable[[RunConfig, RunEnd], object]
-    """Write pages and tables at the end of a run, from its records; what it returns, a command may show."""
+    """Write pages and tables at the end of a run, from its records; `describe` gets what it returns."""
+    describe: Callable[[FinishedRun], Printout] = describe_run
+    """What is printed of a run of it that has ended."""
