@@ -9,6 +9,7 @@ from hpcxrf.cli import options as opt
 if TYPE_CHECKING:
     from hpcxrf.cluster.login.probe import Probe
     from hpcxrf.config.run import RunConfig
+    from hpcxrf.notes import Note
     from hpcxrf.pipeline.plan import Plan
     from hpcxrf.pipeline.plan_size import PlanSize
     from hpcxrf.runner.workload import Workload
@@ -80,15 +81,21 @@ def _plan_tasks(workload: "Workload", config: "RunConfig", text: str, *, as_json
     from rich.markup import escape
     from rich.table import Table
 
+    from hpcxrf.cli.notes import label_note
     from hpcxrf.cli.progress import show_step
     from hpcxrf.cli.terminal import console, print_json, results_console
+    from hpcxrf.notes import pack_notes
     from hpcxrf.runner.counts import count_tasks
 
     with show_step(console(), "open files") as advance:
         counts = count_tasks(workload, config, text, advance)
     refused = {str(one.source): one.reason for one in counts.refusals}
     if as_json:
-        print_json(asdict(counts) | {"workload": workload.name, "refusals": None, "refused": refused})
+        print_json(
+            asdict(counts)
+            | pack_notes(counts.notes)
+            | {"workload": workload.name, "refusals": None, "refused": refused}
+        )
         return
     table = Table.grid(padding=(0, 2))
     table.add_row("[bold]workload[/]", workload.name)
@@ -101,14 +108,17 @@ def _plan_tasks(workload: "Workload", config: "RunConfig", text: str, *, as_json
     for source, reason in list(refused.items())[:20]:
         table.add_row("[red]refused[/]", escape(reason if reason.startswith(source) else f"{source}: {reason}"))
     for note in counts.notes:
-        table.add_row("note", escape(note))
+        table.add_row(label_note(note), escape(note.text))
     results_console().print(table)
 
 
-def _json(made: "Plan", work: "PlanSize", probe: "Probe | None", faults: list[str], notes: list[str]) -> dict[str, Any]:
+def _json(
+    made: "Plan", work: "PlanSize", probe: "Probe | None", faults: list[str], notes: "list[Note]"
+) -> dict[str, Any]:
     from dataclasses import asdict
 
     from hpcxrf.cluster.login.probe import hours
+    from hpcxrf.notes import pack_notes
     from hpcxrf.pipeline.device_memory import largest_device_memory
     from hpcxrf.pipeline.memory import IDLE_WORKER_BYTES
     from hpcxrf.pipeline.plan import memory_by_stage
@@ -122,14 +132,15 @@ def _json(made: "Plan", work: "PlanSize", probe: "Probe | None", faults: list[st
         "probe": None if probe is None else asdict(probe),
         "hours": None if probe is None else hours(work, probe),
         "faults": faults,
-        "notes": [*made.notes, *notes],
+        **pack_notes([*made.notes, *notes]),
     }
 
 
-def _print(made: "Plan", work: "PlanSize", probe: "Probe | None", notes: list[str]) -> None:
+def _print(made: "Plan", work: "PlanSize", probe: "Probe | None", notes: "list[Note]") -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from hpcxrf.cli.notes import label_note
     from hpcxrf.cli.terminal import results_console
     from hpcxrf.cluster.login.checks import size_text
     from hpcxrf.pipeline.plan import memory_text
@@ -145,7 +156,7 @@ def _print(made: "Plan", work: "PlanSize", probe: "Probe | None", notes: list[st
         table.add_row("[bold]GPU memory[/]", _device_text(made))
     table.add_row("[bold]time[/]", escape(_time(work, probe)))
     for note in (*made.notes, *notes):
-        table.add_row("note", escape(note))
+        table.add_row(label_note(note), escape(note.text))
     for refusal in made.refusals[:20]:
         # Most reasons begin with the file.
         named = refusal.reason.startswith(str(refusal.source))

@@ -33,7 +33,7 @@ def _connect(out: Console, display: RunDisplay) -> RunCallbacks:
 
     return RunCallbacks(
         opened=display.opened,
-        note=lambda text: print_notes(out, {"": [text]}),
+        note=lambda note: print_notes(out, {"": [note]}),
         units=display.begin,
         started=show_cluster,
         progress=display.advance,

@@ -7,8 +7,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from hpcxrf.cli.notes import label_note
 from hpcxrf.cluster.job_files import RunProgress
 from hpcxrf.cluster.login.status import GOING_ON, RunStatus
+from hpcxrf.notes import pack_notes
 
 _STYLES: Final = {
     "done": "green",
@@ -41,7 +43,7 @@ def describe_status(found: RunStatus) -> dict[str, Any]:
         "running": found.tally.running,
         "reasons": dict(found.tally.reasons),
         "progress": None if found.progress is None else asdict(found.progress),
-        "notes": list(found.notes),
+        **pack_notes(found.notes),
     }
 
 
@@ -73,7 +75,7 @@ def make_status_table(found: RunStatus) -> Table:
     if counts.reasons:
         table.add_row("", "`hpcxrf logs RUN --failed` shows all, `hpcxrf retry RUN --failed` tries again")
     for note in found.notes:
-        table.add_row("note", escape(note))
+        table.add_row(label_note(note), escape(note.text))
     return table
 
 

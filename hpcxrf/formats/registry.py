@@ -10,6 +10,7 @@ from typing import Final
 
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats.scan import RawScan, ReadOptions
+from hpcxrf.notes import Note
 
 HEAD_BYTES: Final = 4096
 ZARR_MARKERS: Final = ("zarr.json", ".zgroup", ".zarray")
@@ -81,8 +82,8 @@ def _with_given_calibration(path: Path, scan: RawScan, options: ReadOptions) -> 
             f"{path}: an energy offset of {options.energy_offset_kev:g} keV is given, but the file has no "
             "slope; give it too (--energy-slope, keV per channel)"
         )
-    said = (note for note in describe_calibration(options) if note not in scan.notes)
-    return replace(scan, calibration=calibration, notes=(*scan.notes, *said))
+    notes = dict.fromkeys([*scan.notes, *describe_calibration(options)])
+    return replace(scan, calibration=calibration, notes=tuple(notes))
 
 
 def _read_head(path: Path) -> bytes:
@@ -148,11 +149,11 @@ class Candidates:
     """`X` -> its lowest member `X.h5N`; resolved."""
     companions: frozenset[Path]
     """Files with the spectra of the fly scans among the candidates; resolved."""
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     """Patterns and folders that hold nothing."""
 
 
-def find_scans(inputs: list[Path]) -> tuple[list[Path], list[str]]:
+def find_scans(inputs: list[Path]) -> tuple[list[Path], list[Note]]:
     """Expand folders and patterns into scans.
 
     `X.h50` .. `X.h5N` appear once; derived averages, truths of simulations, override and standard files
@@ -181,7 +182,7 @@ def list_candidates(inputs: list[Path]) -> Candidates:
         inputs: files, folders, Zarr folders and glob patterns.
     """
     found: dict[Path, bool] = {}
-    notes: list[str] = []
+    notes: list[Note] = []
     for item in inputs:
         paths, explicit = _expanded(item, notes)
         for path in paths:
@@ -197,30 +198,30 @@ def list_candidates(inputs: list[Path]) -> Candidates:
     )
 
 
-def _expanded(item: Path, notes: list[str]) -> tuple[list[Path], bool]:
+def _expanded(item: Path, notes: list[Note]) -> tuple[list[Path], bool]:
     """Candidates of one input, and whether it was named explicitly."""
     if item.is_dir() and not _is_zarr(item):
         return _folder_files(item, notes), False
     if not item.exists() and PATTERN.search(str(item)):
         matched = sorted(Path(name) for name in glob.glob(str(item), recursive=True))  # noqa: PTH207
         if not matched:
-            notes.append(f"{item}: no file matches this pattern")
+            notes.append(Note("warning", f"{item}: no file matches this pattern"))
         every = [_folder_files(m, notes) if m.is_dir() and not _is_zarr(m) else [m] for m in matched]
         return [path for paths in every for path in paths], False
     return [item], True
 
 
-def _folder_files(folder: Path, notes: list[str]) -> list[Path]:
+def _folder_files(folder: Path, notes: list[Note]) -> list[Path]:
     """Files of a folder and those below it, sorted; hidden ones and Zarr stores left out."""
     files: list[Path] = []
     for place, folders, names in os.walk(folder):
         here = Path(place)
         stores = sorted(name for name in folders if _is_zarr(here / name))
-        notes.extend(f"{here / name}: Zarr store in a folder, name it to open it" for name in stores)
+        notes.extend(Note("warning", f"{here / name}: Zarr store in a folder, name it to open it") for name in stores)
         folders[:] = sorted(n for n in folders if n not in stores and not n.startswith("."))
         files.extend(here / name for name in names if not name.startswith("."))
     if not files:
-        notes.append(f"{folder}: no files in this folder")
+        notes.append(Note("warning", f"{folder}: no files in this folder"))
     return sorted(files)
 
 
@@ -305,11 +306,11 @@ def _is_known(path: Path, head: bytes) -> bool:
     return any(reader.sniff(path, head) for reader in scan_formats())
 
 
-def notes_on_left_out(left: Mapping[Path, str]) -> list[str]:
-    """One note a file; those of no known format together."""
-    notes = [f"{p}: left out: {why}" for p, why in left.items() if why != UNKNOWN]
+def notes_on_left_out(left: Mapping[Path, str]) -> list[Note]:
+    """One note a file; those of no known format together, with a warning: one of them may be a scan."""
+    notes = [Note("fact", f"{p}: left out: {why}") for p, why in left.items() if why != UNKNOWN]
     unknown = [str(path) for path, why in left.items() if why == UNKNOWN]
     if unknown:
         more = f" and {len(unknown) - MAX_LISTED} more" if len(unknown) > MAX_LISTED else ""
-        notes.append(f"left out, of no known format: {', '.join(unknown[:MAX_LISTED])}{more}")
+        notes.append(Note("warning", f"left out, of no known format: {', '.join(unknown[:MAX_LISTED])}{more}"))
     return notes

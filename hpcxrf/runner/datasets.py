@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from hpcxrf.errors import OutputError
+from hpcxrf.notes import pack_notes, unpack_notes
 from hpcxrf.runner.done import last_lines
+from hpcxrf.runner.journal import read_notes
 from hpcxrf.runner.records import DatasetRecord, DatasetState, Item, TaskRecord
 from hpcxrf.store.files import append_line
 from hpcxrf.store.rundir import FAILED, FINISHED, RunDir
@@ -41,7 +43,7 @@ def summarise(item: Item, records: Sequence[TaskRecord], **ending: Any) -> Datas
         shape=tuple(getattr(item, "shape", ())),
         seconds=seconds,
         cpu_s=sum(record.cpu_s for record in records),
-        notes=tuple(dict.fromkeys(note for facts in told for note in facts.get("notes", ()))),
+        notes=tuple(dict.fromkeys(note for record in records for note in record.notes)),
         facts={key: facts[key] for facts in told for key in _KEPT_FACTS if key in facts},
         made_from=item.made_from,
         **({"state": "done"} | ending),
@@ -59,7 +61,7 @@ def append_dataset(run: RunDir, record: DatasetRecord, number: int) -> None:
     Raises:
         OutputError: the folder cannot be written.
     """
-    append_line(run.path / _FILE, {"number": number, **dataclasses.asdict(record)})
+    append_line(run.path / _FILE, {"number": number, **dataclasses.asdict(record), **pack_notes(record.notes)})
 
 
 def read_datasets(run: RunDir) -> Iterator[DatasetRecord]:
@@ -128,7 +130,7 @@ def _parse(line: bytes) -> DatasetRecord:
     content = json.loads(line)
     names = {f.name for f in dataclasses.fields(DatasetRecord)}
     plain: dict[str, Any] = {k: v for k, v in content.items() if k in names}
-    return DatasetRecord(**plain | {"shape": tuple(plain["shape"]), "notes": tuple(plain["notes"])})
+    return DatasetRecord(**plain | {"shape": tuple(plain["shape"]), "notes": unpack_notes(content)})
 
 
 def _read_journal(run: RunDir, dataset_id: str) -> DatasetRecord:
@@ -160,6 +162,6 @@ def _read_journal(run: RunDir, dataset_id: str) -> DatasetRecord:
         failed=0 if state == "done" else len(failed),
         shape=next((tuple(one["shape"]) for one in facts if "shape" in one), ()),
         seconds=seconds,
-        notes=tuple(dict.fromkeys(note for one in facts for note in one.get("notes", ()))),
+        notes=tuple(dict.fromkeys(note for line in finished for note in read_notes(line))),
         facts={key: one[key] for one in facts for key in _KEPT_FACTS if key in one},
     )

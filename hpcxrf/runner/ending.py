@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcxrf import __version__
+from hpcxrf.notes import Note, pack_notes, unpack_notes
 from hpcxrf.store.files import atomic_write_text
 from hpcxrf.store.rundir import RunDir
 
@@ -31,7 +32,7 @@ class RunEnd:
     """The command line."""
     started: str
     """ISO 8601 with time zone."""
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     """What was noticed while the files were found."""
 
 
@@ -41,7 +42,7 @@ def keep_end(end: RunEnd) -> None:
     Raises:
         OutputError: the run directory cannot be written.
     """
-    content = {**asdict(end), "run": None, "notes": list(end.notes)}
+    content = {**asdict(end), "run": None, **pack_notes(end.notes)}
     atomic_write_text(end.run.path / _FILE, json.dumps(content, indent=1) + "\n")
 
 
@@ -55,12 +56,12 @@ def read_end(run: RunDir) -> RunEnd:
             device="as recorded in each dataset",
             command="",
             started=now(),
-            notes=("run not finished; this report was rebuilt from the journals",),
+            notes=(Note("warning", "run not finished; this report was rebuilt from the journals"),),
         )
     content = json.loads(file.read_text(encoding="utf-8"))
     names = {f.name for f in fields(RunEnd)} - {"run"}
     plain = {name: value for name, value in content.items() if name in names}
-    return RunEnd(run=run, **plain | {"notes": tuple(plain["notes"])})
+    return RunEnd(run=run, **plain | {"notes": unpack_notes(content)})
 
 
 def describe_device(device: str, workers: int, threads: int) -> str:

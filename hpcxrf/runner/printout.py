@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hpcxrf.notes import Note
 from hpcxrf.store.rundir import RunDir
 
 
@@ -42,7 +43,7 @@ class Line:
 class NoteList:
     """Notes, which are printed merged over detectors and datasets."""
 
-    notes: Mapping[str, Sequence[str]]
+    notes: Mapping[str, Sequence[Note]]
     """Notes of each dataset, by its name."""
 
 

@@ -1,6 +1,5 @@
 """What every task does around its work: seconds, attempts, device and threads."""
 
-import dataclasses
 import json
 import os
 import platform
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hpcxrf.config.run import RunConfig
 from hpcxrf.errors import DeviceLostError, FitError
+from hpcxrf.runner.journal import pack_record, read_record
 from hpcxrf.runner.records import Item, TaskRecord
 from hpcxrf.store.files import output_faults, sync_tree
 
@@ -167,7 +167,7 @@ def keep_record(item: Item, record: TaskRecord) -> None:
     """
     file = _record_file(item, record.task)
     temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
-    content = json.dumps(dataclasses.asdict(record))
+    content = json.dumps(pack_record(record))
     with output_faults(item.run_dir, bytes_needed=len(content)):
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Not synced: it matters as long as the driver lives, and after a crash no longer.
@@ -181,7 +181,7 @@ def read_kept_record(item: Item, task: str) -> TaskRecord | None:
         content = json.loads(_record_file(item, task).read_bytes())
     except FileNotFoundError:
         return None
-    return TaskRecord(**content)
+    return read_record(content)
 
 
 def sync_written(run_dir: Path, written: Iterable[str]) -> None:

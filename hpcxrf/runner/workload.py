@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcxrf.config.run import RunConfig
+from hpcxrf.notes import Note
 from hpcxrf.runner.ending import RunEnd
 from hpcxrf.runner.printout import FinishedRun, Printout, describe_run
 from hpcxrf.runner.records import DatasetRecord, Item, Kept, Refusal, TaskRecord, Unit
@@ -24,7 +25,7 @@ class PlanRequest:
     """Memory of one worker; an item that needs more is refused. None: it is not checked."""
     kept: Mapping[str, DatasetRecord]
     """Items that an earlier driver finished, by dataset_id."""
-    note: Callable[[str], None] = lambda _text: None
+    note: Callable[[Note], None] = lambda _note: None
     """Takes what was noticed on the way: files that were left out, and why."""
     opened: Callable[[int, int], None] = lambda _opened, _total: None
     """Takes the number of files opened, and of those that there are."""

@@ -101,7 +101,7 @@ def test_a_slurm_that_does_not_answer_is_a_note_and_no_verdict(run):
     write_progress(run, progress())
     status = run_status(run.path, silent)
     assert status.verdict == "running"
-    assert "no answer in 30 s" in status.notes[0]
+    assert "no answer in 30 s" in status.notes[0].text
     assert (status.tally.done, status.tally.failed, status.tally.running) == (4, 1, 2)
 
 

@@ -21,6 +21,7 @@ from hpcxrf.formats.hdf5_files import MAX_BLOCK_BYTES
 from hpcxrf.formats.maps_writer import write_array_hdf5
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions
+from hpcxrf.notes import Note
 
 SHAPE = (2, 5, 4, 64)
 NO_OPTIONS = ReadOptions()
@@ -86,7 +87,7 @@ def test_the_salt_flat_map_opens_with_its_totals(shared_data: Path) -> None:
     one = EnergyCalibration(offset_kev=0.0, slope_kev=0.01)
     assert scan.calibration == (one, one)
     assert scan.incident_energy_kev is None
-    assert any("Rh, 28 kV" in note for note in scan.notes)
+    assert any("Rh, 28 kV" in note.text for note in scan.notes)
     scalars = scan.read_scalars()
     with h5py.File(path, "r", locking=False) as file:
         np.testing.assert_array_equal(scalars.live_time_s, file["live_time_s"][()])
@@ -162,7 +163,7 @@ def test_the_longest_axis_is_the_energy_and_this_is_said(tmp_path: Path) -> None
     counts = _counts((64, 5, 4))
     scan = open_file(_save_npy(tmp_path, counts), NO_OPTIONS)
     np.testing.assert_array_equal(_all(scan)[0], np.moveaxis(counts, 0, -1))
-    assert any("axis 0" in n and "--energy-axis" in n for n in scan.notes)
+    assert any("axis 0" in n.text and "--energy-axis" in n.text for n in scan.notes)
     asked = open_file(_save_npy(tmp_path, counts), ReadOptions(energy_axis=-1))
     assert (asked.shape, asked.notes) == ((1, 64, 5, 4), ())
 
@@ -193,7 +194,7 @@ def test_pixels_by_channels_are_one_column(tmp_path: Path) -> None:
     scan = open_file(_save_npy(tmp_path, counts), NO_OPTIONS)
     assert scan.shape == (1, 6, 1, 64)
     np.testing.assert_array_equal(scan.read_counts(slice(2, 6))[0, :, 0], counts[2:6])
-    assert any("rank 2: 6 pixels" in note for note in scan.notes)
+    assert any("rank 2: 6 pixels" in note.text for note in scan.notes)
 
 
 def test_detectors_by_channels_are_one_point(tmp_path: Path) -> None:
@@ -212,7 +213,7 @@ def test_one_spectrum_is_a_scan_of_one_pixel(tmp_path: Path, save: Saver) -> Non
     assert scan.shape == (1, 1, 1, 64)
     np.testing.assert_array_equal(_all(scan)[0, 0, 0], _counts((64,)))
     assert scan.read_counts(slice(0, 0)).shape == (1, 0, 1, 64)
-    assert any("rank 1" in note for note in scan.notes)
+    assert any("rank 1" in note.text for note in scan.notes)
 
 
 @pytest.mark.parametrize("save", SAVERS[:4])
@@ -259,7 +260,7 @@ def test_the_clearly_largest_array_is_taken_and_this_is_said(tmp_path: Path) -> 
     path = _hdf5(tmp_path, counts=_counts(), maps=_counts((3, 5, 4)), table=_counts((9, 9)))
     scan = open_file(path, NO_OPTIONS)
     assert scan.shape == SHAPE
-    assert any("counts (2, 5, 4, 64)" in n and "--dataset-path" in n for n in scan.notes)
+    assert any("counts (2, 5, 4, 64)" in n.text and "--dataset-path" in n.text for n in scan.notes)
 
 
 def test_a_file_without_arrays_says_so(tmp_path: Path) -> None:
@@ -378,7 +379,7 @@ def test_the_energy_comes_from_attributes_or_the_user(tmp_path: Path) -> None:
     assert open_file(path, NO_OPTIONS).calibration is None
     asked = open_file(path, ReadOptions(energy_slope_kev=0.02, energy_offset_kev=0.1))
     assert asked.calibration == (EnergyCalibration(offset_kev=0.1, slope_kev=0.02),) * 2
-    assert "energy slope set to 0.02 keV by --energy-slope" in asked.notes
+    assert Note("fact", "energy slope set to 0.02 keV by --energy-slope") in asked.notes
     with h5py.File(path, "a") as file:
         file["counts"].attrs["energy_slope_kev"] = 0.01
         file.attrs["energy_offset_kev"] = -0.3
@@ -420,7 +421,7 @@ def test_an_energy_axis_in_the_file_is_used_and_must_rise(tmp_path: Path) -> Non
     assert found.offset_kev == pytest.approx(0.1, abs=1e-9)
     assert found.slope_kev == pytest.approx(0.01, abs=1e-10)
     assert found.quadratic_kev == pytest.approx(1e-5, abs=1e-12)
-    assert any("guessed to be in eV" in note for note in scan.notes)
+    assert any("guessed to be in eV" in note.text for note in scan.notes)
     falling = _hdf5(tmp_path, counts=_counts(), energy=1.0 - 0.01 * channel)
     with pytest.raises(InputFileError, match="rise from channel to channel"):
         open_file(falling, NO_OPTIONS)
@@ -472,7 +473,7 @@ def test_neighbours_of_npz_and_zarr_are_used_and_misfits_are_said(tmp_path: Path
         np.testing.assert_array_equal(scan.read_scalars().live_time_s, live)
         assert scan.read_scalars().x_um is None
         assert (scan.calibration is None) == (name == "a.npz")
-        assert any("x_um is not used" in note for note in scan.notes) == (name == "a.npz")
+        assert any("x_um is not used" in note.text for note in scan.notes) == (name == "a.npz")
 
 
 @pytest.mark.parametrize("form", ["npy", "hdf5"])

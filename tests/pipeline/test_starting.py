@@ -16,6 +16,7 @@ from hpcxrf.fitting.spectrum.solve import solve_problem
 from hpcxrf.formats.override import read_override
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import EnergyCalibration
+from hpcxrf.notes import Note
 from hpcxrf.physics.background import snip_maps
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.model import model_spectrum
@@ -55,7 +56,7 @@ def override_of(folder, text, name="o.txt"):
 
 def rows_of(config, facts=None, detector=0):
     prepared = prepare(config, facts or facts_of(), detector)
-    return {p.name: p for p in prepared.problem.parameters}, " | ".join(prepared.notes)
+    return {p.name: p for p in prepared.problem.parameters}, " | ".join(note.text for note in prepared.notes)
 
 
 @pytest.fixture
@@ -84,8 +85,8 @@ def test_a_kbeta_multiplier_belongs_to_the_ratio_of_the_maps_table(tmp_path):
     assert kbeta_to_kalpha_1(table, "S") == pytest.approx(0.050 * 2.6, rel=1e-3)
     assert kbeta_to_kalpha_1(table, "Fe") == pytest.approx(0.172 * 1.2, rel=1e-3)
     assert kbeta_to_kalpha_1(table, "Ca") == kbeta_to_kalpha_1(plain.problem.table, "Ca")
-    assert any("S 0.130, Fe 0.206" in note and "o.txt" in note for note in prepared.notes)
-    assert not any("not used" in note for note in prepared.notes)
+    assert any("S 0.130, Fe 0.206" in note.text and "o.txt" in note.text for note in prepared.notes)
+    assert not any("not used" in note.text for note in prepared.notes)
 
 
 def test_a_multiplier_of_one_asks_for_nothing(tmp_path):
@@ -93,7 +94,7 @@ def test_a_multiplier_of_one_asks_for_nothing(tmp_path):
     prepared = prepare(config_of(fit={"override": override_of(tmp_path, lines)}), facts_of(), 0)
     plain = prepare(config_of(fit={"override": "none"}), facts_of(), 0)
     assert torch.equal(prepared.problem.table.ratio, plain.problem.table.ratio)
-    assert not any("multipliers" in note for note in prepared.notes)
+    assert not any("multipliers" in note.text for note in prepared.notes)
 
 
 @pytest.mark.usefixtures("every_line")
@@ -117,9 +118,9 @@ def test_l_multipliers_act_on_the_library_and_what_is_not_fitted_plays_no_part(t
     (l1, ratio), (l1_plain, ratio_plain) = (l_beta(p.problem.table) for p in (prepared, plain))
     assert (l1, l1_plain > 0.05) == (0.0, True)
     assert ratio == pytest.approx(0.5 * ratio_plain, rel=0.02)
-    said = [note for note in prepared.notes if "line ratios of Pb_L" in note]
+    said = [note.text for note in prepared.notes if "line ratios of Pb_L" in note.text]
     assert len(said) == 1
-    assert "Sn_L" not in " ".join(prepared.notes)
+    assert "Sn_L" not in " ".join(note.text for note in prepared.notes)
 
 
 def test_pile_up_takes_the_ratios_of_its_families(tmp_path):
@@ -333,7 +334,7 @@ def test_a_snip_width_acts_in_the_peak_clipping_of_maps_or_is_reported(tmp_path,
     config = config_of(fit={"override": override_of(tmp_path, "SNIP_WIDTH: 0.8\n"), **fit})
     prepared = prepare(config, facts_of(), 0)
     assert prepared.problem.snip_width == width
-    (note,) = [n for n in prepared.notes if "SNIP_WIDTH 0.8" in n]
+    (note,) = [n.text for n in prepared.notes if "SNIP_WIDTH 0.8" in n.text]
     assert note.startswith("not used of o.txt") is (width is None)
 
 
@@ -442,7 +443,7 @@ def test_objective_method_and_kbeta_reach_the_fit():
     assert (setup.objective, setup.method, setup.kbeta_sd) == ("l1", "separable", 0.12)
     prepared = prepare(config_of(fit={"method": "sbplx"}), facts_of(), 0)
     assert (prepared.problem.method, prepared.problem.objective) == ("sbplx", "mse")
-    assert "sbplx minimises the mean square, as published" in prepared.notes
+    assert Note("fact", "sbplx minimises the mean square, as published") in prepared.notes
     assert "mean square" not in rows_of(config_of())[1]
 
 

@@ -229,7 +229,7 @@ def test_a_stopped_run_says_that_something_is_left_and_the_next_one_does_it(clie
 def test_the_notes_of_every_stage_are_kept_once(client, run):
     run_items(STUB, iter([StubItem(number=0, run_dir=run.path)]), run, client, in_flight=1)
     [record] = read_datasets(run)
-    assert record.notes == ("part-00000 was here", "part-00001 was here", "last was here")
+    assert [n.text for n in record.notes] == ["part-00000 was here", "part-00001 was here", "last was here"]
     assert record.seconds == {"first": 0.5, "part": 1.0, "last": 0.5}
     assert record.cpu_s == 1.0
 

@@ -290,4 +290,4 @@ def test_shapes_of_an_override_file_that_no_detector_has_are_moved_and_it_says_s
     raw = {"input": {"files": [str(scan)]}}
     result = fit_file(scan, check_config(raw, "test"), "0")
     assert result.fit.r2 > 0.9
-    assert any("gamma_offset 0 is taken as 1" in note for note in result.notes)
+    assert any("gamma_offset 0 is taken as 1" in note.text for note in result.notes)

@@ -21,6 +21,7 @@ from hpcxrf.cluster.job.worker_terms import PRETEND_GPUS
 from hpcxrf.cluster.job_files import JobRequest, append_event, read_request
 from hpcxrf.config.run import RunConfig
 from hpcxrf.errors import EXIT_RESUMABLE, DatasetsFailedError, HpcxrfError, SlurmError
+from hpcxrf.notes import Note
 from hpcxrf.pipeline.request import config_of_run
 from hpcxrf.runner.datasets import read_kept
 from hpcxrf.runner.done import find_finished
@@ -156,7 +157,7 @@ def drive_missing_work(job: Job) -> int:
         task_limit_s=job.config.execution.task_limit_s,
         stages=tuple(job.workload.stages),
     )
-    notes: list[str] = []
+    notes: list[Note] = []
     with job_cluster(job.run, job.request, job.job_id, watcher.alarm) as cluster:
         watcher.start(cluster)
         try:
@@ -196,7 +197,7 @@ def _is_finished(job: Job, item: Item) -> bool:
     return len(find_finished(job.workload, item, units, journal)) == len(units)
 
 
-def plan_again(job: Job, notes: list[str]) -> Iterator[Planned]:
+def plan_again(job: Job, notes: list[Note]) -> Iterator[Planned]:
     """The plan of the run, without what earlier jobs finished; notes go to the list."""
     request = PlanRequest(
         config=job.config,
@@ -208,7 +209,7 @@ def plan_again(job: Job, notes: list[str]) -> Iterator[Planned]:
     return job.workload.plan(request)
 
 
-def run_plan(job: Job, cluster: "JobCluster", watcher: "Watcher", notes: list[str]) -> "Ended":
+def run_plan(job: Job, cluster: "JobCluster", watcher: "Watcher", notes: list[Note]) -> "Ended":
     """Feed the workers until everything has ended, or the job must."""
     from hpcxrf.runner.driver import run_items
     from hpcxrf.runner.worker import forget_attempts

@@ -12,6 +12,7 @@ from hpcxrf.cluster.local.cluster import LocalClusterHandle, default_layout, loc
 from hpcxrf.config.execution import ExecutionConfig
 from hpcxrf.config.run import RunConfig
 from hpcxrf.errors import FitError, InputFileError
+from hpcxrf.notes import Note
 from hpcxrf.pipeline.request import keep_configuration
 from hpcxrf.runner.datasets import read_kept
 from hpcxrf.runner.driver import Ended, Hooks, Progress, run_items
@@ -29,7 +30,7 @@ class RunCallbacks:
 
     opened: Callable[[int, int], None] = lambda _opened, _total: None
     """Takes files opened, and how many there are."""
-    note: Callable[[str], None] = lambda _text: None
+    note: Callable[[Note], None] = lambda _note: None
     """Takes what was noticed while the files were found."""
     units: Callable[[Mapping[str, int]], None] = lambda _counts: None
     """Takes the number of tasks by stage of a dataset, when they are known."""
@@ -117,11 +118,11 @@ def run_here(
     tell = callbacks or RunCallbacks()
     workload = choose_workload(config)
     workers, threads, gpus = layout(config.execution, one_core=workload.one_core)
-    notes: list[str] = []
+    notes: list[Note] = []
 
-    def keep_note(text: str) -> None:
-        notes.append(text)
-        tell.note(text)
+    def keep_note(note: Note) -> None:
+        notes.append(note)
+        tell.note(note)
 
     run = RunDir(path=folder.absolute())
     request = PlanRequest(

@@ -19,6 +19,7 @@ from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.spectrum.integrated import fit_amplitudes
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.uncertainty import CURRIE_OFFSET, spectrum_uncertainty
+from hpcxrf.notes import Note
 from hpcxrf.physics.model import SpectrumModel, evaluate
 
 _BACKGROUND_COLUMNS = 16
@@ -181,7 +182,7 @@ def fit_detector_sum(counts: Tensor, fits: Sequence[SpectrumFit], problems: Sequ
         status=FitStatus.CONVERGED,
         iterations=0,
         cpu_s=time.process_time() - began,
-        messages=("theta shown for the sum is the mean over detectors; the fit used each detector's own",),
+        notes=(Note("fact", "theta shown for the sum is the mean over detectors; the fit used each detector's own"),),
     )
 
 

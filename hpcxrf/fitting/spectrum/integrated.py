@@ -17,6 +17,7 @@ from hpcxrf.fitting.spectrum.problem import FitProblem, fit_range
 from hpcxrf.fitting.spectrum.sbplx import fit_sbplx
 from hpcxrf.fitting.spectrum.separable import LeastSquares, best_of, build_space, design
 from hpcxrf.fitting.uncertainty import Uncertainty, spectrum_uncertainty
+from hpcxrf.notes import Note
 from hpcxrf.physics.absorber import AIR_PER_MM
 from hpcxrf.physics.background import hats_for_range, snip_background, snip_maps
 from hpcxrf.physics.jacobian import counts_jacobian
@@ -228,7 +229,7 @@ def _describe(s: Solution, fixed: Tensor, inside: Tensor, low: int, problem: Fit
         iterations=s.iterations,
         cpu_s=0.0,
         flags=_list_flags(problem),
-        messages=(*_write_messages(at_bound, problem), *_describe_absorber(s.optical_depth)),
+        notes=(*_write_notes(at_bound, problem), *_describe_absorber(s.optical_depth)),
     )
 
 
@@ -279,18 +280,19 @@ def has_few_elements(problem: FitProblem) -> bool:
     return sum("_" not in n or n.endswith(("_L", "_M")) for n in names) < _FEW_ELEMENTS
 
 
-def _write_messages(at_bound: Tensor, problem: FitProblem) -> tuple[str, ...]:
+def _write_notes(at_bound: Tensor, problem: FitProblem) -> tuple[Note, ...]:
     names = [p.name for p, flag in zip(problem.parameters, at_bound.tolist(), strict=True) if flag]
-    bounds = (f"parameters at a bound: {', '.join(names)}",) if names else ()
-    return (*bounds, *(_FLAG_TEXTS[flag] for flag in _list_flags(problem)))
+    bounds = [f"parameters at a bound: {', '.join(names)}"] if names else []
+    return tuple(Note("warning", text) for text in [*bounds, *(_FLAG_TEXTS[flag] for flag in _list_flags(problem))])
 
 
-def _describe_absorber(optical_depth: float) -> tuple[str, ...]:
+def _describe_absorber(optical_depth: float) -> tuple[Note, ...]:
     if optical_depth == 0.0:
         return ()
     absorption = "extra absorption equal to" if optical_depth > 0.0 else "less absorption than described, by"
     air_mm = abs(optical_depth) / AIR_PER_MM
-    return (f"line ratios imply {absorption} {air_mm:.0f} mm of air; check detector.be_window_um and air_path_mm",)
+    text = f"line ratios imply {absorption} {air_mm:.0f} mm of air; check detector.be_window_um and air_path_mm"
+    return (Note("warning", text),)
 
 
 def _describe_failure(
@@ -300,6 +302,7 @@ def _describe_failure(
     n = len(model.component_names)
     nothing, no_theta = inside.new_full((n,), torch.nan), torch.full_like(space.centre, torch.nan)
     none = torch.full_like(inside, torch.nan)
+    fault = "no counts in the fit range" if status is FitStatus.EMPTY else "counts that are not finite"
     return SpectrumFit(
         component_names=model.component_names,
         table=problem.table,
@@ -328,7 +331,5 @@ def _describe_failure(
         status=status,
         iterations=0,
         cpu_s=0.0,
-        messages=("the spectrum has no counts in the fit range",)
-        if status is FitStatus.EMPTY
-        else ("the spectrum has counts that are not finite",),
+        notes=(Note("warning", f"the spectrum has {fault}"),),
     )

@@ -15,6 +15,7 @@ from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.scatter_pair import scan_pairs
 from hpcxrf.fitting.spectrum.screen import screen, select_distinct_axes
 from hpcxrf.fitting.spectrum.separable import LeastSquares, build_space, minimise
+from hpcxrf.notes import Note
 from hpcxrf.physics.model import energy_kev
 from hpcxrf.physics.parameters import pack
 
@@ -251,4 +252,4 @@ def _flag_rivals(best: SpectrumFit, rivals: list[SpectrumFit]) -> SpectrumFit:
         f"{AMBIGUOUS}: another energy axis explains the spectrum within 1 % as well: {others}; give the incident "
         "energy, more elements or a calibration"
     )
-    return replace(best, flags=(*best.flags, AMBIGUOUS), messages=(*best.messages, message))
+    return replace(best, flags=(*best.flags, AMBIGUOUS), notes=(*best.notes, Note("warning", message)))

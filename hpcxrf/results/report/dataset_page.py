@@ -8,6 +8,7 @@ from typing import Final, Literal
 import xarray as xr
 from markupsafe import Markup
 
+from hpcxrf.notes import Note
 from hpcxrf.results.names import shown_name
 from hpcxrf.results.report import plots, views
 from hpcxrf.results.report.page import Picture, encode_picture, load_page_look, load_templates
@@ -48,7 +49,7 @@ class DatasetSummary:
     """Seconds by stage."""
     results_path: Path | None = None
     """Results store, None where there is none."""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     """Guesses made, files ignored: sentences."""
 
 

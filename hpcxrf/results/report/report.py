@@ -8,6 +8,7 @@ from typing import Final
 from markupsafe import Markup
 
 from hpcxrf.errors import HpcxrfError
+from hpcxrf.notes import Note
 from hpcxrf.results.report import views
 from hpcxrf.results.report.dataset_page import DatasetSummary, read_details, read_merit_and_flags, write_dataset_page
 from hpcxrf.results.report.page import load_page_look, load_templates
@@ -45,7 +46,7 @@ class RunSummary:
     seconds: float
     """Wall time of the run."""
     command: str = ""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

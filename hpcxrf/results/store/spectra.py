@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hpcxrf.errors import OutputError
 from hpcxrf.fitting.result import SpectrumFit
+from hpcxrf.notes import pack_notes
 from hpcxrf.results.store.storage import (
     ArrayPlan,
     array_of,
@@ -105,10 +106,10 @@ def write_spectrum_fits(
 def _write_attributes(
     group: zarr.Group, fits: Mapping[str, SpectrumFit], line_markers: Sequence[tuple[float, str]]
 ) -> None:
-    earlier = group.attrs.get("messages", {})
-    messages = {detector: list(fit.messages) for detector, fit in fits.items()}
-    known = {**earlier, **messages} if isinstance(earlier, dict) else messages
-    group.attrs["messages"] = known
+    for name, key in (("messages", "notes"), ("warnings", "warnings")):
+        earlier = group.attrs.get(name, {})
+        written = {detector: pack_notes(fit.notes)[key] for detector, fit in fits.items()}
+        group.attrs[name] = {**earlier, **written} if isinstance(earlier, dict) else written
     if line_markers:
         group.attrs["line_markers"] = [[float(energy), str(label)] for energy, label in line_markers]
 

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from hpcxrf.fitting.result import FitStatus
+from hpcxrf.notes import Note
 from hpcxrf.results.export import Cell, write_csv
 from hpcxrf.results.report.page import encode_picture, load_page_look, load_templates
 from hpcxrf.results.store.storage import replace_file
@@ -41,7 +42,7 @@ class BenchmarkSummary:
     command: str
     versions: Mapping[str, str]
     configuration: str
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
