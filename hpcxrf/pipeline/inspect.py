@@ -22,10 +22,14 @@ Advance = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ingested:
-    """Stores by source, and reasons of what failed."""
+    """What became of scans that were to be ingested."""
 
     stores: dict[str, str]
+    """Store by source."""
     failed: dict[str, str]
+    """Reason by source."""
+    notes: tuple[Note, ...]
+    """Files that were left out, and why."""
 
 
 def integrate(scan: RawScan, advance: Advance | None = None) -> NDArray[np.float64]:
@@ -123,4 +127,4 @@ def ingest_files(files: Sequence[Path], folder: Path, options: ReadOptions, adva
         else:
             stores[str(path)] = str(store)
         advance(number + 1, len(found))
-    return Ingested(stores=stores, failed=failed)
+    return Ingested(stores=stores, failed=failed, notes=tuple(notes))

@@ -74,9 +74,9 @@ def suggest_command(argv: Sequence[str], listed: Sequence[str], suggested: Seque
     """
     output = next_folder(run.path)
     if len(argv) > 1 and argv[1] == "run":
-        kept = _without(argv[1:], ("--elements", "-o", "--output", "--auto-elements"))
+        kept = _without(argv[1:], ("--elements", "-o", "--output", "--auto-elements", "--set=sample.elements"))
     else:
-        kept = ["run", str(run.run_file)]
+        kept = ["run", str(run.configuration_file)]
     chosen = ["--elements", ",".join([*listed, *suggested])] if listed else ["--auto-elements"]
     return shlex.join(["hpcxrf", *kept, *chosen, "-o", str(output)])
 
@@ -87,14 +87,16 @@ def next_folder(path: Path) -> Path:
 
 
 def _without(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Drop options with their values."""
+    """Drop options with their values; `--set=KEY` stands for a setting of that key alone."""
     kept: list[str] = []
-    skip = False
-    for argument in arguments:
-        if skip:
-            skip = False
-        elif argument in names:
-            skip = argument != "--auto-elements"
-        elif not argument.startswith(tuple(f"{name}=" for name in names if name.startswith("--"))):
-            kept.append(argument)
+    left = iter(arguments)
+    for argument in left:
+        if argument == "--auto-elements":
+            continue
+        # `--name value` and `--name=value` are the same.
+        whole = argument
+        if argument in names or argument == "--set":
+            whole = f"{argument}={next(left, '')}"
+        if not whole.startswith(tuple(f"{name}=" for name in names)):
+            kept.extend([argument] if whole == argument else whole.split("=", 1))
     return kept

@@ -42,11 +42,15 @@ def check_request(config: RunConfig) -> None:
 def keep_configuration(run: RunDir, config: RunConfig) -> None:
     """Write the whole configuration of the latest command into the run directory, `execution` and overrides included.
 
+    The file is a run file of its own: it says the same from any folder.
+
     Raises:
         OutputError: the run directory cannot be written.
     """
-    sections = {name: value for name, value in asdict(config).items() if value is not None}
-    atomic_write_text(run.configuration_file, json.dumps(sections, indent=1) + "\n")
+    sections = drop_unused({name: value for name, value in asdict(config).items() if value is not None})
+    # Through JSON: YAML has no tuples.
+    text = yaml.safe_dump(json.loads(json.dumps(sections)), sort_keys=False, allow_unicode=True)
+    atomic_write_text(run.configuration_file, text)
 
 
 def config_of_run(run: RunDir) -> tuple[RunConfig, str]:
@@ -61,7 +65,7 @@ def config_of_run(run: RunDir) -> tuple[RunConfig, str]:
     try:
         text = run.run_file.read_text(encoding="utf-8")
         if run.configuration_file.is_file():
-            raw: Any = json.loads(run.configuration_file.read_bytes())
+            raw: Any = yaml.safe_load(run.configuration_file.read_bytes())
         else:
             # Version 0.1.0 kept `execution`, which changes no result, in the run file alone.
             raw = run.effective() | {"execution": (yaml.safe_load(text) or {}).get("execution") or {}}

@@ -71,12 +71,17 @@ def read_datasets(run: RunDir) -> Iterator[DatasetRecord]:
     """
     file = run.path / _FILE
     if not file.is_file():
-        yield from (_read_journal(run, name) for name in run.dataset_ids())
+        yield from filter(None, (_read_journal(run, name) for name in run.dataset_ids()))
         return
     for _, offset in sorted(_places(file).values()):
         with file.open("rb") as stream:
             stream.seek(offset)
             yield _parse(stream.readline())
+
+
+def has_records(run: RunDir) -> bool:
+    """Whether the items of a run that ended have lines of their own, as they have since version 0.1.0."""
+    return (run.path / _FILE).is_file()
 
 
 def read_kept(run: RunDir) -> dict[str, DatasetRecord]:
@@ -133,8 +138,8 @@ def _parse(line: bytes) -> DatasetRecord:
     return DatasetRecord(**plain | {"shape": tuple(plain["shape"]), "notes": unpack_notes(content)})
 
 
-def _read_journal(run: RunDir, dataset_id: str) -> DatasetRecord:
-    """What the journal of an item says of it; one that is damaged is a failure of its own item."""
+def _read_journal(run: RunDir, dataset_id: str) -> DatasetRecord | None:
+    """What the journal of an item says of it, None where it has not ended; a damaged one is its own item's failure."""
     try:
         lines = last_lines(run.read_journal(dataset_id))
     except OutputError as error:
@@ -146,9 +151,11 @@ def _read_journal(run: RunDir, dataset_id: str) -> DatasetRecord:
     if closed or (finished and not failed and not any(line["task"] == "ingest" for line in finished)):
         state: DatasetState = "done"
         reason = ""
+    elif failed:
+        state = "failed"
+        reason = str(failed[-1].get("reason", ""))
     else:
-        state = "failed" if failed else "not tried"
-        reason = str(failed[-1].get("reason", "")) if failed else "was not finished; run it again"
+        return None
     seconds: dict[str, float] = {}
     for line in finished:
         stage = str(line.get("stage", line["task"]))

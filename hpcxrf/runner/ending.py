@@ -11,7 +11,7 @@ from typing import Final
 
 from hpcxrf import __version__
 from hpcxrf.notes import Note, pack_notes, unpack_notes
-from hpcxrf.store.files import atomic_write_text
+from hpcxrf.store.files import atomic_write_text, output_faults
 from hpcxrf.store.rundir import RunDir
 
 _FILE: Final = Path("state", "end.json")
@@ -23,7 +23,7 @@ class RunEnd:
     """How a run went, when nothing of it is left to do."""
 
     run: RunDir
-    """The run directory, whose lock is held."""
+    """The run directory."""
     wall_s: float
     """Seconds since the start, planning included."""
     device: str
@@ -44,6 +44,21 @@ def keep_end(end: RunEnd) -> None:
     """
     content = {**asdict(end), "run": None, **pack_notes(end.notes)}
     atomic_write_text(end.run.path / _FILE, json.dumps(content, indent=1) + "\n")
+
+
+def forget_end(run: RunDir) -> None:
+    """A driver begins: until it comes to its end, the run has none, whatever pages are there.
+
+    Raises:
+        OutputError: the run directory cannot be written.
+    """
+    with output_faults(run.path, bytes_needed=0):
+        (run.path / _FILE).unlink(missing_ok=True)
+
+
+def has_end(run: RunDir) -> bool:
+    """Whether a driver came to the end of this run, and none has begun since."""
+    return (run.path / _FILE).is_file()
 
 
 def read_end(run: RunDir) -> RunEnd:

@@ -92,6 +92,17 @@ def read_lock(path: Path) -> LockHolder | None:
         raise OutputError(f"{path}: is damaged; if no hpcxrf works on this run, remove the file") from error
 
 
+def refuse_at_work(run: RunDir) -> None:
+    """Refuse a run directory on which a driver works, without taking its lock: reading needs no right to write.
+
+    Raises:
+        OutputError: a driver holds it, or a process of another host of which nothing can be known here.
+    """
+    held = read_lock(run.lock_file)
+    if held is not None and not _is_gone(held, identify_process()):
+        raise OutputError(_explain_holder(run.lock_file, held))
+
+
 def _acquire(path: Path, own: LockHolder, job_ended: Callable[[str], bool | None]) -> None:
     while not _create(path, own):
         held = read_lock(path)

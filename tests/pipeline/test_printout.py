@@ -14,6 +14,7 @@ from hpcxrf.store.rundir import RunDir
         (["hpcxrf", "run", "a b.h50", "--elements", "Si,Fe", "-o", "out", "--energy", "12"], "'a b.h50' --energy 12"),
         (["/bin/hpcxrf", "run", "--output=out", "--elements=Si", "a.h50", "--set", "fit.x=1"], "a.h50 --set fit.x=1"),
         (["hpcxrf", "run", "run.yaml", "--output", "out", "--auto-elements"], "run.yaml"),
+        (["hpcxrf", "run", "r.yaml", "--set", "sample.elements=[Si]", "--set=fit.x=1"], "r.yaml --set=fit.x=1"),
     ],
 )
 def test_the_proposed_command_is_the_given_one_with_more_elements_and_a_new_folder(tmp_path, argv, kept):
@@ -26,10 +27,10 @@ def test_where_override_files_have_the_elements_the_program_adds_the_suggested_o
     assert command == f"hpcxrf run a.mda --auto-elements -o {tmp_path / 'out-2'}"
 
 
-def test_a_run_of_another_command_is_proposed_by_the_run_file_that_it_keeps(tmp_path):
+def test_a_run_of_another_command_is_proposed_by_the_configuration_that_it_keeps(tmp_path):
     run = RunDir(path=tmp_path / "demo" / "run")
     command = suggest_command(["hpcxrf", "demo", "-o", "demo"], ("Si",), ["Se"], run)
-    assert command == f"hpcxrf run {run.run_file} --elements Si,Se -o {tmp_path / 'demo' / 'run-2'}"
+    assert command == f"hpcxrf run {run.configuration_file} --elements Si,Se -o {tmp_path / 'demo' / 'run-2'}"
 
 
 def test_a_proposed_folder_is_never_one_that_is_there(tmp_path):

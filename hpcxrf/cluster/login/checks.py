@@ -84,13 +84,21 @@ def _amounts(site: SiteProfile, request: JobRequest, size: JobSize) -> dict[str,
     }
 
 
-def output_faults_of(folder: Path, work: PlanSize) -> tuple[list[str], list[Note]]:
-    """List what makes writing there impossible, and what makes it doubtful."""
+def folder_faults(folder: Path) -> list[str]:
+    """List what makes writing into a run directory impossible, whatever its size."""
     existing = next(p for p in (folder, *folder.parents) if p.exists())
     if not existing.is_dir():
-        return [f"output {folder}: {existing} is not a folder"], []
+        return [f"output {folder}: {existing} is not a folder"]
     if not os.access(existing, os.W_OK | os.X_OK):
-        return [f"output {folder}: {existing} is not writable by you"], []
+        return [f"output {folder}: {existing} is not writable by you"]
+    return []
+
+
+def output_faults_of(folder: Path, work: PlanSize) -> tuple[list[str], list[Note]]:
+    """List what makes writing there impossible, and what makes it doubtful."""
+    faults = folder_faults(folder)
+    if faults:
+        return faults, []
     free, most = free_bytes(folder), work.bytes_written
     least = most // _BEST_COMPRESSION
     if least > free:
