@@ -1,7 +1,10 @@
 """Worker jobs of an elastic run: requested, replaced, given up and cancelled."""
 
 import json
+import os
 import shlex
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -29,6 +32,25 @@ def test_a_worker_job_is_requested_as_the_site_says_and_quotes_the_folder(tmp_pa
     assert words[words.index("--name") + 1] == "worker-0"
     log = f"{tmp_path}/it's 100%% $(here)/logs/worker-job-%j.log"
     assert script_options(folder) == [f"--chdir={folder}", f"--output={log}"]
+
+
+def test_worker_jobs_are_made_by_the_thread_that_watches(run):
+    """In a process of its own: dask-jobqueue can be imported by the main thread alone."""
+    code = (
+        "import sys, threading\n"
+        "from tests.samples.job_samples import REQUEST\n"
+        "from hpcxrf.cluster.job.elastic import worker_jobs, worker_script\n"
+        "from hpcxrf.store.rundir import RunDir\n"
+        "from pathlib import Path\n"
+        "run = RunDir(path=Path(sys.argv[1]))\n"
+        "worker_jobs(run, REQUEST, print, print)\n"
+        "thread = threading.Thread(target=lambda: print(worker_script(run.path, REQUEST, 'worker-7')))\n"
+        "thread.start(), thread.join()"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    argv = [sys.executable, "-c", code, str(run.path)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=env)
+    assert "--name worker-7" in done.stdout, done.stderr
 
 
 def test_a_worker_job_has_nothing_of_a_jobqueue_yaml(tmp_path):
