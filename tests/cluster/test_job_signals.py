@@ -1,13 +1,16 @@
 """Signals that a job gets, locks of other hosts, and addresses that other nodes can reach."""
 
+import errno
 import os
 import signal
 import socket
+from pathlib import Path
 
 import pytest
 
 from hpcxrf.cluster.job.network import address_options
 from hpcxrf.cluster.job.signals import job_signals
+from hpcxrf.cluster.job.worker_terms import remove_secrets
 from hpcxrf.errors import ConfigError, OutputError
 from hpcxrf.store.lock import LockHolder, read_lock, run_lock
 
@@ -48,6 +51,21 @@ def test_a_lock_of_another_host_falls_when_slurm_says_that_its_job_has_ended(run
     else:
         with pytest.raises(OutputError, match=r"host node1, pid 1, Slurm job 11.*remove"):
             second.__enter__()
+
+
+def test_what_cannot_be_removed_at_the_end_is_an_output_error_of_the_run_directory(run, monkeypatch):
+    def refuse(path, **_options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    guard = run_lock(run)
+    guard.__enter__()
+    monkeypatch.setattr(Path, "unlink", refuse)
+    said = f"{run.path}: cannot be written: Read-only file system"
+    with pytest.raises(OutputError, match=said):
+        remove_secrets(run)
+    # It takes the place of the error that the folder caused before: one sentence, not two tracebacks.
+    with pytest.raises(OutputError, match=said):
+        guard.__exit__(OutputError, OutputError("before"), None)
 
 
 def test_a_host_whose_name_has_no_address_is_told_how_to_help(monkeypatch):
