@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcxrf.cluster.job.worker_terms import read_facts
-from hpcxrf.cluster.job_files import read_request, run_comment
+from hpcxrf.cluster.job_files import run_comment
+from tests.cluster.drills import kill
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600), pytest.mark.more]
 
@@ -103,11 +103,11 @@ def test_a_worker_job_that_cannot_be_recorded_is_cancelled_and_the_run_ends(dril
     drill.prepare(2, mode="elastic", faults={"hang": ["s00", "s01"], "once": str(once)})
     drill.submit()
     drill.wait(lambda: len(list(once.iterdir())) == 2)
-    first = read_facts(drill.run)
-    assert len(first) == read_request(drill.run).workers == 2
+    nanny, [worker] = drill.workers()["worker-0"]
     with unwritable(drill.run.path):
         known = set(jobs_of_run(drill))
-        drill.slurm.run("scancel", first["worker-0"].job_id)
+        kill(nanny.pid)
+        kill(worker.pid)
         assert drill.wait_for_end() == "FAILED", drill.logs()
         require_one_sentence(drill)
         require_nothing_left(drill)

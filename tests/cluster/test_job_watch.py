@@ -66,6 +66,15 @@ def test_when_nobody_is_left_to_work_the_run_ends_with_a_word(watcher):
     assert watcher.fault is cluster.error
 
 
+def test_whatever_ends_the_watcher_ends_the_run(watcher, capfd):
+    cluster = FakeCluster()
+    cluster.supervise_workers = {}.__getitem__
+    watcher.start(cluster)
+    wait_until(lambda: watcher.fault is not None)
+    assert str(watcher.fault).startswith("the watcher of the workers has failed: TypeError: ")
+    assert "Traceback" in capfd.readouterr().err
+
+
 def hang(name="w-0", **changes):
     return WorkerSight(**({"address": f"tls://{name}", "name": name, "status": "running"} | changes))
 
