@@ -135,10 +135,15 @@ def forget_attempts(run_dir: Path) -> None:
 
 
 def forget_attempts_of(run_dir: Path, worker: str) -> int:
-    """Delete the markers of a worker whose node was lost: no task is to blame; how many there were."""
+    """Delete the markers of a worker whose node was lost: no task is to blame; how many there were.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
     mine = [m for m in (run_dir / ATTEMPTS).glob("*.[0-9]") if _marked(m)[0] == worker]
-    for marker in mine:
-        marker.unlink(missing_ok=True)
+    with output_faults(run_dir, bytes_needed=0):
+        for marker in mine:
+            marker.unlink(missing_ok=True)
     return len(mine)
 
 

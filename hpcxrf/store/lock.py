@@ -75,7 +75,9 @@ def run_lock(
         yield
     finally:
         if read_lock(run.lock_file) == own:
-            run.lock_file.unlink(missing_ok=True)
+            # The next driver takes over the lock of a process that has ended.
+            with output_faults(run.path, bytes_needed=0):
+                run.lock_file.unlink(missing_ok=True)
 
 
 def read_lock(path: Path) -> LockHolder | None:

@@ -214,6 +214,17 @@ def test_three_deaths_under_one_driver_end_a_task_and_a_new_driver_begins_anew(s
     assert list(folder.iterdir()) == []
 
 
+def test_a_task_that_ends_well_forgets_the_deaths_before_it_and_no_other_tasks(scan, tmp_path):
+    job = _plan(scan, tmp_path)
+    folder = job.run_dir / ATTEMPTS
+    folder.mkdir(parents=True)
+    for task in ("ingest", "integrated"):
+        (folder / f"{job.dataset_id}.{task}.0").touch()
+    with attempt(job, "ingest"):
+        assert len(list(folder.iterdir())) == 3
+    assert [marker.name for marker in folder.iterdir()] == [f"{job.dataset_id}.integrated.0"]
+
+
 def test_a_task_that_is_run_again_under_the_same_driver_undoes_nothing(scan, tmp_path):
     # As Dask does when the worker dies that holds the result: the integrated fit would remove the pixels.
     job = _plan(scan, tmp_path, deviance=False)
