@@ -74,9 +74,7 @@ def read_datasets(run: RunDir) -> Iterator[DatasetRecord]:
         yield from filter(None, (_read_journal(run, name) for name in run.dataset_ids()))
         return
     for _, offset in sorted(_places(file).values()):
-        with file.open("rb") as stream:
-            stream.seek(offset)
-            yield _parse(stream.readline())
+        yield _read_at(file, offset)
 
 
 def has_records(run: RunDir) -> bool:
@@ -101,8 +99,12 @@ def forget_dataset(run: RunDir, dataset_id: str, reason: str) -> None:
     Raises:
         OutputError: the folder cannot be written.
     """
-    again = DatasetRecord(dataset_id=dataset_id, name=dataset_id, state="not tried", reason=reason)
-    append_dataset(run, again, 0)
+    file = run.path / _FILE
+    found = [place for (_, name), place in _places(file).items() if name == dataset_id] if file.is_file() else []
+    # A run of version 0.1.0, or an item that never ended, has nothing to be taken back.
+    for number, offset in found[:1]:
+        record = _read_at(file, offset)
+        append_dataset(run, dataclasses.replace(record, state="not tried", reason=reason), number)
 
 
 def describe_ending(record: DatasetRecord) -> str:
@@ -129,6 +131,12 @@ def _places(file: Path) -> dict[tuple[str, str], tuple[int, int]]:
                 places[content["home"], content["dataset_id"]] = (content["number"], offset)
             offset += len(line)
     return places
+
+
+def _read_at(file: Path, offset: int) -> DatasetRecord:
+    with file.open("rb") as stream:
+        stream.seek(offset)
+        return _parse(stream.readline())
 
 
 def _parse(line: bytes) -> DatasetRecord:

@@ -74,3 +74,15 @@ def test_ingesting_twice_changes_nothing(hpcxrf, scan, tmp_path):
     assert first.json == second.json
     assert tree_sha256(tmp_path) == checksum
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == stamps
+
+
+def test_the_scans_of_a_run_file_are_ingested(hpcxrf, tmp_path):
+    hpcxrf("simulate", "-o", tmp_path / "in", "--seed", 3, "--size", 2, 3, "--name", "s")
+    (tmp_path / "in" / "notes.h5").write_text("not a scan")
+    file = tmp_path / "run.yaml"
+    file.write_text("input: {files: [in]}\n")
+    ran = hpcxrf("ingest", file, "-o", tmp_path / "stores")
+    assert ran.code == 6
+    [line] = ran.out.splitlines()
+    assert line.startswith(f"{tmp_path / 'in' / 's.h50'} -> {tmp_path / 'stores'}/s-")
+    assert "notes.h5: not a known format" in ran.err or "notes.h5: of no known format" in ran.err

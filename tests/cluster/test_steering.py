@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcxrf.cluster.job_files import append_event, read_events, read_request
+from hpcxrf.cluster.job_files import append_event, read_events, read_request, run_comment
+from hpcxrf.cluster.login.run_jobs import is_job_of, is_worker
+from hpcxrf.cluster.slurm import JobState
 from hpcxrf.store.lock import run_lock
 from hpcxrf.store.rundir import RunDir
 from tests.samples.stand_in_jobs import BAD, GOOD, queue, site, submitted, until
@@ -21,7 +23,7 @@ pytestmark = pytest.mark.slurm
 def test_a_run_is_cancelled_and_goes_on(hpcxrf, lab):
     first = submitted(hpcxrf)
     until(hpcxrf, "out", "running")
-    assert hpcxrf("cancel", "out", "--json").json == {"cancelled": [first], "unknown": []}
+    assert hpcxrf("cancel", "out", "--json").json == {"cancelled": [first], "unknown": [], "process": None}
     until(hpcxrf, "out", "cancelled")
     ran = hpcxrf("resume", "out", "--json")
     assert ran.code == 0, ran.err
@@ -61,7 +63,7 @@ def test_cancelling_ends_worker_jobs_that_a_killed_driver_left_and_no_other_job(
     events.write_text(json.dumps({"event": "submitted", "job_id": reused}) + "\n" + events.read_text())
     kill_driver(hpcxrf, lab)
     ran = hpcxrf("cancel", "out", "--json")
-    assert ran.json == {"cancelled": workers, "unknown": []}, ran.err
+    assert ran.json == {"cancelled": workers, "unknown": [], "process": None}, ran.err
     deadline = time.monotonic() + 20
     while set(queue(slurm_cluster)) != {other, foreign, reused}:
         assert time.monotonic() < deadline, queue(slurm_cluster)
@@ -106,7 +108,7 @@ def test_jobs_that_version_0_1_0_submitted_without_a_comment_are_cancelled_by_id
     old, foreign = (slurm_cluster.run(*argv, name).strip() for name in ("hpcxrf", "mine"))
     for job_id in (foreign, old):
         append_event(RunDir(path=lab / "out"), "submitted", job_id=job_id)
-    assert hpcxrf("cancel", "out", "--json").json == {"cancelled": [old], "unknown": []}
+    assert hpcxrf("cancel", "out", "--json").json == {"cancelled": [old], "unknown": [], "process": None}
     assert foreign in queue(slurm_cluster)
 
 
@@ -205,3 +207,19 @@ def test_without_an_answer_of_slurm_status_tells_what_the_files_say(hpcxrf, lab,
     status = hpcxrf("status", "out", "--json").json
     assert status["verdict"] == "running"
     assert "does not answer about job" in status["notes"][0]
+
+
+@pytest.mark.parametrize("comment", ["hpcxrf:{id}:worker", "lab,hpcxrf:{id}:worker", "hpcxrf:{id}:worker,site=abc"])
+def test_a_worker_job_is_one_wherever_its_mark_stands_in_the_comment(tmp_path, comment):
+    mark = run_comment(tmp_path).removeprefix("hpcxrf:")
+    job = JobState(
+        job_id="7",
+        state="RUNNING",
+        reason="None",
+        start="N/A",
+        nodes="n1",
+        elapsed="0:05",
+        comment=comment.format(id=mark),
+    )
+    assert is_job_of(job, tmp_path, ())
+    assert is_worker(job)

@@ -181,7 +181,7 @@ def test_other_methods_and_numbers_go_on_with_the_fits_that_there_are(finished, 
 def test_another_seed_on_the_same_folder_is_refused(finished, run_file, tmp_path):
     done = _command(_changed(run_file, tmp_path, seed=6), finished[0])
     assert done.returncode == 4
-    assert "benchmark.seed: run has 5, asked 6" in done.stderr
+    assert "benchmark.seed: the run has 5, this command 6" in done.stderr
 
 
 def test_the_page_of_a_benchmark_is_written_again_by_the_command_that_writes_that_of_a_run(finished, hpcxrf):

@@ -119,7 +119,7 @@ def test_a_run_of_version_0_1_0_goes_on_although_its_weights_were_called_phases(
     create_or_resume(tmp_path / "run", "", old)
     create_or_resume(tmp_path / "run", "", effective(job.config))
     (other,) = jobs_of(grains, tmp_path / "run")
-    with pytest.raises(OutputError, match=r'pixels\.weights: run has "one", asked "auto"'):
+    with pytest.raises(OutputError, match=r'pixels\.weights: the run has "one", this command "auto"'):
         create_or_resume(tmp_path / "run", "", effective(other.config))
 
 

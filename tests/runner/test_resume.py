@@ -121,6 +121,20 @@ def test_spectra_that_cannot_be_decoded_name_store_and_rows(scan, tmp_path):
         open_spectra(store).read_rows([0], slice(0, 6))
 
 
+def test_flipped_bits_of_stored_counts_are_never_read_as_counts(scan, tmp_path):
+    job = _plan(scan, tmp_path)
+    store = _run_all(job).spectra_store(job.dataset_id)
+    band = next(p for p in sorted((store / "counts").rglob("c/*/*/*/*")) if p.is_file())
+    good = band.read_bytes()
+    places = np.linspace(0, len(good) - 1, 60).astype(int)
+    for place in places:
+        bad = bytearray(good)
+        bad[place] ^= 0x41
+        band.write_bytes(bad)
+        with pytest.raises(DamagedStoreError, match=f"{store}: counts of rows 0 to 5 cannot be read"):
+            open_spectra(store).read_rows([0, 1], slice(0, 6))
+
+
 def test_a_scan_that_changes_while_the_run_goes_on_is_noticed_at_the_end_of_its_ingest(scan, tmp_path):
     job = _plan(scan, tmp_path)
     create_or_resume(job.run_dir, "", {})
