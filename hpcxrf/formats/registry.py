@@ -3,7 +3,7 @@
 import glob
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -183,11 +183,12 @@ def list_candidates(inputs: list[Path]) -> Candidates:
     """
     found: dict[Path, bool] = {}
     notes: list[Note] = []
+    plain: set[Path] = set()
     for item in inputs:
-        paths, explicit = _expanded(item, notes)
+        paths, explicit = _expanded(item, notes, plain)
         for path in paths:
             found[path] = found.get(path, False) or explicit
-    real = _resolve_all(found)
+    real = _resolve_all(found, plain)
     unique = {real[path]: path for path in reversed(found)}
     return Candidates(
         paths=tuple(path for path in found if unique[real[path]] is path),
@@ -198,45 +199,69 @@ def list_candidates(inputs: list[Path]) -> Candidates:
     )
 
 
-def _expanded(item: Path, notes: list[Note]) -> tuple[list[Path], bool]:
+def _expanded(item: Path, notes: list[Note], plain: set[Path]) -> tuple[list[Path], bool]:
     """Candidates of one input, and whether it was named explicitly."""
     if item.is_dir() and not _is_zarr(item):
-        return _folder_files(item, notes), False
+        return _folder_files(item, notes, plain), False
     if not item.exists() and PATTERN.search(str(item)):
         matched = sorted(Path(name) for name in glob.glob(str(item), recursive=True))  # noqa: PTH207
         if not matched:
             notes.append(Note("warning", f"{item}: no file matches this pattern"))
-        every = [_folder_files(m, notes) if m.is_dir() and not _is_zarr(m) else [m] for m in matched]
+        every = [_folder_files(m, notes, plain) if m.is_dir() and not _is_zarr(m) else [m] for m in matched]
         return [path for paths in every for path in paths], False
     return [item], True
 
 
-def _folder_files(folder: Path, notes: list[Note]) -> list[Path]:
-    """Files of a folder and those below it, sorted; hidden ones and Zarr stores left out."""
-    files: list[Path] = []
-    for place, folders, names in os.walk(folder):
-        here = Path(place)
-        stores = sorted(name for name in folders if _is_zarr(here / name))
-        notes.extend(Note("warning", f"{here / name}: Zarr store in a folder, name it to open it") for name in stores)
-        folders[:] = sorted(n for n in folders if n not in stores and not n.startswith("."))
-        files.extend(here / name for name in names if not name.startswith("."))
+def _folder_files(folder: Path, notes: list[Note], plain: set[Path]) -> list[Path]:
+    """Files of a folder and those below it, sorted; hidden ones and Zarr stores left out.
+
+    Adds to `plain` those that are no symbolic links, as the folders say: to look at each of 100 000 files takes minutes
+    on a file system of a cluster.
+    """
+    files = list(_walk(os.fspath(folder), notes, plain))
     if not files:
         notes.append(Note("warning", f"{folder}: no files in this folder"))
-    return sorted(files)
+    return files
 
 
-def _resolve_all(paths: Iterable[Path]) -> dict[Path, Path]:
-    """What `Path.resolve` gives, with every folder looked up once: an archive has 100 000 files in a few of them."""
+def _walk(folder: str, notes: list[Note], plain: set[Path]) -> Iterator[Path]:
+    """Files in order of their paths' parts; a folder that cannot be listed has none, and links are not followed."""
+    try:
+        with os.scandir(folder) as listed:
+            entries = sorted(listed, key=lambda entry: entry.name)
+    except OSError:
+        return
+    for entry in entries:
+        hidden, link = entry.name.startswith("."), entry.is_symlink()
+        if entry.is_dir():
+            if _is_zarr(Path(entry.path)):
+                notes.append(Note("warning", f"{Path(entry.path)}: Zarr store in a folder, name it to open it"))
+            elif not hidden and not link:
+                yield from _walk(entry.path, notes, plain)
+        elif not hidden:
+            path = Path(entry.path)
+            if not link:
+                plain.add(path)
+            yield path
+
+
+def _resolve_all(paths: Iterable[Path], plain: Collection[Path]) -> dict[Path, Path]:
+    """What `Path.resolve` gives, with every folder looked up once: an archive has 100 000 files in a few of them.
+
+    Args:
+        paths: files.
+        plain: those that are known to be no symbolic links.
+    """
     folders: dict[str, str] = {}
     real: dict[Path, Path] = {}
     for path in paths:
         folder, name = os.path.split(path)
-        if name in {"", ".", ".."} or path.is_symlink():
+        if path not in plain and (name in {"", ".", ".."} or path.is_symlink()):
             real[path] = path.resolve()
             continue
         if folder not in folders:
             folders[folder] = os.path.realpath(folder)
-        real[path] = Path(folders[folder], name)
+        real[path] = path if folders[folder] == folder else Path(folders[folder], name)
     return real
 
 

@@ -307,7 +307,8 @@ def _refuse_foreign_content(folder: Path) -> None:
     foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in ours and entry.suffix != ".partial")
     if foreign:
         raise OutputError(
-            f"{folder}: is not a run directory, it has other files ({', '.join(foreign[:5])}); name an empty or a new folder"
+            f"{folder}: is not a run directory, it has other files ({', '.join(foreign[:5])}); "
+            "name an empty or a new folder"
         )
 
 

@@ -20,7 +20,7 @@ from hpcxrf.runner.datasets import read_datasets, read_kept
 from hpcxrf.runner.driver import Hooks, run_items
 from hpcxrf.runner.records import Kept, Refusal
 from hpcxrf.runner.worker import forget_records
-from hpcxrf.store.rundir import FAILED, RETRY, create_or_resume, left_alone
+from hpcxrf.store.rundir import FAILED, FINISHED, RETRY, create_or_resume, left_alone
 
 # A driver that waits for what never comes fails soon.
 pytestmark = pytest.mark.timeout(30)
@@ -355,7 +355,18 @@ def test_a_line_that_a_kill_left_unfinished_is_none(client, run):
     assert whole.count("\n") == 1
 
 
+def test_a_record_of_which_the_report_is_lost_is_fetched(client, run, monkeypatch):
+    monkeypatch.setattr(client, "subscribe_topic", lambda _topic, _handler: None)
+    monkeypatch.setattr(client, "unsubscribe_topic", lambda _topic: None)
+    item = StubItem(number=0, run_dir=run.path)
+    ended = run_items(STUB, iter([item]), run, client, in_flight=1)
+    assert ended.done == 1
+    finished = [line["task"] for line in run.read_journal(item.dataset_id) if line["event"] == FINISHED]
+    assert sorted(finished) == sorted(unit.task for unit in units_of(item))
+
+
 def test_only_one_module_submits():
     package = Path(hpcxrf.__file__).parent
-    found = [f for f in package.rglob("*.py") if re.search(r"\bclient\.submit\(", f.read_text(encoding="utf-8"))]
+    submits = r"\bclient\.(submit|get|map|compute|persist)\("
+    found = [f for f in package.rglob("*.py") if re.search(submits, f.read_text(encoding="utf-8"))]
     assert found == [package / "runner" / "graph.py"]
