@@ -84,13 +84,24 @@ def has_records(run: RunDir) -> bool:
 
 def read_kept(run: RunDir) -> dict[str, DatasetRecord]:
     """Items that an earlier driver finished, by dataset_id; without what only tables need."""
-    if not (run.path / _FILE).is_file():
-        return {}
-    return {
-        record.dataset_id: dataclasses.replace(record, notes=(), facts={}, seconds={})
-        for record in read_datasets(run)
-        if record.state == "done" and not record.home
-    }
+    file = run.path / _FILE
+    kept: dict[str, DatasetRecord] = {}
+    for _, content in _read_whole_lines(file) if file.is_file() else ():
+        name = content["dataset_id"]
+        if content["home"]:
+            continue
+        if content["state"] == "done":
+            kept[name] = DatasetRecord(
+                dataset_id=name,
+                name=content["name"],
+                source=content["source"],
+                state="done",
+                shape=tuple(content["shape"]),
+                made_from=content["made_from"],
+            )
+        else:
+            kept.pop(name, None)
+    return kept
 
 
 def forget_dataset(run: RunDir, dataset_id: str, reason: str) -> None:
@@ -116,21 +127,30 @@ def describe_ending(record: DatasetRecord) -> str:
 
 def _places(file: Path) -> dict[tuple[str, str], tuple[int, int]]:
     """(number, offset) of the last whole line of every item; what a kill left of a line is none."""
-    places: dict[tuple[str, str], tuple[int, int]] = {}
+    return {
+        (content["home"], content["dataset_id"]): (content["number"], offset)
+        for offset, content in _read_whole_lines(file)
+    }
+
+
+def _read_whole_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Offset and content of every line, oldest first; what a kill left of a line is none.
+
+    Raises:
+        OutputError: a line is damaged.
+    """
     offset = 0
     with file.open("rb") as stream:
         for line in stream:
             if line.endswith(b"\n"):
                 try:
-                    content = json.loads(line)
+                    yield offset, json.loads(line)
                 except ValueError as error:
                     raise OutputError(
                         f"{file}: the line at byte {offset} is damaged; remove the file, and the same command "
                         "makes it again from the journals"
                     ) from error
-                places[content["home"], content["dataset_id"]] = (content["number"], offset)
             offset += len(line)
-    return places
 
 
 def _read_at(file: Path, offset: int) -> DatasetRecord:
