@@ -8,7 +8,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from hpcxrf.errors import OutputError
 from hpcxrf.notes import pack_notes, unpack_notes
@@ -21,7 +21,8 @@ from hpcxrf.store.rundir import FAILED, FINISHED, RunDir
 OPEN_TASK: Final = "open"
 """Task of an item whose file cannot be opened."""
 _FILE: Final = "datasets.jsonl"
-_KEPT_FACTS: Final = ("r2", "suggested", "machine")
+_KEPT_FACTS: Final = ("r2", "suggested", "machine", "merit", "flags")
+_FIELDS: Final = frozenset(f.name for f in dataclasses.fields(DatasetRecord))
 
 
 def summarise(item: Item, records: Sequence[TaskRecord], **ending: Any) -> DatasetRecord:  # noqa: ANN401 (fields of DatasetRecord)
@@ -73,8 +74,10 @@ def read_datasets(run: RunDir) -> Iterator[DatasetRecord]:
     if not file.is_file():
         yield from filter(None, (_read_journal(run, name) for name in run.dataset_ids()))
         return
-    for _, offset in sorted(_places(file).values()):
-        yield _read_at(file, offset)
+    places = sorted(_places(file).values())
+    with file.open("rb") as stream:
+        for _, offset in places:
+            yield _read_at(stream, offset)
 
 
 def has_records(run: RunDir) -> bool:
@@ -114,7 +117,8 @@ def forget_dataset(run: RunDir, dataset_id: str, reason: str) -> None:
     found = [place for (_, name), place in _places(file).items() if name == dataset_id] if file.is_file() else []
     # A run of version 0.1.0, or an item that never ended, has nothing to be taken back.
     for number, offset in found[:1]:
-        record = _read_at(file, offset)
+        with file.open("rb") as stream:
+            record = _read_at(stream, offset)
         append_dataset(run, dataclasses.replace(record, state="not tried", reason=reason), number)
 
 
@@ -153,16 +157,10 @@ def _read_whole_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             offset += len(line)
 
 
-def _read_at(file: Path, offset: int) -> DatasetRecord:
-    with file.open("rb") as stream:
-        stream.seek(offset)
-        return _parse(stream.readline())
-
-
-def _parse(line: bytes) -> DatasetRecord:
-    content = json.loads(line)
-    names = {f.name for f in dataclasses.fields(DatasetRecord)}
-    plain: dict[str, Any] = {k: v for k, v in content.items() if k in names}
+def _read_at(stream: BinaryIO, offset: int) -> DatasetRecord:
+    stream.seek(offset)
+    content = json.loads(stream.readline())
+    plain: dict[str, Any] = {k: v for k, v in content.items() if k in _FIELDS}
     return DatasetRecord(**plain | {"shape": tuple(plain["shape"]), "notes": unpack_notes(content)})
 
 
