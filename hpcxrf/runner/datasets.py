@@ -8,7 +8,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from hpcxrf.errors import OutputError
 from hpcxrf.notes import pack_notes, unpack_notes
@@ -21,7 +21,8 @@ from hpcxrf.store.rundir import FAILED, FINISHED, RunDir
 OPEN_TASK: Final = "open"
 """Task of an item whose file cannot be opened."""
 _FILE: Final = "datasets.jsonl"
-_KEPT_FACTS: Final = ("r2", "suggested", "machine")
+_KEPT_FACTS: Final = ("r2", "suggested", "machine", "merit", "flags")
+_FIELDS: Final = frozenset(f.name for f in dataclasses.fields(DatasetRecord))
 
 
 def summarise(item: Item, records: Sequence[TaskRecord], **ending: Any) -> DatasetRecord:  # noqa: ANN401 (fields of DatasetRecord)
@@ -73,8 +74,10 @@ def read_datasets(run: RunDir) -> Iterator[DatasetRecord]:
     if not file.is_file():
         yield from filter(None, (_read_journal(run, name) for name in run.dataset_ids()))
         return
-    for _, offset in sorted(_places(file).values()):
-        yield _read_at(file, offset)
+    places = sorted(_places(file).values())
+    with file.open("rb") as stream:
+        for _, offset in places:
+            yield _read_at(stream, offset)
 
 
 def has_records(run: RunDir) -> bool:
@@ -84,13 +87,24 @@ def has_records(run: RunDir) -> bool:
 
 def read_kept(run: RunDir) -> dict[str, DatasetRecord]:
     """Items that an earlier driver finished, by dataset_id; without what only tables need."""
-    if not (run.path / _FILE).is_file():
-        return {}
-    return {
-        record.dataset_id: dataclasses.replace(record, notes=(), facts={}, seconds={})
-        for record in read_datasets(run)
-        if record.state == "done" and not record.home
-    }
+    file = run.path / _FILE
+    kept: dict[str, DatasetRecord] = {}
+    for _, content in _read_whole_lines(file) if file.is_file() else ():
+        name = content["dataset_id"]
+        if content["home"]:
+            continue
+        if content["state"] == "done":
+            kept[name] = DatasetRecord(
+                dataset_id=name,
+                name=content["name"],
+                source=content["source"],
+                state="done",
+                shape=tuple(content["shape"]),
+                made_from=content["made_from"],
+            )
+        else:
+            kept.pop(name, None)
+    return kept
 
 
 def forget_dataset(run: RunDir, dataset_id: str, reason: str) -> None:
@@ -103,7 +117,8 @@ def forget_dataset(run: RunDir, dataset_id: str, reason: str) -> None:
     found = [place for (_, name), place in _places(file).items() if name == dataset_id] if file.is_file() else []
     # A run of version 0.1.0, or an item that never ended, has nothing to be taken back.
     for number, offset in found[:1]:
-        record = _read_at(file, offset)
+        with file.open("rb") as stream:
+            record = _read_at(stream, offset)
         append_dataset(run, dataclasses.replace(record, state="not tried", reason=reason), number)
 
 
@@ -116,33 +131,36 @@ def describe_ending(record: DatasetRecord) -> str:
 
 def _places(file: Path) -> dict[tuple[str, str], tuple[int, int]]:
     """(number, offset) of the last whole line of every item; what a kill left of a line is none."""
-    places: dict[tuple[str, str], tuple[int, int]] = {}
+    return {
+        (content["home"], content["dataset_id"]): (content["number"], offset)
+        for offset, content in _read_whole_lines(file)
+    }
+
+
+def _read_whole_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Offset and content of every line, oldest first; what a kill left of a line is none.
+
+    Raises:
+        OutputError: a line is damaged.
+    """
     offset = 0
     with file.open("rb") as stream:
         for line in stream:
             if line.endswith(b"\n"):
                 try:
-                    content = json.loads(line)
+                    yield offset, json.loads(line)
                 except ValueError as error:
                     raise OutputError(
                         f"{file}: the line at byte {offset} is damaged; remove the file, and the same command "
                         "makes it again from the journals"
                     ) from error
-                places[content["home"], content["dataset_id"]] = (content["number"], offset)
             offset += len(line)
-    return places
 
 
-def _read_at(file: Path, offset: int) -> DatasetRecord:
-    with file.open("rb") as stream:
-        stream.seek(offset)
-        return _parse(stream.readline())
-
-
-def _parse(line: bytes) -> DatasetRecord:
-    content = json.loads(line)
-    names = {f.name for f in dataclasses.fields(DatasetRecord)}
-    plain: dict[str, Any] = {k: v for k, v in content.items() if k in names}
+def _read_at(stream: BinaryIO, offset: int) -> DatasetRecord:
+    stream.seek(offset)
+    content = json.loads(stream.readline())
+    plain: dict[str, Any] = {k: v for k, v in content.items() if k in _FIELDS}
     return DatasetRecord(**plain | {"shape": tuple(plain["shape"]), "notes": unpack_notes(content)})
 
 

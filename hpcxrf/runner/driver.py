@@ -27,7 +27,7 @@ from hpcxrf.runner.planner import Planner
 from hpcxrf.runner.records import DatasetRecord, Item, Kept, Refusal, TaskRecord, Unit
 from hpcxrf.runner.worker import forget_records
 from hpcxrf.runner.workload import Planned, Workload
-from hpcxrf.store.rundir import RETRY, Record, RunDir, leave_alone, left_alone
+from hpcxrf.store.rundir import RETRY, Record, RunDir, leave_alone, left_alone, read_or_set_aside
 
 _POLL_S: Final = 0.01
 _MOST_REASONS: Final = 1000
@@ -257,8 +257,7 @@ def _begin_or_hold(drive: _Drive, item: Item) -> None:
 
 
 def _begin(drive: _Drive, item: Item) -> None:
-    run = RunDir(path=item.run_dir)
-    journal = run.read_journal(item.dataset_id)
+    journal = read_or_set_aside(RunDir(path=item.run_dir), item.dataset_id)
     units = list(drive.workload.units_of(item))
     done = find_finished(drive.workload, item, units, journal)
     drive.hooks.dataset("begun")

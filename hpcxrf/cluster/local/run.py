@@ -131,11 +131,12 @@ def run_here(
         tell.note(note)
 
     run = RunDir(path=folder.absolute())
+    kept = read_kept(run)
     request = PlanRequest(
         config=config,
         run_dir=run.path,
         worker_bytes=MEMORY_LIMIT // workers,
-        kept=read_kept(run),
+        kept=kept,
         note=keep_note,
         opened=tell.opened,
     )
@@ -143,7 +144,7 @@ def run_here(
     create_or_resume(run.path, run_text, workload.lasting(config))
     with run_lock(run):
         keep_configuration(run, config)
-        set_damaged_aside(run)
+        set_damaged_aside(run, kept)
         done = _count_if_finished(workload, request)
         if done is not None:
             tell.reporting(done)
