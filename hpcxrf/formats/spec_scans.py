@@ -170,8 +170,8 @@ def _check_shapes(path: Path, scans: Sequence[_Scan]) -> tuple[int, int]:
         wanted = max((int(channels[0]) for channels in scan.channels if channels), default=0)
         if max(lengths) < wanted:
             raise InputFileError(
-                f"{path}: scan {scan.number} has spectra of {max(lengths)} channels, #@CHANN says {wanted}; the file is "
-                "cut off: copy it again"
+                f"{path}: scan {scan.number} has spectra of {max(lengths)} channels, #@CHANN says {wanted}; the file "
+                "is cut off: copy it again"
             )
         shapes.setdefault((n_detectors, lengths.pop()), []).append(scan.number)
     if len(shapes) > 1:
