@@ -10,7 +10,8 @@ from hpcxrf.errors import InputFileError
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions
 from hpcxrf.formats.table import FileFormat
 from hpcxrf.formats.text_files import parse_number, parse_numbers, read_text, refuse_faults, split_lines
-from hpcxrf.formats.text_spectra import TextSpectra, guess_kev_per_unit, make_scan, spread_times
+from hpcxrf.formats.text_spectra import TextSpectra, guess_kev_per_unit, make_scan, note_missing_axis, spread_times
+from hpcxrf.notes import Note
 
 FILE_FORMATS: Final = (
     FileFormat(
@@ -46,7 +47,7 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
     times = _read_pairs(sections.get(_BEGIN.strip("<>"), []))
     calibration, notes = _read_calibration(path, sections.get("CALIBRATION", []))
     if "END" not in sections:
-        notes.append("the file ends without <<END>>: channels may be missing")
+        notes.append(Note("warning", "the file ends without <<END>>: channels may be missing"))
     spectra = TextSpectra(
         counts=values.reshape(1, 1, 1, -1),
         calibration=calibration,
@@ -80,7 +81,7 @@ def _read_seconds(pairs: Mapping[str, str], key: str) -> list[float]:
     return parse_numbers(pairs.get(key, "").replace(",", ".").split()) or []
 
 
-def _read_calibration(path: Path, lines: list[str]) -> tuple[tuple[EnergyCalibration] | None, list[str]]:
+def _read_calibration(path: Path, lines: list[str]) -> tuple[tuple[EnergyCalibration] | None, list[Note]]:
     """Fit a line through the points (channel, energy); through one point, a line from 0 keV at channel 0."""
     words = [line.replace(",", ".").split() for line in lines if not line.upper().startswith("LABEL")]
     points = [(parse_numbers(w) or []) for w in words]
@@ -93,11 +94,11 @@ def _read_calibration(path: Path, lines: list[str]) -> tuple[tuple[EnergyCalibra
         ],
     )
     if not points:
-        return None, ["the file gives no energy axis (<<CALIBRATION>> is empty)"]
+        return None, [note_missing_axis("<<CALIBRATION>> is empty")]
     channel, energy = np.array(points).T
     if np.ptp(channel) <= 0.0:
         offset, slope = 0.0, float(energy[0] / channel[0]) if channel[0] else 0.0
-        notes = ["energy axis from one calibration point: 0 keV is taken to be in channel 0"]
+        notes = [Note("warning", "energy axis from one calibration point: 0 keV is taken to be in channel 0")]
     else:
         middle = channel.mean()
         slope = float(((channel - middle) * energy).sum() / ((channel - middle) ** 2).sum())
@@ -106,7 +107,6 @@ def _read_calibration(path: Path, lines: list[str]) -> tuple[tuple[EnergyCalibra
     factor, unit = guess_kev_per_unit(slope)
     off = float(np.abs(offset + slope * channel - energy).max())
     if not notes:
-        notes.append(
-            f"energy axis: a line through {len(points)} calibration points in {unit}, off by at most {off:.3g} {unit}"
-        )
+        text = f"energy axis: a line through {len(points)} calibration points, off by at most {off:.3g} {unit}"
+        notes.append(Note("fact", text))
     return (EnergyCalibration(offset_kev=offset * factor, slope_kev=slope * factor),), notes

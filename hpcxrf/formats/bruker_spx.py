@@ -14,7 +14,8 @@ from hpcxrf.formats.axes import file_size
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions
 from hpcxrf.formats.table import FileFormat
 from hpcxrf.formats.text_files import LARGEST_TEXT_BYTES, parse_number, parse_numbers
-from hpcxrf.formats.text_spectra import TextSpectra, join_calibrations, make_scan
+from hpcxrf.formats.text_spectra import TextSpectra, join_calibrations, make_scan, note_missing_axis
+from hpcxrf.notes import Note
 
 FILE_FORMATS: Final = (
     FileFormat(
@@ -158,13 +159,13 @@ def _stack_counts(path: Path, found: list[_Spectrum]) -> NDArray[np.float64]:
 
 def _read_calibration(
     path: Path, found: list[_Spectrum], n_channels: int
-) -> tuple[tuple[EnergyCalibration] | None, list[str]]:
+) -> tuple[tuple[EnergyCalibration] | None, list[Note]]:
     pairs = [(_read_number(s, "CalibAbs"), _read_number(s, "CalibLin")) for s in found]
     if not np.isfinite(pairs).all():
-        return None, ["the file gives no energy axis (CalibAbs, CalibLin)"]
+        return None, [note_missing_axis("CalibAbs, CalibLin")]
     every = [EnergyCalibration(offset_kev=a, slope_kev=b) for a, b in pairs]
-    joined, note = join_calibrations(path, every, n_channels)
-    return (joined,), [] if note is None else [note]
+    joined, notes = join_calibrations(path, every, n_channels)
+    return (joined,), notes
 
 
 def _read_number(spectrum: _Spectrum, name: str) -> float:
@@ -193,10 +194,11 @@ def _describe_tube(spectrum: _Spectrum) -> str | None:
     return f"{_ELEMENTS.get(int(anode), f'Z = {anode:g}')} anode, {voltage:g} kV"
 
 
-def _describe_source(spectrum: _Spectrum) -> list[str]:
+def _describe_source(spectrum: _Spectrum) -> list[Note]:
     tube, energy = _describe_tube(spectrum), _read_number(spectrum, "PrimaryEnergy")
     if tube is not None:
-        return [f"the file names a tube as source: {tube}"]
+        return [Note("fact", f"the file names a tube as source: {tube}")]
     if energy > 0.0:
-        return [f"electrons of {energy:g} keV (PrimaryEnergy): no incident X-ray energy is taken from it"]
+        text = f"electrons of {energy:g} keV (PrimaryEnergy): no incident X-ray energy is taken from it"
+        return [Note("fact", text)]
     return []

@@ -15,6 +15,7 @@ from hpcxrf.formats.table import FileFormat
 from hpcxrf.formats.text_files import decode_text, parse_leading_numbers, read_text, split_lines
 from hpcxrf.formats.text_spectra import TextSpectra, fit_axis, guess_kev_per_unit, make_scan, spread_times
 from hpcxrf.formats.text_tables import NumberTable, find_table
+from hpcxrf.notes import Note
 
 FILE_FORMATS: Final = (
     FileFormat(
@@ -70,7 +71,7 @@ class _Roles:
     unit: str
     """`keV`, `eV` or `channel`."""
     spectra: tuple[int, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 def sniff(path: Path, head: bytes) -> bool:
@@ -115,14 +116,16 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
     roles = _assign_roles(path, table)
     notes = [*roles.notes]
     if len(table.after) > 2:
-        notes.append(f"{len(table.after)} lines below the table are ignored; the first is {table.after[0][:40]!r}")
+        text = f"{len(table.after)} lines below the table are not used; the first is {table.after[0][:40]!r}"
+        notes.append(Note("warning", text))
     counts = table.values[:, roles.spectra].T
     calibration, more = _read_calibration(path, table, roles)
     by_detector = len(counts) > 1 and all(_DETECTOR.search(table.labels[i]) for i in roles.spectra if table.labels)
     by_detector = by_detector and bool(table.labels)
     stacked = counts[:, None, None] if by_detector else counts[None, :, None]
     if len(counts) > 1:
-        notes.append(f"{len(counts)} columns of counts, taken as {'detectors' if by_detector else 'points'}")
+        what = "detectors" if by_detector else "points"
+        notes.append(Note("fact", f"{len(counts)} columns of counts, taken as {what}"))
     shape = stacked.shape[:3]
     spectra = TextSpectra(
         counts=stacked,
@@ -162,7 +165,7 @@ def _assign_roles(path: Path, table: NumberTable) -> _Roles:
     kept = [i for i in kept if not _is_root(table.values, kept, i)]
     left_out = [labels[i] if labels else f"column {i + 1}" for i in rest if i not in kept]
     if left_out:
-        notes.append(f"columns that are not counts are left out: {', '.join(left_out)}")
+        notes.append(Note("warning", f"columns that are not counts are left out: {', '.join(left_out)}"))
     if not kept:
         raise InputFileError(f"{path}: a table without a column of counts; export energy and counts")
     for i in kept:
@@ -188,7 +191,7 @@ def _refuse_other_quantities(path: Path, labels: Sequence[str]) -> None:
         )
 
 
-def _find_axis(path: Path, table: NumberTable) -> tuple[int | None, str, list[str]]:
+def _find_axis(path: Path, table: NumberTable) -> tuple[int | None, str, list[Note]]:
     """Find the column of the energies, else of the channels."""
     labels, values = table.labels, table.values
     energies = [i for i, label in enumerate(labels) if _ENERGY.search(label) and not _COUNTS.search(label)]
@@ -203,7 +206,7 @@ def _find_axis(path: Path, table: NumberTable) -> tuple[int | None, str, list[st
     return i, *_find_unit(path, values[:, i], label)
 
 
-def _find_unit(path: Path, axis: NDArray[np.float64], label: str) -> tuple[str, list[str]]:
+def _find_unit(path: Path, axis: NDArray[np.float64], label: str) -> tuple[str, list[Note]]:
     """Find the unit of the axis by its name, else by its numbers."""
     named = bool(_ENERGY.search(label))
     counted = bool((np.diff(axis) == 1.0).all()) and axis[0] in {0.0, 1.0}
@@ -223,9 +226,8 @@ def _find_unit(path: Path, axis: NDArray[np.float64], label: str) -> tuple[str, 
     if unit is not None:
         return ("keV" if "k" in unit[0].lower() else "eV"), []
     guess = guess_kev_per_unit(float(np.median(np.diff(axis))))[1]
-    return guess, [
-        f"column {label!r} taken as energy in {guess}" if label else f"first column taken as energy in {guess}"
-    ]
+    name = f"column {label!r}" if label else "first column"
+    return guess, [Note("warning", f"guessed: {name} is the energy in {guess}")]
 
 
 def _is_axis(labels: Sequence[str], values: NDArray[np.float64], i: int) -> bool:
@@ -250,11 +252,12 @@ def _refuse_rising(path: Path, column: NDArray[np.float64], i: int, labels: Sequ
         )
 
 
-def _read_calibration(path: Path, table: NumberTable, roles: _Roles) -> tuple[EnergyCalibration | None, list[str]]:
+def _read_calibration(path: Path, table: NumberTable, roles: _Roles) -> tuple[EnergyCalibration | None, list[Note]]:
     """Read the axis from its column, or from a slope in the lines above the table."""
     if roles.axis is not None and roles.unit != "channel":
         factor = 1e-3 if roles.unit == "eV" else 1.0
-        return fit_axis(path, table.values[:, roles.axis] * factor), [f"energy axis from a column in {roles.unit}"]
+        calibration = fit_axis(path, table.values[:, roles.axis] * factor)
+        return calibration, [Note("fact", f"energy axis from a column in {roles.unit}")]
     slopes, line = _read_numbers(table.before, "slope")
     if not slopes or slopes[0] <= 0.0:
         return None, []
@@ -262,7 +265,7 @@ def _read_calibration(path: Path, table: NumberTable, roles: _Roles) -> tuple[En
     offsets = _read_numbers(table.before, "offset")[0]
     offset = offsets[0] if offsets else 0.0
     calibration = EnergyCalibration(offset_kev=offset * factor, slope_kev=slopes[0] * factor)
-    return calibration, [f"energy axis from the line {line[:60]!r}, in {unit}"]
+    return calibration, [Note("fact", f"energy axis from the line {line[:60]!r}, in {unit}")]
 
 
 def _read_numbers(lines: Sequence[str], key: str) -> tuple[tuple[float, ...], str]:
@@ -283,6 +286,7 @@ def _read_seconds(lines: Sequence[str], key: str) -> list[float]:
     return [value * factor for value in numbers[:1]]
 
 
-def _describe_voltage(lines: Sequence[str]) -> list[str]:
+def _describe_voltage(lines: Sequence[str]) -> list[Note]:
     numbers, line = _read_numbers(lines, "voltage")
-    return [f"the file says {line[:60]!r}: no incident energy is taken from a voltage"] if numbers else []
+    text = f"the file says {line[:60]!r}: no incident energy is taken from a voltage"
+    return [Note("fact", text)] if numbers else []

@@ -20,7 +20,15 @@ from hpcxrf.formats.text_files import (
     refuse_faults,
     split_lines,
 )
-from hpcxrf.formats.text_spectra import TextSpectra, fit_axis, guess_kev_per_unit, make_scan, spread_times
+from hpcxrf.formats.text_spectra import (
+    TextSpectra,
+    fit_axis,
+    guess_kev_per_unit,
+    make_scan,
+    note_missing_axis,
+    spread_times,
+)
+from hpcxrf.notes import Note
 
 FILE_FORMATS: Final = (
     FileFormat(
@@ -94,7 +102,7 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
         real_time_s=spread_times(_list_numbers(fields, "REALTIME"), pixel),
         x_um=_read_position(fields, "X"),
         y_um=_read_position(fields, "Y"),
-        notes=(f"EMSA, {'Y' if table.axis is None else 'X-Y'} data", *notes, *_describe_beam(fields)),
+        notes=(Note("fact", f"EMSA, {'Y' if table.axis is None else 'X-Y'} data"), *notes, *_describe_beam(fields)),
     )
     return make_scan(path, "emsa", spectra, options)
 
@@ -193,7 +201,7 @@ def _list_numbers(fields: Mapping[str, _Field], key: str) -> tuple[float, ...]:
 
 def _read_calibration(
     path: Path, fields: Mapping[str, _Field], table: _Table
-) -> tuple[tuple[EnergyCalibration, ...] | None, list[str]]:
+) -> tuple[tuple[EnergyCalibration, ...] | None, list[Note]]:
     """Read the axis of X-Y data from its column, of Y data from OFFSET (or CHOFFSET) and XPERCHAN."""
     n_detectors = len(table.counts)
     slopes = _list_numbers(fields, "XPERCHAN")
@@ -202,14 +210,15 @@ def _read_calibration(
         factor, notes = _find_unit(path, fields, step)
         return (fit_axis(path, table.axis * factor),) * n_detectors, notes
     if not slopes or not all(slopes):
-        return None, ["the file gives no energy axis (XPERCHAN)"]
+        return None, [note_missing_axis("XPERCHAN")]
     factor, notes = _find_unit(path, fields, slopes[0])
     zeros = _list_numbers(fields, "CHOFFSET")
     offsets = _list_numbers(fields, "OFFSET")
     if not offsets:
         offsets = tuple(-zero * slope for zero, slope in zip(zeros, slopes, strict=False)) or (0.0,)
     elif zeros and abs(offsets[0] / slopes[0] + zeros[0]) > 1.0:
-        notes.append(f"CHOFFSET {zeros[0]:g} disagrees with OFFSET {offsets[0]:g}; OFFSET is taken")
+        text = f"CHOFFSET {zeros[0]:g} disagrees with OFFSET {offsets[0]:g}; OFFSET is taken"
+        notes.append(Note("warning", text))
     if len(slopes) not in {1, n_detectors} or len(offsets) not in {1, n_detectors}:
         raise InputFileError(
             f"{path}: {len(slopes)} XPERCHAN and {len(offsets)} OFFSET for {n_detectors} columns; give one, or one a "
@@ -223,7 +232,7 @@ def _repeat(values: tuple[float, ...], n: int) -> tuple[float, ...]:
     return values if len(values) == n else values * n
 
 
-def _find_unit(path: Path, fields: Mapping[str, _Field], step: float) -> tuple[float, list[str]]:
+def _find_unit(path: Path, fields: Mapping[str, _Field], step: float) -> tuple[float, list[Note]]:
     """Find the factor to keV by XUNITS, else by the step."""
     unit = fields["XUNITS"].value.strip() if "XUNITS" in fields else ""
     if unit.lower() in _KEV_PER_UNIT:
@@ -233,7 +242,7 @@ def _find_unit(path: Path, fields: Mapping[str, _Field], step: float) -> tuple[f
             f"{path}: XUNITS is {unit!r}; the axis of a spectrum is in eV or keV, other spectra are not read"
         )
     factor, name = guess_kev_per_unit(step)
-    return factor, [f"XUNITS is missing; guessed to be {name}"]
+    return factor, [Note("warning", f"XUNITS is missing; guessed to be {name}")]
 
 
 def _read_position(fields: Mapping[str, _Field], letter: str) -> NDArray[np.float64] | None:
@@ -245,9 +254,10 @@ def _read_position(fields: Mapping[str, _Field], letter: str) -> NDArray[np.floa
     return None if factor is None else np.array([[field.numbers[0] * factor]])
 
 
-def _describe_beam(fields: Mapping[str, _Field]) -> list[str]:
+def _describe_beam(fields: Mapping[str, _Field]) -> list[Note]:
     """Describe BEAMKV, which is the voltage of a tube or of electrons and not the energy of a monochromatic beam."""
     kilovolts = _list_numbers(fields, "BEAMKV")
     if not kilovolts or kilovolts[0] <= 0.0:
         return []
-    return [f"beam of {kilovolts[0]:g} kV (BEAMKV): of a tube or of electrons, so no incident energy is taken from it"]
+    text = f"beam of {kilovolts[0]:g} kV (BEAMKV): of a tube or of electrons, so no incident energy is taken from it"
+    return [Note("fact", text)]

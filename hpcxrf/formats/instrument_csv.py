@@ -11,7 +11,8 @@ from hpcxrf.errors import InputFileError
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions
 from hpcxrf.formats.table import FileFormat
 from hpcxrf.formats.text_files import decode_text, parse_number, parse_numbers, read_text, split_lines
-from hpcxrf.formats.text_spectra import TextSpectra, join_calibrations, make_scan
+from hpcxrf.formats.text_spectra import TextSpectra, join_calibrations, make_scan, note_missing_axis
+from hpcxrf.notes import Note
 
 FILE_FORMATS: Final = (
     FileFormat(
@@ -66,14 +67,14 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
     tube = ", ".join(f"{v:g} kV" for v in kilovolts) or None
     points = (1, n_readings, 1)
     live_s, real_s = (_read_numbers(facts, key, n_readings) for key in ("livetime", "realtime"))
-    notes += [f"{n_readings} readings, taken as points"] if n_readings > 1 else []
+    notes += [Note("fact", f"{n_readings} readings, taken as points")] if n_readings > 1 else []
     spectra = TextSpectra(
         counts=counts[None, :, None],
         calibration=calibration,
         live_time_s=None if live_s is None else live_s.reshape(points),
         real_time_s=None if real_s is None else real_s.reshape(points),
         tube=tube,
-        notes=(*notes, *([f"the file names a tube as source: {tube}"] if tube else [])),
+        notes=(*notes, *([Note("fact", f"the file names a tube as source: {tube}")] if tube else [])),
     )
     return make_scan(path, "instrument-csv", spectra, options)
 
@@ -113,16 +114,16 @@ def _read_numbers(facts: dict[str, list[str]], key: str, n_readings: int) -> NDA
 
 def _read_calibration(
     path: Path, facts: dict[str, list[str]], n_readings: int, n_channels: int
-) -> tuple[tuple[EnergyCalibration] | None, list[str]]:
+) -> tuple[tuple[EnergyCalibration] | None, list[Note]]:
     """Read Slope and Offset, in keV where the slope is below 0.5 and in eV else."""
     slopes = _read_numbers(facts, "slope", n_readings)
     offsets = parse_numbers(text.replace(",", ".") for text in facts.get("offset", []))
     if slopes is None:
-        return None, ["the file gives no energy axis (Slope, Offset)"]
+        return None, [note_missing_axis("Slope, Offset")]
     if offsets is None or len(offsets) != n_readings:
         offsets = [0.0] * n_readings
     factor = 1e-3 if float(np.median(slopes)) >= 0.5 else 1.0
     pairs = zip(offsets, slopes.tolist(), strict=True)
     every = [EnergyCalibration(offset_kev=a * factor, slope_kev=b * factor) for a, b in pairs]
-    joined, note = join_calibrations(path, every, n_channels)
-    return (joined,), [] if note is None else [note]
+    joined, notes = join_calibrations(path, every, n_channels)
+    return (joined,), notes

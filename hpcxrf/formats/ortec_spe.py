@@ -19,7 +19,8 @@ from hpcxrf.formats.text_files import (
     read_text,
     split_lines,
 )
-from hpcxrf.formats.text_spectra import TextSpectra, make_scan, shift_channels, spread_times
+from hpcxrf.formats.text_spectra import TextSpectra, make_scan, note_missing_axis, shift_channels, spread_times
+from hpcxrf.notes import Note
 
 FILE_FORMATS: Final = (
     FileFormat(name="iaea-spe", files="Ortec and IAEA .spe (text)", reads="one spectrum; live and real time, axis"),
@@ -100,7 +101,7 @@ def _read_counts(path: Path, sections: Mapping[str, list[str]]) -> tuple[int, ND
 
 def _read_calibration(
     sections: Mapping[str, list[str]], first: int
-) -> tuple[tuple[EnergyCalibration] | None, list[str]]:
+) -> tuple[tuple[EnergyCalibration] | None, list[Note]]:
     """Read $MCA_CAL (number of terms, terms, unit), else $ENER_FIT (offset, slope)."""
     for name, terms, unit in (
         ("MCA_CAL", *_read_terms(sections.get("MCA_CAL", []))),
@@ -114,8 +115,8 @@ def _read_calibration(
         calibration = EnergyCalibration(
             offset_kev=terms[0] * factor, slope_kev=slope * factor, quadratic_kev=quadratic * factor
         )
-        return (shift_channels(calibration, first),), [f"energy axis from ${name}"]
-    return None, ["the file gives no energy axis ($MCA_CAL, $ENER_FIT)"]
+        return (shift_channels(calibration, first),), [Note("fact", f"energy axis from ${name}")]
+    return None, [note_missing_axis("$MCA_CAL, $ENER_FIT")]
 
 
 def _read_terms(lines: list[str]) -> tuple[tuple[float, ...], str]:

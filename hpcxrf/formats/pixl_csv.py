@@ -12,7 +12,8 @@ from hpcxrf.errors import InputFileError
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions
 from hpcxrf.formats.table import FileFormat
 from hpcxrf.formats.text_files import parse_numbers, read_text, split_lines
-from hpcxrf.formats.text_spectra import TextSpectra, join_calibrations, make_scan
+from hpcxrf.formats.text_spectra import TextSpectra, join_calibrations, make_scan, note_missing_axis
+from hpcxrf.notes import Note
 
 FILE_FORMATS: Final = (
     FileFormat(
@@ -75,7 +76,7 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
         real_time_s=_read_times(facts, "real_time", tuple(by_detector)),
         scaler_names=names,
         scaler_values=scalers[:, :, None],
-        notes=(*notes, *(["the second set of tables (dwell spectra) is ignored"] if second else [])),
+        notes=(*notes, *([Note("warning", "the second set of tables (dwell spectra) is not used")] if second else [])),
     )
     return make_scan(path, "pixl-csv", spectra, options)
 
@@ -110,18 +111,19 @@ def _find(tables: Sequence[_Table], *labels: str) -> _Table | None:
 
 def _read_calibration(
     path: Path, facts: _Table, detectors: Sequence[str], n_channels: int
-) -> tuple[tuple[EnergyCalibration, ...] | None, list[str]]:
+) -> tuple[tuple[EnergyCalibration, ...] | None, list[Note]]:
     """Read XPERCHAN and OFFSET (eV) of each detector, by the median of the points."""
-    result, notes = [], []
+    result: list[EnergyCalibration] = []
+    notes: list[Note] = []
     for detector in detectors:
         slopes, offsets = facts.column(f"XPERCHAN_{detector}"), facts.column(f"OFFSET_{detector}")
         if slopes is None or offsets is None or not slopes.all():
-            return None, ["the file gives no energy axis (XPERCHAN, OFFSET)"]
+            return None, [note_missing_axis("XPERCHAN, OFFSET")]
         pairs = zip((offsets * _KEV).tolist(), (slopes * _KEV).tolist(), strict=True)
         every = [EnergyCalibration(offset_kev=a, slope_kev=b) for a, b in pairs]
-        joined, note = join_calibrations(path, every, n_channels)
+        joined, more = join_calibrations(path, every, n_channels)
         result.append(joined)
-        notes += [] if note is None else [f"detector {detector}: {note}"]
+        notes += [Note(note.kind, f"detector {detector}: {note.text}") for note in more]
     return tuple(result), notes
 
 

@@ -20,7 +20,8 @@ from hpcxrf.formats.text_files import (
     refuse_faults,
     split_lines,
 )
-from hpcxrf.formats.text_spectra import TextSpectra, join_calibrations, make_scan, shift_channels
+from hpcxrf.formats.text_spectra import TextSpectra, join_calibrations, make_scan, note_missing_axis, shift_channels
+from hpcxrf.notes import Note
 
 FILE_FORMATS: Final = (
     FileFormat(
@@ -158,7 +159,7 @@ def _check_shapes(path: Path, scans: Sequence[_Scan]) -> tuple[int, int]:
     Raises:
         InputFileError: they are not.
     """
-    shapes = {}
+    shapes: dict[tuple[int, int], list[str]] = {}
     for scan in scans:
         lengths = {len(values) for values in scan.spectra}
         n_detectors, rest = divmod(len(scan.spectra), scan.n_points)
@@ -180,32 +181,35 @@ def _check_shapes(path: Path, scans: Sequence[_Scan]) -> tuple[int, int]:
     return next(iter(shapes))
 
 
-def _choose_shape(scans: Sequence[_Scan], n_points: int) -> tuple[int, int, list[str]]:
+def _choose_shape(scans: Sequence[_Scan], n_points: int) -> tuple[int, int, list[Note]]:
     """Choose rows and columns: those of a complete mesh, else one column of points."""
-    notes = [f"{len(scans)} scans with spectra, taken as one column of points"] if len(scans) > 1 else []
-    match = _MESH.match(scans[0].title) if len(scans) == 1 else None
+    if len(scans) > 1:
+        return n_points, 1, [Note("fact", f"{len(scans)} scans with spectra, taken as one column of points")]
+    match = _MESH.match(scans[0].title)
     if match is None:
-        return n_points, 1, notes
+        return n_points, 1, []
     n_x, n_y = int(match[2]) + 1, int(match[4]) + 1
     if n_x * n_y != n_points:
-        return n_points, 1, [f"mesh of {n_y} x {n_x} points of which the file has {n_points}: taken as one column"]
-    return n_y, n_x, [f"mesh of {n_y} x {n_x} points, {match[1]} the fast motor and {match[3]} the slow one"]
+        text = f"mesh of {n_y} x {n_x} points of which the file has {n_points}: taken as one column"
+        return n_points, 1, [Note("warning", text)]
+    text = f"mesh of {n_y} x {n_x} points, {match[1]} the fast motor and {match[3]} the slow one"
+    return n_y, n_x, [Note("fact", text)]
 
 
 def _read_calibrations(
     path: Path, scans: Sequence[_Scan], n_detectors: int, n_channels: int
-) -> tuple[tuple[EnergyCalibration, ...] | None, list[str]]:
+) -> tuple[tuple[EnergyCalibration, ...] | None, list[Note]]:
     """Read the axis of each detector, channels counted from 0; `0 1 0` is what SPEC writes without a calibration."""
     by_detector = []
-    notes: list[str] = []
+    notes: list[Note] = []
     for detector in range(n_detectors):
         every = [_read_calibration(scan, detector) for scan in scans]
         known = [one for one in every if one is not None]
         if len(known) < len(every):
-            return None, ["the file gives no energy axis (#@CALIB)"]
-        joined, note = join_calibrations(path, known, n_channels)
+            return None, [note_missing_axis("#@CALIB")]
+        joined, more = join_calibrations(path, known, n_channels)
         by_detector.append(joined)
-        notes += [] if note is None else [note]
+        notes += more
     return tuple(by_detector), notes
 
 

@@ -12,6 +12,7 @@ from hpcxrf.errors import InputFileError
 from hpcxrf.formats.axes import choose_calibration, describe_calibration
 from hpcxrf.formats.hdf5_files import check_rows, refuse_bad_counts
 from hpcxrf.formats.scan import EnergyCalibration, FloatMap, RawScan, ReadOptions, ScanScalars
+from hpcxrf.notes import Note
 
 FEWEST_CHANNELS: Final = 16
 LARGEST_WHOLE: Final = 2.0**32
@@ -40,7 +41,7 @@ class TextSpectra:
     y_um: FloatMap | None = None
     """(y, x)."""
     tube: str | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def make_scan(path: Path, format_name: str, spectra: TextSpectra, options: ReadOptions) -> RawScan:
@@ -111,12 +112,21 @@ def refuse_channel_number(path: Path, n_channels: int) -> None:
         )
 
 
-def describe_time(name: str, seconds: FloatMap | None) -> tuple[str, ...]:
+def note_missing_axis(keys: str) -> Note:
+    """Write the sentence on a file without an energy axis.
+
+    Args:
+        keys: whatever would have given it, in the words of the format.
+    """
+    return Note("warning", f"the file gives no energy axis ({keys})")
+
+
+def describe_time(name: str, seconds: FloatMap | None) -> tuple[Note, ...]:
     """Write a sentence on the times of a file, for people."""
     if seconds is None or not np.isfinite(seconds).any():
         return ()
     low, high = float(np.nanmin(seconds)), float(np.nanmax(seconds))
-    return (f"{name}: {low:g} s" if low == high else f"{name}: {low:g} to {high:g} s",)
+    return (Note("fact", f"{name}: {low:g} s" if low == high else f"{name}: {low:g} to {high:g} s"),)
 
 
 def spread_times(seconds: Sequence[float], shape: tuple[int, int, int]) -> FloatMap | None:
@@ -170,18 +180,18 @@ def guess_kev_per_unit(step: float) -> tuple[float, str]:
 
 def join_calibrations(
     path: Path, calibrations: Sequence[EnergyCalibration], n_channels: int
-) -> tuple[EnergyCalibration, str | None]:
+) -> tuple[EnergyCalibration, list[Note]]:
     """Find the one calibration of spectra that are pixels of the same detector: the median of theirs.
 
     Returns:
-        The calibration, and a note where they differ.
+        The calibration, and notes where they differ.
 
     Raises:
         InputFileError: they differ by more than one channel.
     """
     table = np.array([(c.offset_kev, c.slope_kev, c.quadratic_kev) for c in calibrations])
     if (table == table[0]).all():
-        return calibrations[0], None
+        return calibrations[0], []
     middle = np.median(table, axis=0)
     ends = np.array([[1.0, 0.0, 0.0], [1.0, n_channels - 1.0, (n_channels - 1.0) ** 2]])
     off = float(np.abs((table - middle) @ ends.T).max()) / abs(float(middle[1]) or 1.0)
@@ -192,4 +202,5 @@ def join_calibrations(
         )
     offset, slope, quadratic = middle.tolist()
     joined = EnergyCalibration(offset_kev=offset, slope_kev=slope, quadratic_kev=quadratic)
-    return joined, f"the calibrations of the spectra differ by up to {off:.2g} channels; their median is taken"
+    text = f"the calibrations of the spectra differ by up to {off:.2g} channels; their median is taken"
+    return joined, [Note("warning", text)]

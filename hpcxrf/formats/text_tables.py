@@ -58,7 +58,7 @@ def find_table(lines: Sequence[str]) -> NumberTable | None:
     if start is None:
         return None
     sample = list(lines[start : start + _SAMPLE])
-    # Of dialects that read as many lines the first stands, whose words are written in one way only.
+    # More columns win a tie: `1,20` in each line is a channel and its counts, not a decimal number.
     best = max(_DIALECTS, key=lambda dialect: _measure_run(sample, dialect))
     runs = list(_list_runs(lines, best))
     if not runs:
@@ -80,8 +80,9 @@ def _begins_number(line: str) -> bool:
     return text[:1].isdigit() or (text[:1] in {"-", "+", "."} and text[1:2].isdigit())
 
 
-def _measure_run(lines: Sequence[str], dialect: Dialect) -> int:
-    return max((len(rows) for _, rows in _list_runs(lines, dialect)), default=0)
+def _measure_run(lines: Sequence[str], dialect: Dialect) -> tuple[int, int]:
+    """Measure the longest run: lines and columns."""
+    return max(((len(rows), len(rows[0])) for _, rows in _list_runs(lines, dialect)), default=(0, 0))
 
 
 def _list_runs(lines: Sequence[str], dialect: Dialect) -> Iterator[tuple[int, list[list[float]]]]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hpcxrf.errors import InputFileError
-from tests.samples.text_scans import axis_of, counts_of, make_counts, open_text, pmca
+from tests.samples.text_scans import axis_of, counts_of, make_counts, notes_of, open_text, pmca
 
 
 def test_the_minix_spectrum_opens_with_its_fitted_axis(shared_cases, hpcxrf):
@@ -63,7 +63,7 @@ def test_a_file_that_ends_early_says_so(tmp_path):
     counts = make_counts()
     scan = open_text(tmp_path, pmca(counts).partition("<<END>>")[0], "a.mca")
     assert counts_of(scan).ravel().tolist() == counts
-    assert any("without <<END>>" in note for note in scan.notes)
+    assert "without <<END>>" in notes_of(scan)
 
 
 def test_epics_and_amptek_files_of_one_name_are_told_apart_by_content(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hpcxrf.errors import InputFileError
-from tests.samples.text_scans import axis_of, counts_of, make_counts, open_text, spx
+from tests.samples.text_scans import axis_of, counts_of, make_counts, notes_of, open_text, spx
 
 TUBE = (
     '<ClassInstance Type="TRTXrfHeader"><Voltage>50</Voltage><Current>599</Current><Anode>45</Anode></ClassInstance>\n'
@@ -31,7 +31,7 @@ def test_a_tube_is_named_as_source_and_electrons_are_not(tmp_path):
     assert open_text(tmp_path, spx(make_counts(), TUBE), "tube.spx").tube == "Rh anode, 50 kV"
     scan = open_text(tmp_path, spx(make_counts(), ELECTRONS), "sem.spx")
     assert scan.tube is None
-    assert any("electrons of 20 keV" in note for note in scan.notes)
+    assert "electrons of 20 keV" in notes_of(scan)
 
 
 def test_a_comma_in_a_number_is_the_point_of_another_language(tmp_path):
@@ -81,4 +81,4 @@ def test_a_damaged_file_is_refused_with_what_is_wrong(tmp_path, text, fault):
 def test_without_an_axis_the_file_says_so(tmp_path):
     scan = open_text(tmp_path, spx(make_counts()).replace("CalibLin>", "Other>"), "a.spx")
     assert scan.calibration is None
-    assert any("no energy axis" in note for note in scan.notes)
+    assert "no energy axis" in notes_of(scan)

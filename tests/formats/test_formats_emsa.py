@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hpcxrf.errors import InputFileError
-from tests.samples.text_scans import axis_of, counts_of, emsa, make_counts, open_text
+from tests.samples.text_scans import axis_of, counts_of, emsa, make_counts, notes_of, open_text
 
 
 def test_the_horiba_spectrum_opens_with_its_axis_times_and_voltage(shared_cases, hpcxrf):
@@ -37,17 +37,15 @@ def test_y_data_go_on_from_line_to_line_whatever_the_columns(tmp_path, columns, 
 
 def test_zeros_that_fill_the_last_line_are_no_channels(tmp_path):
     counts = make_counts(62)
-    text = emsa(counts + [0, 0], columns=4, NPOINTS="62")
+    text = emsa([*counts, 0, 0], columns=4, NPOINTS="62")
     assert counts_of(open_text(tmp_path, text)).ravel().tolist() == counts
 
 
 def test_each_column_of_a_yy_file_is_a_detector_with_its_own_axis_and_time(tmp_path):
     a, b = make_counts(seed=1), make_counts(seed=2)
     rows = [f"{x}, {y}" for x, y in zip(a, b, strict=True)]
-    text = emsa(
-        a, kind="YY", columns=2, data=rows, XPERCHAN="7.8, 7.9  eV per channel", OFFSET="-18.5, 3.0", LIVETIME="8.5, 8.75",
-        SIGNALTYPE="XRF", VERSION="TC202v2.0 PIXL",
-    )  # fmt: skip
+    fields = {"XPERCHAN": "7.8, 7.9  eV per channel", "OFFSET": "-18.5, 3.0", "LIVETIME": "8.5, 8.75"}
+    text = emsa(a, kind="YY", columns=2, data=rows, SIGNALTYPE="XRF", VERSION="TC202v2.0 PIXL", **fields)
     scan = open_text(tmp_path, text)
     assert scan.shape == (2, 1, 1, 64)
     np.testing.assert_array_equal(counts_of(scan)[:, 0, 0], [a, b])
@@ -64,7 +62,7 @@ def test_a_pixl_bulk_sum_has_no_axis_and_opens(tmp_path):
     scan = open_text(tmp_path, text.replace("#ENDOFDATA   : \n", ""), "bulk.msa")
     assert (scan.calibration, counts_of(scan).ravel().tolist()) == (None, counts)
     assert scan.read_scalars().live_time_s.tolist() == [[[2563.11791992]]]
-    assert any("no energy axis" in note for note in scan.notes)
+    assert "no energy axis" in notes_of(scan)
 
 
 @pytest.mark.parametrize("per_line", [1, 2])
@@ -92,7 +90,7 @@ def test_x_y_data_take_the_axis_from_their_first_column(tmp_path, per_line):
 def test_the_axis_comes_from_offset_or_choffset_in_the_unit_of_the_file(tmp_path, fields, offset, slope, note):
     scan = open_text(tmp_path, emsa(make_counts(), **fields))
     assert axis_of(scan) == pytest.approx((offset, slope))
-    assert note is None or any(note in told for told in scan.notes)
+    assert note is None or note in notes_of(scan)
 
 
 def test_the_stage_position_is_in_micrometres(tmp_path):

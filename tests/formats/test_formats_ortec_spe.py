@@ -3,7 +3,7 @@
 import pytest
 
 from hpcxrf.errors import InputFileError
-from tests.samples.text_scans import axis_of, counts_of, make_counts, open_text, spe
+from tests.samples.text_scans import axis_of, counts_of, make_counts, notes_of, open_text, spe
 
 
 def test_the_steel_spectrum_opens_with_2048_channels(shared_cases, hpcxrf):
@@ -20,7 +20,7 @@ def test_counts_and_times_are_those_of_the_file(tmp_path):
     assert counts_of(scan).ravel().tolist() == counts
     assert scan.read_scalars().live_time_s.tolist() == [[[95.0]]]
     assert scan.read_scalars().real_time_s.tolist() == [[[100.0]]]
-    assert any("no energy axis" in note for note in scan.notes)
+    assert "no energy axis" in notes_of(scan)
 
 
 @pytest.mark.parametrize(

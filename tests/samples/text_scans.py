@@ -29,6 +29,11 @@ def counts_of(scan: RawScan) -> np.ndarray:
     return scan.read_counts(slice(0, scan.shape[1]))
 
 
+def notes_of(scan: RawScan) -> str:
+    """Sentences of a scan, one a line."""
+    return "\n".join(note.text for note in scan.notes)
+
+
 def axis_of(scan: RawScan, detector: int = 0) -> tuple[float, float]:
     """Offset and slope, keV."""
     assert scan.calibration is not None
@@ -50,7 +55,7 @@ def emsa(counts, *, kind="Y", columns=1, end="\n", data=None, **fields) -> str:
         "OFFSET": "-200.0",
         "SIGNALTYPE": "EDS",
     }
-    header |= {key: value for key, value in fields.items()}
+    header |= fields
     lines = [f"#{key:<12}: {value}" for key, value in header.items() if value is not None]
     if data is None:
         rows = [counts[i : i + columns] for i in range(0, len(counts), columns)]
