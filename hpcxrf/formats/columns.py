@@ -1,5 +1,6 @@
 """Columns of text and CSV: an energy (keV or eV) or channel column, then counts; or counts alone."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from hpcxrf.errors import InputFileError
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions
 from hpcxrf.formats.table import FileFormat
 from hpcxrf.formats.text_files import decode_text, parse_leading_numbers, read_text, split_lines
-from hpcxrf.formats.text_spectra import TextSpectra, fit_axis, guess_kev_per_unit, make_scan, spread_times
+from hpcxrf.formats.text_spectra import TextSpectra, fit_axis, guess_kev_per_unit, make_scan
 from hpcxrf.formats.text_tables import NumberTable, find_table
 from hpcxrf.notes import Note
 
@@ -31,10 +32,13 @@ _FEWEST_LINES: Final = 16
 _MOST_NEGATIVE: Final = 0.01
 _ENERGY: Final = re.compile(r"energy|\bk?ev\b|^e$|\be\s*[(\[/]", re.IGNORECASE)
 _CHANNEL: Final = re.compile(r"chan|^ch\b|^bin|^#$|^no\.?$|^n$|index", re.IGNORECASE)
-_COUNTS: Final = re.compile(r"count|cts|intens|spectrum|spectra|pulse|\bdet|mca|^y$|data|events|impuls", re.IGNORECASE)
-_DERIVED: Final = re.compile(
-    r"fit|backg|bkg|resid|model|error|sigma|uncert|std|weight|alpha|beta|\bdiff|smooth", re.IGNORECASE
+_COUNTS: Final = re.compile(
+    r"count|cts|cps|intens|spectrum|spectra|pulse|\bdet|mca|^y$|data|events|impuls", re.IGNORECASE
 )
+_DERIVED: Final = re.compile(
+    r"fit|backg|bkg|resid|model|error|sigma|uncert|std|weight|alpha|beta|\bdiff|smooth|\blog", re.IGNORECASE
+)
+_FITTED: Final = re.compile(r"fit|backg|bkg|resid|model", re.IGNORECASE)
 _DETECTOR: Final = re.compile(r"\bdet|sensor|element\s*\d", re.IGNORECASE)
 _OTHER_AXIS: Final = re.compile(
     r"2\s*-?theta|two\s*-?theta|2θ|time|wavelen|wavenum|raman|angle|\bq\b|d-spac|depth|position|distance|temperature"
@@ -89,6 +93,12 @@ def sniff(path: Path, head: bytes) -> bool:
     return float((counts < 0.0).mean()) <= _MOST_NEGATIVE
 
 
+def holds_fit(path: Path, head: bytes) -> bool:
+    """Tell whether the table has fits or backgrounds beside its spectrum: what a program wrote of a scan."""
+    table = _find_beginning(path, head)
+    return table is not None and any(_FITTED.search(label) for label in table.labels)
+
+
 def explain(path: Path, head: bytes) -> str | None:
     """Explain what a table of numbers holds that is not a spectrum; None where the file has no such table."""
     table = None if b"\0" in head else _find_beginning(path, head)
@@ -126,12 +136,11 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
     if len(counts) > 1:
         what = "detectors" if by_detector else "points"
         notes.append(Note("fact", f"{len(counts)} columns of counts, taken as {what}"))
-    shape = stacked.shape[:3]
     spectra = TextSpectra(
         counts=stacked,
-        calibration=None if calibration is None else (calibration,) * shape[0],
-        live_time_s=spread_times(_read_seconds(table.before, "live"), shape),
-        real_time_s=spread_times(_read_seconds(table.before, "real"), shape),
+        calibration=None if calibration is None else (calibration,) * len(stacked),
+        live_time_s=_read_times(table.before, "live", stacked.shape[:3]),
+        real_time_s=_read_times(table.before, "real", stacked.shape[:3]),
         notes=(*notes, *more, *_describe_voltage(table.before)),
     )
     return make_scan(path, "columns", spectra, options)
@@ -268,22 +277,33 @@ def _read_calibration(path: Path, table: NumberTable, roles: _Roles) -> tuple[En
     return calibration, [Note("fact", f"energy axis from the line {line[:60]!r}, in {unit}")]
 
 
-def _read_numbers(lines: Sequence[str], key: str) -> tuple[tuple[float, ...], str]:
+def _read_numbers(lines: Sequence[str], key: str, *, one: bool = True) -> tuple[tuple[float, ...], str]:
     """Read the numbers after a keyword in the lines above the table, and the line."""
     for line in lines[:_LINES_SEARCHED]:
         match = _KEYS[key].search(line[:_LINE_SEARCHED])
         value = None if match is None else _VALUE.match(line[match.end() : _LINE_SEARCHED])
-        numbers = () if value is None else parse_leading_numbers(re.split(r"[;\t]", value[1])[0])
+        numbers = () if value is None else parse_leading_numbers(_join_cells(value[1], one=one), one=one)
         if numbers:
             return numbers, line.strip()
     return (), ""
 
 
-def _read_seconds(lines: Sequence[str], key: str) -> list[float]:
-    """Read a time in seconds; milliseconds where the line says so."""
-    numbers, line = _read_numbers(lines, key)
+def _join_cells(text: str, *, one: bool) -> str:
+    """Keep the first cell, or put commas between all of them."""
+    cells = re.split(r"[;\t]", text)
+    return cells[0] if one else ",".join(cells)
+
+
+def _read_times(lines: Sequence[str], key: str, pixels: tuple[int, ...]) -> NDArray[np.float64] | None:
+    """Read one time, or one a spectrum, in seconds, (detector, y, x); in milliseconds where the line says so."""
+    n_spectra = math.prod(pixels)
+    numbers, line = _read_numbers(lines, key, one=n_spectra == 1)
+    if len(numbers) < n_spectra:
+        numbers = numbers[:1] * n_spectra
+    if not numbers or min(numbers) <= 0.0:
+        return None
     factor = 1e-3 if re.search(r"\bms\b|millisec", line) else 1.0
-    return [value * factor for value in numbers[:1]]
+    return np.array(numbers[:n_spectra]).reshape(pixels) * factor
 
 
 def _describe_voltage(lines: Sequence[str]) -> list[Note]:

@@ -60,10 +60,6 @@ class _Field:
     """Whatever stands between the keyword and its colon."""
     value: str
 
-    @property
-    def numbers(self) -> tuple[float, ...]:
-        return parse_leading_numbers(self.value)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Table:
@@ -196,7 +192,9 @@ def _read_whole(path: Path, fields: Mapping[str, _Field], key: str) -> int | Non
 
 
 def _list_numbers(fields: Mapping[str, _Field], key: str) -> tuple[float, ...]:
-    return fields[key].numbers if key in fields else ()
+    """List the numbers of a keyword; a comma separates where each column has one, else it may be a decimal one."""
+    several = "DATATYPE" in fields and fields["DATATYPE"].value.upper() == "YY"
+    return parse_leading_numbers(fields[key].value, one=not several) if key in fields else ()
 
 
 def _read_calibration(
@@ -249,9 +247,8 @@ def _read_position(fields: Mapping[str, _Field], letter: str) -> NDArray[np.floa
     """Read XPOSITION or YPOSITION in micrometres, (1, 1), where the file has both."""
     if not (_list_numbers(fields, "XPOSITION") and _list_numbers(fields, "YPOSITION")):
         return None
-    field = fields[f"{letter}POSITION"]
-    factor = _UM_PER_UNIT.get(field.unit)
-    return None if factor is None else np.array([[field.numbers[0] * factor]])
+    factor = _UM_PER_UNIT.get(fields[f"{letter}POSITION"].unit)
+    return None if factor is None else np.array([[_list_numbers(fields, f"{letter}POSITION")[0] * factor]])
 
 
 def _describe_beam(fields: Mapping[str, _Field]) -> list[Note]:

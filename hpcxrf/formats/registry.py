@@ -369,7 +369,7 @@ def why_left_out(path: Path, candidates: Candidates) -> str | None:
         return "the spectra of an MDA file among the inputs"
     if _is_derived(place, head, candidates):
         return "derived from the detectors' files beside it"
-    return None if path in candidates.explicit or not head or _is_known(path, head) else UNKNOWN
+    return None if path in candidates.explicit or not head else _why_no_scan(path, head)
 
 
 def _is_derived(place: Path, head: bytes, candidates: Candidates) -> bool:
@@ -380,8 +380,14 @@ def _is_derived(place: Path, head: bytes, candidates: Candidates) -> bool:
     return beside and maps_hdf5.sniff(place, head)
 
 
-def _is_known(path: Path, head: bytes) -> bool:
-    return any(reader.sniff(path, head) for reader in scan_formats())
+def _why_no_scan(path: Path, head: bytes) -> str | None:
+    """Why a file that was found in a folder is not taken for a scan; None if it is."""
+    from hpcxrf.formats import columns
+
+    reader = next((reader for reader in scan_formats() if reader.sniff(path, head)), None)
+    if reader is None:
+        return UNKNOWN
+    return "the fit of a spectrum" if reader.sniff is columns.sniff and columns.holds_fit(path, head) else None
 
 
 def notes_on_left_out(left: Mapping[Path, str]) -> list[Note]:

@@ -84,9 +84,14 @@ def parse_numbers(words: Iterable[str]) -> list[float] | None:
     return values if all(map(math.isfinite, values)) else None
 
 
-def parse_leading_numbers(text: str) -> tuple[float, ...]:
-    """Parse the numbers that a value begins with, as `7.8, 7.9 eV per channel`; `0,01` alone is a decimal comma."""
-    comma = _DECIMAL_COMMA.match(text)
+def parse_leading_numbers(text: str, *, one: bool = True) -> tuple[float, ...]:
+    """Parse the numbers that a value begins with, as `7.8, 7.9 eV per channel`.
+
+    Args:
+        text: the value.
+        one: it may be one number with a decimal comma, as `0,01`; False where a comma always separates.
+    """
+    comma = _DECIMAL_COMMA.match(text) if one else None
     if comma is not None:
         text = f"{comma[1]}.{comma[2]}"
     numbers: list[float] = []

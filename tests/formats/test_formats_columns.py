@@ -86,6 +86,8 @@ def test_fits_backgrounds_and_error_bars_are_not_spectra(tmp_path):
     scan = open_text(tmp_path, table(KEV, COUNTS, smooth, smooth, smooth, separator=",", head=head))
     assert counts_of(scan).ravel().tolist() == COUNTS
     assert "left out: Fitted, Background, K alpha" in notes_of(scan)
+    scan = open_text(tmp_path, table(KEV, COUNTS, np.log10(np.add(COUNTS, 1)), head="energy counts log_counts\n"))
+    assert counts_of(scan).ravel().tolist() == COUNTS
     bars = np.sqrt(COUNTS)
     scan = open_text(tmp_path, table(KEV, COUNTS, bars))
     assert counts_of(scan).ravel().tolist() == COUNTS
@@ -106,6 +108,13 @@ def test_times_and_axis_come_from_the_lines_above(tmp_path, lines, live, axis):
     scan = open_text(tmp_path, table(range(64), COUNTS, separator=separator, head=lines))
     assert scan.read_scalars().live_time_s.tolist() == [[[live]]]
     assert (scan.calibration is None) if axis is None else axis_of(scan) == pytest.approx(axis)
+
+
+def test_one_time_a_spectrum_belongs_to_its_spectrum(tmp_path):
+    head = "Live time,10,11\nReal time,12\nenergy,counts 1,counts 2\n"
+    scalars = open_text(tmp_path, table(KEV, COUNTS, COUNTS, separator=",", head=head)).read_scalars()
+    assert scalars.live_time_s.tolist() == [[[10.0], [11.0]]]
+    assert scalars.real_time_s.tolist() == [[[12.0], [12.0]]]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
@@ -145,6 +154,16 @@ def test_a_table_of_something_else_in_a_folder_is_left_out(tmp_path):
     found, notes = find_scans([tmp_path])
     assert [path.name for path in found] == ["spectrum.csv"]
     assert "positions.csv" in notes[0].text
+
+
+def test_what_a_program_wrote_of_a_fit_is_left_out_of_a_folder_and_opens_by_name(tmp_path):
+    path = tmp_path / "fit.csv"
+    path.write_text(table(KEV, COUNTS, COUNTS, separator=",", head="Energy,Spectrum,Fitted\n"))
+    (tmp_path / "spectrum.csv").write_text(table(KEV, COUNTS, separator=","))
+    found, notes = find_scans([tmp_path])
+    assert [path.name for path in found] == ["spectrum.csv"]
+    assert "fit.csv: left out: the fit of a spectrum" in notes[0].text
+    assert find_scans([path])[0] == [path]
 
 
 def test_lines_below_the_table_are_named(tmp_path):

@@ -44,14 +44,19 @@ def test_zeros_that_fill_the_last_line_are_no_channels(tmp_path):
 def test_each_column_of_a_yy_file_is_a_detector_with_its_own_axis_and_time(tmp_path):
     a, b = make_counts(seed=1), make_counts(seed=2)
     rows = [f"{x}, {y}" for x, y in zip(a, b, strict=True)]
-    fields = {"XPERCHAN": "7.8, 7.9  eV per channel", "OFFSET": "-18.5, 3.0", "LIVETIME": "8.5, 8.75"}
+    fields = {
+        "XPERCHAN": "7.8, 7.9  eV per channel",
+        "OFFSET": "-18.5, 3.0",
+        "LIVETIME": "8,9",
+        "REALTIME": "10.0,11.0",
+    }
     text = emsa(a, kind="YY", columns=2, data=rows, SIGNALTYPE="XRF", VERSION="TC202v2.0 PIXL", **fields)
     scan = open_text(tmp_path, text)
     assert scan.shape == (2, 1, 1, 64)
     np.testing.assert_array_equal(counts_of(scan)[:, 0, 0], [a, b])
     assert axis_of(scan, 0) == pytest.approx((-0.0185, 0.0078))
     assert axis_of(scan, 1) == pytest.approx((0.003, 0.0079))
-    assert scan.read_scalars().live_time_s.ravel().tolist() == [8.5, 8.75]
+    assert scan.read_scalars().live_time_s.ravel().tolist() == [8.0, 9.0]
 
 
 def test_a_pixl_bulk_sum_has_no_axis_and_opens(tmp_path):
