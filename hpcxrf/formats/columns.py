@@ -123,7 +123,28 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
         raise InputFileError(
             f"{path}: no table of {_FEWEST_LINES} lines of numbers; export energy and counts in columns"
         )
-    roles = _assign_roles(path, table)
+    return _make_scan(path, table, _assign_roles(path, table), options)
+
+
+def open_named_table(path: Path, options: ReadOptions) -> RawScan | None:
+    """Read a table whose first columns are named energy or channel; None where the file has none that can be spectra.
+
+    Raises:
+        InputFileError: the file cannot be read.
+    """
+    table = find_table(split_lines(read_text(path, _WHAT)))
+    if table is None or not table.labels or len(table.values) < _FEWEST_LINES:
+        return None
+    try:
+        roles = _assign_roles(path, table)
+    except InputFileError:
+        return None
+    label = "" if roles.axis is None else table.labels[roles.axis]
+    named = _ENERGY.search(label) or _CHANNEL.search(label)
+    return _make_scan(path, table, roles, options) if named else None
+
+
+def _make_scan(path: Path, table: NumberTable, roles: _Roles, options: ReadOptions) -> RawScan:
     notes = [*roles.notes]
     if len(table.after) > 2:
         text = f"{len(table.after)} lines below the table are not used; the first is {table.after[0][:40]!r}"

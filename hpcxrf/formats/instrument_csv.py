@@ -91,7 +91,7 @@ def _split_rows(path: Path, lines: Sequence[str], separator: str) -> tuple[dict[
             width = max(width, len(words)) if _name(name) in _KEYS else width
             continue
         row = parse_numbers(word.replace(",", ".") for word in words)
-        if row is None or len(row) != width:
+        if not row or len(row) != width:
             raise InputFileError(
                 f"{path}: row {number} that is not empty: {line[:60]!r} must be {width} counts, one a reading; "
                 "export the spectra again"

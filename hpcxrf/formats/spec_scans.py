@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcxrf.errors import InputFileError
+from hpcxrf.formats.columns import open_named_table
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions
 from hpcxrf.formats.table import FileFormat
 from hpcxrf.formats.text_files import (
@@ -84,6 +85,8 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
     """
     scans = _parse(path, split_lines(read_text(path, _WHAT, _LARGEST_BYTES)))
     found = [scan for scan in scans if scan.spectra]
+    if not found and len(scans) == 1 and (scan := open_named_table(path, options)) is not None:
+        return scan
     if not found:
         n_rows = sum(len(scan.rows) for scan in scans)
         raise InputFileError(

@@ -169,7 +169,9 @@ def shift_channels(calibration: EnergyCalibration, first: float, step: float = 1
     """Count the channels from 0 where the file counts them from `first`, every `step`-th."""
     a, b, c = calibration.offset_kev, calibration.slope_kev, calibration.quadratic_kev
     return EnergyCalibration(
-        offset_kev=a + b * first + c * first**2, slope_kev=(b + 2.0 * c * first) * step, quadratic_kev=c * step**2
+        offset_kev=a + b * first + c * first * first,
+        slope_kev=(b + 2.0 * c * first) * step,
+        quadratic_kev=c * step * step,
     )
 
 

@@ -96,6 +96,17 @@ def test_the_calibration_that_spec_writes_without_one_is_none(tmp_path):
     assert scan.calibration is None
 
 
+def test_a_scan_of_energy_and_counts_is_a_spectrum_in_columns(tmp_path):
+    counts = make_counts()
+    rows = "\n".join(f"{0.01 * i:.2f} {n}" for i, n in enumerate(counts))
+    text = f"#F a\n#D today\n\n#S 1 saved\n#D today\n#N 2\n#L {{}}  counts\n{rows}\n"
+    scan = open_text(tmp_path, text.format("energy_kev"))
+    assert counts_of(scan).ravel().tolist() == counts
+    assert axis_of(scan) == pytest.approx((0.0, 0.01))
+    with pytest.raises(InputFileError, match="64 lines of counters"):
+        open_text(tmp_path, text.format("samx"))
+
+
 SHORT = MCA.replace("64 0 63", "32 0 31")
 
 
