@@ -38,7 +38,7 @@ FILE_FORMATS: Final = (
     ),
 )
 _WHAT: Final = "an EMSA text"
-_FORMAT: Final = re.compile(r"(?im)^\s*#\s*FORMAT\b.*EMSA")
+_FORMAT: Final = re.compile(r"(?im)^[ \t]*#[ \t]*FORMAT\b.*EMSA")
 _SIGNS: Final = frozenset({"NPOINTS", "NCOLUMNS", "XPERCHAN", "DATATYPE", "XUNITS", "YUNITS", "SPECTRUM"})
 _KEV_PER_UNIT: Final = {"ev": 1e-3, "kev": 1.0, "mev": 1e3}
 _NO_DETECTOR: Final = {

@@ -27,6 +27,7 @@ _KEYS: Final = frozenset(
 )
 _SEPARATORS: Final = (",", ";", "\t")
 _FEWEST_KEYS: Final = 3
+_LONGEST_NAME: Final = 100
 
 
 def sniff(path: Path, head: bytes) -> bool:
@@ -42,7 +43,7 @@ def _list_keys(lines: Sequence[str], separator: str) -> set[str]:
 
 def _name(text: str) -> str:
     """Name of a row without blanks, units and case: `Live Time (s)` is `livetime`."""
-    return "".join(c for c in text.partition("(")[0].lower() if c.isalnum())
+    return "".join(c for c in text[:_LONGEST_NAME].partition("(")[0].lower() if c.isalnum())
 
 
 def open_file(path: Path, options: ReadOptions) -> RawScan:

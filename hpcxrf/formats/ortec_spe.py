@@ -26,7 +26,7 @@ FILE_FORMATS: Final = (
     FileFormat(name="iaea-spe", files="Ortec and IAEA .spe (text)", reads="one spectrum; live and real time, axis"),
 )
 _WHAT: Final = "an Ortec or IAEA .spe text"
-_SECTION: Final = re.compile(r"\$([A-Za-z][A-Za-z0-9_]*)\s*:?\s*$")
+_SECTION: Final = re.compile(r"\$([A-Za-z][A-Za-z0-9_]*)\s*+:?\s*+$")
 _KNOWN: Final = frozenset(
     {"SPEC_ID", "SPEC_REM", "DATE_MEA", "MEAS_TIM", "DATA", "ROI", "PRESETS", "ENER_FIT", "MCA_CAL"}
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 _XDI: Final = re.compile(rb"\s*#\s*XDI/")
-_ATHENA: Final = re.compile(rb"(?im)^\s*[#%]\s*(?:athena|artemis|demeter|larch)\b")
+_ATHENA: Final = re.compile(rb"(?im)^[ \t]*[#%][ \t]*(?:athena|artemis|demeter|larch)\b")
 _MANY_BYTES: Final = 64
 
 

@@ -12,7 +12,7 @@ from hpcxrf.formats.axes import file_size
 
 LARGEST_TEXT_BYTES: Final = 16 << 20
 """Bytes of the text of some spectra; those of a whole map have more."""
-_MOST_LINES: Final = 1 << 21
+_MOST_LINES: Final = 1 << 20
 _FAULTS_SHOWN: Final = 10
 _BYTE_ORDER_MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -20,7 +20,8 @@ _BYTE_ORDER_MARKS: Final = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _LINE_END: Final = re.compile(r"\r\n|\n|\r")
-_LEADING_NUMBER: Final = re.compile(r"\s*,?\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?![\w.])")
+# Possessive: a word of a million digits is looked at once.
+_LEADING_NUMBER: Final = re.compile(r"\s*+,?\s*+([+-]?(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][+-]?\d++)?+)(?![\w.])")
 _DECIMAL_COMMA: Final = re.compile(r"\s*([+-]?\d+),(\d+(?:[eE][+-]?\d+)?)\s*$")
 
 
@@ -48,7 +49,7 @@ def read_text(path: Path, what: str, largest_bytes: int = LARGEST_TEXT_BYTES) ->
     text = decode_text(content)
     if "\0" in text:
         raise InputFileError(f"{path}: holds zero bytes and is not {what}; copy it again from the instrument")
-    if text.count("\n") + text.count("\r") > 2 * _MOST_LINES:
+    if max(text.count("\n"), text.count("\r")) > _MOST_LINES:
         raise InputFileError(f"{path}: more than {_MOST_LINES} lines; {what} has fewer, split it or convert it to HDF5")
     return text
 
@@ -80,8 +81,13 @@ def parse_number(word: str) -> float:
 
 def parse_numbers(words: Iterable[str]) -> list[float] | None:
     """Parse words that must all be finite numbers; None where one is not."""
-    values = [parse_number(word) for word in words]
-    return values if all(map(math.isfinite, values)) else None
+    values: list[float] = []
+    for word in words:
+        value = parse_number(word)
+        if not math.isfinite(value):
+            return None
+        values.append(value)
+    return values
 
 
 def parse_leading_numbers(text: str, *, one: bool = True) -> tuple[float, ...]:

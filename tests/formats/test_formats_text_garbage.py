@@ -119,6 +119,27 @@ def test_what_python_reads_and_no_instrument_writes_is_no_number(word):
     assert np.isnan(parse_number(word))
 
 
+LONG = 1 << 18
+HOSTILE = {
+    "digits": "#FORMAT: EMSA\n#XPERCHAN: " + "9" * LONG + "x\n#SPECTRUM\n1\n2\n",
+    "blanks in EMSA": "#FORMAT: EMSA\n#XPOSITION" + " " * LONG + "x\n#SPECTRUM\n1\n2\n",
+    "blanks in SPE": "$DATA:\n0 2\n1\n2\n3\n$MCA_CAL" + " " * LONG + "x\n",
+    "blanks in SPEC": "#F a\n#S 1 mesh" + " " * LONG + "x\n#L" + " " * LONG + "\n@A 1 2 3\n",
+    "commas": "energy,counts\n" + "," * LONG + "\n",
+    "columns": "\n".join(["1," * 2000] * 40),
+    "names": "\n".join(["live time " * 200] * 500) + "\n" + "\n".join(f"{i} {i % 7}" for i in range(100)),
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_long_word_or_line_takes_no_time_that_grows_with_its_square(tmp_path, name):
+    path = tmp_path / "a.txt"
+    path.write_text(HOSTILE[name])
+    for reader in READERS:
+        read_whole(reader, path)
+
+
 def test_a_text_that_is_too_large_is_refused_before_it_is_read(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     with path.open("wb") as file:
