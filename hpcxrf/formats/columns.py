@@ -45,6 +45,9 @@ _OTHER_AXIS: Final = re.compile(
     r"|\bdate|volt",
     re.IGNORECASE,
 )
+_POSITION: Final = re.compile(
+    r"(?:sam|motor|stage)?_?[xyz](?:_?pos\w*|_(?:um|mm)|\s*[(\[](?:um|µm|mm)[)\]])?", re.IGNORECASE
+)
 _ABSORPTION: Final = re.compile(
     r"\bmu\b|mutrans|mufluor|norm_|xmu|\bi0\b|\bi1\b|itrans|i_trans|monoe|mono_energy|flatten", re.IGNORECASE
 )
@@ -214,6 +217,11 @@ def _refuse_other_quantities(path: Path, labels: Sequence[str]) -> None:
         raise InputFileError(
             f"{path}: holds an absorption spectrum (XANES), by its columns {', '.join(absorption)}, not the spectrum "
             "of a detector; give a file of spectra"
+        )
+    positions = [label for label in labels[1:] if _POSITION.fullmatch(label)]
+    if len(positions) > 1:
+        raise InputFileError(
+            f"{path}: holds a table of positions ({', '.join(positions)}), not spectra; give a file of spectra"
         )
     if labels and _OTHER_AXIS.search(labels[0]) and not _ENERGY.search(labels[0]):
         raise InputFileError(

@@ -172,12 +172,6 @@ def _kind_of_other(path: Path, head: bytes) -> str | None:
     return "a file of fit parameters" if OVERRIDE_TEXT.search(head) else None
 
 
-def _kind_of_unreadable(path: Path, head: bytes) -> str | None:
-    """What a file is that is known and holds no spectra that can be read."""
-    other = recognise_other(path, head)
-    return None if other is None else other.kind
-
-
 def _has_truth(path: Path) -> bool:
     import h5py
 
@@ -362,9 +356,12 @@ def why_left_out(path: Path, candidates: Candidates) -> str | None:
     if lowest is not None and lowest != place:
         return f"a detector of the scan {lowest.name}"
     head = _head_or_nothing(path)
-    kind = _kind_of_other(path, head) or _kind_of_unreadable(path, head)
+    kind = _kind_of_other(path, head)
     if kind is not None:
         return kind
+    other = recognise_other(path, head)
+    if other is not None:
+        return f"{other.kind}; {other.remedy}"
     if place in candidates.companions:
         return "the spectra of an MDA file among the inputs"
     if _is_derived(place, head, candidates):

@@ -136,6 +136,8 @@ FALLING = COUNTS[::-1]
         (table([0.01 * i**1.5 for i in range(64)], COUNTS, head="energy counts\n"), "steps of the energy are uneven"),
         (table(KEV, COUNTS, head="2theta counts\n"), "table by '2theta'"),
         (table(KEV, COUNTS, head="time counts\n"), "table by 'time'"),
+        (table(range(64), COUNTS, FALLING, head="index x y\n"), r"table of positions \(x, y\)"),
+        (table(range(64), COUNTS, FALLING, head="point samx samy\n"), r"table of positions \(samx, samy\)"),
         (table([3600.0 + i for i in range(64)]), "rises from line to line: time stamps"),
         (table(range(64), [1.5 * i for i in range(64)], head="channel value\n"), "value rises from line to line"),
         (table(COUNTS, FALLING), "none of which is an energy or a channel"),
