@@ -30,7 +30,7 @@ _WHAT: Final = "a table of counts"
 _SNIFFED_BYTES: Final = 1 << 16
 _FEWEST_LINES: Final = 16
 _MOST_NEGATIVE: Final = 0.01
-_ENERGY: Final = re.compile(r"energy|\bk?ev\b|^e$|\be\s*[(\[/]", re.IGNORECASE)
+_ENERGY: Final = re.compile(r"[eé]nerg|\bk?ev\b|^e$|\be\s*[(\[/]", re.IGNORECASE)
 _CHANNEL: Final = re.compile(r"chan|^ch\b|^bin|^#$|^no\.?$|^n$|index", re.IGNORECASE)
 _COUNTS: Final = re.compile(
     r"count|cts|cps|intens|spectrum|spectra|pulse|\bdet|mca|^y$|data|events|impuls", re.IGNORECASE
@@ -154,8 +154,8 @@ def _make_scan(path: Path, table: NumberTable, roles: _Roles, options: ReadOptio
         notes.append(Note("warning", text))
     counts = table.values[:, roles.spectra].T
     calibration, more = _read_calibration(path, table, roles)
-    by_detector = len(counts) > 1 and all(_DETECTOR.search(table.labels[i]) for i in roles.spectra if table.labels)
-    by_detector = by_detector and bool(table.labels)
+    named = bool(table.labels) and all(_DETECTOR.search(table.labels[i]) for i in roles.spectra)
+    by_detector = len(counts) > 1 and named
     stacked = counts[:, None, None] if by_detector else counts[None, :, None]
     if len(counts) > 1:
         what = "detectors" if by_detector else "points"
@@ -260,6 +260,7 @@ def _find_unit(path: Path, axis: NDArray[np.float64], label: str) -> tuple[str, 
             f"{path}: the first column goes from {axis[0]:g} to {axis[-1]:g} and has no name; name it (energy_kev, "
             "energy_ev or channel) in a line above the table"
         )
+    fit_axis(path, axis)
     unit = re.search(r"\bk?ev\b|_k?ev\b", label, re.IGNORECASE)
     if unit is not None:
         return ("keV" if "k" in unit[0].lower() else "eV"), []
