@@ -366,7 +366,7 @@ def why_left_out(path: Path, candidates: Candidates) -> str | None:
         return "the spectra of an MDA file among the inputs"
     if _is_derived(place, head, candidates):
         return "derived from the detectors' files beside it"
-    return None if path in candidates.explicit or not head else _why_no_scan(path, head)
+    return None if path in candidates.explicit or not head else _explain_content(path, head)
 
 
 def _is_derived(place: Path, head: bytes, candidates: Candidates) -> bool:
@@ -377,7 +377,7 @@ def _is_derived(place: Path, head: bytes, candidates: Candidates) -> bool:
     return beside and maps_hdf5.sniff(place, head)
 
 
-def _why_no_scan(path: Path, head: bytes) -> str | None:
+def _explain_content(path: Path, head: bytes) -> str | None:
     """Why a file that was found in a folder is not taken for a scan; None if it is."""
     from hpcxrf.formats import columns
 
