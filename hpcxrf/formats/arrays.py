@@ -36,8 +36,27 @@ from hpcxrf.formats.axes import (
 )
 from hpcxrf.formats.hdf5_files import check_rows, is_hdf5, refuse_bad_counts, rows_per_block
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions, ScanScalars
+from hpcxrf.formats.table import FileFormat
 from hpcxrf.notes import Note
 
+FILE_FORMATS: Final = (
+    FileFormat(name="npy", files="NumPy .npy", reads="one array of counts; axis by --energy-slope and --energy-offset"),
+    FileFormat(
+        name="npz",
+        files="NumPy .npz",
+        reads="an array of counts, chosen by --dataset-path; axis, times, positions, scalers beside it",
+    ),
+    FileFormat(
+        name="hdf5-array",
+        files="any HDF5 .h5 .hdf5 .nxs, also NeXus",
+        reads="an array of counts, chosen by its signal or --dataset-path; axis, times, positions, scalers beside it",
+    ),
+    FileFormat(
+        name="zarr-array",
+        files="Zarr .zarr",
+        reads="an array of counts, chosen by its signal or --dataset-path; axis, times, positions, scalers beside it",
+    ),
+)
 _TIMES: Final = ("live_time_s", "real_time_s", "icr_hz", "ocr_hz")
 _POSITIONS: Final = {"x_um": 1.0, "y_um": 1.0, "x_mm": 1e3, "y_mm": 1e3}
 _SCALERS: Final = ("scaler_names", "scaler_units", "scaler_values")

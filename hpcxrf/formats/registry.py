@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from hpcxrf.errors import InputFileError
+from hpcxrf.formats.other_files import recognise_other
 from hpcxrf.formats.scan import RawScan, ReadOptions
+from hpcxrf.formats.table import FileFormat
 from hpcxrf.notes import Note
 
 HEAD_BYTES: Final = 4096
@@ -30,20 +32,52 @@ class ScanFormat:
     looks_for: str
     sniff: Callable[[Path, bytes], bool]
     open_file: Callable[[Path, ReadOptions], RawScan]
+    file_formats: tuple[FileFormat, ...]
+    """Rows of the table of formats."""
 
 
 def scan_formats() -> tuple[ScanFormat, ...]:
     """The readers, in the order in which they are asked."""
-    from hpcxrf.formats import arrays, epics_mca, maps_hdf5, maps_raw, mda
+    from hpcxrf.formats import (
+        amptek_pmca,
+        arrays,
+        bruker_spx,
+        columns,
+        emsa,
+        epics_mca,
+        instrument_csv,
+        maps_hdf5,
+        maps_raw,
+        mda,
+        ortec_spe,
+        pixl_csv,
+        spec_scans,
+    )
 
     readers = (
         (mda, "MDA (EPICS saveData: version, rank 1 to 4)"),
         (maps_hdf5, "MAPS HDF5 (/MAPS/Spectra/mca_arr or /MAPS/mca_arr)"),
         (maps_raw, "fly-scan HDF5 (/MAPS_RAW/data_a)"),
+        (emsa, "EMSA/MAS text (#FORMAT, #NPOINTS)"),
+        (amptek_pmca, "Amptek PMCA text (<<PMCA SPECTRUM>>)"),
+        (ortec_spe, "Ortec and IAEA .spe text ($DATA:)"),
+        (bruker_spx, "Bruker .spx (XML, TRTSpectrum)"),
+        (spec_scans, "SPEC text (#S, @A)"),
+        (pixl_csv, "PIXL CSV (PMC, live_time_A, XPERCHAN_A)"),
+        (instrument_csv, "handheld CSV (Livetime, Slope, Realtime)"),
         (epics_mca, "EPICS MCA text (KEY: values, then DATA:)"),
+        (columns, "columns of energy and counts (text, CSV)"),
         (arrays, "arrays in HDF5, Zarr, npy or npz (--dataset-path, --energy-axis)"),
     )
-    return tuple(ScanFormat(looks_for=text, sniff=reader.sniff, open_file=reader.open_file) for reader, text in readers)
+    return tuple(
+        ScanFormat(looks_for=text, sniff=reader.sniff, open_file=reader.open_file, file_formats=reader.FILE_FORMATS)
+        for reader, text in readers
+    )
+
+
+def list_file_formats() -> tuple[FileFormat, ...]:
+    """List every format that is read, for `hpcxrf inspect --formats` and the pages."""
+    return tuple(row for reader in scan_formats() for row in reader.file_formats)
 
 
 def open_scan(path: Path, options: ReadOptions | None = None) -> RawScan:
@@ -62,13 +96,26 @@ def open_scan(path: Path, options: ReadOptions | None = None) -> RawScan:
     kind = _kind_of_other(path, head)
     if kind is not None:
         raise InputFileError(f"{path}: is {kind}, not a scan; name the scan's own file")
+    other = recognise_other(path, head)
+    if other is not None:
+        raise InputFileError(f"{path}: is {other.kind}; {other.remedy}")
     # a dataset asked for by its path is an array, whatever else the file holds
     formats = scan_formats() if given.dataset_path is None else scan_formats()[-1:]
     for reader in formats:
         if reader.sniff(path, head):
             return _with_given_calibration(path, reader.open_file(path, given), given)
+    _refuse_table(path, head)
     wanted = "; ".join(reader.looks_for for reader in formats)
     raise InputFileError(f"{path}: of no known format (it begins with {head[:8]!r}); looked for: {wanted}")
+
+
+def _refuse_table(path: Path, head: bytes) -> None:
+    """Say what a table of numbers is that holds no spectra."""
+    from hpcxrf.formats.columns import explain
+
+    reason = explain(path, head)
+    if reason is not None:
+        raise InputFileError(reason)
 
 
 def _with_given_calibration(path: Path, scan: RawScan, options: ReadOptions) -> RawScan:
@@ -312,11 +359,14 @@ def why_left_out(path: Path, candidates: Candidates) -> str | None:
     kind = _kind_of_other(path, head)
     if kind is not None:
         return kind
+    other = recognise_other(path, head)
+    if other is not None:
+        return f"{other.kind}; {other.remedy}"
     if place in candidates.companions:
         return "the spectra of an MDA file among the inputs"
     if _is_derived(place, head, candidates):
         return "derived from the detectors' files beside it"
-    return None if path in candidates.explicit or not head or _is_known(path, head) else UNKNOWN
+    return None if path in candidates.explicit or not head else _explain_content(path, head)
 
 
 def _is_derived(place: Path, head: bytes, candidates: Candidates) -> bool:
@@ -327,8 +377,14 @@ def _is_derived(place: Path, head: bytes, candidates: Candidates) -> bool:
     return beside and maps_hdf5.sniff(place, head)
 
 
-def _is_known(path: Path, head: bytes) -> bool:
-    return any(reader.sniff(path, head) for reader in scan_formats())
+def _explain_content(path: Path, head: bytes) -> str | None:
+    """Why a file that was found in a folder is not taken for a scan; None if it is."""
+    from hpcxrf.formats import columns
+
+    reader = next((reader for reader in scan_formats() if reader.sniff(path, head)), None)
+    if reader is None:
+        return UNKNOWN
+    return "the fit of a spectrum" if reader.sniff is columns.sniff and columns.holds_fit(path, head) else None
 
 
 def notes_on_left_out(left: Mapping[Path, str]) -> list[Note]:
