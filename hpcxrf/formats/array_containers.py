@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats.axes import file_size
-from hpcxrf.formats.hdf5_files import find_dataset, open_hdf5
+from hpcxrf.formats.hdf5_files import HDF5_FAULTS, find_dataset, open_hdf5
 
 NPY_SIGNATURE: Final = b"\x93NUMPY"
 ZIP_SIGNATURE: Final = b"PK\x03\x04"
 ZARR_SIGNS: Final = ("zarr.json", ".zarray", ".zgroup")
+_MOST_LINKS: Final = 1000
 
 Region = tuple[slice, ...]
 READ_FAULTS: Final = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
@@ -60,6 +61,12 @@ class Container:
     entries: Mapping[str, Entry]
     read: Callable[[Entry, Region], NDArray[Any]]
     """Copy of a region into memory; opens the file anew, so that threads share nothing."""
+    read_attributes: Callable[[str], Mapping[str, Any]] = field(default=lambda _: {})
+    """Attributes of a group; none where there is no such group."""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """External links that were not followed: path and the file that they name."""
+    growing: bool = False
+    """Another program appends to the file (SWMR): arrays may be longer when they are read than they were."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,18 +111,19 @@ def open_npz(path: Path) -> Container:
 def open_hdf5_arrays(path: Path, dataset_path: str | None, *, allow_external: bool) -> Container:
     """All datasets that hard links of an HDF5 file reach, and the one that `dataset_path` names.
 
+    External links are followed where that is allowed.
+
     Raises:
         InputFileError: damaged or truncated; the requested dataset lies outside of the file.
     """
     file_size(path)
     entries: dict[str, Entry] = {}
-
-    def visit(name: str, found: object) -> None:
-        if isinstance(found, h5py.Dataset) and found.shape is not None:
-            entries[name] = _describe_hdf5(name, found)
-
     with open_hdf5(path) as file:
-        file.visititems(visit)
+        growing = bool(file.swmr_mode)
+        _visit_datasets(file, "", entries)
+        links = _find_external_links(file)
+        for name in links if allow_external else ():
+            _follow_link(file, name, entries)
         requested = (dataset_path or "").strip("/")
         if requested and requested not in entries:
             found = find_dataset(file, [requested], allow_external=allow_external)
@@ -125,11 +133,62 @@ def open_hdf5_arrays(path: Path, dataset_path: str | None, *, allow_external: bo
     def read(entry: Entry, region: Region) -> NDArray[Any]:
         with open_hdf5(path) as file:
             dataset = find_dataset(file, [entry.path], allow_external=allow_external)
-            if dataset is None or dataset.shape != entry.shape:
-                raise InputFileError(f"{path}: {entry.path} was changed since it was opened")
+            if dataset is None or not _has_kept_shape(dataset.shape, entry.shape, growing=growing):
+                raise InputFileError(f"{path}: {entry.path} was changed since it was opened; start again")
             return np.asarray(dataset[region])
 
-    return Container(path=path, format="hdf5-array", entries=entries, read=read)
+    def read_attributes(group: str) -> Mapping[str, Any]:
+        with open_hdf5(path) as file:
+            found = file.get(group) if file.get(group, getlink=True, getclass=True) is h5py.HardLink else None
+            return dict(found.attrs) if isinstance(found, h5py.Group) else {}
+
+    return Container(
+        path=path,
+        format="hdf5-array",
+        entries=entries,
+        read=read,
+        read_attributes=read_attributes,
+        links={} if allow_external else links,
+        growing=growing,
+    )
+
+
+def _visit_datasets(group: h5py.Group, place: str, entries: dict[str, Entry]) -> None:
+    def visit(name: str, found: object) -> None:
+        if isinstance(found, h5py.Dataset) and found.shape is not None:
+            entries[f"{place}{name}"] = _describe_hdf5(f"{place}{name}", found)
+
+    group.visititems(visit)
+
+
+def _find_external_links(file: h5py.File) -> dict[str, str]:
+    """File that each external link names, by the link's path."""
+    found: dict[str, str] = {}
+
+    def visit(name: str, link: object) -> bool | None:
+        if isinstance(link, h5py.ExternalLink):
+            found[name] = str(link.filename)
+        return True if len(found) >= _MOST_LINKS else None
+
+    file.visititems_links(visit)
+    return found
+
+
+def _follow_link(file: h5py.File, name: str, entries: dict[str, Entry]) -> None:
+    """Add the dataset, or the datasets of the group, that an external link names; a dangling one is left out."""
+    try:
+        found = file.get(name)
+    except HDF5_FAULTS:
+        return
+    if isinstance(found, h5py.Dataset):
+        entries[name] = _describe_hdf5(name, found)
+    elif isinstance(found, h5py.Group):
+        _visit_datasets(found, f"{name}/", entries)
+
+
+def _has_kept_shape(now: tuple[int, ...], then: tuple[int, ...], *, growing: bool) -> bool:
+    """Whether what was described can still be read: the same shape, or rows appended by its writer."""
+    return now == then or (growing and now[1:] == then[1:] and now[:1] >= then[:1])
 
 
 def open_zarr_arrays(path: Path) -> Container:
@@ -153,7 +212,12 @@ def open_zarr_arrays(path: Path) -> Container:
         with _translate_faults(path):
             return np.asarray(found[entry.path][region])
 
-    return Container(path=path, format="zarr-array", entries=entries, read=read)
+    def read_attributes(group: str) -> Mapping[str, Any]:
+        with _translate_faults(path):
+            found = None if isinstance(root, zarr.Array) else root.get(group)
+            return dict(found.attrs) if isinstance(found, zarr.Group) else {}
+
+    return Container(path=path, format="zarr-array", entries=entries, read=read, read_attributes=read_attributes)
 
 
 @contextmanager
