@@ -108,8 +108,8 @@ def open_npz(path: Path) -> Container:
     return _build_container(path, "npz", layouts, lambda name: _open_member(path, name))
 
 
-def open_hdf5_arrays(path: Path, dataset_path: str | None, *, allow_external: bool) -> Container:
-    """All datasets that hard links of an HDF5 file reach, and the one that `dataset_path` names.
+def open_hdf5_arrays(path: Path, dataset_path: str | Sequence[str] | None, *, allow_external: bool) -> Container:
+    """All datasets that hard links of an HDF5 file reach, and those that `dataset_path` names.
 
     External links are followed where that is allowed.
 
@@ -124,9 +124,8 @@ def open_hdf5_arrays(path: Path, dataset_path: str | None, *, allow_external: bo
         links = _find_external_links(file)
         for name in links if allow_external else ():
             _follow_link(file, name, entries)
-        requested = (dataset_path or "").strip("/")
-        if requested and requested not in entries:
-            found = find_dataset(file, [requested], allow_external=allow_external)
+        for requested in _split_request(dataset_path):
+            found = find_dataset(file, [requested], allow_external=allow_external) if requested not in entries else None
             if found is not None:
                 entries[requested] = _describe_hdf5(requested, found)
 
@@ -151,6 +150,12 @@ def open_hdf5_arrays(path: Path, dataset_path: str | None, *, allow_external: bo
         links={} if allow_external else links,
         growing=growing,
     )
+
+
+def _split_request(dataset_path: str | Sequence[str] | None) -> list[str]:
+    """Paths that a request may name, which only links may reach: a path can itself hold a comma."""
+    texts = [dataset_path, *dataset_path.split(",")] if isinstance(dataset_path, str) else list(dataset_path or ())
+    return [text.strip().strip("/") for text in texts if text.strip().strip("/")]
 
 
 def _visit_datasets(group: h5py.Group, place: str, entries: dict[str, Entry]) -> None:

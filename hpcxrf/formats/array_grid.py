@@ -30,8 +30,20 @@ class Placement:
     notes: tuple[str, ...] = ()
 
 
-def find_placement(scan: ArrayScan, options: ReadOptions) -> Placement:
+def find_placement(
+    scan: ArrayScan,
+    options: ReadOptions,
+    *,
+    vectors: Mapping[str, Entry] | None = None,
+    shape: tuple[int, int] | None = None,
+) -> Placement:
     """Rows and columns of a list of points; nothing to do for an array that has both axes.
+
+    Args:
+        scan: its arrays, not laid out yet.
+        options: the map shape and the positions that were given; they come first.
+        vectors: position arrays by their path, where the layout tells; else those of the right length and name.
+        shape: rows and columns that the file states.
 
     Raises:
         InputFileError: a map shape or positions that do not fit.
@@ -40,19 +52,25 @@ def find_placement(scan: ArrayScan, options: ReadOptions) -> Placement:
     if scan.axes.x is not None or scan.axes.y is None:
         _refuse_shape(scan, (n_points, n_columns), options)
         return Placement()
-    vectors = _find_vectors(scan, n_points, options)
+    if vectors is None or options.positions is not None:
+        vectors = _find_vectors(scan, n_points, options)
     raster = _find_raster(scan, vectors, n_points)
-    if options.map_shape is not None:
-        grid = make_grid(scan.where, n_points, options.map_shape)
+    stated = options.map_shape or shape
+    if raster is not None:
+        ordered = {path: vectors[path] for path in raster[1:]}
+        vectors = vectors if options.positions is not None else _order_positions(ordered)
+    if stated is not None:
+        grid = make_grid(scan.where, n_points, stated)
         turned = raster is not None and raster[0].shape == grid.shape and raster[0].turned
         grid = Grid(n_points=n_points, shape=grid.shape, turned=turned)
-        return _place(scan, grid, vectors, options, [])
+        note = f"{n_points} points laid out as {grid.shape[0]} x {grid.shape[1]} (y, x), as the file states"
+        return _place(scan, grid, vectors, options, [] if options.map_shape else [note])
     if raster is None:
         return _place_column(scan, vectors, n_points, options)
     grid, fast, slow = raster
     height, width = grid.shape
-    turned = ", every second row turned round" if grid.turned else ""
-    note = f"{n_points} points laid out as {height} x {width} (y, x) by {fast} and {slow}{turned} (input.map_shape)"
+    backwards = ", every second row turned round" if grid.turned else ""
+    note = f"{n_points} points laid out as {height} x {width} (y, x) by {fast} and {slow}{backwards} (input.map_shape)"
     return _place(scan, grid, vectors, options, [note])
 
 
@@ -83,10 +101,10 @@ def _find_vectors(scan: ArrayScan, n_points: int, options: ReadOptions) -> dict[
 
 def is_position(entry: Entry) -> bool:
     """Whether an array is one of positions: by its unit of length, or by its name."""
-    return find_unit_um(entry) is not None or _POSITION_NAME.match(_short_name(entry)) is not None
+    return find_unit_um(entry) is not None or _POSITION_NAME.match(short_name(entry)) is not None
 
 
-def _short_name(entry: Entry) -> str:
+def short_name(entry: Entry) -> str:
     """Name of a motor: of the group, where the array itself is called value or data."""
     return entry.path.split("/")[-2] if entry.name in {"value", "data"} and "/" in entry.path else entry.name
 
@@ -102,6 +120,13 @@ def _require_vector(container: Container, path: str, n_points: int) -> Entry:
     return entry
 
 
+def _order_positions(vectors: Mapping[str, Entry]) -> dict[str, Entry]:
+    """X first: the fast one, unless the names say the opposite."""
+    (fast, one), (slow, other) = vectors.items()
+    swapped = "y" in short_name(one).lower() and "x" in short_name(other).lower()
+    return {slow: other, fast: one} if swapped else {fast: one, slow: other}
+
+
 def _find_raster(scan: ArrayScan, vectors: Mapping[str, Entry], n_points: int) -> tuple[Grid, str, str] | None:
     values: dict[str, NDArray[np.float64]] = {
         path: read_map(scan.container, e, e.shape[0], None).reshape(-1)[:n_points] for path, e in vectors.items()
@@ -112,6 +137,7 @@ def _find_raster(scan: ArrayScan, vectors: Mapping[str, Entry], n_points: int) -
 def _place_column(scan: ArrayScan, vectors: Mapping[str, Entry], n_points: int, options: ReadOptions) -> Placement:
     if len(scan.counts[0].shape) == 2 and not vectors:
         return Placement()
+    vectors = _order_positions(vectors) if len(vectors) == 2 and options.positions is None else vectors
     note = (
         f"{n_points} points as one column: their rows and columns were not found; give input.map_shape, as in "
         "--set input.map_shape=[6,10] (rows, columns)"
@@ -122,12 +148,9 @@ def _place_column(scan: ArrayScan, vectors: Mapping[str, Entry], n_points: int, 
 def _place(
     scan: ArrayScan, grid: Grid | None, vectors: Mapping[str, Entry], options: ReadOptions, notes: list[str]
 ) -> Placement:
-    """Attach the positions: those named, in their order x, y; else by the letter in their name."""
+    """Attach two position arrays, x first."""
     n_points = scan.shape[1]
-    if options.positions is not None:
-        pairs = dict(zip(("x_um", "y_um"), vectors.values(), strict=True)) if len(vectors) == 2 else {}
-    else:
-        pairs = {f"{axis}_um": e for axis in "yx" for e in vectors.values() if axis in _short_name(e).lower()}
+    pairs = dict(zip(("x_um", "y_um"), vectors.values(), strict=True)) if len(vectors) == 2 else {}
     factors = {name: find_unit_um(entry) for name, entry in pairs.items()}
     assumed = [pairs[name].path for name, factor in factors.items() if factor is None]
     if options.positions is not None and assumed:

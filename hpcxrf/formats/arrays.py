@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcxrf.errors import InputFileError
+from hpcxrf.formats import layout_bliss
 from hpcxrf.formats.array_choice import CALIBRATION, ENERGY_AXES, POSITIONS, SCALERS, TIMES, choose_spectra
 from hpcxrf.formats.array_containers import (
     NPY_SIGNATURE,
@@ -76,7 +77,8 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
             can be read in two ways; an energy that does not rise.
     """
     container = _open_container(path, options)
-    return build_raw_scan(find_scan(container, options), options)
+    named = None if options.dataset_path is None else layout_bliss.find_requested(container, options)
+    return build_raw_scan(named or find_scan(container, options), options)
 
 
 def _is_npz(path: Path) -> bool:

@@ -34,14 +34,16 @@ class ScanFormat:
 
 def scan_formats() -> tuple[ScanFormat, ...]:
     """The readers, in the order in which they are asked."""
-    from hpcxrf.formats import arrays, epics_mca, maps_hdf5, maps_raw, mda
+    from hpcxrf.formats import arrays, eds, epics_mca, layouts, maps_hdf5, maps_raw, mda
 
     readers = (
         (mda, "MDA (EPICS saveData: version, rank 1 to 4)"),
         (maps_hdf5, "MAPS HDF5 (/MAPS/Spectra/mca_arr or /MAPS/mca_arr)"),
         (maps_raw, "fly-scan HDF5 (/MAPS_RAW/data_a)"),
         (epics_mca, "EPICS MCA text (KEY: values, then DATA:)"),
-        (arrays, "arrays in HDF5, Zarr, npy or npz (--dataset-path, --energy-axis)"),
+        (eds, eds.LOOKS_FOR),
+        (layouts, "; ".join(layout.looks_for for layout in layouts.LAYOUTS)),
+        (arrays, "HyperSpy .hspy and .zspy, NeXus, arrays in HDF5, Zarr, npy or npz (--dataset-path, --energy-axis)"),
     )
     return tuple(ScanFormat(looks_for=text, sniff=reader.sniff, open_file=reader.open_file) for reader, text in readers)
 
