@@ -135,7 +135,8 @@ def _find_raster(scan: ArrayScan, vectors: Mapping[str, Entry], n_points: int) -
 
 
 def _place_column(scan: ArrayScan, vectors: Mapping[str, Entry], n_points: int, options: ReadOptions) -> Placement:
-    if len(scan.counts[0].shape) == 2 and not vectors:
+    if scan.axes.notes and not vectors:
+        # Said already, with the array's shape.
         return Placement()
     vectors = _order_positions(vectors) if len(vectors) == 2 and options.positions is None else vectors
     note = (

@@ -72,8 +72,9 @@ def _describe_rest(shape: tuple[int, ...], rest: list[int], detector: int | None
         return ["array of rank 1: one spectrum"]
     if len(rest) > 1:
         return []
-    what = "detectors at one point" if y is None and detector is not None else "pixels, taken as one column"
-    return [f"array of rank 2: {shape[rest[0]]} {what}"]
+    if y is None and detector is not None:
+        return [f"array of rank 2: {shape[rest[0]]} detectors at one point"]
+    return [f"array of rank 2: {shape[rest[0]]} pixels, taken as one column (input.map_shape gives rows and columns)"]
 
 
 def _find_energy_axis(

@@ -134,8 +134,8 @@ def _describe(container: Container, scan: str, counts: Sequence[Entry], options:
 
 
 def _name_detector(entry: Entry) -> str:
-    parts = entry.path.split("/")
-    return parts[2]
+    """Name behind `N.M/instrument/` or `N.M/measurement/`."""
+    return entry.path.split("/")[2]
 
 
 def _read_title(container: Container, scan: str) -> str:
@@ -189,7 +189,6 @@ def check_count(value: object) -> int | None:
 
 def _find_motors(container: Container, scan: str, n_points: int) -> dict[str, Entry]:
     """Positions of each point by their path: of `positioners`, else of the motors' own groups."""
-    length = (n_points,)
     found: dict[str, Entry] = {}
     for pattern in (f"{scan}/instrument/positioners/*", f"{scan}/instrument/*/value", f"{scan}/measurement/*"):
         matched = match_entries(container, pattern)
@@ -197,14 +196,12 @@ def _find_motors(container: Container, scan: str, n_points: int) -> dict[str, En
         if pattern.endswith("measurement/*"):
             fitting = {path: e for path, e in fitting.items() if e.attributes.get("units") is not None}
         found = found or {path: e for path, e in fitting.items() if not _is_time(e)}
-    return {path: e for path, e in found.items() if e.shape >= length}
+    return found
 
 
 def _is_time(entry: Entry) -> bool:
     unit = decode_texts(entry.attributes.get("units"))
-    return (
-        unit in {("s",), ("sec",), ("seconds",)} or re.search(r"(?i)epoch|time", entry.path.split("/")[-1]) is not None
-    )
+    return unit in {("s",), ("sec",), ("seconds",)} or re.search(r"(?i)epoch|time", _name_detector(entry)) is not None
 
 
 def _read_energy_kev(container: Container, scan: str) -> float | None:
