@@ -11,6 +11,7 @@ import numpy as np
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats.array_containers import Container, Entry, decode_texts
 from hpcxrf.formats.axes import MAX_RANK
+from hpcxrf.notes import Note
 
 TIMES: Final = ("live_time_s", "real_time_s", "icr_hz", "ocr_hz")
 POSITIONS: Final = {"x_um": 1.0, "y_um": 1.0, "x_mm": 1e3, "y_mm": 1e3}
@@ -35,7 +36,7 @@ _MAPS: Final = re.compile(
 _SERIES: Final = re.compile(r"(?i)(time|timestamp|epoch|elapsed|motor|position|trajectory|actuator|theta)")
 
 
-def choose_spectra(container: Container, requested: str | Sequence[str] | None) -> tuple[tuple[Entry, ...], list[str]]:
+def choose_spectra(container: Container, requested: str | Sequence[str] | None) -> tuple[tuple[Entry, ...], list[Note]]:
     """The array of spectra, or one array a detector, and how they were chosen.
 
     Raises:
@@ -54,14 +55,14 @@ def choose_spectra(container: Container, requested: str | Sequence[str] | None) 
     ranked = sorted(spectra, key=lambda e: -math.prod(e.shape))
     first = ranked[0]
     if len(ranked) == 1:
-        return (first,), [f"array: {first.path}"] if len(entries) > 1 else []
+        return (first,), [Note("fact", f"array: {first.path}")] if len(entries) > 1 else []
     if math.prod(first.shape) < _CLEARLY_LARGER * math.prod(ranked[1].shape):
         raise InputFileError(
             f"{container.path}: {len(ranked)} arrays may be the spectra; choose one with --dataset-path: "
             f"{list_entries(ranked)}; where each is a detector of one scan, name them all: --dataset-path a,b or a "
             "pattern such as det*/counts"
         )
-    return (first,), [f"guessed: the largest array, {list_entries(ranked[:1])} (--dataset-path)"]
+    return (first,), [Note("warning", f"guessed: the largest array, {list_entries(ranked[:1])} (--dataset-path)")]
 
 
 def says_spectrum(entry: Entry) -> bool:

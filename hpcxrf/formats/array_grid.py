@@ -13,6 +13,7 @@ from hpcxrf.formats.array_containers import Container, Entry
 from hpcxrf.formats.array_scan import ArrayScan, find_unit_um, read_map
 from hpcxrf.formats.grid import MOST_POINTS, Grid, find_raster, make_grid
 from hpcxrf.formats.scan import FloatMap, ReadOptions
+from hpcxrf.notes import Note
 
 _POSITION_NAME: Final = re.compile(
     r"(?i)^(s|sam|samp|sample|stage|motor|pos|position|coarse|fine|nano|piezo|p)?_?[xyz]\d?(_?(pos|position|um|mm))?$"
@@ -27,7 +28,7 @@ class Placement:
     grid: Grid | None = None
     read_positions: Callable[[], Mapping[str, FloatMap]] = dict
     """`x_um` and `y_um` (y, x), where the file has positions with a unit."""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def find_placement(
@@ -64,14 +65,14 @@ def find_placement(
         turned = raster is not None and raster[0].shape == grid.shape and raster[0].turned
         grid = Grid(n_points=n_points, shape=grid.shape, turned=turned)
         note = f"{n_points} points laid out as {grid.shape[0]} x {grid.shape[1]} (y, x), as the file states"
-        return _place(scan, grid, vectors, options, [] if options.map_shape else [note])
+        return _place(scan, grid, vectors, options, [] if options.map_shape else [Note("fact", note)])
     if raster is None:
         return _place_column(scan, vectors, n_points, options)
     grid, fast, slow = raster
     height, width = grid.shape
     backwards = ", every second row turned round" if grid.turned else ""
     note = f"{n_points} points laid out as {height} x {width} (y, x) by {fast} and {slow}{backwards} (input.map_shape)"
-    return _place(scan, grid, vectors, options, [note])
+    return _place(scan, grid, vectors, options, [Note("fact", note)])
 
 
 def _refuse_shape(scan: ArrayScan, found: tuple[int, int], options: ReadOptions) -> None:
@@ -143,11 +144,11 @@ def _place_column(scan: ArrayScan, vectors: Mapping[str, Entry], n_points: int, 
         f"{n_points} points as one column: their rows and columns were not found; give input.map_shape, as in "
         "--set input.map_shape=[6,10] (rows, columns)"
     )
-    return _place(scan, None, vectors, options, [note])
+    return _place(scan, None, vectors, options, [Note("warning", note)])
 
 
 def _place(
-    scan: ArrayScan, grid: Grid | None, vectors: Mapping[str, Entry], options: ReadOptions, notes: list[str]
+    scan: ArrayScan, grid: Grid | None, vectors: Mapping[str, Entry], options: ReadOptions, notes: list[Note]
 ) -> Placement:
     """Attach two position arrays, x first."""
     n_points = scan.shape[1]
@@ -155,7 +156,7 @@ def _place(
     factors = {name: find_unit_um(entry) for name, entry in pairs.items()}
     assumed = [pairs[name].path for name, factor in factors.items() if factor is None]
     if options.positions is not None and assumed:
-        notes = [*notes, f"{', '.join(assumed)} without a unit of length: taken as micrometres"]
+        notes = [*notes, Note("warning", f"{', '.join(assumed)} without a unit of length: taken as micrometres")]
         factors = {name: factor or 1.0 for name, factor in factors.items()}
 
     def read_positions() -> dict[str, FloatMap]:

@@ -13,6 +13,7 @@ from hpcxrf.formats.axes import Axes, arrange_counts, choose_calibration, descri
 from hpcxrf.formats.grid import Grid, find_points, lay_out
 from hpcxrf.formats.hdf5_files import check_rows, refuse_bad_counts, refuse_large_rows, rows_per_block
 from hpcxrf.formats.scan import EnergyCalibration, FloatMap, RawScan, ReadOptions, ScanScalars
+from hpcxrf.notes import Note
 
 UNITS_UM: Final = {
     "um": 1.0,
@@ -47,7 +48,7 @@ class ArrayScan:
     incident_energy_kev: float | None = None
     tube: str | None = None
     read_scalars: Callable[[], ScanScalars] = ScanScalars
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     @property
     def where(self) -> str:
@@ -78,7 +79,8 @@ def build_raw_scan(scan: ArrayScan, options: ReadOptions) -> RawScan:
     refuse_large_rows(scan.container.path, scan.shape, row_bytes)
     # Twice: whoever takes a block may copy it into its own order.
     height = rows_per_block(row_bytes=2 * row_bytes, chunk_rows=_count_chunk_rows(scan), height=n_rows)
-    growing = ["another program appends to this file (SWMR): read as far as it was written when it was opened"]
+    text = "another program appends to this file (SWMR): read as far as it was written when it was opened"
+    growing = [Note("warning", text)] if scan.container.growing else []
     return RawScan(
         name=scan.container.path.stem,
         format=scan.format,
@@ -91,7 +93,7 @@ def build_raw_scan(scan: ArrayScan, options: ReadOptions) -> RawScan:
         calibration=choose_calibration(scan.where, scan.calibration, options, n_detectors, n_channels),
         incident_energy_kev=scan.incident_energy_kev,
         tube=scan.tube,
-        notes=(*scan.notes, *(growing if scan.container.growing else []), *describe_calibration(options)),
+        notes=(*scan.notes, *growing, *describe_calibration(options)),
     )
 
 

@@ -135,8 +135,8 @@ def find_scan(container: Container, options: ReadOptions) -> ArrayScan:
     calibration, energy_notes = _read_calibration(parts, options)
     tube = entry.attributes.get("tube")
     source = None if tube is None else ", ".join(decode_texts(tube))
-    source_notes = [] if source is None else [f"the file names a tube as source: {source}"]
-    several = [f"{len(counts)} arrays, one a detector: {', '.join(e.path for e in counts)}"] if len(counts) > 1 else []
+    source_notes = [] if source is None else [Note("fact", f"the file names a tube as source: {source}")]
+    several = _describe_detectors(counts)
     return replace(
         scan,
         format=container.format if signal is None else "hyperspy",
@@ -146,6 +146,11 @@ def find_scan(container: Container, options: ReadOptions) -> ArrayScan:
         read_scalars=lambda: _read_scalars(parts),
         notes=(*notes, *several, *axes.notes, *placement.notes, *misfits, *energy_notes, *source_notes),
     )
+
+
+def _describe_detectors(counts: tuple[Entry, ...]) -> list[Note]:
+    names = ", ".join(entry.path for entry in counts)
+    return [Note("fact", f"{len(counts)} arrays, one a detector: {names}")] if len(counts) > 1 else []
 
 
 def _find_common_rows(
@@ -279,7 +284,7 @@ def _read_incident_kev(parts: _Parts) -> float | None:
     return energy
 
 
-def _read_calibration(parts: _Parts, options: ReadOptions) -> tuple[tuple[EnergyCalibration, ...] | None, list[str]]:
+def _read_calibration(parts: _Parts, options: ReadOptions) -> tuple[tuple[EnergyCalibration, ...] | None, list[Note]]:
     """The file's own calibration: a table, else attributes, else HyperSpy's axis, else the energy of each channel."""
     n_detectors = parts.shape[0]
     table = _read_numbers(parts, CALIBRATION, (n_detectors, 3))
@@ -326,5 +331,8 @@ def _fit_axis(
     if np.abs(kev - straight).max() > 0.01 * slope:
         coefficients = np.polynomial.polynomial.polyfit(np.arange(len(kev)), kev, 2).tolist()
     what = "eV" if in_ev else "keV"
-    note = f"energy calibration from {entry.path}, {'in' if unit else 'guessed to be in'} {what}"
+    if unit:
+        note = Note("fact", f"energy calibration from {entry.path}, in {what}")
+    else:
+        note = Note("warning", f"energy calibration from {entry.path}, guessed to be in {what}")
     return (make_calibration(*coefficients),) * parts.shape[0], [note]

@@ -7,6 +7,7 @@ from typing import Final
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats.axes import MAX_RANK, Axes
 from hpcxrf.formats.scan import ReadOptions
+from hpcxrf.notes import Note
 
 USUAL_CHANNELS: Final = frozenset({256, 512, 1000, 1024, 1500, 2000, 2048, 3000, 4000, 4096, 8192, 16384})
 FEWEST_CHANNELS: Final = 256
@@ -67,19 +68,20 @@ def guess_axes(where: str, shape: tuple[int, ...], hints: Hints, options: ReadOp
     return Axes(detector=detector, y=y, x=x, energy=energy, notes=tuple(notes))
 
 
-def _describe_rest(shape: tuple[int, ...], rest: list[int], detector: int | None, y: int | None) -> list[str]:
+def _describe_rest(shape: tuple[int, ...], rest: list[int], detector: int | None, y: int | None) -> list[Note]:
     if not rest:
-        return ["array of rank 1: one spectrum"]
+        return [Note("fact", "array of rank 1: one spectrum")]
     if len(rest) > 1:
         return []
     if y is None and detector is not None:
-        return [f"array of rank 2: {shape[rest[0]]} detectors at one point"]
-    return [f"array of rank 2: {shape[rest[0]]} pixels, taken as one column (input.map_shape gives rows and columns)"]
+        return [Note("fact", f"array of rank 2: {shape[rest[0]]} detectors at one point")]
+    text = f"array of rank 2: {shape[rest[0]]} pixels, taken as one column (input.map_shape gives rows and columns)"
+    return [Note("fact", text)]
 
 
 def _find_energy_axis(
     where: str, shape: tuple[int, ...], names: tuple[str, ...], hints: Hints, options: ReadOptions
-) -> tuple[int, list[str]]:
+) -> tuple[int, list[Note]]:
     rank = len(shape)
     if options.energy_axis is not None:
         return _require_axis(where, shape, options.energy_axis, "--energy-axis"), []
@@ -94,7 +96,7 @@ def _find_energy_axis(
     return _guess_energy_axis(where, shape)
 
 
-def _guess_energy_axis(where: str, shape: tuple[int, ...]) -> tuple[int, list[str]]:
+def _guess_energy_axis(where: str, shape: tuple[int, ...]) -> tuple[int, list[Note]]:
     """By the lengths alone: a last axis of a usual number of channels, else the longest; two readings are refused."""
     last = len(shape) - 1
     longest = max(range(len(shape)), key=lambda i: (shape[i], i))
@@ -112,7 +114,8 @@ def _guess_energy_axis(where: str, shape: tuple[int, ...]) -> tuple[int, list[st
             f"--energy-axis {i} ({_describe_reading(shape, i)})" for i in sorted({chosen, *rivals}, reverse=True)
         )
         raise InputFileError(f"{where}: shape {shape} can be read in two ways and nothing says which; give {readings}")
-    return chosen, [f"guessed: axis {chosen} of shape {shape} is the energy, {why} (--energy-axis)"]
+    text = f"guessed: axis {chosen} of shape {shape} is the energy, {why} (--energy-axis)"
+    return chosen, [Note("warning", text)]
 
 
 def _describe_reading(shape: tuple[int, ...], energy: int) -> str:
@@ -133,7 +136,7 @@ def _find_detector_axis(
     names: tuple[str, ...],
     hints: Hints,
     options: ReadOptions,
-    notes: list[str],
+    notes: list[Note],
 ) -> int | None:
     """Stored axis of the detectors; None where there is one detector."""
     if options.detector_axis is not None:
@@ -176,7 +179,7 @@ def _find_among_two(
     names: tuple[str, ...],
     hints: Hints,
     options: ReadOptions,
-    notes: list[str],
+    notes: list[Note],
 ) -> int | None:
     """Whether two axes are a map, or points and detectors: only what lies beside the array makes them the latter."""
     lengths = tuple(shape[i] for i in rest)
@@ -203,10 +206,11 @@ def _find_among_two(
             f"detectors) or input.map_shape: [{lengths[0]}, {lengths[1]}] (a map of one detector), as in "
             f"--set input.detector_axis={rest[1 - one]}"
         )
-    notes.append(
+    text = (
         f"axis {rest[1 - one]} of shape {shape} is that of {n_other} detectors, since {', '.join(witnesses[:3])} have "
         f"one value for each of {n_points} points (input.detector_axis)"
     )
+    notes.append(Note("fact", text))
     return rest[1 - one]
 
 

@@ -20,6 +20,7 @@ from hpcxrf.formats.hdf5_access import open_for_reading
 from hpcxrf.formats.hdf5_files import HDF5_FAULTS, check_rows, is_hdf5, refuse_bad_counts, rows_per_block
 from hpcxrf.formats.hyperspy import lay_out_positions
 from hpcxrf.formats.scan import RawScan, ReadOptions, ScanScalars
+from hpcxrf.notes import Note
 
 LOOKS_FOR: Final = "Bruker .bcf, JEOL .pts, Velox .emd (with the extra `eds`)"
 _PACKAGE: Final = "rsciio"
@@ -92,7 +93,7 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
         read_counts=_build_reader(path, [s.data for s in signals], shape),
         read_scalars=lambda: ScanScalars(**lay_out_positions(first.steps_um, (height, width))),
         calibration=choose_calibration(str(path), calibration, options, len(signals), n_channels),
-        notes=("excited by electrons, unless the instrument has an X-ray tube: the file is not of XRF alone",),
+        notes=(Note("warning", "excited by electrons, unless the instrument has an X-ray tube"),),
     )
 
 

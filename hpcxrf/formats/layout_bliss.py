@@ -31,6 +31,7 @@ from hpcxrf.formats.layout_parts import (
 )
 from hpcxrf.formats.maps_raw import live_time
 from hpcxrf.formats.scan import FloatMap, ReadOptions, ScanScalars
+from hpcxrf.notes import Note
 
 _SCAN: Final = re.compile(r"\d+\.\d+")
 _SPECTRA: Final = re.compile(r"(?P<scan>\d+\.\d+)/(instrument/(?P<name>[^/]+)/data|measurement/(?P<short>[^/]+))")
@@ -123,13 +124,17 @@ def _describe(container: Container, scan: str, counts: Sequence[Entry], options:
     motors = _find_motors(container, scan, n_points)
     placement = find_placement(bare, options, vectors=motors, shape=_find_shape(container, scan, title, n_points))
     names = ", ".join(_name_detector(e) for e in counts)
-    short = [] if common is None else [f"detectors have different numbers of points: the first {n_points} are read"]
+    short = f"detectors have different numbers of points: the first {n_points} are read"
     return replace(
         bare,
         grid=placement.grid,
         incident_energy_kev=_read_energy_kev(container, scan),
         read_scalars=lambda: _read_scalars(bare, scan, placement.grid, dict(placement.read_positions())),
-        notes=(f"scan {scan} ({title}), detectors {names}", *short, *placement.notes),
+        notes=(
+            Note("fact", f"scan {scan} ({title}), detectors {names}"),
+            *([] if common is None else [Note("warning", short)]),
+            *placement.notes,
+        ),
     )
 
 

@@ -26,6 +26,7 @@ from hpcxrf.formats.layout_parts import (
     sort_entries,
 )
 from hpcxrf.formats.scan import EnergyCalibration, FloatMap, ReadOptions, ScanScalars
+from hpcxrf.notes import Note
 
 ROOTS: Final = ("xrmmap", "xrfmap")
 _DETECTOR: Final = re.compile(r"(xrmmap|xrfmap)/(mca|det)\d+/counts")
@@ -48,10 +49,11 @@ def find_scan(container: Container, options: ReadOptions) -> ArrayScan:
     del options  # every fact is in the file
     counts = sort_entries(e for path, e in container.entries.items() if _DETECTOR.fullmatch(path))
     sums = [e for path, e in container.entries.items() if _SUM.fullmatch(path)]
-    notes = [f"{e.path} is not used: it is the sum of the detectors" for e in sums]
+    notes = [Note("fact", f"{e.path} is not used: it is the sum of the detectors") for e in sums]
     if not counts:
         counts = tuple(sums[:1])
-        notes = ["only the sum of the detectors is in the file, corrected for dead time: it is read as one detector"]
+        text = "only the sum of the detectors is in the file, corrected for dead time: it is read as one detector"
+        notes = [Note("warning", text)]
     if not counts:
         rois = any("/roimap/" in path for path in container.entries)
         raise refuse_without_spectra(container, "xrmmap/mcaN/counts", "ROIs only" if rois else "an empty map")
@@ -59,7 +61,8 @@ def find_scan(container: Container, options: ReadOptions) -> ArrayScan:
     root = counts[0].path.partition("/")[0]
     written = _count_written_rows(container, root, common or counts[0].shape[0])
     if written < counts[0].shape[0]:
-        notes.append(f"{written} of {counts[0].shape[0]} rows are written, by Last_Row; the others are left out")
+        text = f"{written} of {counts[0].shape[0]} rows are written, by Last_Row; the others are left out"
+        notes.append(Note("fact", text))
     return ArrayScan(
         container=container,
         format="larch-map",

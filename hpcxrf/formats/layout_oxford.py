@@ -22,6 +22,7 @@ from hpcxrf.formats.layout_parts import (
     sort_entries,
 )
 from hpcxrf.formats.scan import EnergyCalibration, ReadOptions, ScanScalars
+from hpcxrf.notes import Note
 
 _SPECTRA: Final = re.compile(r"1/EDS\d*/Data/Spectrum")
 _EV: Final = 1e-3
@@ -58,7 +59,7 @@ def find_scan(container: Container, options: ReadOptions) -> ArrayScan:
         grid=grid,
         calibration=tuple(_read_calibration(container, header) for header in headers),
         read_scalars=lambda: _read_scalars(container, headers, n_points, grid),
-        notes=("spectra of an electron microscope: excited by electrons unless the microscope has an X-ray source",),
+        notes=(Note("warning", "excited by electrons, unless the microscope has an X-ray source"),),
     )
 
 

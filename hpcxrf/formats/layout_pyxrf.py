@@ -24,6 +24,7 @@ from hpcxrf.formats.layout_parts import (
     sort_entries,
 )
 from hpcxrf.formats.scan import FloatMap, ReadOptions, ScanScalars
+from hpcxrf.notes import Note
 
 ROOT: Final = "xrfmap"
 CHANNEL_KEV: Final = 0.010
@@ -45,9 +46,10 @@ def find_scan(container: Container, options: ReadOptions) -> ArrayScan:
     del options  # every fact is in the file
     counts = sort_entries(e for path, e in container.entries.items() if _DETECTOR.fullmatch(path))
     sums = [e for path, e in container.entries.items() if _SUM.fullmatch(path)]
-    notes = [f"{e.path} is not used: it is the sum of the detectors" for e in sums]
+    notes = [Note("fact", f"{e.path} is not used: it is the sum of the detectors") for e in sums]
     if not counts:
-        counts, notes = tuple(sums[:1]), ["only the sum of the detectors is in the file: it is read as one detector"]
+        text = "only the sum of the detectors is in the file: it is read as one detector"
+        counts, notes = tuple(sums[:1]), [Note("warning", text)]
     if not counts:
         fitted = any("xrf_fit" in path or "xrf_roi" in path for path in container.entries)
         holds = "fitted maps (ROIs)" if fitted else "maps"
@@ -65,18 +67,19 @@ def find_scan(container: Container, options: ReadOptions) -> ArrayScan:
         calibration=(calibration,) * len(counts),
         incident_energy_kev=check_energy_kev(metadata.get("instrument_mono_incident_energy")),
         read_scalars=lambda: _read_scalars(container, placed, counts[0].shape[:2]),
-        notes=(*notes, "energy axis of PyXRF: 10 eV a channel from 0 keV", *position_notes),
+        notes=(*notes, Note("fact", "energy axis of PyXRF: 10 eV a channel from 0 keV"), *position_notes),
     )
 
 
-def _find_positions(container: Container, size: tuple[int, ...]) -> tuple[dict[str, int], list[str]]:
+def _find_positions(container: Container, size: tuple[int, ...]) -> tuple[dict[str, int], list[Note]]:
     """Rows of `positions/pos` (axis, y, x) by `x_um` and `y_um`."""
     stored = container.entries.get(f"{ROOT}/positions/pos")
     names = read_texts(container, f"{ROOT}/positions/name")
     if stored is None or not is_numeric(stored) or stored.shape != (len(names), *size):
         return {}, []
     found = {f"{axis}_um": i for axis in "xy" for i, name in enumerate(names) if name.lower().startswith(axis)}
-    return found, ["positions are taken as micrometres: the file does not give their unit"] if found else []
+    note = Note("warning", "positions are taken as micrometres: the file does not give their unit")
+    return found, [note] if found else []
 
 
 def _read_scalars(container: Container, placed: dict[str, int], size: tuple[int, ...]) -> ScanScalars:

@@ -105,8 +105,8 @@ def test_named_axes_may_come_in_any_order(
 def test_a_region_of_a_npy_is_that_of_numpy(
     tmp_path_factory: pytest.TempPathFactory, shape: list[int], axis: int, fortran: bool
 ) -> None:
-    counts = _counts(tuple(shape))
-    path = _save_npy(tmp_path_factory.mktemp("npy"), np.asfortranarray(counts) if fortran else counts)
+    counts = make_counts(tuple(shape))
+    path = save_npy(tmp_path_factory.mktemp("npy"), np.asfortranarray(counts) if fortran else counts)
     scan = open_file(path, ReadOptions(energy_axis=axis, detector_axis=int(axis == 0)))
     expected = np.moveaxis(counts, axis, -1)
     half = slice(expected.shape[1] // 2, expected.shape[1])

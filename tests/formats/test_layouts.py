@@ -46,7 +46,7 @@ def test_a_pyxrf_file_has_its_detectors_scalers_positions_and_energy(tmp_path, u
     np.testing.assert_array_equal(scalars.scaler_values[1], np.arange(1.0, 2 * POINTS, 2).reshape(ROWS, COLUMNS))
     assert scalars.x_um[0].tolist() == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5]
     assert scalars.y_um[:, 0].tolist() == [0.0, 2.0, 4.0, 6.0]
-    assert any("detsum/counts is not used" in note for note in scan.notes)
+    assert any("detsum/counts is not used" in note.text for note in scan.notes)
 
 
 def test_det10_comes_after_det9(tmp_path):
@@ -62,7 +62,7 @@ def test_a_pyxrf_file_with_the_sum_alone_is_one_detector_and_this_is_said(tmp_pa
             del file[f"xrfmap/det{number}"]
     scan = open_scan(path)
     assert scan.shape == (1, *SHAPE[1:])
-    assert any("only the sum" in note for note in scan.notes)
+    assert any("only the sum" in note.text for note in scan.notes)
 
 
 def test_fitted_maps_of_pyxrf_are_refused_as_such(tmp_path):
@@ -87,7 +87,7 @@ def test_a_larch_map_has_its_detectors_up_to_the_last_written_row(tmp_path, vers
     np.testing.assert_array_equal(scalars.scaler_values, np.full((1, ROWS, COLUMNS), 7.0))
     np.testing.assert_allclose(scalars.x_um[0], [0, 1, 2, 3, 4, 5])
     np.testing.assert_allclose(scalars.y_um[:, 0], [0, 2, 4, 6])
-    assert any("4 of 6 rows are written" in note for note in scan.notes)
+    assert any("4 of 6 rows are written" in note.text for note in scan.notes)
 
 
 def test_rois_of_larch_without_spectra_are_refused_as_such(tmp_path):
@@ -133,7 +133,7 @@ def test_points_without_rows_are_one_column_and_the_option_is_named(tmp_path):
     path = write_bliss(tmp_path / "a.h5", make_counts(), title="loopscan", positions=False)
     scan = open_scan(path)
     assert scan.shape == (DETECTORS, POINTS, 1, CHANNELS)
-    assert any("input.map_shape" in note for note in scan.notes)
+    assert any("input.map_shape" in note.text for note in scan.notes)
     assert open_scan(path, ReadOptions(map_shape=(ROWS, COLUMNS))).shape == SHAPE
     with pytest.raises(InputFileError, match=r"24 points do not fit into a map of 3 x 3"):
         open_scan(path, ReadOptions(map_shape=(3, 3)))
@@ -186,7 +186,7 @@ def test_detectors_of_a_bliss_scan_with_different_numbers_of_points_keep_what_al
         file["1.1/instrument/fx_det1/data"] = whole[:20]
     scan = open_scan(path)
     assert scan.shape == (DETECTORS, 20, 1, CHANNELS)
-    assert any("the first 20 are read" in note for note in scan.notes)
+    assert any("the first 20 are read" in note.text for note in scan.notes)
     np.testing.assert_array_equal(read_all(scan)[1, :, 0], whole[:20])
 
 
