@@ -91,10 +91,15 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
         dtype=dtype,
         rows_per_read=rows_per_block(row_bytes=2 * row_bytes, chunk_rows=1, height=height),
         read_counts=_build_reader(path, [s.data for s in signals], shape),
-        read_scalars=lambda: ScanScalars(**lay_out_positions(first.steps_um, (height, width))),
+        read_scalars=lambda: _read_positions(first, (height, width)),
         calibration=choose_calibration(str(path), calibration, options, len(signals), n_channels),
         notes=(Note("warning", "excited by electrons, unless the instrument has an X-ray tube"),),
     )
+
+
+def _read_positions(signal: _Signal, size: tuple[int, int]) -> ScanScalars:
+    found = lay_out_positions(signal.steps_um, size)
+    return ScanScalars(x_um=found.get("x_um"), y_um=found.get("y_um"))
 
 
 def _recognise(path: Path, head: bytes) -> _Kind | None:

@@ -38,6 +38,9 @@ def open_for_reading(path: Path) -> h5py.File:
     try:
         return h5py.File(path, "r", locking=False)
     except OSError as error:
+        if _FLAGS_DIFFER in str(error):
+            # This very program has it open, with locks.
+            return h5py.File(path, "r")
         if _IN_USE not in str(error):
             raise
     try:
@@ -54,8 +57,6 @@ def explain_fault(path: Path, error: BaseException) -> str:
             f"{path}: another program writes this file, or was killed while it did; wait until it is closed. If no "
             f"program has it open, clear the mark on a copy: h5clear --status {path.name} (of the HDF5 tools)"
         )
-    if _FLAGS_DIFFER in text:
-        return f"{path}: this program has the file open for writing; close it there first"
     return f"{path}: cannot be read as HDF5: {error}; if it is truncated or damaged, copy it again"
 
 

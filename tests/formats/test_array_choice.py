@@ -40,7 +40,7 @@ def test_a_list_or_a_pattern_is_one_array_a_detector(eleven, requested, detector
 
 
 def test_several_arrays_without_a_request_are_listed_with_the_remedy(eleven):
-    with pytest.raises(InputFileError, match=r"11 arrays .*--dataset-path a,b or a pattern such as det\*/counts"):
+    with pytest.raises(InputFileError, match=r"12 arrays .*--dataset-path a,b or a pattern such as det\*/counts"):
         open_scan(eleven)
 
 

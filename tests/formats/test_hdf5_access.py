@@ -147,3 +147,10 @@ def test_external_links_are_followed_only_where_they_are_allowed(tmp_path):
         open_scan(tmp_path / "master.h5")
     scan = open_scan(tmp_path / "master.h5", ReadOptions(allow_external=True))
     np.testing.assert_array_equal(scan.read_counts(slice(0, 3))[0], counts)
+
+
+def test_a_file_that_this_program_has_open_is_read(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["counts"] = np.ones((3, 4, 512), "u2")
+    with h5py.File(tmp_path / "a.h5"):
+        assert open_scan(tmp_path / "a.h5").read_counts(slice(0, 3)).sum() == 3 * 4 * 512

@@ -97,7 +97,7 @@ def test_rosettasciio_writes_what_is_read(tmp_path):
         {**axis, "index_in_array": i, "_type": "UniformDataAxis", "is_binned": False} for i, axis in enumerate(AXES)
     ]
     signal = {"data": counts, "axes": axes, "metadata": {"General": {"title": "EDX"}}, "original_metadata": {}}
-    signal |= {"learning_results": {}, "tmp_parameters": {}, "package": "hpcxrf", "package_version": "1", "models": {}}
+    signal |= {"learning_results": {}, "tmp_parameters": {}, "package_info": {"package": "none"}, "models": {}}
     hspy.file_writer(str(tmp_path / "a.hspy"), {**signal, "attributes": {"_lazy": False, "ragged": False}})
     scan = open_scan(tmp_path / "a.hspy")
     assert scan.calibration == (EnergyCalibration(offset_kev=-0.2, slope_kev=0.02),)
