@@ -199,10 +199,10 @@ def _find_among_two(
     if n_other > MOST_DETECTORS:
         return None
     witnesses = sorted(hints.vectors[n_points])
-    if len(witnesses) == 1:
+    if len(witnesses) == 1 or n_points <= n_other:
         raise InputFileError(
-            f"{where}: shape {shape} can be read in two ways, and only {witnesses[0]} with its {n_points} values "
-            f"speaks for one of them; give input.detector_axis: {rest[1 - one]} ({n_points} points of {n_other} "
+            f"{where}: shape {shape} can be read in two ways, and {', '.join(witnesses[:3])} of {n_points} values "
+            f"leave both open; give input.detector_axis: {rest[1 - one]} ({n_points} points of {n_other} "
             f"detectors) or input.map_shape: [{lengths[0]}, {lengths[1]}] (a map of one detector), as in "
             f"--set input.detector_axis={rest[1 - one]}"
         )

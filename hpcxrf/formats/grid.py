@@ -16,6 +16,10 @@ _STEADY: Final = 0.2
 """Largest change of the slow position within a row, as a share of its step to the next."""
 
 
+_RUNNING: Final = 0.9
+"""Smallest share of the steps of the fast position that go in the direction of their row."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
     """Rows and columns of points that were measured row after row."""
@@ -113,11 +117,9 @@ def _describe_rows(fast: NDArray[np.float64], slow: NDArray[np.float64], width: 
     whole = len(slow) // width
     rows, resting = (v[: whole * width].reshape(whole, width) for v in (fast, slow))
     step = np.abs(np.diff(resting.mean(axis=1))).min(initial=np.inf)
-    runs = np.sign(np.diff(rows, axis=1))
-    directions = runs[:, 0]
-    if np.ptp(resting, axis=1).max() > _STEADY * step or not (runs == directions[:, np.newaxis]).all():
-        return None
-    if (directions == 0).any():
+    directions = np.sign(rows[:, -1] - rows[:, 0])
+    runs = np.sign(np.diff(rows, axis=1)) == directions[:, np.newaxis]
+    if np.ptp(resting, axis=1).max() > _STEADY * step or (directions == 0).any() or runs.mean() < _RUNNING:
         return None
     to_and_fro = bool(whole > 1 and (directions[1:] == -directions[:-1]).all())
     if not to_and_fro and not (directions == directions[0]).all():

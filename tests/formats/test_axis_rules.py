@@ -98,6 +98,11 @@ def test_one_vector_alone_leaves_two_readings_and_both_are_named():
     assert order_of((60, 4, 1024), hints, map_shape=(6, 10)) == (1, 0, None, 2)
 
 
+def test_three_points_of_four_detectors_may_as_well_be_a_map_of_three_rows():
+    with pytest.raises(InputFileError, match="can be read in two ways, and a, b of 3 values leave both open"):
+        order_of((3, 4, 1024), Hints(vectors={3: ("b", "a")}))
+
+
 def test_a_long_first_axis_of_four_leaves_two_readings():
     with pytest.raises(InputFileError, match=r"input\.detector_axis: 2 .* or input\.detector_axis: 0"):
         order_of((60, 50, 4, 1024))
