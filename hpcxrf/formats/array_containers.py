@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats.axes import file_size
+from hpcxrf.formats.hdf5_access import find_group
 from hpcxrf.formats.hdf5_files import HDF5_FAULTS, find_dataset, open_hdf5
 
 NPY_SIGNATURE: Final = b"\x93NUMPY"
@@ -138,8 +139,8 @@ def open_hdf5_arrays(path: Path, dataset_path: str | Sequence[str] | None, *, al
 
     def read_attributes(group: str) -> Mapping[str, Any]:
         with open_hdf5(path) as file:
-            found = file.get(group) if file.get(group, getlink=True, getclass=True) is h5py.HardLink else None
-            return dict(found.attrs) if isinstance(found, h5py.Group) else {}
+            found = find_group(file, group)
+            return {} if found is None else dict(found.attrs)
 
     return Container(
         path=path,

@@ -56,7 +56,7 @@ def find_placement(
     if vectors is None or options.positions is not None:
         vectors = _find_vectors(scan, n_points, options)
     raster = _find_raster(scan, vectors, n_points)
-    stated = options.map_shape or shape
+    stated = shape if options.map_shape is None else (options.map_shape[0], options.map_shape[1])
     if raster is not None:
         ordered = {path: vectors[path] for path in raster[1:]}
         vectors = vectors if options.positions is not None else _order_positions(ordered)
@@ -76,7 +76,7 @@ def find_placement(
 
 
 def _refuse_shape(scan: ArrayScan, found: tuple[int, int], options: ReadOptions) -> None:
-    if options.map_shape is not None and options.map_shape != found:
+    if options.map_shape is not None and tuple(options.map_shape) != found:
         raise InputFileError(
             f"{scan.where}: input.map_shape {list(options.map_shape)}, but its shape {scan.counts[0].shape} is a map "
             f"of {found[0]} x {found[1]} (y, x); input.map_shape is for lists of points"

@@ -33,8 +33,28 @@ from hpcxrf.formats.axis_rules import guess_axes
 from hpcxrf.formats.hdf5_files import is_hdf5
 from hpcxrf.formats.hyperspy import SignalAxes, lay_out_positions, read_axes
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions, ScanScalars
+from hpcxrf.formats.table import FileFormat
 from hpcxrf.notes import Note
 
+FILE_FORMATS: Final = (
+    FileFormat(name="npy", files="NumPy .npy", reads="one array of counts; axis by --energy-slope and --energy-offset"),
+    FileFormat(
+        name="npz",
+        files="NumPy .npz",
+        reads="an array of counts, chosen by --dataset-path; axis, times, positions, scalers beside it",
+    ),
+    FileFormat(
+        name="hdf5-array",
+        files="any HDF5 .h5 .hdf5 .nxs, also NeXus",
+        reads="an array of counts, chosen by its signal or --dataset-path; axis, times, positions, scalers beside it",
+    ),
+    FileFormat(
+        name="zarr-array",
+        files="Zarr .zarr",
+        reads="an array of counts, chosen by its signal or --dataset-path; axis, times, positions, scalers beside it",
+    ),
+    FileFormat(name="hyperspy", files="HyperSpy .hspy .zspy", reads="a map, line or spectrum; axis, positions"),
+)
 _EV_ABOVE: Final = 200.0
 
 

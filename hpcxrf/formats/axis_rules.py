@@ -186,7 +186,9 @@ def _find_among_two(
     named = any(names[i] in (*_Y_NAMES, *_X_NAMES) for i in rest)
     if options.map_shape is not None:
         n_pixels = options.map_shape[0] * options.map_shape[1]
-        as_points = [k for k in (0, 1) if lengths != options.map_shape and n_pixels // 2 < lengths[k] <= n_pixels]
+        as_points = [
+            k for k in (0, 1) if lengths != tuple(options.map_shape) and n_pixels // 2 < lengths[k] <= n_pixels
+        ]
         return rest[1 - as_points[0]] if as_points else None
     points = [k for k in (0, 1) if names[rest[k]].startswith(_POINT_NAMES)]
     if len(points) == 1 and not named:

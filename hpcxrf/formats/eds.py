@@ -9,19 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats.array_scan import UNITS_UM, make_calibration
 from hpcxrf.formats.axes import choose_calibration
-from hpcxrf.formats.hdf5_access import open_for_reading
+from hpcxrf.formats.hdf5_access import find_group, open_for_reading
 from hpcxrf.formats.hdf5_files import HDF5_FAULTS, check_rows, is_hdf5, refuse_bad_counts, rows_per_block
 from hpcxrf.formats.hyperspy import lay_out_positions
 from hpcxrf.formats.scan import RawScan, ReadOptions, ScanScalars
+from hpcxrf.formats.table import FileFormat
 from hpcxrf.notes import Note
 
+FILE_FORMATS: Final = (
+    FileFormat(name="bruker-bcf", files="Bruker .bcf", reads="a map of spectra; axis, step", extra="eds"),
+    FileFormat(name="jeol-pts", files="JEOL .pts", reads="a map of spectra; axis, step", extra="eds"),
+    FileFormat(name="velox-emd", files="Velox .emd", reads="maps of each detector; axis, step", extra="eds"),
+)
 LOOKS_FOR: Final = "Bruker .bcf, JEOL .pts, Velox .emd (with the extra `eds`)"
 _PACKAGE: Final = "rsciio"
 _REMEDY: Final = (
@@ -114,10 +119,8 @@ def _is_velox(path: Path) -> bool:
     """Velox has /Data with groups of what was measured; NCEM's .emd has none of these names."""
     try:
         with open_for_reading(path) as file:
-            data = file.get("Data") if file.get("Data", getlink=True, getclass=True) is h5py.HardLink else None
-            return isinstance(data, h5py.Group) and any(
-                name in data for name in ("SpectrumStream", "SpectrumImage", "Spectrum")
-            )
+            data = find_group(file, "Data")
+            return data is not None and any(n in data for n in ("SpectrumStream", "SpectrumImage", "Spectrum"))
     except HDF5_FAULTS:
         return False
 

@@ -49,6 +49,16 @@ def open_for_reading(path: Path) -> h5py.File:
         raise OSError(f"file is {_IN_USE}") from error
 
 
+def find_group(file: h5py.File, path: str) -> h5py.Group | None:
+    """A group that hard links alone reach: no link is followed, in the file or out of it."""
+    group: object = file
+    for part in path.split("/"):
+        if not isinstance(group, h5py.Group) or not isinstance(group.get(part, getlink=True), h5py.HardLink):
+            return None
+        group = group.get(part)
+    return group if isinstance(group, h5py.Group) else None
+
+
 def explain_fault(path: Path, error: BaseException) -> str:
     """Say what a fault of HDF5 means, and the remedy."""
     text = str(error)

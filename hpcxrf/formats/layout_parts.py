@@ -13,6 +13,7 @@ from hpcxrf.formats.array_containers import Container, Entry, decode_texts
 from hpcxrf.formats.array_scan import read_map, require_one_shape, stack_maps
 from hpcxrf.formats.axes import Axes
 from hpcxrf.formats.grid import Grid
+from hpcxrf.formats.hdf5_access import find_group
 from hpcxrf.formats.scan import FloatMap
 
 MAP_AXES: Final = Axes(detector=None, y=0, x=1, energy=2, notes=())
@@ -22,12 +23,7 @@ _KEV_LIMITS: Final = (0.5, 200.0)
 
 def has_group(file: h5py.File, path: str) -> bool:
     """Whether a group is in the file itself: no link out of it is followed."""
-    group: object = file
-    for part in path.split("/"):
-        if not isinstance(group, h5py.Group) or not isinstance(group.get(part, getlink=True), h5py.HardLink):
-            return False
-        group = group.get(part)
-    return isinstance(group, h5py.Group)
+    return find_group(file, path) is not None
 
 
 def sort_entries(entries: Iterable[Entry]) -> tuple[Entry, ...]:

@@ -14,6 +14,7 @@ from hpcxrf.formats.array_scan import ArrayScan, build_raw_scan
 from hpcxrf.formats.hdf5_access import open_for_reading
 from hpcxrf.formats.hdf5_files import HDF5_FAULTS, is_hdf5
 from hpcxrf.formats.scan import RawScan, ReadOptions
+from hpcxrf.formats.table import FileFormat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,31 @@ class Layout:
     find_scan: Callable[[Container, ReadOptions], ArrayScan]
 
 
+FILE_FORMATS: Final = (
+    FileFormat(
+        name="pyxrf",
+        files="PyXRF, NSLS-II .h5 (/xrfmap)",
+        reads="maps of each detector; 10 eV a channel, incident energy, scalers, positions",
+    ),
+    FileFormat(
+        name="larch-map",
+        files="GSECARS, larch .h5 (/xrmmap)",
+        reads="maps of each detector; axis, times, scalers, positions",
+    ),
+    FileFormat(
+        name="bliss",
+        files="ESRF BLISS .h5 (/N.1/instrument)",
+        reads="points of each detector as a map; times, rates, counters, positions, incident energy",
+    ),
+    FileFormat(
+        name="soleil",
+        files="SOLEIL .nxs (/ENTRY/scan_data/channelNN)",
+        reads="points or maps of each detector; times, rates, counters, positions",
+    ),
+    FileFormat(
+        name="h5oina", files="Oxford .h5oina 7.0 and later", reads="a map of each detector; axis, times, positions"
+    ),
+)
 LAYOUTS: Final = (
     Layout(
         looks_for="PyXRF HDF5 (/xrfmap/detectors/detN/counts or /xrfmap/detN/counts)",

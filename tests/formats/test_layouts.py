@@ -7,6 +7,8 @@ import pytest
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import EnergyCalibration, ReadOptions
+from hpcxrf.store.ingest import ingest_scan
+from hpcxrf.store.spectra import open_spectra
 from tests.samples.beamline_files import (
     CHANNELS,
     COLUMNS,
@@ -148,6 +150,8 @@ def test_a_bliss_scan_that_was_stopped_has_pixels_that_were_not_measured(tmp_pat
     np.testing.assert_array_equal(scan.read_scalars().measured, measured)
     np.testing.assert_array_equal(read_all(scan), counts * measured[:, :, np.newaxis])
     assert np.isnan(scan.read_scalars().live_time_s[0][~measured]).all()
+    ingest_scan(scan, tmp_path / "a.zarr")
+    np.testing.assert_array_equal(open_spectra(tmp_path / "a.zarr").measured(), measured)
 
 
 def test_of_several_bliss_scans_one_is_named(tmp_path):
