@@ -79,7 +79,7 @@ def build_raw_scan(scan: ArrayScan, options: ReadOptions) -> RawScan:
     refuse_large_rows(scan.container.path, scan.shape, row_bytes)
     # Twice: whoever takes a block may copy it into its own order.
     height = rows_per_block(row_bytes=2 * row_bytes, chunk_rows=_count_chunk_rows(scan), height=n_rows)
-    text = "another program appends to this file (SWMR): read as far as it was written when it was opened"
+    text = f"another program appends to this file (SWMR): rows 0 to {n_rows - 1} are read, as when it was opened"
     growing = [Note("warning", text)] if scan.container.growing else []
     return RawScan(
         name=scan.container.path.stem,

@@ -102,7 +102,9 @@ def _guess_energy_axis(where: str, shape: tuple[int, ...]) -> tuple[int, list[No
     longest = max(range(len(shape)), key=lambda i: (shape[i], i))
     usual = [i for i, n in enumerate(shape) if n in USUAL_CHANNELS]
     if last == longest:
-        rivals, why = [], "as the longest"
+        # Beside 700 the usual 512 may be the channels, beside 1917 it is a side of the map.
+        rivals = [i for i in usual if shape[last] < 2 * shape[i]] if last not in usual else []
+        why = "as the longest"
     elif last in usual:
         rivals, why = [i for i in usual if shape[i] > shape[last]], "as the last, of a usual number of channels"
     else:

@@ -44,6 +44,7 @@ def test_lengths_decide_where_nothing_else_does(shape, energy):
         ((4096, 1024), (0, 1)),
         ((700, 6, 600), (0, 2)),  # neither
         ((700, 512, 6), (0, 1)),
+        ((512, 6, 700), (0, 2)),
         ((5000, 300), (0, 1)),
     ],
 )

@@ -65,7 +65,7 @@ def test_a_file_open_for_swmr_writing_is_read_as_far_as_it_was_written(writer, t
     path, process = writer("swmr")
     scan = open_scan(path)
     assert scan.shape == (1, 4, 5, 512)
-    assert any("SWMR" in note.text and note.kind == "warning" for note in scan.notes)
+    assert any("(SWMR): rows 0 to 3 are read" in note.text and note.kind == "warning" for note in scan.notes)
     process.stdin.write("more\n")
     process.stdin.flush()
     assert process.stdout.readline() == "more\n"
