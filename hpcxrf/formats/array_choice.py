@@ -11,6 +11,7 @@ import numpy as np
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats.array_containers import Container, Entry, decode_texts
 from hpcxrf.formats.axes import MAX_RANK
+from hpcxrf.formats.hyperspy import holds_spectra
 from hpcxrf.notes import Note
 
 TIMES: Final = ("live_time_s", "real_time_s", "icr_hz", "ocr_hz")
@@ -130,6 +131,8 @@ def _find_other_kind(container: Container, entry: Entry) -> str | None:
     interpretation = decode_texts(entry.attributes.get("interpretation"))
     if says_spectrum(entry):
         return None
+    if not holds_spectra(container, entry):
+        return "has no axis of energy in HyperSpy"
     place = "/".join(entry.path.split("/")[-2:])
     if len(entry.shape) > 1 and ("image" in interpretation or _IMAGES.search(place)):
         return "are images"

@@ -27,6 +27,8 @@ class SignalAxes:
     """None where the signal axis is not one of energy, or not uniform."""
     steps_um: Mapping[str, tuple[float, float]]
     """Offset and step of `x` and `y`, micrometres."""
+    of_energy: bool
+    """The signal axis is one of energy, by its unit or its name."""
 
 
 def read_axes(container: Container, entry: Entry) -> SignalAxes | None:
@@ -35,7 +37,7 @@ def read_axes(container: Container, entry: Entry) -> SignalAxes | None:
     Raises:
         InputFileError: the array is not one spectrum a pixel: images, or more than two axes of navigation.
     """
-    if entry.name != "data":
+    if entry.name != "data" or decode_texts(entry.attributes.get("file_format")) != ("HyperSpy",):
         return None
     axes = [dict(container.read_attributes(entry.find_neighbour(f"axis-{i}"))) for i in range(len(entry.shape))]
     if not all("navigate" in axis for axis in axes):
@@ -51,17 +53,23 @@ def read_axes(container: Container, entry: Entry) -> SignalAxes | None:
     return SignalAxes(
         names=tuple(names[i] for i in range(len(axes))),
         calibration=_read_calibration(axes[signal[0]]),
+        of_energy=_is_energy(axes[signal[0]]),
         steps_um={names[i]: step for i in image if (step := _read_step_um(axes[i])) is not None},
     )
 
 
 def holds_spectra(container: Container, entry: Entry) -> bool:
-    """Whether an array of HyperSpy has an axis of energy; True for every array that is not of HyperSpy."""
+    """Whether an array of HyperSpy has one axis of energy; True for every array that is not of HyperSpy."""
     try:
         axes = read_axes(container, entry)
     except InputFileError:
         return False
-    return axes is None or axes.calibration is not None
+    return axes is None or axes.of_energy
+
+
+def _is_energy(axis: Mapping[str, Any]) -> bool:
+    unit, name = (" ".join(decode_texts(axis.get(key))).strip().lower() for key in ("units", "name"))
+    return unit in _KEV or (unit not in UNITS_UM and name.startswith("energy"))
 
 
 def _read_calibration(axis: Mapping[str, Any]) -> EnergyCalibration | None:

@@ -76,8 +76,22 @@ def test_a_line_and_a_single_spectrum_are_read(tmp_path, axes, shape):
 def test_an_image_of_hyperspy_is_refused_as_such(tmp_path):
     image = tuple({**axis, "navigate": False} for axis in (HEIGHT, WIDTH))
     path = write_hspy(tmp_path / "a.hspy", {"HAADF": np.ones((3, 4), "u2")}, image)
-    with pytest.raises(InputFileError, match="2 signal axes"):
+    with pytest.raises(InputFileError, match="has no axis of energy in HyperSpy"):
         open_scan(path)
+
+
+def test_images_and_other_spectra_beside_a_map_are_left_out(tmp_path):
+    counts = make_counts((3, 4, 700))
+    path = write_hspy(tmp_path / "a.hspy", {"EDX": counts})
+    wavelengths = {**ENERGY, "name": "Wavelength", "units": "nm"}
+    image = tuple({**axis, "navigate": False} for axis in (HEIGHT, WIDTH))
+    with h5py.File(path, "a") as file:
+        for name, data, axes in (("CL", counts + 1, (HEIGHT, WIDTH, wavelengths)), ("HAADF", np.ones((3, 4)), image)):
+            group = file.create_group(f"Experiments/{name}")
+            group["data"] = data
+            for number, axis in enumerate(axes):
+                group.create_group(f"axis-{number}").attrs.update(axis)
+    np.testing.assert_array_equal(read_all(open_scan(path))[0], counts)
 
 
 def test_one_of_two_experiments_is_named(tmp_path):
