@@ -102,10 +102,10 @@ def match_entries(container: Container, pattern: str) -> list[Entry]:
         for entry in container.entries.values()
         if len(parts := entry.path.split("/")) == len(wanted) and all(map(fnmatchcase, parts, wanted))
     ]
-    return sorted(matched, key=lambda e: sort_key(e.path))
+    return sorted(matched, key=lambda e: make_sort_key(e.path))
 
 
-def sort_key(path: str) -> list[tuple[int, str]]:
+def make_sort_key(path: str) -> list[tuple[int, str]]:
     """Key by which det2 comes before det10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path)]
 

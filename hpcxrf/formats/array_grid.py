@@ -102,10 +102,10 @@ def _find_vectors(scan: ArrayScan, n_points: int, options: ReadOptions) -> dict[
 
 def is_position(entry: Entry) -> bool:
     """Whether an array is one of positions: by its unit of length, or by its name."""
-    return find_unit_um(entry) is not None or _POSITION_NAME.match(short_name(entry)) is not None
+    return find_unit_um(entry) is not None or _POSITION_NAME.match(name_motor(entry)) is not None
 
 
-def short_name(entry: Entry) -> str:
+def name_motor(entry: Entry) -> str:
     """Name of a motor: of the group, where the array itself is called value or data."""
     return entry.path.split("/")[-2] if entry.name in {"value", "data"} and "/" in entry.path else entry.name
 
@@ -124,7 +124,7 @@ def _require_vector(container: Container, path: str, n_points: int) -> Entry:
 def _order_positions(vectors: Mapping[str, Entry]) -> dict[str, Entry]:
     """X first: the fast one, unless the names say the opposite."""
     (fast, one), (slow, other) = vectors.items()
-    swapped = "y" in short_name(one).lower() and "x" in short_name(other).lower()
+    swapped = "y" in name_motor(one).lower() and "x" in name_motor(other).lower()
     return {slow: other, fast: one} if swapped else {fast: one, slow: other}
 
 

@@ -14,7 +14,7 @@ from hpcxrf.errors import InputFileError
 from hpcxrf.formats.array_choice import match_entries, split_paths
 from hpcxrf.formats.array_containers import Container, Entry, decode_texts
 from hpcxrf.formats.array_grid import find_placement
-from hpcxrf.formats.array_scan import ArrayScan
+from hpcxrf.formats.array_scan import ArrayScan, find_unit_um
 from hpcxrf.formats.axis_rules import USUAL_CHANNELS
 from hpcxrf.formats.grid import Grid
 from hpcxrf.formats.layout_parts import (
@@ -177,13 +177,13 @@ def _read_parameters(container: Container, scan: str) -> list[tuple[int, int]]:
         attributes = container.read_attributes(group)
         for names in _PARAMETERS:
             values = [read_number(container, f"{group}/{name}") or attributes.get(name) for name in names]
-            numbers = [check_count(v) for v in values]
+            numbers = [_read_count(v) for v in values]
             if numbers[0] is not None and numbers[1] is not None:
                 found.append((numbers[0], numbers[1]))
     return found
 
 
-def check_count(value: object) -> int | None:
+def _read_count(value: object) -> int | None:
     """A number of points as an integer; None for anything else."""
     try:
         number = float(value)  # type: ignore[arg-type]  # whatever the attribute holds
@@ -257,23 +257,14 @@ def _find_counters(scan: ArrayScan, name: str) -> dict[str, Entry]:
         for entry in match_entries(scan.container, pattern):
             short = _name_detector(entry)
             fits = is_numeric(entry) and len(entry.shape) == 1 and entry.shape[0] >= (scan.n_rows or 0)
-            if (
-                fits
-                and not short.startswith(detectors)
-                and entry.attributes.get("units") is None
-                and not _is_time(entry)
-            ):
+            if fits and not short.startswith(detectors) and find_unit_um(entry) is None and not _is_time(entry):
                 found.setdefault(short, entry)
     return found
 
 
 def _name_contents(container: Container) -> str:
     """What the scans of a file hold instead of spectra."""
-    titles = " ".join(
-        read_texts(container, path)[0]
-        for path in container.entries
-        if path.endswith("/title") and read_texts(container, path)
-    )
+    titles = " ".join(" ".join(read_texts(container, path)) for path in container.entries if path.endswith("/title"))
     if container.links:
         return (
             f"{len(container.links)} external links that were not followed (input.allow_external: true in a run file)"

@@ -15,13 +15,13 @@ from hpcxrf.formats.array_containers import Container, Entry
 from hpcxrf.formats.array_scan import ArrayScan, make_calibration
 from hpcxrf.formats.layout_parts import (
     MAP_AXES,
+    build_refusal,
     has_group,
     is_numeric,
     list_scalers,
     read_all,
     read_detector_maps,
     read_texts,
-    refuse_without_spectra,
     require_spectra,
     sort_entries,
 )
@@ -56,7 +56,7 @@ def find_scan(container: Container, options: ReadOptions) -> ArrayScan:
         notes = [Note("warning", text)]
     if not counts:
         rois = any("/roimap/" in path for path in container.entries)
-        raise refuse_without_spectra(container, "xrmmap/mcaN/counts", "ROIs only" if rois else "an empty map")
+        raise build_refusal(container, "xrmmap/mcaN/counts", "ROIs only" if rois else "an empty map")
     common = require_spectra(container, counts, 3, "write the map again from larch")
     root = counts[0].path.partition("/")[0]
     written = _count_written_rows(container, root, common or counts[0].shape[0])

@@ -14,10 +14,10 @@ from hpcxrf.formats.array_scan import ArrayScan, make_calibration
 from hpcxrf.formats.grid import Grid, make_grid
 from hpcxrf.formats.layout_parts import (
     POINT_AXES,
+    build_refusal,
     has_group,
     read_detector_maps,
     read_number,
-    refuse_without_spectra,
     require_spectra,
     sort_entries,
 )
@@ -43,7 +43,7 @@ def find_scan(container: Container, options: ReadOptions) -> ArrayScan:
     if not counts:
         maps = any("Window Integral" in path or "Peak Area" in path for path in container.entries)
         holds = "element maps (window integrals, peak areas)" if maps else "diffraction patterns (EBSD)"
-        raise refuse_without_spectra(container, "1/EDS/Data/Spectrum, of version 7.0 and later", holds)
+        raise build_refusal(container, "1/EDS/Data/Spectrum, of version 7.0 and later", holds)
     n_rows = require_spectra(container, counts, 2, "export the file again from AZtec")
     headers = [entry.path.replace("/Data/Spectrum", "/Header") for entry in counts]
     width, height = (read_number(container, f"{headers[0]}/{axis} Cells") for axis in ("X", "Y"))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcxrf.errors import InputFileError
-from hpcxrf.formats.array_choice import list_entries, sort_key
+from hpcxrf.formats.array_choice import list_entries, make_sort_key
 from hpcxrf.formats.array_containers import Container, Entry, decode_texts
 from hpcxrf.formats.array_scan import read_map, require_one_shape, stack_maps
 from hpcxrf.formats.axes import Axes
@@ -28,7 +28,7 @@ def has_group(file: h5py.File, path: str) -> bool:
 
 def sort_entries(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     """In the order of the numbers in their paths."""
-    return tuple(sorted(entries, key=lambda e: sort_key(e.path)))
+    return tuple(sorted(entries, key=lambda e: make_sort_key(e.path)))
 
 
 def require_spectra(container: Container, counts: Sequence[Entry], rank: int, remedy: str) -> int | None:
@@ -102,7 +102,7 @@ def list_scalers(
     return tuple(entries), np.stack(maps) if maps else None
 
 
-def refuse_without_spectra(container: Container, looked_for: str, holds: str) -> InputFileError:
+def build_refusal(container: Container, looked_for: str, holds: str) -> InputFileError:
     """An error for a file that is recognised and has no spectra."""
     return InputFileError(
         f"{container.path}: holds {holds} and no spectra ({looked_for} is missing); name the file with the raw spectra"

@@ -14,12 +14,12 @@ from hpcxrf.formats.array_containers import Container, Entry
 from hpcxrf.formats.array_scan import ArrayScan, make_calibration
 from hpcxrf.formats.layout_parts import (
     MAP_AXES,
+    build_refusal,
     check_energy_kev,
     has_group,
     is_numeric,
     read_all,
     read_texts,
-    refuse_without_spectra,
     require_spectra,
     sort_entries,
 )
@@ -53,7 +53,7 @@ def find_scan(container: Container, options: ReadOptions) -> ArrayScan:
     if not counts:
         fitted = any("xrf_fit" in path or "xrf_roi" in path for path in container.entries)
         holds = "fitted maps (ROIs)" if fitted else "maps"
-        raise refuse_without_spectra(container, "xrfmap/detN/counts", holds)
+        raise build_refusal(container, "xrfmap/detN/counts", holds)
     n_rows = require_spectra(container, counts, 3, "save the scan again from PyXRF")
     metadata = container.read_attributes(f"{ROOT}/scan_metadata")
     placed, position_notes = _find_positions(container, counts[0].shape[:2])

@@ -19,11 +19,11 @@ from hpcxrf.formats.grid import Grid
 from hpcxrf.formats.layout_parts import (
     MAP_AXES,
     POINT_AXES,
+    build_refusal,
     has_group,
     is_numeric,
     list_scalers,
     read_detector_maps,
-    refuse_without_spectra,
     require_spectra,
     sort_entries,
 )
@@ -54,7 +54,7 @@ def find_scan(container: Container, options: ReadOptions) -> ArrayScan:
             found.setdefault(match["entry"], []).append(stored)
     if not found:
         images = any(len(e.shape) == 3 for e in container.entries.values())
-        raise refuse_without_spectra(container, "scan_data/channelNN", "images" if images else "counters and positions")
+        raise build_refusal(container, "scan_data/channelNN", "images" if images else "counters and positions")
     if len(found) > 1:
         names = ", ".join(f"{name}/scan_data/channel*" for name in found)
         raise InputFileError(
