@@ -133,8 +133,7 @@ def _find_other_kind(container: Container, entry: Entry) -> str | None:
         return None
     if not holds_spectra(container, entry):
         return "has no axis of energy in HyperSpy"
-    place = "/".join(entry.path.split("/")[-2:])
-    if len(entry.shape) > 1 and ("image" in interpretation or _IMAGES.search(place)):
+    if len(entry.shape) > 1 and ("image" in interpretation or _IMAGES.search(entry.path)):
         return "are images"
     if _MAPS.search(entry.path):
         return "are maps of ROIs or fits"
@@ -161,11 +160,9 @@ def _require_usable(container: Container, entry: Entry) -> Entry:
 
 
 def _explain_no_spectra(container: Container) -> str:
-    reasons = [
-        f"{e.path or 'the array'} {find_fault(container, e)}"
-        for e in container.entries.values()
-        if e.name not in _NO_COUNTS
-    ]
+    arrays = [e for e in container.entries.values() if e.name not in _NO_COUNTS]
+    numbers = [e for e in arrays if e.dtype.kind in "iuf"]
+    reasons = [f"{e.path or 'the array'} {find_fault(container, e)}" for e in numbers or arrays]
     what = "; ".join(reasons[:_LISTED]) if reasons else "it holds no array"
     if container.links:
         named = ", ".join(f"{name} -> {file}" for name, file in list(container.links.items())[:3])

@@ -160,24 +160,37 @@ def _split_request(dataset_path: str | Sequence[str] | None) -> list[str]:
 
 
 def _visit_datasets(group: h5py.Group, place: str, entries: dict[str, Entry]) -> None:
+    root = dict(group.file.attrs)
+    above: dict[str, Mapping[str, Any]] = {}
+
     def visit(name: str, found: object) -> None:
         if isinstance(found, h5py.Dataset) and found.shape is not None:
-            entries[f"{place}{name}"] = _describe_hdf5(f"{place}{name}", found)
+            parent = name.rpartition("/")[0]
+            if parent not in above:
+                # Once a group: a file has thousands of datasets in hundreds of groups.
+                above[parent] = {**root, **found.parent.attrs}
+            entries[f"{place}{name}"] = _describe_hdf5(f"{place}{name}", found, above[parent])
 
     group.visititems(visit)
 
 
 def _find_external_links(file: h5py.File) -> dict[str, str]:
     """File that each external link names, by the link's path."""
-    found: dict[str, str] = {}
+    found: list[bytes] = []
 
-    def visit(name: str, link: object) -> bool | None:
-        if isinstance(link, h5py.ExternalLink):
-            found[name] = str(link.filename)
+    def visit(name: bytes, info: Any) -> bool | None:  # noqa: ANN401 -- h5py's LinkInfo has no public name
+        if info.type == h5py.h5l.TYPE_EXTERNAL:
+            found.append(name)
         return True if len(found) >= _MOST_LINKS else None
 
-    file.visititems_links(visit)
-    return found
+    file.id.links.visit(visit, info=True)
+    return {name.decode("utf-8", "replace"): _read_target(file, name) for name in found}
+
+
+def _read_target(file: h5py.File, link: bytes) -> str:
+    """File that an external link names."""
+    name, _ = file.id.links.get_val(link)
+    return str(name.decode("utf-8", "replace"))
 
 
 def _follow_link(file: h5py.File, name: str, entries: dict[str, Entry]) -> None:
@@ -304,9 +317,11 @@ def _fill(path: Path, stream: IO[bytes], run: NDArray[np.uint8]) -> None:
         done += count
 
 
-def _describe_hdf5(path: str, dataset: h5py.Dataset) -> Entry:
-    attributes = {**dataset.file.attrs, **dataset.parent.attrs, **dataset.attrs}
-    labels = tuple(d.label for d in dataset.dims)
+def _describe_hdf5(path: str, dataset: h5py.Dataset, above: Mapping[str, Any] | None = None) -> Entry:
+    if above is None:
+        above = {**dataset.file.attrs, **dataset.parent.attrs}
+    attributes = {**above, **dataset.attrs}
+    labels = tuple(d.label for d in dataset.dims) if len(dataset.shape) > 1 else ()
     return Entry(
         path=path,
         shape=dataset.shape,

@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
@@ -45,7 +46,8 @@ class _Kind:
 
     format: str
     module: str
-    options: Mapping[str, Any]
+    options: tuple[Mapping[str, Any], ...]
+    """Options of its reader, in the order in which they are tried until there are spectra."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +60,14 @@ class _Signal:
 
 
 _KINDS: Final = {
-    "bcf": _Kind(format="bruker-bcf", module="bruker", options={"select_type": "spectrum_image"}),
-    "pts": _Kind(format="jeol-pts", module="jeol", options={}),
+    "bcf": _Kind(format="bruker-bcf", module="bruker", options=({"select_type": "spectrum_image"},)),
+    "pts": _Kind(format="jeol-pts", module="jeol", options=({},)),
     "emd": _Kind(
-        format="velox-emd", module="emd", options={"select_type": "spectrum_image", "sum_EDS_detectors": False}
+        format="velox-emd",
+        module="emd",
+        options=tuple(
+            {"select_type": kind, "sum_EDS_detectors": False} for kind in ("spectrum_image", "single_spectrum")
+        ),
     ),
 }
 
@@ -131,16 +137,12 @@ def _read_signals(path: Path, kind: _Kind) -> list[_Signal]:
         reader = importlib.import_module(f"{_PACKAGE}.{kind.module}")
     except ImportError as error:
         raise InputFileError(f"{path}: is {kind.format}, which needs the package rosettasciio; {_REMEDY}") from error
-    try:
-        found = reader.file_reader(str(path), **kind.options)
-    except ImportError as error:
-        raise InputFileError(f"{path}: is {kind.format}, which needs another package ({error}); {_REMEDY}") from error
-    except Exception as error:
-        # foreign code on foreign bytes raises what it likes
-        raise InputFileError(
-            f"{path}: rosettasciio cannot read it as {kind.format}: {error!r}; if it is damaged, copy it again"
-        ) from error
-    signals = [s for s in (_describe(path, one) for one in found) if s is not None]
+    found: list[Mapping[str, Any]] = []
+    signals: list[_Signal] = []
+    for options in kind.options:
+        if not signals:
+            found = [*found, *_call_reader(path, kind, reader, options)]
+            signals = [s for s in (_describe(path, one) for one in found) if s is not None]
     if not signals:
         titles = ", ".join(str(_find_title(one)) for one in found) or "nothing"
         raise InputFileError(f"{path}: holds no map of spectra, only {titles}; name the file with the map")
@@ -149,6 +151,23 @@ def _read_signals(path: Path, kind: _Kind) -> list[_Signal]:
         shapes = ", ".join(str(s.data.shape) for s in signals)
         raise InputFileError(f"{path}: holds maps of several shapes ({shapes}); export the one to fit as .hspy")
     return signals
+
+
+def _call_reader(path: Path, kind: _Kind, reader: ModuleType, options: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Everything that a reader of rosettasciio returns.
+
+    Raises:
+        InputFileError: whatever it raised.
+    """
+    try:
+        return list(reader.file_reader(str(path), **options))
+    except ImportError as error:
+        raise InputFileError(f"{path}: is {kind.format}, which needs another package ({error}); {_REMEDY}") from error
+    except Exception as error:
+        # foreign code on foreign bytes raises what it likes
+        raise InputFileError(
+            f"{path}: rosettasciio cannot read it as {kind.format}: {error!r}; if it is damaged, copy it again"
+        ) from error
 
 
 def _find_title(found: Mapping[str, Any]) -> object:
