@@ -2,23 +2,28 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from hpcxrf.cli import options as opt
 from hpcxrf.errors import ConfigError
 
+if TYPE_CHECKING:
+    from hpcxrf.formats.scan import ReadOptions
+
 EXAMPLE: Final = "Example:  hpcxrf inspect scan.mda --json   |   hpcxrf inspect --formats"
 
 
 def inspect(
+    context: typer.Context,
     file: Annotated[Path | None, typer.Argument(help="The scan.", show_default=False)] = None,
     formats: Annotated[bool, typer.Option("--formats", help="List the formats that are read, and exit.")] = False,
     dataset_path: opt.DatasetPath = None,
     energy_axis: opt.EnergyAxis = None,
     energy_offset: opt.EnergyOffset = None,
     energy_slope: opt.EnergySlope = None,
+    settings: opt.Set = None,
     as_json: opt.AsJson = False,
     help_all: opt.HelpAll = False,
 ) -> None:
@@ -39,6 +44,8 @@ def inspect(
         energy_offset_kev=energy_offset,
         energy_slope_kev=energy_slope,
     )
+    if settings:
+        options = _read_settings(file, context.params)
     with show_step(console(), "read", "rows") as advance:
         facts = inspect_file(file, options, advance)
     if as_json:
@@ -68,6 +75,14 @@ def _print_formats(as_json: bool) -> None:
         needs = "" if row.extra is None else f"hpcxrf[{row.extra}]"
         table.add_row(*map(escape, (row.name, row.files, row.reads, needs)))
     results_console().print(table)
+
+
+def _read_settings(file: Path, parameters: Mapping[str, Any]) -> "ReadOptions":
+    """Check the section `input` as a run does; without `--set` the schema need not be loaded."""
+    from hpcxrf.pipeline.prepare.inputs import read_options
+
+    opt.refuse_sections(opt.read_settings(parameters), ("input",), "inspect")
+    return read_options(opt.read_request([file], parameters)[0])
 
 
 def _print_inspection(facts: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcxrf.errors import InputFileError
+from hpcxrf.formats.hdf5_access import explain_fault, open_for_reading, require_filters
 
 SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 SIGNATURE_PLACES: Final = (0, 512, 1024, 2048)
@@ -30,17 +31,15 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     """An HDF5 file, open for reading, without a lock: shared file systems often have none.
 
     Raises:
-        InputFileError: the file is missing, truncated or damaged, at opening or while it is read.
+        InputFileError: the file is missing, truncated or damaged, at opening or while it is read; it is being written.
     """
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with open_for_reading(path) as file:
             yield file
     except InputFileError:
         raise
     except HDF5_FAULTS as error:
-        raise InputFileError(
-            f"{path}: cannot be read as HDF5: {error}; if it is truncated or damaged, copy it again"
-        ) from error
+        raise InputFileError(explain_fault(path, error)) from error
 
 
 def find_dataset(file: h5py.File, names: Sequence[str], *, allow_external: bool = False) -> h5py.Dataset | None:
@@ -52,7 +51,7 @@ def find_dataset(file: h5py.File, names: Sequence[str], *, allow_external: bool 
         allow_external: follow external links, virtual datasets and external storage.
 
     Raises:
-        InputFileError: the way to the dataset leaves the file and `allow_external` is False.
+        InputFileError: the way to the dataset leaves the file and `allow_external` is False; a filter is not installed.
     """
     for name in names:
         if not allow_external:
@@ -66,6 +65,7 @@ def find_dataset(file: h5py.File, names: Sequence[str], *, allow_external: bool 
         if isinstance(found, h5py.Dataset):
             if not allow_external:
                 _refuse_external_storage(file, found)
+            require_filters(found)
             return found
     return None
 

@@ -43,9 +43,11 @@ def scan_formats() -> tuple[ScanFormat, ...]:
         arrays,
         bruker_spx,
         columns,
+        eds,
         emsa,
         epics_mca,
         instrument_csv,
+        layouts,
         maps_hdf5,
         maps_raw,
         mda,
@@ -67,7 +69,9 @@ def scan_formats() -> tuple[ScanFormat, ...]:
         (instrument_csv, "handheld CSV (Livetime, Slope, Realtime)"),
         (epics_mca, "EPICS MCA text (KEY: values, then DATA:)"),
         (columns, "columns of energy and counts (text, CSV)"),
-        (arrays, "arrays in HDF5, Zarr, npy or npz (--dataset-path, --energy-axis)"),
+        (eds, eds.LOOKS_FOR),
+        (layouts, "; ".join(layout.looks_for for layout in layouts.LAYOUTS)),
+        (arrays, "HyperSpy .hspy and .zspy, NeXus, arrays in HDF5, Zarr, npy or npz (--dataset-path, --energy-axis)"),
     )
     return tuple(
         ScanFormat(looks_for=text, sniff=reader.sniff, open_file=reader.open_file, file_formats=reader.FILE_FORMATS)
