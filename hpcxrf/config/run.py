@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -27,6 +26,7 @@ from hpcxrf.config.pixels import PixelConfig, old_name_faults, pixel_faults
 from hpcxrf.config.regions import RegionsConfig, region_faults
 from hpcxrf.config.sample import SampleConfig
 from hpcxrf.config.settings import Setting, apply_settings, resolve_paths
+from hpcxrf.config.untrusted import read_yaml, report_faults
 from hpcxrf.errors import ConfigError
 
 WorkloadName = str
@@ -130,6 +130,11 @@ def check_config(raw: object, where: str) -> RunConfig:
     Raises:
         ConfigError: all faults at once, each with its place. An unknown key comes with the nearest known one.
     """
+    with report_faults(where, ConfigError, "correct the run file"):
+        return _check_sections(raw, where)
+
+
+def _check_sections(raw: object, where: str) -> RunConfig:
     if isinstance(raw, Mapping):
         raw = {name: {} if section is None else section for name, section in raw.items()}
     if doubled := old_name_faults(raw):
@@ -164,16 +169,11 @@ def load_run_file(
     Raises:
         ConfigError: the file cannot be read, is not YAML, or has faults: all of them at once.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        raw = yaml.safe_load(text)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a run file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
+    raw, text = read_yaml(path, ConfigError)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: not a valid run file: it must be a mapping of sections, as workflows/scan.yaml")
-    raw = apply_settings(resolve_paths(raw, path.parent.absolute()), settings)
+    with report_faults(path, ConfigError, "correct the run file"):
+        raw = apply_settings(resolve_paths(raw, path.parent.absolute()), settings)
     if workload is not None:
         raw = _with_workload(raw, workload, path)
     where = " with ".join([str(path), *([", ".join(s.origin for s in settings)] if settings else [])])
@@ -216,9 +216,16 @@ def _fault(error: ErrorDetails) -> str:
     if error["type"] == "unexpected_keyword_argument":
         return f"unknown{nearest_name(error['loc'], option_names(RunConfig))}"
     value = error.get("input")
-    text = f" (value: {value!r})" if isinstance(value, (str, int, float, bool)) else ""
+    text = f" (value: {_shorten(value)})" if isinstance(value, (str, int, float, bool)) else ""
     remedy = "; write a list, as [Si, Fe]" if error["type"] == "tuple_type" and isinstance(value, str) else ""
     return f"{error['msg']}{text}{remedy}"
+
+
+def _shorten(value: object) -> str:
+    """Show a value that a user wrote; a number of thousands of digits has no text in Python."""
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"a whole number of {value.bit_length()} bits"
+    return repr(value)[:500]
 
 
 def _section_faults(raw: object) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from hpcxrf.config.untrusted import parse_json_object, refuse_irregular, report_faults
 from hpcxrf.errors import OutputError
 from hpcxrf.runner.done import last_lines
 from hpcxrf.runner.records import DatasetRecord, DatasetState, Item, TaskRecord
@@ -19,6 +20,7 @@ from hpcxrf.store.rundir import FAILED, FINISHED, RunDir
 OPEN_TASK: Final = "open"
 """Task of an item whose file cannot be opened."""
 _FILE: Final = "datasets.jsonl"
+_REMEDY: Final = "remove the file, and the same command makes it again from the journals"
 _KEPT_FACTS: Final = ("r2", "suggested", "machine")
 
 
@@ -74,7 +76,10 @@ def read_datasets(run: RunDir) -> Iterator[DatasetRecord]:
     for _, offset in sorted(_places(file).values()):
         with file.open("rb") as stream:
             stream.seek(offset)
-            yield _parse(stream.readline())
+            line = stream.readline()
+        with report_faults(f"{file}, the line at byte {offset}", OutputError, _REMEDY):
+            record = _parse(line)
+        yield record
 
 
 def read_kept(run: RunDir) -> dict[str, DatasetRecord]:
@@ -102,17 +107,13 @@ def _places(file: Path) -> dict[tuple[str, str], tuple[int, int]]:
     """(number, offset) of the last whole line of every item; what a kill left of a line is none."""
     places: dict[tuple[str, str], tuple[int, int]] = {}
     offset = 0
+    refuse_irregular(file, OutputError)
     with file.open("rb") as stream:
         for line in stream:
             if line.endswith(b"\n"):
-                try:
-                    content = json.loads(line)
-                except ValueError as error:
-                    raise OutputError(
-                        f"{file}: the line at byte {offset} is damaged; remove the file, and the same command "
-                        "makes it again from the journals"
-                    ) from error
-                places[content["home"], content["dataset_id"]] = (content["number"], offset)
+                content = parse_json_object(line, f"{file}: the line at byte {offset}", OutputError, _REMEDY)
+                with report_faults(f"{file}, the line at byte {offset}", OutputError, _REMEDY):
+                    places[content["home"], content["dataset_id"]] = (int(content["number"]), offset)
             offset += len(line)
     return places
 
@@ -121,6 +122,8 @@ def _parse(line: bytes) -> DatasetRecord:
     content = json.loads(line)
     names = {f.name for f in dataclasses.fields(DatasetRecord)}
     plain: dict[str, Any] = {k: v for k, v in content.items() if k in names}
+    if not (isinstance(plain["name"], str) and isinstance(plain.get("facts", {}), dict)):
+        raise TypeError("name is not a text, or facts are not an object")
     return DatasetRecord(**plain | {"shape": tuple(plain["shape"]), "notes": tuple(plain["notes"])})
 
 

@@ -13,9 +13,11 @@ from io import FileIO
 from pathlib import Path
 from typing import Final
 
+from hpcxrf.config.untrusted import read_regular
 from hpcxrf.errors import OutputError
 
 HASH_BLOCK_BYTES: Final = 1 << 20
+MAX_JOURNAL_BYTES: Final = 1 << 30
 ABSENT: Final = "absent"
 """In place of the checksum of a file that must not be there."""
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -112,12 +114,12 @@ def atomic_write_bytes(path: Path, content: bytes, *, mode: int = 0o666) -> None
 
 
 def atomic_write_text(path: Path, text: str, *, mode: int = 0o666) -> None:
-    """`atomic_write_bytes` of the text in UTF-8, newlines as they are.
+    r"""`atomic_write_bytes` of the text in UTF-8, newlines as they are; what is not UTF-8 in a name shows as `\udcff`.
 
     Raises:
         OutputError: the folder cannot be written, or the disk is full.
     """
-    atomic_write_bytes(path, text.encode("utf-8"), mode=mode)
+    atomic_write_bytes(path, text.encode("utf-8", "backslashreplace"), mode=mode)
 
 
 def _write_synced(path: Path, content: bytes, mode: int) -> None:
@@ -259,7 +261,7 @@ def read_lines(path: Path) -> list[dict[str, object]]:
     """
     if not path.exists():
         return []
-    content = path.read_bytes()
+    content = read_regular(path, OutputError, largest=MAX_JOURNAL_BYTES)
     whole = content[: content.rfind(b"\n") + 1].splitlines()
     return [_parse_line(path, number, line) for number, line in enumerate(whole, start=1)]
 
@@ -267,7 +269,7 @@ def read_lines(path: Path) -> list[dict[str, object]]:
 def _parse_line(path: Path, number: int, line: bytes) -> dict[str, object]:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise OutputError(_damaged(path, number)) from error
     if not isinstance(record, dict):
         raise OutputError(_damaged(path, number))

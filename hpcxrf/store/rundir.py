@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from hpcxrf.config.pixels import rename_old_options
 from hpcxrf.config.run import name_workload
+from hpcxrf.config.untrusted import read_json_object, report_faults
 from hpcxrf.errors import OutputError
 from hpcxrf.store.catalog import is_dataset_id
 from hpcxrf.store.files import append_line, append_lines, atomic_write_text, checksums_match, output_faults, read_lines
@@ -33,6 +34,7 @@ _CONFIGURATION_FILE: Final = "configuration.json"
 _LOCK_FILE: Final = "lock"
 _LEFT_ALONE: Final = Path("state", "left_alone.json")
 _ABSENT: Final = "(absent)"
+_NUMBERS: Final = ("wall_s", "cpu_s", "read_s", "fit_s", "write_s", "bytes_read", "bytes_written", "pixels")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +104,9 @@ class RunDir:
 
     def dataset_ids(self) -> list[str]:
         """All datasets that have a journal, sorted."""
-        return sorted(file.stem for file in (self.path / "state").glob("*.jsonl"))
+        files = (self.path / "state").glob("*.jsonl")
+        # macOS and editors leave files of other names (`._scan.jsonl`) beside the journals.
+        return sorted(file.stem for file in files if is_dataset_id(file.stem) and file.is_file())
 
     def append(self, dataset_id: str, record: Mapping[str, object]) -> None:
         """Append one record durably; only the driver that holds the lock may.
@@ -126,7 +130,14 @@ class RunDir:
         Raises:
             OutputError: a line is damaged.
         """
-        return read_lines(self.journal_file(dataset_id))
+        file = self.journal_file(dataset_id)
+        lines = read_lines(file)
+        strange = next((number for number, line in enumerate(lines, start=1) if not _is_sound(line)), None)
+        if strange is not None:
+            raise OutputError(
+                f"{file}, line {strange}: not a line of a journal; the next run or resume does that dataset again"
+            )
+        return lines
 
     def effective(self) -> Record:
         """The configuration of this run.
@@ -134,11 +145,10 @@ class RunDir:
         Raises:
             OutputError: the file is gone or damaged.
         """
-        try:
-            content = json.loads(self.effective_file.read_bytes())
-        except (OSError, ValueError) as error:
-            raise OutputError(f"{self.effective_file}: cannot be read ({error}); name another output folder") from error
-        return rename_old_options(dict(content))
+        remedy = "name another output folder"
+        content = read_json_object(self.effective_file, OutputError, remedy=remedy)
+        with report_faults(self.effective_file, OutputError, remedy):
+            return rename_old_options(content)
 
     def workload_name(self) -> str:
         """Name of the workload that this run directory holds, by the sections of its configuration.
@@ -147,6 +157,22 @@ class RunDir:
             OutputError: the file is gone or damaged.
         """
         return name_workload(self.effective())
+
+
+def _is_sound(line: Record) -> bool:
+    """Whether a line of a journal has the types that its readers count on."""
+    if line.get("event") not in {FINISHED, FAILED, RETRY}:
+        return True
+    numbers = [line[key] for key in _NUMBERS if key in line]
+    objects = [line[key] for key in ("checksums", "facts", "made_from") if key in line]
+    facts = line.get("facts") or {}
+    return (
+        isinstance(line.get("task"), str)
+        and all(isinstance(value, int | float) for value in numbers)
+        and all(value is None or isinstance(value, dict) for value in objects)
+        and all(isinstance(facts[key], list) for key in ("notes", "shape") if key in facts)
+        and (line["event"] != FINISHED or all(isinstance(line.get(key, ""), str) for key in ("stage", "dataset_id")))
+    )
 
 
 def _safe(dataset_id: str) -> str:
@@ -208,12 +234,10 @@ def left_alone(run: RunDir) -> dict[str, str]:
         OutputError: the file is damaged.
     """
     file = run.path / _LEFT_ALONE
-    try:
-        return dict(json.loads(file.read_bytes()))
-    except FileNotFoundError:
+    if not file.exists():
         return {}
-    except ValueError as error:
-        raise OutputError(f"{file}: is damaged ({error}); remove it to try all failures") from error
+    found = read_json_object(file, OutputError, remedy="remove it to try all failures")
+    return {name: str(reason) for name, reason in found.items()}
 
 
 def set_damaged_aside(run: RunDir) -> list[Path]:
