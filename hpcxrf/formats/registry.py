@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from hpcxrf.errors import InputFileError
+from hpcxrf.formats import edge, first_look
+from hpcxrf.formats.hdf5_files import is_hdf5
 from hpcxrf.formats.scan import RawScan, ReadOptions
 
-HEAD_BYTES: Final = 4096
 ZARR_MARKERS: Final = ("zarr.json", ".zgroup", ".zarray")
 PATTERN: Final = re.compile(r"[*?\[]")
 OVERRIDE_TEXT: Final = re.compile(rb"(?m)^\s*(ELEMENTS_TO_FIT|COHERENT_SCT_ENERGY|CAL_OFFSET_\[)")
@@ -58,14 +59,16 @@ def open_scan(path: Path, options: ReadOptions | None = None) -> RawScan:
     """
     given = options or ReadOptions()
     head = _read_head(path)
+    if is_hdf5(head):
+        first_look.require_readable(path, given)
     kind = _kind_of_other(path, head)
     if kind is not None:
         raise InputFileError(f"{path}: is {kind}, not a scan; name the scan's own file")
     # a dataset asked for by its path is an array, whatever else the file holds
     formats = scan_formats() if given.dataset_path is None else scan_formats()[-1:]
     for reader in formats:
-        if reader.sniff(path, head):
-            return _with_given_calibration(path, reader.open_file(path, given), given)
+        if edge.sniff(reader.sniff, path, head):
+            return _with_given_calibration(path, edge.open_within_bounds(reader.open_file, path, given), given)
     wanted = "; ".join(reader.looks_for for reader in formats)
     raise InputFileError(f"{path}: of no known format (it begins with {head[:8]!r}); looked for: {wanted}")
 
@@ -95,13 +98,7 @@ def _read_head(path: Path) -> bytes:
         if _is_zarr(path):
             return b""
         raise InputFileError(f"{path}: a folder without a Zarr store; name the files in it")
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-    except FileNotFoundError as error:
-        raise InputFileError(f"{path}: no such file; check the name") from error
-    except OSError as error:
-        raise InputFileError(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
+    head = edge.read_head(path)
     if not head:
         raise InputFileError(f"{path}: has 0 bytes; copy it again from the instrument")
     return head
@@ -113,8 +110,6 @@ def _is_zarr(path: Path) -> bool:
 
 def _kind_of_other(path: Path, head: bytes) -> str | None:
     """What a file is that lies among scans and is none; None if it may be a scan."""
-    from hpcxrf.formats.hdf5_files import is_hdf5
-
     if path.name.endswith((".truth.hdf5", ".truth.json")):
         return "the truth of a simulated scan"
     if is_hdf5(head):
@@ -302,7 +297,7 @@ def _is_derived(place: Path, head: bytes, candidates: Candidates) -> bool:
 
 
 def _is_known(path: Path, head: bytes) -> bool:
-    return any(reader.sniff(path, head) for reader in scan_formats())
+    return any(edge.sniff(reader.sniff, path, head) for reader in scan_formats())
 
 
 def notes_on_left_out(left: Mapping[Path, str]) -> list[str]:
