@@ -35,6 +35,7 @@ from hpcxrf.formats.axes import (
     select_region,
 )
 from hpcxrf.formats.hdf5_files import check_rows, is_hdf5, refuse_bad_counts, rows_per_block
+from hpcxrf.formats.room import require_room
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions, ScanScalars
 
 _TIMES: Final = ("live_time_s", "real_time_s", "icr_hz", "ocr_hz")
@@ -47,6 +48,7 @@ _NO_COUNTS: Final = frozenset({*_TIMES, *_POSITIONS, *_SCALERS, *_ENERGY_AXES, _
 _CLEARLY_LARGER: Final = 8
 _EV_ABOVE: Final = 200.0
 _LISTED: Final = 20
+_MOST_SCALERS: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +227,7 @@ def _find_neighbours(
 def _has_shape(entry: Entry, expected: tuple[int | None, ...]) -> bool:
     """Same shape, axes of length 1 aside; text is checked where it is read."""
     if entry.name in _SCALERS[:2]:
-        return len(entry.shape) == 1
+        return len(entry.shape) == 1 and entry.dtype.kind in "SUTO" and entry.shape[0] <= _MOST_SCALERS
     if entry.dtype.kind not in "iuf":
         return False
     if None in expected:
@@ -237,6 +239,8 @@ def _read_whole(parts: _Parts, name: str) -> NDArray[Any] | None:
     entry = parts.found.get(name)
     if entry is None:
         return None
+    where = f"{parts.container.path}: {entry.path}"
+    require_room(where, f"shape {entry.shape}", math.prod(entry.shape) * entry.dtype.itemsize, [parts.container.path])
     return parts.container.read(entry, tuple(slice(0, n) for n in entry.shape))
 
 

@@ -11,9 +11,7 @@ that is added later is held by the same rules:
 """
 
 import math
-import os
-import resource
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -27,13 +25,10 @@ from hpcxrf.config.untrusted import refuse_irregular, report_faults, show_lines,
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats import first_look
 from hpcxrf.formats.hdf5_files import is_hdf5
+from hpcxrf.formats.room import count_bytes, require_room
 from hpcxrf.formats.scan import RawScan, ReadOptions, ScanScalars
 
 HEAD_BYTES: Final = 4096
-ROOM_BYTES: Final = 192 * 2**20
-"""Bytes that one read of any file may take, however small the file is."""
-ROOM_RATIO: Final = 100
-"""The same for larger files: bytes of one read per byte of the file. Counts compress by less."""
 TOTAL_BYTES: Final = 2**30
 """Bytes of counts that any file may claim, however small it is."""
 TOTAL_RATIO: Final = 100_000
@@ -135,14 +130,9 @@ def refuse_false_claims(scan: RawScan) -> None:
             "channels (--energy-axis), or leave the file out"
         )
     rows = min(max(scan.rows_per_read, 1), height)
-    needed = max(detectors * rows * width * channels * scan.dtype.itemsize, 8 * detectors * height * width)
-    size = _count_bytes(scan.files, enough=needed // ROOM_RATIO + 1)
-    possible = min(max(ROOM_BYTES, ROOM_RATIO * size), memory_bytes() // 2)
-    if needed > possible:
-        raise InputFileError(
-            f"{_describe_shape(scan)}: to read it needs {needed} bytes at once, but a file of {size} bytes on this "
-            f"machine can have {possible}; the file is damaged: copy it again, or name its axes"
-        )
+    at_once = detectors * rows * width * channels * scan.dtype.itemsize
+    require_room(_describe_shape(scan), "one read", at_once, scan.files)
+    require_room(_describe_shape(scan), "a map", 8 * detectors * height * width, scan.files)
 
 
 def refuse_hollow(scan: RawScan) -> None:
@@ -152,7 +142,7 @@ def refuse_hollow(scan: RawScan) -> None:
         InputFileError: what is claimed, and what the files have.
     """
     claimed = math.prod(scan.shape) * scan.dtype.itemsize
-    size = _count_bytes(scan.files, enough=claimed // TOTAL_RATIO + 1)
+    size = count_bytes(scan.files, enough=claimed // TOTAL_RATIO + 1)
     if claimed > max(TOTAL_BYTES, TOTAL_RATIO * size):
         raise InputFileError(
             f"{_describe_shape(scan)}: {claimed} bytes of counts in a file of {size} bytes: nearly nothing of it was "
@@ -162,24 +152,6 @@ def refuse_hollow(scan: RawScan) -> None:
 
 def _describe_shape(scan: RawScan) -> str:
     return f"{scan.files[0]}: shape {scan.shape} (detector, y, x, channel)"
-
-
-def _count_bytes(files: Iterable[Path], enough: int) -> int:
-    """Sum of the sizes of files and of all files in folders, counted no further than to `enough`."""
-    total = 0
-    for file in files:
-        for place in file.rglob("*") if file.is_dir() else (file,):
-            total += place.lstat().st_size
-            if total >= enough:
-                return total
-    return total
-
-
-def memory_bytes() -> int:
-    """Memory of this machine, or what this process may have of it."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return physical if limit == resource.RLIM_INFINITY else min(physical, limit)
 
 
 def _show_names(scalars: ScanScalars) -> ScanScalars:

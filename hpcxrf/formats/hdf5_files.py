@@ -1,6 +1,7 @@
 """HDF5 files opened read-only, without locks, and with nothing followed out of the file unasked."""
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,16 +14,13 @@ from numpy.typing import NDArray
 from hpcxrf.config.untrusted import refuse_irregular, show_name
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats.hdf5_links import check_sources, follow_path
+from hpcxrf.formats.room import require_room
 
 SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 SIGNATURE_PLACES: Final = (0, 512, 1024, 2048)
 MAX_BLOCK_BYTES: Final = 16 * 2**20
 """Bytes of counts that one read holds, unless a single row is larger."""
 MAX_ROW_BYTES: Final = 4 * 2**30
-MAX_CHUNK_BYTES: Final = 192 * 2**20
-"""Bytes of one chunk of any file, however small it is."""
-MAX_CHUNK_RATIO: Final = 100
-"""The same for larger ones: bytes of a chunk per byte of the file."""
 MAX_TEXT_BYTES: Final = 16 * 2**20
 HDF5_FAULTS: Final = (OSError, RuntimeError, ValueError, TypeError, KeyError)
 """Exceptions of h5py on damaged files: a KeyError where a group names an object that cannot be opened."""
@@ -86,13 +84,9 @@ def _refuse_large_chunks(file: h5py.File, dataset: h5py.Dataset) -> None:
     """Refuse chunks that a file of this size cannot hold: the library unpacks them whole."""
     if dataset.chunks is None:
         return
-    claimed = math.prod(dataset.chunks) * dataset.dtype.itemsize
-    possible = max(MAX_CHUNK_BYTES, MAX_CHUNK_RATIO * file.id.get_filesize())
-    if claimed > possible:
-        raise InputFileError(
-            f"{file.filename}: {show_name(str(dataset.name))}: one chunk {dataset.chunks} would take {claimed} bytes, "
-            f"in this file at most {possible}; the file is damaged: copy it again"
-        )
+    name = f"{file.filename}: {show_name(str(dataset.name))}"
+    bytes_each = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    require_room(name, f"one chunk {dataset.chunks}", bytes_each, [Path(os.fsdecode(dataset.file.filename))])
 
 
 def _refuse_external_storage(file: h5py.File, dataset: h5py.Dataset) -> None:
