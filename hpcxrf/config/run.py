@@ -6,7 +6,7 @@ are the reference of the run file.
 
 import dataclasses
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -28,6 +28,10 @@ from hpcxrf.config.sample import SampleConfig
 from hpcxrf.config.settings import Setting, apply_settings, resolve_paths
 from hpcxrf.config.untrusted import read_yaml, report_faults
 from hpcxrf.errors import ConfigError
+
+_SMALLEST: Final = 1e-60
+_LARGEST: Final = 1e12
+"""Magnitudes of numbers in a run file."""
 
 WorkloadName = str
 """Name of a row of `hpcxrf/workloads.py`."""
@@ -144,6 +148,10 @@ def _check_sections(raw: object, where: str) -> RunConfig:
     except ValidationError as error:
         faults = [f"  {_place(e['loc'])}: {_fault(e)}" for e in error.errors()]
         raise ConfigError("\n".join([f"{where}: not a valid run file:", *faults])) from error
+    if immense := [
+        f"  {place}: {_shorten(value)} is not a quantity that any detector has" for place, value in _find_immense(raw)
+    ]:
+        raise ConfigError("\n".join([f"{where}: not a valid run file:", *immense]))
     config = _with_published_objective(config, raw)
     faults = [*_section_faults(raw), *_faults(config)]
     if faults:
@@ -219,6 +227,18 @@ def _fault(error: ErrorDetails) -> str:
     text = f" (value: {_shorten(value)})" if isinstance(value, (str, int, float, bool)) else ""
     remedy = "; write a list, as [Si, Fe]" if error["type"] == "tuple_type" and isinstance(value, str) else ""
     return f"{error['msg']}{text}{remedy}"
+
+
+def _find_immense(value: object, place: str = "") -> Iterator[tuple[str, float]]:
+    """Find numbers whose squares would overflow or vanish, with their places."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _find_immense(inner, f"{place}.{name}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _find_immense(inner, place)
+    elif isinstance(value, int | float) and value != 0 and not _SMALLEST <= abs(value) <= _LARGEST:
+        yield place, value
 
 
 def _shorten(value: object) -> str:

@@ -5,6 +5,7 @@ text has a dozen types (recursion, digits, dates, encodings); one wrapper at the
 that its caller names.
 """
 
+import errno
 import json
 import os
 import re
@@ -26,7 +27,7 @@ MAX_DEPTH: Final = 64
 """Deepest nesting of YAML or JSON."""
 MAX_NODES: Final = 1_000_000
 """Most values of a YAML file, each alias counted with all that it stands for."""
-_SYSTEM_FOLDERS: Final = ("/proc", "/sys", "/dev")
+_SYSTEM_FOLDERS: Final = ("/proc/", "/sys/", "/dev/")
 _KINDS: Final = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe (FIFO)"),
@@ -35,7 +36,7 @@ _KINDS: Final = (
     (stat.S_ISSOCK, "a socket"),
 )
 _INVISIBLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
-_INVISIBLE_IN_LINES: Final = re.compile(_INVISIBLE.pattern.replace("\x00-\x1f", "\x00-\x09\x0b-\x1f"))
+_INVISIBLE_IN_LINES: Final = re.compile(_INVISIBLE.pattern.replace("\x00-\x1f", "\x00-\x08\x0b-\x1f"))
 
 
 @contextmanager
@@ -76,7 +77,7 @@ def show_name(text: str) -> str:
 
 
 def show_lines(text: str) -> str:
-    """As `show_name`, with line ends left as they are: for a message of several lines."""
+    """As `show_name`, with line ends and tabs left as they are: for a message of several lines."""
     return _INVISIBLE_IN_LINES.sub(_escape, text)
 
 
@@ -96,20 +97,51 @@ def refuse_irregular(path: Path, error_type: type[HpcxrfError] = InputFileError)
     Raises:
         HpcxrfError: of `error_type`: missing, a pipe, a device, a socket, a folder, or a file of the system.
     """
+    name = show_name(str(path))
     try:
         status = path.stat()
-        real = os.path.realpath(path)
     except FileNotFoundError as error:
-        raise error_type(f"{show_name(str(path))}: no such file; check the name") from error
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise error_type(f"{show_name(str(path))}: cannot be read: {reason}; check its name and permissions") from error
-    fault = next((kind for is_kind, kind in _KINDS if is_kind(status.st_mode)), None)
-    if fault is None and real.startswith(tuple(f"{folder}/" for folder in _SYSTEM_FOLDERS)):
-        fault = f"a file of the system ({real})" if not real.startswith("/dev/shm/") else None  # noqa: S108
+        raise error_type(f"{name}: no such file; check the name") from error
+    except (OSError, ValueError) as error:
+        raise error_type(f"{name}: cannot be read: {describe_fault(error)}; check its name and permissions") from error
+    fault = _find_kind(path, status.st_mode)
     if fault is not None:
-        raise error_type(f"{show_name(str(path))}: is {fault}, not a file of data; name a regular file")
+        raise error_type(f"{name}: is {fault}, not a file of data; name a regular file")
     return status.st_size
+
+
+def explain_stray(path: Path) -> str | None:
+    """Say why something in a folder is not a file that anybody can read: a pipe, a loop of links; None: it is one."""
+    try:
+        return _find_kind(path, path.stat().st_mode)
+    except FileNotFoundError:
+        return "a link to a file that is not there"
+    except OSError as error:
+        return "a link that leads back to itself" if error.errno == errno.ELOOP else None
+
+
+def _find_kind(path: Path, mode: int) -> str | None:
+    fault = next((kind for is_kind, kind in _KINDS if is_kind(mode)), None)
+    real = os.path.realpath(path)
+    if fault is None and real.startswith(_SYSTEM_FOLDERS) and not real.startswith("/dev/shm/"):  # noqa: S108
+        return f"a file of the system ({real})"
+    return fault
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder; a name that cannot be one (too long, no permission) is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is something at a path; a name that nothing can have (too long, with a zero byte) is not."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def read_regular(path: Path, error_type: type[HpcxrfError], *, largest: int = MAX_TEXT_BYTES) -> bytes:

@@ -97,6 +97,15 @@ def require_readable(path: Path, options: ReadOptions | None = None, *, read: bo
         raise InputFileError(f"{path}: {fault}; the file is damaged: copy it again or leave it out")
 
 
+def is_readable(path: Path) -> bool:
+    """Whether a child came through its look at a file, with default options."""
+    try:
+        require_readable(path)
+    except InputFileError:
+        return False
+    return True
+
+
 def _ask(path: Path, size: int, options: ReadOptions, *, read: bool) -> str:
     """Find the fault of a file, empty if there is none, with a child that is idle, or a new one."""
     question = {"path": str(path.absolute()), "size": size, "options": asdict(options), "read": read}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from hpcxrf.config.untrusted import explain_stray, is_folder, is_there
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats import edge, first_look
 from hpcxrf.formats.hdf5_files import is_hdf5
@@ -94,7 +95,7 @@ def _read_head(path: Path) -> bytes:
     Raises:
         InputFileError: missing, a folder that is no Zarr store, empty or unreadable.
     """
-    if path.is_dir():
+    if is_folder(path):
         if _is_zarr(path):
             return b""
         raise InputFileError(f"{path}: a folder without a Zarr store; name the files in it")
@@ -105,7 +106,7 @@ def _read_head(path: Path) -> bytes:
 
 
 def _is_zarr(path: Path) -> bool:
-    return path.is_dir() and any((path / name).exists() for name in ZARR_MARKERS)
+    return is_folder(path) and any(is_there(path / name) for name in ZARR_MARKERS)
 
 
 def _kind_of_other(path: Path, head: bytes) -> str | None:
@@ -194,13 +195,13 @@ def list_candidates(inputs: list[Path]) -> Candidates:
 
 def _expanded(item: Path, notes: list[str]) -> tuple[list[Path], bool]:
     """Candidates of one input, and whether it was named explicitly."""
-    if item.is_dir() and not _is_zarr(item):
+    if is_folder(item) and not _is_zarr(item):
         return _folder_files(item, notes), False
-    if not item.exists() and PATTERN.search(str(item)):
+    if not is_there(item) and PATTERN.search(str(item)):
         matched = sorted(Path(name) for name in glob.glob(str(item), recursive=True))  # noqa: PTH207
         if not matched:
             notes.append(f"{item}: no file matches this pattern")
-        every = [_folder_files(m, notes) if m.is_dir() and not _is_zarr(m) else [m] for m in matched]
+        every = [_folder_files(m, notes) if is_folder(m) and not _is_zarr(m) else [m] for m in matched]
         return [path for paths in every for path in paths], False
     return [item], True
 
@@ -226,7 +227,8 @@ def _resolve_all(paths: Iterable[Path]) -> dict[Path, Path]:
     for path in paths:
         folder, name = os.path.split(path)
         if name in {"", ".", ".."} or path.is_symlink():
-            real[path] = path.resolve()
+            # Not `Path.resolve`, which raises on links that lead back to themselves.
+            real[path] = Path(os.path.realpath(path))
             continue
         if folder not in folders:
             folders[folder] = os.path.realpath(folder)
@@ -270,14 +272,22 @@ def _head_or_nothing(path: Path) -> bytes:
 
 def why_left_out(path: Path, candidates: Candidates) -> str | None:
     """Why a candidate is not a scan of its own; None if it is one."""
+    if path not in candidates.explicit and not _is_zarr(path) and (stray := explain_stray(path)):
+        return f"it is {stray}"
+    return _why_no_scan(path, candidates)
+
+
+def _why_no_scan(path: Path, candidates: Candidates) -> str | None:
     from hpcxrf.formats.maps_hdf5 import MEMBER_NAME
 
-    place = path.resolve()
+    place = Path(os.path.realpath(path))
     match = MEMBER_NAME.match(place.name)
     lowest = candidates.lowest.get(place.with_name(match["stem"])) if match else place
     if lowest is not None and lowest != place:
         return f"a detector of the scan {lowest.name}"
     head = _head_or_nothing(path)
+    if is_hdf5(head) and not first_look.is_readable(path):
+        return None  # opening it reports the fault
     kind = _kind_of_other(path, head)
     if kind is not None:
         return kind

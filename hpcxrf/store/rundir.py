@@ -16,7 +16,15 @@ from hpcxrf.config.run import name_workload
 from hpcxrf.config.untrusted import read_json_object, report_faults
 from hpcxrf.errors import OutputError
 from hpcxrf.store.catalog import is_dataset_id
-from hpcxrf.store.files import append_line, append_lines, atomic_write_text, checksums_match, output_faults, read_lines
+from hpcxrf.store.files import (
+    append_line,
+    append_lines,
+    atomic_write_text,
+    checksums_match,
+    create_text,
+    output_faults,
+    read_lines,
+)
 
 Record = dict[str, Any]
 
@@ -266,8 +274,29 @@ def _set_aside(journal: Path) -> Path:
     return aside
 
 
+def prepare_folder(folder: Path) -> RunDir:
+    """Make a run directory in which the lock can be taken; what it holds of a run stays as it is.
+
+    Raises:
+        OutputError: the folder belongs to another user, cannot be written, or holds something else.
+    """
+    with output_faults(folder, bytes_needed=0):
+        require_own_folder(folder)
+        run = RunDir(path=folder)
+        if not run.effective_file.exists():
+            _refuse_foreign_content(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(_OWNER_ONLY)
+        for name in _FOLDERS:
+            (folder / name).mkdir(mode=_OWNER_ONLY, exist_ok=True)
+    return run
+
+
 def create_or_resume(folder: Path, run_text: str, effective: Mapping[str, object]) -> RunDir:
     """Make a run directory for this configuration, or go on with the one that is there.
+
+    Where another process may start on the same folder, take the lock before (`prepare_folder`, `run_lock`): what is
+    compared or written without it may be another's a moment later.
 
     Args:
         folder: the run directory.
@@ -278,20 +307,16 @@ def create_or_resume(folder: Path, run_text: str, effective: Mapping[str, object
         OutputError: the folder belongs to another user, cannot be written, holds something else, or a run of another
             configuration; then every key that differs is named with both values.
     """
-    require_own_folder(folder)
-    run = RunDir(path=folder)
     wanted = json.loads(json.dumps(effective))
+    run = prepare_folder(folder)
     if run.effective_file.exists():
         _refuse_other_configuration(run, wanted)
         return run
-    _refuse_foreign_content(folder)
-    with output_faults(folder, bytes_needed=len(run_text)):
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(_OWNER_ONLY)
-        for name in _FOLDERS:
-            (folder / name).mkdir(mode=_OWNER_ONLY, exist_ok=True)
-    atomic_write_text(run.run_file, run_text)
-    atomic_write_text(run.effective_file, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
+    # Of two that start at once one makes the file, and the other is held to it.
+    if create_text(run.effective_file, json.dumps(wanted, indent=2, sort_keys=True) + "\n"):
+        atomic_write_text(run.run_file, run_text)
+    else:
+        _refuse_other_configuration(run, wanted)
     return run
 
 

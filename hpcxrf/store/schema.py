@@ -27,6 +27,7 @@ BLOCK_X: Final = 256
 """A map block is one chunk of the maps, all components: 64 x 256 pixels, clipped to the scan."""
 
 COMPLETE_ATTRIBUTE: Final = "complete"
+SHARDS_ATTRIBUTE: Final = "shard_sha256"
 SCHEMA_ATTRIBUTE: Final = "hpcxrf_schema_version"
 
 

@@ -19,7 +19,7 @@ from hpcxrf.runner.ending import RunEnd, describe_device, keep_end, now
 from hpcxrf.runner.worker import forget_attempts
 from hpcxrf.runner.workload import PlanRequest, Workload
 from hpcxrf.store.lock import run_lock
-from hpcxrf.store.rundir import RunDir, create_or_resume, set_damaged_aside
+from hpcxrf.store.rundir import RunDir, create_or_resume, prepare_folder, set_damaged_aside
 from hpcxrf.workloads import choose_workload
 
 
@@ -137,8 +137,9 @@ def run_here(
     first = next(planned, None)
     if first is None:
         raise InputFileError("nothing to run: the plan is empty; give files, folders or patterns")
-    create_or_resume(run.path, run_text, workload.lasting(config))
+    prepare_folder(run.path)
     with run_lock(run):
+        create_or_resume(run.path, run_text, workload.lasting(config))
         keep_configuration(run, config)
         set_damaged_aside(run)
         forget_attempts(run.path)

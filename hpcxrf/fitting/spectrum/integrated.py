@@ -24,6 +24,8 @@ from hpcxrf.physics.model import Evaluation, SpectrumModel, find_tailed_lines
 from hpcxrf.physics.parameters import pack
 
 MAPS_SNIP_WIDTH: Final = 0.5
+MOST_COUNTS: Final = 1e15
+"""Most counts of one channel."""
 _STEP_PARAMETERS: Final = ("step_offset", "step_linear")
 _FEW_ELEMENTS: Final = 5
 FEW_ELEMENTS: Final = "few_elements"
@@ -54,7 +56,9 @@ def fit_spectrum(counts: Tensor, setup: FitProblem, *, starts: Tensor | None = N
     low, high = _find_range(full, setup)
     model = _build_model(low, high, setup, full.device)
     inside = full[low : high + 1]
-    bad = FitStatus.NONFINITE if not bool(torch.isfinite(full).all()) else FitStatus.EMPTY
+    # What squares of them would overflow is as little a number of counts as infinity.
+    sound = bool(torch.isfinite(full).all()) and float(full.max()) <= MOST_COUNTS
+    bad = FitStatus.EMPTY if sound else FitStatus.NONFINITE
     if bad is FitStatus.NONFINITE or float(inside.sum()) <= 0.0:
         return _describe_failure(inside, low, model, setup, bad)
     problem, fixed = build_problem(full, low, high, model, setup)

@@ -100,7 +100,7 @@ def write_report(run: RunSummary, datasets: Sequence[DatasetSummary], path: Path
         )
     )
     with replaced(path) as partial:
-        partial.write_text(page, encoding="utf-8")
+        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def _build_row(index: int, dataset: DatasetSummary) -> DatasetRow:
