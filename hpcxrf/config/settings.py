@@ -33,7 +33,7 @@ def parse_setting(text: str) -> Setting:
     place = tuple(part.strip() for part in name.split("."))
     if not equals or len(place) < 2 or not all(place):
         raise ConfigError(f"--set {text}: not of the form section.key=value, as in --set fit.kbeta_sd=0.15")
-    read = parse_yaml(value, f"--set {name.strip()} (quote a text with a colon, as in '\"a: b\"')", ConfigError)
+    read = parse_yaml(value, f"--set {text} (quote a text with a colon, as in '\"a: b\"')", ConfigError)
     return Setting(place=place, value=read, origin=f"--set {name.strip()}")
 
 

@@ -101,7 +101,7 @@ def refuse_irregular(path: Path, error_type: type[HpcxrfError] = InputFileError)
     try:
         status = path.stat()
     except FileNotFoundError as error:
-        raise error_type(f"{name}: no such file; check the name") from error
+        raise error_type(f"{name}: cannot be read: no such file; check the name") from error
     except (OSError, ValueError) as error:
         raise error_type(f"{name}: cannot be read: {describe_fault(error)}; check its name and permissions") from error
     fault = _find_kind(path, status.st_mode)
@@ -177,9 +177,9 @@ def parse_json_object(content: bytes, where: object, error_type: type[HpcxrfErro
     try:
         found = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise error_type(f"{where}: is damaged: {describe_fault(error)}; {remedy}") from error
+        raise error_type(f"{where}: is damaged; {remedy} ({describe_fault(error)})") from error
     if not isinstance(found, dict):
-        raise error_type(f"{where}: is damaged: holds {type(found).__name__}, not a JSON object; {remedy}")
+        raise error_type(f"{where}: is damaged; {remedy} (it holds {type(found).__name__}, not a JSON object)")
     return found
 
 

@@ -226,7 +226,7 @@ def _resolve_all(paths: Iterable[Path]) -> dict[Path, Path]:
     real: dict[Path, Path] = {}
     for path in paths:
         folder, name = os.path.split(path)
-        if name in {"", ".", ".."} or path.is_symlink():
+        if name in {"", ".", ".."} or os.path.islink(path):  # noqa: PTH114 - no error on long names
             # Not `Path.resolve`, which raises on links that lead back to themselves.
             real[path] = Path(os.path.realpath(path))
             continue

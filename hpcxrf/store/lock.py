@@ -100,7 +100,7 @@ def read_lock(path: Path) -> LockHolder | None:
     except TypeError as error:
         raise OutputError(f"{path}: is damaged; {remedy}") from error
     if not _is_sound(holder):
-        raise OutputError(f"{path}: is damaged: {show_name(json.dumps(content))[:200]}; {remedy}")
+        raise OutputError(f"{path}: is damaged; {remedy} (it holds {show_name(json.dumps(content))[:200]})")
     return holder
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -170,6 +171,9 @@ def is_template_sound(path: Path, layout: SpectraLayout, dtype: np.dtype[Any]) -
 
 def is_torn_store(path: Path) -> bool:
     """Whether a folder without readable metadata was a store of spectra: its counts have the axes of one."""
+    with suppress(OutputError):
+        if isinstance(read_json_object(path / "zarr.json", OutputError, remedy="").get("attributes"), dict):
+            return False
     try:
         metadata = read_json_object(path / "counts" / "zarr.json", OutputError, remedy="")
     except OutputError:
