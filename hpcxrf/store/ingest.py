@@ -47,7 +47,7 @@ from hpcxrf.store.files import (
     tree_files,
     tree_sha256,
 )
-from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, SHARDS_ATTRIBUTE, SpectraLayout, spectra_layout
+from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, FILES_ATTRIBUTE, SpectraLayout, spectra_layout
 from hpcxrf.store.spectra import open_spectra
 from hpcxrf.store.template import (
     create_template,
@@ -209,11 +209,10 @@ def _is_whole(path: Path, stored: Attributes) -> bool:
         open_spectra(path)
     except OutputError:
         return False
-    recorded = stored.get(SHARDS_ATTRIBUTE)
-    # Stores of version 0.1.0 have no checksums of their shards.
+    recorded = stored.get(FILES_ATTRIBUTE)
+    # Stores of version 0.1.0 have no checksums of their files.
     return not isinstance(recorded, dict) or all(
-        band.isdecimal() and (file := shard_file(path, int(band))).is_file() and file_sha256(file) == checksum
-        for band, checksum in recorded.items()
+        (path / name).is_file() and file_sha256(path / name) == checksum for name, checksum in recorded.items()
     )
 
 
@@ -322,9 +321,16 @@ def _finalise(work: _Work, spectra: BandSpectra, stamps: list[tuple[int, int]]) 
     needed = _bytes_needed(work, rows=0) + _count_bytes(scalars)
     with output_faults(work.path.parent, bytes_needed=needed):
         write_beside(work.path, work.scan.shape, scalars, integrated)
-        finish(work.path, {SHARDS_ATTRIBUTE: {str(band): checksum for band, checksum in sorted(work.done.items())}})
+        finish(work.path, {FILES_ATTRIBUTE: _hash_files(work)})
         progress_file(work.path).unlink(missing_ok=True)
         sync_folder(work.path.parent)
+
+
+def _hash_files(work: _Work) -> dict[str, str]:
+    """SHA-256 of every file of a store but the root's metadata, which is to keep them."""
+    known = {shard_file(work.path, band): checksum for band, checksum in work.done.items()}
+    files = sorted(file for file in tree_files(work.path) if file != work.path / "zarr.json")
+    return {file.relative_to(work.path).as_posix(): known.get(file) or file_sha256(file) for file in files}
 
 
 def _count_bytes(scalars: ScanScalars) -> int:
