@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from hpcxrf.errors import HpcxrfError, InputFileError
 
 MAX_TEXT_BYTES: Final = 4 * 2**20
@@ -204,6 +202,8 @@ def parse_yaml(text: str, where: object, error_type: type[HpcxrfError]) -> Any: 
         HpcxrfError: of `error_type`: not YAML, nested deeper than `MAX_DEPTH`, more than `MAX_NODES` values, or a
             value that its own type does not allow.
     """
+    import yaml  # a child that looks at files has no use for it
+
     try:
         _refuse_bombs(text)
         return yaml.safe_load(text)
@@ -215,6 +215,8 @@ def parse_yaml(text: str, where: object, error_type: type[HpcxrfError]) -> Any: 
 
 def _refuse_bombs(text: str) -> None:
     """Walk through the events of a text, which build nothing; aliases are counted with all that they stand for."""
+    import yaml
+
     open_nodes: list[tuple[str | None, int]] = []
     sizes: dict[str, int] = {}
     total = 0
