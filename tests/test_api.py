@@ -18,6 +18,7 @@ import hpcxrf
 from hpcxrf import api
 from hpcxrf.errors import ConfigError, FitError
 from hpcxrf.fitting.result import FitStatus, PixelFit
+from hpcxrf.notes import Note
 from hpcxrf.physics.parameters import INDEX, PARAMETERS
 from hpcxrf.results.store.maps import create_results, finalise, write_block
 
@@ -249,7 +250,7 @@ def test_a_fit_shows_itself_in_one_line_and_as_an_escaped_table(fit):
     assert re.fullmatch(
         r"<SpectrumFit converged: 9 components, R2 0\.99\d+, deviance [\d.]+, channels \d+ to \d+>", repr(fit)
     )
-    strange = replace(fit, component_names=("<script>", *fit.component_names[1:]), messages=("a < b",))
+    strange = replace(fit, component_names=("<script>", *fit.component_names[1:]), notes=(Note("warning", "a < b"),))
     page = strange._repr_html_()
     assert "&lt;script&gt;" in page
     assert "a &lt; b" in page

@@ -138,7 +138,7 @@ def fit_map(
             "constants": first.constants.name,
             "line_table": first.table.table_version,
             "incident_energy_kev": first.table.incident_energy_kev,
-            "notes": "\n".join(dict.fromkeys(note for one in maps for note in one.notes)),
+            "notes": "\n".join(dict.fromkeys(note.text for one in maps for note in one.notes)),
         },
     )
 

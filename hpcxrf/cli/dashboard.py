@@ -18,7 +18,9 @@ def dashboard(run: opt.RunFolder, as_json: opt.AsJson = False) -> None:
 
     way = way_to_dashboard(run)
     if as_json:
-        print_json({"ssh": way.ssh, "url": way.url, "answers": way.answers, "said": way.said})
+        print_json(
+            {"ssh": way.ssh, "url": way.url, "answers": way.answers, "said": way.outcome, "outcome": way.outcome}
+        )
         return
     out = console()
     if way.ssh is not None:
@@ -26,4 +28,4 @@ def dashboard(run: opt.RunFolder, as_json: opt.AsJson = False) -> None:
         sys.stdout.write(f"{way.ssh}\n")
         out.print("then open in a browser:", markup=False)
     sys.stdout.write(f"{way.url}\n")
-    out.print(way.said, markup=False, soft_wrap=True)
+    out.print(way.outcome, markup=False, soft_wrap=True)

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from hpcxrf.cli.notes import print_notes
 from hpcxrf.fitting.spectrum.suggestion import Suggestion
+from hpcxrf.notes import pack_notes
 from hpcxrf.pipeline.prepare.suggestions import as_records
 from hpcxrf.pipeline.single import FileFit
 
@@ -39,7 +40,7 @@ def describe_fit(result: FileFit) -> dict[str, Any]:
         "at_bound": [n for n, b in zip(fit.parameter_names, fit.at_bound.tolist(), strict=True) if b],
         "first_channel": fit.first_channel,
         "last_channel": fit.first_channel + fit.counts.shape[0] - 1,
-        "notes": list(result.notes) + list(fit.messages),
+        **pack_notes([*result.notes, *fit.notes]),
     }
     if result.by_detector:
         value["theta_by_detector"] = [
@@ -62,7 +63,7 @@ def print_fit(out: Console, notes: Console, result: FileFit) -> None:
         f"(counting noise alone: {fit.r2_expected:.5f}), reduced chi2 {fit.reduced_chi2:.2f}, "
         f"{fit.status.name.lower()} in {fit.iterations} steps, {fit.cpu_s:.2f} CPU s"
     )
-    print_notes(notes, {"": [*result.notes, *fit.messages]})
+    print_notes(notes, {"": [*result.notes, *fit.notes]})
     amplitudes = Table("component", "counts", "sigma", "detection limit", title="amplitudes")
     rows = zip(
         fit.component_names,

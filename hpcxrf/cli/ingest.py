@@ -25,8 +25,9 @@ def ingest(
     help_all: opt.HelpAll = False,
 ) -> None:
     """Copy scans into chunked Zarr stores, without fitting. Resumable; running it twice changes nothing."""
+    from hpcxrf.cli.notes import print_notes
     from hpcxrf.cli.progress import show_step
-    from hpcxrf.cli.terminal import console, print_json
+    from hpcxrf.cli.terminal import console, print_json, results_console
     from hpcxrf.errors import DatasetsFailedError
     from hpcxrf.pipeline.inspect import ingest_files
     from hpcxrf.pipeline.prepare.inputs import read_options
@@ -35,11 +36,13 @@ def ingest(
     config, _ = opt.read_request(files, context.params)
     out = console()
     with show_step(out, "ingest") as advance:
-        result = ingest_files(files, output, read_options(config), advance)
+        result = ingest_files([Path(name) for name in config.input.files], output, read_options(config), advance)
+    print_notes(out, {"": result.notes})
     if as_json:
         print_json({"stores": result.stores, "failed": result.failed})
-    for source, store in result.stores.items():
-        out.print(f"{source} -> {store}", markup=False, soft_wrap=True)
+    else:
+        for source, store in result.stores.items():
+            results_console().print(f"{source} -> {store}", markup=False, soft_wrap=True)
     for source, reason in result.failed.items():
         out.print(f"failed: {source}: {reason}", markup=False, soft_wrap=True)
     if result.failed:

@@ -44,7 +44,9 @@ def _print_inspection(facts: Mapping[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from hpcxrf.cli.notes import label_note
     from hpcxrf.cli.terminal import results_console
+    from hpcxrf.notes import unpack_notes
 
     table = Table.grid(padding=(0, 2))
     detectors, n_y, n_x, n_channels = facts["shape"]
@@ -62,6 +64,6 @@ def _print_inspection(facts: Mapping[str, Any]) -> None:
     }
     for name, value in rows.items():
         table.add_row(f"[bold]{name}[/]", escape(str(value)))
-    for note in facts["notes"]:
-        table.add_row("note", escape(note))
+    for note in unpack_notes(facts):
+        table.add_row(label_note(note), escape(note.text))
     results_console().print(table)

@@ -55,7 +55,7 @@ def submit(
     as_json: opt.AsJson = False,
 ) -> None:
     """Run on Slurm whatever the run file describes: submit, print how to watch, and return."""
-    from hpcxrf.cli.terminal import console
+    from hpcxrf.cli.terminal import console, print_json
     from hpcxrf.cluster.login.sites import find_site
     from hpcxrf.cluster.login.submission import SubmitOptions, prepare_submission, submit_run
     from hpcxrf.cluster.slurm import seconds_of
@@ -78,6 +78,9 @@ def submit(
             "run code as you and read your data.[/]"
         )
     if dry_run:
+        if as_json:
+            print_json({"script": submission.script, "command": submission.command, "run": str(submission.folder)})
+            return
         sys.stdout.write(submission.script)
         out.print(f"to be submitted with: {submission.command}", markup=False, soft_wrap=True)
         return
@@ -105,19 +108,21 @@ def _print_job(job_id: str, folder: Path, *, as_json: bool) -> None:
 
 
 def cancel(run: opt.RunFolder, as_json: opt.AsJson = False) -> None:
-    """Cancel the job of a run. What is finished is kept; `hpcxrf resume` goes on."""
+    """Cancel the job of a run, or end its process here. What is finished is kept; `hpcxrf resume` goes on."""
     from hpcxrf.cli.terminal import console, print_json
     from hpcxrf.cluster.login.steering import cancel_run
 
     result = cancel_run(run)
     if as_json:
-        print_json({"cancelled": result.job_ids, "unknown": result.unknown})
+        print_json({"cancelled": result.job_ids, "unknown": result.unknown, "process": result.process})
         return
+    if result.process is not None:
+        console().print(f"process {result.process} was told to end; `hpcxrf resume` goes on with what is missing")
     for job_id in result.job_ids:
         console().print(f"job {job_id} is cancelled; `hpcxrf resume` goes on with what is missing")
     for job_id in result.unknown:
         console().print(f"job {job_id}: Slurm has no record of it")
-    if not result.job_ids and not result.unknown:
+    if not result.job_ids and not result.unknown and result.process is None:
         console().print("no job of this run is in the queue")
 
 
@@ -131,7 +136,7 @@ def resume(run: opt.RunFolder, as_json: opt.AsJson = False) -> None:
 
     opened = open_run(run)
     if last_job(opened) is None:
-        _resume_here(run)
+        _resume_here(run, as_json=as_json)
         return
     if run_status(run, slurm.job_state).verdict == "done":
         if as_json:
@@ -141,12 +146,16 @@ def resume(run: opt.RunFolder, as_json: opt.AsJson = False) -> None:
     _print_job(submit_again(opened), run.absolute(), as_json=as_json)
 
 
-def _resume_here(folder: Path) -> None:
+def _resume_here(folder: Path, *, as_json: bool) -> None:
     from hpcxrf.cli.run import run_on_this_machine
+    from hpcxrf.cli.terminal import print_json
     from hpcxrf.pipeline.request import config_of_run
     from hpcxrf.store.rundir import open_run
 
     config, text = config_of_run(open_run(folder))
+    if as_json:
+        # Of a run on this machine there is no job; what it found is in its run directory.
+        print_json({"job_id": None, "run": str(folder.absolute()), "log": None})
     run_on_this_machine(config, text, folder)
 
 
@@ -160,7 +169,7 @@ def retry(
     as_json: opt.AsJson = False,
 ) -> None:
     """Mark what failed to be tried again, then go on as `hpcxrf resume` does."""
-    from hpcxrf.cli.terminal import console
+    from hpcxrf.cli.terminal import console, print_json
     from hpcxrf.cluster.login.steering import retry_failed
     from hpcxrf.errors import ConfigError
 
@@ -169,6 +178,8 @@ def retry(
     chosen = retry_failed(run, reason)
     if not chosen:
         console().print("no failed dataset matches --reason" if reason else "no dataset has failed", markup=False)
+        if as_json:
+            print_json({"job_id": None, "run": str(run.absolute()), "log": None})
         return
     console().print(f"{len(chosen)} failed tasks will be tried again", markup=False)
     resume(run, as_json=as_json)

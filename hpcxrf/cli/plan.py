@@ -1,18 +1,28 @@
 """`hpcxrf plan`: what would run, how big it is, and what speaks against it."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from hpcxrf.cli import options as opt
+from hpcxrf.errors import ConfigError, InputFileError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from hpcxrf.cluster.login.probe import Probe
     from hpcxrf.config.run import RunConfig
+    from hpcxrf.config.site import SiteProfile
+    from hpcxrf.notes import Note
     from hpcxrf.pipeline.plan import Plan
     from hpcxrf.pipeline.plan_size import PlanSize
+    from hpcxrf.runner.counts import TaskCounts
+    from hpcxrf.runner.records import Refusal
     from hpcxrf.runner.workload import Workload
 
+_SHOWN_REFUSALS: Final = 20
 EXAMPLE = "Examples:  hpcxrf plan run.yaml --site generic-gpu --max-gpu-hours 20   |   hpcxrf plan run.yaml --probe"
 
 
@@ -42,7 +52,6 @@ def plan(
     from hpcxrf.cluster.login.checks import hours_faults, memory_faults, output_faults_of, site_faults
     from hpcxrf.cluster.login.probe import last_probe, measure
     from hpcxrf.cluster.login.sites import find_site
-    from hpcxrf.errors import ConfigError
     from hpcxrf.pipeline.plan import make_plan
     from hpcxrf.pipeline.plan_size import measure_plan
     from hpcxrf.workloads import choose_workload
@@ -50,11 +59,15 @@ def plan(
     config, text = opt.read_request(files, context.params)
     workload = choose_workload(config)
     workload.check(config)
-    if workload.name != "scan":
-        _plan_tasks(workload, config, text, as_json=as_json)
-        return
     profile = None if site is None else find_site(site)
     folder = (output or opt.name_output(files)).absolute()
+    if workload.name != "scan":
+        if probe or max_gpu_hours is not None:
+            raise ConfigError(
+                f"--probe and --max-gpu-hours estimate the hours of maps; of a {workload.name} no speed is known before"
+            )
+        _plan_tasks(files[0], workload, config, text, folder, profile, as_json=as_json)
+        return
     with show_step(console(), "open files") as advance:
         made = make_plan(config, folder, opened=advance)
     work = measure_plan(made)
@@ -69,45 +82,98 @@ def plan(
         print_json(_json(made, work, measured, faults, notes))
     else:
         _print(made, work, measured, notes)
-    if faults:
-        raise ConfigError("\n".join([f"{files[0]}: cannot run:", *[f"  {f}" for f in faults]]))
+    _refuse(files[0], len(made.jobs), made.refusals, faults)
 
 
-def _plan_tasks(workload: "Workload", config: "RunConfig", text: str, *, as_json: bool) -> None:
-    """Count the tasks of a benchmark or a case study; how long they take depends on the methods that it compares."""
+def _plan_tasks(
+    file: Path,
+    workload: "Workload",
+    config: "RunConfig",
+    text: str,
+    folder: Path,
+    profile: "SiteProfile | None",
+    *,
+    as_json: bool,
+) -> None:
+    """Count the tasks of a workload of which no speed is known."""
     from dataclasses import asdict
 
-    from rich.markup import escape
-    from rich.table import Table
-
     from hpcxrf.cli.progress import show_step
-    from hpcxrf.cli.terminal import console, print_json, results_console
+    from hpcxrf.cli.terminal import console, print_json
+    from hpcxrf.cluster.login.checks import folder_faults, site_faults
+    from hpcxrf.cluster.login.sbatch import one_core_site
+    from hpcxrf.notes import pack_notes
     from hpcxrf.runner.counts import count_tasks
 
     with show_step(console(), "open files") as advance:
         counts = count_tasks(workload, config, text, advance)
-    refused = {str(one.source): one.reason for one in counts.refusals}
+    faults, notes = folder_faults(folder), list(counts.notes)
+    if profile is not None:
+        site = one_core_site(profile) if workload.one_core else profile
+        of_site, unasked = site_faults(site, config)
+        faults, notes = [*faults, *of_site], [*notes, *unasked]
     if as_json:
-        print_json(asdict(counts) | {"workload": workload.name, "refusals": None, "refused": refused})
-        return
+        told = asdict(counts) | {"workload": workload.name, "refused": _reasons(counts.refusals), "faults": faults}
+        del told["refusals"]
+        print_json(told | pack_notes(notes))
+    else:
+        _print_tasks(workload, counts, notes)
+    _refuse(file, counts.items, counts.refusals, faults)
+
+
+def _reasons(refusals: "Sequence[Refusal]") -> dict[str, str]:
+    return {str(one.source): one.reason for one in refusals}
+
+
+def _print_tasks(workload: "Workload", counts: "TaskCounts", notes: "Sequence[Note]") -> None:
+    from rich.table import Table
+
+    from hpcxrf.cli.terminal import results_console
+
     table = Table.grid(padding=(0, 2))
     table.add_row("[bold]workload[/]", workload.name)
-    table.add_row("[bold]datasets[/]", f"{counts.items}, {len(refused)} cannot be opened")
+    table.add_row("[bold]datasets[/]", f"{counts.items}, {len(counts.refusals)} cannot be opened")
     table.add_row("[bold]tasks[/]", ", ".join(f"{n} {stage}" for stage, n in counts.tasks.items()))
     if counts.unforeseen:
         table.add_row("", "those of the fits are known when the maps are there")
-    table.add_row("[bold]workers[/]", "one core each, no GPU: CPU seconds are compared")
-    for source, reason in list(refused.items())[:20]:
-        table.add_row("[red]refused[/]", escape(reason if reason.startswith(source) else f"{source}: {reason}"))
-    for note in counts.notes:
-        table.add_row("note", escape(note))
+    if workload.one_core:
+        table.add_row("[bold]workers[/]", "one core each, no GPU: CPU seconds are compared")
+    _add_doubts(table, notes, counts.refusals)
     results_console().print(table)
 
 
-def _json(made: "Plan", work: "PlanSize", probe: "Probe | None", faults: list[str], notes: list[str]) -> dict[str, Any]:
+def _add_doubts(table: "Table", notes: "Sequence[Note]", refusals: "Sequence[Refusal]") -> None:
+    from rich.markup import escape
+
+    from hpcxrf.cli.notes import label_note
+
+    for note in notes:
+        table.add_row(label_note(note), escape(note.text))
+    for source, reason in list(_reasons(refusals).items())[:_SHOWN_REFUSALS]:
+        # Most reasons begin with the file.
+        table.add_row("[red]refused[/]", escape(reason if reason.startswith(source) else f"{source}: {reason}"))
+
+
+def _refuse(file: Path, runnable: int, refusals: "Sequence[Refusal]", faults: Sequence[str]) -> None:
+    """End with an exit code where the run would end so.
+
+    Raises:
+        InputFileError: no scan can be opened.
+        ConfigError: something speaks against the run.
+    """
+    if not runnable:
+        raise InputFileError(f"{file}: not one of {len(refusals)} scans can be opened; the reasons are above")
+    if faults:
+        raise ConfigError("\n".join([f"{file}: cannot run:", *[f"  {f}" for f in faults]]))
+
+
+def _json(
+    made: "Plan", work: "PlanSize", probe: "Probe | None", faults: list[str], notes: "list[Note]"
+) -> dict[str, Any]:
     from dataclasses import asdict
 
     from hpcxrf.cluster.login.probe import hours
+    from hpcxrf.notes import pack_notes
     from hpcxrf.pipeline.device_memory import largest_device_memory
     from hpcxrf.pipeline.memory import IDLE_WORKER_BYTES
     from hpcxrf.pipeline.plan import memory_by_stage
@@ -117,15 +183,15 @@ def _json(made: "Plan", work: "PlanSize", probe: "Probe | None", faults: list[st
         **asdict(work),
         "worker_bytes": {stage: IDLE_WORKER_BYTES + needed for stage, needed in memory.items()},
         "device_bytes": None if device is None else asdict(device),
-        "refused": {str(r.source): r.reason for r in made.refusals},
+        "refused": _reasons(made.refusals),
         "probe": None if probe is None else asdict(probe),
         "hours": None if probe is None else hours(work, probe),
         "faults": faults,
-        "notes": [*made.notes, *notes],
+        **pack_notes([*made.notes, *notes]),
     }
 
 
-def _print(made: "Plan", work: "PlanSize", probe: "Probe | None", notes: list[str]) -> None:
+def _print(made: "Plan", work: "PlanSize", probe: "Probe | None", notes: "list[Note]") -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -143,13 +209,7 @@ def _print(made: "Plan", work: "PlanSize", probe: "Probe | None", notes: list[st
         table.add_row("[bold]memory[/]", memory_text(made))
         table.add_row("[bold]GPU memory[/]", _device_text(made))
     table.add_row("[bold]time[/]", escape(_time(work, probe)))
-    for note in (*made.notes, *notes):
-        table.add_row("note", escape(note))
-    for refusal in made.refusals[:20]:
-        # Most reasons begin with the file.
-        named = refusal.reason.startswith(str(refusal.source))
-        text = refusal.reason if named else f"{refusal.source}: {refusal.reason}"
-        table.add_row("[red]refused[/]", escape(text))
+    _add_doubts(table, (*made.notes, *notes), made.refusals)
     results_console().print(table)
 
 

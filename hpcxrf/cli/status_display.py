@@ -7,8 +7,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from hpcxrf.cli.notes import label_note
 from hpcxrf.cluster.job_files import RunProgress
 from hpcxrf.cluster.login.status import GOING_ON, RunStatus
+from hpcxrf.notes import pack_notes
 
 _STYLES: Final = {
     "done": "green",
@@ -30,7 +32,8 @@ def describe_status(found: RunStatus) -> dict[str, Any]:
     return {
         "run": str(found.path),
         "verdict": found.verdict,
-        "said": found.said,
+        "said": found.reason,
+        "reason": found.reason,
         "job_id": found.job_id,
         "slurm": None if found.slurm is None else asdict(found.slurm),
         "datasets": found.tally.datasets,
@@ -40,7 +43,7 @@ def describe_status(found: RunStatus) -> dict[str, Any]:
         "running": found.tally.running,
         "reasons": dict(found.tally.reasons),
         "progress": None if found.progress is None else asdict(found.progress),
-        "notes": list(found.notes),
+        **pack_notes(found.notes),
     }
 
 
@@ -54,7 +57,7 @@ def make_status_table(found: RunStatus) -> Table:
     table = Table.grid(padding=(0, 2))
     style = _STYLES[found.verdict]
     table.add_row("[bold]run[/]", escape(str(found.path)))
-    table.add_row("[bold]status[/]", f"[{style}]{found.verdict}[/]: {escape(found.said)}")
+    table.add_row("[bold]status[/]", f"[{style}]{found.verdict}[/]: {escape(found.reason)}")
     counts = found.tally
     if counts.datasets:
         running = f", {counts.running} running" if counts.running else ""
@@ -72,7 +75,7 @@ def make_status_table(found: RunStatus) -> Table:
     if counts.reasons:
         table.add_row("", "`hpcxrf logs RUN --failed` shows all, `hpcxrf retry RUN --failed` tries again")
     for note in found.notes:
-        table.add_row("note", escape(note))
+        table.add_row(label_note(note), escape(note.text))
     return table
 
 

@@ -21,6 +21,7 @@ def verify(
 
     A resumed run trusts its journals and looks at no contents; this command does. It reads all stores of the run.
     """
+    from contextlib import nullcontext
     from dataclasses import asdict
 
     from hpcxrf.cli.progress import show_step
@@ -28,11 +29,13 @@ def verify(
     from hpcxrf.cluster.slurm import job_ended
     from hpcxrf.errors import OutputError
     from hpcxrf.runner.verify import do_again, find_damage
-    from hpcxrf.store.lock import run_lock
+    from hpcxrf.store.lock import refuse_at_work, run_lock
     from hpcxrf.store.rundir import open_run
 
     run = open_run(run_directory)
-    with run_lock(run, job_ended=job_ended):
+    # An archive of finished runs may be read-only: only marking needs to write.
+    refuse_at_work(run)
+    with run_lock(run, job_ended=job_ended) if redo else nullcontext():
         with show_step(console(), "compare", "datasets") as advance:
             found = list(find_damage(run, advance))
         for damage in found if redo else ():

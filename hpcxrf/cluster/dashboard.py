@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from hpcxrf.cluster.security import private_folder, write_private
+from hpcxrf.store.files import output_faults
 
 if TYPE_CHECKING:
     from distributed import Scheduler
@@ -137,5 +138,10 @@ def write_dashboard_file(run_dir: Path, *, port: int, token: str) -> Path:
 
 
 def remove_dashboard_file(run_dir: Path) -> None:
-    """Remove the file of a dashboard that no longer answers; nothing there is no error."""
-    (run_dir / "secrets" / FILE_NAME).unlink(missing_ok=True)
+    """Remove the file of a dashboard that no longer answers; nothing there is no error.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    with output_faults(run_dir, bytes_needed=0):
+        (run_dir / "secrets" / FILE_NAME).unlink(missing_ok=True)

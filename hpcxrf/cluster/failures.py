@@ -9,14 +9,15 @@ from typing import Final
 from hpcxrf.cluster.job_files import RunProgress
 from hpcxrf.cluster.slurm import job_ended
 from hpcxrf.errors import OutputError
-from hpcxrf.runner.datasets import OPEN_TASK, read_datasets
+from hpcxrf.runner.datasets import OPEN_TASK, has_records, read_datasets
+from hpcxrf.runner.ending import has_end
 from hpcxrf.runner.records import DatasetRecord
 from hpcxrf.store.lock import run_lock
 from hpcxrf.store.rundir import FAILED, FINISHED, RETRY, Record, RunDir, leave_alone
 from hpcxrf.workloads import read_workload
 
-# In whatever an error says, what differs from file to file.
-_PATH: Final = re.compile(r"(?:'[^']*/[^']*'|\"[^\"]*/[^\"]*\"|\S*/\S*[^\s:,;.)])")
+# In whatever an error says, what differs from file to file: absolute paths, in quotes where they have blanks.
+_PATH: Final = re.compile(r"'/[^']*'|\"/[^\"]*\"|(?<![^\s(=])/\S*[^\s:,;.)]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,16 +31,18 @@ class Failure:
     reason: str
     traceback: str
 
-    @property
-    def kind(self) -> str:
-        """The reason without the names of files, so that equal ones can be counted."""
-        return name_kind(self.reason, self.dataset_id)
 
+def name_kind(reason: str, dataset_id: str, name: str) -> str:
+    """A reason without the names of files, so that equal ones can be counted.
 
-def name_kind(reason: str, dataset_id: str) -> str:
-    """A reason without the names of files, so that equal ones can be counted."""
+    Args:
+        reason: what was recorded.
+        dataset_id: of the dataset that failed.
+        name: name of its file.
+    """
     first = reason.strip().splitlines()[0] if reason.strip() else "no reason was recorded"
-    return _PATH.sub("<file>", first.replace(dataset_id, "<dataset>"))
+    own_file = re.compile(rf"[^\s'\"(]*{re.escape(name)}")
+    return _PATH.sub("<file>", own_file.sub("<file>", first).replace(dataset_id, "<dataset>"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,7 @@ class Tally:
     reasons: tuple[tuple[str, int], ...]
     """Failures by reason, the most frequent first; empty while the run goes on."""
     at_end: bool
-    """Every dataset has ended, and the page is there."""
+    """A driver came to the end of the run, and none has begun since."""
 
 
 def tally(run: RunDir, progress: RunProgress | None, *, live: bool) -> Tally:
@@ -78,10 +81,12 @@ def tally(run: RunDir, progress: RunProgress | None, *, live: bool) -> Tally:
         open_again = record.state == "failed" and not _is_failed(run, record)
         states["again" if open_again else record.state] += 1
         if record.state == "failed" and not open_again:
-            kinds[name_kind(record.reason, record.dataset_id)] += 1
+            kinds[name_kind(record.reason, record.dataset_id, record.name)] += 1
     ended = states["done"] + states["failed"] + states["not tried"]
     known = max(ended + states["again"], len(run.dataset_ids()), 0 if progress is None else progress.datasets)
     page = run.path / read_workload(run).page
+    # Version 0.1.0 kept no account of the end; its page was the last thing that a driver wrote.
+    came_to_end = has_end(run) if has_records(run) else page.is_file()
     return Tally(
         datasets=known,
         done=states["done"],
@@ -89,7 +94,7 @@ def tally(run: RunDir, progress: RunProgress | None, *, live: bool) -> Tally:
         not_tried=states["not tried"],
         running=0,
         reasons=tuple(kinds.most_common()),
-        at_end=known > 0 and ended == known and page.is_file(),
+        at_end=known > 0 and ended == known and came_to_end,
     )
 
 

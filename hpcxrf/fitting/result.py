@@ -7,6 +7,7 @@ from html import escape
 from torch import Tensor
 
 from hpcxrf.fitting.spectrum.problem import FitProblem
+from hpcxrf.notes import Note
 from hpcxrf.physics.lines import LineTable
 
 
@@ -82,11 +83,17 @@ class SpectrumFit:
     """CPU seconds of the fit, imports and reading excluded."""
     flags: tuple[str, ...] = ()
     """Reasons to distrust the energy axis: `ambiguous_calibration`, `few_elements`,
-    `no_scatter`; each is explained in `messages`."""
-    messages: tuple[str, ...] = ()
+    `no_scatter`; each is explained in `notes`."""
+    notes: tuple[Note, ...] = ()
+    """Findings of the fit on itself, such as parameters at a bound."""
     problem: FitProblem | None = None
     """The problem as it was posed, from which pixels and regions can be fitted; None: the fit is that of a sum of
     detectors, or was made by another program."""
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """Sentences of the notes."""
+        return tuple(note.text for note in self.notes)
 
     def __repr__(self) -> str:
         return f"<SpectrumFit {self._headline()}>"

@@ -37,6 +37,7 @@ from hpcxrf.formats.axes import (
 from hpcxrf.formats.hdf5_files import check_rows, is_hdf5, refuse_bad_counts, rows_per_block
 from hpcxrf.formats.room import require_room
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions, ScanScalars
+from hpcxrf.notes import Note
 
 _TIMES: Final = ("live_time_s", "real_time_s", "icr_hz", "ocr_hz")
 _POSITIONS: Final = {"x_um": 1.0, "y_um": 1.0, "x_mm": 1e3, "y_mm": 1e3}
@@ -61,7 +62,7 @@ class _Parts:
     shape: tuple[int, int, int, int]
     found: Mapping[str, Entry]
     """Arrays beside it by name, of the right shape."""
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
     @property
     def where(self) -> str:
@@ -90,7 +91,7 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
     incident = _read_incident_kev(parts)
     tube = parts.entry.attributes.get("tube")
     source = None if tube is None else ", ".join(decode_texts(tube))
-    source_notes = [] if source is None else [f"the file names a tube as source: {source}"]
+    source_notes = [] if source is None else [Note("fact", f"the file names a tube as source: {source}")]
     # Twice: whoever takes a block may copy it into its own order.
     row_bytes = 2 * n_detectors * n_columns * n_channels * parts.entry.dtype.itemsize
     height = rows_per_block(row_bytes=row_bytes, chunk_rows=_chunk_rows(parts), height=n_rows)
@@ -145,7 +146,7 @@ def _find_parts(container: Container, options: ReadOptions) -> _Parts:
     )
 
 
-def _choose(container: Container, requested: str | None) -> tuple[Entry, list[str]]:
+def _choose(container: Container, requested: str | None) -> tuple[Entry, list[Note]]:
     """The array of spectra, and how it was chosen."""
     entries = container.entries
     if requested is not None:
@@ -164,13 +165,13 @@ def _choose(container: Container, requested: str | None) -> tuple[Entry, list[st
     ranked = sorted(spectra, key=lambda e: -math.prod(e.shape))
     first = ranked[0]
     if len(ranked) == 1:
-        return first, [f"array: {first.path}"] if len(entries) > 1 else []
+        return first, [Note("fact", f"array: {first.path}")] if len(entries) > 1 else []
     if math.prod(first.shape) < _CLEARLY_LARGER * math.prod(ranked[1].shape):
         raise InputFileError(
             f"{container.path}: {len(ranked)} arrays may be the spectra; choose one with --dataset-path: "
             f"{_list_entries(ranked)}"
         )
-    return first, [f"guessed: the largest array, {_list_entries(ranked[:1])} (--dataset-path)"]
+    return first, [Note("warning", f"guessed: the largest array, {_list_entries(ranked[:1])} (--dataset-path)")]
 
 
 def _find_fault(entry: Entry) -> str | None:
@@ -205,7 +206,7 @@ def _list_entries(entries: Iterable[Entry]) -> str:
 
 def _find_neighbours(
     container: Container, entry: Entry, shape: tuple[int, int, int, int]
-) -> tuple[dict[str, Entry], list[str]]:
+) -> tuple[dict[str, Entry], list[Note]]:
     """Arrays beside the spectra that belong to them, and what does not fit."""
     wanted: dict[str, tuple[int | None, ...]] = dict.fromkeys(_TIMES, shape[:3])
     wanted |= dict.fromkeys(_POSITIONS, shape[1:3])
@@ -220,7 +221,8 @@ def _find_neighbours(
         if _has_shape(neighbour, expected):
             found[name] = neighbour
         else:
-            misfits.append(f"{neighbour.path} is not used: {neighbour.dtype} {neighbour.shape}, not {expected}")
+            text = f"{neighbour.path} is not used: {neighbour.dtype} {neighbour.shape}, not {expected}"
+            misfits.append(Note("warning", text))
     return found, misfits
 
 
@@ -330,7 +332,7 @@ def _read_incident_kev(parts: _Parts) -> float | None:
     return energy
 
 
-def _read_calibration(parts: _Parts, options: ReadOptions) -> tuple[tuple[EnergyCalibration, ...] | None, list[str]]:
+def _read_calibration(parts: _Parts, options: ReadOptions) -> tuple[tuple[EnergyCalibration, ...] | None, list[Note]]:
     """The file's own calibration: a table, else attributes, else the energy of each channel."""
     n_detectors = parts.shape[0]
     table = _read_numbers(parts, _CALIBRATION, (n_detectors, 3))
@@ -353,7 +355,7 @@ def _make_calibration(offset: float, slope: float, quadratic: float) -> EnergyCa
 
 def _fit_axis(
     parts: _Parts, entry: Entry, energy: NDArray[np.float64]
-) -> tuple[tuple[EnergyCalibration, ...], list[str]]:
+) -> tuple[tuple[EnergyCalibration, ...], list[Note]]:
     """A parabola through the energy of each channel."""
     where = f"{parts.container.path}: {entry.path}"
     steps = np.diff(energy)
@@ -371,5 +373,8 @@ def _fit_axis(
     if np.abs(kev - straight).max() > 0.01 * slope:
         coefficients = np.polynomial.polynomial.polyfit(np.arange(len(kev)), kev, 2).tolist()
     what = "eV" if in_ev else "keV"
-    note = f"energy calibration from {entry.path}, {'in' if unit else 'guessed to be in'} {what}"
+    if unit:
+        note = Note("fact", f"energy calibration from {entry.path}, in {what}")
+    else:
+        note = Note("warning", f"energy calibration from {entry.path}, guessed to be in {what}")
     return (_make_calibration(*coefficients),) * parts.shape[0], [note]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats.scan import EnergyCalibration, ReadOptions
+from hpcxrf.notes import Note
 
 MAX_RANK: Final = 4
 
@@ -27,7 +28,7 @@ class Axes:
     y: int | None
     x: int | None
     energy: int
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
     @property
     def order(self) -> tuple[int | None, int | None, int | None, int]:
@@ -55,15 +56,15 @@ def guess_axes(where: str, shape: tuple[int, ...], dims: Sequence[str] | None, e
     detector, y, x = _find_image_axes(rest, names)
     if len(rest) == 1:
         what = "detectors at one point" if detector is not None else "pixels, taken as one column"
-        notes.append(f"array of rank 2: {shape[rest[0]]} {what}")
+        notes.append(Note("fact", f"array of rank 2: {shape[rest[0]]} {what}"))
     if not rest:
-        notes.append("array of rank 1: one spectrum")
+        notes.append(Note("fact", "array of rank 1: one spectrum"))
     return Axes(detector=detector, y=y, x=x, energy=energy, notes=tuple(notes))
 
 
 def _find_energy_axis(
     where: str, shape: tuple[int, ...], names: tuple[str, ...] | None, requested: int | None
-) -> tuple[int, list[str]]:
+) -> tuple[int, list[Note]]:
     rank = len(shape)
     if requested is not None:
         if not -rank <= requested < rank:
@@ -75,7 +76,8 @@ def _find_energy_axis(
     longest = max(range(rank), key=lambda i: (shape[i], i))
     if rank == 1:
         return longest, []
-    return longest, [f"guessed: axis {longest} of shape {shape} is the energy, as the longest (--energy-axis)"]
+    text = f"guessed: axis {longest} of shape {shape} is the energy, as the longest (--energy-axis)"
+    return longest, [Note("warning", text)]
 
 
 def _find_image_axes(rest: list[int], names: tuple[str, ...] | None) -> tuple[int | None, int | None, int | None]:
@@ -155,10 +157,12 @@ def _rises(c: EnergyCalibration, n_channels: int) -> bool:
     return bool(np.isfinite(c.offset_kev) and 0.0 < c.slope_kev < np.inf and 0.0 < at_end < np.inf)
 
 
-def describe_calibration(options: ReadOptions) -> tuple[str, ...]:
+def describe_calibration(options: ReadOptions) -> tuple[Note, ...]:
     """A sentence for each number of the calibration that the user gave."""
     given = (("offset", options.energy_offset_kev), ("slope", options.energy_slope_kev))
-    return tuple(f"energy {name} set to {v:g} keV by --energy-{name}" for name, v in given if v is not None)
+    return tuple(
+        Note("fact", f"energy {name} set to {v:g} keV by --energy-{name}") for name, v in given if v is not None
+    )
 
 
 def file_size(path: Path) -> int:

@@ -78,7 +78,7 @@ def open_within_bounds(of: Callable[[Path, ReadOptions], RawScan], path: Path, o
     return replace(
         scan,
         name=show_name(scan.name),
-        notes=tuple(map(show_name, scan.notes)),
+        notes=tuple(replace(note, text=show_name(note.text)) for note in scan.notes),
         tube=None if scan.tube is None else show_name(scan.tube),
         read_counts=read_counts,
         read_scalars=read_scalars,

@@ -26,6 +26,7 @@ from hpcxrf.formats.hdf5_files import (
 from hpcxrf.formats.hdf5_links import has_path
 from hpcxrf.formats.maps_raw import live_time, rate
 from hpcxrf.formats.scan import EnergyCalibration, FloatMap, RawScan, ReadOptions, ScanScalars
+from hpcxrf.notes import Note
 
 MEMBER_NAME: Final = re.compile(r"^(?P<stem>.+)\.h5(?P<number>\d+)$")
 SPECTRA: Final = ("/MAPS/Spectra/mca_arr", "/MAPS/mca_arr")
@@ -208,20 +209,21 @@ def _refuse_misfits(heads: list[_Head]) -> None:
         )
 
 
-def _write_notes(path: Path, files: tuple[Path, ...], heads: list[_Head]) -> tuple[str, ...]:
-    notes: list[str] = []
+def _write_notes(path: Path, files: tuple[Path, ...], heads: list[_Head]) -> tuple[Note, ...]:
+    notes: list[Note] = []
     numbers = [int(m["number"]) for f in files if (m := MEMBER_NAME.match(f.name)) is not None]
     missing = sorted(set(range(max(numbers, default=-1) + 1)) - set(numbers))
     if missing:
         names = ", ".join(f"{_name(path)}.h5{n}" for n in missing)
-        notes.append(f"{names} missing: the other detectors are counted from 0")
+        notes.append(Note("warning", f"{names} missing: the other detectors are counted from 0"))
     derived = path.with_name(f"{_name(path)}.h5")
     if numbers and derived.is_file():
-        notes.append(f"{derived.name} ignored: it is made from the detectors' files")
+        notes.append(Note("fact", f"{derived.name} ignored: it is made from the detectors' files"))
     if find_originals(path):
-        notes.append(f"the sum that XRF-Maps made of {derived.name}0 ..; open that file to keep the detectors apart")
+        text = f"the sum that XRF-Maps made of {derived.name}0 ..; open that file to keep the detectors apart"
+        notes.append(Note("warning", text))
     if any(head.calibration is None for head in heads):
-        notes.append("no usable energy calibration in the file")
+        notes.append(Note("warning", "no usable energy calibration in the file"))
     return tuple(notes)
 
 

@@ -23,6 +23,7 @@ from hpcxrf.formats.hdf5_files import (
 )
 from hpcxrf.formats.hdf5_links import has_path
 from hpcxrf.formats.scan import FloatMap, RawScan, ReadOptions, ScanScalars
+from hpcxrf.notes import Note
 
 GROUP: Final = "/MAPS_RAW"
 SPECTRA: Final = tuple(f"{GROUP}/data_{letter}" for letter in ascii_lowercase)
@@ -61,7 +62,9 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
         rows_per_read=per_read,
         read_counts=partial(_read_counts, path, shape, options.allow_external),
         read_scalars=partial(read_times, path, shape, allow_external=options.allow_external),
-        notes=("no positions or scalers: they are in the scan's MDA file; open that one to have them",),
+        notes=(
+            Note("warning", "no positions or scalers: they are in the scan's MDA file; open that one to have them"),
+        ),
     )
 
 

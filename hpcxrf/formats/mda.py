@@ -33,6 +33,7 @@ from hpcxrf.formats.mda_scalars import (
     read_step_scalars,
 )
 from hpcxrf.formats.scan import RawScan, ReadOptions
+from hpcxrf.notes import Note
 
 SPECTRUM_NAME: Final = re.compile(r"^(?P<prefix>.*:)?mca(?P<number>\d+)(?:\.VAL)?$")
 MONOCHROMATOR_ENERGY: Final = re.compile(r"(?i:mono|bragg).*(?i:energy)|(?i:mono|bragg)\S*?E(?:_|AO|RdbkAO)")
@@ -68,23 +69,25 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
     return replace(scan, incident_energy_kev=energy_kev, notes=notes)
 
 
-def _describe_stop(rows: Rows) -> tuple[str, ...]:
+def _describe_stop(rows: Rows) -> tuple[Note, ...]:
     done = sum(row.last_point for row in rows.rows if row is not None)
     planned = rows.outer.npts * rows.first.npts
     if rows.outer.last_point == rows.outer.npts and done == planned:
         return ()
-    return (
+    text = (
         f"stopped after {rows.outer.last_point} of {rows.outer.npts} rows "
-        f"({done} of {planned} points); the rest is marked as not measured",
+        f"({done} of {planned} points); the rest is marked as not measured"
     )
+    return (Note("warning", text),)
 
 
-def _describe_calibration(rows: Rows, extra: tuple[ExtraVariable, ...]) -> tuple[str, ...]:
+def _describe_calibration(rows: Rows, extra: tuple[ExtraVariable, ...]) -> tuple[Note, ...]:
     """CALO and CALS are what an operator once typed: 60 eV off in files where both are known."""
     names = (*(v.name for v in extra), *(d.name for d in rows.outer.detectors))
     if not any(CALIBRATION_NAME.search(name) for name in names):
         return ()
-    return ("energy calibration in the file (CALO, CALS, CALQ) ignored: it is not reliable in this format",)
+    text = "energy calibration in the file (CALO, CALS, CALQ) ignored: it is not reliable in this format"
+    return (Note("warning", text),)
 
 
 def find_incident_energy_kev(extra: tuple[ExtraVariable, ...]) -> float | None:
@@ -180,14 +183,15 @@ def _open_fly_scan(path: Path, data: NDArray[np.uint8], rows: Rows, options: Rea
         )
     spectra = maps_raw.open_file(companions[0], options)
     _, height, width, _ = spectra.shape
-    notes = [f"spectra from {companions[0].name}"]
+    notes = [Note("fact", f"spectra from {companions[0].name}")]
     if len(companions) > 1:
-        notes.append(f"more such files ignored: {', '.join(p.name for p in companions[1:])}")
+        notes.append(Note("warning", f"more such files ignored: {', '.join(p.name for p in companions[1:])}"))
     if (height, width) != (rows.outer.npts, rows.first.npts):
-        notes.append(
+        text = (
             f"the MDA has {rows.outer.npts} x {rows.first.npts} points, the spectra {height} x {width}: "
             "the size of the spectra is used, matched from the first row and column"
         )
+        notes.append(Note("warning", text))
     return replace(
         spectra,
         name=path.stem,

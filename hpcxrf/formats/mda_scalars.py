@@ -12,6 +12,7 @@ from hpcxrf.errors import InputFileError
 from hpcxrf.formats.maps_raw import live_time
 from hpcxrf.formats.mda_layout import Channel, MdaHeader, MdaScan, map_file, read_positions, read_scan, read_values
 from hpcxrf.formats.scan import FloatMap, RawScan, ScanScalars
+from hpcxrf.notes import Note
 
 CALIBRATION_NAME: Final = re.compile(r"mca\d+\.CAL[OSQ]$")
 LENGTH_UNITS_UM: Final = {
@@ -116,14 +117,14 @@ def _require_all(names: list[str | None]) -> tuple[str, ...] | None:
     return found if len(found) == len(names) else None
 
 
-def describe_times(rows: Rows, detectors: dict[int, str]) -> tuple[str, ...]:
+def describe_times(rows: Rows, detectors: dict[int, str]) -> tuple[Note, ...]:
     """Notes on what is missing for a live time; empty if nothing is."""
     found = _find_time_names(tuple(channel.name for _, _, channel in _list_scaler_channels(rows)), detectors)
     labels = ("real time (mcaN.ERTM)", "input count rate (dxpN)", "output count rate (dxpN)")
     missing = [label for label, names in zip(labels, found, strict=True) if names is None]
     if not missing:
         return ()
-    return (f"no live time: the file lacks {', '.join(missing)} for every detector",)
+    return (Note("warning", f"no live time: the file lacks {', '.join(missing)} for every detector"),)
 
 
 def read_fly_scalars(path: Path, rows: Rows, spectra: RawScan) -> ScanScalars:

@@ -35,6 +35,7 @@ from hpcxrf.formats.override_text import (
     replace_number,
     split_names,
 )
+from hpcxrf.notes import Note
 
 OVERRIDE_NAME: Final = "maps_fit_parameters_override.txt"
 WIDTH_LAW_CHANGED: Final = date(2024, 10, 9)
@@ -157,32 +158,36 @@ def find_override(scan_path: Path, detector: int) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def width_law(override: Override, choice: Literal["auto", "2.96", "3.58"]) -> tuple[float, str]:
+def width_law(override: Override, choice: Literal["auto", "2.96", "3.58"]) -> tuple[float, Note]:
     """The factor k of `sigma^2 = (fwhm_offset / 2.3548)^2 + k * E * fwhm_fanoprime` that the file is made for.
 
     Its own key FWHM_FANO_COEFF decides, else the choice, else its DATE: XRF-Maps went from 2.96 to 3.58 on
     2024-10-09.
 
     Returns:
-        The factor, and the sentence that says why.
+        The factor, and the reason for it: a warning where it is a guess.
     """
     name = override.path.name
     own = override.values.get("FWHM_FANO_COEFF")
     if own is not None:
-        return own, f"peak width law {own:g}: FWHM_FANO_COEFF of {name}"
+        return own, Note("fact", f"peak width law {own:g}: FWHM_FANO_COEFF of {name}")
     if choice != "auto":
-        return float(choice), f"peak width law {choice}: set by fit.width_law"
+        return float(choice), Note("fact", f"peak width law {choice}: set by fit.width_law")
     day = None if override.date is None else _parse_day(override.date)
     if day is None:
         why = "no DATE" if override.date is None else f"a DATE that cannot be read ({override.date})"
-        return NEW_WIDTH_LAW, (
+        text = (
             f"ATTENTION: peak width law {NEW_WIDTH_LAW} is a guess: {name} has neither FWHM_FANO_COEFF nor a "
             f"usable DATE ({why}); if it was fitted by MAPS, PyXRF or XRF-Maps before {WIDTH_LAW_CHANGED}, set "
             "fit.width_law to 2.96"
         )
+        return NEW_WIDTH_LAW, Note("warning", text)
     if day < WIDTH_LAW_CHANGED:
-        return (OLD_WIDTH_LAW, f"peak width law {OLD_WIDTH_LAW}: {name} is dated {day}, before {WIDTH_LAW_CHANGED}")
-    return (NEW_WIDTH_LAW, f"peak width law {NEW_WIDTH_LAW}: {name} is dated {day}, from {WIDTH_LAW_CHANGED} on")
+        text = f"peak width law {OLD_WIDTH_LAW}: {name} is dated {day}, before {WIDTH_LAW_CHANGED}"
+        return OLD_WIDTH_LAW, Note("fact", text)
+    return NEW_WIDTH_LAW, Note(
+        "fact", f"peak width law {NEW_WIDTH_LAW}: {name} is dated {day}, from {WIDTH_LAW_CHANGED} on"
+    )
 
 
 def theta_values(override: Override, *, law: float, target: float) -> dict[str, float]:

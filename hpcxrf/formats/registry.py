@@ -3,7 +3,7 @@
 import glob
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -13,6 +13,7 @@ from hpcxrf.errors import InputFileError
 from hpcxrf.formats import edge, first_look
 from hpcxrf.formats.hdf5_files import is_hdf5
 from hpcxrf.formats.scan import RawScan, ReadOptions
+from hpcxrf.notes import Note
 
 ZARR_MARKERS: Final = ("zarr.json", ".zgroup", ".zarray")
 PATTERN: Final = re.compile(r"[*?\[]")
@@ -85,8 +86,8 @@ def _with_given_calibration(path: Path, scan: RawScan, options: ReadOptions) -> 
             f"{path}: an energy offset of {options.energy_offset_kev:g} keV is given, but the file has no "
             "slope; give it too (--energy-slope, keV per channel)"
         )
-    said = (note for note in describe_calibration(options) if note not in scan.notes)
-    return replace(scan, calibration=calibration, notes=(*scan.notes, *said))
+    notes = dict.fromkeys([*scan.notes, *describe_calibration(options)])
+    return replace(scan, calibration=calibration, notes=tuple(notes))
 
 
 def _read_head(path: Path) -> bytes:
@@ -144,11 +145,11 @@ class Candidates:
     """`X` -> its lowest member `X.h5N`; resolved."""
     companions: frozenset[Path]
     """Files with the spectra of the fly scans among the candidates; resolved."""
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     """Patterns and folders that hold nothing."""
 
 
-def find_scans(inputs: list[Path]) -> tuple[list[Path], list[str]]:
+def find_scans(inputs: list[Path]) -> tuple[list[Path], list[Note]]:
     """Expand folders and patterns into scans.
 
     `X.h50` .. `X.h5N` appear once; derived averages, truths of simulations, override and standard files
@@ -177,12 +178,13 @@ def list_candidates(inputs: list[Path]) -> Candidates:
         inputs: files, folders, Zarr folders and glob patterns.
     """
     found: dict[Path, bool] = {}
-    notes: list[str] = []
+    notes: list[Note] = []
+    plain: set[Path] = set()
     for item in inputs:
-        paths, explicit = _expanded(item, notes)
+        paths, explicit = _expanded(item, notes, plain)
         for path in paths:
             found[path] = found.get(path, False) or explicit
-    real = _resolve_all(found)
+    real = _resolve_all(found, plain)
     unique = {real[path]: path for path in reversed(found)}
     return Candidates(
         paths=tuple(path for path in found if unique[real[path]] is path),
@@ -193,46 +195,70 @@ def list_candidates(inputs: list[Path]) -> Candidates:
     )
 
 
-def _expanded(item: Path, notes: list[str]) -> tuple[list[Path], bool]:
+def _expanded(item: Path, notes: list[Note], plain: set[Path]) -> tuple[list[Path], bool]:
     """Candidates of one input, and whether it was named explicitly."""
     if is_folder(item) and not _is_zarr(item):
-        return _folder_files(item, notes), False
+        return _folder_files(item, notes, plain), False
     if not is_there(item) and PATTERN.search(str(item)):
         matched = sorted(Path(name) for name in glob.glob(str(item), recursive=True))  # noqa: PTH207
         if not matched:
-            notes.append(f"{item}: no file matches this pattern")
-        every = [_folder_files(m, notes) if is_folder(m) and not _is_zarr(m) else [m] for m in matched]
+            notes.append(Note("warning", f"{item}: no file matches this pattern"))
+        every = [_folder_files(m, notes, plain) if is_folder(m) and not _is_zarr(m) else [m] for m in matched]
         return [path for paths in every for path in paths], False
     return [item], True
 
 
-def _folder_files(folder: Path, notes: list[str]) -> list[Path]:
-    """Files of a folder and those below it, sorted; hidden ones and Zarr stores left out."""
-    files: list[Path] = []
-    for place, folders, names in os.walk(folder):
-        here = Path(place)
-        stores = sorted(name for name in folders if _is_zarr(here / name))
-        notes.extend(f"{here / name}: Zarr store in a folder, name it to open it" for name in stores)
-        folders[:] = sorted(n for n in folders if n not in stores and not n.startswith("."))
-        files.extend(here / name for name in names if not name.startswith("."))
+def _folder_files(folder: Path, notes: list[Note], plain: set[Path]) -> list[Path]:
+    """Files of a folder and those below it, sorted; hidden ones and Zarr stores left out.
+
+    Adds to `plain` those that are no symbolic links, as the folders say: to look at each of 100 000 files takes minutes
+    on a file system of a cluster.
+    """
+    files = list(_walk(os.fspath(folder), notes, plain))
     if not files:
-        notes.append(f"{folder}: no files in this folder")
-    return sorted(files)
+        notes.append(Note("warning", f"{folder}: no files in this folder"))
+    return files
 
 
-def _resolve_all(paths: Iterable[Path]) -> dict[Path, Path]:
-    """What `Path.resolve` gives, with every folder looked up once: an archive has 100 000 files in a few of them."""
+def _walk(folder: str, notes: list[Note], plain: set[Path]) -> Iterator[Path]:
+    """Files in order of their paths' parts; a folder that cannot be listed has none, and links are not followed."""
+    try:
+        with os.scandir(folder) as listed:
+            entries = sorted(listed, key=lambda entry: entry.name)
+    except OSError:
+        return
+    for entry in entries:
+        hidden, link = entry.name.startswith("."), entry.is_symlink()
+        if is_folder(Path(entry.path)) if link else entry.is_dir():
+            if _is_zarr(Path(entry.path)):
+                notes.append(Note("warning", f"{Path(entry.path)}: Zarr store in a folder, name it to open it"))
+            elif not hidden and not link:
+                yield from _walk(entry.path, notes, plain)
+        elif not hidden:
+            path = Path(entry.path)
+            if not link:
+                plain.add(path)
+            yield path
+
+
+def _resolve_all(paths: Iterable[Path], plain: Collection[Path]) -> dict[Path, Path]:
+    """What `Path.resolve` gives, with every folder looked up once: an archive has 100 000 files in a few of them.
+
+    Args:
+        paths: files.
+        plain: those that are known to be no symbolic links.
+    """
     folders: dict[str, str] = {}
     real: dict[Path, Path] = {}
     for path in paths:
         folder, name = os.path.split(path)
-        if name in {"", ".", ".."} or os.path.islink(path):  # noqa: PTH114 - no error on long names
-            # Not `Path.resolve`, which raises on links that lead back to themselves.
+        # Not methods of `Path`, which raise on long names and on links that lead back to themselves.
+        if path not in plain and (name in {"", ".", ".."} or os.path.islink(path)):  # noqa: PTH114
             real[path] = Path(os.path.realpath(path))
             continue
         if folder not in folders:
             folders[folder] = os.path.realpath(folder)
-        real[path] = Path(folders[folder], name)
+        real[path] = path if folders[folder] == folder else Path(folders[folder], name)
     return real
 
 
@@ -310,11 +336,11 @@ def _is_known(path: Path, head: bytes) -> bool:
     return any(edge.sniff(reader.sniff, path, head) for reader in scan_formats())
 
 
-def notes_on_left_out(left: Mapping[Path, str]) -> list[str]:
-    """One note a file; those of no known format together."""
-    notes = [f"{p}: left out: {why}" for p, why in left.items() if why != UNKNOWN]
+def notes_on_left_out(left: Mapping[Path, str]) -> list[Note]:
+    """One note a file; those of no known format together, with a warning: one of them may be a scan."""
+    notes = [Note("fact", f"{p}: left out: {why}") for p, why in left.items() if why != UNKNOWN]
     unknown = [str(path) for path, why in left.items() if why == UNKNOWN]
     if unknown:
         more = f" and {len(unknown) - MAX_LISTED} more" if len(unknown) > MAX_LISTED else ""
-        notes.append(f"left out, of no known format: {', '.join(unknown[:MAX_LISTED])}{more}")
+        notes.append(Note("warning", f"left out, of no known format: {', '.join(unknown[:MAX_LISTED])}{more}"))
     return notes

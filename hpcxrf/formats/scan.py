@@ -8,6 +8,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcxrf.notes import Note
+
 FloatMap = NDArray[np.float64]
 
 LARGEST_COUNT: Final = 65535
@@ -87,5 +89,5 @@ class RawScan:
     incident_energy_kev: float | None = None
     tube: str | None = None
     """X-ray tube that the file names as source: such a scan has no single incident energy."""
-    notes: tuple[str, ...] = ()
-    """Guesses made, files ignored, rows missing: sentences for people, shown by `inspect` and kept."""
+    notes: tuple[Note, ...] = ()
+    """Guesses made, files ignored, rows missing, shown by `inspect` and kept."""

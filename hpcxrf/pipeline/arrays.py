@@ -16,6 +16,7 @@ from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.formats.scan import RawScan
+from hpcxrf.notes import Note
 from hpcxrf.pipeline.blocks import Block, blocks_of
 from hpcxrf.pipeline.pixels.choices import sample_pixels
 from hpcxrf.pipeline.pixels.device import device_guard
@@ -125,7 +126,7 @@ class DetectorMaps:
 
     arrays: dict[str, Counts]
     """Maps by name: (component, y, x), (parameter, y, x) or (y, x)."""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     """Sentences on the weights, on components that the counts hardly tell apart, and on pixels without counts."""
 
 
@@ -187,19 +188,19 @@ def _choose_basis(
     fits: Mapping[str, SpectrumFit],
     problems: Sequence[FitProblem],
     config: PixelConfig,
-) -> tuple[PixelBasis, list[str]]:
-    """Linear model of the pixels, with weights for classes of them where that gains precision, and sentences."""
+) -> tuple[PixelBasis, list[Note]]:
+    """Linear model of the pixels, with weights for classes of them where that gains precision, and notes."""
     n_pixels = int(spectra.present.sum())
     basis = basis_of(name, fits, problems, n_pixels, config)
     shown = replace(basis, names=tuple(shown_name(one) for one in basis.names))
-    notes = [mixture.text for mixture in find_mixtures(shown, n_pixels)]
+    notes = [Note("warning", mixture.text) for mixture in find_mixtures(shown, n_pixels)]
     if not config.wants_weight_classes:
         return basis, notes
     counts, measured = sample_pixels(spectra, name, basis.channels, read_block)
     classes = find_weight_classes(torch.from_numpy(counts), torch.from_numpy(measured), basis)
     if len(classes.share) == 1:
         return basis, notes
-    return replace(basis, weight_classes=classes), [*notes, classes.report]
+    return replace(basis, weight_classes=classes), [*notes, Note("fact", classes.report)]
 
 
 def _put(arrays: dict[str, Counts], fit: PixelFit, tile: Block, shape_yx: tuple[int, int]) -> None:

@@ -13,6 +13,7 @@ from hpcxrf.errors import InputFileError
 from hpcxrf.formats.override import Override, find_override, read_override
 from hpcxrf.formats.registry import find_scans, open_scan
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions
+from hpcxrf.notes import Note, pack_notes
 from hpcxrf.pipeline.prepare.inputs import archive_root
 from hpcxrf.store.catalog import dataset_id
 
@@ -21,10 +22,14 @@ Advance = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ingested:
-    """Stores by source, and reasons of what failed."""
+    """What became of scans that were to be ingested."""
 
     stores: dict[str, str]
+    """Store by source."""
     failed: dict[str, str]
+    """Reason by source."""
+    notes: tuple[Note, ...]
+    """Files that were left out, and why."""
 
 
 def integrate(scan: RawScan, advance: Advance | None = None) -> NDArray[np.float64]:
@@ -76,25 +81,25 @@ def inspect_file(path: Path, options: ReadOptions, advance: Advance | None = Non
         "energy_slope_kev": None if calibration is None else calibration[0].slope_kev,
         "calibration": None if calibration is None else [dataclasses.asdict(c) for c in calibration],
         "scalers": list(scan.read_scalars().scaler_names),
-        "notes": [*scan.notes, *notes],
+        **pack_notes([*scan.notes, *notes]),
     }
 
 
 def _with_override(
     scan: RawScan, override: Override | None
-) -> tuple[float | None, tuple[EnergyCalibration, ...] | None, list[str]]:
+) -> tuple[float | None, tuple[EnergyCalibration, ...] | None, list[Note]]:
     """Incident energy and calibration of the file, else of the override file, and sentences on the latter."""
     energy, calibration = scan.incident_energy_kev, scan.calibration
     if override is None:
         return energy, calibration, []
-    values, notes = override.values, [f"override file: {override.path}"]
+    values, notes = override.values, [Note("fact", f"override file: {override.path}")]
     if energy is None and "COHERENT_SCT_ENERGY" in values:
         energy = values["COHERENT_SCT_ENERGY"]
-        notes.append(f"incident energy from {override.path.name}")
+        notes.append(Note("fact", f"incident energy from {override.path.name}"))
     if calibration is None and {"CAL_OFFSET", "CAL_SLOPE"} <= values.keys():
         one = EnergyCalibration(offset_kev=values["CAL_OFFSET"], slope_kev=values["CAL_SLOPE"])
         calibration = (one,) * scan.shape[0]
-        notes.append(f"energy calibration from {override.path.name}")
+        notes.append(Note("fact", f"energy calibration from {override.path.name}"))
     return energy, calibration, notes
 
 
@@ -110,7 +115,7 @@ def ingest_files(files: Sequence[Path], folder: Path, options: ReadOptions, adva
 
     found, notes = find_scans(list(files))
     if not found:
-        raise InputFileError("\n".join(["no scan found", *notes, "give files or folders"]))
+        raise InputFileError("\n".join(["no scan found", *(note.text for note in notes), "give files or folders"]))
     root = archive_root([str(name) for name in files])
     stores, failed = {}, {}
     for number, path in enumerate(found):
@@ -122,4 +127,4 @@ def ingest_files(files: Sequence[Path], folder: Path, options: ReadOptions, adva
         else:
             stores[str(path)] = str(store)
         advance(number + 1, len(found))
-    return Ingested(stores=stores, failed=failed)
+    return Ingested(stores=stores, failed=failed, notes=tuple(notes))

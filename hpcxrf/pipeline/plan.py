@@ -12,6 +12,7 @@ from hpcxrf.errors import ConfigError, HpcxrfError, InputFileError
 from hpcxrf.formats.registry import Candidates, list_candidates, notes_on_left_out, open_scan, why_left_out
 from hpcxrf.formats.scan import RawScan
 from hpcxrf.methods import METHODS
+from hpcxrf.notes import Note
 from hpcxrf.pipeline.memory import IDLE_WORKER_BYTES, memory_fault, stage_memory
 from hpcxrf.pipeline.prepare.inputs import archive_root, detector_names, input_stamps, read_options, stamps_hold
 from hpcxrf.pipeline.records import DatasetJob, Stage
@@ -30,7 +31,7 @@ class Plan:
 
     jobs: tuple[DatasetJob, ...]
     refusals: tuple[Refusal, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 def require_few(config: RunConfig, shape: tuple[int, int, int, int], source: Path) -> None:
@@ -67,7 +68,7 @@ def make_plan(
         InputFileError: nothing was found at all, every name that was tried is listed; or a label image of
             `regions` cannot be read.
     """
-    notes: list[str] = []
+    notes: list[Note] = []
     request = PlanRequest(
         config=config, run_dir=run_dir, worker_bytes=worker_bytes, kept={}, note=notes.append, opened=opened
     )
@@ -119,7 +120,7 @@ def plan_scans(request: PlanRequest) -> Iterator[DatasetJob | Refusal | Kept]:
         request.note(note)
     if number == 0:
         names = "\n".join(f"  {name}" for name in config.input.files)
-        notes = [*candidates.notes, *notes_on_left_out(left)]
+        notes = [note.text for note in (*candidates.notes, *notes_on_left_out(left))]
         raise InputFileError("\n".join([f"no scan found in:\n{names}", *notes, "give files, folders or patterns"]))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from hpcxrf.config.run import RunConfig, effective
 from hpcxrf.results.report.dataset_page import DatasetSummary
 from hpcxrf.results.report.report import RunSummary, write_report
-from hpcxrf.runner.datasets import read_datasets
+from hpcxrf.runner.datasets import describe_ending, read_datasets
 from hpcxrf.runner.ending import RunEnd, now, versions
 from hpcxrf.runner.records import DatasetRecord
 from hpcxrf.store.rundir import RunDir
@@ -55,10 +55,3 @@ def summarise_dataset(run: RunDir, record: DatasetRecord) -> DatasetSummary:
         results_path=run.results_store(record.dataset_id) if done else None,
         notes=record.notes,
     )
-
-
-def describe_ending(record: DatasetRecord) -> str:
-    """Why a dataset is not done, with the number of its tasks that were therefore not tried; empty where it is."""
-    if not record.not_tried:
-        return record.reason
-    return f"{record.reason} ({record.not_tried} further task{'s' * (record.not_tried > 1)} not tried)"

@@ -8,8 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from hpcxrf.config.run import RunConfig, check_config, drop_unused
-from hpcxrf.config.untrusted import parse_yaml, read_json_object, read_regular, report_faults
+from hpcxrf.config.untrusted import parse_yaml, read_regular, read_yaml, report_faults
 from hpcxrf.errors import OutputError
 from hpcxrf.formats.override import read_override
 from hpcxrf.physics.components import HIGHEST_INCIDENT_KEV, parse_components
@@ -41,11 +43,15 @@ def check_request(config: RunConfig) -> None:
 def keep_configuration(run: RunDir, config: RunConfig) -> None:
     """Write the whole configuration of the latest command into the run directory, `execution` and overrides included.
 
+    The file is a run file of its own: it says the same from any folder.
+
     Raises:
         OutputError: the run directory cannot be written.
     """
-    sections = {name: value for name, value in asdict(config).items() if value is not None}
-    atomic_write_text(run.configuration_file, json.dumps(sections, indent=1) + "\n")
+    sections = drop_unused({name: value for name, value in asdict(config).items() if value is not None})
+    # Through JSON: YAML has no tuples.
+    text = yaml.safe_dump(json.loads(json.dumps(sections)), sort_keys=False, allow_unicode=True)
+    atomic_write_text(run.configuration_file, text)
 
 
 def config_of_run(run: RunDir) -> tuple[RunConfig, str]:
@@ -61,7 +67,7 @@ def config_of_run(run: RunDir) -> tuple[RunConfig, str]:
     with report_faults(run.path, OutputError, remedy):
         text = read_regular(run.run_file, OutputError).decode("utf-8")
         if run.configuration_file.is_file():
-            raw: Any = read_json_object(run.configuration_file, OutputError, remedy=remedy)
+            raw: Any = read_yaml(run.configuration_file, OutputError)[0]
         else:
             # Version 0.1.0 kept `execution`, which changes no result, in the run file alone.
             written = parse_yaml(text, run.run_file, OutputError) or {}

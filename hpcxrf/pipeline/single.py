@@ -16,6 +16,7 @@ from hpcxrf.fitting.spectrum.detector_sum import SOLVED, fit_detector_sum
 from hpcxrf.fitting.spectrum.suggestion import Suggestion, combine_detectors
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import LARGEST_COUNT, RawScan
+from hpcxrf.notes import Note
 from hpcxrf.pipeline.inspect import Advance, ingest_files, inspect_file, integrate, sum_and_highest
 from hpcxrf.pipeline.prepare.detectors import fit_detectors
 from hpcxrf.pipeline.prepare.facts import scan_facts
@@ -37,7 +38,7 @@ class FileFit:
     fit: SpectrumFit
     by_detector: tuple[SpectrumFit, ...]
     """Fits of the detectors, whose theta a sum used; empty for a single detector."""
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     line_markers: tuple[tuple[float, str], ...]
     """Energy (keV) and name of each component's strongest line."""
     suggested: tuple[Suggestion, ...] = ()
@@ -85,14 +86,17 @@ def fit_file(path: Path, config: RunConfig, detector: str, advance: Advance | No
     )
 
 
-def _saturation_notes(fits: Mapping[int, SpectrumFit], highest: NDArray[np.float64]) -> list[str]:
-    """Sentences on detectors that have a channel at its end in their fit range; wider counts than 16 bits have none."""
+def _saturation_notes(fits: Mapping[int, SpectrumFit], highest: NDArray[np.float64]) -> list[Note]:
+    """Warnings of detectors that have a channel at its end in their fit range; wider counts than 16 bits have none."""
     if highest.max() != LARGEST_COUNT:
         return []
     ranges = {d: slice(f.first_channel, f.first_channel + len(f.counts)) for d, f in fits.items()}
+    text = (
+        f"a channel of the fit range holds {LARGEST_COUNT} counts in some pixel, the most that it can; such pixels are "
+        "in this spectrum and may bend its fit, a run leaves them out"
+    )
     return [
-        f"detector {d}: a channel of the fit range holds {LARGEST_COUNT} counts in some pixel, the most that it can; "
-        "such pixels are in this spectrum and may bend its fit, a run leaves them out"
+        Note("warning", f"detector {d}: {text}")
         for d, channels in ranges.items()
         if (highest[d, channels] >= LARGEST_COUNT).any()
     ]

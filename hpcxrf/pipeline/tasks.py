@@ -23,10 +23,11 @@ from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED, fit_detector_sum
 from hpcxrf.fitting.spectrum.suggestion import combine_detectors
 from hpcxrf.formats.registry import open_scan
+from hpcxrf.notes import Note, pack_notes
 from hpcxrf.pipeline.blocks import Block, blocks_of, pixels_of
 from hpcxrf.pipeline.pixels.choices import choose_for_pixels
 from hpcxrf.pipeline.pixels.device import device_guard
-from hpcxrf.pipeline.pixels.flags import doubts, saturated_pixels, saturated_spectra, without_saturated
+from hpcxrf.pipeline.pixels.flags import find_doubts, saturated_pixels, saturated_spectra, without_saturated
 from hpcxrf.pipeline.pixels.from_config import basis_of, free_parameters, needs_model, pixel_model_of, stored_solver
 from hpcxrf.pipeline.pixels.task import PixelTask, fit_blocks, read_block
 from hpcxrf.pipeline.prepare.detectors import DetectorFits, fit_detectors
@@ -101,11 +102,11 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
             components = next(iter(fits.values())).component_names
             require_thresholds(job.config.regions, components)
             chosen = choose_for_pixels(bases, store, job, read_block)
-        notes = list(dict.fromkeys([*store.notes, *doubts(store), *found.notes, *chosen.notes]))
+        notes = tuple(dict.fromkeys([*store.notes, *find_doubts(store), *found.notes, *chosen.notes]))
         path = run.results_store(job.dataset_id)
         # Whatever is there belongs to an integrated fit that no longer counts, and so do its pixels.
         shutil.rmtree(path, ignore_errors=True)
-        _create(path, job, store, fits, found, {"notes": notes, "mixed": chosen.mixed, "phases": chosen.weights})
+        _create(path, job, store, fits, found, {**pack_notes(notes), "mixed": chosen.mixed, "phases": chosen.weights})
         wanted = {name: fits[name] for name in job.detectors}
         by_name = {name: spectra[int(name)] if name != SUM else spectra.sum(axis=0) for name in wanted}
         write_spectrum_fits(
@@ -124,9 +125,9 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
             facts={
                 "r2": {name: fit.r2 for name, fit in wanted.items() if fit.status in SOLVED},
                 "status": {name: fit.status.name for name, fit in wanted.items()},
-                "notes": notes,
                 "suggested": [s.name for s in combine_detectors(found.suggested)],
             },
+            notes=notes,
         )
 
 
@@ -213,7 +214,7 @@ def run_pixels(job: DatasetJob, blocks: BlockRange, after: Sequence[TaskRecord])
                 sums = block_checksums(path, row, block.y, block.x)
             checksums.update({str(path.relative_to(job.run_dir) / k): v for k, v in sums.items()})
 
-        notes: list[str] = []
+        notes: tuple[Note, ...] = ()
         if found is None:
             n_components = len(component_names(path))
             for block in mine:
@@ -229,15 +230,9 @@ def run_pixels(job: DatasetJob, blocks: BlockRange, after: Sequence[TaskRecord])
                 clock=clock,
                 device=device,
             )
-            notes = fit_blocks(mine, fitted, write)
+            notes = tuple(fit_blocks(mine, fitted, write))
         return clock.record(
-            job,
-            task,
-            "pixels",
-            pixels=sum(map(pixels_of, mine)),
-            device=str(device),
-            checksums=checksums,
-            facts={"notes": notes} if notes else None,
+            job, task, "pixels", pixels=sum(map(pixels_of, mine)), device=str(device), checksums=checksums, notes=notes
         )
 
 

@@ -9,6 +9,7 @@ from hpcxrf.config.run import RunConfig, effective
 from hpcxrf.config.untrusted import read_json_object
 from hpcxrf.errors import OutputError
 from hpcxrf.pipeline.plan import plan_scans
+from hpcxrf.pipeline.printout import describe_scans
 from hpcxrf.pipeline.records import DatasetJob
 from hpcxrf.pipeline.request import check_request
 from hpcxrf.pipeline.units import units_of
@@ -109,5 +110,6 @@ SCAN: Final = Workload(
     is_there=is_there,
     reopen=reopen,
     summarise=summarise,
+    describe=describe_scans,
 )
 """Ingest, integrated fit, pixels, regions, report of every scan."""

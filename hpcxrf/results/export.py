@@ -13,7 +13,7 @@ import xarray as xr
 
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.results.store.maps import open_results
-from hpcxrf.results.store.storage import replaced
+from hpcxrf.results.store.storage import replace_file
 from hpcxrf.store.schema import BLOCK_Y
 
 Cell = str | float | int
@@ -132,7 +132,7 @@ def maps_to_hdf5(results: Path, path: Path) -> None:
     """
     tree = open_results(results)
     maps = tree["maps"].to_dataset()
-    with replaced(path) as partial, h5py.File(partial, "w") as file:
+    with replace_file(path) as partial, h5py.File(partial, "w") as file:
         file.attrs["default"] = "entry"
         entry = _create_group(file, "entry", "NXentry")
         process = _create_group(entry, "process", "NXprocess")
@@ -162,7 +162,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]])
         OutputError: `path` cannot be written.
     """
     with (
-        replaced(path) as partial,
+        replace_file(path) as partial,
         partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
     ):
         writer = csv.writer(stream)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcxrf.config.run import RunConfig
+from hpcxrf.notes import Note
 from hpcxrf.runner.records import Kept, Refusal
 from hpcxrf.runner.workload import PlanRequest, Workload
 from hpcxrf.store.rundir import create_or_resume
@@ -22,7 +23,7 @@ class TaskCounts:
     unforeseen: int
     """Items whose tasks are known only when others are done."""
     refusals: tuple[Refusal, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 def count_tasks(
@@ -41,7 +42,7 @@ def count_tasks(
     """
     tasks: dict[str, int] = {}
     refusals: list[Refusal] = []
-    notes: list[str] = []
+    notes: list[Note] = []
     items = unforeseen = 0
     with tempfile.TemporaryDirectory(prefix="hpcxrf-plan-") as folder:
         run = create_or_resume(Path(folder, "run"), run_text, workload.lasting(config))

@@ -12,7 +12,9 @@ from typing import Any, Final
 
 from hpcxrf.config.untrusted import parse_json_object, refuse_irregular, report_faults
 from hpcxrf.errors import OutputError
+from hpcxrf.notes import pack_notes, unpack_notes
 from hpcxrf.runner.done import last_lines
+from hpcxrf.runner.journal import read_notes
 from hpcxrf.runner.records import DatasetRecord, DatasetState, Item, TaskRecord
 from hpcxrf.store.files import append_line
 from hpcxrf.store.rundir import FAILED, FINISHED, RunDir
@@ -43,7 +45,7 @@ def summarise(item: Item, records: Sequence[TaskRecord], **ending: Any) -> Datas
         shape=tuple(getattr(item, "shape", ())),
         seconds=seconds,
         cpu_s=sum(record.cpu_s for record in records),
-        notes=tuple(dict.fromkeys(note for facts in told for note in facts.get("notes", ()))),
+        notes=tuple(dict.fromkeys(note for record in records for note in record.notes)),
         facts={key: facts[key] for facts in told for key in _KEPT_FACTS if key in facts},
         made_from=item.made_from,
         **({"state": "done"} | ending),
@@ -61,7 +63,7 @@ def append_dataset(run: RunDir, record: DatasetRecord, number: int) -> None:
     Raises:
         OutputError: the folder cannot be written.
     """
-    append_line(run.path / _FILE, {"number": number, **dataclasses.asdict(record)})
+    append_line(run.path / _FILE, {"number": number, **dataclasses.asdict(record), **pack_notes(record.notes)})
 
 
 def read_datasets(run: RunDir) -> Iterator[DatasetRecord]:
@@ -71,15 +73,15 @@ def read_datasets(run: RunDir) -> Iterator[DatasetRecord]:
     """
     file = run.path / _FILE
     if not file.is_file():
-        yield from (_read_journal(run, name) for name in run.dataset_ids())
+        yield from filter(None, (_read_journal(run, name) for name in run.dataset_ids()))
         return
     for _, offset in sorted(_places(file).values()):
-        with file.open("rb") as stream:
-            stream.seek(offset)
-            line = stream.readline()
-        with report_faults(f"{file}, the line at byte {offset}", OutputError, _REMEDY):
-            record = _parse(line)
-        yield record
+        yield _read_at(file, offset)
+
+
+def has_records(run: RunDir) -> bool:
+    """Whether the items of a run that ended have lines of their own, as they have since version 0.1.0."""
+    return (run.path / _FILE).is_file()
 
 
 def read_kept(run: RunDir) -> dict[str, DatasetRecord]:
@@ -99,8 +101,19 @@ def forget_dataset(run: RunDir, dataset_id: str, reason: str) -> None:
     Raises:
         OutputError: the folder cannot be written.
     """
-    again = DatasetRecord(dataset_id=dataset_id, name=dataset_id, state="not tried", reason=reason)
-    append_dataset(run, again, 0)
+    file = run.path / _FILE
+    found = [place for (_, name), place in _places(file).items() if name == dataset_id] if file.is_file() else []
+    # A run of version 0.1.0, or an item that never ended, has nothing to be taken back.
+    for number, offset in found[:1]:
+        record = _read_at(file, offset)
+        append_dataset(run, dataclasses.replace(record, state="not tried", reason=reason), number)
+
+
+def describe_ending(record: DatasetRecord) -> str:
+    """Why a dataset is not done, with the number of its tasks that were therefore not tried; empty where it is."""
+    if not record.not_tried:
+        return record.reason
+    return f"{record.reason} ({record.not_tried} further task{'s' * (record.not_tried > 1)} not tried)"
 
 
 def _places(file: Path) -> dict[tuple[str, str], tuple[int, int]]:
@@ -118,17 +131,25 @@ def _places(file: Path) -> dict[tuple[str, str], tuple[int, int]]:
     return places
 
 
+def _read_at(file: Path, offset: int) -> DatasetRecord:
+    with file.open("rb") as stream:
+        stream.seek(offset)
+        line = stream.readline()
+    with report_faults(f"{file}, the line at byte {offset}", OutputError, _REMEDY):
+        return _parse(line)
+
+
 def _parse(line: bytes) -> DatasetRecord:
     content = json.loads(line)
     names = {f.name for f in dataclasses.fields(DatasetRecord)}
     plain: dict[str, Any] = {k: v for k, v in content.items() if k in names}
     if not (isinstance(plain["name"], str) and isinstance(plain.get("facts", {}), dict)):
         raise TypeError("name is not a text, or facts are not an object")
-    return DatasetRecord(**plain | {"shape": tuple(plain["shape"]), "notes": tuple(plain["notes"])})
+    return DatasetRecord(**plain | {"shape": tuple(plain["shape"]), "notes": unpack_notes(content)})
 
 
-def _read_journal(run: RunDir, dataset_id: str) -> DatasetRecord:
-    """What the journal of an item says of it; one that is damaged is a failure of its own item."""
+def _read_journal(run: RunDir, dataset_id: str) -> DatasetRecord | None:
+    """What the journal of an item says of it, None where it has not ended; a damaged one is its own item's failure."""
     try:
         lines = last_lines(run.read_journal(dataset_id))
     except OutputError as error:
@@ -140,9 +161,11 @@ def _read_journal(run: RunDir, dataset_id: str) -> DatasetRecord:
     if closed or (finished and not failed and not any(line["task"] == "ingest" for line in finished)):
         state: DatasetState = "done"
         reason = ""
+    elif failed:
+        state = "failed"
+        reason = str(failed[-1].get("reason", ""))
     else:
-        state = "failed" if failed else "not tried"
-        reason = str(failed[-1].get("reason", "")) if failed else "was not finished; run it again"
+        return None
     seconds: dict[str, float] = {}
     for line in finished:
         stage = str(line.get("stage", line["task"]))
@@ -156,6 +179,6 @@ def _read_journal(run: RunDir, dataset_id: str) -> DatasetRecord:
         failed=0 if state == "done" else len(failed),
         shape=next((tuple(one["shape"]) for one in facts if "shape" in one), ()),
         seconds=seconds,
-        notes=tuple(dict.fromkeys(note for one in facts for note in one.get("notes", ()))),
+        notes=tuple(dict.fromkeys(note for line in finished for note in read_notes(line))),
         facts={key: one[key] for one in facts for key in _KEPT_FACTS if key in one},
     )

@@ -4,12 +4,12 @@ A journal line is written after the data that it names reached the disk, so it i
 `hpcxrf verify` alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from hpcxrf.runner.journal import is_made_from, is_record, read_record
-from hpcxrf.runner.records import Item, TaskRecord, Unit
-from hpcxrf.runner.workload import Workload
-from hpcxrf.store.rundir import FAILED, FINISHED, RETRY, Record
+from hpcxrf.runner.records import Item, Kept, Refusal, TaskRecord, Unit
+from hpcxrf.runner.workload import Planned, Workload
+from hpcxrf.store.rundir import FAILED, FINISHED, RETRY, Record, RunDir
 
 
 def find_finished(
@@ -39,6 +39,27 @@ def find_finished(
         ):
             done[unit.task] = read_record(line)
     return done
+
+
+def count_if_finished(workload: Workload, planned: Iterable[Planned]) -> int | None:
+    """The number of items of a plan of which nothing is left to do; None: something is left.
+
+    Args:
+        workload: what they belong to.
+        planned: its plan; it is followed to the first item that is not finished.
+    """
+    count = 0
+    for one in planned:
+        if isinstance(one, Refusal) or not (isinstance(one, Kept) or _is_finished(workload, one)):
+            return None
+        count += 1
+    return count
+
+
+def _is_finished(workload: Workload, item: Item) -> bool:
+    units = workload.units_of(item)
+    journal = RunDir(path=item.run_dir).read_journal(item.dataset_id)
+    return len(find_finished(workload, item, units, journal)) == len(units)
 
 
 def last_lines(journal: Sequence[Record]) -> Mapping[str, Record]:

@@ -1,10 +1,12 @@
 """Feeds the graph, keeps the journals, and decides what is finished. The only writer of a run's state."""
 
+import json
 import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, Literal
 
 from distributed import Client, Future, as_completed
@@ -13,7 +15,14 @@ from hpcxrf.errors import DamagedStoreError
 from hpcxrf.runner.datasets import OPEN_TASK, append_dataset, summarise
 from hpcxrf.runner.done import find_finished, last_lines
 from hpcxrf.runner.graph import submit
-from hpcxrf.runner.journal import describe_failure, failure_line, finished_line, not_tried_line, trace_failure
+from hpcxrf.runner.journal import (
+    describe_failure,
+    failure_line,
+    finished_line,
+    not_tried_line,
+    read_record,
+    trace_failure,
+)
 from hpcxrf.runner.planner import Planner
 from hpcxrf.runner.records import DatasetRecord, Item, Kept, Refusal, TaskRecord, Unit
 from hpcxrf.runner.worker import forget_records
@@ -112,11 +121,13 @@ class _Drive:
     """Items whose graphs are with the scheduler, by number."""
     held: deque[Item] = field(default_factory=deque)
     """Items that others must end before."""
+    records: dict[str, str] = field(default_factory=dict)
+    """Records of tasks that have ended, by key, until the driver sees that they have."""
     good: dict[int, bool] = field(default_factory=dict)
     """Whether an ended item is done, by number."""
     ended: Ended = field(default_factory=Ended)
     token: str = field(default_factory=lambda: secrets.token_hex(4))
-    """Part of the keys of all futures of this run."""
+    """Part of the keys of all futures of this run, and name under which workers report their records."""
 
 
 def run_items(
@@ -145,11 +156,15 @@ def run_items(
         OutputError: a journal cannot be written; what it has is kept.
         HpcxrfError: the plan cannot go on.
     """
-    # Results come with the futures: to ask for one whose worker has just died would block.
-    completed = as_completed(with_results=True, raise_errors=False)
     drive = _Drive(
-        workload=workload, client=client, hooks=hooks or Hooks(), completed=completed, run=run, alone=left_alone(run)
+        workload=workload,
+        client=client,
+        hooks=hooks or Hooks(),
+        completed=as_completed(),
+        run=run,
+        alone=left_alone(run),
     )
+    client.subscribe_topic(drive.token, partial(_keep_record, drive))
     planner = Planner(planned)
     try:
         _feed(drive, planner, in_flight)
@@ -157,9 +172,16 @@ def run_items(
             _drain(drive, planner)
     finally:
         planner.stop()
+        client.unsubscribe_topic(drive.token)
     if not drive.ended.left:
         leave_alone(run, {})
     return drive.ended
+
+
+def _keep_record(drive: _Drive, event: tuple[float, Mapping[str, str]]) -> None:
+    """Take what a worker reports of a task, in the thread of the client."""
+    _, report = event
+    drive.records[report["key"]] = report["record"]
 
 
 def _feed(drive: _Drive, planner: Planner, in_flight: int) -> None:
@@ -296,10 +318,10 @@ def _settle_ended(drive: _Drive) -> bool:
     if not drive.completed.has_ready():
         return False
     lines: dict[int, list[Record]] = {}
-    for future, result in drive.completed.next_batch(block=False):
+    for future in drive.completed.next_batch(block=False):
         state = drive.running.pop(future.key, None)
         if state is not None:
-            lines.setdefault(state.item.number, []).extend(_settle(drive, state, future, result))
+            lines.setdefault(state.item.number, []).extend(_settle(drive, state, future))
     for number, found in lines.items():
         state = drive.active[number]
         RunDir(path=state.item.run_dir).append_all(state.item.dataset_id, found)
@@ -308,13 +330,14 @@ def _settle_ended(drive: _Drive) -> bool:
     return True
 
 
-def _settle(drive: _Drive, state: _Running, future: Future, result: Any) -> list[Record]:  # noqa: ANN401 (record or error)
+def _settle(drive: _Drive, state: _Running, future: Future) -> list[Record]:
     """What the journal is to say of a task that has ended."""
     unit = state.units[state.waiting.pop(future.key)]
-    if isinstance(result, TaskRecord):
-        state.records[unit.task] = result
-        drive.hooks.progress(Progress(stage=unit.stage, pixels=result.pixels, ok=True))
-        return [finished_line(result, state.item, unit)]
+    record = _take_record(drive, future)
+    if record is not None:
+        state.records[unit.task] = record
+        drive.hooks.progress(Progress(stage=unit.stage, pixels=record.pixels, ok=True))
+        return [finished_line(record, state.item, unit)]
     # Dask hands the error of a task on to those that need it.
     tried = not any(_has_failed(state.futures.get(name)) for name in unit.needs)
     drive.hooks.progress(Progress(stage=unit.stage, pixels=0, ok=False, tried=tried))
@@ -328,6 +351,16 @@ def _settle(drive: _Drive, state: _Running, future: Future, result: Any) -> list
         # What a damaged store was made by is to be done again: the first unit, on which all others rest.
         state.undone = [{"event": RETRY, "task": next(iter(state.units)), "damaged": True, "reason": str(error)}]
     return [line]
+
+
+def _take_record(drive: _Drive, future: Future) -> TaskRecord | None:
+    """The record of a task that has ended; None: it failed."""
+    # It comes before the end of the task, on the same way, and stays known when the worker dies.
+    report = drive.records.pop(future.key, None)
+    if report is not None:
+        return read_record(json.loads(report))
+    # A report is lost with a connection of the driver to itself.
+    return None if _has_failed(future) else future.result()
 
 
 def _has_failed(future: Future | None) -> bool:
@@ -346,6 +379,9 @@ def _end(drive: _Drive, state: _Running) -> None:
         drive.ended.left += 1
         return
     forget_records(item)
+    for future in state.futures.values():
+        # What a task reports that had to be run again although its record was known.
+        drive.records.pop(future.key, None)
     drive.good[item.number] = not state.failures
     records = [state.records[task] for task in state.units if task in state.records]
     ending: dict[str, Any] = {}

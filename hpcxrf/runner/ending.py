@@ -12,7 +12,8 @@ from typing import Final
 from hpcxrf import __version__
 from hpcxrf.config.untrusted import read_json_object, report_faults
 from hpcxrf.errors import OutputError
-from hpcxrf.store.files import atomic_write_text
+from hpcxrf.notes import Note, pack_notes, unpack_notes
+from hpcxrf.store.files import atomic_write_text, output_faults
 from hpcxrf.store.rundir import RunDir
 
 _FILE: Final = Path("state", "end.json")
@@ -25,7 +26,7 @@ class RunEnd:
     """How a run went, when nothing of it is left to do."""
 
     run: RunDir
-    """The run directory, whose lock is held."""
+    """The run directory."""
     wall_s: float
     """Seconds since the start, planning included."""
     device: str
@@ -34,7 +35,7 @@ class RunEnd:
     """The command line."""
     started: str
     """ISO 8601 with time zone."""
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     """What was noticed while the files were found."""
 
 
@@ -44,8 +45,23 @@ def keep_end(end: RunEnd) -> None:
     Raises:
         OutputError: the run directory cannot be written.
     """
-    content = {**asdict(end), "run": None, "notes": list(end.notes)}
+    content = {**asdict(end), "run": None, **pack_notes(end.notes)}
     atomic_write_text(end.run.path / _FILE, json.dumps(content, indent=1) + "\n")
+
+
+def forget_end(run: RunDir) -> None:
+    """A driver begins: until it comes to its end, the run has none, whatever pages are there.
+
+    Raises:
+        OutputError: the run directory cannot be written.
+    """
+    with output_faults(run.path, bytes_needed=0):
+        (run.path / _FILE).unlink(missing_ok=True)
+
+
+def has_end(run: RunDir) -> bool:
+    """Whether a driver came to the end of this run, and none has begun since."""
+    return (run.path / _FILE).is_file()
 
 
 def read_end(run: RunDir) -> RunEnd:
@@ -58,13 +74,13 @@ def read_end(run: RunDir) -> RunEnd:
             device="as recorded in each dataset",
             command="",
             started=now(),
-            notes=("run not finished; this report was rebuilt from the journals",),
+            notes=(Note("warning", "run not finished; this report was rebuilt from the journals"),),
         )
     content = read_json_object(file, OutputError, remedy=_REMEDY)
     names = {f.name for f in fields(RunEnd)} - {"run"}
     plain = {name: value for name, value in content.items() if name in names}
     with report_faults(file, OutputError, _REMEDY):
-        return RunEnd(run=run, **plain | {"notes": tuple(map(str, plain["notes"])), "wall_s": float(plain["wall_s"])})
+        return RunEnd(run=run, **plain | {"notes": unpack_notes(content), "wall_s": float(plain["wall_s"])})
 
 
 def describe_device(device: str, workers: int, threads: int) -> str:

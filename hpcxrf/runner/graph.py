@@ -1,10 +1,13 @@
 """The Dask graph of one item, from what its units need. The one module that submits."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from distributed import Client, Future
+from dask._task_spec import List, Task, TaskRef
+from distributed import Client, Future, get_worker
 
+from hpcxrf.runner.journal import pack_record
 from hpcxrf.runner.records import Item, TaskRecord, Unit
 from hpcxrf.runner.worker import keep_record, read_kept_record, sync_written
 
@@ -32,10 +35,31 @@ def run_once(work: RunUnit, item: Item, unit: Unit, after: Sequence[TaskRecord])
     return record
 
 
+def run_and_report(
+    work: RunUnit, item: Item, unit: Unit, after: Sequence[TaskRecord], topic: str, key: str
+) -> TaskRecord:
+    """`run_once`, and the record on its way to the driver, ahead of the message that the task has ended.
+
+    A driver that fetches every result asks the scheduler, which asks the worker: that took half of its CPU time, and
+    of a worker that has just died it waited for an answer.
+
+    Args:
+        work: `run_unit` of the workload.
+        item: the item.
+        unit: one of its units.
+        after: records of the units that it needs.
+        topic: name under which the driver listens.
+        key: key of this task.
+    """
+    record = run_once(work, item, unit, after)
+    get_worker().log_event(topic, {"key": key, "record": json.dumps(pack_record(record))})
+    return record
+
+
 def submit(
     client: Client, work: RunUnit, item: Item, units: Sequence[Unit], finished: Mapping[str, TaskRecord], drive: str
 ) -> dict[str, Future]:
-    """Submit what is missing of an item.
+    """Submit what is missing of an item, as one graph.
 
     Args:
         client: client of the cluster.
@@ -43,20 +67,26 @@ def submit(
         item: the item.
         units: all of the item, each after those that it needs.
         finished: records of the units that need not run again.
-        drive: distinguishes the keys of a second run on one cluster: Dask would not run what it still holds cancelled
-            under the same key.
+        drive: name under which the driver listens to records. It distinguishes the keys of a second run on one cluster,
+            too: Dask would not run what it still holds cancelled under the same key.
 
     Returns:
         Futures by task, in the order of the graph. Keys carry counters, never the sample's name: they are
         visible on the dashboard.
     """
-    known: dict[str, Any] = dict(finished)
-    futures: dict[str, Future] = {}
-    for index, unit in enumerate(units):
-        if unit.task not in finished:
-            after = [known[name] for name in unit.needs]
-            key = f"{unit.stage}-{item.number:06}-{index:05}-{drive}"
-            known[unit.task] = futures[unit.task] = client.submit(
-                run_once, work, item, unit, after, key=key, pure=False
-            )
-    return futures
+    keys = {
+        unit.task: f"{unit.stage}-{item.number:06}-{index:05}-{drive}"
+        for index, unit in enumerate(units)
+        if unit.task not in finished
+    }
+    if not keys:
+        return {}
+    graph = {}
+    for unit in units:
+        if unit.task in keys:
+            after = List(*(finished[name] if name in finished else TaskRef(keys[name]) for name in unit.needs))
+            key = keys[unit.task]
+            graph[key] = Task(key, run_and_report, work, item, unit, after, drive, key)
+    # What was submitted first is run first, however soon the next item follows.
+    futures = client.get(graph, list(graph), sync=False, fifo_timeout="0 ms")
+    return dict(zip(keys, futures, strict=True))

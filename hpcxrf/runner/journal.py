@@ -6,15 +6,20 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hpcxrf.errors import HpcxrfError, OutputError
+from hpcxrf.notes import Note, pack_notes, unpack_notes
 from hpcxrf.runner.records import Item, TaskRecord, Unit
 from hpcxrf.store.rundir import FAILED, FINISHED, NOT_TRIED
 
 
 def finished_line(record: TaskRecord, item: Item, unit: Unit) -> dict[str, Any]:
     """The line of a task that did its work, with the stamps of the files that it was made from."""
-    line = dataclasses.asdict(record)
     stamps = {kind: dict(item.made_from[kind]) for kind in kinds_read(item, unit)}
-    return {"event": FINISHED, **line, "checksums": line["checksums"] or {}, "made_from": stamps}
+    return {"event": FINISHED, **pack_record(record), "checksums": record.checksums or {}, "made_from": stamps}
+
+
+def pack_record(record: TaskRecord) -> dict[str, Any]:
+    """JSON values of a record."""
+    return {**dataclasses.asdict(record), **pack_notes(record.notes)}
 
 
 def kinds_read(item: Item, unit: Unit) -> tuple[str, ...]:
@@ -34,7 +39,7 @@ def not_tried_line(tasks: Iterable[str], because: Iterable[str]) -> dict[str, An
 
 
 def read_record(line: Mapping[str, Any]) -> TaskRecord:
-    """The record that a finished line was made of.
+    """The record that a finished line was made of, also one of version 0.1.0.
 
     Raises:
         OutputError: the line lacks what every record has.
@@ -42,7 +47,12 @@ def read_record(line: Mapping[str, Any]) -> TaskRecord:
     names = {f.name for f in dataclasses.fields(TaskRecord)}
     if not is_record(line):
         raise OutputError(f"journal, task {line.get('task')}: its line is not whole; give the same command again")
-    return TaskRecord(**{k: v for k, v in line.items() if k in names})
+    return TaskRecord(**{k: v for k, v in line.items() if k in names} | {"notes": read_notes(line)})
+
+
+def read_notes(line: Mapping[str, Any]) -> tuple[Note, ...]:
+    """Notes of a finished line; version 0.1.0 wrote them among the facts, without their kinds."""
+    return unpack_notes(line if "notes" in line else line.get("facts") or {})
 
 
 def is_record(line: Mapping[str, Any]) -> bool:

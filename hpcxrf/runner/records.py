@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from hpcxrf.notes import Note
+
 DatasetState = Literal["done", "failed", "not tried"]
 """`failed`: a unit was tried and failed, or the file cannot be opened; `not tried`: an item that it needs failed."""
 
@@ -74,7 +76,9 @@ class TaskRecord:
     checksums: dict[str, str] | None = None
     """SHA-256 by path relative to the run directory, of everything that it wrote."""
     facts: dict[str, Any] | None = None
-    """A few JSON values for the report: R2 by detector, notes."""
+    """A few JSON values for the report: R2 by detector."""
+    notes: tuple[Note, ...] = ()
+    """Choices made and doubts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +115,7 @@ class DatasetRecord:
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Wall seconds of its tasks by stage."""
     cpu_s: float = 0.0
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     """Choices made and doubts, of all stages."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """A few JSON values for tables: R2 by detector."""

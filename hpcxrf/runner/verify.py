@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from hpcxrf.runner.datasets import forget_dataset, read_datasets
 from hpcxrf.runner.done import last_lines
+from hpcxrf.runner.ending import forget_end
 from hpcxrf.store.files import checksums_match
 from hpcxrf.store.rundir import FINISHED, RETRY, RunDir
 
@@ -66,3 +67,4 @@ def do_again(run: RunDir, damage: Damage) -> None:
     line = {"event": RETRY, "task": damage.task, "damaged": True, "reason": reason}
     run.inner(damage.home).append(damage.dataset_id, line)
     forget_dataset(run.inner(damage.home), damage.dataset_id, reason)
+    forget_end(run)

@@ -1,6 +1,5 @@
 """What every task does around its work: seconds, attempts, device and threads."""
 
-import dataclasses
 import json
 import os
 import platform
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hpcxrf.config.run import RunConfig
 from hpcxrf.config.untrusted import refuse_irregular
 from hpcxrf.errors import DeviceLostError, FitError, OutputError
+from hpcxrf.runner.journal import pack_record, read_record
 from hpcxrf.runner.records import Item, TaskRecord
 from hpcxrf.store.files import output_faults, sync_tree
 
@@ -136,10 +136,15 @@ def forget_attempts(run_dir: Path) -> None:
 
 
 def forget_attempts_of(run_dir: Path, worker: str) -> int:
-    """Delete the markers of a worker whose node was lost: no task is to blame; how many there were."""
+    """Delete the markers of a worker whose node was lost: no task is to blame; how many there were.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
     mine = [m for m in (run_dir / ATTEMPTS).glob("*.[0-9]") if _marked(m)[0] == worker]
-    for marker in mine:
-        marker.unlink(missing_ok=True)
+    with output_faults(run_dir, bytes_needed=0):
+        for marker in mine:
+            marker.unlink(missing_ok=True)
     return len(mine)
 
 
@@ -169,7 +174,7 @@ def keep_record(item: Item, record: TaskRecord) -> None:
     """
     file = _record_file(item, record.task)
     temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
-    content = json.dumps(dataclasses.asdict(record))
+    content = json.dumps(pack_record(record))
     with output_faults(item.run_dir, bytes_needed=len(content)):
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Not synced: it matters as long as the driver lives, and after a crash no longer.
@@ -181,8 +186,8 @@ def read_kept_record(item: Item, task: str) -> TaskRecord | None:
     """The record of a task that has been finished under this driver, or None."""
     try:
         content = json.loads(_record_file(item, task).read_bytes())
-        return TaskRecord(**content)
-    except (OSError, ValueError, TypeError, RecursionError):
+        return read_record(content)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, OutputError):
         # Damaged is as good as not there: the task is done again.
         return None
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from hpcxrf.config.run import RunConfig
+from hpcxrf.notes import Note
 from hpcxrf.runner.ending import RunEnd
+from hpcxrf.runner.printout import FinishedRun, Printout, describe_run
 from hpcxrf.runner.records import DatasetRecord, Item, Kept, Refusal, TaskRecord, Unit
 from hpcxrf.store.rundir import Record
 
@@ -23,7 +25,7 @@ class PlanRequest:
     """Memory of one worker; an item that needs more is refused. None: it is not checked."""
     kept: Mapping[str, DatasetRecord]
     """Items that an earlier driver finished, by dataset_id."""
-    note: Callable[[str], None] = lambda _text: None
+    note: Callable[[Note], None] = lambda _note: None
     """Takes what was noticed on the way: files that were left out, and why."""
     opened: Callable[[int, int], None] = lambda _opened, _total: None
     """Takes the number of files opened, and of those that there are."""
@@ -60,4 +62,6 @@ class Workload:
     """Prepare what is there of an unfinished item, by the last journal line of each task: it is not complete any more,
     and what was damaged goes."""
     summarise: Callable[[RunConfig, RunEnd], object]
-    """Write pages and tables at the end of a run, from its records; what it returns, a command may show."""
+    """Write pages and tables at the end of a run, from its records; `describe` gets what it returns."""
+    describe: Callable[[FinishedRun], Printout] = describe_run
+    """What is printed of a run of it that has ended."""

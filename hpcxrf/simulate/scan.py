@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ScanScalars
+from hpcxrf.notes import Note
 from hpcxrf.simulate.spec import DetectorSpec, ScanSpec, check_spec
 from hpcxrf.simulate.spectra import (
     ELECTRON_REST_KEV,
@@ -265,7 +266,7 @@ def raw_scan(scan: SimulatedScan) -> RawScan:
         read_scalars=lambda: scan_scalars(scan),
         calibration=file_calibration(spec),
         incident_energy_kev=spec.file_energy_kev or spec.incident_energy_kev,
-        notes=(f"simulated with seed {spec.seed}",),
+        notes=(Note("fact", f"simulated with seed {spec.seed}"),),
     )
 
 

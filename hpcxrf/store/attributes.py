@@ -12,6 +12,7 @@ import hpcxrf
 from hpcxrf.config.untrusted import read_json_object
 from hpcxrf.errors import InputFileError, OutputError
 from hpcxrf.formats.scan import EnergyCalibration, RawScan
+from hpcxrf.notes import pack_notes
 from hpcxrf.store.files import tree_bytes, tree_sha256
 from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, SCHEMA_ATTRIBUTE, SCHEMA_VERSION
 
@@ -69,7 +70,7 @@ def build_root_attributes(scan: RawScan, sources: tuple[SourceFile, ...]) -> Att
         else [[one.offset_kev, one.slope_kev, one.quadratic_kev] for one in calibration],
         "incident_energy_kev": scan.incident_energy_kev,
         "tube": scan.tube,
-        "notes": list(scan.notes),
+        **pack_notes(scan.notes),
     }
 
 

@@ -342,7 +342,7 @@ def _parse_line(path: Path, number: int, line: bytes) -> dict[str, object]:
 
 def _damaged(path: Path, number: int) -> str:
     return (
-        f"{path}, line {number}: no JSON object, so the journal is damaged; "
+        f"{path}, line {number} is not a JSON object, so the journal is damaged; "
         "the next run or resume does that dataset again"
     )
 

@@ -78,7 +78,9 @@ def run_lock(
         yield
     finally:
         if read_lock(run.lock_file) == own:
-            run.lock_file.unlink(missing_ok=True)
+            # The next driver takes over the lock of a process that has ended.
+            with output_faults(run.path, bytes_needed=0):
+                run.lock_file.unlink(missing_ok=True)
 
 
 def read_lock(path: Path) -> LockHolder | None:
@@ -113,6 +115,17 @@ def _is_sound(holder: LockHolder) -> bool:
         and 0 < holder.pid <= _LARGEST_PID
         and type(holder.restart_count) is int
     )
+
+
+def refuse_at_work(run: RunDir) -> None:
+    """Refuse a run directory on which a driver works, without taking its lock: reading needs no right to write.
+
+    Raises:
+        OutputError: a driver holds it, or a process of another host of which nothing can be known here.
+    """
+    held = read_lock(run.lock_file)
+    if held is not None and not _is_gone(held, identify_process()):
+        raise OutputError(_explain_holder(run.lock_file, held))
 
 
 def _acquire(path: Path, own: LockHolder, job_ended: Callable[[str], bool | None]) -> None:

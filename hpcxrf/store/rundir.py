@@ -38,7 +38,7 @@ _FOLDERS: Final = ("state", "logs", "spectra", "results", "secrets", "jobs")
 _OWNER_ONLY: Final = 0o700
 _RUN_FILE: Final = "run.yaml"
 _EFFECTIVE_FILE: Final = "effective.json"
-_CONFIGURATION_FILE: Final = "configuration.json"
+_CONFIGURATION_FILE: Final = "configuration.yaml"
 _LOCK_FILE: Final = "lock"
 _LEFT_ALONE: Final = Path("state", "left_alone.json")
 _ABSENT: Final = "(absent)"
@@ -179,6 +179,7 @@ def _is_sound(line: Record) -> bool:
         and all(isinstance(value, int | float) for value in numbers)
         and all(value is None or isinstance(value, dict) for value in objects)
         and all(isinstance(facts[key], list) for key in ("notes", "shape") if key in facts)
+        and all(isinstance(line[key], list) for key in ("notes", "warnings") if key in line)
         and (line["event"] != FINISHED or all(isinstance(line.get(key, ""), str) for key in ("stage", "dataset_id")))
     )
 
@@ -343,7 +344,7 @@ def open_run(folder: Path) -> RunDir:
     """
     run = RunDir(path=folder)
     if not run.effective_file.is_file():
-        raise OutputError(f"{folder}: holds no run; name the folder that `hpcxrf run -o` was given")
+        raise OutputError(f"{folder}: is not a run directory; name the folder that `hpcxrf run -o` made")
     return run
 
 
@@ -351,12 +352,13 @@ def _refuse_foreign_content(folder: Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise OutputError(f"{folder}: is no folder; name another output folder")
+        raise OutputError(f"{folder}: is not a folder; name another output folder")
     ours = {*_FOLDERS, _RUN_FILE, _CONFIGURATION_FILE, _LOCK_FILE, f"{_LOCK_FILE}.guard"}
     foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in ours and entry.suffix != ".partial")
     if foreign:
         raise OutputError(
-            f"{folder}: holds no run, but other files ({', '.join(foreign[:5])}); name an empty or a new folder"
+            f"{folder}: is not a run directory, it has other files ({', '.join(foreign[:5])}); "
+            "name an empty or a new folder"
         )
 
 
@@ -364,13 +366,13 @@ def _refuse_other_configuration(run: RunDir, wanted: Record) -> None:
     old, new = _flat(run.effective()), _flat(wanted)
     keys = sorted(key for key in old.keys() | new.keys() if _value(old, key) != _value(new, key))
     if keys:
-        lines = [f"  {key}: run has {_value(old, key)}, asked {_value(new, key)}" for key in keys]
+        lines = [f"  {key}: the run has {_value(old, key)}, this command {_value(new, key)}" for key in keys]
         raise OutputError(
             "\n".join(
                 [
                     f"{run.path}: holds a run of another configuration:",
                     *lines,
-                    "name another output folder, or ask for the configuration in effective.json",
+                    "name another output folder, or use the options of that run (its effective.json has them)",
                 ]
             )
         )

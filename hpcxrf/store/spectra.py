@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hpcxrf.config.untrusted import report_faults
 from hpcxrf.errors import DamagedStoreError, OutputError
 from hpcxrf.formats.scan import EnergyCalibration
+from hpcxrf.notes import Note, unpack_notes
 from hpcxrf.store.attributes import Attributes, SourceFile, read_calibration, read_root_attributes
 from hpcxrf.store.bands import band_count
 from hpcxrf.store.schema import COMPLETE_ATTRIBUTE
@@ -84,7 +85,7 @@ class SpectraStore:
     incident_energy_kev: float | None
     tube: str | None
     """X-ray tube that the source names."""
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     sources: tuple[SourceFile, ...]
     scaler_names: tuple[str, ...]
     scaler_units: tuple[str, ...]
@@ -229,7 +230,7 @@ def _build_store(path: Path, attributes: Attributes, group: zarr.Group, counts: 
         calibration=read_calibration(attributes),
         incident_energy_kev=attributes["incident_energy_kev"],
         tube=attributes["tube"],
-        notes=tuple(attributes["notes"]),
+        notes=unpack_notes(attributes),
         sources=tuple(SourceFile(**source) for source in attributes["sources"]),
         scaler_names=_read_texts(group, "name"),
         scaler_units=_read_texts(group, "unit"),

@@ -16,12 +16,12 @@ from torch import Tensor
 from hpcxrf.fitting.objective import poisson_deviance, r_squared, r_squared_expected
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.spectrum.gradient import STEPS, JointFit, guess_log10, minimise_adam
-from hpcxrf.fitting.spectrum.integrated import build_problem
+from hpcxrf.fitting.spectrum.integrated import build_least_squares
 from hpcxrf.fitting.spectrum.problem import FitProblem, Method, fit_range
 from hpcxrf.fitting.spectrum.sbplx import EVALUATIONS, fit_sbplx, require_nlopt
 from hpcxrf.fitting.spectrum.scatter_pair import scan_pairs
 from hpcxrf.fitting.spectrum.search import find_starts, find_starts_near
-from hpcxrf.fitting.spectrum.separable import Problem, State, best_of, build_space, design, minimise
+from hpcxrf.fitting.spectrum.separable import LeastSquares, State, best_of, build_space, design, minimise
 from hpcxrf.fitting.uncertainty import Uncertainty, spectrum_uncertainty
 from hpcxrf.physics.jacobian import counts_jacobian
 from hpcxrf.physics.model import Evaluation, SpectrumModel, find_tailed_lines
@@ -39,7 +39,7 @@ _POOR_FACTOR: Final = 1.25
 _POOR_SHARE: Final = 0.0005
 _PAIRS: Final = 3
 
-# Half-widths of the ranges around the set-up's own values; that of the slope is a share of it.
+# Half-widths of the ranges around the problem's own values; that of the slope is a share of it.
 _AXIS: Final[Mapping[Width, Mapping[str, float]]] = MappingProxyType(
     {
         "narrow": MappingProxyType(
@@ -100,27 +100,27 @@ class ProtocolFit:
     """(channel,) over the fit range, with background."""
 
 
-def random_start(setup: FitProblem, width: Width, seed: int) -> JointStart:
+def random_start(problem: FitProblem, width: Width, seed: int) -> JointStart:
     """Draw a start, uniform in the ranges of the protocol; every log10 amplitude is U(0, 6).
 
-    The axis and the incident energy are drawn around the set-up's own values, shapes in absolute ranges. Fixed
+    The axis and the incident energy are drawn around the problem's own values, shapes in absolute ranges. Fixed
     parameters, and those that the protocol does not name, stay. A draw beyond a bound is put on it.
 
     Args:
-        setup: components, starting values and bounds.
+        problem: components, starting values and bounds.
         width: `narrow`: offset +-0.05 keV, slope +-2 %, E0 +-0.2 keV; `wide`: +-0.2 keV, +-5 %, +-0.3 keV.
         seed: the draw depends on nothing else.
     """
     generator = torch.Generator().manual_seed(seed)
-    n_parameters, n_components = len(setup.parameters), len(_component_names(setup))
+    n_parameters, n_components = len(problem.parameters), len(_component_names(problem))
     share = torch.rand(n_parameters + n_components, generator=generator, dtype=torch.float64)
-    drawn = [_drawn(p, float(u), width) for p, u in zip(setup.parameters, share[:n_parameters], strict=True)]
+    drawn = [_draw(p, float(u), width) for p, u in zip(problem.parameters, share[:n_parameters], strict=True)]
     return JointStart(
         theta=torch.tensor(drawn, dtype=torch.float64), log10_amplitude=LARGEST_START_LOG10 * share[n_parameters:]
     )
 
 
-def _drawn(parameter: Parameter, share: float, width: Width) -> float:
+def _draw(parameter: Parameter, share: float, width: Width) -> float:
     """The parameter at that share (0 to 1) of its range."""
     name, value = parameter.name, parameter.value
     reach = _AXIS[width].get(name)
@@ -136,19 +136,21 @@ def _drawn(parameter: Parameter, share: float, width: Width) -> float:
     return min(max(low + share * (high - low), parameter.lower), parameter.upper)
 
 
-def perturbed_start(theta: Tensor, theta_sigma: Tensor, amplitude: Tensor, setup: FitProblem, seed: int) -> JointStart:
+def perturbed_start(
+    theta: Tensor, theta_sigma: Tensor, amplitude: Tensor, problem: FitProblem, seed: int
+) -> JointStart:
     """A fitted theta moved within its uncertainty, uniform in +-1 sigma; for the task `refinement`.
 
     Args:
         theta: (parameter,) fitted.
-        theta_sigma: (parameter,); what has NaN is not moved, nor is what the set-up holds fixed.
+        theta_sigma: (parameter,); what has NaN is not moved, nor is what the problem holds fixed.
         amplitude: (component,) fitted counts; those below 1 count start at 1 count, as log10 has no 0.
-        setup: bounds, into which theta is put.
+        problem: bounds, into which theta is put.
         seed: the draw depends on nothing else.
     """
     generator = torch.Generator().manual_seed(seed)
     share = 2.0 * torch.rand(theta.shape, generator=generator, dtype=torch.float64) - 1.0
-    space = build_space(setup.parameters)
+    space = build_space(problem.parameters)
     moved = torch.where(space.free, share * torch.nan_to_num(theta_sigma), 0.0)
     return JointStart(
         theta=torch.maximum(torch.minimum(theta + moved, space.upper), space.lower),
@@ -158,7 +160,7 @@ def perturbed_start(theta: Tensor, theta_sigma: Tensor, amplitude: Tensor, setup
 
 def fit_protocol(
     counts: Tensor,
-    setup: FitProblem,
+    problem: FitProblem,
     start: JointStart,
     method: Method,
     *,
@@ -167,14 +169,14 @@ def fit_protocol(
 ) -> ProtocolFit:
     """Fit one spectrum with one optimiser, from a given start.
 
-    Every method gets the same problem: line table, columns, fit range (at the set-up's own calibration, wherever
+    Every method gets the same problem: line table, columns, fit range (at the problem's own calibration, wherever
     the start lies), background (SNIP and hats at the start's theta), unit weights and no prior. `separable` is given
     theta; its amplitudes follow from it.
 
     Args:
         counts: (channel,) raw counts of the full spectrum.
-        setup: lines, bounds, range and background; its method and objective are not used.
-        start: of this set-up's parameters and components.
+        problem: lines, bounds, range and background; its method and objective are not used.
+        start: of this problem's parameters and components.
         method: the optimiser.
         adam_steps: number of steps.
         sbplx_evaluations: largest number of evaluations.
@@ -189,50 +191,50 @@ def fit_protocol(
     if method == "sbplx":
         require_nlopt()
     full = counts.to("cpu", torch.float64)
-    limits = fit_range(setup.parameters, setup.energy_min_kev, setup.energy_max_kev, full.shape[0])
+    limits = fit_range(problem.parameters, problem.energy_min_kev, problem.energy_max_kev, full.shape[0])
     inside = full[limits[0] : limits[1] + 1]
     if not bool(torch.isfinite(torch.cat([full, start.theta, start.log10_amplitude])).all()):
-        return _nothing(inside, setup, FitStatus.NONFINITE)
+        return _nothing(inside, problem, FitStatus.NONFINITE)
     if float(inside.sum()) <= 0.0:
-        return _nothing(inside, setup, FitStatus.EMPTY)
+        return _nothing(inside, problem, FitStatus.EMPTY)
     cpu_s, wall_s = time.process_time(), time.perf_counter()
-    problem, fixed = protocol_problem(full, setup, start)
-    found = _search(method, full, inside, problem, setup, start, adam_steps, sbplx_evaluations)
+    least_squares, fixed = build_protocol_least_squares(full, problem, start)
+    found = _search(method, full, inside, least_squares, problem, start, adam_steps, sbplx_evaluations)
     cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s
-    fit = _judged(found, problem, fixed, inside, setup)
+    fit = _judge(found, least_squares, fixed, inside, problem)
     return replace(fit, cpu_s=cpu_s, wall_s=wall_s)
 
 
-def protocol_problem(full: Tensor, setup: FitProblem, start: JointStart) -> tuple[Problem, Tensor]:
+def build_protocol_least_squares(full: Tensor, problem: FitProblem, start: JointStart) -> tuple[LeastSquares, Tensor]:
     """What every method minimises, and the fixed background (channel,) over the fit range.
 
     Args:
         full: (channel,) float64 counts of the full spectrum.
-        setup: as for `fit_protocol`.
+        problem: as for `fit_protocol`.
         start: its theta sets the width and place of the background.
 
     Raises:
         FitError: the fit range lies outside the spectrum.
     """
-    low, high = fit_range(setup.parameters, setup.energy_min_kev, setup.energy_max_kev, full.shape[0])
+    low, high = fit_range(problem.parameters, problem.energy_min_kev, problem.energy_max_kev, full.shape[0])
     model = SpectrumModel(
-        table=setup.table,
+        table=problem.table,
         channel=torch.arange(low, high + 1, dtype=torch.float64),
-        constants=setup.constants,
-        elastic=setup.elastic,
-        with_step=_uses_step(setup.parameters),
-        tailed=find_tailed_lines(setup.table, elastic=setup.elastic, constants=setup.constants),
+        constants=problem.constants,
+        elastic=problem.elastic,
+        with_step=_uses_step(problem.parameters),
+        tailed=find_tailed_lines(problem.table, elastic=problem.elastic, constants=problem.constants),
     )
-    problem, fixed = build_problem(full, low, high, model, _started(setup, start))
-    space = problem.space
+    least_squares, fixed = build_least_squares(full, low, high, model, _set_start(problem, start))
+    space = least_squares.space
     no_prior = replace(space, prior_sd=torch.full_like(space.prior_sd, torch.inf))
-    return replace(problem, space=no_prior), fixed
+    return replace(least_squares, space=no_prior), fixed
 
 
-def _started(setup: FitProblem, start: JointStart) -> FitProblem:
-    names = [p.name for p in setup.parameters]
+def _set_start(problem: FitProblem, start: JointStart) -> FitProblem:
+    names = [p.name for p in problem.parameters]
     values = dict(zip(names, start.theta.tolist(), strict=True))
-    return replace(setup, parameters=replace_values(setup.parameters, values))
+    return replace(problem, parameters=replace_values(problem.parameters, values))
 
 
 def _uses_step(parameters: tuple[Parameter, ...]) -> bool:
@@ -240,8 +242,10 @@ def _uses_step(parameters: tuple[Parameter, ...]) -> bool:
     return any(p.free or p.value != 0.0 for p in shelves)
 
 
-def _component_names(setup: FitProblem) -> tuple[str, ...]:
-    model = SpectrumModel(table=setup.table, channel=torch.empty(0), constants=setup.constants, elastic=setup.elastic)
+def _component_names(problem: FitProblem) -> tuple[str, ...]:
+    model = SpectrumModel(
+        table=problem.table, channel=torch.empty(0), constants=problem.constants, elastic=problem.elastic
+    )
     return model.component_names
 
 
@@ -249,53 +253,55 @@ def _search(
     method: Method,
     full: Tensor,
     inside: Tensor,
-    problem: Problem,
-    setup: FitProblem,
+    least_squares: LeastSquares,
+    problem: FitProblem,
     start: JointStart,
     adam_steps: int,
     sbplx_evaluations: int,
 ) -> JointFit:
     if method == "separable":
-        return _separable(full, problem, setup, start, inside)
+        return _separable(full, least_squares, problem, start, inside)
     # The protocol draws components; hats start from the counts.
-    hats = guess_log10(start.theta, problem)[start.log10_amplitude.shape[0] :]
+    hats = guess_log10(start.theta, least_squares)[start.log10_amplitude.shape[0] :]
     logs = torch.cat([start.log10_amplitude, hats])
     if method == "adam":
-        return minimise_adam(start.theta, problem, steps=adam_steps, log10_linear=logs)
-    return fit_sbplx(start.theta, problem, evaluations=sbplx_evaluations, log10_linear=logs)
+        return minimise_adam(start.theta, least_squares, steps=adam_steps, log10_linear=logs)
+    return fit_sbplx(start.theta, least_squares, evaluations=sbplx_evaluations, log10_linear=logs)
 
 
-def _separable(full: Tensor, problem: Problem, setup: FitProblem, start: JointStart, inside: Tensor) -> JointFit:
+def _separable(
+    full: Tensor, least_squares: LeastSquares, problem: FitProblem, start: JointStart, inside: Tensor
+) -> JointFit:
     """Coarse steps and rival scatter peaks, then full steps; where that leaves much, as the product finds an axis."""
-    near = find_starts_near(full, _started(setup, start))
-    state = _fitted(torch.cat([start.theta[None], near]), problem)
+    near = find_starts_near(full, _set_start(problem, start))
+    state = _minimise(torch.cat([start.theta[None], near]), least_squares)
     evaluations = 1 + int(state.iterations)
-    for others in _further_starts(full, problem, setup, state, inside):
-        other = _fitted(others, problem)
+    for others in _further_starts(full, least_squares, problem, state, inside):
+        other = _minimise(others, least_squares)
         evaluations += 1 + int(other.iterations)
         state = other if float(other.misfit) < float(state.misfit) else state
     return JointFit(
         theta=state.theta,
         linear=state.linear,
-        loss=float(state.misfit) / problem.counts.shape[0],
+        loss=float(state.misfit) / least_squares.counts.shape[0],
         evaluations=evaluations,
         converged=bool(state.done),
     )
 
 
 def _further_starts(
-    full: Tensor, problem: Problem, setup: FitProblem, state: State, inside: Tensor
+    full: Tensor, least_squares: LeastSquares, problem: FitProblem, state: State, inside: Tensor
 ) -> Iterator[Tensor]:
     """Other places of the scatter peaks at the axis that was reached, then the axes that a screen finds."""
     if _leaves_much(state, inside):
-        yield scan_pairs(state.theta, problem, problem.space, _PAIRS)[0]
+        yield scan_pairs(state.theta, least_squares, least_squares.space, _PAIRS)[0]
         # Shapes that were drawn at random would mislead the screen.
-        for one in find_starts(full, setup):
+        for one in find_starts(full, problem):
             yield one.starts
 
 
-def _fitted(starts: Tensor, problem: Problem) -> State:
-    return minimise(best_of(starts, problem), problem, iterations=_ITERATIONS, tolerance=_TOLERANCE)
+def _minimise(starts: Tensor, least_squares: LeastSquares) -> State:
+    return minimise(best_of(starts, least_squares), least_squares, iterations=_ITERATIONS, tolerance=_TOLERANCE)
 
 
 def _leaves_much(state: State, inside: Tensor) -> bool:
@@ -303,17 +309,19 @@ def _leaves_much(state: State, inside: Tensor) -> bool:
     return left > _POOR_FACTOR * (1.0 - float(r_squared_expected(inside))) + _POOR_SHARE
 
 
-def _judged(found: JointFit, problem: Problem, fixed: Tensor, inside: Tensor, setup: FitProblem) -> ProtocolFit:
-    evaluation, columns = design(found.theta, problem)
+def _judge(
+    found: JointFit, least_squares: LeastSquares, fixed: Tensor, inside: Tensor, problem: FitProblem
+) -> ProtocolFit:
+    evaluation, columns = design(found.theta, least_squares)
     expected = columns @ found.linear + fixed
     finite = torch.isfinite(torch.cat([found.theta, found.linear, expected])).all()
     if not bool(finite) or found.loss == float("inf"):
-        return replace(_nothing(inside, setup, FitStatus.NONFINITE), evaluations=found.evaluations)
-    errors = _errors(found, expected, columns, evaluation, problem, inside, setup)
+        return replace(_nothing(inside, problem, FitStatus.NONFINITE), evaluations=found.evaluations)
+    errors = _errors(found, expected, columns, evaluation, least_squares, inside, problem)
     return ProtocolFit(
         theta=found.theta,
         theta_sigma=errors.theta_sigma,
-        amplitude=found.linear[: len(_component_names(setup))],
+        amplitude=found.linear[: len(_component_names(problem))],
         r2=float(r_squared(inside, expected)),
         r2_expected=float(r_squared_expected(inside)),
         deviance=float(poisson_deviance(inside, expected)) / errors.degrees_of_freedom,
@@ -330,16 +338,16 @@ def _errors(
     expected: Tensor,
     columns: Tensor,
     evaluation: Evaluation,
-    problem: Problem,
+    least_squares: LeastSquares,
     inside: Tensor,
-    setup: FitProblem,
+    problem: FitProblem,
 ) -> Uncertainty:
     """Those of the product, with its prior: what a spectrum does not determine is not uncertain without limit."""
-    space = problem.space
+    space = least_squares.space
     margin = 1e-6 * (space.upper - space.lower)
     inner = (found.theta > space.lower + margin) & (found.theta < space.upper - margin)
     n = evaluation.phi.shape[-1]
-    jacobian = counts_jacobian(found.theta, found.linear[:n], evaluation, problem.model)
+    jacobian = counts_jacobian(found.theta, found.linear[:n], evaluation, least_squares.model)
     return spectrum_uncertainty(
         inside,
         expected,
@@ -348,16 +356,16 @@ def _errors(
         found.linear[:n],
         moving=space.free & inner,
         positive_hats=found.linear[n:] > 0.0,
-        prior_precision=build_space(setup.parameters).prior_sd ** -2,
+        prior_precision=build_space(problem.parameters).prior_sd ** -2,
     )
 
 
-def _nothing(inside: Tensor, setup: FitProblem, status: FitStatus) -> ProtocolFit:
-    theta = torch.full_like(pack(setup.parameters), torch.nan)
+def _nothing(inside: Tensor, problem: FitProblem, status: FitStatus) -> ProtocolFit:
+    theta = torch.full_like(pack(problem.parameters), torch.nan)
     return ProtocolFit(
         theta=theta,
         theta_sigma=theta,
-        amplitude=theta.new_full((len(_component_names(setup)),), torch.nan),
+        amplitude=theta.new_full((len(_component_names(problem)),), torch.nan),
         r2=torch.nan,
         r2_expected=torch.nan,
         deviance=torch.nan,

@@ -38,7 +38,7 @@ def test_from_the_store_to_the_maps(tmp_path, figure, deviance):
         wait(handle.client.submit(time.sleep, 0.1, key=str(i)) for i in range(WORKERS))
         wait([handle.client.submit(_import, i) for i in range(8 * WORKERS)])
         began = time.perf_counter()
-        futures = submit(handle.client, SCAN.run_unit, job, SCAN.units_of(job), {"ingest": ingested}, 0)
+        futures = submit(handle.client, SCAN.run_unit, job, SCAN.units_of(job), {"ingest": ingested}, "bench")
         records = handle.client.gather(list(futures.values()))
         wall = time.perf_counter() - began
     assert is_complete(run.results_store(job.dataset_id))

@@ -139,6 +139,8 @@ def test_the_execution_of_the_command_line_is_that_of_the_run_directory(run_file
         run = create_or_resume(tmp_path / "out", text, effective(config))
         keep_configuration(run, config)
         assert run.run_file.read_text() == run_file.read_text()
+        # What it keeps is a run file that says the same from any folder.
+        assert read_request([run.configuration_file], {})[0] == config
         return config_of_run(run)[0].execution
 
     assert keep({"workers": 5}).workers == 5

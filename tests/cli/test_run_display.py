@@ -1,38 +1,55 @@
-"""The command that a run proposes at its end."""
+"""What a run prints at its end is what its workload gives, whatever the workload is."""
 
-import shlex
+import dataclasses
+import io
+import json
+from pathlib import Path
 
-import pytest
+from rich.console import Console
+from stub_workload import STUB
 
-from hpcxrf.cli.run_display import next_folder, suggest_command
+from hpcxrf.cli.run_display import print_result
+from hpcxrf.cluster.local.run import RunResult
+from hpcxrf.runner.driver import Ended
+from hpcxrf.runner.ending import RunEnd
+from hpcxrf.runner.printout import Coloured, Line, Printout, TextTable
 from hpcxrf.store.rundir import RunDir
 
 
-@pytest.mark.parametrize(
-    ("argv", "kept"),
-    [
-        (["hpcxrf", "run", "a b.h50", "--elements", "Si,Fe", "-o", "out", "--energy", "12"], "'a b.h50' --energy 12"),
-        (["/bin/hpcxrf", "run", "--output=out", "--elements=Si", "a.h50", "--set", "fit.x=1"], "a.h50 --set fit.x=1"),
-        (["hpcxrf", "run", "run.yaml", "--output", "out", "--auto-elements"], "run.yaml"),
-    ],
-)
-def test_the_proposed_command_is_the_given_one_with_more_elements_and_a_new_folder(tmp_path, argv, kept):
-    command = suggest_command(argv, ("Si", "Fe"), ["Se"], RunDir(path=tmp_path / "out"))
-    assert command == f"hpcxrf run {kept} --elements Si,Fe,Se -o {shlex.quote(str(tmp_path / 'out-2'))}"
+def result_of(path, workload, **ended):
+    end = RunEnd(run=RunDir(path=path), wall_s=2.0, device="", command="", started="", notes=())
+    return RunResult(workload=workload, ended=Ended(**ended), end=end, workers=3, summary={"lines": 7}, wall_s=2.5)
 
 
-def test_where_override_files_have_the_elements_the_program_adds_the_suggested_ones_itself(tmp_path):
-    command = suggest_command(["hpcxrf", "run", "a.mda", "-o", "out"], (), ["Se"], RunDir(path=tmp_path / "out"))
-    assert command == f"hpcxrf run a.mda --auto-elements -o {tmp_path / 'out-2'}"
+def printed(result, **options):
+    out = io.StringIO()
+    print_result(Console(file=out, width=60, highlight=False), result, ["hpcxrf", "run"], **options)
+    return out.getvalue()
 
 
-def test_a_run_of_another_command_is_proposed_by_the_run_file_that_it_keeps(tmp_path):
-    run = RunDir(path=tmp_path / "demo" / "run")
-    command = suggest_command(["hpcxrf", "demo", "-o", "demo"], ("Si",), ["Se"], run)
-    assert command == f"hpcxrf run {run.run_file} --elements Si,Se -o {tmp_path / 'demo' / 'run-2'}"
+def test_a_workload_with_nothing_of_its_own_says_what_is_done_and_what_failed(tmp_path):
+    text = printed(result_of(tmp_path, STUB, done=2, failed=1, reasons={"a-1": "no [bold]spectra[/] in it"}))
+    assert "failed a-1: no [bold]spectra[/] in it" in text
+    assert "2 of 3 datasets done in 2.5 s" in text
+    assert f"page: {Path(tmp_path) / STUB.page}" in text
 
 
-def test_a_proposed_folder_is_never_one_that_is_there(tmp_path):
-    for name in ("out", "out-2", "out-3"):
-        (tmp_path / name).mkdir()
-    assert next_folder(tmp_path / "out") == tmp_path / "out-4"
+def test_a_new_workload_prints_its_own_tables_and_values_without_a_change_of_the_command_line(tmp_path, capsys):
+    def describe(finished):
+        peaks = TextTable(title="peaks of [x]", columns=("q", "n"), numbers=frozenset({"n"}), rows=(("[1]", "12"),))
+        workers = f" {finished.workers} workers, {finished.summary['lines']} lines, {finished.command[1]}"
+        return Printout(parts=(peaks, Line((Coloured("good", "green"), workers))), values={"peaks": 12})
+
+    result = result_of(tmp_path, dataclasses.replace(STUB, describe=describe), done=1)
+    text = printed(result, as_json=True)
+    assert "peaks of [x]" in text
+    assert "[1]" in text
+    assert "good 3 workers, 7 lines, run" in text
+    assert json.loads(capsys.readouterr().out) == {"peaks": 12}
+
+
+def test_a_line_longer_than_the_terminal_stays_one_line(tmp_path):
+    def describe(_finished):
+        return Printout(parts=(Line(("page: " + "x" * 90,)),))
+
+    assert printed(result_of(tmp_path, dataclasses.replace(STUB, describe=describe))) == "page: " + "x" * 90 + "\n"

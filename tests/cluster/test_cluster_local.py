@@ -1,7 +1,5 @@
 """The local cluster: closed doors, threads, restarts, and a machine left as it was found."""
 
-import asyncio
-import http.client
 import json
 import logging
 import os
@@ -11,30 +9,19 @@ import socket
 import ssl
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import dask
 import psutil
 import pytest
-from distributed import Scheduler, wait
-from hypothesis import given
-from hypothesis import strategies as st
+from distributed import wait
 
 from hpcxrf.cluster import security as credentials
-from hpcxrf.cluster.dashboard import guarded_scheduler, new_token
-from hpcxrf.cluster.local.cluster import (
-    LocalClusterHandle,
-    default_layout,
-    live_workers,
-    local_cluster,
-    restart_worker,
-    usable_cores,
-    worker_status,
-)
+from hpcxrf.cluster.local.cluster import LocalClusterHandle, live_workers, local_cluster, restart_worker, worker_status
 from hpcxrf.cluster.local.worker import make_nanny
-from hpcxrf.errors import ConfigError, HpcxrfError, OutputError
+from hpcxrf.errors import HpcxrfError
+from tests.samples.doors import first_bytes, request
 
 PAGES = (
     "status",
@@ -64,17 +51,6 @@ def running(run_dir: Path) -> Iterator[LocalClusterHandle]:
 def token(running: LocalClusterHandle) -> str:
     assert running.dashboard_url is not None
     return running.dashboard_url.split("/")[3]
-
-
-def request(port: int, target: str, method: str = "GET", **headers: str) -> SimpleNamespace:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        connection.request(method, target, headers=headers)
-        answer = connection.getresponse()
-        body = b"" if answer.status == 101 else answer.read()
-        return SimpleNamespace(status=answer.status, body=body, headers=str(answer.headers))
-    finally:
-        connection.close()
 
 
 def http_port(running: LocalClusterHandle) -> int:
@@ -171,28 +147,6 @@ def test_without_the_guard_a_foreign_page_would_get_a_websocket(
     assert request(http_port(running), f"/{token}/status/ws", **HANDSHAKE, Origin="http://evil.example").status == 101
 
 
-async def answer_of_new(make: Callable[..., Scheduler], target: str, **options: object) -> str:
-    """Headers and body that a scheduler's HTTP server sends, before any worker exists."""
-    address = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
-    scheduler = make(**address, **options)
-    answer = await asyncio.to_thread(request, scheduler.http_server.port, target)
-    async with scheduler:
-        return answer.headers + answer.body.decode()
-
-
-@pytest.mark.parametrize(("target", "with_bokeh"), [("/", True), ("/sitemap.json", False)])
-def test_a_prefix_alone_would_reveal_the_secret(
-    capfd: pytest.CaptureFixture[str], target: str, with_bokeh: bool
-) -> None:
-    """Why the guard exists; once this fails, distributed has closed its doors by itself."""
-    secret = new_token()
-    bare = asyncio.run(answer_of_new(Scheduler, target, http_prefix=secret, dashboard=with_bokeh))
-    guarded = asyncio.run(answer_of_new(guarded_scheduler, target, token=secret, dashboard=with_bokeh))
-    assert secret in bare
-    assert secret not in guarded
-    assert secret not in "".join(capfd.readouterr())
-
-
 def test_the_dashboard_file_holds_the_key_for_the_owner_alone(
     running: LocalClusterHandle, run_dir: Path, token: str
 ) -> None:
@@ -218,12 +172,6 @@ def test_the_log_keeps_the_secret_out_even_of_errors_of_a_page(running: LocalClu
     assert token not in log
 
 
-def test_tokens_are_long_and_never_the_same() -> None:
-    tokens = {new_token() for _ in range(100)}
-    assert len(tokens) == 100
-    assert min(map(len, tokens)) >= 22
-
-
 # ---- TLS and sockets
 
 
@@ -235,15 +183,6 @@ def server_ports(running: LocalClusterHandle) -> list[int]:
     assert len(addresses) == 5
     assert all(address.startswith("tls://127.0.0.1:") for address in addresses)
     return [int(address.rsplit(":", 1)[1]) for address in addresses]
-
-
-def first_bytes(port: int, context: ssl.SSLContext | None) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as plain:
-        if context is None:
-            plain.sendall(bytes(64))
-            return plain.recv(1)
-        with context.wrap_socket(plain) as encrypted:
-            return encrypted.recv(1)
 
 
 def without_certificate() -> ssl.SSLContext:
@@ -445,85 +384,3 @@ def test_afterwards_the_process_is_as_before(tmp_path: Path, monkeypatch: pytest
     assert state() == before
     assert not scratch.exists()
     assert [path.name for path in tmp_path.rglob("*")] == ["logs", "dask.log"]
-
-
-@given(n_cores=st.integers(1, 512), n_gpus=st.integers(0, 16))
-def test_a_layout_never_asks_for_more_than_the_machine_has(n_cores: int, n_gpus: int) -> None:
-    workers, threads = default_layout(n_cores, n_gpus)
-    assert workers * threads <= max(n_cores, n_gpus)
-    assert threads >= 1
-    if n_gpus:
-        assert workers == n_gpus
-    else:
-        assert 1 <= workers <= 16
-        assert n_cores - workers * threads < threads
-
-
-def test_layouts_of_known_machines() -> None:
-    assert default_layout(2, 0) == (2, 1)
-    assert default_layout(16, 0) == (16, 1)
-    assert default_layout(64, 0) == (16, 4)
-    assert default_layout(128, 0) == (16, 8)
-    assert default_layout(64, 4) == (4, 16)
-    assert default_layout(1, 2) == (2, 1)
-    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
-
-
-def test_an_impossible_layout_is_refused_with_all_its_faults(tmp_path: Path) -> None:
-    with (
-        pytest.raises(ConfigError, match=r"0 workers.*-1 threads.*2 GPUs"),
-        local_cluster(0, -1, tmp_path, gpus=("0", "1")),
-    ):
-        pass
-    with pytest.raises(ConfigError, match="0 cores"):
-        default_layout(0, 0)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_run_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    blocked = tmp_path / "run"
-    blocked.write_text("a file")
-    with pytest.raises(OutputError, match=r"run/logs/dask\.log"), local_cluster(1, 1, blocked):
-        pass
-
-
-# ---- credentials on disk
-
-
-def test_credentials_are_private_files_that_replace_older_ones_and_go(tmp_path: Path) -> None:
-    folder = tmp_path / "secrets" / "tls"
-    credentials.write_security(credentials.temporary_security(), folder)
-    folder.chmod(0o755)
-    security = credentials.temporary_security()
-    files = credentials.write_security(security, folder)
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert {stat.S_IMODE(p.stat().st_mode) for p in folder.iterdir()} == {0o600}
-    assert sorted(folder.iterdir()) == [files.ca, files.cert, files.key]
-    assert files.key.read_text() == security.tls_worker_key
-    context = ssl.create_default_context(cafile=files.ca)
-    context.load_cert_chain(files.cert, files.key)
-    credentials.remove_security(folder)
-    assert not folder.exists()
-    credentials.remove_security(folder)
-
-
-def test_removing_credentials_leaves_other_files_alone(tmp_path: Path) -> None:
-    folder = tmp_path / "tls"
-    credentials.write_security(credentials.temporary_security(), folder)
-    (folder / "notes").touch()
-    credentials.remove_security(folder)
-    assert [path.name for path in folder.iterdir()] == ["notes"]
-
-
-def test_credentials_are_never_written_through_a_link(tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (tmp_path / "tls").symlink_to(elsewhere)
-    with pytest.raises(OutputError, match="link"):
-        credentials.write_security(credentials.temporary_security(), tmp_path / "tls")
-    assert not list(elsewhere.iterdir())
-
-
-def test_starts_never_share_a_key() -> None:
-    keys = {credentials.temporary_security().tls_client_key for _ in range(2)}
-    assert len(keys) == 2

@@ -6,13 +6,16 @@ import socket
 
 import pytest
 
-from hpcxrf.cluster.failures import ask_again, failures, tally
+from hpcxrf.cluster.failures import ask_again, failures, name_kind, tally
 from hpcxrf.cluster.job_files import RunProgress, StageProgress, append_event, run_comment, write_progress
 from hpcxrf.cluster.login.logs import follow_log, latest_log, runs_in, tail
 from hpcxrf.cluster.login.status import ask_seldom, run_status
 from hpcxrf.cluster.login.tunnel import ssh_command, way_to_dashboard
 from hpcxrf.cluster.slurm import JobState
 from hpcxrf.errors import OutputError, SlurmError
+from hpcxrf.runner.datasets import append_dataset
+from hpcxrf.runner.ending import RunEnd, forget_end, keep_end
+from hpcxrf.runner.records import DatasetRecord
 from hpcxrf.store.lock import run_lock
 from hpcxrf.store.rundir import create_or_resume, finished, left_alone, set_damaged_aside
 
@@ -83,7 +86,7 @@ def failed(task: str = "ingest", reason: str = "it broke") -> dict[str, str]:
 def test_a_pending_job_shows_the_reason_of_slurm(run):
     append_event(run, "submitted", job_id="7")
     status = run_status(run.path, says(run, "PENDING", "PartitionNodeLimit"))
-    assert (status.verdict, status.said) == ("pending", "job 7 waits: PartitionNodeLimit")
+    assert (status.verdict, status.reason) == ("pending", "job 7 waits: PartitionNodeLimit")
 
 
 def test_what_slurm_does_not_know_is_unknown_and_never_failed(run):
@@ -91,7 +94,7 @@ def test_what_slurm_does_not_know_is_unknown_and_never_failed(run):
     append_event(run, "started", job_id="7")
     status = run_status(run.path, unknown)
     assert status.verdict == "unknown"
-    assert "has no record of job 7" in status.said
+    assert "has no record of job 7" in status.reason
 
 
 def test_a_slurm_that_does_not_answer_is_a_note_and_no_verdict(run):
@@ -101,7 +104,7 @@ def test_a_slurm_that_does_not_answer_is_a_note_and_no_verdict(run):
     write_progress(run, progress())
     status = run_status(run.path, silent)
     assert status.verdict == "running"
-    assert "no answer in 30 s" in status.notes[0]
+    assert "no answer in 30 s" in status.notes[0].text
     assert (status.tally.done, status.tally.failed, status.tally.running) == (4, 1, 2)
 
 
@@ -121,7 +124,7 @@ def test_an_early_end_may_be_followed_by_a_requeue(run, code, expected):
     for ask in (unknown, silent, says(run, "FAILED")):
         status = run_status(run.path, ask)
         assert status.verdict == expected
-        assert "time limit" in status.said
+        assert "time limit" in status.reason
     assert verdict(run, says(run, "PENDING", "BeginTime")) == "pending"
     append_event(run, "started", job_id="7")
     assert verdict(run, says(run, "RUNNING")) == "running"
@@ -132,7 +135,7 @@ def test_an_end_that_only_slurm_saw_is_resumable(run, state):
     append_event(run, "submitted", job_id="7")
     status = run_status(run.path, says(run, state, "NonZeroExitCode"))
     assert status.verdict == "stopped"
-    assert f"Slurm reports {state} (NonZeroExitCode) for job 7" in status.said
+    assert f"Slurm reports {state} (NonZeroExitCode) for job 7" in status.reason
 
 
 @pytest.mark.parametrize("comment", ["(null)", "hpcxrf:0123456789abcdef", "of,somebody", ""])
@@ -183,11 +186,25 @@ def test_a_run_without_a_job_is_read_from_its_lock_and_journals(run):
     with run_lock(run):
         status = run_status(run.path, never)
         assert status.verdict == "running"
-        assert status.said == f"on host {socket.gethostname()}, pid {os.getpid()}"
+        assert status.reason == f"on host {socket.gethostname()}, pid {os.getpid()}"
     run.report_file.touch()
     assert verdict(run, never) == "done with failures"
     run.append("a-00000000", FINISHED)
     assert verdict(run, never) == "done"
+
+
+def test_a_run_that_was_killed_after_an_earlier_end_is_not_done(run):
+    record = DatasetRecord(dataset_id="a-00000000", name="a.h5", state="done")
+    end = RunEnd(run=run, wall_s=1.0, device="CPU", command="hpcxrf run", started="now", notes=())
+    run.append("a-00000000", FINISHED)
+    append_dataset(run, record, 0)
+    # Pages are no end: `hpcxrf report` writes them of a run that goes on, too.
+    run.report_file.touch()
+    assert verdict(run, never) == "stopped"
+    keep_end(end)
+    assert verdict(run, never) == "done"
+    forget_end(run)
+    assert verdict(run, never) == "stopped"
 
 
 def test_a_benchmark_is_told_from_a_run(tmp_path):
@@ -232,6 +249,19 @@ def test_reasons_of_plain_paths_fall_together(run):
     assert tally(run, None, live=False).reasons == (("<file>: is cut short", 3),)
 
 
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("scans/a.h5: is cut short at /x/y.dat", "<file>: is cut short at <file>"),
+        ("'/my data/a.h5': is cut, see a-1", "<file>: is cut, see <dataset>"),
+        ("10 keV/channel of MAPS HDF5 (.h5 or .h50-.h57)", "10 keV/channel of MAPS HDF5 (.h5 or .h50-.h57)"),
+        ("\n", "no reason was recorded"),
+    ],
+)
+def test_of_a_reason_only_what_is_a_file_of_its_own_is_left_out(reason, kind):
+    assert name_kind(reason, "a-1", "a.h5") == kind
+
+
 def test_what_was_done_after_it_failed_has_not_failed(run):
     run.append("a-00000000", failed("open"))
     run.append("a-00000000", FINISHED)
@@ -261,7 +291,7 @@ def test_a_damaged_journal_is_a_failure_of_its_own_dataset_until_a_driver_sets_i
     counts = tally(run, None, live=False)
     assert (counts.done, counts.failed) == (1, 1)
     [failure] = failures(run)
-    assert (failure.dataset_id, "line 1: no JSON object" in failure.reason) == ("b-00000000", True)
+    assert (failure.dataset_id, "line 1 is not a JSON object" in failure.reason) == ("b-00000000", True)
     [aside] = set_damaged_aside(run)
     assert aside.read_bytes() == b'{"event":\n{}\n'
     assert run.dataset_ids() == ["a-00000000"]

@@ -12,10 +12,10 @@ from hpcxrf.cluster.login.submission import SubmitOptions, prepare_submission, s
 from hpcxrf.config.run import check_config
 from hpcxrf.config.site import check_site
 from hpcxrf.runner.datasets import read_datasets
-from hpcxrf.simulate import demo_spec, simulate_scan, write_scan
 from hpcxrf.store.rundir import RunDir
 from hpcxrf.studies.benchmark.statistics import open_statistics
 from tests.cluster.drills import ROOT, Drill, kill
+from tests.samples.small_archive import TORN, write_small_archive
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(280), pytest.mark.more]
 
@@ -28,16 +28,9 @@ MEASURED = ("cpu_s", "wall_s")
 def archive(tmp_path_factory):
     """Three small scans with an override file, and a fourth cut in half; the run file of their benchmark."""
     folder = tmp_path_factory.mktemp("archive")
-    for seed in (11, 12, 13):
-        spec = demo_spec(seed=seed, shape=(1, 6, 6, 1536), name=f"small-{seed}", counts_scale=5.0)
-        write_scan(simulate_scan(spec), folder, scan_format="array")
-    whole = (folder / "small-11.h5").read_bytes()
-    (folder / "torn.h5").write_bytes(whole[: len(whole) // 2])
-    (folder / "maps_fit_parameters_override.txt").write_text(
-        f"ELEMENTS_TO_FIT: {', '.join(spec.listed_elements)}\nCOHERENT_SCT_ENERGY: {spec.incident_energy_kev + 0.1}\n"
-    )
+    write_small_archive(folder, seeds=(11, 12, 13))
     raw = {
-        "input": {"files": [str(folder / "small-*.h5"), str(folder / "torn.h5")]},
+        "input": {"files": [str(folder / "small-*.h5"), str(folder / TORN)]},
         "benchmark": {
             "methods": list(METHODS),
             "seed": 5,
@@ -110,7 +103,7 @@ def test_a_benchmark_on_slurm_has_the_numbers_of_a_local_one_though_a_worker_is_
     require_equal(job.run, local)
     assert read_events(job.run)[-1]["exit_code"] == 6
     states = {record.name: record.state for record in read_datasets(job.run)}
-    assert states.pop("torn.h5") == "failed"
+    assert states.pop(TORN) == "failed"
     assert set(states.values()) == {"done"}
     assert job.progress().stages.keys() == {"sum", "initial", "refinement"}
     page = (job.run.path / "benchmark.html").read_text(encoding="utf-8")

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import yaml
 
-from hpcxrf.simulate import demo_spec, simulate_scan, write_scan
 from hpcxrf.studies.benchmark.statistics import FAILED_STATUS, open_statistics
+from tests.samples.small_archive import TORN, write_small_archive
 
 pytestmark = pytest.mark.more
 
@@ -26,16 +26,9 @@ SECONDS = ("cpu_s", "wall_s")
 def run_file(tmp_path_factory):
     """Three small scans with override file and truth, and a fourth cut in half."""
     folder = tmp_path_factory.mktemp("archive")
-    for seed in (1, 2, 3):
-        spec = demo_spec(seed=seed, shape=(1, 6, 6, 1536), name=f"small-{seed}", counts_scale=5.0)
-        write_scan(simulate_scan(spec), folder, scan_format="array")
-    whole = (folder / "small-1.h5").read_bytes()
-    (folder / "torn.h5").write_bytes(whole[: len(whole) // 2])
-    (folder / "maps_fit_parameters_override.txt").write_text(
-        f"ELEMENTS_TO_FIT: {', '.join(spec.listed_elements)}\nCOHERENT_SCT_ENERGY: {spec.incident_energy_kev + 0.1}\n"
-    )
+    write_small_archive(folder, seeds=(1, 2, 3))
     raw = {
-        "input": {"files": ["small-*.h5", "torn.h5"]},
+        "input": {"files": ["small-*.h5", TORN]},
         "benchmark": {"methods": list(METHODS), "seed": 5, "adam_steps": 5, "datasets": {"adam": 3}},
         "execution": {"workers": 2, "dashboard": False},
     }
@@ -71,9 +64,9 @@ def test_a_corrupt_file_is_a_failure_that_stops_no_other(finished):
     assert done.returncode == 6, done.stderr
     assert "4 datasets: 1 failed, 3 done" in done.stderr
     told = json.loads(done.stdout)
-    assert {f["source"] for f in told["failures"]} == {"torn.h5"}
+    assert {f["source"] for f in told["failures"]} == {TORN}
     page = (run / "benchmark.html").read_text(encoding="utf-8")
-    assert "torn.h5" in page
+    assert TORN in page
 
 
 def test_every_method_has_fitted_every_sum(finished):
@@ -89,7 +82,7 @@ def test_every_method_has_fitted_every_sum(finished):
     # Five steps of Adam from random values lead nowhere, which is what they are here for.
     adam = good["r2"].sel({"method": "adam", "task": "initial"}).values
     assert (adam[np.isfinite(adam)] < 0.9).all()
-    torn = data.isel(dataset=[s == "torn.h5" for s in data["source"].values])
+    torn = data.isel(dataset=[s == TORN for s in data["source"].values])
     asked = torn["status"].values[0] != 0
     assert (torn["status"].values[0][asked] == FAILED_STATUS).all()
 
@@ -188,7 +181,7 @@ def test_other_methods_and_numbers_go_on_with_the_fits_that_there_are(finished, 
 def test_another_seed_on_the_same_folder_is_refused(finished, run_file, tmp_path):
     done = _command(_changed(run_file, tmp_path, seed=6), finished[0])
     assert done.returncode == 4
-    assert "benchmark.seed: run has 5, asked 6" in done.stderr
+    assert "benchmark.seed: the run has 5, this command 6" in done.stderr
 
 
 def test_the_page_of_a_benchmark_is_written_again_by_the_command_that_writes_that_of_a_run(finished, hpcxrf):
@@ -197,5 +190,5 @@ def test_the_page_of_a_benchmark_is_written_again_by_the_command_that_writes_tha
     told = hpcxrf("report", finished[0])
     assert told.code == 0, told.err
     assert page.stat().st_mtime_ns > before
-    assert "torn.h5" in page.read_text(encoding="utf-8")
+    assert TORN in page.read_text(encoding="utf-8")
     assert not (finished[0] / "report.html").exists()

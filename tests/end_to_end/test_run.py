@@ -146,10 +146,13 @@ def test_the_result_is_bit_identical_for_any_task_size_and_number_of_workers(fin
 def test_a_second_run_of_the_same_does_nothing(finished, scan):
     before = {p: p.stat().st_mtime_ns for p in (finished / "results").rglob("c/*") if p.is_file()}
     journal = next((finished / "state").glob("*.jsonl"))
-    lines = journal.read_text()
+    lines, end = journal.read_text(), (finished / "state" / "end.json").read_bytes()
     again = _command(scan, finished, "--workers", "2")
     assert again.returncode == 0, again.stderr
     assert journal.read_text() == lines
+    # No worker is started for nothing, and the report goes on to say how the run went that did the work.
+    assert "dashboard:" not in again.stderr
+    assert (finished / "state" / "end.json").read_bytes() == end
     after = {p: p.stat().st_mtime_ns for p in (finished / "results").rglob("c/*") if p.is_file()}
     assert before == after
 

@@ -16,7 +16,7 @@ from hpcxrf.errors import FitError
 from hpcxrf.fitting.pixels.basis import pixel_basis
 from hpcxrf.fitting.pixels.fit import fit_pixels, prepare_solver
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.fitting.spectrum.integrated import build_problem, fit_range, fit_spectrum
+from hpcxrf.fitting.spectrum.integrated import build_least_squares, fit_range, fit_spectrum
 from hpcxrf.fitting.spectrum.separable import build_space
 from hpcxrf.physics.background import fwhm_channels, snip, snip_background
 from hpcxrf.physics.constants import PHYSICS
@@ -48,7 +48,7 @@ def test_defect_2_the_last_channel_of_the_fit_range_lies_one_slope_above_the_one
     low, high = fit_range(parameters, 1.0, 13.0, 2048)
     assert (low, high) == (100, 1300)
     model = SpectrumModel(table=table(), channel=channels(low, high), constants=PHYSICS)
-    problem, _ = build_problem(torch.ones(2048).double(), low, high, model, setup())
+    problem, _ = build_least_squares(torch.ones(2048).double(), low, high, model, setup())
     assert problem.counts.shape[0] == high - low + 1
     theta = theta_of(energy_slope=0.01)
     steps = energy_kev(theta, problem.model.channel).diff()
@@ -78,7 +78,7 @@ def test_defect_4_snip_sees_the_full_spectrum_and_the_widths_of_the_detector():
     given = setup(background="snip")
     low, high = fit_range(given.parameters, 2.0, 12.0, 1500)
     model = SpectrumModel(table=table(), channel=channel[low : high + 1], constants=PHYSICS)
-    _, fixed = build_problem(counts, low, high, model, given)
+    _, fixed = build_least_squares(counts, low, high, model, given)
     truth = counts[low : high + 1]
     np.testing.assert_allclose(fixed[:150], truth[:150], rtol=0.02)
     assert bool((fixed[:150].diff() < 0.0).all())

@@ -8,7 +8,7 @@ from fit_samples import TRUTH, amplitudes, drawn, expected_counts, setup, table,
 
 from hpcxrf.fitting.objective import poisson_deviance, r_squared
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.fitting.spectrum.integrated import build_problem, fit_spectrum
+from hpcxrf.fitting.spectrum.integrated import build_least_squares, fit_spectrum
 from hpcxrf.fitting.spectrum.passes import solve_separable
 from hpcxrf.fitting.spectrum.problem import fit_range
 from hpcxrf.fitting.spectrum.scatter_pair import scatter_is_dead
@@ -45,7 +45,7 @@ def problem_of(given, seed):
         with_step=False,
         tailed=find_tailed_lines(HIGH_LINES, elastic=True, constants=given.constants),
     )
-    return build_problem(drawn(peaks + continuum, seed), low, high, model, given)
+    return build_least_squares(drawn(peaks + continuum, seed), low, high, model, given)
 
 
 @pytest.mark.parametrize("seed", [0, 2])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from fit_samples import TRUTH, drawn, expected_counts, setup, table, theta_of
 
-from hpcxrf.fitting.spectrum.integrated import build_problem
+from hpcxrf.fitting.spectrum.integrated import build_least_squares
 from hpcxrf.fitting.spectrum.problem import fit_range
 from hpcxrf.fitting.spectrum.scatter_pair import SCANNED, scan_pairs, scatter_is_dead
 from hpcxrf.fitting.spectrum.separable import build_space, start
@@ -42,7 +42,7 @@ def problem_of(given, *, total=1e6, seed=1, elastic=True):
         with_step=False,
         tailed=find_tailed_lines(LINES, elastic=elastic, constants=given.constants),
     )
-    return build_problem(counts, low, high, model, given)[0]
+    return build_least_squares(counts, low, high, model, given)[0]
 
 
 def scan(theta, *, keep=3, **options):

@@ -70,7 +70,7 @@ def test_the_given_start_of_the_axis_means_nothing():
     counts, setup = _counts(0.1, 0.012, 11.0, 3), _setup()
     wrong = replace(setup, parameters=replace_values(setup.parameters, {"energy_offset": 0.4, "energy_slope": 0.006}))
     one, two = find_starts(counts, setup)[0], find_starts(counts, wrong)[0]
-    by_name = [{p.name: p.value for p in s.parameters} for s in (one.setup, two.setup)]
+    by_name = [{p.name: p.value for p in s.parameters} for s in (one.problem, two.problem)]
     assert by_name[0]["energy_slope"] == pytest.approx(by_name[1]["energy_slope"], rel=1e-3)
 
 

@@ -9,7 +9,7 @@ from fit_samples import TRUTH, amplitudes, channels, drawn, expected_counts, set
 
 from hpcxrf.fitting.nnls import nnls_gram
 from hpcxrf.fitting.spectrum.gradient import minimise_adam
-from hpcxrf.fitting.spectrum.integrated import _build_model, build_problem, fit_range
+from hpcxrf.fitting.spectrum.integrated import _build_model, build_least_squares, fit_range
 from hpcxrf.fitting.spectrum.separable import State, _solve_damped_step, build_space, design, minimise, objective, start
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.model import SpectrumModel
@@ -24,7 +24,7 @@ def problem_of(counts, *, background="none", **options):
     given = setup(TABLE, background=background, **options)
     low, high = fit_range(given.parameters, given.energy_min_kev, given.energy_max_kev, len(counts))
     model = SpectrumModel(table=TABLE, channel=channels(low, high), constants=PHYSICS, with_step=False)
-    return build_problem(counts, low, high, model, given)[0]
+    return build_least_squares(counts, low, high, model, given)[0]
 
 
 def peaks(total=1e6):
@@ -288,7 +288,7 @@ def test_a_step_against_a_bound_that_looks_uphill_does_not_end_the_search():
     asked = replace(asked, parameters=rows)
     counts = drawn(sum(expected_counts(1e6, lines=lines, truth=truth, n_channels=2200)), 1)
     low, high = fit_range(rows, 1.0, 21.0, 2200)
-    problem, _ = build_problem(counts, low, high, _build_model(low, high, asked, counts.device), asked)
+    problem, _ = build_least_squares(counts, low, high, _build_model(low, high, asked, counts.device), asked)
     ends = [
         minimise(start(theta_of(**values), problem), problem, iterations=60, tolerance=1e-5)
         for values in (begin, truth)

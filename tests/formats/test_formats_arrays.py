@@ -2,7 +2,6 @@
 
 import threading
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,62 +18,19 @@ from hpcxrf.formats.arrays import open_file, sniff
 from hpcxrf.formats.axes import guess_axes
 from hpcxrf.formats.hdf5_files import MAX_BLOCK_BYTES
 from hpcxrf.formats.maps_writer import write_array_hdf5
-from hpcxrf.formats.registry import open_scan
-from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions
-
-SHAPE = (2, 5, 4, 64)
-NO_OPTIONS = ReadOptions()
-
-
-def _counts(shape: tuple[int, ...] = SHAPE, dtype: str = "u2") -> NDArray[Any]:
-    return np.random.default_rng(3).poisson(4.0, shape).astype(dtype)
-
-
-def _save_npy(folder: Path, counts: NDArray[Any]) -> Path:
-    np.save(folder / "a.npy", counts)
-    return folder / "a.npy"
-
-
-def _save_npz(folder: Path, counts: NDArray[Any]) -> Path:
-    np.savez_compressed(folder / "a.npz", counts=counts)
-    return folder / "a.npz"
-
-
-def _save_hdf5(folder: Path, counts: NDArray[Any]) -> Path:
-    with h5py.File(folder / "a.h5", "w") as file:
-        file["deep/counts"] = counts
-    return folder / "a.h5"
-
-
-def _save_zarr(folder: Path, counts: NDArray[Any]) -> Path:
-    group = zarr.open_group(folder / "a.zarr", mode="w")
-    group.create_array("deep/counts", data=counts)
-    return folder / "a.zarr"
-
-
-def _save_zarr_2(folder: Path, counts: NDArray[Any]) -> Path:
-    array = zarr.create_array(folder / "b.zarr", data=counts, zarr_format=2)
-    array.attrs["_ARRAY_DIMENSIONS"] = ["detector", "y", "x", "energy"][-counts.ndim :]
-    return folder / "b.zarr"
-
-
-SAVERS = [_save_npy, _save_npz, _save_hdf5, _save_zarr, _save_zarr_2]
-Saver = Callable[[Path, NDArray[Any]], Path]
-
-
-def _head(path: Path) -> bytes:
-    return b"" if path.is_dir() else path.read_bytes()[:4096]
-
-
-def _all(scan: RawScan) -> NDArray[Any]:
-    return scan.read_counts(slice(0, scan.shape[1]))
-
-
-def _hdf5(folder: Path, **datasets: Any) -> Path:
-    with h5py.File(folder / "a.h5", "w") as file:
-        for name, data in datasets.items():
-            file[name] = data
-    return folder / "a.h5"
+from hpcxrf.formats.scan import EnergyCalibration, ReadOptions
+from hpcxrf.notes import Note
+from tests.samples.array_files import (
+    NO_OPTIONS,
+    SAVERS,
+    SHAPE,
+    Saver,
+    make_counts,
+    read_all,
+    read_head,
+    save_npy,
+    write_hdf5,
+)
 
 
 def test_the_salt_flat_map_opens_with_its_totals(shared_data: Path) -> None:
@@ -86,7 +42,7 @@ def test_the_salt_flat_map_opens_with_its_totals(shared_data: Path) -> None:
     one = EnergyCalibration(offset_kev=0.0, slope_kev=0.01)
     assert scan.calibration == (one, one)
     assert scan.incident_energy_kev is None
-    assert any("Rh, 28 kV" in note for note in scan.notes)
+    assert any("Rh, 28 kV" in note.text for note in scan.notes)
     scalars = scan.read_scalars()
     with h5py.File(path, "r", locking=False) as file:
         np.testing.assert_array_equal(scalars.live_time_s, file["live_time_s"][()])
@@ -97,30 +53,30 @@ def test_the_salt_flat_map_opens_with_its_totals(shared_data: Path) -> None:
 @pytest.mark.parametrize("save", SAVERS)
 @pytest.mark.parametrize("shape", [SHAPE, SHAPE[1:]])
 def test_every_container_gives_the_same_counts(tmp_path: Path, save: Saver, shape: tuple[int, ...]) -> None:
-    counts = _counts(shape)
+    counts = make_counts(shape)
     path = save(tmp_path, counts)
-    assert sniff(path, _head(path))
+    assert sniff(path, read_head(path))
     scan = open_file(path, NO_OPTIONS)
     expected = counts.reshape(-1, 5, 4, 64)
     assert scan.shape == expected.shape
     assert scan.dtype == np.dtype("u2")
-    np.testing.assert_array_equal(_all(scan), expected)
+    np.testing.assert_array_equal(read_all(scan), expected)
     np.testing.assert_array_equal(scan.read_counts(slice(2, 4)), expected[:, 2:4])
 
 
 @pytest.mark.parametrize("save", SAVERS)
 def test_a_zarr_or_file_that_is_read_stays_as_it_is(tmp_path: Path, save: Saver) -> None:
-    path = save(tmp_path, _counts())
+    path = save(tmp_path, make_counts())
     before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in tmp_path.rglob("*")}
-    _all(open_file(path, NO_OPTIONS))
+    read_all(open_file(path, NO_OPTIONS))
     assert {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in tmp_path.rglob("*")} == before
 
 
 @pytest.mark.parametrize("fortran", [False, True])
 @pytest.mark.parametrize("kind", ["<u2", ">u2", ">f4", "<i8"])
 def test_npy_in_any_order_and_byte_order(tmp_path: Path, kind: str, fortran: bool) -> None:
-    counts = _counts(dtype=kind)
-    path = _save_npy(tmp_path, np.asfortranarray(counts) if fortran else counts)
+    counts = make_counts(dtype=kind)
+    path = save_npy(tmp_path, np.asfortranarray(counts) if fortran else counts)
     scan = open_file(path, NO_OPTIONS)
     block = scan.read_counts(slice(1, 4))
     assert block.dtype == scan.dtype
@@ -134,7 +90,7 @@ def test_named_axes_may_come_in_any_order(
 ) -> None:
     folder = tmp_path_factory.mktemp("axes")
     # No axis is the longest by its meaning here.
-    counts = _counts((2, 5, 7, 3))
+    counts = make_counts((2, 5, 7, 3))
     places = [["detector", "y", "x", "channel"].index(d) for d in dims]
     with h5py.File(folder / "a.h5", "w") as file:
         file["counts"] = counts.transpose(places)
@@ -149,21 +105,21 @@ def test_named_axes_may_come_in_any_order(
 def test_a_region_of_a_npy_is_that_of_numpy(
     tmp_path_factory: pytest.TempPathFactory, shape: list[int], axis: int, fortran: bool
 ) -> None:
-    counts = _counts(tuple(shape))
-    path = _save_npy(tmp_path_factory.mktemp("npy"), np.asfortranarray(counts) if fortran else counts)
+    counts = make_counts(tuple(shape))
+    path = save_npy(tmp_path_factory.mktemp("npy"), np.asfortranarray(counts) if fortran else counts)
     scan = open_file(path, ReadOptions(energy_axis=axis))
     expected = np.moveaxis(counts, axis, -1)
     half = slice(expected.shape[1] // 2, expected.shape[1])
-    np.testing.assert_array_equal(_all(scan), expected)
+    np.testing.assert_array_equal(read_all(scan), expected)
     np.testing.assert_array_equal(scan.read_counts(half), expected[:, half])
 
 
 def test_the_longest_axis_is_the_energy_and_this_is_said(tmp_path: Path) -> None:
-    counts = _counts((64, 5, 4))
-    scan = open_file(_save_npy(tmp_path, counts), NO_OPTIONS)
-    np.testing.assert_array_equal(_all(scan)[0], np.moveaxis(counts, 0, -1))
-    assert any("axis 0" in n and "--energy-axis" in n for n in scan.notes)
-    asked = open_file(_save_npy(tmp_path, counts), ReadOptions(energy_axis=-1))
+    counts = make_counts((64, 5, 4))
+    scan = open_file(save_npy(tmp_path, counts), NO_OPTIONS)
+    np.testing.assert_array_equal(read_all(scan)[0], np.moveaxis(counts, 0, -1))
+    assert any("axis 0" in n.text and "--energy-axis" in n.text for n in scan.notes)
+    asked = open_file(save_npy(tmp_path, counts), ReadOptions(energy_axis=-1))
     assert (asked.shape, asked.notes) == ((1, 64, 5, 4), ())
 
 
@@ -172,33 +128,33 @@ def test_of_equally_long_axes_the_last_is_the_energy() -> None:
 
 
 def test_axes_named_by_hdf5_labels_and_by_nexus(tmp_path: Path) -> None:
-    counts = _counts((3, 5, 40))
-    path = _hdf5(tmp_path, counts=counts)
+    counts = make_counts((3, 5, 40))
+    path = write_hdf5(tmp_path, counts=counts)
     with h5py.File(path, "a") as file:
         for dim, label in zip(file["counts"].dims, ("energy", "x", "y"), strict=True):
             dim.label = label
-    np.testing.assert_array_equal(_all(open_file(path, NO_OPTIONS))[0], counts.transpose(2, 1, 0))
+    np.testing.assert_array_equal(read_all(open_file(path, NO_OPTIONS))[0], counts.transpose(2, 1, 0))
     with h5py.File(path, "w") as file:
         group = file.create_group("entry/data")
         group.attrs["signal"] = "spectra"
         group.attrs["axes"] = ["energy", "y", "x"]
         group["spectra"] = counts
-        file["entry/larger"] = _counts((9, 9, 90))
+        file["entry/larger"] = make_counts((9, 9, 90))
     scan = open_file(path, NO_OPTIONS)
-    np.testing.assert_array_equal(_all(scan)[0], counts.transpose(1, 2, 0))
+    np.testing.assert_array_equal(read_all(scan)[0], counts.transpose(1, 2, 0))
 
 
 def test_pixels_by_channels_are_one_column(tmp_path: Path) -> None:
-    counts = _counts((6, 64))
-    scan = open_file(_save_npy(tmp_path, counts), NO_OPTIONS)
+    counts = make_counts((6, 64))
+    scan = open_file(save_npy(tmp_path, counts), NO_OPTIONS)
     assert scan.shape == (1, 6, 1, 64)
     np.testing.assert_array_equal(scan.read_counts(slice(2, 6))[0, :, 0], counts[2:6])
-    assert any("rank 2: 6 pixels" in note for note in scan.notes)
+    assert any("rank 2: 6 pixels" in note.text for note in scan.notes)
 
 
 def test_detectors_by_channels_are_one_point(tmp_path: Path) -> None:
-    counts = _counts((6, 64))
-    path = _hdf5(tmp_path, counts=counts)
+    counts = make_counts((6, 64))
+    path = write_hdf5(tmp_path, counts=counts)
     with h5py.File(path, "a") as file:
         file.attrs["dims"] = "detector,channel"
     scan = open_file(path, NO_OPTIONS)
@@ -208,177 +164,36 @@ def test_detectors_by_channels_are_one_point(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("save", SAVERS)
 def test_one_spectrum_is_a_scan_of_one_pixel(tmp_path: Path, save: Saver) -> None:
-    scan = open_file(save(tmp_path, _counts((64,))), NO_OPTIONS)
+    scan = open_file(save(tmp_path, make_counts((64,))), NO_OPTIONS)
     assert scan.shape == (1, 1, 1, 64)
-    np.testing.assert_array_equal(_all(scan)[0, 0, 0], _counts((64,)))
+    np.testing.assert_array_equal(read_all(scan)[0, 0, 0], make_counts((64,)))
     assert scan.read_counts(slice(0, 0)).shape == (1, 0, 1, 64)
-    assert any("rank 1" in note for note in scan.notes)
-
-
-@pytest.mark.parametrize("save", SAVERS[:4])
-def test_five_axes_are_refused_with_the_shape(tmp_path: Path, save: Saver) -> None:
-    path = save(tmp_path, _counts((1, *SHAPE)))
-    with pytest.raises(InputFileError, match=r"shape \(1, 2, 5, 4, 64\).*1 to 4 axes") as caught:
-        open_file(path, NO_OPTIONS)
-    assert str(path) in str(caught.value)
-
-
-@pytest.mark.parametrize("shape", [(), (0, 3, 64)])
-def test_an_array_without_counts_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    with pytest.raises(InputFileError, match="none empty"):
-        open_file(_save_npy(tmp_path, np.zeros(shape)), NO_OPTIONS)
-
-
-@pytest.mark.parametrize("data", [np.zeros((3, 4, 5), "c8"), np.full((3, 4), "text"), np.ones(4) > 0])
-def test_what_is_no_number_is_refused_with_its_type(tmp_path: Path, data: NDArray[Any]) -> None:
-    with pytest.raises(InputFileError, match=r"of type .*, counts must be"):
-        open_file(_save_npy(tmp_path, data), NO_OPTIONS)
-
-
-def test_python_objects_are_never_unpickled(tmp_path: Path) -> None:
-    class Bomb:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return pytest.fail, ("unpickled",)
-
-    np.save(tmp_path / "a.npy", np.array([Bomb()], dtype=object), allow_pickle=True)
-    with pytest.raises(InputFileError, match="of type object"):
-        open_file(tmp_path / "a.npy", NO_OPTIONS)
+    assert any("rank 1" in note.text for note in scan.notes)
 
 
 def test_several_candidates_are_listed_and_one_can_be_named(tmp_path: Path) -> None:
-    path = _hdf5(tmp_path, one=_counts(), two=_counts() + 1)
+    path = write_hdf5(tmp_path, one=make_counts(), two=make_counts() + 1)
     with pytest.raises(InputFileError, match=r"--dataset-path: one \(2, 5.*two \(2, 5"):
         open_file(path, NO_OPTIONS)
     scan = open_file(path, ReadOptions(dataset_path="/two"))
-    np.testing.assert_array_equal(_all(scan), _counts() + 1)
+    np.testing.assert_array_equal(read_all(scan), make_counts() + 1)
     with pytest.raises(InputFileError, match=r"no array 'three'; --dataset-path may be one"):
         open_file(path, ReadOptions(dataset_path="three"))
 
 
 def test_the_clearly_largest_array_is_taken_and_this_is_said(tmp_path: Path) -> None:
-    path = _hdf5(tmp_path, counts=_counts(), maps=_counts((3, 5, 4)), table=_counts((9, 9)))
+    path = write_hdf5(tmp_path, counts=make_counts(), maps=make_counts((3, 5, 4)), table=make_counts((9, 9)))
     scan = open_file(path, NO_OPTIONS)
     assert scan.shape == SHAPE
-    assert any("counts (2, 5, 4, 64)" in n and "--dataset-path" in n for n in scan.notes)
-
-
-def test_a_file_without_arrays_says_so(tmp_path: Path) -> None:
-    with pytest.raises(InputFileError, match="holds no array"):
-        open_file(_hdf5(tmp_path), NO_OPTIONS)
-
-
-def test_an_energy_axis_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputFileError, match=r"--energy-axis 4, but shape .* has axes 0 to 3"):
-        open_file(_save_npy(tmp_path, _counts()), ReadOptions(energy_axis=4))
-
-
-@pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf])
-@pytest.mark.parametrize("save", SAVERS)
-def test_a_count_that_is_none_is_named_with_its_place(tmp_path: Path, save: Saver, bad: float) -> None:
-    counts = _counts(dtype="f4")
-    counts[1, 3, 2, 7] = bad
-    path = save(tmp_path, counts)
-    scan = open_file(path, NO_OPTIONS)
-    scan.read_counts(slice(0, 3))
-    with pytest.raises(InputFileError, match="detector 1, row 3, column 2, channel 7") as caught:
-        scan.read_counts(slice(2, 5))
-    assert str(path) in str(caught.value)
-
-
-def test_a_negative_whole_number_is_refused_too(tmp_path: Path) -> None:
-    counts = _counts(dtype="i4")
-    counts[0, 0, 0, 0] = -5
-    with pytest.raises(InputFileError, match="-5"):
-        _all(open_file(_save_npy(tmp_path, counts), NO_OPTIONS))
-
-
-@pytest.mark.parametrize("save", SAVERS[:3])
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
-def test_a_truncated_file_is_refused(tmp_path: Path, save: Saver, share: float) -> None:
-    path = save(tmp_path, _counts((2, 9, 9, 64)))
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(InputFileError, match=str(path)):
-        _all(open_file(path, NO_OPTIONS))
-
-
-def test_a_truncated_npy_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    path = _save_npy(tmp_path, _counts())
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(InputFileError, match=r"5247 bytes where its header promises 5248"):
-        open_file(path, NO_OPTIONS)
-
-
-def test_a_damaged_npy_header_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.npy"
-    np.save(path, np.ones((3, 4, 64), np.uint16))
-    path.write_bytes(path.read_bytes().replace(b"}", b" ", 1))
-    with pytest.raises(InputFileError, match=r"a\.npy: cannot be read.*copy it again"):
-        open_scan(path)
-
-
-@pytest.mark.parametrize(("sign", "place", "byte"), [(b"PK\x01\x02", 6, 88), (b"PK\x01\x02", 46, 0xFF)])
-def test_a_damaged_index_of_a_npz_is_refused(tmp_path: Path, sign: bytes, place: int, byte: int) -> None:
-    path = tmp_path / "a.npz"
-    np.savez(path, counts=np.ones((3, 4, 64), np.uint16))
-    content = bytearray(path.read_bytes())
-    at = content.index(sign)
-    if place == 46:
-        content[at + 9] |= 0x08  # names of members are UTF-8
-    content[at + place] = byte
-    path.write_bytes(content)
-    with pytest.raises(InputFileError, match=r"a\.npz: cannot be read.*copy it again"):
-        open_scan(path)
-
-
-def test_a_damaged_zarr_is_refused(tmp_path: Path) -> None:
-    path = _save_zarr(tmp_path, _counts())
-    chunk = next(p for p in path.rglob("c/*") if p.is_file() or (p / "0/0/0").is_file())
-    chunk = chunk if chunk.is_file() else chunk / "0/0/0"
-    chunk.write_bytes(chunk.read_bytes()[:20])
-    with pytest.raises(InputFileError, match=str(path)):
-        _all(open_file(path, NO_OPTIONS))
-    (path / "zarr.json").write_text("{")
-    with pytest.raises(InputFileError, match=str(path)):
-        open_file(path, NO_OPTIONS)
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputFileError, match=r"none.npy: cannot be read"):
-        open_file(tmp_path / "none.npy", NO_OPTIONS)
-
-
-def test_links_out_of_the_file_are_followed_only_if_allowed(tmp_path: Path) -> None:
-    _save_hdf5(tmp_path, _counts())
-    master = tmp_path / "master.h5"
-    with h5py.File(master, "w") as file:
-        file["link"] = h5py.ExternalLink("a.h5", "/deep/counts")
-    with pytest.raises(InputFileError, match="external link"):
-        open_file(master, ReadOptions(dataset_path="link"))
-    with pytest.raises(InputFileError, match="holds no array"):
-        open_file(master, NO_OPTIONS)
-    scan = open_file(master, ReadOptions(dataset_path="link", allow_external=True))
-    np.testing.assert_array_equal(_all(scan), _counts())
-
-
-def test_virtual_datasets_are_read_only_if_allowed(tmp_path: Path) -> None:
-    _save_hdf5(tmp_path, _counts())
-    master = tmp_path / "master.h5"
-    layout = h5py.VirtualLayout(SHAPE, "u2")
-    layout[:] = h5py.VirtualSource(str(tmp_path / "a.h5"), "deep/counts", SHAPE)
-    with h5py.File(master, "w") as file:
-        file.create_virtual_dataset("counts", layout)
-    with pytest.raises(InputFileError, match="virtual"):
-        _all(open_file(master, NO_OPTIONS))
-    np.testing.assert_array_equal(_all(open_file(master, ReadOptions(allow_external=True))), _counts())
+    assert any("counts (2, 5, 4, 64)" in n.text and "--dataset-path" in n.text for n in scan.notes)
 
 
 def test_the_energy_comes_from_attributes_or_the_user(tmp_path: Path) -> None:
-    path = _hdf5(tmp_path, counts=_counts())
+    path = write_hdf5(tmp_path, counts=make_counts())
     assert open_file(path, NO_OPTIONS).calibration is None
     asked = open_file(path, ReadOptions(energy_slope_kev=0.02, energy_offset_kev=0.1))
     assert asked.calibration == (EnergyCalibration(offset_kev=0.1, slope_kev=0.02),) * 2
-    assert "energy slope set to 0.02 keV by --energy-slope" in asked.notes
+    assert Note("fact", "energy slope set to 0.02 keV by --energy-slope") in asked.notes
     with h5py.File(path, "a") as file:
         file["counts"].attrs["energy_slope_kev"] = 0.01
         file.attrs["energy_offset_kev"] = -0.3
@@ -388,40 +203,17 @@ def test_the_energy_comes_from_attributes_or_the_user(tmp_path: Path) -> None:
     assert scan.incident_energy_kev == 12.5
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "fault"),
-    [
-        ("energy_slope_kev", -0.01, "does not rise"),
-        ("energy_slope_kev", 0.0, "does not rise"),
-        ("energy_slope_kev", "abc", "must be a number"),
-        ("incident_energy_kev", np.nan, "must be a number"),
-        ("incident_energy_kev", -1.0, "above 0 keV"),
-    ],
-)
-def test_attributes_that_cannot_be_meant_are_refused(tmp_path: Path, name: str, value: object, fault: str) -> None:
-    path = _hdf5(tmp_path, counts=_counts())
-    with h5py.File(path, "a") as file:
-        file.attrs[name] = value
-    with pytest.raises(InputFileError, match=fault):
-        open_file(path, NO_OPTIONS)
-
-
-def test_a_slope_asked_for_must_rise(tmp_path: Path) -> None:
-    with pytest.raises(InputFileError, match="does not rise"):
-        open_file(_save_npy(tmp_path, _counts()), ReadOptions(energy_slope_kev=-0.01))
-
-
 def test_an_energy_axis_in_the_file_is_used_and_must_rise(tmp_path: Path) -> None:
     channel = np.arange(64.0)
-    path = _hdf5(tmp_path, counts=_counts(), energy=1e3 * (0.1 + 0.01 * channel + 1e-5 * channel**2))
+    path = write_hdf5(tmp_path, counts=make_counts(), energy=1e3 * (0.1 + 0.01 * channel + 1e-5 * channel**2))
     scan = open_file(path, NO_OPTIONS)
     assert scan.calibration is not None
     found = scan.calibration[1]
     assert found.offset_kev == pytest.approx(0.1, abs=1e-9)
     assert found.slope_kev == pytest.approx(0.01, abs=1e-10)
     assert found.quadratic_kev == pytest.approx(1e-5, abs=1e-12)
-    assert any("guessed to be in eV" in note for note in scan.notes)
-    falling = _hdf5(tmp_path, counts=_counts(), energy=1.0 - 0.01 * channel)
+    assert any("guessed to be in eV" in note.text for note in scan.notes)
+    falling = write_hdf5(tmp_path, counts=make_counts(), energy=1.0 - 0.01 * channel)
     with pytest.raises(InputFileError, match="rise from channel to channel"):
         open_file(falling, NO_OPTIONS)
     open_file(falling, ReadOptions(energy_slope_kev=0.01, energy_offset_kev=0.0))
@@ -450,7 +242,7 @@ def test_what_the_writer_writes_is_read_back_exactly(tmp_path: Path) -> None:
     )
     scan = open_file(path, NO_OPTIONS)
     assert (scan.calibration, scan.incident_energy_kev) == (calibration, 12.5)
-    np.testing.assert_array_equal(_all(scan), counts)
+    np.testing.assert_array_equal(read_all(scan), counts)
     back = scan.read_scalars()
     for name, values in times.items():
         np.testing.assert_array_equal(getattr(back, name), values)
@@ -462,9 +254,9 @@ def test_what_the_writer_writes_is_read_back_exactly(tmp_path: Path) -> None:
 
 def test_neighbours_of_npz_and_zarr_are_used_and_misfits_are_said(tmp_path: Path) -> None:
     live = np.random.default_rng(1).random((2, 5, 4))
-    np.savez(tmp_path / "a.npz", counts=_counts(), live_time_s=live, x_um=np.zeros((3, 3)))
+    np.savez(tmp_path / "a.npz", counts=make_counts(), live_time_s=live, x_um=np.zeros((3, 3)))
     group = zarr.open_group(tmp_path / "a.zarr", mode="w")
-    group.create_array("counts", data=_counts(), dimension_names=("detector", "y", "x", "channel"))
+    group.create_array("counts", data=make_counts(), dimension_names=("detector", "y", "x", "channel"))
     group.create_array("live_time_s", data=live)
     group.attrs["energy_slope_kev"] = 0.01
     for name in ("a.npz", "a.zarr"):
@@ -472,7 +264,7 @@ def test_neighbours_of_npz_and_zarr_are_used_and_misfits_are_said(tmp_path: Path
         np.testing.assert_array_equal(scan.read_scalars().live_time_s, live)
         assert scan.read_scalars().x_um is None
         assert (scan.calibration is None) == (name == "a.npz")
-        assert any("x_um is not used" in note for note in scan.notes) == (name == "a.npz")
+        assert any("x_um is not used" in note.text for note in scan.notes) == (name == "a.npz")
 
 
 @pytest.mark.parametrize("form", ["npy", "hdf5"])
@@ -500,7 +292,7 @@ def test_a_file_of_20_gb_opens_without_memory(tmp_path: Path, form: str) -> None
 
 @pytest.mark.parametrize("save", SAVERS)
 def test_several_threads_read_at_once(tmp_path: Path, save: Saver) -> None:
-    counts = _counts((2, 32, 8, 64))
+    counts = make_counts((2, 32, 8, 64))
     scan = open_file(save(tmp_path, counts), NO_OPTIONS)
     got: dict[int, NDArray[Any]] = {}
 
@@ -513,11 +305,3 @@ def test_several_threads_read_at_once(tmp_path: Path, save: Saver) -> None:
     for thread in threads:
         thread.join()
     np.testing.assert_array_equal(np.concatenate([got[r] for r in range(32)], axis=1), counts)
-
-
-def test_other_files_are_not_taken_for_arrays(tmp_path: Path, shared_data: Path) -> None:
-    mda = shared_data / "aps-2ide" / "mda" / "axo_std.mda"
-    assert not sniff(mda, mda.read_bytes()[:4096])
-    assert not sniff(tmp_path, b"")
-    (tmp_path / "a.docx").write_bytes(b"PK\x03\x04 something")
-    assert not sniff(tmp_path / "a.docx", b"PK\x03\x04 something")

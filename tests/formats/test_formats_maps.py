@@ -91,15 +91,15 @@ def test_the_derived_file_beside_is_reported_and_not_read(tmp_path):
     write_one(tmp_path / "scan.h5", np.full((64, 5, 7), 9, "f4"))
     scan = open_scan(tmp_path / "scan.h50")
     assert scan.shape == SHAPE
-    assert any("scan.h5 ignored" in note for note in scan.notes)
+    assert any("scan.h5 ignored" in note.text for note in scan.notes)
     derived = open_scan(tmp_path / "scan.h5")
     assert derived.shape[0] == 1
-    assert any("open" in note and "scan.h50" in note for note in derived.notes)
+    assert any("open" in note.text and "scan.h50" in note.text for note in derived.notes)
 
 
 def test_a_missing_detector_is_reported(tmp_path):
     write(tmp_path, some_counts())[1].unlink()
-    assert any("scan.h51 missing" in note for note in open_scan(tmp_path / "scan.h50").notes)
+    assert any("scan.h51 missing" in note.text for note in open_scan(tmp_path / "scan.h50").notes)
 
 
 def test_detectors_of_different_shape_are_refused_by_name(tmp_path):
@@ -248,7 +248,7 @@ def test_zeros_are_no_calibration(tmp_path):
     path = write_one(tmp_path / "a.h50", np.zeros((8, 2, 3), "f4"), MAPS__Spectra__Energy_Calibration=np.zeros(3))
     scan = open_scan(path)
     assert scan.calibration is None
-    assert any("calibration" in note for note in scan.notes)
+    assert any("calibration" in note.text for note in scan.notes)
 
 
 @pytest.mark.parametrize("way", ["link", "group", "soft", "virtual"])

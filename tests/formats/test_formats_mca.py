@@ -8,6 +8,7 @@ import pytest
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats.epics_mca import open_file, sniff
 from hpcxrf.formats.scan import ReadOptions
+from hpcxrf.notes import Note
 
 HEAD = """VERSION: 3.1
 ELEMENTS: 2
@@ -109,7 +110,7 @@ def test_an_energy_that_does_not_rise_is_refused_unless_one_is_given(tmp_path: P
     scan = open_file(path, ReadOptions(energy_slope_kev=0.03))
     assert scan.calibration is not None
     assert [(c.offset_kev, c.slope_kev) for c in scan.calibration] == [(0.0, 0.03), (0.1, 0.03)]
-    assert scan.notes == ("energy slope set to 0.03 keV by --energy-slope",)
+    assert scan.notes == (Note("fact", "energy slope set to 0.03 keV by --energy-slope"),)
 
 
 def test_a_quadratic_term_that_bends_the_energy_down_is_refused(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_the_first_column_of_the_fly_scan_was_exposed_longer(shared_data):
     clock = scalars.scaler_values[scalars.scaler_names.index("2xfm:mcs:mca1.VAL")]
     # the scaler's 25 MHz clock knows the exposure of each column: columns belong together
     np.testing.assert_allclose(clock[:, 1:] / 25e6, scalars.real_time_s[0, :, 1:], rtol=2e-3)
-    assert any("11 x 9" in note for note in scan.notes)
+    assert any("11 x 9" in note.text for note in scan.notes)
 
 
 def test_the_fly_file_opens_by_itself(shared_data):
@@ -107,7 +107,7 @@ def test_a_scan_that_stopped_half_way_says_so_and_marks_what_is_missing(tmp_path
     np.testing.assert_array_equal(scan.read_counts(slice(0, 3)), counts * measured[:, :, np.newaxis])
     assert np.isnan(scalars.live_time_s[:, ~measured]).all()
     assert not np.isnan(scalars.live_time_s[:, measured]).any()
-    assert any("stopped after 1 of 3 rows (6 of 12 points)" in note for note in scan.notes)
+    assert any("stopped after 1 of 3 rows (6 of 12 points)" in note.text for note in scan.notes)
 
 
 @pytest.mark.parametrize("keep", [0.05, 0.3, 0.9, 0.999])
@@ -285,4 +285,4 @@ def test_columns_that_a_fly_scan_did_not_reach_are_marked(tmp_path):
     write_fly_spectra(tmp_path / "scan_det__0.h5", some_counts((1, 3, 5, CHANNELS)))
     scan = open_scan(write_fly_mda(tmp_path / "scan.mda", done=3))
     np.testing.assert_array_equal(scan.read_scalars().measured, [[True] * 3 + [False] * 2] * 3)
-    assert any("9 of 15 points" in note for note in scan.notes)
+    assert any("9 of 15 points" in note.text for note in scan.notes)

@@ -223,9 +223,10 @@ def test_the_width_law_follows_the_key_the_choice_and_the_date(
     tmp_path: Path, head: str, choice: str, law: float, why: str
 ) -> None:
     override = read_override(_file(tmp_path, head + "FWHM_OFFSET: 0.1\n"))
-    found, sentence = width_law(override, choice)  # type: ignore[arg-type]
+    found, note = width_law(override, choice)  # type: ignore[arg-type]
     assert found == law
-    assert re.search(why, sentence)
+    assert re.search(why, note.text)
+    assert note.kind == ("warning" if "ATTENTION" in why else "fact")
 
 
 def test_theta_has_the_models_names_and_keeps_the_width(shared_data: Path) -> None:

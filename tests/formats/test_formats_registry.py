@@ -37,7 +37,7 @@ def names(paths):
 def test_the_measured_folder_holds_five_scans(shared_data):
     found, notes = find_scans([shared_data])
     assert names(found) == ["2xfm_0010.mda", "2xfm_0011.mda", "axo_std.mda", "srm1832.mca", "laguna.h5"]
-    told = "\n".join(notes)
+    told = "\n".join(note.text for note in notes)
     for left_out in ("2xfm_0011_2xfm3__0.h5", "override.txt", "standardinfo.txt", "README.md"):
         assert left_out in told
 
@@ -64,7 +64,7 @@ def test_detectors_of_a_scan_appear_once_and_the_derived_file_not_at_all(tmp_pat
     for inputs in ([tmp_path], sorted(tmp_path.iterdir()), [tmp_path / "*.h5*"]):
         found, notes = find_scans(inputs)
         assert names(found) == ["a.h50", "b.h50"], inputs
-        assert any("a.h5: left out: derived" in note for note in notes)
+        assert any("a.h5: left out: derived" in note.text for note in notes)
     assert names(find_scans([tmp_path / "a.h5"])[0]) == ["a.h5"]
     assert names(find_scans([tmp_path / "a.h51"])[0]) == ["a.h51"]
 
@@ -80,7 +80,7 @@ def test_the_truth_of_a_simulation_is_no_scan(tmp_path):
     (tmp_path / "s.truth.hdf5").rename(tmp_path / "renamed.hdf5")
     found, notes = find_scans([tmp_path])
     assert names(found) == ["s.h50"]
-    assert sum("truth" in note for note in notes) == 2
+    assert sum("truth" in note.text for note in notes) == 2
     with pytest.raises(InputFileError, match="truth of a simulated scan"):
         open_scan(tmp_path / "renamed.hdf5")
 
@@ -103,7 +103,7 @@ def test_a_zarr_store_in_a_folder_is_not_searched_for_scans(tmp_path):
     (store / "c").write_bytes(b"chunk")
     found, notes = find_scans([tmp_path])
     assert found == []
-    assert any("out.zarr: Zarr store" in note for note in notes)
+    assert any("out.zarr: Zarr store" in note.text for note in notes)
     assert find_scans([store])[0] == [store]
 
 
@@ -128,7 +128,10 @@ def test_a_file_named_twice_appears_once(tmp_path, monkeypatch):
 def test_an_empty_folder_and_a_pattern_without_files_are_told(tmp_path):
     found, notes = find_scans([tmp_path, tmp_path / "*.mda"])
     assert found == []
-    assert [word in note for word, note in zip(("no files", "no file matches"), notes, strict=True)] == [True, True]
+    assert [word in note.text for word, note in zip(("no files", "no file matches"), notes, strict=True)] == [
+        True,
+        True,
+    ]
 
 
 def test_an_explicit_companion_is_left_out_where_its_mda_is_an_input(shared_data):
@@ -195,7 +198,7 @@ def test_an_offset_or_slope_given_alone_leaves_the_other_of_the_file(tmp_path):
     ):
         scan = open_scan(path, options)
         assert [(c.offset_kev, c.slope_kev) for c in scan.calibration] == [expected]
-        assert sum("set to" in note for note in scan.notes) == 1
+        assert sum("set to" in note.text for note in scan.notes) == 1
 
 
 @pytest.mark.parametrize("name", ["2xfm_0010.mda", "2xfm_0011.mda"])

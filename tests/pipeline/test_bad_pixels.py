@@ -109,7 +109,7 @@ def maps(runs, name="broken"):
 
 
 def notes(runs, name="broken"):
-    return runs[name][1]["integrated"].facts["notes"]
+    return [note.text for note in runs[name][1]["integrated"].notes]
 
 
 # --- pixels and detectors ------------------------------------------------------------------------
@@ -157,7 +157,7 @@ def test_a_detector_that_falls_silent_part_way_leaves_no_part_of_a_sum(tmp_path)
     silent[6:, 5:] = True
     assert ((found.status == FitStatus.EMPTY) == silent).all()
     assert (found.amplitude.sel(component="Fe").isnull() == silent).all()
-    told = [note for r in records.values() for note in (r.facts or {}).get("notes", [])]
+    told = [note.text for r in records.values() for note in r.notes]
     assert any(note.startswith("sum: in some pixels a detector recorded nothing") for note in told)
 
 

@@ -82,7 +82,7 @@ def test_without_auto_elements_what_is_missing_is_suggested_and_not_added(sugges
     assert [[s.name for s in one] for one in suggested.suggested] == [["Mn"], []]
     for fit in suggested.fits:
         assert fit.component_names == (*LISTED, ELASTIC, COMPTON)
-    assert not any("suggestion" in note for note in suggested.notes)
+    assert not any("suggestion" in note.text for note in suggested.notes)
 
 
 def test_what_is_missing_is_added_for_all_detectors_alike(added):
@@ -94,7 +94,7 @@ def test_what_is_missing_is_added_for_all_detectors_alike(added):
 
 
 def test_the_note_names_what_was_added_and_how_sure_it_is(added, suggested):
-    (note,) = [n for n in added.notes if "suggestion" in n]
+    (note,) = [n.text for n in added.notes if "suggestion" in n.text]
     found = re.fullmatch(r"elements added by suggestion: Mn \(z (\d+)\)", note)
     assert found is not None
     assert int(found[1]) == round(suggested.suggested[0][0].z)
@@ -127,7 +127,7 @@ def test_what_only_one_detector_lacks_each_is_added_to_both():
     assert names[0] == names[1]
     assert set(names[0]) == {*LISTED, "Mn", "Cu", ELASTIC, COMPTON}
     assert len(names[0]) == len(LISTED) + 4
-    (note,) = [n for n in found.notes if "suggestion" in n]
+    (note,) = [n.text for n in found.notes if "suggestion" in n.text]
     assert "Mn (z" in note
     assert "Cu (z" in note
     for fit, absent in zip(found.fits, ("Cu", "Mn"), strict=True):
@@ -184,7 +184,7 @@ def test_adding_ends_after_three_rounds_and_tells_what_is_left(monkeypatch):
     assert restless.asked == 4
     assert found.fits[0].component_names == (*LISTED, "Mn", "Cu", "Ni", ELASTIC, COMPTON)
     assert [s.name for s in found.suggested[0]] == ["Co"]
-    assert found.notes[0] == "elements added by suggestion: Mn (z 11), Cu (z 12), Ni (z 13)"
+    assert found.notes[0].text == "elements added by suggestion: Mn (z 11), Cu (z 12), Ni (z 13)"
 
 
 def test_what_lies_below_the_threshold_is_not_added(monkeypatch):

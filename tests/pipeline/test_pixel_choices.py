@@ -41,7 +41,7 @@ def weighed(grains, tmp_path_factory):
 
 def test_weight_classes_are_found_noted_and_gain_precision(grains, weighed, tmp_path):
     store, records = weighed
-    (note,) = [n for n in records["integrated"].facts["notes"] if "pixel classes" in n]
+    (note,) = [n.text for n in records["integrated"].notes if "pixel classes" in n.text]
     assert note.startswith(
         "detector 0: fit weights chosen separately for 2 pixel classes; expected noise reduction up "
     )
@@ -55,7 +55,7 @@ def test_weight_classes_are_found_noted_and_gain_precision(grains, weighed, tmp_
     assert classes.report in note
     one, one_records = run_scan(grains, tmp_path / "one", pixels={"weights": "one"})
     assert read_basis(one, "0").weight_classes is None
-    assert not any("pixel classes" in n for n in one_records["integrated"].facts["notes"])
+    assert not any("pixel classes" in n.text for n in one_records["integrated"].notes)
     spread = [maps_of(s).amplitude.values[0, :, :45].std(axis=(1, 2)) for s in (store, one)]
     assert (spread[0] / spread[1]).min() < 1.02 - float(classes.gain.max()) < 0.92
     assert (spread[0] / spread[1]).max() < 1.05
@@ -77,7 +77,7 @@ def test_a_scan_of_one_composition_says_so(tmp_path):
     mean = np.broadcast_to(spectrum(GRAIN), (1, 24, 24, 1200))
     write_scan(tmp_path / "in", mean, elements=("Ca", "Fe", "Mn"))
     store, records = run_scan(tmp_path / "in", tmp_path / "run")
-    assert not any("pixel classes" in n for n in records["integrated"].facts["notes"])
+    assert not any("pixel classes" in n.text for n in records["integrated"].notes)
     # Named so since version 0.1.0.
     report = open_results(store).attrs["phases"]["0"]
     assert report.startswith("one set of weights: classes would reduce the noise by")
@@ -119,7 +119,7 @@ def test_a_run_of_version_0_1_0_goes_on_although_its_weights_were_called_phases(
     create_or_resume(tmp_path / "run", "", old)
     create_or_resume(tmp_path / "run", "", effective(job.config))
     (other,) = jobs_of(grains, tmp_path / "run")
-    with pytest.raises(OutputError, match=r'pixels\.weights: run has "one", asked "auto"'):
+    with pytest.raises(OutputError, match=r'pixels\.weights: the run has "one", this command "auto"'):
         create_or_resume(tmp_path / "run", "", effective(other.config))
 
 
@@ -144,7 +144,7 @@ def lead(tmp_path_factory):
 
 def test_families_that_a_pixel_cannot_tell_apart_are_named_with_their_sum(lead):
     store, records = lead["faint"]
-    (note,) = [n for n in records["integrated"].facts["notes"] if "told apart" in n]
+    (note,) = [n.text for n in records["integrated"].notes if "told apart" in n.text]
     assert note.startswith("detector 0: As, Pb_L cannot be told apart in a mean pixel")
     tree = open_results(store)
     (group,) = tree.attrs["mixed"]["0"]
@@ -165,7 +165,7 @@ def test_families_that_a_pixel_cannot_tell_apart_are_named_with_their_sum(lead):
 
 def test_the_same_families_with_enough_counts_are_not(lead):
     store, records = lead["bright"]
-    assert not any("told apart" in n for n in records["integrated"].facts["notes"])
+    assert not any("told apart" in n.text for n in records["integrated"].notes)
     assert open_results(store).attrs["mixed"] == {"0": []}
     assert find_mixtures(read_basis(store, "0"), 144) == ()
 

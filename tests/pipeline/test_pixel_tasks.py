@@ -207,7 +207,7 @@ def test_a_full_device_is_given_half_as_many_pixels_and_it_is_told():
     batches = Batches(device=CPU, size=4096)
     assert batches.run(fit) == "fitted"
     assert sizes == [4096, 2048, 1024]
-    assert [f"{n} pixels" in note for n, note in zip((4096, 2048), batches.notes, strict=True)]
+    assert [f"{n} pixels" in note.text for n, note in zip((4096, 2048), batches.notes, strict=True)]
     assert batches.run(fit) == "fitted"
     assert sizes == [4096, 2048, 1024, 1024]
 

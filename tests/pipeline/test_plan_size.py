@@ -166,7 +166,7 @@ def test_an_output_that_cannot_hold_it_is_refused_with_both_numbers(tmp_path):
     assert f"{size_text(free)[:2]}" in faults[0]
     faults, notes = output_faults_of(tmp_path / "run", dataclasses.replace(WORK, bytes_written=free * 3))
     assert not faults
-    assert "may need up to" in notes[0]
+    assert "may need up to" in notes[0].text
     assert output_faults_of(tmp_path / "run", dataclasses.replace(WORK, bytes_written=1)) == ([], [])
 
 

@@ -1,7 +1,9 @@
 """The report, as a browser without a network sees it."""
 
 import html
+import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from pages import browse, parsed, run_summary
 from results_sample import COMPONENTS, PARAMETERS, make_store
 
 from hpcxrf.errors import OutputError
+from hpcxrf.notes import Note
 from hpcxrf.results.report import report
 from hpcxrf.results.report.dataset_page import DatasetSummary, read_details, write_dataset_page
 from hpcxrf.results.report.report import write_report
@@ -26,7 +29,7 @@ def dataset(path: Path | None, **changes) -> DatasetSummary:
         "shape": (2, 70, 60, 1200),
         "seconds": {"ingest": 3.0, "pixels": 20.0},
         "results_path": path,
-        "notes": ("leaf_0001.h5 was ignored",),
+        "notes": (Note("fact", "leaf_0001.h5 was ignored"),),
         **changes,
     }
     return DatasetSummary(**facts)
@@ -44,7 +47,12 @@ def page_path(store) -> Path:
     """Two datasets, one of them named by an attacker, and one failure."""
     path = store.parent / "report.html"
     hostile = dataset(
-        store, dataset_id="leaf-5e6f7a8b", name=HOSTILE, source=HOSTILE, notes=(HOSTILE,), seconds={HOSTILE: 1.0}
+        store,
+        dataset_id="leaf-5e6f7a8b",
+        name=HOSTILE,
+        source=HOSTILE,
+        notes=(Note("warning", HOSTILE),),
+        seconds={HOSTILE: 1.0},
     )
     failed = dataset(None, name="broken", status="failed", reason=HOSTILE, shape=None, seconds={})
     run = run_summary(title=HOSTILE, configuration=HOSTILE, versions={HOSTILE: HOSTILE})
@@ -211,3 +219,31 @@ def test_a_page_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match=r"file/report\.html: .*another folder"):
         write_report(run_summary(), (), tmp_path / "file" / "report.html")
+
+
+def listed(page: str, look: str) -> list[str]:
+    """Notes of a page in lists of one class."""
+    lists = re.findall(rf'<ul class="{look}">(.*?)</ul>', page, flags=re.DOTALL)
+    return [text for one in lists for text in re.findall(r"<li>(.*?)</li>", one)]
+
+
+def without_kinds(values):
+    """JSON values as version 0.1.0 wrote them, the consolidated metadata of the root among them."""
+    if isinstance(values, dict):
+        return {key: without_kinds(value) for key, value in values.items() if key != "warnings"}
+    return [without_kinds(value) for value in values] if isinstance(values, list) else values
+
+
+def test_facts_and_warnings_are_apart_and_a_store_without_kinds_warns(store, tmp_path):
+    kept = (Note("fact", "nothing is missing"), Note("warning", "energy from o.txt"))
+    write_dataset_page(dataset(store, notes=kept), tmp_path / "new.html")
+    page = (tmp_path / "new.html").read_text(encoding="utf-8")
+    own = "the width constant is 3.58, from the date of the override file"
+    assert set(listed(page, "choices")) == {"nothing is missing", own}
+    assert listed(page, "notes") == ["energy from o.txt"]
+    old = tmp_path / "old.zarr"
+    shutil.copytree(store, old)
+    for file in old.rglob("zarr.json"):
+        file.write_text(json.dumps(without_kinds(json.loads(file.read_text()))))
+    write_dataset_page(dataset(old, notes=()), tmp_path / "old.html")
+    assert set(listed((tmp_path / "old.html").read_text(encoding="utf-8"), "notes")) == {own}

@@ -121,6 +121,20 @@ def test_spectra_that_cannot_be_decoded_name_store_and_rows(scan, tmp_path):
         open_spectra(store).read_rows([0], slice(0, 6))
 
 
+def test_flipped_bits_of_stored_counts_are_never_read_as_counts(scan, tmp_path):
+    job = _plan(scan, tmp_path)
+    store = _run_all(job).spectra_store(job.dataset_id)
+    band = next(p for p in sorted((store / "counts").rglob("c/*/*/*/*")) if p.is_file())
+    good = band.read_bytes()
+    places = np.linspace(0, len(good) - 1, 60).astype(int)
+    for place in places:
+        bad = bytearray(good)
+        bad[place] ^= 0x41
+        band.write_bytes(bad)
+        with pytest.raises(DamagedStoreError, match=f"{store}: counts of rows 0 to 5 cannot be read"):
+            open_spectra(store).read_rows([0, 1], slice(0, 6))
+
+
 def test_a_scan_that_changes_while_the_run_goes_on_is_noticed_at_the_end_of_its_ingest(scan, tmp_path):
     job = _plan(scan, tmp_path)
     create_or_resume(job.run_dir, "", {})
@@ -214,6 +228,17 @@ def test_three_deaths_under_one_driver_end_a_task_and_a_new_driver_begins_anew(s
     assert list(folder.iterdir()) == []
 
 
+def test_a_task_that_ends_well_forgets_the_deaths_before_it_and_no_other_tasks(scan, tmp_path):
+    job = _plan(scan, tmp_path)
+    folder = job.run_dir / ATTEMPTS
+    folder.mkdir(parents=True)
+    for task in ("ingest", "integrated"):
+        (folder / f"{job.dataset_id}.{task}.0").touch()
+    with attempt(job, "ingest"):
+        assert len(list(folder.iterdir())) == 3
+    assert [marker.name for marker in folder.iterdir()] == [f"{job.dataset_id}.integrated.0"]
+
+
 def test_a_task_that_is_run_again_under_the_same_driver_undoes_nothing(scan, tmp_path):
     # As Dask does when the worker dies that holds the result: the integrated fit would remove the pixels.
     job = _plan(scan, tmp_path, deviance=False)
@@ -290,4 +315,4 @@ def test_shapes_of_an_override_file_that_no_detector_has_are_moved_and_it_says_s
     raw = {"input": {"files": [str(scan)]}}
     result = fit_file(scan, check_config(raw, "test"), "0")
     assert result.fit.r2 > 0.9
-    assert any("gamma_offset 0 is taken as 1" in note for note in result.notes)
+    assert any("gamma_offset 0 is taken as 1" in note.text for note in result.notes)

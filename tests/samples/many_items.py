@@ -1,12 +1,17 @@
-"""`python many_items.py FOLDER NUMBER`: a run of so many stub items; megabytes held at its end and CPU ms an item."""
+"""`python many_items.py FOLDER NUMBER`: a run of so many stub items on a local cluster, as `hpcxrf run` has it.
+
+Scheduler and client are in this process, the worker is another one: the megabytes and CPU milliseconds that are
+printed are the driver's own.
+"""
 
 import json
 import sys
 import time
 from pathlib import Path
 
-from stub_workload import STUB, StubItem, workers_here
+from stub_workload import STUB, StubItem
 
+from hpcxrf.cluster.local.cluster import local_cluster
 from hpcxrf.runner.driver import run_items
 from hpcxrf.store.rundir import create_or_resume
 
@@ -20,13 +25,13 @@ def status_mb(key):
 
 def main():
     folder, number = Path(sys.argv[1]), int(sys.argv[2])
-    run = create_or_resume(folder, "{}", {})
+    run = create_or_resume(folder.absolute(), "{}", {})
     items = (
         StubItem(number=n, run_dir=run.path, dataset_id=f"scan-{n:08x}", parts=1, quiet=True) for n in range(number)
     )
-    with workers_here(1) as client:
+    with local_cluster(1, 1, run.path) as handle:
         begun, cpu = time.perf_counter(), time.process_time()
-        ended = run_items(STUB, items, run, client, in_flight=8)
+        ended = run_items(STUB, items, run, handle.client, in_flight=8)
         cpu = time.process_time() - cpu
         wall = time.perf_counter() - begun
         held = status_mb("VmRSS")

@@ -7,6 +7,7 @@ import torch
 from fit_samples import one_line
 
 from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
+from hpcxrf.notes import Note
 from hpcxrf.results.store.maps import create_results, finalise, write_block, write_spectrum_fits
 from hpcxrf.store.schema import BLOCK_X, BLOCK_Y
 
@@ -120,7 +121,7 @@ def spectrum_fit(totals: np.ndarray, *, seed: int = 0) -> SpectrumFit:
         status=FitStatus.CONVERGED,
         iterations=9,
         cpu_s=0.21,
-        messages=("the width constant is 3.58, from the date of the override file",),
+        notes=(Note("fact", "the width constant is 3.58, from the date of the override file"),),
     )
 
 

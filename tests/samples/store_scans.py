@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ScanScalars
+from hpcxrf.notes import Note
 from hpcxrf.store import schema
 from hpcxrf.store.ingest import ingest_scan
 
@@ -73,7 +74,7 @@ def made_scan(
         read_scalars=lambda: made_scalars(shape),
         calibration=(EnergyCalibration(offset_kev=-0.004, slope_kev=0.0095),) * detectors,
         incident_energy_kev=10.0,
-        notes=("a guess was made",),
+        notes=(Note("warning", "a guess was made"),),
     )
 
 

@@ -11,6 +11,7 @@ from distributed import Client, SpecCluster, Worker
 from hpcxrf.cluster.dashboard import guarded_scheduler
 from hpcxrf.cluster.local.cluster import dask_settings
 from hpcxrf.errors import DamagedStoreError, FitError
+from hpcxrf.notes import Note
 from hpcxrf.runner.records import TaskRecord, Unit
 from hpcxrf.runner.workload import Workload
 
@@ -59,9 +60,16 @@ def run_unit(item, unit, after):
     reason = item.fails.get(unit.task)
     if reason is not None:
         raise DamagedStoreError(reason) if reason.startswith("damaged") else FitError(reason)
-    facts = {} if unit.task == "first" else {"notes": [f"{unit.task} was here"]}
+    notes = () if unit.task == "first" else (Note("fact", f"{unit.task} was here"),)
     return TaskRecord(
-        task=unit.task, stage=unit.stage, dataset_id=item.dataset_id, wall_s=0.5, cpu_s=0.25, pixels=1, facts=facts
+        task=unit.task,
+        stage=unit.stage,
+        dataset_id=item.dataset_id,
+        wall_s=0.5,
+        cpu_s=0.25,
+        pixels=1,
+        facts={},
+        notes=notes,
     )
 
 

@@ -56,9 +56,9 @@ def test_another_configuration_is_refused_by_every_key_with_both_values(run):
         create_or_resume(run.path, "", other)
     lines = str(caught.value).splitlines()
     assert lines[1:-1] == [
-        "  energy_kev: run has 10.0, asked (absent)",
-        '  fit.elements: run has ["Fe", "Zn"], asked ["Fe"]',
-        "  fit.new: run has (absent), asked 1",
+        "  energy_kev: the run has 10.0, this command (absent)",
+        '  fit.elements: the run has ["Fe", "Zn"], this command ["Fe"]',
+        "  fit.new: the run has (absent), this command 1",
     ]
     assert run.effective() == EFFECTIVE
 
@@ -73,9 +73,9 @@ def test_a_creation_that_was_killed_half_way_is_finished(tmp_path):
 def test_a_folder_with_other_files_is_neither_used_nor_changed(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     mode = tmp_path.stat().st_mode
-    with pytest.raises(OutputError, match=r"holds no run, but other files \(thesis\.tex\)"):
+    with pytest.raises(OutputError, match=r"is not a run directory, it has other files \(thesis\.tex\)"):
         create_or_resume(tmp_path, "", EFFECTIVE)
-    with pytest.raises(OutputError, match="holds no run"):
+    with pytest.raises(OutputError, match="is not a run directory"):
         open_run(tmp_path)
     assert tmp_path.stat().st_mode == mode
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
@@ -83,7 +83,7 @@ def test_a_folder_with_other_files_is_neither_used_nor_changed(tmp_path):
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "out").write_text("")
-    with pytest.raises(OutputError, match="is no folder"):
+    with pytest.raises(OutputError, match="is not a folder"):
         create_or_resume(tmp_path / "out", "", EFFECTIVE)
     with pytest.raises(OutputError, match=r"cannot be written: .*bytes are free"):
         create_or_resume(tmp_path / "out" / "deeper", "", EFFECTIVE)
@@ -151,7 +151,7 @@ def test_without_locks_a_line_is_appended_all_the_same(tmp_path, monkeypatch):
 def test_a_damaged_line_inside_a_journal_is_named(tmp_path):
     path = tmp_path / "scan.jsonl"
     path.write_bytes(b'{"a":1}\n{"a":\n{"a":3}\n')
-    with pytest.raises(OutputError, match=r"scan\.jsonl, line 2: no JSON object"):
+    with pytest.raises(OutputError, match=r"scan\.jsonl, line 2 is not a JSON object"):
         read_lines(path)
 
 

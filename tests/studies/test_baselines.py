@@ -16,7 +16,7 @@ from hpcxrf.config.run import check_config
 from hpcxrf.errors import ConfigError, FitError
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.spectrum.gradient import guess_log10, joint_gradient, minimise_adam
-from hpcxrf.fitting.spectrum.integrated import build_problem
+from hpcxrf.fitting.spectrum.integrated import build_least_squares
 from hpcxrf.fitting.spectrum.problem import fit_range
 from hpcxrf.fitting.spectrum.sbplx import fit_sbplx
 from hpcxrf.fitting.spectrum.separable import best_of, design, minimise
@@ -29,7 +29,13 @@ from hpcxrf.pipeline.prepare.from_config import prepare
 from hpcxrf.pipeline.prepare.inputs import read_options
 from hpcxrf.pipeline.single import integrate
 from hpcxrf.studies import protocol
-from hpcxrf.studies.protocol import JointStart, fit_protocol, perturbed_start, protocol_problem, random_start
+from hpcxrf.studies.protocol import (
+    JointStart,
+    build_protocol_least_squares,
+    fit_protocol,
+    perturbed_start,
+    random_start,
+)
 
 TABLE = table(("Si", "Ca", "Fe", "Zn", "Ba_L"))
 AMPLITUDE = amplitudes(1e6, TABLE)
@@ -52,7 +58,7 @@ def problem_of(counts, given):
     model = SpectrumModel(
         table=given.table, channel=channels(low, high), constants=PHYSICS, elastic=given.elastic, with_step=False
     )
-    return build_problem(counts, low, high, model, given)[0]
+    return build_least_squares(counts, low, high, model, given)[0]
 
 
 def automatic(theta, logs, problem):
@@ -308,7 +314,7 @@ def test_every_method_is_given_the_same_problem(monkeypatch):
 
 def test_the_background_is_that_of_the_start_and_the_range_that_of_the_set_up():
     counts, given = noisy(), setup(TABLE, background="snip")
-    problems = [protocol_problem(counts, given, random_start(given, "wide", s)) for s in (0, 1)]
+    problems = [build_protocol_least_squares(counts, given, random_start(given, "wide", s)) for s in (0, 1)]
     assert not torch.equal(problems[0][1], problems[1][1])
     assert torch.equal(problems[0][0].model.channel, problems[1][0].model.channel)
     for problem, fixed in problems:
@@ -411,7 +417,7 @@ def test_adam_lowers_its_loss_on_a_measured_spectrum(shared_data):
     best = fit_protocol(counts, given, begin, "separable")
     assert best.r2 > 0.99
     assert best.r2 > fits[2].r2
-    problem, _ = protocol_problem(counts, given, begin)
+    problem, _ = build_protocol_least_squares(counts, given, begin)
     short = minimise_adam(begin.theta, problem, steps=5)
     assert short.theta.shape == begin.theta.shape
     assert short.linear.shape == begin.log10_amplitude.shape
@@ -421,7 +427,7 @@ def test_adam_lowers_its_loss_on_a_measured_spectrum(shared_data):
 def test_from_a_start_that_leads_elsewhere_the_separable_fit_finds_the_best_axis(seed):
     counts, given = noisy(), setup(TABLE)
     begin = random_start(given, "wide", seed)
-    problem = protocol_problem(counts, given, begin)[0]
+    problem = build_protocol_least_squares(counts, given, begin)[0]
     total = float((problem.counts - problem.counts.mean()).square().sum())
 
     def left_from(theta):

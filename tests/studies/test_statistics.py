@@ -14,6 +14,7 @@ from pages import browse, parsed
 
 from hpcxrf.errors import OutputError
 from hpcxrf.fitting.result import FitStatus
+from hpcxrf.notes import Note
 from hpcxrf.studies.benchmark import page as benchmark_page
 from hpcxrf.studies.benchmark.method_result import MethodResult, read_result, write_result
 from hpcxrf.studies.benchmark.page import (
@@ -289,7 +290,7 @@ def summary(**changes) -> BenchmarkSummary:
         "command": HOSTILE,
         "versions": {HOSTILE: HOSTILE},
         "configuration": HOSTILE,
-        "notes": (HOSTILE,),
+        "notes": (Note("warning", HOSTILE),),
     }
     return BenchmarkSummary(**{**facts, **changes})
 

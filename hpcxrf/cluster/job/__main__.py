@@ -21,11 +21,11 @@ from hpcxrf.cluster.job.worker_terms import PRETEND_GPUS
 from hpcxrf.cluster.job_files import JobRequest, append_event, read_request
 from hpcxrf.config.run import RunConfig
 from hpcxrf.errors import EXIT_RESUMABLE, DatasetsFailedError, HpcxrfError, SlurmError
+from hpcxrf.notes import Note
 from hpcxrf.pipeline.request import config_of_run
 from hpcxrf.runner.datasets import read_kept
-from hpcxrf.runner.done import find_finished
-from hpcxrf.runner.ending import RunEnd, describe_device, keep_end, now
-from hpcxrf.runner.records import Item, Kept, Refusal
+from hpcxrf.runner.done import count_if_finished
+from hpcxrf.runner.ending import RunEnd, describe_device, forget_end, keep_end, now
 from hpcxrf.runner.workload import Planned, PlanRequest, Workload
 from hpcxrf.store.lock import run_lock
 from hpcxrf.store.rundir import RunDir, open_run, set_damaged_aside
@@ -113,9 +113,12 @@ def run_job(folder: Path, signals: JobSignals) -> int:
 def choose_exit_code(job: Job, code: int) -> int:
     """The exit code of the batch script: failed datasets among good ones end it with 0, unless the site says otherwise.
 
-    So mails say that the job is done, and chains of jobs (`afterok`) go on.
+    So mails say that the job is done, and chains of jobs (`afterok`) go on; not where nothing at all was done.
     """
     if code != DatasetsFailedError.exit_code or job.request.fail_job_on_failed_dataset:
+        return code
+    if not tally(job.run, None, live=False).done:
+        sys.stdout.write("not one dataset is done\n")
         return code
     sys.stdout.write("some datasets failed; the job ends with 0 (fail_job_on_failed_dataset of the site profile)\n")
     return 0
@@ -156,7 +159,7 @@ def drive_missing_work(job: Job) -> int:
         task_limit_s=job.config.execution.task_limit_s,
         stages=tuple(job.workload.stages),
     )
-    notes: list[str] = []
+    notes: list[Note] = []
     with job_cluster(job.run, job.request, job.job_id, watcher.alarm) as cluster:
         watcher.start(cluster)
         try:
@@ -176,8 +179,8 @@ def drive_missing_work(job: Job) -> int:
         started=started,
         notes=tuple(notes),
     )
-    keep_end(end)
     job.workload.summarise(job.config, end)
+    keep_end(end)
     _say(watcher, "ended")
     return print_summary(job)
 
@@ -186,17 +189,10 @@ def _nothing_left(job: Job) -> bool:
     """Whether a finished run was submitted again: then no worker is asked for."""
     if not tally(job.run, None, live=False).at_end:
         return False
-    planned = plan_again(job, [])
-    return all(isinstance(one, Kept) or (not isinstance(one, Refusal) and _is_finished(job, one)) for one in planned)
+    return count_if_finished(job.workload, plan_again(job, [])) is not None
 
 
-def _is_finished(job: Job, item: Item) -> bool:
-    units = job.workload.units_of(item)
-    journal = RunDir(path=item.run_dir).read_journal(item.dataset_id)
-    return len(find_finished(job.workload, item, units, journal)) == len(units)
-
-
-def plan_again(job: Job, notes: list[str]) -> Iterator[Planned]:
+def plan_again(job: Job, notes: list[Note]) -> Iterator[Planned]:
     """The plan of the run, without what earlier jobs finished; notes go to the list."""
     request = PlanRequest(
         config=job.config,
@@ -208,12 +204,13 @@ def plan_again(job: Job, notes: list[str]) -> Iterator[Planned]:
     return job.workload.plan(request)
 
 
-def run_plan(job: Job, cluster: "JobCluster", watcher: "Watcher", notes: list[str]) -> "Ended":
+def run_plan(job: Job, cluster: "JobCluster", watcher: "Watcher", notes: list[Note]) -> "Ended":
     """Feed the workers until everything has ended, or the job must."""
     from hpcxrf.runner.driver import run_items
     from hpcxrf.runner.worker import forget_attempts
 
     _say(watcher, "starting")
+    forget_end(job.run)
     forget_attempts(job.run.path)
     _say(watcher, "running")
     return run_items(

@@ -289,6 +289,9 @@ def worker_jobs(
         alarm: called with a sentence about every lost job.
         forgive: called with the name of a worker whose end no task is to blame for.
     """
+    # Its import sets a handler of a signal, as only the main thread may; the watcher's thread submits.
+    import dask_jobqueue.slurm  # noqa: F401
+
     _cancel_orphans(request.comment, alarm)
     options = script_options(run.path)
     return WorkerJobs(

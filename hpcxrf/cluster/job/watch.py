@@ -5,6 +5,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -219,6 +220,10 @@ class Watcher:
                 self._look(cluster)
             except HpcxrfError as error:
                 self.fault = error
+                return
+            except Exception as error:  # noqa: BLE001 (a run that nobody watches any more would wait until its time limit)
+                traceback.print_exc()
+                self.fault = HpcxrfError(f"the watcher of the workers has failed: {type(error).__name__}: {error}")
                 return
             if time.monotonic() - self._last_account > _ACCOUNT_S:
                 self.account()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from hpcxrf.cluster.dashboard import remove_dashboard_file
 from hpcxrf.cluster.security import FILE_NAMES, private_folder, write_private, write_security
 from hpcxrf.errors import OutputError
-from hpcxrf.store.files import atomic_write_text
+from hpcxrf.store.files import atomic_write_text, output_faults
 from hpcxrf.store.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -103,12 +103,16 @@ def remove_secrets(run: RunDir) -> None:
     """Remove all secrets that this driver, or one that was killed, left: keys, terms, the way to the dashboard.
 
     Call it with the run's lock held.
+
+    Raises:
+        OutputError: the run directory cannot be written.
     """
     shutil.rmtree(secrets_of_workers(run), ignore_errors=True)
     remove_dashboard_file(run.path)
-    # Keys that dask-jobqueue wrote for version 0.1.0, and files that a kill left half-written.
-    for file in run.secrets.glob(".*"):
-        file.unlink(missing_ok=True)
+    with output_faults(run.path, bytes_needed=0):
+        # Keys that dask-jobqueue wrote for version 0.1.0, and files that a kill left half-written.
+        for file in run.secrets.glob(".*"):
+            file.unlink(missing_ok=True)
 
 
 def read_terms(run: RunDir) -> tuple[WorkerTerms, dict[str, str]]:

@@ -212,6 +212,10 @@ def dask_settings(*, dashboard: bool) -> dict[str, Any]:
         "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 256 * 2**20,
         # With a threshold set, glibc no longer learns this one, and maps every array anew; 32 MB is its largest.
         "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 * 2**20,
+        # Logs for the developers of Dask hold whole messages, for each connection of the driver.
+        "distributed.admin.low-level-log-length": 100,
+        # 50 looks a second at every loop, for a warning when one is late by 3 s.
+        "distributed.admin.tick.interval": "500 ms",
         # After this time without its process SpecCluster gives a worker up and never replaces it.
         "distributed.deploy.lost-worker-timeout": "1 hour",
     }

@@ -1,10 +1,11 @@
 """A whole run on this machine, whatever its workload: plan, cluster, driver, pages."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Final
 
 from distributed.system import MEMORY_LIMIT
 
@@ -12,15 +13,21 @@ from hpcxrf.cluster.local.cluster import LocalClusterHandle, default_layout, loc
 from hpcxrf.config.execution import ExecutionConfig
 from hpcxrf.config.run import RunConfig
 from hpcxrf.errors import FitError, InputFileError
+from hpcxrf.notes import Note
 from hpcxrf.pipeline.request import keep_configuration
 from hpcxrf.runner.datasets import read_kept
+from hpcxrf.runner.done import count_if_finished
 from hpcxrf.runner.driver import Ended, Hooks, Progress, run_items
-from hpcxrf.runner.ending import RunEnd, describe_device, keep_end, now
+from hpcxrf.runner.ending import RunEnd, describe_device, forget_end, has_end, keep_end, now, read_end
+from hpcxrf.runner.records import Refusal
 from hpcxrf.runner.worker import forget_attempts
-from hpcxrf.runner.workload import PlanRequest, Workload
+from hpcxrf.runner.workload import Planned, PlanRequest, Workload
 from hpcxrf.store.lock import run_lock
 from hpcxrf.store.rundir import RunDir, create_or_resume, prepare_folder, set_damaged_aside
 from hpcxrf.workloads import choose_workload
+
+_MOST_REFUSED: Final = 64
+"""Files of which none can be opened before a run begins all the same, to meet others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +36,7 @@ class RunCallbacks:
 
     opened: Callable[[int, int], None] = lambda _opened, _total: None
     """Takes files opened, and how many there are."""
-    note: Callable[[str], None] = lambda _text: None
+    note: Callable[[Note], None] = lambda _note: None
     """Takes what was noticed while the files were found."""
     units: Callable[[Mapping[str, int]], None] = lambda _counts: None
     """Takes the number of tasks by stage of a dataset, when they are known."""
@@ -110,18 +117,18 @@ def run_here(
 
     Raises:
         OutputError: the folder cannot be used, holds another configuration, or another driver works on it.
-        InputFileError: no scan was found.
+        InputFileError: no scan was found, or none can be opened.
         FitError: a GPU was asked for and there is none.
     """
     began, started = time.perf_counter(), now()
     tell = callbacks or RunCallbacks()
     workload = choose_workload(config)
     workers, threads, gpus = layout(config.execution, one_core=workload.one_core)
-    notes: list[str] = []
+    notes: list[Note] = []
 
-    def keep_note(text: str) -> None:
-        notes.append(text)
-        tell.note(text)
+    def keep_note(note: Note) -> None:
+        notes.append(note)
+        tell.note(note)
 
     run = RunDir(path=folder.absolute())
     request = PlanRequest(
@@ -132,22 +139,31 @@ def run_here(
         note=keep_note,
         opened=tell.opened,
     )
-    planned = workload.plan(request)
-    # What nothing can be done with is known before a folder is made for it.
-    first = next(planned, None)
-    if first is None:
-        raise InputFileError("nothing to run: the plan is empty; give files, folders or patterns")
+    planned = require_work(workload.plan(request))
     prepare_folder(run.path)
     with run_lock(run):
         create_or_resume(run.path, run_text, workload.lasting(config))
         keep_configuration(run, config)
         set_damaged_aside(run)
+        done = _count_if_finished(workload, request)
+        if done is not None:
+            tell.reporting(done)
+            end = read_end(run)
+            return RunResult(
+                workload=workload,
+                ended=Ended(done=done),
+                end=end,
+                workers=0,
+                summary=workload.summarise(config, end),
+                wall_s=time.perf_counter() - began,
+            )
+        forget_end(run)
         forget_attempts(run.path)
         with local_cluster(workers, threads, run.path, gpus=gpus, dashboard=config.execution.dashboard) as handle:
             tell.started(handle)
             ended = run_items(
                 workload,
-                chain([first], planned),
+                planned,
                 run,
                 handle.client,
                 in_flight=max(config.execution.datasets_in_flight, 2 * workers),
@@ -163,8 +179,40 @@ def run_here(
             started=started,
             notes=tuple(notes),
         )
-        keep_end(end)
         summary = workload.summarise(config, end)
+        keep_end(end)
     return RunResult(
         workload=workload, ended=ended, end=end, workers=workers, summary=summary, wall_s=time.perf_counter() - began
     )
+
+
+def require_work(planned: Iterator[Planned]) -> Iterator[Planned]:
+    """Follow a plan to the first item that can be run: what nothing can be done with gets no folder and no workers.
+
+    Returns:
+        The same plan, from its begin.
+
+    Raises:
+        InputFileError: it has no item, or none that can be opened, with the reasons.
+    """
+    ahead: list[Planned] = []
+    for one in planned:
+        ahead.append(one)
+        if not isinstance(one, Refusal) or len(ahead) > _MOST_REFUSED:
+            return chain(ahead, planned)
+    if not ahead:
+        raise InputFileError("nothing to run: the plan is empty; give files, folders or patterns")
+    reasons = [one.reason for one in ahead if isinstance(one, Refusal)]
+    if len(reasons) == 1:
+        raise InputFileError(reasons[0])
+    raise InputFileError("\n  ".join([f"none of {len(reasons)} scans can be run:", *reasons]))
+
+
+def _count_if_finished(workload: Workload, request: PlanRequest) -> int | None:
+    """The number of items of a run that came to its end and of which nothing is left to do, else None."""
+    if not has_end(RunDir(path=request.run_dir)):
+        return None
+    quiet = PlanRequest(
+        config=request.config, run_dir=request.run_dir, worker_bytes=request.worker_bytes, kept=request.kept
+    )
+    return count_if_finished(workload, workload.plan(quiet))

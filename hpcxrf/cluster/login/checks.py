@@ -13,6 +13,7 @@ from hpcxrf.cluster.slurm import Partition, time_text
 from hpcxrf.config.run import RunConfig
 from hpcxrf.config.site import SiteProfile
 from hpcxrf.errors import ConfigError, SlurmError
+from hpcxrf.notes import Note
 from hpcxrf.pipeline.device_memory import device_fault, largest_device_memory
 from hpcxrf.pipeline.memory import memory_fault
 from hpcxrf.pipeline.plan import Plan, memory_by_stage
@@ -83,23 +84,32 @@ def _amounts(site: SiteProfile, request: JobRequest, size: JobSize) -> dict[str,
     }
 
 
-def output_faults_of(folder: Path, work: PlanSize) -> tuple[list[str], list[str]]:
-    """List what makes writing there impossible, and what makes it doubtful."""
+def folder_faults(folder: Path) -> list[str]:
+    """List what makes writing into a run directory impossible, whatever its size."""
     existing = next(p for p in (folder, *folder.parents) if p.exists())
     if not existing.is_dir():
-        return [f"output {folder}: {existing} is not a folder"], []
+        return [f"output {folder}: {existing} is not a folder"]
     if not os.access(existing, os.W_OK | os.X_OK):
-        return [f"output {folder}: {existing} is not writable by you"], []
+        return [f"output {folder}: {existing} is not writable by you"]
+    return []
+
+
+def output_faults_of(folder: Path, work: PlanSize) -> tuple[list[str], list[Note]]:
+    """List what makes writing there impossible, and what makes it doubtful."""
+    faults = folder_faults(folder)
+    if faults:
+        return faults, []
     free, most = free_bytes(folder), work.bytes_written
     least = most // _BEST_COMPRESSION
     if least > free:
         return [f"output {folder}: needs at least {size_text(least)}, {size_text(free)} are free"], []
     if most > free:
-        return [], [f"output {folder}: may need up to {size_text(most)}, {size_text(free)} are free"]
+        text = f"output {folder}: may need up to {size_text(most)}, {size_text(free)} are free"
+        return [], [Note("warning", text)]
     return [], []
 
 
-def site_faults(site: SiteProfile, config: RunConfig) -> tuple[list[str], list[str]]:
+def site_faults(site: SiteProfile, config: RunConfig) -> tuple[list[str], list[Note]]:
     """List what the profile and, where Slurm answers, the partition cannot give; and what could not be checked."""
     gpus = config.execution.device != "cpu"
     try:
@@ -112,7 +122,7 @@ def site_faults(site: SiteProfile, config: RunConfig) -> tuple[list[str], list[s
     try:
         return partition_faults(site, request, size, slurm.partitions()), []
     except SlurmError as error:
-        return [], [f"the limits of the partition were not checked: {error}"]
+        return [], [Note("warning", f"the limits of the partition were not checked: {error}")]
 
 
 def hours_faults(work: PlanSize, probe: Probe | None, most_gpu_hours: float | None) -> list[str]:

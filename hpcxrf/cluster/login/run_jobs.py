@@ -71,4 +71,4 @@ def require_no_job(run: RunDir, jobs: Iterable[JobState]) -> None:
 
 def is_worker(job: JobState) -> bool:
     """Whether a job of a run is that of one worker (elastic mode), not of the driver."""
-    return job.comment.endswith(WORKER_MARK)
+    return any(mark.startswith(_PREFIX) and mark.endswith(WORKER_MARK) for mark in job.comment.split(","))

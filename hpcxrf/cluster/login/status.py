@@ -17,6 +17,7 @@ from hpcxrf.cluster.job_files import RunProgress, read_events, read_progress
 from hpcxrf.cluster.login.run_jobs import is_job_of, recorded_ids
 from hpcxrf.cluster.slurm import JobState, job_states
 from hpcxrf.errors import EXIT_RESUMABLE, DatasetsFailedError, SlurmError
+from hpcxrf.notes import Note
 from hpcxrf.store.lock import is_alive, read_lock
 from hpcxrf.store.rundir import RunDir, open_run
 
@@ -41,7 +42,7 @@ class RunStatus:
     """The run directory."""
     verdict: Verdict
     """How the run is, in a word or two."""
-    said: str
+    reason: str
     """Sentence that gives the reason of the verdict."""
     job_id: str | None
     """Id of the latest job; None: the run was never submitted."""
@@ -51,7 +52,7 @@ class RunStatus:
     """Account of the driver that lives, or of the last one."""
     tally: Tally
     """Numbers of datasets."""
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     """Sentences on what could not be found out."""
 
 
@@ -69,19 +70,19 @@ def run_status(folder: Path, ask: AskSlurm) -> RunStatus:
     events, progress = read_events(run), read_progress(run)
     job_id = latest_job(events)
     state: JobState | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     if job_id is None:
-        verdict, said = _judge_without_job(run)
+        verdict, reason = _judge_without_job(run)
     else:
         mine = [e for e in events if str(e.get("job_id")) == job_id]
         state, notes = _look_up(mine, job_id, ask)
         if state is not None and not is_job_of(state, run.path, recorded_ids(run)):
             state = None
-        verdict, said = _judge_job(mine, job_id, state, silent=bool(notes))
+        verdict, reason = _judge_job(mine, job_id, state, silent=bool(notes))
     return RunStatus(
         path=run.path,
         verdict=verdict,
-        said=said,
+        reason=reason,
         job_id=job_id,
         slurm=state,
         progress=progress,
@@ -131,13 +132,13 @@ def latest_job(events: Sequence[Mapping[str, Any]]) -> str | None:
     return ids[-1] if ids else None
 
 
-def _look_up(mine: Sequence[Mapping[str, Any]], job_id: str, ask: AskSlurm) -> tuple[JobState | None, tuple[str, ...]]:
+def _look_up(mine: Sequence[Mapping[str, Any]], job_id: str, ask: AskSlurm) -> tuple[JobState | None, tuple[Note, ...]]:
     if _last(mine) == "ended" and _exit_code(mine) in _FINAL:
         return None, ()
     try:
         return ask(job_id), ()
     except SlurmError as error:
-        return None, (f"Slurm does not answer about job {job_id} now ({error})",)
+        return None, (Note("warning", f"Slurm does not answer about job {job_id} now ({error})"),)
 
 
 def _last(mine: Sequence[Mapping[str, Any]]) -> str:

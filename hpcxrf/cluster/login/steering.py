@@ -23,6 +23,8 @@ class Cancelled:
     """Ids of the jobs that were cancelled, the driver's before those of its workers."""
     unknown: tuple[str, ...]
     """Id of the job that was submitted last, where Slurm has no record of it."""
+    process: int | None = None
+    """Process of this host, outside Slurm, that was told to end."""
 
 
 def cancel_run(folder: Path) -> Cancelled:
@@ -36,9 +38,10 @@ def cancel_run(folder: Path) -> Cancelled:
     require_own_folder(run.path)
     recorded = recorded_ids(run)
     if not recorded and not was_submitted(run):
-        if not _end_process(run):
+        process = _end_process(run)
+        if process is None:
             raise OutputError(f"{run.path}: no process and no job works on this run")
-        return Cancelled(job_ids=(), unknown=())
+        return Cancelled(job_ids=(), unknown=(), process=process)
     jobs = list_run_jobs(run)
     drivers = [job.job_id for job in jobs if not job.ended and not is_worker(job)]
     slurm.cancel_jobs(drivers)
@@ -47,25 +50,24 @@ def cancel_run(folder: Path) -> Cancelled:
     # Looked up after the drivers have gone, which could have asked for more of them.
     workers = [job.job_id for job in (list_run_jobs(run) if drivers else jobs) if is_worker(job) and not job.ended]
     slurm.cancel_jobs(workers)
-    if not drivers and not workers:
-        _end_process(run)
+    process = None if drivers or workers else _end_process(run)
     lost = recorded[-1:] if recorded and recorded[-1] not in {job.job_id for job in jobs} else []
-    return Cancelled(job_ids=(*drivers, *workers), unknown=tuple(lost))
+    return Cancelled(job_ids=(*drivers, *workers), unknown=tuple(lost), process=process)
 
 
-def _end_process(run: RunDir) -> bool:
-    """End a driver of this host, outside Slurm; False: there is none."""
+def _end_process(run: RunDir) -> int | None:
+    """End a driver of this host, outside Slurm, and give its pid; None: there is none."""
     holder = read_lock(run.lock_file)
     if holder is None or holder.job_id is not None:
-        return False
+        return None
     if holder.host != socket.gethostname():
         raise OutputError(
             f"{run.path}: process {holder.pid} on host {holder.host} works on this run, outside Slurm; stop it there"
         )
     if not is_alive(holder):
-        return False
+        return None
     os.kill(holder.pid, signal.SIGTERM)
-    return True
+    return holder.pid
 
 
 def retry_failed(folder: Path, reason: str | None) -> list[Failure]:

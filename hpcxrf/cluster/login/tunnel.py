@@ -27,7 +27,8 @@ class Way:
     url: str
     answers: bool | None
     """None: could not be tried."""
-    said: str
+    outcome: str
+    """Sentence that says whether the dashboard answers, and if not why."""
 
 
 def way_to_dashboard(folder: Path) -> Way:
@@ -51,9 +52,9 @@ def way_to_dashboard(folder: Path) -> Way:
     events = read_events(run)
     job_id = latest_job(events)
     hosts = [e["login_host"] for e in events if e.get("login_host")]
-    answers, said = _try_dashboard(host, port, token, job_id)
+    answers, outcome = _try_dashboard(host, port, token, job_id)
     ssh = None if job_id is None else ssh_command(str(hosts[-1]) if hosts else None, host, port)
-    return Way(ssh=ssh, url=url, answers=answers, said=said)
+    return Way(ssh=ssh, url=url, answers=answers, outcome=outcome)
 
 
 def ssh_command(login: str | None, host: str, port: int) -> str:

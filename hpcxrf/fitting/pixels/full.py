@@ -18,7 +18,7 @@ from hpcxrf.fitting.pixels.basis import PixelBasis
 from hpcxrf.fitting.pixels.model import PixelModel, spectrum_model
 from hpcxrf.fitting.pixels.parts import Estimate, Solver, move_to, prepare_operator
 from hpcxrf.fitting.pixels.tangent import drift_sd
-from hpcxrf.fitting.spectrum.separable import Problem, Space, State, design, minimise, start
+from hpcxrf.fitting.spectrum.separable import LeastSquares, Space, State, design, minimise, start
 from hpcxrf.physics.jacobian import counts_jacobian
 from hpcxrf.physics.model import SpectrumModel, evaluate
 from hpcxrf.physics.parameters import INDEX, PARAMETER_NAMES
@@ -144,14 +144,16 @@ def _fit_some(counts: Tensor, full: FullModel) -> Estimate:
     theta = full.theta.expand(y.shape[0], -1)
     columns = torch.cat([evaluate(full.theta, full.model).phi, full.background], dim=1)
     expected = _first_guess(y, columns)
-    problem = Problem(counts=y, weights=_weights(expected), model=full.model, hats=full.background, space=full.space)
-    state = start(theta, problem)
+    least_squares = LeastSquares(
+        counts=y, weights=_weights(expected), model=full.model, hats=full.background, space=full.space
+    )
+    state = start(theta, least_squares)
     for i, (iterations, tolerance) in enumerate(_PASSES):
         if i > 0:
-            problem = replace(problem, weights=_weights(_expected_counts(state, problem)))
-            state = start(state.theta, problem)
-        state = minimise(state, problem, iterations=iterations, tolerance=tolerance)
-    return _describe(state, problem, full)
+            least_squares = replace(least_squares, weights=_weights(_expected_counts(state, least_squares)))
+            state = start(state.theta, least_squares)
+        state = minimise(state, least_squares, iterations=iterations, tolerance=tolerance)
+    return _describe(state, least_squares, full)
 
 
 def _first_guess(y: Tensor, columns: Tensor) -> Tensor:
@@ -160,8 +162,8 @@ def _first_guess(y: Tensor, columns: Tensor) -> Tensor:
     return nnls_gram(gram, y @ columns).x @ columns.T
 
 
-def _expected_counts(state: State, problem: Problem) -> Tensor:
-    _, columns = design(state.theta, problem)
+def _expected_counts(state: State, least_squares: LeastSquares) -> Tensor:
+    _, columns = design(state.theta, least_squares)
     return (columns @ state.linear[..., None])[..., 0]
 
 
@@ -171,8 +173,8 @@ def _weights(expected: Tensor) -> Tensor:
     return 1.0 / torch.maximum(expected, floor.clamp(min=_LEAST_COUNTS))
 
 
-def _describe(state: State, problem: Problem, full: FullModel) -> Estimate:
-    evaluation, columns = design(state.theta, problem)
+def _describe(state: State, least_squares: LeastSquares, full: FullModel) -> Estimate:
+    evaluation, columns = design(state.theta, least_squares)
     expected = (columns @ state.linear[..., None])[..., 0]
     n = evaluation.phi.shape[-1]
     jacobian = counts_jacobian(state.theta, state.linear[:, :n], evaluation, full.model, names=full.space.free_names)
@@ -194,7 +196,7 @@ def _describe(state: State, problem: Problem, full: FullModel) -> Estimate:
         null_variance=null.to(single),
         shift=(state.theta - full.theta)[:, places].to(single),
         shift_sigma=shift_sigma.to(single),
-        misfit=poisson_deviance(problem.counts, expected).to(single),
+        misfit=poisson_deviance(least_squares.counts, expected).to(single),
     )
 
 

@@ -70,12 +70,12 @@ def list_candidates(
     return found
 
 
-def build_candidate_lines(setup: FitProblem, efficiency: Detector) -> LineTable:
+def build_candidate_lines(problem: FitProblem, efficiency: Detector) -> LineTable:
     """Lines of every candidate family as the detector records them."""
-    incident = setup.table.incident_energy_kev
-    low, high = setup.energy_min_kev, setup.energy_max_kev
+    incident = problem.table.incident_energy_kev
+    low, high = problem.energy_min_kev, problem.energy_max_kev
     every = _build_family_lines(low, high, round(incident / _TABLE_STEP_KEV), efficiency)
-    names = list_candidates(setup.table.component_names, low, high, incident)
+    names = list_candidates(problem.table.component_names, low, high, incident)
     return _select(every, [n for n in names if n in every.component_names])
 
 
@@ -110,15 +110,15 @@ def _select(table: LineTable, names: list[str]) -> LineTable:
     )
 
 
-def build_edge_lines(setup: FitProblem, efficiency: Detector) -> LineTable:
+def build_edge_lines(problem: FitProblem, efficiency: Detector) -> LineTable:
     """Lines of listed families that the incident energy would excite if it were up to 0.5 keV higher.
 
     The table of a fit is made at the nominal incident energy; where the true one lies above one more edge, the
     lines of that subshell are missing from it, and must not be taken for an element. They are switched on by
     the fitted incident energy.
     """
-    names = tuple(n for n in setup.table.component_names if _is_family(n))
-    step = round(setup.table.incident_energy_kev / _TABLE_STEP_KEV)
+    names = tuple(n for n in problem.table.component_names if _is_family(n))
+    step = round(problem.table.incident_energy_kev / _TABLE_STEP_KEV)
     return _build_unexcited_lines(names, step, efficiency)
 
 
@@ -147,9 +147,9 @@ def _edges_kev(name: str) -> list[float]:
     return found
 
 
-def build_pileup_lines(fit: SpectrumFit, setup: FitProblem) -> LineTable:
+def build_pileup_lines(fit: SpectrumFit, problem: FitProblem) -> LineTable:
     """Sums of every two of the strongest families of a fit, as components that are not listed."""
-    table = setup.table
+    table = problem.table
     named = [i for i, n in enumerate(table.component_names) if _is_family(n)]
     strong = sorted(named, key=lambda i: -float(fit.amplitude[i]))[:_PILEUP_PARENTS]
     rows: list[tuple[int, Tensor, Tensor]] = []
@@ -158,7 +158,7 @@ def build_pileup_lines(fit: SpectrumFit, setup: FitProblem) -> LineTable:
         a, b = table.component_names[i], table.component_names[j]
         energy, ratio = _sum_lines(table, i, j)
         main_kev = float(energy[ratio.argmax()])
-        inside = setup.energy_min_kev < main_kev < setup.energy_max_kev
+        inside = problem.energy_min_kev < main_kev < problem.energy_max_kev
         if inside and not {f"{a}_{b}", f"{b}_{a}"} & set(table.component_names):
             rows.append((len(names), energy, ratio))
             names.append(f"{a}_{b}")

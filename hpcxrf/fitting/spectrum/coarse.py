@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.separable import (
-    Problem,
+    LeastSquares,
     Space,
     State,
     build_space,
@@ -51,91 +51,97 @@ def contrast_weights(y: Tensor) -> Tensor:
 
 
 def start_coarse(
-    full: Tensor, offset_kev: Tensor, slope_kev: Tensor, setup: FitProblem, scatter: Mapping[str, Tensor] | None = None
-) -> tuple[State, Problem]:
+    full: Tensor,
+    offset_kev: Tensor,
+    slope_kev: Tensor,
+    problem: FitProblem,
+    scatter: Mapping[str, Tensor] | None = None,
+) -> tuple[State, LeastSquares]:
     """Starts on bins of four channels; a start's weights are 0 outside of the energy range on its own axis.
 
     Args:
         full: (channel,) float64, the full spectrum.
         offset_kev: (start,).
         slope_kev: (start,).
-        setup: everything else of the starting values.
-        scatter: (start,) of other parameters by name, where they are free; the setup's are taken of the others.
+        problem: everything else of the starting values.
+        scatter: (start,) of other parameters by name, where they are free; the others are the problem's.
     """
     y, _ = rebin(full, COARSE_BIN)
     channel = torch.arange(y.shape[0], dtype=torch.float64, device=full.device)
-    theta = pack(setup.parameters).to(full.device).repeat(slope_kev.shape[0], 1)
+    theta = pack(problem.parameters).to(full.device).repeat(slope_kev.shape[0], 1)
     theta[:, 0] = offset_kev + slope_kev * (COARSE_BIN - 1) / 2.0
     theta[:, 1] = slope_kev * COARSE_BIN
     theta[:, 2] = theta[:, 2] * COARSE_BIN**2
     for name, values in (scatter or {}).items():
-        p = setup.parameters[INDEX[name]]
+        p = problem.parameters[INDEX[name]]
         if p.free:
             theta[:, INDEX[name]] = values.clamp(p.lower, p.upper)
     model = SpectrumModel(
-        table=condense(setup.table, **_COARSE_LINES),
+        table=condense(problem.table, **_COARSE_LINES),
         channel=channel,
-        constants=setup.constants,
-        elastic=setup.elastic,
+        constants=problem.constants,
+        elastic=problem.elastic,
         with_step=False,
         tailed=torch.zeros(0, dtype=torch.int64, device=full.device),
         shape_dtype=torch.float32,
     )
     energy = energy_kev(theta, channel)
-    inside = (energy >= setup.energy_min_kev) & (energy <= setup.energy_max_kev)
-    problem = Problem(
+    inside = (energy >= problem.energy_min_kev) & (energy <= problem.energy_max_kev)
+    least_squares = LeastSquares(
         counts=y.expand(theta.shape[0], -1),
         weights=contrast_weights(y) * inside.double(),
         model=model,
         hats=hat_basis(channel, torch.linspace(0.0, y.shape[0] - 1.0, _HATS).to(channel)),
-        space=_build_coarse_space(setup, full.device),
+        space=_build_coarse_space(problem, full.device),
     )
-    return start(theta, problem), problem
+    return start(theta, least_squares), least_squares
 
 
-def find_coarse_theta(full: Tensor, setup: FitProblem) -> Tensor:
+def find_coarse_theta(full: Tensor, problem: FitProblem) -> Tensor:
     """Starting values (parameter,) for the full fit, the peaks brought into place.
 
     Args:
         full: (channel,) float64, the full spectrum.
-        setup: starting values; what is fixed stays.
+        problem: starting values; what is fixed stays.
     """
-    theta = pack(setup.parameters).to(full.device)
-    state, problem = start_coarse(full, theta[None, 0], theta[None, 1], setup)
-    state = minimise(state, problem, iterations=_STEPS, tolerance=_TOLERANCE)
-    return rescale_theta(state.theta[0], setup)
+    theta = pack(problem.parameters).to(full.device)
+    state, least_squares = start_coarse(full, theta[None, 0], theta[None, 1], problem)
+    state = minimise(state, least_squares, iterations=_STEPS, tolerance=_TOLERANCE)
+    return rescale_theta(state.theta[0], problem)
 
 
-def rescale_theta(theta: Tensor, setup: FitProblem) -> Tensor:
+def rescale_theta(theta: Tensor, problem: FitProblem) -> Tensor:
     """Theta (*batch, parameter) of coarse channels in single ones; what is fixed is as it was set."""
     single = theta.clone()
     single[..., 2] = theta[..., 2] / COARSE_BIN**2
     single[..., 1] = theta[..., 1] / COARSE_BIN
     single[..., 0] = theta[..., 0] - single[..., 1] * (COARSE_BIN - 1) / 2.0
-    space = build_space(setup.parameters, theta.device)
+    space = build_space(problem.parameters, theta.device)
     return torch.where(space.free, single, space.centre)
 
 
-def residual_cost(state: State, problem: Problem) -> Tensor:
+def residual_cost(state: State, least_squares: LeastSquares) -> Tensor:
     """(start,): objective plus the weighted counts that the start's range leaves out."""
-    y = problem.counts[:1]
-    outside = (contrast_weights(y[0]) - problem.weights) * y * y
-    return objective(state, problem) + outside.sum(dim=-1)
+    y = least_squares.counts[:1]
+    outside = (contrast_weights(y[0]) - least_squares.weights) * y * y
+    return objective(state, least_squares) + outside.sum(dim=-1)
 
 
-def select(state: State, problem: Problem, which: Tensor) -> tuple[State, Problem]:
+def select(state: State, least_squares: LeastSquares, which: Tensor) -> tuple[State, LeastSquares]:
     """The chosen starts, in that order."""
-    return take_starts(state, which), replace(problem, counts=problem.counts[which], weights=problem.weights[which])
+    return take_starts(state, which), replace(
+        least_squares, counts=least_squares.counts[which], weights=least_squares.weights[which]
+    )
 
 
-def take_member(problem: Problem, index: int) -> Problem:
-    """One start's problem, without batch."""
-    return replace(problem, counts=problem.counts[index], weights=problem.weights[index])
+def take_member(least_squares: LeastSquares, index: int) -> LeastSquares:
+    """Least squares of one start, without batch."""
+    return replace(least_squares, counts=least_squares.counts[index], weights=least_squares.weights[index])
 
 
-def _build_coarse_space(setup: FitProblem, device: torch.device) -> Space:
+def _build_coarse_space(problem: FitProblem, device: torch.device) -> Space:
     """The parameters that place peaks, in coarse channels; the axis without a prior."""
-    space = build_space(setup.parameters, device)
+    space = build_space(problem.parameters, device)
     factor = torch.ones_like(space.scale)
     factor[1], factor[2] = COARSE_BIN, COARSE_BIN**2
     free = torch.zeros_like(space.free)

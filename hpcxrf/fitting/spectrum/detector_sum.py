@@ -19,6 +19,7 @@ from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.spectrum.integrated import fit_amplitudes
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.uncertainty import CURRIE_OFFSET, spectrum_uncertainty
+from hpcxrf.notes import Note
 from hpcxrf.physics.model import SpectrumModel, evaluate
 
 _BACKGROUND_COLUMNS = 16
@@ -37,20 +38,20 @@ class SumColumns:
     """(detector,) share of all counts, 0 for a detector without counts."""
 
 
-def evaluate_columns(fit: SpectrumFit, setup: FitProblem, channel: Tensor) -> Tensor:
+def evaluate_columns(fit: SpectrumFit, problem: FitProblem, channel: Tensor) -> Tensor:
     """Design matrix of a finished fit on given channels, (channel, component)."""
-    model = SpectrumModel(table=fit.table, channel=channel, constants=setup.constants, elastic=setup.elastic)
+    model = SpectrumModel(table=fit.table, channel=channel, constants=problem.constants, elastic=problem.elastic)
     return evaluate(fit.theta, model).phi
 
 
-def sum_columns(fits: Sequence[SpectrumFit], setups: Sequence[FitProblem]) -> SumColumns:
+def sum_columns(fits: Sequence[SpectrumFit], problems: Sequence[FitProblem]) -> SumColumns:
     """Combine the detectors' columns, each component weighted by the detectors' shares of it.
 
     A component that no detector has takes the detectors' shares of all counts.
 
     Args:
         fits: one per detector; those without a solution have no share.
-        setups: of the same detectors.
+        problems: of the same detectors.
 
     Raises:
         FitError: no detector has a solution.
@@ -61,7 +62,7 @@ def sum_columns(fits: Sequence[SpectrumFit], setups: Sequence[FitProblem]) -> Su
     share = _shares(fits)
     weights = component_shares(fits)
     phi = sum(
-        (weights[i] * evaluate_columns(fits[i], setups[i], channel) for i in used),
+        (weights[i] * evaluate_columns(fits[i], problems[i], channel) for i in used),
         start=torch.zeros((), dtype=torch.float64),
     )
     parts = [
@@ -121,7 +122,7 @@ def component_shares(fits: Sequence[SpectrumFit]) -> Tensor:
 SOLVED = (FitStatus.CONVERGED, FitStatus.MAX_ITERATIONS)
 
 
-def fit_detector_sum(counts: Tensor, fits: Sequence[SpectrumFit], setups: Sequence[FitProblem]) -> SpectrumFit:
+def fit_detector_sum(counts: Tensor, fits: Sequence[SpectrumFit], problems: Sequence[FitProblem]) -> SpectrumFit:
     """Fit amplitudes of the summed spectrum at every detector's own theta.
 
     Theta of the result is the mean over detectors, weighted by their counts, for the table only: the model
@@ -130,13 +131,13 @@ def fit_detector_sum(counts: Tensor, fits: Sequence[SpectrumFit], setups: Sequen
     Args:
         counts: (detector, channel) raw integrated counts, full spectra.
         fits: one per detector.
-        setups: of the same detectors.
+        problems: of the same detectors.
 
     Raises:
         FitError: no detector has a solution.
     """
     began = time.process_time()
-    parts = sum_columns(fits, setups)
+    parts = sum_columns(fits, problems)
     total = parts.background.sum(dim=1).clamp(min=1e-300)
     columns = torch.cat([parts.phi, (parts.background / total[:, None]).T], dim=1)
     stop = parts.first_channel + columns.shape[0]
@@ -181,7 +182,7 @@ def fit_detector_sum(counts: Tensor, fits: Sequence[SpectrumFit], setups: Sequen
         status=FitStatus.CONVERGED,
         iterations=0,
         cpu_s=time.process_time() - began,
-        messages=("theta shown for the sum is the mean over detectors; the fit used each detector's own",),
+        notes=(Note("fact", "theta shown for the sum is the mean over detectors; the fit used each detector's own"),),
     )
 
 

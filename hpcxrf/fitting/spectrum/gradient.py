@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from hpcxrf.fitting.spectrum.separable import Problem, design
+from hpcxrf.fitting.spectrum.separable import LeastSquares, design
 from hpcxrf.physics.jacobian import counts_jacobian
 from hpcxrf.physics.model import Evaluation
 
@@ -46,7 +46,7 @@ class JointFit:
 
 
 def minimise_adam(
-    theta: Tensor, problem: Problem, *, steps: int = STEPS, log10_linear: Tensor | None = None
+    theta: Tensor, least_squares: LeastSquares, *, steps: int = STEPS, log10_linear: Tensor | None = None
 ) -> JointFit:
     """Minimise the weighted mean square by Adam over log10 amplitudes and free theta together.
 
@@ -56,17 +56,17 @@ def minimise_adam(
 
     Args:
         theta: (parameter,) float64 start.
-        problem: one spectrum; its prior is not used.
+        least_squares: one spectrum; its prior is not used.
         steps: number of Adam steps.
         log10_linear: (component + hat,) start of the amplitudes; None: from the counts, see `guess_log10`.
 
     Returns:
         The best step seen.
     """
-    space = problem.space
-    fast = replace(problem, model=replace(problem.model, shape_dtype=torch.float32))
+    space = least_squares.space
+    fast = replace(least_squares, model=replace(least_squares.model, shape_dtype=torch.float32))
     begin = theta.clamp(space.lower, space.upper)
-    logs = guess_log10(begin, problem) if log10_linear is None else log10_linear.to(begin)
+    logs = guess_log10(begin, least_squares) if log10_linear is None else log10_linear.to(begin)
     rate = torch.cat([_THETA_RATE * space.scale, torch.full_like(logs, _AMPLITUDE_RATE)])
     lower = torch.cat([space.lower, torch.full_like(logs, SMALLEST_LOG10)])
     upper = torch.cat([space.upper, torch.full_like(logs, LARGEST_LOG10)])
@@ -83,32 +83,34 @@ def minimise_adam(
     return JointFit(theta=best_point[:n], linear=10.0 ** best_point[n:], loss=best, evaluations=steps, converged=False)
 
 
-def joint_gradient(theta: Tensor, log10_linear: Tensor, problem: Problem) -> tuple[float, Tensor]:
+def joint_gradient(theta: Tensor, log10_linear: Tensor, least_squares: LeastSquares) -> tuple[float, Tensor]:
     """Weighted mean square and its gradient.
 
     Args:
         theta: (parameter,) inside its bounds.
         log10_linear: (component + hat,).
-        problem: one spectrum.
+        least_squares: one spectrum.
 
     Returns:
         The loss, and its gradient (parameter + component + hat,); 0 for a fixed parameter.
     """
-    evaluation, columns = design(theta, problem)
+    evaluation, columns = design(theta, least_squares)
     linear = 10.0**log10_linear
-    residual = columns @ linear - problem.counts
-    pull = problem.weights * residual
+    residual = columns @ linear - least_squares.counts
+    pull = least_squares.weights * residual
     slope = pull * (2.0 / residual.shape[0])
     gradient = torch.cat(
-        [_derive_by_theta(theta, linear, slope, evaluation, problem), (slope @ columns) * linear * _LN10]
+        [_derive_by_theta(theta, linear, slope, evaluation, least_squares), (slope @ columns) * linear * _LN10]
     )
     return float(pull @ residual) / residual.shape[0], gradient
 
 
-def _derive_by_theta(theta: Tensor, linear: Tensor, slope: Tensor, evaluation: Evaluation, problem: Problem) -> Tensor:
+def _derive_by_theta(
+    theta: Tensor, linear: Tensor, slope: Tensor, evaluation: Evaluation, least_squares: LeastSquares
+) -> Tensor:
     amplitude = linear[: evaluation.phi.shape[-1]]
-    jacobian = counts_jacobian(theta, amplitude, evaluation, problem.model, names=problem.space.free_names)
-    return torch.where(problem.space.free, slope @ jacobian, 0.0)
+    jacobian = counts_jacobian(theta, amplitude, evaluation, least_squares.model, names=least_squares.space.free_names)
+    return torch.where(least_squares.space.free, slope @ jacobian, 0.0)
 
 
 def _adam_step(point: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, rate: Tensor, step: int) -> None:
@@ -120,18 +122,18 @@ def _adam_step(point: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, ra
     point.addcmul_(rate, mean / spread, value=-1.0 / (1.0 - first**step))
 
 
-def guess_log10(theta: Tensor, problem: Problem) -> Tensor:
+def guess_log10(theta: Tensor, least_squares: LeastSquares) -> Tensor:
     """Start each column at the counts under its peak, as MAPS does from a window around the first line.
 
     Args:
         theta: (parameter,).
-        problem: one spectrum.
+        least_squares: one spectrum.
 
     Returns:
         (component + hat,), never below 0.
     """
-    _, columns = design(theta, problem)
+    _, columns = design(theta, least_squares)
     peak = columns.argmax(dim=0)
     height = columns.gather(0, peak[None])[0].clamp(min=1e-12)
-    guess = problem.counts[peak] / height / columns.shape[1]
+    guess = least_squares.counts[peak] / height / columns.shape[1]
     return torch.log10(guess.clamp(min=1.0))

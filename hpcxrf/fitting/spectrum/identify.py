@@ -52,13 +52,13 @@ _STRONG_PEAKS: Final = 5
 
 
 def suggest(
-    fit: SpectrumFit, setup: FitProblem, *, efficiency: Detector, threshold: float = THRESHOLD
+    fit: SpectrumFit, problem: FitProblem, *, efficiency: Detector, threshold: float = THRESHOLD
 ) -> tuple[Suggestion, ...]:
     """Components that are not listed but present in the residual of a fit, strongest first.
 
     Args:
         fit: of one detector's spectrum.
-        setup: what it was fitted with.
+        problem: what it was fitted with.
         efficiency: the detector.
         threshold: least z of a suggestion.
 
@@ -67,18 +67,18 @@ def suggest(
     """
     if fit.status not in {FitStatus.CONVERGED, FitStatus.MAX_ITERATIONS}:
         return ()
-    search = _search(fit, setup, efficiency)
+    search = _search(fit, problem, efficiency)
     found, scale = _search_greedily(search, threshold)
     described = _describe(search, found, scale)
     return tuple(s for s in described if s.z >= threshold)
 
 
-def family_limits(fit: SpectrumFit, setup: FitProblem, *, efficiency: Detector) -> dict[str, float]:
+def family_limits(fit: SpectrumFit, problem: FitProblem, *, efficiency: Detector) -> dict[str, float]:
     """Detection limit (Currie, 95 %, counts) of every family that is not listed, in this fit's residual.
 
     What the fit can imitate, and what the usual flaws of its model amount to, raise the limit.
     """
-    search = _search(fit, setup, efficiency)
+    search = _search(fit, problem, efficiency)
     limit = limits(search.left).tolist()
     return {
         name: limit[i]
@@ -103,10 +103,10 @@ class _Search:
     """(channel, line of the table) float32, in units of the noise, per count of the component."""
 
 
-def _search(fit: SpectrumFit, setup: FitProblem, efficiency: Detector) -> _Search:
-    point = evaluate_fit(fit, setup)
-    families, pairs = build_candidate_lines(setup, efficiency), build_pileup_lines(fit, setup)
-    edges = build_edge_lines(setup, efficiency)
+def _search(fit: SpectrumFit, problem: FitProblem, efficiency: Detector) -> _Search:
+    point = evaluate_fit(fit, problem)
+    families, pairs = build_candidate_lines(problem, efficiency), build_pileup_lines(fit, problem)
+    edges = build_edge_lines(problem, efficiency)
     table = join_tables(join_tables(families, pairs), edges)
     root = point.weights.sqrt()[:, None]
     shapes = _line_shapes(point, table)

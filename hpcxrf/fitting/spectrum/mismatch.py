@@ -50,7 +50,7 @@ class FitPoint:
     """A fit with the model evaluated at its theta."""
 
     fit: SpectrumFit
-    setup: FitProblem
+    problem: FitProblem
     model: SpectrumModel
     """Model of the fit, with the tails of all lines."""
     evaluation: Evaluation
@@ -71,20 +71,20 @@ class FitPoint:
         return _FWHM_PER_SIGMA * line_sigma_kev(self.fit.theta, positive, self.model.constants)
 
 
-def evaluate_fit(fit: SpectrumFit, setup: FitProblem) -> FitPoint:
+def evaluate_fit(fit: SpectrumFit, problem: FitProblem) -> FitPoint:
     """Evaluate a fit's model and its derivatives where the fit ended."""
     stop = fit.first_channel + fit.counts.shape[0]
     model = SpectrumModel(
-        table=setup.table,
+        table=problem.table,
         channel=torch.arange(fit.first_channel, stop, dtype=torch.float64),
-        constants=setup.constants,
-        elastic=setup.elastic,
+        constants=problem.constants,
+        elastic=problem.elastic,
         shape_dtype=torch.float32,
     )
     evaluation = evaluate(fit.theta, model)
     return FitPoint(
         fit=fit,
-        setup=setup,
+        problem=problem,
         model=model,
         evaluation=evaluation,
         jacobian=counts_jacobian(fit.theta, fit.amplitude, evaluation, model),
@@ -135,7 +135,7 @@ def _line_columns(point: FitPoint) -> list[Tensor]:
     untailed = torch.where(e.tail > 0, 0.0, tail_share)
     tail_sd = e.tail * TAIL_SD + TAIL_SHARE_SD + untailed
     ug = e.u * e.gauss
-    ratio = torch.where(escapes, ESCAPE_SD, max(RATIO_SD, point.setup.kbeta_sd))
+    ratio = torch.where(escapes, ESCAPE_SD, max(RATIO_SD, point.problem.kbeta_sd))
     components = e.column[:, None] == torch.arange(fit.amplitude.shape[0])
 
     def add_lines(shape: Tensor, factor: Tensor, members: Tensor = groups) -> Tensor:
@@ -171,12 +171,12 @@ def _absorption_sd(energy_kev: Tensor) -> Tensor:
     return relative * ABSORPTION_SD
 
 
-def _escape_columns(point: FitPoint, setup: Detector) -> list[Tensor]:
+def _escape_columns(point: FitPoint, detector: Detector) -> list[Tensor]:
     """Escape peaks of every component, faint lines and scatter included, which the line table leaves out."""
     energy = point.energy_kev
-    (photon_kev, _), *_ = escape_photons(setup)
+    (photon_kev, _), *_ = escape_photons(detector)
     grid = torch.linspace(float(energy[0].clamp(min=LOWEST_KEV)), float(energy[-1]), _ESCAPE_GRID)
-    share = torch.from_numpy(escape_probability(grid.numpy(), setup).sum(axis=0))
+    share = torch.from_numpy(escape_probability(grid.numpy(), detector).sum(axis=0))
     moved = torch.searchsorted(energy, energy + photon_kev).clamp(max=energy.shape[0] - 1)
     inside = energy + photon_kev <= energy[-1]
     nearest = torch.searchsorted(grid, energy[moved].float()).clamp(max=_ESCAPE_GRID - 1)
@@ -186,7 +186,7 @@ def _escape_columns(point: FitPoint, setup: Detector) -> list[Tensor]:
 
 def _prior_columns(point: FitPoint) -> Tensor:
     """Parameters that were not fitted, each off by the width of its prior."""
-    prior = torch.tensor([p.prior_sd for p in point.setup.parameters], dtype=torch.float64)
+    prior = torch.tensor([p.prior_sd for p in point.problem.parameters], dtype=torch.float64)
     fixed = ~point.fit.free
     return point.jacobian[:, fixed] * prior[fixed]
 

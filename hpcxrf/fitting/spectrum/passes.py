@@ -10,7 +10,16 @@ from hpcxrf.fitting.objective import poisson_weights, r_squared, r_squared_expec
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.scatter_pair import scan_pairs, scatter_is_dead
-from hpcxrf.fitting.spectrum.separable import Problem, State, best_of, design, minimise, objective, start, start_misfit
+from hpcxrf.fitting.spectrum.separable import (
+    LeastSquares,
+    State,
+    best_of,
+    design,
+    minimise,
+    objective,
+    start,
+    start_misfit,
+)
 from hpcxrf.physics.absorber import attenuate
 from hpcxrf.physics.kbeta import KbetaPairs, merge_amplitude, merge_table, prior_gram, split_kbeta
 from hpcxrf.physics.lines import LineTable
@@ -34,10 +43,10 @@ _WORTH: Final = 0.8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Solution:
-    """End point of the search, in terms of the setup's components."""
+    """End point of the search, in terms of the problem's components."""
 
-    problem: Problem
-    """The problem, with the fitted K-beta ratios in its line table."""
+    least_squares: LeastSquares
+    """Counts, weights and model, with the fitted K-beta ratios in the line table."""
     theta: Tensor
     linear: Tensor
     positive: Tensor
@@ -53,41 +62,45 @@ class Solution:
     """(channel, pair): derivative of the counts by the logarithm of each K-beta ratio that was free."""
 
 
-def solve_separable(starts: Tensor, problem: Problem, fixed: Tensor, setup: FitProblem) -> Solution:
+def solve_separable(starts: Tensor, least_squares: LeastSquares, fixed: Tensor, problem: FitProblem) -> Solution:
     """Mean-square optimum from the best of the starts, then the deviance's or the modulus's.
 
     Args:
         starts: (start, parameter).
-        problem: counts and unit weights (channel,) of the fit range.
+        least_squares: counts and unit weights (channel,) of the fit range.
         fixed: (channel,) background that is in no column.
-        setup: objective, K-beta prior.
+        problem: objective, K-beta prior.
     """
-    state = minimise(best_of(starts, problem), problem, iterations=MAX_ITERATIONS, tolerance=_UNIT_TOLERANCE)
-    state = _revive(state, problem)
+    state = minimise(
+        best_of(starts, least_squares), least_squares, iterations=MAX_ITERATIONS, tolerance=_UNIT_TOLERANCE
+    )
+    state = _revive(state, least_squares)
     iterations = int(state.iterations)
-    problem, state, depth = _try_absorber(problem, state, fixed)
-    pairs, whole_table = None, problem.model.table
-    if setup.kbeta_sd > 0.0:
-        problem, state, pairs = _split_kbeta(problem, state, setup)
+    least_squares, state, depth = _try_absorber(least_squares, state, fixed)
+    pairs, whole_table = None, least_squares.model.table
+    if problem.kbeta_sd > 0.0:
+        least_squares, state, pairs = _split_kbeta(least_squares, state, problem)
         iterations += int(state.iterations)
-    inside = problem.counts + fixed
-    r2 = float(r_squared(inside, _predict(state, problem) + fixed))
+    inside = least_squares.counts + fixed
+    r2 = float(r_squared(inside, _predict(state, least_squares) + fixed))
     weigh = {"poisson": _weigh_poisson, "l1": _weigh_modulus}
-    tolerances = {"mse": (), "poisson": POISSON_TOLERANCES, "l1": (_UNIT_TOLERANCE,) * _MODULUS_PASSES}[setup.objective]
+    tolerances = {"mse": (), "poisson": POISSON_TOLERANCES, "l1": (_UNIT_TOLERANCE,) * _MODULUS_PASSES}[
+        problem.objective
+    ]
     for tolerance in tolerances:
-        problem = weigh[setup.objective](state, problem, fixed)
-        problem = _tie_kbeta(problem, state, pairs, setup.kbeta_sd)
-        begin = start(state.theta, problem)
-        state = minimise(begin, problem, iterations=MAX_ITERATIONS, tolerance=tolerance)
+        least_squares = weigh[problem.objective](state, least_squares, fixed)
+        least_squares = _tie_kbeta(least_squares, state, pairs, problem.kbeta_sd)
+        begin = start(state.theta, least_squares)
+        state = minimise(begin, least_squares, iterations=MAX_ITERATIONS, tolerance=tolerance)
         iterations += int(state.iterations)
-    expected = _predict(state, problem) + fixed
+    expected = _predict(state, least_squares) + fixed
     if float(r_squared(inside, expected)) > r2:
         # The other weights have led out of a valley; what lies below is the mean-square optimum.
-        unit = replace(problem, weights=torch.ones_like(inside))
+        unit = replace(least_squares, weights=torch.ones_like(inside))
         again = minimise(start(state.theta, unit), unit, iterations=MAX_ITERATIONS)
         r2 = max(r2, float(r_squared(inside, _predict(again, unit) + fixed)))
     found = Solution(
-        problem=problem,
+        least_squares=least_squares,
         theta=state.theta,
         linear=state.linear,
         positive=state.positive,
@@ -100,35 +113,35 @@ def solve_separable(starts: Tensor, problem: Problem, fixed: Tensor, setup: FitP
     return found if pairs is None else _merge_kbeta(found, pairs, whole_table)
 
 
-def _revive(state: State, problem: Problem) -> State:
+def _revive(state: State, least_squares: LeastSquares) -> State:
     """Try a scatter peak elsewhere if it ended without a count: its derivative is 0, no step finds it."""
-    if not scatter_is_dead(state.linear, problem) or not bool(torch.isfinite(state.misfit)):
+    if not scatter_is_dead(state.linear, least_squares) or not bool(torch.isfinite(state.misfit)):
         return state
-    pairs, _ = scan_pairs(state.theta, problem, problem.space, _PAIRS)
-    other = minimise(best_of(pairs, problem), problem, iterations=MAX_ITERATIONS, tolerance=_UNIT_TOLERANCE)
-    better = bool(objective(other, problem) < objective(state, problem))
+    pairs, _ = scan_pairs(state.theta, least_squares, least_squares.space, _PAIRS)
+    other = minimise(best_of(pairs, least_squares), least_squares, iterations=MAX_ITERATIONS, tolerance=_UNIT_TOLERANCE)
+    better = bool(objective(other, least_squares) < objective(state, least_squares))
     return other if better else state
 
 
-def _try_absorber(problem: Problem, state: State, fixed: Tensor) -> tuple[Problem, State, float]:
+def _try_absorber(least_squares: LeastSquares, state: State, fixed: Tensor) -> tuple[LeastSquares, State, float]:
     """Take line ratios behind more or less air where the fit stays poor and they explain much of what is left."""
-    inside = problem.counts + fixed
-    left = 1.0 - float(r_squared(inside, _predict(state, problem) + fixed))
+    inside = least_squares.counts + fixed
+    left = 1.0 - float(r_squared(inside, _predict(state, least_squares) + fixed))
     if not left > _POOR_FACTOR * (1.0 - float(r_squared_expected(inside))) + _POOR_SHARE:
-        return problem, state, 0.0
+        return least_squares, state, 0.0
     depths = torch.linspace(*_DEPTHS, dtype=torch.float64)
-    costs = torch.stack([start_misfit(state.theta, _attenuate(problem, float(d))) for d in depths])
+    costs = torch.stack([start_misfit(state.theta, _attenuate(least_squares, float(d))) for d in depths])
     depth = _find_lowest(depths, costs)
-    trial = _attenuate(problem, depth)
+    trial = _attenuate(least_squares, depth)
     if float(start_misfit(state.theta, trial)) > _WORTH * float(state.misfit):
-        return problem, state, 0.0
+        return least_squares, state, 0.0
     moved = minimise(start(state.theta, trial), trial, iterations=MAX_ITERATIONS, tolerance=_UNIT_TOLERANCE)
     return trial, moved, depth
 
 
-def _attenuate(problem: Problem, optical_depth: float) -> Problem:
-    model = problem.model
-    return replace(problem, model=replace(model, table=attenuate(model.table, optical_depth)))
+def _attenuate(least_squares: LeastSquares, optical_depth: float) -> LeastSquares:
+    model = least_squares.model
+    return replace(least_squares, model=replace(model, table=attenuate(model.table, optical_depth)))
 
 
 def _find_lowest(places: Tensor, costs: Tensor) -> float:
@@ -142,47 +155,49 @@ def _find_lowest(places: Tensor, costs: Tensor) -> float:
     return float(places[i]) + (0.5 * step * (below - above) / bend if bend > 0.0 else 0.0)
 
 
-def _split_kbeta(problem: Problem, state: State, setup: FitProblem) -> tuple[Problem, State, KbetaPairs]:
+def _split_kbeta(
+    least_squares: LeastSquares, state: State, problem: FitProblem
+) -> tuple[LeastSquares, State, KbetaPairs]:
     """The mean-square optimum with free K-beta columns."""
-    whole = problem.model.table
-    table, pairs = split_kbeta(whole, energy_min_kev=setup.energy_min_kev, energy_max_kev=setup.energy_max_kev)
+    whole = least_squares.model.table
+    table, pairs = split_kbeta(whole, energy_min_kev=problem.energy_min_kev, energy_max_kev=problem.energy_max_kev)
     n = len(whole.component_names)
     part = 1.0 / (1.0 + pairs.rho)
     linear = torch.cat([state.linear[:n], state.linear[pairs.alpha] * (1.0 - part), state.linear[n:]])
     linear[pairs.alpha] = state.linear[pairs.alpha] * part
-    freed = replace(problem, model=replace(problem.model, table=table))
-    tied = _tie_kbeta(freed, replace(state, linear=linear), pairs, setup.kbeta_sd)
+    freed = replace(least_squares, model=replace(least_squares.model, table=table))
+    tied = _tie_kbeta(freed, replace(state, linear=linear), pairs, problem.kbeta_sd)
     begin = start(state.theta, tied)
     state = minimise(begin, tied, iterations=MAX_ITERATIONS, tolerance=_UNIT_TOLERANCE)
     return tied, state, pairs
 
 
-def _tie_kbeta(problem: Problem, state: State, pairs: KbetaPairs | None, sd: float) -> Problem:
+def _tie_kbeta(least_squares: LeastSquares, state: State, pairs: KbetaPairs | None, sd: float) -> LeastSquares:
     """The prior on K-beta ratios at the present amplitudes, as strong as the misfit is, like that of theta."""
     if pairs is None:
-        return problem
-    residual = problem.counts - _predict(state, problem)
-    per_channel = (problem.weights * residual * residual).mean()
-    return replace(problem, linear_prior=prior_gram(pairs, state.linear, sd) * per_channel)
+        return least_squares
+    residual = least_squares.counts - _predict(state, least_squares)
+    per_channel = (least_squares.weights * residual * residual).mean()
+    return replace(least_squares, linear_prior=prior_gram(pairs, state.linear, sd) * per_channel)
 
 
-def _weigh_poisson(state: State, problem: Problem, fixed: Tensor) -> Problem:
-    return replace(problem, weights=poisson_weights(_predict(state, problem) + fixed))
+def _weigh_poisson(state: State, least_squares: LeastSquares, fixed: Tensor) -> LeastSquares:
+    return replace(least_squares, weights=poisson_weights(_predict(state, least_squares) + fixed))
 
 
-def _weigh_modulus(state: State, problem: Problem, fixed: Tensor) -> Problem:
+def _weigh_modulus(state: State, least_squares: LeastSquares, fixed: Tensor) -> LeastSquares:
     """Weights `1 / |residual|` make the square a modulus (iteratively reweighted least squares)."""
     del fixed
-    modulus = (problem.counts - _predict(state, problem)).abs()
-    return replace(problem, weights=1.0 / modulus.clamp(min=_MODULUS_FLOOR * float(modulus.mean())))
+    modulus = (least_squares.counts - _predict(state, least_squares)).abs()
+    return replace(least_squares, weights=1.0 / modulus.clamp(min=_MODULUS_FLOOR * float(modulus.mean())))
 
 
 def _merge_kbeta(found: Solution, pairs: KbetaPairs, whole_table: LineTable) -> Solution:
     """Whole families again, with the ratios that were fitted."""
-    problem, linear = found.problem, found.linear
-    n = len(problem.model.component_names)
+    least_squares, linear = found.least_squares, found.linear
+    n = len(least_squares.model.component_names)
     table = merge_table(whole_table, pairs, linear)
-    _, columns = design(found.theta, problem)
+    _, columns = design(found.theta, least_squares)
     alpha, beta = linear[pairs.alpha], linear[pairs.beta]
     # Moving counts from one part to the other at a fixed sum.
     moved = alpha * beta / (alpha + beta).clamp(min=torch.finfo(linear.dtype).tiny)
@@ -193,15 +208,15 @@ def _merge_kbeta(found: Solution, pairs: KbetaPairs, whole_table: LineTable) -> 
     positive[pairs.alpha] |= positive[pairs.beta]
     return replace(
         found,
-        problem=replace(problem, model=replace(problem.model, table=table), linear_prior=None),
+        least_squares=replace(least_squares, model=replace(least_squares.model, table=table), linear_prior=None),
         linear=whole,
         positive=positive[keep],
         kbeta=(columns[:, pairs.beta] - columns[:, pairs.alpha]) * moved,
     )
 
 
-def _predict(state: State, problem: Problem) -> Tensor:
-    _, columns = design(state.theta, problem)
+def _predict(state: State, least_squares: LeastSquares) -> Tensor:
+    _, columns = design(state.theta, least_squares)
     return (columns @ state.linear[..., :, None])[..., 0]
 
 

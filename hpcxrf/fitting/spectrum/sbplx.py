@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hpcxrf.errors import ConfigError
 from hpcxrf.fitting.spectrum.gradient import LARGEST_LOG10, SMALLEST_LOG10, JointFit, guess_log10
-from hpcxrf.fitting.spectrum.separable import Problem, design
+from hpcxrf.fitting.spectrum.separable import LeastSquares, design
 from hpcxrf.physics.model import bin_width_kev, energy_kev
 from hpcxrf.physics.parameters import PARAMETER_NAMES
 from hpcxrf.physics.scatter import compton_shape
@@ -31,13 +31,13 @@ Vector = npt.NDArray[np.float64]
 
 
 def fit_sbplx(
-    theta: Tensor, problem: Problem, *, evaluations: int = EVALUATIONS, log10_linear: Tensor | None = None
+    theta: Tensor, least_squares: LeastSquares, *, evaluations: int = EVALUATIONS, log10_linear: Tensor | None = None
 ) -> JointFit:
     """Minimise SS_res / SS_tot by LN_SBPLX over log10 amplitudes and free theta together. Deterministic.
 
     Args:
         theta: (parameter,) float64 start.
-        problem: one spectrum, on the CPU; its prior is not used.
+        least_squares: one spectrum, on the CPU; its prior is not used.
         evaluations: largest number of evaluations of the model.
         log10_linear: (component + hat,) start of the amplitudes; None: from the counts, see `guess_log10`.
 
@@ -49,17 +49,17 @@ def fit_sbplx(
     """
     require_nlopt()
     nlopt: Any = import_module("nlopt")
-    space = problem.space
+    space = least_squares.space
     begin = theta.clamp(space.lower, space.upper)
-    logs = guess_log10(begin, problem) if log10_linear is None else log10_linear.to(begin)
-    lower = _pack(space.lower, torch.full_like(logs, SMALLEST_LOG10), problem)
-    upper = _pack(space.upper, torch.full_like(logs, LARGEST_LOG10), problem)
-    first = _pack(begin, logs, problem).clip(lower, upper)
-    objective = _Objective(first, begin, problem)
+    logs = guess_log10(begin, least_squares) if log10_linear is None else log10_linear.to(begin)
+    lower = _pack(space.lower, torch.full_like(logs, SMALLEST_LOG10), least_squares)
+    upper = _pack(space.upper, torch.full_like(logs, LARGEST_LOG10), least_squares)
+    first = _pack(begin, logs, least_squares).clip(lower, upper)
+    objective = _Objective(first, begin, least_squares)
     search = nlopt.opt(nlopt.LN_SBPLX, lower.size)
     search.set_lower_bounds(lower)
     search.set_upper_bounds(upper)
-    search.set_initial_step(_first_step(logs, problem))
+    search.set_initial_step(_first_step(logs, least_squares))
     search.set_min_objective(lambda x, _: objective(x))
     search.set_xtol_rel(_XTOL_REL)
     search.set_maxeval(evaluations)
@@ -81,29 +81,29 @@ def require_nlopt() -> None:
         raise ConfigError("method sbplx needs the package nlopt, which is not installed: pip install hpcxrf[bench]")
 
 
-def _pack(theta: Tensor, log10_linear: Tensor, problem: Problem) -> Vector:
+def _pack(theta: Tensor, log10_linear: Tensor, least_squares: LeastSquares) -> Vector:
     """All searched numbers in one vector: free theta, then the amplitudes."""
-    packed: Vector = torch.cat([theta[problem.space.free], log10_linear]).cpu().numpy()
+    packed: Vector = torch.cat([theta[least_squares.space.free], log10_linear]).cpu().numpy()
     return packed
 
 
-def _first_step(log10_linear: Tensor, problem: Problem) -> Vector:
+def _first_step(log10_linear: Tensor, least_squares: LeastSquares) -> Vector:
     """Five scales of theta and a decade of the amplitudes.
 
     XRF-Maps leaves it to NLopt's rule, a quarter of the distance between the bounds. From five random starts
     on a measured spectrum that ends at R2 0.09 to 0.998, median 0.42; from these steps, all end above 0.997.
     """
     decade = torch.full_like(log10_linear, _FIRST_STEP_LOG10)
-    return _pack(_FIRST_STEP_SCALES * problem.space.scale, decade, problem)
+    return _pack(_FIRST_STEP_SCALES * least_squares.space.scale, decade, least_squares)
 
 
 class _Objective:
     """SS_res / SS_tot of a packed vector; keeps the best one evaluated."""
 
-    def __init__(self, first: Vector, theta: Tensor, problem: Problem) -> None:
-        self._columns = _Columns(theta, problem)
-        self._counts: Vector = problem.counts.numpy()
-        self._weights: Vector = problem.weights.numpy()
+    def __init__(self, first: Vector, theta: Tensor, least_squares: LeastSquares) -> None:
+        self._columns = _Columns(theta, least_squares)
+        self._counts: Vector = least_squares.counts.numpy()
+        self._weights: Vector = least_squares.weights.numpy()
         spread = self._counts - self._counts.mean()
         self._total = max(float(self._weights @ spread**2), 1e-300)
         self._least, self._evaluations = float("inf"), 0
@@ -136,17 +136,17 @@ class _Columns:
     Most moves of subplex leave theta, or all of it but the Compton peak's own parameters, where it was.
     """
 
-    def __init__(self, theta: Tensor, problem: Problem) -> None:
+    def __init__(self, theta: Tensor, least_squares: LeastSquares) -> None:
         # Single precision, as in the other baseline: it moves the objective by some 1e-8.
-        fast = replace(problem.model, shape_dtype=torch.float32)
-        self._start, self._problem = theta, replace(problem, model=fast)
-        free = problem.space.free.nonzero()[:, 0].tolist()
+        fast = replace(least_squares.model, shape_dtype=torch.float32)
+        self._start, self._problem = theta, replace(least_squares, model=fast)
+        free = least_squares.space.free.nonzero()[:, 0].tolist()
         names = [PARAMETER_NAMES[i] for i in free]
         self._of_lines = np.array([not name.startswith("compton_") for name in names], dtype=bool)
         self._last: Vector = np.full(len(free), np.nan)
-        self._compton = len(problem.model.component_names) - 1
-        width = self._compton + 1 + problem.hats.shape[1]
-        self._values: Vector = np.empty((problem.counts.shape[0], width), order="F")
+        self._compton = len(least_squares.model.component_names) - 1
+        width = self._compton + 1 + least_squares.hats.shape[1]
+        self._values: Vector = np.empty((least_squares.counts.shape[0], width), order="F")
 
     @property
     def n_free(self) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.nnls import nnls_gram
-from hpcxrf.fitting.spectrum.separable import Problem, Space
+from hpcxrf.fitting.spectrum.separable import LeastSquares, Space
 from hpcxrf.physics.model import ELASTIC, bin_width_kev, energy_kev, evaluate
 from hpcxrf.physics.parameters import INDEX
 from hpcxrf.physics.scatter import compton_shape, line_sigma_kev
@@ -22,12 +22,12 @@ _WIDTHS: Final = (1.3, 2.4)
 SCANNED: Final = ("coherent_sct_energy", "compton_angle", "compton_fwhm_corr")
 
 
-def scan_pairs(theta: Tensor, problem: Problem, space: Space, keep: int) -> tuple[Tensor, Tensor]:
+def scan_pairs(theta: Tensor, least_squares: LeastSquares, space: Space, keep: int) -> tuple[Tensor, Tensor]:
     """The best pairs of elastic and Compton peak at the axis and widths of theta.
 
     Args:
         theta: (parameter,).
-        problem: one spectrum, counts and weights (channel,).
+        least_squares: one spectrum, counts and weights (channel,).
         space: which of incident energy, angle and width may move, and where.
         keep: pairs to return; each is in another place than all better ones.
 
@@ -35,11 +35,11 @@ def scan_pairs(theta: Tensor, problem: Problem, space: Space, keep: int) -> tupl
         Starting values (pair, parameter), best first, and the weighted sum of squares that each leaves (pair,).
     """
     trials = _build_grid(theta, space)
-    columns = evaluate(theta, problem.model).phi
-    scatter = int(problem.model.elastic) + 1
-    fixed = torch.cat([columns[:, :-scatter], problem.hats], dim=-1)
-    moving = _scatter_columns(trials, problem)
-    weights, y = problem.weights, problem.counts
+    columns = evaluate(theta, least_squares.model).phi
+    scatter = int(least_squares.model.elastic) + 1
+    fixed = torch.cat([columns[:, :-scatter], least_squares.hats], dim=-1)
+    moving = _scatter_columns(trials, least_squares)
+    weights, y = least_squares.weights, least_squares.counts
     weighted = fixed * weights[:, None]
     by_trial = moving * weights[:, None]
     own, cross = fixed.T @ weighted, weighted.T @ moving
@@ -75,9 +75,9 @@ def _build_grid(theta: Tensor, space: Space) -> Tensor:
     return trials
 
 
-def _scatter_columns(trials: Tensor, problem: Problem) -> Tensor:
+def _scatter_columns(trials: Tensor, least_squares: LeastSquares) -> Tensor:
     """(trial, channel, 1 or 2): elastic (without tail) and Compton."""
-    model = problem.model
+    model = least_squares.model
     energies = energy_kev(trials, model.channel)
     bins = bin_width_kev(trials, model.channel, model.constants)
     compton = compton_shape(trials, energies, model.constants).density
@@ -102,8 +102,8 @@ def _select_distinct(trials: Tensor, order: Tensor, keep: int) -> Tensor:
     return torch.tensor(kept, device=trials.device)
 
 
-def scatter_is_dead(linear: Tensor, problem: Problem) -> bool:
+def scatter_is_dead(linear: Tensor, least_squares: LeastSquares) -> bool:
     """True where the elastic or the Compton peak ended without a count; linear is (component + hat,)."""
-    names = problem.model.component_names
-    first = names.index(ELASTIC) if problem.model.elastic else len(names) - 1
+    names = least_squares.model.component_names
+    first = names.index(ELASTIC) if least_squares.model.elastic else len(names) - 1
     return bool((linear[first : len(names)] <= 0.0).any())

@@ -53,26 +53,26 @@ class Candidates:
     """(candidate,) share of the weighted counts that is left unexplained."""
 
 
-def screen(counts: Tensor, setup: FitProblem, *, keep: int = 16, refinement: int = 1) -> Candidates:
+def screen(counts: Tensor, problem: FitProblem, *, keep: int = 16, refinement: int = 1) -> Candidates:
     """Rank energy axes over the whole of the bounds of offset and slope.
 
     Counts outside the energy range count as unexplained, so that an axis gains nothing by moving peaks out.
 
     Args:
         counts: (channel,) float64, the full spectrum.
-        setup: lines, bounds, nominal incident energy, energy range.
+        problem: lines, bounds, nominal incident energy, energy range.
         keep: candidates to return, at least 60 eV apart at an end of the range.
         refinement: how many times finer the grid of axes is; the time grows with its square.
     """
     bin_size = max(1, counts.shape[0] // _SCREEN_BINS)
     y, centre = rebin(counts, bin_size)
     weights = contrast_weights(y)
-    offsets, slopes = (axis.to(counts.device) for axis in _build_grid(setup, refinement))
+    offsets, slopes = (axis.to(counts.device) for axis in _build_grid(problem, refinement))
     energy = offsets[:, None] + slopes[:, None] * centre
-    cost, incident, angle = _compute_costs(y, weights, energy, setup, enough=_POOL * keep)
+    cost, incident, angle = _compute_costs(y, weights, energy, problem, enough=_POOL * keep)
     known = torch.isfinite(cost)
     order = torch.argsort(torch.where(known, cost, torch.inf), stable=True)[: int(known.sum())]
-    kept = select_distinct_axes(offsets[order], slopes[order], setup, counts.shape[0], 0.06, keep)
+    kept = select_distinct_axes(offsets[order], slopes[order], problem, counts.shape[0], 0.06, keep)
     chosen = order[kept]
     return Candidates(
         offset_kev=offsets[chosen],
@@ -83,9 +83,9 @@ def screen(counts: Tensor, setup: FitProblem, *, keep: int = 16, refinement: int
     )
 
 
-def _build_grid(setup: FitProblem, refinement: int) -> tuple[Tensor, Tensor]:
+def _build_grid(problem: FitProblem, refinement: int) -> tuple[Tensor, Tensor]:
     """Offsets and slopes of all axes; what is fixed has its one value."""
-    by_name = {p.name: p for p in setup.parameters}
+    by_name = {p.name: p for p in problem.parameters}
     slope, offset = by_name["energy_slope"], by_name["energy_offset"]
     slopes = torch.tensor([slope.value], dtype=torch.float64)
     if slope.free:
@@ -100,9 +100,9 @@ def _build_grid(setup: FitProblem, refinement: int) -> tuple[Tensor, Tensor]:
     return pairs[:, 1], pairs[:, 0]
 
 
-def _list_strong_lines(setup: FitProblem) -> tuple[Tensor, Tensor, Tensor]:
+def _list_strong_lines(problem: FitProblem) -> tuple[Tensor, Tensor, Tensor]:
     """Strong lines, neighbours merged: energy, share and column; elastic and Compton columns included."""
-    table = setup.table
+    table = problem.table
     energies: list[float] = []
     shares: list[float] = []
     columns: list[int] = []
@@ -114,10 +114,10 @@ def _list_strong_lines(setup: FitProblem) -> tuple[Tensor, Tensor, Tensor]:
             shares.append(share)
             columns.append(c)
     e0 = table.incident_energy_kev
-    scatter = _elastic_energies(setup) if setup.elastic else []
+    scatter = _elastic_energies(problem) if problem.elastic else []
     angles = torch.tensor(_COMPTON_ANGLES_DEG, dtype=torch.float64)
     scatter += compton_energy_kev(
-        torch.tensor(e0, dtype=torch.float64), angles, setup.constants.electron_rest_energy_kev
+        torch.tensor(e0, dtype=torch.float64), angles, problem.constants.electron_rest_energy_kev
     ).tolist()
     n = len(table.component_names)
     energies += scatter
@@ -130,12 +130,12 @@ def _list_strong_lines(setup: FitProblem) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def _elastic_energies(setup: FitProblem) -> list[float]:
+def _elastic_energies(problem: FitProblem) -> list[float]:
     """The nominal energy, with company where it is so uncertain that its peak may lie beside."""
-    incident = next(p for p in setup.parameters if p.name == "coherent_sct_energy")
+    incident = next(p for p in problem.parameters if p.name == "coherent_sct_energy")
     reach = min(incident.value - incident.lower, incident.upper - incident.value)
     steps = round(reach / _ELASTIC_STEP_KEV - 1e-6)
-    nominal = setup.table.incident_energy_kev
+    nominal = problem.table.incident_energy_kev
     return [nominal + i * _ELASTIC_STEP_KEV for i in range(-steps, steps + 1)]
 
 
@@ -152,7 +152,7 @@ def _merge(lines: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _compute_costs(
-    y: Tensor, weights: Tensor, energy: Tensor, setup: FitProblem, *, enough: int
+    y: Tensor, weights: Tensor, energy: Tensor, problem: FitProblem, *, enough: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Share of the weighted counts that each axis leaves unexplained, infinite if not tried; its energy and angle.
 
@@ -160,19 +160,19 @@ def _compute_costs(
     bound is above the cost of `enough` others are never tried.
     """
     square = weights * y * y
-    inside = (energy >= setup.energy_min_kev) & (energy <= setup.energy_max_kev)
+    inside = (energy >= problem.energy_min_kev) & (energy <= problem.energy_max_kev)
     bound = torch.where(inside, 0.0, square).sum(dim=-1) / square.sum()
-    shapes = _compute_shapes(setup).to(y.device)
-    row = ((energy - setup.energy_min_kev) / _GRID_KEV).round().long()
+    shapes = _compute_shapes(problem).to(y.device)
+    row = ((energy - problem.energy_min_kev) / _GRID_KEV).round().long()
     row = torch.where(inside, row, shapes.shape[0] - 1)
     order = torch.argsort(bound, stable=True)
     cost = torch.full_like(bound, torch.inf)
-    nominal = setup.table.incident_energy_kev
-    energies = torch.tensor(_elastic_energies(setup) if setup.elastic else [], dtype=y.dtype)
+    nominal = problem.table.incident_energy_kev
+    energies = torch.tensor(_elastic_energies(problem) if problem.elastic else [], dtype=y.dtype)
     angles = torch.tensor(_COMPTON_ANGLES_DEG, dtype=y.dtype)
     incident = torch.full_like(bound, nominal)
     angle = torch.full_like(bound, _COMPTON_ANGLES_DEG[1])
-    n_lines = len(setup.table.component_names)
+    n_lines = len(problem.table.component_names)
     n_elastic = energies.shape[0]
     for first in range(0, order.shape[0], _CHUNK):
         tried = order[first : first + _CHUNK]
@@ -196,14 +196,14 @@ def _find_strongest(heights: Tensor, places: Tensor, otherwise: float) -> Tensor
     return torch.where(heights.amax(dim=-1) > 0.0, found, otherwise)
 
 
-def _compute_shapes(setup: FitProblem) -> Tensor:
+def _compute_shapes(problem: FitProblem) -> Tensor:
     """Columns on a fine grid over the energy range, (energy, column) float32; the last row is 0."""
-    line_kev, share, column = _list_strong_lines(setup)
-    low, high = setup.energy_min_kev, setup.energy_max_kev
+    line_kev, share, column = _list_strong_lines(problem)
+    low, high = problem.energy_min_kev, problem.energy_max_kev
     grid = low + _GRID_KEV * torch.arange(int((high - low) / _GRID_KEV) + 2, dtype=torch.float64)
-    noise = _SCREEN_FWHM_KEV / setup.constants.fwhm_per_sigma
-    fano = pack(setup.parameters)[INDEX["fwhm_fanoprime"]]
-    sigma = torch.sqrt(noise**2 + setup.constants.width_factor * line_kev * fano)
+    noise = _SCREEN_FWHM_KEV / problem.constants.fwhm_per_sigma
+    fano = pack(problem.parameters)[INDEX["fwhm_fanoprime"]]
+    sigma = torch.sqrt(noise**2 + problem.constants.width_factor * line_kev * fano)
     u = (grid[:, None] - line_kev) / sigma
     spread = torch.nn.functional.one_hot(column).double() * (share / sigma)[:, None]
     peaks = gaussian(u) @ spread
@@ -226,10 +226,10 @@ def _solve_costs(y: Tensor, weights: Tensor, columns: Tensor) -> tuple[Tensor, T
 
 
 def select_distinct_axes(
-    offset: Tensor, slope: Tensor, setup: FitProblem, n_channels: int, apart_kev: float, keep: int
+    offset: Tensor, slope: Tensor, problem: FitProblem, n_channels: int, apart_kev: float, keep: int
 ) -> Tensor:
     """Indices of the first `keep` axes that differ from every better one by `apart_kev` at an end."""
-    energies = torch.tensor([setup.energy_min_kev, setup.energy_max_kev], dtype=torch.float64)
+    energies = torch.tensor([problem.energy_min_kev, problem.energy_max_kev], dtype=torch.float64)
     end_channels = ((energies - offset[0]) / slope[0]).clamp(0.0, n_channels - 1.0)
     at_ends = offset[:, None] + slope[:, None] * end_channels
     kept: list[int] = []

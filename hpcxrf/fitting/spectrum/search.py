@@ -14,7 +14,8 @@ from hpcxrf.fitting.spectrum.integrated import approach, fit_spectrum, has_few_e
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.scatter_pair import scan_pairs
 from hpcxrf.fitting.spectrum.screen import screen, select_distinct_axes
-from hpcxrf.fitting.spectrum.separable import Problem, build_space, minimise
+from hpcxrf.fitting.spectrum.separable import LeastSquares, build_space, minimise
+from hpcxrf.notes import Note
 from hpcxrf.physics.model import energy_kev
 from hpcxrf.physics.parameters import pack
 
@@ -55,20 +56,20 @@ THOROUGH: Final = Effort(refinement=2, candidates=48, rounds=((4, 24), (5, 8), (
 class AxisStart:
     """An energy axis to fit from."""
 
-    setup: FitProblem
-    """The setup, with this axis as its start."""
+    problem: FitProblem
+    """The problem, with this axis as its start."""
     starts: Tensor
     """(start, parameter)."""
     unexplained: float
     """Objective of the coarse fit, counts outside of the range included."""
 
 
-def find_starts(counts: Tensor, setup: FitProblem, effort: Effort = USUAL) -> list[AxisStart]:
+def find_starts(counts: Tensor, problem: FitProblem, effort: Effort = USUAL) -> list[AxisStart]:
     """Starting values from nothing but lines and a nominal incident energy, best axis first.
 
     Args:
         counts: (channel,) the full spectrum.
-        setup: its start of offset and slope is not used, their bounds are.
+        problem: its start of offset and slope is not used, their bounds are.
         effort: how far to look.
 
     Raises:
@@ -77,44 +78,44 @@ def find_starts(counts: Tensor, setup: FitProblem, effort: Effort = USUAL) -> li
     full = counts.to(torch.float64)
     if float(full.sum()) <= 0.0:
         raise FitError("calibration: the spectrum has no counts; leave the detector out")
-    found = screen(full, setup, keep=effort.candidates, refinement=effort.refinement)
+    found = screen(full, problem, keep=effort.candidates, refinement=effort.refinement)
     scatter = {"coherent_sct_energy": found.incident_kev, "compton_angle": found.angle_deg}
-    state, problem = start_coarse(full, found.offset_kev, found.slope_kev, setup, scatter)
+    state, least_squares = start_coarse(full, found.offset_kev, found.slope_kev, problem, scatter)
     for iterations, survivors in effort.rounds:
-        state = minimise(state, problem, iterations=iterations)
-        order = torch.argsort(residual_cost(state, problem), stable=True)
-        state, problem = select(state, problem, order)
-        axis = rescale_theta(state.theta, setup)
-        apart = select_distinct_axes(axis[:, 0], axis[:, 1], setup, full.shape[0], _APART_KEV, survivors)
-        state, problem = select(state, problem, apart)
-    cost = residual_cost(state, problem)
+        state = minimise(state, least_squares, iterations=iterations)
+        order = torch.argsort(residual_cost(state, least_squares), stable=True)
+        state, least_squares = select(state, least_squares, order)
+        axis = rescale_theta(state.theta, problem)
+        apart = select_distinct_axes(axis[:, 0], axis[:, 1], problem, full.shape[0], _APART_KEV, survivors)
+        state, least_squares = select(state, least_squares, apart)
+    cost = residual_cost(state, least_squares)
     rivals = cost <= effort.rival * cost[0]
     return [
-        _build_axis_start(state.theta[i], take_member(problem, i), float(cost[i]), setup)
+        _build_axis_start(state.theta[i], take_member(least_squares, i), float(cost[i]), problem)
         for i in torch.nonzero(rivals)[:, 0].tolist()
     ]
 
 
-def find_starts_near(counts: Tensor, setup: FitProblem) -> Tensor:
-    """Starting values (start, parameter) about the setup's own: its peaks in place, and the rival scatter peaks.
+def find_starts_near(counts: Tensor, problem: FitProblem) -> Tensor:
+    """Starting values (start, parameter) about the problem's own: its peaks in place, and the rival scatter peaks.
 
     Args:
         counts: (channel,) the full spectrum.
-        setup: starting values of which the energy axis is nearly right.
+        problem: starting values of which the energy axis is nearly right.
     """
     full = counts.to(torch.float64)
-    theta = pack(setup.parameters).to(full.device)
-    state, problem = start_coarse(full, theta[None, 0], theta[None, 1], setup)
-    state = minimise(state, problem, iterations=_NEAR_STEPS)
-    return _build_axis_start(state.theta[0], take_member(problem, 0), float(state.misfit), setup).starts
+    theta = pack(problem.parameters).to(full.device)
+    state, least_squares = start_coarse(full, theta[None, 0], theta[None, 1], problem)
+    state = minimise(state, least_squares, iterations=_NEAR_STEPS)
+    return _build_axis_start(state.theta[0], take_member(least_squares, 0), float(state.misfit), problem).starts
 
 
-def fit_from_nothing(counts: Tensor, setup: FitProblem) -> SpectrumFit:
+def fit_from_nothing(counts: Tensor, problem: FitProblem) -> SpectrumFit:
     """Find the energy axis, then fit; of several axes the one that explains most of the whole spectrum.
 
     Args:
         counts: (channel,) raw counts of the full spectrum.
-        setup: lines, bounds and nominal incident energy; its energy axis is not used.
+        problem: lines, bounds and nominal incident energy; its energy axis is not used.
 
     Returns:
         The fit; where another axis explains the spectrum within 1 % as well, `ambiguous_calibration` is set and
@@ -125,17 +126,17 @@ def fit_from_nothing(counts: Tensor, setup: FitProblem) -> SpectrumFit:
     """
     began = time.process_time()
     full = counts.to(torch.float64)
-    fits = _fit_axes(full, setup, USUAL)
+    fits = _fit_axes(full, problem, USUAL)
     best = _choose_best(fits, full)
     if 1.0 - best.r2 > _POOR_FACTOR * (1.0 - best.r2_expected) + _POOR_SHARE:
-        fits += _fit_axes(full, setup, THOROUGH)
+        fits += _fit_axes(full, problem, THOROUGH)
         best = _choose_best(fits, full)
-    rivals = _find_rivals(fits, best, full, setup)
+    rivals = _find_rivals(fits, best, full, problem)
     return replace(_flag_rivals(best, rivals), cpu_s=time.process_time() - began)
 
 
-def _fit_axes(full: Tensor, setup: FitProblem, effort: Effort) -> list[SpectrumFit]:
-    reached = _approach_axes(full, find_starts(full, setup, effort))
+def _fit_axes(full: Tensor, problem: FitProblem, effort: Effort) -> list[SpectrumFit]:
+    reached = _approach_axes(full, find_starts(full, problem, effort))
     return [fit_spectrum(full, one, starts=theta[None]) for one, theta in reached]
 
 
@@ -146,12 +147,14 @@ def _choose_best(fits: list[SpectrumFit], full: Tensor) -> SpectrumFit:
     return best
 
 
-def _find_rivals(fits: list[SpectrumFit], best: SpectrumFit, full: Tensor, setup: FitProblem) -> list[SpectrumFit]:
+def _find_rivals(fits: list[SpectrumFit], best: SpectrumFit, full: Tensor, problem: FitProblem) -> list[SpectrumFit]:
     """All other axes that leave hardly more, each once."""
     rivals: list[SpectrumFit] = []
     for fit in fits:
-        known = any(_axis_distance_kev(fit.theta, other.theta, full.shape[0], setup) <= _APART_KEV for other in rivals)
-        if not known and _is_rival(fit, best, full, setup):
+        known = any(
+            _axis_distance_kev(fit.theta, other.theta, full.shape[0], problem) <= _APART_KEV for other in rivals
+        )
+        if not known and _is_rival(fit, best, full, problem):
             rivals.append(fit)
     return rivals
 
@@ -160,40 +163,40 @@ def _approach_axes(full: Tensor, found: list[AxisStart]) -> list[tuple[FitProble
     """A few steps from every axis; of those that meet, the first goes on."""
     reached: list[tuple[FitProblem, Tensor]] = []
     for one in found:
-        theta = approach(full, one.setup, one.starts)
-        if all(_axis_distance_kev(theta, other, full.shape[0], one.setup) > _APART_KEV for _, other in reached):
-            reached.append((_set_axis(one.setup, theta), theta))
+        theta = approach(full, one.problem, one.starts)
+        if all(_axis_distance_kev(theta, other, full.shape[0], one.problem) > _APART_KEV for _, other in reached):
+            reached.append((_set_axis(one.problem, theta), theta))
     return reached
 
 
-def _axis_distance_kev(theta: Tensor, other: Tensor, n_channels: int, setup: FitProblem) -> float:
+def _axis_distance_kev(theta: Tensor, other: Tensor, n_channels: int, problem: FitProblem) -> float:
     """Largest difference of two energy axes inside the energy range."""
     channel = torch.arange(n_channels, dtype=torch.float64, device=theta.device)
     energy = energy_kev(theta, channel)
-    inside = (energy >= setup.energy_min_kev) & (energy <= setup.energy_max_kev)
+    inside = (energy >= problem.energy_min_kev) & (energy <= problem.energy_max_kev)
     return float((energy - energy_kev(other, channel))[inside].abs().max())
 
 
-def _build_axis_start(theta: Tensor, problem: Problem, cost: float, setup: FitProblem) -> AxisStart:
+def _build_axis_start(theta: Tensor, least_squares: LeastSquares, cost: float, problem: FitProblem) -> AxisStart:
     """The coarse start and the rival pairs of scatter peaks at its axis, in single channels."""
-    pairs, _ = scan_pairs(theta, problem, build_space(setup.parameters, theta.device), _PAIRS)
-    starts = rescale_theta(torch.cat([theta[None], pairs]), setup)
-    return AxisStart(setup=_set_axis(setup, starts[0]), starts=starts, unexplained=cost)
+    pairs, _ = scan_pairs(theta, least_squares, build_space(problem.parameters, theta.device), _PAIRS)
+    starts = rescale_theta(torch.cat([theta[None], pairs]), problem)
+    return AxisStart(problem=_set_axis(problem, starts[0]), starts=starts, unexplained=cost)
 
 
-def _set_axis(setup: FitProblem, theta: Tensor) -> FitProblem:
+def _set_axis(problem: FitProblem, theta: Tensor) -> FitProblem:
     """Start and prior of the energy axis at theta, as far as it is free."""
     axis = dict(zip(AXIS, theta[: len(AXIS)].tolist(), strict=True))
     moved = tuple(
         replace(p, value=min(max(axis[p.name], p.lower), p.upper)) if p.name in axis and p.free else p
-        for p in setup.parameters
+        for p in problem.parameters
     )
-    if has_few_elements(setup):
+    if has_few_elements(problem):
         moved = tuple(
             replace(p, prior_sd=min(p.prior_sd, _TIGHT_QUADRATIC_SD)) if p.name == "energy_quadratic" else p
             for p in moved
         )
-    return replace(setup, parameters=moved)
+    return replace(problem, parameters=moved)
 
 
 def _explains_more(one: SpectrumFit, other: SpectrumFit, full: Tensor) -> bool:
@@ -228,11 +231,11 @@ def _residual(fit: SpectrumFit, full: Tensor) -> tuple[Tensor, Tensor]:
     return residual, covered
 
 
-def _is_rival(fit: SpectrumFit, best: SpectrumFit, full: Tensor, setup: FitProblem) -> bool:
+def _is_rival(fit: SpectrumFit, best: SpectrumFit, full: Tensor, problem: FitProblem) -> bool:
     """Another axis that leaves hardly more."""
     if fit is best:
         return False
-    apart = _axis_distance_kev(best.theta, fit.theta, full.shape[0], setup)
+    apart = _axis_distance_kev(best.theta, fit.theta, full.shape[0], problem)
     return apart > _APART_KEV and _residual_square(fit, best, full) <= (1.0 + _AMBIGUOUS) * _residual_square(
         best, fit, full
     )
@@ -249,4 +252,4 @@ def _flag_rivals(best: SpectrumFit, rivals: list[SpectrumFit]) -> SpectrumFit:
         f"{AMBIGUOUS}: another energy axis explains the spectrum within 1 % as well: {others}; give the incident "
         "energy, more elements or a calibration"
     )
-    return replace(best, flags=(*best.flags, AMBIGUOUS), messages=(*best.messages, message))
+    return replace(best, flags=(*best.flags, AMBIGUOUS), notes=(*best.notes, Note("warning", message)))

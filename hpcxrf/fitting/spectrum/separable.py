@@ -42,8 +42,8 @@ class Space:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """One spectrum to be fitted, on one device, float64."""
+class LeastSquares:
+    """One spectrum to be fitted by weighted least squares, on one device, float64."""
 
     counts: Tensor
     """(*batch, channel): counts of the fit range less any fixed background."""
@@ -98,11 +98,11 @@ def build_space(parameters: tuple[Parameter, ...], device: torch.device | None =
     )
 
 
-def start(theta: Tensor, problem: Problem) -> State:
+def start(theta: Tensor, least_squares: LeastSquares) -> State:
     """Solve the amplitudes at theta (*batch, parameter) and prepare the first step."""
-    inside = theta.clamp(problem.space.lower, problem.space.upper)
-    inner = _solve_linear(inside, problem, None)
-    hessian, gradient = _normal_equations(inside, inner, problem)
+    inside = theta.clamp(least_squares.space.lower, least_squares.space.upper)
+    inner = _solve_linear(inside, least_squares, None)
+    hessian, gradient = _normal_equations(inside, inner, least_squares)
     none_yet = torch.zeros(inner.misfit.shape, dtype=torch.int64, device=inner.misfit.device)
     return State(
         theta=inside,
@@ -118,12 +118,12 @@ def start(theta: Tensor, problem: Problem) -> State:
     )
 
 
-def start_misfit(theta: Tensor, problem: Problem) -> Tensor:
+def start_misfit(theta: Tensor, least_squares: LeastSquares) -> Tensor:
     """Weighted sum of squares (*batch,) at theta (*batch, parameter) with the best amplitudes."""
-    return _solve_linear(theta, problem, None).misfit
+    return _solve_linear(theta, least_squares, None).misfit
 
 
-def minimise(state: State, problem: Problem, *, iterations: int, tolerance: float = 1e-6) -> State:
+def minimise(state: State, least_squares: LeastSquares, *, iterations: int, tolerance: float = 1e-6) -> State:
     """Run at most that many damped Gauss-Newton steps on every start that is not done.
 
     A start is done when two successive accepted steps improve the objective by less than `tolerance`
@@ -132,26 +132,26 @@ def minimise(state: State, problem: Problem, *, iterations: int, tolerance: floa
     for _ in range(iterations):
         if bool(state.done.all()):
             break
-        state = _step(state, problem, tolerance)
+        state = _step(state, least_squares, tolerance)
     return state
 
 
-def best_of(starts: Tensor, problem: Problem, *, rounds: Sequence[tuple[int, int]] = HALVING) -> State:
+def best_of(starts: Tensor, least_squares: LeastSquares, *, rounds: Sequence[tuple[int, int]] = HALVING) -> State:
     """Successive halving: all starts take some steps, the better ones some more, until one is left.
 
     Args:
         starts: (start, parameter).
-        problem: one spectrum, counts and weights (channel,).
+        least_squares: one spectrum, counts and weights (channel,).
         rounds: steps, and how many starts are kept after them; the last must keep 1.
 
     Returns:
         State of the best start, without batch.
     """
-    state = start(starts, problem)
+    state = start(starts, least_squares)
     for iterations, keep in rounds:
         if state.misfit.shape[0] > keep:
-            state = minimise(state, problem, iterations=iterations)
-            order = torch.argsort(objective(state, problem), stable=True)
+            state = minimise(state, least_squares, iterations=iterations)
+            order = torch.argsort(objective(state, least_squares), stable=True)
             state = take_starts(state, order[:keep])
     return take_starts(state, torch.tensor(0))
 
@@ -161,20 +161,20 @@ def take_starts(state: State, index: Tensor) -> State:
     return State(**{f.name: getattr(state, f.name)[index] for f in fields(State)})
 
 
-def objective(state: State, problem: Problem) -> Tensor:
+def objective(state: State, least_squares: LeastSquares) -> Tensor:
     """(*batch,): misfit plus prior, as the steps compare it."""
-    return state.misfit + state.misfit / problem.counts.shape[-1] * _prior(state.theta, problem)
+    return state.misfit + state.misfit / least_squares.counts.shape[-1] * _prior(state.theta, least_squares)
 
 
-def design(theta: Tensor, problem: Problem) -> tuple[Evaluation, Tensor]:
+def design(theta: Tensor, least_squares: LeastSquares) -> tuple[Evaluation, Tensor]:
     """Model evaluation and all columns (*batch, channel, component + hat)."""
-    evaluation = evaluate(theta, problem.model)
-    hats = problem.hats.expand(*evaluation.phi.shape[:-2], -1, -1)
+    evaluation = evaluate(theta, least_squares.model)
+    hats = least_squares.hats.expand(*evaluation.phi.shape[:-2], -1, -1)
     return evaluation, torch.cat([evaluation.phi, hats], dim=-1)
 
 
-def _prior(theta: Tensor, problem: Problem) -> Tensor:
-    space = problem.space
+def _prior(theta: Tensor, least_squares: LeastSquares) -> Tensor:
+    space = least_squares.space
     pull = (theta - space.centre) / space.prior_sd
     return torch.where(space.free, pull * pull, 0.0).sum(dim=-1)
 
@@ -192,15 +192,15 @@ class _Inner:
     misfit: Tensor
 
 
-def _solve_linear(theta: Tensor, problem: Problem, positive: Tensor | None) -> _Inner:
-    evaluation, columns = design(theta, problem)
-    weighted = columns * problem.weights[..., :, None]
+def _solve_linear(theta: Tensor, least_squares: LeastSquares, positive: Tensor | None) -> _Inner:
+    evaluation, columns = design(theta, least_squares)
+    weighted = columns * least_squares.weights[..., :, None]
     gram = columns.mT @ weighted
-    prior = problem.linear_prior
+    prior = least_squares.linear_prior
     gram = gram if prior is None else gram + prior
-    solution = nnls_gram(gram, (weighted.mT @ problem.counts[..., :, None])[..., 0], positive)
-    residual = problem.counts - (columns @ solution.x[..., :, None])[..., 0]
-    misfit = (problem.weights * residual * residual).sum(dim=-1)
+    solution = nnls_gram(gram, (weighted.mT @ least_squares.counts[..., :, None])[..., 0], positive)
+    residual = least_squares.counts - (columns @ solution.x[..., :, None])[..., 0]
+    misfit = (least_squares.weights * residual * residual).sum(dim=-1)
     if prior is not None:
         misfit = misfit + (solution.x * (prior @ solution.x[..., :, None])[..., 0]).sum(dim=-1)
     return _Inner(
@@ -214,11 +214,13 @@ def _solve_linear(theta: Tensor, problem: Problem, positive: Tensor | None) -> _
     )
 
 
-def _normal_equations(theta: Tensor, inner: _Inner, problem: Problem) -> tuple[Tensor, Tensor]:
+def _normal_equations(theta: Tensor, inner: _Inner, least_squares: LeastSquares) -> tuple[Tensor, Tensor]:
     amplitude = inner.linear[..., : inner.evaluation.phi.shape[-1]]
-    jacobian = counts_jacobian(theta, amplitude, inner.evaluation, problem.model, names=problem.space.free_names)
-    jacobian = torch.where(problem.space.free, jacobian * problem.space.scale, 0.0)
-    weighted = jacobian * problem.weights[..., :, None]
+    jacobian = counts_jacobian(
+        theta, amplitude, inner.evaluation, least_squares.model, names=least_squares.space.free_names
+    )
+    jacobian = torch.where(least_squares.space.free, jacobian * least_squares.space.scale, 0.0)
+    weighted = jacobian * least_squares.weights[..., :, None]
     cross = inner.columns.mT @ weighted
     # The same relative ridge as the inner solve has.
     ridge = torch.diag_embed(1e-10 * inner.gram.diagonal(dim1=-2, dim2=-1))
@@ -228,22 +230,22 @@ def _normal_equations(theta: Tensor, inner: _Inner, problem: Problem) -> tuple[T
     return hessian, (weighted.mT @ inner.residual[..., :, None])[..., 0]
 
 
-def _step(state: State, problem: Problem, tolerance: float) -> State:
-    trial, promised = _solve_damped_step(state, problem)
-    per_channel = state.misfit / problem.counts.shape[-1]
-    before = state.misfit + per_channel * _prior(state.theta, problem)
+def _step(state: State, least_squares: LeastSquares, tolerance: float) -> State:
+    trial, promised = _solve_damped_step(state, least_squares)
+    per_channel = state.misfit / least_squares.counts.shape[-1]
+    before = state.misfit + per_channel * _prior(state.theta, least_squares)
     # Not so where strong damping has made the step short.
     flat = (promised <= tolerance * before) & (state.damping <= _WEAK_DAMPING)
     nothing = flat & (promised >= 0) & (promised <= _NOTHING * tolerance * before)
     state = replace(state, done=state.done | nothing)
     if bool(state.done.all()):
         return state
-    inner = _solve_linear(trial, problem, state.positive)
-    gained = before - inner.misfit - per_channel * _prior(trial, problem)
+    inner = _solve_linear(trial, least_squares, state.positive)
+    gained = before - inner.misfit - per_channel * _prior(trial, least_squares)
     better = (gained > 0) & ~state.done
     hessian, gradient = state.hessian, state.gradient
     if bool(better.any()):
-        hessian, gradient = _normal_equations(trial, inner, problem)
+        hessian, gradient = _normal_equations(trial, inner, least_squares)
     small = torch.where(better, torch.where(gained <= tolerance * before, state.small + 1, 0), state.small)
     damping = torch.where(state.done, state.damping, _adapt_damping(state, gained, promised))
     taken = State(
@@ -283,14 +285,14 @@ def _adapt_damping(state: State, gained: Tensor, promised: Tensor) -> Tensor:
     return (state.damping * factor).clamp(min=_MIN_DAMPING)
 
 
-def _solve_damped_step(state: State, problem: Problem) -> tuple[Tensor, Tensor]:
+def _solve_damped_step(state: State, least_squares: LeastSquares) -> tuple[Tensor, Tensor]:
     """Solve `(H + lambda diag H) d = g` over the parameters that are free to move.
 
     Returns:
         Theta after the step, inside its bounds, and the gain (*batch,) that the quadratic model promises there.
     """
-    space = problem.space
-    per_channel = (state.misfit / problem.counts.shape[-1])[..., None]
+    space = least_squares.space
+    per_channel = (state.misfit / least_squares.counts.shape[-1])[..., None]
     precision = per_channel * torch.where(space.free, (space.scale / space.prior_sd) ** 2, 0.0)
     pull = precision * (space.centre - state.theta) / space.scale
     gradient = state.gradient + pull

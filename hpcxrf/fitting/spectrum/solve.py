@@ -14,6 +14,7 @@ from hpcxrf.fitting.spectrum.prepare import lines_at
 from hpcxrf.fitting.spectrum.problem import FitProblem, start_from
 from hpcxrf.fitting.spectrum.search import fit_from_nothing
 from hpcxrf.fitting.spectrum.theta import INCIDENT
+from hpcxrf.notes import Note
 from hpcxrf.physics.parameters import INDEX, pack
 
 _INCIDENT: Final = INDEX[INCIDENT]
@@ -76,7 +77,7 @@ def _fit_at_fitted_energy(counts: Tensor, fit: SpectrumFit, problem: FitProblem)
         table = lines_at(fitted, problem.table.component_names, problem.detector, problem.branching)
     except FitError as error:
         kept = f"{finding}; the lines are those of the nominal energy, as {error}"
-        return replace(fit, messages=(*fit.messages, kept))
+        return replace(fit, notes=(*fit.notes, Note("warning", kept)))
     moved = replace(start_from(problem, fit.theta), table=table)
     again = fit_spectrum(counts, moved, starts=fit.theta[None])
     return replace(
@@ -84,5 +85,5 @@ def _fit_at_fitted_energy(counts: Tensor, fit: SpectrumFit, problem: FitProblem)
         flags=fit.flags,
         cpu_s=fit.cpu_s + again.cpu_s,
         theta_initial=fit.theta_initial,
-        messages=(*again.messages, f"{finding}; lines and ratios are those of the fitted energy"),
+        notes=(*again.notes, Note("warning", f"{finding}; lines and ratios are those of the fitted energy")),
     )

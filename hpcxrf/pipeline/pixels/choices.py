@@ -12,6 +12,7 @@ from hpcxrf.errors import FitError
 from hpcxrf.fitting.pixels.basis import PixelBasis
 from hpcxrf.fitting.pixels.mixtures import Mixture, find_mixtures
 from hpcxrf.fitting.pixels.weight_classes import WeightClasses, find_weight_classes
+from hpcxrf.notes import Note
 from hpcxrf.pipeline.blocks import SAMPLE_PIXELS, Block
 from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.pipeline.records import DatasetJob
@@ -30,7 +31,7 @@ class PixelChoices:
     """Bases with what was decided."""
 
     bases: Bases
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     mixed: dict[str, list[dict[str, Any]]]
     """Groups of components with indistinguishable spectra by detector, as JSON values."""
     weights: dict[str, str]
@@ -53,8 +54,10 @@ def choose_for_pixels(bases: Bases, store: SpectraStore, job: DatasetJob, read_b
     mixed = {name: _mixtures(job, basis, n_pixels) for name, basis in bases.items()}
     classes = _weight_classes(bases, store, job, read_block)
     several = {name: found for name, found in classes.items() if len(found.share) > 1}
-    alike = [f"{_place(name)}: {one.text}" for name, found in mixed.items() for one in found]
-    weighed = [f"{_place(name)}: {found.report}; {_sizes(found, n_pixels)}" for name, found in several.items()]
+    alike = [Note("warning", f"{_place(name)}: {one.text}") for name, found in mixed.items() for one in found]
+    weighed = [
+        Note("fact", f"{_place(name)}: {found.report}; {_sizes(found, n_pixels)}") for name, found in several.items()
+    ]
     return PixelChoices(
         bases={name: replace(basis, weight_classes=several.get(name)) for name, basis in bases.items()},
         notes=(*alike, *weighed),

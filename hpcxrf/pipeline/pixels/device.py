@@ -17,6 +17,7 @@ from torch import Tensor
 from hpcxrf.errors import DeviceLostError, FitError
 from hpcxrf.fitting.pixels.parts import Solver
 from hpcxrf.methods import PixelMethodName
+from hpcxrf.notes import Note
 from hpcxrf.pipeline.device_memory import LEAST_BATCH, MOST_BATCH, bytes_of_a_pixel
 
 T = TypeVar("T")
@@ -110,7 +111,7 @@ class Batches:
 
     device: torch.device
     size: int | None
-    notes: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
 
     def run(self, fit: Callable[[int | None], T]) -> T:
         """Fit with the present size, and with smaller ones while memory is short.
@@ -134,9 +135,8 @@ class Batches:
             ) from error
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.notes.append(
-            f"{self.device}: memory full with {self.size} pixels at a time, went on with {self.size // 2}"
-        )
+        text = f"{self.device}: memory full with {self.size} pixels at a time, went on with {self.size // 2}"
+        self.notes.append(Note("warning", text))
         self.size //= 2
 
 

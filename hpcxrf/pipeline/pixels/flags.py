@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hpcxrf.fitting.result import FitStatus, PixelFit
 from hpcxrf.formats.scan import LARGEST_COUNT
+from hpcxrf.notes import Note
 from hpcxrf.pipeline.blocks import Block, blocks_of
 from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.store.spectra import Spectra, SpectraStore
@@ -18,14 +19,14 @@ from hpcxrf.store.spectra import Spectra, SpectraStore
 _SURELY_SOME: Final = 25.0
 
 
-def doubts(store: SpectraStore) -> list[str]:
-    """Notes on faults of a scan's times and scalers, and on counts at the end of their type.
+def find_doubts(store: SpectraStore) -> list[Note]:
+    """Warn of faults of a scan's times and scalers, and of counts at the end of their type.
 
     Args:
         store: the spectra.
     """
     measured = store.measured()
-    notes = [
+    texts = [
         f"detector {d}: a channel holds {LARGEST_COUNT} counts, the most that it can; pixels with such a channel in "
         "the fit range are flagged saturated, have no amplitudes, and are left out of the summed spectrum"
         for d in range(store.shape[0])
@@ -34,18 +35,18 @@ def doubts(store: SpectraStore) -> list[str]:
     for d, live in enumerate(store.times().live_time_s):
         bad = int((measured & ~(live > 0)).sum())
         if 0 < bad < int(measured.sum()):
-            notes.append(
+            texts.append(
                 f"detector {d}: live time is 0 or not known in {bad} of {int(measured.sum())} measured pixels; regions "
                 "with such a pixel have no live time, and no counts per second"
             )
     for name in store.scaler_names:
         bad = int((measured & ~np.isfinite(store.scaler(name))).sum())
         if bad:
-            notes.append(
+            texts.append(
                 f"scaler {name} is not finite in {bad} of {int(measured.sum())} measured pixels; it is not used in "
                 "the fits, but maps divided by it are undefined there"
             )
-    return notes
+    return [Note("warning", text) for text in texts]
 
 
 def saturated_pixels(store: Spectra, block: Block, detector: str, channels: slice) -> NDArray[np.bool_] | None:

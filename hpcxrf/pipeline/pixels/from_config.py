@@ -31,52 +31,52 @@ from hpcxrf.results.store.pixel_model import read_pixel_model
 
 
 def basis_of(
-    name: str, fits: Mapping[str, SpectrumFit], setups: Sequence[FitProblem], n_pixels: int, config: PixelConfig
+    name: str, fits: Mapping[str, SpectrumFit], problems: Sequence[FitProblem], n_pixels: int, config: PixelConfig
 ) -> PixelBasis:
     """Linear model of a pixel, at the theta of the fits of some spectra summed over pixels.
 
     Args:
         name: name of the detector, or `sum`.
         fits: fits by detector.
-        setups: problems of all detectors of the scan.
+        problems: problems of all detectors of the scan.
         n_pixels: pixels that were summed.
         config: section `pixels` of the run file.
     """
     fit = fits[name]
     groups = group_background(fit.background_parts, 0 if config.background == "snip" else config.background_columns)
     if name == SUM:
-        every = [fits[str(d)] for d in range(len(setups))]
-        phi = sum_columns(every, setups).phi
+        every = [fits[str(d)] for d in range(len(problems))]
+        phi = sum_columns(every, problems).phi
     else:
         stop = fit.first_channel + fit.counts.shape[0]
         channel = torch.arange(fit.first_channel, stop, dtype=torch.float64)
-        phi = evaluate_columns(fit, setups[int(name)], channel)
+        phi = evaluate_columns(fit, problems[int(name)], channel)
     names = fit.component_names
     basis = pixel_basis(phi, fit.amplitude, groups, n_pixels, names=names, first_channel=fit.first_channel)
     if not METHODS[config.method].tangents:
         return basis
-    return replace(basis, tangents=model_tangents(pixel_model_of(name, fits, setups)))
+    return replace(basis, tangents=model_tangents(pixel_model_of(name, fits, problems)))
 
 
-def pixel_model_of(name: str, fits: Mapping[str, SpectrumFit], setups: Sequence[FitProblem]) -> PixelModel:
+def pixel_model_of(name: str, fits: Mapping[str, SpectrumFit], problems: Sequence[FitProblem]) -> PixelModel:
     """Detectors, lines and channels that the columns of the pixels are made of.
 
     Args:
         name: name of the detector, or `sum`.
         fits: fits by detector.
-        setups: problems of all detectors of the scan.
+        problems: problems of all detectors of the scan.
     """
     if name != SUM:
-        fit, setup = fits[name], setups[int(name)]
+        fit, problem = fits[name], problems[int(name)]
         stop = fit.first_channel + fit.counts.shape[0]
         part = DetectorPart(theta=fit.theta, table=fit.table, share=torch.ones_like(fit.amplitude))
         return PixelModel(
             parts=(part,),
             channel=torch.arange(fit.first_channel, stop, dtype=torch.float64),
-            constants=setup.constants,
-            elastic=setup.elastic,
+            constants=problem.constants,
+            elastic=problem.elastic,
         )
-    every = [fits[str(d)] for d in range(len(setups))]
+    every = [fits[str(d)] for d in range(len(problems))]
     shares = component_shares(every)
     first, last = find_common_channels(every)
     return PixelModel(
@@ -86,8 +86,8 @@ def pixel_model_of(name: str, fits: Mapping[str, SpectrumFit], setups: Sequence[
             if fit.status in SOLVED
         ),
         channel=torch.arange(first, last, dtype=torch.float64),
-        constants=setups[0].constants,
-        elastic=setups[0].elastic,
+        constants=problems[0].constants,
+        elastic=problems[0].elastic,
     )
 
 

@@ -12,6 +12,7 @@ from hpcxrf.config.pixels import PixelConfig
 from hpcxrf.fitting.pixels.fit import fit_pixels
 from hpcxrf.fitting.pixels.parts import Solver, move_to
 from hpcxrf.fitting.result import PixelFit
+from hpcxrf.notes import Note
 from hpcxrf.pipeline.blocks import Block
 from hpcxrf.pipeline.pixels.device import Batches, Staging, TileCounts, device_guard, first_batch, wait_for
 from hpcxrf.pipeline.pixels.flags import silent_pixels
@@ -20,9 +21,10 @@ from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.runner.worker import Clock, one_thread
 from hpcxrf.store.spectra import Spectra
 
-_PARTLY_MEASURED: Final = (
+_PARTLY_MEASURED: Final = Note(
+    "warning",
     "sum: in some pixels a detector recorded nothing where the others have counts; they are empty in the maps of the "
-    "sum, and those of each detector show which it is"
+    "sum, and those of each detector show which it is",
 )
 
 
@@ -40,7 +42,7 @@ class PixelTask:
     device: torch.device
 
 
-def fit_blocks(blocks: Sequence[Block], task: PixelTask, write: Callable[[Block, PixelFit], None]) -> list[str]:
+def fit_blocks(blocks: Sequence[Block], task: PixelTask, write: Callable[[Block, PixelFit], None]) -> list[Note]:
     """Read and fit blocks tile by tile, and hand them over to be written, all at the same time.
 
     Args:
@@ -54,7 +56,7 @@ def fit_blocks(blocks: Sequence[Block], task: PixelTask, write: Callable[[Block,
     staging = Staging(device=task.device)
     batches = Batches(device=task.device, size=first_batch(task.device, task.solver, task.config.method))
     highest = highest_count(task.store, task.detector)
-    remarks: set[str] = set()
+    remarks: set[Note] = set()
 
     def read(tile: Block) -> TileCounts:
         with task.clock.reading():

@@ -13,6 +13,7 @@ from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.problem import FitProblem, start_from
 from hpcxrf.fitting.spectrum.solve import solve_problem
 from hpcxrf.fitting.spectrum.suggestion import Suggestion, add_elements
+from hpcxrf.notes import Note
 from hpcxrf.pipeline.prepare.from_config import PreparedFit, prepare
 from hpcxrf.pipeline.prepare.suggestions import suggest_components
 from hpcxrf.pipeline.records import ScanFacts
@@ -29,7 +30,7 @@ class DetectorFits:
     fits: tuple[SpectrumFit, ...]
     suggested: tuple[tuple[Suggestion, ...], ...]
     """Components by detector, in the same order, that are not listed but present in the residual."""
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     """Choices made, each once."""
 
 
@@ -65,7 +66,7 @@ def fit_detectors(config: RunConfig, facts: ScanFacts, detectors: Sequence[int],
         fits = [solve_problem(counts[d], p) for d, p in zip(detectors, problems, strict=True)]
         suggested = suggest_components(config.fit, fits, problems)
     names = ", ".join(f"{name} (z {z:.0f})" for name, z in added.items())
-    notes = [f"elements added by suggestion: {names}"] if added else []
+    notes = [Note("fact", f"elements added by suggestion: {names}")] if added else []
     return DetectorFits(
         problems=tuple(problems),
         fits=tuple(fits),

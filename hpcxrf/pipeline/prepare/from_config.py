@@ -10,6 +10,7 @@ from hpcxrf.fitting.spectrum.prepare import FitOptions, prepare_spectrum
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.theta import AXIS
 from hpcxrf.formats.scan import EnergyCalibration
+from hpcxrf.notes import Note
 from hpcxrf.physics.constants import constant_set
 from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.lines import LineTable
@@ -24,7 +25,7 @@ class PreparedFit:
     """The problem of one detector, and why it is this one."""
 
     problem: FitProblem
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 def prepare(config: RunConfig, facts: ScanFacts, detector: int) -> PreparedFit:

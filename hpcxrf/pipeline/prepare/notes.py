@@ -6,6 +6,7 @@ from typing import Final
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.theta import INCIDENT
 from hpcxrf.formats.override import Override
+from hpcxrf.notes import Note
 from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.parameters import Parameter
 from hpcxrf.pipeline.prepare.bounds import ParameterRows
@@ -17,7 +18,9 @@ from hpcxrf.pipeline.prepare.sources import Origin, Sources, Value
 _WIDTH: Final = "fwhm_fanoprime"
 
 
-def write_notes(settings: Settings, sources: Sources, problem: FitProblem, site: Sequence[str] = ()) -> tuple[str, ...]:
+def write_notes(
+    settings: Settings, sources: Sources, problem: FitProblem, site: Sequence[str] = ()
+) -> tuple[Note, ...]:
     """Write a sentence for every value of a fit that is not the user's own word or a plain default.
 
     Args:
@@ -33,58 +36,69 @@ def write_notes(settings: Settings, sources: Sources, problem: FitProblem, site:
         *file,
         *_axis_notes(settings, sources, problem),
         *([] if override is None else _bound_notes(settings.rows, override.path.name)),
-        *([f"bounds, priors and scales from fit.parameters: {', '.join(sorted(site))}"] if site else []),
+        *_site_notes(site),
         *_widened_notes(settings.rows.final, problem.parameters),
         *([] if override is None else _window_notes(settings.detector, override.path.name)),
         *([] if override is None else _ratio_notes(settings.branching, override.path.name)),
         *([] if override is None else _snip_notes(settings, override)),
-        *([] if problem.method == "separable" else [f"{problem.method} minimises the mean square, as published"]),
+        *_method_notes(problem),
     )
 
 
-def _energy_notes(settings: Settings, sources: Sources) -> list[str]:
+def _site_notes(site: Sequence[str]) -> list[Note]:
+    return [Note("fact", f"bounds, priors and scales from fit.parameters: {', '.join(sorted(site))}")] if site else []
+
+
+def _method_notes(problem: FitProblem) -> list[Note]:
+    if problem.method == "separable":
+        return []
+    return [Note("fact", f"{problem.method} minimises the mean square, as published")]
+
+
+def _energy_notes(settings: Settings, sources: Sources) -> list[Note]:
     energy = settings.incident_energy_kev
     if energy.origin is Origin.OVERRIDE and sources.override is not None:
-        return [f"incident energy {energy.value:g} keV from {sources.override.path.name}"]
+        return [Note("fact", f"incident energy {energy.value:g} keV from {sources.override.path.name}")]
     if energy.origin is Origin.SCAN:
-        return [f"incident energy {energy.value:g} keV from the scan file"]
+        return [Note("fact", f"incident energy {energy.value:g} keV from the scan file")]
     return []
 
 
-def _file_notes(settings: Settings, override: Override) -> list[str]:
+def _file_notes(settings: Settings, override: Override) -> list[Note]:
     used = {n: v for n, v in settings.start.items() if v.origin is Origin.OVERRIDE and n != INCIDENT}
-    notes = [f"starting values from {override.path.name}"] if used else []
+    notes = [Note("fact", f"starting values from {override.path.name}")] if used else []
     if settings.width is not None and _WIDTH in {*used, *settings.width.bounds}:
         notes.append(settings.width.reason)
     return [*notes, *_moved_notes(used)]
 
 
-def _axis_notes(settings: Settings, sources: Sources, problem: FitProblem) -> list[str]:
+def _axis_notes(settings: Settings, sources: Sources, problem: FitProblem) -> list[Note]:
     if problem.find_axis:
-        return ["energy calibration determined from the spectrum"]
+        return [Note("fact", "energy calibration determined from the spectrum")]
     if sources.previous is None:
         of_scan = any(one.origin is Origin.SCAN and name != INCIDENT for name, one in settings.start.items())
-        return ["energy calibration from the scan file"] if of_scan else []
+        return [Note("fact", "energy calibration from the scan file")] if of_scan else []
     earlier = {n: v for n, v in settings.start.items() if v.origin is Origin.PREVIOUS}
-    notes = [f"starting values from {sources.previous.store.name}, detector {sources.detector}"]
+    notes = [Note("fact", f"starting values from {sources.previous.store.name}, detector {sources.detector}")]
     notes += _moved_notes(earlier)
     if settings.start[INCIDENT] == settings.incident_energy_kev:
-        notes.append(
+        text = (
             f"incident energy starts at its nominal {settings.incident_energy_kev.value:g} keV: it was "
             f"{sources.previous.theta[INCIDENT]:g} keV there"
         )
+        notes.append(Note("warning", text))
     return notes
 
 
-def _moved_notes(values: Mapping[str, Value[float]]) -> list[str]:
+def _moved_notes(values: Mapping[str, Value[float]]) -> list[Note]:
     return [
-        f"start of {name} {one.written:g} is taken as {one.value:g}"
+        Note("warning", f"start of {name} {one.written:g} is taken as {one.value:g}")
         for name, one in values.items()
         if one.written is not None
     ]
 
 
-def _bound_notes(rows: ParameterRows, file: str) -> list[str]:
+def _bound_notes(rows: ParameterRows, file: str) -> list[Note]:
     before = {p.name: p for p in rows.default}
     bounded = {n: p for n, p in rows.from_file.items() if p is not None}
     held = [n for n, p in bounded.items() if before[n].free and not p.free]
@@ -94,62 +108,67 @@ def _bound_notes(rows: ParameterRows, file: str) -> list[str]:
         if p.free and (p.lower, p.upper) != (before[n].lower, before[n].upper)
     ]
     unused = [n for n, p in rows.from_file.items() if p is None]
-    notes = [f"bounds from {file}: {', '.join(used)}"] if used else []
+    notes = [Note("fact", f"bounds from {file}: {', '.join(used)}")] if used else []
     if held:
-        notes.append(f"fixed, as {file} gives them one bound for both: {', '.join(held)}")
+        notes.append(Note("fact", f"fixed, as {file} gives them one bound for both: {', '.join(held)}"))
     if unused:
-        notes.append(f"not used of {file}: bounds of {', '.join(unused)}, which no detector has within")
+        text = f"not used of {file}: bounds of {', '.join(unused)}, which no detector has within"
+        notes.append(Note("warning", text))
     return notes
 
 
-def _widened_notes(rows: Sequence[Parameter], parameters: Sequence[Parameter]) -> list[str]:
-    """A start outside of its bounds is believed, and said."""
+def _widened_notes(rows: Sequence[Parameter], parameters: Sequence[Parameter]) -> list[Note]:
+    """Warning that a start lies outside of its bounds: it is believed."""
     names = [p.name for row, p in zip(rows, parameters, strict=True) if (row.lower, row.upper) != (p.lower, p.upper)]
-    return [f"bounds widened to hold the start of {', '.join(names)}"] if names else []
+    return [Note("warning", f"bounds widened to hold the start of {', '.join(names)}")] if names else []
 
 
-def _window_notes(detector: Mapping[str, Value[object]], file: str) -> list[str]:
+def _window_notes(detector: Mapping[str, Value[object]], file: str) -> list[Note]:
     usual = Detector()
     words = [
         f"{name} {one.value}"
         for name, one in detector.items()
         if one.origin is Origin.OVERRIDE and one.value != getattr(usual, name)
     ]
-    return [f"detector: {', '.join(words)} from {file}"] if words else []
+    return [Note("fact", f"detector: {', '.join(words)} from {file}")] if words else []
 
 
-def _ratio_notes(branching: FileBranching | None, file: str) -> list[str]:
+def _ratio_notes(branching: FileBranching | None, file: str) -> list[Note]:
     if branching is None:
         return []
     applied, notes = branching.applied, []
     if applied.kbeta_base:
         words = [f"{s} {ratio * applied.k_ratios[s][KBETA]:.3f}" for s, ratio in applied.kbeta_base.items()]
-        notes.append(
+        text = (
             f"K-beta to K-alpha-1 of {', '.join(words)}: the multipliers of {file} times the ratios of the MAPS line "
             "table, which they were made for"
         )
+        notes.append(Note("fact", text))
     direct = [s for s, m in applied.k_ratios.items() if (m[0], m[1], m[3]) != (1.0, 1.0, 1.0)]
     direct = [*direct, *dict.fromkeys([*applied.l_families, *applied.l_ratios])]
     if direct:
-        notes.append(
+        text = (
             f"line ratios of {', '.join(direct)}: multipliers of {file} on the library's ratios; if they were made to "
             "repair the MAPS line table, remove them"
         )
+        notes.append(Note("warning", text))
     if branching.unknown:
-        notes.append(
+        text = (
             f"not used of {file}: K multipliers of {', '.join(branching.unknown)}, as the ratio of the MAPS line table "
             "that they belong to is not known; the library's is used"
         )
+        notes.append(Note("warning", text))
     return notes
 
 
-def _snip_notes(settings: Settings, override: Override) -> list[str]:
+def _snip_notes(settings: Settings, override: Override) -> list[Note]:
     width = override.values.get("SNIP_WIDTH")
     if width is None:
         return []
     if settings.snip_width is not None:
-        return [f"peak clipping with SNIP_WIDTH {width:g} of {override.path.name}"]
-    return [
+        return [Note("fact", f"peak clipping with SNIP_WIDTH {width:g} of {override.path.name}")]
+    text = (
         f"not used of {override.path.name}: SNIP_WIDTH {width:g}, a width of the peak clipping of MAPS; it acts with "
         "fit.background: snip and a MAPS set of fit.constants"
-    ]
+    )
+    return [Note("warning", text)]

@@ -11,6 +11,7 @@ from hpcxrf.config.sample import SampleConfig
 from hpcxrf.errors import ConfigError
 from hpcxrf.fitting.spectrum.theta import AXIS, AXIS_LIMITS, INCIDENT
 from hpcxrf.formats.override import Override, theta_bounds, theta_values, width_law
+from hpcxrf.notes import Note
 from hpcxrf.physics.constants import constant_set
 from hpcxrf.pipeline.prepare.bounds import FileBounds, ParameterRows, bound_parameters
 from hpcxrf.pipeline.prepare.branching import FileBranching, read_branching
@@ -29,8 +30,8 @@ Start = Mapping[str, Value[float]]
 class FileWidth:
     """The width law that an override file is made for, and what it gives in it."""
 
-    reason: str
-    """Sentence that says which law it is and why."""
+    reason: Note
+    """Note that says which law it is and why."""
     values: Mapping[str, float]
     """Starting values by parameter."""
     bounds: FileBounds

@@ -37,7 +37,7 @@ def remap_method(config: RunConfig) -> PixelMethodName:
 
 
 def remap_region(
-    job: DatasetJob, path: Path, store: SpectraStore, index: int, refined: RefinedRegion, setups: Sequence[FitProblem]
+    job: DatasetJob, path: Path, store: SpectraStore, index: int, refined: RefinedRegion, problems: Sequence[FitProblem]
 ) -> dict[str, str]:
     """Fit the region's pixels block by block, for every entry of the maps' detector axis, and write them.
 
@@ -50,7 +50,7 @@ def remap_region(
         store: its spectra.
         index: of the region.
         refined: its fits.
-        setups: of all detectors.
+        problems: of all detectors.
 
     Returns:
         Why not, by detector, of those that were not fitted.
@@ -66,7 +66,7 @@ def remap_region(
             remarks[name] = f"not mapped again: the fit of its summed spectrum is {status}"
             continue
         try:
-            basis, solver = _prepare_solver(name, refined, setups, every, config, device)
+            basis, solver = _prepare_solver(name, refined, problems, every, config, device)
         except FitError as error:
             remarks[name] = f"not mapped again: {error}"
             _write_nothing(path, index, name, every, len(names))
@@ -107,7 +107,7 @@ def _about(used: NDArray[np.intp], whole: slice, step: int) -> slice:
 def _prepare_solver(
     name: str,
     refined: RefinedRegion,
-    setups: Sequence[FitProblem],
+    problems: Sequence[FitProblem],
     every: NDArray[np.bool_],
     config: PixelConfig,
     device: torch.device,
@@ -123,8 +123,8 @@ def _prepare_solver(
             f"the method {config.method} fits at most {most} pixels, and the region has {n_pixels}; use another method "
             "or smaller regions"
         )
-    basis = basis_of(name, refined.fits, setups, n_pixels, config)
-    model = pixel_model_of(name, refined.fits, setups) if needs_model(config) else None
+    basis = basis_of(name, refined.fits, problems, n_pixels, config)
+    model = pixel_model_of(name, refined.fits, problems) if needs_model(config) else None
     return basis, solver_of(config, basis, model, device)
 
 

@@ -8,6 +8,7 @@ from typing import Final, Literal
 import xarray as xr
 from markupsafe import Markup
 
+from hpcxrf.notes import Note
 from hpcxrf.results.names import shown_name
 from hpcxrf.results.report import plots, views
 from hpcxrf.results.report.page import Picture, encode_picture, load_page_look, load_templates
@@ -21,7 +22,7 @@ from hpcxrf.results.report.regions_view import (
 from hpcxrf.results.report.shifts import summarise_shifts
 from hpcxrf.results.report.thumbnails import MapSummary, summarise_maps
 from hpcxrf.results.store.maps import open_results
-from hpcxrf.results.store.storage import replaced
+from hpcxrf.results.store.storage import replace_file
 
 DETECTOR_BYTES: Final = 1_000_000
 """Largest size of the pictures of one detector."""
@@ -48,7 +49,7 @@ class DatasetSummary:
     """Seconds by stage."""
     results_path: Path | None = None
     """Results store, None where there is none."""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     """Guesses made, files ignored: sentences."""
 
 
@@ -100,7 +101,7 @@ def write_dataset_page(summary: DatasetSummary, path: Path) -> None:
         )
     )
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    with replaced(path) as partial:
+    with replace_file(path) as partial:
         partial.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 

@@ -8,10 +8,11 @@ from typing import Final
 from markupsafe import Markup
 
 from hpcxrf.errors import HpcxrfError
+from hpcxrf.notes import Note
 from hpcxrf.results.report import views
 from hpcxrf.results.report.dataset_page import DatasetSummary, read_details, read_merit_and_flags, write_dataset_page
 from hpcxrf.results.report.page import load_page_look, load_templates
-from hpcxrf.results.store.storage import replaced
+from hpcxrf.results.store.storage import replace_file
 
 MAX_BYTES: Final = 9_500_000
 """Largest size of the page; a dataset that no longer fits keeps its row in the table, with a link to its own page."""
@@ -45,7 +46,7 @@ class RunSummary:
     seconds: float
     """Wall time of the run."""
     command: str = ""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +100,7 @@ def write_report(run: RunSummary, datasets: Sequence[DatasetSummary], path: Path
             **load_page_look(),
         )
     )
-    with replaced(path) as partial:
+    with replace_file(path) as partial:
         partial.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from hpcxrf.fitting.result import FitStatus
+from hpcxrf.notes import Note, unpack_notes
 from hpcxrf.results.names import shown_name
 from hpcxrf.results.report.thumbnails import MapSummary
 
@@ -89,7 +90,8 @@ class DetectorView:
     parameters: tuple[ParameterRow, ...]
     pixels: tuple[tuple[str, int], ...]
     """Pixels by outcome, only outcomes that occur."""
-    messages: tuple[str, ...]
+    notes: tuple[Note, ...]
+    """Notes of the integrated fit."""
     suggested: tuple[SuggestionRow, ...]
 
 
@@ -104,6 +106,13 @@ def read_merits(spectrum: xr.Dataset) -> dict[str, Merit]:
     }
 
 
+def read_fit_notes(spectrum: xr.Dataset, detector: str) -> tuple[Note, ...]:
+    """Notes of the integrated fit of a detector, from the group `spectrum`."""
+    names = {"notes": "messages", "warnings": "warnings"}
+    written = {key: spectrum.attrs[name] for key, name in names.items() if name in spectrum.attrs}
+    return unpack_notes({key: by_detector.get(detector, ()) for key, by_detector in written.items()})
+
+
 def build_detector_view(tree: xr.DataTree, summary: MapSummary) -> DetectorView:
     """The tables of one detector.
 
@@ -112,14 +121,13 @@ def build_detector_view(tree: xr.DataTree, summary: MapSummary) -> DetectorView:
         summary: Its maps; names the detector.
     """
     spectrum = tree["spectrum"].to_dataset()
-    messages = spectrum.attrs.get("messages", {}).get(summary.detector, ())
     return DetectorView(
         name=summary.detector,
         merit=read_merits(spectrum)[summary.detector],
         amplitudes=_build_amplitude_rows(spectrum, summary),
         parameters=_build_parameter_rows(tree, summary.detector),
         pixels=tuple((format_status(status), number) for status, number in summary.status_counts.items() if number),
-        messages=tuple(str(message) for message in messages),
+        notes=read_fit_notes(spectrum, summary.detector),
         suggested=_build_suggestion_rows(tree, summary.detector),
     )
 

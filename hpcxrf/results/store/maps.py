@@ -29,7 +29,7 @@ from hpcxrf.results.store.storage import (
     create_shifts,
     labels_of,
     output_errors,
-    published,
+    publish_folder,
     read_json,
     require_current_schema,
     update_root,
@@ -106,7 +106,7 @@ def create_results(
     if path.exists():
         _require_same(path, root, sizes, detectors, components)
         return
-    with published(path) as partial:
+    with publish_folder(path) as partial:
         store = zarr.create_group(partial, zarr_format=3, attributes=root)
         labels = {"detector": detectors, "component": components}
         _create_maps(store, sizes, labels, positions_um)

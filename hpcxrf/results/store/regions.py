@@ -23,7 +23,7 @@ from hpcxrf.results.store.storage import (
     create_shifts,
     labels_of,
     output_errors,
-    published,
+    publish_folder,
     require_current_schema,
 )
 from hpcxrf.store.schema import (
@@ -128,7 +128,7 @@ def create_regions(
         "layer_of": np.array([row.layer for row in rows]),
         "n_pixels": np.array([row.n_pixels for row in rows]),
     }
-    with published(path / GROUP) as partial:
+    with publish_folder(path / GROUP) as partial:
         group = zarr.create_group(partial, zarr_format=3)
         _create_coordinates(group, rows, axes)
         for name, spec in REGION_VARIABLES.items():

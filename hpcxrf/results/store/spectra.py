@@ -11,13 +11,14 @@ from torch import Tensor
 
 from hpcxrf.errors import OutputError
 from hpcxrf.fitting.result import SpectrumFit
+from hpcxrf.notes import pack_notes
 from hpcxrf.results.store.storage import (
     ArrayPlan,
     array_of,
     create_array,
     create_labels,
     labels_of,
-    published,
+    publish_folder,
     require_current_schema,
     update_root,
 )
@@ -105,10 +106,10 @@ def write_spectrum_fits(
 def _write_attributes(
     group: zarr.Group, fits: Mapping[str, SpectrumFit], line_markers: Sequence[tuple[float, str]]
 ) -> None:
-    earlier = group.attrs.get("messages", {})
-    messages = {detector: list(fit.messages) for detector, fit in fits.items()}
-    known = {**earlier, **messages} if isinstance(earlier, dict) else messages
-    group.attrs["messages"] = known
+    for name, key in (("messages", "notes"), ("warnings", "warnings")):
+        earlier = group.attrs.get(name, {})
+        written = {detector: pack_notes(fit.notes)[key] for detector, fit in fits.items()}
+        group.attrs[name] = {**earlier, **written} if isinstance(earlier, dict) else written
     if line_markers:
         group.attrs["line_markers"] = [[float(energy), str(label)] for energy, label in line_markers]
 
@@ -170,7 +171,7 @@ def _write_parameters(path: Path, fits: Mapping[str, SpectrumFit], detectors: Se
 
 def _create_parameters(path: Path, fit: SpectrumFit, detectors: Sequence[str]) -> None:
     sizes = {"detector": len(detectors), "name": len(fit.parameter_names)}
-    with published(path) as partial:
+    with publish_folder(path) as partial:
         group = zarr.create_group(partial, zarr_format=3)
         create_labels(group, "detector", detectors)
         create_labels(group, "name", fit.parameter_names)

@@ -140,7 +140,7 @@ def update_root(path: Path, attributes: Mapping[str, object], *, without: Sequen
 
 
 @contextmanager
-def published(path: Path) -> Iterator[Path]:
+def publish_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside `path`, renamed to it when the block ends without an error.
 
     Raises:
@@ -158,7 +158,7 @@ def published(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[Path]:
+def replace_file(path: Path) -> Iterator[Path]:
     """Give a temporary file beside `path`, which takes its place when the block ends without an error.
 
     Raises:

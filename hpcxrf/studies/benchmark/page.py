@@ -10,9 +10,10 @@ import numpy as np
 import xarray as xr
 
 from hpcxrf.fitting.result import FitStatus
+from hpcxrf.notes import Note
 from hpcxrf.results.export import Cell, write_csv
 from hpcxrf.results.report.page import encode_picture, load_page_look, load_templates
-from hpcxrf.results.store.storage import replaced
+from hpcxrf.results.store.storage import replace_file
 from hpcxrf.studies.benchmark.plots import draw_cpu_histograms, draw_r2_histograms
 from hpcxrf.studies.benchmark.statistics import FAILED_STATUS
 from hpcxrf.studies.benchmark.tables import Distribution, Tables
@@ -41,7 +42,7 @@ class BenchmarkSummary:
     command: str
     versions: Mapping[str, str]
     configuration: str
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +107,7 @@ def write_page(
             **load_page_look(),
         )
     )
-    with replaced(path) as partial:
+    with replace_file(path) as partial:
         partial.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hpcxrf.errors import OutputError
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.results.store.storage import as_json, published
+from hpcxrf.results.store.storage import as_json, publish_folder
 from hpcxrf.studies.benchmark.method_result import MethodResult
 
 FloatArray = NDArray[np.float64]
@@ -108,7 +108,7 @@ def save_statistics(data: xr.Dataset, path: Path) -> None:
         OutputError: the folder cannot be written.
     """
     shutil.rmtree(path, ignore_errors=True)
-    with published(path) as partial:
+    with publish_folder(path) as partial:
         data.to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
 
 

@@ -102,12 +102,12 @@ def fit_task(job: DatasetJob, task: BenchmarkTask, method: BenchmarkMethod) -> M
     facts = scan_facts(scan, job.source)
     if method == "product" and task == "initial":
         return _product(spectra[task], prepare(product_config(job.config), facts, DETECTOR).problem)
-    setup = compared_setup(job.config, prepare(compared_config(job.config), facts, DETECTOR).problem)
-    start = _start(job, task, setup, spectra)
+    problem = follow_protocol(job.config, prepare(compared_config(job.config), facts, DETECTOR).problem)
+    start = _start(job, task, problem, spectra)
     if method == "product":
-        problem = prepare(product_config(job.config), facts, DETECTOR).problem
-        return _product(spectra[task], start_from(problem, start.theta))
-    return _compared(spectra[task], setup, start, method, job.config)
+        own = prepare(product_config(job.config), facts, DETECTOR).problem
+        return _product(spectra[task], start_from(own, start.theta))
+    return _compared(spectra[task], problem, start, method, job.config)
 
 
 def compared_config(config: RunConfig) -> RunConfig:
@@ -126,17 +126,17 @@ def product_config(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, fit=fit)
 
 
-def compared_setup(config: RunConfig, problem: FitProblem) -> FitProblem:
+def follow_protocol(config: RunConfig, problem: FitProblem) -> FitProblem:
     """Lines, range and background that all compared methods share."""
     return dataclasses.replace(problem, background=require_protocol(config).background, objective="mse")
 
 
-def _start(job: DatasetJob, task: BenchmarkTask, setup: FitProblem, spectra: dict[str, Tensor]) -> JointStart:
+def _start(job: DatasetJob, task: BenchmarkTask, problem: FitProblem, spectra: dict[str, Tensor]) -> JointStart:
     """The start that every method of a dataset and task is given."""
     asked = require_benchmark(job.config)
     seed = seed_of(asked.seed, job.dataset_id, task)
     if task == "initial":
-        return random_start(setup, asked.start, seed)
+        return random_start(problem, asked.start, seed)
     fitted = read_result(result_file(job, START))
     theta, sigma, amplitude = (
         torch.tensor(v, dtype=torch.float64) for v in (fitted.theta, fitted.theta_sigma, fitted.amplitude)
@@ -144,30 +144,30 @@ def _start(job: DatasetJob, task: BenchmarkTask, setup: FitProblem, spectra: dic
     if not bool(torch.isfinite(theta).all() and torch.isfinite(amplitude).all()):
         raise FitError(f"{job.source}: {START} found no solution that a refinement could start from")
     share = float(spectra["refinement"].sum()) / max(float(spectra["initial"].sum()), 1.0)
-    return perturbed_start(theta, sigma, amplitude * share, setup, seed)
+    return perturbed_start(theta, sigma, amplitude * share, problem, seed)
 
 
 def _compared(
-    counts: Tensor, setup: FitProblem, start: JointStart, method: _Compared, config: RunConfig
+    counts: Tensor, problem: FitProblem, start: JointStart, method: _Compared, config: RunConfig
 ) -> MethodResult:
     if method == "mapstorch" or method == "pymca":  # noqa: PLR1714 (narrows the type)
         from hpcxrf.studies.peers.fit import fit_peer
 
-        fit = fit_peer(method, counts, setup, start)
+        fit = fit_peer(method, counts, problem, start)
     else:
         fit = fit_protocol(
             counts,
-            setup,
+            problem,
             start,
             method,
             adam_steps=require_benchmark(config).adam_steps,
             sbplx_evaluations=require_benchmark(config).sbplx_evaluations,
         )
-    return _of_protocol(method, counts, setup, fit)
+    return _of_protocol(method, counts, problem, fit)
 
 
-def _of_protocol(method: str, counts: Tensor, setup: FitProblem, fit: ProtocolFit) -> MethodResult:
-    scatter = (ELASTIC, COMPTON) if setup.elastic else (COMPTON,)
+def _of_protocol(method: str, counts: Tensor, problem: FitProblem, fit: ProtocolFit) -> MethodResult:
+    scatter = (ELASTIC, COMPTON) if problem.elastic else (COMPTON,)
     return MethodResult(
         method=method,
         status=fit.status,
@@ -178,12 +178,12 @@ def _of_protocol(method: str, counts: Tensor, setup: FitProblem, fit: ProtocolFi
         wall_s=fit.wall_s,
         evaluations=fit.evaluations,
         counts=float(counts.sum()),
-        parameters=tuple(p.name for p in setup.parameters),
+        parameters=tuple(p.name for p in problem.parameters),
         theta=tuple(fit.theta.tolist()),
         theta_sigma=tuple(fit.theta_sigma.tolist()),
-        components=setup.table.component_names + scatter,
+        components=problem.table.component_names + scatter,
         amplitude=tuple(fit.amplitude.tolist()),
-        energy_range_kev=(setup.energy_min_kev, setup.energy_max_kev),
+        energy_range_kev=(problem.energy_min_kev, problem.energy_max_kev),
     )
 
 

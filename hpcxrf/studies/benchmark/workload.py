@@ -6,6 +6,7 @@ from typing import Any, Final
 from hpcxrf.config.run import RunConfig, effective
 from hpcxrf.pipeline.request import check_request
 from hpcxrf.runner.ending import RunEnd
+from hpcxrf.runner.printout import FinishedRun, Printout
 from hpcxrf.runner.records import TaskRecord, Unit
 from hpcxrf.runner.workload import Workload
 from hpcxrf.store.rundir import Record
@@ -59,6 +60,13 @@ def summarise(config: RunConfig, end: RunEnd) -> object:
     return gather(config, end)
 
 
+def describe(finished: FinishedRun) -> Printout:
+    """What is printed of a benchmark that has ended."""
+    from hpcxrf.studies.benchmark.printout import describe_benchmark
+
+    return describe_benchmark(finished)
+
+
 BENCHMARK: Final = Workload(
     name="benchmark",
     stages=STAGE_TITLES,
@@ -74,5 +82,6 @@ BENCHMARK: Final = Workload(
     is_there=is_there,
     reopen=reopen,
     summarise=summarise,
+    describe=describe,
 )
 """Fits of every dataset and of a region in it, from random values, by several methods."""

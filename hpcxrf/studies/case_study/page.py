@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from hpcxrf.results.export import Cell, write_csv
 from hpcxrf.results.report.page import encode_picture, load_page_look, load_templates
 from hpcxrf.results.report.plots import encode
-from hpcxrf.results.store.storage import replaced
+from hpcxrf.results.store.storage import replace_file
 from hpcxrf.studies.case_study import plots
 from hpcxrf.studies.case_study.tables import (
     LEAST_TRUE,
@@ -125,7 +125,7 @@ def write_study(summary: StudySummary, data: StudyData, folder: Path) -> None:
             **load_page_look(),
         )
     )
-    with replaced(folder / "case_study.html") as partial:
+    with replace_file(folder / "case_study.html") as partial:
         partial.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
@@ -145,7 +145,7 @@ def draw_figures(data: StudyData) -> dict[str, Figure]:
 
 def _write_picture(figure: Figure, path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
-    with replaced(path) as partial:
+    with replace_file(path) as partial:
         partial.write_bytes(encode(figure, dpi=120, kind="png"))
 
 

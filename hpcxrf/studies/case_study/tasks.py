@@ -38,7 +38,7 @@ from hpcxrf.store.files import atomic_write_bytes, checksum_tree
 from hpcxrf.store.rundir import RunDir
 from hpcxrf.store.spectra import open_spectra
 from hpcxrf.studies.benchmark.plan import seed_of
-from hpcxrf.studies.benchmark.tasks import compared_config, compared_setup, product_config
+from hpcxrf.studies.benchmark.tasks import compared_config, follow_protocol, product_config
 from hpcxrf.studies.case_study.fits import StudyFits, join_fits, read_fits, write_fits
 from hpcxrf.studies.case_study.plan import (
     LINEAR,
@@ -191,8 +191,8 @@ def fit_unit(job: DatasetJob, unit: StudyUnit) -> StudyFits:
         return join_fits([_product(one, ready) for one in counts])
     if unit.method is None:
         raise FitError(f"{unit.task}: names no method")
-    setup = study_setup(job.config, facts)
-    return join_fits([_compared(job, unit, one, setup, unit.method) for one in counts])
+    problem = prepare_study(job.config, facts)
+    return join_fits([_compared(job, unit, one, problem, unit.method) for one in counts])
 
 
 def read_spectra(job: DatasetJob, unit: StudyUnit) -> tuple[Tensor, ScanFacts]:
@@ -208,11 +208,11 @@ def read_spectra(job: DatasetJob, unit: StudyUnit) -> tuple[Tensor, ScanFacts]:
     return counts, dataclasses.replace(facts, calibration=(axis,), incident_energy_kev=energy)
 
 
-def study_setup(config: RunConfig, facts: ScanFacts) -> FitProblem:
+def prepare_study(config: RunConfig, facts: ScanFacts) -> FitProblem:
     """What the published methods and `separable` share: starts are drawn around the calibration of the file."""
     fit = dataclasses.replace(config.fit, calibration="file")
     known = compared_config(dataclasses.replace(config, fit=fit))
-    return compared_setup(known, prepare(known, facts, DETECTOR).problem)
+    return follow_protocol(known, prepare(known, facts, DETECTOR).problem)
 
 
 def _fitted(job: DatasetJob) -> tuple[Tensor, Tensor]:
@@ -224,32 +224,32 @@ def _fitted(job: DatasetJob) -> tuple[Tensor, Tensor]:
     return theta, amplitude
 
 
-def _start(job: DatasetJob, unit: StudyUnit, counts: Tensor, setup: FitProblem) -> JointStart:
+def _start(job: DatasetJob, unit: StudyUnit, counts: Tensor, problem: FitProblem) -> JointStart:
     asked = job.config
     if unit.start is not None:
         purpose = f"{unit.source} {unit.start}"
         seed = seed_of(require_case_study(asked).seed, job.dataset_id, purpose)
-        return random_start(setup, require_case_study(asked).start, seed)
+        return random_start(problem, require_case_study(asked).start, seed)
     theta, amplitude = _fitted(job)
     with np.load(study_file(job, SPECTRA)) as stored:
         whole = float(stored["whole"].sum())
     share = float(counts.sum()) / max(whole, 1.0)
-    return perturbed_start(theta, torch.zeros_like(theta), amplitude * share, setup, 0)
+    return perturbed_start(theta, torch.zeros_like(theta), amplitude * share, problem, 0)
 
 
-def _compared(job: DatasetJob, unit: StudyUnit, counts: Tensor, setup: FitProblem, method: Method) -> StudyFits:
+def _compared(job: DatasetJob, unit: StudyUnit, counts: Tensor, problem: FitProblem, method: Method) -> StudyFits:
     adam_steps, sbplx_evaluations = limits(job.config, unit.stage)
     fit = fit_protocol(
         counts,
-        setup,
-        _start(job, unit, counts, setup),
+        problem,
+        _start(job, unit, counts, problem),
         method,
         adam_steps=adam_steps,
         sbplx_evaluations=sbplx_evaluations,
     )
-    scatter = (ELASTIC, COMPTON) if setup.elastic else (COMPTON,)
-    first, _ = fit_range(setup.parameters, setup.energy_min_kev, setup.energy_max_kev, counts.shape[0])
-    return _one(fit, setup.table.component_names + scatter, first, counts.shape[0], fit.evaluations)
+    scatter = (ELASTIC, COMPTON) if problem.elastic else (COMPTON,)
+    first, _ = fit_range(problem.parameters, problem.energy_min_kev, problem.energy_max_kev, counts.shape[0])
+    return _one(fit, problem.table.component_names + scatter, first, counts.shape[0], fit.evaluations)
 
 
 def limits(config: RunConfig, stage: str) -> tuple[int, int]:
@@ -294,9 +294,11 @@ def _together(job: DatasetJob, counts: Tensor, facts: ScanFacts, method: PixelMe
     # Every channel by itself, as the compared programs have them.
     basis = dataclasses.replace(stored, first_channel=None)
     if method == "full":
-        setup = prepare(product_config(job.config), facts, DETECTOR).problem
+        problem = prepare(product_config(job.config), facts, DETECTOR).problem
         channel = torch.arange(stored.channels.start, stored.channels.stop, dtype=torch.float64)
-        lines = SpectrumModel(table=setup.table, channel=channel, constants=setup.constants, elastic=setup.elastic)
+        lines = SpectrumModel(
+            table=problem.table, channel=channel, constants=problem.constants, elastic=problem.elastic
+        )
         solver = full_solver(full_model(lines, _fitted(job)[0], basis), basis, torch.device("cpu"))
     else:
         solver = prepare_solver(method, basis)

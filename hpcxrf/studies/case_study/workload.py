@@ -16,6 +16,7 @@ from hpcxrf.pipeline.prepare.inputs import detector_names
 from hpcxrf.pipeline.records import DatasetJob
 from hpcxrf.pipeline.workload import SCAN
 from hpcxrf.runner.ending import RunEnd
+from hpcxrf.runner.printout import FinishedRun, Printout
 from hpcxrf.runner.records import TaskRecord, Unit
 from hpcxrf.runner.workload import PlanRequest, Workload
 from hpcxrf.store.catalog import dataset_id
@@ -172,6 +173,13 @@ def summarise(config: RunConfig, end: RunEnd) -> object:
     return gather(config, make_dataset(request, study_scan(config)), end)
 
 
+def describe(finished: FinishedRun) -> Printout:
+    """What is printed of a case study that has ended."""
+    from hpcxrf.studies.case_study.printout import describe_study
+
+    return describe_study(finished)
+
+
 CASE_STUDY: Final = Workload(
     name="case-study",
     stages=STAGE_TITLES,
@@ -187,5 +195,6 @@ CASE_STUDY: Final = Workload(
     is_there=is_there,
     reopen=reopen,
     summarise=summarise,
+    describe=describe,
 )
 """A simulated scan, its maps, and the fits of its spectra with every method beside the truth."""

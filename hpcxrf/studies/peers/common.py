@@ -29,9 +29,9 @@ class PeerResult:
     wall_s: float = 0.0
 
 
-def component_names(setup: FitProblem) -> tuple[str, ...]:
+def component_names(problem: FitProblem) -> tuple[str, ...]:
     """The order of amplitudes: the table's components, then elastic (not for a tube) and Compton peak."""
-    return setup.table.component_names + ((ELASTIC, COMPTON) if setup.elastic else (COMPTON,))
+    return problem.table.component_names + ((ELASTIC, COMPTON) if problem.elastic else (COMPTON,))
 
 
 def read_clocks() -> tuple[float, float]:

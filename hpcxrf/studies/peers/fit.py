@@ -57,7 +57,7 @@ def require_peers(names: Sequence[str]) -> None:
         raise ConfigError(f"benchmark.methods: {'; '.join(missing)}; run pip install hpcxrf[bench], or leave them out")
 
 
-def fit_peer(name: Peer, counts: Tensor, setup: FitProblem, start: JointStart) -> ProtocolFit:
+def fit_peer(name: Peer, counts: Tensor, problem: FitProblem, start: JointStart) -> ProtocolFit:
     """Fit an integrated spectrum with another program.
 
     `mapstorch` is `fit_spec` of 0.0.2: Adam, 500 steps, mean square, its learning rates and its list of free
@@ -73,7 +73,7 @@ def fit_peer(name: Peer, counts: Tensor, setup: FitProblem, start: JointStart) -
     Args:
         name: the program.
         counts: (channel,) raw counts of the full spectrum.
-        setup: components, nominal incident energy, fit range (at the setup's own calibration, as for every
+        problem: components, nominal incident energy, fit range (at the problem's own calibration, as for every
             method); a background other than `none` is SNIP here.
         start: theta to start from; its amplitudes are not used.
 
@@ -88,20 +88,20 @@ def fit_peer(name: Peer, counts: Tensor, setup: FitProblem, start: JointStart) -
     """
     require_peers([name])
     full = counts.to("cpu", torch.float64)
-    limits = fit_range(setup.parameters, setup.energy_min_kev, setup.energy_max_kev, full.shape[0])
+    limits = fit_range(problem.parameters, problem.energy_min_kev, problem.energy_max_kev, full.shape[0])
     inside = full[limits[0] : limits[1] + 1]
     if not bool(torch.isfinite(full).all()) or float(inside.sum()) <= 0.0:
         bad = FitStatus.EMPTY if bool(torch.isfinite(full).all()) else FitStatus.NONFINITE
-        return _judge(_make_empty_result(inside, setup, bad), inside)
+        return _judge(_make_empty_result(inside, problem, bad), inside)
     run: Callable[..., PeerResult] = fit_mapstorch if name == "mapstorch" else fit_pymca
     printed, began = StringIO(), read_clocks()
     with one_thread(), redirect_stdout(printed), np.errstate(all="ignore"):
         try:
-            result = run(full, limits, setup, start.theta)
+            result = run(full, limits, problem, start.theta)
         except _BREAKDOWN as error:
             _log.warning("%s broke down: %s: %s", name, type(error).__name__, error)
             cpu_s, wall_s = measure_since(began)
-            result = replace(_make_empty_result(inside, setup, FitStatus.NONFINITE), cpu_s=cpu_s, wall_s=wall_s)
+            result = replace(_make_empty_result(inside, problem, FitStatus.NONFINITE), cpu_s=cpu_s, wall_s=wall_s)
     if printed.getvalue().strip():
         _log.info("%s printed: %s", name, printed.getvalue().strip())
     return _judge(result, inside)
@@ -124,12 +124,12 @@ def _judge(result: PeerResult, inside: Tensor) -> ProtocolFit:
     )
 
 
-def _make_empty_result(inside: Tensor, setup: FitProblem, status: FitStatus) -> PeerResult:
-    theta = inside.new_full((len(setup.parameters),), torch.nan)
+def _make_empty_result(inside: Tensor, problem: FitProblem, status: FitStatus) -> PeerResult:
+    theta = inside.new_full((len(problem.parameters),), torch.nan)
     return PeerResult(
         theta=theta,
         theta_sigma=theta,
-        amplitude=theta.new_full((len(component_names(setup)),), torch.nan),
+        amplitude=theta.new_full((len(component_names(problem)),), torch.nan),
         model=torch.full_like(inside, torch.nan),
         n_free=0,
         evaluations=0,

@@ -32,23 +32,23 @@ _TAILS: Final = (
 _log = logging.getLogger(__name__)
 
 
-def fit_mapstorch(full: Tensor, limits: tuple[int, int], setup: FitProblem, theta: Tensor) -> PeerResult:
+def fit_mapstorch(full: Tensor, limits: tuple[int, int], problem: FitProblem, theta: Tensor) -> PeerResult:
     """Adam as `fit_spec` of 0.0.2 runs it; should it end in NaN, once more without tails.
 
     Args:
         full: (channel,) float64 counts of the full spectrum.
         limits: first and last channel of the fit range, both included.
-        setup: components, free parameters and background.
+        problem: components, free parameters and background.
         theta: (parameter,) to start from.
 
     Returns:
         The result; the seconds of both fits where there were two.
     """
-    first = _run(full, limits, setup, theta, fixed={})
+    first = _run(full, limits, problem, theta, fixed={})
     if first.status is not FitStatus.NONFINITE:
         return first
     _log.warning("mapstorch ended in NaN; fitted once more without tails")
-    again = _run(full, limits, setup, theta, fixed=dict.fromkeys(_TAILS, 0.0))
+    again = _run(full, limits, problem, theta, fixed=dict.fromkeys(_TAILS, 0.0))
     return replace(
         again,
         cpu_s=first.cpu_s + again.cpu_s,
@@ -58,13 +58,13 @@ def fit_mapstorch(full: Tensor, limits: tuple[int, int], setup: FitProblem, thet
 
 
 def _run(
-    full: Tensor, limits: tuple[int, int], setup: FitProblem, theta: Tensor, fixed: Mapping[str, float]
+    full: Tensor, limits: tuple[int, int], problem: FitProblem, theta: Tensor, fixed: Mapping[str, float]
 ) -> PeerResult:
     opt, default = import_module("mapstorch.opt"), import_module("mapstorch.default")
-    constants = _build_table(setup, default)
-    elements = [name for name in setup.table.component_names if name in constants]
-    free = [p for p in default.default_fitting_params if _is_free(p, setup) and p not in fixed]
-    start = default.default_param_vals | _translate_theta(setup, theta) | fixed
+    constants = _build_table(problem, default)
+    elements = [name for name in problem.table.component_names if name in constants]
+    free = [p for p in default.default_fitting_params if _is_free(p, problem) and p not in fixed]
+    start = default.default_param_vals | _translate_theta(problem, theta) | fixed
     began = read_clocks()
     tensors, peaks, background, losses = opt.fit_spec(
         full.numpy().astype(np.float32),
@@ -74,7 +74,7 @@ def _run(
         init_param_vals=start,
         fixed_param_vals=dict(fixed),
         n_iter=MAPSTORCH_STEPS,
-        use_snip=setup.background != "none",
+        use_snip=problem.background != "none",
         progress_bar=False,
         device="cpu",
         e_consts=constants,
@@ -85,9 +85,9 @@ def _run(
     model = torch.from_numpy(np.asarray(peaks + background, dtype=np.float64))
     finite = bool(np.isfinite(list(found.values())).all() and torch.isfinite(model).all())
     return PeerResult(
-        theta=theta.new_tensor([found.get(_maps_name(p.name), torch.nan) for p in setup.parameters]),
+        theta=theta.new_tensor([found.get(_maps_name(p.name), torch.nan) for p in problem.parameters]),
         theta_sigma=torch.full_like(theta, torch.nan),
-        amplitude=_sum_amplitudes(tensors, elements, constants, full.shape[0], setup),
+        amplitude=_sum_amplitudes(tensors, elements, constants, full.shape[0], problem),
         model=model,
         n_free=len(free) + len(elements) + 2,
         evaluations=len(losses),
@@ -98,9 +98,9 @@ def _run(
     )
 
 
-def _build_table(setup: FitProblem, default: Any) -> dict[str, Any]:  # noqa: ANN401 (an untyped module)
+def _build_table(problem: FitProblem, default: Any) -> dict[str, Any]:  # noqa: ANN401 (an untyped module)
     """Its own lines, with the listed pile-ups, of which its usual table has only three."""
-    names = setup.table.component_names
+    names = problem.table.component_names
     pileups = [name for name in names if parse_component(name).kind == "pileup"]
     if not pileups:
         return dict(default.default_energy_consts)
@@ -108,23 +108,23 @@ def _build_table(setup: FitProblem, default: Any) -> dict[str, Any]:  # noqa: AN
     return dict(constant.define_constants(default.default_elem_info, pileups))
 
 
-def _is_free(maps_name: str, setup: FitProblem) -> bool:
-    return any(p.free and _maps_name(p.name) == maps_name for p in setup.parameters)
+def _is_free(maps_name: str, problem: FitProblem) -> bool:
+    return any(p.free and _maps_name(p.name) == maps_name for p in problem.parameters)
 
 
 def _maps_name(name: str) -> str:
     return _NAMES.get(name, name.upper())
 
 
-def _translate_theta(setup: FitProblem, theta: Tensor) -> dict[str, float]:
+def _translate_theta(problem: FitProblem, theta: Tensor) -> dict[str, float]:
     """Theta by its names; its escape factor is another thing than ours and stays 0, its default."""
     values = {
         _maps_name(p.name): value
-        for p, value in zip(setup.parameters, theta.tolist(), strict=True)
+        for p, value in zip(problem.parameters, theta.tolist(), strict=True)
         if p.name != "escape_factor"
     }
     # 3.58 eV by default here, 2.96 in earlier versions: fwhm_fanoprime means nothing without it.
-    return values | {"FWHM_FANO_COEFF": setup.constants.width_factor}
+    return values | {"FWHM_FANO_COEFF": problem.constants.width_factor}
 
 
 def _sum_amplitudes(
@@ -132,7 +132,7 @@ def _sum_amplitudes(
     elements: Sequence[str],
     constants: Mapping[str, Any],
     n_channels: int,
-    setup: FitProblem,
+    problem: FitProblem,
 ) -> Tensor:
     """Counts of each component over all channels: its own amplitude is that of one line of the family."""
     basis, names = import_module("mapstorch.map").build_model_basis(
@@ -141,6 +141,6 @@ def _sum_amplitudes(
     totals = dict(zip(names, basis.detach().double().sum(dim=-1).tolist(), strict=True))
     amplitudes = [
         10.0 ** float(tensors[name].detach()) * totals[name] if name in totals else torch.nan
-        for name in component_names(setup)
+        for name in component_names(problem)
     ]
     return torch.tensor(amplitudes, dtype=torch.float64)

@@ -31,13 +31,13 @@ _FANO_REACH: Final = 0.9
 _SNIP_KEV: Final = 0.25
 
 
-def fit_pymca(full: Tensor, limits: tuple[int, int], setup: FitProblem, theta: Tensor) -> PeerResult:
+def fit_pymca(full: Tensor, limits: tuple[int, int], problem: FitProblem, theta: Tensor) -> PeerResult:
     """Levenberg-Marquardt as `McaTheory` runs it.
 
     Args:
         full: (channel,) float64 counts of the full spectrum.
         limits: first and last channel of the fit range, both included.
-        setup: components, nominal incident energy and background.
+        problem: components, nominal incident energy and background.
         theta: (parameter,) to start from.
 
     Returns:
@@ -45,7 +45,7 @@ def fit_pymca(full: Tensor, limits: tuple[int, int], setup: FitProblem, theta: T
     """
     fit = import_module("PyMca5.PyMcaPhysics.xrf.ClassMcaTheory").McaTheory()
     fixed = import_module("PyMca5.PyMcaMath.fitting.Gefit").CFIXED
-    fit.configure(_configure(fit.config, limits, setup, theta))
+    fit.configure(_configure(fit.config, limits, problem, theta))
     channel = np.arange(full.shape[0], dtype=np.float64)
     began = read_clocks()
     fit.setData(channel, full.numpy(), xmin=limits[0], xmax=limits[1])
@@ -57,14 +57,14 @@ def fit_pymca(full: Tensor, limits: tuple[int, int], setup: FitProblem, theta: T
     finite = bool(np.isfinite(values).all() and np.isfinite(model).all())
     held = {
         "energy_quadratic": 0.0,
-        "coherent_sct_energy": setup.table.incident_energy_kev,
+        "coherent_sct_energy": problem.table.incident_energy_kev,
         "compton_angle": float(theta[INDEX["compton_angle"]]),
     }
     done = FitStatus.CONVERGED if iterations < PYMCA_ITERATIONS else FitStatus.MAX_ITERATIONS
     return PeerResult(
-        theta=_place_by_name(_translate_theta(values, setup) | held, theta),
-        theta_sigma=_place_by_name(_translate_theta(errors, setup), theta),
-        amplitude=_sum_amplitudes(fit, values, channel, setup),
+        theta=_place_by_name(_translate_theta(values, problem) | held, theta),
+        theta_sigma=_place_by_name(_translate_theta(errors, problem), theta),
+        amplitude=_sum_amplitudes(fit, values, channel, problem),
         model=torch.from_numpy(model),
         n_free=int((fit.codes[0] != fixed).sum()),
         evaluations=int(iterations),
@@ -74,24 +74,26 @@ def fit_pymca(full: Tensor, limits: tuple[int, int], setup: FitProblem, theta: T
     )
 
 
-def _configure(default: Mapping[str, Any], limits: tuple[int, int], setup: FitProblem, theta: Tensor) -> dict[str, Any]:
+def _configure(
+    default: Mapping[str, Any], limits: tuple[int, int], problem: FitProblem, theta: Tensor
+) -> dict[str, Any]:
     """PyMca's default configuration with our components, energies, range and starting values."""
-    value = {p.name: v for p, v in zip(setup.parameters, theta.tolist(), strict=True)}
+    value = {p.name: v for p, v in zip(problem.parameters, theta.tolist(), strict=True)}
     config = {name: copy.deepcopy(section) for name, section in default.items()}
-    groups = _list_groups(setup)
+    groups = _list_groups(problem)
     config["peaks"] = {}
     for element, shell in groups.values():
         config["peaks"].setdefault(element, []).append(shell)
-    pileup = len(groups) < len(setup.table.component_names)
+    pileup = len(groups) < len(problem.table.component_names)
     offset_reach, slope_reach = _AXIS_REACH
-    slope, fano = value["energy_slope"], _fano_of(value["fwhm_fanoprime"], setup)
+    slope, fano = value["energy_slope"], _fano_of(value["fwhm_fanoprime"], problem)
     config["fit"].update(
-        energy=[setup.table.incident_energy_kev],
+        energy=[problem.table.incident_energy_kev],
         energyweight=[1.0],
         energyflag=[1],
         energyscatter=[1],
-        scatterflag=int(setup.elastic),
-        stripflag=int(setup.background != "none"),
+        scatterflag=int(problem.elastic),
+        stripflag=int(problem.background != "none"),
         stripalgorithm=1,
         snipwidth=round(_SNIP_KEV / slope),
         continuum=0,
@@ -120,25 +122,25 @@ def _configure(default: Mapping[str, Any], limits: tuple[int, int], setup: FitPr
     return config
 
 
-def _list_groups(setup: FitProblem) -> dict[str, tuple[str, str]]:
+def _list_groups(problem: FitProblem) -> dict[str, tuple[str, str]]:
     """Element and shell of the components that it can model: not pile-up, not a user's own lines."""
-    names = setup.table.component_names
+    names = problem.table.component_names
     parsed = {name: parse_component(name).kind for name in names}
     return {name: (name.partition("_")[0], kind) for name, kind in parsed.items() if kind in {"K", "L", "M"}}
 
 
-def _fano_of(fwhm_fanoprime: float, setup: FitProblem) -> float:
-    return setup.constants.width_factor * fwhm_fanoprime / _PAIR_KEV
+def _fano_of(fwhm_fanoprime: float, problem: FitProblem) -> float:
+    return problem.constants.width_factor * fwhm_fanoprime / _PAIR_KEV
 
 
-def _translate_theta(values: FloatArray, setup: FitProblem) -> dict[str, float]:
+def _translate_theta(values: FloatArray, problem: FitProblem) -> dict[str, float]:
     """Its four parameters, or their uncertainties, in our names and units."""
     zero, gain, noise, fano = values[:4].tolist()
     return {
         "energy_offset": zero,
         "energy_slope": gain,
         "fwhm_offset": abs(noise),
-        "fwhm_fanoprime": fano / _fano_of(1.0, setup),
+        "fwhm_fanoprime": fano / _fano_of(1.0, problem),
     }
 
 
@@ -154,14 +156,14 @@ def _sum_amplitudes(
     fit: Any,  # noqa: ANN401 (an untyped class)
     values: FloatArray,
     channel: FloatArray,
-    setup: FitProblem,
+    problem: FitProblem,
 ) -> Tensor:
     """Counts of each component over all channels, escape peaks included, from its own model."""
-    groups = {name: f"{element} {shell}" for name, (element, shell) in _list_groups(setup).items()}
+    groups = {name: f"{element} {shell}" for name, (element, shell) in _list_groups(problem).items()}
     groups |= {ELASTIC: "Scatter Peak000", COMPTON: "Scatter Compton000"}
     places = {label: i for i, label in enumerate(fit.PARAMETERS) if i >= fit.NGLOBAL}
     amplitudes = []
-    for name in component_names(setup):
+    for name in component_names(problem):
         place = places.get(groups.get(name, ""))
         if place is None:
             amplitudes.append(torch.nan)
