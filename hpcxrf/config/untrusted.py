@@ -99,7 +99,7 @@ def refuse_irregular(path: Path, error_type: type[HpcxrfError] = InputFileError)
     try:
         status = path.stat()
     except FileNotFoundError as error:
-        raise error_type(f"{name}: cannot be read: no such file; check the name") from error
+        raise error_type(f"{name}: no such file; check the name") from error
     except (OSError, ValueError) as error:
         raise error_type(f"{name}: cannot be read: {describe_fault(error)}; check its name and permissions") from error
     fault = _find_kind(path, status.st_mode)
@@ -148,9 +148,11 @@ def read_regular(path: Path, error_type: type[HpcxrfError], *, largest: int = MA
     Raises:
         HpcxrfError: of `error_type`: not a regular file, too large, or unreadable.
     """
+    if not is_there(path):
+        raise error_type(f"{show_name(str(path))}: cannot be read: no such file; check the name")
     size = refuse_irregular(path, error_type)
     if size > largest:
-        raise error_type(f"{path}: {size} bytes, at most {largest} are read; name the right file")
+        raise error_type(f"{path}: {size} bytes; such a file is a short text of at most {largest}, name the right one")
     with report_faults(path, error_type, "check its permissions"), path.open("rb") as stream:
         return stream.read(largest + 1)
 

@@ -99,7 +99,7 @@ def test_stray_files_and_loops_of_links_in_a_folder_are_notes(tmp_path):
     (tmp_path / "._scan.npy").write_bytes(b"macOS")
     found, notes = find_scans([tmp_path])
     assert found == [tmp_path / "scan.npy"]
-    assert sorted(note.split(":")[0].rpartition("/")[2] for note in notes) == ["gone.h5", "loop.h5", "pipe.h5"]
+    assert sorted(note.text.split(":")[0].rpartition("/")[2] for note in notes) == ["gone.h5", "loop.h5", "pipe.h5"]
 
 
 def test_a_name_that_no_file_can_have_is_an_error_and_not_a_crash():
