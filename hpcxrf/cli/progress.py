@@ -58,6 +58,8 @@ class RunDisplay:
     """Takes the number of files opened, and of those that there are."""
     begin: Callable[[Mapping[str, int]], None]
     """Takes the number of tasks by stage of a further dataset: a plan is made while it is run."""
+    all_begun: Callable[[], None]
+    """Called when no further dataset comes: from now on a stage whose tasks have ended has ended."""
     advance: Callable[[TaskEnd], None]
     """Takes the end of a task."""
     say: Callable[[str], None]
@@ -125,6 +127,7 @@ def _show_bars(out: Console, titles: Mapping[str, str]) -> Iterator[RunDisplay]:
         yield RunDisplay(
             opened=lambda done, total: progress.update(bars.opening, completed=done, total=total),
             begin=bars.begin,
+            all_begun=lambda: None,
             advance=bars.advance,
             say=lambda text: out.print(text, markup=False, soft_wrap=True),
         )
@@ -181,6 +184,7 @@ def _show_lines(out: Console, titles: Mapping[str, str], every_s: float) -> Iter
         yield RunDisplay(
             opened=lambda done, total: lines.count(_OPENING, done, total),
             begin=lines.begin,
+            all_begun=lines.end_planning,
             advance=lines.advance,
             say=lines.say,
         )
@@ -215,6 +219,8 @@ class _Stage:
     found: int = 0
     began_s: float | None = None
     ended_s: float = 0.0
+    told: bool = False
+    """Its end was printed."""
 
     @property
     def is_going_on(self) -> bool:
@@ -240,6 +246,8 @@ class _Lines:
     quiet: bool = False
     began_s: float = field(default_factory=time.monotonic)
     stages: dict[str, _Stage] = field(default_factory=dict)
+    planned: bool = False
+    """Every dataset has begun, so that the totals are final."""
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def say(self, text: str) -> None:
@@ -274,6 +282,20 @@ class _Lines:
             stage.not_tried += not end.tried
             stage.found += end.found
             stage.ended_s = time.monotonic()
+            if self.planned:
+                self._tell_end(stage)
+
+    def end_planning(self) -> None:
+        with self.lock:
+            self.planned = True
+            for name, stage in self.stages.items():
+                if name != _OPENING:
+                    self._tell_end(stage)
+
+    def _tell_end(self, stage: _Stage) -> None:
+        if stage.done == stage.total and stage.began_s is not None and not stage.told:
+            stage.told = True
+            self.say(stage.describe_end(stage.ended_s))
 
     def report(self) -> None:
         with self.lock:
@@ -292,8 +314,8 @@ class _Lines:
             self.say(stage.describe_end(time.monotonic()))
 
     def finish(self) -> None:
-        """Print how every stage of tasks went: while the plan is made, no stage is known to have ended."""
+        """Print how stages went that a stopped run did not bring to their end."""
         with self.lock:
             for name, stage in self.stages.items():
-                if name != _OPENING and stage.began_s is not None:
+                if name != _OPENING and stage.began_s is not None and not stage.told:
                     self.say(stage.describe_end(stage.ended_s))

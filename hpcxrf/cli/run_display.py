@@ -35,6 +35,7 @@ def _connect(out: Console, display: RunDisplay) -> RunCallbacks:
         opened=display.opened,
         note=lambda note: print_notes(out, {"": [note]}),
         units=display.begin,
+        all_begun=display.all_begun,
         started=show_cluster,
         progress=display.advance,
         reporting=lambda n: display.say(f"writing the report, {n} {'dataset' if n == 1 else 'datasets'}"),

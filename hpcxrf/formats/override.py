@@ -152,10 +152,12 @@ def find_override(scan_path: Path, detector: int) -> Path | None:
         scan_path: the scan, a file or a Zarr folder.
         detector: counted from 0.
     """
-    folder = scan_path.absolute().parent
+    # In strings, since the driver of an archive looks for one beside every scan.
+    folder = os.path.dirname(scan_path.absolute())  # noqa: PTH120
     names = (f"{OVERRIDE_NAME}{detector}", OVERRIDE_NAME)
-    candidates = (place / name for place in (folder, folder.parent) for name in names)
-    return next((path for path in candidates if path.is_file()), None)
+    places = (folder, os.path.dirname(folder))  # noqa: PTH120
+    candidates = (os.path.join(place, name) for place in places for name in names)  # noqa: PTH118
+    return next((Path(path) for path in candidates if os.path.isfile(path)), None)  # noqa: PTH113
 
 
 def width_law(override: Override, choice: Literal["auto", "2.96", "3.58"]) -> tuple[float, Note]:

@@ -1,11 +1,14 @@
 """The report of a run, written from its records."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 from hpcxrf.config.run import RunConfig, effective
-from hpcxrf.results.report.dataset_page import DatasetSummary
+from hpcxrf.results.report.dataset_page import DatasetSummary, read_merit_and_flags
 from hpcxrf.results.report.report import RunSummary, write_report
+from hpcxrf.results.report.views import Merit, pack_merit, unpack_merit
 from hpcxrf.runner.datasets import describe_ending, read_datasets
 from hpcxrf.runner.ending import RunEnd, now, versions
 from hpcxrf.runner.records import DatasetRecord
@@ -33,7 +36,7 @@ def write_run_report(config: RunConfig, end: RunEnd) -> None:
         command=end.command,
         notes=end.notes,
     )
-    write_report(summary, list(summarise_datasets(end.run)), end.run.report_file)
+    write_report(summary, summarise_datasets(end.run), end.run.report_file)
 
 
 def summarise_datasets(run: RunDir) -> Iterator[DatasetSummary]:
@@ -54,4 +57,26 @@ def summarise_dataset(run: RunDir, record: DatasetRecord) -> DatasetSummary:
         seconds=record.seconds,
         results_path=run.results_store(record.dataset_id) if done else None,
         notes=record.notes,
+        judgement=_read_judgement(record.facts),
     )
+
+
+def judge_results(store: Path) -> dict[str, Any]:
+    """What the report says of a dataset, as facts of the record of its last task: the report need not open the store.
+
+    Args:
+        store: results store, complete.
+
+    Raises:
+        OutputError: the store cannot be read.
+    """
+    merit, flags = read_merit_and_flags(store)
+    return {"merit": None if merit is None else pack_merit(merit), "flags": list(flags)}
+
+
+def _read_judgement(facts: Mapping[str, Any]) -> tuple[Merit | None, tuple[str, ...]] | None:
+    """Read the facts of `judge_results`; None: an earlier version did not write them."""
+    if "flags" not in facts:
+        return None
+    merit = facts["merit"]
+    return None if merit is None else unpack_merit(merit), tuple(facts["flags"])

@@ -253,14 +253,15 @@ def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
             regions_to_csv(path, table)
         finalise(path, {"devices": devices, "torch_version": str(torch.__version__)})
         # With matplotlib, which no other task has need of.
-        from hpcxrf.pipeline.report import summarise_dataset
+        from hpcxrf.pipeline.report import judge_results, summarise_dataset
         from hpcxrf.results.report.dataset_page import write_dataset_page
 
         with clock.writing():
             summary = summarise_dataset(run, summarise(job, after))
             write_dataset_page(summary, run.page_file(job.dataset_id))
         written = [path / "zarr.json", *([table] if table.exists() else [])]
-        return clock.record(job, "finalise", "finalise", checksums=_relative(job, checksum_tree(written)))
+        checksums = _relative(job, checksum_tree(written))
+        return clock.record(job, "finalise", "finalise", checksums=checksums, facts=judge_results(path))
 
 
 def _create(

@@ -8,7 +8,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from hpcxrf.config.untrusted import parse_json_object, refuse_irregular, report_faults
 from hpcxrf.errors import OutputError
@@ -22,8 +22,16 @@ from hpcxrf.store.rundir import FAILED, FINISHED, RunDir
 OPEN_TASK: Final = "open"
 """Task of an item whose file cannot be opened."""
 _FILE: Final = "datasets.jsonl"
+_KEPT_FACTS: Final = ("r2", "suggested", "machine", "merit", "flags")
 _REMEDY: Final = "remove the file, and the same command makes it again from the journals"
-_KEPT_FACTS: Final = ("r2", "suggested", "machine")
+_TYPES: Final = {"number": int, "home": str, "dataset_id": str, "name": str, "state": str, "source": str} | {
+    "shape": list,
+    "made_from": dict,
+    "facts": dict,
+    "notes": list,
+}
+"""Types of what every line has."""
+_FIELDS: Final = frozenset(f.name for f in dataclasses.fields(DatasetRecord))
 
 
 def summarise(item: Item, records: Sequence[TaskRecord], **ending: Any) -> DatasetRecord:  # noqa: ANN401 (fields of DatasetRecord)
@@ -75,8 +83,10 @@ def read_datasets(run: RunDir) -> Iterator[DatasetRecord]:
     if not file.is_file():
         yield from filter(None, (_read_journal(run, name) for name in run.dataset_ids()))
         return
-    for _, offset in sorted(_places(file).values()):
-        yield _read_at(file, offset)
+    places = sorted(_places(file).values())
+    with file.open("rb") as stream:
+        for _, offset in places:
+            yield _read_at(stream, offset)
 
 
 def has_records(run: RunDir) -> bool:
@@ -86,13 +96,24 @@ def has_records(run: RunDir) -> bool:
 
 def read_kept(run: RunDir) -> dict[str, DatasetRecord]:
     """Items that an earlier driver finished, by dataset_id; without what only tables need."""
-    if not (run.path / _FILE).is_file():
-        return {}
-    return {
-        record.dataset_id: dataclasses.replace(record, notes=(), facts={}, seconds={})
-        for record in read_datasets(run)
-        if record.state == "done" and not record.home
-    }
+    file = run.path / _FILE
+    kept: dict[str, DatasetRecord] = {}
+    for _, content in _read_whole_lines(file) if file.is_file() else ():
+        name = content["dataset_id"]
+        if content["home"]:
+            continue
+        if content["state"] == "done":
+            kept[name] = DatasetRecord(
+                dataset_id=name,
+                name=content["name"],
+                source=content["source"],
+                state="done",
+                shape=tuple(content["shape"]),
+                made_from=content["made_from"],
+            )
+        else:
+            kept.pop(name, None)
+    return kept
 
 
 def forget_dataset(run: RunDir, dataset_id: str, reason: str) -> None:
@@ -105,7 +126,8 @@ def forget_dataset(run: RunDir, dataset_id: str, reason: str) -> None:
     found = [place for (_, name), place in _places(file).items() if name == dataset_id] if file.is_file() else []
     # A run of version 0.1.0, or an item that never ended, has nothing to be taken back.
     for number, offset in found[:1]:
-        record = _read_at(file, offset)
+        with file.open("rb") as stream:
+            record = _read_at(stream, offset)
         append_dataset(run, dataclasses.replace(record, state="not tried", reason=reason), number)
 
 
@@ -118,34 +140,37 @@ def describe_ending(record: DatasetRecord) -> str:
 
 def _places(file: Path) -> dict[tuple[str, str], tuple[int, int]]:
     """(number, offset) of the last whole line of every item; what a kill left of a line is none."""
-    places: dict[tuple[str, str], tuple[int, int]] = {}
+    return {
+        (content["home"], content["dataset_id"]): (content["number"], offset)
+        for offset, content in _read_whole_lines(file)
+    }
+
+
+def _read_whole_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Offset and content of every line, oldest first; what a kill left of a line is none.
+
+    Raises:
+        OutputError: a line is damaged.
+    """
     offset = 0
     refuse_irregular(file, OutputError)
     with file.open("rb") as stream:
         for line in stream:
             if line.endswith(b"\n"):
-                content = parse_json_object(line, f"{file}: the line at byte {offset}", OutputError, _REMEDY)
-                with report_faults(f"{file}, the line at byte {offset}", OutputError, _REMEDY):
-                    places[content["home"], content["dataset_id"]] = (int(content["number"]), offset)
+                where = f"{file}: the line at byte {offset}"
+                content = parse_json_object(line, where, OutputError, _REMEDY)
+                if not all(isinstance(content.get(key), kind) for key, kind in _TYPES.items()):
+                    raise OutputError(f"{where} is damaged; {_REMEDY}")
+                yield offset, content
             offset += len(line)
-    return places
 
 
-def _read_at(file: Path, offset: int) -> DatasetRecord:
-    with file.open("rb") as stream:
-        stream.seek(offset)
-        line = stream.readline()
-    with report_faults(f"{file}, the line at byte {offset}", OutputError, _REMEDY):
-        return _parse(line)
-
-
-def _parse(line: bytes) -> DatasetRecord:
-    content = json.loads(line)
-    names = {f.name for f in dataclasses.fields(DatasetRecord)}
-    plain: dict[str, Any] = {k: v for k, v in content.items() if k in names}
-    if not (isinstance(plain["name"], str) and isinstance(plain.get("facts", {}), dict)):
-        raise TypeError("name is not a text, or facts are not an object")
-    return DatasetRecord(**plain | {"shape": tuple(plain["shape"]), "notes": unpack_notes(content)})
+def _read_at(stream: BinaryIO, offset: int) -> DatasetRecord:
+    stream.seek(offset)
+    with report_faults("datasets.jsonl", OutputError, _REMEDY):
+        content = json.loads(stream.readline())
+        plain: dict[str, Any] = {k: v for k, v in content.items() if k in _FIELDS}
+        return DatasetRecord(**plain | {"shape": tuple(plain["shape"]), "notes": unpack_notes(content)})
 
 
 def _read_journal(run: RunDir, dataset_id: str) -> DatasetRecord | None:

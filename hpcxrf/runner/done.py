@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hpcxrf.runner.journal import is_made_from, is_record, read_record
 from hpcxrf.runner.records import Item, Kept, Refusal, TaskRecord, Unit
 from hpcxrf.runner.workload import Planned, Workload
-from hpcxrf.store.rundir import FAILED, FINISHED, RETRY, Record, RunDir
+from hpcxrf.store.rundir import FAILED, FINISHED, RETRY, Record, RunDir, read_or_set_aside
 
 
 def find_finished(
@@ -58,7 +58,7 @@ def count_if_finished(workload: Workload, planned: Iterable[Planned]) -> int | N
 
 def _is_finished(workload: Workload, item: Item) -> bool:
     units = workload.units_of(item)
-    journal = RunDir(path=item.run_dir).read_journal(item.dataset_id)
+    journal = read_or_set_aside(RunDir(path=item.run_dir), item.dataset_id)
     return len(find_finished(workload, item, units, journal)) == len(units)
 
 

@@ -27,7 +27,7 @@ from hpcxrf.runner.planner import Planner
 from hpcxrf.runner.records import DatasetRecord, Item, Kept, Refusal, TaskRecord, Unit
 from hpcxrf.runner.worker import forget_records
 from hpcxrf.runner.workload import Planned, Workload
-from hpcxrf.store.rundir import RETRY, Record, RunDir, leave_alone, left_alone
+from hpcxrf.store.rundir import RETRY, Record, RunDir, leave_alone, left_alone, read_or_set_aside
 
 _POLL_S: Final = 0.01
 _MOST_REASONS: Final = 1000
@@ -63,6 +63,8 @@ class Hooks:
     """Takes every item when it is planned, begins and ends."""
     units: Callable[[Mapping[str, int]], None] = lambda _counts: None
     """Takes the number of tasks by stage of every item, when they are known."""
+    all_begun: Callable[[], None] = lambda: None
+    """Called once, when no item waits to begin any more: the tasks of every stage are known."""
     progress: Callable[[Progress], None] = lambda _progress: None
     """Takes every task that ends."""
 
@@ -186,8 +188,12 @@ def _keep_record(drive: _Drive, event: tuple[float, Mapping[str, str]]) -> None:
 
 def _feed(drive: _Drive, planner: Planner, in_flight: int) -> None:
     """Take and run items until everything has ended, or no more is to be fed."""
+    all_begun = False
     while not drive.hooks.stopping():
         taken = _take_items(drive, planner, in_flight)
+        if planner.ended and not drive.held and not all_begun:
+            all_begun = True
+            drive.hooks.all_begun()
         if planner.ended and not drive.active and not drive.held:
             return
         if not _settle_ended(drive) and not taken:
@@ -257,8 +263,7 @@ def _begin_or_hold(drive: _Drive, item: Item) -> None:
 
 
 def _begin(drive: _Drive, item: Item) -> None:
-    run = RunDir(path=item.run_dir)
-    journal = run.read_journal(item.dataset_id)
+    journal = read_or_set_aside(RunDir(path=item.run_dir), item.dataset_id)
     units = list(drive.workload.units_of(item))
     done = find_finished(drive.workload, item, units, journal)
     drive.hooks.dataset("begun")

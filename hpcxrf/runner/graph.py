@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dask._task_spec import List, Task, TaskRef
 from distributed import Client, Future, get_worker
 
 from hpcxrf.runner.journal import pack_record
@@ -59,7 +58,7 @@ def run_and_report(
 def submit(
     client: Client, work: RunUnit, item: Item, units: Sequence[Unit], finished: Mapping[str, TaskRecord], drive: str
 ) -> dict[str, Future]:
-    """Submit what is missing of an item, as one graph.
+    """Submit what is missing of an item.
 
     Args:
         client: client of the cluster.
@@ -74,19 +73,13 @@ def submit(
         Futures by task, in the order of the graph. Keys carry counters, never the sample's name: they are
         visible on the dashboard.
     """
-    keys = {
-        unit.task: f"{unit.stage}-{item.number:06}-{index:05}-{drive}"
-        for index, unit in enumerate(units)
-        if unit.task not in finished
-    }
-    if not keys:
-        return {}
-    graph = {}
-    for unit in units:
-        if unit.task in keys:
-            after = List(*(finished[name] if name in finished else TaskRef(keys[name]) for name in unit.needs))
-            key = keys[unit.task]
-            graph[key] = Task(key, run_and_report, work, item, unit, after, drive, key)
-    # What was submitted first is run first, however soon the next item follows.
-    futures = client.get(graph, list(graph), sync=False, fifo_timeout="0 ms")
-    return dict(zip(keys, futures, strict=True))
+    known: dict[str, Any] = dict(finished)
+    futures: dict[str, Future] = {}
+    for index, unit in enumerate(units):
+        if unit.task not in finished:
+            after = [known[name] for name in unit.needs]
+            key = f"{unit.stage}-{item.number:06}-{index:05}-{drive}"
+            known[unit.task] = futures[unit.task] = client.submit(
+                run_and_report, work, item, unit, after, drive, key, key=key, pure=False
+            )
+    return futures

@@ -28,11 +28,18 @@ def dataset_id(path: Path, archive_root: Path) -> str:
     Raises:
         InputFileError: the file lies outside the archive.
     """
-    relative = os.path.relpath(path, archive_root)
-    if Path(relative).parts[0] == os.pardir:
+    relative = _relate(os.fspath(path), os.fspath(archive_root))
+    if relative.split(os.sep, 1)[0] == os.pardir:
         raise InputFileError(f"{path}: lies outside the archive {archive_root}; give the folder that holds all scans")
     digest = hashlib.sha256(os.fsencode(relative)).hexdigest()
     return f"{slug(path.stem)}-{digest[:HASH_DIGITS]}"
+
+
+def _relate(path: str, folder: str) -> str:
+    """What `os.path.relpath` gives, which takes half of the time that the name of a dataset takes."""
+    inside = os.path.join(folder, "")  # noqa: PTH118
+    plain = os.path.isabs(path) and path.startswith(inside) and os.pardir not in path  # noqa: PTH117
+    return path[len(inside) :] if plain else os.path.relpath(path, folder)
 
 
 def slug(text: str) -> str:

@@ -53,6 +53,21 @@ def test_every_stage_has_a_line_at_its_start_and_one_at_its_end():
     ]
 
 
+def test_once_all_datasets_have_begun_a_stage_says_at_once_that_it_has_ended():
+    out = console()
+    with show_run(out, TITLES) as display:
+        for _scan in range(2):
+            display.begin({"ingest": 1, "pixels": 1})
+        display.advance(End("ingest"))
+        display.all_begun()
+        display.advance(End("ingest"))
+        assert re.fullmatch(r"ingest into Zarr: 2 of 2 ended after [\d.]+ s", lines_of(out)[-1])
+        display.advance(End("pixels"))
+        display.say("writing the report")
+    # It was stopped: what has not ended is said last.
+    assert [line.split(" ended")[0] for line in lines_of(out)[-2:]] == ["writing the report", "pixels: 1 of 2"]
+
+
 def test_failures_and_what_an_earlier_run_did_are_counted():
     out = console()
     with show_run(out, {}) as display:

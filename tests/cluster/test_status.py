@@ -17,7 +17,7 @@ from hpcxrf.runner.datasets import append_dataset
 from hpcxrf.runner.ending import RunEnd, forget_end, keep_end
 from hpcxrf.runner.records import DatasetRecord
 from hpcxrf.store.lock import run_lock
-from hpcxrf.store.rundir import create_or_resume, finished, left_alone, set_damaged_aside
+from hpcxrf.store.rundir import create_or_resume, finished, left_alone, read_or_set_aside, set_damaged_aside
 
 
 @pytest.fixture
@@ -296,6 +296,17 @@ def test_a_damaged_journal_is_a_failure_of_its_own_dataset_until_a_driver_sets_i
     assert aside.read_bytes() == b'{"event":\n{}\n'
     assert run.dataset_ids() == ["a-00000000"]
     assert set_damaged_aside(run) == []
+
+
+def test_of_a_finished_dataset_the_journal_is_read_only_when_it_is_worked_on_again(run):
+    run.append("a-00000000", FINISHED)
+    run.journal_file("a-00000000").write_bytes(b"no journal\n")
+    assert set_damaged_aside(run, {"a-00000000"}) == []
+    assert run.dataset_ids() == ["a-00000000"]
+    assert read_or_set_aside(run, "a-00000000") == []
+    assert run.dataset_ids() == []
+    run.append("a-00000000", FINISHED)
+    assert len(read_or_set_aside(run, "a-00000000")) == 1
 
 
 def test_retry_is_refused_while_a_driver_works(run):

@@ -203,6 +203,9 @@ def write_run(folder: Path) -> Path:
         "home": "",
         "shape": [1, 2, 3, 4],
         "notes": [],
+        "source": "a.npy",
+        "made_from": {},
+        "facts": {},
     }
     (place / "datasets.jsonl").write_text(json.dumps(record) + "\n")
     end = {"run": None, "wall_s": 1.0, "device": "CPU", "command": "", "started": "", "notes": ["n"]}

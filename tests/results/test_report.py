@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -12,10 +13,12 @@ from pages import browse, parsed, run_summary
 from results_sample import COMPONENTS, PARAMETERS, make_store
 
 from hpcxrf.errors import OutputError
+from hpcxrf.fitting.result import FitStatus
 from hpcxrf.notes import Note
 from hpcxrf.results.report import report
-from hpcxrf.results.report.dataset_page import DatasetSummary, read_details, write_dataset_page
+from hpcxrf.results.report.dataset_page import DatasetSummary, read_details, read_merit_and_flags, write_dataset_page
 from hpcxrf.results.report.report import write_report
+from hpcxrf.results.report.views import Merit, pack_merit, unpack_merit
 
 HOSTILE = "<script>document.title='owned'</script>\"'><img src=x onerror=alert(1)>\n{{ 7*7 }}"
 
@@ -205,6 +208,32 @@ def test_a_long_table_shows_failures_first(tmp_path, monkeypatch):
     write_report(run_summary(), [*many, failed], path)
     page = parsed(path.read_text(encoding="utf-8"))
     assert any("5 datasets; the table shows 3" in text for text in page.texts)
+
+
+def test_what_the_report_knows_of_a_dataset_is_not_read_from_its_store_again(store, tmp_path, monkeypatch):
+    path = tmp_path / "report.html"
+    write_report(run_summary(), (dataset(store),), path)
+    known = path.read_text(encoding="utf-8")
+    merit, flags = read_merit_and_flags(store)
+    packed = json.loads(json.dumps(pack_merit(merit), allow_nan=False))
+    assert unpack_merit(packed) == merit
+    monkeypatch.setattr(report, "read_merit_and_flags", None)
+    write_report(run_summary(), iter([dataset(store, judgement=(unpack_merit(packed), flags))]), path)
+    assert path.read_text(encoding="utf-8") == known
+
+
+def test_a_merit_without_a_number_is_kept_as_one():
+    merit = Merit(
+        status=FitStatus.EMPTY, r2=math.nan, r2_expected=1.0, reduced_chi2=math.inf, deviance=math.nan, cpu_s=0.5
+    )
+    packed = pack_merit(merit)
+    assert (packed["status"], packed["r2"], packed["reduced_chi2"], packed["cpu_s"]) == (
+        int(merit.status),
+        None,
+        None,
+        0.5,
+    )
+    assert math.isnan(unpack_merit(packed).r2)
 
 
 def test_writing_replaces_the_page_at_once_and_leaves_nothing_behind(store, tmp_path):

@@ -166,8 +166,11 @@ def test_an_item_waits_for_those_that_it_is_made_from_and_is_not_tried_when_they
         return units_of(item)
 
     workload = dataclasses.replace(STUB, units_of=units)
-    ended = run_items(workload, iter([first, second]), run, client, in_flight=8)
+    begun = []
+    hooks = Hooks(all_begun=lambda: begun.append(states(run)))
+    ended = run_items(workload, iter([first, second]), run, client, in_flight=8, hooks=hooks)
     assert ended.done == 2
+    assert begun == [{"a-00000000": "done"}]
     # Its units are asked for when the other is done, since they may depend on what it found.
     assert order == [("a-00000000", {}), ("b-00000000", {"a-00000000": "done"})]
     broken = dataclasses.replace(first, dataset_id="c-00000000", fails={"last": "broke"})

@@ -23,5 +23,5 @@ def run_many(folder, number):
 def test_the_memory_of_the_driver_is_flat_from_1200_to_12000_datasets(tmp_path):
     few, many = run_many(tmp_path / "few", 1200), run_many(tmp_path / "many", 12_000)
     assert (few["done"], many["done"]) == (1200, 12_000)
-    # Scheduler and worker are in the same process: what they keep of ended tasks counts, too.
+    # Scheduler and client are in the process that is measured: what they keep of ended tasks counts, too.
     assert many["held_mb"] < 1.2 * few["held_mb"], (few, many)

@@ -93,7 +93,7 @@ def run_job(folder: Path, signals: JobSignals) -> int:
             pid=os.getpid(),
             restart_count=job.restart_count,
         )
-        for journal in set_damaged_aside(job.run):
+        for journal in set_damaged_aside(job.run, read_kept(job.run)):
             sys.stderr.write(f"alarm: {journal}: was damaged; its dataset is done again\n")
         try:
             code = drive_missing_work(job)

@@ -38,6 +38,8 @@ MAX_CPU_WORKERS: Final = 16
 """Each worker holds some 0.3 GB of interpreter and libraries before it works."""
 _CLOSE_TIMEOUT_S: Final = 20.0
 LOOPBACK: Final = "127.0.0.1"
+_GPU_FILES: Final = ("nvidia*", "nvhost*", "kfd", "dxg")
+"""Files in /dev of the drivers of NVIDIA, Tegra, AMD, and of Windows beneath Linux."""
 # Those with a dot have handlers of their own and tell their parents nothing.
 _LOGGERS: Final = ("distributed", "distributed.client", "tornado", "tornado.application", "bokeh", "asyncio")
 
@@ -90,6 +92,9 @@ def usable_cores() -> int:
 
 def visible_gpus() -> tuple[str, ...]:
     """Names of the CUDA devices that this process sees, as CUDA_VISIBLE_DEVICES takes them."""
+    if not any(next(Path("/dev").glob(pattern), None) for pattern in _GPU_FILES):
+        # No driver of a GPU, which torch would take seconds to say.
+        return ()
     import torch
 
     n_gpus = torch.cuda.device_count()

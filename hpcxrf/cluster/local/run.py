@@ -40,6 +40,8 @@ class RunCallbacks:
     """Takes what was noticed while the files were found."""
     units: Callable[[Mapping[str, int]], None] = lambda _counts: None
     """Takes the number of tasks by stage of a dataset, when they are known."""
+    all_begun: Callable[[], None] = lambda: None
+    """Called once, when the tasks of every stage are known."""
     started: Callable[[LocalClusterHandle], None] = lambda _handle: None
     """Takes the cluster when its workers are there."""
     progress: Callable[[Progress], None] = lambda _progress: None
@@ -131,11 +133,12 @@ def run_here(
         tell.note(note)
 
     run = RunDir(path=folder.absolute())
+    kept = read_kept(run)
     request = PlanRequest(
         config=config,
         run_dir=run.path,
         worker_bytes=MEMORY_LIMIT // workers,
-        kept=read_kept(run),
+        kept=kept,
         note=keep_note,
         opened=tell.opened,
     )
@@ -144,7 +147,7 @@ def run_here(
     with run_lock(run):
         create_or_resume(run.path, run_text, workload.lasting(config))
         keep_configuration(run, config)
-        set_damaged_aside(run)
+        set_damaged_aside(run, kept)
         done = _count_if_finished(workload, request)
         if done is not None:
             tell.reporting(done)
@@ -167,7 +170,7 @@ def run_here(
                 run,
                 handle.client,
                 in_flight=max(config.execution.datasets_in_flight, 2 * workers),
-                hooks=Hooks(units=tell.units, progress=tell.progress),
+                hooks=Hooks(units=tell.units, all_begun=tell.all_begun, progress=tell.progress),
             )
             device = handle.device
         tell.reporting(ended.total)

@@ -3,6 +3,7 @@
 import glob
 import os
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -93,7 +94,13 @@ def _stamp(file: Path) -> str:
 
 
 def _checksum(file: Path) -> tuple[str, str]:
-    return str(file.absolute()), f"sha256 {file_sha256(file)}"
+    return str(file.absolute()), f"sha256 {_hash_once(file, _stamp(file))}"
+
+
+@lru_cache(maxsize=4096)
+def _hash_once(file: Path, _stamp: str) -> str:
+    """SHA-256 of a file that many scans share, read again when its size or time is another."""
+    return file_sha256(file)
 
 
 def detector_names(config: RunConfig, n_detectors: int) -> tuple[str, ...]:

@@ -49,6 +49,8 @@ class DatasetSummary:
     """Seconds by stage."""
     results_path: Path | None = None
     """Results store, None where there is none."""
+    judgement: tuple[views.Merit | None, tuple[str, ...]] | None = None
+    """What `read_merit_and_flags` says of the store; None: it is not known without reading the store."""
     notes: tuple[Note, ...] = ()
     """Guesses made, files ignored: sentences."""
 

@@ -1,7 +1,7 @@
 """The report: one HTML page that needs nothing else, for people who want to see what a run did."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -74,27 +74,51 @@ class Section:
     details: Markup
 
 
-def write_report(run: RunSummary, datasets: Sequence[DatasetSummary], path: Path) -> None:
+@dataclass(slots=True)
+class _Table:
+    """What of all datasets is held while they are looked at one by one."""
+
+    first: list[DatasetRow] = field(default_factory=list)
+    done: list[DatasetRow] = field(default_factory=list)
+    failed: list[DatasetRow] = field(default_factory=list)
+    """Rows in the order of the plan, each at most `MAX_ROWS`."""
+    n_rows: int = 0
+    n_failed: int = 0
+    n_pixels: int = 0
+    """Pixels of all datasets that are done."""
+
+    @property
+    def rows(self) -> list[DatasetRow]:
+        """Rows of the table: in the order of the plan, or failures first where it does not hold all."""
+        return self.first if self.n_rows <= MAX_ROWS else [*self.failed, *self.done][:MAX_ROWS]
+
+
+def write_report(run: RunSummary, datasets: Iterable[DatasetSummary], path: Path) -> None:
     """Write the page, below 10 MB, readable from a file without a network; replaces an earlier one at once.
 
     Every dataset has a page of its own beside it, in `pages/`; one that is missing is drawn. The first ones are in the
     report too, as many as fit. A results store that cannot be read counts as a failure with its reason.
 
+    Args:
+        run: facts of the whole run.
+        datasets: its datasets, each looked at once: however many there are, no more than a table's are held.
+        path: the page.
+
     Raises:
         OutputError: `path` cannot be written.
     """
-    rows = [_build_row(index, dataset) for index, dataset in enumerate(datasets)]
-    sections = _build_sections(rows, path.parent)
+    table = _build_table(datasets, path.parent)
+    sections = _build_sections(table, path.parent)
     page = (
         load_templates()
         .get_template("report.html.j2")
         .render(
             run=run,
-            rows=sorted(rows, key=lambda row: row.done)[:MAX_ROWS] if len(rows) > MAX_ROWS else rows,
-            n_rows=len(rows),
-            failed=[row for row in rows if not row.done][:MAX_ROWS],
-            n_failed=sum(not row.done for row in rows),
-            n_pixels=sum(row.pixels for row in rows if row.done),
+            rows=table.rows,
+            n_rows=table.n_rows,
+            failed=table.failed,
+            n_failed=table.n_failed,
+            n_pixels=table.n_pixels,
             sections=sections,
             shown={section.row.anchor for section in sections},
             **load_page_look(),
@@ -102,6 +126,23 @@ def write_report(run: RunSummary, datasets: Sequence[DatasetSummary], path: Path
     )
     with replace_file(path) as partial:
         partial.write_text(page, encoding="utf-8", errors="backslashreplace")
+
+
+def _build_table(datasets: Iterable[DatasetSummary], folder: Path) -> _Table:
+    """Rows of the first datasets and numbers of all; a dataset whose page is missing gets it."""
+    table = _Table()
+    for index, dataset in enumerate(datasets):
+        row = _build_row(index, dataset)
+        table.n_rows += 1
+        table.n_failed += not row.done
+        table.n_pixels += row.pixels if row.done else 0
+        for kept in (table.first, table.done if row.done else table.failed):
+            if len(kept) < MAX_ROWS:
+                kept.append(row)
+        page = folder / row.page
+        if row.done and not page.is_file():
+            write_dataset_page(dataset, page)
+    return table
 
 
 def _build_row(index: int, dataset: DatasetSummary) -> DatasetRow:
@@ -113,7 +154,7 @@ def _build_row(index: int, dataset: DatasetSummary) -> DatasetRow:
         done, reason = False, "no results were written"
     elif done and dataset.results_path is not None:
         try:
-            merit, flags = read_merit_and_flags(dataset.results_path)
+            merit, flags = _read_or_take_merit(dataset, dataset.results_path)
         except HpcxrfError as error:
             done, reason = False, str(error)
     shape = dataset.shape or (0, 0, 0, 0)
@@ -130,16 +171,25 @@ def _build_row(index: int, dataset: DatasetSummary) -> DatasetRow:
     )
 
 
-def _build_sections(rows: Sequence[DatasetRow], folder: Path) -> list[Section]:
+def _read_or_take_merit(dataset: DatasetSummary, store: Path) -> tuple[views.Merit | None, tuple[str, ...]]:
+    """Merit and warnings of a dataset, from its store only where its summary has none.
+
+    Raises:
+        OutputError: the store cannot be read.
+    """
+    if dataset.judgement is not None and (store / "zarr.json").is_file():
+        return dataset.judgement
+    return read_merit_and_flags(store)
+
+
+def _build_sections(table: _Table, folder: Path) -> list[Section]:
     """Details of the first datasets, as many as fit the page; all have a page of their own."""
-    room = MAX_BYTES - _ROW_BYTES * min(len(rows), MAX_ROWS) - _FRAME_BYTES
+    room = MAX_BYTES - _ROW_BYTES * len(table.rows) - _FRAME_BYTES
     sections: list[Section] = []
-    for row in (row for row in rows if row.done):
-        page = folder / row.page
-        if not page.is_file():
-            write_dataset_page(row.summary, page)
-        details = read_details(page) if room > 0 else ""
+    for row in table.done:
+        details = read_details(folder / row.page)
         room -= len(details.encode())
-        if room > 0:
-            sections.append(Section(row=row, details=Markup(details)))  # noqa: S704  escaped when it was drawn
+        if room <= 0:
+            break
+        sections.append(Section(row=row, details=Markup(details)))  # noqa: S704  escaped when it was drawn
     return sections

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -78,6 +78,18 @@ class Merit:
     reduced_chi2: float
     deviance: float
     cpu_s: float
+
+
+def pack_merit(merit: Merit) -> dict[str, Any]:
+    """JSON values of a merit, without NaN."""
+    values = asdict(merit) | {"status": int(merit.status)}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def unpack_merit(values: Mapping[str, Any]) -> Merit:
+    """Read what `pack_merit` wrote."""
+    numbers = {name: math.nan if value is None else value for name, value in values.items() if name != "status"}
+    return Merit(status=FitStatus(values["status"]), **numbers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
