@@ -149,7 +149,7 @@ def read_regular(path: Path, error_type: type[HpcxrfError], *, largest: int = MA
         HpcxrfError: of `error_type`: not a regular file, too large, or unreadable.
     """
     if not is_there(path):
-        raise error_type(f"{show_name(str(path))}: cannot be read: no such file; check the name")
+        raise error_type(f"{show_name(str(path))}: cannot be read: No such file or directory; check the name")
     size = refuse_irregular(path, error_type)
     if size > largest:
         raise error_type(f"{path}: {size} bytes; such a file is a short text of at most {largest}, name the right one")

@@ -20,7 +20,7 @@ def main() -> int:
     parts = [numbers[i :: options.processes] for i in range(min(options.processes, len(numbers)))]
     with ThreadPoolExecutor(len(parts)) as pool:
         failed = [one for found in pool.map(lambda part: run_cases(part, options.seed), parts) for one in found]
-    for one in failed:
+    for one in sorted(failed, key=lambda one: one.number):
         sys.stdout.write(f"--- case {one.number} ({one.seed})\n{one.fault}\n")
     seconds = time.monotonic() - began
     sys.stdout.write(f"{len(numbers)} cases, seed {options.seed}: {len(failed)} failed, {seconds:.0f} s\n")

@@ -220,9 +220,8 @@ def read_run(path: Path) -> None:
     """Every reader of a run directory by itself, as one that fails would keep the others from their files."""
     from hpcxrf.cluster.job_files import read_events, read_progress
     from hpcxrf.errors import HpcxrfError
-    from hpcxrf.pipeline.report import summarise_datasets
     from hpcxrf.pipeline.request import config_of_run
-    from hpcxrf.runner.datasets import read_kept
+    from hpcxrf.runner.datasets import read_datasets, read_kept
     from hpcxrf.runner.done import last_lines
     from hpcxrf.runner.ending import read_end
     from hpcxrf.runner.journal import read_record
@@ -244,7 +243,7 @@ def read_run(path: Path) -> None:
 
     readers = (
         *(run.effective, run.workload_name, lambda: config_of_run(run), read_lock_and_holder, lambda: left_alone(run)),
-        *(lambda: read_kept(run), lambda: list(summarise_datasets(run)), lambda: read_end(run), read_journals),
+        *(lambda: read_kept(run), lambda: list(read_datasets(run)), lambda: read_end(run), read_journals),
         *(lambda: read_events(run), lambda: read_progress(run)),
     )
     for reader in readers:
