@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-more test-slow bench lint clean
+.PHONY: demo test test-more test-slow fuzz bench lint clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -43,6 +43,12 @@ test: lint
 # Whole runs and drills on a private Slurm, which do not fit into the quarter of an hour of `make test`.
 test-more: .venv/test.stamp
 	$(PYTEST) -m 'more and not slow' $(SHARED)
+
+# Damaged files of every kind, N of them: make fuzz N=100000 SEED=2
+N := 2000
+SEED := 1
+fuzz: .venv/test.stamp
+	$(BIN)/python -m tests.fuzz --cases $(N) --seed $(SEED)
 
 test-slow: .venv/test.stamp
 	$(PYTEST) -m slow

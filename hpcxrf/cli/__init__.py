@@ -6,7 +6,8 @@ import sys
 from types import FrameType
 from typing import Final
 
-from hpcxrf.errors import EXIT_INTERRUPTED, EXIT_RESUMABLE, HpcxrfError
+from hpcxrf.config.untrusted import show_lines, show_name
+from hpcxrf.errors import EXIT_INTERRUPTED, EXIT_RESUMABLE, HpcxrfError, OutputError
 
 _GO_ON: Final = "what is finished is kept; the same command again goes on where it stopped\n"
 _COMPLETE: Final = "_HPCXRF_COMPLETE"
@@ -33,8 +34,14 @@ def main() -> None:
     try:
         app(prog_name="hpcxrf")
     except HpcxrfError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {show_lines(str(error))}\n")
         sys.exit(error.exit_code)
+    except OSError as error:
+        # The system refuses a file or folder that was named (its name is too long, its disk is full): no fault of ours.
+        if error.filename is None:
+            raise
+        sys.stderr.write(f"error: {show_name(str(error.filename))}: {error.strerror}; name another file or folder\n")
+        sys.exit(OutputError.exit_code)
     except SystemExit as end:
         # The command line library turns Ctrl-C into this exit, without a word.
         if end.code == EXIT_INTERRUPTED:

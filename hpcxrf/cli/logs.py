@@ -7,6 +7,7 @@ import typer
 
 from hpcxrf.cli import options as opt
 from hpcxrf.cli.status import ASK_SLURM_S
+from hpcxrf.config.untrusted import show_lines
 
 EXAMPLE: Final = "Examples:  hpcxrf logs out --follow   |   hpcxrf logs out --failed"
 
@@ -28,17 +29,16 @@ def logs(
     opened = open_run(run)
     if failed:
         for failure in failures(opened):
-            sys.stdout.write(f"{failure.dataset_id} {failure.task}: {failure.reason}\n")
-            sys.stdout.write(failure.traceback)
+            sys.stdout.write(show_lines(f"{failure.dataset_id} {failure.task}: {failure.reason}\n{failure.traceback}"))
         return
     log, others = latest_log(opened)
     if others:
         names = ", ".join(path.name for path in others)
         console().print(f"{log.name}; others in {opened.logs}: {names}", markup=False, soft_wrap=True)
     if not follow:
-        sys.stdout.write(tail(log, lines))
+        sys.stdout.write(show_lines(tail(log, lines)))
         return
     ask = ask_seldom(job_state, ASK_SLURM_S)
     for text in follow_log(log, lines, lambda: run_status(run, ask).verdict in GOING_ON):
-        sys.stdout.write(text)
+        sys.stdout.write(show_lines(text))
         sys.stdout.flush()

@@ -1,9 +1,12 @@
 """`hpcxrf simulate`: one scan with known truth, or a whole archive of them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
+
+_BYTES_OF_MAPS: Final = 400
+"""Bytes a pixel that the maps of a scan take while it is made."""
 
 app = typer.Typer(
     invoke_without_command=True,
@@ -38,11 +41,31 @@ def simulate(
         raise ConfigError("simulate: no output folder; name one with -o")
     if file_format not in {"maps-v10", "array"}:
         raise ConfigError(f"--format {file_format!r}: not a format that can be written; use maps-v10 or array")
+    _refuse_size(output, (detectors, *size, channels))
     spec = demo_spec(seed=seed, shape=(detectors, *size, channels), name=name, counts_scale=counts_scale)
     files = write_scan(simulate_scan(spec), output, scan_format=file_format)  # type: ignore[arg-type]
     out = console()
     for path in (*files, output / f"{spec.name}.truth.json"):
         out.print(str(path), markup=False, soft_wrap=True)
+
+
+def _refuse_size(output: Path, shape: tuple[int, int, int, int]) -> None:
+    """Refuse a scan that fits neither on the disk nor, its maps, into memory, before anything is made for it."""
+    from hpcxrf.errors import ConfigError
+    from hpcxrf.formats.room import memory_bytes
+    from hpcxrf.store.files import free_bytes
+
+    detectors, rows, columns, channels = shape
+    if min(shape) < 1:
+        raise ConfigError(f"simulate: {shape} (detectors, rows, columns, channels): each must be at least 1")
+    # Counts compress well; maps of densities are made in memory.
+    counts, maps = detectors * rows * columns * channels * 4, rows * columns * _BYTES_OF_MAPS
+    free, memory = 20 * free_bytes(output), memory_bytes() // 2
+    if counts > free or maps > memory:
+        raise ConfigError(
+            f"simulate: a scan of {shape} (detectors, rows, columns, channels) needs {counts} bytes of counts and "
+            f"{maps} bytes of maps, possible are {free} and {memory}; choose a smaller --size"
+        )
 
 
 def _refuse_before_subcommand(context: typer.Context) -> None:

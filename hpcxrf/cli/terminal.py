@@ -8,19 +8,30 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from rich.console import Console
+from rich.text import Text
+
+from hpcxrf.config.untrusted import show_lines
 
 _PIPED_WIDTH: Final = 200
 
 
+class PlainConsole(Console):
+    """A console whose texts reach the terminal without the control characters that names in files may hold."""
+
+    def render_str(self, text: str, **options: Any) -> Text:  # noqa: ANN401 (as rich has it)
+        """Escape what would move the cursor, set the title of the window, or hide a name."""
+        return super().render_str(show_lines(text), **options)
+
+
 def console() -> Console:
     """Open standard error, for progress and notes."""
-    return Console(stderr=True, highlight=False)
+    return PlainConsole(stderr=True, highlight=False)
 
 
 def results_console() -> Console:
     """Open standard output, for what a command was called for; what is piped is not folded to 80 columns."""
     piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(highlight=False, width=_PIPED_WIDTH if piped else None)
+    return PlainConsole(highlight=False, width=_PIPED_WIDTH if piped else None)
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
+from hpcxrf.config.untrusted import read_json_object, report_faults
 from hpcxrf.errors import OutputError
 from hpcxrf.store.files import append_shared_line, atomic_write_text, read_lines
 from hpcxrf.store.rundir import RunDir
@@ -154,10 +155,8 @@ def read_request(run: RunDir) -> JobRequest:
     if content is None:
         raise OutputError(f"{run.path}: was never submitted; `hpcxrf submit` makes its request")
     tuples = {name: tuple(value) for name, value in content.items() if isinstance(value, list)}
-    try:
+    with report_faults(f"{run.path}/jobs/request.json", OutputError, "submit the run again"):
         return JobRequest(**(content | tuples))
-    except TypeError as error:
-        raise OutputError(f"{run.path}/jobs/request.json: cannot be read ({error}); submit the run again") from error
 
 
 def write_progress(run: RunDir, progress: RunProgress) -> None:
@@ -178,8 +177,9 @@ def read_progress(run: RunDir) -> RunProgress | None:
     content = _read(run, "progress.json")
     if content is None:
         return None
-    stages = {name: StageProgress(**stage) for name, stage in content["stages"].items()}
-    return RunProgress(**(content | {"stages": stages, "alarms": tuple(content["alarms"])}))
+    with report_faults(f"{run.path}/jobs/progress.json", OutputError, "remove it"):
+        stages = {name: StageProgress(**stage) for name, stage in content["stages"].items()}
+        return RunProgress(**(content | {"stages": stages, "alarms": tuple(content["alarms"])}))
 
 
 def append_event(run: RunDir, event: EventName, **details: object) -> None:
@@ -227,7 +227,4 @@ def _read(run: RunDir, name: str) -> dict[str, Any] | None:
     file = run.path / _FOLDER / name
     if not file.is_file():
         return None
-    try:
-        return dict(json.loads(file.read_bytes()))
-    except ValueError as error:
-        raise OutputError(f"{file}: is damaged ({error}); remove it") from error
+    return read_json_object(file, OutputError, remedy="remove it")

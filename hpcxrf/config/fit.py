@@ -1,11 +1,11 @@
 """The section `fit` of the run file: how the integrated spectrum is fitted."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
-from hpcxrf.config.fields import CHECKED, NotNegative, Positive
+from hpcxrf.config.fields import CHECKED, Positive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class FitConfig:
     objective: Literal["poisson", "mse", "l1"] = "poisson"
     """Objective of theta and amplitudes: the deviance of raw counts, the mean square, or the mean modulus. R2 is
     always that of the mean-square optimum. `adam` and `sbplx` have `mse` only, which is their default."""
-    kbeta_sd: NotNegative = 0.0
+    kbeta_sd: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Relative width of the prior that ties the K-beta lines of a K family to its K-alpha lines (0.1 to 0.2 for thick
     samples); 0: they are tied."""
     suggest: bool = True

@@ -6,12 +6,11 @@ are the reference of the run file.
 
 import dataclasses
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -27,7 +26,12 @@ from hpcxrf.config.pixels import PixelConfig, old_name_faults, pixel_faults
 from hpcxrf.config.regions import RegionsConfig, region_faults
 from hpcxrf.config.sample import SampleConfig
 from hpcxrf.config.settings import Setting, apply_settings, resolve_paths
+from hpcxrf.config.untrusted import read_yaml, report_faults
 from hpcxrf.errors import ConfigError
+
+_SMALLEST: Final = 1e-60
+_LARGEST: Final = 1e12
+"""Magnitudes of numbers in a run file."""
 
 WorkloadName = str
 """Name of a row of `hpcxrf/workloads.py`."""
@@ -130,6 +134,11 @@ def check_config(raw: object, where: str) -> RunConfig:
     Raises:
         ConfigError: all faults at once, each with its place. An unknown key comes with the nearest known one.
     """
+    with report_faults(where, ConfigError, "correct the run file"):
+        return _check_sections(raw, where)
+
+
+def _check_sections(raw: object, where: str) -> RunConfig:
     if isinstance(raw, Mapping):
         raw = {name: {} if section is None else section for name, section in raw.items()}
     if doubled := old_name_faults(raw):
@@ -139,6 +148,10 @@ def check_config(raw: object, where: str) -> RunConfig:
     except ValidationError as error:
         faults = [f"  {_place(e['loc'])}: {_fault(e)}" for e in error.errors()]
         raise ConfigError("\n".join([f"{where}: not a valid run file:", *faults])) from error
+    if immense := [
+        f"  {place}: {_shorten(value)} is not a quantity that any detector has" for place, value in _find_immense(raw)
+    ]:
+        raise ConfigError("\n".join([f"{where}: not a valid run file:", *immense]))
     config = _with_published_objective(config, raw)
     faults = [*_section_faults(raw), *_faults(config)]
     if faults:
@@ -164,16 +177,11 @@ def load_run_file(
     Raises:
         ConfigError: the file cannot be read, is not YAML, or has faults: all of them at once.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        raw = yaml.safe_load(text)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a run file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
+    raw, text = read_yaml(path, ConfigError)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: not a valid run file: it must be a mapping of sections, as workflows/scan.yaml")
-    raw = apply_settings(resolve_paths(raw, path.parent.absolute()), settings)
+    with report_faults(path, ConfigError, "correct the run file"):
+        raw = apply_settings(resolve_paths(raw, path.parent.absolute()), settings)
     if workload is not None:
         raw = _with_workload(raw, workload, path)
     where = " with ".join([str(path), *([", ".join(s.origin for s in settings)] if settings else [])])
@@ -216,9 +224,28 @@ def _fault(error: ErrorDetails) -> str:
     if error["type"] == "unexpected_keyword_argument":
         return f"unknown{nearest_name(error['loc'], option_names(RunConfig))}"
     value = error.get("input")
-    text = f" (value: {value!r})" if isinstance(value, (str, int, float, bool)) else ""
+    text = f" (value: {_shorten(value)})" if isinstance(value, (str, int, float, bool)) else ""
     remedy = "; write a list, as [Si, Fe]" if error["type"] == "tuple_type" and isinstance(value, str) else ""
     return f"{error['msg']}{text}{remedy}"
+
+
+def _find_immense(value: object, place: str = "") -> Iterator[tuple[str, float]]:
+    """Find numbers whose squares would overflow or vanish, with their places."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _find_immense(inner, f"{place}.{name}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _find_immense(inner, place)
+    elif isinstance(value, int | float) and value != 0 and not _SMALLEST <= abs(value) <= _LARGEST:
+        yield place, value
+
+
+def _shorten(value: object) -> str:
+    """Show a value that a user wrote; a number of thousands of digits has no text in Python."""
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"a whole number of {value.bit_length()} bits"
+    return repr(value)[:500]
 
 
 def _section_faults(raw: object) -> list[str]:

@@ -6,8 +6,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
+from hpcxrf.config.untrusted import parse_yaml
 from hpcxrf.errors import ConfigError
 
 _PATHS: Final = (("input", "files"), ("fit", "override"), ("fit", "previous"), ("regions", "labels"))
@@ -34,10 +33,7 @@ def parse_setting(text: str) -> Setting:
     place = tuple(part.strip() for part in name.split("."))
     if not equals or len(place) < 2 or not all(place):
         raise ConfigError(f"--set {text}: not of the form section.key=value, as in --set fit.kbeta_sd=0.15")
-    try:
-        read = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {text}: the value is not YAML ({error}); quote it, as in '\"a: b\"'") from error
+    read = parse_yaml(value, f"--set {text} (quote a text with a colon, as in '\"a: b\"')", ConfigError)
     return Setting(place=place, value=read, origin=f"--set {name.strip()}")
 
 

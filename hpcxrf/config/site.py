@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
 
-import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from hpcxrf.config.untrusted import read_yaml, report_faults
 from hpcxrf.errors import ConfigError
 
 _CHECKED: Final = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -186,12 +186,7 @@ def load_site(path: Path) -> SiteProfile:
     Raises:
         ConfigError: the file cannot be read, is not YAML, or has faults: all of them at once.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    raw, _ = read_yaml(path, ConfigError)
     return check_site(raw, str(path), name=path.stem)
 
 
@@ -207,6 +202,11 @@ def check_site(raw: object, where: str, *, name: str) -> SiteProfile:
         ConfigError: all faults at once, each with its place.
     """
     named = {**raw, "name": name} if isinstance(raw, dict) else raw
+    with report_faults(where, ConfigError, "correct the profile"):
+        return _check_profile(named, where)
+
+
+def _check_profile(named: object, where: str) -> SiteProfile:
     try:
         site = TypeAdapter(SiteProfile).validate_python(named)
     except ValidationError as error:

@@ -1,5 +1,6 @@
 """npy, npz, HDF5 and Zarr seen alike: arrays by path with their attributes, read by region, never as a whole."""
 
+import io
 import math
 import tokenize
 import zipfile
@@ -14,13 +15,17 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcxrf.config.untrusted import show_name
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats.axes import file_size
 from hpcxrf.formats.hdf5_access import find_group
 from hpcxrf.formats.hdf5_files import HDF5_FAULTS, find_dataset, open_hdf5
+from hpcxrf.formats.room import require_room
+from hpcxrf.formats.zarr_codecs import refuse_unsafe_codecs
 
 NPY_SIGNATURE: Final = b"\x93NUMPY"
 ZIP_SIGNATURE: Final = b"PK\x03\x04"
+MAX_HEADER_BYTES: Final = 10_000
 ZARR_SIGNS: Final = ("zarr.json", ".zarray", ".zgroup")
 _MOST_LINKS: Final = 1000
 
@@ -218,6 +223,7 @@ def open_zarr_arrays(path: Path) -> Container:
     """
     import zarr
 
+    refuse_unsafe_codecs(path)
     with _translate_faults(path):
         root = zarr.open(str(path), mode="r")
         if isinstance(root, zarr.Array):
@@ -226,6 +232,9 @@ def open_zarr_arrays(path: Path) -> Container:
             members = root.members(max_depth=None)
             found = {name: item for name, item in members if isinstance(item, zarr.Array)}
         entries = {name: _describe_zarr(name, item, root) for name, item in found.items()}
+    for name, item in found.items():
+        bytes_each = math.prod(item.chunks) * np.dtype(item.dtype).itemsize
+        require_room(f"{path}: {show_name(name)}", f"one chunk {item.chunks}", bytes_each, [path])
 
     def read(entry: Entry, region: Region) -> NDArray[Any]:
         with _translate_faults(path):
@@ -254,8 +263,16 @@ def _read_layout(path: Path, stream: IO[bytes], size: int) -> _Layout:
     if version not in {(1, 0), (2, 0)}:
         raise InputFileError(f"{path}: npy version {version} holds Python objects; save the array as plain numbers")
     old = version == (1, 0)
+    prefix = stream.read(2 if old else 4)
+    length = int.from_bytes(prefix, "little")
+    if length > MAX_HEADER_BYTES:
+        raise InputFileError(
+            f"{path}: a npy header of {length} bytes, at most {MAX_HEADER_BYTES} are read; copy it again"
+        )
     header = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = header(stream)
+    shape, fortran, dtype = header(io.BytesIO(prefix + stream.read(length)))
+    if min(shape, default=0) < 0:
+        raise InputFileError(f"{path}: its header says shape {shape}; the file is damaged: copy it again")
     layout = _Layout(offset=stream.tell(), shape=shape, fortran=fortran, dtype=dtype)
     needed = layout.offset + dtype.itemsize * math.prod(shape)
     if size < needed and not dtype.hasobject:

@@ -32,6 +32,7 @@ from hpcxrf.formats.array_scan import ArrayScan, build_raw_scan, make_calibratio
 from hpcxrf.formats.axis_rules import guess_axes
 from hpcxrf.formats.hdf5_files import is_hdf5
 from hpcxrf.formats.hyperspy import SignalAxes, lay_out_positions, read_axes
+from hpcxrf.formats.room import require_room
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions, ScanScalars
 from hpcxrf.formats.table import FileFormat
 from hpcxrf.notes import Note
@@ -56,6 +57,7 @@ FILE_FORMATS: Final = (
     FileFormat(name="hyperspy", files="HyperSpy .hspy .zspy", reads="a map, line or spectrum; axis, positions"),
 )
 _EV_ABOVE: Final = 200.0
+_MOST_SCALERS: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +220,7 @@ def _find_neighbours(
 def _has_shape(entry: Entry, expected: tuple[int | None, ...]) -> bool:
     """Same shape, axes of length 1 aside; text is checked where it is read."""
     if entry.name in SCALERS[:2]:
-        return len(entry.shape) == 1
+        return len(entry.shape) == 1 and entry.dtype.kind in "SUTO" and entry.shape[0] <= _MOST_SCALERS
     if entry.dtype.kind not in "iuf":
         return False
     if None in expected:
@@ -230,6 +232,8 @@ def _read_whole(parts: _Parts, name: str) -> NDArray[Any] | None:
     entry = parts.found.get(name)
     if entry is None:
         return None
+    where = f"{parts.container.path}: {entry.path}"
+    require_room(where, f"shape {entry.shape}", math.prod(entry.shape) * entry.dtype.itemsize, [parts.container.path])
     return parts.container.read(entry, tuple(slice(0, n) for n in entry.shape))
 
 

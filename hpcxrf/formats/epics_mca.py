@@ -26,6 +26,8 @@ _SIGNS: Final = frozenset({"VERSION", "ELEMENTS", "CHANNELS", "REAL_TIME", "LIVE
 _PER_DETECTOR: Final = ("REAL_TIME", "LIVE_TIME", "CAL_OFFSET", "CAL_SLOPE", "CAL_QUAD")
 _LARGEST_BYTES: Final = 64 << 20
 _FAULTS_SHOWN: Final = 10
+_MOST_DIGITS: Final = 6
+"""Digits of a number of detectors or channels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,9 +143,9 @@ def _parse_whole(line: _Line | None, default: int) -> tuple[int, list[str]]:
     if line is None:
         return default, []
     text = " ".join(_split_words(line))
-    if text.isdecimal() and int(text) > 0:
+    if text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS and int(text) > 0:
         return int(text), []
-    return default, [f"line {line.number}: {_match_key(line)} is {text!r}, must be a whole number above 0"]
+    return default, [f"line {line.number}: {_match_key(line)} is {text[:40]!r}, must be a whole number above 0"]
 
 
 def _parse_numbers(fields: dict[str, _Line], n_detectors: int) -> tuple[dict[str, tuple[float, ...]], list[str]]:
@@ -157,7 +159,7 @@ def _parse_numbers(fields: dict[str, _Line], n_detectors: int) -> tuple[dict[str
         values[key] = row
         if len(row) != n_detectors or not all(map(math.isfinite, row)):
             faults.append(
-                f"line {fields[key].number}: {key} is {' '.join(words)!r}, must be {n_detectors} numbers, one a "
+                f"line {fields[key].number}: {key} is {' '.join(words)[:80]!r}, must be {n_detectors} numbers, one a "
                 "detector"
             )
     return values, faults
@@ -175,12 +177,12 @@ def _parse_counts(data: list[_Line], n_detectors: int) -> tuple[NDArray[Any], li
     """Counts (channel, detector) of the narrowest type that holds them, and what is wrong."""
     rows = [tuple(map(_parse_float, line.text.split())) for line in data]
     faults = [
-        f"line {line.number}: {line.text.strip()!r} must be {n_detectors} counts of 0 or more, one a detector"
+        f"line {line.number}: {line.text.strip()[:80]!r} must be {n_detectors} counts of 0 or more, one a detector"
         for line, row in zip(data, rows, strict=True)
         if len(row) != n_detectors or not all(0.0 <= value < math.inf for value in row)
     ]
     if faults:
-        return np.zeros((0, n_detectors)), faults
+        return np.zeros((0, 0)), faults
     counts = np.array(rows)
     integral = bool((counts == np.rint(counts)).all() and counts.max() < 2**32)
     return counts.astype(np.uint32) if integral else counts, []

@@ -1,5 +1,7 @@
 """HDF5 files opened read-only, without locks, and with nothing followed out of the file unasked."""
 
+import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,14 +11,18 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcxrf.config.untrusted import refuse_irregular, show_name
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats.hdf5_access import explain_fault, open_for_reading, require_filters
+from hpcxrf.formats.hdf5_links import check_sources, follow_path
+from hpcxrf.formats.room import require_room
 
 SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 SIGNATURE_PLACES: Final = (0, 512, 1024, 2048)
 MAX_BLOCK_BYTES: Final = 16 * 2**20
 """Bytes of counts that one read holds, unless a single row is larger."""
 MAX_ROW_BYTES: Final = 4 * 2**30
+MAX_TEXT_BYTES: Final = 16 * 2**20
 HDF5_FAULTS: Final = (OSError, RuntimeError, ValueError, TypeError, KeyError)
 """Exceptions of h5py on damaged files: a KeyError where a group names an object that cannot be opened."""
 
@@ -34,6 +40,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         InputFileError: the file is missing, truncated or damaged, at opening or while it is read; it is being written.
     """
     try:
+        refuse_irregular(path)
         with open_for_reading(path) as file:
             yield file
     except InputFileError:
@@ -54,47 +61,32 @@ def find_dataset(file: h5py.File, names: Sequence[str], *, allow_external: bool 
         InputFileError: the way to the dataset leaves the file and `allow_external` is False; a filter is not installed.
     """
     for name in names:
-        if not allow_external:
-            _refuse_external_links(file, name)
         try:
-            found = file.get(name)
+            found = follow_path(file, name, allow_external=allow_external)
+        except InputFileError:
+            raise
         except HDF5_FAULTS as error:
             raise InputFileError(
                 f"{file.filename}: {name} cannot be read: {error}; the file is damaged: copy it again"
             ) from error
         if isinstance(found, h5py.Dataset):
-            if not allow_external:
+            if allow_external:
+                check_sources(file, found)
+            else:
                 _refuse_external_storage(file, found)
             require_filters(found)
+            _refuse_large_chunks(file, found)
             return found
     return None
 
 
-def _refuse_external_links(file: h5py.File, name: str) -> None:
-    """Look at each link on the way before the next is followed; soft links are looked at too."""
-    place, seen = "", 0
-    parts = [p for p in name.split("/") if p]
-    while parts and seen < 64:
-        seen += 1
-        place = f"{place}/{parts.pop(0)}"
-        link = _find_link(file, place)
-        if isinstance(link, h5py.ExternalLink):
-            raise InputFileError(
-                f"{file.filename}: {place} is an external link to {link.filename}; "
-                "name that file itself, or allow external links (input.allow_external: true in a run file)"
-            )
-        if isinstance(link, h5py.SoftLink):
-            parent = place.rpartition("/")[0]
-            target = link.path if link.path.startswith("/") else f"{parent}/{link.path}"
-            parts = [p for p in target.split("/") if p and p != "."] + parts
-            place = ""
-
-
-def _find_link(file: h5py.File, place: str) -> object:
-    """The link at `place`, not followed; None if there is none."""
-    parent, _, leaf = place.rpartition("/")
-    group = file.get(parent or "/")
-    return group.get(leaf, getlink=True) if isinstance(group, h5py.Group) else None
+def _refuse_large_chunks(file: h5py.File, dataset: h5py.Dataset) -> None:
+    """Refuse chunks that a file of this size cannot hold: the library unpacks them whole."""
+    if dataset.chunks is None:
+        return
+    name = f"{file.filename}: {show_name(str(dataset.name))}"
+    bytes_each = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    require_room(name, f"one chunk {dataset.chunks}", bytes_each, [Path(os.fsdecode(dataset.file.filename))])
 
 
 def _refuse_external_storage(file: h5py.File, dataset: h5py.Dataset) -> None:
@@ -130,7 +122,8 @@ def read_texts(dataset: h5py.Dataset | None, largest: int = 100_000) -> tuple[st
     """
     if dataset is None:
         return ()
-    if dataset.size is None or dataset.size > largest or dataset.dtype.kind not in "SO":
+    too_long = dataset.size is not None and dataset.size * dataset.dtype.itemsize > MAX_TEXT_BYTES
+    if dataset.size is None or dataset.size > largest or dataset.dtype.kind not in "SO" or too_long:
         raise InputFileError(
             f"{dataset.file.filename}: {dataset.name} is {dataset.dtype} {dataset.shape}, must be at "
             f"most {largest} strings; write the file again"

@@ -23,6 +23,7 @@ from hpcxrf.formats.hdf5_files import (
     refuse_large_rows,
     rows_per_block,
 )
+from hpcxrf.formats.hdf5_links import has_path
 from hpcxrf.formats.maps_raw import live_time, rate
 from hpcxrf.formats.scan import EnergyCalibration, FloatMap, RawScan, ReadOptions, ScanScalars
 from hpcxrf.formats.table import FileFormat
@@ -90,22 +91,9 @@ def sniff(path: Path, head: bytes) -> bool:
         return False
     try:
         with h5py.File(path, "r", locking=False) as file:
-            return any(_has(file, name) for name in SPECTRA)
+            return any(has_path(file, name) for name in SPECTRA)
     except HDF5_FAULTS:
         return False
-
-
-def _has(file: h5py.File, name: str) -> bool:
-    """True where a link of that name exists, wherever it leads; nothing outside the file is opened."""
-    group: object = file
-    parts = [p for p in name.split("/") if p]
-    for part in parts[:-1]:
-        if not isinstance(group, h5py.Group):
-            return False
-        if isinstance(group.get(part, getlink=True), h5py.ExternalLink):
-            return True
-        group = group.get(part)
-    return isinstance(group, h5py.Group) and group.get(parts[-1], getlink=True) is not None
 
 
 def find_members(path: Path) -> tuple[Path, ...]:
@@ -174,7 +162,7 @@ def _read_head(path: Path, options: ReadOptions) -> _Head:
         channels, height, width = (int(n) for n in counts.shape)
         return _Head(
             path=path,
-            version="v10" if _has(file, SPECTRA[0]) else "v9",
+            version="v10" if has_path(file, SPECTRA[0]) else "v9",
             shape=(height, width, channels),
             dtype=counts.dtype,
             chunk_rows=int(counts.chunks[1]) if counts.chunks else 1,
@@ -387,7 +375,7 @@ def _read_axis_um(file: h5py.File, name: str, size: tuple[int, int], *, allow_ex
 def _axis_scale_um(axis: h5py.Dataset) -> float:
     """Micrometres per unit: the attribute `units` decides; XRF-Maps writes none and means millimetres."""
     units = axis.attrs.get("units")
-    text = units.decode() if isinstance(units, bytes) else str(units or "")
+    text = units.decode("utf-8", "replace") if isinstance(units, bytes) else str(units or "")
     if text.strip().lower() in UNITS_UM:
         return UNITS_UM[text.strip().lower()]
     return MILLIMETRE_UM

@@ -21,6 +21,7 @@ from hpcxrf.formats.hdf5_files import (
     refuse_large_rows,
     rows_per_block,
 )
+from hpcxrf.formats.hdf5_links import has_path
 from hpcxrf.formats.scan import FloatMap, RawScan, ReadOptions, ScanScalars
 from hpcxrf.formats.table import FileFormat
 from hpcxrf.notes import Note
@@ -41,7 +42,7 @@ def sniff(path: Path, head: bytes) -> bool:
         return False
     try:
         with h5py.File(path, "r", locking=False) as file:
-            return file.get(GROUP, getlink=True) is not None and "data_a" in file[GROUP]
+            return has_path(file, SPECTRA[0])
     except HDF5_FAULTS:
         return False
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcxrf.errors import InputFileError
-from hpcxrf.formats import maps_raw
+from hpcxrf.formats import first_look, maps_raw
 from hpcxrf.formats.hdf5_files import check_rows, refuse_bad_counts, refuse_large_rows, rows_per_block
 from hpcxrf.formats.mda_layout import (
     ExtraVariable,
@@ -224,8 +224,11 @@ def find_companions(path: Path) -> tuple[Path, ...]:
     found: list[Path] = []
     for folder in _companion_folders(path):
         for candidate in sorted(Path(folder).glob(f"{glob.escape(path.stem)}_*_0.h5")):
-            with candidate.open("rb") as file:
-                head = file.read(4096)
-            if maps_raw.sniff(candidate, head):
-                found.append(candidate)
+            # A pipe of that name would never end, and a damaged file could keep the library for ever.
+            if candidate.is_file():
+                first_look.require_readable(candidate)
+                with candidate.open("rb") as file:
+                    head = file.read(4096)
+                if maps_raw.sniff(candidate, head):
+                    found.append(candidate)
     return tuple(dict.fromkeys(found))

@@ -13,6 +13,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Final, Literal
 
+from hpcxrf.config.untrusted import read_regular, report_faults, show_name
 from hpcxrf.errors import ConfigError, InputFileError, OutputError
 from hpcxrf.formats.override_text import (
     BOUND_ENDS,
@@ -96,15 +97,10 @@ def read_override(path: Path) -> Override:
         InputFileError: the file cannot be read, holds no `KEY: value` line, or holds values that are not numbers; all
             faults at once, with their lines.
     """
-    try:
-        size = path.stat().st_size
-        if size > _LARGEST_BYTES:
-            raise InputFileError(f"{path}: {size} bytes; an override file is a short text, name the right one")
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
-    except OSError as error:
-        raise InputFileError(f"{path}: cannot be read: {error.strerror}; check its name and rights") from error
+    text = read_regular(path, InputFileError, largest=_LARGEST_BYTES).decode("utf-8", "surrogateescape")
     # str.splitlines would also split at form feeds and the like.
-    return _parse(path, tuple(io.StringIO(text, newline="")))
+    with report_faults(path):
+        return _parse(path, tuple(io.StringIO(text, newline="")))
 
 
 def write_override(override: Override, path: Path) -> None:
@@ -246,10 +242,10 @@ def _parse(path: Path, lines: tuple[str, ...]) -> Override:
         lines=lines,
         values=values,
         bounds=collect_bounds(numbers),
-        elements=tuple(n for n in split_names(texts.get("ELEMENTS_TO_FIT", "")) if n not in _SCATTER),
-        pileup=split_names(texts.get("ELEMENTS_WITH_PILEUP", "")),
+        elements=tuple(show_name(n) for n in split_names(texts.get("ELEMENTS_TO_FIT", "")) if n not in _SCATTER),
+        pileup=tuple(map(show_name, split_names(texts.get("ELEMENTS_WITH_PILEUP", "")))),
         energy_range_kev=find_energy_range(values),
-        date=texts.get("DATE") or None,
+        date=show_name(texts.get("DATE", "")) or None,
         branching_k=collect_branching(entries, BRANCHING_K),
         branching_l=collect_branching(entries, BRANCHING_L),
         branching_l_family=collect_branching(entries, BRANCHING_FAMILY),

@@ -65,6 +65,8 @@ BRANCHING_L: Final = "BRANCHING_RATIO_ADJUSTMENT_L"
 BRANCHING_FAMILY: Final = "BRANCHING_FAMILY_ADJUSTMENT_L"
 _BRANCHING: Final = (BRANCHING_K, BRANCHING_L, BRANCHING_FAMILY)
 
+_HIGHEST_KEV: Final = 1000.0
+
 Bounds = tuple[float | None, float | None]
 
 
@@ -123,6 +125,8 @@ def check_ranges(numbers: Mapping[str, float]) -> list[str]:
         if low is not None and high is not None and low > high
     ]
     found = find_energy_range(numbers)
+    if found is not None and max(map(abs, found)) > _HIGHEST_KEV:
+        faults.append(f"MIN_ENERGY_TO_FIT {found[0]:g}, MAX_ENERGY_TO_FIT {found[1]:g}: at most {_HIGHEST_KEV:g} keV")
     if found is not None and found[0] >= found[1]:
         faults.append(f"MIN_ENERGY_TO_FIT {found[0]:g} must be below MAX_ENERGY_TO_FIT {found[1]:g}")
     if numbers.get("FWHM_FANO_COEFF", 1.0) <= 0.0:

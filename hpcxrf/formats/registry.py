@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from hpcxrf.config.untrusted import explain_stray, is_folder, is_there
 from hpcxrf.errors import InputFileError
+from hpcxrf.formats import edge, first_look
+from hpcxrf.formats.hdf5_files import is_hdf5
 from hpcxrf.formats.other_files import recognise_other
 from hpcxrf.formats.scan import RawScan, ReadOptions
 from hpcxrf.formats.table import FileFormat
 from hpcxrf.notes import Note
 
-HEAD_BYTES: Final = 4096
 ZARR_MARKERS: Final = ("zarr.json", ".zgroup", ".zarray")
 PATTERN: Final = re.compile(r"[*?\[]")
 OVERRIDE_TEXT: Final = re.compile(rb"(?m)^\s*(ELEMENTS_TO_FIT|COHERENT_SCT_ENERGY|CAL_OFFSET_\[)")
@@ -97,6 +99,8 @@ def open_scan(path: Path, options: ReadOptions | None = None) -> RawScan:
     """
     given = options or ReadOptions()
     head = _read_head(path)
+    if is_hdf5(head):
+        first_look.require_readable(path, given)
     kind = _kind_of_other(path, head)
     if kind is not None:
         raise InputFileError(f"{path}: is {kind}, not a scan; name the scan's own file")
@@ -106,8 +110,8 @@ def open_scan(path: Path, options: ReadOptions | None = None) -> RawScan:
     # a dataset asked for by its path is an array, whatever else the file holds
     formats = scan_formats() if given.dataset_path is None else scan_formats()[-1:]
     for reader in formats:
-        if reader.sniff(path, head):
-            return _with_given_calibration(path, reader.open_file(path, given), given)
+        if edge.sniff(reader.sniff, path, head):
+            return _with_given_calibration(path, edge.open_within_bounds(reader.open_file, path, given), given)
     _refuse_table(path, head)
     wanted = "; ".join(reader.looks_for for reader in formats)
     raise InputFileError(f"{path}: of no known format (it begins with {head[:8]!r}); looked for: {wanted}")
@@ -143,30 +147,22 @@ def _read_head(path: Path) -> bytes:
     Raises:
         InputFileError: missing, a folder that is no Zarr store, empty or unreadable.
     """
-    if path.is_dir():
+    if is_folder(path):
         if _is_zarr(path):
             return b""
         raise InputFileError(f"{path}: a folder without a Zarr store; name the files in it")
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-    except FileNotFoundError as error:
-        raise InputFileError(f"{path}: no such file; check the name") from error
-    except OSError as error:
-        raise InputFileError(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
+    head = edge.read_head(path)
     if not head:
         raise InputFileError(f"{path}: has 0 bytes; copy it again from the instrument")
     return head
 
 
 def _is_zarr(path: Path) -> bool:
-    return path.is_dir() and any((path / name).exists() for name in ZARR_MARKERS)
+    return is_folder(path) and any(is_there(path / name) for name in ZARR_MARKERS)
 
 
 def _kind_of_other(path: Path, head: bytes) -> str | None:
     """What a file is that lies among scans and is none; None if it may be a scan."""
-    from hpcxrf.formats.hdf5_files import is_hdf5
-
     if path.name.endswith((".truth.hdf5", ".truth.json")):
         return "the truth of a simulated scan"
     if is_hdf5(head):
@@ -252,13 +248,13 @@ def list_candidates(inputs: list[Path]) -> Candidates:
 
 def _expanded(item: Path, notes: list[Note], plain: set[Path]) -> tuple[list[Path], bool]:
     """Candidates of one input, and whether it was named explicitly."""
-    if item.is_dir() and not _is_zarr(item):
+    if is_folder(item) and not _is_zarr(item):
         return _folder_files(item, notes, plain), False
-    if not item.exists() and PATTERN.search(str(item)):
+    if not is_there(item) and PATTERN.search(str(item)):
         matched = sorted(Path(name) for name in glob.glob(str(item), recursive=True))  # noqa: PTH207
         if not matched:
             notes.append(Note("warning", f"{item}: no file matches this pattern"))
-        every = [_folder_files(m, notes, plain) if m.is_dir() and not _is_zarr(m) else [m] for m in matched]
+        every = [_folder_files(m, notes, plain) if is_folder(m) and not _is_zarr(m) else [m] for m in matched]
         return [path for paths in every for path in paths], False
     return [item], True
 
@@ -284,7 +280,7 @@ def _walk(folder: str, notes: list[Note], plain: set[Path]) -> Iterator[Path]:
         return
     for entry in entries:
         hidden, link = entry.name.startswith("."), entry.is_symlink()
-        if entry.is_dir():
+        if is_folder(Path(entry.path)) if link else entry.is_dir():
             if _is_zarr(Path(entry.path)):
                 notes.append(Note("warning", f"{Path(entry.path)}: Zarr store in a folder, name it to open it"))
             elif not hidden and not link:
@@ -307,8 +303,9 @@ def _resolve_all(paths: Iterable[Path], plain: Collection[Path]) -> dict[Path, P
     real: dict[Path, Path] = {}
     for path in paths:
         folder, name = os.path.split(path)
-        if path not in plain and (name in {"", ".", ".."} or path.is_symlink()):
-            real[path] = path.resolve()
+        # Not methods of `Path`, which raise on long names and on links that lead back to themselves.
+        if path not in plain and (name in {"", ".", ".."} or os.path.islink(path)):  # noqa: PTH114
+            real[path] = Path(os.path.realpath(path))
             continue
         if folder not in folders:
             folders[folder] = os.path.realpath(folder)
@@ -352,25 +349,37 @@ def _head_or_nothing(path: Path) -> bytes:
 
 def why_left_out(path: Path, candidates: Candidates) -> str | None:
     """Why a candidate is not a scan of its own; None if it is one."""
+    if path not in candidates.explicit and not _is_zarr(path) and (stray := explain_stray(path)):
+        return f"it is {stray}"
+    return _why_no_scan(path, candidates)
+
+
+def _why_no_scan(path: Path, candidates: Candidates) -> str | None:
     from hpcxrf.formats.maps_hdf5 import MEMBER_NAME
 
-    place = path.resolve()
+    place = Path(os.path.realpath(path))
     match = MEMBER_NAME.match(place.name)
     lowest = candidates.lowest.get(place.with_name(match["stem"])) if match else place
     if lowest is not None and lowest != place:
         return f"a detector of the scan {lowest.name}"
     head = _head_or_nothing(path)
-    kind = _kind_of_other(path, head)
-    if kind is not None:
-        return kind
-    other = recognise_other(path, head)
-    if other is not None:
-        return f"{other.kind}; {other.remedy}"
+    if is_hdf5(head) and not first_look.is_readable(path):
+        return None  # opening it reports the fault
+    named = _name_content(path, head)
+    if named is not None:
+        return named
     if place in candidates.companions:
         return "the spectra of an MDA file among the inputs"
     if _is_derived(place, head, candidates):
         return "derived from the detectors' files beside it"
     return None if path in candidates.explicit or not head else _explain_content(path, head)
+
+
+def _name_content(path: Path, head: bytes) -> str | None:
+    """What a file is that lies beside scans or is no spectrum, with its remedy; None: it may be a scan."""
+    kind = _kind_of_other(path, head)
+    other = recognise_other(path, head) if kind is None else None
+    return kind if other is None else f"{other.kind}; {other.remedy}"
 
 
 def _is_derived(place: Path, head: bytes, candidates: Candidates) -> bool:
@@ -385,7 +394,7 @@ def _explain_content(path: Path, head: bytes) -> str | None:
     """Why a file that was found in a folder is not taken for a scan; None if it is."""
     from hpcxrf.formats import columns
 
-    reader = next((reader for reader in scan_formats() if reader.sniff(path, head)), None)
+    reader = next((reader for reader in scan_formats() if edge.sniff(reader.sniff, path, head)), None)
     if reader is None:
         return UNKNOWN
     return "the fit of a spectrum" if reader.sniff is columns.sniff and columns.holds_fit(path, head) else None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hpcxrf.config.untrusted import read_regular
 from hpcxrf.errors import InputFileError
 
 _KEY: Final = re.compile(r"\ufeff?\s*(FILENAME|ELEMENTS_IN_STANDARD|WEIGHT)\s*:(.*)")
@@ -37,13 +38,7 @@ def read_standards(path: Path) -> tuple[Standard, ...]:
     Raises:
         InputFileError: the file cannot be read, or standards are not complete; all faults with their lines.
     """
-    try:
-        size = path.stat().st_size
-        if size > _LARGEST_BYTES:
-            raise InputFileError(f"{path}: {size} bytes; a file of standards is a short text")
-        text = path.read_bytes().decode("utf-8", "replace")
-    except OSError as error:
-        raise InputFileError(f"{path}: cannot be read: {error.strerror}; check its name and rights") from error
+    text = read_regular(path, InputFileError, largest=_LARGEST_BYTES).decode("utf-8", "replace")
     groups = _group_entries(_parse_entries(text))
     if not groups:
         raise InputFileError(

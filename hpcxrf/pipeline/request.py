@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from hpcxrf.config.run import RunConfig, check_config, drop_unused
+from hpcxrf.config.untrusted import parse_yaml, read_regular, read_yaml, report_faults
 from hpcxrf.errors import OutputError
 from hpcxrf.formats.override import read_override
 from hpcxrf.physics.components import HIGHEST_INCIDENT_KEV, parse_components
@@ -62,13 +63,14 @@ def config_of_run(run: RunDir) -> tuple[RunConfig, str]:
         OutputError: no run there, or a damaged one.
         ConfigError: made by another version, whose options are none any more.
     """
-    try:
-        text = run.run_file.read_text(encoding="utf-8")
+    remedy = "name another run directory"
+    with report_faults(run.path, OutputError, remedy):
+        text = read_regular(run.run_file, OutputError).decode("utf-8")
         if run.configuration_file.is_file():
-            raw: Any = yaml.safe_load(run.configuration_file.read_bytes())
+            raw: Any = read_yaml(run.configuration_file, OutputError)[0]
         else:
             # Version 0.1.0 kept `execution`, which changes no result, in the run file alone.
-            raw = run.effective() | {"execution": (yaml.safe_load(text) or {}).get("execution") or {}}
-    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
-        raise OutputError(f"{run.path}: its run file cannot be read ({error}); name another run directory") from error
-    return check_config(drop_unused(raw), str(run.path)), text
+            written = parse_yaml(text, run.run_file, OutputError) or {}
+            raw = run.effective() | {"execution": written.get("execution") or {}}
+        sections = drop_unused(raw)
+    return check_config(sections, str(run.path)), text

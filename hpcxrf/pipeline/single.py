@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from hpcxrf.pipeline.prepare.facts import scan_facts
 from hpcxrf.pipeline.prepare.from_config import line_markers, prepare
 from hpcxrf.pipeline.prepare.inputs import SUM, read_options
 from hpcxrf.runner.worker import one_thread
+
+_MOST_DIGITS: Final = 6
 
 __all__ = ["FileFit", "fit_file", "ingest_files", "inspect_file", "integrate"]
 
@@ -102,8 +105,8 @@ def _saturation_notes(fits: Mapping[int, SpectrumFit], highest: NDArray[np.float
 def _detectors(path: Path, detector: str, n_detectors: int) -> list[int]:
     if detector == SUM:
         return list(range(n_detectors))
-    if detector.isdecimal() and int(detector) < n_detectors:
+    if detector.isdecimal() and len(detector) <= _MOST_DIGITS and int(detector) < n_detectors:
         return [int(detector)]
     raise ConfigError(
-        f"{path}: {detector!r} is not a detector of this scan; give 0 to {n_detectors - 1} (counted from 0) or 'sum'"
+        f"{path}: {detector[:40]!r} is not a detector of the scan; give 0 to {n_detectors - 1} (from 0) or 'sum'"
     )

@@ -1,12 +1,13 @@
 """The workload `scan`: element maps of every scan of a run file."""
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from hpcxrf.config.run import RunConfig, effective
+from hpcxrf.config.untrusted import read_json_object
+from hpcxrf.errors import OutputError
 from hpcxrf.pipeline.plan import plan_scans
 from hpcxrf.pipeline.printout import describe_scans
 from hpcxrf.pipeline.records import DatasetJob
@@ -61,8 +62,8 @@ def is_there(job: DatasetJob, unit: Unit) -> bool:
 def has_root(store: Path) -> bool:
     """Whether the metadata of a store can be read."""
     try:
-        json.loads((store / "zarr.json").read_bytes())
-    except (OSError, ValueError):
+        read_json_object(store / "zarr.json", OutputError, remedy="it is made again")
+    except OutputError:
         return False
     return True
 

@@ -161,7 +161,10 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]])
     Raises:
         OutputError: `path` cannot be written.
     """
-    with replace_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+    with (
+        replace_file(path) as partial,
+        partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
+    ):
         writer = csv.writer(stream)
         writer.writerow(header)
         writer.writerows([escape_cell(cell) for cell in row] for row in rows)

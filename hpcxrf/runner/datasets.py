@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from hpcxrf.config.untrusted import parse_json_object, refuse_irregular, report_faults
 from hpcxrf.errors import OutputError
 from hpcxrf.notes import pack_notes, unpack_notes
 from hpcxrf.runner.done import last_lines
@@ -22,6 +23,14 @@ OPEN_TASK: Final = "open"
 """Task of an item whose file cannot be opened."""
 _FILE: Final = "datasets.jsonl"
 _KEPT_FACTS: Final = ("r2", "suggested", "machine", "merit", "flags")
+_REMEDY: Final = "remove the file, and the same command makes it again from the journals"
+_TYPES: Final = {"number": int, "home": str, "dataset_id": str, "name": str, "state": str, "source": str} | {
+    "shape": list,
+    "made_from": dict,
+    "facts": dict,
+    "notes": list,
+}
+"""Types of what every line has."""
 _FIELDS: Final = frozenset(f.name for f in dataclasses.fields(DatasetRecord))
 
 
@@ -144,24 +153,24 @@ def _read_whole_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         OutputError: a line is damaged.
     """
     offset = 0
+    refuse_irregular(file, OutputError)
     with file.open("rb") as stream:
         for line in stream:
             if line.endswith(b"\n"):
-                try:
-                    yield offset, json.loads(line)
-                except ValueError as error:
-                    raise OutputError(
-                        f"{file}: the line at byte {offset} is damaged; remove the file, and the same command "
-                        "makes it again from the journals"
-                    ) from error
+                where = f"{file}: the line at byte {offset}"
+                content = parse_json_object(line, where, OutputError, _REMEDY)
+                if not all(isinstance(content.get(key), kind) for key, kind in _TYPES.items()):
+                    raise OutputError(f"{where} is damaged; {_REMEDY}")
+                yield offset, content
             offset += len(line)
 
 
 def _read_at(stream: BinaryIO, offset: int) -> DatasetRecord:
     stream.seek(offset)
-    content = json.loads(stream.readline())
-    plain: dict[str, Any] = {k: v for k, v in content.items() if k in _FIELDS}
-    return DatasetRecord(**plain | {"shape": tuple(plain["shape"]), "notes": unpack_notes(content)})
+    with report_faults("datasets.jsonl", OutputError, _REMEDY):
+        content = json.loads(stream.readline())
+        plain: dict[str, Any] = {k: v for k, v in content.items() if k in _FIELDS}
+        return DatasetRecord(**plain | {"shape": tuple(plain["shape"]), "notes": unpack_notes(content)})
 
 
 def _read_journal(run: RunDir, dataset_id: str) -> DatasetRecord | None:

@@ -6,7 +6,7 @@ A journal line is written after the data that it names reached the disk, so it i
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from hpcxrf.runner.journal import is_made_from, read_record
+from hpcxrf.runner.journal import is_made_from, is_record, read_record
 from hpcxrf.runner.records import Item, Kept, Refusal, TaskRecord, Unit
 from hpcxrf.runner.workload import Planned, Workload
 from hpcxrf.store.rundir import FAILED, FINISHED, RETRY, Record, RunDir, read_or_set_aside
@@ -32,6 +32,7 @@ def find_finished(
         if (
             line is not None
             and line.get("event") == FINISHED
+            and is_record(line)
             and all(needed in done for needed in unit.needs)
             and is_made_from(line, item, unit)
             and workload.is_there(item, unit)

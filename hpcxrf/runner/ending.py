@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Final
 
 from hpcxrf import __version__
+from hpcxrf.config.untrusted import read_json_object, report_faults
+from hpcxrf.errors import OutputError
 from hpcxrf.notes import Note, pack_notes, unpack_notes
 from hpcxrf.store.files import atomic_write_text, output_faults
 from hpcxrf.store.rundir import RunDir
 
 _FILE: Final = Path("state", "end.json")
+_REMEDY: Final = "remove the file, and the report is rebuilt from the journals"
 _LIBRARIES: Final = ("torch", "numpy", "zarr", "xarray", "dask", "xraylib", "h5py")
 
 
@@ -73,10 +76,11 @@ def read_end(run: RunDir) -> RunEnd:
             started=now(),
             notes=(Note("warning", "run not finished; this report was rebuilt from the journals"),),
         )
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = read_json_object(file, OutputError, remedy=_REMEDY)
     names = {f.name for f in fields(RunEnd)} - {"run"}
     plain = {name: value for name, value in content.items() if name in names}
-    return RunEnd(run=run, **plain | {"notes": unpack_notes(content)})
+    with report_faults(file, OutputError, _REMEDY):
+        return RunEnd(run=run, **plain | {"notes": unpack_notes(content), "wall_s": float(plain["wall_s"])})
 
 
 def describe_device(device: str, workers: int, threads: int) -> str:

@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hpcxrf.errors import HpcxrfError
+from hpcxrf.errors import HpcxrfError, OutputError
 from hpcxrf.notes import Note, pack_notes, unpack_notes
 from hpcxrf.runner.records import Item, TaskRecord, Unit
 from hpcxrf.store.rundir import FAILED, FINISHED, NOT_TRIED
@@ -39,14 +39,25 @@ def not_tried_line(tasks: Iterable[str], because: Iterable[str]) -> dict[str, An
 
 
 def read_record(line: Mapping[str, Any]) -> TaskRecord:
-    """The record that a finished line was made of, also one of version 0.1.0."""
+    """The record that a finished line was made of, also one of version 0.1.0.
+
+    Raises:
+        OutputError: the line lacks what every record has.
+    """
     names = {f.name for f in dataclasses.fields(TaskRecord)}
+    if not is_record(line):
+        raise OutputError(f"journal, task {line.get('task')}: its line is not whole; give the same command again")
     return TaskRecord(**{k: v for k, v in line.items() if k in names} | {"notes": read_notes(line)})
 
 
 def read_notes(line: Mapping[str, Any]) -> tuple[Note, ...]:
     """Notes of a finished line; version 0.1.0 wrote them among the facts, without their kinds."""
     return unpack_notes(line if "notes" in line else line.get("facts") or {})
+
+
+def is_record(line: Mapping[str, Any]) -> bool:
+    """Whether a finished line has what every record has."""
+    return all(f.name in line for f in dataclasses.fields(TaskRecord) if f.default is dataclasses.MISSING)
 
 
 def is_made_from(line: Mapping[str, Any], item: Item, unit: Unit) -> bool:

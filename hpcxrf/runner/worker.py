@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hpcxrf.config.run import RunConfig
-from hpcxrf.errors import DeviceLostError, FitError
+from hpcxrf.config.untrusted import refuse_irregular
+from hpcxrf.errors import DeviceLostError, FitError, OutputError
 from hpcxrf.runner.journal import pack_record, read_record
 from hpcxrf.runner.records import Item, TaskRecord
 from hpcxrf.store.files import output_faults, sync_tree
@@ -155,8 +156,9 @@ def _mark(marker: Path, told: str) -> None:
 def _marked(marker: Path) -> tuple[str, str]:
     """Worker and what is known of its end; empty where nothing is."""
     try:
-        worker, _, told = marker.read_text(encoding="utf-8").partition("\n")
-    except FileNotFoundError:
+        refuse_irregular(marker, OutputError)
+        worker, _, told = marker.read_text(encoding="utf-8", errors="replace").partition("\n")
+    except (FileNotFoundError, OutputError):
         return "", ""
     return worker, told
 
@@ -184,9 +186,10 @@ def read_kept_record(item: Item, task: str) -> TaskRecord | None:
     """The record of a task that has been finished under this driver, or None."""
     try:
         content = json.loads(_record_file(item, task).read_bytes())
-    except FileNotFoundError:
+        return read_record(content)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, OutputError):
+        # Damaged is as good as not there: the task is done again.
         return None
-    return read_record(content)
 
 
 def sync_written(run_dir: Path, written: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import hpcxrf
+from hpcxrf.config.untrusted import read_json_object
 from hpcxrf.errors import InputFileError, OutputError
 from hpcxrf.formats.scan import EnergyCalibration, RawScan
 from hpcxrf.notes import pack_notes
@@ -19,6 +20,7 @@ Attributes = dict[str, Any]
 
 _IDENTITY: Final = ("format", "shape", "calibration_kev", "incident_energy_kev")
 _ROOT_METADATA: Final = "zarr.json"
+_REMEDY: Final = "remove it or name another output folder"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,17 +104,17 @@ def read_root_attributes(path: Path) -> Attributes | None:
 
 
 def _read_attributes(path: Path) -> Attributes:
-    try:
-        attributes = json.loads((path / _ROOT_METADATA).read_bytes())["attributes"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(_explain_no_store(path)) from error
+    if not (path / _ROOT_METADATA).is_file():
+        raise OutputError(_explain_no_store(path))
+    metadata = read_json_object(path / _ROOT_METADATA, OutputError, remedy=_REMEDY)
+    attributes = metadata.get("attributes")
     if not isinstance(attributes, dict) or SCHEMA_ATTRIBUTE not in attributes:
         raise OutputError(_explain_no_store(path))
     return attributes
 
 
 def _explain_no_store(path: Path) -> str:
-    return f"{path}: exists, but is not a store of hpcxrf; remove it or name another output folder"
+    return f"{path}: exists, but is not a store of hpcxrf; {_REMEDY}"
 
 
 def refuse_other_scan(path: Path, stored: Attributes, wanted: Attributes) -> None:

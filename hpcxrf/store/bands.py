@@ -21,6 +21,9 @@ COUNT_TYPES: Final = (np.dtype(np.uint16), np.dtype(np.uint32), np.dtype(np.floa
 """Types of stored counts, from narrow to wide; a scan takes the first that holds all of its counts."""
 
 
+MOST_COUNTS: Final = 1e15
+
+
 class WiderCountsError(Exception):
     """A block does not fit the type that the store was begun with; the one argument is the type it needs."""
 
@@ -59,6 +62,8 @@ def find_narrowest_type(block: Counts, where: str) -> np.dtype[Any]:
     if not (lowest >= 0 and highest < np.inf):
         raise InputFileError(f"{where}: counts from {lowest} to {highest}; counts must be finite and not negative")
     if block.dtype.kind == "f" and not _is_integral(block):
+        if highest > MOST_COUNTS:
+            raise InputFileError(f"{where}: counts up to {highest}; a count must be below {MOST_COUNTS:g}")
         return COUNT_TYPES[2]
     for integral in COUNT_TYPES[:2]:
         if highest <= np.iinfo(integral).max:

@@ -6,16 +6,21 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import Final
 
+from hpcxrf.config.untrusted import read_regular
 from hpcxrf.errors import OutputError
 
 HASH_BLOCK_BYTES: Final = 1 << 20
+WRITER_PATIENCE_S: Final = 60.0
+_LOCK_PAUSE_S: Final = 0.1
+MAX_JOURNAL_BYTES: Final = 1 << 30
 ABSENT: Final = "absent"
 """In place of the checksum of a file that must not be there."""
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -112,12 +117,31 @@ def atomic_write_bytes(path: Path, content: bytes, *, mode: int = 0o666) -> None
 
 
 def atomic_write_text(path: Path, text: str, *, mode: int = 0o666) -> None:
-    """`atomic_write_bytes` of the text in UTF-8, newlines as they are.
+    r"""`atomic_write_bytes` of the text in UTF-8, newlines as they are; what is not UTF-8 in a name shows as `\udcff`.
 
     Raises:
         OutputError: the folder cannot be written, or the disk is full.
     """
-    atomic_write_bytes(path, text.encode("utf-8"), mode=mode)
+    atomic_write_bytes(path, text.encode("utf-8", "backslashreplace"), mode=mode)
+
+
+def create_text(path: Path, text: str) -> bool:
+    """Write a new file whole; whether it is new: one that is there already, or comes first, stays as it is.
+
+    Raises:
+        OutputError: the folder cannot be written, or the disk is full.
+    """
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    with output_faults(path.parent, bytes_needed=len(text)):
+        try:
+            _write_synced(temporary, text.encode("utf-8", "backslashreplace"), 0o666)
+            path.hardlink_to(temporary)  # fails where the name exists, as a rename does not
+            sync_folder(path.parent)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+    return True
 
 
 def _write_synced(path: Path, content: bytes, mode: int) -> None:
@@ -126,6 +150,48 @@ def _write_synced(path: Path, content: bytes, mode: int) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextmanager
+def one_writer(path: Path) -> Iterator[None]:
+    """Keep a second process out of what is being written at `path`; a file system without locks lets it in.
+
+    The lock is the kernel's, on a file beside it, and ends with the process.
+
+    Raises:
+        OutputError: another process has been writing it for longer than `WRITER_PATIENCE_S`; or the folder cannot be
+            written.
+    """
+    with output_faults(path.parent, bytes_needed=0):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = _take_writer_lock(path)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.with_name(f".{path.name}.lock").unlink(missing_ok=True)
+        stream.close()
+
+
+def _take_writer_lock(path: Path) -> FileIO:
+    file = path.with_name(f".{path.name}.lock")
+    until = time.monotonic() + WRITER_PATIENCE_S
+    while True:
+        stream = file.open("ab", buffering=0)
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            stream.close()
+            if time.monotonic() > until:
+                raise OutputError(f"{path}: another hpcxrf writes it; wait for that one to end") from error
+            time.sleep(_LOCK_PAUSE_S)
+            continue
+        except OSError:
+            return stream
+        # The one before removed the name, and a third may have made it anew.
+        if file.exists() and os.path.samestat(file.stat(), os.fstat(stream.fileno())):
+            return stream
+        stream.close()
 
 
 def sync_folder(folder: Path) -> None:
@@ -259,7 +325,7 @@ def read_lines(path: Path) -> list[dict[str, object]]:
     """
     if not path.exists():
         return []
-    content = path.read_bytes()
+    content = read_regular(path, OutputError, largest=MAX_JOURNAL_BYTES)
     whole = content[: content.rfind(b"\n") + 1].splitlines()
     return [_parse_line(path, number, line) for number, line in enumerate(whole, start=1)]
 
@@ -267,7 +333,7 @@ def read_lines(path: Path) -> list[dict[str, object]]:
 def _parse_line(path: Path, number: int, line: bytes) -> dict[str, object]:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise OutputError(_damaged(path, number)) from error
     if not isinstance(record, dict):
         raise OutputError(_damaged(path, number))

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from hpcxrf.errors import InputFileError
+from hpcxrf.errors import InputFileError, OutputError
 from hpcxrf.formats.scan import RawScan, ScanScalars
 from hpcxrf.store.attributes import (
     Attributes,
@@ -35,10 +35,29 @@ from hpcxrf.store.bands import (
     sum_band,
     write_band,
 )
-from hpcxrf.store.files import append_line, file_sha256, output_faults, read_lines, tree_bytes, tree_files, tree_sha256
-from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, SpectraLayout, spectra_layout
+from hpcxrf.store.files import (
+    append_line,
+    file_sha256,
+    one_writer,
+    output_faults,
+    read_lines,
+    sync_folder,
+    sync_tree,
+    tree_bytes,
+    tree_files,
+    tree_sha256,
+)
+from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, FILES_ATTRIBUTE, SpectraLayout, spectra_layout
 from hpcxrf.store.spectra import open_spectra
-from hpcxrf.store.template import create_template, finish, open_counts, shard_file, write_beside
+from hpcxrf.store.template import (
+    create_template,
+    finish,
+    is_template_sound,
+    is_torn_store,
+    open_counts,
+    shard_file,
+    write_beside,
+)
 
 Progress = Callable[[int, int], None]
 
@@ -120,9 +139,14 @@ def ingest_scan(scan: RawScan, path: Path, *, progress: Progress | None = None) 
         OutputError: the folder cannot be written or is full, or the path holds a finished store of another
             scan, a store of another schema version, or something else.
     """
-    started = time.perf_counter()
     if min(scan.shape) < 1:
         raise InputFileError(f"{scan.files[0]}: shape {scan.shape} (detector, y, x, channel); each must be at least 1")
+    with one_writer(path):
+        return _ingest(scan, path, progress)
+
+
+def _ingest(scan: RawScan, path: Path, progress: Progress | None) -> IngestRecord:
+    started = time.perf_counter()
     stamps = _read_stamps(scan)
     sources = hash_sources(scan)
     attributes = build_root_attributes(scan, sources)
@@ -161,14 +185,35 @@ def _read_stamps(scan: RawScan) -> list[tuple[int, int]]:
 
 
 def _is_finished(path: Path, attributes: Attributes) -> bool:
-    only_begun = progress_file(path).exists() and not (path / "zarr.json").exists()
-    stored = None if only_begun else read_root_attributes(path)
-    if stored is None or not stored[COMPLETE_ATTRIBUTE]:
+    if progress_file(path).exists() and not (path / "zarr.json").exists():
+        return False
+    try:
+        stored = read_root_attributes(path)
+    except OutputError:
+        # A power cut can empty the metadata of a store that is being filled; what is not of this program stays.
+        if progress_file(path).exists() or is_torn_store(path):
+            return False
+        raise
+    if stored is None or not stored.get(COMPLETE_ATTRIBUTE):
         return False
     refuse_other_scan(path, stored, attributes)
-    open_spectra(path)
+    if not _is_whole(path, stored):
+        return False
     progress_file(path).unlink(missing_ok=True)
     return True
+
+
+def _is_whole(path: Path, stored: Attributes) -> bool:
+    """Whether a finished store can be read and its shards are as they were written; a damaged one is made anew."""
+    try:
+        open_spectra(path)
+    except OutputError:
+        return False
+    recorded = stored.get(FILES_ATTRIBUTE)
+    # Stores of version 0.1.0 have no checksums of their files.
+    return not isinstance(recorded, dict) or all(
+        (path / name).is_file() and file_sha256(path / name) == checksum for name, checksum in recorded.items()
+    )
 
 
 def _fill(scan: RawScan, path: Path, attributes: Attributes, progress: Progress) -> tuple[_Work, BandSpectra, int]:
@@ -185,13 +230,18 @@ def _fill(scan: RawScan, path: Path, attributes: Attributes, progress: Progress)
 
 
 def _resume(scan: RawScan, path: Path, attributes: Attributes) -> _Work | None:
-    journal = progress_file(path)
-    lines = read_lines(journal)
+    try:
+        lines = read_lines(progress_file(path))
+        read_root_attributes(path)
+    except OutputError:
+        return None  # torn by a power cut: nothing of it can be trusted
     begun = [line for line in lines if line.get("event") == "begin"]
     made = any(line.get("event") == "template" for line in lines)
-    if not (begun and made) or begun[-1]["digest"] != hash_record(attributes):
+    if not (begun and made) or begun[-1].get("digest") != hash_record(attributes):
         return None
-    dtype = np.dtype(str(begun[-1]["dtype"]))
+    dtype = next((t for t in COUNT_TYPES if t.name == begun[-1].get("dtype")), None)
+    if dtype is None or not is_template_sound(path, spectra_layout(scan.shape, dtype.itemsize), dtype):
+        return None
     return _Work(
         scan=scan,
         path=path,
@@ -203,7 +253,11 @@ def _resume(scan: RawScan, path: Path, attributes: Attributes) -> _Work | None:
 
 
 def _find_trusted_bands(path: Path, lines: list[dict[str, Any]]) -> dict[int, str]:
-    recorded = {line["band"]: line["sha256"] for line in lines if line.get("event") == "band"}
+    recorded = {
+        int(line["band"]): str(line["sha256"])
+        for line in lines
+        if line.get("event") == "band" and type(line.get("band")) is int and "sha256" in line
+    }
     return {
         band: checksum
         for band, checksum in sorted(recorded.items())
@@ -221,6 +275,7 @@ def _begin(scan: RawScan, path: Path, attributes: Attributes, dtype: np.dtype[An
         header = {"event": "begin", "dtype": dtype.name, "digest": hash_record(attributes)}
         append_line(journal, header)
         create_template(path, attributes, layout, dtype)
+        sync_tree(path)
         append_line(journal, {"event": "template"})
     return work
 
@@ -242,6 +297,8 @@ def _write_bands(work: _Work, progress: Progress) -> BandSpectra:
     for band, values in read_bands(work.scan, work.layout.band_rows, pending, work.dtype):
         with output_faults(work.path.parent, bytes_needed=_bytes_needed(work, rows=rows - rows_done)):
             checksum = write_band(work.path, counts, work.layout, band, values)
+            # Before the journal says so: a power cut keeps lines that were waited for, and drops bytes that were not.
+            sync_tree(shard_file(work.path, band))
         line = {"event": "band", "band": band, "sha256": checksum}
         append_line(progress_file(work.path), line)
         work.done[band] = checksum
@@ -264,8 +321,16 @@ def _finalise(work: _Work, spectra: BandSpectra, stamps: list[tuple[int, int]]) 
     needed = _bytes_needed(work, rows=0) + _count_bytes(scalars)
     with output_faults(work.path.parent, bytes_needed=needed):
         write_beside(work.path, work.scan.shape, scalars, integrated)
-        finish(work.path)
+        finish(work.path, {FILES_ATTRIBUTE: _hash_files(work)})
         progress_file(work.path).unlink(missing_ok=True)
+        sync_folder(work.path.parent)
+
+
+def _hash_files(work: _Work) -> dict[str, str]:
+    """SHA-256 of every file of a store but the root's metadata, which is to keep them."""
+    known = {shard_file(work.path, band): checksum for band, checksum in work.done.items()}
+    files = sorted(file for file in tree_files(work.path) if file != work.path / "zarr.json")
+    return {file.relative_to(work.path).as_posix(): known.get(file) or file_sha256(file) for file in files}
 
 
 def _count_bytes(scalars: ScanScalars) -> int:

@@ -10,11 +10,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from hpcxrf.config.untrusted import read_json_object, show_name
 from hpcxrf.errors import OutputError
 from hpcxrf.store.files import output_faults
 from hpcxrf.store.rundir import RunDir
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_LARGEST_PID = 2**22
+"""Largest number of a process that Linux gives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,12 +89,32 @@ def read_lock(path: Path) -> LockHolder | None:
     Raises:
         OutputError: the file is not a lock.
     """
-    try:
-        return LockHolder(**json.loads(path.read_bytes()))
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (ValueError, TypeError) as error:
-        raise OutputError(f"{path}: is damaged; if no hpcxrf works on this run, remove the file") from error
+    remedy = "if no hpcxrf works on this run, remove the file"
+    try:
+        content = read_json_object(path, OutputError, remedy=remedy)
+        holder = LockHolder(**content)
+    except OutputError:
+        if not path.exists():  # let go of meanwhile
+            return None
+        raise
+    except TypeError as error:
+        raise OutputError(f"{path}: is damaged; {remedy}") from error
+    if not _is_sound(holder):
+        raise OutputError(f"{path}: is damaged; {remedy} (it holds {show_name(json.dumps(content))[:200]})")
+    return holder
+
+
+def _is_sound(holder: LockHolder) -> bool:
+    """Whether the holder can be what a driver wrote: a process number out of range would be signalled otherwise."""
+    texts = (holder.host, holder.process_start, holder.job_id or "")
+    return (
+        all(isinstance(text, str) for text in texts)
+        and type(holder.pid) is int
+        and 0 < holder.pid <= _LARGEST_PID
+        and type(holder.restart_count) is int
+    )
 
 
 def refuse_at_work(run: RunDir) -> None:

@@ -13,9 +13,18 @@ from typing import Any, Final
 
 from hpcxrf.config.pixels import rename_old_options
 from hpcxrf.config.run import name_workload
+from hpcxrf.config.untrusted import read_json_object, report_faults
 from hpcxrf.errors import OutputError
 from hpcxrf.store.catalog import is_dataset_id
-from hpcxrf.store.files import append_line, append_lines, atomic_write_text, checksums_match, output_faults, read_lines
+from hpcxrf.store.files import (
+    append_line,
+    append_lines,
+    atomic_write_text,
+    checksums_match,
+    create_text,
+    output_faults,
+    read_lines,
+)
 
 Record = dict[str, Any]
 
@@ -33,6 +42,7 @@ _CONFIGURATION_FILE: Final = "configuration.yaml"
 _LOCK_FILE: Final = "lock"
 _LEFT_ALONE: Final = Path("state", "left_alone.json")
 _ABSENT: Final = "(absent)"
+_NUMBERS: Final = ("wall_s", "cpu_s", "read_s", "fit_s", "write_s", "bytes_read", "bytes_written", "pixels")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +112,9 @@ class RunDir:
 
     def dataset_ids(self) -> list[str]:
         """All datasets that have a journal, sorted."""
-        return sorted(file.stem for file in (self.path / "state").glob("*.jsonl"))
+        files = (self.path / "state").glob("*.jsonl")
+        # macOS and editors leave files of other names (`._scan.jsonl`) beside the journals.
+        return sorted(file.stem for file in files if is_dataset_id(file.stem) and file.is_file())
 
     def append(self, dataset_id: str, record: Mapping[str, object]) -> None:
         """Append one record durably; only the driver that holds the lock may.
@@ -126,7 +138,14 @@ class RunDir:
         Raises:
             OutputError: a line is damaged.
         """
-        return read_lines(self.journal_file(dataset_id))
+        file = self.journal_file(dataset_id)
+        lines = read_lines(file)
+        strange = next((number for number, line in enumerate(lines, start=1) if not _is_sound(line)), None)
+        if strange is not None:
+            raise OutputError(
+                f"{file}, line {strange}: not a line of a journal; the next run or resume does that dataset again"
+            )
+        return lines
 
     def effective(self) -> Record:
         """The configuration of this run.
@@ -134,11 +153,10 @@ class RunDir:
         Raises:
             OutputError: the file is gone or damaged.
         """
-        try:
-            content = json.loads(self.effective_file.read_bytes())
-        except (OSError, ValueError) as error:
-            raise OutputError(f"{self.effective_file}: cannot be read ({error}); name another output folder") from error
-        return rename_old_options(dict(content))
+        remedy = "name another output folder"
+        content = read_json_object(self.effective_file, OutputError, remedy=remedy)
+        with report_faults(self.effective_file, OutputError, remedy):
+            return rename_old_options(content)
 
     def workload_name(self) -> str:
         """Name of the workload that this run directory holds, by the sections of its configuration.
@@ -147,6 +165,23 @@ class RunDir:
             OutputError: the file is gone or damaged.
         """
         return name_workload(self.effective())
+
+
+def _is_sound(line: Record) -> bool:
+    """Whether a line of a journal has the types that its readers count on."""
+    if line.get("event") not in {FINISHED, FAILED, RETRY}:
+        return True
+    numbers = [line[key] for key in _NUMBERS if key in line]
+    objects = [line[key] for key in ("checksums", "facts", "made_from") if key in line]
+    facts = line.get("facts") or {}
+    return (
+        isinstance(line.get("task"), str)
+        and all(isinstance(value, int | float) for value in numbers)
+        and all(value is None or isinstance(value, dict) for value in objects)
+        and all(isinstance(facts[key], list) for key in ("notes", "shape") if key in facts)
+        and all(isinstance(line[key], list) for key in ("notes", "warnings") if key in line)
+        and (line["event"] != FINISHED or all(isinstance(line.get(key, ""), str) for key in ("stage", "dataset_id")))
+    )
 
 
 def _safe(dataset_id: str) -> str:
@@ -208,12 +243,10 @@ def left_alone(run: RunDir) -> dict[str, str]:
         OutputError: the file is damaged.
     """
     file = run.path / _LEFT_ALONE
-    try:
-        return dict(json.loads(file.read_bytes()))
-    except FileNotFoundError:
+    if not file.exists():
         return {}
-    except ValueError as error:
-        raise OutputError(f"{file}: is damaged ({error}); remove it to try all failures") from error
+    found = read_json_object(file, OutputError, remedy="remove it to try all failures")
+    return {name: str(reason) for name, reason in found.items()}
 
 
 def set_damaged_aside(run: RunDir, done: Container[str] = frozenset()) -> list[Path]:
@@ -260,8 +293,29 @@ def _set_aside(journal: Path) -> Path:
     return aside
 
 
+def prepare_folder(folder: Path) -> RunDir:
+    """Make a run directory in which the lock can be taken; what it holds of a run stays as it is.
+
+    Raises:
+        OutputError: the folder belongs to another user, cannot be written, or holds something else.
+    """
+    with output_faults(folder, bytes_needed=0):
+        require_own_folder(folder)
+        run = RunDir(path=folder)
+        if not run.effective_file.exists():
+            _refuse_foreign_content(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(_OWNER_ONLY)
+        for name in _FOLDERS:
+            (folder / name).mkdir(mode=_OWNER_ONLY, exist_ok=True)
+    return run
+
+
 def create_or_resume(folder: Path, run_text: str, effective: Mapping[str, object]) -> RunDir:
     """Make a run directory for this configuration, or go on with the one that is there.
+
+    Where another process may start on the same folder, take the lock before (`prepare_folder`, `run_lock`): what is
+    compared or written without it may be another's a moment later.
 
     Args:
         folder: the run directory.
@@ -272,20 +326,16 @@ def create_or_resume(folder: Path, run_text: str, effective: Mapping[str, object
         OutputError: the folder belongs to another user, cannot be written, holds something else, or a run of another
             configuration; then every key that differs is named with both values.
     """
-    require_own_folder(folder)
-    run = RunDir(path=folder)
     wanted = json.loads(json.dumps(effective))
+    run = prepare_folder(folder)
     if run.effective_file.exists():
         _refuse_other_configuration(run, wanted)
         return run
-    _refuse_foreign_content(folder)
-    with output_faults(folder, bytes_needed=len(run_text)):
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(_OWNER_ONLY)
-        for name in _FOLDERS:
-            (folder / name).mkdir(mode=_OWNER_ONLY, exist_ok=True)
-    atomic_write_text(run.run_file, run_text)
-    atomic_write_text(run.effective_file, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
+    # Of two that start at once one makes the file, and the other is held to it.
+    if create_text(run.effective_file, json.dumps(wanted, indent=2, sort_keys=True) + "\n"):
+        atomic_write_text(run.run_file, run_text)
+    else:
+        _refuse_other_configuration(run, wanted)
     return run
 
 

@@ -27,6 +27,8 @@ BLOCK_X: Final = 256
 """A map block is one chunk of the maps, all components: 64 x 256 pixels, clipped to the scan."""
 
 COMPLETE_ATTRIBUTE: Final = "complete"
+FILES_ATTRIBUTE: Final = "file_sha256"
+"""Attribute of a finished store of spectra: SHA-256 of every file but the root's metadata, by its path."""
 SCHEMA_ATTRIBUTE: Final = "hpcxrf_schema_version"
 
 

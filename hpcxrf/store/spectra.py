@@ -9,6 +9,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from hpcxrf.config.untrusted import report_faults
 from hpcxrf.errors import DamagedStoreError, OutputError
 from hpcxrf.formats.scan import EnergyCalibration
 from hpcxrf.notes import Note, unpack_notes
@@ -191,14 +192,15 @@ def open_spectra(path: Path) -> SpectraStore:
     attributes = read_root_attributes(path)
     if attributes is None:
         raise OutputError(f"{path}: does not exist; ingest the scan first")
-    if not attributes[COMPLETE_ATTRIBUTE]:
+    if not attributes.get(COMPLETE_ATTRIBUTE):
         raise OutputError(f"{path}: is not finished; run the ingest again, it goes on where it was")
-    group = zarr.open_group(path, mode="r")
-    counts = group["counts"]
-    if not isinstance(counts, zarr.Array):
-        raise OutputError(f"{path}/counts: is not an array; remove the store and ingest again")
-    _refuse_missing_bands(path, counts)
-    return _build_store(path, attributes, group, counts)
+    with report_faults(path, DamagedStoreError, "the next run or resume ingests the scan again"):
+        group = zarr.open_group(path, mode="r")
+        counts = group["counts"]
+        if not isinstance(counts, zarr.Array):
+            raise OutputError(f"{path}/counts: is not an array; remove the store and ingest again")
+        _refuse_missing_bands(path, counts)
+        return _build_store(path, attributes, group, counts)
 
 
 def _refuse_missing_bands(path: Path, counts: zarr.Array[Any]) -> None:

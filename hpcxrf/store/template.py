@@ -4,6 +4,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,9 +15,11 @@ from zarr.codecs import ZstdCodec
 from zarr.core.common import JSON
 from zarr.errors import ZarrUserWarning
 
+from hpcxrf.config.untrusted import read_json_object
+from hpcxrf.errors import OutputError
 from hpcxrf.formats.scan import ScanScalars
 from hpcxrf.store.attributes import Attributes
-from hpcxrf.store.files import atomic_write_text
+from hpcxrf.store.files import atomic_write_text, sync_tree
 from hpcxrf.store.schema import (
     COMPLETE_ATTRIBUTE,
     MAP_CHUNK_PIXELS,
@@ -158,8 +161,35 @@ def _cf_attributes(spec: VariableSpec) -> dict[str, JSON]:
     return {"units": spec.units, "long_name": spec.long_name}
 
 
-def finish(path: Path) -> None:
+def is_template_sound(path: Path, layout: SpectraLayout, dtype: np.dtype[Any]) -> bool:
+    """Whether the empty counts of an unfinished store are as `create_template` made them."""
+    try:
+        counts = open_counts(path)
+    except Exception:  # noqa: BLE001 - what Zarr raises on torn metadata has many types, and all mean the same
+        return False
+    return counts.shards == layout.shards and counts.chunks == layout.chunks and np.dtype(counts.dtype) == dtype
+
+
+def is_torn_store(path: Path) -> bool:
+    """Whether a folder without readable metadata was a store of spectra: its counts have the axes of one."""
+    with suppress(OutputError):
+        if isinstance(read_json_object(path / "zarr.json", OutputError, remedy="").get("attributes"), dict):
+            return False
+    try:
+        metadata = read_json_object(path / "counts" / "zarr.json", OutputError, remedy="")
+    except OutputError:
+        return False
+    return metadata.get("dimension_names") == list(SPECTRA_VARIABLES["counts"].dims)
+
+
+def finish(path: Path, attributes: Attributes) -> None:
     """Consolidate the root's metadata and mark the store complete, both in one rename, the last write.
+
+    Everything else is on the disk before: after a power cut a complete store is complete.
+
+    Args:
+        path: the store.
+        attributes: more attributes of the root, known at the end.
 
     Raises:
         OSError: the folder cannot be written.
@@ -170,7 +200,8 @@ def finish(path: Path) -> None:
         zarr.consolidate_metadata(path)
     root = path / "zarr.json"
     metadata = json.loads(root.read_bytes())
-    metadata["attributes"][COMPLETE_ATTRIBUTE] = True
+    metadata["attributes"] |= {**attributes, COMPLETE_ATTRIBUTE: True}
     members = metadata["consolidated_metadata"]["metadata"]
     metadata["consolidated_metadata"]["metadata"] = dict(sorted(members.items()))
+    sync_tree(path)
     atomic_write_text(root, json.dumps(metadata, indent=2))

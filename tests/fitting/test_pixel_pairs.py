@@ -146,3 +146,20 @@ def test_ends_without_information_are_left_out():
     best = candidates(share, 0)[0]
     assert (best.first, best.stop) == (10, 40)
     assert best.count == 15
+
+
+@pytest.mark.parametrize("n", [1, 2, 1024, 1025, 2049])
+@pytest.mark.parametrize("offset", range(4))
+@pytest.mark.parametrize("width", [403, 404, 407])
+def test_every_batch_size_at_every_place_in_memory_gives_the_same_product(n, offset, width):
+    by = Grouping(n_channels=400, first=2, start=5, count=190, stop=398)
+    weights = torch.randn(by.n_sums, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    counts = torch.randint(0, HIGHEST_COUNT, (n, 400), generator=torch.Generator().manual_seed(n)).to(torch.uint16)
+    wide = torch.zeros((n, width), dtype=torch.uint16)
+    wide[:, min(offset, width - 400) : min(offset, width - 400) + 400] = counts
+    product = paired_product(one_band(by.by_channel(weights), by), by)
+    found = product.of(wide[:, min(offset, width - 400) : min(offset, width - 400) + 400])
+    assert torch.equal(found, product.of(counts.clone()))
+    by_channel = by.by_channel(weights)
+    wrong = (found[:, :3].double() - counts.double() @ by_channel).abs()
+    assert bool((wrong <= 1e-6 * (counts.double() @ by_channel.abs())).all())

@@ -87,6 +87,15 @@ def test_every_pixel_is_followed_and_its_shift_is_in_the_store(followed):
             assert abs(wrong) < 0.02 * share * COUNTS[name] + 3.0 * sigma / one.size**0.5, name
 
 
+@pytest.mark.parametrize("low_kev", [1.0, 1.01])
+def test_a_region_of_one_pixel_is_mapped_again_wherever_its_channels_begin(drifting, tmp_path, low_kev):
+    regions = {"find": [], "rectangles": {"one": [2, 3, 1, 2]}, "remap": True}
+    fit = {"suggest": False, "energy_range_kev": [low_kev, 9.5]}
+    store, _ = run_scan(drifting, tmp_path / "run", pixels={"method": "linear"}, regions=regions, fit=fit)
+    again = xr.open_zarr(store, group="regions/maps").amplitude
+    assert np.isfinite(again.values).sum() == again.sizes["detector"] * again.sizes["component"]
+
+
 def test_how_the_pixels_are_cut_into_tasks_changes_no_bit(followed, drifting, tmp_path):
     pixels = {"method": "nonlinear", "detectors": "both", "blocks_per_task": 2}
     store, records = run_scan(drifting, tmp_path / "run", pixels=pixels)

@@ -176,7 +176,7 @@ def read_facts_of(run: RunDir, name: str) -> WorkerFacts | None:
     """What one worker found; None: it has not come so far, or its file is damaged."""
     try:
         return WorkerFacts(**json.loads((_folder(run) / f"{name}.json").read_bytes()))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 

@@ -23,7 +23,7 @@ from hpcxrf.runner.records import Refusal
 from hpcxrf.runner.worker import forget_attempts
 from hpcxrf.runner.workload import Planned, PlanRequest, Workload
 from hpcxrf.store.lock import run_lock
-from hpcxrf.store.rundir import RunDir, create_or_resume, set_damaged_aside
+from hpcxrf.store.rundir import RunDir, create_or_resume, prepare_folder, set_damaged_aside
 from hpcxrf.workloads import choose_workload
 
 _MOST_REFUSED: Final = 64
@@ -143,8 +143,9 @@ def run_here(
         opened=tell.opened,
     )
     planned = require_work(workload.plan(request))
-    create_or_resume(run.path, run_text, workload.lasting(config))
+    prepare_folder(run.path)
     with run_lock(run):
+        create_or_resume(run.path, run_text, workload.lasting(config))
         keep_configuration(run, config)
         set_damaged_aside(run, kept)
         done = _count_if_finished(workload, request)

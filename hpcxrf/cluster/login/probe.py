@@ -144,7 +144,7 @@ def _kept() -> list[Probe]:
         return []
     try:
         return [Probe(**row) for row in json.loads(path.read_bytes())]
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path}: is damaged ({error}); remove it") from error
 
 

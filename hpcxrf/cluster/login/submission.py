@@ -32,7 +32,7 @@ from hpcxrf.errors import ConfigError, InputFileError, OutputError, SlurmError
 from hpcxrf.pipeline.request import keep_configuration
 from hpcxrf.store.files import atomic_write_text, output_faults
 from hpcxrf.store.lock import is_alive, read_lock
-from hpcxrf.store.rundir import RunDir, create_or_resume, require_own_folder
+from hpcxrf.store.rundir import RunDir, create_or_resume, prepare_folder, require_own_folder
 from hpcxrf.workloads import choose_workload
 
 _SCRIPT: Final = Path("jobs", "job.sh")
@@ -142,10 +142,11 @@ def submit_run(submission: Submission) -> str:
         SlurmError: refused, or no answer.
     """
     _require_partition(submission)
-    run = create_or_resume(
-        submission.folder, submission.run_text, choose_workload(submission.config).lasting(submission.config)
-    )
+    run = prepare_folder(submission.folder)
     with _guard(run):
+        create_or_resume(
+            submission.folder, submission.run_text, choose_workload(submission.config).lasting(submission.config)
+        )
         _require_writable(run)
         known = _require_idle(run)
         keep_configuration(run, submission.config)

@@ -47,7 +47,7 @@ def way_to_dashboard(folder: Path) -> Way:
         raise OutputError(
             f"{folder}: has no dashboard now; there is one while the run goes on (`hpcxrf status`)"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise OutputError(f"{path}: is damaged ({error}); it comes anew with the next start") from error
     events = read_events(run)
     job_id = latest_job(events)

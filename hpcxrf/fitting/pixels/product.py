@@ -150,4 +150,5 @@ def _whole(part: _Part) -> _Part:
 def _align(counts: Tensor) -> Tensor:
     """The same counts where an int32 can begin; a copy where they do not lie so."""
     even = counts.storage_offset() % 2 == 0 and counts.stride(0) % 2 == 0
-    return counts if even and counts.stride(1) == 1 else counts.contiguous()
+    # Not `contiguous`: one row is contiguous wherever it begins, and would stay at its odd place.
+    return counts if even and counts.stride(1) == 1 else counts.clone(memory_format=torch.contiguous_format)

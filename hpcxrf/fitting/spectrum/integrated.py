@@ -25,6 +25,8 @@ from hpcxrf.physics.model import Evaluation, SpectrumModel, find_tailed_lines
 from hpcxrf.physics.parameters import pack
 
 MAPS_SNIP_WIDTH: Final = 0.5
+MOST_COUNTS: Final = 1e15
+"""Most counts of one channel."""
 _STEP_PARAMETERS: Final = ("step_offset", "step_linear")
 _FEW_ELEMENTS: Final = 5
 FEW_ELEMENTS: Final = "few_elements"
@@ -55,7 +57,9 @@ def fit_spectrum(counts: Tensor, problem: FitProblem, *, starts: Tensor | None =
     low, high = _find_range(full, problem)
     model = _build_model(low, high, problem, full.device)
     inside = full[low : high + 1]
-    bad = FitStatus.NONFINITE if not bool(torch.isfinite(full).all()) else FitStatus.EMPTY
+    # What squares of them would overflow is as little a number of counts as infinity.
+    sound = bool(torch.isfinite(full).all()) and float(full.max()) <= MOST_COUNTS
+    bad = FitStatus.EMPTY if sound else FitStatus.NONFINITE
     if bad is FitStatus.NONFINITE or float(inside.sum()) <= 0.0:
         return _describe_failure(inside, low, model, problem, bad)
     least_squares, fixed = build_least_squares(full, low, high, model, problem)

@@ -10,7 +10,7 @@ from numbers import Real
 from typing import Final, get_args
 
 from hpcxrf.errors import ConfigError, FitError
-from hpcxrf.fitting.spectrum.problem import Background, FitProblem, Method, Objective, Source, fit_range
+from hpcxrf.fitting.spectrum.problem import LEAST_CHANNELS, Background, FitProblem, Method, Objective, Source, fit_range
 from hpcxrf.fitting.spectrum.theta import AXIS, AXIS_LIMITS, INCIDENT, axis_faults, default_parameters
 from hpcxrf.formats.scan import EnergyCalibration
 from hpcxrf.physics.branching import Branching
@@ -22,6 +22,7 @@ from hpcxrf.physics.lines import LineTable, build_line_table
 from hpcxrf.physics.parameters import Parameter, replace_values
 
 DEFAULT_ENERGY_MIN_KEV: Final = 1.0
+MOST_KBETA_SD: Final = 10.0
 # A line under a thousandth of its family is below the counting noise of the family.
 _MINIMUM_RATIO: Final = 1e-3
 _ABOVE_INCIDENT_KEV: Final = 1.0
@@ -112,6 +113,11 @@ def prepare_spectrum(
         edges_kev=_near_edges(table, detector, branching, options.incident_energy_sd_kev) if monochromatic else (),
         find_axis=calibration is None,
     )
+    if calibration is None and n_channels < LEAST_CHANNELS:
+        raise FitError(
+            f"the spectrum has {n_channels} channels, a fit needs at least {LEAST_CHANNELS}; give the whole spectrum "
+            "(--energy-axis says which axis of an array it is)"
+        )
     if calibration is not None:
         fit_range(problem.parameters, low, high, n_channels)
     _refuse_outside(problem)
@@ -145,8 +151,8 @@ def option_faults(options: FitOptions) -> list[str]:
         )
         if value not in allowed
     ]
-    if not _is_number(options.kbeta_sd) or options.kbeta_sd < 0.0:
-        faults.append(f"kbeta_sd is {options.kbeta_sd!r}, must be 0 or more")
+    if not _is_number(options.kbeta_sd) or not 0.0 <= options.kbeta_sd <= MOST_KBETA_SD:
+        faults.append(f"kbeta_sd is {options.kbeta_sd!r}, must be 0 to {MOST_KBETA_SD:g}")
     if not _is_number(options.incident_energy_sd_kev) or options.incident_energy_sd_kev <= 0.0:
         faults.append(f"incident_energy_sd_kev is {options.incident_energy_sd_kev!r}, must be above 0")
     span = options.energy_range_kev

@@ -1,7 +1,7 @@
 """The problem that a fit of an integrated spectrum solves: everything but the counts."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Final, Literal
 
 from torch import Tensor
 
@@ -11,6 +11,9 @@ from hpcxrf.physics.constants import ConstantSet
 from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.lines import LineTable
 from hpcxrf.physics.parameters import Parameter, replace_values
+
+LEAST_CHANNELS: Final = 50
+"""Fewest channels of a fit range."""
 
 Background = Literal["hats", "snip", "none"]
 Method = Literal["separable", "adam", "sbplx"]
@@ -74,11 +77,11 @@ def fit_range(
     bend = values["energy_quadratic"]
     first, last = (_channel_at(energy, offset, slope, bend) for energy in (energy_min_kev, energy_max_kev))
     low, high = max(first, 0), min(last, n_channels - 1)
-    if energy_min_kev >= energy_max_kev or high - low + 1 < 50:
+    if energy_min_kev >= energy_max_kev or high - low + 1 < LEAST_CHANNELS:
         raise FitError(
             f"fit range {energy_min_kev:g} to {energy_max_kev:g} keV is channels {first} to {last}, but the "
             f"spectrum has channels 0 to {n_channels - 1} ({offset:g} to "
-            f"{offset + slope * (n_channels - 1):g} keV): give a range of at least 50 channels inside it"
+            f"{offset + slope * (n_channels - 1):g} keV): give a range of at least {LEAST_CHANNELS} channels inside it"
         )
     return low, high
 

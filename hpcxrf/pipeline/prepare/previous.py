@@ -72,9 +72,11 @@ def _read_finished(store: Path) -> dict[str, Any]:
 def _by_detector(store: Path, attributes: Mapping[str, Any]) -> Theta:
     found = attributes.get("theta_by_detector")
     names = {p.name for p in PARAMETERS}
+    constants = attributes.get("constants")
     sound = (
         isinstance(found, dict)
-        and attributes.get("constants") in CONSTANT_SETS
+        and isinstance(constants, str)
+        and constants in CONSTANT_SETS
         and all(t is None or _is_theta(t, names) for t in found.values())
     )
     if not sound:

@@ -8,12 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcxrf.config.regions import RegionsConfig, ThresholdConfig
+from hpcxrf.config.untrusted import refuse_irregular
 from hpcxrf.errors import ConfigError, InputFileError
+from hpcxrf.formats.label_images import read_label_image
 from hpcxrf.pipeline.regions.region import Region, RegionMaps
-from hpcxrf.pipeline.regions.tools import polygon_mask, read_tiff
+from hpcxrf.pipeline.regions.tools import polygon_mask
 from hpcxrf.store.files import file_sha256
 
-_TIFF: Final = {".tif", ".tiff"}
+MAX_LABELS: Final = 10_000
+"""Most regions of one label image."""
 
 
 def region_stamps(config: RegionsConfig) -> tuple[tuple[str, str], ...]:
@@ -94,7 +97,13 @@ def _drawn(config: RegionsConfig, shape_yx: tuple[int, int]) -> Iterator[Region]
         yield Region(name=name, kind="polygons", reason=reason, mask=polygon_mask(corners, shape_yx))
     for name, path in config.labels.items():
         image = read_labels(Path(path), shape_yx)
-        for value in np.unique(image[image > 0]).tolist():
+        values = np.unique(image[image > 0]).tolist()
+        if len(values) > MAX_LABELS:
+            raise ConfigError(
+                f"{path}: label image with {len(values)} values above 0, at most {MAX_LABELS} regions can be refined; "
+                "give an image of labels, not of counts"
+            )
+        for value in values:
             reason = f"given: value {value} of {Path(path).name}"
             yield Region(name=f"{name}-{value}", kind="labels", reason=reason, mask=image == value)
 
@@ -106,7 +115,7 @@ def read_labels(path: Path, shape_yx: tuple[int, int]) -> NDArray[Any]:
         ConfigError: of another shape, without a label, or of numbers that are no labels.
         InputFileError: the file cannot be read, or is of neither format.
     """
-    image = _read_image(path)
+    image = read_label_image(path)
     if image.dtype.kind == "b":
         image = image.astype(np.uint8)
     if image.shape != shape_yx:
@@ -119,17 +128,6 @@ def read_labels(path: Path, shape_yx: tuple[int, int]) -> NDArray[Any]:
     if not (image > 0).any():
         raise ConfigError(f"{path}: label image without a value above 0; it holds no region")
     return image
-
-
-def _read_image(path: Path) -> NDArray[Any]:
-    try:
-        if path.suffix == ".npy":
-            return np.asarray(np.load(path, allow_pickle=False))
-        if path.suffix.lower() in _TIFF:
-            return read_tiff(str(path))
-    except (OSError, ValueError, EOFError) as error:
-        raise InputFileError(f"{path}: label image cannot be read ({error})") from error
-    raise InputFileError(f"{path}: label image must be .npy or .tif")
 
 
 def _threshold(name: str, asked: ThresholdConfig, maps: RegionMaps) -> Region:
@@ -148,6 +146,7 @@ def _threshold(name: str, asked: ThresholdConfig, maps: RegionMaps) -> Region:
 
 
 def _checked_sha256(path: Path) -> str:
+    refuse_irregular(path)
     try:
         return file_sha256(path)
     except OSError as error:

@@ -36,13 +36,3 @@ def silhouette(features: FloatArray, labels: NDArray[np.int64]) -> float:
         return -1.0
     with import_module("threadpoolctl").threadpool_limits(1):
         return float(import_module("sklearn.metrics").silhouette_score(features, labels))
-
-
-def read_tiff(path: str) -> NDArray[np.generic]:
-    """The image of a TIFF file.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is no TIFF.
-    """
-    return np.asarray(import_module("skimage.io").imread(path))

@@ -104,7 +104,7 @@ def write_dataset_page(summary: DatasetSummary, path: Path) -> None:
     )
     path.parent.mkdir(mode=0o700, exist_ok=True)
     with replace_file(path) as partial:
-        partial.write_text(page, encoding="utf-8")
+        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def read_details(path: Path) -> str:

@@ -125,7 +125,7 @@ def write_report(run: RunSummary, datasets: Iterable[DatasetSummary], path: Path
         )
     )
     with replace_file(path) as partial:
-        partial.write_text(page, encoding="utf-8")
+        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def _build_table(datasets: Iterable[DatasetSummary], folder: Path) -> _Table:

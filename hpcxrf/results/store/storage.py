@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from hpcxrf.config.untrusted import read_json_object
 from hpcxrf.errors import OutputError
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.store.schema import BLOCK_X, BLOCK_Y, MAP_CHUNK_PIXELS, SCHEMA_ATTRIBUTE, SCHEMA_VERSION, VariableSpec
@@ -113,7 +114,9 @@ def require_current_schema(path: Path) -> dict[str, object]:
     """
     if not (path / "zarr.json").is_file():
         raise OutputError(f"{path}: no results store here; run the fit of this dataset first")
-    attributes: dict[str, object] = read_json(path / "zarr.json").get("attributes", {})
+    attributes = read_json(path / "zarr.json").get("attributes", {})
+    if not isinstance(attributes, dict):
+        raise OutputError(f"{path}: its attributes are damaged; remove the store")
     version = attributes.get(SCHEMA_ATTRIBUTE)
     if version != SCHEMA_VERSION:
         raise OutputError(
@@ -193,12 +196,7 @@ def as_json(attributes: Mapping[str, object]) -> dict[str, Any]:
 
 def read_json(file: Path) -> dict[str, Any]:
     """A metadata file; raises OutputError where it is damaged."""
-    with output_errors(file):
-        try:
-            document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise OutputError(f"{file}: damaged metadata ({error}); remove the store") from error
-    return document
+    return read_json_object(file, OutputError, remedy="remove the store")
 
 
 def describe_flags(name: str) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def write_page(
         )
     )
     with replace_file(path) as partial:
-        partial.write_text(page, encoding="utf-8")
+        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def write_fits_csv(data: xr.Dataset, path: Path) -> None:

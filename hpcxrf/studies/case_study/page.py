@@ -126,7 +126,7 @@ def write_study(summary: StudySummary, data: StudyData, folder: Path) -> None:
         )
     )
     with replace_file(folder / "case_study.html") as partial:
-        partial.write_text(page, encoding="utf-8")
+        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def draw_figures(data: StudyData) -> dict[str, Figure]:
