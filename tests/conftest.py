@@ -23,6 +23,7 @@ settings.register_profile("hpcxrf", deadline=None, print_blob=True)
 settings.load_profile("hpcxrf")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED_CASES = SHARED_DATA.with_name("cases")
 IN_CI = os.environ.get("HPCXRF_CI") == "1"
 
 
@@ -45,6 +46,14 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         skip_or_fail(f"measured data not found: {SHARED_DATA}; put the shared folder beside the project")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """Folder of the small inputs that failed once, with the right answers in its README."""
+    if not SHARED_CASES.is_dir():
+        skip_or_fail(f"collected cases not found: {SHARED_CASES}; put the shared folder beside the project")
+    return SHARED_CASES
 
 
 @pytest.fixture(scope="session")

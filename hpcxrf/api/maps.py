@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 def open_scan(
     path: str | Path,
     *,
-    dataset_path: str | None = None,
+    dataset_path: str | Sequence[str] | None = None,
     energy_axis: int | None = None,
+    detector_axis: int | None = None,
+    map_shape: tuple[int, int] | None = None,
+    positions: tuple[str, str] | None = None,
     energy_offset_kev: float | None = None,
     energy_slope_kev: float | None = None,
     allow_external: bool = False,
@@ -31,8 +34,12 @@ def open_scan(
 
     Args:
         path: a file, or a Zarr folder.
-        dataset_path: array inside an HDF5, Zarr or npz file, where the file has several.
+        dataset_path: array inside an HDF5, Zarr or npz file, where the file has several; a pattern or a list: one array
+            a detector.
         energy_axis: axis of the channels in that array.
+        detector_axis: axis of the detectors in that array.
+        map_shape: rows and columns of a scan that is stored as a list of points.
+        positions: paths of the arrays of x and y positions, one value a point.
         energy_offset_kev: energy of channel 0, over that of the file; goes with the slope.
         energy_slope_kev: energy per channel, above 0.
         allow_external: follow external links and virtual datasets of HDF5 files.
@@ -50,8 +57,11 @@ def open_scan(
         (1, 6, 8, 1500)
     """
     options = ReadOptions(
-        dataset_path=dataset_path,
+        dataset_path=dataset_path if dataset_path is None or isinstance(dataset_path, str) else tuple(dataset_path),
         energy_axis=energy_axis,
+        detector_axis=detector_axis,
+        map_shape=map_shape,
+        positions=positions,
         energy_offset_kev=energy_offset_kev,
         energy_slope_kev=energy_slope_kev,
         allow_external=allow_external,

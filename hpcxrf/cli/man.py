@@ -12,6 +12,8 @@ from typing import Any, Final
 FOLDER: Final = Path(__file__).parent / "shell"
 REFERENCE: Final = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"
 """Page of the commands, in a checkout."""
+FORMATS_PAGE: Final = REFERENCE.with_name("formats.md")
+"""Page of the file formats, in a checkout."""
 _PROGRAM: Final = "hpcxrf"
 _COMPLETION_FILES: Final = {"bash": "hpcxrf", "zsh": "_hpcxrf", "fish": "hpcxrf.fish"}
 _EXIT_CODES: Final = (
@@ -64,6 +66,29 @@ def make_reference() -> str:
     return "\n".join(lines) + "\n"
 
 
+def make_formats_page() -> str:
+    """Make the page `docs/reference/formats.md`: the table of formats, from the registry of the readers."""
+    from hpcxrf.formats.registry import list_file_formats
+
+    lines = ["# File formats", "", "A file is recognised by its content, never by its name. The list is that of"]
+    lines += ["`hpcxrf inspect --formats`, and this page is written by `python -m hpcxrf.cli.man`.", ""]
+    lines += ["| format | files | what is read | needs |", "|---|---|---|---|"]
+    for row in list_file_formats():
+        needs = "" if row.extra is None else f"`hpcxrf[{row.extra}]`"
+        lines.append(f"| {row.name} | {row.files} | {row.reads} | {needs} |")
+    return "\n".join(lines) + "\n"
+
+
+def _list_formats() -> list[tuple[str, str]]:
+    """List the formats as the entries of a man page."""
+    from hpcxrf.formats.registry import list_file_formats
+
+    return [
+        (row.name, f"{row.files}: {row.reads}" + (f" (needs hpcxrf[{row.extra}])" if row.extra else ""))
+        for row in list_file_formats()
+    ]
+
+
 def _list_commands(words: tuple[str, ...], command: Any) -> Iterator[tuple[tuple[str, ...], Any]]:  # noqa: ANN401
     """List a command and those below it, each with the words that call it."""
     yield words, command
@@ -92,6 +117,7 @@ def _make_page(words: tuple[str, ...], command: Any) -> str:  # noqa: ANN401
     lines += _make_list("OPTIONS", records)
     below = [(inner, sub.get_short_help_str(200)) for inner, sub in sorted(getattr(command, "commands", {}).items())]
     lines += _make_list("COMMANDS", below)
+    lines += _make_list("FORMATS", _list_formats() if words[1:] == ("inspect",) else ())
     if command.epilog:
         examples = command.epilog.partition(":")[2].split("   |   ")
         lines += [".SH EXAMPLES", *(line for text in examples for line in (".PP", _escape(text.strip())))]
@@ -125,6 +151,7 @@ def main() -> None:
         (FOLDER / name).write_text(text, encoding="utf-8")
     if REFERENCE.parent.is_dir():
         REFERENCE.write_text(make_reference(), encoding="utf-8")
+        FORMATS_PAGE.write_text(make_formats_page(), encoding="utf-8")
     sys.stderr.write(f"{len(files)} files in {FOLDER}\n")
 
 

@@ -162,7 +162,13 @@ Source = Annotated[
     ),
 ]
 DatasetPath = Annotated[
-    str | None, typer.Option("--dataset-path", help="Path of the array inside an HDF5, Zarr or npz file.", hidden=True)
+    str | None,
+    typer.Option(
+        "--dataset-path",
+        help="Path of the array inside an HDF5, Zarr or npz file; several (a,b) or a pattern (det*/counts) are the "
+        "detectors.",
+        hidden=True,
+    ),
 ]
 EnergyAxis = Annotated[
     int | None, typer.Option("--energy-axis", help="Axis of the channels in that array.", hidden=True)

@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from hpcxrf.config.untrusted import show_name
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats.axes import file_size
-from hpcxrf.formats.hdf5_files import find_dataset, open_hdf5
+from hpcxrf.formats.hdf5_access import find_group
+from hpcxrf.formats.hdf5_files import HDF5_FAULTS, find_dataset, open_hdf5
 from hpcxrf.formats.room import require_room
 from hpcxrf.formats.zarr_codecs import refuse_unsafe_codecs
 
@@ -26,6 +27,7 @@ NPY_SIGNATURE: Final = b"\x93NUMPY"
 ZIP_SIGNATURE: Final = b"PK\x03\x04"
 MAX_HEADER_BYTES: Final = 10_000
 ZARR_SIGNS: Final = ("zarr.json", ".zarray", ".zgroup")
+_MOST_LINKS: Final = 1000
 
 Region = tuple[slice, ...]
 READ_FAULTS: Final = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
@@ -65,6 +67,12 @@ class Container:
     entries: Mapping[str, Entry]
     read: Callable[[Entry, Region], NDArray[Any]]
     """Copy of a region into memory; opens the file anew, so that threads share nothing."""
+    read_attributes: Callable[[str], Mapping[str, Any]] = field(default=lambda _: {})
+    """Attributes of a group; none where there is no such group."""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """External links that were not followed: path and the file that they name."""
+    growing: bool = False
+    """Another program appends to the file (SWMR): arrays may be longer when they are read than they were."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,35 +114,105 @@ def open_npz(path: Path) -> Container:
     return _build_container(path, "npz", layouts, lambda name: _open_member(path, name))
 
 
-def open_hdf5_arrays(path: Path, dataset_path: str | None, *, allow_external: bool) -> Container:
-    """All datasets that hard links of an HDF5 file reach, and the one that `dataset_path` names.
+def open_hdf5_arrays(path: Path, dataset_path: str | Sequence[str] | None, *, allow_external: bool) -> Container:
+    """All datasets that hard links of an HDF5 file reach, and those that `dataset_path` names.
+
+    External links are followed where that is allowed.
 
     Raises:
         InputFileError: damaged or truncated; the requested dataset lies outside of the file.
     """
     file_size(path)
     entries: dict[str, Entry] = {}
-
-    def visit(name: str, found: object) -> None:
-        if isinstance(found, h5py.Dataset) and found.shape is not None:
-            entries[name] = _describe_hdf5(name, found)
-
     with open_hdf5(path) as file:
-        file.visititems(visit)
-        requested = (dataset_path or "").strip("/")
-        if requested and requested not in entries:
-            found = find_dataset(file, [requested], allow_external=allow_external)
+        growing = bool(file.swmr_mode)
+        _visit_datasets(file, "", entries)
+        links = _find_external_links(file)
+        for name in links if allow_external else ():
+            _follow_link(file, name, entries)
+        for requested in _split_request(dataset_path):
+            found = find_dataset(file, [requested], allow_external=allow_external) if requested not in entries else None
             if found is not None:
                 entries[requested] = _describe_hdf5(requested, found)
 
     def read(entry: Entry, region: Region) -> NDArray[Any]:
         with open_hdf5(path) as file:
             dataset = find_dataset(file, [entry.path], allow_external=allow_external)
-            if dataset is None or dataset.shape != entry.shape:
-                raise InputFileError(f"{path}: {entry.path} was changed since it was opened")
+            if dataset is None or not _has_kept_shape(dataset.shape, entry.shape, growing=growing):
+                raise InputFileError(f"{path}: {entry.path} was changed since it was opened; start again")
             return np.asarray(dataset[region])
 
-    return Container(path=path, format="hdf5-array", entries=entries, read=read)
+    def read_attributes(group: str) -> Mapping[str, Any]:
+        with open_hdf5(path) as file:
+            found = find_group(file, group)
+            return {} if found is None else dict(found.attrs)
+
+    return Container(
+        path=path,
+        format="hdf5-array",
+        entries=entries,
+        read=read,
+        read_attributes=read_attributes,
+        links={} if allow_external else links,
+        growing=growing,
+    )
+
+
+def _split_request(dataset_path: str | Sequence[str] | None) -> list[str]:
+    """Paths that a request may name, which only links may reach: a path can itself hold a comma."""
+    texts = [dataset_path, *dataset_path.split(",")] if isinstance(dataset_path, str) else list(dataset_path or ())
+    return [text.strip().strip("/") for text in texts if text.strip().strip("/")]
+
+
+def _visit_datasets(group: h5py.Group, place: str, entries: dict[str, Entry]) -> None:
+    root = dict(group.file.attrs)
+    above: dict[str, Mapping[str, Any]] = {}
+
+    def visit(name: str, found: object) -> None:
+        if isinstance(found, h5py.Dataset) and found.shape is not None:
+            parent = name.rpartition("/")[0]
+            if parent not in above:
+                # Once a group: a file has thousands of datasets in hundreds of groups.
+                above[parent] = {**root, **found.parent.attrs}
+            entries[f"{place}{name}"] = _describe_hdf5(f"{place}{name}", found, above[parent])
+
+    group.visititems(visit)
+
+
+def _find_external_links(file: h5py.File) -> dict[str, str]:
+    """File that each external link names, by the link's path."""
+    found: list[bytes] = []
+
+    def visit(name: bytes, info: Any) -> bool | None:  # noqa: ANN401 -- h5py's LinkInfo has no public name
+        if info.type == h5py.h5l.TYPE_EXTERNAL:
+            found.append(name)
+        return True if len(found) >= _MOST_LINKS else None
+
+    file.id.links.visit(visit, info=True)
+    return {name.decode("utf-8", "replace"): _read_target(file, name) for name in found}
+
+
+def _read_target(file: h5py.File, link: bytes) -> str:
+    """File that an external link names."""
+    name, _ = file.id.links.get_val(link)
+    return str(name.decode("utf-8", "replace"))
+
+
+def _follow_link(file: h5py.File, name: str, entries: dict[str, Entry]) -> None:
+    """Add the dataset, or the datasets of the group, that an external link names; a dangling one is left out."""
+    try:
+        found = file.get(name)
+    except HDF5_FAULTS:
+        return
+    if isinstance(found, h5py.Dataset):
+        entries[name] = _describe_hdf5(name, found)
+    elif isinstance(found, h5py.Group):
+        _visit_datasets(found, f"{name}/", entries)
+
+
+def _has_kept_shape(now: tuple[int, ...], then: tuple[int, ...], *, growing: bool) -> bool:
+    """Whether what was described can still be read: the same shape, or rows appended by its writer."""
+    return now == then or (growing and now[1:] == then[1:] and now[:1] >= then[:1])
 
 
 def open_zarr_arrays(path: Path) -> Container:
@@ -162,7 +240,12 @@ def open_zarr_arrays(path: Path) -> Container:
         with _translate_faults(path):
             return np.asarray(found[entry.path][region])
 
-    return Container(path=path, format="zarr-array", entries=entries, read=read)
+    def read_attributes(group: str) -> Mapping[str, Any]:
+        with _translate_faults(path):
+            found = None if isinstance(root, zarr.Array) else root.get(group)
+            return dict(found.attrs) if isinstance(found, zarr.Group) else {}
+
+    return Container(path=path, format="zarr-array", entries=entries, read=read, read_attributes=read_attributes)
 
 
 @contextmanager
@@ -251,9 +334,11 @@ def _fill(path: Path, stream: IO[bytes], run: NDArray[np.uint8]) -> None:
         done += count
 
 
-def _describe_hdf5(path: str, dataset: h5py.Dataset) -> Entry:
-    attributes = {**dataset.file.attrs, **dataset.parent.attrs, **dataset.attrs}
-    labels = tuple(d.label for d in dataset.dims)
+def _describe_hdf5(path: str, dataset: h5py.Dataset, above: Mapping[str, Any] | None = None) -> Entry:
+    if above is None:
+        above = {**dataset.file.attrs, **dataset.parent.attrs}
+    attributes = {**above, **dataset.attrs}
+    labels = tuple(d.label for d in dataset.dims) if len(dataset.shape) > 1 else ()
     return Entry(
         path=path,
         shape=dataset.shape,

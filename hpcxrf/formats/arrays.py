@@ -2,7 +2,7 @@
 
 import math
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcxrf.errors import InputFileError
+from hpcxrf.formats import layout_bliss
+from hpcxrf.formats.array_choice import CALIBRATION, ENERGY_AXES, POSITIONS, SCALERS, TIMES, choose_spectra
 from hpcxrf.formats.array_containers import (
     NPY_SIGNATURE,
     READ_FAULTS,
@@ -24,45 +26,56 @@ from hpcxrf.formats.array_containers import (
     open_npz,
     open_zarr_arrays,
 )
-from hpcxrf.formats.axes import (
-    MAX_RANK,
-    Axes,
-    arrange_counts,
-    choose_calibration,
-    describe_calibration,
-    guess_axes,
-    scan_shape,
-    select_region,
-)
-from hpcxrf.formats.hdf5_files import check_rows, is_hdf5, refuse_bad_counts, rows_per_block
+from hpcxrf.formats.array_grid import Placement, find_placement
+from hpcxrf.formats.array_hints import collect_hints
+from hpcxrf.formats.array_scan import ArrayScan, build_raw_scan, make_calibration, require_one_shape
+from hpcxrf.formats.axis_rules import guess_axes
+from hpcxrf.formats.hdf5_files import is_hdf5
+from hpcxrf.formats.hyperspy import SignalAxes, lay_out_positions, read_axes
 from hpcxrf.formats.room import require_room
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions, ScanScalars
+from hpcxrf.formats.table import FileFormat
 from hpcxrf.notes import Note
 
-_TIMES: Final = ("live_time_s", "real_time_s", "icr_hz", "ocr_hz")
-_POSITIONS: Final = {"x_um": 1.0, "y_um": 1.0, "x_mm": 1e3, "y_mm": 1e3}
-_SCALERS: Final = ("scaler_names", "scaler_units", "scaler_values")
-_ENERGY_AXES: Final = ("energy_kev", "energy", "Energy")
-_CALIBRATION: Final = "energy_calibration"
-_NO_COUNTS: Final = frozenset({*_TIMES, *_POSITIONS, *_SCALERS, *_ENERGY_AXES, _CALIBRATION})
-# A scan is much larger than the maps beside it; less than this and nobody can tell which it is.
-_CLEARLY_LARGER: Final = 8
+FILE_FORMATS: Final = (
+    FileFormat(name="npy", files="NumPy .npy", reads="one array of counts; axis by --energy-slope and --energy-offset"),
+    FileFormat(
+        name="npz",
+        files="NumPy .npz",
+        reads="an array of counts, chosen by --dataset-path; axis, times, positions, scalers beside it",
+    ),
+    FileFormat(
+        name="hdf5-array",
+        files="any HDF5 .h5 .hdf5 .nxs, also NeXus",
+        reads="an array of counts, chosen by its signal or --dataset-path; axis, times, positions, scalers beside it",
+    ),
+    FileFormat(
+        name="zarr-array",
+        files="Zarr .zarr",
+        reads="an array of counts, chosen by its signal or --dataset-path; axis, times, positions, scalers beside it",
+    ),
+    FileFormat(name="hyperspy", files="HyperSpy .hspy .zspy", reads="a map, line or spectrum; axis, positions"),
+)
 _EV_ABOVE: Final = 200.0
-_LISTED: Final = 20
 _MOST_SCALERS: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Parts:
-    """An array of spectra and what belongs to it."""
+    """Arrays of spectra and what belongs to them."""
 
     container: Container
     entry: Entry
-    axes: Axes
+    """The first array of spectra."""
     shape: tuple[int, int, int, int]
+    """(detector, y, x, channel) of the scan."""
     found: Mapping[str, Entry]
     """Arrays beside it by name, of the right shape."""
-    notes: tuple[Note, ...]
+    placement: Placement
+    signal: SignalAxes | None
+    """Axes as HyperSpy describes them."""
+    channel_name: str
+    """Name of the axis of the channels; empty where it has none."""
 
     @property
     def where(self) -> str:
@@ -79,36 +92,15 @@ def sniff(path: Path, head: bytes) -> bool:
 
 
 def open_file(path: Path, options: ReadOptions) -> RawScan:
-    """Open an array of spectra; only headers are read.
+    """Open arrays of spectra; only headers are read, and positions where points have to be laid out.
 
     Raises:
-        InputFileError: the file cannot be read; no array that can be spectra, or several; a rank above 4; an
-            energy that does not rise.
+        InputFileError: the file cannot be read; no array that can be spectra, or several; a rank above 4; axes that
+            can be read in two ways; an energy that does not rise.
     """
-    parts = _find_parts(_open_container(path, options), options)
-    stored, energy_notes = _read_calibration(parts, options)
-    n_detectors, n_rows, n_columns, n_channels = parts.shape
-    incident = _read_incident_kev(parts)
-    tube = parts.entry.attributes.get("tube")
-    source = None if tube is None else ", ".join(decode_texts(tube))
-    source_notes = [] if source is None else [Note("fact", f"the file names a tube as source: {source}")]
-    # Twice: whoever takes a block may copy it into its own order.
-    row_bytes = 2 * n_detectors * n_columns * n_channels * parts.entry.dtype.itemsize
-    height = rows_per_block(row_bytes=row_bytes, chunk_rows=_chunk_rows(parts), height=n_rows)
-    return RawScan(
-        name=path.stem,
-        format=parts.container.format,
-        files=(path,),
-        shape=parts.shape,
-        dtype=parts.entry.dtype.newbyteorder("="),
-        rows_per_read=height,
-        read_counts=lambda rows: _read_counts(parts, rows),
-        read_scalars=lambda: _read_scalars(parts),
-        calibration=choose_calibration(parts.where, stored, options, n_detectors, n_channels),
-        incident_energy_kev=incident,
-        tube=source,
-        notes=(*parts.notes, *energy_notes, *describe_calibration(options), *source_notes),
-    )
+    container = _open_container(path, options)
+    named = None if options.dataset_path is None else layout_bliss.find_requested(container, options)
+    return build_raw_scan(named or find_scan(container, options), options)
 
 
 def _is_npz(path: Path) -> bool:
@@ -135,83 +127,82 @@ def _open_container(path: Path, options: ReadOptions) -> Container:
     return open_hdf5_arrays(path, options.dataset_path, allow_external=options.allow_external)
 
 
-def _find_parts(container: Container, options: ReadOptions) -> _Parts:
-    entry, notes = _choose(container, options.dataset_path)
+def find_scan(container: Container, options: ReadOptions) -> ArrayScan:
+    """Choose the spectra of a container and describe them.
+
+    Raises:
+        InputFileError: as `open_file`.
+    """
+    counts, notes = choose_spectra(container, options.dataset_path)
+    entry = counts[0]
+    signal = read_axes(container, entry)
     where = f"{container.path}: {entry.path}".removesuffix(": ")
-    axes = guess_axes(where, entry.shape, entry.dims, options.energy_axis)
-    shape = scan_shape(entry.shape, axes)
-    found, misfits = _find_neighbours(container, entry, shape)
-    return _Parts(
-        container=container, entry=entry, axes=axes, shape=shape, found=found, notes=(*notes, *axes.notes, *misfits)
+    hints = collect_hints(container, entry, signal)
+    axes = guess_axes(where, entry.shape, hints, options)
+    n_rows = _find_common_rows(container, counts, axes.detector, axes.y)
+    bare = ArrayScan(container=container, format=container.format, counts=counts, axes=axes, n_rows=n_rows)
+    placement = find_placement(bare, options)
+    scan = replace(bare, grid=placement.grid)
+    found, misfits = _find_neighbours(container, entry, scan.shape)
+    named = hints.names is not None and len(hints.names) == len(entry.shape)
+    parts = _Parts(
+        container=container,
+        entry=entry,
+        shape=scan.shape,
+        found=found,
+        placement=placement,
+        signal=signal,
+        channel_name=hints.names[axes.energy] if named and hints.names is not None else "",
+    )
+    calibration, energy_notes = _read_calibration(parts, options)
+    tube = entry.attributes.get("tube")
+    source = None if tube is None else ", ".join(decode_texts(tube))
+    source_notes = [] if source is None else [Note("fact", f"the file names a tube as source: {source}")]
+    several = _describe_detectors(counts)
+    return replace(
+        scan,
+        format=container.format if signal is None else "hyperspy",
+        calibration=calibration,
+        incident_energy_kev=_read_incident_kev(parts),
+        tube=source,
+        read_scalars=lambda: _read_scalars(parts),
+        notes=(*notes, *several, *axes.notes, *placement.notes, *misfits, *energy_notes, *source_notes),
     )
 
 
-def _choose(container: Container, requested: str | None) -> tuple[Entry, list[Note]]:
-    """The array of spectra, and how it was chosen."""
-    entries = container.entries
-    if requested is not None:
-        found = entries.get(requested.strip("/"))
-        if found is None:
-            raise InputFileError(
-                f"{container.path}: no array {requested!r}; --dataset-path may be {_list_entries(entries.values())}"
-            )
-        return _require_usable(container, found), []
-    spectra = [e for e in entries.values() if e.name not in _NO_COUNTS and _find_fault(e) is None]
-    # NeXus attributes name the signal.
-    signals = [e for e in spectra if decode_texts(e.attributes.get("signal")) in {(e.name,), ("1",)}]
-    spectra = signals or [e for e in spectra if len(e.shape) > 2] or spectra
-    if not spectra:
-        raise InputFileError(_explain_no_spectra(container))
-    ranked = sorted(spectra, key=lambda e: -math.prod(e.shape))
-    first = ranked[0]
-    if len(ranked) == 1:
-        return first, [Note("fact", f"array: {first.path}")] if len(entries) > 1 else []
-    if math.prod(first.shape) < _CLEARLY_LARGER * math.prod(ranked[1].shape):
+def _describe_detectors(counts: tuple[Entry, ...]) -> list[Note]:
+    names = ", ".join(entry.path for entry in counts)
+    return [Note("fact", f"{len(counts)} arrays, one a detector: {names}")] if len(counts) > 1 else []
+
+
+def _find_common_rows(
+    container: Container, counts: tuple[Entry, ...], detector: int | None, rows: int | None
+) -> int | None:
+    """Rows that all arrays have; None for one array, or arrays of one shape."""
+    if len(counts) == 1:
+        return None
+    remedy = "name arrays of one shape with --dataset-path"
+    if detector is not None:
         raise InputFileError(
-            f"{container.path}: {len(ranked)} arrays may be the spectra; choose one with --dataset-path: "
-            f"{_list_entries(ranked)}"
+            f"{container.path}: {counts[0].path} has an axis of detectors, so it cannot be one detector of several; "
+            "name one array with --dataset-path"
         )
-    return first, [Note("warning", f"guessed: the largest array, {_list_entries(ranked[:1])} (--dataset-path)")]
-
-
-def _find_fault(entry: Entry) -> str | None:
-    """Why an array cannot be spectra."""
-    if entry.dtype.kind not in "iuf":
-        return f"is of type {entry.dtype}, counts must be whole or real numbers"
-    if not 1 <= len(entry.shape) <= MAX_RANK or 0 in entry.shape:
-        return f"has shape {entry.shape}, must have 1 to 4 axes (detector, y, x, channel), none empty"
+    if rows == 0:
+        return require_one_shape(container, counts, remedy)
+    if len({e.shape for e in counts}) > 1:
+        shapes = ", ".join(f"{e.path} {e.shape}" for e in counts)
+        raise InputFileError(f"{container.path}: the detectors of one scan must have one shape: {shapes}; {remedy}")
     return None
-
-
-def _require_usable(container: Container, entry: Entry) -> Entry:
-    fault = _find_fault(entry)
-    if fault is not None:
-        raise InputFileError(f"{container.path}: {entry.path} {fault}; choose another with --dataset-path")
-    return entry
-
-
-def _explain_no_spectra(container: Container) -> str:
-    reasons = [
-        f"{e.path or 'the array'} {_find_fault(e)}" for e in container.entries.values() if e.name not in _NO_COUNTS
-    ]
-    what = "; ".join(reasons[:_LISTED]) if reasons else "it holds no array"
-    return f"{container.path}: no array that can be spectra: {what}; name a file of spectra"
-
-
-def _list_entries(entries: Iterable[Entry]) -> str:
-    every = [f"{e.path} {e.shape} {e.dtype}" for e in entries]
-    more = [f"and {len(every) - _LISTED} more"] if len(every) > _LISTED else []
-    return ", ".join(every[:_LISTED] + more)
 
 
 def _find_neighbours(
     container: Container, entry: Entry, shape: tuple[int, int, int, int]
 ) -> tuple[dict[str, Entry], list[Note]]:
     """Arrays beside the spectra that belong to them, and what does not fit."""
-    wanted: dict[str, tuple[int | None, ...]] = dict.fromkeys(_TIMES, shape[:3])
-    wanted |= dict.fromkeys(_POSITIONS, shape[1:3])
-    wanted |= dict.fromkeys(_ENERGY_AXES, shape[3:])
-    wanted |= {_CALIBRATION: (shape[0], 3), "scaler_values": (None, *shape[1:3])}
+    wanted: dict[str, tuple[int | None, ...]] = dict.fromkeys(TIMES, shape[:3])
+    wanted |= dict.fromkeys(POSITIONS, shape[1:3])
+    wanted |= dict.fromkeys(ENERGY_AXES, shape[3:])
+    wanted |= {CALIBRATION: (shape[0], 3), "scaler_values": (None, *shape[1:3])}
     wanted |= {"scaler_names": (None,), "scaler_units": (None,)}
     found, misfits = {}, []
     for name, expected in wanted.items():
@@ -228,7 +219,7 @@ def _find_neighbours(
 
 def _has_shape(entry: Entry, expected: tuple[int | None, ...]) -> bool:
     """Same shape, axes of length 1 aside; text is checked where it is read."""
-    if entry.name in _SCALERS[:2]:
+    if entry.name in SCALERS[:2]:
         return len(entry.shape) == 1 and entry.dtype.kind in "SUTO" and entry.shape[0] <= _MOST_SCALERS
     if entry.dtype.kind not in "iuf":
         return False
@@ -251,35 +242,20 @@ def _read_numbers(parts: _Parts, name: str, shape: tuple[int, ...]) -> NDArray[n
     return None if values is None else values.astype(np.float64).reshape(shape)
 
 
-def _read_counts(parts: _Parts, rows: slice) -> NDArray[np.generic]:
-    path = parts.container.path
-    wanted = check_rows(path, rows, parts.shape[1])
-    if wanted.start == wanted.stop:
-        shape = (parts.shape[0], 0, *parts.shape[2:])
-        return np.zeros(shape, parts.entry.dtype.newbyteorder("="))
-    region = select_region(parts.entry.shape, parts.axes, wanted)
-    block = arrange_counts(parts.container.read(parts.entry, region), parts.axes)
-    for detector, spectra in enumerate(block):
-        refuse_bad_counts(spectra, path=path, detector=detector, first_row=wanted.start)
-    return block
-
-
-def _chunk_rows(parts: _Parts) -> int:
-    if parts.entry.chunks is None or parts.axes.y is None:
-        return 1
-    return parts.entry.chunks[parts.axes.y]
-
-
 def _read_scalars(parts: _Parts) -> ScanScalars:
-    times = {name: _read_numbers(parts, name, parts.shape[:3]) for name in _TIMES}
+    times = {name: _read_numbers(parts, name, parts.shape[:3]) for name in TIMES}
+    placed = parts.placement.read_positions()
+    if parts.signal is not None:
+        placed = lay_out_positions(parts.signal.steps_um, parts.shape[1:3])
+    x_um, y_um = (_read_position_um(parts, axis) for axis in "xy")
     return replace(
         _read_scalers(parts),
         live_time_s=times["live_time_s"],
         real_time_s=times["real_time_s"],
         icr_hz=times["icr_hz"],
         ocr_hz=times["ocr_hz"],
-        x_um=_read_position_um(parts, "x"),
-        y_um=_read_position_um(parts, "y"),
+        x_um=placed.get("x_um") if x_um is None else x_um,
+        y_um=placed.get("y_um") if y_um is None else y_um,
     )
 
 
@@ -303,7 +279,7 @@ def _read_position_um(parts: _Parts, axis: str) -> NDArray[np.float64] | None:
     for name in (f"{axis}_um", f"{axis}_mm"):
         values = _read_numbers(parts, name, parts.shape[1:3])
         if values is not None:
-            return values * _POSITIONS[name]
+            return values * POSITIONS[name]
     return None
 
 
@@ -333,24 +309,30 @@ def _read_incident_kev(parts: _Parts) -> float | None:
 
 
 def _read_calibration(parts: _Parts, options: ReadOptions) -> tuple[tuple[EnergyCalibration, ...] | None, list[Note]]:
-    """The file's own calibration: a table, else attributes, else the energy of each channel."""
+    """The file's own calibration: a table, else attributes, else HyperSpy's axis, else the energy of each channel."""
     n_detectors = parts.shape[0]
-    table = _read_numbers(parts, _CALIBRATION, (n_detectors, 3))
+    table = _read_numbers(parts, CALIBRATION, (n_detectors, 3))
     if table is not None:
-        return tuple(_make_calibration(*row) for row in table.tolist()), []
+        return tuple(make_calibration(*row) for row in table.tolist()), []
     offset, slope = (_read_attribute(parts, f"energy_{n}_kev") for n in ("offset", "slope"))
     if slope is not None:
-        return (_make_calibration(offset or 0.0, slope, 0.0),) * n_detectors, []
+        return (make_calibration(offset or 0.0, slope, 0.0),) * n_detectors, []
+    if parts.signal is not None and parts.signal.calibration is not None:
+        return (parts.signal.calibration,) * n_detectors, []
     requested = options.energy_slope_kev is not None and options.energy_offset_kev is not None
-    for name in () if requested else _ENERGY_AXES:
-        energy = _read_numbers(parts, name, parts.shape[3:])
-        if energy is not None:
-            return _fit_axis(parts, parts.found[name], energy)
+    for entry in () if requested else _find_energy_arrays(parts):
+        energy = parts.container.read(entry, tuple(slice(0, n) for n in entry.shape)).astype(np.float64)
+        return _fit_axis(parts, entry, energy.reshape(parts.shape[3:]))
     return None, []
 
 
-def _make_calibration(offset: float, slope: float, quadratic: float) -> EnergyCalibration:
-    return EnergyCalibration(offset_kev=offset, slope_kev=slope, quadratic_kev=quadratic)
+def _find_energy_arrays(parts: _Parts) -> list[Entry]:
+    """Arrays with the energy of each channel: of a usual name, else that which NeXus names as the axis."""
+    usual = [parts.found[name] for name in ENERGY_AXES if name in parts.found]
+    axis = parts.container.entries.get(parts.entry.find_neighbour(parts.channel_name or " "))
+    unit = "" if axis is None else " ".join(decode_texts(axis.attributes.get("units"))).lower()
+    named = axis is not None and unit in {"ev", "kev"} and axis.shape == parts.shape[3:] and axis.dtype.kind in "iuf"
+    return usual or ([axis] if named and axis is not None else [])
 
 
 def _fit_axis(
@@ -377,4 +359,4 @@ def _fit_axis(
         note = Note("fact", f"energy calibration from {entry.path}, in {what}")
     else:
         note = Note("warning", f"energy calibration from {entry.path}, guessed to be in {what}")
-    return (_make_calibration(*coefficients),) * parts.shape[0], [note]
+    return (make_calibration(*coefficients),) * parts.shape[0], [note]

@@ -14,11 +14,6 @@ from hpcxrf.notes import Note
 
 MAX_RANK: Final = 4
 
-_ENERGY_NAMES: Final = ("channel", "energy", "bin", "mca", "spectrum")
-_DETECTOR_NAMES: Final = ("det", "element", "sensor")
-_Y_NAMES: Final = ("y", "row", "rows", "line")
-_X_NAMES: Final = ("x", "col", "cols", "column", "columns")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axes:
@@ -34,66 +29,6 @@ class Axes:
     def order(self) -> tuple[int | None, int | None, int | None, int]:
         """Stored axis of detector, y, x, channel."""
         return self.detector, self.y, self.x, self.energy
-
-
-def guess_axes(where: str, shape: tuple[int, ...], dims: Sequence[str] | None, energy_axis: int | None) -> Axes:
-    """Meaning of the axes: as requested, else as named, else the longest is the energy and the rest detector, y, x.
-
-    Args:
-        where: file and path of the array, for messages.
-        shape: of the stored array.
-        dims: names of its axes, if the file has them.
-        energy_axis: the requested one, negative ones counted from the end.
-
-    Raises:
-        InputFileError: no axis, more than four, an empty one, or an energy axis that is not there.
-    """
-    if not 1 <= len(shape) <= MAX_RANK or 0 in shape:
-        raise InputFileError(f"{where}: shape {shape}; must have 1 to 4 axes (detector, y, x, channel), none empty")
-    names = None if dims is None or len(dims) != len(shape) else tuple(d.strip().lower() for d in dims)
-    energy, notes = _find_energy_axis(where, shape, names, energy_axis)
-    rest = [i for i in range(len(shape)) if i != energy]
-    detector, y, x = _find_image_axes(rest, names)
-    if len(rest) == 1:
-        what = "detectors at one point" if detector is not None else "pixels, taken as one column"
-        notes.append(Note("fact", f"array of rank 2: {shape[rest[0]]} {what}"))
-    if not rest:
-        notes.append(Note("fact", "array of rank 1: one spectrum"))
-    return Axes(detector=detector, y=y, x=x, energy=energy, notes=tuple(notes))
-
-
-def _find_energy_axis(
-    where: str, shape: tuple[int, ...], names: tuple[str, ...] | None, requested: int | None
-) -> tuple[int, list[Note]]:
-    rank = len(shape)
-    if requested is not None:
-        if not -rank <= requested < rank:
-            raise InputFileError(f"{where}: --energy-axis {requested}, but shape {shape} has axes 0 to {rank - 1}")
-        return requested % rank, []
-    named = [i for i, n in enumerate(names or ()) if n.startswith(_ENERGY_NAMES) or n == "e"]
-    if len(named) == 1:
-        return named[0], []
-    longest = max(range(rank), key=lambda i: (shape[i], i))
-    if rank == 1:
-        return longest, []
-    text = f"guessed: axis {longest} of shape {shape} is the energy, as the longest (--energy-axis)"
-    return longest, [Note("warning", text)]
-
-
-def _find_image_axes(rest: list[int], names: tuple[str, ...] | None) -> tuple[int | None, int | None, int | None]:
-    """Stored axes of detector, y, x."""
-    named = {} if names is None else {i: names[i] for i in rest}
-    detector = next((i for i, n in named.items() if n.startswith(_DETECTOR_NAMES)), None)
-    left = [i for i in rest if i != detector]
-    if len(left) == 3:
-        detector, left = left[0], left[1:]
-    if len(left) < 2:
-        # A column of pixels, so that it can be read in blocks.
-        return detector, left[0] if left else None, None
-    y, x = left
-    if named.get(y) in _X_NAMES and named.get(x) in _Y_NAMES:
-        y, x = x, y
-    return detector, y, x
 
 
 def scan_shape(shape: tuple[int, ...], axes: Axes) -> tuple[int, int, int, int]:

@@ -14,7 +14,13 @@ from hpcxrf.errors import InputFileError
 from hpcxrf.formats.axes import choose_calibration, describe_calibration, file_size
 from hpcxrf.formats.hdf5_files import check_rows
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions, ScanScalars
+from hpcxrf.formats.table import FileFormat
 
+FILE_FORMATS: Final = (
+    FileFormat(
+        name="epics-mca", files="EPICS MCA text .mca .xrf", reads="one spectrum a detector; axis, live and real time"
+    ),
+)
 _KEY: Final = re.compile(r"\s*([A-Z][A-Z0-9_]*)\s*:")
 _SIGNS: Final = frozenset({"VERSION", "ELEMENTS", "CHANNELS", "REAL_TIME", "LIVE_TIME", "ROIS", "DATA"})
 _PER_DETECTOR: Final = ("REAL_TIME", "LIVE_TIME", "CAL_OFFSET", "CAL_SLOPE", "CAL_QUAD")

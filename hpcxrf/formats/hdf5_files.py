@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hpcxrf.config.untrusted import refuse_irregular, show_name
 from hpcxrf.errors import InputFileError
+from hpcxrf.formats.hdf5_access import explain_fault, open_for_reading, require_filters
 from hpcxrf.formats.hdf5_links import check_sources, follow_path
 from hpcxrf.formats.room import require_room
 
@@ -36,18 +37,16 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     """An HDF5 file, open for reading, without a lock: shared file systems often have none.
 
     Raises:
-        InputFileError: the file is missing, truncated or damaged, at opening or while it is read.
+        InputFileError: the file is missing, truncated or damaged, at opening or while it is read; it is being written.
     """
     try:
         refuse_irregular(path)
-        with h5py.File(path, "r", locking=False) as file:
+        with open_for_reading(path) as file:
             yield file
     except InputFileError:
         raise
     except HDF5_FAULTS as error:
-        raise InputFileError(
-            f"{path}: cannot be read as HDF5: {error}; if it is truncated or damaged, copy it again"
-        ) from error
+        raise InputFileError(explain_fault(path, error)) from error
 
 
 def find_dataset(file: h5py.File, names: Sequence[str], *, allow_external: bool = False) -> h5py.Dataset | None:
@@ -59,7 +58,7 @@ def find_dataset(file: h5py.File, names: Sequence[str], *, allow_external: bool 
         allow_external: follow external links, virtual datasets and external storage.
 
     Raises:
-        InputFileError: the way to the dataset leaves the file and `allow_external` is False.
+        InputFileError: the way to the dataset leaves the file and `allow_external` is False; a filter is not installed.
     """
     for name in names:
         try:
@@ -76,6 +75,7 @@ def find_dataset(file: h5py.File, names: Sequence[str], *, allow_external: bool 
             else:
                 _refuse_external_storage(file, found)
             _refuse_large_chunks(file, found)
+            require_filters(found)
             return found
     return None
 

@@ -26,8 +26,21 @@ from hpcxrf.formats.hdf5_files import (
 from hpcxrf.formats.hdf5_links import has_path
 from hpcxrf.formats.maps_raw import live_time, rate
 from hpcxrf.formats.scan import EnergyCalibration, FloatMap, RawScan, ReadOptions, ScanScalars
+from hpcxrf.formats.table import FileFormat
 from hpcxrf.notes import Note
 
+FILE_FORMATS: Final = (
+    FileFormat(
+        name="maps-v10",
+        files="MAPS of XRF-Maps .h5, one scan in .h50 to .h5N",
+        reads="maps of each detector; axis, times, rates, scalers, positions, incident energy",
+    ),
+    FileFormat(
+        name="maps-v9",
+        files="MAPS .h5 of version 9",
+        reads="maps of one detector; axis, times, scalers, positions, incident energy",
+    ),
+)
 MEMBER_NAME: Final = re.compile(r"^(?P<stem>.+)\.h5(?P<number>\d+)$")
 SPECTRA: Final = ("/MAPS/Spectra/mca_arr", "/MAPS/mca_arr")
 CALIBRATION: Final = ("/MAPS/Spectra/Energy_Calibration", "/MAPS/energy_calib")

@@ -23,8 +23,12 @@ from hpcxrf.formats.hdf5_files import (
 )
 from hpcxrf.formats.hdf5_links import has_path
 from hpcxrf.formats.scan import FloatMap, RawScan, ReadOptions, ScanScalars
+from hpcxrf.formats.table import FileFormat
 from hpcxrf.notes import Note
 
+FILE_FORMATS: Final = (
+    FileFormat(name="maps-raw", files="fly-scan .h5 (/MAPS_RAW)", reads="maps of each detector; times, rates"),
+)
 GROUP: Final = "/MAPS_RAW"
 SPECTRA: Final = tuple(f"{GROUP}/data_{letter}" for letter in ascii_lowercase)
 OUTPUT_COUNTS: Final = (f"{GROUP}/ouputcounts", f"{GROUP}/outputcounts")

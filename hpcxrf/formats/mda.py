@@ -33,8 +33,21 @@ from hpcxrf.formats.mda_scalars import (
     read_step_scalars,
 )
 from hpcxrf.formats.scan import RawScan, ReadOptions
+from hpcxrf.formats.table import FileFormat
 from hpcxrf.notes import Note
 
+FILE_FORMATS: Final = (
+    FileFormat(
+        name="mda",
+        files="step scans .mda (EPICS saveData)",
+        reads="maps of each detector; times, rates, scalers, positions, incident energy",
+    ),
+    FileFormat(
+        name="mda-fly",
+        files="fly scans .mda with flyXRF.h5 beside them",
+        reads="maps of each detector; times, rates, scalers, positions, incident energy",
+    ),
+)
 SPECTRUM_NAME: Final = re.compile(r"^(?P<prefix>.*:)?mca(?P<number>\d+)(?:\.VAL)?$")
 MONOCHROMATOR_ENERGY: Final = re.compile(r"(?i:mono|bragg).*(?i:energy)|(?i:mono|bragg)\S*?E(?:_|AO|RdbkAO)")
 ENERGY_UNITS_KEV: Final = {"kev": 1.0, "ev": 1e-3}

@@ -12,7 +12,9 @@ from hpcxrf.config.untrusted import explain_stray, is_folder, is_there
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats import edge, first_look
 from hpcxrf.formats.hdf5_files import is_hdf5
+from hpcxrf.formats.other_files import recognise_other
 from hpcxrf.formats.scan import RawScan, ReadOptions
+from hpcxrf.formats.table import FileFormat
 from hpcxrf.notes import Note
 
 ZARR_MARKERS: Final = ("zarr.json", ".zgroup", ".zarray")
@@ -32,20 +34,56 @@ class ScanFormat:
     looks_for: str
     sniff: Callable[[Path, bytes], bool]
     open_file: Callable[[Path, ReadOptions], RawScan]
+    file_formats: tuple[FileFormat, ...]
+    """Rows of the table of formats."""
 
 
 def scan_formats() -> tuple[ScanFormat, ...]:
     """The readers, in the order in which they are asked."""
-    from hpcxrf.formats import arrays, epics_mca, maps_hdf5, maps_raw, mda
+    from hpcxrf.formats import (
+        amptek_pmca,
+        arrays,
+        bruker_spx,
+        columns,
+        eds,
+        emsa,
+        epics_mca,
+        instrument_csv,
+        layouts,
+        maps_hdf5,
+        maps_raw,
+        mda,
+        ortec_spe,
+        pixl_csv,
+        spec_scans,
+    )
 
     readers = (
         (mda, "MDA (EPICS saveData: version, rank 1 to 4)"),
         (maps_hdf5, "MAPS HDF5 (/MAPS/Spectra/mca_arr or /MAPS/mca_arr)"),
         (maps_raw, "fly-scan HDF5 (/MAPS_RAW/data_a)"),
+        (emsa, "EMSA/MAS text (#FORMAT, #NPOINTS)"),
+        (amptek_pmca, "Amptek PMCA text (<<PMCA SPECTRUM>>)"),
+        (ortec_spe, "Ortec and IAEA .spe text ($DATA:)"),
+        (bruker_spx, "Bruker .spx (XML, TRTSpectrum)"),
+        (spec_scans, "SPEC text (#S, @A)"),
+        (pixl_csv, "PIXL CSV (PMC, live_time_A, XPERCHAN_A)"),
+        (instrument_csv, "handheld CSV (Livetime, Slope, Realtime)"),
         (epics_mca, "EPICS MCA text (KEY: values, then DATA:)"),
-        (arrays, "arrays in HDF5, Zarr, npy or npz (--dataset-path, --energy-axis)"),
+        (columns, "columns of energy and counts (text, CSV)"),
+        (eds, eds.LOOKS_FOR),
+        (layouts, "; ".join(layout.looks_for for layout in layouts.LAYOUTS)),
+        (arrays, "HyperSpy .hspy and .zspy, NeXus, arrays in HDF5, Zarr, npy or npz (--dataset-path, --energy-axis)"),
     )
-    return tuple(ScanFormat(looks_for=text, sniff=reader.sniff, open_file=reader.open_file) for reader, text in readers)
+    return tuple(
+        ScanFormat(looks_for=text, sniff=reader.sniff, open_file=reader.open_file, file_formats=reader.FILE_FORMATS)
+        for reader, text in readers
+    )
+
+
+def list_file_formats() -> tuple[FileFormat, ...]:
+    """List every format that is read, for `hpcxrf inspect --formats` and the pages."""
+    return tuple(row for reader in scan_formats() for row in reader.file_formats)
 
 
 def open_scan(path: Path, options: ReadOptions | None = None) -> RawScan:
@@ -59,20 +97,37 @@ def open_scan(path: Path, options: ReadOptions | None = None) -> RawScan:
         InputFileError: missing, unreadable, empty, of no known format, or damaged; an energy that does not
             rise with the channel, or an offset without a slope.
     """
-    given = options or ReadOptions()
+    with edge.own_errors(path):
+        return _open_scan(path, options or ReadOptions())
+
+
+def _open_scan(path: Path, given: ReadOptions) -> RawScan:
     head = _read_head(path)
     if is_hdf5(head):
         first_look.require_readable(path, given)
     kind = _kind_of_other(path, head)
     if kind is not None:
         raise InputFileError(f"{path}: is {kind}, not a scan; name the scan's own file")
+    other = recognise_other(path, head)
+    if other is not None:
+        raise InputFileError(f"{path}: is {other.kind}; {other.remedy}")
     # a dataset asked for by its path is an array, whatever else the file holds
     formats = scan_formats() if given.dataset_path is None else scan_formats()[-1:]
     for reader in formats:
         if edge.sniff(reader.sniff, path, head):
             return _with_given_calibration(path, edge.open_within_bounds(reader.open_file, path, given), given)
+    _refuse_table(path, head)
     wanted = "; ".join(reader.looks_for for reader in formats)
     raise InputFileError(f"{path}: of no known format (it begins with {head[:8]!r}); looked for: {wanted}")
+
+
+def _refuse_table(path: Path, head: bytes) -> None:
+    """Say what a table of numbers is that holds no spectra."""
+    from hpcxrf.formats.columns import explain
+
+    reason = explain(path, head)
+    if reason is not None:
+        raise InputFileError(reason)
 
 
 def _with_given_calibration(path: Path, scan: RawScan, options: ReadOptions) -> RawScan:
@@ -300,7 +355,11 @@ def why_left_out(path: Path, candidates: Candidates) -> str | None:
     """Why a candidate is not a scan of its own; None if it is one."""
     if path not in candidates.explicit and not _is_zarr(path) and (stray := explain_stray(path)):
         return f"it is {stray}"
-    return _why_no_scan(path, candidates)
+    try:
+        with edge.own_errors(path):
+            return _why_no_scan(path, candidates)
+    except InputFileError:
+        return None  # opening it reports the fault
 
 
 def _why_no_scan(path: Path, candidates: Candidates) -> str | None:
@@ -312,16 +371,19 @@ def _why_no_scan(path: Path, candidates: Candidates) -> str | None:
     if lowest is not None and lowest != place:
         return f"a detector of the scan {lowest.name}"
     head = _head_or_nothing(path)
-    if is_hdf5(head) and not first_look.is_readable(path):
-        return None  # opening it reports the fault
+    if is_hdf5(head):
+        first_look.require_readable(path)
     kind = _kind_of_other(path, head)
     if kind is not None:
         return kind
+    other = recognise_other(path, head)
+    if other is not None:
+        return f"{other.kind}; {other.remedy}"
     if place in candidates.companions:
         return "the spectra of an MDA file among the inputs"
     if _is_derived(place, head, candidates):
         return "derived from the detectors' files beside it"
-    return None if path in candidates.explicit or not head or _is_known(path, head) else UNKNOWN
+    return None if path in candidates.explicit or not head else _explain_content(path, head)
 
 
 def _is_derived(place: Path, head: bytes, candidates: Candidates) -> bool:
@@ -332,8 +394,14 @@ def _is_derived(place: Path, head: bytes, candidates: Candidates) -> bool:
     return beside and maps_hdf5.sniff(place, head)
 
 
-def _is_known(path: Path, head: bytes) -> bool:
-    return any(edge.sniff(reader.sniff, path, head) for reader in scan_formats())
+def _explain_content(path: Path, head: bytes) -> str | None:
+    """Why a file that was found in a folder is not taken for a scan; None if it is."""
+    from hpcxrf.formats import columns
+
+    reader = next((reader for reader in scan_formats() if edge.sniff(reader.sniff, path, head)), None)
+    if reader is None:
+        return UNKNOWN
+    return "the fit of a spectrum" if reader.sniff is columns.sniff and columns.holds_fit(path, head) else None
 
 
 def notes_on_left_out(left: Mapping[Path, str]) -> list[Note]:

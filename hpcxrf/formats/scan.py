@@ -30,10 +30,16 @@ class EnergyCalibration:
 class ReadOptions:
     """Facts that a user may have to add to a file that lacks them."""
 
-    dataset_path: str | None = None
-    """Path of the array inside an HDF5, Zarr or npz file."""
+    dataset_path: str | tuple[str, ...] | None = None
+    """Path of the array inside an HDF5, Zarr or npz file; a pattern or several paths: one array a detector."""
     energy_axis: int | None = None
     """Axis of the channels in that array; the others are (detector,) y, x in their order."""
+    detector_axis: int | None = None
+    """Axis of the detectors in that array."""
+    map_shape: tuple[int, int] | None = None
+    """Rows and columns of a scan that is stored as a list of points."""
+    positions: tuple[str, str] | None = None
+    """Paths of the arrays of x and y positions, one value a point."""
     energy_offset_kev: float | None = None
     energy_slope_kev: float | None = None
     allow_external: bool = False

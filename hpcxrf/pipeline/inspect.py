@@ -14,8 +14,6 @@ from hpcxrf.formats.override import Override, find_override, read_override
 from hpcxrf.formats.registry import find_scans, open_scan
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions
 from hpcxrf.notes import Note, pack_notes
-from hpcxrf.pipeline.prepare.inputs import archive_root
-from hpcxrf.store.catalog import dataset_id
 
 Advance = Callable[[int, int], None]
 
@@ -69,6 +67,7 @@ def inspect_file(path: Path, options: ReadOptions, advance: Advance | None = Non
     place = find_override(path, 0)
     override = None if place is None else read_override(place)
     energy, calibration, notes = _with_override(scan, override)
+    scalars = scan.read_scalars()
     return {
         "file": str(path),
         "format": scan.format,
@@ -80,9 +79,17 @@ def inspect_file(path: Path, options: ReadOptions, advance: Advance | None = Non
         "energy_offset_kev": None if calibration is None else calibration[0].offset_kev,
         "energy_slope_kev": None if calibration is None else calibration[0].slope_kev,
         "calibration": None if calibration is None else [dataclasses.asdict(c) for c in calibration],
-        "scalers": list(scan.read_scalars().scaler_names),
+        "tube": scan.tube,
+        "live_time_s": _sum_by_detector(scalars.live_time_s),
+        "real_time_s": _sum_by_detector(scalars.real_time_s),
+        "scalers": list(scalars.scaler_names),
         **pack_notes([*scan.notes, *notes]),
     }
+
+
+def _sum_by_detector(times_s: NDArray[np.float64] | None) -> list[float] | None:
+    """Sum times (detector, y, x) over the pixels that were measured."""
+    return None if times_s is None else np.nansum(times_s, axis=(1, 2)).tolist()
 
 
 def _with_override(
@@ -110,7 +117,9 @@ def ingest_files(files: Sequence[Path], folder: Path, options: ReadOptions, adva
         InputFileError: no scan was found.
         OutputError: the folder cannot be written.
     """
-    # With zarr, which looking at a file does not need.
+    # With zarr and pydantic, which looking at a file does not need.
+    from hpcxrf.pipeline.prepare.inputs import archive_root
+    from hpcxrf.store.catalog import dataset_id
     from hpcxrf.store.ingest import ingest_scan
 
     found, notes = find_scans(list(files))

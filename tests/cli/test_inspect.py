@@ -1,5 +1,6 @@
 """`hpcxrf inspect`: JSON for scripts, a table for people, and nothing loaded that is not needed."""
 
+import h5py
 import numpy as np
 import pytest
 
@@ -66,3 +67,32 @@ def test_inspect_takes_what_an_array_file_does_not_say(hpcxrf, tmp_path):
     assert ran.json["total_counts"] == [119 * 120 / 2]
     assert ran.json["energy_offset_kev"] == -0.02
     assert ran.json["energy_slope_kev"] == 0.1
+
+
+def test_inspect_lays_points_out_and_takes_several_arrays_as_detectors(hpcxrf, tmp_path):
+    counts = np.random.default_rng(0).poisson(2.0, (2, 60, 512)).astype("u2")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for number, one in enumerate(counts):
+            file[f"det{number}/counts"] = one
+    arguments = ("inspect", tmp_path / "a.h5", "--dataset-path", "det*/counts", "--json")
+    assert hpcxrf(*arguments).json["shape"] == [2, 60, 1, 512]
+    facts = hpcxrf(*arguments, "--set", "input.map_shape=[6, 10]").json
+    assert facts["shape"] == [2, 6, 10, 512]
+    assert facts["total_counts"] == counts.sum(axis=(1, 2)).tolist()
+    listed = ("--set", "input.dataset_path=[det1/counts, det0/counts]")
+    assert hpcxrf("inspect", tmp_path / "a.h5", *listed, "--json").json["total_counts"] == facts["total_counts"][::-1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "fault"),
+    [
+        ("sample.elements=[Fe]", "`hpcxrf inspect` uses the sections input only"),
+        ("input.map_shape=[0, 10]", "input.map_shape"),
+        ("input.positions=[x]", "input.positions"),
+    ],
+)
+def test_settings_that_inspect_cannot_use_are_refused(hpcxrf, tmp_path, setting, fault):
+    np.save(tmp_path / "a.npy", np.ones((60, 512), "u2"))
+    ran = hpcxrf("inspect", tmp_path / "a.npy", "--set", setting)
+    assert ran.code == 2
+    assert fault in ran.err

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from hpcxrf.cli.app import app
-from hpcxrf.cli.man import FOLDER, REFERENCE, make_files, make_reference
+from hpcxrf.cli.man import FOLDER, FORMATS_PAGE, REFERENCE, make_files, make_formats_page, make_reference
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,6 +25,16 @@ def test_the_files_are_those_of_the_commands():
 
 def test_the_reference_of_the_commands_is_in_step_with_them():
     assert REFERENCE.read_text(encoding="utf-8") == make_reference(), "run python -m hpcxrf.cli.man"
+
+
+def test_the_page_of_the_formats_is_the_list_of_the_program(hpcxrf):
+    assert FORMATS_PAGE.read_text(encoding="utf-8") == make_formats_page(), "run python -m hpcxrf.cli.man"
+    rows = hpcxrf("inspect", "--formats", "--json").json["formats"]
+    page, manual = FORMATS_PAGE.read_text(encoding="utf-8"), (FOLDER / "hpcxrf-inspect.1").read_text()
+    assert len(rows) >= 18
+    for row in rows:
+        assert f"| {row['name']} | {row['files']} |" in page
+        assert row["name"] in manual.split(".SH FORMATS")[1].replace(r"\-", "-")
 
 
 def test_the_page_of_a_command_has_its_rare_options_and_its_example():

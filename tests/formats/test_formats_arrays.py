@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats.arrays import open_file, sniff
-from hpcxrf.formats.axes import guess_axes
+from hpcxrf.formats.axis_rules import Hints, guess_axes
 from hpcxrf.formats.hdf5_files import MAX_BLOCK_BYTES
 from hpcxrf.formats.maps_writer import write_array_hdf5
 from hpcxrf.formats.scan import EnergyCalibration, ReadOptions
@@ -107,7 +107,7 @@ def test_a_region_of_a_npy_is_that_of_numpy(
 ) -> None:
     counts = make_counts(tuple(shape))
     path = save_npy(tmp_path_factory.mktemp("npy"), np.asfortranarray(counts) if fortran else counts)
-    scan = open_file(path, ReadOptions(energy_axis=axis))
+    scan = open_file(path, ReadOptions(energy_axis=axis, detector_axis=int(axis == 0)))
     expected = np.moveaxis(counts, axis, -1)
     half = slice(expected.shape[1] // 2, expected.shape[1])
     np.testing.assert_array_equal(read_all(scan), expected)
@@ -124,7 +124,7 @@ def test_the_longest_axis_is_the_energy_and_this_is_said(tmp_path: Path) -> None
 
 
 def test_of_equally_long_axes_the_last_is_the_energy() -> None:
-    assert guess_axes("a", (8, 8, 8), None, None).energy == 2
+    assert guess_axes("a", (8, 8, 8), Hints(), NO_OPTIONS).energy == 2
 
 
 def test_axes_named_by_hdf5_labels_and_by_nexus(tmp_path: Path) -> None:

@@ -22,6 +22,9 @@ def read_options(config: RunConfig) -> ReadOptions:
     return ReadOptions(
         dataset_path=given.dataset_path,
         energy_axis=given.energy_axis,
+        detector_axis=given.detector_axis,
+        map_shape=given.map_shape,
+        positions=given.positions,
         energy_offset_kev=given.energy_offset_kev,
         energy_slope_kev=given.energy_slope_kev,
         allow_external=given.allow_external,
