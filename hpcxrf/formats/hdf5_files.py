@@ -74,8 +74,8 @@ def find_dataset(file: h5py.File, names: Sequence[str], *, allow_external: bool 
                 check_sources(file, found)
             else:
                 _refuse_external_storage(file, found)
-            require_filters(found)
             _refuse_large_chunks(file, found)
+            require_filters(found)
             return found
     return None
 

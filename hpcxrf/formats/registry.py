@@ -97,7 +97,11 @@ def open_scan(path: Path, options: ReadOptions | None = None) -> RawScan:
         InputFileError: missing, unreadable, empty, of no known format, or damaged; an energy that does not
             rise with the channel, or an offset without a slope.
     """
-    given = options or ReadOptions()
+    with edge.own_errors(path):
+        return _open_scan(path, options or ReadOptions())
+
+
+def _open_scan(path: Path, given: ReadOptions) -> RawScan:
     head = _read_head(path)
     if is_hdf5(head):
         first_look.require_readable(path, given)
@@ -351,7 +355,11 @@ def why_left_out(path: Path, candidates: Candidates) -> str | None:
     """Why a candidate is not a scan of its own; None if it is one."""
     if path not in candidates.explicit and not _is_zarr(path) and (stray := explain_stray(path)):
         return f"it is {stray}"
-    return _why_no_scan(path, candidates)
+    try:
+        with edge.own_errors(path):
+            return _why_no_scan(path, candidates)
+    except InputFileError:
+        return None  # opening it reports the fault
 
 
 def _why_no_scan(path: Path, candidates: Candidates) -> str | None:
@@ -363,8 +371,8 @@ def _why_no_scan(path: Path, candidates: Candidates) -> str | None:
     if lowest is not None and lowest != place:
         return f"a detector of the scan {lowest.name}"
     head = _head_or_nothing(path)
-    if is_hdf5(head) and not first_look.is_readable(path):
-        return None  # opening it reports the fault
+    if is_hdf5(head):
+        first_look.require_readable(path)
     named = _name_content(path, head)
     if named is not None:
         return named

@@ -247,7 +247,7 @@ def test_readers_that_are_added_later_are_held_by_the_same_rules(tmp_path, monke
     def fail(*_):
         raise ZeroDivisionError
 
-    added = registry.ScanFormat(looks_for="x", sniff=lambda _path, _head: True, open_file=fail)
+    added = registry.ScanFormat(looks_for="x", sniff=lambda _path, _head: True, open_file=fail, file_formats=())
     monkeypatch.setattr(registry, "scan_formats", lambda: (added,))
     (tmp_path / "a.new").write_bytes(b"some text")
     with pytest.raises(InputFileError, match=r"a\.new.*ZeroDivisionError"):
