@@ -3,7 +3,7 @@
 import json
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from zarr.core.common import JSON
 from zarr.errors import ZarrUserWarning
 
 from hpcxrf.formats.scan import ScanScalars
+from hpcxrf.notes import Note, pack_notes, unpack_notes
 from hpcxrf.store.attributes import Attributes
 from hpcxrf.store.files import atomic_write_text
 from hpcxrf.store.schema import (
@@ -154,12 +155,47 @@ def _write_texts(group: zarr.Group, name: str, texts: list[str]) -> None:
     array[:] = np.array(texts, dtype=object)
 
 
+def write_faults(path: Path, missing: NDArray[np.bool_], spikes: NDArray[np.int64]) -> None:
+    """Write which spectra were not measured and which channels are suspicious, where there are any.
+
+    Args:
+        path: the store.
+        missing: (detector, y, x).
+        spikes: (place, 4): detector, y, x, channel.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    group = zarr.open_group(path, mode="r+", use_consolidated=False)
+    if missing.any():
+        _write_array(group, "missing", missing, SPECTRA_VARIABLES["missing"])
+    elif "missing" in group:
+        del group["missing"]
+    if "spike" in group:
+        del group["spike"]
+    if len(spikes):
+        spec = SPECTRA_VARIABLES["spike"]
+        array = group.create_array(
+            "spike",
+            shape=spikes.shape,
+            dtype=spec.dtype,
+            compressors=ZstdCodec(level=COMPRESSION_LEVEL),
+            dimension_names=spec.dims,
+            attributes=_cf_attributes(spec),
+        )
+        array[...] = spikes
+
+
 def _cf_attributes(spec: VariableSpec) -> dict[str, JSON]:
     return {"units": spec.units, "long_name": spec.long_name}
 
 
-def finish(path: Path) -> None:
+def finish(path: Path, notes: Sequence[Note] = ()) -> None:
     """Consolidate the root's metadata and mark the store complete, both in one rename, the last write.
+
+    Args:
+        path: the store.
+        notes: warnings of what was found while the counts were read, beside those of the attributes.
 
     Raises:
         OSError: the folder cannot be written.
@@ -171,6 +207,9 @@ def finish(path: Path) -> None:
     root = path / "zarr.json"
     metadata = json.loads(root.read_bytes())
     metadata["attributes"][COMPLETE_ATTRIBUTE] = True
+    if notes:
+        every = dict.fromkeys([*unpack_notes(metadata["attributes"]), *notes])
+        metadata["attributes"] |= pack_notes(every)
     members = metadata["consolidated_metadata"]["metadata"]
     metadata["consolidated_metadata"]["metadata"] = dict(sorted(members.items()))
     atomic_write_text(root, json.dumps(metadata, indent=2))

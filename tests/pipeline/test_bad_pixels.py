@@ -155,7 +155,7 @@ def test_a_detector_that_falls_silent_part_way_leaves_no_part_of_a_sum(tmp_path)
     found = maps_of(store).sel(detector="sum")
     silent = np.zeros(SHAPE[1:], dtype=bool)
     silent[6:, 5:] = True
-    assert ((found.status == FitStatus.EMPTY) == silent).all()
+    assert ((found.status == FitStatus.NOT_MEASURED) == silent).all()
     assert (found.amplitude.sel(component="Fe").isnull() == silent).all()
     told = [note.text for r in records.values() for note in r.notes]
     assert any(note.startswith("sum: in some pixels a detector recorded nothing") for note in told)
