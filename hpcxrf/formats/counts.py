@@ -105,8 +105,8 @@ def mend_counts(block: Counts, where: str) -> MendedCounts:
         missing = find_missing(block)
         if not (np.isfinite(block).all(axis=-1) | missing).all():
             raise InputFileError(
-                f"{where}: counts from {lowest} to {highest} must be finite; a spectrum that is NaN throughout is one that was "
-                "not measured, any other NaN is a fault; correct or leave out the file"
+                f"{where}: counts from {lowest} to {highest} must be finite; a spectrum that is NaN throughout was not "
+                "measured, any other NaN is a fault; correct or leave out the file"
             )
     counts = np.array(block)
     counts[missing] = 0

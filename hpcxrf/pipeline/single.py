@@ -104,8 +104,8 @@ def _saturation_notes(fits: Mapping[int, SpectrumFit], spectra: ReadSpectra) -> 
     most = full_count(spectra.dtype)
     ranges = {d: slice(f.first_channel, f.first_channel + len(f.counts)) for d, f in fits.items()}
     text = (
-        f"a channel of the fit range holds {largest_count(spectra.dtype)} counts in some pixel, the most that it can; such pixels are "
-        "in this spectrum and may bend its fit, a run leaves them out"
+        f"a channel of the fit range holds {largest_count(spectra.dtype)} counts in some pixel, the most that it can; "
+        "such pixels are in this spectrum and may bend its fit, a run leaves them out"
     )
     return [
         Note("warning", f"detector {d}: {text}")

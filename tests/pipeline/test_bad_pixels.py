@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from run_samples import SLOPE_KEV, jobs_of, maps_of, run_all, run_scan, spectrum, write_scan
 
 from hpcxrf.config.run import check_config
 from hpcxrf.errors import ConfigError, FitError
@@ -21,6 +20,7 @@ from hpcxrf.pipeline.regions import remap as regions_remap
 from hpcxrf.results.report.regions_view import build_region_rows
 from hpcxrf.results.store.maps import open_results
 from hpcxrf.store.rundir import RunDir
+from tests.samples.run_samples import SLOPE_KEV, jobs_of, maps_of, run_all, run_scan, spectrum, write_scan
 
 SHAPE = (4, 9, 10)
 ELEMENTS = ("Ca", "Fe", "Zn")

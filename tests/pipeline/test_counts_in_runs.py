@@ -1,11 +1,10 @@
-"""Whole runs of scans whose counts are not raw: spectra of NaN, negative and scaled counts; one list over many scans."""
+"""Whole runs of scans whose counts are not raw: NaN, negative and scaled counts; one list over many scans."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
-from tests.samples.run_samples import jobs_of, maps_of, run_all, spectrum
 
 from hpcxrf.config.run import check_config
 from hpcxrf.errors import InputFileError
@@ -13,6 +12,7 @@ from hpcxrf.fitting.result import FitStatus
 from hpcxrf.formats.maps_writer import write_array_hdf5
 from hpcxrf.formats.scan import EnergyCalibration
 from hpcxrf.pipeline.plan import make_plan
+from tests.samples.run_samples import jobs_of, maps_of, run_all, spectrum
 
 COUNTS = {"Ca": 460.0, "Fe": 200.0, "Zn": 60.0}
 ELEMENTS = tuple(COUNTS)

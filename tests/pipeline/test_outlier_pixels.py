@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import xarray as xr
-from tests.samples.run_samples import jobs_of, maps_of, run_all, spectrum
 
 import hpcxrf
 from hpcxrf.fitting.result import FitStatus
+from tests.samples.run_samples import jobs_of, maps_of, run_all, spectrum
 
 ELEMENTS = ("Ca", "Fe", "Zn")
 COUNTS = {"Ca": 460.0, "Fe": 200.0, "Zn": 60.0}

@@ -64,9 +64,8 @@ def _prepare_inside(config: RunConfig, settings: Settings, n_channels: int) -> t
     span = f"the fit range {problem.energy_min_kev:g} to {problem.energy_max_kev:g} keV"
     kept = leave_out(names, {name: f"{line}: no line lies in {span}" for name, line in outside.items()})
     if not kept.names:
-        raise FitError(
-            f"no element of the list can be fitted; {'; '.join(note.text for note in kept.notes)}; widen fit.energy_range_kev"
-        )
+        reasons = "; ".join(note.text for note in kept.notes)
+        raise FitError(f"no element of the list can be fitted; {reasons}; widen fit.energy_range_kev")
     return _prepare(config, settings, kept.names, n_channels), kept.notes
 
 
