@@ -45,7 +45,7 @@ class _Choice:
 
 _CHOICES: Final[Mapping[str, _Choice]] = {
     "case_study": _Choice(workload="case-study"),
-    "benchmark": _Choice(workload="benchmark", unused=("pixels", "regions")),
+    "benchmark": _Choice(workload="benchmark", unused=("pixels", "regions", "detectors")),
 }
 """By section; a run file without any of them describes a scan."""
 
