@@ -125,3 +125,12 @@ def test_detectors_that_cannot_be_excluded_are_refused(tmp_path, exclude, words)
 def test_a_detector_excluded_twice_is_a_fault_of_the_run_file():
     with pytest.raises(ConfigError, match=r"detectors\.exclude: named more than once: 2"):
         check_config({"input": {"files": ["x"]}, "detectors": {"exclude": [2, 2]}}, "run.yaml")
+
+
+def test_an_element_that_half_of_the_detectors_do_not_see_condemns_none(tmp_path):
+    """As at a real microprobe: Ca and Zn in two of four detectors, which saw another part of the sample."""
+    mean = detector_means()
+    for d in (2, 3):
+        mean[d] = SHARES[d] * spectrum({"Ca": 2.0, "Fe": 300.0, "Zn": 5.0, "elastic": 200.0, "Compton": 300.0})
+    counts = np.random.default_rng(7).poisson(mean).astype("u2")
+    assert not noted(run(tmp_path / "scan", counts, pixels="sum")[1])

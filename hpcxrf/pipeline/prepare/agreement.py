@@ -20,11 +20,12 @@ _UNEXPLAINED: Final = 0.02
 _TIMES_UNEXPLAINED: Final = 10.0
 _TIMES_CHI2: Final = 10.0
 # An element counts as another amount where it differs by half of it, by this share of all elements' counts, by ten
-# times its error, and by five times what the other detectors differ among themselves.
+# times its error, and by twice what the other detectors differ among themselves, all of them: two kinds of detectors
+# that see other parts of the sample are no fault of either.
 _HALF: Final = 0.5
 _OF_ALL: Final = 0.02
 _TIMES_SIGMA: Final = 10.0
-_TIMES_SPREAD: Final = 5.0
+_TIMES_SPREAD: Final = 2.0
 # Windows and angles differ from detector to detector: below, lines are absorbed too differently to be compared.
 _COMPARED_KEV: Final = 3.0
 _LEAST_TO_COMPARE: Final = 3
@@ -130,8 +131,8 @@ def _shares(fit: SpectrumFit, places: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def _spread(values: Tensor) -> Tensor:
-    """Median distance (component,) of the rows from their median, as a standard deviation."""
-    return 1.4826 * (values - values.median(dim=0).values).abs().median(dim=0).values
+    """Largest difference (component,) between the rows."""
+    return values.amax(dim=0) - values.amin(dim=0)
 
 
 def _median(values: Sequence[float]) -> float:
