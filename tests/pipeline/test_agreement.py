@@ -9,7 +9,7 @@ from hpcxrf.errors import ConfigError
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.pipeline.plan import make_plan
 from hpcxrf.runner.records import Refusal
-from tests.samples.run_samples import jobs_of, maps_of, run_all, spectrum
+from tests.samples.run_samples import jobs_of, maps_of, run_maps, spectrum
 
 ELEMENTS = ("Ca", "Fe", "Zn")
 COUNTS = {"Ca": 200.0, "Fe": 300.0, "Zn": 100.0, "elastic": 100.0, "Compton": 120.0}
@@ -33,7 +33,7 @@ def run(folder, counts, *, detectors=None, pixels="both", elements=ELEMENTS):
         f"CAL_OFFSET: 0.0\nCAL_SLOPE: 0.01\nCOHERENT_SCT_ENERGY: 10.0\nELEMENTS_TO_FIT: {', '.join(elements)}\n"
     )
     (job,) = jobs_of(folder, folder / "run", pixels={"detectors": pixels}, detectors=detectors or {})
-    return run_all(job)
+    return run_maps(job)
 
 
 def noted(records):

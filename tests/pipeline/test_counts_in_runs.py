@@ -12,7 +12,7 @@ from hpcxrf.fitting.result import FitStatus
 from hpcxrf.formats.maps_writer import write_array_hdf5
 from hpcxrf.formats.scan import EnergyCalibration
 from hpcxrf.pipeline.plan import make_plan
-from tests.samples.run_samples import jobs_of, maps_of, run_all, spectrum
+from tests.samples.run_samples import jobs_of, maps_of, run_maps, spectrum
 
 COUNTS = {"Ca": 460.0, "Fe": 200.0, "Zn": 60.0}
 ELEMENTS = tuple(COUNTS)
@@ -29,7 +29,7 @@ def run(folder, counts, **sections):
         "CAL_OFFSET: 0.0\nCAL_SLOPE: 0.01\nCOHERENT_SCT_ENERGY: 10.0\nELEMENTS_TO_FIT: Ca, Fe, Zn\n"
     )
     (job,) = jobs_of(folder, folder / "run", **({"pixels": {"detectors": "both"}} | sections))
-    return run_all(job)
+    return run_maps(job)
 
 
 def notes_of(records):
@@ -162,7 +162,7 @@ def stack(tmp_path_factory):
     }
     found = {}
     for job in make_plan(check_config(raw, "test"), folder / "run").jobs:
-        store, records = run_all(job)
+        store, records = run_maps(job)
         found[Path(job.source).stem] = maps_of(store), notes_of(records)
     return found
 

@@ -6,7 +6,7 @@ import xarray as xr
 
 import hpcxrf
 from hpcxrf.fitting.result import FitStatus
-from tests.samples.run_samples import jobs_of, maps_of, run_all, spectrum
+from tests.samples.run_samples import jobs_of, maps_of, run_maps, spectrum
 
 ELEMENTS = ("Ca", "Fe", "Zn")
 COUNTS = {"Ca": 460.0, "Fe": 200.0, "Zn": 60.0}
@@ -28,7 +28,7 @@ def run(folder, counts, **sections):
         "CAL_OFFSET: 0.0\nCAL_SLOPE: 0.01\nCOHERENT_SCT_ENERGY: 10.0\nELEMENTS_TO_FIT: Ca, Fe, Zn\n"
     )
     (job,) = jobs_of(folder, folder / "run", pixels={"detectors": "both"}, **sections)
-    return run_all(job)
+    return run_maps(job)
 
 
 def notes_of(records):

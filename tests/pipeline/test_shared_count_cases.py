@@ -12,7 +12,7 @@ from hpcxrf.config.run import check_config
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.pipeline.plan import make_plan
 from hpcxrf.pipeline.single import fit_file
-from tests.samples.run_samples import maps_of, run_all
+from tests.samples.run_samples import maps_of, run_maps
 
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
 pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason=f"{CASES} is not there")
@@ -37,7 +37,7 @@ def run(path, folder, elements=ELEMENTS, **sections):
         "fit": {"suggest": False},
     }
     (job,) = make_plan(check_config(raw | sections, "test"), folder).jobs
-    store, records = run_all(job)
+    store, records = run_maps(job)
     return store, [note.text for record in records.values() for note in record.notes]
 
 
