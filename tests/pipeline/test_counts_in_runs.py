@@ -119,7 +119,8 @@ def test_sigma_limits_and_deviance_of_scaled_counts_carry_their_factor(tmp_path,
         scatter = float(maps.amplitude.sel(component=name).std()) / float(maps.sigma.sel(component=name).mean())
         assert scatter == pytest.approx(1.0, abs=0.2)
         ratio = (spectra.sigma / before_spectra.sigma).sel(component=name, detector="0")
-        assert float(ratio) == pytest.approx(factor, rel=0.1)
+        # Rounding bends the summed spectrum where counts are few, and its sigma carries the misfit.
+        assert float(ratio) == pytest.approx(factor, rel=0.2 if rounded else 0.1)
         limit = (maps.detection_limit.sel(component=name) / before.detection_limit.sel(component=name)).mean()
         assert float(limit) == pytest.approx(factor, rel=0.1)
     assert float(maps.deviance.mean() / before.deviance.mean()) == pytest.approx(1.0, rel=0.15)
