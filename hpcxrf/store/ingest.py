@@ -286,11 +286,10 @@ def _mended_record(band: Band) -> dict[str, Any]:
 
 def _read_mended(work: _Work, line: Mapping[str, Any]) -> None:
     """Take over what a journal line says of a finished band."""
-    shape = work.missing[:, work.rows(line["band"])].shape
-    packed = np.frombuffer(bytes.fromhex(line.get("missing", "")), dtype=np.uint8)
-    missing = (
-        np.unpackbits(packed, count=int(np.prod(shape))).astype(np.bool_) if packed.size else np.zeros(shape, bool)
-    )
+    missing = np.zeros_like(work.missing[:, work.rows(line["band"])])
+    if "missing" in line:
+        packed = np.frombuffer(bytes.fromhex(line["missing"]), dtype=np.uint8)
+        missing = np.unpackbits(packed, count=missing.size).astype(np.bool_).reshape(missing.shape)
     negative, lowest = int(line.get("negative", 0)), float(line.get("lowest", 0.0))
     _add_faults(work, line["band"], missing, negative, lowest)
 

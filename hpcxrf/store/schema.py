@@ -69,15 +69,20 @@ SPECTRA_VARIABLES: Final = table(
     x_um                  y x                   float64  um     stage x
     y_um                  y x                   float64  um     stage y
     measured              y x                   uint8    1      1 where a spectrum was recorded
-    missing               detector y x          uint8    1      1 where the detector's spectrum was not measured
-    spike                 place part            int64    1      detector, y, x, channel of a suspicious channel
     integrated            detector channel      float64  count  sum of all pixels' spectra
     max_channel_spectrum  detector channel      float64  count  highest counts of any pixel in the channel
     """
 )
-"""`counts` is uint16, uint32 where a channel exceeds 65535, float32 only where counts are not integral. A scan
-has `missing` only where a file gives spectra of NaN, and `spike` only where a pixel has channels that no detector can
-have counted."""
+"""`counts` is uint16, uint32 where a channel exceeds 65535, float32 only where counts are not integral."""
+
+FAULT_VARIABLES: Final = table(
+    """
+    missing  detector y x  uint8  1  1 where the detector's spectrum was not measured
+    spike    place part    int64  1  detector, y, x, channel of a suspicious channel
+    """
+)
+"""Arrays beside those of a spectra store: `missing` only where a file gives spectra of NaN, `spike` only where a pixel
+has channels that by their neighbours no detector can have counted."""
 
 SPECTRA_COORDINATES: Final = table(
     """

@@ -20,6 +20,7 @@ from hpcxrf.store.attributes import Attributes
 from hpcxrf.store.files import atomic_write_text
 from hpcxrf.store.schema import (
     COMPLETE_ATTRIBUTE,
+    FAULT_VARIABLES,
     MAP_CHUNK_PIXELS,
     SPECTRA_COORDINATES,
     SPECTRA_VARIABLES,
@@ -168,13 +169,13 @@ def write_faults(path: Path, missing: NDArray[np.bool_], spikes: NDArray[np.int6
     """
     group = zarr.open_group(path, mode="r+", use_consolidated=False)
     if missing.any():
-        _write_array(group, "missing", missing, SPECTRA_VARIABLES["missing"])
+        _write_array(group, "missing", missing, FAULT_VARIABLES["missing"])
     elif "missing" in group:
         del group["missing"]
     if "spike" in group:
         del group["spike"]
     if len(spikes):
-        spec = SPECTRA_VARIABLES["spike"]
+        spec = FAULT_VARIABLES["spike"]
         array = group.create_array(
             "spike",
             shape=spikes.shape,
