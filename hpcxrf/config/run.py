@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 from hpcxrf.config.benchmark import BenchmarkConfig
 from hpcxrf.config.case_study import CaseStudyConfig
 from hpcxrf.config.detector import DetectorConfig
+from hpcxrf.config.detectors import DetectorsConfig
 from hpcxrf.config.execution import ExecutionConfig
 from hpcxrf.config.fields import CHECKED
 from hpcxrf.config.fit import FitConfig
@@ -48,7 +49,7 @@ class _Choice:
 
 _CHOICES: Final[Mapping[str, _Choice]] = {
     "case_study": _Choice(workload="case-study"),
-    "benchmark": _Choice(workload="benchmark", unused=("pixels", "regions")),
+    "benchmark": _Choice(workload="benchmark", unused=("pixels", "regions", "detectors")),
 }
 """By section; a run file without any of them describes a scan."""
 
@@ -62,6 +63,7 @@ class RunConfig:
     input: InputConfig
     sample: SampleConfig = field(default_factory=SampleConfig)
     detector: DetectorConfig = field(default_factory=DetectorConfig)
+    detectors: DetectorsConfig = field(default_factory=DetectorsConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     pixels: PixelConfig = field(default_factory=PixelConfig)
     regions: RegionsConfig = field(default_factory=RegionsConfig)
@@ -283,6 +285,9 @@ def _faults(config: RunConfig) -> list[str]:
     repeated = sorted({e for e in config.sample.elements if config.sample.elements.count(e) > 1})
     if repeated:
         faults.append(f"sample.elements: named more than once: {', '.join(repeated)}")
+    twice = sorted({d for d in config.detectors.exclude if config.detectors.exclude.count(d) > 1})
+    if twice:
+        faults.append(f"detectors.exclude: named more than once: {', '.join(map(str, twice))}")
     if config.sample.source == "tube" and config.sample.incident_energy_kev is None:
         faults.append(
             "sample.source: a tube has no single energy; give sample.incident_energy_kev, the effective "

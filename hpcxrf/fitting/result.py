@@ -21,7 +21,7 @@ class FitStatus(IntEnum):
     CONVERGED = 1
     MAX_ITERATIONS = 2
     EMPTY = 3
-    """No counts in the fit range, or the pixel was never measured."""
+    """No counts in the fit range."""
     NONFINITE = 4
     """A count or the solution is not finite."""
     SINGULAR = 5
@@ -30,6 +30,11 @@ class FitStatus(IntEnum):
     """Theta of the pixel lies farther from that of the scan than the tangent dictionary can follow."""
     SATURATED = 7
     """A channel in the fit range holds the largest number that it can."""
+    NOT_MEASURED = 8
+    """The pixel was never measured: no spectrum in the file, or one of NaN; of a sum, by one of its detectors."""
+    OUTLIER = 9
+    """Channels in the fit range hold what no detector can have counted, as neither their neighbours nor other pixels
+    do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

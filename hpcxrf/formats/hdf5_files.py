@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hpcxrf.config.untrusted import refuse_irregular, show_name
 from hpcxrf.errors import InputFileError
+from hpcxrf.formats.counts import MOST_NEGATIVE_SHARE, find_missing
 from hpcxrf.formats.hdf5_access import explain_fault, open_for_reading, require_filters
 from hpcxrf.formats.hdf5_links import check_sources, follow_path
 from hpcxrf.formats.room import require_room
@@ -172,17 +173,24 @@ def check_rows(path: Path, rows: slice, height: int) -> slice:
 
 
 def refuse_bad_counts(spectra: NDArray[Any], *, path: Path, detector: int, first_row: int) -> None:
-    """Check counts (rows, x, channel) of one detector.
+    """Check counts (rows, x, channel) of one detector; spectra of NaN were not measured, a few negatives are mended.
 
     Raises:
-        InputFileError: a negative, NaN or infinite value, with its first place.
+        InputFileError: an infinite value, a NaN in a spectrum that has numbers, or more than 0.1 % of negative values,
+            with the first place.
     """
     if spectra.size == 0 or spectra.dtype.kind in "ub":
         return
     lowest, highest = float(np.min(spectra)), float(np.max(spectra))
     if lowest >= 0 and np.isfinite(highest):
         return
-    bad = ~(np.isfinite(spectra) & (spectra >= 0))
+    bad, below = ~np.isfinite(spectra), spectra < 0
+    if bad.any():
+        bad &= ~find_missing(spectra)[..., None]
+    if int(below.sum()) > MOST_NEGATIVE_SHARE * spectra.size:
+        bad |= below
+    if not bad.any():
+        return
     row, column, channel = (int(n) for n in np.unravel_index(int(np.argmax(bad)), bad.shape))
     raise InputFileError(
         f"{path}: detector {detector}, row {first_row + row}, column {column}, channel {channel}: "

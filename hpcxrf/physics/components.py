@@ -84,9 +84,9 @@ def parse_components(names: Sequence[str], incident_energy_kev: float, users: Co
         for name in users
         if name not in names
     ]
-    faults += _find_duplicates(parsed)
+    faults += duplicate_faults(parsed)
     for component in parsed:
-        unexcited = [_check_excitation(*f, incident_energy_kev) for f in component.families]
+        unexcited = [unexcited_reason(*f, incident_energy_kev) for f in component.families]
         prefix = f"{component.name}: " if component.kind == "pileup" else ""
         faults += [prefix + fault for fault in unexcited if fault]
     if faults:
@@ -125,8 +125,8 @@ def _check_element(symbol: str) -> str | None:
     return None
 
 
-def _find_duplicates(parsed: Sequence[Component]) -> list[str]:
-    """Names that mean the same column: the fit could not separate the two."""
+def duplicate_faults(parsed: Sequence[Component]) -> list[str]:
+    """Find names that mean the same column: the fit could not separate the two."""
     seen: dict[object, str] = {}
     faults = []
     for component in parsed:
@@ -138,7 +138,8 @@ def _find_duplicates(parsed: Sequence[Component]) -> list[str]:
     return faults
 
 
-def _check_excitation(symbol: str, shell: str, incident_energy_kev: float) -> str | None:
+def unexcited_reason(symbol: str, shell: str, incident_energy_kev: float) -> str | None:
+    """Say why an incident energy excites no line of a family, and what to do; None where it excites one."""
     z = xraylib.SymbolToAtomicNumber(symbol)
     if find_emitted_lines(z, shell, incident_energy_kev):
         return None

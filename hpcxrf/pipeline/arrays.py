@@ -15,18 +15,23 @@ from hpcxrf.fitting.pixels.weight_classes import find_weight_classes
 from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED
 from hpcxrf.fitting.spectrum.problem import FitProblem
+from hpcxrf.formats.counts import CountFaults, mend_counts
 from hpcxrf.formats.scan import RawScan
 from hpcxrf.notes import Note
 from hpcxrf.pipeline.blocks import Block, blocks_of
 from hpcxrf.pipeline.pixels.choices import sample_pixels
 from hpcxrf.pipeline.pixels.device import device_guard
-from hpcxrf.pipeline.pixels.flags import saturated_pixels, without_saturated
+from hpcxrf.pipeline.pixels.findings import Findings, apply_findings
 from hpcxrf.pipeline.pixels.from_config import basis_of, needs_model, pixel_model_of, solver_of
+from hpcxrf.pipeline.pixels.outliers import describe_outliers, find_outliers
 from hpcxrf.pipeline.pixels.task import PixelTask, fit_blocks, read_block
+from hpcxrf.pipeline.prepare.inputs import SUM
+from hpcxrf.pipeline.sums import Advance, sum_scan
 from hpcxrf.results.names import shown_name
 from hpcxrf.runner.worker import Clock, one_thread
-from hpcxrf.store.bands import COUNT_TYPES, find_narrowest_type
+from hpcxrf.store.bands import find_narrowest_type, read_mended
 from hpcxrf.store.schema import spectra_layout
+from hpcxrf.store.spikes import find_spikes
 
 Counts = NDArray[Any]
 
@@ -50,6 +55,12 @@ class ReadSpectra:
     """(detector, channel): maximum over the pixels."""
     present: NDArray[np.bool_]
     """(y, x): where a spectrum was recorded."""
+    absent: NDArray[np.bool_]
+    """(detector, y, x): where the spectrum of one detector was not."""
+    places: NDArray[np.int64]
+    """(place, 4): detector, y, x, channel of channels that a detector can hardly have counted."""
+    notes: tuple[Note, ...] = ()
+    """Warnings of counts that were mended."""
 
     @property
     def chunks(self) -> tuple[int, ...]:
@@ -72,51 +83,63 @@ class ReadSpectra:
         """Where a spectrum was recorded, (y, x)."""
         return np.asarray(self.present[y, x])
 
+    def missing(self, detector: int, y: slice = slice(None), x: slice = slice(None)) -> NDArray[np.bool_]:
+        """Where the spectrum of one detector was not measured, (y, x)."""
+        return np.asarray(self.absent[detector, y, x])
+
+    def spikes(self, detector: int) -> NDArray[np.int64]:
+        """Places (place, 3) of channels that a detector can hardly have counted: y, x, channel."""
+        return np.ascontiguousarray(self.places[self.places[:, 0] == detector, 1:])
+
 
 def spectra_of_array(counts: Counts) -> ReadSpectra:
     """Read counts in memory as a scan.
 
     Args:
-        counts: (detector, y, x, channel), finite and not negative.
+        counts: (detector, y, x, channel).
 
     Raises:
-        InputFileError: counts that are negative or not finite.
+        InputFileError: values that are not counts.
     """
     n_detectors, n_y, n_x, n_channels = counts.shape
+    mended = mend_counts(counts, "counts")
+    faults = CountFaults(size=counts.size)
+    faults.add(int(mended.negative.sum()), mended.lowest, int(mended.missing.sum()), "counts")
     return ReadSpectra(
         shape=(n_detectors, n_y, n_x, n_channels),
-        dtype=find_narrowest_type(counts, "counts"),
-        read=lambda rows: counts[:, rows],
-        total=counts.sum(axis=(1, 2), dtype=np.float64),
-        highest=counts.max(axis=(1, 2)).astype(np.float64),
-        present=np.ones((n_y, n_x), dtype=np.bool_),
+        dtype=find_narrowest_type(mended.counts, "counts"),
+        read=lambda rows: mended.counts[:, rows],
+        total=mended.counts.sum(axis=(1, 2), dtype=np.float64),
+        highest=mended.counts.max(axis=(1, 2)).astype(np.float64),
+        present=np.logical_not(mended.missing.all(axis=0)),
+        absent=mended.missing,
+        places=find_spikes(mended.counts),
+        notes=tuple(faults.notes()),
     )
 
 
-def spectra_of_scan(scan: RawScan) -> ReadSpectra:
+def spectra_of_scan(scan: RawScan, advance: Advance | None = None) -> ReadSpectra:
     """Read an opened file as a scan: once by bands of rows for sums and type, later band by band as it is fitted.
 
+    Args:
+        scan: the scan.
+        advance: called with (rows read, rows).
+
     Raises:
-        InputFileError: the file cannot be read, or holds counts that are negative or not finite.
+        InputFileError: the file cannot be read, or holds values that are not counts.
     """
-    n_detectors, n_rows, n_x, n_channels = scan.shape
-    total = np.zeros((n_detectors, n_channels))
-    highest, dtype = np.zeros_like(total), COUNT_TYPES[0]
-    for start in range(0, n_rows, scan.rows_per_read):
-        rows = slice(start, min(start + scan.rows_per_read, n_rows))
-        counts = scan.read_counts(rows)
-        found = find_narrowest_type(counts, f"{scan.files[0]}, rows {rows.start}..{rows.stop - 1}")
-        dtype = max(dtype, found, key=COUNT_TYPES.index)
-        total += counts.sum(axis=(1, 2), dtype=np.float64)
-        np.maximum(highest, counts.max(axis=(1, 2)), out=highest)
-    measured = scan.read_scalars().measured
+    sums, measured = sum_scan(scan, advance), scan.read_scalars().measured
+    somewhere = np.asarray(np.logical_not(sums.missing.all(axis=0)))
     return ReadSpectra(
         shape=scan.shape,
-        dtype=dtype,
-        read=scan.read_counts,
-        total=total,
-        highest=highest,
-        present=np.ones((n_rows, n_x), dtype=np.bool_) if measured is None else measured,
+        dtype=sums.dtype,
+        read=lambda rows: read_mended(scan, rows).counts,
+        total=sums.total,
+        highest=sums.highest,
+        present=somewhere if measured is None else measured & somewhere,
+        absent=sums.missing,
+        places=sums.spikes,
+        notes=sums.notes,
     )
 
 
@@ -166,9 +189,11 @@ def map_detector(
         with device_guard(device):
             solver = solver_of(config, basis, model, device)
 
+    findings, remarks = _find_outliers(spectra, name, basis.channels)
+
     def write(block: Block, fit: PixelFit) -> None:
-        full = saturated_pixels(spectra, block, name, basis.channels)
-        _put(arrays, without_saturated(fit, full), block, shape_yx)
+        good = apply_findings(fit, spectra, block, name, basis.channels, findings)
+        _put(arrays, good, block, shape_yx)
 
     task = PixelTask(
         store=spectra,
@@ -179,7 +204,19 @@ def map_detector(
         clock=Clock(),
         device=device,
     )
-    return DetectorMaps(arrays=arrays, notes=(*notes, *fit_blocks(blocks_of(shape_yx), task, write)))
+    found = fit_blocks(blocks_of(shape_yx), task, write)
+    return DetectorMaps(arrays=arrays, notes=(*spectra.notes, *remarks, *notes, *found))
+
+
+def _find_outliers(spectra: ReadSpectra, name: str, channels: slice) -> tuple[Findings, list[Note]]:
+    """Outlier pixels of a detector, or of all that are summed, and sentences on them."""
+    which = range(spectra.shape[0]) if name == SUM else [int(name)]
+    pixels = {d: found for d in which if (found := find_outliers(spectra, d).pixels_in(channels))}
+    notes = [
+        Note("warning", f"{describe_outliers(d, one)}; leave them out of the spectrum that you fit, as a run does")
+        for d, one in pixels.items()
+    ]
+    return Findings(outliers=pixels), notes
 
 
 def _choose_basis(

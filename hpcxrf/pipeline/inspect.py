@@ -1,6 +1,7 @@
 """What is in one file, and the ingest of some: neither loads torch."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcxrf.errors import InputFileError
+from hpcxrf.formats.counts import CountFaults, mend_counts
 from hpcxrf.formats.override import Override, find_override, read_override
 from hpcxrf.formats.registry import find_scans, open_scan
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions
@@ -34,24 +36,24 @@ def integrate(scan: RawScan, advance: Advance | None = None) -> NDArray[np.float
     """Sum the spectra of all pixels, (detector, channel), read by bands of rows.
 
     Raises:
-        InputFileError: the file ends early, or holds a negative or non-finite count.
+        InputFileError: the file ends early, or holds values that are not counts.
     """
-    return sum_and_highest(scan, advance)[0]
+    return sum_mended(scan, advance)[0]
 
 
-def sum_and_highest(scan: RawScan, advance: Advance | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Find sum and maximum of the spectra of all pixels, (detector, channel) each."""
-    n_detectors, n_rows, _, n_channels = scan.shape
-    total = np.zeros((n_detectors, n_channels))
-    highest = np.zeros_like(total)
-    for start in range(0, n_rows, scan.rows_per_read):
-        rows = slice(start, min(start + scan.rows_per_read, n_rows))
-        counts = scan.read_counts(rows)
-        total += counts.sum(axis=(1, 2), dtype=np.float64)
-        np.maximum(highest, counts.max(axis=(1, 2)), out=highest)
+def sum_mended(scan: RawScan, advance: Advance | None) -> tuple[NDArray[np.float64], list[Note]]:
+    """Sum the spectra of all pixels, (detector, channel), and warn of counts that were mended for it."""
+    total = np.zeros((scan.shape[0], scan.shape[3]))
+    faults = CountFaults(size=math.prod(scan.shape))
+    for start in range(0, scan.shape[1], max(scan.rows_per_read, 1)):
+        rows = slice(start, min(start + max(scan.rows_per_read, 1), scan.shape[1]))
+        where = f"{scan.files[0]}, rows {rows.start}..{rows.stop - 1}"
+        mended = mend_counts(scan.read_counts(rows), where)
+        faults.add(int(mended.negative.sum()), mended.lowest, int(mended.missing.sum()), where)
+        total += mended.counts.sum(axis=(1, 2), dtype=np.float64)
         if advance is not None:
-            advance(rows.stop, n_rows)
-    return total, highest
+            advance(rows.stop, scan.shape[1])
+    return total, faults.notes()
 
 
 def inspect_file(path: Path, options: ReadOptions, advance: Advance | None = None) -> dict[str, Any]:
@@ -68,13 +70,14 @@ def inspect_file(path: Path, options: ReadOptions, advance: Advance | None = Non
     override = None if place is None else read_override(place)
     energy, calibration, notes = _with_override(scan, override)
     scalars = scan.read_scalars()
+    total, mended = sum_mended(scan, advance)
     return {
         "file": str(path),
         "format": scan.format,
         "files": [str(f) for f in scan.files],
         "shape": list(scan.shape),
         "dtype": str(scan.dtype),
-        "total_counts": integrate(scan, advance).sum(axis=1).tolist(),
+        "total_counts": total.sum(axis=1).tolist(),
         "incident_energy_kev": energy,
         "energy_offset_kev": None if calibration is None else calibration[0].offset_kev,
         "energy_slope_kev": None if calibration is None else calibration[0].slope_kev,
@@ -83,7 +86,7 @@ def inspect_file(path: Path, options: ReadOptions, advance: Advance | None = Non
         "live_time_s": _sum_by_detector(scalars.live_time_s),
         "real_time_s": _sum_by_detector(scalars.real_time_s),
         "scalers": list(scalars.scaler_names),
-        **pack_notes([*scan.notes, *notes]),
+        **pack_notes([*scan.notes, *mended, *notes]),
     }
 
 

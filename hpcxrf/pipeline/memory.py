@@ -93,9 +93,10 @@ def _expansion_bytes(job: DatasetJob, *others: PixelMethodName) -> int:
 
 
 def _sample_bytes(job: DatasetJob) -> int:
-    """Bytes of the pixels in which weight classes are looked for, in float32, and of the chunk that holds them."""
-    if not job.config.pixels.wants_weight_classes:
-        return 0
+    """Bytes of the pixels in which scatter is measured and weight classes are looked for, and of the chunk with them.
+
+    Half of them are taken for the scatter, in float64 with their square; all for the classes, in float32.
+    """
     number = min(job.shape[1] * job.shape[2], SAMPLE_PIXELS)
     return _SAMPLE_COPIES * number * job.shape[3] * 4 + 4 * CHUNK_BYTES
 

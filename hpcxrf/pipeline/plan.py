@@ -181,15 +181,18 @@ def _plan_one(path: Path, archive: _Archive) -> DatasetJob | Refusal:
         scan = open_scan(path, read_options(config))
         require_given(config.regions, scan.shape[1:3])
         require_few(config, scan.shape, path)
+        names = detector_names(config, scan.shape[0])
     except HpcxrfError as error:
-        return Refusal(dataset_id=name, source=path, reason=str(error))
+        text = str(error)
+        reason = text if str(path) in text else f"{path}: {text}"
+        return Refusal(dataset_id=name, source=path, reason=reason)
     job = DatasetJob(
         number=0,
         dataset_id=name,
         source=path.absolute(),
         run_dir=request.run_dir.absolute(),
         config=config,
-        detectors=detector_names(config, scan.shape[0]),
+        detectors=names,
         shape=scan.shape,
         stamps=input_stamps(config, scan, path),
         region_stamps=archive.region_stamps,

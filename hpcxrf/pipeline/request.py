@@ -12,9 +12,10 @@ import yaml
 
 from hpcxrf.config.run import RunConfig, check_config, drop_unused
 from hpcxrf.config.untrusted import parse_yaml, read_regular, read_yaml, report_faults
-from hpcxrf.errors import OutputError
+from hpcxrf.errors import FitError, OutputError
 from hpcxrf.formats.override import read_override
-from hpcxrf.physics.components import HIGHEST_INCIDENT_KEV, parse_components
+from hpcxrf.physics.components import HIGHEST_INCIDENT_KEV
+from hpcxrf.physics.element_list import leave_out_unexcited, read_element_list
 from hpcxrf.pipeline.prepare.checks import refuse_start
 from hpcxrf.pipeline.prepare.previous import require_previous
 from hpcxrf.store.files import atomic_write_text
@@ -27,12 +28,13 @@ def check_request(config: RunConfig) -> None:
     Raises:
         ConfigError: names of parameters that do not exist, options that exclude each other, a previous store that
             is none.
-        FitError: elements that do not exist, or that the incident energy of the configuration cannot excite.
+        FitError: elements that do not exist, are listed twice, or none that the incident energy can excite.
         InputFileError: the override file that is named cannot be read.
     """
-    energy_kev = config.sample.incident_energy_kev
-    highest = HIGHEST_INCIDENT_KEV if energy_kev is None else energy_kev
-    parse_components(config.sample.elements, highest, ())
+    energy_kev, listed = config.sample.incident_energy_kev, read_element_list(config.sample.elements).names
+    seen = leave_out_unexcited(listed, HIGHEST_INCIDENT_KEV if energy_kev is None else energy_kev)
+    if listed and not seen.names:
+        raise FitError("no element of the list can be fitted; " + "; ".join(note.text for note in seen.notes))
     refuse_start(config.fit)
     if config.fit.override not in {"auto", "none"}:
         read_override(Path(config.fit.override))

@@ -1,6 +1,6 @@
 """The fit of one file's integrated spectrum, without a run directory."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,13 +15,17 @@ from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED, fit_detector_sum
 from hpcxrf.fitting.spectrum.suggestion import Suggestion, combine_detectors
 from hpcxrf.formats.registry import open_scan
-from hpcxrf.formats.scan import LARGEST_COUNT, RawScan
+from hpcxrf.formats.scan import RawScan
 from hpcxrf.notes import Note
-from hpcxrf.pipeline.inspect import Advance, ingest_files, inspect_file, integrate, sum_and_highest
+from hpcxrf.pipeline.arrays import ReadSpectra, spectra_of_scan
+from hpcxrf.pipeline.inspect import ingest_files, inspect_file, integrate
+from hpcxrf.pipeline.pixels.flags import full_count, largest_count
+from hpcxrf.pipeline.pixels.outliers import describe_outliers, find_outliers
 from hpcxrf.pipeline.prepare.detectors import fit_detectors
 from hpcxrf.pipeline.prepare.facts import scan_facts
 from hpcxrf.pipeline.prepare.from_config import line_markers, prepare
 from hpcxrf.pipeline.prepare.inputs import SUM, read_options
+from hpcxrf.pipeline.sums import Advance
 from hpcxrf.runner.worker import one_thread
 
 _MOST_DIGITS: Final = 6
@@ -65,40 +69,51 @@ def fit_file(path: Path, config: RunConfig, detector: str, advance: Advance | No
     for d in wanted:
         # Before minutes are spent on reading.
         prepare(config, facts, d)
-    spectra, highest = sum_and_highest(scan, advance)
-    counts = torch.from_numpy(spectra)
+    spectra = spectra_of_scan(scan, advance)
+    clean, outliers = _leave_out_outliers(spectra, wanted)
+    counts = torch.from_numpy(clean)
     with one_thread():
         found = fit_detectors(config, facts, wanted, counts)
     every = found.fits
     if not any(fit.status in SOLVED for fit in every):
         message = every[0].messages[0]
         raise FitError(f"{path}, detector {detector}: {message}; check the range and the detector")
-    full = _saturation_notes(dict(zip(wanted, every, strict=True)), highest)
+    full = _saturation_notes(dict(zip(wanted, every, strict=True)), spectra)
     single = detector != SUM
     return FileFit(
         scan=scan,
         detector=detector,
         fit=every[0] if single else fit_detector_sum(counts, every, found.problems),
         by_detector=() if single else every,
-        notes=tuple(dict.fromkeys([*scan.notes, *full, *found.notes])),
+        notes=tuple(dict.fromkeys([*scan.notes, *spectra.notes, *outliers, *full, *found.notes])),
         line_markers=tuple(line_markers(found.problems[0].table)),
         suggested=combine_detectors(found.suggested),
     )
 
 
-def _saturation_notes(fits: Mapping[int, SpectrumFit], highest: NDArray[np.float64]) -> list[Note]:
-    """Warnings of detectors that have a channel at its end in their fit range; wider counts than 16 bits have none."""
-    if highest.max() != LARGEST_COUNT:
-        return []
+def _leave_out_outliers(spectra: ReadSpectra, detectors: Sequence[int]) -> tuple[NDArray[np.float64], list[Note]]:
+    """Summed spectra (detector, channel) without outlier pixels, and warnings of those."""
+    total, notes = spectra.total.copy(), []
+    for d in detectors:
+        found = find_outliers(spectra, d)
+        if found.spectra:
+            total[d] -= found.sum_of(found.spectra)
+            notes.append(Note("warning", describe_outliers(d, found.spectra.keys())))
+    return total, notes
+
+
+def _saturation_notes(fits: Mapping[int, SpectrumFit], spectra: ReadSpectra) -> list[Note]:
+    """Warnings of detectors that have a channel at its end in their fit range."""
+    most = full_count(spectra.dtype)
     ranges = {d: slice(f.first_channel, f.first_channel + len(f.counts)) for d, f in fits.items()}
     text = (
-        f"a channel of the fit range holds {LARGEST_COUNT} counts in some pixel, the most that it can; such pixels are "
-        "in this spectrum and may bend its fit, a run leaves them out"
+        f"a channel of the fit range holds {largest_count(spectra.dtype)} counts in some pixel, the most that it can; "
+        "such pixels are in this spectrum and may bend its fit, a run leaves them out"
     )
     return [
         Note("warning", f"detector {d}: {text}")
         for d, channels in ranges.items()
-        if (highest[d, channels] >= LARGEST_COUNT).any()
+        if (spectra.highest[d, channels] >= most).any()
     ]
 
 

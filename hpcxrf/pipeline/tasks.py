@@ -12,26 +12,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from hpcxrf import __version__
 from hpcxrf.config.run import RunConfig, effective
-from hpcxrf.errors import FitError, InputFileError
+from hpcxrf.errors import InputFileError
 from hpcxrf.fitting.pixels.basis import PixelBasis
 from hpcxrf.fitting.pixels.parts import Solver
 from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
-from hpcxrf.fitting.spectrum.detector_sum import SOLVED, fit_detector_sum
+from hpcxrf.fitting.spectrum.detector_sum import SOLVED
 from hpcxrf.fitting.spectrum.suggestion import combine_detectors
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.notes import Note, pack_notes
 from hpcxrf.pipeline.blocks import Block, blocks_of, pixels_of
+from hpcxrf.pipeline.integrated import fit_clean
 from hpcxrf.pipeline.pixels.choices import choose_for_pixels
 from hpcxrf.pipeline.pixels.device import device_guard
-from hpcxrf.pipeline.pixels.flags import find_doubts, saturated_pixels, saturated_spectra, without_saturated
-from hpcxrf.pipeline.pixels.from_config import basis_of, free_parameters, needs_model, pixel_model_of, stored_solver
-from hpcxrf.pipeline.pixels.task import PixelTask, fit_blocks, read_block
-from hpcxrf.pipeline.prepare.detectors import DetectorFits, fit_detectors
-from hpcxrf.pipeline.prepare.facts import scan_facts
+from hpcxrf.pipeline.pixels.findings import apply_findings, fits_for, read_findings, spectra_of
+from hpcxrf.pipeline.pixels.flags import find_doubts
+from hpcxrf.pipeline.pixels.from_config import free_parameters, needs_model, pixel_model_of, stored_solver
+from hpcxrf.pipeline.pixels.task import PixelTask, fit_blocks
+from hpcxrf.pipeline.prepare.detectors import DetectorFits
 from hpcxrf.pipeline.prepare.from_config import line_markers
 from hpcxrf.pipeline.prepare.inputs import SUM, is_unchanged, read_options
 from hpcxrf.pipeline.prepare.suggestions import as_records
@@ -42,6 +42,7 @@ from hpcxrf.results.export import regions_to_csv
 from hpcxrf.results.store.basis import component_names, read_basis, write_basis
 from hpcxrf.results.store.maps import block_checksums, create_results, finalise, write_block, write_spectrum_fits
 from hpcxrf.results.store.pixel_model import write_pixel_models
+from hpcxrf.results.store.storage import require_current_schema
 from hpcxrf.runner.datasets import summarise
 from hpcxrf.runner.records import TaskRecord
 from hpcxrf.runner.worker import Clock, attempt, choose_device, one_thread
@@ -49,8 +50,6 @@ from hpcxrf.store.files import checksum_tree
 from hpcxrf.store.ingest import ingest_scan
 from hpcxrf.store.rundir import RunDir
 from hpcxrf.store.spectra import SpectraStore, open_spectra
-
-ScanFit = tuple[DetectorFits, dict[str, SpectrumFit], dict[str, PixelBasis]]
 
 
 def run_ingest(job: DatasetJob) -> TaskRecord:
@@ -98,22 +97,30 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         clock = Clock()
         store = open_spectra(run.spectra_store(job.dataset_id))
         with one_thread():
-            spectra, (found, fits, bases) = _fit_unsaturated(store, job)
+            clean, fitted = fit_clean(store, job)
+            found, fits, bases, findings = fitted.found, fitted.fits, fitted.bases, fitted.findings
             components = next(iter(fits.values())).component_names
             require_thresholds(job.config.regions, components)
-            chosen = choose_for_pixels(bases, store, job, read_block)
-        notes = tuple(dict.fromkeys([*store.notes, *find_doubts(store), *found.notes, *chosen.notes]))
+            chosen = choose_for_pixels(bases, store, job, findings)
+        noted = [*store.notes, *find_doubts(store), *clean.notes, *found.notes, *chosen.notes]
+        notes = tuple(dict.fromkeys(noted))
         path = run.results_store(job.dataset_id)
         # Whatever is there belongs to an integrated fit that no longer counts, and so do its pixels.
         shutil.rmtree(path, ignore_errors=True)
-        _create(path, job, store, fits, found, {**pack_notes(notes), "mixed": chosen.mixed, "phases": chosen.weights})
+        chosen_for_pixels = {**pack_notes(notes), "mixed": chosen.mixed, "phases": chosen.weights}
+        _create(path, job, store, fits, found, chosen_for_pixels | findings.attributes())
         wanted = {name: fits[name] for name in job.detectors}
-        by_name = {name: spectra[int(name)] if name != SUM else spectra.sum(axis=0) for name in wanted}
+        summed = clean.spectra[[d for d in range(store.shape[0]) if d not in findings.left_out]].sum(axis=0)
+        by_name = {name: clean.spectra[int(name)] if name != SUM else summed for name in wanted}
         write_spectrum_fits(
             path, wanted, store.shape[3], line_markers=line_markers(found.problems[0].table), integrated_counts=by_name
         )
         write_basis(path, chosen.bases, store.shape[3])
-        models = {name: pixel_model_of(name, fits, found.problems) for name in bases if needs_model(job.config.pixels)}
+        models = {
+            name: pixel_model_of(name, fits_for(name, fits, findings), found.problems)
+            for name in bases
+            if needs_model(job.config.pixels)
+        }
         write_pixel_models(path, models)
         names = ("spectrum", "parameters", "basis", *(("model",) if models else ()))
         groups = [path / name for name in names]
@@ -129,58 +136,6 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
             },
             notes=notes,
         )
-
-
-def _fit_unsaturated(store: SpectraStore, job: DatasetJob) -> tuple[NDArray[np.float64], ScanFit]:
-    """Summed spectra (detector, channel) without saturated pixels, and their fit.
-
-    Raises:
-        FitError: no detector has counts in the fit range, or none but in saturated pixels.
-    """
-    spectra = np.stack([store.integrated(d) for d in range(store.shape[0])])
-    fitted = fit_scan(spectra, store, job)
-    # Which channels matter is known with the calibration.
-    ranges = {
-        d: slice(fit.first_channel, fit.first_channel + fit.counts.shape[0])
-        for d, fit in enumerate(fitted[0].fits)
-        if fit.status in SOLVED
-    }
-    saturated = saturated_spectra(store, ranges)
-    if not saturated.any():
-        return spectra, fitted
-    left = spectra - saturated
-    if not any(left[d, within].any() for d, within in ranges.items()):
-        raise FitError(
-            f"{job.source}: every pixel with counts in the fit range is saturated (65535 counts in a channel); "
-            "narrow the fit range to channels that are not full, or leave the scan out"
-        )
-    return left, fit_scan(left, store, job)
-
-
-def fit_scan(spectra: NDArray[np.float64], store: SpectraStore, job: DatasetJob) -> ScanFit:
-    """Fit every detector, and their sum where asked for; give the basis of each result's pixels.
-
-    Raises:
-        FitError: no detector has counts in the fit range.
-    """
-    counts = torch.from_numpy(spectra)
-    found = fit_detectors(job.config, scan_facts(store, job.source), range(store.shape[0]), counts)
-    every = found.fits
-    if not any(fit.status in SOLVED for fit in every):
-        raise FitError(
-            f"{job.source}: {every[0].messages[0]} (all {len(every)} detectors); check the fit range, or "
-            "leave the scan out"
-        )
-    n_pixels = int(store.measured().sum())
-    fits = {str(d): fit for d, fit in enumerate(every)}
-    if SUM in job.detectors:
-        fits[SUM] = fit_detector_sum(counts, every, found.problems)
-    bases = {
-        name: basis_of(name, fits, found.problems, n_pixels, job.config.pixels)
-        for name in job.detectors
-        if fits[name].status in SOLVED
-    }
-    return found, fits, bases
 
 
 def run_pixels(job: DatasetJob, blocks: BlockRange, after: Sequence[TaskRecord]) -> TaskRecord:
@@ -201,14 +156,15 @@ def run_pixels(job: DatasetJob, blocks: BlockRange, after: Sequence[TaskRecord])
         path = run.results_store(job.dataset_id)
         with one_thread(), device_guard(device):
             found = _solver(path, blocks.detector, job.config, device)
+        findings = read_findings(require_current_schema(path))
+        spectra = spectra_of(store, blocks.detector, findings)
         mine = blocks_of(job.shape[1:3])[blocks.first : blocks.stop]
         checksums: dict[str, str] = {}
 
         def write(block: Block, fit: PixelFit) -> None:
             row = job.detectors.index(blocks.detector)
             if found is not None:
-                full = saturated_pixels(store, block, blocks.detector, found[0].channels)
-                fit = without_saturated(fit, full)
+                fit = apply_findings(fit, spectra, block, blocks.detector, found[0].channels, findings)
             with clock.writing():
                 write_block(path, row, block.y, block.x, fit)
                 sums = block_checksums(path, row, block.y, block.x)
@@ -222,7 +178,7 @@ def run_pixels(job: DatasetJob, blocks: BlockRange, after: Sequence[TaskRecord])
         else:
             basis, solver = found
             fitted = PixelTask(
-                store=store,
+                store=spectra,
                 detector=blocks.detector,
                 channels=basis.channels,
                 solver=solver,

@@ -10,9 +10,11 @@ import zarr
 from numpy.typing import NDArray
 
 from hpcxrf.errors import InputFileError
+from hpcxrf.formats.counts import MendedCounts, mend_counts
 from hpcxrf.formats.scan import RawScan
 from hpcxrf.store.files import file_sha256
 from hpcxrf.store.schema import SpectraLayout
+from hpcxrf.store.spikes import Places, find_spikes, join_places
 from hpcxrf.store.template import shard_file
 
 Counts = NDArray[Any]
@@ -36,6 +38,23 @@ class BandSpectra:
     """Sum over the pixels."""
     highest: NDArray[np.float64]
     """Maximum over the pixels."""
+    spikes: Places
+    """(place, 4): detector, row, x, channel of suspicious channels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Band:
+    """Counts of one y-band as they are stored, and what was mended in them."""
+
+    number: int
+    counts: Counts
+    """(detector, row, x, channel); the array is used again for the next band."""
+    missing: NDArray[np.bool_]
+    """(detector, row, x): the spectrum was not measured."""
+    negative: int
+    """Number of negative values, which are 0 now."""
+    lowest: float
+    """Lowest value before that."""
 
 
 def band_count(rows: int, band_rows: int) -> int:
@@ -58,7 +77,7 @@ def find_narrowest_type(block: Counts, where: str) -> np.dtype[Any]:
     Raises:
         InputFileError: negative, not finite, or integral and too large for uint32.
     """
-    lowest, highest = block.min(), block.max()
+    lowest, highest = float(block.min()), float(block.max())
     if not (lowest >= 0 and highest < np.inf):
         raise InputFileError(f"{where}: counts from {lowest} to {highest}; counts must be finite and not negative")
     if block.dtype.kind == "f" and not _is_integral(block):
@@ -76,9 +95,7 @@ def _is_integral(block: Counts) -> bool:
     return all(bool((np.rint(row) == row).all()) for row in rows)
 
 
-def read_bands(
-    scan: RawScan, band_rows: int, pending: Collection[int], dtype: np.dtype[Any]
-) -> Iterator[tuple[int, Counts]]:
+def read_bands(scan: RawScan, band_rows: int, pending: Collection[int], dtype: np.dtype[Any]) -> Iterator[Band]:
     """Read what the pending bands need, in the blocks that the source likes, and yield band by band.
 
     Args:
@@ -88,7 +105,7 @@ def read_bands(
         dtype: of the stored counts.
 
     Yields:
-        Number and counts (detector, row, x, channel) of a band; the array is used again for the next.
+        A band; the array of its counts is used again for the next.
 
     Raises:
         InputFileError: the source cannot be read, or holds values that are not counts.
@@ -96,35 +113,50 @@ def read_bands(
     """
     detectors, rows, columns, channels = scan.shape
     buffer = np.empty((detectors, min(band_rows, rows), columns, channels), dtype=dtype)
-    for first, block in _read_blocks(scan, band_rows, pending):
-        _check_fits(block, dtype, f"{scan.files[0]}, rows {first}..{first + block.shape[1] - 1}")
-        last = first + block.shape[1]
+    missing = np.zeros((detectors, rows, columns), dtype=np.bool_)
+    negative, lowest = np.zeros(rows, dtype=np.int64), 0.0
+    for first, mended in _read_blocks(scan, band_rows, pending):
+        last = first + mended.counts.shape[1]
+        _check_fits(mended.counts, dtype, f"{scan.files[0]}, rows {first}..{last - 1}")
+        missing[:, first:last], negative[first:last] = mended.missing, mended.negative
+        lowest = min(lowest, mended.lowest)
         for band in range(first // band_rows, (last - 1) // band_rows + 1):
             within = band_slice(band, band_rows, rows)
             start, stop = max(first, within.start), min(last, within.stop)
             target = buffer[:, start - within.start : stop - within.start]
-            np.copyto(target, block[:, start - first : stop - first], casting="unsafe")
+            np.copyto(target, mended.counts[:, start - first : stop - first], casting="unsafe")
             if stop == within.stop and band in pending:
-                yield band, buffer[:, : stop - within.start]
-        del block  # else two blocks are held while the next is read
+                yield Band(
+                    number=band,
+                    counts=buffer[:, : stop - within.start],
+                    missing=missing[:, within],
+                    negative=int(negative[within].sum()),
+                    lowest=lowest,
+                )
+        del mended  # else two blocks are held while the next is read
 
 
-def _read_blocks(scan: RawScan, band_rows: int, pending: Collection[int]) -> Iterator[tuple[int, Counts]]:
+def _read_blocks(scan: RawScan, band_rows: int, pending: Collection[int]) -> Iterator[tuple[int, MendedCounts]]:
     rows, step = scan.shape[1], max(scan.rows_per_read, 1)
     for start in range(0, rows, step):
         stop = min(start + step, rows)
         if any(start // band_rows <= band <= (stop - 1) // band_rows for band in pending):
-            yield start, _read_block(scan, slice(start, stop))
+            yield start, read_mended(scan, slice(start, stop))
 
 
-def _read_block(scan: RawScan, rows: slice) -> Counts:
+def read_mended(scan: RawScan, rows: slice) -> MendedCounts:
+    """Read some rows of a scan, and mend what is not a count in them.
+
+    Raises:
+        InputFileError: the file ends early, or holds values that are infinite or a single NaN.
+    """
     block = scan.read_counts(rows)
     expected = (scan.shape[0], rows.stop - rows.start, *scan.shape[2:])
     if block.shape != expected:
         raise InputFileError(
             f"{scan.files[0]}: counts of shape {block.shape} where its header promises {expected}; copy it again"
         )
-    return block
+    return mend_counts(block, f"{scan.files[0]}, rows {rows.start}..{rows.stop - 1}")
 
 
 def _check_fits(block: Counts, dtype: np.dtype[Any], where: str) -> None:
@@ -162,11 +194,17 @@ def write_band(path: Path, counts: zarr.Array[Any], layout: SpectraLayout, band:
     return file_sha256(file)
 
 
-def sum_band(values: Counts) -> BandSpectra:
-    """Sum and maximum over the pixels of a band, in an order that no memory layout changes."""
+def sum_band(values: Counts, first_row: int = 0) -> BandSpectra:
+    """Sum and maximum over the pixels of a band, in an order that no memory layout changes, and suspicious channels.
+
+    Args:
+        values: (detector, row, x, channel).
+        first_row: row of the scan at which the band begins.
+    """
     totals = [_sum_rows(detector) for detector in values]
     highest = values.max(axis=(1, 2)).astype(np.float64)
-    return BandSpectra(total=np.stack(totals), highest=highest)
+    spikes = find_spikes(values) + np.array([0, first_row, 0, 0])
+    return BandSpectra(total=np.stack(totals), highest=highest, spikes=spikes)
 
 
 def _sum_rows(rows: Counts) -> NDArray[np.float64]:
@@ -183,4 +221,4 @@ def combine(parts: Iterable[BandSpectra]) -> BandSpectra:
     for part in others:
         total += part.total
         np.maximum(highest, part.highest, out=highest)
-    return BandSpectra(total=total, highest=highest)
+    return BandSpectra(total=total, highest=highest, spikes=join_places([first.spikes, *(p.spikes for p in others)]))

@@ -5,15 +5,18 @@ line per y-band with the checksum of the one file that the band is. Only bands w
 that checksum are trusted after a kill; all others are written anew.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hpcxrf.errors import InputFileError, OutputError
+from hpcxrf.formats.counts import CountFaults
 from hpcxrf.formats.scan import RawScan, ScanScalars
 from hpcxrf.store.attributes import (
     Attributes,
@@ -26,6 +29,7 @@ from hpcxrf.store.attributes import (
 )
 from hpcxrf.store.bands import (
     COUNT_TYPES,
+    Band,
     BandSpectra,
     WiderCountsError,
     band_count,
@@ -57,6 +61,7 @@ from hpcxrf.store.template import (
     open_counts,
     shard_file,
     write_beside,
+    write_faults,
 )
 
 Progress = Callable[[int, int], None]
@@ -99,6 +104,10 @@ class _Work:
     layout: SpectraLayout
     done: dict[int, str]
     """Finished bands and the checksums of their files."""
+    faults: CountFaults
+    """Numbers of values that were mended in the finished bands."""
+    missing: NDArray[np.bool_]
+    """(detector, y, x): spectra of the finished bands that were not measured."""
 
     @property
     def bands(self) -> int:
@@ -242,39 +251,52 @@ def _resume(scan: RawScan, path: Path, attributes: Attributes) -> _Work | None:
     dtype = next((t for t in COUNT_TYPES if t.name == begun[-1].get("dtype")), None)
     if dtype is None or not is_template_sound(path, spectra_layout(scan.shape, dtype.itemsize), dtype):
         return None
+    work = _start_work(scan, path, attributes, dtype)
+    try:
+        for band, line in _find_trusted_bands(path, lines).items():
+            work.done[band] = line["sha256"]
+            _read_mended(work, line)
+    except (ValueError, TypeError):
+        return None  # what a torn journal says of its bands
+    return work
+
+
+def _start_work(scan: RawScan, path: Path, attributes: Attributes, dtype: np.dtype[Any]) -> _Work:
     return _Work(
         scan=scan,
         path=path,
         attributes=attributes,
         dtype=dtype,
         layout=spectra_layout(scan.shape, dtype.itemsize),
-        done=_find_trusted_bands(path, lines),
+        done={},
+        faults=CountFaults(size=math.prod(scan.shape)),
+        missing=np.zeros(scan.shape[:3], dtype=np.bool_),
     )
 
 
-def _find_trusted_bands(path: Path, lines: list[dict[str, Any]]) -> dict[int, str]:
+def _find_trusted_bands(path: Path, lines: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Journal lines of the bands whose file is still as it was written."""
     recorded = {
-        int(line["band"]): str(line["sha256"])
+        int(line["band"]): line
         for line in lines
         if line.get("event") == "band" and type(line.get("band")) is int and "sha256" in line
     }
     return {
-        band: checksum
-        for band, checksum in sorted(recorded.items())
-        if (file := shard_file(path, band)).exists() and file_sha256(file) == checksum
+        band: line
+        for band, line in sorted(recorded.items())
+        if (file := shard_file(path, band)).exists() and file_sha256(file) == line["sha256"]
     }
 
 
 def _begin(scan: RawScan, path: Path, attributes: Attributes, dtype: np.dtype[Any]) -> _Work:
-    layout = spectra_layout(scan.shape, dtype.itemsize)
-    work = _Work(scan=scan, path=path, attributes=attributes, dtype=dtype, layout=layout, done={})
+    work = _start_work(scan, path, attributes, dtype)
     journal = progress_file(path)
     with output_faults(path.parent, bytes_needed=_bytes_needed(work, rows=scan.shape[1])):
         path.parent.mkdir(parents=True, exist_ok=True)
         journal.unlink(missing_ok=True)
         header = {"event": "begin", "dtype": dtype.name, "digest": hash_record(attributes)}
         append_line(journal, header)
-        create_template(path, attributes, layout, dtype)
+        create_template(path, attributes, work.layout, dtype)
         sync_tree(path)
         append_line(journal, {"event": "template"})
     return work
@@ -291,21 +313,46 @@ def _write_bands(work: _Work, progress: Progress) -> BandSpectra:
     _sweep(work.path)
     counts, rows = open_counts(work.path), work.scan.shape[1]
     pending = work.pending
-    parts = {band: sum_band(np.asarray(counts[:, work.rows(band)])) for band in work.done}
+    parts = {band: sum_band(np.asarray(counts[:, work.rows(band)]), work.rows(band).start) for band in work.done}
     rows_done = sum(work.rows(band).stop - work.rows(band).start for band in parts)
     progress(rows_done, rows)
-    for band, values in read_bands(work.scan, work.layout.band_rows, pending, work.dtype):
+    for band in read_bands(work.scan, work.layout.band_rows, pending, work.dtype):
+        number, values = band.number, band.counts
+        _add_faults(work, number, band.missing, band.negative, band.lowest)
         with output_faults(work.path.parent, bytes_needed=_bytes_needed(work, rows=rows - rows_done)):
-            checksum = write_band(work.path, counts, work.layout, band, values)
+            checksum = write_band(work.path, counts, work.layout, number, values)
             # Before the journal says so: a power cut keeps lines that were waited for, and drops bytes that were not.
-            sync_tree(shard_file(work.path, band))
-        line = {"event": "band", "band": band, "sha256": checksum}
+            sync_tree(shard_file(work.path, number))
+        line = {"event": "band", "band": number, "sha256": checksum, **_mended_record(band)}
         append_line(progress_file(work.path), line)
-        work.done[band] = checksum
-        parts[band] = sum_band(values)
+        work.done[number] = checksum
+        parts[number] = sum_band(values, work.rows(number).start)
         rows_done += values.shape[1]
         progress(rows_done, rows)
     return combine(parts[band] for band in sorted(parts))
+
+
+def _add_faults(work: _Work, band: int, missing: NDArray[np.bool_], negative: int, lowest: float) -> None:
+    work.missing[:, work.rows(band)] = missing
+    work.faults.add(negative, lowest, int(missing.sum()), str(work.scan.files[0]))
+
+
+def _mended_record(band: Band) -> dict[str, Any]:
+    """What the counts in the store do not tell any more, for a journal line; nothing where they are as in the file."""
+    record: dict[str, Any] = {"negative": band.negative, "lowest": band.lowest} if band.negative else {}
+    if band.missing.any():
+        record["missing"] = np.packbits(band.missing).tobytes().hex()
+    return record
+
+
+def _read_mended(work: _Work, line: Mapping[str, Any]) -> None:
+    """Take over what a journal line says of a finished band."""
+    missing = np.zeros_like(work.missing[:, work.rows(line["band"])])
+    if "missing" in line:
+        packed = np.frombuffer(bytes.fromhex(line["missing"]), dtype=np.uint8)
+        missing = np.unpackbits(packed, count=missing.size).astype(np.bool_).reshape(missing.shape)
+    negative, lowest = int(line.get("negative", 0)), float(line.get("lowest", 0.0))
+    _add_faults(work, line["band"], missing, negative, lowest)
 
 
 def _sweep(path: Path) -> None:
@@ -316,12 +363,13 @@ def _sweep(path: Path) -> None:
 
 def _finalise(work: _Work, spectra: BandSpectra, stamps: list[tuple[int, int]]) -> None:
     integrated = {"integrated": spectra.total, "max_channel_spectrum": spectra.highest}
-    scalars = work.scan.read_scalars()
+    scalars = _leave_out_missing(work.scan.read_scalars(), work.missing)
     _refuse_changed(work.scan, stamps)
     needed = _bytes_needed(work, rows=0) + _count_bytes(scalars)
     with output_faults(work.path.parent, bytes_needed=needed):
         write_beside(work.path, work.scan.shape, scalars, integrated)
-        finish(work.path, {FILES_ATTRIBUTE: _hash_files(work)})
+        write_faults(work.path, work.missing, spectra.spikes)
+        finish(work.path, {FILES_ATTRIBUTE: _hash_files(work)}, work.faults.notes())
         progress_file(work.path).unlink(missing_ok=True)
         sync_folder(work.path.parent)
 
@@ -331,6 +379,16 @@ def _hash_files(work: _Work) -> dict[str, str]:
     known = {shard_file(work.path, band): checksum for band, checksum in work.done.items()}
     files = sorted(file for file in tree_files(work.path) if file != work.path / "zarr.json")
     return {file.relative_to(work.path).as_posix(): known.get(file) or file_sha256(file) for file in files}
+
+
+def _leave_out_missing(scalars: ScanScalars, missing: NDArray[np.bool_]) -> ScanScalars:
+    """A pixel that no detector measured was not measured."""
+    nowhere: NDArray[np.bool_] = np.asarray(missing.all(axis=0))
+    if not nowhere.any():
+        return scalars
+    return replace(
+        scalars, measured=np.logical_not(nowhere) if scalars.measured is None else scalars.measured & ~nowhere
+    )
 
 
 def _count_bytes(scalars: ScanScalars) -> int:

@@ -77,6 +77,15 @@ SPECTRA_VARIABLES: Final = table(
 )
 """`counts` is uint16, uint32 where a channel exceeds 65535, float32 only where counts are not integral."""
 
+FAULT_VARIABLES: Final = table(
+    """
+    missing  detector y x  uint8  1  1 where the detector's spectrum was not measured
+    spike    place part    int64  1  detector, y, x, channel of a suspicious channel
+    """
+)
+"""Arrays beside those of a spectra store: `missing` only where a file gives spectra of NaN, `spike` only where a pixel
+has channels that by their neighbours no detector can have counted."""
+
 SPECTRA_COORDINATES: Final = table(
     """
     detector  detector  string  1  detector, counted from 0

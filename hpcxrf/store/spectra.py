@@ -63,6 +63,14 @@ class Spectra(Protocol):
         """Read where a spectrum was recorded, (y, x)."""
         ...
 
+    def missing(self, detector: int, y: slice = ..., x: slice = ...) -> NDArray[np.bool_]:
+        """Read where the spectrum of one detector was not measured, (y, x), beside pixels that none measured."""
+        ...
+
+    def spikes(self, detector: int) -> NDArray[np.int64]:
+        """Read y, x and channel (place, 3) of channels that a detector can hardly have counted."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpectraStore:
@@ -147,6 +155,21 @@ class SpectraStore:
     def measured(self, y: slice = slice(None), x: slice = slice(None)) -> NDArray[np.bool_]:
         """True where a spectrum was recorded, (y, x)."""
         return np.asarray(self._array("measured")[y, x]).astype(np.bool_)
+
+    def missing(self, detector: int, y: slice = slice(None), x: slice = slice(None)) -> NDArray[np.bool_]:
+        """True where the spectrum of one detector was not measured though the pixel was, (y, x)."""
+        number = self._checked(detector)
+        if "missing" not in self._group:
+            return np.zeros((len(range(self.shape[1])[y]), len(range(self.shape[2])[x])), dtype=np.bool_)
+        return np.asarray(self._array("missing")[number, y, x]).astype(np.bool_)
+
+    def spikes(self, detector: int) -> NDArray[np.int64]:
+        """Places (place, 3) of channels that a detector can hardly have counted: y, x, channel."""
+        number = self._checked(detector)
+        if "spike" not in self._group:
+            return np.empty((0, 3), dtype=np.int64)
+        places = np.asarray(self._array("spike")[...])
+        return np.ascontiguousarray(places[places[:, 0] == number, 1:])
 
     def positions_um(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Stage positions x and y, micrometres, each (y, x); NaN where the source gave none."""

@@ -3,7 +3,7 @@
 import json
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -18,10 +18,12 @@ from zarr.errors import ZarrUserWarning
 from hpcxrf.config.untrusted import read_json_object
 from hpcxrf.errors import OutputError
 from hpcxrf.formats.scan import ScanScalars
+from hpcxrf.notes import Note, pack_notes, unpack_notes
 from hpcxrf.store.attributes import Attributes
 from hpcxrf.store.files import atomic_write_text, sync_tree
 from hpcxrf.store.schema import (
     COMPLETE_ATTRIBUTE,
+    FAULT_VARIABLES,
     MAP_CHUNK_PIXELS,
     SPECTRA_COORDINATES,
     SPECTRA_VARIABLES,
@@ -157,6 +159,37 @@ def _write_texts(group: zarr.Group, name: str, texts: list[str]) -> None:
     array[:] = np.array(texts, dtype=object)
 
 
+def write_faults(path: Path, missing: NDArray[np.bool_], spikes: NDArray[np.int64]) -> None:
+    """Write which spectra were not measured and which channels are suspicious, where there are any.
+
+    Args:
+        path: the store.
+        missing: (detector, y, x).
+        spikes: (place, 4): detector, y, x, channel.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    group = zarr.open_group(path, mode="r+", use_consolidated=False)
+    if missing.any():
+        _write_array(group, "missing", missing, FAULT_VARIABLES["missing"])
+    elif "missing" in group:
+        del group["missing"]
+    if "spike" in group:
+        del group["spike"]
+    if len(spikes):
+        spec = FAULT_VARIABLES["spike"]
+        array = group.create_array(
+            "spike",
+            shape=spikes.shape,
+            dtype=spec.dtype,
+            compressors=ZstdCodec(level=COMPRESSION_LEVEL),
+            dimension_names=spec.dims,
+            attributes=_cf_attributes(spec),
+        )
+        array[...] = spikes
+
+
 def _cf_attributes(spec: VariableSpec) -> dict[str, JSON]:
     return {"units": spec.units, "long_name": spec.long_name}
 
@@ -182,7 +215,7 @@ def is_torn_store(path: Path) -> bool:
     return metadata.get("dimension_names") == list(SPECTRA_VARIABLES["counts"].dims)
 
 
-def finish(path: Path, attributes: Attributes) -> None:
+def finish(path: Path, attributes: Attributes, notes: Sequence[Note] = ()) -> None:
     """Consolidate the root's metadata and mark the store complete, both in one rename, the last write.
 
     Everything else is on the disk before: after a power cut a complete store is complete.
@@ -190,6 +223,7 @@ def finish(path: Path, attributes: Attributes) -> None:
     Args:
         path: the store.
         attributes: more attributes of the root, known at the end.
+        notes: warnings of what was found while the counts were read, beside those of the attributes.
 
     Raises:
         OSError: the folder cannot be written.
@@ -201,6 +235,9 @@ def finish(path: Path, attributes: Attributes) -> None:
     root = path / "zarr.json"
     metadata = json.loads(root.read_bytes())
     metadata["attributes"] |= {**attributes, COMPLETE_ATTRIBUTE: True}
+    if notes:
+        every = dict.fromkeys([*unpack_notes(metadata["attributes"]), *notes])
+        metadata["attributes"] |= pack_notes(every)
     members = metadata["consolidated_metadata"]["metadata"]
     metadata["consolidated_metadata"]["metadata"] = dict(sorted(members.items()))
     sync_tree(path)

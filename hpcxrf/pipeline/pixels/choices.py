@@ -14,6 +14,7 @@ from hpcxrf.fitting.pixels.mixtures import Mixture, find_mixtures
 from hpcxrf.fitting.pixels.weight_classes import WeightClasses, find_weight_classes
 from hpcxrf.notes import Note
 from hpcxrf.pipeline.blocks import SAMPLE_PIXELS, Block
+from hpcxrf.pipeline.pixels.findings import Findings, read_good_block
 from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.pipeline.records import DatasetJob
 from hpcxrf.results.names import shown_name
@@ -38,21 +39,25 @@ class PixelChoices:
     """Sentences on the fit weights by detector, also where it is one set; empty where classes were not looked for."""
 
 
-def choose_for_pixels(bases: Bases, store: SpectraStore, job: DatasetJob, read_block: ReadBlock) -> PixelChoices:
+def choose_for_pixels(bases: Bases, store: SpectraStore, job: DatasetJob, findings: Findings) -> PixelChoices:
     """Decide, the same for any tiling and number of workers.
 
     Args:
         bases: linear models of the pixels by detector.
         store: the spectra; some thousand pixels are read where weight classes are looked for.
         job: the dataset.
-        read_block: counts (pixel, channel) and measured (pixel,) of a block of one detector.
+        findings: outlier pixels, which have no part in the choice, and detectors that the sum is made without.
 
     Raises:
         FitError: columns of which one is a combination of others.
     """
     n_pixels = int(store.measured().sum())
+
+    def read_good(spectra: Spectra, block: Block, detector: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        return read_good_block(spectra, block, detector, findings)
+
     mixed = {name: _mixtures(job, basis, n_pixels) for name, basis in bases.items()}
-    classes = _weight_classes(bases, store, job, read_block)
+    classes = _weight_classes(bases, store, job, read_good)
     several = {name: found for name, found in classes.items() if len(found.share) > 1}
     alike = [Note("warning", f"{_place(name)}: {one.text}") for name, found in mixed.items() for one in found]
     weighed = [

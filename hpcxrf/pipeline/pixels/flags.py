@@ -1,14 +1,12 @@
 """Faults of a scan's pixels, whatever they are fitted with: counts at their type's end, times, scalers."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from hpcxrf.fitting.result import FitStatus, PixelFit
+from hpcxrf.formats.counts import SATURATED_UINT32
 from hpcxrf.formats.scan import LARGEST_COUNT
 from hpcxrf.notes import Note
 from hpcxrf.pipeline.blocks import Block, blocks_of
@@ -27,8 +25,8 @@ def find_doubts(store: SpectraStore) -> list[Note]:
     """
     measured = store.measured()
     texts = [
-        f"detector {d}: a channel holds {LARGEST_COUNT} counts, the most that it can; pixels with such a channel in "
-        "the fit range are flagged saturated, have no amplitudes, and are left out of the summed spectrum"
+        f"detector {d}: a channel holds {largest_count(store.dtype)} counts, the most that it can; pixels with such a "
+        "channel in the fit range are flagged saturated, have no amplitudes, and are left out of the summed spectrum"
         for d in range(store.shape[0])
         if _can_be_saturated(store, d, slice(None))
     ]
@@ -105,14 +103,15 @@ def saturated_spectra(store: SpectraStore, channels: Mapping[int, slice]) -> NDA
             continue
         for block in blocks_of((store.shape[1], store.shape[2])):
             for counts in _some_rows(store, detector, block):
-                full = (counts[..., within] >= LARGEST_COUNT).any(axis=-1)
+                full = (counts[..., within] >= full_count(store.dtype)).any(axis=-1)
                 total[detector] += counts[full].sum(axis=0, dtype=np.float64)
     return total
 
 
 def _full(store: Spectra, detector: int, block: Block, channels: slice) -> NDArray[np.bool_]:
     """Saturated pixels (pixel,) of one detector."""
-    parts = [(counts[..., channels] >= LARGEST_COUNT).any(axis=-1) for counts in _some_rows(store, detector, block)]
+    most = full_count(store.dtype)
+    parts = [(counts[..., channels] >= most).any(axis=-1) for counts in _some_rows(store, detector, block)]
     return np.concatenate(parts).reshape(-1)
 
 
@@ -123,28 +122,20 @@ def _some_rows(store: Spectra, detector: int, block: Block) -> Iterator[NDArray[
         yield store.read_rows([detector], slice(y, min(y + step, block.y.stop)), block.x)[0]
 
 
-def without_saturated(fit: PixelFit, full: NDArray[np.bool_] | None) -> PixelFit:
-    """The fit with saturated pixels flagged and blank: their amplitudes would be too low by an unknown amount."""
-    if full is None or not full.any():
-        return fit
-    rows = torch.from_numpy(full)
-    blank: dict[str, Any] = {}
-    names = ("amplitude", "sigma", "detection_limit", "theta_shift", "theta_shift_sigma")
-    for name in names:
-        values = getattr(fit, name)
-        if values is not None:
-            blank[name] = values.masked_fill(rows[:, None], torch.nan)
-    measured = fit.status != int(FitStatus.EMPTY)
-    status = torch.where(rows & measured, int(FitStatus.SATURATED), fit.status)
-    return replace(fit, **blank, status=status.to(fit.status.dtype))
-
-
 def _can_be_saturated(store: Spectra, detector: int, channels: slice) -> bool:
     return bool(_saturated_channels(store, detector)[channels].any())
 
 
 def _saturated_channels(store: Spectra, detector: int) -> NDArray[np.bool_]:
-    """Channels (channel,) that some pixel has full; wider types than 16 bits have none."""
-    if store.dtype != np.uint16:
-        return np.zeros(store.shape[3], dtype=np.bool_)
-    return np.asarray(store.max_channel_spectrum(detector) >= LARGEST_COUNT)
+    """Channels (channel,) that some pixel has full; fractions have none."""
+    return np.asarray(store.max_channel_spectrum(detector) >= full_count(store.dtype))
+
+
+def largest_count(dtype: np.dtype[Any]) -> int:
+    """Largest count that a channel of this type can hold, for people."""
+    return LARGEST_COUNT if dtype == np.uint16 else 2**32 - 1
+
+
+def full_count(dtype: np.dtype[Any]) -> float:
+    """Count from which on a channel of this type is full."""
+    return {"uint16": LARGEST_COUNT, "uint32": SATURATED_UINT32}.get(dtype.name, np.inf)

@@ -13,7 +13,7 @@ from hpcxrf.fitting.pixels.fit import fit_pixels
 from hpcxrf.fitting.pixels.parts import Solver, move_to
 from hpcxrf.fitting.result import PixelFit
 from hpcxrf.notes import Note
-from hpcxrf.pipeline.blocks import Block
+from hpcxrf.pipeline.blocks import Block, pixels_of
 from hpcxrf.pipeline.pixels.device import Batches, Staging, TileCounts, device_guard, first_batch, wait_for
 from hpcxrf.pipeline.pixels.flags import silent_pixels
 from hpcxrf.pipeline.pixels.tiles import TileCallbacks, run_overlapped, tiles_of
@@ -23,8 +23,8 @@ from hpcxrf.store.spectra import Spectra
 
 _PARTLY_MEASURED: Final = Note(
     "warning",
-    "sum: in some pixels a detector recorded nothing where the others have counts; they are empty in the maps of the "
-    "sum, and those of each detector show which it is",
+    "sum: in some pixels a detector recorded nothing where the others have counts; they have status not_measured "
+    "in the maps of the sum, and those of each detector show which it is",
 )
 
 
@@ -61,7 +61,7 @@ def fit_blocks(blocks: Sequence[Block], task: PixelTask, write: Callable[[Block,
     def read(tile: Block) -> TileCounts:
         with task.clock.reading():
             counts, measured = read_block(task.store, tile, task.detector)
-            if not measured[task.store.measured(tile.y, tile.x).reshape(-1)].all():
+            if task.detector == SUM and not measured[task.store.measured(tile.y, tile.x).reshape(-1)].all():
                 remarks.add(_PARTLY_MEASURED)
             task.clock.bytes_read += counts.nbytes
             return staging.put(counts[:, task.channels], measured)
@@ -98,9 +98,18 @@ def read_block(store: Spectra, block: Block, detector: str) -> tuple[NDArray[Any
     measured = store.measured(block.y, block.x).reshape(-1)
     if detector != SUM:
         counts = store.read_rows([int(detector)], block.y, block.x)[0]
-        return counts.reshape(-1, n_channels), measured
+        absent = store.missing(int(detector), block.y, block.x).reshape(-1)
+        return counts.reshape(-1, n_channels), measured & ~absent
     counts, recorded = _add_detectors(store, block)
-    return counts, measured & ~silent_pixels(recorded, counts, store)
+    return counts, measured & ~silent_pixels(recorded, counts, store) & ~_missing_parts(store, block)
+
+
+def _missing_parts(store: Spectra, block: Block) -> NDArray[np.bool_]:
+    """Pixels (pixel,) of a sum in which a detector, of those that have counts at all, was not measured."""
+    absent = np.zeros(pixels_of(block), dtype=np.bool_)
+    for d in (d for d in range(store.shape[0]) if store.integrated(d).any()):
+        absent |= store.missing(d, block.y, block.x).reshape(-1)
+    return absent
 
 
 def _add_detectors(store: Spectra, block: Block) -> tuple[NDArray[Any], NDArray[np.bool_]]:

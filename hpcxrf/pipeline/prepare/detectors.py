@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hpcxrf.config.run import RunConfig
+from hpcxrf.errors import FitError
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.problem import FitProblem, start_from
 from hpcxrf.fitting.spectrum.solve import solve_problem
@@ -48,7 +49,7 @@ def fit_detectors(config: RunConfig, facts: ScanFacts, detectors: Sequence[int],
         FitError: elements that do not exist, cannot be excited, or lie outside the fit range.
         InputFileError: an override file cannot be read.
     """
-    prepared = [_prepare(config, facts, d, counts) for d in detectors]
+    prepared, notes = _prepare_alike(config, facts, detectors, counts)
     problems = [p.problem for p in prepared]
     fits = [solve_problem(counts[d], p) for d, p in zip(detectors, problems, strict=True)]
     suggested = suggest_components(config.fit, fits, problems)
@@ -66,13 +67,32 @@ def fit_detectors(config: RunConfig, facts: ScanFacts, detectors: Sequence[int],
         fits = [solve_problem(counts[d], p) for d, p in zip(detectors, problems, strict=True)]
         suggested = suggest_components(config.fit, fits, problems)
     names = ", ".join(f"{name} (z {z:.0f})" for name, z in added.items())
-    notes = [Note("fact", f"elements added by suggestion: {names}")] if added else []
+    notes += [Note("fact", f"elements added by suggestion: {names}")] if added else []
     return DetectorFits(
         problems=tuple(problems),
         fits=tuple(fits),
         suggested=tuple(suggested),
         notes=tuple(dict.fromkeys([*notes, *(n for p in prepared for n in p.notes)])),
     )
+
+
+def _prepare_alike(
+    config: RunConfig, facts: ScanFacts, detectors: Sequence[int], counts: Tensor
+) -> tuple[list[PreparedFit], list[Note]]:
+    """Prepare all detectors with the same components, and say why others were left out.
+
+    Where a line lies at the end of the fit range, one detector may have it and another not.
+    """
+    prepared = [_prepare(config, facts, d, counts) for d in detectors]
+    lists = [p.problem.table.component_names for p in prepared]
+    common = tuple(name for name in lists[0] if all(name in one for one in lists))
+    if all(one == common for one in lists):
+        return prepared, []
+    if not common:
+        raise FitError(f"{facts.source}: no element has lines in the fit range of every detector; widen the range")
+    alike = dataclasses.replace(config, sample=dataclasses.replace(config.sample, elements=common))
+    notes = [note for p in prepared for note in p.notes]
+    return [_prepare(alike, facts, d, counts) for d in detectors], notes
 
 
 def _prepare(config: RunConfig, facts: ScanFacts, detector: int, counts: Tensor) -> PreparedFit:

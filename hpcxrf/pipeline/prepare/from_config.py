@@ -1,18 +1,20 @@
 """From a run file and a scan to the problem that is fitted; every choice is put into words."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from hpcxrf.config.run import RunConfig
 from hpcxrf.errors import ConfigError, FitError
-from hpcxrf.fitting.spectrum.prepare import FitOptions, prepare_spectrum
+from hpcxrf.fitting.spectrum.prepare import FitOptions, build_problem, lines_outside
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.theta import AXIS
 from hpcxrf.formats.scan import EnergyCalibration
 from hpcxrf.notes import Note
 from hpcxrf.physics.constants import constant_set
 from hpcxrf.physics.detector import Detector
+from hpcxrf.physics.element_list import leave_out
 from hpcxrf.physics.lines import LineTable
 from hpcxrf.pipeline.prepare.notes import write_notes
 from hpcxrf.pipeline.prepare.resolve import Settings, resolve
@@ -39,24 +41,40 @@ def prepare(config: RunConfig, facts: ScanFacts, detector: int) -> PreparedFit:
     Raises:
         ConfigError: no elements, no energy calibration, or no incident energy in any source; names of parameters
             that do not exist.
-        FitError: elements that do not exist, cannot be excited, or lie outside the fit range.
+        FitError: elements that do not exist, or none that is excited and has a line in the fit range.
         InputFileError: the override file cannot be read.
     """
     sources = read_sources(config.fit, facts, detector)
     settings = resolve(config, sources)
     try:
-        problem = _prepare(config, settings, facts.n_channels)
+        problem, outside = _prepare_inside(config, settings, facts.n_channels)
     except (ConfigError, FitError) as error:
         raise type(error)(f"{facts.source}: {error}") from error
-    return PreparedFit(problem=problem, notes=write_notes(settings, sources, problem, tuple(config.fit.parameters)))
+    notes = write_notes(settings, sources, problem, tuple(config.fit.parameters))
+    return PreparedFit(problem=problem, notes=(*notes, *outside))
 
 
-def _prepare(config: RunConfig, settings: Settings, n_channels: int) -> FitProblem:
+def _prepare_inside(config: RunConfig, settings: Settings, n_channels: int) -> tuple[FitProblem, tuple[Note, ...]]:
+    """The problem without components whose lines all lie outside of the fit range, and sentences on those."""
+    names = settings.elements.value
+    problem = _prepare(config, settings, names, n_channels)
+    outside = lines_outside(problem)
+    if not outside:
+        return problem, ()
+    span = f"the fit range {problem.energy_min_kev:g} to {problem.energy_max_kev:g} keV"
+    kept = leave_out(names, {name: f"{line}: no line lies in {span}" for name, line in outside.items()})
+    if not kept.names:
+        reasons = "; ".join(note.text for note in kept.notes)
+        raise FitError(f"no element of the list can be fitted; {reasons}; widen fit.energy_range_kev")
+    return _prepare(config, settings, kept.names, n_channels), kept.notes
+
+
+def _prepare(config: RunConfig, settings: Settings, elements: Sequence[str], n_channels: int) -> FitProblem:
     """The run file as a caller of the library."""
     fit, start = config.fit, {name: one.value for name, one in settings.start.items()}
     energy_range, branching, snip_width = settings.energy_range_kev, settings.branching, settings.snip_width
-    return prepare_spectrum(
-        settings.elements.value,
+    return build_problem(
+        elements,
         settings.incident_energy_kev.value,
         n_channels=n_channels,
         calibration=None if fit.calibration == "none" else _calibration(start),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcxrf.config.run import RunConfig
+from hpcxrf.errors import ConfigError
 from hpcxrf.formats.scan import RawScan, ReadOptions
 from hpcxrf.pipeline.prepare.sources import find_override_file
 from hpcxrf.store.files import file_sha256
@@ -107,7 +108,19 @@ def _hash_once(file: Path, _stamp: str) -> str:
 
 
 def detector_names(config: RunConfig, n_detectors: int) -> tuple[str, ...]:
-    """Name the entries of the results' detector axis."""
-    each = tuple(str(d) for d in range(n_detectors))
+    """Name the entries of the results' detector axis.
+
+    Raises:
+        ConfigError: a detector that is excluded and does not exist, or none that is left.
+    """
+    excluded = set(config.detectors.exclude)
+    if unknown := sorted(excluded - set(range(n_detectors))):
+        raise ConfigError(
+            f"detectors.exclude names {', '.join(map(str, unknown))}, but the detectors of the scan are 0 to "
+            f"{n_detectors - 1}"
+        )
+    each = tuple(str(d) for d in range(n_detectors) if d not in excluded)
+    if not each:
+        raise ConfigError(f"detectors.exclude leaves none of the {n_detectors} detectors of the scan; name fewer")
     names: dict[str, Sequence[str]] = {"each": each, "sum": (SUM,), "both": (*each, SUM)}
     return tuple(names[config.pixels.detectors])

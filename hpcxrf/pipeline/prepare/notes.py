@@ -32,6 +32,7 @@ def write_notes(
     override = sources.override
     file = [] if override is None else _file_notes(settings, override)
     return (
+        *settings.element_notes,
         *_energy_notes(settings, sources),
         *file,
         *_axis_notes(settings, sources, problem),

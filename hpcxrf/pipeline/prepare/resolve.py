@@ -1,6 +1,6 @@
 """Every value that a fit is prepared with, decided once, with the place that it comes from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -8,11 +8,12 @@ from hpcxrf.config.detector import DetectorConfig
 from hpcxrf.config.fit import FitConfig
 from hpcxrf.config.run import RunConfig
 from hpcxrf.config.sample import SampleConfig
-from hpcxrf.errors import ConfigError
+from hpcxrf.errors import ConfigError, FitError
 from hpcxrf.fitting.spectrum.theta import AXIS, AXIS_LIMITS, INCIDENT
 from hpcxrf.formats.override import Override, theta_bounds, theta_values, width_law
 from hpcxrf.notes import Note
 from hpcxrf.physics.constants import constant_set
+from hpcxrf.physics.element_list import ElementList, leave_out_unexcited, read_element_list
 from hpcxrf.pipeline.prepare.bounds import FileBounds, ParameterRows, bound_parameters
 from hpcxrf.pipeline.prepare.branching import FileBranching, read_branching
 from hpcxrf.pipeline.prepare.checks import limit_faults, refuse_start, start_limits
@@ -42,6 +43,9 @@ class Settings:
     """Values of one detector's fit with their origins."""
 
     elements: Value[tuple[str, ...]]
+    """Those of the list that the incident energy excites."""
+    element_notes: tuple[Note, ...]
+    """Sentences on names of the list that were read otherwise than they look, or left out."""
     incident_energy_kev: Value[float]
     start: Start
     rows: ParameterRows
@@ -63,6 +67,7 @@ def resolve(config: RunConfig, sources: Sources) -> Settings:
     Raises:
         ConfigError: no elements, no incident energy or no energy calibration in any source; a tube that the run file
             does not name; names, values and options that cannot be fitted.
+        FitError: elements that do not exist, are listed twice, or none that the incident energy excites.
     """
     _refuse_tube(config.sample, sources.facts)
     refuse_start(config.fit)
@@ -72,15 +77,17 @@ def resolve(config: RunConfig, sources: Sources) -> Settings:
     start = _start(config.fit, sources, incident, {} if width is None else width.values)
     if faults := limit_faults(config.fit, {name: one.value for name, one in start.items()}):
         raise ConfigError(f"{sources.facts.source}: starting values: " + "; ".join(faults))
-    elements = _elements(config.sample, override)
+    listed = _elements(config.sample, override)
+    elements = _keep_excited(listed.value, incident.value, sources.facts)
     return Settings(
-        elements=elements,
+        elements=Value(elements.names, listed.origin),
+        element_notes=elements.notes,
         incident_energy_kev=incident,
         start=start,
         rows=bound_parameters(config.fit, {} if width is None else width.bounds, incident.value),
         detector=_detector(config.detector, override),
         energy_range_kev=_energy_range(config.fit, override),
-        branching=None if override is None else read_branching(override, elements.value),
+        branching=None if override is None else read_branching(override, elements.names),
         width=width,
         snip_width=None if override is None else _snip_width(config.fit, override),
     )
@@ -115,6 +122,19 @@ def _elements(sample: SampleConfig, override: Override | None) -> Value[tuple[st
     if override is not None and override.elements:
         return Value((*override.elements, *override.pileup), Origin.OVERRIDE)
     raise ConfigError("no elements: give sample.elements (--elements Si,P,S,...), or an override file that lists them")
+
+
+def _keep_excited(listed: Sequence[str], incident_energy_kev: float, facts: ScanFacts) -> ElementList:
+    """One list serves many scans: what this one cannot show is left out of it."""
+    try:
+        read = read_element_list(listed)
+    except FitError as error:
+        raise FitError(f"{facts.source}: {error}") from error
+    kept = leave_out_unexcited(read.names, incident_energy_kev)
+    if not kept.names:
+        reasons = "; ".join(note.text for note in kept.notes)
+        raise FitError(f"{facts.source}: no element of the list can be fitted; {reasons}")
+    return ElementList(names=kept.names, notes=(*read.notes, *kept.notes))
 
 
 def _read_width(fit: FitConfig, override: Override) -> FileWidth:

@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 
 from hpcxrf.config.run import RunConfig
+from hpcxrf.fitting.count_scale import carry_count_factor
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED, fit_detector_sum
 from hpcxrf.fitting.spectrum.problem import FitProblem, start_from
 from hpcxrf.fitting.spectrum.solve import refit
 from hpcxrf.fitting.spectrum.suggestion import Suggestion, combine_detectors
 from hpcxrf.physics.model import COMPTON, ELASTIC
+from hpcxrf.pipeline.pixels.findings import Findings
+from hpcxrf.pipeline.prepare.agreement import without_detectors
 from hpcxrf.pipeline.prepare.from_config import prepare
 from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.pipeline.prepare.suggestions import suggest_components
@@ -61,7 +64,11 @@ def prepare_refinement(config: RunConfig, facts: ScanFacts, theta: ThetaByDetect
 
 
 def refine_region(
-    counts: Tensor, problems: Sequence[FitProblem], config: RunConfig, detectors: Sequence[str]
+    counts: Tensor,
+    problems: Sequence[FitProblem],
+    config: RunConfig,
+    detectors: Sequence[str],
+    findings: Findings | None = None,
 ) -> RefinedRegion:
     """Fit the region's spectra, every detector's by itself; their raw sum with each one's own new theta.
 
@@ -70,15 +77,19 @@ def refine_region(
         problems: of `prepare_refinement`, one a detector.
         config: of `refinement_config`.
         detectors: entries of the results' detector axis.
+        findings: detectors that the sum is made without, and how their counts scatter.
     """
+    findings = findings or Findings()
     fits = [refit(one, problem) for one, problem in zip(counts, problems, strict=True)]
     suggested = suggest_components(config.fit, fits, problems)
     by_name = {str(d): fit for d, fit in enumerate(fits)}
     by_name_suggested = {str(d): found for d, found in enumerate(suggested)}
     if SUM in detectors:
-        solved = any(fit.status in SOLVED for fit in fits)
-        by_name[SUM] = fit_detector_sum(counts, fits, problems) if solved else fits[0]
-        by_name_suggested[SUM] = combine_detectors(suggested)
+        parts = without_detectors(fits, findings.left_out)
+        solved = any(fit.status in SOLVED for fit in parts)
+        by_name[SUM] = fit_detector_sum(counts, parts, problems) if solved else parts[0]
+        by_name_suggested[SUM] = combine_detectors([s for d, s in enumerate(suggested) if d not in findings.left_out])
+    by_name = {name: carry_count_factor(fit, findings.factor_of(name)) for name, fit in by_name.items()}
     return RefinedRegion(fits=by_name, suggested=by_name_suggested)
 
 

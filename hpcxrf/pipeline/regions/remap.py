@@ -1,6 +1,6 @@
 """The pixels of a region, fitted again with the theta of their own region."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +13,12 @@ from hpcxrf.config.run import RunConfig
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.pixels.basis import PixelBasis
 from hpcxrf.fitting.pixels.parts import Solver
-from hpcxrf.fitting.result import FitStatus
+from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.methods import METHODS, PixelMethodName
 from hpcxrf.pipeline.blocks import Block, blocks_of
-from hpcxrf.pipeline.pixels.flags import saturated_pixels, without_saturated
+from hpcxrf.pipeline.pixels.findings import Findings, apply_findings, fits_for, spectra_of
 from hpcxrf.pipeline.pixels.from_config import basis_of, needs_model, pixel_model_of, solver_of
 from hpcxrf.pipeline.pixels.task import fit_block, read_block
 from hpcxrf.pipeline.records import DatasetJob
@@ -37,7 +37,13 @@ def remap_method(config: RunConfig) -> PixelMethodName:
 
 
 def remap_region(
-    job: DatasetJob, path: Path, store: SpectraStore, index: int, refined: RefinedRegion, problems: Sequence[FitProblem]
+    job: DatasetJob,
+    path: Path,
+    store: SpectraStore,
+    index: int,
+    refined: RefinedRegion,
+    problems: Sequence[FitProblem],
+    findings: Findings,
 ) -> dict[str, str]:
     """Fit the region's pixels block by block, for every entry of the maps' detector axis, and write them.
 
@@ -51,6 +57,7 @@ def remap_region(
         index: of the region.
         refined: its fits.
         problems: of all detectors.
+        findings: faults of pixels and detectors of the scan.
 
     Returns:
         Why not, by detector, of those that were not fitted.
@@ -66,18 +73,19 @@ def remap_region(
             remarks[name] = f"not mapped again: the fit of its summed spectrum is {status}"
             continue
         try:
-            basis, solver = _prepare_solver(name, refined, problems, every, config, device)
+            fits = fits_for(name, refined.fits, findings)
+            basis, solver = _prepare_solver(name, fits, problems, every, config, device)
         except FitError as error:
             remarks[name] = f"not mapped again: {error}"
             _write_nothing(path, index, name, every, len(names))
             continue
         for block, inside in _parts(every):
             part = around(every, block, store.chunks)
-            counts, measured = read_block(store, part, name)
+            spectra = spectra_of(store, name, findings)
+            counts, measured = read_block(spectra, part, name)
             rows = every[part.y, part.x].ravel()
             fit = fit_block(counts[rows][:, basis.channels], measured[rows], solver, config, device)
-            full = saturated_pixels(store, part, name, basis.channels)
-            fit = without_saturated(fit, None if full is None else full[rows])
+            fit = apply_findings(fit, spectra, part, name, basis.channels, findings, rows)
             write_region_block(path, index, name, block.y, block.x, inside, fit)
     return remarks
 
@@ -106,7 +114,7 @@ def _about(used: NDArray[np.intp], whole: slice, step: int) -> slice:
 
 def _prepare_solver(
     name: str,
-    refined: RefinedRegion,
+    fits: Mapping[str, SpectrumFit],
     problems: Sequence[FitProblem],
     every: NDArray[np.bool_],
     config: PixelConfig,
@@ -123,8 +131,8 @@ def _prepare_solver(
             f"the method {config.method} fits at most {most} pixels, and the region has {n_pixels}; use another method "
             "or smaller regions"
         )
-    basis = basis_of(name, refined.fits, problems, n_pixels, config)
-    model = pixel_model_of(name, refined.fits, problems) if needs_model(config) else None
+    basis = basis_of(name, fits, problems, n_pixels, config)
+    model = pixel_model_of(name, fits, problems) if needs_model(config) else None
     return basis, solver_of(config, basis, model, device)
 
 

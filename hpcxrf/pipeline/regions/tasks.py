@@ -10,6 +10,7 @@ import zarr
 from numpy.typing import NDArray
 
 from hpcxrf.physics.parameters import PARAMETERS
+from hpcxrf.pipeline.pixels.findings import read_findings
 from hpcxrf.pipeline.pixels.from_config import free_parameters
 from hpcxrf.pipeline.prepare.facts import scan_facts
 from hpcxrf.pipeline.prepare.inputs import SUM
@@ -63,7 +64,8 @@ def run_regions(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         path = run.results_store(job.dataset_id)
         store = open_spectra(run.spectra_store(job.dataset_id))
         with clock.reading():
-            maps = read_maps(path, job.detectors)
+            left_out = sorted(read_findings(require_current_schema(path)).left_out)
+            maps = read_maps(path, job.detectors, left_out)
         with one_thread():
             regions = find_regions(maps, job.config.regions)
         remove_regions(path)
@@ -80,8 +82,8 @@ def run_regions(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
                     _rows(regions, layer),
                     axes,
                     label,
-                    _by_name(counts, axes.detectors),
-                    _by_name(live_time_s, axes.detectors),
+                    _by_name(counts, axes.detectors, left_out),
+                    _by_name(live_time_s, axes.detectors, left_out),
                     with_maps=bool(job.config.regions.remap),
                     free=free_parameters(remap_method(job.config)),
                 )
@@ -115,12 +117,13 @@ def run_refine(job: DatasetJob, slot: int, slots: int, after: Sequence[TaskRecor
         return clock.record(job, task, "refine", checksums=_checksums(job, files))
 
 
-def read_maps(path: Path, detectors: Sequence[str]) -> RegionMaps:
+def read_maps(path: Path, detectors: Sequence[str], left_out: Sequence[int] = ()) -> RegionMaps:
     """Maps of the raw sum where it was fitted, else the sum of the detectors' maps; those without solution left out.
 
     Args:
         path: the results store.
         detectors: entries of its detector axis.
+        left_out: detectors that disagree with the others.
     """
     maps = zarr.open_group(path / "maps", mode="r", use_consolidated=False)
     amplitude, sigma = array_of(maps, "amplitude"), array_of(maps, "sigma")
@@ -128,7 +131,8 @@ def read_maps(path: Path, detectors: Sequence[str]) -> RegionMaps:
     step = max(1, int(np.ceil((n_y * n_x / _SAMPLE_PIXELS) ** 0.5)))
     total = np.zeros((n, n_y, n_x), np.float32)
     variance = np.zeros_like(total[:, ::step, ::step])
-    wanted = [detectors.index(SUM)] if SUM in detectors else list(range(len(detectors)))
+    each = [row for row, name in enumerate(detectors) if name != SUM and int(name) not in left_out]
+    wanted = [detectors.index(SUM)] if SUM in detectors else each
     used = [row for row in wanted if _has_numbers(amplitude, row)]
     for row in used:
         for band in (slice(y, y + BLOCK_Y) for y in range(0, n_y, BLOCK_Y)):
@@ -191,9 +195,9 @@ def _live_time_s(store: SpectraStore, regions: Sequence[Region]) -> NDArray[np.f
     return np.array([[one[region.mask].sum(dtype=np.float64) for one in live] for region in regions])
 
 
-def _by_name(values: NDArray[np.float64], detectors: Sequence[str]) -> NDArray[np.float64]:
+def _by_name(values: NDArray[np.float64], detectors: Sequence[str], left_out: Sequence[int]) -> NDArray[np.float64]:
     """From all detectors of the scan (region, detector, ...) to the entries of the regions' axis."""
-    rows = [values.sum(axis=1) if d == SUM else values[:, int(d)] for d in detectors]
+    rows = [np.delete(values, left_out, axis=1).sum(axis=1) if d == SUM else values[:, int(d)] for d in detectors]
     return np.stack(rows, axis=1)
 
 
@@ -201,15 +205,16 @@ def _refine(job: DatasetJob, path: Path, store: SpectraStore, mine: Sequence[int
     """Prepare once, fit each."""
     config = refinement_config(job.config, component_names(path))
     theta: Any = require_current_schema(path)["theta_by_detector"]
+    findings = read_findings(require_current_schema(path))
     problems = prepare_refinement(config, scan_facts(store, job.source), theta)
     for index in mine:
         counts, _ = read_region_counts(path, index)
         every = torch.from_numpy(counts[: store.shape[0]])
-        refined = refine_region(every, problems, config, job.detectors)
+        refined = refine_region(every, problems, config, job.detectors, findings)
         records = {name: as_records(found) for name, found in refined.suggested.items()}
         write_region_fit(path, index, refined.fits, records)
         if job.config.regions.remap:
-            remarks = remap_region(job, path, store, index, refined, problems)
+            remarks = remap_region(job, path, store, index, refined, problems, findings)
             write_region_remarks(path, index, remarks)
 
 

@@ -25,6 +25,7 @@ from hpcxrf.pipeline.prepare.inputs import read_options
 from hpcxrf.pipeline.records import DatasetJob
 from hpcxrf.runner.records import TaskRecord
 from hpcxrf.runner.worker import Clock, attempt, machine_type, one_thread
+from hpcxrf.store.bands import read_mended
 from hpcxrf.store.files import atomic_write_bytes, checksum_tree
 from hpcxrf.studies.benchmark.method_result import MethodResult, read_result, write_result
 from hpcxrf.studies.benchmark.plan import START, SUM, central_region, result_file, result_folder, seed_of
@@ -75,14 +76,14 @@ def sums(scan: RawScan, detector: int) -> tuple[NDArray[np.float64], NDArray[np.
     """Spectra (channel,) of one detector, summed over the map and over its central region.
 
     Raises:
-        InputFileError: the file ends early, or holds a negative or non-finite count.
+        InputFileError: the file ends early, or holds values that are not counts.
     """
     _, n_rows, n_x, n_channels = scan.shape
     y, x = central_region((n_rows, n_x))
     whole, region = np.zeros(n_channels), np.zeros(n_channels)
     for start in range(0, n_rows, scan.rows_per_read):
         stop = min(start + scan.rows_per_read, n_rows)
-        counts = scan.read_counts(slice(start, stop))[detector]
+        counts = read_mended(scan, slice(start, stop)).counts[detector]
         whole += counts.sum(axis=(0, 1), dtype=np.float64)
         inside = counts[max(y.start - start, 0) : max(y.stop - start, 0), x]
         region += inside.sum(axis=(0, 1), dtype=np.float64)

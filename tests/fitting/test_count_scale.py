@@ -1,0 +1,63 @@
+"""How counts scatter: raw ones as photons, scaled ones by their factor, rounded or not, whatever the map shows."""
+
+import numpy as np
+import pytest
+import torch
+
+from hpcxrf.fitting.count_scale import estimate_count_scale
+
+CHANNELS = np.arange(800)
+
+
+def photons(seed, mean_counts=None):
+    """Poisson pixels (pixel, channel) of a map of mixtures: flat, in spots, along an edge, or of scattered grains."""
+    rng = np.random.default_rng(seed)
+    width, n = rng.uniform(1.2, 6.0), int(rng.integers(3, 10))
+    centres = rng.uniform(40, 760, n)
+    shapes = [np.exp(-0.5 * ((CHANNELS - c) / width) ** 2) + 1e-4 for c in centres]
+    shapes = np.array([*shapes, np.exp(-CHANNELS / 300) + 0.01])
+    shapes /= shapes.sum(axis=1, keepdims=True)
+    n_y, n_x = rng.integers(8, 28, 2)
+    y, x = np.mgrid[:n_y, :n_x]
+    maps = []
+    for _ in shapes:
+        spot = np.exp(-((y - rng.uniform(0, n_y)) ** 2 + (x - rng.uniform(0, n_x)) ** 2) / rng.uniform(2, 40))
+        kinds = [np.ones((n_y, n_x)), 30 * spot + 0.01, y / n_y + x / n_x + 0.05, rng.lognormal(0, 1, (n_y, n_x))]
+        maps.append(kinds[rng.integers(4)].ravel() * rng.lognormal(0, 1))
+    mean = np.array(maps).T @ shapes
+    mean *= (mean_counts or 10 ** rng.uniform(1.7, 4.5)) / mean.sum(axis=1).mean()
+    return rng.poisson(mean).astype(float)
+
+
+def factor_of(counts):
+    scale = estimate_count_scale(torch.from_numpy(counts[:: max(1, len(counts) // 512)]))
+    return None if scale is None else scale.factor
+
+
+# Seeds that nothing was tuned on. A run takes whole counts for raw between 0.7 and 1.4.
+@pytest.mark.parametrize("first", range(50_000, 50_100, 10))
+def test_raw_counts_are_never_taken_for_scaled_ones(first):
+    found = [factor_of(photons(seed)) for seed in range(first, first + 10)]
+    assert sum(f is not None for f in found) >= 6
+    assert all(0.78 < f < 1.3 for f in found if f is not None)
+
+
+@pytest.mark.parametrize("seed", range(60_000, 60_006))
+@pytest.mark.parametrize("scale", [0.25, 1.6, 2.50025, 12.0])
+def test_the_factor_of_scaled_counts_is_found(seed, scale):
+    counts = photons(seed, 2000.0)
+    assert factor_of(scale * counts) == pytest.approx(scale * factor_of(counts), rel=1e-6)
+    assert factor_of(scale * counts) == pytest.approx(scale, rel=0.15)
+
+
+@pytest.mark.parametrize("seed", range(61_000, 61_006))
+def test_rounding_hides_no_factor(seed):
+    counts = photons(seed, 3000.0)
+    assert factor_of(np.rint(2.5 * counts)) == pytest.approx(2.5, rel=0.15)
+
+
+def test_too_few_pixels_or_photons_tell_nothing():
+    counts = photons(1, 2000.0)
+    assert factor_of(counts[:10]) is None
+    assert factor_of(np.zeros((200, 800))) is None
+    assert factor_of(photons(2, 5.0)[:100]) is None
