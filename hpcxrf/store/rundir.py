@@ -14,6 +14,7 @@ from typing import Any, Final
 from hpcxrf.config.pixels import rename_old_options
 from hpcxrf.config.run import name_workload
 from hpcxrf.config.untrusted import read_json_object, report_faults
+from hpcxrf.config.younger import YOUNGER_OPTIONS
 from hpcxrf.errors import OutputError
 from hpcxrf.store.catalog import is_dataset_id
 from hpcxrf.store.files import (
@@ -381,7 +382,8 @@ def _refuse_foreign_content(folder: Path) -> None:
 
 
 def _refuse_other_configuration(run: RunDir, wanted: Record) -> None:
-    old, new = _flat(run.effective()), _flat(wanted)
+    new = _flat(wanted)
+    old = {key: value for key, value in YOUNGER_OPTIONS.items() if key in new} | _flat(run.effective())
     keys = sorted(key for key in old.keys() | new.keys() if _value(old, key) != _value(new, key))
     if keys:
         lines = [f"  {key}: the run has {_value(old, key)}, this command {_value(new, key)}" for key in keys]

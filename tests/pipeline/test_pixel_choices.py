@@ -7,6 +7,7 @@ import pytest
 from run_samples import jobs_of, maps_of, run_scan, spectrum, write_scan
 
 from hpcxrf.config.run import effective
+from hpcxrf.config.younger import YOUNGER_OPTIONS
 from hpcxrf.errors import ConfigError, OutputError
 from hpcxrf.fitting.pixels.mixtures import find_mixtures
 from hpcxrf.pipeline.pixels.choices import sample_pixels
@@ -110,6 +111,21 @@ def test_a_choice_of_weights_that_does_not_exist_is_refused_by_the_name_in_the_f
 def test_both_names_of_the_weights_together_are_refused(grains, tmp_path):
     with pytest.raises(ConfigError, match=r"pixels\.weights: given as 'one'.*remove pixels\.phases"):
         jobs_of(grains, tmp_path / "run", pixels={"phases": "auto", "weights": "one"})
+
+
+def test_a_run_of_version_0_1_0_goes_on_with_the_defaults_of_younger_options(grains, tmp_path):
+    (job,) = jobs_of(grains, tmp_path / "run")
+    old = effective(job.config)
+    for name, default in YOUNGER_OPTIONS.items():
+        section, key = name.split(".")
+        assert old[section][key] == default
+        del old[section][key]
+    create_or_resume(tmp_path / "run", "", {section: values for section, values in old.items() if values})
+    create_or_resume(tmp_path / "run", "", effective(job.config))
+    wanted = effective(job.config)
+    wanted["detectors"]["exclude"] = [0]
+    with pytest.raises(OutputError, match=r"detectors\.exclude: the run has \[\], this command \[0\]"):
+        create_or_resume(tmp_path / "run", "", wanted)
 
 
 def test_a_run_of_version_0_1_0_goes_on_although_its_weights_were_called_phases(grains, tmp_path):
