@@ -1,7 +1,7 @@
 """The Dask graph of one item, from what its units need. The one module that submits."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from distributed import Client, Future, get_worker
@@ -35,7 +35,7 @@ def run_once(work: RunUnit, item: Item, unit: Unit, after: Sequence[TaskRecord])
 
 
 def run_and_report(
-    work: RunUnit, item: Item, unit: Unit, after: Sequence[TaskRecord], topic: str, key: str
+    work: RunUnit, item: Item, topic: str, unit: Unit, after: Sequence[TaskRecord], key: str
 ) -> TaskRecord:
     """`run_once`, and the record on its way to the driver, ahead of the message that the task has ended.
 
@@ -45,9 +45,9 @@ def run_and_report(
     Args:
         work: `run_unit` of the workload.
         item: the item.
+        topic: name under which the driver listens.
         unit: one of its units.
         after: records of the units that it needs.
-        topic: name under which the driver listens.
         key: key of this task.
     """
     record = run_once(work, item, unit, after)
@@ -75,11 +75,27 @@ def submit(
     """
     known: dict[str, Any] = dict(finished)
     futures: dict[str, Future] = {}
-    for index, unit in enumerate(units):
-        if unit.task not in finished:
-            after = [known[name] for name in unit.needs]
-            key = f"{unit.stage}-{item.number:06}-{index:05}-{drive}"
-            known[unit.task] = futures[unit.task] = client.submit(
-                run_and_report, work, item, unit, after, drive, key, key=key, pure=False
-            )
+    names = {unit.task: f"{unit.stage}-{item.number:06}-{index:05}-{drive}" for index, unit in enumerate(units)}
+    for together in _group_independent([unit for unit in units if unit.task not in finished]):
+        keys = [names[unit.task] for unit in together]
+        after = [[known[name] for name in unit.needs] for unit in together]
+        common = [[value] * len(together) for value in (work, item, drive)]
+        # What was submitted first is run first, however soon the next item follows.
+        made = client.map(run_and_report, *common, together, after, keys, key=keys, pure=False, fifo_timeout="0 ms")
+        futures |= dict(zip((unit.task for unit in together), made, strict=True))
+        known |= futures
     return futures
+
+
+def _group_independent(units: Sequence[Unit]) -> Iterator[list[Unit]]:
+    """Units in their order, cut into groups of which none needs another of its group: each is one message to Dask."""
+    group: list[Unit] = []
+    tasks: set[str] = set()
+    for unit in units:
+        if not tasks.isdisjoint(unit.needs):
+            yield group
+            group, tasks = [], set()
+        group.append(unit)
+        tasks.add(unit.task)
+    if group:
+        yield group
