@@ -11,7 +11,7 @@ from hpcxrf.config.younger import YOUNGER_OPTIONS
 from hpcxrf.errors import ConfigError, OutputError
 from hpcxrf.fitting.pixels.mixtures import find_mixtures
 from hpcxrf.pipeline.pixels.choices import sample_pixels
-from hpcxrf.pipeline.tasks import read_block
+from hpcxrf.pipeline.pixels.task import read_block
 from hpcxrf.results.report.views import list_flags
 from hpcxrf.results.store.basis import read_basis
 from hpcxrf.results.store.maps import open_results
