@@ -3,19 +3,21 @@
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats.counts import MendedCounts, mend_counts
 from hpcxrf.formats.scan import RawScan
 from hpcxrf.store.files import file_sha256
-from hpcxrf.store.schema import SpectraLayout
+from hpcxrf.store.schema import SpectraLayout, shard_file
 from hpcxrf.store.spikes import Places, find_spikes, join_places
-from hpcxrf.store.template import shard_file
+
+if TYPE_CHECKING:
+    # Checking the counts of one file has no need of it.
+    import zarr
 
 Counts = NDArray[Any]
 
@@ -165,7 +167,7 @@ def _check_fits(block: Counts, dtype: np.dtype[Any], where: str) -> None:
         raise WiderCountsError(needed)
 
 
-def write_band(path: Path, counts: zarr.Array[Any], layout: SpectraLayout, band: int, values: Counts) -> str:
+def write_band(path: Path, counts: "zarr.Array[Any]", layout: SpectraLayout, band: int, values: Counts) -> str:
     """Write one band as one new shard.
 
     An old shard is removed first: over it, Zarr would merge instead of write, and a torn one would stay torn.

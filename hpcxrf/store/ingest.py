@@ -51,7 +51,7 @@ from hpcxrf.store.files import (
     tree_files,
     tree_sha256,
 )
-from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, FILES_ATTRIBUTE, SpectraLayout, spectra_layout
+from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, FILES_ATTRIBUTE, SpectraLayout, shard_file, spectra_layout
 from hpcxrf.store.spectra import open_spectra
 from hpcxrf.store.template import (
     create_template,
@@ -59,7 +59,6 @@ from hpcxrf.store.template import (
     is_template_sound,
     is_torn_store,
     open_counts,
-    shard_file,
     write_beside,
     write_faults,
 )

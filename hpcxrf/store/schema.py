@@ -18,6 +18,7 @@ This module imports neither zarr nor torch.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 SCHEMA_VERSION: Final = 1
@@ -283,3 +284,8 @@ REGION_MAP_VARIABLES: Final = by_region(MAP_VARIABLES)
 
 REGION_SHIFT_VARIABLES: Final = by_region(SHIFT_VARIABLES)
 """Beside them where these pixels have a theta of their own: less that of the region."""
+
+
+def shard_file(path: Path, band: int) -> Path:
+    """The one file of a y-band."""
+    return path / "counts" / "c" / "0" / str(band) / "0" / "0"

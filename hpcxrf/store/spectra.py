@@ -15,8 +15,7 @@ from hpcxrf.formats.scan import EnergyCalibration
 from hpcxrf.notes import Note, unpack_notes
 from hpcxrf.store.attributes import Attributes, SourceFile, read_calibration, read_root_attributes
 from hpcxrf.store.bands import band_count
-from hpcxrf.store.schema import COMPLETE_ATTRIBUTE
-from hpcxrf.store.template import shard_file
+from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, shard_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

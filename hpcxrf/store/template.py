@@ -76,11 +76,6 @@ def open_counts(path: Path) -> zarr.Array[Any]:
     return counts.with_config({"write_empty_chunks": True})
 
 
-def shard_file(path: Path, band: int) -> Path:
-    """The one file of a y-band."""
-    return path / "counts" / "c" / "0" / str(band) / "0" / "0"
-
-
 def write_beside(path: Path, shape: tuple[int, int, int, int], scalars: ScanScalars, spectra: Variables) -> None:
     """Write everything that is not counts, anew: scalars, coordinates, integrated spectra.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -18,13 +18,16 @@ from hpcxrf.pipeline.pixels.findings import Findings, read_good_block
 from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.pipeline.records import DatasetJob
 from hpcxrf.results.names import shown_name
-from hpcxrf.store.spectra import Spectra, SpectraStore
+
+if TYPE_CHECKING:
+    # It loads zarr, which a fit of one file has no need of.
+    from hpcxrf.store.spectra import Spectra, SpectraStore
 
 # Chunks spread over the scan are read for the weight classes.
 _SAMPLE_CHUNKS: Final = 16
 
 Bases = dict[str, PixelBasis]
-ReadBlock = Callable[[Spectra, Block, str], tuple[NDArray[Any], NDArray[np.bool_]]]
+ReadBlock = Callable[["Spectra", Block, str], tuple[NDArray[Any], NDArray[np.bool_]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +42,7 @@ class PixelChoices:
     """Sentences on the fit weights by detector, also where it is one set; empty where classes were not looked for."""
 
 
-def choose_for_pixels(bases: Bases, store: SpectraStore, job: DatasetJob, findings: Findings) -> PixelChoices:
+def choose_for_pixels(bases: Bases, store: "SpectraStore", job: DatasetJob, findings: Findings) -> PixelChoices:
     """Decide, the same for any tiling and number of workers.
 
     Args:
@@ -53,7 +56,7 @@ def choose_for_pixels(bases: Bases, store: SpectraStore, job: DatasetJob, findin
     """
     n_pixels = int(store.measured().sum())
 
-    def read_good(spectra: Spectra, block: Block, detector: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def read_good(spectra: "Spectra", block: Block, detector: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         return read_good_block(spectra, block, detector, findings)
 
     mixed = {name: _mixtures(job, basis, n_pixels) for name, basis in bases.items()}
@@ -72,7 +75,7 @@ def choose_for_pixels(bases: Bases, store: SpectraStore, job: DatasetJob, findin
 
 
 def sample_pixels(
-    store: Spectra, detector: str, channels: slice, read_block: ReadBlock
+    store: "Spectra", detector: str, channels: slice, read_block: ReadBlock
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Counts (pixel, channel) of some channels and measured (pixel,) of pixels spread evenly over the scan.
 
@@ -103,7 +106,7 @@ def _spread_evenly(n: int, wanted: int, at_least: int) -> list[int]:
 
 
 def _weight_classes(
-    bases: Bases, store: SpectraStore, job: DatasetJob, read_block: ReadBlock
+    bases: Bases, store: "SpectraStore", job: DatasetJob, read_block: ReadBlock
 ) -> dict[str, WeightClasses]:
     if not job.config.pixels.wants_weight_classes:
         return {}

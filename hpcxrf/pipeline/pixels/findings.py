@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -15,7 +15,10 @@ from hpcxrf.pipeline.pixels.flags import saturated_pixels
 from hpcxrf.pipeline.pixels.task import read_block
 from hpcxrf.pipeline.prepare.agreement import without_detector_names
 from hpcxrf.pipeline.prepare.inputs import SUM
-from hpcxrf.store.spectra import Spectra
+
+if TYPE_CHECKING:
+    # It loads zarr, which a fit of one file has no need of.
+    from hpcxrf.store.spectra import Spectra
 
 _BLANK: Final = ("amplitude", "sigma", "detection_limit", "theta_shift", "theta_shift_sigma")
 
@@ -57,7 +60,7 @@ def read_findings(attributes: Mapping[str, Any]) -> Findings:
 class WithoutDetectors:
     """Spectra of a scan in which some detectors recorded nothing, as those that a sum is made without."""
 
-    store: Spectra
+    store: "Spectra"
     left_out: frozenset[int]
 
     @property
@@ -111,7 +114,7 @@ class WithoutDetectors:
         return found[:0] if detector in self.left_out else found
 
 
-def spectra_of(store: Spectra, detector: str, findings: Findings) -> Spectra:
+def spectra_of(store: "Spectra", detector: str, findings: Findings) -> "Spectra":
     """Spectra that a detector's pixels are fitted from: of the sum, without the detectors that are left out."""
     if detector != SUM or not findings.left_out:
         return store
@@ -175,7 +178,7 @@ def carry_factor(fit: PixelFit, factor: float) -> PixelFit:
 
 def apply_findings(
     fit: PixelFit,
-    spectra: Spectra,
+    spectra: "Spectra",
     block: Block,
     detector: str,
     channels: slice,
@@ -207,7 +210,7 @@ def fits_for(name: str, fits: Mapping[str, SpectrumFit], findings: Findings) -> 
 
 
 def read_good_block(
-    store: Spectra, block: Block, detector: str, findings: Findings
+    store: "Spectra", block: Block, detector: str, findings: Findings
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Counts (pixel, channel) of one block and which pixels (pixel,) are measured and no outliers."""
     counts, measured = read_block(spectra_of(store, detector, findings), block, detector)

@@ -1,7 +1,7 @@
 """Faults of a scan's pixels, whatever they are fitted with: counts at their type's end, times, scalers."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +11,16 @@ from hpcxrf.formats.scan import LARGEST_COUNT
 from hpcxrf.notes import Note
 from hpcxrf.pipeline.blocks import Block, blocks_of
 from hpcxrf.pipeline.prepare.inputs import SUM
-from hpcxrf.store.spectra import Spectra, SpectraStore
+
+if TYPE_CHECKING:
+    # It loads zarr, which a fit of one file has no need of.
+    from hpcxrf.store.spectra import Spectra, SpectraStore
 
 # No count where so many are expected: one pixel in 7e10 by chance.
 _SURELY_SOME: Final = 25.0
 
 
-def find_doubts(store: SpectraStore) -> list[Note]:
+def find_doubts(store: "SpectraStore") -> list[Note]:
     """Warn of faults of a scan's times and scalers, and of counts at the end of their type.
 
     Args:
@@ -47,7 +50,7 @@ def find_doubts(store: SpectraStore) -> list[Note]:
     return [Note("warning", text) for text in texts]
 
 
-def saturated_pixels(store: Spectra, block: Block, detector: str, channels: slice) -> NDArray[np.bool_] | None:
+def saturated_pixels(store: "Spectra", block: Block, detector: str, channels: slice) -> NDArray[np.bool_] | None:
     """Pixels (pixel,) of a block with a count at the end of its type; None where the scan has none.
 
     Args:
@@ -64,7 +67,7 @@ def saturated_pixels(store: Spectra, block: Block, detector: str, channels: slic
     return full
 
 
-def silent_pixels(recorded: NDArray[np.bool_], counts: NDArray[Any], store: Spectra) -> NDArray[np.bool_]:
+def silent_pixels(recorded: NDArray[np.bool_], counts: NDArray[Any], store: "Spectra") -> NDArray[np.bool_]:
     """Pixels (pixel,) of a sum in which a detector recorded nothing, though by its part of the scan it should have.
 
     Args:
@@ -83,14 +86,14 @@ def silent_pixels(recorded: NDArray[np.bool_], counts: NDArray[Any], store: Spec
     return silent
 
 
-def _shares(store: Spectra) -> NDArray[np.float64]:
+def _shares(store: "Spectra") -> NDArray[np.float64]:
     """Counts (detector,) of the scan where no channel is saturated: one such pixel can outweigh the rest."""
     which = range(store.shape[0])
     full = np.any([_saturated_channels(store, d) for d in which], axis=0)
     return np.array([store.integrated(d)[~full].sum() for d in which])
 
 
-def saturated_spectra(store: SpectraStore, channels: Mapping[int, slice]) -> NDArray[np.float64]:
+def saturated_spectra(store: "SpectraStore", channels: Mapping[int, slice]) -> NDArray[np.float64]:
     """Summed spectra (detector, channel) of the saturated pixels: a flat top is not a peak, and outweighs a whole scan.
 
     Args:
@@ -108,25 +111,25 @@ def saturated_spectra(store: SpectraStore, channels: Mapping[int, slice]) -> NDA
     return total
 
 
-def _full(store: Spectra, detector: int, block: Block, channels: slice) -> NDArray[np.bool_]:
+def _full(store: "Spectra", detector: int, block: Block, channels: slice) -> NDArray[np.bool_]:
     """Saturated pixels (pixel,) of one detector."""
     most = full_count(store.dtype)
     parts = [(counts[..., channels] >= most).any(axis=-1) for counts in _some_rows(store, detector, block)]
     return np.concatenate(parts).reshape(-1)
 
 
-def _some_rows(store: Spectra, detector: int, block: Block) -> Iterator[NDArray[Any]]:
+def _some_rows(store: "Spectra", detector: int, block: Block) -> Iterator[NDArray[Any]]:
     """Counts (y, x, channel) of a block, a few rows in memory at a time."""
     step = store.chunks[1]
     for y in range(block.y.start, block.y.stop, step):
         yield store.read_rows([detector], slice(y, min(y + step, block.y.stop)), block.x)[0]
 
 
-def _can_be_saturated(store: Spectra, detector: int, channels: slice) -> bool:
+def _can_be_saturated(store: "Spectra", detector: int, channels: slice) -> bool:
     return bool(_saturated_channels(store, detector)[channels].any())
 
 
-def _saturated_channels(store: Spectra, detector: int) -> NDArray[np.bool_]:
+def _saturated_channels(store: "Spectra", detector: int) -> NDArray[np.bool_]:
     """Channels (channel,) that some pixel has full; fractions have none."""
     return np.asarray(store.max_channel_spectrum(detector) >= full_count(store.dtype))
 

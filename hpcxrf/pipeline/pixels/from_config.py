@@ -27,7 +27,6 @@ from hpcxrf.methods import METHODS, PixelMethodName
 from hpcxrf.physics.constants import constant_set
 from hpcxrf.physics.parameters import PARAMETERS
 from hpcxrf.pipeline.prepare.inputs import SUM
-from hpcxrf.results.store.pixel_model import read_pixel_model
 
 
 def basis_of(
@@ -134,6 +133,9 @@ def stored_solver(path: Path, detector: str, basis: PixelBasis, config: RunConfi
     """
     model = None
     if needs_model(config.pixels):
+        # It loads zarr, which a fit of one file has no need of.
+        from hpcxrf.results.store.pixel_model import read_pixel_model
+
         constants, elastic = constant_set(config.fit.constants), config.sample.source == "monochromatic"
         model = read_pixel_model(path, detector, constants, elastic=elastic)
     return solver_of(config.pixels, basis, model, device)

@@ -2,13 +2,16 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcxrf.store.spectra import Spectra
 from hpcxrf.store.spikes import is_spike
+
+if TYPE_CHECKING:
+    # It loads zarr, which a fit of one file has no need of.
+    from hpcxrf.store.spectra import Spectra
 
 # A channel that so many pixels have is the detector's: it is fitted as badly in every pixel, and spoils none.
 _MOST_OF_A_CHANNEL: Final = 0.1
@@ -39,7 +42,7 @@ class Outliers:
 NO_OUTLIERS: Final = Outliers(places=np.empty((0, 3), dtype=np.int64))
 
 
-def find_outliers(store: Spectra, detector: int) -> Outliers:
+def find_outliers(store: "Spectra", detector: int) -> Outliers:
     """Find the pixels of one detector whose suspicious channels the other pixels do not have.
 
     Args:
@@ -74,7 +77,7 @@ def describe_outliers(detector: int, pixels: Collection[tuple[int, int]]) -> str
 
 
 def _read_pixels(
-    store: Spectra, detector: int, pixels: Collection[tuple[int, int]]
+    store: "Spectra", detector: int, pixels: Collection[tuple[int, int]]
 ) -> Iterator[tuple[tuple[int, int], NDArray[np.float64]]]:
     """Spectra of some pixels, every chunk of the store read once."""
     step_y, step_x = store.chunks[1:3]

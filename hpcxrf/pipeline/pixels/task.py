@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from hpcxrf.pipeline.pixels.flags import silent_pixels
 from hpcxrf.pipeline.pixels.tiles import TileCallbacks, run_overlapped, tiles_of
 from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.runner.worker import Clock, one_thread
-from hpcxrf.store.spectra import Spectra
 
 _PARTLY_MEASURED: Final = Note(
     "warning",
@@ -27,12 +26,16 @@ _PARTLY_MEASURED: Final = Note(
     "in the maps of the sum, and those of each detector show which it is",
 )
 
+if TYPE_CHECKING:
+    # It loads zarr, which a fit of one file has no need of.
+    from hpcxrf.store.spectra import Spectra
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelTask:
     """Store, solver and device that all pixels of a task share."""
 
-    store: Spectra
+    store: "Spectra"
     detector: str
     channels: slice
     """Channels of the fit range."""
@@ -78,18 +81,18 @@ def fit_blocks(blocks: Sequence[Block], task: PixelTask, write: Callable[[Block,
     return [*batches.notes, *remarks]
 
 
-def spectrum_bytes(store: Spectra) -> int:
+def spectrum_bytes(store: "Spectra") -> int:
     """Bytes of one spectrum in its store."""
     return int(store.shape[3] * store.dtype.itemsize)
 
 
-def highest_count(store: Spectra, detector: str) -> float:
+def highest_count(store: "Spectra", detector: str) -> float:
     """Number that no count of the detector, or of the sum of all, exceeds."""
     which = range(store.shape[0]) if detector == SUM else [int(detector)]
     return float(sum(store.max_channel_spectrum(d).max() for d in which))
 
 
-def read_block(store: Spectra, block: Block, detector: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def read_block(store: "Spectra", block: Block, detector: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Counts (pixel, channel) and measured (pixel,) of one block.
 
     Of a sum, a pixel in which one of the detectors was silent was not measured: its counts are a part of the sum.
@@ -104,7 +107,7 @@ def read_block(store: Spectra, block: Block, detector: str) -> tuple[NDArray[Any
     return counts, measured & ~silent_pixels(recorded, counts, store) & ~_missing_parts(store, block)
 
 
-def _missing_parts(store: Spectra, block: Block) -> NDArray[np.bool_]:
+def _missing_parts(store: "Spectra", block: Block) -> NDArray[np.bool_]:
     """Pixels (pixel,) of a sum in which a detector, of those that have counts at all, was not measured."""
     absent = np.zeros(pixels_of(block), dtype=np.bool_)
     for d in (d for d in range(store.shape[0]) if store.integrated(d).any()):
@@ -112,7 +115,7 @@ def _missing_parts(store: Spectra, block: Block) -> NDArray[np.bool_]:
     return absent
 
 
-def _add_detectors(store: Spectra, block: Block) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def _add_detectors(store: "Spectra", block: Block) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Counts (pixel, channel) of all detectors, and which (detector, pixel) have any."""
     total: NDArray[Any] | None = None
     recorded = []
