@@ -166,7 +166,7 @@ def test_a_saturated_pixel_has_no_amplitudes(cube, fit):
     [
         ({"counts": np.ones(1500)}, r"fit_map: counts has shape \(1500,\).*fit_spectrum"),
         ({"counts": np.ones((2, 2, 300))}, "fit_map: counts has 300 channels, the fit range ends at channel 1"),
-        ({"counts": -np.ones((2, 2, 1500))}, "fit_map: counts: counts from -1"),
+        ({"counts": -np.ones((2, 2, 1500))}, "fit_map: counts: 6000 of the scan's 6000 counts are negative"),
         ({"counts": np.ones((3, 2, 2, 1500))}, "fit: 1 for counts of 3 detectors"),
         ({"detector": 4}, "detector is 4, must lie between 0 and 0"),
         ({"method": "newton", "background_columns": 20}, "method is 'newton', must be 'linear'.*background_columns"),

@@ -23,7 +23,6 @@ from hpcxrf.formats.hdf5_files import HDF5_FAULTS, find_dataset, open_hdf5
 from hpcxrf.formats.room import require_room
 from hpcxrf.formats.zarr_codecs import refuse_unsafe_codecs
 
-NPY_SIGNATURE: Final = b"\x93NUMPY"
 ZIP_SIGNATURE: Final = b"PK\x03\x04"
 MAX_HEADER_BYTES: Final = 10_000
 ZARR_SIGNS: Final = ("zarr.json", ".zarray", ".zgroup")

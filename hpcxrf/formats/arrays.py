@@ -14,7 +14,6 @@ from hpcxrf.errors import InputFileError
 from hpcxrf.formats import layout_bliss
 from hpcxrf.formats.array_choice import CALIBRATION, ENERGY_AXES, POSITIONS, SCALERS, TIMES, choose_spectra
 from hpcxrf.formats.array_containers import (
-    NPY_SIGNATURE,
     READ_FAULTS,
     ZARR_SIGNS,
     ZIP_SIGNATURE,
@@ -30,10 +29,10 @@ from hpcxrf.formats.array_grid import Placement, find_placement
 from hpcxrf.formats.array_hints import collect_hints
 from hpcxrf.formats.array_scan import ArrayScan, build_raw_scan, make_calibration, require_one_shape
 from hpcxrf.formats.axis_rules import guess_axes
-from hpcxrf.formats.hdf5_files import is_hdf5
 from hpcxrf.formats.hyperspy import SignalAxes, lay_out_positions, read_axes
 from hpcxrf.formats.room import require_room
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions, ScanScalars
+from hpcxrf.formats.signatures import NPY_SIGNATURE, is_hdf5
 from hpcxrf.formats.table import FileFormat
 from hpcxrf.notes import Note
 

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from hpcxrf.config.untrusted import refuse_irregular, report_faults, show_lines, show_name
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats import first_look
-from hpcxrf.formats.hdf5_files import is_hdf5
 from hpcxrf.formats.room import count_bytes, require_room
 from hpcxrf.formats.scan import RawScan, ReadOptions, ScanScalars
+from hpcxrf.formats.signatures import is_hdf5
 
 HEAD_BYTES: Final = 4096
 TOTAL_BYTES: Final = 2**30

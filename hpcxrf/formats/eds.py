@@ -17,9 +17,10 @@ from hpcxrf.errors import InputFileError
 from hpcxrf.formats.array_scan import UNITS_UM, make_calibration
 from hpcxrf.formats.axes import choose_calibration
 from hpcxrf.formats.hdf5_access import find_group, open_for_reading
-from hpcxrf.formats.hdf5_files import HDF5_FAULTS, check_rows, is_hdf5, refuse_bad_counts, rows_per_block
+from hpcxrf.formats.hdf5_files import HDF5_FAULTS, check_rows, refuse_bad_counts, rows_per_block
 from hpcxrf.formats.hyperspy import lay_out_positions
 from hpcxrf.formats.scan import RawScan, ReadOptions, ScanScalars
+from hpcxrf.formats.signatures import is_hdf5
 from hpcxrf.formats.table import FileFormat
 from hpcxrf.notes import Note
 

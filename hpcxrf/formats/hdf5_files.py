@@ -18,19 +18,12 @@ from hpcxrf.formats.hdf5_access import explain_fault, open_for_reading, require_
 from hpcxrf.formats.hdf5_links import check_sources, follow_path
 from hpcxrf.formats.room import require_room
 
-SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
-SIGNATURE_PLACES: Final = (0, 512, 1024, 2048)
 MAX_BLOCK_BYTES: Final = 16 * 2**20
 """Bytes of counts that one read holds, unless a single row is larger."""
 MAX_ROW_BYTES: Final = 4 * 2**30
 MAX_TEXT_BYTES: Final = 16 * 2**20
 HDF5_FAULTS: Final = (OSError, RuntimeError, ValueError, TypeError, KeyError)
 """Exceptions of h5py on damaged files: a KeyError where a group names an object that cannot be opened."""
-
-
-def is_hdf5(head: bytes) -> bool:
-    """True where the first bytes are those of an HDF5 file."""
-    return any(head.startswith(SIGNATURE, place) for place in SIGNATURE_PLACES)
 
 
 @contextmanager

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from hpcxrf.config.untrusted import refuse_irregular, report_faults
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats import first_look
-from hpcxrf.formats.array_containers import NPY_SIGNATURE, open_npy
 from hpcxrf.formats.room import require_room
 from hpcxrf.formats.scan import ReadOptions
+from hpcxrf.formats.signatures import NPY_SIGNATURE
 
 SUFFIXES: Final = (".npy", ".tif", ".tiff")
 _TIFF_SIGNATURES: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -45,6 +45,9 @@ def read_label_image(path: Path) -> NDArray[Any]:
 
 
 def _read_npy(path: Path) -> NDArray[Any]:
+    # It loads h5py, which a plan on a login node has no need of.
+    from hpcxrf.formats.array_containers import open_npy
+
     container = open_npy(path)
     entry = container.entries[""]
     return container.read(entry, tuple(slice(0, n) for n in entry.shape))

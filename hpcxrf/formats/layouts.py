@@ -12,8 +12,9 @@ from hpcxrf.formats import layout_bliss, layout_larch, layout_oxford, layout_pyx
 from hpcxrf.formats.array_containers import Container, open_hdf5_arrays
 from hpcxrf.formats.array_scan import ArrayScan, build_raw_scan
 from hpcxrf.formats.hdf5_access import open_for_reading
-from hpcxrf.formats.hdf5_files import HDF5_FAULTS, is_hdf5
+from hpcxrf.formats.hdf5_files import HDF5_FAULTS
 from hpcxrf.formats.scan import RawScan, ReadOptions
+from hpcxrf.formats.signatures import is_hdf5
 from hpcxrf.formats.table import FileFormat
 
 

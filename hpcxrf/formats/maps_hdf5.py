@@ -15,7 +15,6 @@ from hpcxrf.formats.hdf5_files import (
     HDF5_FAULTS,
     check_rows,
     find_dataset,
-    is_hdf5,
     open_hdf5,
     read_floats,
     read_texts,
@@ -26,6 +25,7 @@ from hpcxrf.formats.hdf5_files import (
 from hpcxrf.formats.hdf5_links import has_path
 from hpcxrf.formats.maps_raw import live_time, rate
 from hpcxrf.formats.scan import EnergyCalibration, FloatMap, RawScan, ReadOptions, ScanScalars
+from hpcxrf.formats.signatures import is_hdf5
 from hpcxrf.formats.table import FileFormat
 from hpcxrf.notes import Note
 

@@ -14,7 +14,6 @@ from hpcxrf.formats.hdf5_files import (
     HDF5_FAULTS,
     check_rows,
     find_dataset,
-    is_hdf5,
     open_hdf5,
     read_floats,
     refuse_bad_counts,
@@ -23,6 +22,7 @@ from hpcxrf.formats.hdf5_files import (
 )
 from hpcxrf.formats.hdf5_links import has_path
 from hpcxrf.formats.scan import FloatMap, RawScan, ReadOptions, ScanScalars
+from hpcxrf.formats.signatures import is_hdf5
 from hpcxrf.formats.table import FileFormat
 from hpcxrf.notes import Note
 

@@ -11,9 +11,9 @@ from typing import Final
 from hpcxrf.config.untrusted import explain_stray, is_folder, is_there
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats import edge, first_look
-from hpcxrf.formats.hdf5_files import is_hdf5
 from hpcxrf.formats.other_files import recognise_other
 from hpcxrf.formats.scan import RawScan, ReadOptions
+from hpcxrf.formats.signatures import is_hdf5
 from hpcxrf.formats.table import FileFormat
 from hpcxrf.notes import Note
 

@@ -307,7 +307,8 @@ def prepare_folder(folder: Path) -> RunDir:
             _refuse_foreign_content(folder)
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(_OWNER_ONLY)
-        for name in _FOLDERS:
+    for name in _FOLDERS:
+        with output_faults(folder / name, bytes_needed=0):
             (folder / name).mkdir(mode=_OWNER_ONLY, exist_ok=True)
     return run
 

@@ -89,7 +89,7 @@ def test_the_published_methods_have_the_mean_square_by_default(method):
         ({"method": "newton"}, "method is 'newton'"),
         ({"objective": "l2"}, "objective is 'l2'"),
         ({"source": "sun"}, "source is 'sun'"),
-        ({"kbeta_sd": -0.1}, "kbeta_sd is -0.1, must be 0 or more"),
+        ({"kbeta_sd": -0.1}, "kbeta_sd is -0.1, must be 0 to 10"),
         ({"kbeta_sd": float("nan")}, "kbeta_sd is nan"),
         ({"incident_energy_sd_kev": 0.0}, "incident_energy_sd_kev is 0.0, must be above 0"),
         ({"energy_range_kev": (3.0, 2.0)}, "energy_range_kev is (3.0, 2.0), must be two energies that rise"),

@@ -79,9 +79,9 @@ def test_a_count_that_is_none_is_named_with_its_place(tmp_path: Path, save: Save
     assert str(path) in str(caught.value)
 
 
-def test_a_negative_whole_number_is_refused_too(tmp_path: Path) -> None:
+def test_more_than_a_few_negative_whole_numbers_are_refused(tmp_path: Path) -> None:
     counts = make_counts(dtype="i4")
-    counts[0, 0, 0, 0] = -5
+    counts[0, 0, 0] = -5
     with pytest.raises(InputFileError, match="-5"):
         read_all(open_file(save_npy(tmp_path, counts), NO_OPTIONS))
 

@@ -90,8 +90,8 @@ def test_an_array_of_the_wrong_rank(hpcxrf, tmp_path, shape):
     refused(hpcxrf("inspect", path), INPUT, path, "1 to 4 axes" if shape else path)
 
 
-@pytest.mark.parametrize(("value", "said"), [(-3.0, "-3"), (np.nan, "nan"), (np.inf, "inf")])
-def test_negative_or_non_finite_counts(hpcxrf, counts, tmp_path, value, said):
+@pytest.mark.parametrize(("value", "said"), [(np.nan, "nan"), (np.inf, "inf")])
+def test_non_finite_counts(hpcxrf, counts, tmp_path, value, said):
     spoiled = counts.astype(np.float32)
     spoiled[1, 2, 3, 700] = value
     path = write_array(tmp_path / "spoiled.h5", spoiled)
