@@ -151,15 +151,7 @@ def run_here(
         done = _count_if_finished(workload, request)
         if done is not None:
             tell.reporting(done)
-            end = read_end(run)
-            return RunResult(
-                workload=workload,
-                ended=Ended(done=done),
-                end=end,
-                workers=0,
-                summary=workload.summarise(config, end),
-                wall_s=time.perf_counter() - began,
-            )
+            return _report_again(workload, config, run, done, began)
         forget_end(run)
         forget_attempts(run.path)
         with local_cluster(workers, threads, run.path, gpus=gpus, dashboard=config.execution.dashboard) as handle:
@@ -209,6 +201,19 @@ def require_work(planned: Iterator[Planned]) -> Iterator[Planned]:
     if len(reasons) == 1:
         raise InputFileError(reasons[0])
     raise InputFileError("\n  ".join([f"none of {len(reasons)} scans can be run:", *reasons]))
+
+
+def _report_again(workload: Workload, config: RunConfig, run: RunDir, done: int, began: float) -> RunResult:
+    """Write the pages of a run of which nothing is left to do, which go on to say how it went that did the work."""
+    end = read_end(run)
+    return RunResult(
+        workload=workload,
+        ended=Ended(done=done),
+        end=end,
+        workers=0,
+        summary=workload.summarise(config, end),
+        wall_s=time.perf_counter() - began,
+    )
 
 
 def _count_if_finished(workload: Workload, request: PlanRequest) -> int | None:
