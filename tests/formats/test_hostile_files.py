@@ -23,8 +23,8 @@ from hpcxrf.formats.room import require_room
 from hpcxrf.formats.scan import RawScan, ReadOptions, ScanScalars
 from hpcxrf.formats.zarr_codecs import refuse_unsafe_codecs
 
-HOSTILE = Path("/work/shared/cases/hostile")
-needs_cases = pytest.mark.skipif(not HOSTILE.is_dir(), reason="the hostile files are not here")
+HOSTILE = Path(__file__).resolve().parents[3] / "shared" / "cases" / "hostile"
+needs_cases = pytest.mark.usefixtures("shared_cases")
 
 
 def read_all(path, options=None):
