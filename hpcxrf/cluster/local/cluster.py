@@ -219,6 +219,9 @@ def dask_settings(*, dashboard: bool) -> dict[str, Any]:
         "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 * 2**20,
         # Logs for the developers of Dask hold whole messages, for each connection of the driver.
         "distributed.admin.low-level-log-length": 100,
+        # What the dashboard shows of the machine: by itself twice a second, and an hour of it is held.
+        "distributed.admin.system-monitor.interval": "2 s",
+        "distributed.admin.system-monitor.log-length": 900,
         # 50 looks a second at every loop, for a warning when one is late by 3 s.
         "distributed.admin.tick.interval": "500 ms",
         # After this time without its process SpecCluster gives a worker up and never replaces it.
