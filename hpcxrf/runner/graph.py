@@ -39,8 +39,8 @@ def run_and_report(
 ) -> TaskRecord:
     """`run_once`, and the record on its way to the driver, ahead of the message that the task has ended.
 
-    A driver that fetches every result asks the scheduler, which asks the worker: a tenth to a quarter more CPU time, and
-    of a worker that has just died it waits for an answer.
+    A driver that fetches every result asks the scheduler, which asks the worker: a tenth to a quarter more CPU time,
+    and of a worker that has just died it waits for an answer.
 
     Args:
         work: `run_unit` of the workload.
