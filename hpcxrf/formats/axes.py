@@ -31,12 +31,6 @@ class Axes:
         return self.detector, self.y, self.x, self.energy
 
 
-def scan_shape(shape: tuple[int, ...], axes: Axes) -> tuple[int, int, int, int]:
-    """(detector, y, x, channel) of a stored shape."""
-    detector, y, x, channel = (1 if i is None else shape[i] for i in axes.order)
-    return detector, y, x, channel
-
-
 def select_region(shape: tuple[int, ...], axes: Axes, rows: slice) -> tuple[slice, ...]:
     """Region of the stored array that holds the rows."""
     return tuple(rows if i == axes.y else slice(0, n) for i, n in enumerate(shape))

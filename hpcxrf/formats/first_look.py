@@ -97,15 +97,6 @@ def require_readable(path: Path, options: ReadOptions | None = None, *, read: bo
         raise InputFileError(f"{path}: {fault}; the file is damaged: copy it again or leave it out")
 
 
-def is_readable(path: Path) -> bool:
-    """Whether a child came through its look at a file, with default options."""
-    try:
-        require_readable(path)
-    except InputFileError:
-        return False
-    return True
-
-
 def _ask(path: Path, size: int, options: ReadOptions, *, read: bool) -> str:
     """Find the fault of a file, empty if there is none, with a child that is idle, or a new one."""
     question = {"path": str(path.absolute()), "size": size, "options": asdict(options), "read": read}
@@ -127,14 +118,17 @@ def _describe(code: int) -> str:
 
 
 def _take_child() -> "subprocess.Popen[bytes]":
-    try:
-        return _CHILDREN.idle.get(timeout=_PATIENCE_S if _CHILDREN.started else 0.0)
-    except queue.Empty:
-        pass
-    with _CHILDREN.guard:
-        may_start = _CHILDREN.started < _MOST_CHILDREN
-        _CHILDREN.started += may_start
-    return _start() if may_start else _CHILDREN.idle.get()
+    # Again and again: a child that dies on its file never becomes idle, but makes room for another.
+    while True:
+        try:
+            return _CHILDREN.idle.get(timeout=_PATIENCE_S if _CHILDREN.started else 0.0)
+        except queue.Empty:
+            pass
+        with _CHILDREN.guard:
+            may_start = _CHILDREN.started < _MOST_CHILDREN
+            _CHILDREN.started += may_start
+        if may_start:
+            return _start()
 
 
 def _start() -> "subprocess.Popen[bytes]":

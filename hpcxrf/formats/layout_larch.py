@@ -28,7 +28,6 @@ from hpcxrf.formats.layout_parts import (
 from hpcxrf.formats.scan import EnergyCalibration, FloatMap, ReadOptions, ScanScalars
 from hpcxrf.notes import Note
 
-ROOTS: Final = ("xrmmap", "xrfmap")
 _DETECTOR: Final = re.compile(r"(xrmmap|xrfmap)/(mca|det)\d+/counts")
 _SUM: Final = re.compile(r"(xrmmap|xrfmap)/(mcasum|detsum)/counts")
 _MICROSECOND_S: Final = 1e-6

@@ -17,15 +17,7 @@ from hpcxrf.config.untrusted import read_json_object, report_faults
 from hpcxrf.config.younger import YOUNGER_OPTIONS
 from hpcxrf.errors import OutputError
 from hpcxrf.store.catalog import is_dataset_id
-from hpcxrf.store.files import (
-    append_line,
-    append_lines,
-    atomic_write_text,
-    checksums_match,
-    create_text,
-    output_faults,
-    read_lines,
-)
+from hpcxrf.store.files import append_line, append_lines, atomic_write_text, create_text, output_faults, read_lines
 
 Record = dict[str, Any]
 
@@ -189,35 +181,6 @@ def _safe(dataset_id: str) -> str:
     if not is_dataset_id(dataset_id):
         raise ValueError(f"{dataset_id!r} is no dataset id: letters, digits, _ and inner - only")
     return dataset_id
-
-
-def finished(records: Iterable[Record], task_id: str) -> Record | None:
-    """The record that says a unit of work is finished, or None.
-
-    A record is `{"task": id, "event": "finished" | "failed" | "retry", "attempt": n, "checksums": {...}}`; the
-    last one of a task counts.
-
-    Args:
-        records: of one dataset, oldest first.
-        task_id: which unit.
-    """
-    last = None
-    for record in records:
-        if record.get("task") == task_id:
-            last = record
-    return last if last is not None and last.get("event") == FINISHED else None
-
-
-def still_finished(run: RunDir, records: Iterable[Record], task_id: str) -> bool:
-    """Whether a unit is recorded as finished and what it wrote still has the checksums it recorded.
-
-    Checksums are by path relative to the run directory (`checksum_tree`, made relative).
-
-    Raises:
-        OSError: what it wrote cannot be read.
-    """
-    record = finished(records, task_id)
-    return record is not None and checksums_match(record.get("checksums", {}), run.path)
 
 
 def leave_alone(run: RunDir, reasons: Mapping[str, str]) -> None:

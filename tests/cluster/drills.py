@@ -19,8 +19,9 @@ from hpcxrf.cluster.login.submission import SubmitOptions, prepare_submission, s
 from hpcxrf.config.run import check_config, effective
 from hpcxrf.config.site import check_site
 from hpcxrf.pipeline.plan import make_plan
+from hpcxrf.runner.done import last_lines
 from hpcxrf.store.files import tree_files, tree_sha256
-from hpcxrf.store.rundir import RunDir, create_or_resume, finished
+from hpcxrf.store.rundir import FINISHED, RunDir, create_or_resume
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -69,6 +70,11 @@ def sums_of(run: RunDir, dataset_id: str) -> dict[str, str]:
     store = run.results_store(dataset_id)
     files = [f for f in tree_files(store) if not f.match("spectrum/cpu_s/c/*")]
     return {str(f.relative_to(store)): tree_sha256(f) for f in files}
+
+
+def is_finished(run: RunDir, dataset_id: str, task: str) -> bool:
+    """What the last journal line of a task says of it."""
+    return last_lines(run.read_journal(dataset_id)).get(task, {}).get("event") == FINISHED
 
 
 @dataclass
@@ -172,7 +178,7 @@ class Drill:
 
     def pixel_tasks_done(self) -> int:
         return sum(
-            finished(self.run.read_journal(d), f"pixels-0-{i:05}-{i + 1:05}") is not None
+            is_finished(self.run, d, f"pixels-0-{i:05}-{i + 1:05}")
             for d in self.run.dataset_ids()
             for i in range(N_PIXEL_TASKS)
         )
@@ -208,7 +214,7 @@ class Drill:
         return "\n".join(f"== {f.name}\n{f.read_text(errors='replace')[-1500:]}" for f in files)
 
     def results(self) -> dict[str, dict[str, str]]:
-        done = [d for d in self.run.dataset_ids() if finished(self.run.read_journal(d), "finalise")]
+        done = [d for d in self.run.dataset_ids() if is_finished(self.run, d, "finalise")]
         return {d: sums_of(self.run, d) for d in done}
 
     def require_all_equal(self, *, but: Sequence[str] = ()) -> None:

@@ -17,7 +17,7 @@ from hpcxrf.runner.datasets import append_dataset
 from hpcxrf.runner.ending import RunEnd, forget_end, keep_end
 from hpcxrf.runner.records import DatasetRecord
 from hpcxrf.store.lock import run_lock
-from hpcxrf.store.rundir import create_or_resume, finished, left_alone, read_or_set_aside, set_damaged_aside
+from hpcxrf.store.rundir import create_or_resume, left_alone, read_or_set_aside, set_damaged_aside
 
 
 @pytest.fixture
@@ -275,7 +275,6 @@ def test_retry_marks_what_failed_for_the_reason_that_is_given(run):
     assert [f.dataset_id for f in failures(run)] == ["b-00000000"]
     last = run.read_journal("a-00000000")[-1]
     assert last == {"task": "pixels-0-00000-00001", "event": "retry"}
-    assert finished(run.read_journal("a-00000000"), "pixels-0-00000-00001") is None
     assert left_alone(run) == {"b-00000000": "is cut short"}
     assert ask_again(run, "no such reason") == []
     assert left_alone(run) == {"b-00000000": "is cut short"}

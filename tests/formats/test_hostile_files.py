@@ -6,6 +6,8 @@ import pickle
 import resource
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import h5py
@@ -286,7 +288,23 @@ def test_the_first_look_goes_on_after_a_child_was_ended(tmp_path):
     if (HOSTILE / "attribute_loop.h5").is_file():
         with pytest.raises(InputFileError):
             first_look.require_readable(HOSTILE / "attribute_loop.h5")
-    assert first_look.is_readable(tmp_path / "b.h5")
+    first_look.require_readable(tmp_path / "b.h5")
+
+
+def test_a_look_that_waits_for_a_busy_child_goes_on_when_that_child_dies(tmp_path, monkeypatch):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["counts"] = np.ones((3, 4, 256), np.uint16)
+    monkeypatch.setattr(first_look, "_CHILDREN", first_look._Children())
+    monkeypatch.setattr(first_look, "_MOST_CHILDREN", 1)
+    busy = first_look._take_child()
+    waiting = threading.Thread(target=first_look.require_readable, args=(tmp_path / "a.h5",), daemon=True)
+    waiting.start()
+    time.sleep(0.5)
+    assert waiting.is_alive()
+    first_look._end(busy)
+    waiting.join(timeout=60)
+    assert not waiting.is_alive()
+    first_look.end_children()
 
 
 def test_children_end_with_the_process_that_started_them(tmp_path):

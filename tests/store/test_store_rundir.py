@@ -25,7 +25,7 @@ from hpcxrf.store.files import (
     tree_sha256,
 )
 from hpcxrf.store.lock import LockHolder, identify_process, read_lock, run_lock
-from hpcxrf.store.rundir import FINISHED, RETRY, create_or_resume, finished, open_run, still_finished
+from hpcxrf.store.rundir import FINISHED, create_or_resume, open_run
 
 EFFECTIVE = {"fit": {"elements": ["Fe", "Zn"], "method": "separable"}, "energy_kev": 10.0}
 
@@ -168,29 +168,15 @@ def test_no_name_leads_out_of_the_run_directory(run, name):
         run.spectra_store(name)
 
 
-def test_finished_is_what_the_last_record_of_the_task_says():
-    records = [
-        {"task": "a", "event": FINISHED, "attempt": 1},
-        {"task": "b", "event": FINISHED, "attempt": 1},
-        {"task": "a", "event": RETRY},
-    ]
-    assert finished(records, "a") is None
-    assert finished(records, "b") == records[1]
-    assert finished(records, "c") is None
-
-
-def test_finished_holds_only_while_the_files_have_their_checksums(run):
+def test_checksums_of_a_store_hold_whatever_a_kill_left_in_it_and_notice_another_name(run):
     store = run.results_store("scan-12345678")
     (store / "maps").mkdir(parents=True)
     (store / "maps" / "0").write_bytes(b"map")
     sums = {"results/scan-12345678.zarr": tree_sha256(store)}
-    run.append("scan-12345678", {"task": "fit", "event": FINISHED, "checksums": sums})
-    records = run.read_journal("scan-12345678")
-    assert still_finished(run, records, "fit")
     (store / "maps" / "0.abc.partial").write_bytes(b"left by a kill")
-    assert still_finished(run, records, "fit")
+    assert checksums_match(sums, run.path)
     (store / "maps" / "0").rename(store / "maps" / "1")
-    assert not still_finished(run, records, "fit")
+    assert not checksums_match(sums, run.path)
 
 
 def test_checksums_are_those_of_sha256sum_and_notice_a_lost_file(tmp_path):
