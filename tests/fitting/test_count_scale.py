@@ -1,10 +1,12 @@
 """How counts scatter: raw ones as photons, scaled ones by their factor, rounded or not, whatever the map shows."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
 
-from hpcxrf.fitting.count_scale import estimate_count_scale
+from hpcxrf.fitting.count_scale import carry_count_factor, estimate_count_scale
 
 CHANNELS = np.arange(800)
 
@@ -61,3 +63,37 @@ def test_too_few_pixels_or_photons_tell_nothing():
     assert factor_of(counts[:10]) is None
     assert factor_of(np.zeros((200, 800))) is None
     assert factor_of(photons(2, 5.0)[:100]) is None
+
+
+@dataclass
+class Numbers:
+    """What of a fit carries a count factor."""
+
+    reduced_chi2: float
+    amplitude_sigma: float = 3.0
+    theta_sigma: float = 0.5
+    detection_limit: float = 2.71 + 10.0
+    r2_expected: float = 0.99
+    deviance: float = 100.0
+
+
+# A fit scales its sigma by the root of a reduced chi2 above 1 by itself.
+@pytest.mark.parametrize(
+    ("factor", "chi2", "times"),
+    [
+        (2.5, 1.0, 2.5**0.5),  # smoothed so that the misfit does not show it: all of it is added
+        (2.5, 2.5, 1.0),  # the scatter was seen as misfit already
+        (2.5, 5.0, 1.0),  # scatter and a misfit of 2 beyond it
+        (0.4, 0.4, 0.4**0.5),  # counts that were divided scatter less
+        (0.4, 0.8, 0.8**0.5),  # and have a misfit of 2
+        (1.0, 3.0, 1.0),
+    ],
+)
+def test_sigma_carries_factor_and_misfit_once(factor, chi2, times):
+    fit = carry_count_factor(Numbers(reduced_chi2=chi2), factor)
+    assert fit.amplitude_sigma == pytest.approx(3.0 * times)
+    assert fit.theta_sigma == pytest.approx(0.5 * times)
+    assert fit.detection_limit == pytest.approx(2.71 * factor + 10.0 * times)
+    assert fit.reduced_chi2 == pytest.approx(chi2 / factor)
+    assert fit.deviance == pytest.approx(100.0 / factor)
+    assert fit.r2_expected == pytest.approx(1.0 - 0.01 * factor)
