@@ -15,7 +15,7 @@ from hpcxrf.cluster.login.run_jobs import is_job_of, is_worker
 from hpcxrf.cluster.slurm import JobState
 from hpcxrf.store.lock import run_lock
 from hpcxrf.store.rundir import RunDir
-from tests.samples.stand_in_jobs import BAD, GOOD, queue, site, submitted, until
+from tests.samples.stand_in_jobs import BAD, GOOD, queue, site, submitted, until, until_queue
 
 pytestmark = pytest.mark.slurm
 
@@ -69,10 +69,7 @@ def test_cancelling_ends_worker_jobs_that_a_killed_driver_left_and_no_other_job(
         "unknown": [],
         "process": None,
     }, ran.err
-    deadline = time.monotonic() + 20
-    while set(queue(slurm_cluster)) != {other, foreign, reused}:
-        assert time.monotonic() < deadline, queue(slurm_cluster)
-        time.sleep(0.05)
+    until_queue(slurm_cluster, {other, foreign, reused})
     assert "no job of this run is in the queue" in hpcxrf("cancel", "out").err
 
 
@@ -80,6 +77,7 @@ def test_a_run_that_a_process_of_this_machine_works_on_is_not_submitted(hpcxrf, 
     submitted(hpcxrf)
     (lab / "go").touch()
     until(hpcxrf, "out", "done")
+    until_queue(slurm_cluster, set())
     with run_lock(RunDir(path=lab / "out")):
         ran = hpcxrf("submit", "run.yaml", "--site", "lab", "-o", "out", "--insecure")
     assert ran.code == 4
@@ -97,10 +95,7 @@ def test_orphaned_workers_are_ended_before_the_run_goes_on(hpcxrf, lab, slurm_cl
     assert set(workers) <= set(queue(slurm_cluster))
     kill_driver(hpcxrf, lab)
     job_id = hpcxrf("resume", "out", "--json").json["job_id"]
-    deadline = time.monotonic() + 20
-    while set(queue(slurm_cluster)) != {job_id}:
-        assert time.monotonic() < deadline, queue(slurm_cluster)
-        time.sleep(0.05)
+    until_queue(slurm_cluster, {job_id})
 
 
 def test_jobs_that_version_0_1_0_submitted_without_a_comment_are_cancelled_by_id_name_and_folder(
@@ -109,6 +104,7 @@ def test_jobs_that_version_0_1_0_submitted_without_a_comment_are_cancelled_by_id
     submitted(hpcxrf)
     (lab / "go").touch()
     until(hpcxrf, "out", "done")
+    until_queue(slurm_cluster, set())
     argv = ["sbatch", "--parsable", "-o", "/dev/null", "--wrap", "sleep 600", f"--chdir={lab}/out", "--job-name"]
     old, foreign = (slurm_cluster.run(*argv, name).strip() for name in ("hpcxrf", "mine"))
     for job_id in (foreign, old):

@@ -30,8 +30,9 @@ ZERO_PIXELS = ((1, 1), (3, 5))
 def bad_files(folder: Path, counts) -> dict[str, str]:
     """Writes one of each; what the reason of its failure must say, by name."""
     spoiled = counts.astype(np.float32)
-    spoiled[0, 0, 0, 100] = -1.0
+    spoiled[0, 0] = -1.0
     write_array(folder / "negative.h5", spoiled)
+    spoiled = counts.astype(np.float32)
     spoiled[0, 0, 0, 100] = np.nan
     write_array(folder / "nan.h5", spoiled)
     write_array(folder / "dark.h5", np.zeros_like(counts))

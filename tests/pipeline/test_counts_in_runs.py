@@ -110,6 +110,8 @@ def test_sigma_limits_and_deviance_of_scaled_counts_carry_their_factor(tmp_path,
     assert ("not whole" in note) == (not rounded)
     measured = maps.attrs.get("count_factor") or xr.open_zarr(store, chunks=None).attrs["count_factor"]
     assert measured["0"] == pytest.approx(factor, rel=0.1)
+    # Where most channels hold one count, 2.50025 rounded to 3 is a fifth more, in the background as in a line.
+    tolerance = 0.2 if rounded and not factor.is_integer() else 0.1
     # What was scaled has the relative errors of what it was made from.
     before, before_spectra, _ = raw
     for name in ELEMENTS:
@@ -119,10 +121,9 @@ def test_sigma_limits_and_deviance_of_scaled_counts_carry_their_factor(tmp_path,
         scatter = float(maps.amplitude.sel(component=name).std()) / float(maps.sigma.sel(component=name).mean())
         assert scatter == pytest.approx(1.0, abs=0.2)
         ratio = (spectra.sigma / before_spectra.sigma).sel(component=name, detector="0")
-        # Rounding bends the summed spectrum where counts are few, and its sigma carries the misfit.
-        assert float(ratio) == pytest.approx(factor, rel=0.2 if rounded else 0.1)
+        assert float(ratio) == pytest.approx(factor, rel=tolerance)
         limit = (maps.detection_limit.sel(component=name) / before.detection_limit.sel(component=name)).mean()
-        assert float(limit) == pytest.approx(factor, rel=0.1)
+        assert float(limit) == pytest.approx(factor, rel=tolerance)
     assert float(maps.deviance.mean() / before.deviance.mean()) == pytest.approx(1.0, rel=0.15)
 
 

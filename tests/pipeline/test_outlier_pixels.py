@@ -127,4 +127,4 @@ def test_the_fit_of_a_file_leaves_outliers_out(tmp_path):
     }
     found = fit_file(tmp_path / "scan.npy", check_config(raw, "test"), "0")
     assert found.fit.r2 > 0.99
-    assert any("no detector can have counted" in note for note in found.notes)
+    assert any("no detector can have counted" in note.text for note in found.notes)

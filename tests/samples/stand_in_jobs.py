@@ -76,3 +76,11 @@ def submitted(hpcxrf, *more, run="out") -> str:
 
 def queue(cluster) -> list[str]:
     return cluster.run("squeue", "-h", "-o", "%A").split()
+
+
+def until_queue(cluster, left: set[str], patience_s: float = 20.0) -> None:
+    """Wait until the queue holds these jobs and no other: a job that has said its last word takes a while to leave."""
+    deadline = time.monotonic() + patience_s
+    while set(queue(cluster)) != left:
+        assert time.monotonic() < deadline, queue(cluster)
+        time.sleep(0.05)
