@@ -129,7 +129,7 @@ def test_a_spectrum_without_counts_is_a_status_and_cannot_start_or_be_drawn():
     ("given", "said"),
     [
         ({"counts": np.ones((2, 3, 400))}, r"fit_spectrum: counts has shape \(2, 3, 400\).*sum a map"),
-        ({"counts": -np.ones(400)}, "fit_spectrum: counts: lowest is -1"),
+        ({"counts": -np.ones(400)}, "fit_spectrum: counts: 400 of the scan.s 400 counts are negative, down to -1"),
         ({"elements": []}, "fit_spectrum: elements is empty"),
         ({"energy_offset_kev": 0.0}, "go together; give both"),
         ({"incident_energy_kev": -3.0}, "incident_energy_kev is -3.0, must lie between 0.1 and 200 keV"),

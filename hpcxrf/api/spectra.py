@@ -72,7 +72,8 @@ def fit_spectrum(
 
     Args:
         counts: raw counts, numpy array or tensor: (channel,), or (spectrum, channel) for several that are
-            fitted one by one. Not scaled for dead time, channels from 0 of the full spectrum.
+            fitted one by one. Not scaled for dead time, channels from 0 of the full spectrum. Negative ones are
+            taken as 0 with a warning in `notes`, more than 0.1 % of them are refused.
         elements: families, `Fe` (K lines), `Pt_L`, `Au_M`, pile-up `Ca_Ca`; elastic and Compton peaks come by
             themselves. A string `"Si,Ca,Fe"` will do.
         incident_energy_kev: nominal energy of the beam, 0.1 to 200 keV; of a tube the effective one.
@@ -107,7 +108,7 @@ def fit_spectrum(
         True
     """
     with errors_of("fit_spectrum"):
-        spectra = read_spectra(counts)
+        spectra, notes = read_spectra(counts)
         problem = prepare_spectrum(
             split_names(elements),
             float(incident_energy_kev),
@@ -128,6 +129,8 @@ def fit_spectrum(
             problem = start_warm(problem, start)
         with one_thread():
             fits = [solve_problem(spectrum, problem) for spectrum in spectra.reshape(-1, spectra.shape[-1])]
+        if notes:
+            fits = [replace(fit, notes=(*notes, *fit.notes)) for fit in fits]
     return fits[0] if spectra.ndim == 1 else fits
 
 

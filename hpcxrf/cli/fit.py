@@ -8,7 +8,7 @@ import typer
 from hpcxrf.cli import options as opt
 
 EXAMPLE: Final = "Example:  hpcxrf fit scan.h50 --elements Si,Fe,Zn --energy 12 --json"
-_USED: Final = ("input", "sample", "detector", "fit")
+_USED: Final = ("input", "sample", "detector", "detectors", "fit")
 
 
 def fit(

@@ -72,7 +72,10 @@ class CountFaults:
         """Warnings of what was mended."""
         notes = []
         if self.negative:
-            text = f"{self.negative} of {self.size} counts were negative, down to {self.lowest:g}, and are taken as 0"
+            was, taken = ("was", "is") if self.negative == 1 else ("were", "are")
+            text = (
+                f"{self.negative} of {self.size} counts {was} negative, down to {self.lowest:g}, and {taken} taken as 0"
+            )
             notes.append(Note("warning", text))
         if self.missing:
             text = (

@@ -9,12 +9,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hpcxrf.errors import ConfigError, FitError
+from hpcxrf.errors import ConfigError, FitError, InputFileError
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.theta import AXIS
+from hpcxrf.formats.counts import CountFaults
 from hpcxrf.formats.scan import EnergyCalibration
+from hpcxrf.notes import Note
 from hpcxrf.physics.parameters import PARAMETER_NAMES
 
 Counts = npt.ArrayLike | Tensor
@@ -35,11 +37,11 @@ def split_names(elements: Sequence[str]) -> list[str]:
     return [name.strip() for name in names]
 
 
-def read_spectra(counts: Counts) -> Tensor:
-    """Read counts as float64 on the CPU, (channel,) or (spectrum, channel).
+def read_spectra(counts: Counts) -> tuple[Tensor, tuple[Note, ...]]:
+    """Read counts as float64 on the CPU, (channel,) or (spectrum, channel), and warn of negative ones taken as 0.
 
     Raises:
-        ConfigError: another shape, or negative counts.
+        ConfigError: another shape, or more than 0.1 % of negative counts.
     """
     if isinstance(counts, Tensor):
         spectra = counts.detach().to("cpu", torch.float64)
@@ -50,10 +52,13 @@ def read_spectra(counts: Counts) -> Tensor:
             f"counts has shape {tuple(spectra.shape)}, must be (channel,) or (spectrum, channel); sum a map over its "
             "pixels first"
         )
-    lowest = float(spectra.nan_to_num().min())
-    if lowest < 0.0:
-        raise ConfigError(f"counts: lowest is {lowest:g}, raw counts are 0 or more")
-    return spectra
+    below = spectra < 0.0
+    faults = CountFaults(size=spectra.numel())
+    try:
+        faults.add(int(below.sum()), float(spectra.nan_to_num().min()), 0, "counts")
+    except InputFileError as error:
+        raise ConfigError(str(error)) from error
+    return spectra.masked_fill(below, 0.0), tuple(faults.notes())
 
 
 def choose_calibration(

@@ -20,6 +20,7 @@ from hpcxrf.formats.scan import RawScan
 from hpcxrf.notes import Note
 from hpcxrf.pipeline.blocks import Block, blocks_of
 from hpcxrf.pipeline.pixels.choices import sample_pixels
+from hpcxrf.pipeline.pixels.count_factors import average_factor, find_count_factors
 from hpcxrf.pipeline.pixels.device import device_guard
 from hpcxrf.pipeline.pixels.findings import Findings, apply_findings
 from hpcxrf.pipeline.pixels.from_config import basis_of, needs_model, pixel_model_of, solver_of
@@ -189,7 +190,7 @@ def map_detector(
         with device_guard(device):
             solver = solver_of(config, basis, model, device)
 
-    findings, remarks = _find_outliers(spectra, name, basis.channels)
+    findings, remarks = _find_findings(spectra, name, basis.channels)
 
     def write(block: Block, fit: PixelFit) -> None:
         good = apply_findings(fit, spectra, block, name, basis.channels, findings)
@@ -208,15 +209,19 @@ def map_detector(
     return DetectorMaps(arrays=arrays, notes=(*spectra.notes, *remarks, *notes, *found))
 
 
-def _find_outliers(spectra: ReadSpectra, name: str, channels: slice) -> tuple[Findings, list[Note]]:
-    """Outlier pixels of a detector, or of all that are summed, and sentences on them."""
+def _find_findings(spectra: ReadSpectra, name: str, channels: slice) -> tuple[Findings, list[Note]]:
+    """Outlier pixels of a detector, or of all that are summed, how their counts scatter, and sentences on both."""
     which = range(spectra.shape[0]) if name == SUM else [int(name)]
     pixels = {d: found for d in which if (found := find_outliers(spectra, d).pixels_in(channels))}
-    notes = [
-        Note("warning", f"{describe_outliers(d, one)}; leave them out of the spectrum that you fit, as a run does")
+    texts = [
+        f"{describe_outliers(d, one)}; leave them out of the spectrum that you fit, as a run does"
         for d, one in pixels.items()
     ]
-    return Findings(outliers=pixels), notes
+    factors, scatter = find_count_factors(spectra, dict.fromkeys(which, channels), Findings(outliers=pixels))
+    if name == SUM and factors:
+        factors[SUM] = average_factor(factors, spectra, which)
+    notes = [Note("warning", text) for text in [*texts, *scatter]]
+    return Findings(outliers=pixels, factors=factors), notes
 
 
 def _choose_basis(

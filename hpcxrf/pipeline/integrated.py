@@ -2,36 +2,28 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from hpcxrf.errors import FitError
-from hpcxrf.fitting.count_scale import carry_count_factor, estimate_count_scale
+from hpcxrf.fitting.count_scale import carry_count_factor
 from hpcxrf.fitting.pixels.basis import PixelBasis
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED, fit_detector_sum
 from hpcxrf.notes import Note
-from hpcxrf.pipeline.pixels.choices import sample_pixels
-from hpcxrf.pipeline.pixels.findings import Findings, fits_for, read_good_block
+from hpcxrf.pipeline.pixels.count_factors import average_factor, find_count_factors
+from hpcxrf.pipeline.pixels.findings import Findings, fits_for
 from hpcxrf.pipeline.pixels.flags import full_count, saturated_spectra
 from hpcxrf.pipeline.pixels.from_config import basis_of
 from hpcxrf.pipeline.pixels.outliers import Outliers, describe_outliers, find_outliers
-from hpcxrf.pipeline.prepare.agreement import find_disagreeing
+from hpcxrf.pipeline.prepare.agreement import describe_left_out, find_left_out
 from hpcxrf.pipeline.prepare.detectors import DetectorFits, fit_detectors
 from hpcxrf.pipeline.prepare.facts import scan_facts
 from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.pipeline.records import DatasetJob
 from hpcxrf.store.spectra import Spectra, SpectraStore
-
-_SCATTER_PIXELS: Final = 512
-# Whole counts are raw unless they scatter beyond what raw ones of any map were found to.
-_WHOLE_FROM: Final = 0.7
-_WHOLE_TO: Final = 1.4
-# Fractions are scaled; less than this is not worth carrying.
-_FRACTION_LEAST: Final = 0.1
 
 Ranges = Mapping[int, slice]
 
@@ -83,8 +75,9 @@ def fit_clean(store: SpectraStore, job: DatasetJob) -> tuple[CleanSpectra, ScanF
     findings = Findings(outliers=flagged)
     factors, texts = _find_factors(fitted, store, findings)
     findings = replace(fitted.findings, outliers=flagged, factors=factors)
-    texts = [*(describe_outliers(d, pixels) for d, pixels in flagged.items()), *texts]
-    notes = tuple(Note("warning", text) for text in [*texts, *_describe_left_out(findings, job)])
+    disagreeing = describe_left_out(findings.left_out, job.config.detectors, job.shape[0], summed=SUM in job.detectors)
+    said = [*(describe_outliers(d, pixels) for d, pixels in flagged.items()), *texts, *disagreeing]
+    notes = tuple(Note("warning", text) for text in said)
     fits = {name: carry_count_factor(fit, findings.factor_of(name)) for name, fit in fitted.fits.items()}
     return CleanSpectra(spectra=left, notes=notes), replace(fitted, fits=fits, findings=findings)
 
@@ -109,7 +102,7 @@ def fit_scan(spectra: NDArray[np.float64], store: SpectraStore, job: DatasetJob,
             f"{job.source}: {every[0].messages[0]} (all {len(every)} detectors); check the fit range, or "
             "leave the scan out"
         )
-    findings = replace(findings, left_out=_left_out(found, job))
+    findings = replace(findings, left_out=find_left_out(found.fits, job.config.detectors))
     n_pixels = int(store.measured().sum())
     fits = {str(d): fit for d, fit in enumerate(every)}
     if SUM in job.detectors:
@@ -121,25 +114,6 @@ def fit_scan(spectra: NDArray[np.float64], store: SpectraStore, job: DatasetJob,
         if fits[name].status in SOLVED
     }
     return ScanFit(found=found, fits=fits, bases=bases, findings=findings)
-
-
-def _left_out(found: DetectorFits, job: DatasetJob) -> dict[int, str]:
-    """Reasons by detector of those that the sum is made without."""
-    excluded = job.config.detectors.exclude
-    reasons = dict.fromkeys(excluded, "excluded by the run file")
-    return reasons | (find_disagreeing(found.fits, excluded) if job.config.detectors.judge else {})
-
-
-def _describe_left_out(findings: Findings, job: DatasetJob) -> list[str]:
-    """Sentences on detectors that disagree; those that the run file excludes are known to who wrote it."""
-    n_left = job.shape[0] - len(findings.left_out)
-    parts = f"is left out of the sum, which is that of the other {n_left}"
-    end = parts if SUM in job.detectors else "its maps are doubtful; detectors.exclude leaves it out"
-    return [
-        f"detector {d} disagrees with the others and {end}: {reason}"
-        for d, reason in findings.left_out.items()
-        if d not in job.config.detectors.exclude
-    ]
 
 
 def _ranges(fitted: ScanFit) -> dict[int, slice]:
@@ -172,47 +146,9 @@ def _is_saturated(spectrum: NDArray[np.float64], store: Spectra, within: slice) 
 
 def _find_factors(fitted: ScanFit, store: SpectraStore, findings: Findings) -> tuple[dict[str, float], list[str]]:
     """Variance over mean of the counts by result where it is not that of raw counts, and sentences on it."""
-    ranges, factors, notes = _ranges(fitted), dict[str, float](), []
-    whole = store.dtype.kind == "u"
-    for d, within in ranges.items():
-        factor = _measure_factor(store, d, within, findings)
-        if _is_scaled(factor, whole=whole):
-            factors[str(d)] = float(factor or 1.0)
-        if note := _describe_factor(d, factor, whole=whole):
-            notes.append(note)
+    ranges = _ranges(fitted)
+    factors, texts = find_count_factors(store, ranges, findings)
     used = [d for d in ranges if d not in fitted.findings.left_out]
     if SUM in fitted.fits and any(str(d) in factors for d in used):
-        counts = {d: float(store.integrated(d).sum()) for d in used}
-        total = sum(counts.values())
-        factors[SUM] = sum(factors.get(str(d), 1.0) * n for d, n in counts.items()) / total
-    return factors, notes
-
-
-def _measure_factor(store: SpectraStore, detector: int, within: slice, findings: Findings) -> float | None:
-    counts, measured = sample_pixels(
-        store, str(detector), within, lambda spectra, block, name: read_good_block(spectra, block, name, findings)
-    )
-    good = counts[measured]
-    some = good[:: max(1, len(good) // _SCATTER_PIXELS)]
-    scale = estimate_count_scale(torch.from_numpy(some.astype(np.float64)))
-    return None if scale is None else scale.factor
-
-
-def _is_scaled(factor: float | None, *, whole: bool) -> bool:
-    if factor is None:
-        return False
-    return not _WHOLE_FROM < factor < _WHOLE_TO if whole else abs(factor - 1.0) > _FRACTION_LEAST
-
-
-def _describe_factor(detector: int, factor: float | None, *, whole: bool) -> str:
-    if factor is None:
-        unknown = "there are too few pixels to measure how they scatter, and sigma is that of raw counts"
-        return "" if whole else f"detector {detector}: counts are not whole, as if corrected or scaled; {unknown}"
-    if not _is_scaled(factor, whole=whole):
-        kept = "they scatter as raw counts do, and sigma is that of raw counts"
-        return "" if whole else f"detector {detector}: counts are not whole, as if corrected or scaled; {kept}"
-    what = "counts scatter" if whole else "counts are not whole and scatter"
-    return (
-        f"detector {detector}: {what} with {factor:.3g} times the variance of raw counts, as corrected or scaled "
-        f"counts do; sigma is {factor**0.5:.3g} times that of raw counts, and limits and deviance carry the factor"
-    )
+        factors[SUM] = average_factor(factors, store, used)
+    return factors, texts

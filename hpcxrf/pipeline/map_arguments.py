@@ -194,7 +194,7 @@ def region_spectrum(
         InputFileError: the scan cannot be read.
     """
     if mask is None and not isinstance(counts, RawScan) and np.ndim(np.asarray(counts)) == 1:
-        return read_spectra(counts)
+        return read_spectra(counts)[0]
     spectra, _ = read_pixels(counts)
     (place,) = match_detectors(fit, spectra.shape[0], detector)
     return sum_pixels(spectra, place, mask)

@@ -1,7 +1,7 @@
 """The fit of one file's integrated spectrum, without a run directory."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hpcxrf.config.detectors import DetectorsConfig
 from hpcxrf.config.run import RunConfig
 from hpcxrf.errors import ConfigError, FitError
+from hpcxrf.fitting.count_scale import carry_count_factor
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED, fit_detector_sum
 from hpcxrf.fitting.spectrum.suggestion import Suggestion, combine_detectors
@@ -19,8 +21,11 @@ from hpcxrf.formats.scan import RawScan
 from hpcxrf.notes import Note
 from hpcxrf.pipeline.arrays import ReadSpectra, spectra_of_scan
 from hpcxrf.pipeline.inspect import ingest_files, inspect_file, integrate
+from hpcxrf.pipeline.pixels.count_factors import average_factor, find_count_factors
+from hpcxrf.pipeline.pixels.findings import Findings
 from hpcxrf.pipeline.pixels.flags import full_count, largest_count
 from hpcxrf.pipeline.pixels.outliers import describe_outliers, find_outliers
+from hpcxrf.pipeline.prepare.agreement import describe_left_out, find_left_out, without_detectors
 from hpcxrf.pipeline.prepare.detectors import fit_detectors
 from hpcxrf.pipeline.prepare.facts import scan_facts
 from hpcxrf.pipeline.prepare.from_config import line_markers, prepare
@@ -78,28 +83,56 @@ def fit_file(path: Path, config: RunConfig, detector: str, advance: Advance | No
     if not any(fit.status in SOLVED for fit in every):
         message = every[0].messages[0]
         raise FitError(f"{path}, detector {detector}: {message}; check the range and the detector")
-    full = _saturation_notes(dict(zip(wanted, every, strict=True)), spectra)
-    single = detector != SUM
+    by_number = dict(zip(wanted, every, strict=True))
+    findings, warnings = _judge(by_number, spectra, outliers, config.detectors)
+    fit, by_detector = every[0], tuple[SpectrumFit, ...]()
+    if detector == SUM:
+        fit = fit_detector_sum(counts, without_detectors(every, findings.left_out), found.problems)
+        by_detector = tuple(carry_count_factor(f, findings.factor_of(str(d))) for d, f in by_number.items())
+    said = [*warnings, *_saturation_notes(by_number, spectra), *found.notes]
     return FileFit(
         scan=scan,
         detector=detector,
-        fit=every[0] if single else fit_detector_sum(counts, every, found.problems),
-        by_detector=() if single else every,
-        notes=tuple(dict.fromkeys([*scan.notes, *spectra.notes, *outliers, *full, *found.notes])),
+        fit=carry_count_factor(fit, findings.factor_of(detector)),
+        by_detector=by_detector,
+        notes=tuple(dict.fromkeys([*scan.notes, *spectra.notes, *said])),
         line_markers=tuple(line_markers(found.problems[0].table)),
-        suggested=combine_detectors(found.suggested),
+        suggested=combine_detectors(
+            [one for d, one in zip(wanted, found.suggested, strict=True) if d not in findings.left_out]
+        ),
     )
 
 
-def _leave_out_outliers(spectra: ReadSpectra, detectors: Sequence[int]) -> tuple[NDArray[np.float64], list[Note]]:
-    """Summed spectra (detector, channel) without outlier pixels, and warnings of those."""
-    total, notes = spectra.total.copy(), []
+def _leave_out_outliers(
+    spectra: ReadSpectra, detectors: Sequence[int]
+) -> tuple[NDArray[np.float64], dict[int, list[tuple[int, int]]]]:
+    """Summed spectra (detector, channel) without outlier pixels, and those pixels (y, x) by detector."""
+    total, pixels = spectra.total.copy(), dict[int, list[tuple[int, int]]]()
     for d in detectors:
         found = find_outliers(spectra, d)
         if found.spectra:
             total[d] -= found.sum_of(found.spectra)
-            notes.append(Note("warning", describe_outliers(d, found.spectra.keys())))
-    return total, notes
+            pixels[d] = list(found.spectra)
+    return total, pixels
+
+
+def _judge(
+    fits: Mapping[int, SpectrumFit],
+    spectra: ReadSpectra,
+    outliers: Mapping[int, Sequence[tuple[int, int]]],
+    config: DetectorsConfig,
+) -> tuple[Findings, list[Note]]:
+    """Which detectors disagree, how the counts of all scatter, and warnings of both and of outlier pixels."""
+    left_out = find_left_out(tuple(fits.values()), config) if len(fits) > 1 else {}
+    findings = Findings(outliers=outliers, left_out=left_out)
+    ranges = {d: slice(f.first_channel, f.first_channel + len(f.counts)) for d, f in fits.items() if f.status in SOLVED}
+    factors, scatter = find_count_factors(spectra, ranges, findings)
+    used = [d for d in ranges if d not in left_out]
+    if len(fits) > 1 and any(str(d) in factors for d in used):
+        factors[SUM] = average_factor(factors, spectra, used)
+    texts = [describe_outliers(d, pixels) for d, pixels in outliers.items()]
+    texts += [*scatter, *describe_left_out(left_out, config, len(fits), summed=True)]
+    return replace(findings, factors=factors), [Note("warning", text) for text in texts]
 
 
 def _saturation_notes(fits: Mapping[int, SpectrumFit], spectra: ReadSpectra) -> list[Note]:

@@ -162,6 +162,46 @@ def text_of(name: str, content: str) -> Callable[[Path], Path]:
     return write
 
 
+def list_texts() -> dict[str, Callable[[Path], Path]]:
+    """Spectra that are text, by the name of their format."""
+    from tests.samples import text_scans as text
+
+    counts_of_one = text.make_counts()
+    two = [counts_of_one, text.make_counts(seed=2)]
+    spec = (
+        f"#F a.spec\n\n#S 1 ct 10\n#@CALIB -0.05 0.01 0\n#@CTIME 10 9.5 10.25\n{text.spec_spectrum(counts_of_one)}\n\n"
+    )
+    columns = "".join(f"{0.02 + 0.01 * i:.4f}\t{n}\n" for i, n in enumerate(counts_of_one))
+    return {
+        "emsa": text_of("a.msa", text.emsa(counts_of_one, columns=4, LIVETIME="10.5")),
+        "bruker-spx": text_of("a.spx", text.spx(counts_of_one)),
+        "amptek-pmca": text_of("b.mca", text.pmca(counts_of_one)),
+        "iaea-spe": text_of("a.spe", text.spe(counts_of_one, more="$MCA_CAL:\r\n3\r\n-0.05 0.01 0 keV")),
+        "spec": text_of("a.spec", spec),
+        "columns": text_of("a.txt", f"Energy (keV)\tCounts\n{columns}"),
+        "instrument-csv": text_of("a.csv", text.handheld_csv(two)),
+        "pixl-csv": text_of("b.csv", text.pixl_csv(two, two)),
+    }
+
+
+def list_beamlines() -> dict[str, Callable[[Path], Path]]:
+    """HDF5 files of beamlines and electron microscopes, by the name of their layout."""
+    from tests.samples import beamline_files as files
+    from tests.samples.hyperspy_files import write_hspy
+
+    def written(write: Callable[..., Path], name: str, *shape: int) -> Callable[[Path], Path]:
+        return lambda folder: write(folder / name, files.make_counts(shape))
+
+    return {
+        "pyxrf": written(files.write_pyxrf, "a.h5", 2, 3, 4, 64),
+        "larch": written(files.write_larch, "a.h5", 2, 3, 4, 64),
+        "bliss": lambda folder: files.write_bliss(folder / "b.h5", files.make_counts((2, 3, 4, 64)), parameters=True),
+        "soleil": written(files.write_soleil, "a.nxs", 2, 3, 4, 64),
+        "oxford-h5oina": written(files.write_oxford, "a.h5oina", 1, 3, 4, 64),
+        "hyperspy": lambda folder: write_hspy(folder / "a.hspy", {"EDX": files.make_counts((3, 4, 700))}),
+    }
+
+
 def write_label_npy(folder: Path) -> Path:
     np.save(folder / "labels.npy", np.arange(16, dtype=np.uint8).reshape(4, 4))
     return folder / "labels.npy"
@@ -299,6 +339,8 @@ def list_seeds() -> tuple[Seed, ...]:
         "epics-mca": text_of("a.mca", MCA + rows),
         "npy": write_npy,
         "npz": write_npz,
+        **list_texts(),
+        **list_beamlines(),
     }
     texts = {
         "override": (text_of("maps_fit_parameters_override.txt", OVERRIDE), read_override),

@@ -11,6 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from hpcxrf.config.detectors import DetectorsConfig
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED
 from hpcxrf.physics.model import COMPTON, ELASTIC
@@ -47,6 +48,37 @@ def find_disagreeing(fits: Sequence[SpectrumFit], excluded: Collection[int] = ()
         ratios = {}
     found = misfits | ratios
     return {d: found[d] for d in sorted(found)}
+
+
+def find_left_out(fits: Sequence[SpectrumFit], config: DetectorsConfig) -> dict[int, str]:
+    """Reasons by detector of those that the sum is made without: excluded, or in disagreement with the others.
+
+    Args:
+        fits: fits of the summed spectra, one a detector, all with the same components.
+        config: section `detectors` of a run file.
+    """
+    reasons = dict.fromkeys(config.exclude, "excluded by the run file")
+    return reasons | (find_disagreeing(fits, config.exclude) if config.judge else {})
+
+
+def describe_left_out(
+    left_out: Mapping[int, str], config: DetectorsConfig, n_detectors: int, *, summed: bool
+) -> list[str]:
+    """Sentences on detectors that disagree; those that the run file excludes are known to who wrote it.
+
+    Args:
+        left_out: reasons of `find_left_out`.
+        config: section `detectors` of a run file.
+        n_detectors: detectors of the scan.
+        summed: the sum of the detectors is wanted.
+    """
+    parts = f"is left out of the sum, which is that of the other {n_detectors - len(left_out)}"
+    end = parts if summed else "its maps are doubtful; detectors.exclude leaves it out"
+    return [
+        f"detector {d} disagrees with the others and {end}: {reason}"
+        for d, reason in left_out.items()
+        if d not in config.exclude
+    ]
 
 
 def without_detectors(fits: Sequence[SpectrumFit], left_out: Collection[int]) -> list[SpectrumFit]:
