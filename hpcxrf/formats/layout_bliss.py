@@ -14,7 +14,7 @@ from hpcxrf.errors import InputFileError
 from hpcxrf.formats.array_choice import match_entries, split_paths
 from hpcxrf.formats.array_containers import Container, Entry, decode_texts
 from hpcxrf.formats.array_grid import find_placement
-from hpcxrf.formats.array_scan import ArrayScan, find_unit_um
+from hpcxrf.formats.array_scan import ArrayScan, find_unit_um, make_calibration
 from hpcxrf.formats.axis_rules import USUAL_CHANNELS
 from hpcxrf.formats.grid import Grid
 from hpcxrf.formats.layout_parts import (
@@ -25,12 +25,14 @@ from hpcxrf.formats.layout_parts import (
     list_scalers,
     read_detector_maps,
     read_number,
+    read_numbers,
     read_texts,
     require_spectra,
     sort_entries,
 )
 from hpcxrf.formats.maps_raw import live_time
-from hpcxrf.formats.scan import FloatMap, ReadOptions, ScanScalars
+from hpcxrf.formats.scan import EnergyCalibration, FloatMap, ReadOptions, ScanScalars
+from hpcxrf.formats.text_spectra import shift_channels
 from hpcxrf.notes import Note
 
 _SCAN: Final = re.compile(r"\d+\.\d+")
@@ -47,6 +49,10 @@ _PARAMETERS: Final = (
 """Names of (rows, columns) in the group of the scan's parameters."""
 _TITLES: Final = {"mesh": (8, 1, 4, 1), "fscan2d": (4, 0, 8, 0), "zapimage": (9, 1, 4, 0)}
 """By macro: place of the rows in the title and what is added to them, then of the columns."""
+
+
+_LINE: Final = re.compile(r"(?i)([ad]\d?scan|ct)\b")
+"""Titles of scans whose points are no map."""
 
 
 def recognise(file: h5py.File) -> bool:
@@ -128,6 +134,7 @@ def _describe(container: Container, scan: str, counts: Sequence[Entry], options:
     return replace(
         bare,
         grid=placement.grid,
+        calibration=_read_calibration(container, counts),
         incident_energy_kev=_read_energy_kev(container, scan),
         read_scalars=lambda: _read_scalars(bare, scan, placement.grid, dict(placement.read_positions())),
         notes=(
@@ -149,7 +156,8 @@ def _read_title(container: Container, scan: str) -> str:
 
 def _find_shape(container: Container, scan: str, title: str, n_points: int) -> tuple[int, int] | None:
     """Rows and columns by the title of the scan, else by its parameters; None where neither fits the points."""
-    shapes = [_parse_title(title), *_read_parameters(container, scan)]
+    line = [(n_points, 1)] if _LINE.match(title) else []
+    shapes = [_parse_title(title), *_read_parameters(container, scan), *line]
     return next((s for s in shapes if s is not None and (s[0] - 1) * s[1] < n_points <= s[0] * s[1]), None)
 
 
@@ -207,6 +215,18 @@ def _find_motors(container: Container, scan: str, n_points: int) -> dict[str, En
 def _is_time(entry: Entry) -> bool:
     unit = decode_texts(entry.attributes.get("units"))
     return unit in {("s",), ("sec",), ("seconds",)} or re.search(r"(?i)epoch|time", _name_detector(entry)) is not None
+
+
+def _read_calibration(container: Container, counts: Sequence[Entry]) -> tuple[EnergyCalibration, ...] | None:
+    """Terms beside the data, as silx converts them from `#@CALIB`; (0, 1, 0) is what SPEC writes without one."""
+    found = []
+    for entry in counts:
+        terms = read_numbers(container, entry.find_neighbour("calibration"))
+        channels = read_numbers(container, entry.find_neighbour("channels"))
+        if len(terms) not in {2, 3} or terms[1] == 0.0 or terms[:2] == (0.0, 1.0):
+            return None
+        found.append(shift_channels(make_calibration(*terms), channels[0] if channels else 0.0))
+    return tuple(found)
 
 
 def _read_energy_kev(container: Container, scan: str) -> float | None:

@@ -71,13 +71,19 @@ def read_texts(container: Container, path: str) -> tuple[str, ...]:
     return tuple(t.split("\0")[0].strip() for t in decode_texts(read_all(container, entry)))
 
 
+def read_numbers(container: Container, path: str) -> tuple[float, ...]:
+    """Finite numbers of a small array; empty where there is none."""
+    entry = container.entries.get(path)
+    if entry is None or entry.dtype.kind not in "iuf" or int(np.prod(entry.shape)) > 10_000:
+        return ()
+    values = np.asarray(read_all(container, entry), dtype=np.float64).reshape(-1)
+    return tuple(values.tolist()) if np.isfinite(values).all() else ()
+
+
 def read_number(container: Container, path: str) -> float | None:
     """A finite number of an array of one value; None where there is none."""
-    entry = container.entries.get(path)
-    if entry is None or entry.dtype.kind not in "iuf" or int(np.prod(entry.shape)) != 1:
-        return None
-    value = float(np.asarray(read_all(container, entry)).reshape(()))
-    return value if np.isfinite(value) else None
+    values = read_numbers(container, path)
+    return values[0] if len(values) == 1 else None
 
 
 def read_all(container: Container, entry: Entry) -> NDArray[np.generic]:
