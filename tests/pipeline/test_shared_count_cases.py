@@ -4,18 +4,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
 
 from hpcxrf.config.run import check_config
 from hpcxrf.fitting.result import FitStatus
+from hpcxrf.formats.registry import open_scan
 from hpcxrf.pipeline.plan import make_plan
 from hpcxrf.pipeline.single import fit_file
 from tests.samples.run_samples import maps_of, run_maps
 
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
-pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason=f"{CASES} is not there")
+pytestmark = pytest.mark.usefixtures("shared_cases")
 
 ELEMENTS = ["K", "Ca", "Ti", "Mn", "Fe"]
 
@@ -100,3 +102,14 @@ def test_names_of_pyxrf_are_k_families(tmp_path):
     ):
         assert abs(counts - truth[name]) < 3 * sigma, name
     assert [s.name for s in found.suggested] == ["Pb_M"]
+
+
+def test_a_wide_map_is_read_by_what_nexus_says_and_else_by_the_usual_number_of_channels_with_a_note(made):
+    with h5py.File(made / "wide.h5") as file:
+        counts = file["entry/mca"][:]
+    for name, said in (("wide_nexus.h5", ""), ("wide.h5", "guessed: axis 2 of shape (6, 700, 512) is the energy")):
+        scan = open_scan(made / name)
+        assert scan.shape == (1, 6, 700, 512)
+        np.testing.assert_array_equal(scan.read_counts(slice(0, 6))[0], counts)
+        texts = [note.text for note in scan.notes]
+        assert texts == [] if not said else texts[0].startswith(said)
