@@ -32,11 +32,14 @@ from hpcxrf.pipeline.pixels.flags import find_doubts
 from hpcxrf.pipeline.pixels.from_config import free_parameters, needs_model, pixel_model_of, stored_solver
 from hpcxrf.pipeline.pixels.task import PixelTask, fit_blocks
 from hpcxrf.pipeline.prepare.detectors import DetectorFits
+from hpcxrf.pipeline.prepare.facts import scan_facts
 from hpcxrf.pipeline.prepare.from_config import line_markers
 from hpcxrf.pipeline.prepare.inputs import SUM, is_unchanged, read_options
+from hpcxrf.pipeline.prepare.resolve import list_components
+from hpcxrf.pipeline.prepare.sources import read_sources
 from hpcxrf.pipeline.prepare.suggestions import as_records
 from hpcxrf.pipeline.records import BlockRange, DatasetJob
-from hpcxrf.pipeline.regions.given import require_thresholds
+from hpcxrf.pipeline.regions.given import check_thresholds
 from hpcxrf.pipeline.units import pixel_task_name
 from hpcxrf.results.export import regions_to_csv
 from hpcxrf.results.store.basis import component_names, read_basis, write_basis
@@ -100,9 +103,9 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
             clean, fitted = fit_clean(store, job)
             found, fits, bases, findings = fitted.found, fitted.fits, fitted.bases, fitted.findings
             components = next(iter(fits.values())).component_names
-            require_thresholds(job.config.regions, components)
+            absent = _check_thresholds(job, store, components)
             chosen = choose_for_pixels(bases, store, job, findings)
-        noted = [*store.notes, *find_doubts(store), *clean.notes, *found.notes, *chosen.notes]
+        noted = [*store.notes, *find_doubts(store), *clean.notes, *found.notes, *chosen.notes, *absent]
         notes = tuple(dict.fromkeys(noted))
         path = run.results_store(job.dataset_id)
         # Whatever is there belongs to an integrated fit that no longer counts, and so do its pixels.
@@ -136,6 +139,13 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
             },
             notes=notes,
         )
+
+
+def _check_thresholds(job: DatasetJob, store: SpectraStore, components: Sequence[str]) -> list[Note]:
+    if not job.config.regions.thresholds:
+        return []
+    listed = list_components(job.config, read_sources(job.config.fit, scan_facts(store, job.source), 0))
+    return check_thresholds(job.config.regions, listed, components)
 
 
 def run_pixels(job: DatasetJob, blocks: BlockRange, after: Sequence[TaskRecord]) -> TaskRecord:

@@ -12,7 +12,7 @@ from hpcxrf.fitting.result import FitStatus
 from hpcxrf.formats.maps_writer import write_array_hdf5
 from hpcxrf.formats.scan import EnergyCalibration
 from hpcxrf.pipeline.plan import make_plan
-from tests.samples.run_samples import jobs_of, maps_of, run_maps, spectrum
+from tests.samples.run_samples import jobs_of, maps_of, run_all, run_maps, spectrum
 
 COUNTS = {"Ca": 460.0, "Fe": 200.0, "Zn": 60.0}
 ELEMENTS = tuple(COUNTS)
@@ -160,26 +160,33 @@ def stack(tmp_path_factory):
         "input": {"files": [str(folder)]},
         "sample": {"elements": ["Ca_K", "Mn_K", "Fe_K", "O"]},
         "fit": {"suggest": False},
-        "regions": {"find": []},
+        "regions": {
+            "find": [],
+            "thresholds": {"iron": {"component": "Fe", "above": 1}, "calcium": {"component": "Ca", "above": 1}},
+        },
     }
     found = {}
     for job in make_plan(check_config(raw, "test"), folder / "run").jobs:
-        store, records = run_maps(job)
-        found[Path(job.source).stem] = maps_of(store), notes_of(records)
+        store, records = run_all(job)
+        regions = xr.open_zarr(store, group="regions", chunks=None).region.values.tolist()
+        found[Path(job.source).stem] = maps_of(store), notes_of(records), regions
     return found
 
 
 def test_a_scan_below_an_edge_is_mapped_without_that_element_and_says_so(stack):
-    maps, notes = stack["at-7.05"]
+    maps, notes, regions = stack["at-7.05"]
     assert maps.component.values.tolist()[:2] == ["Ca", "Mn"]
     assert "Fe" not in maps.component.values
     assert any("left out of this scan: Fe: K edge 7.112 keV is above the incident energy 7.05 keV" in n for n in notes)
     assert float(maps.amplitude.sel(component="Mn").mean()) == pytest.approx(300.0, rel=0.02)
+    assert regions == ["calcium"]
+    assert "regions.thresholds.iron: this scan is fitted without Fe, and has no such region" in notes
 
 
 def test_a_scan_above_it_has_it(stack):
-    maps, notes = stack["at-7.16"]
+    maps, notes, regions = stack["at-7.16"]
     assert float(maps.amplitude.sel(component="Fe").mean()) == pytest.approx(300.0, rel=0.02)
     assert not any("Fe: K edge" in n for n in notes)
+    assert regions == ["iron", "calcium"]
     assert any("O: Z = 8" in n for n in notes)
     assert any("Fe_K is read as Fe" in n for n in notes)

@@ -93,6 +93,20 @@ def resolve(config: RunConfig, sources: Sources) -> Settings:
     )
 
 
+def list_components(config: RunConfig, sources: Sources) -> tuple[str, ...]:
+    """Name the components that are listed for a scan, whether it can show them or not.
+
+    Args:
+        config: run file.
+        sources: those of any of its detectors.
+
+    Raises:
+        ConfigError: no elements in any source.
+        FitError: elements that do not exist or are listed twice.
+    """
+    return read_element_list(_elements(config.sample, sources.override).value).names
+
+
 def _refuse_tube(sample: SampleConfig, facts: ScanFacts) -> None:
     """A tube's spectrum has no elastic line, and fitted as monochromatic it gives numbers that mean nothing."""
     if facts.tube is not None and sample.source != "tube":

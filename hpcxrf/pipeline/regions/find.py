@@ -11,7 +11,7 @@ def find_regions(maps: RegionMaps, config: RegionsConfig) -> list[Region]:
     """The given regions, then the found ones, in the order of the run file; the same for the same maps and seed.
 
     Raises:
-        ConfigError: a given region without a measured pixel, or a threshold on a component that is not fitted.
+        ConfigError: a given region without a measured pixel.
         InputFileError: a label image cannot be read.
     """
     kinds = dict.fromkeys(config.find)

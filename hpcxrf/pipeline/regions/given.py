@@ -11,6 +11,7 @@ from hpcxrf.config.regions import RegionsConfig, ThresholdConfig
 from hpcxrf.config.untrusted import refuse_irregular
 from hpcxrf.errors import ConfigError, InputFileError
 from hpcxrf.formats.label_images import read_label_image
+from hpcxrf.notes import Note
 from hpcxrf.pipeline.regions.region import Region, RegionMaps
 from hpcxrf.pipeline.regions.tools import polygon_mask
 from hpcxrf.store.files import file_sha256
@@ -54,8 +55,8 @@ def given_regions(config: RegionsConfig, maps: RegionMaps) -> list[Region]:
     """All regions that the run file gives, of measured pixels only.
 
     Raises:
-        ConfigError: a region without a measured pixel, or a threshold on a component that is not fitted. A
-            threshold that no pixel meets is no fault: its region is empty.
+        ConfigError: a region without a measured pixel. A threshold that no pixel meets is no fault: its region is
+            empty; one on a component that this scan was fitted without has no region.
         InputFileError: a label image cannot be read.
     """
     valid = maps.valid
@@ -66,23 +67,33 @@ def given_regions(config: RegionsConfig, maps: RegionMaps) -> list[Region]:
     faults = [f"regions.{r.kind}: {r.name!r} holds no pixel that was measured" for r in drawn if not r.mask.any()]
     if faults:
         raise ConfigError("; ".join(faults))
-    require_thresholds(config, maps.components)
-    return drawn + [_threshold(name, t, maps) for name, t in config.thresholds.items()]
+    thresholds = {name: t for name, t in config.thresholds.items() if t.component in maps.components}
+    return drawn + [_threshold(name, t, maps) for name, t in thresholds.items()]
 
 
-def require_thresholds(config: RegionsConfig, components: Sequence[str]) -> None:
-    """Refuse thresholds on what is not fitted.
+def check_thresholds(config: RegionsConfig, listed: Sequence[str], components: Sequence[str]) -> list[Note]:
+    """Refuse thresholds on what is not listed, and warn of those on what one scan was fitted without.
+
+    Args:
+        config: section `regions` of a run file.
+        listed: components that are listed for the scan, whether it can show them or not.
+        components: what the scan was fitted with.
 
     Raises:
         ConfigError: all of them at once.
     """
+    absent = {name: t.component for name, t in config.thresholds.items() if t.component not in components}
     faults = [
-        f"regions.thresholds.{name}: {t.component!r} is not fitted; give one of {', '.join(components)}"
-        for name, t in config.thresholds.items()
-        if t.component not in components
+        f"regions.thresholds.{name}: {component!r} is not fitted; give one of {', '.join(components)}"
+        for name, component in absent.items()
+        if component not in listed
     ]
     if faults:
         raise ConfigError("; ".join(faults))
+    return [
+        Note("warning", f"regions.thresholds.{name}: this scan is fitted without {component}, and has no such region")
+        for name, component in absent.items()
+    ]
 
 
 def _drawn(config: RegionsConfig, shape_yx: tuple[int, int]) -> Iterator[Region]:

@@ -55,7 +55,7 @@ def run_regions(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         after: records that must exist first.
 
     Raises:
-        ConfigError: a given region holds no measured pixel, or a threshold is on a component that is not fitted.
+        ConfigError: a given region holds no measured pixel.
     """
     del after
     run = RunDir(path=job.run_dir)
