@@ -84,7 +84,7 @@ def test_a_fit_obeys_any_value_of_the_run_file_that_it_uses_and_refuses_the_othe
         ran = hpcxrf("fit", scan, "--elements", "Fe", "--set", setting)
         assert ran.code == 2
         assert f"--set {setting.split('=')[0]}" in ran.err
-        assert "input, sample, detector, fit" in ran.err
+        assert "input, sample, detector, detectors, fit only" in ran.err
 
 
 @pytest.mark.parametrize("given", ["2", "-1", "all"])

@@ -1,5 +1,7 @@
 """Starting values between the run file and the solver: override files, origins, energies, and what is refused."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -152,6 +154,31 @@ def test_the_notes_are_written_from_the_origins(tmp_path):
         "start of compton_angle 300 is taken as 170",
         "energy calibration from the scan file",
         "detector: be_window_um 24.0 from o.txt",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "override", "scan", "contradicts"),
+    [
+        (12.0, None, None, []),
+        (12.0, None, 12.04, []),
+        (12.0, None, 13.0, [("the scan file", 13)]),
+        (None, 12.0, 13.0, [("the scan file", 13)]),
+        (12.0, 11.0, None, [("o.txt", 11)]),
+        (12.0, 12.0, 13.0, [("the scan file", 13)]),
+        (12.0, 11.0, 13.0, [("the scan file", 13), ("o.txt", 11)]),
+        (None, None, 13.0, []),
+    ],
+)
+def test_an_incident_energy_that_another_source_contradicts_is_warned_of(tmp_path, given, override, scan, contradicts):
+    text = "COMPTON_ANGLE: 90\n" if override is None else f"COHERENT_SCT_ENERGY: {override}\n"
+    config = config_of(
+        sample={"elements": ["Ca", "Fe"], "incident_energy_kev": given}, fit={"override": override_of(tmp_path, text)}
+    )
+    prepared = prepare(config, dataclasses.replace(facts_of(), incident_energy_kev=scan), 0)
+    used = given or override or scan
+    assert [n.text for n in prepared.notes if n.kind == "warning"] == [
+        f"incident energy {used:g} keV is used, but {file} says {other} keV" for file, other in contradicts
     ]
 
 

@@ -18,6 +18,10 @@ from hpcxrf.pipeline.prepare.sources import Origin, Sources, Value
 _WIDTH: Final = "fwhm_fanoprime"
 
 
+# Nominal energies are rounded, and those of a monochromator drift by some tens of eV.
+_SAME_ENERGY_KEV: Final = 0.05
+
+
 def write_notes(
     settings: Settings, sources: Sources, problem: FitProblem, site: Sequence[str] = ()
 ) -> tuple[Note, ...]:
@@ -57,6 +61,21 @@ def _method_notes(problem: FitProblem) -> list[Note]:
 
 
 def _energy_notes(settings: Settings, sources: Sources) -> list[Note]:
+    """Where the incident energy is from, and a warning where another source contradicts it."""
+    energy = settings.incident_energy_kev
+    override, scan_kev = sources.override, sources.facts.incident_energy_kev
+    others: dict[str, float | None] = {"the scan file": scan_kev if energy.origin is not Origin.SCAN else None}
+    if override is not None and energy.origin is not Origin.OVERRIDE:
+        others[override.path.name] = override.values.get("COHERENT_SCT_ENERGY")
+    said = _name_energy_source(settings, sources)
+    return said + [
+        Note("warning", f"incident energy {energy.value:g} keV is used, but {file} says {other:g} keV")
+        for file, other in others.items()
+        if other is not None and abs(other - energy.value) > _SAME_ENERGY_KEV
+    ]
+
+
+def _name_energy_source(settings: Settings, sources: Sources) -> list[Note]:
     energy = settings.incident_energy_kev
     if energy.origin is Origin.OVERRIDE and sources.override is not None:
         return [Note("fact", f"incident energy {energy.value:g} keV from {sources.override.path.name}")]
