@@ -1,11 +1,15 @@
 """`python -m tests.fuzz --cases N`: damaged files without an end, on as many processes as there are cores."""
 
 import argparse
+import itertools
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.fuzz.harness import run_cases
+from tests.fuzz.harness import Outcome, run_cases
+
+_SAID = 1000
+"""Cases from one line of progress to the next."""
 
 
 def main() -> int:
@@ -18,10 +22,17 @@ def main() -> int:
     began = time.monotonic()
     numbers = range(options.cases) if options.only is None else range(options.only, options.only + 1)
     parts = [numbers[i :: options.processes] for i in range(min(options.processes, len(numbers)))]
+    done = itertools.count(1)
+
+    def say(one: Outcome) -> None:
+        if one.fault:
+            sys.stdout.write(f"--- case {one.number} ({one.seed})\n{one.fault}\n")
+        if (number := next(done)) % _SAID == 0:
+            sys.stderr.write(f"{number} of {len(numbers)} cases, {time.monotonic() - began:.0f} s\n")
+        sys.stdout.flush()
+
     with ThreadPoolExecutor(len(parts)) as pool:
-        failed = [one for found in pool.map(lambda part: run_cases(part, options.seed), parts) for one in found]
-    for one in sorted(failed, key=lambda one: one.number):
-        sys.stdout.write(f"--- case {one.number} ({one.seed})\n{one.fault}\n")
+        failed = [one for found in pool.map(lambda part: run_cases(part, options.seed, say), parts) for one in found]
     seconds = time.monotonic() - began
     sys.stdout.write(f"{len(numbers)} cases, seed {options.seed}: {len(failed)} failed, {seconds:.0f} s\n")
     return 1 if failed else 0

@@ -13,6 +13,7 @@ import signal
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,45 +31,54 @@ class Outcome:
     """Empty where the case is as it must be."""
 
 
-def run_cases(numbers: range, seed: int) -> list[Outcome]:
+Ended = Callable[[Outcome], None]
+"""Takes every case when it ends."""
+
+
+def run_cases(numbers: range, seed: int, ended: Ended = lambda _: None) -> list[Outcome]:
     """Run the cases of these numbers; the failed ones."""
     left, failed = list(numbers), []
+
+    def keep(one: Outcome) -> None:
+        if one.fault:
+            failed.append(one)
+        ended(one)
+
     while left:
-        done, more = _run_some(left, seed)
-        failed += more
-        left = left[done:]
+        left = left[_run_some(left, seed, keep) :]
     return failed
 
 
-def _run_some(numbers: list[int], seed: int) -> tuple[int, list[Outcome]]:
-    """As many cases as one child comes through; how many, and the failed ones."""
+def _run_some(numbers: list[int], seed: int, ended: Ended) -> int:
+    """As many cases as one child comes through; how many."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     child = context.Process(target=_child, args=(there, numbers, seed))
     child.start()
     there.close()
-    done, failed = 0, []
+    done = 0
     try:
         while done < len(numbers):
             if not here.poll(CLOCK_S):
                 child.kill()
-                return done + 1, [*failed, Outcome(numbers[done], "", f"no answer for {CLOCK_S:g} s")]
-            name, fault = here.recv()
-            if fault:
-                failed.append(Outcome(numbers[done], name, fault))
+                ended(Outcome(numbers[done], "", f"no answer for {CLOCK_S:g} s"))
+                return done + 1
+            ended(Outcome(numbers[done], *here.recv()))
             done += 1
     except EOFError:
         child.join()
         if child.exitcode == 1:
             raise RuntimeError("a sound file could not be read, or the harness failed; see above") from None
-        ended = "more than 10 s of the processor" if child.exitcode == -signal.SIGPROF else f"ended by {child.exitcode}"
-        return done + 1, [*failed, Outcome(numbers[done], "", ended)]
+        slow = child.exitcode == -signal.SIGPROF
+        fault = "more than 10 s of the processor" if slow else f"ended by {child.exitcode}"
+        ended(Outcome(numbers[done], "", fault))
+        return done + 1
     finally:
         child.join(5.0)
         if child.is_alive():
             child.kill()
         here.close()
-    return done, failed
+    return done
 
 
 def _child(pipe, numbers: list[int], seed: int) -> None:
