@@ -21,6 +21,8 @@ from hpcxrf.formats.maps_writer import write_maps_v10
 from hpcxrf.store.files import append_line, read_lines
 from tests.samples.bad_scans import AXIS, FIT, SHAPE, cut, write_array, write_whole
 
+pytestmark = pytest.mark.more
+
 SOME_FAILED = 6
 LAST_ROW, LAST_POINT = 2, 3
 """The scan that stopped: rows 0 and 1 and three points of row 2."""
