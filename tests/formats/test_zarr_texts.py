@@ -1,0 +1,70 @@
+"""Texts of a Zarr store are read as zarr reads them, and a chunk that lies about their number costs nothing."""
+
+import struct
+
+import numpy as np
+import pytest
+import zarr
+
+from hpcxrf.errors import InputFileError
+from hpcxrf.formats.registry import open_scan
+from hpcxrf.formats.zarr_texts import read_texts
+
+TEXTS = np.array(["ring", "", "Zeit µs", "x" * 300, "last"], dtype=object)
+REGIONS = [np.s_[:], np.s_[1:4], np.s_[4:5]]
+
+
+def write(path, texts=TEXTS, **options):
+    group = zarr.open_group(path, mode="w", zarr_format=options.pop("zarr_format", 3))
+    array = group.create_array("names", shape=texts.shape, dtype=str, **options)
+    array[...] = texts
+    return zarr.open_group(path, mode="r")["names"]
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("options", [{}, {"compressors": None}, {"chunks": (2,)}, {"chunks": (7,)}])
+def test_texts_are_those_that_zarr_reads(tmp_path, zarr_format, options):
+    if zarr_format == 3 and options.get("compressors", 0) is not None:
+        options = options | {"compressors": [zarr.codecs.GzipCodec()]}
+    array = write(tmp_path / "a.zarr", zarr_format=zarr_format, **options)
+    for region in REGIONS:
+        np.testing.assert_array_equal(read_texts(array, (region,)), np.asarray(array[region], dtype=object))
+
+
+def test_two_axes_and_chunks_that_were_never_written(tmp_path):
+    array = write(tmp_path / "a.zarr", TEXTS[:4].reshape(2, 2), chunks=(1, 2))
+    assert read_texts(array, np.s_[0:2, 1:2]).tolist() == [[""], ["x" * 300]]
+    (tmp_path / "a.zarr" / "names" / "c" / "0" / "0").unlink()
+    assert read_texts(array, np.s_[0:2, 0:2]).tolist() == [["", ""], ["Zeit µs", "x" * 300]]
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (struct.pack("<I", 2**32 - 1), "5 texts claims another number"),
+        (b"", "5 texts claims another number"),
+        (struct.pack("<I", 5), "ends early"),
+        (struct.pack("<II", 5, 2**31), "longer than its chunk"),
+    ],
+)
+def test_a_chunk_that_lies_is_refused_before_anything_is_made_of_it(tmp_path, zarr_format, content, fault):
+    path = tmp_path / "a.zarr"
+    write(path, zarr_format=zarr_format, compressors=None)
+    group = zarr.open_group(path, mode="a")
+    group.create_array("counts", data=np.ones((3, 4, 256), "u2"))
+    group.create_array("scaler_values", data=np.ones((5, 3, 4)))
+    (path / "names").rename(path / "scaler_names")
+    (path / "scaler_names" / ("0" if zarr_format == 2 else "c/0")).write_bytes(content)
+    with pytest.raises(InputFileError, match=rf"a\.zarr.*{fault}"):
+        open_scan(path).read_scalars()
+
+
+def test_texts_in_shards_or_too_many_are_refused_by_name(tmp_path):
+    sharded = write(tmp_path / "a.zarr", chunks=(1,), shards=(5,))
+    with pytest.raises(ValueError, match="names: texts with the codecs sharding_indexed"):
+        read_texts(sharded, np.s_[:])
+    group = zarr.open_group(tmp_path / "b.zarr", mode="w")
+    many = group.create_array("names", shape=(100_001,), dtype=str)
+    with pytest.raises(ValueError, match=r"names: an array \(100001,\) of texts, at most 100000"):
+        read_texts(many, np.s_[:])
