@@ -3,7 +3,7 @@
 Layout: https://hyperspy.org/rosettasciio/file_specification/hspy.html
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -37,13 +37,11 @@ def read_axes(container: Container, entry: Entry) -> SignalAxes | None:
     Raises:
         InputFileError: the array is not one spectrum a pixel: images, or more than two axes of navigation.
     """
-    if entry.name != "data" or decode_texts(entry.attributes.get("file_format")) != ("HyperSpy",):
-        return None
-    axes = [dict(container.read_attributes(entry.find_neighbour(f"axis-{i}"))) for i in range(len(entry.shape))]
-    if not all("navigate" in axis for axis in axes):
+    axes = _list_axes(container, entry)
+    if axes is None:
         return None
     signal = [i for i, axis in enumerate(axes) if not axis["navigate"]]
-    if len(signal) != 1 or len(axes) > 3:
+    if not _are_those_of_spectra(axes):
         raise InputFileError(
             f"{container.path}: {entry.path} has {len(signal)} signal axes, {len(axes) - len(signal)} of navigation; "
             "must be one of energy and at most two of navigation: images and series of maps are not spectra"
@@ -59,12 +57,27 @@ def read_axes(container: Container, entry: Entry) -> SignalAxes | None:
 
 
 def holds_spectra(container: Container, entry: Entry) -> bool:
-    """Whether an array of HyperSpy has one axis of energy; True for every array that is not of HyperSpy."""
-    try:
-        axes = read_axes(container, entry)
-    except InputFileError:
-        return False
-    return axes is None or axes.of_energy
+    """Whether an array of HyperSpy has one axis of energy; True for every array that is not of HyperSpy.
+
+    Raises:
+        InputFileError: the axes cannot be read.
+    """
+    axes = _list_axes(container, entry)
+    if axes is None:
+        return True
+    return _are_those_of_spectra(axes) and any(_is_energy(axis) for axis in axes if not axis["navigate"])
+
+
+def _list_axes(container: Container, entry: Entry) -> list[dict[str, Any]] | None:
+    """What HyperSpy says of each axis; None of an array that is not its own."""
+    if entry.name != "data" or decode_texts(entry.attributes.get("file_format")) != ("HyperSpy",):
+        return None
+    axes = [dict(container.read_attributes(entry.find_neighbour(f"axis-{i}"))) for i in range(len(entry.shape))]
+    return axes if all("navigate" in axis for axis in axes) else None
+
+
+def _are_those_of_spectra(axes: Sequence[Mapping[str, Any]]) -> bool:
+    return sum(not axis["navigate"] for axis in axes) == 1 and len(axes) <= 3
 
 
 def _is_energy(axis: Mapping[str, Any]) -> bool:

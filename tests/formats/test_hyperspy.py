@@ -1,10 +1,14 @@
 """HyperSpy's files, written by h5py and zarr in their documented layout: the axes are those of the file."""
 
+import dataclasses
+
 import h5py
 import numpy as np
 import pytest
 
 from hpcxrf.errors import InputFileError
+from hpcxrf.formats.array_containers import open_hdf5_arrays
+from hpcxrf.formats.hyperspy import holds_spectra
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import EnergyCalibration, ReadOptions
 from tests.samples.array_files import make_counts, read_all
@@ -89,3 +93,17 @@ def test_rosettasciio_writes_what_is_read(tmp_path):
     scan = open_scan(tmp_path / "a.hspy")
     assert scan.calibration == (EnergyCalibration(offset_kev=-0.2, slope_kev=0.02),)
     np.testing.assert_array_equal(read_all(scan)[0], counts)
+
+
+def test_axes_that_cannot_be_read_are_damage_and_not_another_kind_of_array(tmp_path):
+    container = open_hdf5_arrays(
+        write_hspy(tmp_path / "a.hspy", {"EDX": make_counts((3, 4, 700))}), None, allow_external=False
+    )
+    entry = container.entries["Experiments/EDX/data"]
+    assert holds_spectra(container, entry)
+
+    def refuse(group):
+        raise InputFileError(f"{group}: cannot be read")
+
+    with pytest.raises(InputFileError, match="axis-0: cannot be read"):
+        holds_spectra(dataclasses.replace(container, read_attributes=refuse), entry)
