@@ -21,8 +21,8 @@ from hpcxrf.formats.axes import file_size
 from hpcxrf.formats.hdf5_access import find_group
 from hpcxrf.formats.hdf5_files import HDF5_FAULTS, find_dataset, open_hdf5
 from hpcxrf.formats.room import require_room
+from hpcxrf.formats.zarr_chunks import read_region
 from hpcxrf.formats.zarr_codecs import refuse_unsafe_codecs
-from hpcxrf.formats.zarr_texts import has_texts, read_texts
 
 ZIP_SIGNATURE: Final = b"PK\x03\x04"
 MAX_HEADER_BYTES: Final = 10_000
@@ -237,9 +237,8 @@ def open_zarr_arrays(path: Path) -> Container:
         require_room(f"{path}: {show_name(name)}", f"one chunk {item.chunks}", bytes_each, [path])
 
     def read(entry: Entry, region: Region) -> NDArray[Any]:
-        array = found[entry.path]
         with _translate_faults(path):
-            return read_texts(array, region) if has_texts(array) else np.asarray(array[region])
+            return read_region(found[entry.path], region)
 
     def read_attributes(group: str) -> Mapping[str, Any]:
         with _translate_faults(path):

@@ -1,4 +1,8 @@
-"""Texts of a Zarr store. The codec of numcodecs makes as many objects as the first four bytes of a chunk claim."""
+"""Chunks of a Zarr store, looked at before numcodecs believes what their first bytes claim.
+
+Its codec of texts makes as many objects as the first four bytes say, and its Blosc reads as many bytes as the header
+says, beyond the end of the chunk.
+"""
 
 import itertools
 import math
@@ -12,7 +16,64 @@ from numpy.typing import NDArray
 
 MOST_TEXTS: Final = 100_000
 _VARIABLE: Final = ("vlen-utf8", "vlen-bytes")
+_BLOSC_HEADER: Final = struct.Struct("<BBBBIII")
+"""Version, version of the compressor, flags, bytes of an item; bytes, bytes of a block, bytes compressed."""
 _LENGTH: Final = struct.Struct("<I")
+
+
+def read_region(array: Any, region: Sequence[slice]) -> NDArray[Any]:  # noqa: ANN401 -- zarr has no useful types
+    """Read a region of an array in a folder, numbers or texts.
+
+    Args:
+        array: a `zarr.Array` in a folder.
+        region: one slice an axis.
+
+    Raises:
+        ValueError: a chunk whose header does not fit, or texts that cannot be read here.
+        OSError: a chunk cannot be read.
+    """
+    if has_texts(array):
+        return read_texts(array, region)
+    if _find_last_codec(array) == "blosc":
+        _check_blosc(array, region)
+    return np.asarray(array[tuple(region)])
+
+
+def _find_last_codec(array: Any) -> str:  # noqa: ANN401 -- as above
+    """Name of what a chunk was compressed with last; empty: it was not."""
+    metadata = array.metadata
+    if metadata.zarr_format == 2:
+        return "" if metadata.compressor is None else str(metadata.compressor.get_config()["id"])
+    return str(metadata.codecs[-1].to_dict()["name"]).removeprefix("numcodecs.")
+
+
+def _check_blosc(array: Any, region: Sequence[slice]) -> None:  # noqa: ANN401 -- as above
+    most = math.prod(array.chunks) * array.dtype.itemsize
+    ranges = [
+        range(taken.start // c, -(-taken.stop // c))
+        for taken, c in ((range(n)[s], c) for s, n, c in zip(region, array.shape, array.chunks, strict=True))
+        if len(taken)
+    ]
+    if len(ranges) < len(array.shape):
+        return
+    for place in itertools.product(*ranges):
+        file = _find_chunk(array, place)
+        if not file.is_file():
+            continue
+        with file.open("rb") as stream:
+            head = stream.read(_BLOSC_HEADER.size)
+        if len(head) < _BLOSC_HEADER.size:
+            raise ValueError(f"{file}: a chunk of {len(head)} bytes, which has no Blosc header")
+        *_, bytes_plain, _block, bytes_packed = _BLOSC_HEADER.unpack(head)
+        if bytes_packed != file.stat().st_size or bytes_plain > most:
+            raise ValueError(
+                f"{file}: its Blosc header claims {bytes_packed} bytes for {bytes_plain}, the chunk has "
+                f"{file.stat().st_size} for {most}"
+            )
+
+
+def _find_chunk(array: Any, place: tuple[int, ...]) -> Path:  # noqa: ANN401 -- as above
+    return Path(str(array.store_path.store.root), array.path, array.metadata.encode_chunk_key(place))
 
 
 def has_texts(array: Any) -> bool:  # noqa: ANN401 -- zarr's arrays have no useful type
@@ -33,10 +94,9 @@ def read_texts(array: Any, region: Sequence[slice]) -> NDArray[Any]:  # noqa: AN
     if math.prod(array.shape) > MOST_TEXTS or math.prod(array.chunks) > MOST_TEXTS:
         raise ValueError(f"{array.path}: an array {tuple(array.shape)} of texts, at most {MOST_TEXTS} are read")
     codecs = list(_find_codecs(array))
-    folder = Path(str(array.store_path.store.root), array.path)
     texts = np.full(array.shape, "", dtype=object)
     for place in itertools.product(*(range(-(-n // c)) for n, c in zip(array.shape, array.chunks, strict=True))):
-        file = folder / array.metadata.encode_chunk_key(place)
+        file = _find_chunk(array, place)
         if not file.is_file():
             continue
         content = file.read_bytes()

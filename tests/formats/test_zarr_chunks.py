@@ -1,14 +1,15 @@
-"""Texts of a Zarr store are read as zarr reads them, and a chunk that lies about their number costs nothing."""
+"""Chunks of a Zarr store are read as zarr reads them, and one that lies about its size costs nothing."""
 
 import struct
 
+import numcodecs
 import numpy as np
 import pytest
 import zarr
 
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats.registry import open_scan
-from hpcxrf.formats.zarr_texts import read_texts
+from hpcxrf.formats.zarr_chunks import read_region, read_texts
 
 TEXTS = np.array(["ring", "", "Zeit µs", "x" * 300, "last"], dtype=object)
 REGIONS = [np.s_[:], np.s_[1:4], np.s_[4:5]]
@@ -68,3 +69,45 @@ def test_texts_in_shards_or_too_many_are_refused_by_name(tmp_path):
     many = group.create_array("names", shape=(100_001,), dtype=str)
     with pytest.raises(ValueError, match=r"names: an array \(100001,\) of texts, at most 100000"):
         read_texts(many, np.s_[:])
+
+
+COUNTS = np.random.default_rng(2).poisson(3.0, (5, 4, 300)).astype("u2")
+
+
+def write_counts(path, zarr_format):
+    blosc = zarr.codecs.BloscCodec(cname="lz4") if zarr_format == 3 else numcodecs.Blosc(cname="lz4")
+    group = zarr.open_group(path, mode="w", zarr_format=zarr_format)
+    group.create_array("counts", data=COUNTS, chunks=(2, 4, 256), compressors=blosc)
+    return path / "counts" / ("1.0.0" if zarr_format == 2 else "c/1/0/0")
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_chunks_of_blosc_are_those_that_zarr_reads(tmp_path, zarr_format):
+    chunk = write_counts(tmp_path / "a.zarr", zarr_format)
+    array = zarr.open_group(tmp_path / "a.zarr", mode="r")["counts"]
+    for region in (np.s_[0:5, 0:4, 0:300], np.s_[1:3, 2:3, 250:260], np.s_[4:5, 0:4, 299:300], np.s_[2:2, 0:4, 0:300]):
+        np.testing.assert_array_equal(read_region(array, region), COUNTS[region])
+    chunk.unlink()
+    assert not read_region(array, np.s_[2:4, 0:4, 0:256]).any()
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize(
+    ("place", "value", "fault"),
+    [(12, 2037391649, "claims 2037391649 bytes"), (4, 2**31, "for 2147483648"), (12, 17, "claims 17 bytes")],
+)
+def test_a_blosc_header_that_lies_is_refused_and_rows_of_other_chunks_are_read(
+    tmp_path, zarr_format, place, value, fault
+):
+    path = tmp_path / "a.zarr"
+    chunk = write_counts(path, zarr_format)
+    content = bytearray(chunk.read_bytes())
+    content[place : place + 4] = struct.pack("<I", value)
+    chunk.write_bytes(content)
+    scan = open_scan(path)
+    np.testing.assert_array_equal(scan.read_counts(slice(0, 2))[0], COUNTS[:2])
+    with pytest.raises(InputFileError, match=rf"a\.zarr.*{fault}"):
+        scan.read_counts(slice(1, 3))
+    chunk.write_bytes(b"short")
+    with pytest.raises(InputFileError, match="a chunk of 5 bytes, which has no Blosc header"):
+        scan.read_counts(slice(2, 4))
