@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcxrf.errors import InputFileError
+from hpcxrf.formats.candidates import find_scans
 from hpcxrf.formats.counts import CountFaults, mend_counts
 from hpcxrf.formats.override import Override, find_override, read_override
-from hpcxrf.formats.registry import find_scans, open_scan
+from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import EnergyCalibration, RawScan, ReadOptions
 from hpcxrf.notes import Note, pack_notes
 

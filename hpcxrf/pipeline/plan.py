@@ -9,7 +9,8 @@ from typing import Final
 
 from hpcxrf.config.run import RunConfig
 from hpcxrf.errors import ConfigError, HpcxrfError, InputFileError
-from hpcxrf.formats.registry import Candidates, list_candidates, notes_on_left_out, open_scan, why_left_out
+from hpcxrf.formats.candidates import Candidates, list_candidates, notes_on_left_out, why_left_out
+from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import RawScan
 from hpcxrf.methods import METHODS
 from hpcxrf.notes import Note

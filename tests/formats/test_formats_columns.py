@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hpcxrf.errors import InputFileError
-from hpcxrf.formats.registry import find_scans
+from hpcxrf.formats.candidates import find_scans
 from tests.samples.text_scans import axis_of, counts_of, make_counts, notes_of, open_text
 
 COUNTS = make_counts()

@@ -3,7 +3,8 @@
 import pytest
 
 from hpcxrf.errors import InputFileError
-from hpcxrf.formats.registry import find_scans, list_file_formats, open_scan, scan_formats
+from hpcxrf.formats.candidates import find_scans
+from hpcxrf.formats.registry import list_file_formats, open_scan, scan_formats
 
 XDI = b"# XDI/1.0 GSE/1.0\n# Element.symbol: Fe\n#-----\n# energy mutrans\n" + b"".join(
     b"%d 0.5\n" % (7000 + i) for i in range(100)

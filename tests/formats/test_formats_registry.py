@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from hpcxrf.errors import InputFileError
+from hpcxrf.formats.candidates import find_scans
 from hpcxrf.formats.maps_writer import write_array_hdf5, write_maps_v10
-from hpcxrf.formats.registry import find_scans, open_scan
+from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import EnergyCalibration, ReadOptions
 from hpcxrf.simulate import demo_spec, simulate_scan, write_scan
 

@@ -17,10 +17,11 @@ import pytest
 from hpcxrf.config.untrusted import MAX_DEPTH, parse_yaml, refuse_irregular, show_lines, show_name
 from hpcxrf.errors import ConfigError, InputFileError
 from hpcxrf.formats import edge, first_look, registry
+from hpcxrf.formats.candidates import find_scans
 from hpcxrf.formats.hdf5_links import follow_path, has_path
 from hpcxrf.formats.label_images import read_label_image
 from hpcxrf.formats.override import read_override
-from hpcxrf.formats.registry import find_scans, open_scan
+from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.room import require_room
 from hpcxrf.formats.scan import RawScan, ReadOptions, ScanScalars
 from hpcxrf.formats.zarr_codecs import refuse_unsafe_codecs

@@ -14,8 +14,9 @@ import numpy as np
 
 from hpcxrf.config.run import load_run_file
 from hpcxrf.config.site import load_site
+from hpcxrf.formats.candidates import find_scans
 from hpcxrf.formats.override import read_override
-from hpcxrf.formats.registry import find_scans, open_scan
+from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import ReadOptions
 from hpcxrf.formats.standard import read_standards
 from hpcxrf.pipeline.regions.given import read_labels

@@ -13,8 +13,9 @@ import pytest
 
 from hpcxrf.cli.options import build_config
 from hpcxrf.errors import InputFileError, OutputError
+from hpcxrf.formats.candidates import find_scans
 from hpcxrf.formats.override import find_override, read_override
-from hpcxrf.formats.registry import find_scans, open_scan
+from hpcxrf.formats.registry import open_scan
 from hpcxrf.pipeline.prepare.from_config import prepare
 from hpcxrf.pipeline.records import ScanFacts
 from hpcxrf.simulate import archive_spec, read_index, read_truth, write_archive
