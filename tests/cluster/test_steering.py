@@ -126,11 +126,12 @@ def test_many_runs_are_listed_with_one_look_at_the_queue(hpcxrf, lab, slurm_clus
     assert all("no answer" in r["notes"][0] for r in runs)
 
 
-def test_failures_are_told_by_reason_and_tried_again(hpcxrf, lab):
+def test_failures_are_told_by_reason_and_tried_again(hpcxrf, lab, slurm_cluster):
     site(lab, BAD)
     first = submitted(hpcxrf)
     (lab / "go").touch()
     status = until(hpcxrf, "out", "done with failures")
+    until_queue(slurm_cluster, set())
     assert status["reasons"] == {"is cut short": 1}
     assert "and so it broke" in hpcxrf("logs", "out").out
     assert hpcxrf("logs", "out", "--failed").out == "scan-00000000 ingest: is cut short\nline 1"

@@ -22,6 +22,8 @@ from hpcxrf.results.store.maps import open_results
 from hpcxrf.store.rundir import RunDir
 from tests.samples.run_samples import SLOPE_KEV, jobs_of, maps_of, run_all, run_scan, spectrum, write_scan
 
+pytestmark = pytest.mark.more
+
 SHAPE = (4, 9, 10)
 ELEMENTS = ("Ca", "Fe", "Zn")
 COUNTS = {"Ca": 60.0, "Fe": 120.0, "Zn": 40.0}
