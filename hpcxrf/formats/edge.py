@@ -93,7 +93,8 @@ def own_errors(path: Path) -> Iterator[None]:
         InputFileError: for whatever the block raised.
     """
     try:
-        with report_faults(path):
+        # Numbers of a damaged file may overflow; what is not finite is judged where it is used, and needs no warning.
+        with report_faults(path), np.errstate(all="ignore"):
             yield
     except InputFileError as error:
         plain = show_lines(str(error))

@@ -359,3 +359,9 @@ def test_text_that_is_not_plain_yaml_raises_the_error_of_its_reader(text, tmp_pa
 
 def test_yaml_within_the_bounds_is_what_it_was():
     assert parse_yaml("a: &x [1, 2.5, on]\nb: *x\n", "x", ConfigError) == {"a": [1, 2.5, True], "b": [1, 2.5, True]}
+
+
+def test_numbers_of_a_damaged_file_that_overflow_print_no_warning(tmp_path):
+    with edge.own_errors(tmp_path / "a.mda"):
+        assert np.isinf(np.array([1e308]) * 1e3).all()
+        assert np.array([np.nan]).astype(np.int64).shape == (1,)
