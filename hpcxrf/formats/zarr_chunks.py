@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST_TEXTS: Final = 100_000
+MOST_TEXT_BYTES: Final = 2**26
+"""Bytes of one chunk of texts."""
 _VARIABLE: Final = ("vlen-utf8", "vlen-bytes")
 _BLOSC_HEADER: Final = struct.Struct("<BBBBIII")
 """Version, version of the compressor, flags, bytes of an item; bytes, bytes of a block, bytes compressed."""
@@ -61,15 +63,25 @@ def _check_blosc(array: Any, region: Sequence[slice]) -> None:  # noqa: ANN401 -
         if not file.is_file():
             continue
         with file.open("rb") as stream:
-            head = stream.read(_BLOSC_HEADER.size)
-        if len(head) < _BLOSC_HEADER.size:
-            raise ValueError(f"{file}: a chunk of {len(head)} bytes, which has no Blosc header")
-        *_, bytes_plain, _block, bytes_packed = _BLOSC_HEADER.unpack(head)
-        if bytes_packed != file.stat().st_size or bytes_plain > most:
-            raise ValueError(
-                f"{file}: its Blosc header claims {bytes_packed} bytes for {bytes_plain}, the chunk has "
-                f"{file.stat().st_size} for {most}"
-            )
+            _require_blosc(file, stream.read(_BLOSC_HEADER.size), file.stat().st_size, most)
+
+
+def _require_blosc(file: Path, head: bytes, size: int, most: int) -> None:
+    """Refuse a chunk whose Blosc header is not that of its bytes.
+
+    Args:
+        file: the chunk.
+        head: its first bytes.
+        size: bytes of the chunk.
+        most: bytes that it may have when it is unpacked.
+    """
+    if len(head) < _BLOSC_HEADER.size:
+        raise ValueError(f"{file}: a chunk of {len(head)} bytes, which has no Blosc header")
+    *_, bytes_plain, _block, bytes_packed = _BLOSC_HEADER.unpack(head[: _BLOSC_HEADER.size])
+    if bytes_packed != size or bytes_plain > most:
+        raise ValueError(
+            f"{file}: its Blosc header claims {bytes_packed} bytes for {bytes_plain}, the chunk has {size} for {most}"
+        )
 
 
 def _find_chunk(array: Any, place: tuple[int, ...]) -> Path:  # noqa: ANN401 -- as above
@@ -101,6 +113,8 @@ def read_texts(array: Any, region: Sequence[slice]) -> NDArray[Any]:  # noqa: AN
             continue
         content = file.read_bytes()
         for codec in codecs:
+            if codec.codec_id == "blosc":
+                _require_blosc(file, content, len(content), MOST_TEXT_BYTES)
             content = bytes(codec.decode(content))
         chunk = np.array(_split_texts(content, math.prod(array.chunks)), dtype=object).reshape(array.chunks)
         first = [i * c for i, c in zip(place, array.chunks, strict=True)]

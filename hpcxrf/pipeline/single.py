@@ -29,7 +29,7 @@ from hpcxrf.pipeline.prepare.agreement import describe_left_out, find_left_out, 
 from hpcxrf.pipeline.prepare.detectors import fit_detectors
 from hpcxrf.pipeline.prepare.facts import scan_facts
 from hpcxrf.pipeline.prepare.from_config import line_markers, prepare
-from hpcxrf.pipeline.prepare.inputs import SUM, read_options
+from hpcxrf.pipeline.prepare.inputs import SUM, detector_names, read_options
 from hpcxrf.pipeline.sums import Advance
 from hpcxrf.runner.worker import one_thread
 
@@ -70,6 +70,9 @@ def fit_file(path: Path, config: RunConfig, detector: str, advance: Advance | No
     """
     scan = open_scan(path, read_options(config))
     wanted = _detectors(path, detector, scan.shape[0])
+    detector_names(config, scan.shape[0])  # refuses exclusions that the scan cannot have
+    if detector != SUM and wanted[0] in config.detectors.exclude:
+        raise ConfigError(f"{path}: detector {detector} is in detectors.exclude; take it out, or fit another")
     facts = scan_facts(scan, path)
     for d in wanted:
         # Before minutes are spent on reading.

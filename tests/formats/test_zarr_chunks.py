@@ -111,3 +111,13 @@ def test_a_blosc_header_that_lies_is_refused_and_rows_of_other_chunks_are_read(
     chunk.write_bytes(b"short")
     with pytest.raises(InputFileError, match="a chunk of 5 bytes, which has no Blosc header"):
         scan.read_counts(slice(2, 4))
+
+
+def test_a_blosc_header_of_texts_that_lies_is_refused(tmp_path):
+    array = write(tmp_path / "a.zarr", zarr_format=2, compressors=numcodecs.Blosc())
+    chunk = tmp_path / "a.zarr" / "names" / "0"
+    content = bytearray(chunk.read_bytes())
+    content[12:16] = struct.pack("<I", 2037391649)
+    chunk.write_bytes(content)
+    with pytest.raises(ValueError, match=r"names.0: its Blosc header claims 2037391649 bytes"):
+        read_texts(array, np.s_[:])

@@ -6,6 +6,8 @@ import pytest
 import hpcxrf
 from hpcxrf.config.run import check_config
 from hpcxrf.errors import ConfigError
+from hpcxrf.pipeline.map_arguments import read_pixels
+from hpcxrf.pipeline.pixels.count_factors import average_factor
 from hpcxrf.pipeline.single import fit_file
 from tests.samples.run_samples import spectrum
 
@@ -101,3 +103,22 @@ def test_a_few_negative_counts_of_a_spectrum_are_0_and_said_and_many_refused():
     bad[:2] = -1.0
     with pytest.raises(ConfigError, match=r"fit_spectrum: counts: 3 of the scan's 1200 counts are negative.*0\.1 %"):
         hpcxrf.fit_spectrum(bad, ELEMENTS, 10.0, **AXIS)
+
+
+def test_the_factor_of_a_sum_is_that_of_its_parts_by_their_counts():
+    spectra = read_pixels(np.stack([np.full((2, 2, 4), 3.0), np.full((2, 2, 4), 1.0), np.full((2, 2, 4), 9.0)]))[0]
+    assert average_factor({"0": 2.0}, spectra, [0, 1]) == pytest.approx((2.0 * 3 + 1.0 * 1) / 4)
+    assert average_factor({"0": 2.0, "2": 0.5}, spectra, [0, 1, 2]) == pytest.approx((6 + 1 + 4.5) / 13)
+
+
+@pytest.mark.parametrize(
+    ("detector", "exclude", "said"),
+    [
+        ("0", [0], "detector 0 is in detectors.exclude"),
+        ("0", [7], "names 7, but the detectors of the scan are 0 to 1"),
+        ("sum", [0, 1], "leaves none of the 2 detectors"),
+    ],
+)
+def test_a_fit_refuses_the_exclusions_that_a_run_refuses(tmp_path, detector, exclude, said):
+    with pytest.raises(ConfigError, match=said):
+        fitted(tmp_path / "scan.npy", raw_counts((2, 2, 2)), detector, detectors={"exclude": exclude})
