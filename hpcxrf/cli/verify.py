@@ -28,7 +28,7 @@ def verify(
     from hpcxrf.cli.terminal import console, print_json, results_console
     from hpcxrf.cluster.slurm import job_ended
     from hpcxrf.errors import OutputError
-    from hpcxrf.runner.verify import do_again, find_damage
+    from hpcxrf.runner.verify import JOURNAL, do_again, find_damage
     from hpcxrf.store.lock import refuse_at_work, run_lock
     from hpcxrf.store.rundir import open_run
 
@@ -45,7 +45,8 @@ def verify(
     else:
         out = results_console()
         for damage in found[:_SHOWN]:
-            out.print(f"{damage.path}: not as {damage.task} wrote it ({damage.dataset_id})", markup=False)
+            how = "cannot be read" if damage.task == JOURNAL else f"not as {damage.task} wrote it"
+            out.print(f"{damage.path}: {how} ({damage.dataset_id})", markup=False)
         if len(found) > _SHOWN:
             out.print(f"and {len(found) - _SHOWN} more")
         out.print("every file is as it was written" if not found else f"{len(found)} files are damaged", markup=False)

@@ -2,12 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
+from hpcxrf.errors import OutputError
 from hpcxrf.runner.datasets import forget_dataset, read_datasets
 from hpcxrf.runner.done import last_lines
 from hpcxrf.runner.ending import forget_end
 from hpcxrf.store.files import checksums_match
 from hpcxrf.store.rundir import FINISHED, RETRY, RunDir
+
+JOURNAL: Final = "journal"
+"""Task of a damaged journal: what its dataset wrote cannot be compared with anything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,23 +30,35 @@ class Damage:
 def find_damage(run: RunDir, looked_at: Callable[[int, int], None] = lambda _done, _total: None) -> Iterator[Damage]:
     """Compare every checksum of a run with its file; what a later task overwrote is that task's.
 
+    A journal that cannot be read is its own dataset's damage and stops no other.
+
     Args:
         run: the run directory.
         looked_at: called with (datasets compared, datasets).
 
     Raises:
-        OutputError: a journal is damaged.
+        OutputError: the records of the datasets are damaged.
         OSError: a file cannot be read.
     """
     homes = sorted({"", *(record.home for record in read_datasets(run))})
     every = [(home, dataset_id) for home in homes for dataset_id in run.inner(home).dataset_ids()]
     for number, (home, dataset_id) in enumerate(every, start=1):
-        inner = run.inner(home)
-        for path, task in _read_written(inner, dataset_id).items():
-            if not checksums_match({path[0]: path[1]}, inner.path):
-                where = f"{home}/{path[0]}" if home else path[0]
-                yield Damage(dataset_id=dataset_id, home=home, task=task, path=where)
+        for path, task in _list_damaged(run.inner(home), dataset_id):
+            where = f"{home}/{path}" if home else path
+            yield Damage(dataset_id=dataset_id, home=home, task=task, path=where)
         looked_at(number, len(every))
+
+
+def _list_damaged(run: RunDir, dataset_id: str) -> Iterator[tuple[str, str]]:
+    """Path and task of everything of a dataset that is not as it was written."""
+    try:
+        written = _read_written(run, dataset_id)
+    except OutputError:
+        yield str(run.journal_file(dataset_id).relative_to(run.path)), JOURNAL
+        return
+    for (path, checksum), task in written.items():
+        if not checksums_match({path: checksum}, run.path):
+            yield path, task
 
 
 def _read_written(run: RunDir, dataset_id: str) -> dict[tuple[str, str], str]:
@@ -56,6 +73,8 @@ def _read_written(run: RunDir, dataset_id: str) -> dict[tuple[str, str], str]:
 def do_again(run: RunDir, damage: Damage) -> None:
     """Write into the journal that a damaged task, and with it all that rests on it, is to be done again.
 
+    A dataset whose journal is damaged is done again whole: whoever works on it next puts that journal aside.
+
     Args:
         run: the run directory, locked by the caller.
         damage: of `find_damage`.
@@ -64,7 +83,8 @@ def do_again(run: RunDir, damage: Damage) -> None:
         OutputError: the journal cannot be written.
     """
     reason = f"{damage.path} is not as it was written"
-    line = {"event": RETRY, "task": damage.task, "damaged": True, "reason": reason}
-    run.inner(damage.home).append(damage.dataset_id, line)
+    if damage.task != JOURNAL:
+        line = {"event": RETRY, "task": damage.task, "damaged": True, "reason": reason}
+        run.inner(damage.home).append(damage.dataset_id, line)
     forget_dataset(run.inner(damage.home), damage.dataset_id, reason)
     forget_end(run)

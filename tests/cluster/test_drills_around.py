@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpcxrf.cluster.job.worker_terms import read_facts
+from hpcxrf.runner.verify import do_again, find_damage
 from tests.cluster.drills import kill
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900), pytest.mark.more]
@@ -86,7 +87,7 @@ def test_a_job_and_who_watches_it_go_on_while_slurm_answers_nothing(drill):
         outage.end()
         assert drill.wait_for_end() == "COMPLETED", drill.logs()
         assert watch.wait(timeout=60) == 0
-        assert "finished" in watch.stderr.read()
+        assert "finished" in watch.stdout.read()
     drill.require_all_equal()
     assert any("whether its node was lost is not known" in a for a in drill.progress().alarms)
 
@@ -190,6 +191,11 @@ def test_damaged_markers_cost_their_own_dataset_and_no_other(drill):
     (drill.run.results_store(unmarked) / "zarr.json").write_text('{"attributes": {"compl')
     journal = drill.run.journal_file(changed)
     journal.write_bytes(journal.read_bytes().replace(b"sha256", b"sha255"))
+    # A resumed run trusts its records; `hpcxrf verify RUN --redo` looks at contents and marks what is damaged.
+    found = list(find_damage(drill.run))
+    assert {damage.dataset_id for damage in found} == {garbled, unmarked, changed}
+    for damage in found:
+        do_again(drill.run, damage)
     drill.resume()
     assert drill.wait_for_end() == "COMPLETED", drill.logs()
     drill.require_all_equal()

@@ -95,7 +95,8 @@ def test_pending_worker_jobs_cost_one_squeue_every_ten_seconds_and_no_keys_stay(
     began = time.time()
     drill.wait(lambda: time.time() - began > 45, 60)
     times = [when for when, _ in counted.calls("squeue") if when > began]
-    assert 3 <= len(times) <= 5
+    # One every ten seconds at most; a busy machine is later with it.
+    assert 2 <= len(times) <= 5
     assert min(b - a for a, b in itertools.pairwise(times)) >= 9.5
     assert max(arguments.count(",") for _, arguments in counted.calls("squeue")) >= 5
     assert not [name for name in drill.run.secrets.iterdir() if name.name.startswith(".")]

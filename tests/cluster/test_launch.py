@@ -60,7 +60,8 @@ def test_workers_of_whole_nodes_are_on_both_nodes_and_keep_their_gpu_when_they_s
     assert devices(drill, 4) == both
     before = read_facts(drill.run)["worker-3"]
     kill(before.pid)
-    drill.wait(lambda: read_facts(drill.run)["worker-3"].pid != before.pid)
+    # A worker that was killed has no facts until it is there again.
+    drill.wait(lambda: (again := read_facts(drill.run).get("worker-3")) is not None and again.pid != before.pid)
     after = read_facts(drill.run)["worker-3"]
     assert (after.node, after.cuda_visible_devices) == (before.node, before.cuda_visible_devices)
     assert devices(drill, 4) == both

@@ -43,6 +43,7 @@ def test_68_percent_intervals_hold_the_truth_in_two_thirds_of_sixty_spectra():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("total", [2e4, 1e6])
 def test_68_percent_intervals_hold_the_truth_in_two_thirds_of_five_hundred_spectra(total):
     (one, two), (theta_one, theta_two) = coverage(total, 500)

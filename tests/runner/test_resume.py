@@ -27,7 +27,7 @@ from hpcxrf.runner.worker import (
     read_kept_record,
 )
 from hpcxrf.store.files import tree_sha256
-from hpcxrf.store.rundir import RETRY, create_or_resume
+from hpcxrf.store.rundir import RETRY, create_or_resume, read_or_set_aside
 from hpcxrf.store.spectra import open_spectra
 
 OVERRIDE = "CAL_OFFSET: 0.0\nCAL_SLOPE: 0.01\nCOHERENT_SCT_ENERGY: 10.0\nELEMENTS_TO_FIT: Si, Ca, Fe\n"
@@ -94,6 +94,20 @@ def test_a_chunk_that_was_lost_is_found_by_verify_and_done_again_with_what_rests
     left = {u.task for u in units_of(job)} - set(finished_tasks(run, job))
     assert {"pixels-0-00000-00001", "regions", "finalise"} <= left
     assert not left & {"ingest", "integrated", "pixels-1-00000-00001"}
+
+
+def test_a_journal_that_cannot_be_read_is_found_by_verify_and_its_dataset_is_done_again_whole(scan, tmp_path):
+    job = _plan(scan, tmp_path)
+    run = _run_all(job)
+    journal = run.journal_file(job.dataset_id)
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(lines[0] + b'{"event":"fin\x00\n' + b"".join(lines[1:]))
+    [damage] = find_damage(run)
+    assert (damage.dataset_id, damage.task) == (job.dataset_id, "journal")
+    assert run.path / damage.path == journal
+    do_again(run, damage)
+    assert read_or_set_aside(run, job.dataset_id) == []
+    assert journal.with_suffix(".damaged").exists()
 
 
 def test_spectra_with_a_lost_band_name_it_and_are_ingested_again(scan, tmp_path):
