@@ -11,6 +11,7 @@ import xraylib
 
 from hpcxrf.errors import FitError
 from hpcxrf.physics.detector import LOWEST_KEV
+from hpcxrf.physics.yields import correct_m_lines, edge_energy_kev
 
 Kind = Literal["K", "L", "M", "pileup", "user"]
 
@@ -19,7 +20,8 @@ MAX_Z: Final = 92
 HIGHEST_INCIDENT_KEV: Final = 200.0
 
 _NAME: Final = re.compile(r"([A-Z][a-z]?)(?:_([LM]))?(?:_([A-Z][a-z]?)(?:_([LM]))?)?")
-_LINE_NAME: Final = re.compile(r"(?:K[LMN]\d|K[OP]|L[123][LMNOPQ]\d|M[1-5][MNOPQ]\d)_LINE")
+# Some lines are known as groups only, KO as L3O45: the library never has a group beside its members, whatever Z.
+_LINE_NAME: Final = re.compile(r"(?:K[LMN]\d|K[OP]|L[123](?:[LMNOPQ]\d|N67|O45|P23|P45)|M[1-5][MNOPQ]\d)_LINE")
 _LAST_SHELL: Final[Mapping[str, int]] = MappingProxyType(
     {"K": xraylib.K_SHELL, "L": xraylib.L3_SHELL, "M": xraylib.M5_SHELL}
 )
@@ -98,6 +100,8 @@ def parse_components(names: Sequence[str], incident_energy_kev: float, users: Co
 def find_emitted_lines(z: int, shell: str, incident_energy_kev: float) -> tuple[tuple[str, float, float], ...]:
     """Lines of a family that are excited, as (name, energy_kev, cross-section in cm2/g).
 
+    M lines have the yields of `hpcxrf.physics.yields`.
+
     Args:
         z: atomic number.
         shell: "K", "L" or "M".
@@ -106,13 +110,21 @@ def find_emitted_lines(z: int, shell: str, incident_energy_kev: float) -> tuple[
     lines = []
     for name, code in _line_codes(shell):
         try:
-            energy = xraylib.LineEnergy(z, code)
-            strength = xraylib.CS_FluorLine_Kissel(z, code, incident_energy_kev)
+            strength = float(xraylib.CS_FluorLine_Kissel(z, code, incident_energy_kev))
         except ValueError:  # the atom has no such line, or its subshell is not excited
             continue
-        if energy >= LOWEST_KEV and strength > 0.0:
-            lines.append((name, energy, strength))
-    return tuple(lines)
+        lines.append((name, _line_energy_kev(z, name, code), strength))
+    corrected = correct_m_lines(z, lines, incident_energy_kev) if shell == "M" else lines
+    return tuple(line for line in corrected if line[1] >= LOWEST_KEV and line[2] > 0.0)
+
+
+def _line_energy_kev(z: int, name: str, code: int) -> float:
+    """Energy of a line that the atom has; the library has none of L-beta-5 of osmium, whose 5d shell hardly binds."""
+    try:
+        return float(xraylib.LineEnergy(z, code))
+    except ValueError:
+        inner = "K" if name[0] == "K" else name[:2]
+        return edge_energy_kev(z, inner) - edge_energy_kev(z, name.removeprefix(inner)[:2])
 
 
 def _check_element(symbol: str) -> str | None:
@@ -158,7 +170,7 @@ def unexcited_reason(symbol: str, shell: str, incident_energy_kev: float) -> str
 
 @cache
 def _line_codes(shell: str) -> tuple[tuple[str, int], ...]:
-    """Names ("KL3", "L2M4") and library codes of a shell's lines; KO and KP are known as groups only."""
+    """Names ("KL3", "L2M4", "L3O45") and library codes of a shell's lines."""
     return tuple(
         (name.removesuffix("_LINE"), getattr(xraylib, name))
         for name in dir(xraylib)

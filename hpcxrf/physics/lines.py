@@ -62,7 +62,7 @@ class LineTable:
     parent's."""
     incident_energy_kev: float
     table_version: str
-    """Source of the table, for example "xraylib 4.3.0"."""
+    """Source of the table, for example "xraylib 4.3.0, M yields and rates corrected"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,6 +337,6 @@ def _assemble(names: Sequence[str], per_component: Sequence[Sequence[_Line]], in
         component=[i for i, _, _ in rows],
         escape_parent=[parent for _, _, parent in rows],
         incident_energy_kev=incident_energy_kev,
-        table_version=f"xraylib {xraylib.__version__}",
+        table_version=f"xraylib {xraylib.__version__}, M yields and rates corrected",
         **{name: [getattr(x, name) for _, x, _ in rows] for name in columns},
     )
