@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy.typing as npt
 
 from hpcxrf.fitting.result import SpectrumFit
+from hpcxrf.fitting.spectrum.near_edges import drop_unexcited
 from hpcxrf.fitting.spectrum.prepare import FitOptions, prepare_spectrum
 from hpcxrf.fitting.spectrum.problem import Background, Method, Objective, Source, start_from
 from hpcxrf.fitting.spectrum.solve import refit, solve_problem
@@ -128,7 +129,8 @@ def fit_spectrum(
         if start is not None:
             problem = start_warm(problem, start)
         with one_thread():
-            fits = [solve_problem(spectrum, problem) for spectrum in spectra.reshape(-1, spectra.shape[-1])]
+            each = spectra.reshape(-1, spectra.shape[-1])
+            fits = drop_unexcited([solve_problem(spectrum, problem) for spectrum in each])
         if notes:
             fits = [replace(fit, notes=(*notes, *fit.notes)) for fit in fits]
     return fits[0] if spectra.ndim == 1 else fits

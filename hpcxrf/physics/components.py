@@ -11,6 +11,7 @@ import xraylib
 
 from hpcxrf.errors import FitError
 from hpcxrf.physics.detector import LOWEST_KEV
+from hpcxrf.physics.yields import ESTIMATED, correct_m_lines, edge_energy_kev
 
 Kind = Literal["K", "L", "M", "pileup", "user"]
 
@@ -19,7 +20,8 @@ MAX_Z: Final = 92
 HIGHEST_INCIDENT_KEV: Final = 200.0
 
 _NAME: Final = re.compile(r"([A-Z][a-z]?)(?:_([LM]))?(?:_([A-Z][a-z]?)(?:_([LM]))?)?")
-_LINE_NAME: Final = re.compile(r"(?:K[LMN]\d|K[OP]|L[123][LMNOPQ]\d|M[1-5][MNOPQ]\d)_LINE")
+# Some lines are known as groups only, KO as L3O45: the library never has a group beside its members, whatever Z.
+_LINE_NAME: Final = re.compile(r"(?:K[LMN]\d|K[OP]|L[123](?:[LMNOPQ]\d|N67|O45|P23|P45)|M[1-5][MNOPQ]\d)_LINE")
 _LAST_SHELL: Final[Mapping[str, int]] = MappingProxyType(
     {"K": xraylib.K_SHELL, "L": xraylib.L3_SHELL, "M": xraylib.M5_SHELL}
 )
@@ -62,13 +64,22 @@ def parse_component(name: str, *, user_names: Collection[str] = ()) -> Component
     return Component(name=name, kind=cast("Kind", kind), families=families)
 
 
-def parse_components(names: Sequence[str], incident_energy_kev: float, users: Collection[str]) -> list[Component]:
+def parse_components(
+    names: Sequence[str],
+    incident_energy_kev: float,
+    users: Collection[str],
+    *,
+    reach_kev: float = 0.0,
+    unexcited: Collection[str] = (),
+) -> list[Component]:
     """Parse every name and check them together: elements, duplicates, excitation.
 
     Args:
         names: as of `parse_component`.
         incident_energy_kev: keV.
         users: names that the user gave lines for; each must be among `names`.
+        reach_kev: how far above the incident energy an edge may lie.
+        unexcited: names that are known not to be excited, which is no fault of theirs.
 
     Raises:
         FitError: with every fault of every name.
@@ -86,9 +97,10 @@ def parse_components(names: Sequence[str], incident_energy_kev: float, users: Co
     ]
     faults += duplicate_faults(parsed)
     for component in parsed:
-        unexcited = [unexcited_reason(*f, incident_energy_kev) for f in component.families]
+        families = () if component.name in unexcited else component.families
         prefix = f"{component.name}: " if component.kind == "pileup" else ""
-        faults += [prefix + fault for fault in unexcited if fault]
+        reasons = [unexcited_reason(*family, incident_energy_kev, reach_kev) for family in families]
+        faults += [prefix + reason for reason in reasons if reason]
     if faults:
         raise FitError("; ".join(dict.fromkeys(faults)))
     return parsed
@@ -98,6 +110,8 @@ def parse_components(names: Sequence[str], incident_energy_kev: float, users: Co
 def find_emitted_lines(z: int, shell: str, incident_energy_kev: float) -> tuple[tuple[str, float, float], ...]:
     """Lines of a family that are excited, as (name, energy_kev, cross-section in cm2/g).
 
+    M lines have the yields of `hpcxrf.physics.yields`.
+
     Args:
         z: atomic number.
         shell: "K", "L" or "M".
@@ -106,13 +120,21 @@ def find_emitted_lines(z: int, shell: str, incident_energy_kev: float) -> tuple[
     lines = []
     for name, code in _line_codes(shell):
         try:
-            energy = xraylib.LineEnergy(z, code)
-            strength = xraylib.CS_FluorLine_Kissel(z, code, incident_energy_kev)
+            strength = float(xraylib.CS_FluorLine_Kissel(z, code, incident_energy_kev))
         except ValueError:  # the atom has no such line, or its subshell is not excited
             continue
-        if energy >= LOWEST_KEV and strength > 0.0:
-            lines.append((name, energy, strength))
-    return tuple(lines)
+        lines.append((name, _line_energy_kev(z, name, code), strength))
+    corrected = correct_m_lines(z, lines, incident_energy_kev) if shell == "M" else lines
+    return tuple(line for line in corrected if line[1] >= LOWEST_KEV and line[2] > 0.0)
+
+
+def _line_energy_kev(z: int, name: str, code: int) -> float:
+    """Energy of a line that the atom has; the library has none of L-beta-5 of osmium, whose 5d shell hardly binds."""
+    try:
+        return float(xraylib.LineEnergy(z, code))
+    except ValueError:
+        inner = "K" if name[0] == "K" else name[:2]
+        return edge_energy_kev(z, inner) - edge_energy_kev(z, name.removeprefix(inner)[:2])
 
 
 def _check_element(symbol: str) -> str | None:
@@ -138,10 +160,37 @@ def duplicate_faults(parsed: Sequence[Component]) -> list[str]:
     return faults
 
 
-def unexcited_reason(symbol: str, shell: str, incident_energy_kev: float) -> str | None:
-    """Say why an incident energy excites no line of a family, and what to do; None where it excites one."""
+def is_excited(component: Component, incident_energy_kev: float) -> bool:
+    """Whether an incident energy excites a line of every family of a component."""
+    return all(
+        find_emitted_lines(xraylib.SymbolToAtomicNumber(symbol), shell, incident_energy_kev)
+        for symbol, shell in component.families
+    )
+
+
+def is_estimated(component: Component) -> bool:
+    """Whether the line ratios of a component are an estimate: M families of an empty or open 4f shell."""
+    return any(
+        shell == "M" and xraylib.SymbolToAtomicNumber(symbol) in ESTIMATED for symbol, shell in component.families
+    )
+
+
+def lowest_edge_kev(symbol: str, shell: str) -> float:
+    """Edge (keV) above which a family has its first lines: K, L3 or M5."""
+    return float(xraylib.EdgeEnergy(xraylib.SymbolToAtomicNumber(symbol), _LAST_SHELL[shell]))
+
+
+def unexcited_reason(symbol: str, shell: str, incident_energy_kev: float, reach_kev: float = 0.0) -> str | None:
+    """Say why an incident energy excites no line of a family, and what to do; None where it excites one.
+
+    Args:
+        symbol: the element.
+        shell: "K", "L" or "M".
+        incident_energy_kev: keV.
+        reach_kev: by how much more the incident energy may be.
+    """
     z = xraylib.SymbolToAtomicNumber(symbol)
-    if find_emitted_lines(z, shell, incident_energy_kev):
+    if find_emitted_lines(z, shell, min(incident_energy_kev + reach_kev, HIGHEST_INCIDENT_KEV)):
         return None
     name = symbol if shell == "K" else f"{symbol}_{shell}"
     other = [
@@ -152,13 +201,13 @@ def unexcited_reason(symbol: str, shell: str, incident_energy_kev: float) -> str
     remedy = f"use {' or '.join(other)}" if other else "remove it"
     if not find_emitted_lines(z, shell, HIGHEST_INCIDENT_KEV):
         return f"{name}: the library has no {shell} lines for Z = {z}; {remedy}"
-    edge = xraylib.EdgeEnergy(z, _LAST_SHELL[shell])
+    edge = lowest_edge_kev(symbol, shell)
     return f"{name}: {shell} edge {edge:.4g} keV is above the incident energy {incident_energy_kev:g} keV; {remedy}"
 
 
 @cache
 def _line_codes(shell: str) -> tuple[tuple[str, int], ...]:
-    """Names ("KL3", "L2M4") and library codes of a shell's lines; KO and KP are known as groups only."""
+    """Names ("KL3", "L2M4", "L3O45") and library codes of a shell's lines."""
     return tuple(
         (name.removesuffix("_LINE"), getattr(xraylib, name))
         for name in dir(xraylib)

@@ -4,6 +4,7 @@ The work of a fit goes with the number of lines. An L family has thirty, half of
 stronger one or a thousandth of it.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -52,6 +53,30 @@ def condense(
         kept += _group_lines(table, mine, widening_kev2, within_kev)
     merged = _merge(table, kept, tailed_ratio)
     return merged if minimum_ratio <= 0.0 else _drop_faint(merged, minimum_ratio)
+
+
+def select_components(table: LineTable, names: Sequence[str]) -> LineTable:
+    """The table of these components alone.
+
+    Args:
+        table: any table.
+        names: components of it, in its order.
+    """
+    place = torch.full((len(table.component_names),), -1)
+    place[[table.component_names.index(n) for n in names]] = torch.arange(len(names))
+    kept = place[table.component] >= 0
+    new_index = kept.long().cumsum(dim=0) - 1
+    parent = table.escape_parent[kept]
+    return replace(
+        table,
+        component_names=tuple(names),
+        component=place[table.component[kept]],
+        escape_parent=torch.where(parent >= 0, new_index[parent.clamp(min=0)], -1),
+        **{
+            name: getattr(table, name)[kept]
+            for name in ("energy_kev", "ratio", "edge_kev", "is_kbeta", "has_tail", "mu_per_um")
+        },
+    )
 
 
 def _group_lines(table: LineTable, mine: Tensor, widening_kev2: float, within_kev: float) -> list[list[int]]:

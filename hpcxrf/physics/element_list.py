@@ -66,14 +66,15 @@ def read_element_list(names: Sequence[str]) -> ElementList:
     return ElementList(names=read, notes=notes)
 
 
-def leave_out_unexcited(names: Sequence[str], incident_energy_kev: float) -> ElementList:
+def leave_out_unexcited(names: Sequence[str], incident_energy_kev: float, reach_kev: float = 0.0) -> ElementList:
     """Leave out what the incident energy of one scan cannot excite, what is lighter than sodium, and their pile-ups.
 
     Args:
         names: names of `read_element_list`.
         incident_energy_kev: keV.
+        reach_kev: by how much more it may be: an edge up to there is kept, and the fitted energy decides.
     """
-    reasons = {name: reason for name in names if (reason := _why_unseen(name, incident_energy_kev))}
+    reasons = {name: reason for name in names if (reason := _why_unseen(name, incident_energy_kev, reach_kev))}
     return leave_out(names, reasons)
 
 
@@ -148,7 +149,7 @@ def _as_written(fault: str, written: Mapping[str, str]) -> str:
     return f"{written[name]}{colon}the same as {name}; remove one" if rest.startswith("listed twice") else fault
 
 
-def _why_unseen(name: str, incident_energy_kev: float) -> str | None:
+def _why_unseen(name: str, incident_energy_kev: float, reach_kev: float) -> str | None:
     if _is_light(name):
         z = xraylib.SymbolToAtomicNumber(name)
         return f"{name}: Z = {z}; a detector sees elements from Z = {MIN_Z} (Na) on"
@@ -157,4 +158,4 @@ def _why_unseen(name: str, incident_energy_kev: float) -> str | None:
         # It goes with its parents, which are listed.
         return None
     ((symbol, shell),) = parsed.families
-    return unexcited_reason(symbol, shell, incident_energy_kev)
+    return unexcited_reason(symbol, shell, incident_energy_kev, reach_kev)

@@ -1,7 +1,7 @@
 """The line table: what every component emits, in flat tensors, from xraylib at the incident energy."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hpcxrf.errors import FitError
 from hpcxrf.physics.branching import Branching, kbeta_correction, line_multiplier
-from hpcxrf.physics.components import HIGHEST_INCIDENT_KEV, Component, find_emitted_lines, parse_components
+from hpcxrf.physics.components import HIGHEST_INCIDENT_KEV, Component, find_emitted_lines, is_excited, parse_components
 from hpcxrf.physics.detector import (
     HIGHEST_KEV,
     LOWEST_KEV,
@@ -62,7 +62,7 @@ class LineTable:
     parent's."""
     incident_energy_kev: float
     table_version: str
-    """Source of the table, for example "xraylib 4.3.0"."""
+    """Source of the table, for example "xraylib 4.3.0, M yields and rates corrected"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +86,8 @@ def build_line_table(
     branching: Branching | None = None,
     escape: bool = True,
     minimum_ratio: float = 1e-4,
+    reach_kev: float = 0.0,
+    unexcited: Collection[str] = (),
 ) -> LineTable:
     """Lines of every component as the detector records them.
 
@@ -103,6 +105,9 @@ def build_line_table(
         branching: adjustments of the ratios, none by default.
         escape: append the escape lines of the detector material.
         minimum_ratio: lines weaker than this share of their family are left out.
+        reach_kev: a component that needs up to so much more incident energy has the lines of that energy, which are
+            never switched off: whether it is excited is not known yet.
+        unexcited: names that keep their place without a line.
 
     Raises:
         FitError: names that mean nothing, come twice, or that the incident energy cannot excite: all of them
@@ -114,17 +119,17 @@ def build_line_table(
             f"{HIGHEST_INCIDENT_KEV:g} keV"
         )
     users = dict(user_lines or {})
-    parsed = parse_components(components, incident_energy_kev, users)
+    parsed = parse_components(components, incident_energy_kev, users, reach_kev=reach_kev, unexcited=unexcited)
     context = _Context(
         incident_energy_kev=incident_energy_kev,
         setup=efficiency,
         branching=branching or Branching(),
         minimum_ratio=minimum_ratio,
     )
-    per_component = [_build_component_lines(c, users, context) for c in parsed]
+    per_component = [[] if c.name in unexcited else _build_near_lines(c, users, context, reach_kev) for c in parsed]
     if escape:
         per_component = [
-            lines if c.kind == "pileup" else _add_escape_lines(lines, context)
+            lines if c.kind == "pileup" or not lines else _add_escape_lines(lines, context)
             for c, lines in zip(parsed, per_component, strict=True)
         ]
     return _assemble([c.name for c in parsed], per_component, incident_energy_kev)
@@ -209,6 +214,17 @@ def _check_arrays(n_components: int, index: npt.NDArray[np.int64], values: Mappi
     if not bool(np.all((values["ratio"] >= 0.0) & np.isfinite(values["ratio"]))):
         faults.append("ratio must be finite and 0 or more")
     return faults
+
+
+def _build_near_lines(
+    component: Component, users: Mapping[str, Sequence[tuple[float, float]]], context: _Context, reach_kev: float
+) -> list[_Line]:
+    """Lines of a component, also where it needs a little more incident energy: then without the switch of an edge."""
+    if reach_kev <= 0.0 or is_excited(component, context.incident_energy_kev):
+        return _build_component_lines(component, users, context)
+    highest = min(context.incident_energy_kev + reach_kev, HIGHEST_INCIDENT_KEV)
+    lines = _build_component_lines(component, users, replace(context, incident_energy_kev=highest))
+    return [replace(line, edge_kev=0.0) for line in lines]
 
 
 def _build_component_lines(
@@ -337,6 +353,6 @@ def _assemble(names: Sequence[str], per_component: Sequence[Sequence[_Line]], in
         component=[i for i, _, _ in rows],
         escape_parent=[parent for _, _, parent in rows],
         incident_energy_kev=incident_energy_kev,
-        table_version=f"xraylib {xraylib.__version__}",
+        table_version=f"xraylib {xraylib.__version__}, M yields and rates corrected",
         **{name: [getattr(x, name) for _, x, _ in rows] for name in columns},
     )

@@ -13,6 +13,7 @@ import yaml
 from hpcxrf.config.run import RunConfig, check_config, drop_unused
 from hpcxrf.config.untrusted import parse_yaml, read_regular, read_yaml, report_faults
 from hpcxrf.errors import FitError, OutputError
+from hpcxrf.fitting.spectrum.theta import EDGE_REACH_SD
 from hpcxrf.formats.override import read_override
 from hpcxrf.physics.components import HIGHEST_INCIDENT_KEV
 from hpcxrf.physics.element_list import leave_out_unexcited, read_element_list
@@ -32,7 +33,8 @@ def check_request(config: RunConfig) -> None:
         InputFileError: the override file that is named cannot be read.
     """
     energy_kev, listed = config.sample.incident_energy_kev, read_element_list(config.sample.elements).names
-    seen = leave_out_unexcited(listed, HIGHEST_INCIDENT_KEV if energy_kev is None else energy_kev)
+    reach_kev = EDGE_REACH_SD * config.fit.incident_energy_sd_kev if config.sample.source == "monochromatic" else 0.0
+    seen = leave_out_unexcited(listed, HIGHEST_INCIDENT_KEV if energy_kev is None else energy_kev, reach_kev)
     if listed and not seen.names:
         raise FitError("no element of the list can be fitted; " + "; ".join(note.text for note in seen.notes))
     refuse_start(config.fit)

@@ -1,8 +1,9 @@
 """Scans with known truth: for tests, demonstrations and benchmarks.
 
-The physics here is written afresh on xraylib and shares no code with `hpcxrf.physics`: it has exponentially
-modified Gaussian tails, a bremsstrahlung continuum, self-convolved pile-up and energy-dependent escape, which
-the model that is fitted does not have. Otherwise a test of the fit would only show that it inverts itself.
+The physics here is written afresh and shares neither code nor line data with `hpcxrf.physics`: it has lines, yields
+and attenuation from tables of its own (`line_data`; the model has xraylib's), exponentially modified Gaussian tails, a
+bremsstrahlung continuum, self-convolved pile-up and energy-dependent escape, which the model that is fitted does not
+have. Otherwise a test of the fit would only show that it inverts itself.
 """
 
 from hpcxrf.simulate.archive import archive_spec

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpcxrf.formats.scan import EnergyCalibration
+from hpcxrf.simulate.line_data import LIGHTEST, edge_kev, line_kev, list_symbols
 from hpcxrf.simulate.spec import DetectorSpec, ScatterSpec
 
 _SAMPLES = 2
@@ -63,21 +64,16 @@ def draw_rate_hz(rng: np.random.Generator) -> float:
 
 def _list_candidates(incident_energy_kev: float) -> list[str]:
     """Families with their strongest line between 1.2 keV and the incident energy; rare ones left out."""
-    import xraylib
-
-    shells = (
-        ("", range(13, 57), xraylib.K_SHELL, xraylib.KL3_LINE),
-        ("_L", range(42, 93), xraylib.L3_SHELL, xraylib.L3M5_LINE),
-        ("_M", range(76, 93), xraylib.M5_SHELL, xraylib.M5N7_LINE),
-    )
+    shells = (("", range(13, 57), "K"), ("_L", range(42, 93), "L3"), ("_M", range(76, 93), "M5"))
+    symbols = list_symbols()
     rare = {"Kr", "Tc", "Xe", "Pm", "Po", "At", "Rn", "Fr", "Ra", "Ac", "Pa"}
     return [
         f"{symbol}{suffix}"
-        for suffix, numbers, shell, line in shells
+        for suffix, numbers, subshell in shells
         for number in numbers
-        if (symbol := xraylib.AtomicNumberToSymbol(number)) not in rare
-        and xraylib.EdgeEnergy(number, shell) < incident_energy_kev - 0.4
-        and xraylib.LineEnergy(number, line) > 1.2
+        if (symbol := symbols[number - LIGHTEST]) not in rare
+        and edge_kev(symbol, subshell) < incident_energy_kev - 0.4
+        and line_kev(symbol, subshell) > 1.2
     ]
 
 

@@ -1,7 +1,6 @@
 """Spectra of the components as one detector records them: lines, scatter, continuum, pile-up."""
 
 import math
-import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcxrf.errors import ConfigError
+from hpcxrf.simulate.line_data import air_attenuation, attenuation, emit, find_element, list_symbols
 from hpcxrf.simulate.profiles import gaussian_profile, high_tail_profile, low_tail_profile, shelf_profile
 from hpcxrf.simulate.spec import SCATTER_COMPONENTS, DetectorSpec, ScanSpec, ScatterSpec, list_families
 
@@ -21,12 +21,12 @@ FWHM_PER_SIGMA: Final = 2.3548
 MAPS_FANO_CONSTANT: Final = 3.58
 """Constant of the MAPS width law since 2024: sigma^2 = (fwhm_offset / 2.3548)^2 + 3.58 E fwhm_fanoprime."""
 ELECTRON_REST_KEV: Final = 510.998950
+BERYLLIUM: Final = 4
 SILICON: Final = 14
 ESCAPE_KEV: Final = 1.7398
 BERYLLIUM_DENSITY: Final = 1.848
 SILICON_DENSITY: Final = 2.33
 AIR_DENSITY: Final = 1.20479e-3
-AIR: Final = "Air, Dry (near sea level)"
 WEAKEST_LINE: Final = 1e-4
 """Lines below this share of the strongest are left out."""
 NEGLIGIBLE: Final = 1e-13
@@ -57,11 +57,9 @@ def sigma_kev(detector: DetectorSpec, energy_kev: float) -> float:
 
 def efficiency(detector: DetectorSpec, energy_kev: float) -> float:
     """Probability that a photon gets through window, air and dead layer and stops in the chip."""
-    import xraylib
-
-    silicon = float(xraylib.CS_Total(SILICON, energy_kev)) * SILICON_DENSITY * 1e-4
-    beryllium = float(xraylib.CS_Total(4, energy_kev)) * BERYLLIUM_DENSITY * 1e-4
-    air = float(xraylib.CS_Total_CP(AIR, energy_kev)) * AIR_DENSITY
+    silicon = attenuation(SILICON, energy_kev) * SILICON_DENSITY * 1e-4
+    beryllium = attenuation(BERYLLIUM, energy_kev) * BERYLLIUM_DENSITY * 1e-4
+    air = air_attenuation(energy_kev) * AIR_DENSITY
     path = beryllium * detector.be_window_um + air * detector.air_path_cm + silicon * detector.dead_layer_um
     return math.exp(-path) * -math.expm1(-silicon * detector.chip_um)
 
@@ -72,13 +70,12 @@ def escape_probability(energy_kev: float) -> float:
 
     Reed and Ware (1972): w r / 2 * (1 - (mu_K / mu_E) ln(1 + mu_E / mu_K)) for normal incidence.
     """
-    import xraylib
-
-    if energy_kev <= float(xraylib.EdgeEnergy(SILICON, xraylib.K_SHELL)):
+    silicon = find_element("Si")
+    if silicon is None or energy_kev <= silicon.subshells["K"].edge_kev:
         return 0.0
-    absorbed_in_k = 1.0 - 1.0 / float(xraylib.JumpFactor(SILICON, xraylib.K_SHELL))
-    emitted = float(xraylib.FluorYield(SILICON, xraylib.K_SHELL)) * absorbed_in_k
-    ratio = float(xraylib.CS_Total(SILICON, ESCAPE_KEV)) / float(xraylib.CS_Total(SILICON, energy_kev))
+    shell = silicon.subshells["K"]
+    emitted = shell.fluorescence_yield * (1.0 - 1.0 / shell.jump_ratio)
+    ratio = attenuation(SILICON, ESCAPE_KEV) / attenuation(SILICON, energy_kev)
     return 0.5 * emitted * (1.0 - ratio * math.log1p(1.0 / ratio))
 
 
@@ -89,18 +86,11 @@ def emission_lines(family: str, incident_energy_kev: float) -> tuple[tuple[float
     Raises:
         ConfigError: no such element or family, or the incident energy excites none of its lines.
     """
-    import xraylib
-
     symbol, _, shell = family.partition("_")
-    try:
-        number = int(xraylib.SymbolToAtomicNumber(symbol))
-    except ValueError as error:
-        raise ConfigError(f"element {family!r}: unknown symbol; write Fe, Pb_L or Au_M") from error
-    found = [
-        line
-        for code in _line_codes(shell or "K")
-        if (line := _look_up_line(number, code, incident_energy_kev)) is not None
-    ]
+    element = find_element(symbol)
+    if element is None:
+        raise ConfigError(f"element {family!r}: unknown symbol; write Fe, Pb_L or Au_M (Na to U)")
+    found = emit(element, shell or "K", incident_energy_kev)
     if not found:
         raise ConfigError(
             f"element {family!r}: {incident_energy_kev} keV excites none of its lines; "
@@ -108,27 +98,6 @@ def emission_lines(family: str, incident_energy_kev: float) -> tuple[tuple[float
         )
     strongest = max(strength for _, strength in found)
     return tuple(line for line in found if line[1] > WEAKEST_LINE * strongest)
-
-
-@cache
-def _line_codes(shell: str) -> tuple[int, ...]:
-    import xraylib
-
-    wanted = re.compile(r"(K|L[123]|M[1-5])[LMNOPQ]\d_LINE")
-    names = sorted(n for n in dir(xraylib) if wanted.fullmatch(n) and n.startswith(shell))
-    return tuple(int(getattr(xraylib, name)) for name in names)
-
-
-def _look_up_line(number: int, code: int, incident_energy_kev: float) -> tuple[float, float] | None:
-    """Energy and cross-section, or None where the tables hold no such line (xraylib raises then)."""
-    import xraylib
-
-    try:
-        energy = float(xraylib.LineEnergy(number, code))
-        strength = float(xraylib.CS_FluorLine_Kissel(number, code, incident_energy_kev))
-    except ValueError:
-        return None
-    return (energy, strength) if strength > 0 else None
 
 
 def line_group(family: str, incident_energy_kev: float, detector: DetectorSpec) -> LineGroup:
@@ -189,11 +158,11 @@ def continuum_spectrum(detector: DetectorSpec, edges_kev: Spectrum, incident_ene
 
 def component_names(spec: ScanSpec) -> tuple[str, ...]:
     """Families by atomic number and shell, then elastic, compton, continuum."""
-    import xraylib
+    symbols = list_symbols()
 
     def rank(family: str) -> tuple[str, int]:
         symbol, _, shell = family.partition("_")
-        return shell or "K", int(xraylib.SymbolToAtomicNumber(symbol))
+        return shell or "K", symbols.index(symbol)
 
     for family in list_families(spec):
         emission_lines(family, spec.incident_energy_kev)

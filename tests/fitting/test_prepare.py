@@ -1,19 +1,24 @@
 """From elements, energy and detector to a problem: no file, no configuration, every argument checked by its name."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from fit_samples import COMPONENTS, INCIDENT_KEV, TRUTH, drawn, expected_counts
 
 from hpcxrf.errors import ConfigError, FitError
 from hpcxrf.fitting.result import FitStatus
+from hpcxrf.fitting.spectrum.near_edges import drop_unexcited, notes_of_left_out
 from hpcxrf.fitting.spectrum.prepare import FitOptions, option_faults, prepare_spectrum
 from hpcxrf.fitting.spectrum.problem import start_from
 from hpcxrf.fitting.spectrum.solve import refit, solve_problem
 from hpcxrf.fitting.spectrum.theta import default_parameters
 from hpcxrf.formats.scan import EnergyCalibration
-from hpcxrf.physics.constants import CONSTANT_SETS
+from hpcxrf.physics.constants import CONSTANT_SETS, PHYSICS
 from hpcxrf.physics.detector import Detector
-from hpcxrf.physics.parameters import PARAMETERS
+from hpcxrf.physics.lines import build_line_table
+from hpcxrf.physics.model import model_spectrum
+from hpcxrf.physics.parameters import INDEX, PARAMETERS, pack, replace_values
 
 NEAR = EnergyCalibration(offset_kev=0.0, slope_kev=0.01)
 
@@ -136,6 +141,80 @@ def test_a_refit_begins_at_the_earlier_theta_and_keeps_the_bounds():
     assert torch.equal(again.theta_initial, fit.theta)
     assert torch.equal(again.theta_lower, fit.theta_lower)
     assert again.status is FitStatus.CONVERGED
+
+
+# --- edges near the incident energy: iron's K edge lies at 7.112 keV (Bearden and Burr 1967) --------
+
+NAMES = ["Ca", "Ti", "Cr", "Mn", "Fe"]
+
+
+def spectrum_below_or_above_iron(true_kev, *, iron, total=3e6, seed=7):
+    """Counts of five families at a true incident energy, `iron` of them of the last."""
+    lines = build_line_table(NAMES, max(true_kev, 7.2), efficiency=Detector())
+    theta = pack(replace_values(PARAMETERS, {"coherent_sct_energy": max(true_kev, 7.2), "energy_slope": 0.01}))
+    shares = torch.tensor([0.1, 0.1, 0.1, 0.2, iron, 0.0, 0.0], dtype=torch.float64)
+    channel = torch.arange(1000, dtype=torch.float64)
+    peaks = model_spectrum(theta, total * shares, lines, channel, constants=PHYSICS)
+    theta[INDEX["coherent_sct_energy"]] = true_kev
+    scatter = torch.tensor([0.0] * 5 + [0.1, 0.3], dtype=torch.float64)
+    peaks += model_spectrum(theta, total * scatter, lines, channel, constants=PHYSICS)
+    return drawn(peaks + 30.0, seed)
+
+
+def test_an_edge_within_two_sd_of_the_nominal_energy_is_fitted_and_one_beyond_is_refused():
+    problem = prepared(NAMES, 6.6, n_channels=1000)
+    assert problem.table.component_names == tuple(NAMES)
+    assert 7.112 in problem.edges_kev
+    iron = problem.table.component == NAMES.index("Fe")
+    assert (problem.table.edge_kev[iron] == 0.0).all()
+    for options in ({"options": FitOptions(incident_energy_sd_kev=0.2)}, {"fixed": ["coherent_sct_energy"]}):
+        with pytest.raises(FitError, match=r"Fe: K edge 7\.112 keV is above the incident energy 6\.6 keV"):
+            prepared(NAMES, 6.6, n_channels=1000, **options)
+    with pytest.raises(FitError, match="Fe: K edge"):
+        prepared(NAMES, 6.6, n_channels=1000, options=FitOptions(source="tube"))
+
+
+def test_a_family_above_the_nominal_energy_is_found_where_the_true_energy_excites_it():
+    fit = solve_problem(spectrum_below_or_above_iron(7.2, iron=0.2), prepared(NAMES, 6.95, n_channels=1000))
+    assert float(fit.theta[INDEX["coherent_sct_energy"]]) == pytest.approx(7.2, abs=0.005)
+    found, sigma = float(fit.amplitude[4]), float(fit.amplitude_sigma[4])
+    assert abs(found - 6e5) < 4 * sigma
+    assert sigma < 0.01 * found
+    assert any("edges at 7.112 keV lie between" in m for m in fit.messages)
+    assert drop_unexcited([fit])[0].component_names == fit.component_names
+
+
+def test_a_family_is_dropped_where_the_fitted_energy_does_not_excite_it():
+    fit = solve_problem(spectrum_below_or_above_iron(7.0, iron=0.0), prepared(NAMES, 6.95, n_channels=1000))
+    assert float(fit.amplitude[4]) == 0.0
+    assert torch.isnan(fit.amplitude_sigma[4])
+    assert torch.isnan(fit.detection_limit[4])
+    (dropped,) = drop_unexcited([fit])
+    assert dropped.component_names == (*NAMES[:4], *fit.component_names[5:])
+    assert dropped.problem.table.component_names == dropped.table.component_names == tuple(NAMES[:4])
+    assert torch.equal(dropped.amplitude, fit.amplitude[[0, 1, 2, 3, 5, 6]])
+    assert dropped.component_counts.shape[0] == 6
+    (note,) = notes_of_left_out([dropped])
+    assert note.text.startswith("left out of this scan: Fe: K edge 7.112 keV is above the incident energy 6.999")
+    # What another detector has stays in all of them.
+    other = solve_problem(spectrum_below_or_above_iron(7.2, iron=0.2), prepared(NAMES, 6.95, n_channels=1000))
+    kept = drop_unexcited([fit, other])
+    assert [one.component_names for one in kept] == [other.component_names] * 2
+    assert notes_of_left_out(kept) == []
+
+
+def test_a_list_of_which_nothing_is_excited_is_refused_with_the_energy():
+    fit = solve_problem(spectrum_below_or_above_iron(7.0, iron=0.0), prepared(NAMES, 6.95, n_channels=1000))
+    nothing = build_line_table(["Fe"], 7.0, efficiency=Detector(), unexcited=["Fe"])
+    fit = replace(fit, table=nothing)
+    with pytest.raises(FitError, match=r"no element of the list can be fitted; .*Fe: K edge 7\.112 keV"):
+        drop_unexcited([fit])
+
+
+def test_a_family_of_which_the_ratios_are_an_estimate_is_said_to_be():
+    problem = prepared(["Si", "Ca", "Fe", "Zn", "Sm_M"], parameters=None)
+    fit = solve_problem(drawn(sum(expected_counts(1e5)), seed=3), problem)
+    assert any(m.startswith("Sm_M: ratios of the M lines are an estimate") for m in fit.messages)
 
 
 def test_a_fit_without_solution_has_no_theta_and_keeps_its_problem():

@@ -16,7 +16,8 @@ from hpcxrf.physics.lines import build_line_table
 from hpcxrf.physics.model import model_spectrum
 
 NAMES = ("Si", "Ca", "Fe", "Sn_L", "Au_M", "Ca_Ca")
-AMPLITUDE = torch.tensor([2e5, 1e5, 2e5, 3e5, 9e5, 1e3, 6e4, 1.6e5], dtype=torch.float64)
+# Much gold: its M lines, 1.7 to 2.8 keV, are what tells the air path.
+AMPLITUDE = torch.tensor([2e5, 1e5, 2e5, 3e5, 2e6, 1e3, 6e4, 1.6e5], dtype=torch.float64)
 
 
 def table(air_mm, names=NAMES):

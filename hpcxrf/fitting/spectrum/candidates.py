@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.problem import FitProblem
-from hpcxrf.physics.condense import condense
+from hpcxrf.physics.condense import condense, select_components
 from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.lines import LineTable, build_line_table, build_table_from_arrays
 
@@ -76,7 +76,7 @@ def build_candidate_lines(problem: FitProblem, efficiency: Detector) -> LineTabl
     low, high = problem.energy_min_kev, problem.energy_max_kev
     every = _build_family_lines(low, high, round(incident / _TABLE_STEP_KEV), efficiency)
     names = list_candidates(problem.table.component_names, low, high, incident)
-    return _select(every, [n for n in names if n in every.component_names])
+    return select_components(every, [n for n in names if n in every.component_names])
 
 
 @lru_cache(maxsize=16)
@@ -88,25 +88,6 @@ def _build_family_lines(low: float, high: float, step: int, efficiency: Detector
         build_line_table(names, incident, efficiency=efficiency),
         widening_kev2=_WIDENING_KEV2,
         minimum_ratio=_MINIMUM_RATIO,
-    )
-
-
-def _select(table: LineTable, names: list[str]) -> LineTable:
-    """The table of these components alone, in this order."""
-    place = torch.full((len(table.component_names),), -1)
-    place[[table.component_names.index(n) for n in names]] = torch.arange(len(names))
-    kept = place[table.component] >= 0
-    new_index = kept.long().cumsum(dim=0) - 1
-    parent = table.escape_parent[kept]
-    return replace(
-        table,
-        component_names=tuple(names),
-        component=place[table.component[kept]],
-        escape_parent=torch.where(parent >= 0, new_index[parent.clamp(min=0)], -1),
-        **{
-            name: getattr(table, name)[kept]
-            for name in ("energy_kev", "ratio", "edge_kev", "is_kbeta", "has_tail", "mu_per_um")
-        },
     )
 
 

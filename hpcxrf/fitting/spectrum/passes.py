@@ -39,6 +39,7 @@ _POOR_FACTOR: Final = 1.25
 _POOR_SHARE: Final = 0.001
 _DEPTHS: Final = (-0.6, 2.4, 11)
 _WORTH: Final = 0.8
+_DEPTH_ROUNDS: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,13 +131,18 @@ def _try_absorber(least_squares: LeastSquares, state: State, fixed: Tensor) -> t
     if not left > _POOR_FACTOR * (1.0 - float(r_squared_expected(inside))) + _POOR_SHARE:
         return least_squares, state, 0.0
     depths = torch.linspace(*_DEPTHS, dtype=torch.float64)
-    costs = torch.stack([start_misfit(state.theta, _attenuate(least_squares, float(d))) for d in depths])
-    depth = _find_lowest(depths, costs)
-    trial = _attenuate(least_squares, depth)
-    if float(start_misfit(state.theta, trial)) > _WORTH * float(state.misfit):
-        return least_squares, state, 0.0
-    moved = minimise(start(state.theta, trial), trial, iterations=MAX_ITERATIONS, tolerance=_UNIT_TOLERANCE)
-    return trial, moved, depth
+    found, depth = least_squares, 0.0
+    for _ in range(_DEPTH_ROUNDS):
+        # Theta has taken up part of the absorption, so that the first depth is too small.
+        costs = torch.stack([start_misfit(state.theta, _attenuate(least_squares, float(d))) for d in depths])
+        best = _find_lowest(depths, costs)
+        trial = _attenuate(least_squares, best)
+        if float(start_misfit(state.theta, trial)) > _WORTH * float(state.misfit):
+            break
+        begin = start(state.theta, trial)
+        found, depth = trial, best
+        state = minimise(begin, trial, iterations=MAX_ITERATIONS, tolerance=_UNIT_TOLERANCE)
+    return found, state, depth
 
 
 def _attenuate(least_squares: LeastSquares, optical_depth: float) -> LeastSquares:

@@ -4,17 +4,26 @@ Run files and the functions of `hpcxrf.api` both end here.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, Final, get_args
 
 from hpcxrf.errors import ConfigError, FitError
+from hpcxrf.fitting.spectrum.near_edges import find_near_edges
 from hpcxrf.fitting.spectrum.problem import LEAST_CHANNELS, Background, FitProblem, Method, Objective, Source, fit_range
-from hpcxrf.fitting.spectrum.theta import AXIS, AXIS_LIMITS, INCIDENT, axis_faults, default_parameters
+from hpcxrf.fitting.spectrum.theta import (
+    AXIS,
+    AXIS_LIMITS,
+    EDGE_REACH_SD,
+    INCIDENT,
+    axis_faults,
+    default_parameters,
+    edge_reach_kev,
+)
 from hpcxrf.formats.scan import EnergyCalibration
 from hpcxrf.physics.branching import Branching
-from hpcxrf.physics.components import HIGHEST_INCIDENT_KEV, parse_component, parse_components
+from hpcxrf.physics.components import parse_components
 from hpcxrf.physics.condense import condense
 from hpcxrf.physics.constants import PHYSICS, ConstantSet
 from hpcxrf.physics.detector import Detector
@@ -29,8 +38,6 @@ _MINIMUM_RATIO: Final = 1e-3
 _ABOVE_INCIDENT_KEV: Final = 1.0
 # A component whose lines lie outside of the fit range is not measured by it.
 _MINIMUM_SHARE_INSIDE: Final = 0.01
-# What is below this share of its family is not missed.
-_MINIMUM_SHARE_BEYOND: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,11 +120,12 @@ def build_problem(
     values = {INCIDENT: incident_energy_kev} | _axis_values(calibration) | dict(start or {})
     _refuse(elements, incident_energy_kev, options, values, None if calibration is None else n_channels)
     elements = read_element_list(elements).names
-    parse_components(elements, incident_energy_kev, ())
-    rows = parameters or default_parameters(incident_energy_kev, options.incident_energy_sd_kev)
+    monochromatic, sd_kev = options.source == "monochromatic", options.incident_energy_sd_kev
+    rows = parameters or default_parameters(incident_energy_kev, sd_kev)
+    reach_kev = edge_reach_kev(rows, sd_kev, fixed=fixed, free=free) if monochromatic else 0.0
+    parse_components(elements, incident_energy_kev, (), reach_kev=reach_kev)
     low, high = options.energy_range_kev or _default_range(incident_energy_kev, values, n_channels)
-    table = lines_at(incident_energy_kev, elements, detector, branching)
-    monochromatic = options.source == "monochromatic"
+    table = lines_at(incident_energy_kev, elements, detector, branching, reach_kev=reach_kev)
     problem = FitProblem(
         table=table,
         constants=options.constants,
@@ -132,7 +140,9 @@ def build_problem(
         snip_width=options.snip_width,
         detector=detector,
         branching=branching,
-        edges_kev=_near_edges(table, detector, branching, options.incident_energy_sd_kev) if monochromatic else (),
+        edges_kev=find_near_edges(table, detector, branching, EDGE_REACH_SD * sd_kev, _MINIMUM_RATIO)
+        if monochromatic
+        else (),
         find_axis=calibration is None,
     )
     if calibration is None and n_channels < LEAST_CHANNELS:
@@ -146,16 +156,36 @@ def build_problem(
 
 
 def lines_at(
-    incident_energy_kev: float, elements: Sequence[str], detector: Detector, branching: Branching | None
+    incident_energy_kev: float,
+    elements: Sequence[str],
+    detector: Detector,
+    branching: Branching | None,
+    *,
+    reach_kev: float = 0.0,
+    unexcited: Collection[str] = (),
 ) -> LineTable:
     """Build the line table of a fit: lines above a thousandth of their family, those a few eV apart joined.
+
+    Args:
+        incident_energy_kev: keV.
+        elements: components.
+        detector: windows and chip.
+        branching: adjustments of the line ratios.
+        reach_kev: as in `build_line_table`.
+        unexcited: components that keep their place without a line.
 
     Raises:
         FitError: elements that do not exist, or that the energy cannot excite.
     """
     return condense(
         build_line_table(
-            elements, incident_energy_kev, efficiency=detector, branching=branching, minimum_ratio=_MINIMUM_RATIO
+            elements,
+            incident_energy_kev,
+            efficiency=detector,
+            branching=branching,
+            minimum_ratio=_MINIMUM_RATIO,
+            reach_kev=reach_kev,
+            unexcited=unexcited,
         )
     )
 
@@ -244,36 +274,6 @@ def _default_range(incident_energy_kev: float, values: Mapping[str, float], n_ch
         return DEFAULT_ENERGY_MIN_KEV, high
     top = values.get("energy_offset", 0.0) + values["energy_slope"] * (n_channels - 1)
     return DEFAULT_ENERGY_MIN_KEV, min(high, top)
-
-
-def _near_edges(table: LineTable, detector: Detector, branching: Branching | None, sd_kev: float) -> tuple[float, ...]:
-    """Edges between which the true incident energy may lie, of lines that hold a share of their family."""
-    nominal = table.incident_energy_kev
-    below = table.edge_kev[table.edge_kev > nominal - 2.0 * sd_kev].tolist()
-    # A K family has one edge, and above the nominal energy it is refused.
-    names = [n for n in table.component_names if parse_component(n).kind in {"L", "M"}]
-    if not names:
-        return tuple(sorted(set(below)))
-    higher = build_line_table(
-        names,
-        min(nominal + 2.0 * sd_kev, HIGHEST_INCIDENT_KEV),
-        efficiency=detector,
-        branching=branching,
-        escape=False,
-        minimum_ratio=_MINIMUM_RATIO,
-    )
-    above = [
-        edge
-        for i in range(len(names))
-        for edge in higher.edge_kev[higher.component == i].unique().tolist()
-        if edge > nominal and _share_of(higher, i, edge) >= _MINIMUM_SHARE_BEYOND
-    ]
-    return tuple(sorted({*below, *above}))
-
-
-def _share_of(table: LineTable, component: int, edge_kev: float) -> float:
-    lines = (table.component == component) & (table.edge_kev == edge_kev)
-    return float(table.ratio[lines].sum())
 
 
 def lines_outside(problem: FitProblem) -> dict[str, str]:

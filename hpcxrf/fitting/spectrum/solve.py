@@ -1,20 +1,22 @@
 """A prepared problem solved, from nothing or from a start, and solved again where the fitted energy asks for it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from hpcxrf.errors import FitError
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
+from hpcxrf.fitting.spectrum.near_edges import doubt_of_energy_kev, find_unexcited
 from hpcxrf.fitting.spectrum.prepare import lines_at
 from hpcxrf.fitting.spectrum.problem import FitProblem, start_from
 from hpcxrf.fitting.spectrum.search import fit_from_nothing
 from hpcxrf.fitting.spectrum.theta import INCIDENT
 from hpcxrf.notes import Note
+from hpcxrf.physics.components import is_estimated, parse_component
 from hpcxrf.physics.parameters import INDEX, pack
 
 _INCIDENT: Final = INDEX[INCIDENT]
@@ -28,7 +30,9 @@ def solve_problem(counts: Tensor, problem: FitProblem) -> SpectrumFit:
         problem: of `prepare_spectrum`.
 
     Returns:
-        The fit, with the problem as it was posed. Theta is NaN where there is no solution: where the fit began is
+        The fit, with the problem as it was posed. A component that the fitted energy does not excite has no lines in
+        the table of the fit, no counts, and NaN for sigma and detection limit (`near_edges.drop_unexcited` leaves it
+        out). Theta is NaN where there is no solution: where the fit began is
         no result.
 
     Raises:
@@ -38,9 +42,8 @@ def solve_problem(counts: Tensor, problem: FitProblem) -> SpectrumFit:
         fit = fit_from_nothing(counts, problem)
     else:
         fit = fit_spectrum(counts, problem)
-    if fit.status in SOLVED:
-        fit = _fit_at_fitted_energy(counts, fit, problem)
-    return _settle(fit, problem)
+    fit = _settle(_fit_at_fitted_energy(counts, fit, problem), problem)
+    return replace(fit, notes=(*fit.notes, *_note_estimates(problem.table.component_names)))
 
 
 def refit(counts: Tensor, problem: FitProblem) -> SpectrumFit:
@@ -52,7 +55,20 @@ def refit(counts: Tensor, problem: FitProblem) -> SpectrumFit:
     """
     if problem.find_axis:
         return solve_problem(counts, problem)
-    return _settle(fit_spectrum(counts, problem, starts=pack(problem.parameters)[None]), problem)
+    fit = fit_spectrum(counts, problem, starts=pack(problem.parameters)[None])
+    return _settle(_fit_at_fitted_energy(counts, fit, problem), problem)
+
+
+def _note_estimates(names: Sequence[str]) -> list[Note]:
+    """A warning of families of which the line ratios are an estimate."""
+    found = [name for name in names if is_estimated(parse_component(name))]
+    if not found:
+        return []
+    text = (
+        f"{', '.join(found)}: ratios of the M lines are an estimate, as no table has those of an open 4f shell; use L "
+        "lines where the incident energy excites them"
+    )
+    return [Note("warning", text)]
 
 
 def _settle(fit: SpectrumFit, problem: FitProblem) -> SpectrumFit:
@@ -66,24 +82,30 @@ def _fit_at_fitted_energy(counts: Tensor, fit: SpectrumFit, problem: FitProblem)
     The edge switch of the model can turn lines off, but not bring lines that the nominal energy does not excite, nor
     give what is left of a family its right sum.
     """
+    if fit.status not in SOLVED or not problem.edges_kev:
+        return fit
     nominal, fitted = problem.table.incident_energy_kev, float(fit.theta[_INCIDENT])
+    doubt, names = doubt_of_energy_kev(fit, problem), problem.table.component_names
     low, high = sorted((nominal, fitted))
     crossed = [edge for edge in problem.edges_kev if low < edge <= high]
-    if not crossed:
+    gone = find_unexcited(names, fitted + doubt, fitted)
+    if not crossed and not gone:
         return fit
-    edges = ", ".join(f"{edge:g}" for edge in crossed)
-    finding = f"edges at {edges} keV lie between the nominal incident energy and the fitted {fitted:.3f} keV"
-    try:
-        table = lines_at(fitted, problem.table.component_names, problem.detector, problem.branching)
-    except FitError as error:
-        kept = f"{finding}; the lines are those of the nominal energy, as {error}"
-        return replace(fit, notes=(*fit.notes, Note("warning", kept)))
+    table = lines_at(fitted, names, problem.detector, problem.branching, reach_kev=doubt, unexcited=gone)
     moved = replace(start_from(problem, fit.theta), table=table)
     again = fit_spectrum(counts, moved, starts=fit.theta[None])
+    notes = [*gone.values()]
+    if crossed:
+        edges = ", ".join(f"{edge:g}" for edge in crossed)
+        text = (
+            f"edges at {edges} keV lie between the nominal incident energy and the fitted {fitted:.3f} keV; lines and "
+            "ratios are those of the fitted energy"
+        )
+        notes.append(Note("warning", text))
     return replace(
         again,
         flags=fit.flags,
         cpu_s=fit.cpu_s + again.cpu_s,
         theta_initial=fit.theta_initial,
-        notes=(*again.notes, Note("warning", f"{finding}; lines and ratios are those of the fitted energy")),
+        notes=(*again.notes, *notes),
     )

@@ -3,7 +3,7 @@
 This module loads no torch: a run file is checked with it on a login node.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -15,6 +15,9 @@ AXIS: Final = ("energy_offset", "energy_slope", "energy_quadratic")
 """Names of the parameters of the energy axis."""
 INCIDENT_RANGE_SD: Final = 1.5
 """Standard deviations that the incident energy may end away from its nominal value."""
+EDGE_REACH_SD: Final = 2.0
+"""Standard deviations above the nominal incident energy up to which a listed edge may lie: 19 of 20 true energies are
+nearer than that, so that an edge beyond it is not excited."""
 DEFAULT_INCIDENT_SD_KEV: Final = 0.3
 AXIS_LIMITS: Final[Mapping[str, tuple[float, float]]] = {
     "energy_offset": (-5.0, 5.0),
@@ -45,6 +48,21 @@ def default_parameters(
         prior_sd=incident_energy_sd_kev,
     )
     return tuple(incident if p.name == INCIDENT else p for p in PARAMETERS)
+
+
+def edge_reach_kev(
+    rows: Sequence[Parameter], incident_energy_sd_kev: float, *, fixed: Collection[str] = (), free: Collection[str] = ()
+) -> float:
+    """How far (keV) above the nominal incident energy an edge may lie to be fitted; 0 where the energy is fixed.
+
+    Args:
+        rows: rows of theta.
+        incident_energy_sd_kev: standard deviation of the nominal incident energy.
+        fixed: names of parameters that are held.
+        free: names of parameters that are fitted although their row says otherwise.
+    """
+    moves = any(p.name == INCIDENT and (p.free or INCIDENT in free) for p in rows) and INCIDENT not in fixed
+    return EDGE_REACH_SD * incident_energy_sd_kev if moves else 0.0
 
 
 def axis_faults(values: Mapping[str, float], n_channels: int | None = None) -> list[str]:

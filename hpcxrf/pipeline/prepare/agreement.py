@@ -150,7 +150,7 @@ def _compared_components(fit: SpectrumFit) -> list[int]:
         if name in {ELASTIC, COMPTON}:
             continue
         lines = torch.nonzero((table.component == i) & (table.escape_parent < 0))[:, 0]
-        if float(table.energy_kev[lines[table.ratio[lines].argmax()]]) >= _COMPARED_KEV:
+        if len(lines) > 0 and float(table.energy_kev[lines[table.ratio[lines].argmax()]]) >= _COMPARED_KEV:
             places.append(i)
     return places
 

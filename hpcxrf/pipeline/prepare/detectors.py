@@ -11,6 +11,7 @@ from torch import Tensor
 from hpcxrf.config.run import RunConfig
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.result import SpectrumFit
+from hpcxrf.fitting.spectrum.near_edges import drop_unexcited, notes_of_left_out
 from hpcxrf.fitting.spectrum.problem import FitProblem, start_from
 from hpcxrf.fitting.spectrum.solve import solve_problem
 from hpcxrf.fitting.spectrum.suggestion import Suggestion, add_elements
@@ -51,7 +52,8 @@ def fit_detectors(config: RunConfig, facts: ScanFacts, detectors: Sequence[int],
     """
     prepared, notes = _prepare_alike(config, facts, detectors, counts)
     problems = [p.problem for p in prepared]
-    fits = [solve_problem(counts[d], p) for d, p in zip(detectors, problems, strict=True)]
+    problems, fits = _solve(counts, detectors, problems)
+    notes += notes_of_left_out(fits)
     suggested = suggest_components(config.fit, fits, problems)
     added: dict[str, float] = {}
     for _ in range(_ROUNDS if config.fit.auto_elements else 0):
@@ -64,7 +66,7 @@ def fit_detectors(config: RunConfig, facts: ScanFacts, detectors: Sequence[int],
         more = dataclasses.replace(config, sample=dataclasses.replace(config.sample, elements=wanted))
         prepared = [_prepare(more, facts, d, counts) for d in detectors]
         problems = [_continue(p.problem, fit) for p, fit in zip(prepared, fits, strict=True)]
-        fits = [solve_problem(counts[d], p) for d, p in zip(detectors, problems, strict=True)]
+        problems, fits = _solve(counts, detectors, problems)
         suggested = suggest_components(config.fit, fits, problems)
     names = ", ".join(f"{name} (z {z:.0f})" for name, z in added.items())
     notes += [Note("fact", f"elements added by suggestion: {names}")] if added else []
@@ -74,6 +76,14 @@ def fit_detectors(config: RunConfig, facts: ScanFacts, detectors: Sequence[int],
         suggested=tuple(suggested),
         notes=tuple(dict.fromkeys([*notes, *(n for p in prepared for n in p.notes)])),
     )
+
+
+def _solve(
+    counts: Tensor, detectors: Sequence[int], problems: Sequence[FitProblem]
+) -> tuple[list[FitProblem], list[SpectrumFit]]:
+    """Problems and fits of all detectors, without the families that the fitted energy does not excite in any."""
+    fits = drop_unexcited([solve_problem(counts[d], p) for d, p in zip(detectors, problems, strict=True)])
+    return [fit.problem or problem for fit, problem in zip(fits, problems, strict=True)], fits
 
 
 def _prepare_alike(

@@ -9,7 +9,7 @@ from hpcxrf.config.fit import FitConfig
 from hpcxrf.config.run import RunConfig
 from hpcxrf.config.sample import SampleConfig
 from hpcxrf.errors import ConfigError, FitError
-from hpcxrf.fitting.spectrum.theta import AXIS, AXIS_LIMITS, INCIDENT
+from hpcxrf.fitting.spectrum.theta import AXIS, AXIS_LIMITS, INCIDENT, edge_reach_kev
 from hpcxrf.formats.override import Override, theta_bounds, theta_values, width_law
 from hpcxrf.notes import Note
 from hpcxrf.physics.constants import constant_set
@@ -78,13 +78,14 @@ def resolve(config: RunConfig, sources: Sources) -> Settings:
     if faults := limit_faults(config.fit, {name: one.value for name, one in start.items()}):
         raise ConfigError(f"{sources.facts.source}: starting values: " + "; ".join(faults))
     listed = _elements(config.sample, override)
-    elements = _keep_excited(listed.value, incident.value, sources.facts)
+    rows = bound_parameters(config.fit, {} if width is None else width.bounds, incident.value)
+    elements = _keep_excited(listed.value, incident.value, sources.facts, _edge_reach_kev(config, rows))
     return Settings(
         elements=Value(elements.names, listed.origin),
         element_notes=elements.notes,
         incident_energy_kev=incident,
         start=start,
-        rows=bound_parameters(config.fit, {} if width is None else width.bounds, incident.value),
+        rows=rows,
         detector=_detector(config.detector, override),
         energy_range_kev=_energy_range(config.fit, override),
         branching=None if override is None else read_branching(override, elements.names),
@@ -138,13 +139,20 @@ def _elements(sample: SampleConfig, override: Override | None) -> Value[tuple[st
     raise ConfigError("no elements: give sample.elements (--elements Si,P,S,...), or an override file that lists them")
 
 
-def _keep_excited(listed: Sequence[str], incident_energy_kev: float, facts: ScanFacts) -> ElementList:
+def _edge_reach_kev(config: RunConfig, rows: ParameterRows) -> float:
+    if config.sample.source == "tube":
+        return 0.0
+    fit = config.fit
+    return edge_reach_kev(rows.final, fit.incident_energy_sd_kev, fixed=fit.fixed, free=fit.free)
+
+
+def _keep_excited(listed: Sequence[str], incident_energy_kev: float, facts: ScanFacts, reach_kev: float) -> ElementList:
     """One list serves many scans: what this one cannot show is left out of it."""
     try:
         read = read_element_list(listed)
     except FitError as error:
         raise FitError(f"{facts.source}: {error}") from error
-    kept = leave_out_unexcited(read.names, incident_energy_kev)
+    kept = leave_out_unexcited(read.names, incident_energy_kev, reach_kev)
     if not kept.names:
         reasons = "; ".join(note.text for note in kept.notes)
         raise FitError(f"{facts.source}: no element of the list can be fitted; {reasons}")
