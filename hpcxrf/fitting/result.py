@@ -37,13 +37,34 @@ class FitStatus(IntEnum):
     do."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedRatios:
+    """How the line ratios within families differ from the table's, by mechanism (`hpcxrf.physics.ratios`)."""
+
+    names: tuple[str, ...]
+    """`sample_transmission`, `sample_light_share`, `air_depth`, `kbeta_all`, then `Fe K-beta`, `Pb_L L1` and so on."""
+    value: Tensor
+    """(parameter,)."""
+    sigma: Tensor
+    """(parameter,), NaN at a bound: a thin sample transmits all."""
+    prior_sd: Tensor
+    """(parameter,)."""
+    depth_gain: float
+    """Misfit that the absorption in the sample explains, in units of the reduced misfit; above 20 it is certain."""
+
+    @property
+    def sample_depth(self) -> float:
+        """Optical depth of the sample at the incident energy, in and out together."""
+        return -float(self.value[0].log())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class SpectrumFit:
     """A fitted integrated spectrum. Tensors are float64 on the CPU."""
 
     component_names: tuple[str, ...]
     table: LineTable
-    """Line table with the fitted K-beta ratios."""
+    """Line table with the fitted ratios."""
     parameter_names: tuple[str, ...]
     parameter_units: tuple[str, ...]
     theta: Tensor
@@ -91,6 +112,8 @@ class SpectrumFit:
     `no_scatter`; each is explained in `notes`."""
     notes: tuple[Note, ...] = ()
     """Findings of the fit on itself, such as parameters at a bound."""
+    ratios: FittedRatios | None = None
+    """What was fitted of the line ratios; None: they are those of the problem's table."""
     problem: FitProblem | None = None
     """The problem as it was posed, from which pixels and regions can be fitted; None: the fit is that of a sum of
     detectors, or was made by another program."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hpcxrf.physics.model import EDGE_WIDTH_KEV, Evaluation, SpectrumModel, evaluate, select_tailed
 from hpcxrf.physics.parameters import INDEX, PARAMETER_NAMES
+from hpcxrf.physics.ratios import ratio_slopes
 from hpcxrf.physics.scatter import compton_derivatives
 
 _ENERGY: Final = "energy"
@@ -75,10 +76,11 @@ def counts_jacobian(
         amplitude: (*batch, component) counts.
         evaluation: of `evaluate(theta, model)`.
         model: with a MAPS line shape, whose tail has other derivatives, forward differentiation is used.
-        names: parameters that are wanted; the columns of the others are 0.
+        names: parameters of theta that are wanted; the columns of the others are 0.
 
     Returns:
-        (*batch, channel, parameter), counts per unit of the parameter.
+        (*batch, channel, parameter), counts per unit of the parameter; those of the line ratios, where the model has
+        them, come last.
     """
     if model.constants.maps_line_shape:
         kept = [float(name in names) for name in PARAMETER_NAMES]
@@ -100,7 +102,36 @@ def counts_jacobian(
     result["energy_slope"] = n * shift + per_kev
     result["energy_quadratic"] = n * n * shift + 2.0 * n * per_kev
     nothing = torch.zeros_like(shift)
-    return torch.stack([result[n] if n in names else nothing for n in PARAMETER_NAMES], dim=-1)
+    columns_of_theta = [result[n] if n in names else nothing for n in PARAMETER_NAMES]
+    return torch.cat(
+        [torch.stack(columns_of_theta, dim=-1), ratio_columns(theta, amplitude, evaluation, model)], dim=-1
+    )
+
+
+def ratio_columns(theta: Tensor, amplitude: Tensor, evaluation: Evaluation, model: SpectrumModel) -> Tensor:
+    """Derivative of `phi @ amplitude` by every parameter of the line ratios, amplitudes held.
+
+    Args:
+        theta: (*batch, parameter) theta, followed by the parameters of the ratios.
+        amplitude: (*batch, component) counts.
+        evaluation: of `evaluate(theta, model)`.
+        model: with a model of the ratios.
+
+    Returns:
+        (*batch, channel, parameter), counts per unit of the parameter.
+    """
+    if model.ratios is None:
+        return amplitude.new_zeros((*evaluation.bin_kev.shape, 0))
+    e, n = evaluation, model.table.ratio.shape[0]
+    slopes = ratio_slopes(theta[..., len(PARAMETER_NAMES) :], e.ratio[..., :n], model.table, model.ratios)
+    # The elastic line has no family whose ratios could change.
+    slopes = torch.nn.functional.pad(slopes, (0, 0, 0, e.ratio.shape[-1] - n))
+    terms = _density(amplitude[..., e.column] * e.weight, e, torch.zeros_like(e.weight))
+    tail = select_tailed((terms.t[..., None] * slopes).mT, e.tailed).mT
+    total = e.gauss @ (terms.g[..., None] * slopes).to(e.gauss.dtype) + e.low @ tail.to(e.low.dtype)
+    if e.shelf is not None:
+        total = total + e.shelf @ (terms.shelf[..., None] * slopes).to(e.shelf.dtype)
+    return total.to(theta.dtype) * e.bin_kev[..., :, None]
 
 
 def automatic_jacobian(theta: Tensor, amplitude: Tensor, model: SpectrumModel) -> Tensor:
@@ -152,7 +183,7 @@ def _derivatives(theta: Tensor, amplitude: Tensor, e: Evaluation, model: Spectru
     mu = extend(table.mu_per_um, (0, pad))
     is_elastic = extend(torch.zeros_like(table.energy_kev), (0, pad), value=1.0)
     # Not the line's own density divided by the factor: that may be 0.
-    escape_ratio = extend(torch.where(table.escape_parent >= 0, table.ratio, 0.0), (0, pad))
+    escape_ratio = e.ratio * extend((table.escape_parent >= 0).to(counts.dtype), (0, pad))
     alpha = has_tail - kbeta
     own = _derive_by_own_energy(e, by_energy, by_sigma, by_gamma, theta, k).scale(is_elastic)
     density = _density(counts, e, zero)

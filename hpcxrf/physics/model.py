@@ -13,7 +13,8 @@ from torch import Tensor
 
 from hpcxrf.physics.constants import ConstantSet
 from hpcxrf.physics.lines import LineTable
-from hpcxrf.physics.parameters import INDEX
+from hpcxrf.physics.parameters import INDEX, PARAMETER_NAMES
+from hpcxrf.physics.ratios import RatioModel, adjust_ratios
 from hpcxrf.physics.scatter import ComptonShape, compton_shape, line_sigma_kev
 from hpcxrf.physics.shapes import gaussian, low_energy_tail, maps_low_energy_tail, step
 
@@ -41,6 +42,8 @@ class SpectrumModel:
     """(tailed line,) int64, `find_tailed_lines(...)`: the lines whose tail is computed; None: every line's."""
     shape_dtype: torch.dtype = torch.float64
     """Precision of the peak shapes (channel, line), which are most of the work; their sums are in that of theta."""
+    ratios: RatioModel | None = None
+    """With it, the parameters of the line ratios follow theta in the same vector; None: ratios are the table's."""
 
     @property
     def component_names(self) -> tuple[str, ...]:
@@ -60,8 +63,10 @@ class Evaluation:
     line_kev: Tensor
     """(*batch, line), elastic last."""
     sigma_kev: Tensor
+    ratio: Tensor
+    """(*batch, line) of the table, the elastic line included: share of the component's counts."""
     weight: Tensor
-    """(*batch, line): share of the component's counts, edge switch and escape factor included."""
+    """(*batch, line): the same with edge switch and escape factor."""
     switch: Tensor
     tail: Tensor
     step: Tensor
@@ -115,11 +120,12 @@ def evaluate(theta: Tensor, model: SpectrumModel) -> Evaluation:
         theta: (*batch, parameter) float64, inside the bounds of the parameter table.
         model: lines, channels and constants, on the device of theta.
     """
-    table, constants = model.table, model.constants
+    constants = model.constants
     par = {name: theta[..., i, None] for name, i in INDEX.items()}
     line_kev, column = _place_lines(par["coherent_sct_energy"], model)
     sigma = line_sigma_kev(theta, line_kev, constants)
-    switch, weight = _weights(par, model)
+    ratio = _ratios(theta, model)
+    switch, weight = _weights(par, ratio, model)
     tail, shelf_share, gamma = _tail_and_step(par, line_kev, model)
     norm = 1.0 / (1.0 + tail + shelf_share)
     energies = energy_kev(theta, model.channel)
@@ -131,17 +137,9 @@ def evaluate(theta: Tensor, model: SpectrumModel) -> Evaluation:
     low_u = select_tailed(u, model.tailed)
     low = tail_shape(low_u, select_tailed(gamma, model.tailed)[..., None, :].to(u.dtype))
     shelf = step(u) if model.with_step else None
-    n_columns = len(table.component_names) + int(model.elastic)
-    columns = torch.arange(n_columns, device=column.device)
-    spread = (column[:, None] == columns).to(theta.dtype)
-    height = weight * norm / sigma
-    phi = gauss @ (height[..., :, None] * spread).to(u.dtype)
-    in_tail = select_tailed(height * tail, model.tailed)[..., :, None]
-    phi = phi + low @ (in_tail * select_tailed(spread.mT, model.tailed).mT).to(u.dtype)
-    if shelf is not None:
-        shelf_height = weight * norm * shelf_share / (2.0 * line_kev)
-        phi = phi + shelf @ (shelf_height[..., :, None] * spread).to(u.dtype)
-    phi = phi.to(theta.dtype)
+    phi = _join_lines(
+        (gauss, low, shelf), weight * norm, (sigma, tail, shelf_share / (2.0 * line_kev)), column, model
+    ).to(theta.dtype)
     compton = compton_shape(theta, energies, constants)
     phi = torch.cat([phi, compton.density[..., :, None]], dim=-1) * bins[..., :, None]
     return Evaluation(
@@ -149,6 +147,7 @@ def evaluate(theta: Tensor, model: SpectrumModel) -> Evaluation:
         bin_kev=bins,
         line_kev=line_kev,
         sigma_kev=sigma,
+        ratio=ratio,
         weight=weight,
         switch=switch,
         tail=tail,
@@ -164,6 +163,54 @@ def evaluate(theta: Tensor, model: SpectrumModel) -> Evaluation:
         column=column,
         compton=compton,
     )
+
+
+def change_ratios(theta: Tensor, evaluation: Evaluation, model: SpectrumModel) -> Tensor:
+    """Design matrices at other line ratios, with the peak shapes of an evaluation: a fraction of its work.
+
+    Args:
+        theta: (*batch, parameter), differing from that of the evaluation in the parameters of the ratios alone.
+        evaluation: at one theta, without batch.
+        model: with a model of the ratios.
+
+    Returns:
+        (*batch, channel, component).
+    """
+    e = evaluation
+    par = {name: theta[..., i, None] for name, i in INDEX.items()}
+    _, weight = _weights(par, _ratios(theta, model), model)
+    widths = (e.sigma_kev, e.tail, e.step / (2.0 * e.line_kev))
+    phi = _join_lines((e.gauss, e.low, e.shelf), weight * e.norm, widths, e.column, model).to(theta.dtype)
+    phi = phi * e.bin_kev[..., :, None]
+    return torch.cat([phi, e.phi[..., -1:].expand(*phi.shape[:-1], 1)], dim=-1)
+
+
+def _join_lines(
+    shapes: tuple[Tensor, Tensor, Tensor | None],
+    share: Tensor,
+    widths: tuple[Tensor, Tensor, Tensor],
+    column: Tensor,
+    model: SpectrumModel,
+) -> Tensor:
+    """Columns of lines and elastic peak, 1/keV (*batch, channel, component), from Gaussian, tail and shelf.
+
+    Args:
+        shapes: Gaussian (*batch, channel, line), tail (*batch, channel, tailed line), shelf.
+        share: (*batch, line) of the component's counts.
+        widths: sigma, height of the tail and of the shelf; (*batch, line).
+        column: (line,) int64.
+        model: lines.
+    """
+    (gauss, low, shelf), (sigma, tail, shelf_height) = shapes, widths
+    n_columns = len(model.table.component_names) + int(model.elastic)
+    spread = (column[:, None] == torch.arange(n_columns, device=column.device)).to(share.dtype)
+    height = share / sigma
+    phi = gauss @ (height[..., :, None] * spread).to(gauss.dtype)
+    in_tail = select_tailed(height * tail, model.tailed)[..., :, None]
+    phi = phi + low @ (in_tail * select_tailed(spread.mT, model.tailed).mT).to(low.dtype)
+    if shelf is not None:
+        phi = phi + shelf @ ((share * shelf_height)[..., :, None] * spread).to(shelf.dtype)
+    return phi
 
 
 def find_tailed_lines(table: LineTable, *, elastic: bool, constants: ConstantSet) -> Tensor:
@@ -240,20 +287,28 @@ def _place_lines(incident_kev: Tensor, model: SpectrumModel) -> tuple[Tensor, Te
 
 
 def _append_elastic(values: Tensor, elastic: float, model: SpectrumModel) -> Tensor:
-    """Append the elastic line's value to a (line,) tensor of the table."""
+    """Append the elastic line's value to a (..., line) tensor of the table."""
     if not model.elastic:
         return values
-    return torch.cat([values, values.new_full((1,), elastic)])
+    return torch.nn.functional.pad(values, (0, 1), value=elastic)
 
 
-def _weights(par: dict[str, Tensor], model: SpectrumModel) -> tuple[Tensor, Tensor]:
+def _ratios(theta: Tensor, model: SpectrumModel) -> Tensor:
+    """Ratios of the lines, (*batch, line) or (line,), the elastic line included."""
+    if model.ratios is None:
+        return _append_elastic(model.table.ratio, 1.0, model)
+    q = theta[..., len(PARAMETER_NAMES) :]
+    return _append_elastic(adjust_ratios(q, model.table, model.ratios), 1.0, model)
+
+
+def _weights(par: dict[str, Tensor], ratio: Tensor, model: SpectrumModel) -> tuple[Tensor, Tensor]:
     """Edge switch and weight of each line, (*batch, line)."""
     table = model.table
     edge = _append_elastic(table.edge_kev, 0.0, model)
     switch = torch.sigmoid((par["coherent_sct_energy"] - edge) / EDGE_WIDTH_KEV)
     is_escape = _append_elastic((table.escape_parent >= 0).to(switch.dtype), 0.0, model)
     escape = 1.0 + is_escape * (par["escape_factor"] - 1.0)
-    return switch, _append_elastic(table.ratio, 1.0, model) * switch * escape
+    return switch, ratio * switch * escape
 
 
 def _tail_and_step(par: dict[str, Tensor], line_kev: Tensor, model: SpectrumModel) -> tuple[Tensor, Tensor, Tensor]:

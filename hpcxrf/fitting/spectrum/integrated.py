@@ -12,16 +12,17 @@ from hpcxrf.fitting.objective import poisson_deviance, poisson_weights, r_square
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.spectrum.coarse import find_coarse_theta
 from hpcxrf.fitting.spectrum.gradient import minimise_adam
+from hpcxrf.fitting.spectrum.line_ratios import read_table
 from hpcxrf.fitting.spectrum.passes import POISSON_TOLERANCES, Solution, solve_separable
 from hpcxrf.fitting.spectrum.problem import FitProblem, fit_range
+from hpcxrf.fitting.spectrum.ratio_notes import describe_ratios, read_ratios
 from hpcxrf.fitting.spectrum.sbplx import fit_sbplx
 from hpcxrf.fitting.spectrum.separable import LeastSquares, best_of, build_space, design
-from hpcxrf.fitting.uncertainty import Uncertainty, spectrum_uncertainty
+from hpcxrf.fitting.uncertainty import spectrum_uncertainty
 from hpcxrf.notes import Note
-from hpcxrf.physics.absorber import AIR_PER_MM
 from hpcxrf.physics.background import hats_for_range, snip_background, snip_maps
 from hpcxrf.physics.jacobian import counts_jacobian
-from hpcxrf.physics.model import Evaluation, SpectrumModel, find_tailed_lines
+from hpcxrf.physics.model import SpectrumModel, find_tailed_lines
 from hpcxrf.physics.parameters import pack
 
 MAPS_SNIP_WIDTH: Final = 0.5
@@ -192,30 +193,39 @@ def _describe(s: Solution, fixed: Tensor, inside: Tensor, low: int, problem: Fit
     # What is stored and mapped with is in full precision; the search was not.
     least_squares = replace(s.least_squares, model=replace(s.least_squares.model, shape_dtype=torch.float64))
     evaluation, columns = design(s.theta, least_squares)
-    names = least_squares.model.component_names
-    n = len(names)
+    names, space = least_squares.model.component_names, least_squares.space
+    n, k = len(names), len(problem.parameters)
     amplitude, hats = s.linear[:n], s.linear[n:]
-    space = least_squares.space
     margin = 1e-6 * (space.upper - space.lower)
     at_bound = space.free & ((s.theta <= space.lower + margin) | (s.theta >= space.upper - margin))
     s = replace(s, expected=columns @ s.linear + fixed)
-    errors = _estimate_errors(s, columns, evaluation, least_squares, inside, space.free & ~at_bound, problem.kbeta_sd)
+    errors = spectrum_uncertainty(
+        inside,
+        s.expected,
+        columns,
+        counts_jacobian(s.theta, amplitude, evaluation, least_squares.model),
+        amplitude,
+        moving=space.free & ~at_bound,
+        positive_hats=s.positive[n:],
+        prior_precision=space.prior_sd**-2,
+    )
     parts = least_squares.hats.T * hats[:, None]
     background = fixed + parts.sum(dim=0)
     if problem.background == "snip":
         parts = fixed[None]
+    ratios = read_ratios(s.theta, errors.theta_sigma, least_squares, s.depth_gain)
     return SpectrumFit(
         component_names=names,
-        table=least_squares.model.table,
+        table=read_table(s.theta, least_squares),
         parameter_names=tuple(p.name for p in problem.parameters),
         parameter_units=tuple(p.unit for p in problem.parameters),
-        theta=s.theta,
-        theta_sigma=errors.theta_sigma,
-        theta_initial=space.centre,
-        theta_lower=space.lower,
-        theta_upper=space.upper,
-        free=space.free,
-        at_bound=at_bound,
+        theta=s.theta[:k],
+        theta_sigma=errors.theta_sigma[:k],
+        theta_initial=space.centre[:k],
+        theta_lower=space.lower[:k],
+        theta_upper=space.upper[:k],
+        free=space.free[:k],
+        at_bound=at_bound[:k],
         amplitude=amplitude,
         amplitude_sigma=errors.amplitude_sigma,
         detection_limit=errors.detection_limit,
@@ -233,38 +243,9 @@ def _describe(s: Solution, fixed: Tensor, inside: Tensor, low: int, problem: Fit
         iterations=s.iterations,
         cpu_s=0.0,
         flags=_list_flags(problem),
-        notes=(*_write_notes(at_bound, problem), *_describe_absorber(s.optical_depth)),
+        notes=(*_write_notes(at_bound[:k], problem), *describe_ratios(ratios)),
+        ratios=ratios,
     )
-
-
-def _estimate_errors(
-    s: Solution,
-    columns: Tensor,
-    evaluation: Evaluation,
-    least_squares: LeastSquares,
-    inside: Tensor,
-    moving: Tensor,
-    kbeta_sd: float,
-) -> Uncertainty:
-    n, k = len(least_squares.model.component_names), moving.shape[0]
-    jacobian = counts_jacobian(s.theta, s.linear[:n], evaluation, least_squares.model)
-    precision = least_squares.space.prior_sd**-2
-    if s.kbeta is not None:
-        free = s.kbeta.shape[1]
-        jacobian = torch.cat([jacobian, s.kbeta], dim=1)
-        precision = torch.cat([precision, precision.new_full((free,), kbeta_sd**-2)])
-        moving = torch.cat([moving, moving.new_ones(free)])
-    errors = spectrum_uncertainty(
-        inside,
-        s.expected,
-        columns,
-        jacobian,
-        s.linear[:n],
-        moving=moving,
-        positive_hats=s.positive[n:],
-        prior_precision=precision,
-    )
-    return replace(errors, theta_sigma=errors.theta_sigma[:k])
 
 
 def _list_flags(problem: FitProblem) -> tuple[str, ...]:
@@ -288,15 +269,6 @@ def _write_notes(at_bound: Tensor, problem: FitProblem) -> tuple[Note, ...]:
     names = [p.name for p, flag in zip(problem.parameters, at_bound.tolist(), strict=True) if flag]
     bounds = [f"parameters at a bound: {', '.join(names)}"] if names else []
     return tuple(Note("warning", text) for text in [*bounds, *(_FLAG_TEXTS[flag] for flag in _list_flags(problem))])
-
-
-def _describe_absorber(optical_depth: float) -> tuple[Note, ...]:
-    if optical_depth == 0.0:
-        return ()
-    absorption = "extra absorption equal to" if optical_depth > 0.0 else "less absorption than described, by"
-    air_mm = abs(optical_depth) / AIR_PER_MM
-    text = f"line ratios imply {absorption} {air_mm:.0f} mm of air; check detector.be_window_um and air_path_mm"
-    return (Note("warning", text),)
 
 
 def _describe_failure(

@@ -36,7 +36,7 @@ class FitProblem:
     objective: Objective = "poisson"
     """What theta and amplitudes minimise in the end; R2 is always that of the mean-square optimum."""
     kbeta_sd: float = 0.0
-    """Relative width of the prior that ties K-beta to K-alpha lines; 0: their ratio is that of the table."""
+    """Relative width of the prior that ties K-beta to K-alpha lines of one family; 0: the usual one, 5 %."""
     elastic: bool = True
     """False for a tube source."""
     snip_width: float | None = None
@@ -44,6 +44,8 @@ class FitProblem:
     usual one. The clipping of the physics constants has a width of its own."""
     detector: Detector = field(default_factory=Detector)
     """Detector of which the line table has the efficiency."""
+    air_is_known: bool = False
+    """True where the air path of the detector was given: line ratios may imply little more or less of it."""
     branching: Branching | None = None
     """Adjustments of the line ratios that are in the line table."""
     edges_kev: tuple[float, ...] = ()

@@ -28,7 +28,7 @@ HALVING: Final = ((5, 2), (4, 1))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """Bounds and priors of theta: all (parameter,) float64, `free` bool."""
+    """Bounds and priors of theta, and of the line ratios where they follow it: (parameter,) float64, `free` bool."""
 
     centre: Tensor
     """Mean of the prior."""
@@ -38,7 +38,7 @@ class Space:
     upper: Tensor
     free: Tensor
     free_names: frozenset[str]
-    """The same as names, without a transfer from the device."""
+    """The same as names, without a transfer from the device; those of the line ratios are not among them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +53,6 @@ class LeastSquares:
     hats: Tensor
     """(channel, hat): background columns, fitted non-negative; may have no column."""
     space: Space
-    linear_prior: Tensor | None = None
-    """(column, column): quadratic form of a prior on the linear coefficients, in units of the misfit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +65,8 @@ class State:
     """(*batch, component + hat): the best non-negative coefficients at theta."""
     positive: Tensor
     """(*batch, component + hat) bool: coefficients above 0."""
+    residual: Tensor
+    """(*batch, channel): counts less the model."""
     misfit: Tensor
     """(*batch,): weighted sum of squares, without the prior of theta."""
     hessian: Tensor
@@ -108,6 +108,7 @@ def start(theta: Tensor, least_squares: LeastSquares) -> State:
         theta=inside,
         linear=inner.linear,
         positive=inner.positive,
+        residual=inner.residual,
         misfit=inner.misfit,
         hessian=hessian,
         gradient=gradient,
@@ -118,9 +119,18 @@ def start(theta: Tensor, least_squares: LeastSquares) -> State:
     )
 
 
-def start_misfit(theta: Tensor, least_squares: LeastSquares) -> Tensor:
-    """Weighted sum of squares (*batch,) at theta (*batch, parameter) with the best amplitudes."""
-    return _solve_linear(theta, least_squares, None).misfit
+def start_misfit(columns: Tensor, least_squares: LeastSquares) -> Tensor:
+    """Weighted sum of squares (*batch,) of columns (*batch, channel, component + hat) with the best amplitudes."""
+    weights, counts = least_squares.weights[..., :, None], least_squares.counts
+    weighted = columns * weights
+    solution = nnls_gram(columns.mT @ weighted, weighted.mT @ counts)
+    residual = counts - (columns @ solution.x[..., :, None])[..., 0]
+    return (least_squares.weights * residual * residual).sum(dim=-1)
+
+
+def predict(state: State, least_squares: LeastSquares) -> Tensor:
+    """Counts (*batch, channel) of the model at a state, without the background that is in no column."""
+    return least_squares.counts - state.residual
 
 
 def minimise(state: State, least_squares: LeastSquares, *, iterations: int, tolerance: float = 1e-6) -> State:
@@ -196,13 +206,9 @@ def _solve_linear(theta: Tensor, least_squares: LeastSquares, positive: Tensor |
     evaluation, columns = design(theta, least_squares)
     weighted = columns * least_squares.weights[..., :, None]
     gram = columns.mT @ weighted
-    prior = least_squares.linear_prior
-    gram = gram if prior is None else gram + prior
     solution = nnls_gram(gram, (weighted.mT @ least_squares.counts[..., :, None])[..., 0], positive)
     residual = least_squares.counts - (columns @ solution.x[..., :, None])[..., 0]
     misfit = (least_squares.weights * residual * residual).sum(dim=-1)
-    if prior is not None:
-        misfit = misfit + (solution.x * (prior @ solution.x[..., :, None])[..., 0]).sum(dim=-1)
     return _Inner(
         evaluation=evaluation,
         columns=columns,
@@ -252,6 +258,7 @@ def _step(state: State, least_squares: LeastSquares, tolerance: float) -> State:
         theta=trial,
         linear=inner.linear,
         positive=inner.positive,
+        residual=inner.residual,
         misfit=inner.misfit,
         hessian=hessian,
         gradient=gradient,
