@@ -12,6 +12,7 @@ from hpcxrf.fitting.objective import poisson_deviance, poisson_weights, r_square
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.spectrum.coarse import find_coarse_theta
 from hpcxrf.fitting.spectrum.gradient import minimise_adam
+from hpcxrf.fitting.spectrum.mismatch import ModelPoint, find_flaws
 from hpcxrf.fitting.spectrum.passes import POISSON_TOLERANCES, Solution, solve_separable
 from hpcxrf.fitting.spectrum.problem import FitProblem, fit_range
 from hpcxrf.fitting.spectrum.sbplx import fit_sbplx
@@ -199,9 +200,10 @@ def _describe(s: Solution, fixed: Tensor, inside: Tensor, low: int, problem: Fit
     margin = 1e-6 * (space.upper - space.lower)
     at_bound = space.free & ((s.theta <= space.lower + margin) | (s.theta >= space.upper - margin))
     s = replace(s, expected=columns @ s.linear + fixed)
-    errors = _estimate_errors(s, columns, evaluation, least_squares, inside, space.free & ~at_bound, problem.kbeta_sd)
     parts = least_squares.hats.T * hats[:, None]
     background = fixed + parts.sum(dim=0)
+    moving = space.free & ~at_bound
+    errors = _estimate_errors(s, columns, evaluation, least_squares, inside, moving, background, problem)
     if problem.background == "snip":
         parts = fixed[None]
     return SpectrumFit(
@@ -229,6 +231,7 @@ def _describe(s: Solution, fixed: Tensor, inside: Tensor, low: int, problem: Fit
         r2_expected=float(r_squared_expected(inside)),
         reduced_chi2=errors.reduced_chi2,
         deviance=float(poisson_deviance(inside, s.expected)) / errors.degrees_of_freedom,
+        errors=errors,
         status=s.status,
         iterations=s.iterations,
         cpu_s=0.0,
@@ -244,27 +247,50 @@ def _estimate_errors(
     least_squares: LeastSquares,
     inside: Tensor,
     moving: Tensor,
-    kbeta_sd: float,
+    background: Tensor,
+    problem: FitProblem,
 ) -> Uncertainty:
-    n, k = len(least_squares.model.component_names), moving.shape[0]
-    jacobian = counts_jacobian(s.theta, s.linear[:n], evaluation, least_squares.model)
-    precision = least_squares.space.prior_sd**-2
+    k = moving.shape[0]
+    point = _locate(s, evaluation, least_squares, background, problem)
+    jacobian, precision = point.jacobian, point.prior_sd**-2
     if s.kbeta is not None:
         free = s.kbeta.shape[1]
         jacobian = torch.cat([jacobian, s.kbeta], dim=1)
-        precision = torch.cat([precision, precision.new_full((free,), kbeta_sd**-2)])
+        precision = torch.cat([precision, precision.new_full((free,), problem.kbeta_sd**-2)])
         moving = torch.cat([moving, moving.new_ones(free)])
+    solved = bool(torch.isfinite(s.expected).all())
     errors = spectrum_uncertainty(
         inside,
         s.expected,
         columns,
         jacobian,
-        s.linear[:n],
+        point.amplitude,
         moving=moving,
-        positive_hats=s.positive[n:],
+        positive_hats=s.positive[point.amplitude.shape[0] :],
         prior_precision=precision,
+        flaws=find_flaws(point, problem.detector) if solved else None,
+        model_error=problem.model_error,
     )
     return replace(errors, theta_sigma=errors.theta_sigma[:k])
+
+
+def _locate(
+    s: Solution, evaluation: Evaluation, least_squares: LeastSquares, background: Tensor, problem: FitProblem
+) -> ModelPoint:
+    amplitude = s.linear[: len(least_squares.model.component_names)]
+    return ModelPoint(
+        theta=s.theta,
+        free=least_squares.space.free,
+        prior_sd=least_squares.space.prior_sd,
+        kbeta_sd=problem.kbeta_sd,
+        amplitude=amplitude,
+        component_counts=evaluation.phi.T * amplitude[:, None],
+        background=background,
+        expected=s.expected,
+        model=least_squares.model,
+        evaluation=evaluation,
+        jacobian=counts_jacobian(s.theta, amplitude, evaluation, least_squares.model),
+    )
 
 
 def _list_flags(problem: FitProblem) -> tuple[str, ...]:
