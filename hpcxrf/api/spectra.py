@@ -1,5 +1,6 @@
 """Integrated spectra that are arrays: fitted, refined, read and drawn."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -168,7 +169,8 @@ def refine(
     from hpcxrf.pipeline.map_arguments import region_spectrum
 
     with errors_of("refine"):
-        problem = start_from(problem_of(fit), fit.theta)
+        known = fit.model_error if math.isfinite(fit.model_error) else None
+        problem = replace(start_from(problem_of(fit), fit.theta), model_error=known)
         spectrum = region_spectrum(counts, fit, mask, detector)
         with one_thread():
             return refit(spectrum, replace(problem, method="separable"))

@@ -7,13 +7,13 @@ other half is measured against them, so that no noise is taken for a mixture.
 """
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from hpcxrf.fitting.result import SpectrumFit
-from hpcxrf.fitting.uncertainty import CURRIE_OFFSET
+from hpcxrf.fitting.uncertainty import CURRIE_OFFSET, combine_variances
 
 # Groups of neighbouring channels with about the same counts: single ones of few counts would say little.
 _GROUPS: Final = 160
@@ -58,23 +58,41 @@ def estimate_count_scale(counts: Tensor) -> CountScale | None:
 def carry_count_factor(fit: SpectrumFit, factor: float) -> SpectrumFit:
     """The fit of counts whose variance is so many times their mean.
 
-    Sigma is scaled by the square root of the reduced chi2 where that exceeds 1, which of such counts is the factor and
-    the misfit together; where the factor is below 1, or the fit did not know of it, the rest is added here.
+    Counting noise grows with the factor, and what the noise explains of the residual is no flaw of the model any more.
+    A fit that does not tell the two apart has all of its sigma scaled.
     """
     if factor == 1.0:
         return fit
-    known = max(fit.reduced_chi2, 1.0)
-    excess = max(fit.reduced_chi2 / factor, 1.0) * factor / known
-    root = excess**0.5
     return replace(
         fit,
-        amplitude_sigma=fit.amplitude_sigma * root,
-        theta_sigma=fit.theta_sigma * root,
-        detection_limit=CURRIE_OFFSET * factor + (fit.detection_limit - CURRIE_OFFSET) * root,
+        **_carry_errors(fit, factor),
+        count_factor=factor,
         r2_expected=1.0 - factor * (1.0 - fit.r2_expected),
         reduced_chi2=fit.reduced_chi2 / factor,
         deviance=fit.deviance / factor,
     )
+
+
+def _carry_errors(fit: SpectrumFit, factor: float) -> dict[str, Any]:
+    if fit.errors is None:
+        root = factor**0.5
+        return {
+            "amplitude_sigma": fit.amplitude_sigma * root,
+            "theta_sigma": fit.theta_sigma * root,
+            "detection_limit": CURRIE_OFFSET * factor + (fit.detection_limit - CURRIE_OFFSET) * root,
+        }
+    again = combine_variances(
+        fit.errors.variances,
+        degrees_of_freedom=fit.errors.degrees_of_freedom,
+        reduced_chi2=fit.reduced_chi2,
+        factor=factor,
+    )
+    return {
+        "errors": again,
+        "amplitude_sigma": again.amplitude_sigma,
+        "theta_sigma": again.theta_sigma[: fit.theta.shape[0]],
+        "detection_limit": again.detection_limit,
+    }
 
 
 def _group_channels(counts: Tensor) -> Tensor:

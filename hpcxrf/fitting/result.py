@@ -7,6 +7,7 @@ from html import escape
 from torch import Tensor
 
 from hpcxrf.fitting.spectrum.problem import FitProblem
+from hpcxrf.fitting.uncertainty import Uncertainty, decision_limit
 from hpcxrf.notes import Note
 from hpcxrf.physics.lines import LineTable
 
@@ -82,7 +83,7 @@ class SpectrumFit:
     """(component,) recorded counts of each component over the full spectrum."""
     amplitude_sigma: Tensor
     detection_limit: Tensor
-    """(component,) Currie, 95 %."""
+    """(component,) Currie, 95 %: what the spectrum could show. What it shows is what exceeds `decision_limit`."""
     first_channel: int
     """Channel of the first entry of the arrays below."""
     counts: Tensor
@@ -114,9 +115,28 @@ class SpectrumFit:
     """Findings of the fit on itself, such as parameters at a bound."""
     ratios: FittedRatios | None = None
     """What was fitted of the line ratios; None: they are those of the problem's table."""
+    errors: Uncertainty | None = None
+    """Counting noise and flaws of the model apart, of raw counts; None: the fit was made by another program."""
+    count_factor: float = 1.0
+    """Variance over mean of the counts; 1: raw ones."""
     problem: FitProblem | None = None
     """The problem as it was posed, from which pixels and regions can be fitted; None: the fit is that of a sum of
     detectors, or was made by another program."""
+
+    @property
+    def decision_limit(self) -> Tensor:
+        """(component,) Currie's decision limit, counts: what exceeds it was found, with 5 % of false alarms."""
+        return decision_limit(self.detection_limit, factor=self.count_factor)
+
+    @property
+    def found(self) -> Tensor:
+        """(component,) bool: above the decision limit."""
+        return self.amplitude > self.decision_limit
+
+    @property
+    def model_error(self) -> float:
+        """Size of the model's flaws in units of usual ones, k; NaN where it is not known."""
+        return float("nan") if self.errors is None else self.errors.model_error
 
     @property
     def messages(self) -> tuple[str, ...]:

@@ -1,4 +1,11 @@
-"""Covariance of theta and amplitudes, and what could have been detected."""
+"""Covariance of theta and amplitudes, what counts as found, and what could have been detected.
+
+Two errors stand side by side. Counting noise gives `H^-1` with `H = J' W J + prior`. Usual flaws of the model (columns
+N, one standard deviation each) move the estimates by `H^-1 J' W N`, as often up as down, and how large they are in this
+spectrum, k, is read from its own residual (`hpcxrf.fitting.model_error`):
+`sigma^2 = diag H^-1 + k^2 sum_j (H^-1 J' W N_j)^2`. A reduced chi2 above 1 multiplies nothing: a misfit under one peak
+says nothing about another one.
+"""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,17 +13,41 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from hpcxrf.fitting.model_error import Flaws, VisibleFlaws, estimate_model_error, project_flaws
 from hpcxrf.fitting.objective import poisson_weights
 
-# Currie 1968, Anal. Chem. 40, 586: both errors at 5 %, L_D = 2.71 + 3.29 sigma_0.
+# Currie 1968, Anal. Chem. 40, 586: both errors at 5 %, L_C = 1.645 sigma_0 and L_D = 2.71 + 3.29 sigma_0.
 CURRIE_OFFSET: Final = 2.71
 CURRIE_FACTOR: Final = 3.29
+CURRIE_DECISION: Final = 1.645
 _UNMEASURED_SHARE: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Variances:
+    """Variances of counting noise and of the model's flaws apart, the flaws of usual size (k = 1)."""
+
+    amplitude: Tensor
+    """(component,) counting noise."""
+    amplitude_flaws: Tensor
+    """(component,)."""
+    null: Tensor
+    """(component,) counting noise of the amplitude in the absence of the component."""
+    null_flaws: Tensor
+    """(component,) the same, of the flaws of all others."""
+    theta: Tensor
+    """(parameter,), NaN where the parameter was not free to move."""
+    theta_flaws: Tensor
+    """(parameter,)."""
+    visible: VisibleFlaws | None
+    """What the residual shows of the flaws; None: `model_error` is given."""
+    model_error: float
+    """k."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Uncertainty:
-    """Standard uncertainties, already scaled by sqrt(reduced chi2) where that exceeds 1."""
+    """Standard uncertainties, counting noise and flaws of the model together."""
 
     amplitude_sigma: Tensor
     """(component,)."""
@@ -26,15 +57,32 @@ class Uncertainty:
     """(component,)."""
     degrees_of_freedom: int
     reduced_chi2: float
+    model_error: float
+    """Size of the model's flaws in units of usual ones; 0 where none were asked for."""
+    variances: Variances
 
 
 def detection_limit(sigma_null: Tensor) -> Tensor:
-    """Currie's limit of detection, 95 %, counts.
+    """Currie's limit of detection, 95 %, counts: an amplitude of this size is missed in one of twenty spectra.
+
+    It says what a measurement can do. Whether a component was found in this one is for `decision_limit` to say.
 
     Args:
         sigma_null: standard uncertainty of the amplitude in the absence of the component, any shape.
     """
     return CURRIE_OFFSET + CURRIE_FACTOR * sigma_null
+
+
+def decision_limit(limit: Tensor, *, factor: float = 1.0) -> Tensor:
+    """Currie's decision limit L_C = 1.645 sigma_0, counts: an absent component exceeds it in one of twenty spectra.
+
+    Sigma_0 is the standard uncertainty in the absence of the component, of the background that the spectrum has.
+
+    Args:
+        limit: detection limits, any shape.
+        factor: variance over mean of the counts, 1 for raw ones.
+    """
+    return CURRIE_DECISION / CURRIE_FACTOR * (limit - CURRIE_OFFSET * factor)
 
 
 def spectrum_uncertainty(
@@ -47,8 +95,10 @@ def spectrum_uncertainty(
     moving: Tensor,
     positive_hats: Tensor,
     prior_precision: Tensor,
+    flaws: Flaws | None = None,
+    model_error: float | None = None,
 ) -> Uncertainty:
-    """Covariance `(J' W J + prior)^-1` with Poisson weights of the model, J = [components, hats above 0, theta].
+    """Covariance of counting noise with Poisson weights of the model, J = [components, hats above 0, theta], and flaws.
 
     Every component is in J, also one that ended at 0: its sigma is that of the signed estimate.
 
@@ -61,42 +111,104 @@ def spectrum_uncertainty(
         moving: (parameter,) bool: free and not at a bound.
         positive_hats: (hat,) bool.
         prior_precision: (parameter,): 1 / prior_sd^2.
+        flaws: usual errors of the model; None: the model is taken for true.
+        model_error: size of the flaws in units of usual ones; None: it is read from the residual.
     """
     n_components = amplitude.shape[0]
     used = torch.cat([positive_hats.new_ones(n_components), positive_hats])
     full = torch.cat([columns[:, used], jacobian[:, moving]], dim=1)
     prior = torch.cat([columns.new_zeros(int(used.sum())), prior_precision[moving]])
     weights = poisson_weights(expected)
+    residual = counts - expected
     degrees = max(counts.shape[0] - full.shape[1], 1)
-    chi2 = float((weights * (counts - expected) ** 2).sum() / degrees)
-    excess = max(chi2, 1.0) ** 0.5
-    # The prior holds whatever the misfit is: it is scaled here as the excess is multiplied in afterwards.
-    prior = prior * excess**2
-    sigma = _inverse_diagonal(full, weights[None], prior)[0].sqrt() * excess
-    absent = expected - columns[:, :n_components].T * amplitude[:, None]
-    null = _inverse_diagonal(full, poisson_weights(absent), prior)
-    sigma_null = null.diagonal()[:n_components].sqrt() * excess
+    # One that is not finite has no flaws to be told.
+    flawed = flaws is not None and bool(torch.isfinite(flaws.columns.sum()) & torch.isfinite(full.sum()))
+    flaws = flaws if flaws is not None and flawed else Flaws(columns=full[:, :0], owner=moving.new_zeros(0).long())
+    whitened = full * weights.sqrt()[:, None]
+    inverse = _invert(whitened.T @ whitened + torch.diag(prior))
+    shift = inverse @ (whitened.T @ flaws.columns)
+    absent = poisson_weights(expected - columns[:, :n_components].T * amplitude[:, None])
+    null, null_flaws = _null_variances(full, absent, prior, flaws, weights)
     # A component without a count in the fit range (a scatter peak beyond its end) was not measured.
     unmeasured = columns[:, :n_components].sum(dim=0) < _UNMEASURED_SHARE
-    sigma[:n_components][unmeasured] = torch.nan
-    sigma_null = torch.where(unmeasured, torch.nan, sigma_null)
-    theta_sigma = torch.full_like(prior_precision, torch.nan)
-    theta_sigma[moving] = sigma[int(used.sum()) :]
+    visible = project_flaws(whitened, residual * weights.sqrt(), flaws) if flawed and model_error is None else None
+    variance, by_flaws = inverse.diagonal(), shift.square().sum(dim=1)
+    variances = Variances(
+        amplitude=variance[:n_components].masked_fill(unmeasured, torch.nan),
+        amplitude_flaws=by_flaws[:n_components],
+        null=null.masked_fill(unmeasured, torch.nan),
+        null_flaws=null_flaws,
+        theta=_scatter(variance[int(used.sum()) :], moving),
+        theta_flaws=_scatter(by_flaws[int(used.sum()) :], moving),
+        visible=visible,
+        model_error=(model_error or 0.0) if flawed else 0.0,
+    )
+    chi2 = float((weights * residual**2).sum() / degrees)
+    return combine_variances(variances, degrees_of_freedom=degrees, reduced_chi2=chi2)
+
+
+def combine_variances(
+    variances: Variances, *, degrees_of_freedom: int, reduced_chi2: float, factor: float = 1.0
+) -> Uncertainty:
+    """Add counting noise and flaws.
+
+    Args:
+        variances: of raw counts.
+        degrees_of_freedom: of the fit.
+        reduced_chi2: of raw counts.
+        factor: variance over mean of the counts, 1 for raw ones: less of the residual is left for flaws to explain.
+    """
+    visible = variances.visible
+    k = variances.model_error if visible is None else estimate_model_error(visible, factor=factor)
+
+    def add(noise: Tensor, by_flaws: Tensor) -> Tensor:
+        return (factor * noise + k**2 * by_flaws).sqrt()
+
+    sigma_null = add(variances.null, variances.null_flaws)
     return Uncertainty(
-        amplitude_sigma=sigma[:n_components],
-        theta_sigma=theta_sigma,
-        detection_limit=detection_limit(sigma_null),
-        degrees_of_freedom=degrees,
-        reduced_chi2=chi2,
+        amplitude_sigma=add(variances.amplitude, variances.amplitude_flaws),
+        theta_sigma=add(variances.theta, variances.theta_flaws),
+        detection_limit=CURRIE_OFFSET * (factor - 1.0) + detection_limit(sigma_null),
+        degrees_of_freedom=degrees_of_freedom,
+        reduced_chi2=reduced_chi2 / factor,
+        model_error=k,
+        variances=variances,
     )
 
 
-def _inverse_diagonal(full: Tensor, weights: Tensor, prior: Tensor) -> Tensor:
-    """Diagonals (case, column) of `(J' W J + prior)^-1` for weights (case, channel); NaN where singular."""
+def _null_variances(
+    full: Tensor, weights: Tensor, prior: Tensor, flaws: Flaws, whitening: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Variances (component,) by noise and by flaws of every component in a spectrum without it.
+
+    Args:
+        full: (channel, column), the components first.
+        weights: (component, channel) Poisson weights of the model without that component.
+        prior: (column,) precision.
+        flaws: in units of the noise of the whole model; a component that is absent has none of its own.
+        whitening: (channel,) weights of the whole model.
+    """
     information = torch.einsum("nk,cn,nl->ckl", full, weights, full) + torch.diag(prior)
+    n = weights.shape[0]
+    inverse = _invert(information)[torch.arange(n), torch.arange(n)]
+    counts = flaws.columns / whitening.sqrt()[:, None]
+    response = ((inverse @ full.T) * weights) @ counts
+    foreign = flaws.owner[None] != torch.arange(n, device=flaws.owner.device)[:, None]
+    return inverse[:, :n].diagonal(), torch.where(foreign, response, 0.0).square().sum(dim=1)
+
+
+def _invert(information: Tensor) -> Tensor:
+    """Inverse (*case, column, column) by Cholesky; NaN where singular."""
     scale = information.diagonal(dim1=-2, dim2=-1).clamp(min=1e-300).rsqrt()
-    unit = information * scale[:, :, None] * scale[:, None, :]
+    unit = information * scale[..., :, None] * scale[..., None, :]
     eye = torch.eye(unit.shape[-1], dtype=unit.dtype, device=unit.device)
     factor, info = torch.linalg.cholesky_ex(unit + 1e-12 * eye)
-    variance = torch.cholesky_inverse(factor).diagonal(dim1=-2, dim2=-1) * scale**2
-    return torch.where((info == 0)[:, None], variance, torch.nan)
+    inverse = torch.cholesky_inverse(factor) * scale[..., :, None] * scale[..., None, :]
+    return torch.where((info == 0)[..., None, None], inverse, torch.nan)
+
+
+def _scatter(values: Tensor, moving: Tensor) -> Tensor:
+    """(parameter,), NaN where nothing moved."""
+    found = torch.full(moving.shape, torch.nan, dtype=values.dtype, device=values.device)
+    found[moving] = values
+    return found

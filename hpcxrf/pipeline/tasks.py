@@ -5,6 +5,7 @@ aligned region, and returns a record; arrays never travel through the scheduler.
 it once.
 """
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -263,6 +264,7 @@ def _create(
             "configuration": effective(job.config),
             "run_file": RunDir(path=job.run_dir).run_file.read_text(encoding="utf-8"),
             "theta_by_detector": {name: _theta_by_name(fit) for name, fit in fits.items() if name != SUM},
+            "model_error_by_detector": {name: _model_error(fit) for name, fit in fits.items() if name != SUM},
             "suggested": {name: as_records(s) for name, s in suggested.items()},
             **chosen,
         },
@@ -274,6 +276,10 @@ def _theta_by_name(fit: SpectrumFit) -> dict[str, float] | None:
     if fit.status not in SOLVED:
         return None
     return dict(zip(fit.parameter_names, fit.theta.tolist(), strict=True))
+
+
+def _model_error(fit: SpectrumFit) -> float | None:
+    return fit.model_error if fit.status in SOLVED and math.isfinite(fit.model_error) else None
 
 
 def _solver(path: Path, detector: str, config: RunConfig, device: torch.device) -> tuple[PixelBasis, Solver] | None:

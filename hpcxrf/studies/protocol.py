@@ -17,6 +17,7 @@ from hpcxrf.fitting.objective import poisson_deviance, r_squared, r_squared_expe
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.spectrum.gradient import STEPS, JointFit, guess_log10, minimise_adam
 from hpcxrf.fitting.spectrum.integrated import build_least_squares
+from hpcxrf.fitting.spectrum.mismatch import ModelPoint, find_flaws
 from hpcxrf.fitting.spectrum.problem import FitProblem, Method, fit_range
 from hpcxrf.fitting.spectrum.sbplx import EVALUATIONS, fit_sbplx, require_nlopt
 from hpcxrf.fitting.spectrum.scatter_pair import scan_pairs
@@ -347,16 +348,32 @@ def _errors(
     margin = 1e-6 * (space.upper - space.lower)
     inner = (found.theta > space.lower + margin) & (found.theta < space.upper - margin)
     n = evaluation.phi.shape[-1]
-    jacobian = counts_jacobian(found.theta, found.linear[:n], evaluation, least_squares.model)
+    amplitude = found.linear[:n]
+    jacobian = counts_jacobian(found.theta, amplitude, evaluation, least_squares.model)
+    point = ModelPoint(
+        theta=found.theta,
+        free=space.free,
+        prior_sd=space.prior_sd,
+        kbeta_sd=0.0,
+        amplitude=amplitude,
+        component_counts=evaluation.phi.T * amplitude[:, None],
+        background=expected - evaluation.phi @ amplitude,
+        expected=expected,
+        model=least_squares.model,
+        evaluation=evaluation,
+        jacobian=jacobian,
+    )
+    solved = bool(torch.isfinite(expected).all())
     return spectrum_uncertainty(
         inside,
         expected,
         columns,
         jacobian,
-        found.linear[:n],
+        amplitude,
         moving=space.free & inner,
         positive_hats=found.linear[n:] > 0.0,
         prior_precision=build_space(problem.parameters).prior_sd ** -2,
+        flaws=find_flaws(point, problem.detector) if solved else None,
     )
 
 

@@ -1,12 +1,15 @@
 """How counts scatter: raw ones as photons, scaled ones by their factor, rounded or not, whatever the map shows."""
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from fit_samples import drawn, expected_counts, setup
 
 from hpcxrf.fitting.count_scale import carry_count_factor, estimate_count_scale
+from hpcxrf.fitting.model_error import estimate_model_error
+from hpcxrf.fitting.spectrum.integrated import fit_spectrum
 
 CHANNELS = np.arange(800)
 
@@ -65,35 +68,36 @@ def test_too_few_pixels_or_photons_tell_nothing():
     assert factor_of(photons(2, 5.0)[:100]) is None
 
 
-@dataclass
-class Numbers:
-    """What of a fit carries a count factor."""
-
-    reduced_chi2: float
-    amplitude_sigma: float = 3.0
-    theta_sigma: float = 0.5
-    detection_limit: float = 2.71 + 10.0
-    r2_expected: float = 0.99
-    deviance: float = 100.0
+FIT = fit_spectrum(drawn(sum(expected_counts(1e6)), 7), setup())
 
 
-# A fit scales its sigma by the root of a reduced chi2 above 1 by itself.
-@pytest.mark.parametrize(
-    ("factor", "chi2", "times"),
-    [
-        (2.5, 1.0, 2.5**0.5),  # smoothed so that the misfit does not show it: all of it is added
-        (2.5, 2.5, 1.0),  # the scatter was seen as misfit already
-        (2.5, 5.0, 1.0),  # scatter and a misfit of 2 beyond it
-        (0.4, 0.4, 0.4**0.5),  # counts that were divided scatter less
-        (0.4, 0.8, 0.8**0.5),  # and have a misfit of 2
-        (1.0, 3.0, 1.0),
-    ],
-)
-def test_sigma_carries_factor_and_misfit_once(factor, chi2, times):
-    fit = carry_count_factor(Numbers(reduced_chi2=chi2), factor)
-    assert fit.amplitude_sigma == pytest.approx(3.0 * times)
-    assert fit.theta_sigma == pytest.approx(0.5 * times)
-    assert fit.detection_limit == pytest.approx(2.71 * factor + 10.0 * times)
-    assert fit.reduced_chi2 == pytest.approx(chi2 / factor)
-    assert fit.deviance == pytest.approx(100.0 / factor)
-    assert fit.r2_expected == pytest.approx(1.0 - 0.01 * factor)
+@pytest.mark.parametrize("factor", [2.5, 0.4])
+def test_counting_noise_carries_the_factor_and_flaws_do_not(factor):
+    fit, parts = carry_count_factor(FIT, factor), FIT.errors.variances
+    k = estimate_model_error(parts.visible, factor=factor)
+    expected = (factor * parts.amplitude + k**2 * parts.amplitude_flaws).sqrt()
+    np.testing.assert_allclose(fit.amplitude_sigma, expected, rtol=1e-12)
+    null = (factor * parts.null + k**2 * parts.null_flaws).sqrt()
+    np.testing.assert_allclose(fit.detection_limit, 2.71 * factor + 3.29 * null, rtol=1e-12)
+    np.testing.assert_allclose(fit.decision_limit, 1.645 * null, rtol=1e-9)
+    assert fit.theta_sigma.shape == FIT.theta_sigma.shape
+    assert fit.reduced_chi2 == pytest.approx(FIT.reduced_chi2 / factor)
+    assert fit.deviance == pytest.approx(FIT.deviance / factor)
+    assert 1.0 - fit.r2_expected == pytest.approx(factor * (1.0 - FIT.r2_expected))
+
+
+def test_scatter_beyond_that_of_photons_is_not_taken_for_flaws():
+    # Counts times 9: three times the noise of photons with the same mean.
+    wide = fit_spectrum(9.0 * drawn(sum(expected_counts(1e6 / 9.0)), 7), setup())
+    before, after = wide.model_error, carry_count_factor(wide, 9.0).model_error
+    assert after < before
+
+
+def test_raw_counts_carry_nothing():
+    assert carry_count_factor(FIT, 1.0) is FIT
+
+
+def test_a_fit_without_parts_has_all_of_its_sigma_scaled():
+    fit = carry_count_factor(replace(FIT, errors=None), 2.5)
+    np.testing.assert_allclose(fit.amplitude_sigma, FIT.amplitude_sigma * 2.5**0.5, rtol=1e-12)
+    np.testing.assert_allclose(fit.decision_limit, FIT.decision_limit * 2.5**0.5, rtol=1e-9)

@@ -5,8 +5,10 @@ import pytest
 import torch
 from fit_samples import TRUTH, amplitudes, drawn, expected_counts, setup, table, theta_of
 
+from hpcxrf.fitting.model_error import Flaws
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
-from hpcxrf.fitting.uncertainty import detection_limit, spectrum_uncertainty
+from hpcxrf.fitting.spectrum.mismatch import evaluate_fit, find_flaws
+from hpcxrf.fitting.uncertainty import decision_limit, detection_limit, spectrum_uncertainty
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.model import model_spectrum
 from hpcxrf.physics.parameters import INDEX, PARAMETERS
@@ -70,7 +72,7 @@ def finite_difference_jacobian(fit, steps):
 
 
 def test_sigma_is_that_of_an_independent_covariance():
-    """`(J' J / mu + prior)^-1` by numpy, J from differences; hats at 0 left out; scaled by chi."""
+    """`(J' J / mu + prior)^-1` by numpy, J from differences; hats at 0 left out; flaws beside it."""
     fit = fit_spectrum(spectra(1e5, 1)[0], setup(TABLE))
     moving = (fit.free & ~fit.at_bound).numpy()
     jacobian = finite_difference_jacobian(fit, [1e-4 * p.scale for p in PARAMETERS])[:, moving]
@@ -87,15 +89,24 @@ def test_sigma_is_that_of_an_independent_covariance():
     residual = fit.counts.numpy() - fit.model.numpy()
     chi2 = (weight * residual**2).sum() / (len(residual) - full.shape[1])
     assert fit.reduced_chi2 == pytest.approx(chi2, rel=1e-9)
-    sigma = np.sqrt(np.diag(covariance) * max(chi2, 1.0))
-    np.testing.assert_allclose(fit.amplitude_sigma, sigma[: len(fit.amplitude)], rtol=1e-4)
-    np.testing.assert_allclose(fit.theta_sigma.numpy()[moving], sigma[-moving.sum() :], rtol=1e-3)
+    flaws = find_flaws(evaluate_fit(fit, setup(TABLE)).at, setup(TABLE).detector).columns.numpy()
+    shift = covariance @ (full.T @ (np.sqrt(weight)[:, None] * flaws))
+    variance = np.diag(covariance) + fit.model_error**2 * (shift**2).sum(axis=1)
+    assert fit.model_error > 0.0
+    np.testing.assert_allclose(fit.amplitude_sigma, np.sqrt(variance[: len(fit.amplitude)]), rtol=1e-4)
+    np.testing.assert_allclose(fit.theta_sigma.numpy()[moving], np.sqrt(variance[-moving.sum() :]), rtol=1e-3)
+    noise = fit.errors.variances.amplitude
+    np.testing.assert_allclose(noise, np.diag(covariance)[: len(fit.amplitude)], rtol=2e-4)
 
 
-def test_sigma_grows_with_the_root_of_the_counts():
-    one, hundred = (fit_spectrum(sum(expected_counts(t, lines=TABLE)), setup(TABLE)) for t in (1e6, 1e8))
-    ratio = hundred.amplitude_sigma / one.amplitude_sigma
-    np.testing.assert_allclose(ratio, 10.0, rtol=0.05)
+def test_counting_noise_grows_with_the_root_of_the_counts_and_flaws_with_the_counts():
+    one, hundred = (
+        fit_spectrum(sum(expected_counts(t, lines=TABLE)), setup(TABLE)).errors.variances for t in (1e6, 1e8)
+    )
+    np.testing.assert_allclose((hundred.amplitude / one.amplitude).sqrt(), 10.0, rtol=0.05)
+    # A prior that holds a parameter against the noise lets flaws move what it held.
+    grown = (hundred.amplitude_flaws / one.amplitude_flaws).sqrt()
+    assert bool(((grown > 50.0) & (grown < 200.0)).all())
 
 
 def test_a_lone_line_on_nothing_has_the_root_of_its_counts_as_sigma():
@@ -126,7 +137,7 @@ def gaussian_on_flat(height, level):
     return columns, columns @ torch.tensor([height, level], dtype=torch.float64)
 
 
-def uncertainty_of(counts, mean, columns, height):
+def uncertainty_of(counts, mean, columns, height, **options):
     return spectrum_uncertainty(
         counts,
         mean,
@@ -136,6 +147,7 @@ def uncertainty_of(counts, mean, columns, height):
         moving=torch.zeros(1).bool(),
         positive_hats=torch.ones(1).bool(),
         prior_precision=torch.ones(1).double(),
+        **options,
     )
 
 
@@ -156,15 +168,39 @@ def test_the_detection_limit_takes_the_spectrum_without_the_component():
     np.testing.assert_allclose(limits, by_hand, rtol=1e-6)
 
 
-def test_a_model_that_misses_the_counts_has_its_sigma_scaled_by_chi_and_a_good_one_has_not():
+def test_a_misfit_that_no_flaw_explains_widens_nothing():
     columns, mean = gaussian_on_flat(1000.0, 20.0)
     good = uncertainty_of(mean, mean, columns, 1000.0)
     missed = mean + 3.0 * mean.sqrt() * torch.tensor([1.0, -1.0]).double().repeat(200)
     bad = uncertainty_of(missed, mean, columns, 1000.0)
     # Every residual is 3 sigma: chi2 = 9 * 400 / 398
     assert bad.reduced_chi2 == pytest.approx(9.0 * 400 / 398, rel=1e-9)
-    assert float(bad.amplitude_sigma / good.amplitude_sigma) == pytest.approx(3.0 * np.sqrt(400 / 398))
-    assert float(good.amplitude_sigma) < float(bad.amplitude_sigma)
+    assert float(bad.amplitude_sigma) == float(good.amplitude_sigma)
+
+
+def test_a_flaw_under_the_peak_adds_to_its_sigma_and_not_to_its_limit():
+    """A column b under the peak moves the amplitude by what least squares gives b of the peak's column."""
+    columns, mean = gaussian_on_flat(1000.0, 20.0)
+    under = columns[:, :1] * 50.0 + torch.sin(torch.arange(400.0) / 3.0).double()[:, None]
+    root = (1.0 / mean).sqrt()[:, None]
+    flaws = Flaws(columns=under * root, owner=torch.tensor([0]))
+    without = uncertainty_of(mean, mean, columns, 1000.0)
+    found = uncertainty_of(mean, mean, columns, 1000.0, flaws=flaws, model_error=0.8)
+    moved = np.linalg.lstsq((columns * root).numpy(), (under * root).numpy()[:, 0], rcond=None)[0][0]
+    expected = np.sqrt(float(without.amplitude_sigma) ** 2 + 0.8**2 * moved**2)
+    assert float(found.amplitude_sigma) == pytest.approx(expected, rel=1e-9)
+    assert float(found.detection_limit) == pytest.approx(float(without.detection_limit), rel=1e-12)
+    foreign = Flaws(columns=flaws.columns, owner=torch.tensor([-1]))
+    raised = uncertainty_of(mean, mean, columns, 1000.0, flaws=foreign, model_error=0.8)
+    assert float(raised.detection_limit) > float(without.detection_limit)
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.5, 1e-4])
+def test_the_decision_limit_is_that_of_currie_by_hand(factor):
+    # sigma_0 = 10 roots of the factor: L_C = 1.645 sigma_0, whatever the counts were multiplied by
+    sigma = torch.tensor(10.0 * factor**0.5, dtype=torch.float64)
+    limit = 2.71 * factor + 3.29 * sigma
+    assert float(decision_limit(limit, factor=factor)) == pytest.approx(16.45 * factor**0.5, rel=1e-7)
 
 
 def test_a_component_at_zero_has_a_sigma_too():
@@ -194,4 +230,6 @@ def test_a_prior_narrows_theta_and_not_below_the_prior_itself():
         for sd in (40.0, 0.2)
     )
     assert float(narrow.theta_sigma[i]) < float(wide.theta_sigma[i])
-    assert float(narrow.theta_sigma[i]) <= 0.2 * np.sqrt(max(narrow.reduced_chi2, 1.0)) + 1e-12
+    noise = narrow.errors.variances.theta[i].sqrt()
+    assert float(noise) <= 0.2 + 1e-12
+    assert float(narrow.theta_sigma[i]) >= float(noise)

@@ -18,7 +18,7 @@ from hpcxrf.fitting.pixels.basis import group_background
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.spectrum.integrated import fit_amplitudes
 from hpcxrf.fitting.spectrum.problem import FitProblem
-from hpcxrf.fitting.uncertainty import CURRIE_OFFSET, spectrum_uncertainty
+from hpcxrf.fitting.uncertainty import Variances, combine_variances, spectrum_uncertainty
 from hpcxrf.notes import Note
 from hpcxrf.physics.model import SpectrumModel, evaluate
 
@@ -160,15 +160,17 @@ def fit_detector_sum(counts: Tensor, fits: Sequence[SpectrumFit], problems: Sequ
     background = columns[:, n:].T * linear[n:, None]
     mean = _average_theta(fits, parts.share)
     solved = [fit for fit, weight in zip(fits, parts.share.tolist(), strict=True) if weight > 0]
-    # At fixed theta the sum knows nothing of what the calibrations add; the detectors' own fits do.
-    sigma = torch.stack([fit.amplitude_sigma for fit in solved]).square().sum(dim=0).sqrt()
-    limits = torch.stack([fit.detection_limit - CURRIE_OFFSET for fit in solved])
-    limit = CURRIE_OFFSET + limits.square().sum(dim=0).sqrt()
+    errors = combine_variances(
+        _sum_variances(errors.variances, solved, mean.theta_sigma),
+        degrees_of_freedom=errors.degrees_of_freedom,
+        reduced_chi2=errors.reduced_chi2,
+    )
     return replace(
         mean,
         amplitude=linear[:n],
-        amplitude_sigma=torch.maximum(errors.amplitude_sigma, sigma),
-        detection_limit=torch.maximum(errors.detection_limit, limit),
+        amplitude_sigma=errors.amplitude_sigma,
+        detection_limit=errors.detection_limit,
+        errors=errors,
         first_channel=parts.first_channel,
         counts=inside,
         model=expected,
@@ -183,6 +185,43 @@ def fit_detector_sum(counts: Tensor, fits: Sequence[SpectrumFit], problems: Sequ
         iterations=0,
         cpu_s=time.process_time() - began,
         notes=(Note("fact", "theta shown for the sum is the mean over detectors; the fit used each detector's own"),),
+    )
+
+
+def _sum_variances(own: Variances, fits: Sequence[SpectrumFit], theta_sigma: Tensor) -> Variances:
+    """Counting noise and flaws of a sum.
+
+    At fixed theta the sum knows nothing of what the calibrations add; the detectors' own fits do. Their counting noise
+    is independent; most of their flaws are of the lines and of the sample, and the same in all of them.
+
+    Args:
+        own: of the sum's own fit, without flaws.
+        fits: of its detectors.
+        theta_sigma: (parameter,) of the mean over detectors.
+    """
+    parts = [fit.errors.variances for fit in fits if fit.errors is not None]
+    if len(parts) < len(fits):
+        raise FitError("detector sum: a fit has no errors to be summed; fit every detector with this program")
+    size = torch.tensor([fit.model_error for fit in fits], dtype=torch.float64)
+    k = float(size.mean())
+
+    def add_noise(name: str) -> Tensor:
+        of_detectors = torch.stack([getattr(part, name) for part in parts]).sum(dim=0)
+        return torch.maximum(getattr(own, name), of_detectors)
+
+    def add_flaws(name: str) -> Tensor:
+        sd = torch.stack([getattr(part, name) for part in parts]).sqrt() * (size / k if k > 0.0 else size)[:, None]
+        return sd.sum(dim=0).square()
+
+    return Variances(
+        amplitude=add_noise("amplitude"),
+        amplitude_flaws=add_flaws("amplitude_flaws"),
+        null=add_noise("null"),
+        null_flaws=add_flaws("null_flaws"),
+        theta=theta_sigma.square(),
+        theta_flaws=torch.zeros_like(theta_sigma),
+        visible=None,
+        model_error=k,
     )
 
 

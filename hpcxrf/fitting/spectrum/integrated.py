@@ -13,16 +13,17 @@ from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.spectrum.coarse import find_coarse_theta
 from hpcxrf.fitting.spectrum.gradient import minimise_adam
 from hpcxrf.fitting.spectrum.line_ratios import read_table
+from hpcxrf.fitting.spectrum.mismatch import ModelPoint, find_flaws
 from hpcxrf.fitting.spectrum.passes import POISSON_TOLERANCES, Solution, solve_separable
 from hpcxrf.fitting.spectrum.problem import FitProblem, fit_range
 from hpcxrf.fitting.spectrum.ratio_notes import describe_ratios, read_ratios
 from hpcxrf.fitting.spectrum.sbplx import fit_sbplx
 from hpcxrf.fitting.spectrum.separable import LeastSquares, best_of, build_space, design
-from hpcxrf.fitting.uncertainty import spectrum_uncertainty
+from hpcxrf.fitting.uncertainty import Uncertainty, spectrum_uncertainty
 from hpcxrf.notes import Note
 from hpcxrf.physics.background import hats_for_range, snip_background, snip_maps
 from hpcxrf.physics.jacobian import counts_jacobian
-from hpcxrf.physics.model import SpectrumModel, find_tailed_lines
+from hpcxrf.physics.model import Evaluation, SpectrumModel, find_tailed_lines
 from hpcxrf.physics.parameters import pack
 
 MAPS_SNIP_WIDTH: Final = 0.5
@@ -199,18 +200,10 @@ def _describe(s: Solution, fixed: Tensor, inside: Tensor, low: int, problem: Fit
     margin = 1e-6 * (space.upper - space.lower)
     at_bound = space.free & ((s.theta <= space.lower + margin) | (s.theta >= space.upper - margin))
     s = replace(s, expected=columns @ s.linear + fixed)
-    errors = spectrum_uncertainty(
-        inside,
-        s.expected,
-        columns,
-        counts_jacobian(s.theta, amplitude, evaluation, least_squares.model),
-        amplitude,
-        moving=space.free & ~at_bound,
-        positive_hats=s.positive[n:],
-        prior_precision=space.prior_sd**-2,
-    )
     parts = least_squares.hats.T * hats[:, None]
     background = fixed + parts.sum(dim=0)
+    moving = space.free & ~at_bound
+    errors = _estimate_errors(s, columns, evaluation, least_squares, inside, moving, background, problem)
     if problem.background == "snip":
         parts = fixed[None]
     ratios = read_ratios(s.theta, errors.theta_sigma, least_squares, s.depth_gain)
@@ -239,12 +232,59 @@ def _describe(s: Solution, fixed: Tensor, inside: Tensor, low: int, problem: Fit
         r2_expected=float(r_squared_expected(inside)),
         reduced_chi2=errors.reduced_chi2,
         deviance=float(poisson_deviance(inside, s.expected)) / errors.degrees_of_freedom,
+        errors=errors,
         status=s.status,
         iterations=s.iterations,
         cpu_s=0.0,
         flags=_list_flags(problem),
         notes=(*_write_notes(at_bound[:k], problem), *describe_ratios(ratios)),
         ratios=ratios,
+    )
+
+
+def _estimate_errors(
+    s: Solution,
+    columns: Tensor,
+    evaluation: Evaluation,
+    least_squares: LeastSquares,
+    inside: Tensor,
+    moving: Tensor,
+    background: Tensor,
+    problem: FitProblem,
+) -> Uncertainty:
+    """Uncertainty of amplitudes and of theta, followed by the parameters of the line ratios where these were fitted."""
+    point = _locate(s, evaluation, least_squares, background, problem)
+    solved = bool(torch.isfinite(s.expected).all())
+    return spectrum_uncertainty(
+        inside,
+        s.expected,
+        columns,
+        point.jacobian,
+        point.amplitude,
+        moving=moving,
+        positive_hats=s.positive[point.amplitude.shape[0] :],
+        prior_precision=point.prior_sd**-2,
+        flaws=find_flaws(point, problem.detector) if solved else None,
+        model_error=problem.model_error,
+    )
+
+
+def _locate(
+    s: Solution, evaluation: Evaluation, least_squares: LeastSquares, background: Tensor, problem: FitProblem
+) -> ModelPoint:
+    amplitude = s.linear[: len(least_squares.model.component_names)]
+    return ModelPoint(
+        theta=s.theta,
+        free=least_squares.space.free,
+        prior_sd=least_squares.space.prior_sd,
+        kbeta_sd=problem.kbeta_sd,
+        amplitude=amplitude,
+        component_counts=evaluation.phi.T * amplitude[:, None],
+        background=background,
+        expected=s.expected,
+        model=least_squares.model,
+        evaluation=evaluation,
+        jacobian=counts_jacobian(s.theta, amplitude, evaluation, least_squares.model),
     )
 
 

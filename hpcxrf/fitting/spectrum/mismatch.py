@@ -13,6 +13,7 @@ import torch
 import xraylib
 from torch import Tensor
 
+from hpcxrf.fitting.model_error import Flaws
 from hpcxrf.fitting.objective import poisson_weights
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.problem import FitProblem
@@ -21,6 +22,7 @@ from hpcxrf.physics.jacobian import counts_jacobian
 from hpcxrf.physics.model import Evaluation, SpectrumModel, energy_kev, evaluate
 from hpcxrf.physics.parameters import INDEX
 from hpcxrf.physics.scatter import line_sigma_kev
+from hpcxrf.physics.shapes import low_energy_tail, maps_low_energy_tail
 
 # Usual flaws, as shares: of the ratios within a family (tables differ by 5 % and more), of the escape peaks that
 # the table has and of all others, of the tails, of the width of a line; its position in keV; of the Compton profile
@@ -46,6 +48,48 @@ _NOTICEABLE: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPoint:
+    """A fitted model with its derivatives, all that its usual errors follow from."""
+
+    theta: Tensor
+    """(parameter,)."""
+    free: Tensor
+    """(parameter,) bool: fitted."""
+    prior_sd: Tensor
+    """(parameter,)."""
+    kbeta_sd: float
+    """Relative width of the prior of free K-beta ratios; 0: they were tied."""
+    amplitude: Tensor
+    """(component,)."""
+    component_counts: Tensor
+    """(component, channel)."""
+    background: Tensor
+    """(channel,)."""
+    expected: Tensor
+    """(channel,) with background."""
+    model: SpectrumModel
+    evaluation: Evaluation
+    jacobian: Tensor
+    """(channel, parameter), counts per unit of the parameter."""
+
+    @property
+    def weights(self) -> Tensor:
+        """(channel,) Poisson weights."""
+        return poisson_weights(self.expected)
+
+    @property
+    def energy_kev(self) -> Tensor:
+        """(channel,)."""
+        return energy_kev(self.theta, self.model.channel)
+
+    @property
+    def fwhm_kev(self) -> Tensor:
+        """(channel,) width of a line at each channel."""
+        positive = self.energy_kev.clamp(min=0.1)
+        return _FWHM_PER_SIGMA * line_sigma_kev(self.theta, positive, self.model.constants)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FitPoint:
     """A fit with the model evaluated at its theta."""
 
@@ -60,15 +104,31 @@ class FitPoint:
     """(channel,) Poisson weights of the fitted model."""
 
     @property
+    def at(self) -> ModelPoint:
+        """The fitted model."""
+        return ModelPoint(
+            theta=self.fit.theta,
+            free=self.fit.free,
+            prior_sd=torch.tensor([p.prior_sd for p in self.problem.parameters], dtype=torch.float64),
+            kbeta_sd=self.problem.kbeta_sd,
+            amplitude=self.fit.amplitude,
+            component_counts=self.fit.component_counts,
+            background=self.fit.background,
+            expected=self.fit.model,
+            model=self.model,
+            evaluation=self.evaluation,
+            jacobian=self.jacobian,
+        )
+
+    @property
     def energy_kev(self) -> Tensor:
         """(channel,)."""
-        return energy_kev(self.fit.theta, self.model.channel)
+        return self.at.energy_kev
 
     @property
     def fwhm_kev(self) -> Tensor:
         """(channel,) width of a line at each channel."""
-        positive = self.energy_kev.clamp(min=0.1)
-        return _FWHM_PER_SIGMA * line_sigma_kev(self.fit.theta, positive, self.model.constants)
+        return self.at.fwhm_kev
 
 
 def evaluate_fit(fit: SpectrumFit, problem: FitProblem) -> FitPoint:
@@ -102,17 +162,32 @@ def mismatch_columns(point: FitPoint, efficiency: Detector) -> Tensor:
     Returns:
         (channel, column): counts times the square root of the weight.
     """
-    shapes = torch.cat(
-        [
-            *_line_columns(point),
-            *_escape_columns(point, efficiency),
-            *_smooth_columns(point, efficiency.material),
-            _prior_columns(point),
-        ],
-        dim=1,
-    )
-    whitened = shapes * point.weights.sqrt()[:, None]
-    return whitened[:, whitened.norm(dim=0) > _NOTICEABLE]
+    return find_flaws(point.at, efficiency).columns
+
+
+def find_flaws(point: ModelPoint, efficiency: Detector) -> Flaws:
+    """Usual errors of a fitted model by place and size.
+
+    Errors of the ratios within a family leave its counts as they are: they say where its counts lie, not how many.
+
+    Args:
+        point: the fitted model.
+        efficiency: the detector.
+    """
+    parts = [
+        *_line_flaws(point),
+        (_find_escapes(point, efficiency), _count_components(point)),
+        (_vary_fixed_parameters(point), _count_components(point)[:1] * 0 - 1),
+        *_smooth_flaws(point, efficiency.material),
+    ]
+    root = point.weights.sqrt()[:, None]
+    columns, owner = [], []
+    for shape, owners in parts:
+        whitened = shape * root
+        kept = whitened.norm(dim=0) > _NOTICEABLE
+        columns.append(whitened[:, kept])
+        owner.append(owners.expand(shape.shape[1])[kept])
+    return Flaws(columns=torch.cat(columns, dim=1), owner=torch.cat(owner))
 
 
 def relative_columns(point: FitPoint) -> Tensor:
@@ -121,49 +196,82 @@ def relative_columns(point: FitPoint) -> Tensor:
     Returns:
         (channel, column).
     """
-    hats = _hats(point, 1.0)
+    hats = _hats(point.at, 1.0)
     return hats * (point.fit.model * point.weights.sqrt())[:, None]
 
 
-def _line_columns(point: FitPoint) -> list[Tensor]:
-    """Ratios, escape, position, width and tail of every group of lines."""
-    e, fit = point.evaluation, point.fit
-    groups, escapes = _line_groups(point)
-    height = fit.amplitude[e.column] * e.weight * e.norm / e.sigma_kev
-    tail_share = fit.theta[INDEX["f_tail_offset"]]
-    # M lines have no tail in the model, whatever the detector does.
-    untailed = torch.where(e.tail > 0, 0.0, tail_share)
-    tail_sd = e.tail * TAIL_SD + TAIL_SHARE_SD + untailed
-    ug = e.u * e.gauss
-    ratio = torch.where(escapes, ESCAPE_SD, max(RATIO_SD, point.problem.kbeta_sd))
-    components = e.column[:, None] == torch.arange(fit.amplitude.shape[0])
+def _line_flaws(point: ModelPoint) -> list[tuple[Tensor, Tensor]]:
+    """Ratios, absorption, position, width and tail of every group of lines, and the component of each column."""
+    e = point.evaluation
+    groups, escapes, owner = _group_lines(point)
+    family = _count_components(point)
+    components = e.column[:, None] == family
+    share = e.weight / (components.T.to(e.weight.dtype) @ e.weight).clamp(min=1e-300)[e.column]
+    height = point.amplitude[e.column] * e.weight * e.norm / e.sigma_kev
+    # Usual errors need no more digits than these.
+    u, gauss, low = (shape.to(torch.float32) for shape in (e.u, e.gauss, _complete_tails(point)))
+    tail_share = point.theta[INDEX["f_tail_offset"]]
+    # M lines have no tail in some models, whatever the detector does.
+    tail_sd = e.tail * TAIL_SD + TAIL_SHARE_SD + torch.where(e.tail > 0, 0.0, tail_share)
+    ug = u * gauss
 
-    def add_lines(shape: Tensor, factor: Tensor, members: Tensor = groups) -> Tensor:
-        return shape @ ((height * factor)[:, None] * members).to(shape.dtype)
+    def add_lines(shape: Tensor, factors: Tensor) -> Tensor:
+        return (shape @ (height[:, None] * factors).to(shape.dtype)).to(torch.float64)
 
-    absorbed = _absorption_sd(e.line_kev)
+    def within_family(factors: Tensor, families: Tensor) -> Tensor:
+        """The same at a fixed sum of the family, (line, column) of columns that belong to these families."""
+        mine = families[:, None] == e.column
+        mean = mine.to(share.dtype) * (share[:, None] * factors).sum(dim=0)[:, None]
+        moved = factors - mean.T
+        return add_lines(gauss, moved) + add_lines(low, moved * e.tail[:, None])
+
+    ratio = torch.where(escapes, ESCAPE_SD, max(RATIO_SD, point.kbeta_sd))[:, None] * groups
     shapes = [
-        add_lines(e.gauss, ratio) + add_lines(e.low, ratio * e.tail),
-        add_lines(e.gauss, absorbed, components.to(torch.float64)),
-        add_lines(ug, POSITION_SD_KEV / e.sigma_kev),
-        add_lines(e.u * ug - e.gauss, torch.full_like(height, WIDTH_SD)),
-        add_lines(e.low - e.gauss, tail_sd),
+        (within_family(ratio, owner), owner),
+        (within_family(_absorption_sd(e.line_kev)[:, None] * components, family), family),
+        (add_lines(ug, (POSITION_SD_KEV / e.sigma_kev)[:, None] * groups), owner),
+        (add_lines(u * ug - gauss, WIDTH_SD * groups), owner),
+        (add_lines(low - gauss, tail_sd[:, None] * groups), owner),
     ]
-    return [shape.to(torch.float64) * e.bin_kev[:, None] for shape in shapes]
+    return [(shape * e.bin_kev[:, None], owners) for shape, owners in shapes]
 
 
-def _line_groups(point: FitPoint) -> tuple[Tensor, Tensor]:
-    """Membership (line, group): lines of one component and one subshell, K-beta and escape lines apart."""
+def _complete_tails(point: ModelPoint) -> Tensor:
+    """Tails (channel, line) of all lines; an evaluation may have left out those of lines without one."""
+    e = point.evaluation
+    if e.tailed is None:
+        return e.low
+    shape = maps_low_energy_tail if point.model.constants.maps_line_shape else low_energy_tail
+    rest = torch.ones_like(e.column, dtype=torch.bool)
+    rest[e.tailed] = False
+    low = torch.empty_like(e.gauss)
+    low[:, e.tailed] = e.low
+    low[:, rest] = shape(e.u[:, rest], e.gamma[rest].to(e.u.dtype))
+    return low
+
+
+def _group_lines(point: ModelPoint) -> tuple[Tensor, Tensor, Tensor]:
+    """Membership (line, group), which lines are escape lines, and the component of each group.
+
+    A group is the lines of one component and one subshell, K-beta and escape lines apart.
+    """
     table = point.model.table
     escapes = table.escape_parent >= 0
     marks = (table.component, table.edge_kev, table.is_kbeta, escapes)
     key = torch.stack([mark.to(torch.float64) for mark in marks], dim=1)
-    _, group = torch.unique(key, dim=0, return_inverse=True)
+    unique, group = torch.unique(key, dim=0, return_inverse=True)
+    owner = unique[:, 0].long()
     if point.model.elastic:
-        group = torch.cat([group, group.max().reshape(1) + 1])
+        group = torch.cat([group, group.new_full((1,), unique.shape[0])])
         escapes = torch.cat([escapes, escapes.new_zeros(1)])
-    members = group[:, None] == torch.arange(int(group.max()) + 1)
-    return members.to(torch.float64), escapes
+        owner = torch.cat([owner, owner.new_full((1,), len(table.component_names))])
+    members = group[:, None] == torch.arange(owner.shape[0], device=group.device)
+    return members.to(torch.float64), escapes, owner
+
+
+def _count_components(point: ModelPoint) -> Tensor:
+    """(component,) 0, 1, 2 ..."""
+    return torch.arange(point.amplitude.shape[0], device=point.amplitude.device)
 
 
 def _absorption_sd(energy_kev: Tensor) -> Tensor:
@@ -171,41 +279,42 @@ def _absorption_sd(energy_kev: Tensor) -> Tensor:
     return relative * ABSORPTION_SD
 
 
-def _escape_columns(point: FitPoint, detector: Detector) -> list[Tensor]:
+def _find_escapes(point: ModelPoint, detector: Detector) -> Tensor:
     """Escape peaks of every component, faint lines and scatter included, which the line table leaves out."""
     energy = point.energy_kev
     (photon_kev, _), *_ = escape_photons(detector)
     grid = torch.linspace(float(energy[0].clamp(min=LOWEST_KEV)), float(energy[-1]), _ESCAPE_GRID)
-    share = torch.from_numpy(escape_probability(grid.numpy(), detector).sum(axis=0))
+    share = torch.from_numpy(escape_probability(grid.numpy(), detector).sum(axis=0)).to(energy.device)
+    grid = grid.to(energy.device)
     moved = torch.searchsorted(energy, energy + photon_kev).clamp(max=energy.shape[0] - 1)
     inside = energy + photon_kev <= energy[-1]
     nearest = torch.searchsorted(grid, energy[moved].float()).clamp(max=_ESCAPE_GRID - 1)
-    lost = point.fit.component_counts[:, moved] * (share[nearest] * inside * FAINT_ESCAPE_SD)
-    return [lost.T]
+    lost = point.component_counts[:, moved] * (share[nearest] * inside * FAINT_ESCAPE_SD)
+    return lost.T
 
 
-def _prior_columns(point: FitPoint) -> Tensor:
+def _vary_fixed_parameters(point: ModelPoint) -> Tensor:
     """Parameters that were not fitted, each off by the width of its prior."""
-    prior = torch.tensor([p.prior_sd for p in point.problem.parameters], dtype=torch.float64)
-    fixed = ~point.fit.free
-    return point.jacobian[:, fixed] * prior[fixed]
+    fixed = ~point.free
+    return point.jacobian[:, fixed] * point.prior_sd[fixed]
 
 
-def _smooth_columns(point: FitPoint, material: str) -> list[Tensor]:
-    """Compton profile, continuum, and the step of the dead layer in the continuum."""
-    fit = point.fit
+def _smooth_flaws(point: ModelPoint, material: str) -> list[tuple[Tensor, Tensor]]:
+    """Compton profile, continuum, and the step of the dead layer in the continuum, and the component of each."""
     edge_kev = xraylib.EdgeEnergy(xraylib.SymbolToAtomicNumber(material), xraylib.K_SHELL)
     sigma = point.fwhm_kev / _FWHM_PER_SIGMA
-    continuum = fit.background * (CONTINUUM_SD + _absorption_sd(point.energy_kev))
+    continuum = point.background * (CONTINUUM_SD + _absorption_sd(point.energy_kev))
     above = torch.special.ndtr((point.energy_kev - edge_kev) / sigma)
+    compton = _count_components(point)[-1:]
+    nobody = compton * 0 - 1
     return [
-        _hats(point, 1.0) * fit.component_counts[-1][:, None] * COMPTON_SD,
-        _hats(point, 2.0) * continuum[:, None],
-        (above * fit.background * EDGE_SD)[:, None],
+        (_hats(point, 1.0) * point.component_counts[-1][:, None] * COMPTON_SD, compton),
+        (_hats(point, 2.0) * continuum[:, None], nobody),
+        ((above * point.background * EDGE_SD)[:, None], nobody),
     ]
 
 
-def _hats(point: FitPoint, spacing: float) -> Tensor:
+def _hats(point: ModelPoint, spacing: float) -> Tensor:
     """Piecewise-linear hats (channel, knot), knots `spacing` FWHM apart, that add up to 1."""
     energy, knots = point.energy_kev, _knots(point, spacing)
     step = knots.diff()
@@ -214,11 +323,11 @@ def _hats(point: FitPoint, spacing: float) -> Tensor:
     return torch.where(distance < 0, 1.0 + distance / left, 1.0 - distance / right).clamp(min=0.0)
 
 
-def _knots(point: FitPoint, spacing: float) -> Tensor:
+def _knots(point: ModelPoint, spacing: float) -> Tensor:
     energy, fwhm = point.energy_kev, point.fwhm_kev
     per_channel = point.evaluation.bin_kev / (spacing * fwhm)
     position = per_channel.cumsum(dim=0)
     wanted: Sequence[int] = range(int(float(position[-1])) + 1)
-    at = torch.searchsorted(position, torch.tensor([float(w) for w in wanted], dtype=torch.float64))
+    at = torch.searchsorted(position, position.new_tensor([float(w) for w in wanted]))
     knots: Tensor = torch.cat([energy[at.clamp(max=energy.shape[0] - 1)], energy[-1:]]).unique()
     return knots

@@ -50,6 +50,9 @@ class FitProblem:
     """Adjustments of the line ratios that are in the line table."""
     edges_kev: tuple[float, ...] = ()
     """Edges of the listed families about the nominal incident energy, within what it is known to."""
+    model_error: float | None = None
+    """Size of the model's flaws in units of usual ones, as the fit of the whole scan showed it; None: it is estimated
+    from the residual."""
     find_axis: bool = False
     """True: the energy axis is to be determined from the spectrum, and its starting values mean nothing."""
 

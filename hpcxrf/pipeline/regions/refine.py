@@ -52,15 +52,23 @@ def refinement_config(config: RunConfig, components: Sequence[str]) -> RunConfig
     )
 
 
-def prepare_refinement(config: RunConfig, facts: ScanFacts, theta: ThetaByDetector) -> list[FitProblem]:
+def prepare_refinement(
+    config: RunConfig, facts: ScanFacts, theta: ThetaByDetector, model_error: Mapping[str, float | None] | None = None
+) -> list[FitProblem]:
     """What the fits of all detectors are given, the same for every region.
 
     Args:
         config: of `refinement_config`.
         facts: of the scan.
         theta: by detector, where the scan's own fit ended; None where that has no solution.
+        model_error: by detector, the size of the model's flaws that the scan's own fit showed: a region has fewer
+            counts to show them with. None, or a detector without: each region's own residual has to tell.
     """
-    return [_problem(config, facts, d, theta[str(d)]) for d in range(facts.n_detectors)]
+    size = model_error or {}
+    return [
+        dataclasses.replace(_problem(config, facts, d, theta[str(d)]), model_error=size.get(str(d)))
+        for d in range(facts.n_detectors)
+    ]
 
 
 def refine_region(

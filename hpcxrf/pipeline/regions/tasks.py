@@ -204,9 +204,11 @@ def _by_name(values: NDArray[np.float64], detectors: Sequence[str], left_out: Se
 def _refine(job: DatasetJob, path: Path, store: SpectraStore, mine: Sequence[int]) -> None:
     """Prepare once, fit each."""
     config = refinement_config(job.config, component_names(path))
-    theta: Any = require_current_schema(path)["theta_by_detector"]
-    findings = read_findings(require_current_schema(path))
-    problems = prepare_refinement(config, scan_facts(store, job.source), theta)
+    attributes: Any = require_current_schema(path)
+    findings = read_findings(attributes)
+    # A store of version 0.1.0 has no flaws of the model.
+    model_error = attributes.get("model_error_by_detector")
+    problems = prepare_refinement(config, scan_facts(store, job.source), attributes["theta_by_detector"], model_error)
     for index in mine:
         counts, _ = read_region_counts(path, index)
         every = torch.from_numpy(counts[: store.shape[0]])
