@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.result import SpectrumFit
+from hpcxrf.fitting.spectrum.judge import judge_fit
 from hpcxrf.fitting.uncertainty import CURRIE_OFFSET, combine_variances
 
 # Groups of neighbouring channels with about the same counts: single ones of few counts would say little.
@@ -63,7 +64,7 @@ def carry_count_factor(fit: SpectrumFit, factor: float) -> SpectrumFit:
     """
     if factor == 1.0:
         return fit
-    return replace(
+    carried = replace(
         fit,
         **_carry_errors(fit, factor),
         count_factor=factor,
@@ -71,6 +72,7 @@ def carry_count_factor(fit: SpectrumFit, factor: float) -> SpectrumFit:
         reduced_chi2=fit.reduced_chi2 / factor,
         deviance=fit.deviance / factor,
     )
+    return judge_fit(carried)
 
 
 def _carry_errors(fit: SpectrumFit, factor: float) -> dict[str, Any]:

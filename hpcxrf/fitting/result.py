@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.uncertainty import Uncertainty, decision_limit
+from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.notes import Note
 from hpcxrf.physics.lines import LineTable
 
@@ -119,6 +120,10 @@ class SpectrumFit:
     """Counting noise and flaws of the model apart, of raw counts; None: the fit was made by another program."""
     count_factor: float = 1.0
     """Variance over mean of the counts; 1: raw ones."""
+    verdict: Verdict = Verdict.NOT_JUDGED
+    """Whether the amplitudes can be taken for results."""
+    verdict_reasons: tuple[str, ...] = ()
+    """Why the verdict is not good, gravest first; empty where it is."""
     problem: FitProblem | None = None
     """The problem as it was posed, from which pixels and regions can be fitted; None: the fit is that of a sum of
     detectors, or was made by another program."""
@@ -166,8 +171,8 @@ class SpectrumFit:
     def _headline(self) -> str:
         stop = self.first_channel + self.counts.shape[0] - 1
         return (
-            f"{self.status.name.lower()}: {len(self.component_names)} components, R2 {self.r2:.5f}, "
-            f"deviance {self.deviance:.3g}, channels {self.first_channel} to {stop}"
+            f"{self.verdict.word}, {self.status.name.lower()}: {len(self.component_names)} components, "
+            f"R2 {self.r2:.5f}, deviance {self.deviance:.3g}, channels {self.first_channel} to {stop}"
         )
 
 

@@ -17,6 +17,7 @@ from hpcxrf.fitting.objective import poisson_deviance, r_squared, r_squared_expe
 from hpcxrf.fitting.pixels.basis import group_background
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.spectrum.integrated import fit_amplitudes
+from hpcxrf.fitting.spectrum.judge import judge_fit
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.uncertainty import Variances, combine_variances, spectrum_uncertainty
 from hpcxrf.notes import Note
@@ -165,7 +166,7 @@ def fit_detector_sum(counts: Tensor, fits: Sequence[SpectrumFit], problems: Sequ
         degrees_of_freedom=errors.degrees_of_freedom,
         reduced_chi2=errors.reduced_chi2,
     )
-    return replace(
+    fitted = replace(
         mean,
         amplitude=linear[:n],
         amplitude_sigma=errors.amplitude_sigma,
@@ -184,8 +185,10 @@ def fit_detector_sum(counts: Tensor, fits: Sequence[SpectrumFit], problems: Sequ
         status=FitStatus.CONVERGED,
         iterations=0,
         cpu_s=time.process_time() - began,
+        flags=tuple(dict.fromkeys(flag for fit in solved for flag in fit.flags)),
         notes=(Note("fact", "theta shown for the sum is the mean over detectors; the fit used each detector's own"),),
     )
+    return judge_fit(fitted)
 
 
 def _sum_variances(own: Variances, fits: Sequence[SpectrumFit], theta_sigma: Tensor) -> Variances:

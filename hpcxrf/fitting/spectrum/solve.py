@@ -10,6 +10,7 @@ from torch import Tensor
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
+from hpcxrf.fitting.spectrum.judge import judge_fit
 from hpcxrf.fitting.spectrum.near_edges import doubt_of_energy_kev, find_unexcited
 from hpcxrf.fitting.spectrum.prepare import lines_at
 from hpcxrf.fitting.spectrum.problem import FitProblem, start_from
@@ -30,10 +31,10 @@ def solve_problem(counts: Tensor, problem: FitProblem) -> SpectrumFit:
         problem: of `prepare_spectrum`.
 
     Returns:
-        The fit, with the problem as it was posed. A component that the fitted energy does not excite has no lines in
-        the table of the fit, no counts, and NaN for sigma and detection limit (`near_edges.drop_unexcited` leaves it
-        out). Theta is NaN where there is no solution: where the fit began is
-        no result.
+        The fit with its verdict, and with the problem as it was posed. A component that the fitted energy does not
+        excite has no lines in the table of the fit, no counts, and NaN for sigma and detection limit
+        (`near_edges.drop_unexcited` leaves it out). Theta is NaN where there is no solution: where the fit began is no
+        result.
 
     Raises:
         FitError: the fit range lies outside of the spectrum, or no axis puts it inside.
@@ -73,7 +74,7 @@ def _note_estimates(names: Sequence[str]) -> list[Note]:
 
 def _settle(fit: SpectrumFit, problem: FitProblem) -> SpectrumFit:
     theta = fit.theta if fit.status in SOLVED else torch.full_like(fit.theta, torch.nan)
-    return replace(fit, theta=theta, problem=problem)
+    return judge_fit(replace(fit, theta=theta, problem=problem))
 
 
 def _fit_at_fitted_energy(counts: Tensor, fit: SpectrumFit, problem: FitProblem) -> SpectrumFit:
