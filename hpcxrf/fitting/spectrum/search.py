@@ -8,48 +8,47 @@ import torch
 from torch import Tensor
 
 from hpcxrf.errors import FitError
+from hpcxrf.fitting.axis.incident import find_elastic, move_incident
+from hpcxrf.fitting.axis.peaks import Peaks, find_peaks
 from hpcxrf.fitting.result import SpectrumFit
-from hpcxrf.fitting.spectrum.coarse import rescale_theta, residual_cost, select, start_coarse, take_member
+from hpcxrf.fitting.spectrum.coarse import choose_bin, contrast_weights, rebin, rescale_theta, select, start_coarse
+from hpcxrf.fitting.spectrum.coarse import take_member
 from hpcxrf.fitting.spectrum.integrated import approach, fit_spectrum, has_few_elements
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.scatter_pair import scan_pairs
-from hpcxrf.fitting.spectrum.screen import screen, select_distinct_axes
-from hpcxrf.fitting.spectrum.separable import LeastSquares, build_space, minimise
+from hpcxrf.fitting.spectrum.screen import Candidates, propose_axes, select_distinct_axes
+from hpcxrf.fitting.spectrum.separable import LeastSquares, State, build_space, minimise, objective
+from hpcxrf.fitting.spectrum.theta import INCIDENT
 from hpcxrf.notes import Note
 from hpcxrf.physics.model import energy_kev
-from hpcxrf.physics.parameters import pack
+from hpcxrf.physics.parameters import INDEX, pack
 
 _NEAR_STEPS: Final = 20
 _APART_KEV: Final = 0.03
-# Where R2 stays this far below what the noise allows, the right axis may have been missed.
-_POOR_FACTOR: Final = 1.25
-_POOR_SHARE: Final = 0.005
+_CANDIDATES: Final = 14
+# On 64 spectra of more than 1e4 counts the right axis was the most probable one by its peaks in all.
+_WINDOW: Final = 5.0
+# Coarse steps, and how many axes go on after them.
+_ROUNDS: Final = ((4, 8), (4, 4), (5, 3))
+# Further axes that are fitted to the end, by the odds against them.
+_RIVAL: Final = 6.0
+_LEAST_WEIGHT: Final = 10.0
+_MOST_WEIGHT: Final = 100.0
 AXIS: Final = ("energy_offset", "energy_slope")
 _PAIRS: Final = 2
 _AMBIGUOUS: Final = 0.01
 AMBIGUOUS: Final = "ambiguous_calibration"
+# The axis of an electronics bends by a thousandth of its range and not more: its sag in the middle.
+_SAG_SD_KEV: Final = 0.02
 # Few peaks cannot tell a bent axis from a tilted one.
-_TIGHT_QUADRATIC_SD: Final = 1e-8
+_TIGHT_SAG_SD_KEV: Final = 0.004
 # Axes that differ by a few eV cut the ends of the range elsewhere.
 _EDGE_SHARE: Final = 0.05
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Effort:
-    """Effort of the search for an energy axis."""
-
-    refinement: int
-    """Factor by which the screen's grid is finer than usual."""
-    candidates: int
-    """Axes that the screen hands on."""
-    rounds: tuple[tuple[int, int], ...]
-    """Coarse steps, and how many axes go on after them."""
-    rival: float
-    """A further axis is fitted to the end if it leaves at most this many times as much of the coarse spectrum."""
-
-
-USUAL: Final = Effort(refinement=1, candidates=16, rounds=((4, 8), (4, 4), (5, 3)), rival=1.25)
-THOROUGH: Final = Effort(refinement=2, candidates=48, rounds=((4, 24), (5, 8), (5, 5)), rival=1.6)
+_SLOPE_SCALE: Final = 1e-3
+# What lies about zero energy is the noise of the electronics; up to the fit range the model knows no lines, and a
+# strong peak there speaks against an axis a little.
+_ZERO_KEV: Final = 0.09
+_LOW_WEIGHT: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,20 +56,22 @@ class AxisStart:
     """An energy axis to fit from."""
 
     problem: FitProblem
-    """The problem, with this axis as its start."""
+    """The problem, with this axis as its start, about the energy of its elastic peak."""
     starts: Tensor
     """(start, parameter)."""
     unexplained: float
-    """Objective of the coarse fit, counts outside of the range included."""
+    """Objective of the coarse fit, peaks outside of the range included."""
+    score: float
+    """Log probability of the positions of the peaks, up to a constant."""
 
 
-def find_starts(counts: Tensor, problem: FitProblem, effort: Effort = USUAL) -> list[AxisStart]:
+def find_starts(counts: Tensor, problem: FitProblem, *, peaks: Peaks | None = None) -> list[AxisStart]:
     """Starting values from nothing but lines and a nominal incident energy, best axis first.
 
     Args:
         counts: (channel,) the full spectrum.
         problem: its start of offset and slope is not used, their bounds are.
-        effort: how far to look.
+        peaks: those of the spectrum, where they are known already.
 
     Raises:
         FitError: the spectrum has no counts.
@@ -78,22 +79,89 @@ def find_starts(counts: Tensor, problem: FitProblem, effort: Effort = USUAL) -> 
     full = counts.to(torch.float64)
     if float(full.sum()) <= 0.0:
         raise FitError("calibration: the spectrum has no counts; leave the detector out")
-    found = screen(full, problem, keep=effort.candidates, refinement=effort.refinement)
-    scatter = {"coherent_sct_energy": found.incident_kev, "compton_angle": found.angle_deg}
-    state, least_squares = start_coarse(full, found.offset_kev, found.slope_kev, problem, scatter)
-    for iterations, survivors in effort.rounds:
+    peaks = find_peaks(full.cpu().numpy()) if peaks is None else peaks
+    found = propose_axes(full, peaks, problem, keep=_CANDIDATES, window=_WINDOW)
+    size = choose_bin(float(found.slope_kev[0]))
+    wide = _widen(_scale_slope(problem, float(found.slope_kev[0])), found)
+    state, least_squares = start_coarse(full, found.offset_kev, found.slope_kev, wide, size, _start_values(found))
+    score = found.score
+    for iterations, survivors in _ROUNDS:
         state = minimise(state, least_squares, iterations=iterations)
-        order = torch.argsort(residual_cost(state, least_squares), stable=True)
-        state, least_squares = select(state, least_squares, order)
-        axis = rescale_theta(state.theta, problem)
-        apart = select_distinct_axes(axis[:, 0], axis[:, 1], problem, full.shape[0], _APART_KEV, survivors)
-        state, least_squares = select(state, least_squares, apart)
-    cost = residual_cost(state, least_squares)
-    rivals = cost <= effort.rival * cost[0]
+        cost = _sum_cost(state, least_squares, peaks, wide, size)
+        order = torch.argsort(_add_evidence(cost, score, least_squares), stable=True)
+        axis = rescale_theta(state.theta[order], wide, size)
+        apart = select_distinct_axes(axis[:, 0], axis[:, 1], wide, full.shape[0], _APART_KEV, survivors)
+        state, least_squares = select(state, least_squares, order[apart])
+        score = score[order[apart]]
+    cost = _sum_cost(state, least_squares, peaks, wide, size)
+    evidence = _add_evidence(cost, score, least_squares)
     return [
-        _build_axis_start(state.theta[i], take_member(least_squares, i), float(cost[i]), problem)
-        for i in torch.nonzero(rivals)[:, 0].tolist()
+        _build_axis_start(
+            state.theta[i], take_member(least_squares, i), (float(cost[i]), float(score[i])), wide, problem, size, peaks
+        )
+        for i in torch.argsort(evidence, stable=True).tolist()
+        if float(evidence[i] - evidence.min()) <= _RIVAL
     ]
+
+
+def _widen(problem: FitProblem, found: Candidates) -> FitProblem:
+    """The problem with the elastic peaks of all axes within its bounds and its range."""
+    row = next(p for p in problem.parameters if p.name == INCIDENT)
+    if not row.free:
+        return problem
+    low = min(row.lower, float(found.incident_kev.min()) - row.prior_sd)
+    high = max(row.upper, float(found.incident_kev.max()) + row.prior_sd)
+    wide = replace(row, lower=low, upper=high, prior_sd=max(row.prior_sd, high - low))
+    top = problem.energy_max_kev
+    if top > row.value:
+        top += max(float(found.incident_kev.max()) - row.value - row.prior_sd, 0.0)
+    parameters = tuple(wide if p.name == INCIDENT else p for p in problem.parameters)
+    return replace(problem, parameters=parameters, energy_max_kev=top)
+
+
+def _add_evidence(cost: Tensor, score: Tensor, least_squares: LeastSquares) -> Tensor:
+    """(start,): what speaks against each axis, as -ln of a probability.
+
+    The misfit counts as that of independent bins where it is noise; where it is a flaw of the model or an element
+    that is not listed, it says little, and the positions of the peaks say more.
+    """
+    n = least_squares.counts.shape[-1]
+    weight = min(max(0.5 * n * n / max(float(cost.min()), 1.0), _LEAST_WEIGHT), _MOST_WEIGHT)
+    return weight * cost.log() - score
+
+
+def _start_values(found: Candidates) -> dict[str, Tensor]:
+    return {
+        INCIDENT: found.incident_kev,
+        "compton_angle": found.angle_deg,
+        "fwhm_offset": found.fwhm_offset_kev,
+    }
+
+
+def _sum_cost(state: State, least_squares: LeastSquares, peaks: Peaks, problem: FitProblem, size: int) -> Tensor:
+    """(start,): objective plus the weighted squares of the peaks that lie outside of the range, where they count."""
+    y = least_squares.counts[0]
+    weights = contrast_weights(y)
+    middle = torch.from_numpy(peaks.channel).to(y)
+    half = torch.from_numpy(1.5 * peaks.width.at(peaks.channel)).to(y) / size
+    bins = torch.arange(y.shape[0], dtype=y.dtype, device=y.device)
+    near = (bins - (middle[:, None] - (size - 1) / 2.0) / size).abs() <= half[:, None].clamp(min=1.0)
+    under = torch.where(near, y, torch.inf).amin(dim=1)
+    square = torch.where(near, weights * (y - under[:, None]).clamp(min=0.0).square(), 0.0).sum(dim=1)
+    energy = energy_kev(rescale_theta(state.theta, problem, size), middle)
+    return objective(state, least_squares) + (square * weigh_outside(energy, problem)).sum(dim=-1)
+
+
+def weigh_outside(energy: Tensor, problem: FitProblem) -> Tensor:
+    """How much a peak at an energy speaks against an axis that puts it outside of the fit range, 0 to 1.
+
+    Args:
+        energy: any shape, keV.
+        problem: with the fit range; inside of it the weight is 0, as the fit itself explains the peak or not.
+    """
+    outside = ((energy < -_ZERO_KEV) | (energy > problem.energy_max_kev)).to(energy.dtype)
+    low = ((energy > _ZERO_KEV) & (energy < problem.energy_min_kev)).to(energy.dtype)
+    return outside + _LOW_WEIGHT * low
 
 
 def find_starts_near(counts: Tensor, problem: FitProblem) -> Tensor:
@@ -105,9 +173,20 @@ def find_starts_near(counts: Tensor, problem: FitProblem) -> Tensor:
     """
     full = counts.to(torch.float64)
     theta = pack(problem.parameters).to(full.device)
-    state, least_squares = start_coarse(full, theta[None, 0], theta[None, 1], problem)
+    size = choose_bin(float(theta[1]))
+    state, least_squares = start_coarse(full, theta[None, 0], theta[None, 1], problem, size)
     state = minimise(state, least_squares, iterations=_NEAR_STEPS)
-    return _build_axis_start(state.theta[0], take_member(least_squares, 0), float(state.misfit), problem).starts
+    return _list_pairs(state.theta[0], take_member(least_squares, 0), problem, size)
+
+
+def _scale_slope(problem: FitProblem, slope_kev: float) -> FitProblem:
+    """Steps of the slope in proportion to it: a thousandth moves every peak by as much whatever the channels are."""
+    return replace(
+        problem,
+        parameters=tuple(
+            replace(p, scale=_SLOPE_SCALE * slope_kev) if p.name == "energy_slope" else p for p in problem.parameters
+        ),
+    )
 
 
 def fit_from_nothing(counts: Tensor, problem: FitProblem) -> SpectrumFit:
@@ -126,18 +205,16 @@ def fit_from_nothing(counts: Tensor, problem: FitProblem) -> SpectrumFit:
     """
     began = time.process_time()
     full = counts.to(torch.float64)
-    fits = _fit_axes(full, problem, USUAL)
+    peaks = find_peaks(full.cpu().numpy())
+    fits = _fit_axes(full, problem, peaks)
     best = _choose_best(fits, full)
-    if 1.0 - best.r2 > _POOR_FACTOR * (1.0 - best.r2_expected) + _POOR_SHARE:
-        fits += _fit_axes(full, problem, THOROUGH)
-        best = _choose_best(fits, full)
     rivals = _find_rivals(fits, best, full, problem)
     return replace(_flag_rivals(best, rivals), cpu_s=time.process_time() - began)
 
 
-def _fit_axes(full: Tensor, problem: FitProblem, effort: Effort) -> list[SpectrumFit]:
-    reached = _approach_axes(full, find_starts(full, problem, effort))
-    return [fit_spectrum(full, one, starts=theta[None]) for one, theta in reached]
+def _fit_axes(full: Tensor, problem: FitProblem, peaks: Peaks) -> list[SpectrumFit]:
+    reached = _approach_axes(full, find_starts(full, problem, peaks=peaks))
+    return [replace(fit_spectrum(full, one, starts=theta[None]), problem=one) for one, theta in reached]
 
 
 def _choose_best(fits: list[SpectrumFit], full: Tensor) -> SpectrumFit:
@@ -177,11 +254,39 @@ def _axis_distance_kev(theta: Tensor, other: Tensor, n_channels: int, problem: F
     return float((energy - energy_kev(other, channel))[inside].abs().max())
 
 
-def _build_axis_start(theta: Tensor, least_squares: LeastSquares, cost: float, problem: FitProblem) -> AxisStart:
+def _build_axis_start(
+    theta: Tensor,
+    least_squares: LeastSquares,
+    weighed: tuple[float, float],
+    wide: FitProblem,
+    problem: FitProblem,
+    size: int,
+    peaks: Peaks,
+) -> AxisStart:
     """The coarse start and the rival pairs of scatter peaks at its axis, in single channels."""
-    pairs, _ = scan_pairs(theta, least_squares, build_space(problem.parameters, theta.device), _PAIRS)
-    starts = rescale_theta(torch.cat([theta[None], pairs]), problem)
-    return AxisStart(problem=_set_axis(problem, starts[0]), starts=starts, unexplained=cost)
+    axis = rescale_theta(theta, wide, size)
+    nominal = problem.table.incident_energy_kev
+    elastic = find_elastic(peaks, axis[:1].cpu().numpy(), axis[1:2].cpu().numpy(), nominal)
+    moved = move_incident(problem, float(elastic[0]))
+    cost, score = weighed
+    return AxisStart(
+        problem=_set_axis(moved, axis),
+        starts=_list_pairs(theta, least_squares, moved, size),
+        unexplained=cost,
+        score=score,
+    )
+
+
+def _list_pairs(theta: Tensor, least_squares: LeastSquares, problem: FitProblem, size: int) -> Tensor:
+    space = build_space(problem.parameters, theta.device)
+    inside = torch.where(_is_axis(problem, theta), theta, theta.clamp(space.lower, space.upper))
+    pairs, _ = scan_pairs(inside, least_squares, space, _PAIRS)
+    return rescale_theta(torch.cat([inside[None], pairs]), problem, size)
+
+
+def _is_axis(problem: FitProblem, theta: Tensor) -> Tensor:
+    """(parameter,) True for those that coarse channels restate."""
+    return torch.tensor([p.name in (*AXIS, "energy_quadratic") for p in problem.parameters], device=theta.device)
 
 
 def _set_axis(problem: FitProblem, theta: Tensor) -> FitProblem:
@@ -191,12 +296,13 @@ def _set_axis(problem: FitProblem, theta: Tensor) -> FitProblem:
         replace(p, value=min(max(axis[p.name], p.lower), p.upper)) if p.name in axis and p.free else p
         for p in problem.parameters
     )
-    if has_few_elements(problem):
-        moved = tuple(
-            replace(p, prior_sd=min(p.prior_sd, _TIGHT_QUADRATIC_SD)) if p.name == "energy_quadratic" else p
-            for p in moved
-        )
-    return replace(problem, parameters=moved)
+    sag = _TIGHT_SAG_SD_KEV if has_few_elements(problem) else _SAG_SD_KEV
+    used = (problem.energy_max_kev - axis["energy_offset"]) / axis["energy_slope"]
+    bend = 4.0 * sag / used**2
+    tight = tuple(
+        replace(p, prior_sd=min(p.prior_sd, bend)) if p.name == "energy_quadratic" else p for p in moved
+    )
+    return replace(problem, parameters=tight)
 
 
 def _explains_more(one: SpectrumFit, other: SpectrumFit, full: Tensor) -> bool:
