@@ -173,7 +173,7 @@ def _compton(response, incident, rng, counts):
 
 
 def _choose_families(rng, incident, nominal, n):
-    weights = {name: 4.0 for name in COMMON} | {name: 1.2 for name in LESS}
+    weights = dict.fromkeys(COMMON, 4.0) | dict.fromkeys(LESS, 1.2)
     weights |= {f"{name}_L": 0.5 for name in HEAVY}
     lowest = min(incident, nominal) - 0.1
     names = [k for k in weights if edge_kev(k) < lowest]

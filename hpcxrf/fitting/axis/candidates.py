@@ -79,7 +79,7 @@ def find_axes(
     """Find the axes that put the peaks on probable energies.
 
     Args:
-        peaks: those of the spectrum.
+        peaks: those of the spectrum; none of them: no axis is found.
         incident_kev: nominal energy of the beam.
         offsets_kev: lowest and highest offset; the same twice: it is known.
         slopes_kev: lowest and highest slope; the same twice: it is known.
@@ -88,6 +88,9 @@ def find_axes(
         keep: axes to return.
         apart_kev: least difference of two of them at 1 keV or at the incident energy.
     """
+    if peaks.channel.size == 0:
+        nothing = np.empty(0)
+        return Axes(offset_kev=nothing, slope_kev=nothing, score=nothing)
     table = build_position_table(incident_kev, listed=listed, elastic=elastic)
     offset, slope, width = _build_grid(peaks, offsets_kev, slopes_kev)
     chosen = np.argsort(-peaks.area, kind="stable")[:_SCORED_PEAKS]

@@ -125,11 +125,7 @@ def _kernel_transforms(length: int) -> tuple[Array, Array, Array]:
     kernel -= inside * (kernel.sum(axis=1) / inside.sum(axis=1))[:, None]
     # In channels the answer of a narrow kernel is not quite the formula's, which is that of the integral.
     square = kernel**2
-    return (
-        np.asarray(np.fft.rfft(kernel).real),
-        np.asarray(np.fft.rfft(square).real),
-        np.asarray(square.sum(axis=1)),
-    )
+    return (np.asarray(np.fft.rfft(kernel).real), np.asarray(np.fft.rfft(square).real), np.asarray(square.sum(axis=1)))
 
 
 def _fit_width_law(response: Array, noise: Array, smooth: Array) -> tuple[WidthLaw, int]:

@@ -17,13 +17,17 @@ LISTED_COST: Final = -2.0
 """Cost of a family that the user lists."""
 _ABOVE_KEV: Final = 2.5
 # Cost of a family: -ln of how common it is, up to a constant. Judged, not fitted; the order matters, not the figures.
-_K_COST: Final = dict.fromkeys("Si S Cl Ar K Ca Ti Cr Mn Fe Ni Cu Zn".split(), 0.0) | dict.fromkeys(
-    "Al P Mg V Co As Se Br Rb Sr Zr Mo Na Y Nb".split(), 1.0
+_COMMON: Final = ("Si", "S", "Cl", "Ar", "K", "Ca", "Ti", "Cr", "Mn", "Fe", "Ni", "Cu", "Zn")
+_LESS_COMMON: Final = ("Al", "P", "Mg", "V", "Co", "As", "Se", "Br", "Rb", "Sr", "Zr", "Mo", "Na", "Y", "Nb")
+_HEAVY: Final = (
+    *("Pb", "Ba", "W", "Au", "Pt", "Sn", "Ag", "La", "Ce", "I", "Hg"),
+    *("Cd", "Rh", "Pd", "Bi", "U", "Sb", "Gd", "Th", "Hf", "Ta"),
 )
-_L_COST: Final = dict.fromkeys("Pb Ba W Au Pt Sn Ag La Ce I Hg Cd Rh Pd Bi U Sb Gd Th Hf Ta".split(), 1.5)
-_M_COST: Final = dict.fromkeys("Pb Au Pt Hg W U Bi Th".split(), 3.0)
+_K_COST: Final = dict.fromkeys(_COMMON, 0.0) | dict.fromkeys(_LESS_COMMON, 1.0)
+_L_COST: Final = dict.fromkeys(_HEAVY, 1.5)
+_M_COST: Final = dict.fromkeys(("Pb", "Au", "Pt", "Hg", "W", "U", "Bi", "Th"), 3.0)
 _COSTS: Final = {"K": (_K_COST, 2.0), "L": (_L_COST, 2.5), "M": (_M_COST, 4.0)}
-_UNUSUAL: Final = frozenset("Ne Kr Xe Tc Pm Po At Rn Fr Ra Ac Pa".split())
+_UNUSUAL: Final = frozenset(["Ne", "Kr", "Xe", "Tc", "Pm", "Po", "At", "Rn", "Fr", "Ra", "Ac", "Pa"])
 _UNUSUAL_COST: Final = 9.0
 _RANGES: Final = {"K": range(11, 60), "L": range(30, 93), "M": range(70, 93)}
 _EDGES: Final = {"K": xraylib.K_SHELL, "L": xraylib.L3_SHELL, "M": xraylib.M5_SHELL}

@@ -11,7 +11,16 @@ from typing import Any, Final, get_args
 
 from hpcxrf.errors import ConfigError, FitError
 from hpcxrf.fitting.spectrum.problem import LEAST_CHANNELS, Background, FitProblem, Method, Objective, Source, fit_range
-from hpcxrf.fitting.spectrum.theta import AXIS, AXIS_LIMITS, INCIDENT, axis_faults, default_parameters
+from hpcxrf.fitting.spectrum.theta import (
+    AXIS,
+    AXIS_LIMITS,
+    INCIDENT,
+    WRITTEN,
+    AxisTrust,
+    axis_faults,
+    default_parameters,
+    trust_axis,
+)
 from hpcxrf.formats.scan import EnergyCalibration
 from hpcxrf.physics.branching import Branching
 from hpcxrf.physics.components import HIGHEST_INCIDENT_KEV, parse_component, parse_components
@@ -81,6 +90,7 @@ def build_problem(
     *,
     n_channels: int,
     calibration: EnergyCalibration | None = None,
+    trust: AxisTrust = WRITTEN,
     detector: Detector | None = None,
     options: FitOptions | None = None,
     parameters: tuple[Parameter, ...] | None = None,
@@ -96,6 +106,7 @@ def build_problem(
         incident_energy_kev: nominal energy of the beam, 0.1 to 200 keV; of a tube the effective one.
         n_channels: channels of the full spectrum.
         calibration: initial energy calibration; None: the energy axis is determined from the spectrum.
+        trust: how far the calibration may be off.
         detector: windows and chip; None: the usual silicon drift detector.
         options: how it is fitted; None: the defaults.
         parameters: rows of theta with bounds, priors and scales; None: `default_parameters`.
@@ -118,10 +129,11 @@ def build_problem(
     low, high = options.energy_range_kev or _default_range(incident_energy_kev, values, n_channels)
     table = lines_at(incident_energy_kev, elements, detector, branching)
     monochromatic = options.source == "monochromatic"
+    parameters = _start_rows(rows, values, fixed if monochromatic else (*fixed, INCIDENT), free)
     problem = FitProblem(
         table=table,
         constants=options.constants,
-        parameters=_start_rows(rows, values, fixed if monochromatic else (*fixed, INCIDENT), free),
+        parameters=parameters if calibration is None else trust_axis(parameters, trust, high),
         energy_min_kev=low,
         energy_max_kev=high,
         background=options.background,

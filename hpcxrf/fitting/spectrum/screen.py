@@ -86,7 +86,7 @@ def propose_axes(counts: Tensor, peaks: Peaks, problem: FitProblem, *, keep: int
         keep=keep,
     )
     few = peaks.channel.size < _FEW_PEAKS
-    likely = np.full(found.score.shape, True) if few else found.score >= found.score.max(initial=-np.inf) - window
+    likely = found.score >= (-np.inf if few else found.score.max(initial=-np.inf) - window)
     offsets, slopes, scores = (
         torch.from_numpy(one[likely]).to(counts) for one in (found.offset_kev, found.slope_kev, found.score)
     )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hpcxrf.errors import FitError
+from hpcxrf.fitting.axis.verdict import judge_given, keep_axis_notes
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
@@ -18,6 +19,7 @@ from hpcxrf.notes import Note
 from hpcxrf.physics.parameters import INDEX, pack
 
 _INCIDENT: Final = INDEX[INCIDENT]
+_LINES_OF_FITTED: Final = "lines and ratios are those of the fitted energy"
 
 
 def solve_problem(counts: Tensor, problem: FitProblem) -> SpectrumFit:
@@ -36,8 +38,10 @@ def solve_problem(counts: Tensor, problem: FitProblem) -> SpectrumFit:
     """
     if problem.find_axis and bool(torch.isfinite(counts).all()) and float(counts.sum()) > 0.0:
         fit = fit_from_nothing(counts, problem)
+        # About another incident energy, where the elastic peak stands elsewhere.
+        problem = fit.problem or problem
     else:
-        fit = fit_spectrum(counts, problem)
+        fit = judge_given(fit_spectrum(counts, problem), counts, problem)
     if fit.status in SOLVED:
         fit = _fit_at_fitted_energy(counts, fit, problem)
     return _settle(fit, problem)
@@ -85,5 +89,5 @@ def _fit_at_fitted_energy(counts: Tensor, fit: SpectrumFit, problem: FitProblem)
         flags=fit.flags,
         cpu_s=fit.cpu_s + again.cpu_s,
         theta_initial=fit.theta_initial,
-        notes=(*again.notes, Note("warning", f"{finding}; lines and ratios are those of the fitted energy")),
+        notes=(*again.notes, *keep_axis_notes(fit.notes), Note("warning", f"{finding}; {_LINES_OF_FITTED}")),
     )

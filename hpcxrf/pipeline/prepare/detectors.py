@@ -52,6 +52,8 @@ def fit_detectors(config: RunConfig, facts: ScanFacts, detectors: Sequence[int],
     prepared, notes = _prepare_alike(config, facts, detectors, counts)
     problems = [p.problem for p in prepared]
     fits = [solve_problem(counts[d], p) for d, p in zip(detectors, problems, strict=True)]
+    # About another incident energy, where the elastic peak stands elsewhere.
+    problems = [fit.problem or p for fit, p in zip(fits, problems, strict=True)]
     suggested = suggest_components(config.fit, fits, problems)
     added: dict[str, float] = {}
     for _ in range(_ROUNDS if config.fit.auto_elements else 0):
