@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from hpcxrf.config.run import RunConfig, check_config, drop_unused
+from hpcxrf.config.sample import AUTO
 from hpcxrf.config.untrusted import parse_yaml, read_regular, read_yaml, report_faults
 from hpcxrf.errors import FitError, OutputError
 from hpcxrf.formats.override import read_override
@@ -31,7 +32,8 @@ def check_request(config: RunConfig) -> None:
         FitError: elements that do not exist, are listed twice, or none that the incident energy can excite.
         InputFileError: the override file that is named cannot be read.
     """
-    energy_kev, listed = config.sample.incident_energy_kev, read_element_list(config.sample.elements).names
+    given = () if config.sample.elements == AUTO else config.sample.elements
+    energy_kev, listed = config.sample.incident_energy_kev, read_element_list(given).names
     seen = leave_out_unexcited(listed, HIGHEST_INCIDENT_KEV if energy_kev is None else energy_kev)
     if listed and not seen.names:
         raise FitError("no element of the list can be fitted; " + "; ".join(note.text for note in seen.notes))

@@ -192,7 +192,8 @@ def _score_partners(
         top = table.incident_kev
         scattered = ((energy > _SCATTER_FROM * top) & (energy < top + _ABOVE_KEV)).any(axis=1)
         score = score + _NO_ELASTIC * (~scattered & (last_kev > top))
-    return score
+    total: Array = score
+    return total
 
 
 def _sum_density(energy: Array, area: Array) -> Array:

@@ -206,4 +206,5 @@ def _refine(values: Array, at: NDArray[np.int64]) -> Array:
     left, here, right = values[np.maximum(at - 1, 0)], values[at], values[np.minimum(at + 1, values.size - 1)]
     bend = left - 2.0 * here + right
     shift = np.where(bend < 0.0, 0.5 * (left - right) / np.where(bend < 0.0, bend, -1.0), 0.0)
-    return at + np.clip(shift, -0.5, 0.5)
+    top: Array = at + np.clip(shift, -0.5, 0.5)
+    return top

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hpcxrf.fitting.axis.naming import name_peaks
 from hpcxrf.fitting.axis.peaks import Peaks, find_peaks
 from hpcxrf.fitting.axis.tables import list_families
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
@@ -35,6 +36,9 @@ _FOUND_SHARE: Final = 0.01
 _APART_KEV: Final = 0.35
 # Peaks that fix an axis; two would leave offset and slope without a check.
 _LEAST_ANCHORS: Final = 3
+# Names that are not the user's must be more, and common.
+_LEAST_UNLISTED: Final = 4
+_USUAL_COST: Final = 1.5
 _ABSENT_Z: Final = 3.0
 _MOST_ABSENT: Final = 0.6
 _STRONG: Final = 0.03
@@ -42,6 +46,8 @@ _STRONG_Z: Final = 15.0
 # Share of a peak that the fit leaves: a line ratio may be wrong by a third, a peak that nothing explains is whole.
 _LEFT: Final = 0.6
 _AT_LINE_KEV: Final = 0.035
+# K-beta peaks often stand in a stronger neighbour.
+_AT_BETA_KEV: Final = 0.08
 _COMMON_COST: Final = 3.0
 _ABOVE_KEV: Final = 0.45
 _ABOVE_SHARE: Final = 0.02
@@ -130,6 +136,10 @@ def judge_axis(
     """
     energy = energy_kev(fit.theta.cpu(), torch.from_numpy(peaks.channel)).numpy()
     anchors = _find_anchors(fit, problem, energy, peaks, nominal_kev)
+    if len(anchors) < _LEAST_ANCHORS:
+        # The list may lack what the spectrum is made of.
+        unlisted = _name_anchors(fit, problem, energy, peaks)
+        anchors = unlisted if len(unlisted) >= _LEAST_UNLISTED else anchors
     doubts = _judge_peaks(fit, problem, energy, peaks, full)
     if len(anchors) < _LEAST_ANCHORS and not given:
         seen = ", ".join(anchors) or "nothing"
@@ -169,6 +179,20 @@ def _find_anchors(fit: SpectrumFit, problem: FitProblem, energy: Array, peaks: P
     return [name for name, _ in named]
 
 
+def _name_anchors(fit: SpectrumFit, problem: FitProblem, energy: Array, peaks: Peaks) -> list[str]:
+    """Common families that name strong peaks on the axis, listed or not, apart from each other."""
+    strong = peaks.share > _FOUND_SHARE
+    names = name_peaks(
+        np.where(strong, energy, -1.0), peaks, float(fit.theta[INDEX[INCIDENT]]), elastic=problem.elastic
+    )
+    lines = {f.name: f.alpha_kev for f in list_families() if f.cost <= _USUAL_COST}
+    named: list[str] = []
+    for name in names:
+        if name in lines and all(abs(lines[name] - lines[other]) > _APART_KEV for other in named):
+            named.append(name)
+    return named
+
+
 def _tolerance(peaks: Peaks, fit: SpectrumFit) -> float:
     """Distance of a peak from its line that a neighbour may cause: half a width."""
     middle = fit.first_channel + fit.counts.shape[0] / 2.0
@@ -184,8 +208,12 @@ def _judge_peaks(fit: SpectrumFit, problem: FitProblem, energy: Array, peaks: Pe
     lines = [line for f in usual for line in (f.alpha_kev, *((f.beta_kev,) if f.shell == "L" else ()))]
     # K-beta lines of families that are strong and not listed.
     missing = [f for f in usual if f.shell == "K" and (np.abs(energy[strong] - f.alpha_kev) < _AT_LINE_KEV).any()]
-    known = np.array([*lines, *(f.beta_kev for f in missing)])
-    strange = [float(e) for e in energy[strong] if np.abs(known - e).min() > _AT_LINE_KEV]
+    betas = np.array([f.beta_kev for f in missing])
+    strange = [
+        float(e)
+        for e in energy[strong]
+        if np.abs(np.array(lines) - e).min() > _AT_LINE_KEV and np.abs(betas - e).min(initial=np.inf) > _AT_BETA_KEV
+    ]
     return [f"a strong peak at {e:.2f} keV is explained by nothing" for e in strange]
 
 
