@@ -1,11 +1,14 @@
 """The section `sample` of the run file: what was measured, and with what."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from pydantic import ConfigDict
 
 from hpcxrf.config.fields import CHECKED, Positive
+
+AUTO: Final = ("auto",)
+"""In the place of a list of elements: they are found in the spectrum."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +18,8 @@ class SampleConfig:
     __pydantic_config__: ClassVar[ConfigDict] = CHECKED
 
     elements: tuple[str, ...] = ()
-    """Families to be fitted: `Fe` (K), `Pt_L`, `Au_M`, pile-up `Ca_Ca`; none: those of the override file."""
+    """Families to be fitted: `Fe` (K), `Pt_L`, `Au_M`, pile-up `Ca_Ca`; none: those of the override file.
+    `auto` alone: those that the spectrum shows."""
     incident_energy_kev: Positive | None = None
     """Energy of the beam, keV; None: that of the scan or the override file."""
     source: Literal["monochromatic", "tube"] = "monochromatic"

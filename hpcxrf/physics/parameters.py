@@ -38,8 +38,8 @@ def _row(
 # seen, the priors are wide enough not to move a spectrum of 1e4 counts, the scales make one LM step of
 # 1 move the spectrum by about its noise.
 PARAMETERS: Final[tuple[Parameter, ...]] = (
-    _row("energy_offset", "keV", 0.0, (-0.5, 0.5), 0.5, 0.01),
-    _row("energy_slope", "keV/channel", 0.01, (0.004, 0.03), 0.01, 1e-5),
+    _row("energy_offset", "keV", 0.0, (-1.5, 1.5), 0.5, 0.01),
+    _row("energy_slope", "keV/channel", 0.01, (0.002, 0.06), 0.01, 1e-5),
     _row("energy_quadratic", "keV/channel^2", 0.0, (-1e-7, 1e-7), 5e-8, 1e-8),
     _row("fwhm_offset", "keV", 0.11, (0.02, 0.25), 0.05, 0.01),
     _row("fwhm_fanoprime", "keV", 1.6e-4, (2e-5, 6e-4), 1e-4, 3e-5),

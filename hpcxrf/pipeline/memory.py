@@ -7,6 +7,7 @@ regions are looked for on whole maps. Constants are rounded up from measured pea
 from collections.abc import Mapping
 from typing import Final
 
+from hpcxrf.config.sample import AUTO
 from hpcxrf.methods import METHODS, PixelMethodName
 from hpcxrf.pipeline.blocks import SAMPLE_PIXELS, tile_shape
 from hpcxrf.pipeline.prepare.inputs import SUM
@@ -71,7 +72,8 @@ def components_of(job: DatasetJob) -> int:
 
     An override file may list elements that the run file does not.
     """
-    return (len(job.config.sample.elements) or _MANY_ELEMENTS) + _BESIDE_ELEMENTS
+    listed = 0 if job.config.sample.elements == AUTO else len(job.config.sample.elements)
+    return (listed or _MANY_ELEMENTS) + _BESIDE_ELEMENTS
 
 
 def _pixel_bytes(job: DatasetJob, threads: int) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcxrf.config.regions import refine_tasks
+from hpcxrf.config.sample import AUTO
 from hpcxrf.methods import METHODS
 from hpcxrf.pipeline.blocks import pixel_ranges
 from hpcxrf.pipeline.plan import Plan
@@ -83,7 +84,7 @@ def _files(stamps: Sequence[tuple[str, str]]) -> list[Path]:
 def bytes_written(job: DatasetJob) -> int:
     """Of a dataset, before compression."""
     n_detectors, n_y, n_x, n_channels = job.shape
-    listed = len(job.config.sample.elements)
+    listed = 0 if job.config.sample.elements == AUTO else len(job.config.sample.elements)
     components = listed + _BEYOND_ELEMENTS if listed else _USUAL_COMPONENTS
     shifts = _SHIFTS if METHODS[job.config.pixels.method].free else 0
     spectra = n_detectors * n_y * n_x * (n_channels * _COUNTS_BYTES + _TIMES_BYTES)

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from hpcxrf.config.run import RunConfig, check_config, drop_unused
+from hpcxrf.config.sample import AUTO
 from hpcxrf.config.untrusted import parse_yaml, read_regular, read_yaml, report_faults
 from hpcxrf.errors import FitError, OutputError
 from hpcxrf.fitting.spectrum.theta import EDGE_REACH_SD
@@ -32,7 +33,8 @@ def check_request(config: RunConfig) -> None:
         FitError: elements that do not exist, are listed twice, or none that the incident energy can excite.
         InputFileError: the override file that is named cannot be read.
     """
-    energy_kev, listed = config.sample.incident_energy_kev, read_element_list(config.sample.elements).names
+    given = () if config.sample.elements == AUTO else config.sample.elements
+    energy_kev, listed = config.sample.incident_energy_kev, read_element_list(given).names
     reach_kev = EDGE_REACH_SD * config.fit.incident_energy_sd_kev if config.sample.source == "monochromatic" else 0.0
     seen = leave_out_unexcited(listed, HIGHEST_INCIDENT_KEV if energy_kev is None else energy_kev, reach_kev)
     if listed and not seen.names:

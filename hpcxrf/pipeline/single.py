@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hpcxrf.config.detectors import DetectorsConfig
 from hpcxrf.config.run import RunConfig
+from hpcxrf.config.sample import AUTO
 from hpcxrf.errors import ConfigError, FitError
 from hpcxrf.fitting.count_scale import carry_count_factor
 from hpcxrf.fitting.result import SpectrumFit
@@ -27,6 +28,7 @@ from hpcxrf.pipeline.pixels.flags import full_count, largest_count
 from hpcxrf.pipeline.pixels.outliers import describe_outliers, find_outliers
 from hpcxrf.pipeline.prepare.agreement import describe_left_out, find_left_out, without_detectors
 from hpcxrf.pipeline.prepare.detectors import fit_detectors
+from hpcxrf.pipeline.prepare.elements import ask_for_elements
 from hpcxrf.pipeline.prepare.facts import scan_facts
 from hpcxrf.pipeline.prepare.from_config import line_markers, prepare
 from hpcxrf.pipeline.prepare.inputs import SUM, detector_names, read_options
@@ -74,7 +76,8 @@ def fit_file(path: Path, config: RunConfig, detector: str, advance: Advance | No
     if detector != SUM and wanted[0] in config.detectors.exclude:
         raise ConfigError(f"{path}: detector {detector} is in detectors.exclude; take it out, or fit another")
     facts = scan_facts(scan, path)
-    for d in wanted:
+    config = ask_for_elements(config, facts, wanted[0])
+    for d in () if config.sample.elements == AUTO else wanted:
         # Before minutes are spent on reading.
         prepare(config, facts, d)
     spectra = spectra_of_scan(scan, advance)

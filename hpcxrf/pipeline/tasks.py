@@ -16,6 +16,7 @@ import torch
 
 from hpcxrf import __version__
 from hpcxrf.config.run import RunConfig, effective
+from hpcxrf.config.sample import AUTO
 from hpcxrf.errors import InputFileError
 from hpcxrf.fitting.pixels.basis import PixelBasis
 from hpcxrf.fitting.pixels.parts import Solver
@@ -145,7 +146,9 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
 def _check_thresholds(job: DatasetJob, store: SpectraStore, components: Sequence[str]) -> list[Note]:
     if not job.config.regions.thresholds:
         return []
-    listed = list_components(job.config, read_sources(job.config.fit, scan_facts(store, job.source), 0))
+    listed: Sequence[str] = components
+    if job.config.sample.elements != AUTO:
+        listed = list_components(job.config, read_sources(job.config.fit, scan_facts(store, job.source), 0))
     return check_thresholds(job.config.regions, listed, components)
 
 

@@ -105,13 +105,6 @@ def test_flags_of_the_axis_carry_over_with_the_sentence_of_their_note(fit):
     assert lost.verdict_reasons[0] == "energy_axis_not_found"  # the gravest comes first
 
 
-def test_few_families_count_only_where_the_axis_was_searched(fit):
-    few = replace(fit, flags=("few_elements",))
-    assert judge_fit(few).verdict is Verdict.GOOD
-    searched = replace(few, problem=replace(few.problem, find_axis=True))
-    assert judge_fit(searched).verdict is Verdict.DOUBTFUL
-
-
 def test_a_fit_that_did_not_converge_is_doubtful(fit):
     stopped = judge_fit(replace(fit, status=FitStatus.MAX_ITERATIONS, iterations=60))
     assert stopped.verdict is Verdict.DOUBTFUL

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from hpcxrf.errors import FitError
+from hpcxrf.fitting.axis.peaks import find_peaks
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.spectrum.integrated import FitProblem
-from hpcxrf.fitting.spectrum.screen import screen
+from hpcxrf.fitting.spectrum.screen import propose_axes, screen
 from hpcxrf.fitting.spectrum.search import find_starts, fit_from_nothing
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.detector import Detector
@@ -36,7 +37,7 @@ def _counts(offset_kev: float, slope_kev: float, incident_kev: float, seed: int)
         PARAMETERS, {"energy_offset": offset_kev, "energy_slope": slope_kev, "coherent_sct_energy": incident_kev}
     )
     amplitude = torch.tensor([3e4, 8e3, 5e3, 4e4, 2e3, 6e3, 5e4, 7e3, 9e3, 2e4, 4e4], dtype=torch.float64)
-    channel = torch.arange(2048, dtype=torch.float64)
+    channel = torch.arange(2300, dtype=torch.float64)
     mean = model_spectrum(pack(truth), amplitude, _setup().table, channel, constants=PHYSICS)
     inside = offset_kev + slope_kev * channel > 0.5
     generator = torch.Generator().manual_seed(seed)
@@ -45,7 +46,7 @@ def _counts(offset_kev: float, slope_kev: float, incident_kev: float, seed: int)
 
 @pytest.mark.parametrize(
     ("offset_kev", "slope_kev", "incident_kev"),
-    [(0.0, 0.01, 11.0), (-0.3, 0.0082, 11.2), (0.25, 0.0147, 10.8), (0.1, 0.0071, 11.1)],
+    [(0.0, 0.01, 11.0), (-0.955, 0.0082, 11.2), (0.85, 0.0147, 10.8), (0.1, 0.0071, 12.3)],
 )
 def test_the_true_axis_is_found_from_nothing_but_the_lines(offset_kev, slope_kev, incident_kev):
     fit = fit_from_nothing(_counts(offset_kev, slope_kev, incident_kev, 1), _setup())
@@ -58,12 +59,22 @@ def test_the_true_axis_is_found_from_nothing_but_the_lines(offset_kev, slope_kev
     assert fit.r2 > 0.995
 
 
-def test_the_best_candidates_come_first_and_are_distinct():
-    found = screen(_counts(0.0, 0.01, 11.0, 2), _setup(), keep=8)
-    assert found.cost.shape == (8,)
-    assert bool((found.cost.diff() >= 0).all())
-    at_end = found.offset_kev + 1000 * found.slope_kev
+def test_the_best_candidates_of_the_grid_are_distinct_and_the_right_axis_is_among_the_first():
+    offset, slope = screen(_counts(0.0, 0.01, 11.0, 2), _setup(), keep=8)
+    at_end = offset + 1000 * slope
     assert len({round(float(e), 2) for e in at_end}) == 8
+    assert float(((at_end - 10.0).abs() + offset.abs())[:3].min()) < 0.1
+
+
+def test_few_peaks_are_told_apart_by_the_grid_as_well():
+    counts = _counts(0.0, 0.01, 11.0, 2)
+    peaks = find_peaks(counts.numpy())
+    few = replace(peaks, channel=peaks.channel[:3], area=peaks.area[:3], z=peaks.z[:3])
+    many = propose_axes(counts, peaks, _setup(), keep=6, window=5.0)
+    more = propose_axes(counts, few, _setup(), keep=6, window=5.0)
+    assert many.offset_kev.shape[0] <= 6
+    assert more.offset_kev.shape[0] > 6
+    assert float(many.incident_kev[0]) == pytest.approx(11.0, abs=0.05)
 
 
 def test_the_given_start_of_the_axis_means_nothing():

@@ -207,8 +207,11 @@ def test_an_unknown_incident_energy(hpcxrf, counts, tmp_path):
     refused(ran, CONFIG, path, "incident energy", "--energy")
 
 
-def test_no_elements(hpcxrf, good):
-    refused(hpcxrf("fit", good), CONFIG, "no elements", "--elements")
+def test_without_a_list_the_elements_are_found_in_the_spectrum(hpcxrf, good):
+    ran = hpcxrf("fit", good)
+    assert ran.code == 0
+    assert "elements found in the spectrum: certain" in ran.err
+    assert " Fe" in ran.err.partition("certain")[2].partition(";")[0]
 
 
 def test_a_spectrum_without_counts(hpcxrf, counts, tmp_path):

@@ -1,7 +1,7 @@
 """A few steps on coarse channels, with the parameters that place peaks alone: cheap, and far-reaching.
 
 A start whose axis is off by half a peak costs dozens of full steps, of which the first halves do nothing but move the
-axis. On bins of four channels, without the tails' parameters, they cost a tenth.
+axis. On bins of a quarter of a peak, without the tails' parameters, they cost a tenth.
 """
 
 from collections.abc import Mapping
@@ -12,22 +12,15 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.spectrum.problem import FitProblem
-from hpcxrf.fitting.spectrum.separable import (
-    LeastSquares,
-    Space,
-    State,
-    build_space,
-    minimise,
-    objective,
-    start,
-    take_starts,
-)
+from hpcxrf.fitting.spectrum.separable import LeastSquares, Space, State, build_space, minimise, start, take_starts
 from hpcxrf.physics.background import hat_basis
 from hpcxrf.physics.condense import condense
 from hpcxrf.physics.model import SpectrumModel, energy_kev
 from hpcxrf.physics.parameters import INDEX, pack
 
-COARSE_BIN: Final = 4
+# A peak of 150 eV then has nearly four bins.
+COARSE_BIN_KEV: Final = 0.04
+_LARGEST_BIN: Final = 8
 COARSE_FREE: Final = ("energy_offset", "energy_slope", "coherent_sct_energy", "fwhm_offset", "compton_angle")
 _HATS: Final = 24
 _STEPS: Final = 12
@@ -50,29 +43,36 @@ def contrast_weights(y: Tensor) -> Tensor:
     return 1.0 / (smooth + 1.0 + 1e-3 * y.max())
 
 
+def choose_bin(slope_kev: float) -> int:
+    """Channels of a coarse bin: 40 eV, 8 channels at most."""
+    return min(max(round(COARSE_BIN_KEV / slope_kev), 1), _LARGEST_BIN)
+
+
 def start_coarse(
     full: Tensor,
     offset_kev: Tensor,
     slope_kev: Tensor,
     problem: FitProblem,
-    scatter: Mapping[str, Tensor] | None = None,
+    size: int,
+    start_values: Mapping[str, Tensor] | None = None,
 ) -> tuple[State, LeastSquares]:
-    """Starts on bins of four channels; a start's weights are 0 outside of the energy range on its own axis.
+    """Starts on bins of a few channels; a start's weights are 0 outside of the energy range on its own axis.
 
     Args:
         full: (channel,) float64, the full spectrum.
         offset_kev: (start,).
         slope_kev: (start,).
         problem: everything else of the starting values.
-        scatter: (start,) of other parameters by name, where they are free; the others are the problem's.
+        size: channels of a bin.
+        start_values: (start,) of other parameters by name, where they are free; the others are the problem's.
     """
-    y, _ = rebin(full, COARSE_BIN)
+    y, _ = rebin(full, size)
     channel = torch.arange(y.shape[0], dtype=torch.float64, device=full.device)
     theta = pack(problem.parameters).to(full.device).repeat(slope_kev.shape[0], 1)
-    theta[:, 0] = offset_kev + slope_kev * (COARSE_BIN - 1) / 2.0
-    theta[:, 1] = slope_kev * COARSE_BIN
-    theta[:, 2] = theta[:, 2] * COARSE_BIN**2
-    for name, values in (scatter or {}).items():
+    theta[:, 0] = offset_kev + slope_kev * (size - 1) / 2.0
+    theta[:, 1] = slope_kev * size
+    theta[:, 2] = theta[:, 2] * size**2
+    for name, values in (start_values or {}).items():
         p = problem.parameters[INDEX[name]]
         if p.free:
             theta[:, INDEX[name]] = values.clamp(p.lower, p.upper)
@@ -92,7 +92,7 @@ def start_coarse(
         weights=contrast_weights(y) * inside.double(),
         model=model,
         hats=hat_basis(channel, torch.linspace(0.0, y.shape[0] - 1.0, _HATS).to(channel)),
-        space=_build_coarse_space(problem, full.device),
+        space=_build_coarse_space(problem, size, full.device),
     )
     return start(theta, least_squares), least_squares
 
@@ -105,26 +105,20 @@ def find_coarse_theta(full: Tensor, problem: FitProblem) -> Tensor:
         problem: starting values; what is fixed stays.
     """
     theta = pack(problem.parameters).to(full.device)
-    state, least_squares = start_coarse(full, theta[None, 0], theta[None, 1], problem)
+    size = choose_bin(float(theta[1]))
+    state, least_squares = start_coarse(full, theta[None, 0], theta[None, 1], problem, size)
     state = minimise(state, least_squares, iterations=_STEPS, tolerance=_TOLERANCE)
-    return rescale_theta(state.theta[0], problem)
+    return rescale_theta(state.theta[0], problem, size)
 
 
-def rescale_theta(theta: Tensor, problem: FitProblem) -> Tensor:
-    """Theta (*batch, parameter) of coarse channels in single ones; what is fixed is as it was set."""
+def rescale_theta(theta: Tensor, problem: FitProblem, size: int) -> Tensor:
+    """Theta (*batch, parameter) of bins of `size` channels in single ones; what is fixed is as it was set."""
     single = theta.clone()
-    single[..., 2] = theta[..., 2] / COARSE_BIN**2
-    single[..., 1] = theta[..., 1] / COARSE_BIN
-    single[..., 0] = theta[..., 0] - single[..., 1] * (COARSE_BIN - 1) / 2.0
+    single[..., 2] = theta[..., 2] / size**2
+    single[..., 1] = theta[..., 1] / size
+    single[..., 0] = theta[..., 0] - single[..., 1] * (size - 1) / 2.0
     space = build_space(problem.parameters, theta.device)
     return torch.where(space.free, single, space.centre)
-
-
-def residual_cost(state: State, least_squares: LeastSquares) -> Tensor:
-    """(start,): objective plus the weighted counts that the start's range leaves out."""
-    y = least_squares.counts[:1]
-    outside = (contrast_weights(y[0]) - least_squares.weights) * y * y
-    return objective(state, least_squares) + outside.sum(dim=-1)
 
 
 def select(state: State, least_squares: LeastSquares, which: Tensor) -> tuple[State, LeastSquares]:
@@ -139,11 +133,11 @@ def take_member(least_squares: LeastSquares, index: int) -> LeastSquares:
     return replace(least_squares, counts=least_squares.counts[index], weights=least_squares.weights[index])
 
 
-def _build_coarse_space(problem: FitProblem, device: torch.device) -> Space:
+def _build_coarse_space(problem: FitProblem, size: int, device: torch.device) -> Space:
     """The parameters that place peaks, in coarse channels; the axis without a prior."""
     space = build_space(problem.parameters, device)
     factor = torch.ones_like(space.scale)
-    factor[1], factor[2] = COARSE_BIN, COARSE_BIN**2
+    factor[1], factor[2] = size, size**2
     free = torch.zeros_like(space.free)
     for name in COARSE_FREE:
         free[INDEX[name]] = space.free[INDEX[name]]

@@ -7,12 +7,15 @@ differ by 41 % and more, those without their strongest element by 11 % and more.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final
 
 import torch
 from torch import Tensor
 
+from hpcxrf.fitting.axis.verdict import AMBIGUOUS, INCIDENT_DOUBTFUL, NOT_FOUND
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.physics.constants import PHYSICS
@@ -36,10 +39,9 @@ _MODEL_SD: Final = 0.02
 _BINS_PER_SIGMA: Final = 2.0
 _SCATTER: Final = (ELASTIC, COMPTON)
 _AXIS: Final = ("energy_offset", "energy_slope", "coherent_sct_energy")
-_WRONG_FLAGS: Final = frozenset({"energy_axis_not_found"})
-_DOUBTFUL_FLAGS: Final = frozenset({"ambiguous_calibration", "incident_energy_doubtful"})
-_SEARCHED_FLAGS: Final = frozenset({"few_elements"})
-"""Flags that matter where the energy axis was searched, and do not where it was given."""
+_VERDICTS: Final[Mapping[str, Verdict]] = MappingProxyType(
+    {NOT_FOUND: Verdict.WRONG, AMBIGUOUS: Verdict.DOUBTFUL, INCIDENT_DOUBTFUL: Verdict.DOUBTFUL}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +99,7 @@ def compute_misfit(fit: SpectrumFit) -> float:
 
 
 def _judge_axis(fit: SpectrumFit) -> list[tuple[Verdict, str]]:
-    searched = fit.problem is not None and fit.problem.find_axis
-    doubtful = _DOUBTFUL_FLAGS | (_SEARCHED_FLAGS if searched else frozenset())
-    found = [(Verdict.WRONG if flag in _WRONG_FLAGS else Verdict.DOUBTFUL, flag) for flag in fit.flags]
-    flags = [(verdict, _explain(fit, flag)) for verdict, flag in found if flag in doubtful | _WRONG_FLAGS]
+    flags = [(_VERDICTS[flag], _explain(fit, flag)) for flag in fit.flags if flag in _VERDICTS]
     bounds = zip(fit.parameter_names, fit.at_bound.tolist(), strict=True)
     stuck = [name for name, at_bound in bounds if at_bound and name in _AXIS]
     if stuck:

@@ -17,9 +17,12 @@ from hpcxrf.fitting.spectrum.theta import (
     AXIS_LIMITS,
     EDGE_REACH_SD,
     INCIDENT,
+    WRITTEN,
+    AxisTrust,
     axis_faults,
     default_parameters,
     edge_reach_kev,
+    trust_axis,
 )
 from hpcxrf.formats.scan import EnergyCalibration
 from hpcxrf.physics.branching import Branching
@@ -88,6 +91,7 @@ def build_problem(
     *,
     n_channels: int,
     calibration: EnergyCalibration | None = None,
+    trust: AxisTrust = WRITTEN,
     detector: Detector | None = None,
     options: FitOptions | None = None,
     parameters: tuple[Parameter, ...] | None = None,
@@ -103,6 +107,7 @@ def build_problem(
         incident_energy_kev: nominal energy of the beam, 0.1 to 200 keV; of a tube the effective one.
         n_channels: channels of the full spectrum.
         calibration: initial energy calibration; None: the energy axis is determined from the spectrum.
+        trust: how far the calibration may be off.
         detector: windows and chip; None: the usual silicon drift detector.
         options: how it is fitted; None: the defaults.
         parameters: rows of theta with bounds, priors and scales; None: `default_parameters`.
@@ -126,10 +131,11 @@ def build_problem(
     parse_components(elements, incident_energy_kev, (), reach_kev=reach_kev)
     low, high = options.energy_range_kev or _default_range(incident_energy_kev, values, n_channels)
     table = lines_at(incident_energy_kev, elements, detector, branching, reach_kev=reach_kev)
+    parameters = _start_rows(rows, values, fixed if monochromatic else (*fixed, INCIDENT), free)
     problem = FitProblem(
         table=table,
         constants=options.constants,
-        parameters=_start_rows(rows, values, fixed if monochromatic else (*fixed, INCIDENT), free),
+        parameters=parameters if calibration is None else trust_axis(parameters, trust, high),
         energy_min_kev=low,
         energy_max_kev=high,
         background=options.background,

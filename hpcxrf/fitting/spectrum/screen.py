@@ -1,7 +1,8 @@
-"""A calibration from nothing: every plausible energy axis is tried on a coarse spectrum, the best are refined.
+"""A calibration from nothing: the energy axes that are worth a fit.
 
 Variable projection finds the optimum of the basin it starts in; what makes a fit independent of starting values is
-to look at all basins first. Gaussians of a broad width on rebinned counts are enough to tell them apart.
+to look at all basins first. The positions of the peaks tell them apart (`hpcxrf.fitting.axis`); where a spectrum has
+too few peaks for that, every axis of a grid is tried with Gaussians of a broad width on rebinned counts.
 """
 
 import math
@@ -9,9 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from hpcxrf.fitting.axis.candidates import find_axes
+from hpcxrf.fitting.axis.incident import find_elastic
+from hpcxrf.fitting.axis.peaks import Peaks
 from hpcxrf.fitting.nnls import nnls_gram
 from hpcxrf.fitting.spectrum.coarse import contrast_weights, rebin
 from hpcxrf.fitting.spectrum.problem import FitProblem
@@ -36,24 +41,87 @@ _EXCHANGES: Final = 4
 _GRID_KEV: Final = 0.004
 # Candidates that are ranked for one that is kept: neighbours of a good one are good as well.
 _POOL: Final = 16
+# With fewer peaks their positions fix no axis.
+_FEW_PEAKS: Final = 8
+_WIDTH_KEV: Final = 6.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidates:
-    """Energy axes, best first."""
+    """Energy axes, those that explain the positions of the peaks best first."""
 
     offset_kev: Tensor
     """(candidate,)."""
     slope_kev: Tensor
     incident_kev: Tensor
-    """(candidate,) where its elastic peak is strongest, on a coarse grid; the nominal energy without one."""
+    """(candidate,) where its elastic peak is: the highest peak near the nominal energy, else the nominal energy."""
     angle_deg: Tensor
     """(candidate,) where its Compton peak is strongest, on a coarse grid."""
-    cost: Tensor
-    """(candidate,) share of the weighted counts that is left unexplained."""
+    fwhm_offset_kev: Tensor
+    """(candidate,) that gives the peaks their measured width."""
+    score: Tensor
+    """(candidate,) log probability of the peaks' positions, up to a constant."""
 
 
-def screen(counts: Tensor, problem: FitProblem, *, keep: int = 16, refinement: int = 1) -> Candidates:
+def propose_axes(counts: Tensor, peaks: Peaks, problem: FitProblem, *, keep: int, window: float) -> Candidates:
+    """Propose energy axes within the bounds of offset and slope.
+
+    Args:
+        counts: (channel,) float64, the full spectrum.
+        peaks: its peaks.
+        problem: lines, bounds, nominal incident energy, energy range.
+        keep: axes to return; twice as many where the spectrum has too few peaks to tell them apart.
+        window: axes are dropped whose score is lower than the best by more than this, unless there are few peaks.
+    """
+    by_name = {p.name: p for p in problem.parameters}
+    offset, slope = by_name["energy_offset"], by_name["energy_slope"]
+    nominal = problem.table.incident_energy_kev
+    found = find_axes(
+        peaks,
+        nominal,
+        offsets_kev=(offset.lower, offset.upper) if offset.free else (offset.value, offset.value),
+        slopes_kev=(slope.lower, slope.upper) if slope.free else (slope.value, slope.value),
+        listed=problem.table.component_names,
+        elastic=problem.elastic,
+        keep=keep,
+    )
+    few = peaks.channel.size < _FEW_PEAKS
+    likely = found.score >= (-np.inf if few else found.score.max(initial=-np.inf) - window)
+    offsets, slopes, scores = (
+        torch.from_numpy(one[likely]).to(counts) for one in (found.offset_kev, found.slope_kev, found.score)
+    )
+    if few:
+        more = screen(counts, problem, keep=keep)
+        lowest = scores.amin(dim=0, keepdim=True) if scores.numel() else torch.zeros(1, dtype=counts.dtype)
+        offsets, slopes = torch.cat([offsets, more[0]]), torch.cat([slopes, more[1]])
+        scores = torch.cat([scores, lowest.expand(more[0].shape[0])])
+    elastic = find_elastic(peaks, offsets.cpu().numpy(), slopes.cpu().numpy(), nominal)
+    return Candidates(
+        offset_kev=offsets,
+        slope_kev=slopes,
+        incident_kev=torch.from_numpy(np.where(np.isfinite(elastic), elastic, nominal)).to(counts),
+        angle_deg=_find_angles(counts, offsets, slopes, problem),
+        fwhm_offset_kev=_measure_fwhm_offset(offsets, slopes, peaks, problem),
+        score=scores,
+    )
+
+
+def _find_angles(counts: Tensor, offset: Tensor, slope: Tensor, problem: FitProblem) -> Tensor:
+    """(candidate,): scattering angle of the strongest of a few Compton peaks."""
+    y, centre = rebin(counts, max(1, counts.shape[0] // _SCREEN_BINS))
+    energy = offset[:, None] + slope[:, None] * centre
+    return _compute_costs(y, contrast_weights(y), energy, problem, enough=offset.shape[0])[1]
+
+
+def _measure_fwhm_offset(offset: Tensor, slope: Tensor, peaks: Peaks, problem: FitProblem) -> Tensor:
+    """Electronic width that, beside the usual Fano factor, gives a peak at 6 keV its measured width."""
+    at = torch.from_numpy(peaks.width.at(((_WIDTH_KEV - offset) / slope).cpu().numpy())).to(slope)
+    fano = pack(problem.parameters)[INDEX["fwhm_fanoprime"]].to(slope)
+    left = (slope * at).square() - problem.constants.width_factor * _WIDTH_KEV * fano
+    return problem.constants.fwhm_per_sigma * left.clamp(min=0.0).sqrt()
+
+
+def screen(counts: Tensor, problem: FitProblem, *, keep: int = 16) -> tuple[Tensor, Tensor]:
     """Rank energy axes over the whole of the bounds of offset and slope.
 
     Counts outside the energy range count as unexplained, so that an axis gains nothing by moving peaks out.
@@ -62,45 +130,40 @@ def screen(counts: Tensor, problem: FitProblem, *, keep: int = 16, refinement: i
         counts: (channel,) float64, the full spectrum.
         problem: lines, bounds, nominal incident energy, energy range.
         keep: candidates to return, at least 60 eV apart at an end of the range.
-        refinement: how many times finer the grid of axes is; the time grows with its square.
+
+    Returns:
+        Offsets and slopes (candidate,), best first.
     """
     bin_size = max(1, counts.shape[0] // _SCREEN_BINS)
     y, centre = rebin(counts, bin_size)
     weights = contrast_weights(y)
-    offsets, slopes = (axis.to(counts.device) for axis in _build_grid(problem, refinement))
+    offsets, slopes = (axis.to(counts.device) for axis in _build_grid(problem))
     energy = offsets[:, None] + slopes[:, None] * centre
-    cost, incident, angle = _compute_costs(y, weights, energy, problem, enough=_POOL * keep)
+    cost, _ = _compute_costs(y, weights, energy, problem, enough=_POOL * keep)
     known = torch.isfinite(cost)
     order = torch.argsort(torch.where(known, cost, torch.inf), stable=True)[: int(known.sum())]
-    kept = select_distinct_axes(offsets[order], slopes[order], problem, counts.shape[0], 0.06, keep)
-    chosen = order[kept]
-    return Candidates(
-        offset_kev=offsets[chosen],
-        slope_kev=slopes[chosen],
-        incident_kev=incident[chosen],
-        angle_deg=angle[chosen],
-        cost=cost[chosen],
-    )
+    chosen = order[select_distinct_axes(offsets[order], slopes[order], problem, counts.shape[0], 0.06, keep)]
+    return offsets[chosen], slopes[chosen]
 
 
-def _build_grid(problem: FitProblem, refinement: int) -> tuple[Tensor, Tensor]:
+def _build_grid(problem: FitProblem) -> tuple[Tensor, Tensor]:
     """Offsets and slopes of all axes; what is fixed has its one value."""
     by_name = {p.name: p for p in problem.parameters}
     slope, offset = by_name["energy_slope"], by_name["energy_offset"]
     slopes = torch.tensor([slope.value], dtype=torch.float64)
     if slope.free:
         low, high = math.log10(slope.lower), math.log10(slope.upper)
-        n_slopes = 1 + int(refinement * (high - low) / math.log10(_SLOPE_RATIO))
+        n_slopes = 1 + int((high - low) / math.log10(_SLOPE_RATIO))
         slopes = torch.logspace(low, high, n_slopes, dtype=torch.float64)
     offsets = torch.tensor([offset.value], dtype=torch.float64)
     if offset.free:
-        n_offsets = 1 + round(refinement * (offset.upper - offset.lower) / _OFFSET_STEP_KEV)
+        n_offsets = 1 + round((offset.upper - offset.lower) / _OFFSET_STEP_KEV)
         offsets = torch.linspace(offset.lower, offset.upper, n_offsets, dtype=torch.float64)
     pairs = torch.cartesian_prod(slopes, offsets)
     return pairs[:, 1], pairs[:, 0]
 
 
-def _list_strong_lines(problem: FitProblem) -> tuple[Tensor, Tensor, Tensor]:
+def _list_strong_lines(problem: FitProblem) -> tuple[Tensor, Tensor]:
     """Strong lines, neighbours merged: energy, share and column; elastic and Compton columns included."""
     table = problem.table
     energies: list[float] = []
@@ -153,8 +216,8 @@ def _merge(lines: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def _compute_costs(
     y: Tensor, weights: Tensor, energy: Tensor, problem: FitProblem, *, enough: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Share of the weighted counts that each axis leaves unexplained, infinite if not tried; its energy and angle.
+) -> tuple[Tensor, Tensor]:
+    """Share of the weighted counts that each axis leaves unexplained, infinite if not tried; its angle.
 
     What lies outside of the energy range is a lower bound of it. Axes are tried by that bound, and those whose
     bound is above the cost of `enough` others are never tried.
@@ -167,13 +230,10 @@ def _compute_costs(
     row = torch.where(inside, row, shapes.shape[0] - 1)
     order = torch.argsort(bound, stable=True)
     cost = torch.full_like(bound, torch.inf)
-    nominal = problem.table.incident_energy_kev
-    energies = torch.tensor(_elastic_energies(problem) if problem.elastic else [], dtype=y.dtype)
+    n_elastic = len(_elastic_energies(problem)) if problem.elastic else 0
     angles = torch.tensor(_COMPTON_ANGLES_DEG, dtype=y.dtype)
-    incident = torch.full_like(bound, nominal)
     angle = torch.full_like(bound, _COMPTON_ANGLES_DEG[1])
     n_lines = len(problem.table.component_names)
-    n_elastic = energies.shape[0]
     for first in range(0, order.shape[0], _CHUNK):
         tried = order[first : first + _CHUNK]
         if first >= enough and float(bound[tried[0]]) > float(cost.kthvalue(enough).values):
@@ -181,11 +241,10 @@ def _compute_costs(
         left, linear = _solve_costs(y, weights, shapes[row[tried]])
         cost[tried] = left / square.sum()
         scatter = linear[:, n_lines:]
-        incident[tried] = _find_strongest(scatter[:, :n_elastic], energies, nominal)
         angle[tried] = _find_strongest(
             scatter[:, n_elastic : n_elastic + angles.shape[0]], angles, _COMPTON_ANGLES_DEG[1]
         )
-    return cost, incident, angle
+    return cost, angle
 
 
 def _find_strongest(heights: Tensor, places: Tensor, otherwise: float) -> Tensor:

@@ -8,48 +8,47 @@ import torch
 from torch import Tensor
 
 from hpcxrf.errors import FitError
+from hpcxrf.fitting.axis.incident import find_elastic, move_incident
+from hpcxrf.fitting.axis.peaks import Peaks, find_peaks
+from hpcxrf.fitting.axis.verdict import AMBIGUOUS, Finding, judge_found
 from hpcxrf.fitting.result import SpectrumFit
-from hpcxrf.fitting.spectrum.coarse import rescale_theta, residual_cost, select, start_coarse, take_member
+from hpcxrf.fitting.spectrum.coarse import (
+    choose_bin,
+    contrast_weights,
+    rescale_theta,
+    select,
+    start_coarse,
+    take_member,
+)
 from hpcxrf.fitting.spectrum.integrated import approach, fit_spectrum, has_few_elements
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.scatter_pair import scan_pairs
-from hpcxrf.fitting.spectrum.screen import screen, select_distinct_axes
-from hpcxrf.fitting.spectrum.separable import LeastSquares, build_space, minimise
-from hpcxrf.notes import Note
+from hpcxrf.fitting.spectrum.screen import Candidates, propose_axes, select_distinct_axes
+from hpcxrf.fitting.spectrum.separable import LeastSquares, State, build_space, minimise, objective
+from hpcxrf.fitting.spectrum.theta import FOUND, FOUND_OF_FEW, INCIDENT, trust_axis
 from hpcxrf.physics.model import energy_kev
 from hpcxrf.physics.parameters import pack
 
 _NEAR_STEPS: Final = 20
 _APART_KEV: Final = 0.03
-# Where R2 stays this far below what the noise allows, the right axis may have been missed.
-_POOR_FACTOR: Final = 1.25
-_POOR_SHARE: Final = 0.005
+_CANDIDATES: Final = 14
+# On 64 spectra of more than 1e4 counts the right axis was the most probable one by its peaks in all.
+_WINDOW: Final = 5.0
+# Coarse steps, and how many axes go on after them.
+_ROUNDS: Final = ((4, 8), (4, 4), (5, 3))
+# Further axes that are fitted to the end, by the odds against them.
+_RIVAL: Final = 6.0
+_LEAST_WEIGHT: Final = 10.0
+_MOST_WEIGHT: Final = 100.0
 AXIS: Final = ("energy_offset", "energy_slope")
 _PAIRS: Final = 2
-_AMBIGUOUS: Final = 0.01
-AMBIGUOUS: Final = "ambiguous_calibration"
-# Few peaks cannot tell a bent axis from a tilted one.
-_TIGHT_QUADRATIC_SD: Final = 1e-8
-# Axes that differ by a few eV cut the ends of the range elsewhere.
-_EDGE_SHARE: Final = 0.05
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Effort:
-    """Effort of the search for an energy axis."""
-
-    refinement: int
-    """Factor by which the screen's grid is finer than usual."""
-    candidates: int
-    """Axes that the screen hands on."""
-    rounds: tuple[tuple[int, int], ...]
-    """Coarse steps, and how many axes go on after them."""
-    rival: float
-    """A further axis is fitted to the end if it leaves at most this many times as much of the coarse spectrum."""
-
-
-USUAL: Final = Effort(refinement=1, candidates=16, rounds=((4, 8), (4, 4), (5, 3)), rival=1.25)
-THOROUGH: Final = Effort(refinement=2, candidates=48, rounds=((4, 24), (5, 8), (5, 5)), rival=1.6)
+# Odds (natural logarithm) below which another axis is as good.
+_MARGIN: Final = 3.0
+_SLOPE_SCALE: Final = 1e-3
+# What lies about zero energy is the noise of the electronics; up to the fit range the model knows no lines, and a
+# strong peak there speaks against an axis a little.
+_ZERO_KEV: Final = 0.09
+_LOW_WEIGHT: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,20 +56,24 @@ class AxisStart:
     """An energy axis to fit from."""
 
     problem: FitProblem
-    """The problem, with this axis as its start."""
+    """The problem, with this axis as its start, about the energy of its elastic peak."""
+    posed: FitProblem
+    """The problem as it was posed, about the energy of this axis's elastic peak."""
     starts: Tensor
     """(start, parameter)."""
     unexplained: float
-    """Objective of the coarse fit, counts outside of the range included."""
+    """Objective of the coarse fit, peaks outside of the range included."""
+    score: float
+    """Log probability of the positions of the peaks, up to a constant."""
 
 
-def find_starts(counts: Tensor, problem: FitProblem, effort: Effort = USUAL) -> list[AxisStart]:
+def find_starts(counts: Tensor, problem: FitProblem, *, peaks: Peaks | None = None) -> list[AxisStart]:
     """Starting values from nothing but lines and a nominal incident energy, best axis first.
 
     Args:
         counts: (channel,) the full spectrum.
         problem: its start of offset and slope is not used, their bounds are.
-        effort: how far to look.
+        peaks: those of the spectrum, where they are known already.
 
     Raises:
         FitError: the spectrum has no counts.
@@ -78,22 +81,88 @@ def find_starts(counts: Tensor, problem: FitProblem, effort: Effort = USUAL) -> 
     full = counts.to(torch.float64)
     if float(full.sum()) <= 0.0:
         raise FitError("calibration: the spectrum has no counts; leave the detector out")
-    found = screen(full, problem, keep=effort.candidates, refinement=effort.refinement)
-    scatter = {"coherent_sct_energy": found.incident_kev, "compton_angle": found.angle_deg}
-    state, least_squares = start_coarse(full, found.offset_kev, found.slope_kev, problem, scatter)
-    for iterations, survivors in effort.rounds:
+    peaks = find_peaks(full.cpu().numpy()) if peaks is None else peaks
+    found = propose_axes(full, peaks, problem, keep=_CANDIDATES, window=_WINDOW)
+    size = choose_bin(float(found.slope_kev[0]))
+    wide = _widen(_scale_slope(problem, float(found.slope_kev[0])), found)
+    state, least_squares = start_coarse(full, found.offset_kev, found.slope_kev, wide, size, _start_values(found))
+    score = found.score
+    for iterations, survivors in _ROUNDS:
         state = minimise(state, least_squares, iterations=iterations)
-        order = torch.argsort(residual_cost(state, least_squares), stable=True)
-        state, least_squares = select(state, least_squares, order)
-        axis = rescale_theta(state.theta, problem)
-        apart = select_distinct_axes(axis[:, 0], axis[:, 1], problem, full.shape[0], _APART_KEV, survivors)
-        state, least_squares = select(state, least_squares, apart)
-    cost = residual_cost(state, least_squares)
-    rivals = cost <= effort.rival * cost[0]
+        cost = _sum_cost(state, least_squares, peaks, wide, size)
+        order = torch.argsort(_add_evidence(cost, score, least_squares.counts.shape[-1]), stable=True)
+        axis = rescale_theta(state.theta[order], wide, size)
+        apart = select_distinct_axes(axis[:, 0], axis[:, 1], wide, full.shape[0], _APART_KEV, survivors)
+        state, least_squares = select(state, least_squares, order[apart])
+        score = score[order[apart]]
+    cost = _sum_cost(state, least_squares, peaks, wide, size)
+    evidence = _add_evidence(cost, score, least_squares.counts.shape[-1])
     return [
-        _build_axis_start(state.theta[i], take_member(least_squares, i), float(cost[i]), problem)
-        for i in torch.nonzero(rivals)[:, 0].tolist()
+        _build_axis_start(
+            state.theta[i], take_member(least_squares, i), (float(cost[i]), float(score[i])), wide, problem, size, peaks
+        )
+        for i in torch.argsort(evidence, stable=True).tolist()
+        if float(evidence[i] - evidence.min()) <= _RIVAL
     ]
+
+
+def _widen(problem: FitProblem, found: Candidates) -> FitProblem:
+    """The problem with the elastic peaks of all axes within its bounds and its range."""
+    row = next(p for p in problem.parameters if p.name == INCIDENT)
+    if not row.free:
+        return problem
+    low = min(row.lower, float(found.incident_kev.min()) - row.prior_sd)
+    high = max(row.upper, float(found.incident_kev.max()) + row.prior_sd)
+    wide = replace(row, lower=low, upper=high, prior_sd=max(row.prior_sd, high - low))
+    top = problem.energy_max_kev
+    if top > row.value:
+        top += max(float(found.incident_kev.max()) - row.value - row.prior_sd, 0.0)
+    parameters = tuple(wide if p.name == INCIDENT else p for p in problem.parameters)
+    return replace(problem, parameters=parameters, energy_max_kev=top)
+
+
+def _add_evidence(cost: Tensor, score: Tensor, n: int) -> Tensor:
+    """(start,): what speaks against each axis, as -ln of a probability.
+
+    The misfit counts as that of independent bins where it is noise; where it is a flaw of the model or an element
+    that is not listed, it says little, and the positions of the peaks say more.
+    """
+    weight = min(max(0.5 * n * n / max(float(cost.min()), 1.0), _LEAST_WEIGHT), _MOST_WEIGHT)
+    return weight * cost.log() - score
+
+
+def _start_values(found: Candidates) -> dict[str, Tensor]:
+    return {INCIDENT: found.incident_kev, "compton_angle": found.angle_deg, "fwhm_offset": found.fwhm_offset_kev}
+
+
+def _sum_cost(state: State, least_squares: LeastSquares, peaks: Peaks, problem: FitProblem, size: int) -> Tensor:
+    """(start,): objective plus the weighted squares of the peaks that lie outside of the range, where they count."""
+    y = least_squares.counts[0]
+    square = _peak_squares(y, contrast_weights(y), peaks, size)
+    energy = energy_kev(rescale_theta(state.theta, problem, size), torch.from_numpy(peaks.channel).to(y))
+    return objective(state, least_squares) + (square * weigh_outside(energy, problem)).sum(dim=-1)
+
+
+def _peak_squares(y: Tensor, weights: Tensor, peaks: Peaks, size: int) -> Tensor:
+    """(peak,): weighted square of each peak over what lies under it, in bins of `size` channels."""
+    middle = (torch.from_numpy(peaks.channel).to(y) - (size - 1) / 2.0) / size
+    half = torch.from_numpy(1.5 * peaks.width.at(peaks.channel)).to(y) / size
+    bins = torch.arange(y.shape[0], dtype=y.dtype, device=y.device)
+    near = (bins - middle[:, None]).abs() <= half[:, None].clamp(min=1.0)
+    under = torch.where(near, y, torch.inf).amin(dim=1)
+    return torch.where(near, weights * (y - under[:, None]).clamp(min=0.0).square(), 0.0).sum(dim=1)
+
+
+def weigh_outside(energy: Tensor, problem: FitProblem) -> Tensor:
+    """How much a peak at an energy speaks against an axis that puts it outside of the fit range, 0 to 1.
+
+    Args:
+        energy: any shape, keV.
+        problem: with the fit range; inside of it the weight is 0, as the fit itself explains the peak or not.
+    """
+    outside = ((energy < -_ZERO_KEV) | (energy > problem.energy_max_kev)).to(energy.dtype)
+    low = ((energy > _ZERO_KEV) & (energy < problem.energy_min_kev)).to(energy.dtype)
+    return outside + _LOW_WEIGHT * low
 
 
 def find_starts_near(counts: Tensor, problem: FitProblem) -> Tensor:
@@ -105,67 +174,100 @@ def find_starts_near(counts: Tensor, problem: FitProblem) -> Tensor:
     """
     full = counts.to(torch.float64)
     theta = pack(problem.parameters).to(full.device)
-    state, least_squares = start_coarse(full, theta[None, 0], theta[None, 1], problem)
+    size = choose_bin(float(theta[1]))
+    state, least_squares = start_coarse(full, theta[None, 0], theta[None, 1], problem, size)
     state = minimise(state, least_squares, iterations=_NEAR_STEPS)
-    return _build_axis_start(state.theta[0], take_member(least_squares, 0), float(state.misfit), problem).starts
+    return _list_pairs(state.theta[0], take_member(least_squares, 0), problem, size)
+
+
+def _scale_slope(problem: FitProblem, slope_kev: float) -> FitProblem:
+    """Steps of the slope in proportion to it: a thousandth moves every peak by as much whatever the channels are."""
+    return replace(
+        problem,
+        parameters=tuple(
+            replace(p, scale=_SLOPE_SCALE * slope_kev) if p.name == "energy_slope" else p for p in problem.parameters
+        ),
+    )
 
 
 def fit_from_nothing(counts: Tensor, problem: FitProblem) -> SpectrumFit:
-    """Find the energy axis, then fit; of several axes the one that explains most of the whole spectrum.
+    """Find the energy axis, then fit; of several axes the one that the positions of the peaks and the fit speak for.
 
     Args:
         counts: (channel,) raw counts of the full spectrum.
         problem: lines, bounds and nominal incident energy; its energy axis is not used.
 
     Returns:
-        The fit; where another axis explains the spectrum within 1 % as well, `ambiguous_calibration` is set and
-        the other axis is named in `messages`.
+        The fit, with the problem about the incident energy that was found. Where another axis explains the spectrum
+        as well, or too little fixes the axis, flags of `hpcxrf.fitting.axis.verdict` are set and `messages` say why.
 
     Raises:
         FitError: the spectrum has no counts, or no axis puts the energy range inside it.
     """
     began = time.process_time()
     full = counts.to(torch.float64)
-    fits = _fit_axes(full, problem, USUAL)
-    best = _choose_best(fits, full)
-    if 1.0 - best.r2 > _POOR_FACTOR * (1.0 - best.r2_expected) + _POOR_SHARE:
-        fits += _fit_axes(full, problem, THOROUGH)
-        best = _choose_best(fits, full)
-    rivals = _find_rivals(fits, best, full, problem)
-    return replace(_flag_rivals(best, rivals), cpu_s=time.process_time() - began)
+    peaks = find_peaks(full.cpu().numpy())
+    fits = _fit_axes(full, problem, peaks)
+    against = _weigh_fits(fits, full, peaks)
+    best = min(range(len(fits)), key=lambda i: against[i])
+    rivals = [fits[i] for i in range(len(fits)) if i != best and against[i] - against[best] < _MARGIN]
+    judged = judge_found(fits[best].fit, full, peaks, problem, _describe_rivals(rivals))
+    return replace(judged, cpu_s=time.process_time() - began)
 
 
-def _fit_axes(full: Tensor, problem: FitProblem, effort: Effort) -> list[SpectrumFit]:
-    reached = _approach_axes(full, find_starts(full, problem, effort))
-    return [fit_spectrum(full, one, starts=theta[None]) for one, theta in reached]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reached:
+    """A fit on one of the axes."""
+
+    fit: SpectrumFit
+    problem: FitProblem
+    score: float
 
 
-def _choose_best(fits: list[SpectrumFit], full: Tensor) -> SpectrumFit:
-    best = fits[0]
-    for other in fits[1:]:
-        best = other if _explains_more(other, best, full) else best
-    return best
+def _fit_axes(full: Tensor, problem: FitProblem, peaks: Peaks) -> list[_Reached]:
+    found = []
+    for one, theta in _approach_axes(full, find_starts(full, problem, peaks=peaks)):
+        fit = fit_spectrum(full, one.problem, starts=theta[None])
+        found.append(_Reached(fit=replace(fit, problem=one.posed), problem=one.problem, score=one.score))
+    return found
 
 
-def _find_rivals(fits: list[SpectrumFit], best: SpectrumFit, full: Tensor, problem: FitProblem) -> list[SpectrumFit]:
-    """All other axes that leave hardly more, each once."""
-    rivals: list[SpectrumFit] = []
-    for fit in fits:
-        known = any(
-            _axis_distance_kev(fit.theta, other.theta, full.shape[0], problem) <= _APART_KEV for other in rivals
-        )
-        if not known and _is_rival(fit, best, full, problem):
-            rivals.append(fit)
-    return rivals
+def _weigh_fits(fits: list[_Reached], full: Tensor, peaks: Peaks) -> list[float]:
+    """What speaks against each fit, as -ln of a probability: as `_add_evidence`, in single channels."""
+    if len(fits) == 1:
+        return [0.0]
+    weights = contrast_weights(full)
+    square = _peak_squares(full, weights, peaks, 1)
+    middle = torch.from_numpy(peaks.channel).to(full)
+    cost = []
+    for one in fits:
+        inside = slice(one.fit.first_channel, one.fit.first_channel + one.fit.counts.shape[0])
+        left = (weights[inside] * (one.fit.counts - one.fit.model).square()).sum()
+        outside = square * weigh_outside(energy_kev(one.fit.theta, middle), one.problem)
+        cost.append(left + outside.sum())
+    costs = torch.stack(cost).nan_to_num(nan=torch.inf)
+    score = torch.tensor([one.score for one in fits], dtype=full.dtype)
+    return [float(e) for e in _add_evidence(costs, score, full.shape[0])]
 
 
-def _approach_axes(full: Tensor, found: list[AxisStart]) -> list[tuple[FitProblem, Tensor]]:
+def _describe_rivals(rivals: list[_Reached]) -> list[Finding]:
+    if not rivals:
+        return []
+    others = "; ".join(
+        f"offset {one.fit.theta[0]:.4f} keV, slope {one.fit.theta[1]:.6f} keV, E0 {one.fit.theta[5]:.3f} keV "
+        f"(R2 {one.fit.r2:.5f})"
+        for one in rivals
+    )
+    return [Finding(flag=AMBIGUOUS, text=f"another energy axis explains the spectrum about as well: {others}")]
+
+
+def _approach_axes(full: Tensor, found: list[AxisStart]) -> list[tuple[AxisStart, Tensor]]:
     """A few steps from every axis; of those that meet, the first goes on."""
-    reached: list[tuple[FitProblem, Tensor]] = []
+    reached: list[tuple[AxisStart, Tensor]] = []
     for one in found:
         theta = approach(full, one.problem, one.starts)
         if all(_axis_distance_kev(theta, other, full.shape[0], one.problem) > _APART_KEV for _, other in reached):
-            reached.append((_set_axis(one.problem, theta), theta))
+            reached.append((replace(one, problem=_set_axis(one.problem, theta)), theta))
     return reached
 
 
@@ -177,11 +279,40 @@ def _axis_distance_kev(theta: Tensor, other: Tensor, n_channels: int, problem: F
     return float((energy - energy_kev(other, channel))[inside].abs().max())
 
 
-def _build_axis_start(theta: Tensor, least_squares: LeastSquares, cost: float, problem: FitProblem) -> AxisStart:
+def _build_axis_start(
+    theta: Tensor,
+    least_squares: LeastSquares,
+    weighed: tuple[float, float],
+    wide: FitProblem,
+    problem: FitProblem,
+    size: int,
+    peaks: Peaks,
+) -> AxisStart:
     """The coarse start and the rival pairs of scatter peaks at its axis, in single channels."""
-    pairs, _ = scan_pairs(theta, least_squares, build_space(problem.parameters, theta.device), _PAIRS)
-    starts = rescale_theta(torch.cat([theta[None], pairs]), problem)
-    return AxisStart(problem=_set_axis(problem, starts[0]), starts=starts, unexplained=cost)
+    axis = rescale_theta(theta, wide, size)
+    nominal = problem.table.incident_energy_kev
+    elastic = find_elastic(peaks, axis[:1].cpu().numpy(), axis[1:2].cpu().numpy(), nominal)
+    moved = move_incident(problem, float(elastic[0]))
+    cost, score = weighed
+    return AxisStart(
+        problem=_set_axis(moved, axis),
+        posed=moved,
+        starts=_list_pairs(theta, least_squares, moved, size),
+        unexplained=cost,
+        score=score,
+    )
+
+
+def _list_pairs(theta: Tensor, least_squares: LeastSquares, problem: FitProblem, size: int) -> Tensor:
+    space = build_space(problem.parameters, theta.device)
+    inside = torch.where(_is_axis(problem, theta), theta, theta.clamp(space.lower, space.upper))
+    pairs, _ = scan_pairs(inside, least_squares, space, _PAIRS)
+    return rescale_theta(torch.cat([inside[None], pairs]), problem, size)
+
+
+def _is_axis(problem: FitProblem, theta: Tensor) -> Tensor:
+    """(parameter,) True for those that coarse channels restate."""
+    return torch.tensor([p.name in (*AXIS, "energy_quadratic") for p in problem.parameters], device=theta.device)
 
 
 def _set_axis(problem: FitProblem, theta: Tensor) -> FitProblem:
@@ -191,65 +322,5 @@ def _set_axis(problem: FitProblem, theta: Tensor) -> FitProblem:
         replace(p, value=min(max(axis[p.name], p.lower), p.upper)) if p.name in axis and p.free else p
         for p in problem.parameters
     )
-    if has_few_elements(problem):
-        moved = tuple(
-            replace(p, prior_sd=min(p.prior_sd, _TIGHT_QUADRATIC_SD)) if p.name == "energy_quadratic" else p
-            for p in moved
-        )
+    moved = trust_axis(moved, FOUND_OF_FEW if has_few_elements(problem) else FOUND, problem.energy_max_kev)
     return replace(problem, parameters=moved)
-
-
-def _explains_more(one: SpectrumFit, other: SpectrumFit, full: Tensor) -> bool:
-    """Compare by R2 where both fitted the same channels but for the ends, else by the square that they leave."""
-    _, covered = _residual(one, full)
-    _, covered_other = _residual(other, full)
-    if _differ_at_ends(covered, covered_other, full):
-        return one.r2 > other.r2
-    return _residual_square(one, other, full) < _residual_square(other, one, full)
-
-
-def _differ_at_ends(covered: Tensor, other: Tensor, full: Tensor) -> bool:
-    differ = float(full[covered ^ other].sum())
-    return differ < _EDGE_SHARE * float(full[covered | other].sum())
-
-
-def _residual_square(one: SpectrumFit, other: SpectrumFit, full: Tensor) -> float:
-    """Square that the first leaves over the channels that both fitted; what it leaves out, it does not explain."""
-    residual, covered = _residual(one, full)
-    _, covered_other = _residual(other, full)
-    ends_only = _differ_at_ends(covered, covered_other, full)
-    compared = covered & covered_other if ends_only else covered | covered_other
-    return float(residual[compared].square().sum())
-
-
-def _residual(fit: SpectrumFit, full: Tensor) -> tuple[Tensor, Tensor]:
-    """Counts less model and which channels were fitted, (channel,) of the full spectrum each."""
-    inside = slice(fit.first_channel, fit.first_channel + fit.counts.shape[0])
-    residual, covered = full.clone(), torch.zeros_like(full, dtype=torch.bool)
-    residual[inside] -= fit.model
-    covered[inside] = True
-    return residual, covered
-
-
-def _is_rival(fit: SpectrumFit, best: SpectrumFit, full: Tensor, problem: FitProblem) -> bool:
-    """Another axis that leaves hardly more."""
-    if fit is best:
-        return False
-    apart = _axis_distance_kev(best.theta, fit.theta, full.shape[0], problem)
-    return apart > _APART_KEV and _residual_square(fit, best, full) <= (1.0 + _AMBIGUOUS) * _residual_square(
-        best, fit, full
-    )
-
-
-def _flag_rivals(best: SpectrumFit, rivals: list[SpectrumFit]) -> SpectrumFit:
-    if not rivals:
-        return best
-    others = "; ".join(
-        f"offset {fit.theta[0]:.4f} keV, slope {fit.theta[1]:.6f} keV, E0 {fit.theta[5]:.3f} keV (R2 {fit.r2:.5f})"
-        for fit in rivals
-    )
-    message = (
-        f"{AMBIGUOUS}: another energy axis explains the spectrum within 1 % as well: {others}; give the incident "
-        "energy, more elements or a calibration"
-    )
-    return replace(best, flags=(*best.flags, AMBIGUOUS), notes=(*best.notes, Note("warning", message)))

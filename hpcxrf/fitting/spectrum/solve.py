@@ -7,6 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from hpcxrf.fitting.axis.verdict import judge_given, keep_axis_notes
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
@@ -41,8 +42,10 @@ def solve_problem(counts: Tensor, problem: FitProblem) -> SpectrumFit:
     """
     if problem.find_axis and bool(torch.isfinite(counts).all()) and float(counts.sum()) > 0.0:
         fit = fit_from_nothing(counts, problem)
+        # About another incident energy, where the elastic peak stands elsewhere.
+        problem = fit.problem or problem
     else:
-        fit = fit_spectrum(counts, problem)
+        fit = judge_given(fit_spectrum(counts, problem), counts, problem)
     fit = _settle(_fit_at_fitted_energy(counts, fit, problem), problem)
     return replace(fit, notes=(*fit.notes, *_note_estimates(problem.table.component_names)))
 
@@ -108,5 +111,5 @@ def _fit_at_fitted_energy(counts: Tensor, fit: SpectrumFit, problem: FitProblem)
         flags=fit.flags,
         cpu_s=fit.cpu_s + again.cpu_s,
         theta_initial=fit.theta_initial,
-        notes=(*again.notes, *notes),
+        notes=(*again.notes, *keep_axis_notes(fit.notes), *notes),
     )

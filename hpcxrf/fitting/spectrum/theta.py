@@ -4,7 +4,7 @@ This module loads no torch: a run file is checked with it on a login node.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from hpcxrf.physics.parameters import PARAMETERS, Parameter
@@ -27,6 +27,59 @@ AXIS_LIMITS: Final[Mapping[str, tuple[float, float]]] = {
 }
 """Limits (keV, keV/channel, keV/channel^2, keV) beyond which no detector has its energy axis. The shapes of the peaks
 have the bounds of the parameter table as their limits."""
+
+# An axis ends this many standard deviations from a straight line at most: what bends farther is another axis.
+_MOST_BENT_SD: Final = 4.0
+_SLOPE_STEP: Final = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AxisTrust:
+    """How far an energy calibration may be off, as standard deviations."""
+
+    offset_sd_kev: float
+    slope_sd: float
+    """Relative to the slope."""
+    sag_sd_kev: float
+    """Farthest that the axis leaves a straight line, in the middle of the fit range."""
+
+
+STATED: Final = AxisTrust(offset_sd_kev=0.02, slope_sd=0.001, sag_sd_kev=0.01)
+"""Trust in a calibration that the user writes down."""
+WRITTEN: Final = AxisTrust(offset_sd_kev=0.05, slope_sd=0.01, sag_sd_kev=0.02)
+"""Trust in a calibration that a file brings along."""
+FOUND: Final = AxisTrust(offset_sd_kev=0.5, slope_sd=1.0, sag_sd_kev=0.02)
+"""Trust in where a search begins: none but in its being nearly straight."""
+FOUND_OF_FEW: Final = AxisTrust(offset_sd_kev=0.5, slope_sd=1.0, sag_sd_kev=0.004)
+"""The same where few peaks cannot tell a bent axis from a tilted one."""
+
+
+def trust_axis(rows: tuple[Parameter, ...], trust: AxisTrust, energy_max_kev: float) -> tuple[Parameter, ...]:
+    """Give the rows of the energy axis the priors of a calibration; what a site has set stays.
+
+    Args:
+        rows: with the calibration as their starting values.
+        trust: how far it may be off.
+        energy_max_kev: upper end of the fit range: the bend is measured over the channels up to it.
+    """
+    values = {p.name: p.value for p in rows}
+    used = max((energy_max_kev - values["energy_offset"]) / values["energy_slope"], 1.0)
+    bend = 4.0 * trust.sag_sd_kev / used**2
+    prior = dict(zip(AXIS, (trust.offset_sd_kev, trust.slope_sd * values["energy_slope"], bend), strict=True))
+    table = {p.name: p for p in PARAMETERS}
+    trusted = []
+    for row in rows:
+        own = row.name not in AXIS or row.prior_sd != table[row.name].prior_sd
+        one = row if own else replace(row, prior_sd=min(row.prior_sd, prior[row.name]))
+        if row.name == "energy_slope" and row.scale == table[row.name].scale:
+            one = replace(one, scale=_SLOPE_STEP * row.value)
+        trusted.append(_hold_straight(one) if row.name == "energy_quadratic" and not own else one)
+    return tuple(trusted)
+
+
+def _hold_straight(row: Parameter) -> Parameter:
+    reach = _MOST_BENT_SD * row.prior_sd
+    return replace(row, lower=max(row.lower, row.value - reach), upper=min(row.upper, row.value + reach))
 
 
 def default_parameters(

@@ -16,6 +16,7 @@ from hpcxrf.fitting.spectrum.problem import FitProblem, start_from
 from hpcxrf.fitting.spectrum.solve import solve_problem
 from hpcxrf.fitting.spectrum.suggestion import Suggestion, add_elements
 from hpcxrf.notes import Note
+from hpcxrf.pipeline.prepare.elements import list_found
 from hpcxrf.pipeline.prepare.from_config import PreparedFit, prepare
 from hpcxrf.pipeline.prepare.suggestions import suggest_components
 from hpcxrf.pipeline.records import ScanFacts
@@ -50,7 +51,9 @@ def fit_detectors(config: RunConfig, facts: ScanFacts, detectors: Sequence[int],
         FitError: elements that do not exist, cannot be excited, or lie outside the fit range.
         InputFileError: an override file cannot be read.
     """
+    config, said = list_found(config, facts, detectors, counts)
     prepared, notes = _prepare_alike(config, facts, detectors, counts)
+    notes = [*said, *notes]
     problems = [p.problem for p in prepared]
     problems, fits = _solve(counts, detectors, problems)
     notes += notes_of_left_out(fits)

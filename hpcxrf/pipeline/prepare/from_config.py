@@ -9,7 +9,7 @@ from hpcxrf.config.run import RunConfig
 from hpcxrf.errors import ConfigError, FitError
 from hpcxrf.fitting.spectrum.prepare import FitOptions, build_problem, lines_outside
 from hpcxrf.fitting.spectrum.problem import FitProblem
-from hpcxrf.fitting.spectrum.theta import AXIS
+from hpcxrf.fitting.spectrum.theta import AXIS, STATED, WRITTEN, AxisTrust
 from hpcxrf.formats.scan import EnergyCalibration
 from hpcxrf.notes import Note
 from hpcxrf.physics.constants import constant_set
@@ -18,7 +18,7 @@ from hpcxrf.physics.element_list import leave_out
 from hpcxrf.physics.lines import LineTable
 from hpcxrf.pipeline.prepare.notes import write_notes
 from hpcxrf.pipeline.prepare.resolve import Settings, resolve
-from hpcxrf.pipeline.prepare.sources import read_sources
+from hpcxrf.pipeline.prepare.sources import Origin, read_sources
 from hpcxrf.pipeline.records import ScanFacts
 
 
@@ -78,6 +78,7 @@ def _prepare(config: RunConfig, settings: Settings, elements: Sequence[str], n_c
         settings.incident_energy_kev.value,
         n_channels=n_channels,
         calibration=None if fit.calibration == "none" else _calibration(start),
+        trust=_trust(config, settings),
         detector=Detector(**{name: one.value for name, one in settings.detector.items()}),
         options=FitOptions(
             energy_range_kev=None if energy_range is None else energy_range.value,
@@ -101,6 +102,14 @@ def _prepare(config: RunConfig, settings: Settings, elements: Sequence[str], n_c
 def _calibration(start: dict[str, float]) -> EnergyCalibration:
     offset, slope, quadratic = (start.get(name, 0.0) for name in AXIS)
     return EnergyCalibration(offset_kev=offset, slope_kev=slope, quadratic_kev=quadratic)
+
+
+def _trust(config: RunConfig, settings: Settings) -> AxisTrust:
+    """Trust in the calibration by where it comes from: the user's own word, or a file."""
+    stated = {Origin.RUN_FILE, Origin.PREVIOUS}
+    axis = [settings.start[name].origin for name in ("energy_offset", "energy_slope") if name in settings.start]
+    of_scan = config.input.energy_slope_kev is not None and Origin.SCAN in axis
+    return STATED if of_scan or (axis and set(axis) <= stated) else WRITTEN
 
 
 def line_markers(table: LineTable) -> list[tuple[float, str]]:

@@ -108,6 +108,21 @@ def list_components(config: RunConfig, sources: Sources) -> tuple[str, ...]:
     return read_element_list(_elements(config.sample, sources.override).value).names
 
 
+def resolve_incident(sample: SampleConfig, sources: Sources) -> float:
+    """Decide the nominal incident energy, keV.
+
+    Raises:
+        ConfigError: no source gives one.
+    """
+    _refuse_tube(sample, sources.facts)
+    return _incident_energy(sample, sources).value
+
+
+def resolve_detector(config: DetectorConfig, sources: Sources) -> dict[str, Any]:
+    """Decide material and lengths of windows and chip that are not the default."""
+    return {name: one.value for name, one in _detector(config, sources.override).items()}
+
+
 def _refuse_tube(sample: SampleConfig, facts: ScanFacts) -> None:
     """A tube's spectrum has no elastic line, and fitted as monochromatic it gives numbers that mean nothing."""
     if facts.tube is not None and sample.source != "tube":
