@@ -149,7 +149,7 @@ def test_poisoned_scans_fail_alone(drill, scans):
     drill.prepare(scans, faults={"abort": ["s01"], "raise": ["s02"]})
     drill.submit()
     # Failed datasets among good ones do not fail the job, so that chains of jobs go on.
-    assert drill.wait_for_end() == "COMPLETED", drill.logs()
+    assert drill.wait_for_end(1200.0) == "COMPLETED", drill.logs()
     drill.require_all_equal(but=["s01", "s02"])
     assert drill.events("ended")[-1]["exit_code"] == 6
     found = reasons(drill)
