@@ -7,7 +7,8 @@
 * EADL, D.E. Cullen et al., UCRL-50400 vol. 30 (1991), as the package fisx ships it ("redistribution of the data is
   permitted provided the previous credits are maintained"): rates, yields and Coster-Kronig transitions of M, and the
   vacancies that Auger transitions of deeper shells leave. Elam has four M lines of each element, and the wrong M2
-  yields of Z 77 to 82.
+  yields of Z 77 to 82. Elam does not count the electrons of an open shell either (silicon has its K-beta four times too
+  strong): transitions from 3p to K below calcium and from 4p to L1 below krypton are EADL's, scaled to Elam's there.
 * EPDL97, D.E. Cullen, J.H. Hubbell, L. Kissel, UCRL-50400 vol. 6 rev. 5 (1997), from the same package: photoelectric
   cross-sections by subshell, attenuation of air, window and chip.
 
@@ -30,6 +31,10 @@ RATIOS = (1.01, 1.2, 1.5, 2.0, 3.0, 5.0, 9.0, 20.0)
 LEAST_KEV, LEAST_SHARE, LEAST_TRANSFER = 0.1, 2e-3, 1e-3
 ABSORBERS = {4: "Be", 6: "C", 7: "N", 8: "O", 14: "Si", 18: "Ar"}
 ATTENUATION_KEV = (0.09, 105.0)
+
+
+# Inner shell, outer shells of few electrons, outer shells beside them, and the element from which Elam is right.
+OPEN_SHELLS = (("K", ("M2", "M3"), ("L2", "L3"), 20), ("L1", ("N2", "N3"), ("M2", "M3"), 36))
 
 
 class MissingPackageError(Exception):
@@ -130,12 +135,38 @@ def goes_to(outer, target):
     return outer[0] == target[0] and target[1] in outer[1:]
 
 
+def scale_open_shell(lines, rates, z, inner, weak, strong, closed):
+    """Lines of an element of which those from an open shell have their strength from EADL; the subshell sums to 1."""
+
+    def of_elam(number, shells):
+        return sum(rate for start, outer, _, rate in lines[number] if start == inner and outer in shells)
+
+    def of_livermore(number):
+        row = rates[number]
+        return sum(row.get(inner + o, 0.0) for o in weak) / sum(row.get(inner + o, 0.0) for o in strong)
+
+    mine = [line for line in lines[z] if line[0] == inner]
+    if not of_elam(z, weak) or not of_livermore(z):
+        kept = [line for line in mine if line[1] not in weak]
+    else:
+        scale = of_elam(closed, weak) / of_elam(closed, strong) / of_livermore(closed)
+        factor = scale * of_livermore(z) * of_elam(z, strong) / of_elam(z, weak)
+        kept = [(*line[:3], line[3] * (factor if line[1] in weak else 1.0)) for line in mine]
+    total = sum(rate for *_, rate in kept)
+    others = [line for line in lines[z] if line[0] != inner]
+    return [*((*line[:3], line[3] / total) for line in kept), *others]
+
+
 class Sources:
     def __init__(self):
         self.symbols, self.levels, self.lines, self.coster = read_elam()
         self.m_rates, self.m_constants = read_livermore("MShellRadiativeRates"), read_livermore("MShellConstants")
         self.auger = read_livermore("KShellNonradiativeRates") | read_livermore("LShellNonradiativeRates")
         self.cross_sections = read_cross_sections()
+        rates = read_livermore("KShellRadiativeRates") | read_livermore("LShellRadiativeRates")
+        for inner, weak, strong, closed in OPEN_SHELLS:
+            for z in range(NUMBERS[0], closed):
+                self.lines[z] = scale_open_shell(self.lines, rates[inner], z, inner, weak, strong, closed)
 
     def omega(self, z, subshell):
         if subshell[0] == "M":
