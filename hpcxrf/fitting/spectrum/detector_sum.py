@@ -182,6 +182,7 @@ def fit_detector_sum(counts: Tensor, fits: Sequence[SpectrumFit], problems: Sequ
         status=FitStatus.CONVERGED,
         iterations=0,
         cpu_s=time.process_time() - began,
+        ratios=None,
         notes=(Note("fact", "theta shown for the sum is the mean over detectors; the fit used each detector's own"),),
     )
 
