@@ -88,10 +88,12 @@ def fit_spectrum(
         method: `separable`, or for comparison `adam` or `sbplx` (needs the nlopt package).
         objective: quantity that is minimised in the end: `poisson` (deviance), `mse` or `l1`; None: `poisson`, and
             `mse` for `adam` and `sbplx`, which have no other.
-        kbeta_sd: above 0, K-beta is free of K-alpha under a prior of this relative width.
+        kbeta_sd: relative width of the prior that ties the K-beta to the K-alpha lines of one family; 0: 5 %, as far as
+            tables differ.
         incident_energy_sd_kev: standard deviation of the nominal incident energy, above 0.
         source: `tube` has no elastic line.
-        detector: windows and chip; None: the usual silicon drift detector.
+        detector: windows and chip, its air path being known to 8 mm; None: the usual silicon drift detector, in as much
+            air as the line ratios imply.
 
     Returns:
         One fit, or a list of them where `counts` has two dimensions. A spectrum without counts gives NaN, with the
@@ -117,6 +119,7 @@ def fit_spectrum(
             n_channels=spectra.shape[-1],
             calibration=choose_calibration(energy_offset_kev, energy_slope_kev, start),
             detector=detector,
+            air_is_known=detector is not None,
             options=FitOptions(
                 energy_range_kev=energy_range_kev,
                 background=background,

@@ -132,7 +132,7 @@ KbetaSd = Annotated[
     float | None,
     typer.Option(
         "--kbeta-sd",
-        help="K-beta free of K-alpha within this share (0.15 for thick samples); 0: tied.",
+        help="K-beta of each family free of K-alpha within this share; 0: 5 %.",
         show_default="0",
         hidden=True,
     ),

@@ -52,8 +52,8 @@ class FitConfig:
     """Objective of theta and amplitudes: the deviance of raw counts, the mean square, or the mean modulus. R2 is
     always that of the mean-square optimum. `adam` and `sbplx` have `mse` only, which is their default."""
     kbeta_sd: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """Relative width of the prior that ties the K-beta lines of a K family to its K-alpha lines (0.1 to 0.2 for thick
-    samples); 0: they are tied."""
+    """Relative width of the prior that ties the K-beta lines of one K family to its K-alpha lines, beyond what all
+    families have in common; 0: 5 %, as far as tables differ."""
     suggest: bool = True
     """Look for elements that are not listed, and show them with their evidence."""
     auto_elements: bool = False

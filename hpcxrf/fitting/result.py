@@ -57,7 +57,7 @@ class FittedRatios:
     @property
     def sample_depth(self) -> float:
         """Optical depth of the sample at the incident energy, in and out together."""
-        return -float(self.value[0].log())
+        return max(-float(self.value[0].log()), 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

@@ -185,6 +185,7 @@ def fit_detector_sum(counts: Tensor, fits: Sequence[SpectrumFit], problems: Sequ
         status=FitStatus.CONVERGED,
         iterations=0,
         cpu_s=time.process_time() - began,
+        ratios=None,
         flags=tuple(dict.fromkeys(flag for fit in solved for flag in fit.flags)),
         notes=(Note("fact", "theta shown for the sum is the mean over detectors; the fit used each detector's own"),),
     )

@@ -50,6 +50,12 @@ DEPTH_GAIN: Final = 20.0
 """Gain from which a sample is said to absorb its own lines: over 23 thin spectra it was 17 at most."""
 KBETA_SD: Final = 0.05
 """Usual error of one family's K-beta ratio beyond that of all, where none is given: tables differ by 5 %."""
+KBETA_NAME: Final = "K-beta"
+"""Ending of the names of groups of K-beta lines."""
+MOST_KBETA_SD: Final = 0.3
+# A ratio is known from the spectrum where its variance is below this share of the usual one.
+_DETERMINED: Final = 0.5
+_USUAL_NUMBER: Final = 2.0
 # Yields of L1 and M4 differ by up to 40 % between tables, those of L2 and M1 to M3 by some per cent.
 _SUBSHELL_SDS: Final = {"L1": 0.2, "L2": 0.05, "M1": 0.05, "M2": 0.05, "M3": 0.05, "M4": 0.2}
 _SAME_EDGE_KEV: Final = 1e-4
@@ -83,6 +89,8 @@ class FreeRatios:
 
     groups: tuple[RatioGroup, ...]
     elements: SampleElements
+    kbeta_is_given: bool
+    """True where the caller says how far K-beta ratios may be off."""
 
     @property
     def has_composition(self) -> bool:
@@ -118,6 +126,7 @@ def free_ratios(
     free = FreeRatios(
         groups=tuple(group for group, size in zip(groups, seen, strict=True) if size > _NOTICEABLE),
         elements=find_sample_elements(table, problem.detector),
+        kbeta_is_given=problem.kbeta_sd > 0.0,
     )
     freed = _free(weighed, free.groups, problem)
     sparse = _thin_out(evaluation)
@@ -131,6 +140,41 @@ def free_ratios(
 def renew_composition(least_squares: LeastSquares, state: State, free: FreeRatios) -> LeastSquares:
     """Let the sample absorb as the present amplitudes say."""
     return _follow_composition(least_squares, state.linear, state.theta[N_THETA:], free)
+
+
+def widen_kbeta(least_squares: LeastSquares, state: State, free: FreeRatios) -> LeastSquares:
+    """Let the K-beta ratios vary by as much as those that this spectrum determines do, never less than is usual.
+
+    One step of expectation and maximisation for the variance of all, `(2 sd^2 + sum(kappa^2 + var)) / (2 + n)`: the
+    usual variance counts as two ratios.
+
+    Args:
+        least_squares: with Poisson weights.
+        state: its optimum.
+        free: what was freed.
+    """
+    space = least_squares.space
+    kbeta = [i for i, group in enumerate(free.groups, N_THETA + len(COMMON)) if group.name.endswith(KBETA_NAME)]
+    if free.kbeta_is_given or not kbeta:
+        return least_squares
+    index = torch.tensor(kbeta, device=space.centre.device)
+    variance, kappa, usual = _invert_hessian(state, least_squares)[index], state.theta[index], KBETA_SD**2
+    known = variance < _DETERMINED * usual
+    square = torch.where(known, kappa.square() + variance, 0.0).sum()
+    found = float((_USUAL_NUMBER * usual + square) / (_USUAL_NUMBER + known.sum()))
+    prior_sd = space.prior_sd.clone()
+    prior_sd[index] = min(max(found, usual), MOST_KBETA_SD**2) ** 0.5
+    return replace(least_squares, space=replace(space, prior_sd=prior_sd))
+
+
+def _invert_hessian(state: State, least_squares: LeastSquares) -> Tensor:
+    """Variance (parameter,) of the parameters at a state, the prior included; that of the prior where none is free."""
+    space = least_squares.space
+    unit = max(float(state.misfit) / least_squares.counts.shape[-1], 1.0)
+    precision = state.hessian / unit + torch.diag((space.scale / space.prior_sd) ** 2)
+    inverse, info = torch.linalg.inv_ex(precision)
+    variance = inverse.diagonal() * space.scale**2
+    return variance if int(info) == 0 else space.prior_sd**2
 
 
 def read_table(theta: Tensor, least_squares: LeastSquares) -> LineTable:
@@ -158,16 +202,15 @@ def measure_depth_gain(state: State, least_squares: LeastSquares, *, least: floa
         iterations: steps of the second fit.
     """
     unit = max(float(state.misfit) / least_squares.counts.shape[-1], 1.0)
-    thin = state.theta.clone()
+    thin, best = state.theta.clone(), float(objective(state, least_squares))
     thin[N_THETA] = 1.0
+    gain = (float(start_misfit(design(thin, least_squares)[1], least_squares)) - float(state.misfit)) / unit
+    if gain < least:
+        return max(gain, 0.0)
     pinned = replace(least_squares, space=_pin_depth(least_squares.space))
     begin = start(thin, pinned)
-    best = float(objective(state, least_squares))
-    gain = (float(objective(begin, least_squares)) - best) / unit
-    if gain < least:
-        return gain
     # A thousandth of the misfit is about one unit of the gain.
-    again = minimise(begin, pinned, iterations=iterations, tolerance=1e-3)
+    again = minimise(begin, pinned, iterations=iterations, tolerance=3e-4)
     return (float(objective(again, least_squares)) - best) / unit
 
 
@@ -186,7 +229,7 @@ def _list_groups(table: LineTable, kbeta_sd: float) -> tuple[RatioGroup, ...]:
         name, mine = table.component_names[i], table.component == i
         ((symbol, shell),) = parse_component(name).families
         if shell == "K":
-            groups.append(RatioGroup(name=f"{name} K-beta", member=mine & kbeta, sd=kbeta_sd))
+            groups.append(RatioGroup(name=f"{name} {KBETA_NAME}", member=mine & kbeta, sd=kbeta_sd))
             continue
         for subshell, sd in _SUBSHELL_SDS.items():
             if subshell[0] == shell:

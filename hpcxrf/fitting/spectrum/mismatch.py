@@ -135,7 +135,7 @@ def evaluate_fit(fit: SpectrumFit, problem: FitProblem) -> FitPoint:
     """Evaluate a fit's model and its derivatives where the fit ended."""
     stop = fit.first_channel + fit.counts.shape[0]
     model = SpectrumModel(
-        table=problem.table,
+        table=fit.table,
         channel=torch.arange(fit.first_channel, stop, dtype=torch.float64),
         constants=problem.constants,
         elastic=problem.elastic,

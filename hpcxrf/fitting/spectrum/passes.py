@@ -15,16 +15,19 @@ from hpcxrf.fitting.spectrum.line_ratios import (
     has_free_ratios,
     measure_depth_gain,
     renew_composition,
+    widen_kbeta,
 )
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.scatter_pair import scan_pairs, scatter_is_dead
 from hpcxrf.fitting.spectrum.separable import LeastSquares, State, best_of, minimise, objective, predict, start
 
 MAX_ITERATIONS: Final = 60
-# Relative improvement at which a pass ends. R2 moves by less than 1e-6 between 1e-5 and 1e-7; the first pass
-# with Poisson weights only has to bring the weights near.
-_UNIT_TOLERANCE: Final = 1e-5
-POISSON_TOLERANCES: Final = (1e-4, 1e-6)
+# Relative improvement at which a pass ends. Of the unit-weight pass only R2 is kept, and 1 - R2 moves by 1e-4 of
+# itself; the first pass with Poisson weights only has to bring the weights near; 3e-6 of a thousand channels is a
+# twentieth of a standard deviation.
+_UNIT_TOLERANCE: Final = 1e-4
+_MODULUS_TOLERANCE: Final = 1e-5
+POISSON_TOLERANCES: Final = (1e-3, 3e-6)
 _MODULUS_PASSES: Final = 12
 # Residuals below this share of the mean modulus weigh no more: the objective has a corner at 0.
 _MODULUS_FLOOR: Final = 0.05
@@ -75,6 +78,7 @@ def solve_separable(starts: Tensor, least_squares: LeastSquares, fixed: Tensor, 
         least_squares, state, free = free_ratios(least_squares, state, fixed, problem)
         state = minimise(state, least_squares, iterations=MAX_ITERATIONS, tolerance=_UNIT_TOLERANCE)
         iterations += int(state.iterations)
+        state = _revive(state, least_squares)
     inside = least_squares.counts + fixed
     r2 = float(r_squared(inside, predict(state, least_squares) + fixed))
     least_squares, state, more = _minimise_objective(least_squares, state, fixed, free, problem)
@@ -82,7 +86,7 @@ def solve_separable(starts: Tensor, least_squares: LeastSquares, fixed: Tensor, 
     if float(r_squared(inside, expected)) > r2:
         # The other weights have led out of a valley; what lies below is the mean-square optimum.
         unit = replace(least_squares, weights=torch.ones_like(inside))
-        again = minimise(start(state.theta, unit), unit, iterations=MAX_ITERATIONS)
+        again = minimise(start(state.theta, unit), unit, iterations=MAX_ITERATIONS, tolerance=_UNIT_TOLERANCE)
         r2 = max(r2, float(r_squared(inside, predict(again, unit) + fixed)))
     return Solution(
         least_squares=least_squares,
@@ -102,13 +106,15 @@ def _minimise_objective(
 ) -> tuple[LeastSquares, State, int]:
     """Reweight until the objective is lowest; the composition of the sample is renewed before each pass."""
     weigh = {"poisson": _weigh_poisson, "l1": _weigh_modulus}
-    tolerances = {"mse": (), "poisson": POISSON_TOLERANCES, "l1": (_UNIT_TOLERANCE,) * _MODULUS_PASSES}[
+    tolerances = {"mse": (), "poisson": POISSON_TOLERANCES, "l1": (_MODULUS_TOLERANCE,) * _MODULUS_PASSES}[
         problem.objective
     ]
     iterations = 0
-    for tolerance in tolerances:
+    for number, tolerance in enumerate(tolerances):
         least_squares = weigh[problem.objective](state, least_squares, fixed)
         if free is not None:
+            if number > 0 and problem.objective == "poisson":
+                least_squares = widen_kbeta(least_squares, state, free)
             least_squares = renew_composition(least_squares, state, free)
         begin = start(state.theta, least_squares)
         state = minimise(begin, least_squares, iterations=MAX_ITERATIONS, tolerance=tolerance)

@@ -54,7 +54,7 @@ class FitOptions:
     objective: Objective | None = None
     """Quantity that is minimised in the end; None: `poisson`, and `mse` for `adam` and `sbplx`."""
     kbeta_sd: float = 0.0
-    """Relative width of the prior that ties K-beta to K-alpha lines; 0: their ratio is that of the table."""
+    """Relative width of the prior that ties K-beta to K-alpha lines of one family; 0: the usual one, 5 %."""
     incident_energy_sd_kev: float = 0.3
     """Standard deviation of the nominal incident energy, which may end 1.5 times as far away."""
     source: Source = "monochromatic"
@@ -93,6 +93,7 @@ def build_problem(
     calibration: EnergyCalibration | None = None,
     trust: AxisTrust = WRITTEN,
     detector: Detector | None = None,
+    air_is_known: bool = False,
     options: FitOptions | None = None,
     parameters: tuple[Parameter, ...] | None = None,
     start: Mapping[str, float] | None = None,
@@ -109,6 +110,7 @@ def build_problem(
         calibration: initial energy calibration; None: the energy axis is determined from the spectrum.
         trust: how far the calibration may be off.
         detector: windows and chip; None: the usual silicon drift detector.
+        air_is_known: the air path of the detector was given, so that line ratios may imply little more or less of it.
         options: how it is fitted; None: the defaults.
         parameters: rows of theta with bounds, priors and scales; None: `default_parameters`.
         start: starting values of theta by name, over those of calibration and rows.
@@ -145,6 +147,7 @@ def build_problem(
         elastic=monochromatic,
         snip_width=options.snip_width,
         detector=detector,
+        air_is_known=air_is_known,
         branching=branching,
         edges_kev=find_near_edges(table, detector, branching, EDGE_REACH_SD * sd_kev, _MINIMUM_RATIO)
         if monochromatic

@@ -120,11 +120,11 @@ def start(theta: Tensor, least_squares: LeastSquares) -> State:
 
 
 def start_misfit(columns: Tensor, least_squares: LeastSquares) -> Tensor:
-    """Weighted sum of squares (*batch,) of columns (*batch, channel, component + hat) with the best amplitudes."""
+    """Weighted sum of squares (*batch,) of columns (*batch, channel, component + hat), nearly the least there is."""
     weights, counts = least_squares.weights[..., :, None], least_squares.counts
     weighted = columns * weights
-    solution = nnls_gram(columns.mT @ weighted, weighted.mT @ counts)
-    residual = counts - (columns @ solution.x[..., :, None])[..., 0]
+    solution = nnls_gram(columns.mT @ weighted, weighted.mT @ counts, max_exchanges=6, exact=False)
+    residual = counts - (columns @ solution.x.nan_to_num()[..., :, None])[..., 0]
     return (least_squares.weights * residual * residual).sum(dim=-1)
 
 

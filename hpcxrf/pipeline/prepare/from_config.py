@@ -80,6 +80,7 @@ def _prepare(config: RunConfig, settings: Settings, elements: Sequence[str], n_c
         calibration=None if fit.calibration == "none" else _calibration(start),
         trust=_trust(config, settings),
         detector=Detector(**{name: one.value for name, one in settings.detector.items()}),
+        air_is_known=config.detector.air_path_mm is not None,
         options=FitOptions(
             energy_range_kev=None if energy_range is None else energy_range.value,
             background=fit.background,
