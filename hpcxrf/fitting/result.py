@@ -110,8 +110,8 @@ class SpectrumFit:
     cpu_s: float
     """CPU seconds of the fit, imports and reading excluded."""
     flags: tuple[str, ...] = ()
-    """Reasons to distrust the energy axis: `ambiguous_calibration`, `few_elements`,
-    `no_scatter`; each is explained in `notes`."""
+    """Reasons to distrust the energy axis, explained in `notes`: `few_elements`, `no_scatter`, and those with which
+    amplitudes are no results: `ambiguous_calibration`, `energy_axis_not_found`, `incident_energy_doubtful`."""
     notes: tuple[Note, ...] = ()
     """Findings of the fit on itself, such as parameters at a bound."""
     ratios: FittedRatios | None = None

@@ -35,6 +35,9 @@ _ALPHA: Final = {"K": xraylib.KA_LINE, "L": xraylib.LA_LINE, "M": xraylib.MA1_LI
 _BETA: Final = {"K": xraylib.KB_LINE, "L": xraylib.LB_LINE, "M": xraylib.MB_LINE}
 # Shares of the strong peaks of a spectrum, and how far a peak lies from its line (axis step, chemistry, neighbours).
 _SHARES: Final = {"K": 0.62, "L": 0.10, "M": 0.02}
+# Of the K lines' share, what goes to L and M lines as the list does.
+_LISTED_SHARE: Final = 0.35
+_L_LINES: Final = (xraylib.L2M4_LINE, xraylib.L3N5_LINE, xraylib.L2N4_LINE)
 _LINE_SD_KEV: Final = 0.022
 _ELASTIC_SHARE: Final = 0.05
 _ELASTIC_SD_KEV: Final = 0.15
@@ -142,19 +145,37 @@ def build_position_table(
 
 def _add_lines(energy: Array, highest_edge_kev: float, listed: Collection[str]) -> Array:
     density = np.zeros_like(energy)
-    for shell, share in _SHARES.items():
+    for shell, share in _share_shells(listed).items():
         mine = [f for f in list_families() if f.shell == shell and f.edge_kev < highest_edge_kev and f.alpha_kev > 0.9]
         weights = np.array([np.exp(-cost_of(f, listed)) for f in mine])
         if not mine:
             continue
         weights *= share / weights.sum()
         for family, weight in zip(mine, weights, strict=True):
-            lines = [(family.alpha_kev, 1.0)] if shell != "L" else [(family.alpha_kev, 0.6), (family.beta_kev, 0.4)]
-            for line_kev, part in lines:
+            for line_kev, part in _strong_lines(family, listed):
                 first = max(int((line_kev - LOWEST_KEV - 0.15) / STEP_KEV), 0)
                 near = slice(first, first + int(0.3 / STEP_KEV))
                 density[near] += weight * part * _gauss(energy[near], line_kev, _LINE_SD_KEV)
     return density
+
+
+def _share_shells(listed: Collection[str]) -> dict[str, float]:
+    """Shares of K, L and M lines; where L and M families are listed, they have more and K lines less."""
+    shells = {f.name: f.shell for f in list_families()}
+    mine = [shells[name] for name in listed if name in shells]
+    moved = {shell: _LISTED_SHARE * mine.count(shell) / len(mine) if mine else 0.0 for shell in ("L", "M")}
+    more = {shell: _SHARES[shell] + part for shell, part in moved.items()}
+    return {"K": _SHARES["K"] - sum(moved.values()), **more}
+
+
+def _strong_lines(family: Family, listed: Collection[str]) -> list[tuple[float, float]]:
+    """Energies and shares of the peaks that a family may have among the strongest of a spectrum."""
+    if family.shell != "L":
+        return [(family.alpha_kev, 1.0)]
+    if family.name not in listed:
+        return [(family.alpha_kev, 0.6), (family.beta_kev, 0.4)]
+    first, second, gamma = (_line_or(family.z, code, family.beta_kev) for code in _L_LINES)
+    return [(family.alpha_kev, 0.45), (first, 0.3), (second, 0.15), (gamma, 0.1)]
 
 
 def _gauss(energy: Array, centre: float, sd: float) -> Array:

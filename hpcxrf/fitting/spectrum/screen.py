@@ -71,7 +71,8 @@ def propose_axes(counts: Tensor, peaks: Peaks, problem: FitProblem, *, keep: int
         peaks: its peaks.
         problem: lines, bounds, nominal incident energy, energy range.
         keep: axes to return; twice as many where the spectrum has too few peaks to tell them apart.
-        window: axes are dropped whose score is lower than the best by more than this, unless there are few peaks.
+        window: axes are dropped whose score is lower than the best by more than this, unless there are few peaks;
+            infinite: none is dropped, and the grid is searched as well.
     """
     by_name = {p.name: p for p in problem.parameters}
     offset, slope = by_name["energy_offset"], by_name["energy_slope"]
@@ -85,7 +86,7 @@ def propose_axes(counts: Tensor, peaks: Peaks, problem: FitProblem, *, keep: int
         elastic=problem.elastic,
         keep=keep,
     )
-    few = peaks.channel.size < _FEW_PEAKS
+    few = peaks.channel.size < _FEW_PEAKS or window == math.inf
     likely = found.score >= (-np.inf if few else found.score.max(initial=-np.inf) - window)
     offsets, slopes, scores = (
         torch.from_numpy(one[likely]).to(counts) for one in (found.offset_kev, found.slope_kev, found.score)

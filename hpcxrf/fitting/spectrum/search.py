@@ -1,5 +1,6 @@
 """A fit without a calibration: the energy axis, then the scatter peaks, then theta from the best starts."""
 
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import Final
@@ -34,6 +35,9 @@ _APART_KEV: Final = 0.03
 _CANDIDATES: Final = 14
 # On 64 spectra of more than 1e4 counts the right axis was the most probable one by its peaks in all.
 _WINDOW: Final = 5.0
+# Where R2 stays this far below what the noise allows, the right axis may have been missed.
+_POOR_FACTOR: Final = 1.25
+_POOR_SHARE: Final = 0.005
 # Coarse steps, and how many axes go on after them.
 _ROUNDS: Final = ((4, 8), (4, 4), (5, 3))
 # Further axes that are fitted to the end, by the odds against them.
@@ -67,13 +71,16 @@ class AxisStart:
     """Log probability of the positions of the peaks, up to a constant."""
 
 
-def find_starts(counts: Tensor, problem: FitProblem, *, peaks: Peaks | None = None) -> list[AxisStart]:
+def find_starts(
+    counts: Tensor, problem: FitProblem, *, peaks: Peaks | None = None, window: float = _WINDOW
+) -> list[AxisStart]:
     """Starting values from nothing but lines and a nominal incident energy, best axis first.
 
     Args:
         counts: (channel,) the full spectrum.
         problem: its start of offset and slope is not used, their bounds are.
         peaks: those of the spectrum, where they are known already.
+        window: axes are tried whose peaks are less probable than those of the best by at most this (logarithm).
 
     Raises:
         FitError: the spectrum has no counts.
@@ -82,7 +89,7 @@ def find_starts(counts: Tensor, problem: FitProblem, *, peaks: Peaks | None = No
     if float(full.sum()) <= 0.0:
         raise FitError("calibration: the spectrum has no counts; leave the detector out")
     peaks = find_peaks(full.cpu().numpy()) if peaks is None else peaks
-    found = propose_axes(full, peaks, problem, keep=_CANDIDATES, window=_WINDOW)
+    found = propose_axes(full, peaks, problem, keep=_CANDIDATES, window=window)
     size = choose_bin(float(found.slope_kev[0]))
     wide = _widen(_scale_slope(problem, float(found.slope_kev[0])), found)
     state, least_squares = start_coarse(full, found.offset_kev, found.slope_kev, wide, size, _start_values(found))
@@ -207,7 +214,10 @@ def fit_from_nothing(counts: Tensor, problem: FitProblem) -> SpectrumFit:
     began = time.process_time()
     full = counts.to(torch.float64)
     peaks = find_peaks(full.cpu().numpy())
-    fits = _fit_axes(full, problem, peaks)
+    fits = _fit_axes(full, problem, peaks, _WINDOW)
+    if all(_is_poor(one.fit) for one in fits):
+        # Improbable by its peaks, and yet all of the spectrum: an axis is believed for that alone.
+        fits += [one for one in _fit_axes(full, problem, peaks, math.inf) if not _is_poor(one.fit)]
     against = _weigh_fits(fits, full, peaks)
     best = min(range(len(fits)), key=lambda i: against[i])
     rivals = [fits[i] for i in range(len(fits)) if i != best and against[i] - against[best] < _MARGIN]
@@ -224,9 +234,14 @@ class _Reached:
     score: float
 
 
-def _fit_axes(full: Tensor, problem: FitProblem, peaks: Peaks) -> list[_Reached]:
+def _is_poor(fit: SpectrumFit) -> bool:
+    """True where the fit leaves more than the noise."""
+    return not 1.0 - fit.r2 <= _POOR_FACTOR * (1.0 - fit.r2_expected) + _POOR_SHARE
+
+
+def _fit_axes(full: Tensor, problem: FitProblem, peaks: Peaks, window: float) -> list[_Reached]:
     found = []
-    for one, theta in _approach_axes(full, find_starts(full, problem, peaks=peaks)):
+    for one, theta in _approach_axes(full, find_starts(full, problem, peaks=peaks, window=window)):
         fit = fit_spectrum(full, one.problem, starts=theta[None])
         found.append(_Reached(fit=replace(fit, problem=one.posed), problem=one.problem, score=one.score))
     return found
