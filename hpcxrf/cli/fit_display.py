@@ -37,6 +37,9 @@ def describe_fit(result: FileFit) -> dict[str, Any]:
         "amplitudes": amplitudes,
         "sigma": sigma,
         "detection_limit": limits,
+        "decision_limit": dict(zip(fit.component_names, fit.decision_limit.tolist(), strict=True)),
+        "found": dict(zip(fit.component_names, fit.found.tolist(), strict=True)),
+        "model_error": fit.model_error,
         "at_bound": [n for n, b in zip(fit.parameter_names, fit.at_bound.tolist(), strict=True) if b],
         "first_channel": fit.first_channel,
         "last_channel": fit.first_channel + fit.counts.shape[0] - 1,
@@ -64,17 +67,18 @@ def print_fit(out: Console, notes: Console, result: FileFit) -> None:
         f"{fit.status.name.lower()} in {fit.iterations} steps, {fit.cpu_s:.2f} CPU s"
     )
     print_notes(notes, {"": [*result.notes, *fit.notes]})
-    amplitudes = Table("component", "counts", "sigma", "detection limit", title="amplitudes")
+    amplitudes = Table("component", "counts", "sigma", "detection limit", "", title="amplitudes")
     rows = zip(
         fit.component_names,
         fit.amplitude.tolist(),
         fit.amplitude_sigma.tolist(),
         fit.detection_limit.tolist(),
+        fit.found.tolist(),
         strict=True,
     )
-    for name, value, sigma, limit in rows:
-        style = "dim" if value < limit else ""
-        amplitudes.add_row(name, f"{value:,.0f}", f"{sigma:,.0f}", f"{limit:,.0f}", style=style)
+    for name, value, sigma, limit, found in rows:
+        style, verdict = ("", "") if found else ("dim", "not found")
+        amplitudes.add_row(name, f"{value:,.0f}", f"{sigma:,.0f}", f"{limit:,.0f}", verdict, style=style)
     out.print(amplitudes)
     if result.suggested:
         out.print(_make_suggested_table(result.suggested))
