@@ -14,6 +14,7 @@ _LIBRARY: Final = (
     "Detector",
     "Value",
     "amplitudes",
+    "decision_limits",
     "default_theta",
     "fit_integrated",
     "fit_map",

@@ -16,7 +16,17 @@ For Datasets that were opened by other means call `register_accessor()` once.
 from hpcxrf.api.maps import fit_map, open_scan, plot_maps, register_accessor
 from hpcxrf.api.model import default_theta, line_table, model_spectrum
 from hpcxrf.api.runs import open_results, run
-from hpcxrf.api.spectra import Amplitude, Value, amplitudes, fit_integrated, fit_spectrum, parameters, plot_fit, refine
+from hpcxrf.api.spectra import (
+    Amplitude,
+    Value,
+    amplitudes,
+    decision_limits,
+    fit_integrated,
+    fit_spectrum,
+    parameters,
+    plot_fit,
+    refine,
+)
 from hpcxrf.physics.detector import Detector
 
 __all__ = [
@@ -24,6 +34,7 @@ __all__ = [
     "Detector",
     "Value",
     "amplitudes",
+    "decision_limits",
     "default_theta",
     "fit_integrated",
     "fit_map",

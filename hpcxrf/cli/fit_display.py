@@ -42,6 +42,9 @@ def describe_fit(result: FileFit) -> dict[str, Any]:
         "amplitudes": amplitudes,
         "sigma": sigma,
         "detection_limit": limits,
+        "decision_limit": dict(zip(fit.component_names, fit.decision_limit.tolist(), strict=True)),
+        "found": dict(zip(fit.component_names, fit.found.tolist(), strict=True)),
+        "model_error": fit.model_error,
         "at_bound": [n for n, b in zip(fit.parameter_names, fit.at_bound.tolist(), strict=True) if b],
         "first_channel": fit.first_channel,
         "last_channel": fit.first_channel + fit.counts.shape[0] - 1,
@@ -71,17 +74,18 @@ def print_fit(out: Console, notes: Console, result: FileFit) -> None:
     out.print(describe_verdict(fit))
     print_notes(notes, {"": [*result.notes, *fit.notes]})
     title = "amplitudes" if fit.verdict is not Verdict.WRONG else "amplitudes: not results, see the verdict"
-    amplitudes = Table("component", "counts", "sigma", "detection limit", title=title)
+    amplitudes = Table("component", "counts", "sigma", "detection limit", "", title=title)
     rows = zip(
         fit.component_names,
         fit.amplitude.tolist(),
         fit.amplitude_sigma.tolist(),
         fit.detection_limit.tolist(),
+        fit.found.tolist(),
         strict=True,
     )
-    for name, value, sigma, limit in rows:
-        style = "dim" if value < limit else ""
-        amplitudes.add_row(name, f"{value:,.0f}", f"{sigma:,.0f}", f"{limit:,.0f}", style=style)
+    for name, value, sigma, limit, found in rows:
+        style, verdict = ("", "") if found else ("dim", "not found")
+        amplitudes.add_row(name, f"{value:,.0f}", f"{sigma:,.0f}", f"{limit:,.0f}", verdict, style=style)
     out.print(amplitudes)
     if result.suggested:
         out.print(_make_suggested_table(result.suggested))

@@ -130,7 +130,7 @@ class SpectrumFit:
 
     @property
     def decision_limit(self) -> Tensor:
-        """(component,) Currie's decision limit, counts: what exceeds it was found, with 5 % of false alarms."""
+        """(component,) Currie's decision limit, counts: what exceeds it was found, at 5 % of false alarms."""
         return decision_limit(self.detection_limit, factor=self.count_factor)
 
     @property
@@ -161,10 +161,12 @@ class SpectrumFit:
             strict=True,
         )
         rows = "".join(
-            f"<tr><td>{escape(name)}</td>" + "".join(f"<td>{number:.6g}</td>" for number in numbers) + "</tr>"
-            for name, *numbers in cells
+            f"<tr><td>{escape(name)}</td>"
+            + "".join(f"<td>{number:.6g}</td>" for number in numbers)
+            + f"<td>{'' if found else 'not found'}</td></tr>"
+            for (name, *numbers), found in zip(cells, self.found.tolist(), strict=True)
         )
-        head = "<tr><th>component</th><th>counts</th><th>sigma</th><th>detection limit</th></tr>"
+        head = "<tr><th>component</th><th>counts</th><th>sigma</th><th>detection limit</th><th></th></tr>"
         messages = "".join(f"<div>{escape(message)}</div>" for message in self.messages)
         return f"<div>{escape(self._headline())}</div><table>{head}{rows}</table>{messages}"
 

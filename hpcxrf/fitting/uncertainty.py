@@ -8,9 +8,11 @@ says nothing about another one.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcxrf.fitting.model_error import Flaws, VisibleFlaws, estimate_model_error, project_flaws
@@ -20,6 +22,10 @@ from hpcxrf.fitting.objective import poisson_weights
 CURRIE_OFFSET: Final = 2.71
 CURRIE_FACTOR: Final = 3.29
 CURRIE_DECISION: Final = 1.645
+POISSON_DECISION: Final = 0.35
+"""Counts that the decision limit lies higher because few counts scatter farther up than down: by Cornish and Fisher's
+expansion (1.645^2 - 1) / 6 = 0.284 times the counts that one recorded photon adds to an amplitude, 1 to 1.5."""
+N = TypeVar("N", float, Tensor, NDArray[np.float32], NDArray[np.float64])
 _UNMEASURED_SHARE: Final = 1e-6
 
 
@@ -73,16 +79,19 @@ def detection_limit(sigma_null: Tensor) -> Tensor:
     return CURRIE_OFFSET + CURRIE_FACTOR * sigma_null
 
 
-def decision_limit(limit: Tensor, *, factor: float = 1.0) -> Tensor:
-    """Currie's decision limit L_C = 1.645 sigma_0, counts: an absent component exceeds it in one of twenty spectra.
+def decision_limit(limit: N, *, factor: float = 1.0) -> N:
+    """Currie's decision limit, counts: an absent component exceeds it in one of twenty spectra.
 
-    Sigma_0 is the standard uncertainty in the absence of the component, of the background that the spectrum has.
+    L_C = 1.645 sigma_0 + 0.35, sigma_0 the standard uncertainty in the absence of the component, of the background
+    that the spectrum has. The 0.35 counts matter in pixels only: where sigma_0 is one count, 8 % of absent components
+    exceed 1.645 sigma_0, and 5 to 6 % exceed the sum. Below half a count (a background of a quarter of a count) one
+    photon may already be a find, and 4 to 7 % are.
 
     Args:
         limit: detection limits, any shape.
         factor: variance over mean of the counts, 1 for raw ones.
     """
-    return CURRIE_DECISION / CURRIE_FACTOR * (limit - CURRIE_OFFSET * factor)
+    return CURRIE_DECISION / CURRIE_FACTOR * (limit - CURRIE_OFFSET * factor) + POISSON_DECISION * factor
 
 
 def spectrum_uncertainty(

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from hpcxrf.fitting.result import FitStatus
+from hpcxrf.fitting.uncertainty import decision_limit
 from hpcxrf.results.store.maps import open_results
 from hpcxrf.results.store.storage import replace_file
 from hpcxrf.store.schema import BLOCK_Y
@@ -27,12 +28,17 @@ def amplitudes_to_csv(results: Path, path: Path) -> None:
     Raises:
         OutputError: no results store there, or `path` cannot be written.
     """
-    spectrum = open_results(results)["spectrum"].to_dataset().load()
+    tree = open_results(results)
+    spectrum = tree["spectrum"].to_dataset().load()
     columns = ("amplitude", "sigma", "detection_limit")
+    factors = tree.attrs.get("count_factor", {})
     write_csv(
         path,
-        ("detector", "component", *(f"{name}_counts" for name in columns)),
-        _list_rows(spectrum, "component", columns),
+        ("detector", "component", *(f"{name}_counts" for name in (*columns, "decision_limit"))),
+        (
+            (*row, decision_limit(float(row[-1]), factor=factors.get(row[0], 1.0)))
+            for row in _list_rows(spectrum, "component", columns)
+        ),
     )
 
 

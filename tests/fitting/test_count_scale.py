@@ -79,7 +79,7 @@ def test_counting_noise_carries_the_factor_and_flaws_do_not(factor):
     np.testing.assert_allclose(fit.amplitude_sigma, expected, rtol=1e-12)
     null = (factor * parts.null + k**2 * parts.null_flaws).sqrt()
     np.testing.assert_allclose(fit.detection_limit, 2.71 * factor + 3.29 * null, rtol=1e-12)
-    np.testing.assert_allclose(fit.decision_limit, 1.645 * null, rtol=1e-9)
+    np.testing.assert_allclose(fit.decision_limit, 1.645 * null + 0.35 * factor, rtol=1e-9)
     assert fit.theta_sigma.shape == FIT.theta_sigma.shape
     assert fit.reduced_chi2 == pytest.approx(FIT.reduced_chi2 / factor)
     assert fit.deviance == pytest.approx(FIT.deviance / factor)

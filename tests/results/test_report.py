@@ -90,7 +90,7 @@ def test_every_dataset_failure_component_and_parameter_is_told(page_path):
     for name in (*COMPONENTS, *PARAMETERS):
         assert words.count(name) >= 4, name  # 2 datasets of 2 detectors
     assert words.count("at bound") == 4
-    assert "below limit" in words
+    assert "not found" in words
     assert any(a.get("id") == "failures" for a in page.attributes("section"))
     assert "leaf_0001.h5 was ignored" in words
     assert "1 min 40 s" in words

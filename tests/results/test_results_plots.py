@@ -42,7 +42,8 @@ def test_a_small_scan_is_summarised_pixel_by_pixel(store, summary):
     assert np.isnan(summary.pictures[:, 64:]).all()
     assert summary.status_counts[FitStatus.NOT_RUN] == 66 * 300
     assert summary.status_counts[FitStatus.EMPTY] == 2
-    above = (expected > 15).reshape(len(COMPONENTS), -1)
+    # The decision limit of a detection limit of 15: 1.645 (15 - 2.71) / 3.29 + 0.35.
+    above = (expected > 6.495).reshape(len(COMPONENTS), -1)
     np.testing.assert_allclose(summary.above_limit, above.mean(1), atol=2 / above.shape[1])
     assert summary.step_um == pytest.approx((0.5, 0.5))
 

@@ -139,7 +139,11 @@ def _draw_details(summary: DatasetSummary) -> str:
     with open_results(summary.results_path) as tree:
         merit = _find_worst_merit(tree)
         maps = tree["maps"].to_dataset()
-        summaries = [summarise_maps(maps, str(detector)) for detector in maps["detector"].values]
+        factors = tree.attrs.get("count_factor", {})
+        summaries = [
+            summarise_maps(maps, name, factor_of_counts=factors.get(name, 1.0))
+            for name in map(str, maps["detector"].values)
+        ]
         pages = [_draw_detector(tree, one, summary.name) for one in summaries]
         regions = None
         if "regions" in tree.children:

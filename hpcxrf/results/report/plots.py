@@ -174,8 +174,15 @@ def _draw_map_panel(figure: Figure, axes: Axes, summary: MapSummary, index: int)
     )
     axes.set_box_aspect(1 / _aspect(summary))
     axes.set(xticks=[], yticks=[])
+    found = bool(summary.found[index])
+    name = shown_name(summary.components[index])
     axes.set_title(
-        shown_name(summary.components[index]), fontsize=10.5, fontweight="bold", parse_math=False, color=INK, pad=3
+        name if found else f"{name} (not found)",
+        fontsize=10.5,
+        fontweight="bold" if found else "normal",
+        parse_math=False,
+        color=INK if found else FAINT,
+        pad=3,
     )
     beside = axes.inset_axes((1.025, 0.0, 0.045, 1.0))
     bar = figure.colorbar(ScalarMappable(norm, colours), cax=beside)

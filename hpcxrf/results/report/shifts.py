@@ -39,7 +39,8 @@ def summarise_shifts(maps: xr.Dataset, summary: MapSummary) -> MapSummary | None
     pictures = np.concatenate(bands, axis=-2)
     beyond = summary.status_counts[FitStatus.BEYOND_TANGENT] > 0
     shown = (*names, BEYOND) if beyond else tuple(names)
-    return replace(summary, components=shown, pictures=pictures[: len(shown)])
+    found = np.ones(len(shown), dtype=np.bool_)
+    return replace(summary, components=shown, pictures=pictures[: len(shown)], found=found)
 
 
 def _read_band(band: xr.Dataset, scales: FloatArray, factor: int) -> FloatArray:

@@ -8,6 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from hpcxrf.fitting.result import FitStatus
+from hpcxrf.fitting.uncertainty import CURRIE_FACTOR, CURRIE_OFFSET, decision_limit
 from hpcxrf.store.schema import BLOCK_Y
 
 FloatArray = NDArray[np.float64]
@@ -15,6 +16,13 @@ SmallArray = NDArray[np.float32]
 
 SOLVED: Final = (FitStatus.CONVERGED, FitStatus.MAX_ITERATIONS, FitStatus.EMPTY)
 """Outcomes whose amplitudes mean something: an empty pixel has none, and that is a result."""
+
+_CHANCE: Final = 0.06
+"""Share of pixels without a component that exceed their decision limit, at most: 5 % and one for few counts."""
+# A grain in one pixel is found however few they are: Poisson counts without a component exceed 6 sigma + 8 counts in
+# one of 1e9 pixels, at any background.
+_CERTAIN_SIGMA: Final = 6.0
+_CERTAIN_COUNTS: Final = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,18 +44,21 @@ class MapSummary:
     median_limit: FloatArray
     """(component,) median detection limit, in the same pixels."""
     above_limit: FloatArray
-    """(component,) share of those pixels whose amplitude exceeds its detection limit, 0 to 1."""
+    """(component,) share of those pixels whose amplitude exceeds its decision limit, 0 to 1."""
+    found: NDArray[np.bool_]
+    """(component,) False where no more pixels exceed their decision limit than chance allows, and none by far."""
     status_counts: dict[FitStatus, int]
     """Pixels by outcome, all of them."""
 
 
-def summarise_maps(maps: xr.Dataset, detector: str, *, side: int = 400) -> MapSummary:
+def summarise_maps(maps: xr.Dataset, detector: str, *, side: int = 400, factor_of_counts: float = 1.0) -> MapSummary:
     """Read the maps of one detector in bands of rows and keep at most `side` pixels along each axis.
 
     Args:
         maps: Group `maps` of a results store.
         detector: Name on the detector axis.
         side: Largest number of rows or columns of the pictures.
+        factor_of_counts: Variance over mean of the counts, 1 for raw ones.
     """
     one = maps.sel(detector=detector)
     n_y, n_x = one.sizes["y"], one.sizes["x"]
@@ -67,7 +78,8 @@ def summarise_maps(maps: xr.Dataset, detector: str, *, side: int = 400) -> MapSu
         step_um=_step_um(one),
         median_sigma=_median(sigma),
         median_limit=_median(limit),
-        above_limit=_share_above(amplitude, limit),
+        above_limit=_share_above(amplitude, decision_limit(limit, factor=factor_of_counts)),
+        found=_find_in_pixels(amplitude, limit, factor_of_counts),
         status_counts={status: int(histogram[status]) for status in FitStatus},
     )
 
@@ -120,6 +132,17 @@ def _share_above(amplitude: SmallArray, limit: SmallArray) -> FloatArray:
     share: FloatArray = np.full(number.shape, np.nan)
     np.divide(above, number, out=share, where=number > 0)
     return share
+
+
+def _find_in_pixels(amplitude: SmallArray, limit: SmallArray, factor: float) -> NDArray[np.bool_]:
+    """Whether a component (component,) is in more pixels than chance allows, or in any without doubt."""
+    share = _share_above(amplitude, decision_limit(limit, factor=factor))
+    number = np.maximum((np.isfinite(amplitude) & np.isfinite(limit)).sum((1, 2)), 1)
+    chance = _CHANCE + 2.0 * np.sqrt(_CHANCE * (1.0 - _CHANCE) / number)
+    sigma = (limit - CURRIE_OFFSET * factor) / CURRIE_FACTOR
+    certain = amplitude > _CERTAIN_SIGMA * sigma + _CERTAIN_COUNTS * factor
+    found: NDArray[np.bool_] = (share > chance) | certain.any((1, 2))
+    return found
 
 
 def _step_um(one: xr.Dataset) -> tuple[float, float] | None:

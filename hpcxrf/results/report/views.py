@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from hpcxrf.fitting.result import FitStatus
+from hpcxrf.fitting.uncertainty import decision_limit
 from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.notes import Note, unpack_notes
 from hpcxrf.results.names import shown_name
@@ -31,12 +32,16 @@ class AmplitudeRow:
     pixel_limit: float
     """Median over pixels."""
     above_share: float
-    """Pixels above their detection limit, 0 to 1."""
+    """Pixels above their decision limit, 0 to 1."""
+    in_map: bool
+    """False where so few pixels are above it that chance explains them."""
+    factor: float = 1.0
+    """Variance over mean of the counts."""
 
     @property
     def below(self) -> bool:
-        """True below the detection limit: not seen in the integrated spectrum."""
-        return self.amplitude < self.limit
+        """True below the decision limit: not found in the integrated spectrum."""
+        return self.amplitude < decision_limit(self.limit, factor=self.factor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +155,9 @@ def build_detector_view(tree: xr.DataTree, summary: MapSummary) -> DetectorView:
     return DetectorView(
         name=summary.detector,
         merit=read_merits(spectrum)[summary.detector],
-        amplitudes=_build_amplitude_rows(spectrum, summary),
+        amplitudes=_build_amplitude_rows(
+            spectrum, summary, tree.attrs.get("count_factor", {}).get(summary.detector, 1.0)
+        ),
         parameters=_build_parameter_rows(tree, summary.detector),
         pixels=tuple((format_status(status), number) for status, number in summary.status_counts.items() if number),
         notes=read_fit_notes(spectrum, summary.detector),
@@ -252,7 +259,7 @@ def format_duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def _build_amplitude_rows(spectrum: xr.Dataset, summary: MapSummary) -> tuple[AmplitudeRow, ...]:
+def _build_amplitude_rows(spectrum: xr.Dataset, summary: MapSummary, factor: float) -> tuple[AmplitudeRow, ...]:
     one = spectrum[["amplitude", "sigma", "detection_limit"]].sel(detector=summary.detector).load()
     return tuple(
         AmplitudeRow(
@@ -263,6 +270,8 @@ def _build_amplitude_rows(spectrum: xr.Dataset, summary: MapSummary) -> tuple[Am
             pixel_sigma=float(summary.median_sigma[i]),
             pixel_limit=float(summary.median_limit[i]),
             above_share=float(summary.above_limit[i]),
+            in_map=bool(summary.found[i]),
+            factor=factor,
         )
         for i, name in enumerate(summary.components)
     )
