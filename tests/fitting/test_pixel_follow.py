@@ -106,3 +106,32 @@ def test_the_full_model_of_the_store_is_that_of_the_fit():
     true = 0.5 * SD * torch.tensor([1.0, 1.0, 0.0])
     known = (ours.theta_shift.double() - true) / ours.theta_shift_sigma
     assert 0.2 < float(known.square().mean().sqrt()) < 1.6
+
+
+@pytest.mark.parametrize("level", [0.003, 0.03, 0.3])
+def test_faint_pixels_whose_counts_tell_no_theta_keep_that_of_the_scan(level):
+    """A pixel of one count has no lines that could shift: what left the range is the map of `linear`, and says so."""
+    counts = drifted_pixels((level * BASIS.coefficients).expand(400, -1), torch.zeros(400, 3, dtype=torch.float64), 5)
+    found = nonlinear(counts)
+    kept = found.status == int(FitStatus.THETA_KEPT)
+    allowed = [int(s) for s in (FitStatus.CONVERGED, FitStatus.EMPTY, FitStatus.THETA_KEPT)]
+    assert set(found.status.tolist()) <= set(allowed)
+    if level < 0.01:
+        assert bool(kept.any())
+    linear = fit(counts)
+    torch.testing.assert_close(found.amplitude[kept], linear.amplitude[kept], rtol=1e-3, atol=1e-3)
+    assert bool((found.theta_shift[kept] == 0.0).all())
+    torch.testing.assert_close(found.theta_shift_sigma[kept], SD.to(torch.float32).expand(int(kept.sum()), -1))
+    assert bool(torch.isfinite(found.sigma[kept]).all() & torch.isfinite(found.deviance[kept]).all())
+
+
+def test_pixels_far_from_the_mean_composition_find_their_end():
+    """Steps whose curvature is that of the scan's theta go to and fro there: the misfit must fall with each."""
+    generator = torch.Generator().manual_seed(7)
+    mix = torch.exp(1.5 * torch.randn((200, BASIS.columns.shape[1]), generator=generator, dtype=torch.float64))
+    drift = torch.randn((200, 3), generator=generator, dtype=torch.float64).clamp(-2.0, 2.0) * SD
+    for level in (3.0, 300.0):
+        counts = drifted_pixels(level * mix * BASIS.coefficients, drift, 3)
+        found = nonlinear(counts)
+        allowed = {int(FitStatus.CONVERGED), int(FitStatus.THETA_KEPT)}
+        assert set(found.status.tolist()) <= allowed, level
