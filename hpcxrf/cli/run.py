@@ -103,7 +103,7 @@ def refuse_failures(result: Any) -> None:  # noqa: ANN401 (RunResult)
 
 
 def refuse_verdicts(result: Any, *, strict: bool) -> None:  # noqa: ANN401 (RunResult)
-    """Turn fits that are wrong, or doubtful where that counts, into the exit code that says so.
+    """Turn fits that are wrong or on a doubtful energy axis, or just doubtful where that counts, into their exit code.
 
     Raises:
         DatasetsFailedError: some datasets have such a fit.
@@ -116,6 +116,8 @@ def refuse_verdicts(result: Any, *, strict: bool) -> None:  # noqa: ANN401 (RunR
     refused = (Verdict.WRONG, Verdict.DOUBTFUL) if strict else (Verdict.WRONG,)
     counted = count_verdicts(read_datasets(result.run))
     parts = [f"{counted[verdict]} {verdict.word}" for verdict in refused if counted[verdict]]
+    if flagged := sum(bool(record.facts.get("axis_flags")) for record in read_datasets(result.run)):
+        parts.append(f"{flagged} with a doubtful energy axis or incident energy")
     if parts:
         raise DatasetsFailedError(
             f"{counted.total()} fitted datasets: {', '.join(parts)}; {result.page} gives the reasons. Their maps are "

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcxrf.config.run import RunConfig, effective
-from hpcxrf.results.report.dataset_page import DatasetSummary, read_merit_and_flags
+from hpcxrf.results.report.dataset_page import DatasetSummary, read_axis_flags, read_merit_and_flags
 from hpcxrf.results.report.report import RunSummary, write_report
 from hpcxrf.results.report.views import Merit, pack_merit, unpack_merit
 from hpcxrf.runner.datasets import describe_ending, read_datasets
@@ -71,7 +71,11 @@ def judge_results(store: Path) -> dict[str, Any]:
         OutputError: the store cannot be read.
     """
     merit, flags = read_merit_and_flags(store)
-    return {"merit": None if merit is None else pack_merit(merit), "flags": list(flags)}
+    return {
+        "merit": None if merit is None else pack_merit(merit),
+        "flags": list(flags),
+        "axis_flags": list(read_axis_flags(store)),
+    }
 
 
 def _read_judgement(facts: Mapping[str, Any]) -> tuple[Merit | None, tuple[str, ...]] | None:

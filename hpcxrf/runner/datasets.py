@@ -22,7 +22,7 @@ from hpcxrf.store.rundir import FAILED, FINISHED, RunDir
 OPEN_TASK: Final = "open"
 """Task of an item whose file cannot be opened."""
 _FILE: Final = "datasets.jsonl"
-_KEPT_FACTS: Final = ("r2", "suggested", "machine", "merit", "flags")
+_KEPT_FACTS: Final = ("r2", "suggested", "machine", "merit", "flags", "axis_flags")
 _REMEDY: Final = "remove the file, and the same command makes it again from the journals"
 _TYPES: Final = {"number": int, "home": str, "dataset_id": str, "name": str, "state": str, "source": str} | {
     "shape": list,

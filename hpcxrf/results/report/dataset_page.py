@@ -8,6 +8,7 @@ from typing import Final, Literal
 import xarray as xr
 from markupsafe import Markup
 
+from hpcxrf.fitting.axis.verdict import AXIS_FLAGS
 from hpcxrf.notes import Note
 from hpcxrf.results.names import shown_name
 from hpcxrf.results.report import plots, views
@@ -126,6 +127,17 @@ def read_merit_and_flags(path: Path) -> tuple[views.Merit | None, tuple[str, ...
     """
     with open_results(path) as tree:
         return _find_worst_merit(tree), views.list_flags(tree)
+
+
+def read_axis_flags(path: Path) -> tuple[str, ...]:
+    """Flags that the fits of a dataset have set on their energy axes, by name, each once.
+
+    Raises:
+        OutputError: the store cannot be read.
+    """
+    with open_results(path) as tree:
+        by_detector = tree["spectrum"].attrs.get("flags", {})
+    return tuple(sorted({str(flag) for flags in by_detector.values() for flag in flags} & set(AXIS_FLAGS)))
 
 
 def _find_worst_merit(tree: xr.DataTree) -> views.Merit | None:
