@@ -119,7 +119,8 @@ def test_the_axis_is_found_as_well_as_from_the_truth(given):
     spec = spec_of(MANY, **given)
     fit, truth = both(spec)
     assert truth.r2 - fit.r2 <= WORSE
-    assert energy_error_kev(fit.theta, spec) < 0.015
+    # Lines of the simulation lie up to 2 eV beside the model's, and above the last one the axis is extrapolated.
+    assert energy_error_kev(fit.theta, spec) < 0.025
     assert float(fit.theta[E0]) == pytest.approx(spec.incident_energy_kev, abs=0.03)
     assert fit.flags == ()
     assert fit.status is FitStatus.CONVERGED
