@@ -9,6 +9,7 @@ import torch
 import xraylib
 from torch import Tensor
 
+from hpcxrf.errors import FitError
 from hpcxrf.physics.components import find_emitted_lines, parse_component
 from hpcxrf.physics.detector import HIGHEST_KEV, LOWEST_KEV, Detector
 from hpcxrf.physics.detector import efficiency as efficiency_of
@@ -62,21 +63,32 @@ def find_sample_elements(table: LineTable, detector: Detector) -> SampleElements
         table: lines.
         detector: gives the recorded share of the fluorescence.
     """
-    fluorescent = table.component[table.edge_kev > 0.0].unique().tolist()
-    families = [(i, parse_component(table.component_names[i]).families[0]) for i in fluorescent]
-    chosen: dict[str, tuple[int, str]] = {}
+    chosen: dict[int, tuple[int, float]] = {}
     for shell in "KLM":
-        for i, (symbol, own) in families:
-            if own == shell:
-                chosen.setdefault(symbol, (i, shell))
-    numbers = {symbol: xraylib.SymbolToAtomicNumber(symbol) for symbol in chosen}
-    energy = table.incident_energy_kev
-    strength = [_family_strength(numbers[symbol], shell, energy, detector) for symbol, (_, shell) in chosen.items()]
+        for i, symbol, own in find_families(table):
+            z = xraylib.SymbolToAtomicNumber(symbol)
+            strength = _family_strength(z, shell, table.incident_energy_kev, detector) if own == shell else 0.0
+            if strength > 0.0:
+                chosen.setdefault(z, (i, strength))
+    device = table.ratio.device
     return SampleElements(
-        z=tuple(numbers.values()),
-        component=torch.tensor([i for i, _ in chosen.values()], dtype=torch.int64),
-        strength=torch.tensor(strength, dtype=torch.float64),
+        z=tuple(chosen),
+        component=torch.tensor([i for i, _ in chosen.values()], dtype=torch.int64, device=device),
+        strength=torch.tensor([strength for _, strength in chosen.values()], dtype=torch.float64, device=device),
     )
+
+
+def find_families(table: LineTable) -> list[tuple[int, str, str]]:
+    """Component, symbol and shell of every K, L or M family; other names, with lines of their own, are passed over."""
+    families = []
+    for i in table.component[table.edge_kev > 0.0].unique().tolist():
+        try:
+            component = parse_component(table.component_names[i])
+        except FitError:
+            continue
+        if len(component.families) == 1:
+            families.append((i, *component.families[0]))
+    return families
 
 
 def mass_shares(elements: SampleElements, amplitude: Tensor, leaving: Tensor) -> Tensor:
@@ -103,8 +115,8 @@ def own_sample(
         incident_energy_kev: keV.
     """
     energies = (*energy_kev.tolist(), incident_energy_kev)
-    heavy = shares @ torch.stack([_total_absorption(z, energies) for z in elements.z])
-    light = _total_absorption(_LIGHT_Z, energies)
+    heavy = shares @ torch.stack([_total_absorption(z, energies) for z in elements.z]).to(shares.device)
+    light = _total_absorption(_LIGHT_Z, energies).to(shares.device)
     return SampleAbsorption(
         heavy=heavy[:-1], light=light[:-1], heavy_incident=float(heavy[-1]), light_incident=float(light[-1])
     )

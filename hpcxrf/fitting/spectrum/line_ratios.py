@@ -21,7 +21,6 @@ from hpcxrf.fitting.spectrum.separable import (
     start,
     start_misfit,
 )
-from hpcxrf.physics.components import parse_component
 from hpcxrf.physics.jacobian import ratio_columns
 from hpcxrf.physics.lines import LineTable
 from hpcxrf.physics.model import Evaluation, change_ratios
@@ -38,6 +37,7 @@ from hpcxrf.physics.ratios import (
 from hpcxrf.physics.sample import (
     SampleAbsorption,
     SampleElements,
+    find_families,
     find_sample_elements,
     light_sample,
     mass_shares,
@@ -225,9 +225,8 @@ def _list_groups(table: LineTable, kbeta_sd: float) -> tuple[RatioGroup, ...]:
     parent = find_parents(table)
     edge, kbeta = table.edge_kev[parent], table.is_kbeta[parent]
     groups = []
-    for i in table.component[table.edge_kev > 0.0].unique().tolist():
+    for i, symbol, shell in find_families(table):
         name, mine = table.component_names[i], table.component == i
-        ((symbol, shell),) = parse_component(name).families
         if shell == "K":
             groups.append(RatioGroup(name=f"{name} {KBETA_NAME}", member=mine & kbeta, sd=kbeta_sd))
             continue
@@ -260,7 +259,6 @@ def _free(least_squares: LeastSquares, groups: tuple[RatioGroup, ...], problem: 
     """The same spectrum with ratios that are free, behind a sample of light matter."""
     model = least_squares.model
     ratios = _build_light_model(model.table, groups)
-    ratios = _move(ratios, model.channel.device)
     space = _extend_space(least_squares.space, groups, problem)
     return replace(least_squares, model=replace(model, ratios=ratios), space=space)
 
@@ -353,8 +351,3 @@ def _compose(
     if float(shares.sum()) <= 0.0:
         return ratios.sample
     return own_sample(elements, shares, table.energy_kev[find_parents(table)], table.incident_energy_kev)
-
-
-def _move(ratios: RatioModel, device: torch.device) -> RatioModel:
-    sample = replace(ratios.sample, heavy=ratios.sample.heavy.to(device), light=ratios.sample.light.to(device))
-    return replace(ratios, linear=ratios.linear.to(device), absorbing=ratios.absorbing.to(device), sample=sample)
