@@ -26,6 +26,7 @@ _LIBRARY: Final = (
     "parameters",
     "plot_fit",
     "plot_maps",
+    "posterior",
     "refine",
     "register_accessor",
     "run",

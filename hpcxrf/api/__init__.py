@@ -25,6 +25,7 @@ from hpcxrf.api.spectra import (
     fit_spectrum,
     parameters,
     plot_fit,
+    posterior,
     refine,
 )
 from hpcxrf.physics.detector import Detector
@@ -46,6 +47,7 @@ __all__ = [
     "parameters",
     "plot_fit",
     "plot_maps",
+    "posterior",
     "refine",
     "register_accessor",
     "run",

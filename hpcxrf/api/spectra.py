@@ -28,6 +28,7 @@ from hpcxrf.pipeline.arguments import (
 from hpcxrf.runner.worker import one_thread
 
 if TYPE_CHECKING:
+    import xarray as xr
     from matplotlib.figure import Figure
 
 
@@ -217,6 +218,41 @@ def parameters(fit: SpectrumFit) -> dict[str, Value]:
     """
     rows = zip(fit.parameter_names, fit.theta.tolist(), fit.theta_sigma.tolist(), fit.parameter_units, strict=True)
     return {name: Value(value, sigma, unit) for name, value, sigma, unit in rows}
+
+
+def posterior(
+    fit: SpectrumFit, *, chains: int = 4, warm_up: int = 400, draws: int = 500, seed: int = 0
+) -> dict[str, "xr.Dataset"]:
+    """Draw theta and amplitudes of a fit from their posterior by Hamiltonian Monte Carlo, chains side by side.
+
+    The draws know counting noise and the priors of theta; flaws of the model are in the sigma of the fit alone. Line
+    ratios are held where the fit left them. A spectrum of 1200 channels takes some minutes.
+
+    Args:
+        fit: a fit with a solution.
+        chains: number of chains, at least 2.
+        warm_up: draws of the adaptation, which are thrown away, at least 40.
+        draws: draws of each chain, at least 8.
+        seed: of the random numbers.
+
+    Returns:
+        Datasets `posterior` and `sample_stats` (chain, draw, ...), named as ArviZ names them, and `convergence` with
+        R-hat (good below 1.01) and the effective number of draws of every quantity.
+
+    Raises:
+        FitError: a fit without solution, of a sum, or of another program; too few chains or draws.
+
+    Example:
+        >>> groups = hpcxrf.posterior(fit, chains=2, warm_up=40, draws=8)
+        >>> groups["posterior"]["amplitude"].dims
+        ('chain', 'draw', 'component')
+    """
+    from hpcxrf.fitting.spectrum.posterior import sample_posterior
+    from hpcxrf.results.store.posterior import build_posterior_groups
+
+    with errors_of("posterior"), one_thread():
+        found = sample_posterior(fit, problem_of(fit), chains=chains, warm_up=warm_up, draws=draws, seed=seed)
+    return build_posterior_groups(found)
 
 
 def plot_fit(fit: SpectrumFit, *, scale: Literal["log", "linear"] = "log", title: str = "") -> "Figure":

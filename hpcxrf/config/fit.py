@@ -54,6 +54,9 @@ class FitConfig:
     kbeta_sd: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Relative width of the prior that ties the K-beta lines of one K family to its K-alpha lines, beyond what all
     families have in common; 0: 5 %, as far as tables differ."""
+    posterior: Literal["laplace", "hmc"] = "laplace"
+    """Posterior of theta and amplitudes: the normal law that sigma stands for, which every fit has, or also draws by
+    Hamiltonian Monte Carlo in the group `inference` of the results store, which take some minutes a spectrum."""
     suggest: bool = True
     """Look for elements that are not listed, and show them with their evidence."""
     auto_elements: bool = False

@@ -6,6 +6,7 @@ from typing import Final
 YOUNGER_OPTIONS: Final[Mapping[str, object]] = {
     "detectors.exclude": [],
     "detectors.judge": True,
+    "fit.posterior": "laplace",
     "input.detector_axis": None,
     "input.map_shape": None,
     "input.positions": None,

@@ -25,7 +25,7 @@ CURRIE_DECISION: Final = 1.645
 POISSON_DECISION: Final = 0.35
 """Counts that the decision limit lies higher because few counts scatter farther up than down: by Cornish and Fisher's
 expansion (1.645^2 - 1) / 6 = 0.284 times the counts that one recorded photon adds to an amplitude, 1 to 1.5."""
-N = TypeVar("N", float, Tensor, NDArray[np.float32], NDArray[np.float64])
+N = TypeVar("N", float, Tensor, NDArray[np.float64])
 _UNMEASURED_SHARE: Final = 1e-6
 
 

@@ -23,11 +23,12 @@ from hpcxrf.fitting.pixels.basis import PixelBasis
 from hpcxrf.fitting.pixels.parts import Solver
 from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED
+from hpcxrf.fitting.spectrum.posterior import sample_posterior
 from hpcxrf.fitting.spectrum.suggestion import combine_detectors
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.notes import Note, pack_notes
 from hpcxrf.pipeline.blocks import Block, blocks_of, pixels_of
-from hpcxrf.pipeline.integrated import fit_clean
+from hpcxrf.pipeline.integrated import ScanFit, fit_clean
 from hpcxrf.pipeline.pixels.choices import choose_for_pixels
 from hpcxrf.pipeline.pixels.device import device_guard
 from hpcxrf.pipeline.pixels.excess import check_sums
@@ -49,6 +50,7 @@ from hpcxrf.results.export import regions_to_csv
 from hpcxrf.results.store.basis import component_names, read_basis, write_basis
 from hpcxrf.results.store.maps import block_checksums, create_results, finalise, write_block, write_spectrum_fits
 from hpcxrf.results.store.pixel_model import write_pixel_models
+from hpcxrf.results.store.posterior import INFERENCE, write_posterior
 from hpcxrf.results.store.storage import require_current_schema
 from hpcxrf.runner.datasets import summarise
 from hpcxrf.runner.records import TaskRecord
@@ -127,6 +129,7 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         write_spectrum_fits(
             path, wanted, store.shape[3], line_markers=line_markers(found.problems[0].table), integrated_counts=by_name
         )
+        drawn = _draw_posteriors(path, job, fitted)
         write_basis(path, chosen.bases, store.shape[3])
         models = {
             name: pixel_model_of(name, fits_for(name, fits, findings), found.problems)
@@ -134,7 +137,7 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
             if needs_model(job.config.pixels)
         }
         write_pixel_models(path, models)
-        names = ("spectrum", "parameters", "basis", *(("model",) if models else ()))
+        names = ("spectrum", "parameters", "basis", *(("model",) if models else ()), *drawn)
         groups = [path / name for name in names]
         return clock.record(
             job,
@@ -148,6 +151,18 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
             },
             notes=notes,
         )
+
+
+def _draw_posteriors(path: Path, job: DatasetJob, fitted: ScanFit) -> tuple[str, ...]:
+    """Draw the posteriors of all detectors that have a solution, where they are wanted; names of the groups."""
+    if job.config.fit.posterior != "hmc":
+        return ()
+    fits = [(str(d), fit) for d, fit in enumerate(fitted.found.fits) if fit.status in SOLVED]
+    for name, fit in fits:
+        with one_thread():
+            found = sample_posterior(fit, fitted.found.problems[int(name)])
+        write_posterior(path, name, found)
+    return (INFERENCE,) if fits else ()
 
 
 def _check_thresholds(job: DatasetJob, store: SpectraStore, components: Sequence[str]) -> list[Note]:

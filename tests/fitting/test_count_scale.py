@@ -100,4 +100,4 @@ def test_raw_counts_carry_nothing():
 def test_a_fit_without_parts_has_all_of_its_sigma_scaled():
     fit = carry_count_factor(replace(FIT, errors=None), 2.5)
     np.testing.assert_allclose(fit.amplitude_sigma, FIT.amplitude_sigma * 2.5**0.5, rtol=1e-12)
-    np.testing.assert_allclose(fit.decision_limit, FIT.decision_limit * 2.5**0.5, rtol=1e-9)
+    np.testing.assert_allclose(fit.decision_limit, (FIT.decision_limit - 0.35) * 2.5**0.5 + 0.35 * 2.5, rtol=1e-9)

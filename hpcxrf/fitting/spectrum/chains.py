@@ -18,7 +18,8 @@ def compute_r_hat(draws: Tensor) -> Tensor:
     n = z.shape[1]
     within = z.var(dim=1).mean(dim=0)
     between = n * z.mean(dim=1).var(dim=0)
-    return ((n - 1) / n + between / (n * within)).sqrt()
+    r_hat: Tensor = ((n - 1) / n + between / (n * within)).sqrt()
+    return r_hat
 
 
 def compute_effective_size(draws: Tensor) -> Tensor:
@@ -41,7 +42,8 @@ def compute_effective_size(draws: Tensor) -> Tensor:
     positive = (pairs > 0).to(pairs.dtype).cumprod(dim=0)
     falling = pairs.cummin(dim=0).values
     time = -1.0 + 2.0 * (falling * positive).sum(dim=0)
-    return chains * n / time.clamp(min=1.0 / torch.tensor(float(chains * n)).log10())
+    size: Tensor = chains * n / time.clamp(min=1.0 / torch.tensor(float(chains * n)).log10())
+    return size
 
 
 def _split(draws: Tensor) -> Tensor:
@@ -55,4 +57,5 @@ def _normalise_ranks(draws: Tensor) -> Tensor:
     chains, n, quantities = draws.shape
     order = draws.reshape(chains * n, quantities).argsort(dim=0, stable=True)
     ranks = order.argsort(dim=0, stable=True).to(torch.float64) + 1.0
-    return torch.special.ndtri((ranks - 0.375) / (chains * n + 0.25)).reshape(chains, n, quantities)
+    z: Tensor = torch.special.ndtri((ranks - 0.375) / (chains * n + 0.25)).reshape(chains, n, quantities)
+    return z

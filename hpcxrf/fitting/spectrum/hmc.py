@@ -8,8 +8,8 @@ runs in circles.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -181,5 +181,5 @@ def _learn_covariance(positions: Tensor, factor: Tensor) -> Tensor:
 
 def _stack(drawn: list[Draws], size: float) -> Draws:
     names = ("position", "log_density", "energy", "acceptance", "diverging", "steps")
-    first = drawn[0]
-    return replace(first, step_size=size, **{n: torch.stack([getattr(d, n) for d in drawn]) for n in names})
+    stacked: dict[str, Any] = {name: torch.stack([getattr(one, name) for one in drawn]) for name in names}
+    return Draws(step_size=size, **stacked)

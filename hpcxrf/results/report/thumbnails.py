@@ -78,7 +78,7 @@ def summarise_maps(maps: xr.Dataset, detector: str, *, side: int = 400, factor_o
         step_um=_step_um(one),
         median_sigma=_median(sigma),
         median_limit=_median(limit),
-        above_limit=_share_above(amplitude, decision_limit(limit, factor=factor_of_counts)),
+        above_limit=_share_above(amplitude, decision_limit(limit.astype(np.float64), factor=factor_of_counts)),
         found=_find_in_pixels(amplitude, limit, factor_of_counts),
         status_counts={status: int(histogram[status]) for status in FitStatus},
     )
@@ -125,7 +125,7 @@ def _median(values: SmallArray) -> FloatArray:
     return np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in flat])
 
 
-def _share_above(amplitude: SmallArray, limit: SmallArray) -> FloatArray:
+def _share_above(amplitude: SmallArray, limit: FloatArray) -> FloatArray:
     known = np.isfinite(amplitude) & np.isfinite(limit)
     number = known.sum((1, 2))
     above = (known & (amplitude > limit)).sum((1, 2))
@@ -136,7 +136,7 @@ def _share_above(amplitude: SmallArray, limit: SmallArray) -> FloatArray:
 
 def _find_in_pixels(amplitude: SmallArray, limit: SmallArray, factor: float) -> NDArray[np.bool_]:
     """Whether a component (component,) is in more pixels than chance allows, or in any without doubt."""
-    share = _share_above(amplitude, decision_limit(limit, factor=factor))
+    share = _share_above(amplitude, decision_limit(limit.astype(np.float64), factor=factor))
     number = np.maximum((np.isfinite(amplitude) & np.isfinite(limit)).sum((1, 2)), 1)
     chance = _CHANCE + 2.0 * np.sqrt(_CHANCE * (1.0 - _CHANCE) / number)
     sigma = (limit - CURRIE_OFFSET * factor) / CURRIE_FACTOR
