@@ -31,8 +31,6 @@ _FAINT: Final = 0.3
 _FLAT: Final = 10.0
 """Mean of the prior of a coefficient, in counts of the whole spectrum: flat where there are any counts."""
 _MOST: Final = 1e4
-_UNMEASURED: Final = 1e-6
-"""Share of a component inside the fit range below which it was not measured, as in `fitting.uncertainty`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,8 +172,8 @@ def draw_posterior(
 def _describe(found: Draws, target: Target, fit: SpectrumFit) -> Posterior:
     at = take_apart(found.position.movedim(0, 1), target)
     moving, n = target.moving, len(fit.component_names)
-    measured = fit.component_counts.sum(dim=1) > _UNMEASURED * fit.amplitude
-    amplitude = torch.where(measured | (fit.amplitude == 0.0), at.linear[..., :n], torch.nan)
+    # A component without a line in the fit range has no sigma either.
+    amplitude = torch.where(torch.isfinite(fit.amplitude_sigma), at.linear[..., :n], torch.nan)
     theta = at.theta[..., moving]
     every = torch.cat([theta, amplitude], dim=-1)
     return Posterior(
