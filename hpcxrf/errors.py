@@ -1,8 +1,8 @@
 """Exceptions and exit codes: one string argument each, all faults at once, then the remedy.
 
 Exit codes (documented in README): 0 done; 1 a fault of the program; 2 command line or run file; 3 input
-file; 4 output folder or store; 5 the fit as asked is impossible; 6 finished, but some datasets failed;
-7 Slurm refuses or does not answer; 75 stopped early, resumable; 130 Ctrl-C, resumable.
+file; 4 output folder or store; 5 the fit as asked is impossible; 6 finished, but some datasets failed or
+their fits are wrong; 7 Slurm refuses or does not answer; 75 stopped early, resumable; 130 Ctrl-C, resumable.
 """
 
 from typing import ClassVar, Final
@@ -46,7 +46,7 @@ class DeviceLostError(HpcxrfError):
 
 
 class DatasetsFailedError(HpcxrfError):
-    """The run went to its end, but some datasets failed; the message lists them."""
+    """The run went to its end, but some datasets failed, or the verdict on their fits refuses them."""
 
     exit_code = 6
 

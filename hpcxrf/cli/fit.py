@@ -1,7 +1,7 @@
 """`hpcxrf fit`: the integrated spectrum of one file. What is heavy is imported inside."""
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -35,6 +35,7 @@ def fit(
     energy_slope: opt.EnergySlope = None,
     plot: Annotated[Path | None, typer.Option(metavar="PNG", help="Write a picture of the fit.")] = None,
     settings: opt.Set = None,
+    strict: opt.Strict = False,
     as_json: opt.AsJson = False,
     help_all: opt.HelpAll = False,
 ) -> None:
@@ -57,3 +58,18 @@ def fit(
         print_json(describe_fit(result))
     else:
         print_fit(results_console(), console(), result)
+    if strict:
+        refuse_verdict(file, result.fit)
+
+
+def refuse_verdict(file: Path, fit: Any) -> None:  # noqa: ANN401 (SpectrumFit)
+    """Turn a fit that is not good into the exit code that says so.
+
+    Raises:
+        DatasetsFailedError: the fit is doubtful or wrong.
+    """
+    from hpcxrf.errors import DatasetsFailedError
+    from hpcxrf.fitting.verdict import Verdict
+
+    if fit.verdict is not Verdict.GOOD:
+        raise DatasetsFailedError(f"{file}: the fit is {fit.verdict.word}: {'; '.join(fit.verdict_reasons)}")

@@ -8,7 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from hpcxrf.cli.notes import print_notes
+from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.suggestion import Suggestion
+from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.notes import pack_notes
 from hpcxrf.pipeline.prepare.suggestions import as_records
 from hpcxrf.pipeline.single import FileFit
@@ -31,6 +33,9 @@ def describe_fit(result: FileFit) -> dict[str, Any]:
         "deviance": fit.deviance,
         "cpu_s": fit.cpu_s + sum(f.cpu_s for f in result.by_detector),
         "status": fit.status.name.lower(),
+        "verdict": fit.verdict.word,
+        "verdict_reasons": list(fit.verdict_reasons),
+        "flags": list(fit.flags),
         "iterations": fit.iterations,
         "suggested": as_records(result.suggested),
         "theta": theta,
@@ -63,8 +68,10 @@ def print_fit(out: Console, notes: Console, result: FileFit) -> None:
         f"(counting noise alone: {fit.r2_expected:.5f}), reduced chi2 {fit.reduced_chi2:.2f}, "
         f"{fit.status.name.lower()} in {fit.iterations} steps, {fit.cpu_s:.2f} CPU s"
     )
+    out.print(describe_verdict(fit))
     print_notes(notes, {"": [*result.notes, *fit.notes]})
-    amplitudes = Table("component", "counts", "sigma", "detection limit", title="amplitudes")
+    title = "amplitudes" if fit.verdict is not Verdict.WRONG else "amplitudes: not results, see the verdict"
+    amplitudes = Table("component", "counts", "sigma", "detection limit", title=title)
     rows = zip(
         fit.component_names,
         fit.amplitude.tolist(),
@@ -90,6 +97,13 @@ def print_fit(out: Console, notes: Console, result: FileFit) -> None:
                 "at a bound" if bool(fit.at_bound[i]) else "",
             )
     out.print(table)
+
+
+def describe_verdict(fit: SpectrumFit) -> str:
+    """The verdict on a fit with its reasons, marked up for the terminal."""
+    colour = {Verdict.GOOD: "green", Verdict.DOUBTFUL: "yellow", Verdict.WRONG: "red"}.get(fit.verdict, "dim")
+    reasons = "".join(f"\n  - {escape(reason)}" for reason in fit.verdict_reasons)
+    return f"verdict: [{colour}]{fit.verdict.word}[/]{reasons}"
 
 
 def _make_suggested_table(suggested: Sequence[Suggestion]) -> Table:

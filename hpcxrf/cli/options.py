@@ -181,6 +181,9 @@ HelpAll = Annotated[
         "--help-all", callback=_show_all, is_eager=True, help="Show this help with the rare options, and exit."
     ),
 ]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="End with exit code 6 where the verdict on a fit is not good.", hidden=True)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else.")]
 
 

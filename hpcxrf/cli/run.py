@@ -41,14 +41,22 @@ def run(
     energy_axis: opt.EnergyAxis = None,
     energy_offset: opt.EnergyOffset = None,
     energy_slope: opt.EnergySlope = None,
+    strict: opt.Strict = False,
     help_all: opt.HelpAll = False,
 ) -> None:
     """Run everything here: a run file with options over it, or scans. The same command goes on where it stopped."""
     config, text = opt.read_request(files, context.params)
-    run_on_this_machine(config, text, output)
+    run_on_this_machine(config, text, output, strict=strict)
 
 
-def run_on_this_machine(config: Any, text: str, output: Path, *, as_json: bool = False) -> None:  # noqa: ANN401 (RunConfig)
+def run_on_this_machine(  # (config is a RunConfig, which is imported late)
+    config: Any,  # noqa: ANN401
+    text: str,
+    output: Path,
+    *,
+    as_json: bool = False,
+    strict: bool = False,
+) -> None:
     """Run the workload that the configuration describes, on a local cluster, and show it.
 
     Args:
@@ -56,9 +64,10 @@ def run_on_this_machine(config: Any, text: str, output: Path, *, as_json: bool =
         text: its text as given.
         output: the run directory.
         as_json: print the tables of a benchmark as JSON, too.
+        strict: doubtful fits end with an exit code, too.
 
     Raises:
-        DatasetsFailedError: the run went to its end, but some datasets failed.
+        DatasetsFailedError: the run went to its end, but some datasets failed, or their fits are wrong.
     """
     from hpcxrf.cli.run_display import print_result, watching
     from hpcxrf.cli.terminal import console
@@ -72,6 +81,7 @@ def run_on_this_machine(config: Any, text: str, output: Path, *, as_json: bool =
         result = run_here(config, text, output, callbacks, command=" ".join(sys.argv))
     print_result(out, result, sys.argv, as_json=as_json)
     refuse_failures(result)
+    refuse_verdicts(result, strict=strict)
 
 
 def refuse_failures(result: Any) -> None:  # noqa: ANN401 (RunResult)
@@ -90,3 +100,24 @@ def refuse_failures(result: Any) -> None:  # noqa: ANN401 (RunResult)
         f"{ended.total} datasets: {', '.join(parts)}, {ended.done} done; {result.page} and `hpcxrf logs "
         f"{result.run.path} --failed` give the reasons. Fix the cause and rerun the same command"
     )
+
+
+def refuse_verdicts(result: Any, *, strict: bool) -> None:  # noqa: ANN401 (RunResult)
+    """Turn fits that are wrong, or doubtful where that counts, into the exit code that says so.
+
+    Raises:
+        DatasetsFailedError: some datasets have such a fit.
+    """
+    from hpcxrf.errors import DatasetsFailedError
+    from hpcxrf.fitting.verdict import Verdict
+    from hpcxrf.pipeline.printout import count_verdicts
+    from hpcxrf.runner.datasets import read_datasets
+
+    refused = (Verdict.WRONG, Verdict.DOUBTFUL) if strict else (Verdict.WRONG,)
+    counted = count_verdicts(read_datasets(result.run))
+    parts = [f"{counted[verdict]} {verdict.word}" for verdict in refused if counted[verdict]]
+    if parts:
+        raise DatasetsFailedError(
+            f"{counted.total()} fitted datasets: {', '.join(parts)}; {result.page} gives the reasons. Their maps are "
+            "marked there; give the elements, the incident energy or a calibration that the reasons name"
+        )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.result import SpectrumFit
+from hpcxrf.fitting.spectrum.judge import judge_fit
 from hpcxrf.fitting.uncertainty import CURRIE_OFFSET
 
 # Groups of neighbouring channels with about the same counts: single ones of few counts would say little.
@@ -66,7 +67,7 @@ def carry_count_factor(fit: SpectrumFit, factor: float) -> SpectrumFit:
     known = max(fit.reduced_chi2, 1.0)
     excess = max(fit.reduced_chi2 / factor, 1.0) * factor / known
     root = excess**0.5
-    return replace(
+    carried = replace(
         fit,
         amplitude_sigma=fit.amplitude_sigma * root,
         theta_sigma=fit.theta_sigma * root,
@@ -75,6 +76,7 @@ def carry_count_factor(fit: SpectrumFit, factor: float) -> SpectrumFit:
         reduced_chi2=fit.reduced_chi2 / factor,
         deviance=fit.deviance / factor,
     )
+    return judge_fit(carried, count_factor=factor)
 
 
 def _group_channels(counts: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from html import escape
 from torch import Tensor
 
 from hpcxrf.fitting.spectrum.problem import FitProblem
+from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.notes import Note
 from hpcxrf.physics.lines import LineTable
 
@@ -91,6 +92,10 @@ class SpectrumFit:
     `no_scatter`; each is explained in `notes`."""
     notes: tuple[Note, ...] = ()
     """Findings of the fit on itself, such as parameters at a bound."""
+    verdict: Verdict = Verdict.NOT_JUDGED
+    """Whether the amplitudes can be taken for results."""
+    verdict_reasons: tuple[str, ...] = ()
+    """Why the verdict is not good, gravest first; empty where it is."""
     problem: FitProblem | None = None
     """The problem as it was posed, from which pixels and regions can be fitted; None: the fit is that of a sum of
     detectors, or was made by another program."""
@@ -123,8 +128,8 @@ class SpectrumFit:
     def _headline(self) -> str:
         stop = self.first_channel + self.counts.shape[0] - 1
         return (
-            f"{self.status.name.lower()}: {len(self.component_names)} components, R2 {self.r2:.5f}, "
-            f"deviance {self.deviance:.3g}, channels {self.first_channel} to {stop}"
+            f"{self.verdict.word}, {self.status.name.lower()}: {len(self.component_names)} components, "
+            f"R2 {self.r2:.5f}, deviance {self.deviance:.3g}, channels {self.first_channel} to {stop}"
         )
 
 

@@ -1,17 +1,24 @@
 """What is printed at the end of a run of scans: datasets, notes, and the elements that the program suggests."""
 
 import shlex
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
+from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.runner.datasets import describe_ending, read_datasets
 from hpcxrf.runner.printout import Coloured, FinishedRun, Line, NoteList, Printout, TextTable
 from hpcxrf.runner.records import DatasetRecord
 from hpcxrf.store.rundir import RunDir
 
 _SHOWN_DATASETS: Final = 50
+_COLOURS: Final[Mapping[Verdict, Literal["green", "yellow", "red"]]] = {
+    Verdict.GOOD: "green",
+    Verdict.DOUBTFUL: "yellow",
+    Verdict.WRONG: "red",
+}
 
 
 def describe_scans(finished: FinishedRun) -> Printout:
@@ -19,7 +26,7 @@ def describe_scans(finished: FinishedRun) -> Printout:
     shown = list(islice(read_datasets(finished.run), _SHOWN_DATASETS))
     table = TextTable(
         title=f"run {finished.run.path}",
-        columns=("dataset", "status", "R2", "pixels", "seconds", "note"),
+        columns=("dataset", "status", "verdict", "R2", "pixels", "seconds", "note"),
         rows=tuple(_list_cells(record) for record in shown),
     )
     more = finished.total - len(shown)
@@ -29,6 +36,7 @@ def describe_scans(finished: FinishedRun) -> Printout:
             *([Line((f"and {more} more datasets: see the report",))] if more > 0 else []),
             NoteList({record.name: record.notes for record in shown}),
             *_suggest(finished, shown),
+            *_count(read_datasets(finished.run)),
             Line((f"{finished.done} of {finished.total} datasets done in {finished.wall_s:.1f} s, report included",)),
             Line((f"report: {finished.page}",)),
         )
@@ -39,11 +47,38 @@ def _list_cells(record: DatasetRecord) -> tuple[str | Coloured, ...]:
     return (
         record.name,
         Coloured(record.state, "green" if record.state == "done" else "red"),
+        _colour(verdict_of(record)),
         ", ".join(f"{d}: {v:.5f}" for d, v in record.facts.get("r2", {}).items()),
         f"{record.shape[1] * record.shape[2]:,}" if record.shape else "",
         f"{sum(record.seconds.values()):.1f}" if record.seconds else "",
         describe_ending(record),
     )
+
+
+def verdict_of(record: DatasetRecord) -> Verdict:
+    """Verdict on a dataset: that on its detector that fits worst."""
+    merit = record.facts.get("merit") or {}
+    return Verdict(merit.get("verdict", Verdict.NOT_JUDGED))
+
+
+def count_verdicts(records: Iterable[DatasetRecord]) -> Counter[Verdict]:
+    """Number of datasets by verdict, those that were judged."""
+    judged = (verdict_of(record) for record in records if record.state == "done")
+    return Counter(one for one in judged if one is not Verdict.NOT_JUDGED)
+
+
+def _colour(verdict: Verdict) -> str | Coloured:
+    if verdict is Verdict.NOT_JUDGED:
+        return ""
+    return Coloured(verdict.word, _COLOURS[verdict])
+
+
+def _count(records: Iterable[DatasetRecord]) -> list[Line]:
+    counted = count_verdicts(records)
+    if not counted.total() - counted[Verdict.GOOD]:
+        return []
+    parts = ", ".join(f"{counted[one]} {one.word}" for one in Verdict if counted[one])
+    return [Line((f"fits by verdict: {parts}; the report gives the reasons",))]
 
 
 def _suggest(finished: FinishedRun, shown: Sequence[DatasetRecord]) -> list[Line]:

@@ -14,7 +14,7 @@ class Coloured:
     """Text in a colour of its own."""
 
     text: str
-    colour: Literal["green", "red"]
+    colour: Literal["green", "yellow", "red"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

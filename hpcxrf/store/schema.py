@@ -274,6 +274,7 @@ REGION_FIT_VARIABLES: Final = table(
     reduced_chi2     region detector            float64  1      chi2 per degree of freedom
     deviance         region detector            float64  1      Poisson deviance per degree of freedom
     status           region detector            uint8    1      outcome of the fit
+    verdict          region detector            uint8    1      verdict on the fit
     """
 )
 """Beside them the strings `suggested` (region, detector): JSON, a list of components that are not in the run's list but

@@ -17,6 +17,7 @@ from hpcxrf.fitting.objective import poisson_deviance, r_squared, r_squared_expe
 from hpcxrf.fitting.pixels.basis import group_background
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.spectrum.integrated import fit_amplitudes
+from hpcxrf.fitting.spectrum.judge import judge_fit
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.uncertainty import CURRIE_OFFSET, spectrum_uncertainty
 from hpcxrf.notes import Note
@@ -164,7 +165,7 @@ def fit_detector_sum(counts: Tensor, fits: Sequence[SpectrumFit], problems: Sequ
     sigma = torch.stack([fit.amplitude_sigma for fit in solved]).square().sum(dim=0).sqrt()
     limits = torch.stack([fit.detection_limit - CURRIE_OFFSET for fit in solved])
     limit = CURRIE_OFFSET + limits.square().sum(dim=0).sqrt()
-    return replace(
+    fitted = replace(
         mean,
         amplitude=linear[:n],
         amplitude_sigma=torch.maximum(errors.amplitude_sigma, sigma),
@@ -182,8 +183,10 @@ def fit_detector_sum(counts: Tensor, fits: Sequence[SpectrumFit], problems: Sequ
         status=FitStatus.CONVERGED,
         iterations=0,
         cpu_s=time.process_time() - began,
+        flags=tuple(dict.fromkeys(flag for fit in solved for flag in fit.flags)),
         notes=(Note("fact", "theta shown for the sum is the mean over detectors; the fit used each detector's own"),),
     )
+    return judge_fit(fitted)
 
 
 def _average_theta(fits: Sequence[SpectrumFit], share: Tensor) -> SpectrumFit:

@@ -10,6 +10,7 @@ from hpcxrf.errors import FitError
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
+from hpcxrf.fitting.spectrum.judge import judge_fit
 from hpcxrf.fitting.spectrum.prepare import lines_at
 from hpcxrf.fitting.spectrum.problem import FitProblem, start_from
 from hpcxrf.fitting.spectrum.search import fit_from_nothing
@@ -28,8 +29,8 @@ def solve_problem(counts: Tensor, problem: FitProblem) -> SpectrumFit:
         problem: of `prepare_spectrum`.
 
     Returns:
-        The fit, with the problem as it was posed. Theta is NaN where there is no solution: where the fit began is
-        no result.
+        The fit with its verdict, and with the problem as it was posed. Theta is NaN where there is no solution: where
+        the fit began is no result.
 
     Raises:
         FitError: the fit range lies outside of the spectrum, or no axis puts it inside.
@@ -57,7 +58,7 @@ def refit(counts: Tensor, problem: FitProblem) -> SpectrumFit:
 
 def _settle(fit: SpectrumFit, problem: FitProblem) -> SpectrumFit:
     theta = fit.theta if fit.status in SOLVED else torch.full_like(fit.theta, torch.nan)
-    return replace(fit, theta=theta, problem=problem)
+    return judge_fit(replace(fit, theta=theta, problem=problem))
 
 
 def _fit_at_fitted_energy(counts: Tensor, fit: SpectrumFit, problem: FitProblem) -> SpectrumFit:

@@ -119,7 +119,7 @@ def read_details(path: Path) -> str:
 
 
 def read_merit_and_flags(path: Path) -> tuple[views.Merit | None, tuple[str, ...]]:
-    """Merit of the detector that fits worst, and the warnings.
+    """Merit of the detector that fits worst by verdict, then by R2, and the warnings.
 
     Raises:
         OutputError: the store cannot be read.
@@ -130,7 +130,7 @@ def read_merit_and_flags(path: Path) -> tuple[views.Merit | None, tuple[str, ...
 
 def _find_worst_merit(tree: xr.DataTree) -> views.Merit | None:
     found = views.read_merits(tree["spectrum"].to_dataset())
-    return min(found.values(), key=lambda merit: merit.r2, default=None)
+    return min(found.values(), key=lambda merit: (-merit.verdict, merit.r2), default=None)
 
 
 def _draw_details(summary: DatasetSummary) -> str:

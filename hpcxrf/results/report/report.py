@@ -1,5 +1,6 @@
 """The report: one HTML page that needs nothing else, for people who want to see what a run did."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Final
 from markupsafe import Markup
 
 from hpcxrf.errors import HpcxrfError
+from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.notes import Note
 from hpcxrf.results.report import views
 from hpcxrf.results.report.dataset_page import DatasetSummary, read_details, read_merit_and_flags, write_dataset_page
@@ -86,6 +88,8 @@ class _Table:
     n_failed: int = 0
     n_pixels: int = 0
     """Pixels of all datasets that are done."""
+    verdicts: Counter[Verdict] = field(default_factory=Counter)
+    """Datasets by the verdict on the detector that fits worst, those that were judged."""
 
     @property
     def rows(self) -> list[DatasetRow]:
@@ -119,6 +123,7 @@ def write_report(run: RunSummary, datasets: Iterable[DatasetSummary], path: Path
             failed=table.failed,
             n_failed=table.n_failed,
             n_pixels=table.n_pixels,
+            verdicts=dict(sorted(table.verdicts.items())),
             sections=sections,
             shown={section.row.anchor for section in sections},
             **load_page_look(),
@@ -136,6 +141,8 @@ def _build_table(datasets: Iterable[DatasetSummary], folder: Path) -> _Table:
         table.n_rows += 1
         table.n_failed += not row.done
         table.n_pixels += row.pixels if row.done else 0
+        if row.merit is not None and row.merit.verdict is not Verdict.NOT_JUDGED:
+            table.verdicts[row.merit.verdict] += 1
         for kept in (table.first, table.done if row.done else table.failed):
             if len(kept) < MAX_ROWS:
                 kept.append(row)

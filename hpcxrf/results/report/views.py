@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from hpcxrf.fitting.result import FitStatus
+from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.notes import Note, unpack_notes
 from hpcxrf.results.names import shown_name
 from hpcxrf.results.report.thumbnails import MapSummary
@@ -78,18 +79,21 @@ class Merit:
     reduced_chi2: float
     deviance: float
     cpu_s: float
+    verdict: Verdict = Verdict.NOT_JUDGED
 
 
 def pack_merit(merit: Merit) -> dict[str, Any]:
     """JSON values of a merit, without NaN."""
-    values = asdict(merit) | {"status": int(merit.status)}
+    values = asdict(merit) | {"status": int(merit.status), "verdict": int(merit.verdict)}
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def unpack_merit(values: Mapping[str, Any]) -> Merit:
     """Read what `pack_merit` wrote."""
-    numbers = {name: math.nan if value is None else value for name, value in values.items() if name != "status"}
-    return Merit(status=FitStatus(values["status"]), **numbers)
+    codes = {"status", "verdict"}
+    numbers = {name: math.nan if value is None else value for name, value in values.items() if name not in codes}
+    verdict = Verdict(values.get("verdict", Verdict.NOT_JUDGED))
+    return Merit(status=FitStatus(values["status"]), verdict=verdict, **numbers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +108,8 @@ class DetectorView:
     """Pixels by outcome, only outcomes that occur."""
     notes: tuple[Note, ...]
     """Notes of the integrated fit."""
+    reasons: tuple[str, ...]
+    """Why the verdict on the fit is not good."""
     suggested: tuple[SuggestionRow, ...]
 
 
@@ -112,8 +118,11 @@ def read_merits(spectrum: xr.Dataset) -> dict[str, Merit]:
     numbers = ("r2", "r2_expected", "reduced_chi2", "deviance", "cpu_s")
     columns = {name: spectrum[name].values.tolist() for name in numbers}
     status = spectrum["status"].values.tolist()
+    verdict = spectrum["verdict"].values.tolist() if "verdict" in spectrum else [0] * len(status)
     return {
-        str(detector): Merit(status=FitStatus(status[i]), **{name: columns[name][i] for name in numbers})
+        str(detector): Merit(
+            status=FitStatus(status[i]), verdict=Verdict(verdict[i]), **{name: columns[name][i] for name in numbers}
+        )
         for i, detector in enumerate(spectrum["detector"].values)
     }
 
@@ -123,6 +132,11 @@ def read_fit_notes(spectrum: xr.Dataset, detector: str) -> tuple[Note, ...]:
     names = {"notes": "messages", "warnings": "warnings"}
     written = {key: spectrum.attrs[name] for key, name in names.items() if name in spectrum.attrs}
     return unpack_notes({key: by_detector.get(detector, ()) for key, by_detector in written.items()})
+
+
+def read_verdict_reasons(spectrum: xr.Dataset, detector: str) -> tuple[str, ...]:
+    """Why the verdict on the fit of a detector is not good, from the group `spectrum`."""
+    return tuple(map(str, spectrum.attrs.get("verdict_reasons", {}).get(detector, ())))
 
 
 def build_detector_view(tree: xr.DataTree, summary: MapSummary) -> DetectorView:
@@ -140,6 +154,7 @@ def build_detector_view(tree: xr.DataTree, summary: MapSummary) -> DetectorView:
         parameters=_build_parameter_rows(tree, summary.detector),
         pixels=tuple((format_status(status), number) for status, number in summary.status_counts.items() if number),
         notes=read_fit_notes(spectrum, summary.detector),
+        reasons=read_verdict_reasons(spectrum, summary.detector),
         suggested=_build_suggestion_rows(tree, summary.detector),
     )
 
@@ -147,10 +162,12 @@ def build_detector_view(tree: xr.DataTree, summary: MapSummary) -> DetectorView:
 def list_flags(tree: xr.DataTree) -> tuple[str, ...]:
     """Warnings of this dataset: short texts, none when all is well."""
     found = []
-    for name, merit in read_merits(tree["spectrum"].to_dataset()).items():
+    spectrum = tree["spectrum"].to_dataset()
+    for name, merit in read_merits(spectrum).items():
+        found += [f"detector {name}: {merit.verdict.word}: {why}" for why in read_verdict_reasons(spectrum, name)]
         if merit.status != FitStatus.CONVERGED:
             found.append(f"detector {name}: {format_status(merit.status)}")
-        elif merit.r2_expected - merit.r2 > 0.01:
+        elif merit.verdict is Verdict.NOT_JUDGED and merit.r2_expected - merit.r2 > 0.01:
             found.append(f"detector {name}: R² is {merit.r2_expected - merit.r2:.3f} below what noise allows")
         stuck = [row.name for row in _build_parameter_rows(tree, name) if row.at_bound]
         if stuck:

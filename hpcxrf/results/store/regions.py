@@ -50,7 +50,7 @@ _FIT_FIELDS: Final = {
     "detection_limit": "detection_limit",
     "theta": "theta",
     "theta_sigma": "theta_sigma",
-    **{name: name for name in ("r2", "r2_expected", "reduced_chi2", "deviance", "status")},
+    **{name: name for name in ("r2", "r2_expected", "reduced_chi2", "deviance", "status", "verdict")},
 }
 
 
@@ -186,6 +186,8 @@ def write_region_fit(
         detectors = labels_of(group, "detector")
         _require_same_axes(group, fits)
         for name in REGION_FIT_VARIABLES:
+            if name not in group:  # regions that version 0.1.0 found have no verdict
+                continue
             array = array_of(group, name)
             blank = np.nan if array.dtype.kind == "f" else 0
             rows = np.full(array.shape[1:], blank, dtype=array.dtype)

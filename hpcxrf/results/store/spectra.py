@@ -34,9 +34,13 @@ MERIT_VARIABLES: Final = table(
     deviance      detector  float64  1  Poisson deviance per degree of freedom
     cpu_s         detector  float64  s  processor time of the fit
     status        detector  uint8    1  outcome of the fit
+    verdict       detector  uint8    1  verdict on the fit
     """
 )
 """Figures of merit of the integrated fit, in the group `spectrum`."""
+
+TEXT_ATTRIBUTES: Final = ("messages", "warnings", "flags", "verdict_reasons")
+"""Attributes of the group `spectrum` that hold a list of texts for each detector."""
 
 # Names in the store and in SpectrumFit.
 _PARAMETER_FIELDS: Final = {
@@ -106,12 +110,23 @@ def write_spectrum_fits(
 def _write_attributes(
     group: zarr.Group, fits: Mapping[str, SpectrumFit], line_markers: Sequence[tuple[float, str]]
 ) -> None:
-    for name, key in (("messages", "notes"), ("warnings", "warnings")):
+    texts = {detector: _texts_of(fit) for detector, fit in fits.items()}
+    for name in TEXT_ATTRIBUTES:
         earlier = group.attrs.get(name, {})
-        written = {detector: pack_notes(fit.notes)[key] for detector, fit in fits.items()}
+        written = {detector: one[name] for detector, one in texts.items()}
         group.attrs[name] = {**earlier, **written} if isinstance(earlier, dict) else written
     if line_markers:
         group.attrs["line_markers"] = [[float(energy), str(label)] for energy, label in line_markers]
+
+
+def _texts_of(fit: SpectrumFit) -> dict[str, list[str]]:
+    notes = pack_notes(fit.notes)
+    return {
+        "messages": notes["notes"],
+        "warnings": notes["warnings"],
+        "flags": list(fit.flags),
+        "verdict_reasons": list(fit.verdict_reasons),
+    }
 
 
 def _spectrum_rows(fit: SpectrumFit, components: Sequence[str], n_channels: int) -> dict[str, NDArray[np.generic]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import zarr
@@ -15,7 +15,10 @@ import zarr
 from hpcxrf.config.untrusted import read_json_object
 from hpcxrf.errors import OutputError
 from hpcxrf.fitting.result import FitStatus
+from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.store.schema import BLOCK_X, BLOCK_Y, MAP_CHUNK_PIXELS, SCHEMA_ATTRIBUTE, SCHEMA_VERSION, VariableSpec
+
+_FLAGS: Final[Mapping[str, type[FitStatus] | type[Verdict]]] = {"status": FitStatus, "verdict": Verdict}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,10 +203,11 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def describe_flags(name: str) -> dict[str, Any]:
-    """Give the CF attributes of a status; none for anything else."""
-    if name != "status":
+    """Give the CF attributes of a status or a verdict; none for anything else."""
+    meanings = _FLAGS.get(name)
+    if meanings is None:
         return {}
     return {
-        "flag_values": [int(status) for status in FitStatus],
-        "flag_meanings": " ".join(status.name.lower() for status in FitStatus),
+        "flag_values": [int(value) for value in meanings],
+        "flag_meanings": " ".join(value.name.lower() for value in meanings),
     }
