@@ -39,6 +39,8 @@ class PixelMethod:
     """Whether the raw sum of several detectors can be fitted."""
     snip: bool = False
     """Whether the background may be clipped from every pixel (`pixels.background: snip`)."""
+    non_negative: bool = False
+    """Whether amplitudes below 0 are cut off, so that sums over pixels come out high."""
     weight_classes: bool = False
     """Whether pixels of unlike composition may be fitted with weights of their own (`pixels.weights: auto`)."""
     most_pixels: int | None = None
@@ -49,8 +51,12 @@ METHODS: Final[Mapping[PixelMethodName, PixelMethod]] = {
     "linear": PixelMethod(
         summary="signed, unbiased", cpu_rate=2e8, cpu_batch=512, gpu_copies=4, snip=True, weight_classes=True
     ),
-    "nnls": PixelMethod(summary="non-negative least squares", cpu_rate=2e8, cpu_batch=512, gpu_copies=4, snip=True),
-    "poisson": PixelMethod(summary="non-negative maximum likelihood", cpu_rate=5e7, cpu_batch=2048, gpu_copies=8),
+    "nnls": PixelMethod(
+        summary="non-negative least squares", cpu_rate=2e8, cpu_batch=512, gpu_copies=4, snip=True, non_negative=True
+    ),
+    "poisson": PixelMethod(
+        summary="non-negative maximum likelihood", cpu_rate=5e7, cpu_batch=2048, gpu_copies=8, non_negative=True
+    ),
     "nonlinear": PixelMethod(
         summary="energy offset, gain and width free in every pixel",
         cpu_rate=9e7,
@@ -66,6 +72,7 @@ METHODS: Final[Mapping[PixelMethodName, PixelMethod]] = {
         gpu_rate=2e5,
         gpu_copies=60,
         free=True,
+        non_negative=True,
         sums=False,
         most_pixels=10_000,
     ),

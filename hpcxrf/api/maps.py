@@ -77,7 +77,7 @@ def fit_map(
     detector: int | Literal["sum"] | None = None,
     device: str = "auto",
     background: Literal["columns", "snip"] = "columns",
-    background_columns: int = 4,
+    background_columns: int | None = 4,
     weights: Literal["auto", "one"] = "auto",
     deviance: bool = True,
 ) -> "xr.Dataset":
@@ -97,7 +97,8 @@ def fit_map(
             each with its own fit.
         device: `auto`, `cpu` or `cuda`.
         background: `columns` (fitted in every pixel), or for comparison `snip` (clipped; `linear` and `nnls` only).
-        background_columns: columns into which the fitted background is grouped, 0 to 16.
+        background_columns: columns into which the fitted background is grouped, 0 to 16; None: as few as the pixels
+            show to leave absent components without bias.
         weights: `auto` weighs classes of pixels by their own mean spectrum where `linear` gains precision by it;
             `one`: the same weights for all.
         deviance: False leaves the map of the deviance NaN and takes a fourth of the time.

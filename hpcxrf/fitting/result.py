@@ -21,6 +21,7 @@ class FitStatus(IntEnum):
     NOT_RUN = 0
     CONVERGED = 1
     MAX_ITERATIONS = 2
+    """The steps found no end, though the counts tell that there is one: the numbers are those of the last step."""
     EMPTY = 3
     """No counts in the fit range."""
     NONFINITE = 4
@@ -36,6 +37,9 @@ class FitStatus(IntEnum):
     OUTLIER = 9
     """Channels in the fit range hold what no detector can have counted, as neither their neighbours nor other pixels
     do."""
+    THETA_KEPT = 10
+    """The pixel's counts do not tell a theta of its own: amplitudes are those at the theta of the scan, which it keeps,
+    uncertain by the prior."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

@@ -149,15 +149,15 @@ def live_time(
     counts_out: FloatMap | None,
     stored_s: FloatMap | None = None,
 ) -> FloatMap | None:
-    """Live time: real * out / in, rates or counts alike; real time where nothing came in.
+    """Live time: real * out / in, rates or counts alike; where nothing came in the stored live time, else real time.
 
     Without both of them the stored live time, and None without that.
     """
     if real_time_s is None or counts_in is None or counts_out is None:
         return stored_s
-    fraction = np.ones_like(real_time_s)
-    np.divide(counts_out, counts_in, out=fraction, where=counts_in > 0)
-    return real_time_s * fraction
+    live = np.array(real_time_s if stored_s is None or not (stored_s > 0).any() else stored_s)
+    np.divide(real_time_s * counts_out, counts_in, out=live, where=counts_in > 0)
+    return live
 
 
 def rate(counts: FloatMap | None, real_time_s: FloatMap | None) -> FloatMap | None:

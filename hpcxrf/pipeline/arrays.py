@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from hpcxrf.config.pixels import PixelConfig
+from hpcxrf.fitting.pixels.background_columns import find_classes
 from hpcxrf.fitting.pixels.basis import PixelBasis
 from hpcxrf.fitting.pixels.mixtures import find_mixtures
-from hpcxrf.fitting.pixels.weight_classes import find_weight_classes
 from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED
 from hpcxrf.fitting.spectrum.problem import FitProblem
@@ -19,9 +19,10 @@ from hpcxrf.formats.counts import CountFaults, mend_counts
 from hpcxrf.formats.scan import RawScan
 from hpcxrf.notes import Note
 from hpcxrf.pipeline.blocks import Block, blocks_of
-from hpcxrf.pipeline.pixels.choices import sample_pixels
+from hpcxrf.pipeline.pixels.choices import choose_columns, sample_pixels
 from hpcxrf.pipeline.pixels.count_factors import average_factor, find_count_factors
 from hpcxrf.pipeline.pixels.device import device_guard
+from hpcxrf.pipeline.pixels.excess import check_arrays
 from hpcxrf.pipeline.pixels.findings import Findings, apply_findings
 from hpcxrf.pipeline.pixels.from_config import basis_of, needs_model, pixel_model_of, solver_of
 from hpcxrf.pipeline.pixels.outliers import describe_outliers, find_outliers
@@ -31,6 +32,7 @@ from hpcxrf.pipeline.sums import Advance, sum_scan
 from hpcxrf.results.names import shown_name
 from hpcxrf.runner.worker import Clock, one_thread
 from hpcxrf.store.bands import find_narrowest_type, read_mended
+from hpcxrf.store.exposure import describe_unexposed, find_unexposed
 from hpcxrf.store.schema import spectra_layout
 from hpcxrf.store.spikes import find_spikes
 
@@ -129,18 +131,25 @@ def spectra_of_scan(scan: RawScan, advance: Advance | None = None) -> ReadSpectr
     Raises:
         InputFileError: the file cannot be read, or holds values that are not counts.
     """
-    sums, measured = sum_scan(scan, advance), scan.read_scalars().measured
-    somewhere = np.asarray(np.logical_not(sums.missing.all(axis=0)))
+    sums, scalars = sum_scan(scan, advance), scan.read_scalars()
+    unexposed = find_unexposed(
+        scalars.live_time_s,
+        lambda rows: read_mended(scan, rows).counts,
+        rows_per_read=max(scan.rows_per_read, 1),
+        measured=scalars.measured,
+    )
+    missing = sums.missing if unexposed is None else sums.missing | unexposed
+    somewhere = np.asarray(np.logical_not(missing.all(axis=0)))
     return ReadSpectra(
         shape=scan.shape,
         dtype=sums.dtype,
         read=lambda rows: read_mended(scan, rows).counts,
         total=sums.total,
         highest=sums.highest,
-        present=somewhere if measured is None else measured & somewhere,
-        absent=sums.missing,
+        present=somewhere if scalars.measured is None else scalars.measured & somewhere,
+        absent=missing,
         places=sums.spikes,
-        notes=sums.notes,
+        notes=(*sums.notes, *describe_unexposed(unexposed)),
     )
 
 
@@ -206,7 +215,8 @@ def map_detector(
         device=device,
     )
     found = fit_blocks(blocks_of(shape_yx), task, write)
-    return DetectorMaps(arrays=arrays, notes=(*spectra.notes, *remarks, *notes, *found))
+    high = check_arrays(name, fits[name], arrays["amplitude"], arrays["sigma"], config)
+    return DetectorMaps(arrays=arrays, notes=(*spectra.notes, *remarks, *notes, *found, *high))
 
 
 def _find_findings(spectra: ReadSpectra, name: str, channels: slice) -> tuple[Findings, list[Note]]:
@@ -233,13 +243,14 @@ def _choose_basis(
 ) -> tuple[PixelBasis, list[Note]]:
     """Linear model of the pixels, with weights for classes of them where that gains precision, and notes."""
     n_pixels = int(spectra.present.sum())
-    basis = basis_of(name, fits, problems, n_pixels, config)
+    every = basis_of(name, fits, problems, n_pixels, config)
+    basis, _ = choose_columns(every, spectra, name, read_block, config)
     shown = replace(basis, names=tuple(shown_name(one) for one in basis.names))
     notes = [Note("warning", mixture.text) for mixture in find_mixtures(shown, n_pixels)]
     if not config.wants_weight_classes:
         return basis, notes
     counts, measured = sample_pixels(spectra, name, basis.channels, read_block)
-    classes = find_weight_classes(torch.from_numpy(counts), torch.from_numpy(measured), basis)
+    classes = find_classes(torch.from_numpy(counts), torch.from_numpy(measured), basis)
     if len(classes.share) == 1:
         return basis, notes
     return replace(basis, weight_classes=classes), [*notes, Note("fact", classes.report)]

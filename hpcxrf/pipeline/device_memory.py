@@ -21,6 +21,8 @@ _CONTEXT: Final = 1 << 30
 _TILES: Final = 2
 # Those of the parts and those of the whole block.
 _RESULTS: Final = 2
+# Columns of the background beyond the few among the components.
+_MORE_BACKGROUND: Final = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,7 @@ def bytes_of_a_pixel(n_channels: int, n_columns: int, n_with_changes: int, metho
 
 def device_memory(job: DatasetJob) -> DeviceMemory:
     """Memory that the pixels of a dataset take of a GPU."""
-    n_channels, n_columns = job.shape[3], components_of(job)
+    n_channels, n_columns = job.shape[3], components_of(job) + _MORE_BACKGROUND
     remap = job.config.regions.remap
     methods: set[PixelMethodName] = {job.config.pixels.method, *([] if isinstance(remap, bool) else [remap])}
     block = BLOCK_Y * BLOCK_X

@@ -200,7 +200,9 @@ def region_spectrum(
     return sum_pixels(spectra, place, mask)
 
 
-def pixel_config(method: str, background: str, background_columns: int, weights: str, *, deviance: bool) -> PixelConfig:
+def pixel_config(
+    method: str, background: str, background_columns: int | None, weights: str, *, deviance: bool
+) -> PixelConfig:
     """Check the options of the pixels; they are those of the section `pixels` of a run file.
 
     Raises:
@@ -215,8 +217,8 @@ def pixel_config(method: str, background: str, background_columns: int, weights:
         )
         if value not in allowed
     ]
-    if background_columns not in range(17):
-        faults.append(f"background_columns is {background_columns!r}, must be 0 to 16")
+    if background_columns is not None and background_columns not in range(17):
+        faults.append(f"background_columns is {background_columns!r}, must be 0 to 16, or None")
     if background == "snip" and method in METHODS and not METHODS[cast("PixelMethodName", method)].snip:
         faults.append(f"background 'snip' is not available with method {method!r}; use {methods_that('snip')}")
     if faults:

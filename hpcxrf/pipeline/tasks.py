@@ -7,6 +7,7 @@ it once.
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from hpcxrf.pipeline.blocks import Block, blocks_of, pixels_of
 from hpcxrf.pipeline.integrated import fit_clean
 from hpcxrf.pipeline.pixels.choices import choose_for_pixels
 from hpcxrf.pipeline.pixels.device import device_guard
+from hpcxrf.pipeline.pixels.excess import check_sums
 from hpcxrf.pipeline.pixels.findings import apply_findings, fits_for, read_findings, spectra_of
 from hpcxrf.pipeline.pixels.flags import find_doubts
 from hpcxrf.pipeline.pixels.from_config import free_parameters, needs_model, pixel_model_of, stored_solver
@@ -110,7 +112,12 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         path = run.results_store(job.dataset_id)
         # Whatever is there belongs to an integrated fit that no longer counts, and so do its pixels.
         shutil.rmtree(path, ignore_errors=True)
-        chosen_for_pixels = {**pack_notes(notes), "mixed": chosen.mixed, "phases": chosen.weights}
+        chosen_for_pixels = {
+            **pack_notes(notes),
+            "mixed": chosen.mixed,
+            "phases": chosen.weights,
+            "background_columns": chosen.background,
+        }
         _create(path, job, store, fits, found, chosen_for_pixels | findings.attributes())
         wanted = {name: fits[name] for name in job.detectors}
         summed = clean.spectra[[d for d in range(store.shape[0]) if d not in findings.left_out]].sum(axis=0)
@@ -217,17 +224,19 @@ def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         table = run.regions_table(job.dataset_id)
         if job.config.regions.wanted:
             regions_to_csv(path, table)
+        notes = tuple(check_sums(path, job.config.pixels))
         finalise(path, {"devices": devices, "torch_version": str(torch.__version__)})
         # With matplotlib, which no other task has need of.
         from hpcxrf.pipeline.report import judge_results, summarise_dataset
         from hpcxrf.results.report.dataset_page import write_dataset_page
 
         with clock.writing():
-            summary = summarise_dataset(run, summarise(job, after))
+            record = summarise(job, after)
+            summary = summarise_dataset(run, replace(record, notes=(*record.notes, *notes)))
             write_dataset_page(summary, run.page_file(job.dataset_id))
         written = [path / "zarr.json", *([table] if table.exists() else [])]
         checksums = _relative(job, checksum_tree(written))
-        return clock.record(job, "finalise", "finalise", checksums=checksums, facts=judge_results(path))
+        return clock.record(job, "finalise", "finalise", checksums=checksums, facts=judge_results(path), notes=notes)
 
 
 def _create(

@@ -39,6 +39,7 @@ from hpcxrf.store.bands import (
     sum_band,
     write_band,
 )
+from hpcxrf.store.exposure import describe_unexposed, find_unexposed
 from hpcxrf.store.files import (
     append_line,
     file_sha256,
@@ -363,14 +364,28 @@ def _sweep(path: Path) -> None:
 def _finalise(work: _Work, spectra: BandSpectra, stamps: list[tuple[int, int]]) -> None:
     integrated = {"integrated": spectra.total, "max_channel_spectrum": spectra.highest}
     scalars = _leave_out_missing(work.scan.read_scalars(), work.missing)
+    unexposed = _find_unexposed(work, scalars)
+    missing = work.missing if unexposed is None else work.missing | unexposed
+    scalars = _leave_out_missing(scalars, missing)
     _refuse_changed(work.scan, stamps)
     needed = _bytes_needed(work, rows=0) + _count_bytes(scalars)
     with output_faults(work.path.parent, bytes_needed=needed):
         write_beside(work.path, work.scan.shape, scalars, integrated)
-        write_faults(work.path, work.missing, spectra.spikes)
-        finish(work.path, {FILES_ATTRIBUTE: _hash_files(work)}, work.faults.notes())
+        write_faults(work.path, missing, spectra.spikes)
+        notes = [*work.faults.notes(), *describe_unexposed(unexposed)]
+        finish(work.path, {FILES_ATTRIBUTE: _hash_files(work)}, notes)
         progress_file(work.path).unlink(missing_ok=True)
         sync_folder(work.path.parent)
+
+
+def _find_unexposed(work: _Work, scalars: ScanScalars) -> NDArray[np.bool_] | None:
+    counts = open_counts(work.path)
+    return find_unexposed(
+        scalars.live_time_s,
+        lambda rows: np.asarray(counts[:, rows]),
+        rows_per_read=work.layout.chunks[1],
+        measured=scalars.measured,
+    )
 
 
 def _hash_files(work: _Work) -> dict[str, str]:

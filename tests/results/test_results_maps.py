@@ -95,6 +95,7 @@ def test_the_status_explains_itself(store):
         7: "saturated",
         8: "not_measured",
         9: "outlier",
+        10: "theta_kept",
     }
     assert status.dtype == np.uint8
     assert status.sel(detector="0")[0, 0] == FitStatus.EMPTY

@@ -219,6 +219,8 @@ def _status(total: Tensor, finite: Tensor, measured: Tensor, found: Estimate) ->
     status[~found.solved] = int(FitStatus.MAX_ITERATIONS)
     if found.in_range is not None:
         status[~found.in_range] = int(FitStatus.BEYOND_TANGENT)
+    if found.theta_kept is not None:
+        status[found.theta_kept] = int(FitStatus.THETA_KEPT)
     # One that is not finite leaves no sum finite, and sums of counts do not overflow.
     solution = torch.isfinite(found.coefficients.sum(dim=1))
     status[~solution] = int(FitStatus.SINGULAR)

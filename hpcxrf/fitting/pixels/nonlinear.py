@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.pixels.basis import PixelBasis
-from hpcxrf.fitting.pixels.follow import Expansions, follow
+from hpcxrf.fitting.pixels.follow import Expansions, follow, keep_theta
 from hpcxrf.fitting.pixels.model import PixelModel, columns_at, spectrum_model
 from hpcxrf.fitting.pixels.parts import Estimate, Solver, move_to, prepare_operator
 from hpcxrf.fitting.pixels.tangent import TangentOperator, Tangents, fit_tangent, tangent_operator, tangents_at
@@ -47,8 +47,12 @@ def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -
     further = None if model is None else expansions(model, basis, device)
 
     def estimate(counts: Tensor, signed: Tensor, *, deviance: bool, errors: bool) -> Estimate:
+        del deviance
         found = fit_tangent(counts, signed, tangent, errors=errors)
-        return found if further is None else follow(counts, found, further, deviance=deviance, errors=errors)
+        if further is None:
+            return found
+        found = follow(counts, found, further, errors=errors)
+        return keep_theta(counts, signed, found, tangent, errors=errors)
 
     n_changes = tangent.all_columns.shape[0] - basis.columns.shape[1]
     return Solver(operator=tangent.shared, estimate=estimate, n_changes=n_changes)

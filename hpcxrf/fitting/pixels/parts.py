@@ -45,6 +45,8 @@ class Estimate:
     """(pixel, parameter) float32."""
     in_range: Tensor | None = None
     """(pixel,) bool: the shift is one that the method can follow."""
+    theta_kept: Tensor | None = None
+    """(pixel,) bool: the counts do not tell the pixel's theta, and it has that of the basis."""
     misfit: Tensor | None = None
     """(pixel,) float32: Poisson deviance, where the model is not `factors @ columns`."""
 

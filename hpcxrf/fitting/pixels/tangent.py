@@ -11,7 +11,7 @@ would be taken for a change of the width. What is left out is s^3 / 6.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -39,6 +39,12 @@ _LONGEST_STEP: Final = 0.5
 _FARTHEST: Final = 2.0
 # Length of the last step in units of the uncertainty of the shift.
 _CONVERGED: Final = 0.1
+# Steps of the few pixels that the fixed number leaves without an end, each of which must lower the misfit.
+_MORE_STEPS: Final = 40
+_SHORTER: Final = 0.25
+# Few rows are multiplied by another routine, which rounds otherwise than that of many.
+_LEAST_ROWS: Final = 16
+_OF_STEPS: Final = ("centre", "motion", "first", "second", "half", "gram", "inverse", "response", "curvature")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +246,7 @@ def fit_tangent(counts: Tensor, signed: Tensor, tangent: TangentOperator, *, err
     moved = a.new_zeros(a.shape[:1])
     for _ in range(_STEPS):
         a, d, moved = _step(a, d, rhs, level, tangent)
+    a, d, moved = _settle(a, d, moved, rhs, level, tangent)
     coefficients = a * tangent.scale
     variance, null, shift_sigma = _variances(a, coefficients, level, tangent) if errors else (None, None, None)
     n = tangent.shared.n_components
@@ -279,6 +286,47 @@ def _step(a: Tensor, d: Tensor, rhs: Tensor, level: Tensor, tangent: TangentOper
     after = _within(d + _within(move, _LONGEST_STEP, tangent), _FARTHEST, tangent)
     answer = times(slope_a, tangent.inverse) - ((after - d)[:, :, None] * response).sum(dim=1)
     return a + answer, after, moved
+
+
+def _settle(
+    a: Tensor, d: Tensor, moved: Tensor, rhs: Tensor, level: Tensor, tangent: TangentOperator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same after more steps of those pixels that have found no end: in float64, and none that raises the misfit.
+
+    Steps whose curvature is that at d = 0 go to and fro where the amplitudes are far from those of the scan.
+    """
+    left = torch.nonzero(moved > _CONVERGED)[:, 0]
+    if left.numel() == 0:
+        return a, d, moved
+    n = left.numel()
+    rows = torch.cat([left, left[:1].expand(max(_LEAST_ROWS - n, 0))])
+    wide = replace(tangent, **{name: getattr(tangent, name).to(torch.float64) for name in _OF_STEPS})
+    best_a, best_d, right, weight = (one[rows].to(torch.float64) for one in (a, d, rhs, level))
+    best = _misfit(best_a, best_d, right, weight, wide)
+    length = best.new_ones(best.shape)
+    for _ in range(_MORE_STEPS):
+        to_a, to_d, ahead = _step(best_a, best_d, right, weight, wide)
+        if bool((ahead <= _CONVERGED).all()):
+            break
+        try_a, try_d = best_a + length[:, None] * (to_a - best_a), best_d + length[:, None] * (to_d - best_d)
+        found = _misfit(try_a, try_d, right, weight, wide)
+        better = found < best
+        best = torch.where(better, found, best)
+        best_a, best_d = torch.where(better[:, None], try_a, best_a), torch.where(better[:, None], try_d, best_d)
+        length = torch.where(better, (2.0 * length).clamp(max=1.0), _SHORTER * length)
+    ahead = _step(best_a, best_d, right, weight, wide)[2]
+    return (
+        a.index_copy(0, left, best_a[:n].to(a.dtype)),
+        d.index_copy(0, left, best_d[:n].to(d.dtype)),
+        moved.index_copy(0, left, ahead[:n].to(moved.dtype)),
+    )
+
+
+def _misfit(a: Tensor, d: Tensor, rhs: Tensor, level: Tensor, tangent: TangentOperator) -> Tensor:
+    """Weighted sum of squares (pixel,) less that of the counts, with the prior of d."""
+    every = _with_changes(a, tangent.curvature.shape[0], _weights(d, tangent))
+    prior = level * (d + tangent.centre).square().sum(dim=1)
+    return (every * (times(every, tangent.gram) - 2.0 * rhs)).sum(dim=1) + prior
 
 
 def _within(d: Tensor, limit: float, tangent: TangentOperator) -> Tensor:

@@ -73,7 +73,7 @@ def find_weight_classes(counts: Tensor, measured: Tensor, basis: PixelBasis) -> 
     if y.shape[0] < 2 * _MOST_CLASSES / _LEAST_SHARE:
         return replace(none, report=f"one set of weights: {y.shape[0]} pixels are too few for classes")
     judged, independent = (_half_coefficients(y, basis, parity) for parity in (0, 1))
-    shape = _shapes(judged)
+    shape = composition_roots(judged)
     tried = [_group_pixels(shape, independent, n, basis) for n in range(2, _MOST_CLASSES + 1)]
     useful = [p for p in tried if bool((p.gain > LEAST_GAIN).any())]
     if not useful:
@@ -114,7 +114,7 @@ def _average_halves(basis: PixelBasis, whole: PixelOperator, weights: tuple[Tens
     """The mean of the fits of even and of odd channels."""
     projector = torch.empty_like(whole.projector)
     for parity, own in enumerate(weights):
-        half = pixel_operator(_half(basis, parity), weights=own).projector
+        half = pixel_operator(half_basis(basis, parity), weights=own).projector
         projector[parity::2] = 0.5 * half
     squares = projector[:, : whole.n_components].to(torch.float64) ** 2
     variance = basis.columns.T @ squares
@@ -127,7 +127,8 @@ def _average_halves(basis: PixelBasis, whole: PixelOperator, weights: tuple[Tens
     )
 
 
-def _half(basis: PixelBasis, parity: int) -> PixelBasis:
+def half_basis(basis: PixelBasis, parity: int) -> PixelBasis:
+    """The basis on every other channel, from channel 0 or 1 of the fit range on."""
     return replace(basis, columns=basis.columns[parity::2], expected=basis.expected[parity::2])
 
 
@@ -180,11 +181,11 @@ def _project_some(counts: Tensor, members: Tensor, projector: Tensor) -> Tensor:
 
 def _half_coefficients(y: Tensor, basis: PixelBasis, parity: int) -> Tensor:
     """Coefficients (pixel, column) from every other channel."""
-    half = _half(basis, parity)
+    half = half_basis(basis, parity)
     return (y[:, parity::2] @ pixel_operator(half).projector).to(torch.float64)
 
 
-def _shapes(coefficients: Tensor) -> Tensor:
+def composition_roots(coefficients: Tensor) -> Tensor:
     """Square roots of the columns' shares (pixel, column): their noise is the same everywhere."""
     positive = coefficients.clamp(min=0.0)
     return (positive / positive.sum(dim=1, keepdim=True).clamp(min=1e-300)).sqrt()
@@ -192,7 +193,7 @@ def _shapes(coefficients: Tensor) -> Tensor:
 
 def _group_pixels(shape: Tensor, independent: Tensor, n: int, basis: PixelBasis) -> WeightClasses:
     """The pixels in n groups, described by coefficients that did not group them."""
-    label = _nearest_means(shape, n)
+    label = group_by_nearest_mean(shape, n)
     members = torch.nn.functional.one_hot(label, n).to(torch.float64)
     size = members.sum(dim=0)
     kept = size >= _LEAST_SHARE * label.shape[0]
@@ -201,7 +202,7 @@ def _group_pixels(shape: Tensor, independent: Tensor, n: int, basis: PixelBasis)
     return _describe(means[kept], size[kept] / size[kept].sum(), basis)
 
 
-def _nearest_means(shape: Tensor, n: int) -> Tensor:
+def group_by_nearest_mean(shape: Tensor, n: int) -> Tensor:
     """Lloyd's algorithm from groups split along their principal axes: labels (pixel,)."""
     label = torch.zeros(shape.shape[0], dtype=torch.int64, device=shape.device)
     for new in range(1, n):

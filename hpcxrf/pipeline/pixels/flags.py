@@ -34,11 +34,12 @@ def find_doubts(store: "SpectraStore") -> list[Note]:
         if _can_be_saturated(store, d, slice(None))
     ]
     for d, live in enumerate(store.times().live_time_s):
-        bad = int((measured & ~(live > 0)).sum())
-        if 0 < bad < int(measured.sum()):
+        known = measured & ~store.missing(d)
+        bad = int((known & ~(live > 0)).sum())
+        if 0 < bad < int(known.sum()):
             texts.append(
-                f"detector {d}: live time is 0 or not known in {bad} of {int(measured.sum())} measured pixels; regions "
-                "with such a pixel have no live time, and no counts per second"
+                f"detector {d}: live time is 0 or not known in {bad} of {int(known.sum())} measured pixels, though "
+                "they have counts; regions with such a pixel have no live time, and no counts per second"
             )
     for name in store.scaler_names:
         bad = int((measured & ~np.isfinite(store.scaler(name))).sum())

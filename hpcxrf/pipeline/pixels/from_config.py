@@ -8,6 +8,7 @@ import torch
 
 from hpcxrf.config.pixels import PixelConfig
 from hpcxrf.config.run import RunConfig
+from hpcxrf.fitting.pixels.background_columns import MOST_COLUMNS
 from hpcxrf.fitting.pixels.basis import PixelBasis, group_background, pixel_basis
 from hpcxrf.fitting.pixels.fit import prepare_solver
 from hpcxrf.fitting.pixels.model import DetectorPart, PixelModel
@@ -39,10 +40,10 @@ def basis_of(
         fits: fits by detector.
         problems: problems of all detectors of the scan.
         n_pixels: pixels that were summed.
-        config: section `pixels` of the run file.
+        config: section `pixels` of the run file; without a number of background columns there, the basis has all.
     """
     fit = fits[name]
-    groups = group_background(fit.background_parts, 0 if config.background == "snip" else config.background_columns)
+    groups = group_background(fit.background_parts, _most_columns(config))
     if name == SUM:
         every = [fits[str(d)] for d in range(len(problems))]
         phi = sum_columns(every, problems).phi
@@ -55,6 +56,12 @@ def basis_of(
     if not METHODS[config.method].tangents:
         return basis
     return replace(basis, tangents=model_tangents(pixel_model_of(name, fits, problems)))
+
+
+def _most_columns(config: PixelConfig) -> int:
+    if config.background == "snip":
+        return 0
+    return MOST_COLUMNS if config.background_columns is None else config.background_columns
 
 
 def pixel_model_of(name: str, fits: Mapping[str, SpectrumFit], problems: Sequence[FitProblem]) -> PixelModel:

@@ -24,7 +24,7 @@ from hpcxrf.pipeline.pixels.task import fit_block, read_block
 from hpcxrf.pipeline.records import DatasetJob
 from hpcxrf.pipeline.regions.refine import RefinedRegion
 from hpcxrf.pipeline.tasks import no_solution
-from hpcxrf.results.store.basis import component_names
+from hpcxrf.results.store.basis import component_names, read_basis
 from hpcxrf.results.store.regions import read_region_mask, write_region_block
 from hpcxrf.runner.worker import choose_device
 from hpcxrf.store.spectra import SpectraStore
@@ -74,7 +74,7 @@ def remap_region(
             continue
         try:
             fits = fits_for(name, refined.fits, findings)
-            basis, solver = _prepare_solver(name, fits, problems, every, config, device)
+            basis, solver = _prepare_solver(name, fits, problems, every, _as_in_scan(config, path, name), device)
         except FitError as error:
             remarks[name] = f"not mapped again: {error}"
             _write_nothing(path, index, name, every, len(names))
@@ -110,6 +110,17 @@ def _about(used: NDArray[np.intp], whole: slice, step: int) -> slice:
     first, last = (int(whole.start) + int(used[i]) for i in (0, -1))
     start, stop = first // step * step, -(-(last + 1) // step) * step
     return slice(max(start, whole.start), min(stop, whole.stop))
+
+
+def _as_in_scan(config: PixelConfig, path: Path, name: str) -> PixelConfig:
+    """The section with the number of background columns that the scan's pixels were fitted with."""
+    if config.background_columns is not None or config.background != "columns":
+        return config
+    try:
+        basis = read_basis(path, name)
+    except KeyError:
+        return config
+    return replace(config, background_columns=basis.columns.shape[1] - basis.n_components)
 
 
 def _prepare_solver(

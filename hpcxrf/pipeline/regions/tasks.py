@@ -189,9 +189,12 @@ def _add(counts: NDArray[np.float64], spectra: NDArray[Any], numbers: NDArray[np
 
 
 def _live_time_s(store: SpectraStore, regions: Sequence[Region]) -> NDArray[np.float64]:
-    """(region, detector) seconds, NaN where any pixel's is not known: 0 seconds measure nothing."""
-    live = store.times().live_time_s
-    live = np.where(store.measured() & ~(live > 0), np.nan, live)
+    """(region, detector) seconds over the measured pixels; NaN where one of them has counts and no known time."""
+    measured, live = store.measured(), store.times().live_time_s
+    for d, one in enumerate(live):
+        known = measured & ~store.missing(d)
+        one[known & ~(one > 0)] = np.nan
+        one[~known] = 0.0
     return np.array([[one[region.mask].sum(dtype=np.float64) for one in live] for region in regions])
 
 

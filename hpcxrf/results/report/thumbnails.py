@@ -13,7 +13,7 @@ from hpcxrf.store.schema import BLOCK_Y
 FloatArray = NDArray[np.float64]
 SmallArray = NDArray[np.float32]
 
-SOLVED: Final = (FitStatus.CONVERGED, FitStatus.MAX_ITERATIONS, FitStatus.EMPTY)
+SOLVED: Final = (FitStatus.CONVERGED, FitStatus.MAX_ITERATIONS, FitStatus.EMPTY, FitStatus.THETA_KEPT)
 """Outcomes whose amplitudes mean something: an empty pixel has none, and that is a result."""
 
 
