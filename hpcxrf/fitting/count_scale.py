@@ -57,17 +57,20 @@ def estimate_count_scale(counts: Tensor) -> CountScale | None:
 
 
 def carry_count_factor(fit: SpectrumFit, factor: float) -> SpectrumFit:
-    """The fit of counts whose variance is so many times their mean.
+    """The fit of counts whose variance is so many times their mean, judged by their noise."""
+    return fit if factor == 1.0 else judge_fit(scale_noise(fit, factor), count_factor=factor)
+
+
+def scale_noise(fit: SpectrumFit, factor: float) -> SpectrumFit:
+    """Uncertainties and figures of merit of counts whose variance is so many times their mean.
 
     Sigma is scaled by the square root of the reduced chi2 where that exceeds 1, which of such counts is the factor and
     the misfit together; where the factor is below 1, or the fit did not know of it, the rest is added here.
     """
-    if factor == 1.0:
-        return fit
     known = max(fit.reduced_chi2, 1.0)
     excess = max(fit.reduced_chi2 / factor, 1.0) * factor / known
     root = excess**0.5
-    carried = replace(
+    return replace(
         fit,
         amplitude_sigma=fit.amplitude_sigma * root,
         theta_sigma=fit.theta_sigma * root,
@@ -76,7 +79,6 @@ def carry_count_factor(fit: SpectrumFit, factor: float) -> SpectrumFit:
         reduced_chi2=fit.reduced_chi2 / factor,
         deviance=fit.deviance / factor,
     )
-    return judge_fit(carried, count_factor=factor)
 
 
 def _group_channels(counts: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hpcxrf.fitting.count_scale import carry_count_factor, estimate_count_scale
+from hpcxrf.fitting.count_scale import estimate_count_scale, scale_noise
 
 CHANNELS = np.arange(800)
 
@@ -90,7 +90,7 @@ class Numbers:
     ],
 )
 def test_sigma_carries_factor_and_misfit_once(factor, chi2, times):
-    fit = carry_count_factor(Numbers(reduced_chi2=chi2), factor)
+    fit = scale_noise(Numbers(reduced_chi2=chi2), factor)
     assert fit.amplitude_sigma == pytest.approx(3.0 * times)
     assert fit.theta_sigma == pytest.approx(0.5 * times)
     assert fit.detection_limit == pytest.approx(2.71 * factor + 10.0 * times)
