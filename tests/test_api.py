@@ -248,7 +248,7 @@ def test_the_name_of_version_0_1_0_is_the_same_function():
 
 def test_a_fit_shows_itself_in_one_line_and_as_an_escaped_table(fit):
     assert re.fullmatch(
-        r"<SpectrumFit converged: 9 components, R2 0\.99\d+, deviance [\d.]+, channels \d+ to \d+>", repr(fit)
+        r"<SpectrumFit good, converged: 9 components, R2 0\.99\d+, deviance [\d.]+, channels \d+ to \d+>", repr(fit)
     )
     strange = replace(fit, component_names=("<script>", *fit.component_names[1:]), notes=(Note("warning", "a < b"),))
     page = strange._repr_html_()

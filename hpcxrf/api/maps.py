@@ -77,7 +77,7 @@ def fit_map(
     detector: int | Literal["sum"] | None = None,
     device: str = "auto",
     background: Literal["columns", "snip"] = "columns",
-    background_columns: int | None = None,
+    background_columns: int | None = 4,
     weights: Literal["auto", "one"] = "auto",
     deviance: bool = True,
 ) -> "xr.Dataset":

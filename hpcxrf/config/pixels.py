@@ -32,7 +32,7 @@ class PixelConfig:
     background: Literal["columns", "snip"] = "columns"
     """`columns`: the fitted background's, free in every pixel; `snip`: every pixel's spectrum is clipped by itself, as
     other programs do it. It is biased at low counts and exists for comparison, with `linear` and `nnls` only."""
-    background_columns: Annotated[int, Field(ge=0, le=16)] | None = None
+    background_columns: Annotated[int, Field(ge=0, le=16)] | None = 4
     """Columns into which the fitted background is grouped, free in every pixel; None: as few as the scan's own pixels
     show to leave absent components without bias, at most 16."""
     deviance: bool = True

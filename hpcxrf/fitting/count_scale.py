@@ -57,14 +57,17 @@ def estimate_count_scale(counts: Tensor) -> CountScale | None:
 
 
 def carry_count_factor(fit: SpectrumFit, factor: float) -> SpectrumFit:
-    """The fit of counts whose variance is so many times their mean.
+    """The fit of counts whose variance is so many times their mean, judged by their noise."""
+    return fit if factor == 1.0 else judge_fit(scale_noise(fit, factor))
+
+
+def scale_noise(fit: SpectrumFit, factor: float) -> SpectrumFit:
+    """Uncertainties and figures of merit of counts whose variance is so many times their mean.
 
     Counting noise grows with the factor, and what the noise explains of the residual is no flaw of the model any more.
     A fit that does not tell the two apart has all of its sigma scaled.
     """
-    if factor == 1.0:
-        return fit
-    carried = replace(
+    return replace(
         fit,
         **_carry_errors(fit, factor),
         count_factor=factor,
@@ -72,7 +75,6 @@ def carry_count_factor(fit: SpectrumFit, factor: float) -> SpectrumFit:
         reduced_chi2=fit.reduced_chi2 / factor,
         deviance=fit.deviance / factor,
     )
-    return judge_fit(carried)
 
 
 def _carry_errors(fit: SpectrumFit, factor: float) -> dict[str, Any]:
