@@ -7,7 +7,7 @@ import pytest
 import torch
 from fit_samples import drawn, expected_counts, setup
 
-from hpcxrf.fitting.count_scale import carry_count_factor, estimate_count_scale, scale_noise
+from hpcxrf.fitting.count_scale import carry_count_factor, estimate_count_scale
 from hpcxrf.fitting.model_error import estimate_model_error
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
 
@@ -71,7 +71,6 @@ def test_too_few_pixels_or_photons_tell_nothing():
 FIT = fit_spectrum(drawn(sum(expected_counts(1e6)), 7), setup())
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("factor", [2.5, 0.4])
 def test_counting_noise_carries_the_factor_and_flaws_do_not(factor):
     fit, parts = carry_count_factor(FIT, factor), FIT.errors.variances
@@ -102,25 +101,3 @@ def test_a_fit_without_parts_has_all_of_its_sigma_scaled():
     fit = carry_count_factor(replace(FIT, errors=None), 2.5)
     np.testing.assert_allclose(fit.amplitude_sigma, FIT.amplitude_sigma * 2.5**0.5, rtol=1e-12)
     np.testing.assert_allclose(fit.decision_limit, (FIT.decision_limit - 0.35) * 2.5**0.5 + 0.35 * 2.5, rtol=1e-9)
-=======
-# A fit scales its sigma by the root of a reduced chi2 above 1 by itself.
-@pytest.mark.parametrize(
-    ("factor", "chi2", "times"),
-    [
-        (2.5, 1.0, 2.5**0.5),  # smoothed so that the misfit does not show it: all of it is added
-        (2.5, 2.5, 1.0),  # the scatter was seen as misfit already
-        (2.5, 5.0, 1.0),  # scatter and a misfit of 2 beyond it
-        (0.4, 0.4, 0.4**0.5),  # counts that were divided scatter less
-        (0.4, 0.8, 0.8**0.5),  # and have a misfit of 2
-        (1.0, 3.0, 1.0),
-    ],
-)
-def test_sigma_carries_factor_and_misfit_once(factor, chi2, times):
-    fit = scale_noise(Numbers(reduced_chi2=chi2), factor)
-    assert fit.amplitude_sigma == pytest.approx(3.0 * times)
-    assert fit.theta_sigma == pytest.approx(0.5 * times)
-    assert fit.detection_limit == pytest.approx(2.71 * factor + 10.0 * times)
-    assert fit.reduced_chi2 == pytest.approx(chi2 / factor)
-    assert fit.deviance == pytest.approx(100.0 / factor)
-    assert fit.r2_expected == pytest.approx(1.0 - 0.01 * factor)
->>>>>>> p14-land
