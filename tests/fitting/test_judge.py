@@ -8,7 +8,7 @@ from fit_samples import TRUTH, channels, drawn, setup, table, theta_of
 
 from hpcxrf.fitting.count_scale import carry_count_factor
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.fitting.spectrum.judge import compute_misfit, judge_fit
+from hpcxrf.fitting.spectrum.judge import Binned, bin_spectrum, compute_misfit, judge_fit
 from hpcxrf.fitting.spectrum.solve import refit, solve_problem
 from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.physics.constants import PHYSICS
@@ -41,7 +41,7 @@ def test_a_spectrum_that_the_model_describes_is_good_at_any_counts(scale):
     found = _solve(drawn(_expected(scale), 3))
     assert found.verdict is Verdict.GOOD
     assert found.verdict_reasons == ()
-    assert compute_misfit(found) == 0.0
+    assert compute_misfit(bin_spectrum(found)) == 0.0
 
 
 def test_noise_alone_is_hardly_ever_doubtful(fit):
@@ -54,14 +54,31 @@ def test_noise_alone_is_hardly_ever_doubtful(fit):
     assert judged.count(Verdict.GOOD) >= 198
 
 
-@pytest.mark.parametrize("counts_per_channel", [1e3, 1e5, 1e7])
-def test_the_misfit_is_the_relative_error_of_the_model_whatever_the_counts(fit, counts_per_channel):
-    # Every channel 5 % off, in one direction or the other: chi2 is 1 + 0.05^2 times the counts.
-    error = 0.05
-    flat = torch.full((800,), counts_per_channel, dtype=torch.float64)
-    chi2 = 1.0 + error**2 * counts_per_channel
-    made = replace(fit, counts=flat, reduced_chi2=chi2)
-    assert compute_misfit(made) == pytest.approx(error, rel=0.05 if counts_per_channel > 1e3 else 0.15)
+@pytest.mark.parametrize("counts_per_bin", [1e4, 1e5, 1e7])
+def test_the_misfit_is_the_relative_error_of_the_model_whatever_the_counts(counts_per_bin):
+    # Every bin 5 % off, in one direction or the other, and without noise: chi2 is 0.05^2 times the counts.
+    n, error = 600, 0.05
+    sign = torch.where(torch.arange(n) % 2 == 0, 1.0, -1.0).double()
+    made = Binned(
+        energy_kev=torch.linspace(2.0, 12.0, n, dtype=torch.float64),
+        sigma_kev=torch.full((n,), 0.05, dtype=torch.float64),
+        counts=torch.full((n,), counts_per_bin, dtype=torch.float64),
+        model=counts_per_bin * (1.0 + error * sign),
+    )
+    # Less the noise that is expected of the counts.
+    expected = (error**2 - (1.0 + 3.0 * (2.0 / n) ** 0.5) / counts_per_bin) ** 0.5
+    assert compute_misfit(made) == pytest.approx(expected, rel=0.03)
+
+
+def test_a_missing_peak_counts_by_its_share_of_all_counts():
+    n, share = 600, 0.06
+    energy = torch.linspace(2.0, 12.0, n, dtype=torch.float64)
+    model = torch.full((n,), 1e4, dtype=torch.float64)
+    peak = torch.exp(-0.5 * ((energy - 8.0) / 0.05) ** 2)
+    peak = peak / peak.sum() * share / (1.0 - share) * model.sum()
+    made = Binned(energy_kev=energy, sigma_kev=torch.full_like(energy, 0.05), counts=model + peak, model=model)
+    # sum r^2 / max(smoothed counts): the share itself, but for the background under the peak and the smoothing.
+    assert 0.6 * share**0.5 < compute_misfit(made) < 1.2 * share**0.5
 
 
 def test_a_missing_strong_element_is_named_by_the_energy_of_its_peak(fit):
@@ -116,7 +133,7 @@ def test_scaled_counts_are_judged_by_their_own_noise(fit):
     scaled = fit.model + (drawn(fit.model / factor, 5) * factor - fit.model)
     chi2 = float(((scaled - fit.model) ** 2 / fit.model.clamp(min=1.0)).mean())
     raw = replace(fit, counts=scaled, reduced_chi2=chi2)
-    assert compute_misfit(raw) > 0.0
+    assert compute_misfit(bin_spectrum(raw)) > 0.0
     assert carry_count_factor(raw, factor).verdict is Verdict.GOOD
 
 

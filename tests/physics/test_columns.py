@@ -175,9 +175,9 @@ def test_the_compton_step_is_a_shelf_below_its_peak():
 
 
 def test_starting_values_outside_the_bounds_widen_them_and_wrong_names_are_refused():
-    wide = {p.name: p for p in replace_values(PARAMETERS, {"energy_slope": 0.05})}
+    wide = {p.name: p for p in replace_values(PARAMETERS, {"energy_slope": 0.07})}
     # Ten steps beyond it: at a bound it could not move.
-    assert wide["energy_slope"].upper == pytest.approx(0.05 + 10 * 1e-5)
-    assert wide["energy_slope"].lower == 0.004
+    assert wide["energy_slope"].upper == pytest.approx(0.07 + 10 * 1e-5)
+    assert wide["energy_slope"].lower == 0.002
     with pytest.raises(KeyError, match="no_such"):
         replace_values(PARAMETERS, {"no_such": 1.0})

@@ -144,7 +144,8 @@ def test_escape_needs_the_silicon_edge_and_falls_with_energy():
     assert escape_probability(1.8) == 0.0
     found = [escape_probability(energy) for energy in (2.0, 4.0, 6.4, 12.0)]
     assert found == sorted(found, reverse=True)
-    assert 0.003 < escape_probability(6.4) < 0.008
+    # Measured ones are .003 to .006; the yields of the tables differ by a fifth.
+    assert 0.0025 < escape_probability(6.4) < 0.008
 
 
 def test_window_and_chip_make_the_efficiency_that_hand_numbers_give():

@@ -45,7 +45,7 @@ _VERDICTS: Final[Mapping[str, Verdict]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Binned:
+class Binned:
     """Counts and model on bins of half the width of a line."""
 
     energy_kev: Tensor
@@ -73,8 +73,8 @@ def _judge(fit: SpectrumFit) -> list[tuple[Verdict, str]]:
     if fit.status not in {FitStatus.CONVERGED, FitStatus.MAX_ITERATIONS}:
         outcome = fit.status.name.lower().replace("_", " ")
         return [(Verdict.WRONG, f"the fit has no solution: {outcome}")]
-    binned = _bin_spectrum(fit)
-    misfit = compute_misfit(fit)
+    binned = bin_spectrum(fit)
+    misfit = compute_misfit(binned, fit.count_factor)
     return [
         *_judge_axis(fit),
         *_judge_convergence(fit),
@@ -84,18 +84,35 @@ def _judge(fit: SpectrumFit) -> list[tuple[Verdict, str]]:
     ]
 
 
-def compute_misfit(fit: SpectrumFit) -> float:
+def compute_misfit(binned: Binned, count_factor: float = 1.0) -> float:
     """Root mean square of what fit and counts differ by, relative to the counts and beyond their noise.
 
-    `sqrt((chi2 - 1) n / counts)` is what a relative error of the model makes of a reduced chi2 over n channels. It
-    does not grow with the counts, as chi2 does; 3 standard deviations of chi2 are noise.
+    `sqrt((chi2 - 1) n / counts)` is what a relative error of the model makes of a chi2 per bin. It does not grow with
+    the counts, as chi2 does; 3 standard deviations of chi2 are noise. The variance is that of the smoothed counts where
+    these are above the model: a peak that is missing from the model counts by its share of all counts, and not by how
+    little lies under it.
 
     Args:
-        fit: a fit with a solution.
+        binned: counts and model.
+        count_factor: variance of the counts over their mean.
     """
-    n = fit.counts.shape[0]
-    excess = (fit.reduced_chi2 - 1.0 - _CHI2_SD * (2.0 / n) ** 0.5) * fit.count_factor
-    return math.sqrt(max(excess, 0.0) * n / max(float(fit.counts.sum()), 1.0))
+    n = binned.counts.shape[0]
+    variance = count_factor * torch.maximum(binned.model, _smooth(binned)).clamp(min=1.0)
+    chi2 = float(((binned.counts - binned.model) ** 2 / variance).mean())
+    excess = (chi2 - 1.0 - _CHI2_SD * (2.0 / n) ** 0.5) * count_factor
+    return math.sqrt(max(excess, 0.0) * n / max(float(binned.counts.sum()), 1.0))
+
+
+def _smooth(binned: Binned) -> Tensor:
+    """(bin,) counts averaged over a line."""
+    return _kernel(binned).T @ binned.counts
+
+
+def _kernel(binned: Binned) -> Tensor:
+    """(bin, bin) Gaussians of the width of a line, those of a column adding up to 1."""
+    distance = (binned.energy_kev[:, None] - binned.energy_kev) / binned.sigma_kev
+    kernel = torch.exp(-0.5 * distance * distance)
+    return kernel / kernel.sum(dim=0)
 
 
 def _judge_axis(fit: SpectrumFit) -> list[tuple[Verdict, str]]:
@@ -118,7 +135,7 @@ def _judge_convergence(fit: SpectrumFit) -> list[tuple[Verdict, str]]:
     return [(Verdict.DOUBTFUL, f"the fit did not converge in {fit.iterations} steps")]
 
 
-def _judge_misfit(fit: SpectrumFit, misfit: float, binned: _Binned) -> list[tuple[Verdict, str]]:
+def _judge_misfit(fit: SpectrumFit, misfit: float, binned: Binned) -> list[tuple[Verdict, str]]:
     text = f"fit and counts differ by {misfit:.0%} (rms) beyond counting noise, reduced chi2 is {fit.reduced_chi2:.3g}"
     if misfit > WRONG_MISFIT:
         return [(Verdict.WRONG, text)]
@@ -129,7 +146,7 @@ def _judge_misfit(fit: SpectrumFit, misfit: float, binned: _Binned) -> list[tupl
     return []
 
 
-def _judge_peaks(fit: SpectrumFit, binned: _Binned) -> list[tuple[Verdict, str]]:
+def _judge_peaks(fit: SpectrumFit, binned: Binned) -> list[tuple[Verdict, str]]:
     families = [i for i, name in enumerate(fit.component_names) if name not in _SCATTER]
     if not families:
         return []
@@ -156,14 +173,12 @@ def _judge_zeros(fit: SpectrumFit, misfit: float) -> list[tuple[Verdict, str]]:
     return [(verdict, f"{len(at_zero)} of {len(families)} listed families are not found")]
 
 
-def find_unexplained_peaks(binned: _Binned, count_factor: float = 1.0) -> list[tuple[float, float, float]]:
+def find_unexplained_peaks(binned: Binned, count_factor: float = 1.0) -> list[tuple[float, float, float]]:
     """Peaks of the residual that have the width of a line: (energy_kev, standard deviations, counts), highest first.
 
     A matched filter, its noise that of the counts and of a model that is 2 % off within the width of a line.
     """
-    distance = (binned.energy_kev[:, None] - binned.energy_kev) / binned.sigma_kev
-    kernel = torch.exp(-0.5 * distance * distance)
-    kernel = kernel / kernel.sum(dim=0)
+    kernel = _kernel(binned)
     residual = kernel.T @ (binned.counts - binned.model)
     noise2 = (kernel * kernel).T @ (count_factor * binned.model.clamp(min=1.0))
     z = residual / (noise2 + (_MODEL_SD * (kernel.T @ binned.model)) ** 2).sqrt()
@@ -173,7 +188,7 @@ def find_unexplained_peaks(binned: _Binned, count_factor: float = 1.0) -> list[t
     return [(float(binned.energy_kev[i]), float(z[i]), float(counts[i])) for i in sorted(peaks, key=lambda i: -z[i])]
 
 
-def _measure_runs(binned: _Binned, count_factor: float) -> float:
+def _measure_runs(binned: Binned, count_factor: float) -> float:
     """Correlation of neighbours in the residual, bins one sigma wide, in standard deviations of that of noise."""
     noise = (count_factor * binned.model.clamp(min=1.0)).sqrt()
     pull = (binned.counts - binned.model) / noise
@@ -184,7 +199,7 @@ def _measure_runs(binned: _Binned, count_factor: float) -> float:
     return float((wide[1:] * wide[:-1]).sum()) / square * n**0.5 if square > 0.0 else 0.0
 
 
-def _bin_spectrum(fit: SpectrumFit) -> _Binned:
+def bin_spectrum(fit: SpectrumFit) -> Binned:
     """Bins of half the sigma of a line at the low end of the range; a part of a bin at the upper end is left out."""
     constants = PHYSICS if fit.problem is None else fit.problem.constants
     theta = dict(zip(fit.parameter_names, fit.theta.tolist(), strict=True))
@@ -198,7 +213,7 @@ def _bin_spectrum(fit: SpectrumFit) -> _Binned:
     def rebin(values: Tensor) -> Tensor:
         return values[: n * size].reshape(n, size).sum(dim=1)
 
-    return _Binned(
+    return Binned(
         energy_kev=rebin(energy_kev) / size,
         sigma_kev=rebin(sigma_kev) / size,
         counts=rebin(fit.counts),
