@@ -152,8 +152,8 @@ def choose_background(sums: GroupSums | None, basis: PixelBasis) -> BackgroundCh
     every = basis.columns.shape[1] - basis.n_components
     tried: list[tuple[int, str, float]] = []
     enough = sums is not None and bool((sums.n_pixels >= _LEAST_PIXELS).any(dim=1).all())
-    for n in CANDIDATES if enough and sums is not None else ():
-        if n >= every:
+    for n in CANDIDATES if enough else ():
+        if sums is None or n >= every:
             break
         worst, excess = _judge(sums, basis, n)
         tried.append((n, worst, excess))
@@ -211,7 +211,8 @@ def _solve(gram: Tensor, joining: Tensor) -> Tensor:
     """Matrix (column, column) by which right-hand sides of all columns become coefficients, some of them joined."""
     unit, scale = unit_diagonal(joining.T @ gram @ joining)
     seen = joining * scale
-    return seen @ torch.linalg.solve(unit, seen.T)
+    solution: Tensor = seen @ torch.linalg.solve(unit, seen.T)
+    return solution
 
 
 def _joining(basis: PixelBasis, n: int) -> Tensor:

@@ -164,7 +164,7 @@ def _build_grid(problem: FitProblem) -> tuple[Tensor, Tensor]:
     return pairs[:, 1], pairs[:, 0]
 
 
-def _list_strong_lines(problem: FitProblem) -> tuple[Tensor, Tensor]:
+def _list_strong_lines(problem: FitProblem) -> tuple[Tensor, Tensor, Tensor]:
     """Strong lines, neighbours merged: energy, share and column; elastic and Compton columns included."""
     table = problem.table
     energies: list[float] = []

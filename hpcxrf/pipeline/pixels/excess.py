@@ -138,8 +138,8 @@ def check_arrays(
     """
     if not can_exceed(config):
         return []
-    total = np.nansum(amplitude, axis=(1, 2), dtype=np.float64)
-    variance = np.nansum(sigma.astype(np.float64) ** 2, axis=(1, 2))
+    total = np.asarray(np.nansum(amplitude, axis=(1, 2), dtype=np.float64))
+    variance = np.asarray(np.nansum(sigma.astype(np.float64) ** 2, axis=(1, 2)))
     expected, error = fit.amplitude.numpy(), fit.amplitude_sigma.numpy()
     return describe_excess(detector, find_excess(fit.component_names, total, variance, expected, error), config)
 
