@@ -40,6 +40,7 @@ def verify(
             found = list(find_damage(run, advance))
         for damage in found if redo else ():
             do_again(run, damage)
+    many = "1 file is" if len(found) == 1 else f"{len(found)} files are"
     if as_json:
         print_json({"run": str(run.path), "damaged": [asdict(damage) for damage in found], "marked": redo})
     else:
@@ -49,9 +50,9 @@ def verify(
             out.print(f"{damage.path}: {how} ({damage.dataset_id})", markup=False)
         if len(found) > _SHOWN:
             out.print(f"and {len(found) - _SHOWN} more")
-        out.print("every file is as it was written" if not found else f"{len(found)} files are damaged", markup=False)
+        out.print(f"{many} damaged" if found else "every file is as it was written", markup=False)
     if found and not redo:
         raise OutputError(
-            f"{run.path}: {len(found)} files are not as they were written; `hpcxrf verify {run.path} --redo`, then "
-            "`hpcxrf resume`, makes them again"
+            f"{run.path}: {many} damaged; `hpcxrf verify {run.path} --redo`, then `hpcxrf resume`, makes what was lost "
+            "again"
         )

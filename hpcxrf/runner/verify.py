@@ -23,6 +23,7 @@ class Damage:
     home: str
     """Folder of the dataset's journal within the run directory; empty: the run directory itself."""
     task: str
+    """Task that wrote it, or `JOURNAL`."""
     path: str
     """Relative to the run directory."""
 

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -227,9 +228,10 @@ def _write_datasets(folder: Path, options: ArchiveOptions, processes: int) -> It
     # A process that was forked while BLAS threads ran could wait for them for ever.
     pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_ignore_interrupt)
     try:
-        futures: dict[Future[ArchiveRow], int] = {
-            pool.submit(write_dataset, folder, options, index): index for index in range(options.n)
-        }
+        with _hold_interrupt():
+            futures: dict[Future[ArchiveRow], int] = {
+                pool.submit(write_dataset, folder, options, index): index for index in range(options.n)
+            }
         for done in as_completed(futures):
             yield futures[done], done.result()
     except BrokenProcessPool as error:
@@ -238,6 +240,19 @@ def _write_datasets(folder: Path, options: ArchiveOptions, processes: int) -> It
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _hold_interrupt() -> Iterator[None]:
+    """Let Ctrl-C wait while processes start: one that does not ignore it yet would end with a traceback.
+
+    They inherit what is blocked.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _ignore_interrupt() -> None:

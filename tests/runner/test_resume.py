@@ -101,13 +101,16 @@ def test_a_journal_that_cannot_be_read_is_found_by_verify_and_its_dataset_is_don
     run = _run_all(job)
     journal = run.journal_file(job.dataset_id)
     lines = journal.read_bytes().splitlines(keepends=True)
-    journal.write_bytes(lines[0] + b'{"event":"fin\x00\n' + b"".join(lines[1:]))
+    garbled = lines[0] + b'{"event":"fin\x00\n' + b"".join(lines[1:])
+    journal.write_bytes(garbled)
     [damage] = find_damage(run)
     assert (damage.dataset_id, damage.task) == (job.dataset_id, "journal")
     assert run.path / damage.path == journal
     do_again(run, damage)
+    # Nothing is added to what cannot be read.
+    assert journal.read_bytes() == garbled
     assert read_or_set_aside(run, job.dataset_id) == []
-    assert journal.with_suffix(".damaged").exists()
+    assert journal.with_suffix(".damaged").read_bytes() == garbled
 
 
 def test_spectra_with_a_lost_band_name_it_and_are_ingested_again(scan, tmp_path):

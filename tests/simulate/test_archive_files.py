@@ -19,7 +19,7 @@ from hpcxrf.formats.registry import open_scan
 from hpcxrf.pipeline.prepare.from_config import prepare
 from hpcxrf.pipeline.records import ScanFacts
 from hpcxrf.simulate import archive_spec, read_index, read_truth, write_archive
-from hpcxrf.simulate.archive_files import dataset_files
+from hpcxrf.simulate.archive_files import _hold_interrupt, dataset_files
 from hpcxrf.simulate.spec import list_families
 from hpcxrf.store.files import tree_sha256
 
@@ -213,6 +213,17 @@ def test_a_damaged_scan_is_named(tmp_path):
     scan.write_bytes(scan.read_bytes()[:100])
     with pytest.raises(OutputError, match=r"sim-00000\.h50: is damaged"):
         write_archive(tmp_path / "a", 1, SEED, jobs=1)
+
+
+def test_processes_that_start_inherit_that_ctrl_c_waits():
+    ask = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+
+    def is_held():
+        return subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
+
+    with _hold_interrupt():
+        assert is_held() == "True"
+    assert is_held() == "False"
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
