@@ -17,7 +17,7 @@ from hpcxrf.physics.model import model_spectrum
 
 NAMES = ("Si", "Ca", "Fe", "Sn_L", "Au_M", "Ca_Ca")
 AMPLITUDE = torch.tensor([2e5, 1e5, 2e5, 3e5, 9e5, 1e3, 6e4, 1.6e5], dtype=torch.float64)
-STEEL = {"names": ("Ti", "Cr", "Mn", "Fe", "Ni", "Cu"), "shares": (0.01, 0.2, 0.02, 0.65, 0.1, 0.02), "total": 3e6}
+TOOL_STEEL = {"names": ("V", "Cr", "Fe", "Ni", "W_L"), "shares": (0.01, 0.05, 0.75, 0.02, 0.17), "total": 2e6}
 COATED = {"names": ("K", "Ca", "Ti", "Mn", "Fe", "Zn"), "shares": (0.1, 0.2, 0.05, 0.5, 0.05, 0.1), "total": 1e6}
 
 
@@ -38,7 +38,7 @@ def fit_drawn(sample, **options):
 
 @cache
 def fit_steel(depth):
-    sample = draw_sample(5, depth=depth, **STEEL)
+    sample = draw_sample(7, depth=depth, **TOOL_STEEL)
     return sample, fit_drawn(sample)
 
 

@@ -107,7 +107,7 @@ def spectrum_fit(totals: np.ndarray, *, seed: int = 0) -> SpectrumFit:
         at_bound=at_bound,
         amplitude=torch.from_numpy(totals),
         amplitude_sigma=torch.from_numpy(np.sqrt(totals + 0.01 * totals.sum())),
-        detection_limit=torch.full((len(totals),), 0.009 * float(totals.sum()), dtype=torch.float64),
+        detection_limit=torch.full((len(totals),), 0.0105 * float(totals.sum()), dtype=torch.float64),
         first_channel=FIRST,
         counts=torch.from_numpy(counts),
         model=torch.from_numpy(model),

@@ -59,6 +59,10 @@ _USUAL_NUMBER: Final = 2.0
 # Yields of L1 and M4 differ by up to 40 % between tables, those of L2 and M1 to M3 by some per cent.
 _SUBSHELL_SDS: Final = {"L1": 0.2, "L2": 0.05, "M1": 0.05, "M2": 0.05, "M3": 0.05, "M4": 0.2}
 _SAME_EDGE_KEV: Final = 1e-4
+# Transitions from the O and P shells to L3 (L-beta-5), valence electrons in part: their share differs between
+# calculations, and they end this close to the edge.
+_OUTER_SD: Final = 0.3
+_OUTER_KEV: Final = 0.15
 # Prior mean, prior sd, step, lower and upper bound of the parameters of all families. The sample's are all but flat:
 # where they change no ratio, a little curvature keeps the steps short. The air path is hardly ever known: 12 cm
 # (d = 7.9) before the detector of srm1832, and with bounds that are too narrow for it the sample seems to absorb. Thin
@@ -224,12 +228,16 @@ def _list_groups(table: LineTable, kbeta_sd: float) -> tuple[RatioGroup, ...]:
     """K-beta lines of K families, and subshells of L and M families but the one with the main lines."""
     parent = find_parents(table)
     edge, kbeta = table.edge_kev[parent], table.is_kbeta[parent]
+    outer = edge - table.energy_kev[parent] < _OUTER_KEV
     groups = []
     for i, symbol, shell in find_families(table):
         name, mine = table.component_names[i], table.component == i
         if shell == "K":
             groups.append(RatioGroup(name=f"{name} {KBETA_NAME}", member=mine & kbeta, sd=kbeta_sd))
             continue
+        if shell == "L":
+            member = mine & outer & _near(edge, symbol, "L3")
+            groups.append(RatioGroup(name=f"{name} L3 outer", member=member, sd=_OUTER_SD))
         for subshell, sd in _SUBSHELL_SDS.items():
             if subshell[0] == shell:
                 groups.append(RatioGroup(name=f"{name} {subshell}", member=mine & _near(edge, symbol, subshell), sd=sd))
