@@ -10,6 +10,7 @@ from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.uncertainty import Uncertainty, decision_limit
 from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.notes import Note
+from hpcxrf.physics.anode_scatter import ScatterCopies
 from hpcxrf.physics.lines import LineTable
 
 
@@ -120,6 +121,8 @@ class SpectrumFit:
     """Findings of the fit on itself, such as parameters at a bound."""
     ratios: FittedRatios | None = None
     """What was fitted of the line ratios; None: they are those of the problem's table."""
+    copies: ScatterCopies | None = None
+    """Scattered lines of a tube's anode at their fitted heights; None: no tube, or its anode is not known."""
     errors: Uncertainty | None = None
     """Counting noise and flaws of the model apart, of raw counts; None: the fit was made by another program."""
     count_factor: float = 1.0

@@ -13,6 +13,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from hpcxrf.physics.anode_scatter import centre_slopes, derive_compton_of_copies
 from hpcxrf.physics.model import EDGE_WIDTH_KEV, Evaluation, SpectrumModel, evaluate, select_tailed
 from hpcxrf.physics.parameters import INDEX, PARAMETER_NAMES
 from hpcxrf.physics.ratios import ratio_slopes
@@ -87,7 +88,7 @@ def counts_jacobian(
         return automatic_jacobian(theta, amplitude, model) * theta.new_tensor(kept)
     wanted = tuple(c for c in _COLUMNS if c == _ENERGY or c in names)
     lines = _line_products(theta, amplitude[..., :-1], evaluation, model, wanted)
-    compton = compton_derivatives(theta, evaluation.compton, model.constants)
+    compton = _derive_compton(theta, evaluation, model)
     height = amplitude[..., -1, None]
     columns = {name: lines[..., i] for i, name in enumerate(wanted)}
     for name, density in compton.items():
@@ -124,14 +125,40 @@ def ratio_columns(theta: Tensor, amplitude: Tensor, evaluation: Evaluation, mode
         return amplitude.new_zeros((*evaluation.bin_kev.shape, 0))
     e, n = evaluation, model.table.ratio.shape[0]
     slopes = ratio_slopes(theta[..., len(PARAMETER_NAMES) :], e.ratio[..., :n], model.table, model.ratios)
-    # The elastic line has no family whose ratios could change.
-    slopes = torch.nn.functional.pad(slopes, (0, 0, 0, e.ratio.shape[-1] - n))
+    # One elastic line has no family whose ratios could change.
+    elastic = _slope_copies(slopes, e.ratio[..., n:], model)
+    slopes = torch.cat([slopes, elastic], dim=-2)
     terms = _density(amplitude[..., e.column] * e.weight, e, torch.zeros_like(e.weight))
     tail = select_tailed((terms.t[..., None] * slopes).mT, e.tailed).mT
     total = e.gauss @ (terms.g[..., None] * slopes).to(e.gauss.dtype) + e.low @ tail.to(e.low.dtype)
     if e.shelf is not None:
         total = total + e.shelf @ (terms.shelf[..., None] * slopes).to(e.shelf.dtype)
-    return total.to(theta.dtype) * e.bin_kev[..., :, None]
+    total = total.to(theta.dtype) + _ratio_columns_of_compton(amplitude[..., -1], e, model)
+    return total * e.bin_kev[..., :, None]
+
+
+def _slope_copies(slopes: Tensor, share: Tensor, model: SpectrumModel) -> Tensor:
+    """Relative derivative (*batch, elastic line, parameter) of the elastic lines by the parameters of the ratios."""
+    ratios, copies = model.ratios, model.copies
+    if ratios is None or ratios.copies is None or copies is None:
+        return slopes.new_zeros((*slopes.shape[:-2], share.shape[-1], slopes.shape[-1]))
+    return centre_slopes(ratios.copies, share, copies).expand(*slopes.shape[:-2], -1, -1)
+
+
+def _ratio_columns_of_compton(height: Tensor, e: Evaluation, model: SpectrumModel) -> Tensor:
+    """Derivative of the Compton column, counts per keV (*batch, channel, parameter) or 0."""
+    ratios, copies, share = model.ratios, model.copies, e.compton_share
+    if ratios is None or ratios.copies is None or copies is None or share is None:
+        return height.new_zeros(())
+    main = ratios.copies[copies.is_main.to(share.device)]
+    slopes = main - (share[..., None] * main).sum(dim=-2, keepdim=True)
+    return height[..., None, None] * (e.compton.density.mT @ (share[..., None] * slopes))
+
+
+def _derive_compton(theta: Tensor, e: Evaluation, model: SpectrumModel) -> dict[str, Tensor]:
+    if model.copies is None or e.compton_share is None:
+        return compton_derivatives(theta, e.compton, model.constants)
+    return derive_compton_of_copies(theta, e.compton, e.compton_share, model.copies, model.constants)
 
 
 def automatic_jacobian(theta: Tensor, amplitude: Tensor, model: SpectrumModel) -> Tensor:
@@ -181,7 +208,8 @@ def _derivatives(theta: Tensor, amplitude: Tensor, e: Evaluation, model: Spectru
     has_tail = extend(table.has_tail.to(counts.dtype), (0, pad), value=1.0)
     kbeta = extend(table.is_kbeta.to(counts.dtype), (0, pad)) * has_tail
     mu = extend(table.mu_per_um, (0, pad))
-    is_elastic = extend(torch.zeros_like(table.energy_kev), (0, pad), value=1.0)
+    # Copies of a tube's lines stand where the anode has them.
+    is_elastic = extend(torch.zeros_like(table.energy_kev), (0, pad), value=float(model.copies is None))
     # Not the line's own density divided by the factor: that may be 0.
     escape_ratio = e.ratio * extend((table.escape_parent >= 0).to(counts.dtype), (0, pad))
     alpha = has_tail - kbeta

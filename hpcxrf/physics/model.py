@@ -11,6 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from hpcxrf.physics.anode_scatter import OTHER_SERIES, ScatterCopies, adjust_shares, compton_of_copies
 from hpcxrf.physics.constants import ConstantSet
 from hpcxrf.physics.lines import LineTable
 from hpcxrf.physics.parameters import INDEX, PARAMETER_NAMES
@@ -20,6 +21,8 @@ from hpcxrf.physics.shapes import gaussian, low_energy_tail, maps_low_energy_tai
 
 ELASTIC: Final = "COHERENT_SCT_AMPLITUDE"
 COMPTON: Final = "COMPTON_AMPLITUDE"
+SCATTER: Final = frozenset({ELASTIC, COMPTON, *(OTHER_SERIES.format(series=one) for one in "KL")})
+"""Names of all columns of scattered photons."""
 
 # An absorption edge is some eV wide, and the incident energy is a fitted parameter: a sharp switch would
 # have no derivative.
@@ -36,6 +39,8 @@ class SpectrumModel:
     constants: ConstantSet
     elastic: bool = True
     """False for a tube: no monochromatic elastic line. The Compton column stays."""
+    copies: ScatterCopies | None = None
+    """Lines of a tube's anode, scattered: they take the place of the one elastic line and of the one Compton peak."""
     with_step: bool = True
     """False saves the shelf where its parameters are 0 and fixed."""
     tailed: Tensor | None = None
@@ -48,8 +53,24 @@ class SpectrumModel:
     @property
     def component_names(self) -> tuple[str, ...]:
         """Columns of the design matrix, in order."""
-        scatter = (ELASTIC, COMPTON) if self.elastic else (COMPTON,)
-        return self.table.component_names + scatter
+        return self.table.component_names + self.scatter_names
+
+    @property
+    def scatter_names(self) -> tuple[str, ...]:
+        """Columns of scattered photons, the Compton peak last."""
+        return list_scatter(elastic=self.elastic, copies=self.copies)
+
+
+def list_scatter(*, elastic: bool, copies: ScatterCopies | None) -> tuple[str, ...]:
+    """Names of the columns of scattered photons, the Compton peak last.
+
+    Args:
+        elastic: whether there is one elastic line, at the incident energy.
+        copies: lines of a tube's anode.
+    """
+    if copies is not None:
+        return (ELASTIC, *copies.other_names, COMPTON)
+    return (ELASTIC, COMPTON) if elastic else (COMPTON,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +82,10 @@ class Evaluation:
     bin_kev: Tensor
     """(*batch, channel): width of the channel."""
     line_kev: Tensor
-    """(*batch, line), elastic last."""
+    """(*batch, line), elastic lines last."""
     sigma_kev: Tensor
     ratio: Tensor
-    """(*batch, line) of the table, the elastic line included: share of the component's counts."""
+    """(*batch, line) of the table, elastic lines included: share of the component's counts."""
     weight: Tensor
     """(*batch, line): the same with edge switch and escape factor."""
     switch: Tensor
@@ -85,6 +106,9 @@ class Evaluation:
     column: Tensor
     """(line,) int64: the column that a line belongs to."""
     compton: ComptonShape
+    """Of a tube, of every copy: (*batch, copy, channel)."""
+    compton_share: Tensor | None
+    """(*batch, copy of the main series) share of each copy in the Compton column; None: there is one peak."""
 
 
 def energy_kev(theta: Tensor, channel: Tensor) -> Tensor:
@@ -140,8 +164,9 @@ def evaluate(theta: Tensor, model: SpectrumModel) -> Evaluation:
     phi = _join_lines(
         (gauss, low, shelf), weight * norm, (sigma, tail, shelf_share / (2.0 * line_kev)), column, model
     ).to(theta.dtype)
-    compton = compton_shape(theta, energies, constants)
-    phi = torch.cat([phi, compton.density[..., :, None]], dim=-1) * bins[..., :, None]
+    compton, compton_share = _scatter_compton(theta, energies, model)
+    density = compton.density if compton_share is None else (compton_share[..., None] * compton.density).sum(dim=-2)
+    phi = torch.cat([phi, density[..., :, None]], dim=-1) * bins[..., :, None]
     return Evaluation(
         phi=phi,
         bin_kev=bins,
@@ -162,7 +187,31 @@ def evaluate(theta: Tensor, model: SpectrumModel) -> Evaluation:
         shelf=shelf,
         column=column,
         compton=compton,
+        compton_share=compton_share,
     )
+
+
+def _scatter_compton(theta: Tensor, energies: Tensor, model: SpectrumModel) -> tuple[ComptonShape, Tensor | None]:
+    """The Compton peak; of a tube that of every copy of the main series, and the share of each."""
+    copies = model.copies
+    if copies is None:
+        return compton_shape(theta, energies, model.constants), None
+    share = adjust_shares(copies.compton, read_copy_logarithm(theta, model), copies)
+    main = share[..., copies.is_main.to(theta.device)]
+    return compton_of_copies(theta, energies, copies, model.constants), main / main.sum(dim=-1, keepdim=True)
+
+
+def read_copy_logarithm(theta: Tensor, model: SpectrumModel) -> Tensor:
+    """Logarithm (*batch, copy) of how much higher a copy of the anode's lines stands than calculated.
+
+    Args:
+        theta: (*batch, parameter), followed by the parameters of the line ratios where the model has them.
+        model: with copies.
+    """
+    n = 0 if model.copies is None else len(model.copies.subshell)
+    if model.ratios is None or model.ratios.copies is None:
+        return theta.new_zeros((*theta.shape[:-1], n))
+    return theta[..., len(PARAMETER_NAMES) :] @ model.ratios.copies.mT
 
 
 def change_ratios(theta: Tensor, evaluation: Evaluation, model: SpectrumModel) -> Tensor:
@@ -182,7 +231,17 @@ def change_ratios(theta: Tensor, evaluation: Evaluation, model: SpectrumModel) -
     widths = (e.sigma_kev, e.tail, e.step / (2.0 * e.line_kev))
     phi = _join_lines((e.gauss, e.low, e.shelf), weight * e.norm, widths, e.column, model).to(theta.dtype)
     phi = phi * e.bin_kev[..., :, None]
-    return torch.cat([phi, e.phi[..., -1:].expand(*phi.shape[:-1], 1)], dim=-1)
+    return torch.cat([phi, _change_compton(theta, e, model).expand(*phi.shape[:-1], 1)], dim=-1)
+
+
+def _change_compton(theta: Tensor, e: Evaluation, model: SpectrumModel) -> Tensor:
+    """The Compton column (*batch, channel, 1) at other ratios of the copies."""
+    copies = model.copies
+    if copies is None:
+        return e.phi[..., -1:]
+    share = adjust_shares(copies.compton, read_copy_logarithm(theta, model), copies)[..., copies.is_main]
+    share = share / share.sum(dim=-1, keepdim=True)
+    return ((share[..., None] * e.compton.density).sum(dim=-2) * e.bin_kev)[..., None]
 
 
 def _join_lines(
@@ -202,7 +261,7 @@ def _join_lines(
         model: lines.
     """
     (gauss, low, shelf), (sigma, tail, shelf_height) = shapes, widths
-    n_columns = len(model.table.component_names) + int(model.elastic)
+    n_columns = len(model.component_names) - 1
     spread = (column[:, None] == torch.arange(n_columns, device=column.device)).to(share.dtype)
     height = share / sigma
     phi = gauss @ (height[..., :, None] * spread).to(gauss.dtype)
@@ -213,14 +272,18 @@ def _join_lines(
     return phi
 
 
-def find_tailed_lines(table: LineTable, *, elastic: bool, constants: ConstantSet) -> Tensor:
-    """Lines with a tail, for `SpectrumModel.tailed`; the elastic line, which is not in the table, comes last.
+def find_tailed_lines(
+    table: LineTable, *, elastic: bool, constants: ConstantSet, copies: ScatterCopies | None = None
+) -> Tensor:
+    """Lines with a tail, for `SpectrumModel.tailed`; elastic lines, which are not in the table, come last.
 
     Returns:
         (tailed line,) int64.
     """
-    with_elastic = elastic and not constants.maps_line_shape
-    return torch.cat([table.has_tail, table.has_tail.new_ones(int(with_elastic))]).nonzero()[:, 0]
+    n_elastic = int(elastic) if copies is None else len(copies.subshell)
+    if constants.maps_line_shape:
+        n_elastic = 0
+    return torch.cat([table.has_tail, table.has_tail.new_ones(n_elastic)]).nonzero()[:, 0]
 
 
 def select_tailed(values: Tensor, tailed: Tensor | None) -> Tensor:
@@ -275,30 +338,35 @@ def model_spectrum(
 
 
 def _place_lines(incident_kev: Tensor, model: SpectrumModel) -> tuple[Tensor, Tensor]:
-    """Line energies (*batch, line) and the column of each (line,), the elastic line last."""
-    table = model.table
+    """Line energies (*batch, line) and the column of each (line,), elastic lines last."""
+    table, copies = model.table, model.copies
     fixed = table.energy_kev.expand(*incident_kev.shape[:-1], -1)
+    first = len(table.component_names)
+    if copies is not None:
+        energy = copies.energy_kev.to(fixed).expand(*incident_kev.shape[:-1], -1)
+        column = first + (~copies.is_main).to(torch.int64).to(incident_kev.device)
+        return torch.cat([fixed, energy], dim=-1), torch.cat([table.component, column])
     if not model.elastic:
         return fixed, table.component
-    elastic_column = torch.full_like(table.component[:1], len(table.component_names))
-    if table.component.numel() == 0:
-        elastic_column = torch.zeros(1, dtype=torch.int64, device=incident_kev.device)
+    elastic_column = torch.full((1,), first, dtype=torch.int64, device=incident_kev.device)
     return torch.cat([fixed, incident_kev], dim=-1), torch.cat([table.component, elastic_column])
 
 
 def _append_elastic(values: Tensor, elastic: float, model: SpectrumModel) -> Tensor:
-    """Append the elastic line's value to a (..., line) tensor of the table."""
-    if not model.elastic:
-        return values
-    return torch.nn.functional.pad(values, (0, 1), value=elastic)
+    """Append the value of every elastic line to a (..., line) tensor of the table."""
+    n = int(model.elastic) if model.copies is None else len(model.copies.subshell)
+    return torch.nn.functional.pad(values, (0, n), value=elastic) if n else values
 
 
 def _ratios(theta: Tensor, model: SpectrumModel) -> Tensor:
-    """Ratios of the lines, (*batch, line) or (line,), the elastic line included."""
-    if model.ratios is None:
-        return _append_elastic(model.table.ratio, 1.0, model)
-    q = theta[..., len(PARAMETER_NAMES) :]
-    return _append_elastic(adjust_ratios(q, model.table, model.ratios), 1.0, model)
+    """Ratios of the lines, (*batch, line) or (line,), elastic lines included."""
+    ratio = model.table.ratio
+    if model.ratios is not None:
+        ratio = adjust_ratios(theta[..., len(PARAMETER_NAMES) :], model.table, model.ratios)
+    if model.copies is None:
+        return _append_elastic(ratio, 1.0, model)
+    share = adjust_shares(model.copies.elastic, read_copy_logarithm(theta, model), model.copies)
+    return torch.cat([ratio.expand(*share.shape[:-1], -1), share], dim=-1)
 
 
 def _weights(par: dict[str, Tensor], ratio: Tensor, model: SpectrumModel) -> tuple[Tensor, Tensor]:
@@ -314,7 +382,7 @@ def _weights(par: dict[str, Tensor], ratio: Tensor, model: SpectrumModel) -> tup
 def _tail_and_step(par: dict[str, Tensor], line_kev: Tensor, model: SpectrumModel) -> tuple[Tensor, Tensor, Tensor]:
     """Tail fraction, step fraction and decay length of each line, (*batch, line).
 
-    The elastic line has the tail of any other photon of its energy; MAPS draws it without.
+    Elastic lines have the tail of any other photon of their energy; MAPS draws them without.
     """
     table = model.table
     has_tail = _append_elastic(

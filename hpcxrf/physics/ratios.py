@@ -50,6 +50,8 @@ class RatioGroup:
     """(line,) bool."""
     sd: float
     """Prior standard deviation of the logarithm of their strength."""
+    copies: Tensor | None = None
+    """(copy,) bool: copies of a tube's anode lines that go with them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,8 @@ class RatioModel:
     """(line,) bool: fluorescence and its escape lines."""
     sample: SampleAbsorption
     """Absorption of the sample at the lines, an escape line having that of its parent."""
+    copies: Tensor | None = None
+    """(copy, parameter): derivative of the logarithm of a tube's scattered lines."""
 
 
 def build_ratio_model(table: LineTable, groups: tuple[RatioGroup, ...], sample: SampleAbsorption) -> RatioModel:
@@ -80,11 +84,18 @@ def build_ratio_model(table: LineTable, groups: tuple[RatioGroup, ...], sample: 
     air = torch.where(fluorescent, -((REFERENCE_KEV / table.energy_kev[parent]) ** _AIR_POWER), 0.0)
     kbeta = (table.is_kbeta[parent] & fluorescent).to(none.dtype)
     members = [group.member.to(none.dtype) for group in groups]
+    of_copies = next((group.copies for group in groups if group.copies is not None), None)
+    copies = None
+    if of_copies is not None:
+        nothing = torch.zeros_like(of_copies)
+        marks = [nothing if group.copies is None else group.copies for group in groups]
+        copies = torch.stack([nothing] * len(COMMON) + marks, dim=1).to(none.dtype)
     return RatioModel(
         names=(*COMMON, *(group.name for group in groups)),
         linear=torch.stack([none, none, air, kbeta, *members], dim=1),
         absorbing=fluorescent,
         sample=sample,
+        copies=copies,
     )
 
 

@@ -2,9 +2,11 @@
 
 from typing import Final
 
+from hpcxrf.physics.anode_scatter import OTHER_SERIES
 from hpcxrf.physics.model import COMPTON, ELASTIC
 
-_SHOWN: Final = {ELASTIC: "elastic", COMPTON: "Compton"}
+_ANODE: Final = {OTHER_SERIES.format(series=one): f"anode {one} elastic" for one in "KL"}
+_SHOWN: Final = {ELASTIC: "elastic", COMPTON: "Compton", **_ANODE}
 
 
 def shown_name(component: str) -> str:

@@ -73,6 +73,7 @@ def find_axes(
     slopes_kev: tuple[float, float],
     listed: Collection[str] = (),
     elastic: bool = True,
+    anode: tuple[tuple[float, float], ...] = (),
     keep: int = 14,
     apart_kev: float = 0.05,
 ) -> Axes:
@@ -85,13 +86,15 @@ def find_axes(
         slopes_kev: lowest and highest slope; the same twice: it is known.
         listed: families that the user names.
         elastic: False for a tube.
+        anode: energies (keV) and shares of the strong lines of a tube's anode; the incident energy is then its high
+            voltage.
         keep: axes to return.
         apart_kev: least difference of two of them at 1 keV or at the incident energy.
     """
     if peaks.channel.size == 0:
         nothing = np.empty(0)
         return Axes(offset_kev=nothing, slope_kev=nothing, score=nothing)
-    table = build_position_table(incident_kev, listed=listed, elastic=elastic)
+    table = build_position_table(incident_kev, listed=listed, elastic=elastic, anode=anode)
     offset, slope, width = _build_grid(peaks, offsets_kev, slopes_kev)
     chosen = np.argsort(-peaks.area, kind="stable")[:_SCORED_PEAKS]
     channel, share = peaks.channel[chosen], peaks.share[chosen]
@@ -103,7 +106,8 @@ def find_axes(
     last = offset + slope * peaks.n_channels
     score = width + _score_partners(energy, peaks, chosen, strange, table, last, elastic=elastic)
     order = np.argsort(-score, kind="stable")
-    kept = _keep_apart(offset[order], slope[order], incident_kev, apart_kev, keep)
+    end_kev = max((line_kev for line_kev, _ in anode), default=incident_kev)
+    kept = _keep_apart(offset[order], slope[order], end_kev, apart_kev, keep)
     order = order[kept]
     return Axes(offset_kev=offset[order], slope_kev=slope[order], score=score[order])
 
@@ -209,11 +213,11 @@ def _sum_density(energy: Array, area: Array) -> Array:
     return density * weak
 
 
-def _keep_apart(offset: Array, slope: Array, incident_kev: float, apart_kev: float, keep: int) -> list[int]:
+def _keep_apart(offset: Array, slope: Array, end_kev: float, apart_kev: float, keep: int) -> list[int]:
     """The first axes that differ from every better one at an end, in the channels of the best one."""
     if offset.size == 0:
         return []
-    ends = (np.array([1.0, incident_kev]) - offset[0]) / slope[0]
+    ends = (np.array([1.0, end_kev]) - offset[0]) / slope[0]
     at_ends = offset[:, None] + slope[:, None] * ends
     kept: list[int] = []
     for i in range(offset.size):

@@ -42,6 +42,8 @@ _LINE_SD_KEV: Final = 0.022
 _ELASTIC_SHARE: Final = 0.05
 _ELASTIC_SD_KEV: Final = 0.15
 _COMPTON_SHARE: Final = 0.06
+# Lines of a tube stand where the anode has them.
+_ANODE_SHARE: Final = 0.15
 _ZERO_SHARE: Final = 0.10
 _ZERO_SD_KEV: Final = 0.03
 _LOW_SHARE: Final = 0.03
@@ -119,7 +121,12 @@ def cost_of(family: Family, listed: Collection[str]) -> float:
 
 
 def build_position_table(
-    incident_kev: float, *, listed: Collection[str] = (), elastic: bool = True, reach_kev: float = 0.3
+    incident_kev: float,
+    *,
+    listed: Collection[str] = (),
+    elastic: bool = True,
+    anode: tuple[tuple[float, float], ...] = (),
+    reach_kev: float = 0.3,
 ) -> PositionTable:
     """Build the table of an incident energy.
 
@@ -127,20 +134,32 @@ def build_position_table(
         incident_kev: nominal energy of the beam.
         listed: families that the user names; all others stay possible.
         elastic: False for a tube, of which no peak is elastic and lines may lie above the effective energy.
+        anode: energies (keV) and shares of the strong lines of a tube's anode; the incident energy is then its high
+            voltage, and no family needs more.
         reach_kev: a family is excited if its edge lies below the incident energy plus this.
     """
-    top = incident_kev * (1.0 if elastic else 2.0) + _ABOVE_KEV
+    highest_kev = incident_kev * (1.0 if elastic or anode else 2.0)
+    top = highest_kev + _ABOVE_KEV
     energy = np.arange(LOWEST_KEV, top, STEP_KEV)
-    density = _add_lines(energy, incident_kev * (1.0 if elastic else 2.0) + reach_kev, listed)
+    density = _add_lines(energy, highest_kev + reach_kev, listed)
     density += _ZERO_SHARE * _gauss(energy, 0.0, _ZERO_SD_KEV)
     low, high = _LOW_KEV
     density += _LOW_SHARE / (high - low) * ((energy > low) & (energy < high))
     if elastic:
-        density += _ELASTIC_SHARE * _gauss(energy, incident_kev, _ELASTIC_SD_KEV)
-        lowest = incident_kev / (1.0 + incident_kev / 511.0 * (1.0 - np.cos(np.radians(_FARTHEST_ANGLE_DEG))))
-        wide = (energy > lowest - 0.25) & (energy < incident_kev)
-        density += _COMPTON_SHARE * wide / (max(wide.sum(), 1) * STEP_KEV)
+        density += _ELASTIC_SHARE * _gauss(energy, incident_kev, _ELASTIC_SD_KEV) + _expect_compton(energy, incident_kev)
+    for line_kev, share in anode:
+        density += _ANODE_SHARE * share * _gauss(energy, line_kev, _LINE_SD_KEV)
+    if anode:
+        density += _expect_compton(energy, max(anode, key=lambda one: one[1])[0])
     return PositionTable(density=density, span_kev=top - _ABOVE_KEV - 0.9, incident_kev=incident_kev)
+
+
+def _expect_compton(energy: Array, line_kev: float) -> Array:
+    """Density of the Compton peak of a line: anywhere below it that an angle can bring it."""
+    lowest = line_kev / (1.0 + line_kev / 511.0 * (1.0 - np.cos(np.radians(_FARTHEST_ANGLE_DEG))))
+    wide = (energy > lowest - 0.25) & (energy < line_kev)
+    found: Array = _COMPTON_SHARE * wide / (max(wide.sum(), 1) * STEP_KEV)
+    return found
 
 
 def _add_lines(energy: Array, highest_edge_kev: float, listed: Collection[str]) -> Array:

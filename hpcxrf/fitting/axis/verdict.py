@@ -16,6 +16,7 @@ from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.theta import INCIDENT
 from hpcxrf.notes import Note
+from hpcxrf.physics.anode_scatter import ScatterCopies, list_strong_copies
 from hpcxrf.physics.model import ELASTIC, energy_kev
 from hpcxrf.physics.parameters import INDEX
 
@@ -170,13 +171,25 @@ def _find_anchors(fit: SpectrumFit, problem: FitProblem, energy: Array, peaks: P
         if at_peak and all(abs(line - other) > _APART_KEV for _, other in named):
             named.append((table.component_names[int(i)], line))
     incident = float(fit.theta[INDEX[INCIDENT]])
-    if ELASTIC in fit.component_names and abs(incident - nominal_kev) < _SAME_INCIDENT_KEV:
+    if problem.elastic and ELASTIC in fit.component_names and abs(incident - nominal_kev) < _SAME_INCIDENT_KEV:
         seen = z[fit.component_names.index(ELASTIC)] > _FOUND_Z
         if seen and bool((np.abs(energy - incident) < _tolerance(peaks, fit)).any()):
             named.append(("elastic peak", incident))
+    if problem.copies is not None:
+        named += _find_anode_anchors(problem.copies, energy, _tolerance(peaks, fit))
     if bool((np.abs(energy) < _ZERO_KEV).any()):
         named.append(("zero peak", 0.0))
     return [name for name, _ in named]
+
+
+def _find_anode_anchors(copies: ScatterCopies, energy: Array, tolerance_kev: float) -> list[tuple[str, float]]:
+    """Strong lines of a tube's anode with a peak, those of a series as one unless they are apart."""
+    found: list[tuple[str, float]] = []
+    for line_kev, _ in list_strong_copies(copies):
+        at_peak = bool((np.abs(energy - line_kev) < tolerance_kev).any())
+        if at_peak and all(abs(line_kev - other) > _APART_KEV for _, other in found):
+            found.append((f"{copies.anode} anode line at {line_kev:.2f} keV", line_kev))
+    return found
 
 
 def _name_anchors(fit: SpectrumFit, problem: FitProblem, energy: Array, peaks: Peaks) -> list[str]:

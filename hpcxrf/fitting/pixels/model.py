@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hpcxrf.physics.anode_scatter import ScatterCopies
 from hpcxrf.physics.constants import ConstantSet
 from hpcxrf.physics.lines import LineTable
 from hpcxrf.physics.model import SpectrumModel, evaluate
@@ -19,6 +20,8 @@ class DetectorPart:
     table: LineTable
     share: Tensor
     """(component,) float64: part of the component's counts; 1 of a detector alone."""
+    copies: ScatterCopies | None = None
+    """Scattered lines of a tube's anode."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +37,13 @@ class PixelModel:
 
 def spectrum_model(model: PixelModel, part: DetectorPart) -> SpectrumModel:
     """Lines, channels and constants of one part."""
-    return SpectrumModel(table=part.table, channel=model.channel, constants=model.constants, elastic=model.elastic)
+    return SpectrumModel(
+        table=part.table,
+        channel=model.channel,
+        constants=model.constants,
+        elastic=model.elastic,
+        copies=part.copies,
+    )
 
 
 def columns_at(model: PixelModel, step: Tensor | float = 0.0) -> Tensor:

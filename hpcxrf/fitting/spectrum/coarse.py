@@ -81,6 +81,7 @@ def start_coarse(
         channel=channel,
         constants=problem.constants,
         elastic=problem.elastic,
+        copies=problem.copies,
         with_step=False,
         tailed=torch.zeros(0, dtype=torch.int64, device=full.device),
         shape_dtype=torch.float32,

@@ -12,7 +12,7 @@ from hpcxrf.fitting.objective import poisson_deviance, poisson_weights, r_square
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.spectrum.coarse import find_coarse_theta
 from hpcxrf.fitting.spectrum.gradient import minimise_adam
-from hpcxrf.fitting.spectrum.line_ratios import read_table
+from hpcxrf.fitting.spectrum.line_ratios import read_copies, read_table
 from hpcxrf.fitting.spectrum.mismatch import ModelPoint, find_flaws
 from hpcxrf.fitting.spectrum.passes import POISSON_TOLERANCES, Solution, solve_separable
 from hpcxrf.fitting.spectrum.problem import FitProblem, fit_range
@@ -96,9 +96,10 @@ def _build_model(low: int, high: int, problem: FitProblem, device: torch.device)
         channel=torch.arange(low, high + 1, dtype=torch.float64, device=device),
         constants=problem.constants,
         elastic=problem.elastic,
+        copies=problem.copies,
         with_step=any(p.free or p.value != 0.0 for p in problem.parameters if p.name in _STEP_PARAMETERS),
         shape_dtype=torch.float32,
-        tailed=find_tailed_lines(problem.table, elastic=problem.elastic, constants=problem.constants),
+        tailed=find_tailed_lines(problem.table, elastic=problem.elastic, constants=problem.constants, copies=problem.copies),
     )
 
 
@@ -210,6 +211,7 @@ def _describe(s: Solution, fixed: Tensor, inside: Tensor, low: int, problem: Fit
     return SpectrumFit(
         component_names=names,
         table=read_table(s.theta, least_squares),
+        copies=read_copies(s.theta, least_squares),
         parameter_names=tuple(p.name for p in problem.parameters),
         parameter_units=tuple(p.unit for p in problem.parameters),
         theta=s.theta[:k],

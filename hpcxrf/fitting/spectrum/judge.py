@@ -19,7 +19,7 @@ from hpcxrf.fitting.axis.verdict import AMBIGUOUS, INCIDENT_DOUBTFUL, NOT_FOUND
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.physics.constants import PHYSICS
-from hpcxrf.physics.model import COMPTON, ELASTIC
+from hpcxrf.physics.model import SCATTER
 from hpcxrf.physics.scatter import line_sigma_kev
 
 DOUBTFUL_MISFIT: Final = 0.10
@@ -37,7 +37,6 @@ _CHI2_SD: Final = 3.0
 _MODEL_SD: Final = 0.02
 """Relative error of a model of a peak that is no news: a peak of the residual has to stand out from it."""
 _BINS_PER_SIGMA: Final = 2.0
-_SCATTER: Final = (ELASTIC, COMPTON)
 _AXIS: Final = ("energy_offset", "energy_slope", "coherent_sct_energy")
 _VERDICTS: Final[Mapping[str, Verdict]] = MappingProxyType(
     {NOT_FOUND: Verdict.WRONG, AMBIGUOUS: Verdict.DOUBTFUL, INCIDENT_DOUBTFUL: Verdict.DOUBTFUL}
@@ -147,7 +146,7 @@ def _judge_misfit(fit: SpectrumFit, misfit: float, binned: Binned) -> list[tuple
 
 
 def _judge_peaks(fit: SpectrumFit, binned: Binned) -> list[tuple[Verdict, str]]:
-    families = [i for i, name in enumerate(fit.component_names) if name not in _SCATTER]
+    families = [i for i, name in enumerate(fit.component_names) if name not in SCATTER]
     if not families:
         return []
     strongest = max(families, key=lambda i: float(fit.amplitude[i]))
@@ -165,7 +164,7 @@ def _judge_peaks(fit: SpectrumFit, binned: Binned) -> list[tuple[Verdict, str]]:
 
 
 def _judge_zeros(fit: SpectrumFit, misfit: float) -> list[tuple[Verdict, str]]:
-    families = [i for i, name in enumerate(fit.component_names) if name not in _SCATTER]
+    families = [i for i, name in enumerate(fit.component_names) if name not in SCATTER]
     at_zero = [i for i in families if not bool(fit.found[i])]
     if len(families) < LEAST_FAMILIES or len(at_zero) < ZERO_SHARE * len(families):
         return []

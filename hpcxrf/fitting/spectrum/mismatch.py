@@ -139,6 +139,7 @@ def evaluate_fit(fit: SpectrumFit, problem: FitProblem) -> FitPoint:
         channel=torch.arange(fit.first_channel, stop, dtype=torch.float64),
         constants=problem.constants,
         elastic=problem.elastic,
+        copies=fit.copies,
         shape_dtype=torch.float32,
     )
     evaluation = evaluate(fit.theta, model)
@@ -261,10 +262,14 @@ def _group_lines(point: ModelPoint) -> tuple[Tensor, Tensor, Tensor]:
     key = torch.stack([mark.to(torch.float64) for mark in marks], dim=1)
     unique, group = torch.unique(key, dim=0, return_inverse=True)
     owner = unique[:, 0].long()
-    if point.model.elastic:
-        group = torch.cat([group, group.new_full((1,), unique.shape[0])])
-        escapes = torch.cat([escapes, escapes.new_zeros(1)])
-        owner = torch.cat([owner, owner.new_full((1,), len(table.component_names))])
+    n_elastic = len(point.model.scatter_names) - 1
+    if n_elastic:
+        # The elastic lines of a column are one group.
+        column = point.evaluation.column[table.component.shape[0] :]
+        first = len(table.component_names)
+        group = torch.cat([group, unique.shape[0] + column - first])
+        escapes = torch.cat([escapes, escapes.new_zeros(column.shape)])
+        owner = torch.cat([owner, torch.arange(first, first + n_elastic, device=owner.device)])
     members = group[:, None] == torch.arange(owner.shape[0], device=group.device)
     return members.to(torch.float64), escapes, owner
 

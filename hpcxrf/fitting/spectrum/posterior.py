@@ -116,7 +116,8 @@ def build_target(fit: SpectrumFit, problem: FitProblem) -> tuple[Target, Tensor]
         channel=channel,
         constants=problem.constants,
         elastic=problem.elastic,
-        tailed=find_tailed_lines(fit.table, elastic=problem.elastic, constants=problem.constants),
+        copies=fit.copies,
+        tailed=find_tailed_lines(fit.table, elastic=problem.elastic, constants=problem.constants, copies=fit.copies),
     )
     with_hats = problem.background == "hats"
     hats = (

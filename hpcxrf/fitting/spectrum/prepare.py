@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, Final, get_args
 
+import xraylib
+
 from hpcxrf.errors import ConfigError, FitError
 from hpcxrf.fitting.spectrum.near_edges import find_near_edges
 from hpcxrf.fitting.spectrum.problem import LEAST_CHANNELS, Background, FitProblem, Method, Objective, Source, fit_range
@@ -25,14 +27,17 @@ from hpcxrf.fitting.spectrum.theta import (
     trust_axis,
 )
 from hpcxrf.formats.scan import EnergyCalibration
+from hpcxrf.physics.anode_scatter import ScatterCopies, keep_main_series
 from hpcxrf.physics.branching import Branching
-from hpcxrf.physics.components import parse_components
+from hpcxrf.physics.components import find_emitted_lines, parse_component, parse_components
 from hpcxrf.physics.condense import condense
 from hpcxrf.physics.constants import PHYSICS, ConstantSet
 from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.element_list import read_element_list
 from hpcxrf.physics.lines import LineTable, build_line_table
 from hpcxrf.physics.parameters import Parameter, replace_values
+from hpcxrf.physics.tube import Tube, find_anode_lines
+from hpcxrf.physics.tube_table import build_tube_table, find_scatter_copies
 
 DEFAULT_ENERGY_MIN_KEV: Final = 1.0
 MOST_KBETA_SD: Final = 10.0
@@ -58,7 +63,10 @@ class FitOptions:
     incident_energy_sd_kev: float = 0.3
     """Standard deviation of the nominal incident energy, which may end 1.5 times as far away."""
     source: Source = "monochromatic"
-    """Kind of source; the spectrum of a `tube` has no elastic peak."""
+    """Kind of source; the spectrum of a `tube` has no elastic peak at the incident energy."""
+    tube: Tube | None = None
+    """Anode, high voltage and filters, where they are known: its lines, scattered by the sample, are fitted, and
+    families are excited by its spectrum. None: the incident energy of a tube is an effective one."""
     constants: ConstantSet = PHYSICS
     snip_width: float | None = None
     """Half-width of the peak clipping of MAPS (SNIP_WIDTH), where background and constants ask for it."""
@@ -105,7 +113,8 @@ def build_problem(
 
     Args:
         elements: families, `Fe` (K lines), `Pt_L`, `Au_M`, pile-up `Ca_Ca`.
-        incident_energy_kev: nominal energy of the beam, 0.1 to 200 keV; of a tube the effective one.
+        incident_energy_kev: nominal energy of the beam, 0.1 to 200 keV; of a tube the effective one, or its high
+            voltage where the options describe the tube.
         n_channels: channels of the full spectrum.
         calibration: initial energy calibration; None: the energy axis is determined from the spectrum.
         trust: how far the calibration may be off.
@@ -131,8 +140,13 @@ def build_problem(
     rows = parameters or default_parameters(incident_energy_kev, sd_kev)
     reach_kev = edge_reach_kev(rows, sd_kev, fixed=fixed, free=free) if monochromatic else 0.0
     parse_components(elements, incident_energy_kev, (), reach_kev=reach_kev)
-    low, high = options.energy_range_kev or _default_range(incident_energy_kev, values, n_channels)
-    table = lines_at(incident_energy_kev, elements, detector, branching, reach_kev=reach_kev)
+    highest_kev = incident_energy_kev if options.tube is None else _highest_line_kev(elements, options.tube)
+    low, high = options.energy_range_kev or _default_range(highest_kev, values, n_channels)
+    copies = _scatter_copies(options.tube, elements, detector, (low, high))
+    if options.tube is None:
+        table = lines_at(incident_energy_kev, elements, detector, branching, reach_kev=reach_kev)
+    else:
+        table = _excite(elements, options.tube, detector, branching)
     parameters = _start_rows(rows, values, fixed if monochromatic else (*fixed, INCIDENT), free)
     problem = FitProblem(
         table=table,
@@ -145,6 +159,7 @@ def build_problem(
         objective=options.objective or ("poisson" if options.method == "separable" else "mse"),
         kbeta_sd=options.kbeta_sd,
         elastic=monochromatic,
+        copies=copies,
         snip_width=options.snip_width,
         detector=detector,
         air_is_known=air_is_known,
@@ -199,6 +214,41 @@ def lines_at(
     )
 
 
+def _excite(elements: Sequence[str], tube: Tube, detector: Detector, branching: Branching | None) -> LineTable:
+    table = build_tube_table(
+        elements, tube, detector=detector, branching=branching, minimum_ratio=_MINIMUM_RATIO
+    )
+    return condense(table)
+
+
+def _highest_line_kev(elements: Sequence[str], tube: Tube) -> float:
+    """Highest energy at which a tube's spectrum has a line of the anode or of a listed family, keV."""
+    lines = find_anode_lines(tube)
+    strongest = max((line.photons for line in lines), default=0.0)
+    anode = [line.energy_kev for line in lines if line.photons > _MINIMUM_SHARE_INSIDE * strongest]
+    families = [family for name in elements for family in parse_component(name).families]
+    emitted = [
+        max(find_emitted_lines(xraylib.SymbolToAtomicNumber(symbol), shell, tube.kv), key=lambda one: one[2])[1]
+        for symbol, shell in families
+    ]
+    return min(max([*anode, *emitted], default=tube.kv), tube.kv)
+
+
+def _scatter_copies(
+    tube: Tube | None, elements: Sequence[str], detector: Detector, range_kev: tuple[float, float]
+) -> ScatterCopies | None:
+    """Scattered lines of the anode; the second series is left to the element's own family where that is listed.
+
+    No spectrum can tell the scattered lines of an element from its fluorescence.
+    """
+    if tube is None:
+        return None
+    copies = find_scatter_copies(tube, detector, lowest_kev=range_kev[0], highest_kev=range_kev[1])
+    other = "L" if copies.main == "K" else "K"
+    listed = tube.anode if other == "K" else f"{tube.anode}_{other}"
+    return keep_main_series(copies) if listed in elements else copies
+
+
 def option_faults(options: FitOptions) -> list[str]:
     """Find options that are not valid, or that exclude each other: sentences that begin with the name."""
     faults = [
@@ -227,6 +277,13 @@ def _exclusions(options: FitOptions) -> list[str]:
         faults.append(
             f"objective {options.objective!r} is not available with method {options.method!r} (mean square only); use "
             "'mse' or method 'separable'"
+        )
+    if options.tube is not None and options.source != "tube":
+        faults.append(f"a {options.tube.anode} tube is described, but source is {options.source!r}; use source 'tube'")
+    if options.tube is not None and (options.constants != PHYSICS or options.method != "separable"):
+        faults.append(
+            "the spectrum of a tube needs constants 'physics' and method 'separable'; leave anode and kv out for an "
+            "effective energy"
         )
     if options.kbeta_sd > 0.0 and options.method != "separable":
         faults.append(f"kbeta_sd {options.kbeta_sd:g} needs method 'separable', not {options.method!r}")

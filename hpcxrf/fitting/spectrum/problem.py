@@ -6,6 +6,7 @@ from typing import Final, Literal
 from torch import Tensor
 
 from hpcxrf.errors import FitError
+from hpcxrf.physics.anode_scatter import ScatterCopies
 from hpcxrf.physics.branching import Branching
 from hpcxrf.physics.constants import ConstantSet
 from hpcxrf.physics.detector import Detector
@@ -38,7 +39,9 @@ class FitProblem:
     kbeta_sd: float = 0.0
     """Relative width of the prior that ties K-beta to K-alpha lines of one family; 0: the usual one, 5 %."""
     elastic: bool = True
-    """False for a tube source."""
+    """True: there is one elastic peak, at the incident energy; False for a tube source."""
+    copies: ScatterCopies | None = None
+    """Lines of a tube's anode as the sample scatters them; None where the anode is not known, or there is no tube."""
     snip_width: float | None = None
     """Half-width of the peak clipping of MAPS in its own units (SNIP_WIDTH of an override file); None: 0.5, its
     usual one. The clipping of the physics constants has a width of its own."""

@@ -36,7 +36,7 @@ def scan_pairs(theta: Tensor, least_squares: LeastSquares, space: Space, keep: i
     """
     trials = _build_grid(theta, space)
     columns = evaluate(theta, least_squares.model).phi
-    scatter = int(least_squares.model.elastic) + 1
+    scatter = len(least_squares.model.scatter_names)
     fixed = torch.cat([columns[:, :-scatter], least_squares.hats], dim=-1)
     moving = _scatter_columns(trials, least_squares)
     weights, y = least_squares.weights, least_squares.counts
@@ -76,8 +76,10 @@ def _build_grid(theta: Tensor, space: Space) -> Tensor:
 
 
 def _scatter_columns(trials: Tensor, least_squares: LeastSquares) -> Tensor:
-    """(trial, channel, 1 or 2): elastic (without tail) and Compton."""
+    """(trial, channel, scatter column): elastic (without tail) and Compton; those of a tube's lines whole."""
     model = least_squares.model
+    if model.copies is not None:
+        return evaluate(trials, model).phi[..., -len(model.scatter_names) :]
     energies = energy_kev(trials, model.channel)
     bins = bin_width_kev(trials, model.channel, model.constants)
     compton = compton_shape(trials, energies, model.constants).density
@@ -104,6 +106,8 @@ def _select_distinct(trials: Tensor, order: Tensor, keep: int) -> Tensor:
 
 def scatter_is_dead(linear: Tensor, least_squares: LeastSquares) -> bool:
     """True where the elastic or the Compton peak ended without a count; linear is (component + hat,)."""
-    names = least_squares.model.component_names
-    first = names.index(ELASTIC) if least_squares.model.elastic else len(names) - 1
+    model = least_squares.model
+    names = model.component_names
+    # The elastic lines of a tube's anode stand where they are.
+    first = names.index(ELASTIC) if model.elastic and model.copies is None else len(names) - 1
     return bool((linear[first : len(names)] <= 0.0).any())

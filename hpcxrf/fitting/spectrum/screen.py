@@ -20,6 +20,7 @@ from hpcxrf.fitting.axis.peaks import Peaks
 from hpcxrf.fitting.nnls import nnls_gram
 from hpcxrf.fitting.spectrum.coarse import contrast_weights, rebin
 from hpcxrf.fitting.spectrum.problem import FitProblem
+from hpcxrf.physics.anode_scatter import list_strong_copies
 from hpcxrf.physics.parameters import INDEX, pack
 from hpcxrf.physics.scatter import compton_energy_kev
 from hpcxrf.physics.shapes import gaussian
@@ -84,6 +85,7 @@ def propose_axes(counts: Tensor, peaks: Peaks, problem: FitProblem, *, keep: int
         slopes_kev=(slope.lower, slope.upper) if slope.free else (slope.value, slope.value),
         listed=problem.table.component_names,
         elastic=problem.elastic,
+        anode=() if problem.copies is None else list_strong_copies(problem.copies),
         keep=keep,
     )
     few = peaks.channel.size < _FEW_PEAKS or window == math.inf
@@ -177,8 +179,8 @@ def _list_strong_lines(problem: FitProblem) -> tuple[Tensor, Tensor, Tensor]:
             energies.append(energy)
             shares.append(share)
             columns.append(c)
-    e0 = table.incident_energy_kev
-    scatter = _elastic_energies(problem) if problem.elastic else []
+    e0 = table.incident_energy_kev if problem.copies is None else problem.copies.main_kev
+    scatter = _elastic_energies(problem)
     angles = torch.tensor(_COMPTON_ANGLES_DEG, dtype=torch.float64)
     scatter += compton_energy_kev(
         torch.tensor(e0, dtype=torch.float64), angles, problem.constants.electron_rest_energy_kev
@@ -195,7 +197,11 @@ def _list_strong_lines(problem: FitProblem) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _elastic_energies(problem: FitProblem) -> list[float]:
-    """The nominal energy, with company where it is so uncertain that its peak may lie beside."""
+    """The nominal energy, with company where it is so uncertain that its peak may lie beside; a tube's strong lines."""
+    if problem.copies is not None:
+        return [energy_kev for energy_kev, _ in list_strong_copies(problem.copies)]
+    if not problem.elastic:
+        return []
     incident = next(p for p in problem.parameters if p.name == "coherent_sct_energy")
     reach = min(incident.value - incident.lower, incident.upper - incident.value)
     steps = round(reach / _ELASTIC_STEP_KEV - 1e-6)
@@ -231,7 +237,7 @@ def _compute_costs(
     row = torch.where(inside, row, shapes.shape[0] - 1)
     order = torch.argsort(bound, stable=True)
     cost = torch.full_like(bound, torch.inf)
-    n_elastic = len(_elastic_energies(problem)) if problem.elastic else 0
+    n_elastic = len(_elastic_energies(problem))
     angles = torch.tensor(_COMPTON_ANGLES_DEG, dtype=y.dtype)
     angle = torch.full_like(bound, _COMPTON_ANGLES_DEG[1])
     n_lines = len(problem.table.component_names)

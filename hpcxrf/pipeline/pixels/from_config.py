@@ -75,7 +75,7 @@ def pixel_model_of(name: str, fits: Mapping[str, SpectrumFit], problems: Sequenc
     if name != SUM:
         fit, problem = fits[name], problems[int(name)]
         stop = fit.first_channel + fit.counts.shape[0]
-        part = DetectorPart(theta=fit.theta, table=fit.table, share=torch.ones_like(fit.amplitude))
+        part = DetectorPart(theta=fit.theta, table=fit.table, share=torch.ones_like(fit.amplitude), copies=fit.copies)
         return PixelModel(
             parts=(part,),
             channel=torch.arange(fit.first_channel, stop, dtype=torch.float64),
@@ -87,7 +87,7 @@ def pixel_model_of(name: str, fits: Mapping[str, SpectrumFit], problems: Sequenc
     first, last = find_common_channels(every)
     return PixelModel(
         parts=tuple(
-            DetectorPart(theta=fit.theta, table=fit.table, share=share)
+            DetectorPart(theta=fit.theta, table=fit.table, share=share, copies=fit.copies)
             for fit, share in zip(every, shares, strict=True)
             if fit.status in SOLVED
         ),

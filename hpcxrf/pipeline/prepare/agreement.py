@@ -14,7 +14,7 @@ from torch import Tensor
 from hpcxrf.config.detectors import DetectorsConfig
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED
-from hpcxrf.physics.model import COMPTON, ELASTIC
+from hpcxrf.physics.model import SCATTER
 
 # Share of the variance of a spectrum that the model leaves beyond counting noise: absolute, and against the others.
 _UNEXPLAINED: Final = 0.02
@@ -147,7 +147,7 @@ def _compared_components(fit: SpectrumFit) -> list[int]:
     """Places of the elements whose strongest line is seen alike by all detectors: neither scatter nor soft lines."""
     table, places = fit.table, []
     for i, name in enumerate(fit.component_names):
-        if name in {ELASTIC, COMPTON}:
+        if name in SCATTER:
             continue
         lines = torch.nonzero((table.component == i) & (table.escape_parent < 0))[:, 0]
         if len(lines) > 0 and float(table.energy_kev[lines[table.ratio[lines].argmax()]]) >= _COMPARED_KEV:

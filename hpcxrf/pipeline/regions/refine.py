@@ -14,7 +14,7 @@ from hpcxrf.fitting.spectrum.detector_sum import SOLVED, fit_detector_sum
 from hpcxrf.fitting.spectrum.problem import FitProblem, start_from
 from hpcxrf.fitting.spectrum.solve import refit
 from hpcxrf.fitting.spectrum.suggestion import Suggestion, combine_detectors
-from hpcxrf.physics.model import COMPTON, ELASTIC
+from hpcxrf.physics.model import SCATTER
 from hpcxrf.pipeline.pixels.findings import Findings
 from hpcxrf.pipeline.prepare.agreement import without_detectors
 from hpcxrf.pipeline.prepare.from_config import prepare
@@ -44,7 +44,7 @@ def refinement_config(config: RunConfig, components: Sequence[str]) -> RunConfig
         config: of the run.
         components: of the scan's fit, scatter included.
     """
-    elements = tuple(name for name in components if name not in {ELASTIC, COMPTON})
+    elements = tuple(name for name in components if name not in SCATTER)
     return dataclasses.replace(
         config,
         sample=dataclasses.replace(config.sample, elements=elements),

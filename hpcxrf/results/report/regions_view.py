@@ -14,7 +14,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.physics.model import COMPTON, ELASTIC
+from hpcxrf.physics.model import SCATTER
 from hpcxrf.results.names import shown_name
 from hpcxrf.results.report.plots import CYCLE, INK, colour_limits, select_most_visible
 from hpcxrf.results.report.thumbnails import MapSummary
@@ -170,7 +170,7 @@ def _list_strongest(one: xr.Dataset, used: Sequence[int]) -> tuple[Amount, ...]:
     every = [
         Amount(name=shown_name(str(name)), counts=float(counts[i]), sigma=float(sigma[i]))
         for i, name in enumerate(one["component"].values)
-        if str(name) not in {ELASTIC, COMPTON} and counts[i] > 0
+        if str(name) not in SCATTER and counts[i] > 0
     ]
     return tuple(sorted(every, key=lambda a: -a.counts)[:_STRONGEST])
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hpcxrf.errors import OutputError
 from hpcxrf.fitting.pixels.model import DetectorPart, PixelModel
+from hpcxrf.physics.anode_scatter import ScatterCopies
 from hpcxrf.physics.constants import ConstantSet
 from hpcxrf.physics.lines import LineTable
 from hpcxrf.physics.parameters import PARAMETER_NAMES
@@ -28,6 +29,7 @@ GROUP: Final = "model"
 _LINES: Final = tuple(name for name, spec in MODEL_VARIABLES.items() if "line" in spec.dims)
 # The attribute of the one-dimensional facts of every part.
 _FACTS: Final = "parts"
+_COPY_NUMBERS: Final = ("energy_kev", "elastic", "compton")
 
 
 def write_pixel_models(path: Path, models: Mapping[str, PixelModel]) -> None:
@@ -105,6 +107,7 @@ def _write(group: zarr.Group, model: PixelModel) -> None:
             "lines": length,
             "incident_energy_kev": part.table.incident_energy_kev,
             "table_version": part.table.table_version,
+            "copies": None if part.copies is None else _describe_copies(part.copies),
         }
         for part, length in zip(model.parts, lengths, strict=True)
     ]
@@ -125,4 +128,15 @@ def _part(group: zarr.Group, row: int, fact: Mapping[str, Any], names: tuple[str
             table_version=str(fact["table_version"]),
             **lines,
         ),
+        copies=None if fact.get("copies") is None else _read_copies(fact["copies"]),
     )
+
+
+def _describe_copies(copies: ScatterCopies) -> dict[str, Any]:
+    numbers = {name: getattr(copies, name).tolist() for name in _COPY_NUMBERS}
+    return {**numbers, "subshell": list(copies.subshell), "main": copies.main, "anode": copies.anode}
+
+
+def _read_copies(fact: Mapping[str, Any]) -> ScatterCopies:
+    numbers = {name: torch.tensor(fact[name], dtype=torch.float64) for name in _COPY_NUMBERS}
+    return ScatterCopies(**numbers, subshell=tuple(fact["subshell"]), main=fact["main"], anode=str(fact["anode"]))
