@@ -9,6 +9,7 @@ import xraylib
 from torch import Tensor
 
 from hpcxrf.fitting.objective import poisson_weights
+from hpcxrf.fitting.spectrum.mismatch import FitPoint
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.separable import (
     LeastSquares,
@@ -190,6 +191,27 @@ def read_table(theta: Tensor, least_squares: LeastSquares) -> LineTable:
     """
     model = least_squares.model
     return model.table if model.ratios is None else adjust_table(theta[N_THETA:], model.table, model.ratios)
+
+
+def list_ratio_columns(point: FitPoint) -> Tensor:
+    """Derivatives of a finished fit by the parameters of its line ratios but those of the sample, at fixed amplitudes.
+
+    Args:
+        point: a fit whose ratios were fitted.
+
+    Returns:
+        (channel, parameter), counts per unit of `fit.ratios.value[2:]`.
+    """
+    fit, table = point.fit, point.fit.table
+    if fit.ratios is None:
+        return fit.counts.new_zeros((fit.counts.shape[0], 0))
+    groups = {group.name: group for group in _list_groups(table, KBETA_SD)}
+    names = fit.ratios.names[len(COMMON) :]
+    model = replace(point.model, ratios=_build_light_model(table, tuple(groups[name] for name in names)))
+    q = torch.zeros_like(fit.ratios.value)
+    q[0] = math.exp(-_DEPTHS[0])
+    theta = torch.cat([fit.theta, q])
+    return ratio_columns(theta, fit.amplitude, point.evaluation, model)[:, 2:]
 
 
 def measure_depth_gain(state: State, least_squares: LeastSquares, *, least: float, iterations: int) -> float:
