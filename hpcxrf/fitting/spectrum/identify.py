@@ -30,8 +30,8 @@ from hpcxrf.fitting.spectrum.projected import (
     z_beside,
 )
 from hpcxrf.fitting.spectrum.suggestion import THRESHOLD, EvidenceLine, Suggestion
-from hpcxrf.physics.components import parse_component
 from hpcxrf.physics.background import hats_for_range
+from hpcxrf.physics.components import parse_component
 from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.lines import LineTable
 from hpcxrf.physics.model import SpectrumModel, evaluate, find_tailed_lines
