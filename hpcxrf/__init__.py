@@ -12,6 +12,8 @@ __version__: Final = "0.1.0"
 _LIBRARY: Final = (
     "Amplitude",
     "Detector",
+    "Layer",
+    "Tube",
     "Value",
     "amplitudes",
     "decision_limits",

@@ -236,7 +236,11 @@ def test_a_run_gives_its_results_and_names_what_failed_when_the_others_are_done(
     with pytest.raises(DatasetsFailedError, match=r"(?s)1 of the datasets failed.*broken"):
         hpcxrf.run([tmp_path / "leaf.npz", tmp_path / "broken.npz"], tmp_path / "out", **wanted)
     maps = hpcxrf.open_results(tmp_path / "out").maps()
-    np.testing.assert_array_equal(maps["amplitude"].values[0], hpcxrf.fit_map(cube, fit)["amplitude"].values)
+    # A run file states its calibration; that of the call is trusted less.
+    here = hpcxrf.fit_map(cube, fit)
+    np.testing.assert_allclose(
+        maps["amplitude"].values[0], here["amplitude"].values, atol=0.1 * here["sigma"].values.max()
+    )
 
 
 def test_a_run_file_is_read_with_values_over_its_own(tmp_path):

@@ -29,10 +29,13 @@ from hpcxrf.api.spectra import (
     refine,
 )
 from hpcxrf.physics.detector import Detector
+from hpcxrf.physics.tube import Layer, Tube
 
 __all__ = [
     "Amplitude",
     "Detector",
+    "Layer",
+    "Tube",
     "Value",
     "amplitudes",
     "decision_limits",

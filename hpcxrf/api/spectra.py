@@ -14,9 +14,11 @@ from hpcxrf.fitting.spectrum.problem import Background, Method, Objective, Sourc
 from hpcxrf.fitting.spectrum.solve import refit, solve_problem
 from hpcxrf.formats.scan import RawScan
 from hpcxrf.physics.detector import Detector
+from hpcxrf.physics.tube import Tube
 from hpcxrf.pipeline.arguments import (
     Counts,
     choose_calibration,
+    choose_incident,
     errors_of,
     find_markers,
     problem_of,
@@ -55,7 +57,7 @@ class Value(NamedTuple):
 def fit_spectrum(
     counts: Counts,
     elements: Sequence[str],
-    incident_energy_kev: float,
+    incident_energy_kev: float | None = None,
     *,
     energy_offset_kev: float | None = None,
     energy_slope_kev: float | None = None,
@@ -67,6 +69,7 @@ def fit_spectrum(
     kbeta_sd: float = 0.0,
     incident_energy_sd_kev: float = 0.3,
     source: Source = "monochromatic",
+    tube: Tube | None = None,
     detector: Detector | None = None,
 ) -> SpectrumFit | list[SpectrumFit]:
     """Fit integrated spectra: energy axis, peak shape, amplitudes, and the uncertainties of all.
@@ -80,7 +83,8 @@ def fit_spectrum(
             taken as 0 with a warning in `notes`, more than 0.1 % of them are refused.
         elements: families, `Fe` (K lines), `Pt_L`, `Au_M`, pile-up `Ca_Ca`; elastic and Compton peaks come by
             themselves. A string `"Si,Ca,Fe"` will do.
-        incident_energy_kev: nominal energy of the beam, 0.1 to 200 keV; of a tube the effective one.
+        incident_energy_kev: nominal energy of the beam, 0.1 to 200 keV; of a tube that is not described the effective
+            one; not given beside `tube`.
         energy_offset_kev: energy of channel 0, where the calibration is known roughly (to 50 eV).
         energy_slope_kev: keV per channel, to 2 %; goes with the offset.
         start: an earlier fit of the same detector: its theta is where this fit starts (a warm start), each
@@ -93,7 +97,9 @@ def fit_spectrum(
         kbeta_sd: relative width of the prior that ties the K-beta to the K-alpha lines of one family; 0: 5 %, as far as
             tables differ.
         incident_energy_sd_kev: standard deviation of the nominal incident energy, above 0.
-        source: `tube` has no elastic line.
+        source: `tube` has no elastic line at one energy.
+        tube: anode, high voltage and filters of a tube: `hpcxrf.Tube(anode="Rh", kv=50.0)`. Its lines, scattered by
+            the sample, are fitted; `source` is then a tube.
         detector: windows and chip, its air path being known to 8 mm; None: the usual silicon drift detector, in as much
             air as the line ratios imply.
 
@@ -117,7 +123,7 @@ def fit_spectrum(
         spectra, notes = read_spectra(counts)
         problem = prepare_spectrum(
             split_names(elements),
-            float(incident_energy_kev),
+            choose_incident(incident_energy_kev, tube),
             n_channels=spectra.shape[-1],
             calibration=choose_calibration(energy_offset_kev, energy_slope_kev, start),
             detector=detector,
@@ -129,7 +135,8 @@ def fit_spectrum(
                 objective=objective,
                 kbeta_sd=kbeta_sd,
                 incident_energy_sd_kev=incident_energy_sd_kev,
-                source=source,
+                source=source if tube is None else "tube",
+                tube=tube,
             ),
         )
         if start is not None:

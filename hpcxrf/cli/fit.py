@@ -23,6 +23,8 @@ def fit(
     method: opt.Method = None,
     background: opt.Background = None,
     source: opt.Source = None,
+    anode: opt.Anode = None,
+    kv: opt.Kv = None,
     objective: opt.Objective = None,
     kbeta_sd: opt.KbetaSd = None,
     energy_sd: opt.EnergySd = None,

@@ -156,11 +156,13 @@ Source = Annotated[
     str | None,
     typer.Option(
         "--source",
-        help="monochromatic, or tube (no elastic line; needs --energy).",
+        help="monochromatic, or tube (give --anode and --kv, or an effective --energy).",
         show_default="monochromatic",
         hidden=True,
     ),
 ]
+Anode = Annotated[str | None, typer.Option("--anode", help="Element of the tube's anode, such as Rh.", hidden=True)]
+Kv = Annotated[float | None, typer.Option("--kv", help="High voltage of the tube, kV.", hidden=True)]
 DatasetPath = Annotated[
     str | None,
     typer.Option(
@@ -208,6 +210,8 @@ _PLACES: Final = {
     "elements": ("sample", "elements"),
     "energy": ("sample", "incident_energy_kev"),
     "source": ("sample", "source"),
+    "anode": ("sample", "anode"),
+    "kv": ("sample", "tube_kv"),
     "energy_range": ("fit", "energy_range_kev"),
     "calibration": ("fit", "calibration"),
     "previous": ("fit", "previous"),

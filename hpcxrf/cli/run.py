@@ -29,6 +29,8 @@ def run(
     calibration: opt.Calibration = None,
     override: opt.Override = None,
     source: opt.Source = None,
+    anode: opt.Anode = None,
+    kv: opt.Kv = None,
     background: opt.Background = None,
     method: opt.Method = None,
     objective: opt.Objective = None,

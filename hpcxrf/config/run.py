@@ -288,9 +288,29 @@ def _faults(config: RunConfig) -> list[str]:
     twice = sorted({d for d in config.detectors.exclude if config.detectors.exclude.count(d) > 1})
     if twice:
         faults.append(f"detectors.exclude: named more than once: {', '.join(map(str, twice))}")
-    if config.sample.source == "tube" and config.sample.incident_energy_kev is None:
-        faults.append(
-            "sample.source: a tube has no single energy; give sample.incident_energy_kev, the effective "
-            "energy at which the line ratios are taken"
-        )
+    faults += _tube_faults(config.sample)
     return [*faults, *pixel_faults(config.pixels, config.regions.remap), *region_faults(config.regions)]
+
+
+def _tube_faults(sample: SampleConfig) -> list[str]:
+    described = {
+        "sample.anode": sample.anode,
+        "sample.tube_kv": sample.tube_kv,
+        "sample.tube_filters_um": sample.tube_filters_um,
+    }
+    given = [name for name, value in described.items() if value is not None]
+    if sample.source != "tube":
+        return [f"{', '.join(given)} describe a tube; give sample.source: tube as well"] if given else []
+    if given and not sample.describes_tube:
+        return [f"{', '.join(given)} given, but a tube needs both sample.anode and sample.tube_kv"]
+    if sample.describes_tube and sample.incident_energy_kev is not None:
+        return [
+            "sample.incident_energy_kev is given beside sample.anode and sample.tube_kv; a tube that is described has "
+            "no effective energy, leave it out"
+        ]
+    if not given and sample.incident_energy_kev is None:
+        return [
+            "sample.source: a tube has no single energy; give sample.anode and sample.tube_kv, or "
+            "sample.incident_energy_kev, the effective energy at which the line ratios are taken"
+        ]
+    return []

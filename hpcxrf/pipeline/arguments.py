@@ -18,6 +18,7 @@ from hpcxrf.formats.counts import CountFaults
 from hpcxrf.formats.scan import EnergyCalibration
 from hpcxrf.notes import Note
 from hpcxrf.physics.parameters import PARAMETER_NAMES
+from hpcxrf.physics.tube import Tube
 
 Counts = npt.ArrayLike | Tensor
 
@@ -59,6 +60,24 @@ def read_spectra(counts: Counts) -> tuple[Tensor, tuple[Note, ...]]:
     except InputFileError as error:
         raise ConfigError(str(error)) from error
     return spectra.masked_fill(below, 0.0), tuple(faults.notes())
+
+
+def choose_incident(incident_energy_kev: float | None, tube: Tube | None) -> float:
+    """The incident energy of the arguments, keV; of a tube that is described its high voltage.
+
+    Raises:
+        ConfigError: neither of them is given, or both.
+    """
+    if tube is not None:
+        if incident_energy_kev is not None:
+            raise ConfigError(
+                f"incident_energy_kev is {incident_energy_kev:g} beside tube; a tube that is described has no "
+                "effective energy, give one of the two"
+            )
+        return tube.kv
+    if incident_energy_kev is None:
+        raise ConfigError("incident_energy_kev is missing; give the energy of the beam in keV, or tube")
+    return float(incident_energy_kev)
 
 
 def choose_calibration(

@@ -31,7 +31,7 @@ from hpcxrf.pipeline.blocks import Block, blocks_of, pixels_of
 from hpcxrf.pipeline.integrated import ScanFit, fit_clean
 from hpcxrf.pipeline.pixels.choices import choose_for_pixels
 from hpcxrf.pipeline.pixels.device import device_guard
-from hpcxrf.pipeline.pixels.excess import check_sums
+from hpcxrf.pipeline.pixels.excess_in_store import check_sums
 from hpcxrf.pipeline.pixels.findings import apply_findings, fits_for, read_findings, spectra_of
 from hpcxrf.pipeline.pixels.flags import find_doubts
 from hpcxrf.pipeline.pixels.from_config import free_parameters, needs_model, pixel_model_of, stored_solver

@@ -1,27 +1,25 @@
 """What a tube problem is fitted with: subshells as the tube excites them, and copies of the anode's lines."""
 
 import math
+from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 import xraylib
 
 from hpcxrf.errors import FitError
+from hpcxrf.physics.anode_scatter import adjust_copies, keep_main_series, list_strong_copies
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.detector import Detector, efficiency
+from hpcxrf.physics.jacobian import automatic_jacobian, counts_jacobian
 from hpcxrf.physics.lines import build_line_table
-from hpcxrf.physics.model import ELASTIC, SpectrumModel, bin_width_kev, energy_kev, evaluate
+from hpcxrf.physics.model import COMPTON, ELASTIC, SpectrumModel, bin_width_kev, energy_kev, evaluate
 from hpcxrf.physics.parameters import INDEX, PARAMETERS, pack, replace_values
+from hpcxrf.physics.ratios import RatioGroup, build_ratio_model
+from hpcxrf.physics.sample import light_sample
 from hpcxrf.physics.scatter import compton_shape
 from hpcxrf.physics.tube import Tube, find_anode_lines, subshell_excitation
-from hpcxrf.physics.tube_table import (
-    build_tube_table,
-    compton_copies,
-    compton_copies_derivatives,
-    find_scatter_copies,
-    scale_copies,
-)
+from hpcxrf.physics.tube_table import build_tube_table, find_scatter_copies
 
 RH = Tube(anode="Rh", kv=40.0)
 W = Tube(anode="W", kv=35.0)
@@ -64,8 +62,8 @@ def test_shares_of_a_series_sum_to_one_and_lines_keep_the_ratios_of_tube_detecto
 
 def test_a_subshell_that_stands_higher_does_so_in_both_columns_and_shares_still_sum_to_one():
     copies = find_scatter_copies(W, DETECTOR)
-    raised = scale_copies(copies, {"L2": math.log(1.5)})
     is_l2 = torch.tensor([one == "L2" for one in copies.subshell])
+    raised = adjust_copies(copies, is_l2.double() * math.log(1.5))
     for before, after in ((copies.elastic, raised.elastic), (copies.compton, raised.compton)):
         assert float(after.sum()) == pytest.approx(1.0, abs=1e-12)
         odds = (after[is_l2].sum() / after[~is_l2].sum()) / (before[is_l2].sum() / before[~is_l2].sum())
@@ -75,12 +73,10 @@ def test_a_subshell_that_stands_higher_does_so_in_both_columns_and_shares_still_
 # --- the table ----------------------------------------------------------------------------------
 
 
-def test_families_have_the_subshells_that_the_tube_excites_and_nothing_is_switched_off():
-    copies = find_scatter_copies(RH, DETECTOR)
-    table = build_tube_table(["Ca", "Sb_L"], RH, copies, detector=DETECTOR)
-    assert table.component_names == ("Ca", "Sb_L", ELASTIC, "ANODE_L_SCT")
-    assert bool((table.edge_kev == 0.0).all())
-    for i in range(4):
+def test_families_have_the_subshells_that_the_tube_excites():
+    table = build_tube_table(["Ca", "Sb_L"], RH, detector=DETECTOR)
+    assert table.component_names == ("Ca", "Sb_L")
+    for i in range(2):
         assert float(table.ratio[table.component == i].sum()) == pytest.approx(1.0)
     plain = build_line_table(["Ca", "Sb_L"], RH.kv, efficiency=DETECTOR)
     mine = plain.component == 1
@@ -96,20 +92,24 @@ def test_families_have_the_subshells_that_the_tube_excites_and_nothing_is_switch
 
 
 def test_a_family_that_photons_of_the_effective_energy_would_not_excite_is_not_refused():
-    copies = find_scatter_copies(RH, DETECTOR)
-    table = build_tube_table(["Ag"], RH, copies, detector=DETECTOR)
+    table = build_tube_table(["Ag"], RH, detector=DETECTOR)
     assert float(table.energy_kev[table.component == 0].max()) > 24.0
     with pytest.raises(FitError, match="La: K edge"):
-        build_tube_table(["La"], Tube(anode="Rh", kv=30.0), copies, detector=DETECTOR)
+        build_tube_table(["La"], Tube(anode="Rh", kv=30.0), detector=DETECTOR)
+
+
+def model_of(tube, channel, **options):
+    table = build_tube_table(["Fe"], tube, detector=DETECTOR)
+    copies = find_scatter_copies(tube, DETECTOR)
+    return SpectrumModel(table=table, channel=channel, constants=PHYSICS, elastic=False, copies=copies, **options)
 
 
 def test_the_model_draws_an_elastic_peak_at_every_line_and_none_at_the_incident_energy():
-    copies = find_scatter_copies(W, DETECTOR)
-    table = build_tube_table(["Fe"], W, copies, detector=DETECTOR)
     channel = torch.arange(1, 1500, dtype=torch.float64)
-    theta = theta_of(coherent_sct_energy=25.0)
-    model = SpectrumModel(table=table, channel=channel, constants=PHYSICS, elastic=False)
-    column = evaluate(theta, model).phi[:, table.component_names.index(ELASTIC)]
+    theta = theta_of(coherent_sct_energy=35.0)
+    model = model_of(W, channel)
+    assert model.component_names == ("Fe", ELASTIC, COMPTON)
+    column = evaluate(theta, model).phi[:, 1]
     energy = energy_kev(theta, channel)
     assert float(column.sum()) == pytest.approx(1.0, abs=0.02)
     la, lb = (float(column[(energy - e).abs() < 0.05].sum()) for e in (8.398, 9.672))
@@ -117,13 +117,35 @@ def test_the_model_draws_an_elastic_peak_at_every_line_and_none_at_the_incident_
     assert float(column[(energy - 25.0).abs() < 0.5].sum()) < 1e-6
 
 
+def test_the_other_series_of_the_anode_has_an_elastic_column_of_its_own():
+    channel = torch.arange(1, 1500, dtype=torch.float64)
+    model = model_of(RH, channel)
+    assert model.component_names == ("Fe", ELASTIC, "ANODE_L_SCT", COMPTON)
+    phi, energy = evaluate(theta_of(), model).phi, energy_kev(theta_of(), channel)
+    assert float(phi[(energy - 2.7).abs() < 0.4, 2].sum()) > 0.9
+    assert float(phi[(energy - 20.2).abs() < 0.4, 2].sum()) < 1e-6
+    kept = keep_main_series(model.copies)
+    assert kept.other_names == ()
+    assert set(kept.subshell) == {"K"}
+
+
+def test_strong_copies_are_the_lines_that_people_know_a_tube_by():
+    strong = [energy for energy, _ in list_strong_copies(find_scatter_copies(W, DETECTOR))]
+    assert strong[0] == pytest.approx(8.398, abs=0.01)
+    assert any(abs(energy - 9.67) < 0.02 for energy in strong)
+
+
 # --- Compton ------------------------------------------------------------------------------------
 
 
+def compton_of(theta, model):
+    return evaluate(theta, model).phi[..., -1] / bin_width_kev(theta, model.channel, PHYSICS)
+
+
 def test_the_compton_column_is_the_weighted_sum_of_the_profiles_of_the_lines():
-    copies = find_scatter_copies(RH, DETECTOR)
     theta, channel = theta_of(), torch.arange(600, 1200, dtype=torch.float64)
-    energy = energy_kev(theta, channel)
+    model = model_of(RH, channel)
+    copies, energy = model.copies, energy_kev(theta, channel)
     expected = torch.zeros_like(energy)
     chosen = copies.is_main
     share = copies.compton[chosen] / copies.compton[chosen].sum()
@@ -131,7 +153,7 @@ def test_the_compton_column_is_the_weighted_sum_of_the_profiles_of_the_lines():
         moved = theta.clone()
         moved[INDEX["coherent_sct_energy"]] = line
         expected += weight * compton_shape(moved, energy, PHYSICS).density
-    torch.testing.assert_close(compton_copies(theta, energy, copies, PHYSICS), expected)
+    torch.testing.assert_close(compton_of(theta, model), expected)
     # The peak of K-alpha stands where Compton's formula has it.
     peak = float(energy[expected.argmax()])
     assert peak == pytest.approx(20.19 / (1 + 20.19 / 511.0 * (1 - math.cos(math.radians(120.0)))), abs=0.1)
@@ -140,31 +162,32 @@ def test_the_compton_column_is_the_weighted_sum_of_the_profiles_of_the_lines():
 
 
 def test_the_incident_energy_moves_no_copy_and_batches_are_the_single_ones():
-    copies = find_scatter_copies(RH, DETECTOR)
-    channel = torch.arange(800, 1100, dtype=torch.float64)
+    model = model_of(RH, torch.arange(800, 1100, dtype=torch.float64))
     thetas = torch.stack([theta_of(), theta_of(coherent_sct_energy=33.0), theta_of(compton_angle=100.0)])
-    energy = energy_kev(thetas, channel)
-    found = compton_copies(thetas, energy, copies, PHYSICS)
-    assert torch.equal(found[0], found[1])
+    found = evaluate(thetas, model).phi
+    assert torch.equal(found[0, :, 1:], found[1, :, 1:])
     assert not torch.allclose(found[0], found[2])
     for i in range(3):
-        torch.testing.assert_close(found[i], compton_copies(thetas[i], energy[i], copies, PHYSICS))
+        torch.testing.assert_close(found[i], evaluate(thetas[i], model).phi)
 
 
-def test_derivatives_are_those_of_differences():
-    copies = find_scatter_copies(RH, DETECTOR)
-    channel = torch.arange(850, 1100, dtype=torch.float64)
-    theta = theta_of(compton_f_tail=0.2, compton_hi_f_tail=0.1, compton_f_step=0.01)
-    energy = energy_kev(theta, channel)
-    found = compton_copies_derivatives(theta, energy, copies, PHYSICS)
-    assert "coherent_sct_energy" not in found
-    for name in ("compton_angle", "fwhm_offset", "compton_fwhm_corr", "compton_f_tail", "compton_hi_gamma"):
-        step = torch.zeros_like(theta)
-        step[INDEX[name]] = 1e-5 * max(abs(float(theta[INDEX[name]])), 0.1)
-        difference = compton_copies(theta + step, energy, copies, PHYSICS)
-        difference = (difference - compton_copies(theta - step, energy, copies, PHYSICS)) / (2 * step[INDEX[name]])
-        scale = float(difference.abs().max())
-        np.testing.assert_allclose(found[name], difference, atol=1e-4 * scale, err_msg=name)
-    h = 1e-6
-    difference = compton_copies(theta, energy + h, copies, PHYSICS) - compton_copies(theta, energy - h, copies, PHYSICS)
-    np.testing.assert_allclose(found["energy"], difference / (2 * h), atol=1e-4 * float(difference.abs().max() / h))
+@pytest.mark.parametrize("tube", [RH, W], ids=["Rh", "W"])
+def test_derivatives_by_theta_and_by_the_heights_of_subshells_are_the_automatic_ones(tube):
+    channel = torch.arange(100, 1150, 3, dtype=torch.float64)
+    plain = model_of(tube, channel)
+    table, copies = plain.table, plain.copies
+    none = torch.zeros_like(table.is_kbeta)
+    groups = tuple(
+        RatioGroup(name=one, member=none, sd=0.3, copies=torch.tensor([s == one for s in copies.subshell]))
+        for one in ("L1", "L2")
+    )
+    ratios = build_ratio_model(table, groups, light_sample(table.energy_kev, table.incident_energy_kev))
+    model = replace(plain, ratios=ratios)
+    q = torch.tensor([0.5, 0.3, 0.2, 0.05, 0.3, -0.2], dtype=torch.float64)
+    theta = torch.cat([theta_of(compton_f_tail=0.2, compton_hi_f_tail=0.1, coherent_sct_energy=tube.kv), q])
+    amplitude = torch.linspace(1e5, 3e5, len(model.component_names), dtype=torch.float64)
+    found = counts_jacobian(theta, amplitude, evaluate(theta, model), model)
+    expected = automatic_jacobian(theta, amplitude, model)
+    scale = expected.abs().amax(dim=0).clamp(min=1.0)
+    assert float(((found - expected) / scale).abs().max()) < 1e-6
+    assert float(expected[:, -2:].abs().max()) > 10.0

@@ -43,7 +43,10 @@ def test_the_fit_of_a_file_carries_the_factor_of_scaled_counts(tmp_path, detecto
     assert len(said(after, "variance of raw counts")) == (2 if detector == "sum" else 1)
     assert said(after, "detector 0: counts are not whole and scatter with 2.")
     found = (after.fit.amplitude_sigma / before.fit.amplitude_sigma).numpy()[: len(ELEMENTS)]
-    assert found == pytest.approx(FACTOR, rel=0.1)
+    # The flaws of the model and the K-beta ratios, which the counts tell in part, are estimated again.
+    assert found == pytest.approx(FACTOR, rel=0.35)
+    noise = [one.fit.errors.variances.amplitude[:2].numpy() for one in (after, before)]
+    assert noise[0] / noise[1] == pytest.approx(FACTOR, rel=0.05)
     assert after.fit.reduced_chi2 == pytest.approx(before.fit.reduced_chi2, rel=0.15)
     for one, other in zip(after.by_detector, before.by_detector, strict=True):
         assert float(one.amplitude_sigma[1] / other.amplitude_sigma[1]) == pytest.approx(FACTOR, rel=0.1)

@@ -146,7 +146,9 @@ def build_position_table(
     low, high = _LOW_KEV
     density += _LOW_SHARE / (high - low) * ((energy > low) & (energy < high))
     if elastic:
-        density += _ELASTIC_SHARE * _gauss(energy, incident_kev, _ELASTIC_SD_KEV) + _expect_compton(energy, incident_kev)
+        density += _ELASTIC_SHARE * _gauss(energy, incident_kev, _ELASTIC_SD_KEV) + _expect_compton(
+            energy, incident_kev
+        )
     for line_kev, share in anode:
         density += _ANODE_SHARE * share * _gauss(energy, line_kev, _LINE_SD_KEV)
     if anode:

@@ -38,11 +38,7 @@ class PixelModel:
 def spectrum_model(model: PixelModel, part: DetectorPart) -> SpectrumModel:
     """Lines, channels and constants of one part."""
     return SpectrumModel(
-        table=part.table,
-        channel=model.channel,
-        constants=model.constants,
-        elastic=model.elastic,
-        copies=part.copies,
+        table=part.table, channel=model.channel, constants=model.constants, elastic=model.elastic, copies=part.copies
     )
 
 

@@ -75,7 +75,9 @@ def build_candidate_lines(problem: FitProblem, efficiency: Detector) -> LineTabl
     incident = problem.table.incident_energy_kev
     low, high = problem.energy_min_kev, problem.energy_max_kev
     every = _build_family_lines(low, high, round(incident / _TABLE_STEP_KEV), efficiency)
-    names = list_candidates(problem.table.component_names, low, high, incident)
+    # Nothing tells an element of the sample from the same element of a tube's anode.
+    anode = () if problem.copies is None else tuple(f"{problem.copies.anode}{shell}" for shell in ("", "_L", "_M"))
+    names = list_candidates((*problem.table.component_names, *anode), low, high, incident)
     return select_components(every, [n for n in names if n in every.component_names])
 
 

@@ -41,7 +41,8 @@ class SumColumns:
 
 def evaluate_columns(fit: SpectrumFit, problem: FitProblem, channel: Tensor) -> Tensor:
     """Design matrix of a finished fit on given channels, (channel, component)."""
-    model = SpectrumModel(table=fit.table, channel=channel, constants=problem.constants, elastic=problem.elastic, copies=fit.copies
+    model = SpectrumModel(
+        table=fit.table, channel=channel, constants=problem.constants, elastic=problem.elastic, copies=fit.copies
     )
     return evaluate(fit.theta, model).phi
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.spectrum.candidates import build_candidate_lines, build_edge_lines, build_pileup_lines, join_tables
+from hpcxrf.fitting.spectrum.line_ratios import list_ratio_columns
 from hpcxrf.fitting.spectrum.mismatch import FitPoint, evaluate_fit, mismatch_columns, relative_columns
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.projected import (
@@ -29,6 +30,7 @@ from hpcxrf.fitting.spectrum.projected import (
     z_beside,
 )
 from hpcxrf.fitting.spectrum.suggestion import THRESHOLD, EvidenceLine, Suggestion
+from hpcxrf.physics.background import hats_for_range
 from hpcxrf.physics.components import parse_component
 from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.lines import LineTable
@@ -118,8 +120,13 @@ def _search(fit: SpectrumFit, problem: FitProblem, efficiency: Detector) -> _Sea
         _convolve_pileup(point)[:, None] * root,
     ]
     explained = _stack_explained(point) * root
+    shifts = list_ratio_columns(point) * root
     residual = (fit.counts - fit.model) * root[:, 0]
-    metric = _weigh_residual(point, explained, residual, efficiency)
+    if fit.ratios is not None:
+        # What is missing has bent the ratios: they are looked at as they are expected, and may be as far off as usual.
+        residual = residual + shifts @ fit.ratios.value[2:]
+        shifts = shifts * fit.ratios.prior_sd[2:]
+    metric = _weigh_residual(point, explained, residual, shifts, efficiency)
     listed = [n for n, at_zero in zip(fit.component_names, zero.tolist(), strict=True) if at_zero]
     sizes = [len(part.component_names) for part in (families, pairs, edges)]
     return _Search(
@@ -153,10 +160,16 @@ def _line_shapes(point: FitPoint, table: LineTable) -> Tensor:
 
 
 def _stack_explained(point: FitPoint) -> Tensor:
-    """Columns of what the fit can still do: components and background above 0, free parameters."""
+    """Columns of what the fit can still do: components above 0, background, free parameters.
+
+    A background that a missing peak drew up is 0 beside it: hats that ended at 0 may rise again too.
+    """
     fit = point.fit
     present = point.evaluation.phi[:, fit.amplitude > 0]
-    return torch.cat([present, fit.background_parts.T, point.jacobian[:, fit.free]], dim=1)
+    background = fit.background_parts.T
+    if point.problem.background == "hats":
+        background = hats_for_range(fit.theta, point.model.channel, constants=point.problem.constants)
+    return torch.cat([present, background, point.jacobian[:, fit.free]], dim=1)
 
 
 def _convolve_pileup(point: FitPoint) -> Tensor:
@@ -173,9 +186,11 @@ def _convolve_pileup(point: FitPoint) -> Tensor:
     return torch.where(inside, at, 0.0).clamp(min=0.0) / fit.model.sum() ** 2
 
 
-def _weigh_residual(point: FitPoint, explained: Tensor, residual: Tensor, efficiency: Detector) -> Metric:
+def _weigh_residual(
+    point: FitPoint, explained: Tensor, residual: Tensor, shifts: Tensor, efficiency: Detector
+) -> Metric:
     """Counting noise, usual flaws, and as much relative error as this residual shows."""
-    flaws = mismatch_columns(point, efficiency)
+    flaws = torch.cat([mismatch_columns(point, efficiency), shifts], dim=1)
     usual = build_metric(flaws)
     relative = relative_columns(point)
     strong = relative[:, relative.norm(dim=0) > 1.0 / _GREATEST_RELATIVE_SD]

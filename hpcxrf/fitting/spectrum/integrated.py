@@ -99,7 +99,9 @@ def _build_model(low: int, high: int, problem: FitProblem, device: torch.device)
         copies=problem.copies,
         with_step=any(p.free or p.value != 0.0 for p in problem.parameters if p.name in _STEP_PARAMETERS),
         shape_dtype=torch.float32,
-        tailed=find_tailed_lines(problem.table, elastic=problem.elastic, constants=problem.constants, copies=problem.copies),
+        tailed=find_tailed_lines(
+            problem.table, elastic=problem.elastic, constants=problem.constants, copies=problem.copies
+        ),
     )
 
 
@@ -296,7 +298,7 @@ def _list_flags(problem: FitProblem) -> tuple[str, ...]:
     if not free["energy_slope"].free:
         return ()
     flags = [FEW_ELEMENTS] if has_few_elements(problem) else []
-    if free["coherent_sct_energy"].value > problem.energy_max_kev:
+    if problem.copies is None and free["coherent_sct_energy"].value > problem.energy_max_kev:
         flags.append(NO_SCATTER)
     return tuple(flags)
 

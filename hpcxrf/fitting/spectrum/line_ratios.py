@@ -9,6 +9,7 @@ import xraylib
 from torch import Tensor
 
 from hpcxrf.fitting.objective import poisson_weights
+from hpcxrf.fitting.spectrum.mismatch import FitPoint
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.separable import (
     LeastSquares,
@@ -206,6 +207,28 @@ def read_copies(theta: Tensor, least_squares: LeastSquares) -> ScatterCopies | N
     if model.copies is None:
         return None
     return adjust_copies(model.copies, read_copy_logarithm(theta, model))
+
+
+def list_ratio_columns(point: FitPoint) -> Tensor:
+    """Derivatives of a finished fit by the parameters of its line ratios but those of the sample, at fixed amplitudes.
+
+    Args:
+        point: a fit whose ratios were fitted.
+
+    Returns:
+        (channel, parameter), counts per unit of `fit.ratios.value[2:]`.
+    """
+    fit, table = point.fit, point.fit.table
+    if fit.ratios is None:
+        return fit.counts.new_zeros((fit.counts.shape[0], 0))
+    every = (*_list_groups(table, KBETA_SD), *_list_anode_groups(table, fit.copies))
+    groups = {group.name: group for group in every}
+    names = fit.ratios.names[len(COMMON) :]
+    model = replace(point.model, ratios=_build_light_model(table, tuple(groups[name] for name in names)))
+    q = torch.zeros_like(fit.ratios.value)
+    q[0] = math.exp(-_DEPTHS[0])
+    theta = torch.cat([fit.theta, q])
+    return ratio_columns(theta, fit.amplitude, point.evaluation, model)[:, 2:]
 
 
 def measure_depth_gain(state: State, least_squares: LeastSquares, *, least: float, iterations: int) -> float:

@@ -215,9 +215,7 @@ def lines_at(
 
 
 def _excite(elements: Sequence[str], tube: Tube, detector: Detector, branching: Branching | None) -> LineTable:
-    table = build_tube_table(
-        elements, tube, detector=detector, branching=branching, minimum_ratio=_MINIMUM_RATIO
-    )
+    table = build_tube_table(elements, tube, detector=detector, branching=branching, minimum_ratio=_MINIMUM_RATIO)
     return condense(table)
 
 

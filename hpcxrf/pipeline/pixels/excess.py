@@ -6,11 +6,9 @@ the pixels. The fit of the summed spectrum has no such bias, so that the two are
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from hpcxrf.config.pixels import PixelConfig
@@ -19,8 +17,6 @@ from hpcxrf.methods import METHODS
 from hpcxrf.notes import Note
 from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.results.names import shown_name
-from hpcxrf.results.store.storage import array_of, labels_of
-from hpcxrf.store.schema import BLOCK_Y
 
 LEAST_SIGMA: Final = 3.0
 LEAST_SHARE: Final = 0.03
@@ -105,25 +101,6 @@ def describe_excess(detector: str, found: Sequence[Excess], config: PixelConfig)
     return [Note("warning", text)]
 
 
-def check_sums(path: Path, config: PixelConfig) -> list[Note]:
-    """Compare the maps of a results store with the fits of the summed spectra.
-
-    Args:
-        path: the results store, with all maps written.
-        config: section `pixels` of the run file.
-    """
-    if not can_exceed(config):
-        return []
-    maps, spectrum = (zarr.open_group(path / name, mode="r", use_consolidated=False) for name in ("maps", "spectrum"))
-    components, detectors = labels_of(maps, "component"), labels_of(maps, "detector")
-    notes = []
-    for row, detector in enumerate(detectors):
-        total, variance = _add_maps(maps, row)
-        amplitude, sigma = (np.asarray(array_of(spectrum, name)[row]) for name in ("amplitude", "sigma"))
-        notes += describe_excess(detector, find_excess(components, total, variance, amplitude, sigma), config)
-    return notes
-
-
 def check_arrays(
     detector: str, fit: SpectrumFit, amplitude: NDArray[Any], sigma: NDArray[Any], config: PixelConfig
 ) -> list[Note]:
@@ -142,14 +119,3 @@ def check_arrays(
     variance = np.asarray(np.nansum(sigma.astype(np.float64) ** 2, axis=(1, 2)))
     expected, error = fit.amplitude.numpy(), fit.amplitude_sigma.numpy()
     return describe_excess(detector, find_excess(fit.component_names, total, variance, expected, error), config)
-
-
-def _add_maps(maps: zarr.Group, row: int) -> tuple[Counts, Counts]:
-    """Sums over the pixels (component,) of the amplitudes and of their squared uncertainties."""
-    amplitude, sigma = array_of(maps, "amplitude"), array_of(maps, "sigma")
-    total, variance = np.zeros(amplitude.shape[1]), np.zeros(amplitude.shape[1])
-    for y in range(0, amplitude.shape[2], BLOCK_Y):
-        total += np.nansum(np.asarray(amplitude[row, :, y : y + BLOCK_Y]), axis=(1, 2), dtype=np.float64)
-        some: NDArray[Any] = np.asarray(sigma[row, :, y : y + BLOCK_Y])
-        variance += np.nansum(some.astype(np.float64) ** 2, axis=(1, 2))
-    return total, variance

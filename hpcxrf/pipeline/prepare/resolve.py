@@ -128,12 +128,15 @@ def _refuse_tube(sample: SampleConfig, facts: ScanFacts) -> None:
     if facts.tube is not None and sample.source != "tube":
         raise ConfigError(
             f"{facts.source}: was measured with an X-ray tube ({facts.tube}); give sample.source: tube (--source tube) "
-            "and sample.incident_energy_kev (--energy), the effective energy at which line ratios are taken"
+            "with sample.anode and sample.tube_kv (--anode, --kv), or with sample.incident_energy_kev (--energy), the "
+            "effective energy at which line ratios are taken"
         )
 
 
 def _incident_energy(sample: SampleConfig, sources: Sources) -> Value[float]:
     override, facts = sources.override, sources.facts
+    if sample.describes_tube and sample.tube_kv is not None:
+        return Value(sample.tube_kv, Origin.RUN_FILE)
     if sample.incident_energy_kev is not None:
         return Value(sample.incident_energy_kev, Origin.RUN_FILE)
     if override is not None and "COHERENT_SCT_ENERGY" in override.values:
@@ -141,8 +144,8 @@ def _incident_energy(sample: SampleConfig, sources: Sources) -> Value[float]:
     if facts.incident_energy_kev is not None:
         return Value(facts.incident_energy_kev, Origin.SCAN)
     raise ConfigError(
-        f"{facts.source}: the incident energy is not known; give sample.incident_energy_kev (--energy), and for a "
-        "tube also sample.source: tube, the energy being the effective one"
+        f"{facts.source}: the incident energy is not known; give sample.incident_energy_kev (--energy), or for a "
+        "tube sample.source: tube with sample.anode and sample.tube_kv (--source tube --anode Rh --kv 50)"
     )
 
 
