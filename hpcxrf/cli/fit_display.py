@@ -45,6 +45,7 @@ def describe_fit(result: FileFit) -> dict[str, Any]:
         "decision_limit": dict(zip(fit.component_names, fit.decision_limit.tolist(), strict=True)),
         "found": dict(zip(fit.component_names, fit.found.tolist(), strict=True)),
         "model_error": fit.model_error,
+        "line_ratios": None if fit.ratios is None else fit.ratios.describe(),
         "at_bound": [n for n, b in zip(fit.parameter_names, fit.at_bound.tolist(), strict=True) if b],
         "first_channel": fit.first_channel,
         "last_channel": fit.first_channel + fit.counts.shape[0] - 1,

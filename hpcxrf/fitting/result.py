@@ -1,8 +1,10 @@
 """The results of a fit. Failure is a value: a status, never an exception, for a bad spectrum or pixel."""
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 from html import escape
+from typing import Any
 
 from torch import Tensor
 
@@ -63,6 +65,18 @@ class FittedRatios:
     def sample_depth(self) -> float:
         """Optical depth of the sample at the incident energy, in and out together."""
         return max(-float(self.value[0].log()), 0.0)
+
+    def describe(self) -> dict[str, Any]:
+        """Values as JSON has them: a sigma that was not determined is None."""
+        rows = zip(self.names, self.value.tolist(), self.sigma.tolist(), self.prior_sd.tolist(), strict=True)
+        return {
+            "sample_depth": self.sample_depth,
+            "depth_gain": self.depth_gain,
+            "parameters": {
+                name: {"value": value, "sigma": None if math.isnan(sigma) else sigma, "prior_sd": prior_sd}
+                for name, value, sigma, prior_sd in rows
+            },
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

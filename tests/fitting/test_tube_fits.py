@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+import zarr
 from tube_samples import draw_tube
 
 import hpcxrf
@@ -14,7 +15,7 @@ from hpcxrf.fitting.pixels.model import columns_at
 from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.physics.model import COMPTON, ELASTIC
 from hpcxrf.pipeline.pixels.from_config import pixel_model_of
-from hpcxrf.results.store.maps import create_results
+from hpcxrf.results.store.maps import create_results, write_spectrum_fits
 from hpcxrf.results.store.pixel_model import read_pixel_model, write_pixel_models
 
 
@@ -94,3 +95,24 @@ def test_energy_and_tube_exclude_each_other_and_one_is_needed():
 def test_a_run_file_that_half_describes_a_tube_is_refused(sample, fault):
     with pytest.raises(ConfigError, match=fault):
         check_config({"input": {"files": ["x"]}, "sample": {"elements": ["Fe"], **sample}}, "test")
+
+
+def test_line_ratios_are_kept_in_the_store_as_the_fit_has_them(tmp_path):
+    _, fit = fitted("W")
+    path = tmp_path / "store.zarr"
+    create_results(
+        path,
+        detectors=("0", "1"),
+        components=fit.component_names,
+        shape_yx=(2, 2),
+        n_channels=2048,
+        attributes={"dataset_id": "store", "versions": {"hpcxrf": "0"}},
+    )
+    write_spectrum_fits(path, {"0": fit}, 2048)
+    write_spectrum_fits(path, {"1": fit}, 2048)
+    stored = zarr.open_group(path / "spectrum", mode="r", use_consolidated=False).attrs["line_ratios"]
+    assert stored == {"0": fit.ratios.describe(), "1": fit.ratios.describe()}
+    one = stored["0"]["parameters"]["W anode L2"]
+    assert one["value"] == float(fit.ratios.value[fit.ratios.names.index("W anode L2")])
+    assert one["sigma"] > 0.0
+    assert stored["0"]["sample_depth"] == fit.ratios.sample_depth

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import zarr
@@ -115,8 +115,15 @@ def _write_attributes(
         earlier = group.attrs.get(name, {})
         written = {detector: one[name] for detector, one in texts.items()}
         group.attrs[name] = {**earlier, **written} if isinstance(earlier, dict) else written
+    ratios = {name: fit.ratios.describe() for name, fit in fits.items() if fit.ratios is not None}
+    group.attrs["line_ratios"] = {**_earlier_ratios(group), **ratios}
     if line_markers:
         group.attrs["line_markers"] = [[float(energy), str(label)] for energy, label in line_markers]
+
+
+def _earlier_ratios(group: zarr.Group) -> dict[str, Any]:
+    earlier = group.attrs.get("line_ratios", {})
+    return dict(earlier) if isinstance(earlier, dict) else {}
 
 
 def _texts_of(fit: SpectrumFit) -> dict[str, list[str]]:
