@@ -30,6 +30,10 @@ HIGHEST_KV: Final = 60.0
 LIGHTEST_ANODE: Final = 13
 HEAVIEST_ANODE: Final = 79
 """Al to Au: anodes between which the depth and backscatter terms were fitted."""
+ANODES: Final = frozenset(
+    {"Al", "Ti", "Cr", "Fe", "Co", "Ni", "Cu", "Zn", "Mo", "Rh", "Pd", "Ag", "Ta", "W", "Pt", "Au"}
+)
+"""Elements that anodes are made of."""
 LOWEST_KEV: Final = 1.0
 """Below it no window lets much through, and the formulas were not compared."""
 

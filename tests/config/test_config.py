@@ -45,7 +45,7 @@ def test_all_faults_are_reported_at_once_with_their_places_and_values():
         ("fit", {"incident_energy_sd_kev": 0.0}, "greater than 0"),
         ("fit", {"parameters": {"gamma_offset": {"lowr": 1.0}}}, "lowr"),
         ("sample", {"elements": ["Fe", "Zn", "Fe"]}, "more than once: Fe"),
-        ("sample", {"source": "tube"}, "effective"),
+        ("sample", {"source": "tube", "anode": "Rh"}, "sample.tube_kv"),
         ("sample", {"incident_energy_kev": -3}, "greater than 0"),
         ("sample", {"incident_energy_kev": float("nan")}, "finite"),
     ],

@@ -103,15 +103,23 @@ def test_the_thin_glass_reaches_its_figure(hpcxrf, shared_data):
     assert theta["coherent_sct_energy"] / shift == pytest.approx(11.96, abs=0.15)
 
 
-def test_a_tube_scan_without_its_source_or_an_energy_is_refused_by_name(hpcxrf, shared_data):
+def test_a_tube_scan_that_is_taken_for_monochromatic_is_refused_by_name(hpcxrf, shared_data):
     path = shared_data / "pixl-laguna" / "laguna.h5"
-    for more in ((), ("--source", "tube"), ("--energy", "20.2")):
-        ran = hpcxrf("fit", path, "--elements", ",".join(LAGUNA), *more)
-        assert ran.code in {2, 5}
-        assert ran.out == ""
-        assert "energy" in ran.err
-        assert "tube" in ran.err
-    assert str(path) in hpcxrf("fit", path, "--elements", "Fe").err
+    ran = hpcxrf("fit", path, "--elements", ",".join(LAGUNA), "--energy", "20.2")
+    assert ran.code == 2
+    assert ran.out == ""
+    for said in (str(path), "--source tube", "Rh, 28 kV"):
+        assert said in ran.err
+
+
+def test_a_tube_that_the_file_names_is_taken_and_its_axis_found_from_nothing(hpcxrf, shared_data):
+    path = shared_data / "pixl-laguna" / "laguna.h5"
+    listed = ("Na", "Mg", "Al", "P", *LAGUNA[:-1], "Ar", "Cr", "Ni", "Cu", "Sr", "Ca_Ca")
+    facts = fitted(hpcxrf, path, listed, 1, 19, "--calibration", "none")
+    assert facts["theta"]["energy_slope"] == pytest.approx(0.0100, abs=5e-5)
+    assert facts["theta"]["energy_offset"] == pytest.approx(0.0, abs=0.02)
+    assert facts["reduced_chi2"] < 60.0
+    assert any("excited by a Rh tube at 28 kV, as the scan file says" in note for note in facts["notes"])
 
 
 def test_a_tube_scan_with_an_effective_energy_fits_without_an_elastic_line(hpcxrf, shared_data):

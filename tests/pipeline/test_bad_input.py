@@ -159,7 +159,7 @@ def test_every_bad_element_is_named_at_once(hpcxrf, good):
         (("--elements", "Si,Fe,Fe"), CONFIG, "Fe"),
         (("--elements", "Si", "--override", "no/override.txt"), INPUT, "no/override.txt"),
         (("--elements", "Si", "--source", "laser"), CONFIG, "laser"),
-        (("--elements", "Si", "--source", "tube"), CONFIG, "incident_energy_kev"),
+        (("--elements", "Si", "--source", "tube", "--anode", "Rh"), CONFIG, "tube_kv"),
         (("--elements", "Si", "--pixels", "magic"), CONFIG, "magic"),
     ],
 )

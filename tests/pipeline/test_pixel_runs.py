@@ -109,11 +109,11 @@ def test_how_the_pixels_are_cut_into_tasks_changes_no_bit(followed, drifting, tm
 
 def test_the_stored_model_makes_the_stored_columns(followed):
     for detector in ("0", "1", "sum"):
-        model = read_pixel_model(followed[0], detector, PHYSICS, elastic=True)
+        model = read_pixel_model(followed[0], detector, PHYSICS)
         basis = read_basis(followed[0], detector)
         assert int(model.channel[0]) == basis.first_channel
         assert torch.equal(columns_at(model), basis.columns[:, : basis.n_components])
-    assert len(read_pixel_model(followed[0], "sum", PHYSICS, elastic=True).parts) == 2
+    assert len(read_pixel_model(followed[0], "sum", PHYSICS).parts) == 2
 
 
 def test_every_group_opens_without_a_warning(followed):

@@ -143,6 +143,5 @@ def stored_solver(path: Path, detector: str, basis: PixelBasis, config: RunConfi
         # It loads zarr, which a fit of one file has no need of.
         from hpcxrf.results.store.pixel_model import read_pixel_model
 
-        constants, elastic = constant_set(config.fit.constants), config.sample.source == "monochromatic"
-        model = read_pixel_model(path, detector, constants, elastic=elastic)
+        model = read_pixel_model(path, detector, constant_set(config.fit.constants))
     return solver_of(config.pixels, basis, model, device)

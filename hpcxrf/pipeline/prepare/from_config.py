@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 
 from hpcxrf.config.run import RunConfig
-from hpcxrf.config.sample import SampleConfig
 from hpcxrf.errors import ConfigError, FitError
 from hpcxrf.fitting.spectrum.prepare import FitOptions, build_problem, lines_outside
 from hpcxrf.fitting.spectrum.problem import FitProblem
@@ -17,7 +16,6 @@ from hpcxrf.physics.constants import constant_set
 from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.element_list import leave_out
 from hpcxrf.physics.lines import LineTable
-from hpcxrf.physics.tube import Layer, Tube
 from hpcxrf.pipeline.prepare.notes import write_notes
 from hpcxrf.pipeline.prepare.resolve import Settings, resolve
 from hpcxrf.pipeline.prepare.sources import Origin, read_sources
@@ -90,8 +88,8 @@ def _prepare(config: RunConfig, settings: Settings, elements: Sequence[str], n_c
             objective=fit.objective,
             kbeta_sd=fit.kbeta_sd,
             incident_energy_sd_kev=fit.incident_energy_sd_kev,
-            source=config.sample.source,
-            tube=_tube(config.sample),
+            source=config.sample.source if settings.tube is None else "tube",
+            tube=None if settings.tube is None else settings.tube.value,
             constants=constant_set(fit.constants),
             snip_width=None if snip_width is None else snip_width.value,
         ),
@@ -106,16 +104,6 @@ def _prepare(config: RunConfig, settings: Settings, elements: Sequence[str], n_c
 def _calibration(start: dict[str, float]) -> EnergyCalibration:
     offset, slope, quadratic = (start.get(name, 0.0) for name in AXIS)
     return EnergyCalibration(offset_kev=offset, slope_kev=slope, quadratic_kev=quadratic)
-
-
-def _tube(sample: SampleConfig) -> Tube | None:
-    """The tube, where it is described."""
-    if not sample.describes_tube or sample.anode is None or sample.tube_kv is None:
-        return None
-    if sample.tube_filters_um is None:
-        return Tube(anode=sample.anode, kv=sample.tube_kv)
-    layers = tuple(Layer(material=name, thickness_um=length) for name, length in sample.tube_filters_um.items())
-    return Tube(anode=sample.anode, kv=sample.tube_kv, layers=layers)
 
 
 def _trust(config: RunConfig, settings: Settings) -> AxisTrust:

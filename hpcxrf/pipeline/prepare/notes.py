@@ -68,6 +68,8 @@ def _energy_notes(settings: Settings, sources: Sources) -> list[Note]:
     if override is not None and energy.origin is not Origin.OVERRIDE:
         others[override.path.name] = override.values.get("COHERENT_SCT_ENERGY")
     said = _name_energy_source(settings, sources)
+    if settings.tube is not None:
+        return said
     return said + [
         Note("warning", f"incident energy {energy.value:g} keV is used, but {file} says {other:g} keV")
         for file, other in others.items()
@@ -76,7 +78,10 @@ def _energy_notes(settings: Settings, sources: Sources) -> list[Note]:
 
 
 def _name_energy_source(settings: Settings, sources: Sources) -> list[Note]:
-    energy = settings.incident_energy_kev
+    energy, tube = settings.incident_energy_kev, settings.tube
+    if tube is not None:
+        place = ", as the scan file says" if tube.origin is Origin.SCAN else ""
+        return [Note("fact", f"excited by a {tube.value.anode} tube at {tube.value.kv:g} kV{place}")]
     if energy.origin is Origin.OVERRIDE and sources.override is not None:
         return [Note("fact", f"incident energy {energy.value:g} keV from {sources.override.path.name}")]
     if energy.origin is Origin.SCAN:

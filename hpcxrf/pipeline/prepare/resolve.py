@@ -1,5 +1,6 @@
 """Every value that a fit is prepared with, decided once, with the place that it comes from."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +15,7 @@ from hpcxrf.formats.override import Override, theta_bounds, theta_values, width_
 from hpcxrf.notes import Note
 from hpcxrf.physics.constants import constant_set
 from hpcxrf.physics.element_list import ElementList, leave_out_unexcited, read_element_list
+from hpcxrf.physics.tube import ANODES, Layer, Tube
 from hpcxrf.pipeline.prepare.bounds import FileBounds, ParameterRows, bound_parameters
 from hpcxrf.pipeline.prepare.branching import FileBranching, read_branching
 from hpcxrf.pipeline.prepare.checks import limit_faults, refuse_start, start_limits
@@ -47,6 +49,9 @@ class Settings:
     element_notes: tuple[Note, ...]
     """Sentences on names of the list that were read otherwise than they look, or left out."""
     incident_energy_kev: Value[float]
+    """Of a tube that is described its high voltage."""
+    tube: Value[Tube] | None
+    """Anode, high voltage and filters; None: no tube, or one that is not described."""
     start: Start
     rows: ParameterRows
     """Bounds, priors and scales of theta."""
@@ -69,7 +74,7 @@ def resolve(config: RunConfig, sources: Sources) -> Settings:
             does not name; names, values and options that cannot be fitted.
         FitError: elements that do not exist, are listed twice, or none that the incident energy excites.
     """
-    _refuse_tube(config.sample, sources.facts)
+    tube = resolve_tube(config.sample, sources.facts)
     refuse_start(config.fit)
     override = sources.override
     incident = _incident_energy(config.sample, sources)
@@ -79,11 +84,12 @@ def resolve(config: RunConfig, sources: Sources) -> Settings:
         raise ConfigError(f"{sources.facts.source}: starting values: " + "; ".join(faults))
     listed = _elements(config.sample, override)
     rows = bound_parameters(config.fit, {} if width is None else width.bounds, incident.value)
-    elements = _keep_excited(listed.value, incident.value, sources.facts, _edge_reach_kev(config, rows))
+    elements = _keep_excited(listed.value, incident.value, sources.facts, _edge_reach_kev(config, rows, tube))
     return Settings(
         elements=Value(elements.names, listed.origin),
         element_notes=elements.notes,
         incident_energy_kev=incident,
+        tube=tube,
         start=start,
         rows=rows,
         detector=_detector(config.detector, override),
@@ -114,7 +120,7 @@ def resolve_incident(sample: SampleConfig, sources: Sources) -> float:
     Raises:
         ConfigError: no source gives one.
     """
-    _refuse_tube(sample, sources.facts)
+    resolve_tube(sample, sources.facts)
     return _incident_energy(sample, sources).value
 
 
@@ -123,8 +129,45 @@ def resolve_detector(config: DetectorConfig, sources: Sources) -> dict[str, Any]
     return {name: one.value for name, one in _detector(config, sources.override).items()}
 
 
+def resolve_tube(sample: SampleConfig, facts: ScanFacts) -> Value[Tube] | None:
+    """Decide anode, high voltage and filters of a tube: the run file's word, then that of the scan file.
+
+    Returns:
+        None where there is no tube, or one of which only an effective energy is known.
+
+    Raises:
+        ConfigError: the file names a tube that neither describes, or the run file takes it for monochromatic; values
+            that the formulas do not hold for.
+    """
+    if sample.anode is not None and sample.tube_kv is not None:
+        return Value(_build_tube(sample.anode, sample.tube_kv, sample), Origin.RUN_FILE)
+    if sample.incident_energy_kev is None and (found := _read_tube(facts.tube)):
+        return Value(_build_tube(*found, sample), Origin.SCAN)
+    _refuse_tube(sample, facts)
+    return None
+
+
+def _build_tube(anode: str, kv: float, sample: SampleConfig) -> Tube:
+    if sample.tube_filters_um is None:
+        return Tube(anode=anode, kv=kv)
+    layers = tuple(Layer(material=name, thickness_um=length) for name, length in sample.tube_filters_um.items())
+    return Tube(anode=anode, kv=kv, layers=layers)
+
+
+def _read_tube(text: str | None) -> tuple[str, float] | None:
+    """Anode and high voltage of what a file says of its tube: `Rh, 28 kV`, `Rh anode, 50 kV`; None: one is missing."""
+    voltages = set(re.findall(r"(\d+(?:\.\d+)?) ?kV", text or ""))
+    anodes = {one for one in re.findall(r"\b[A-Z][a-z]?\b", text or "") if one in ANODES}
+    return (anodes.pop(), float(voltages.pop())) if len(anodes) == len(voltages) == 1 else None
+
+
 def _refuse_tube(sample: SampleConfig, facts: ScanFacts) -> None:
     """A tube's spectrum has no elastic line, and fitted as monochromatic it gives numbers that mean nothing."""
+    if sample.source == "tube" and sample.incident_energy_kev is None:
+        raise ConfigError(
+            f"{facts.source}: does not say which tube it was measured with; give sample.anode and sample.tube_kv "
+            "(--anode Rh --kv 50), or sample.incident_energy_kev (--energy), an effective energy"
+        )
     if facts.tube is not None and sample.source != "tube":
         raise ConfigError(
             f"{facts.source}: was measured with an X-ray tube ({facts.tube}); give sample.source: tube (--source tube) "
@@ -135,8 +178,8 @@ def _refuse_tube(sample: SampleConfig, facts: ScanFacts) -> None:
 
 def _incident_energy(sample: SampleConfig, sources: Sources) -> Value[float]:
     override, facts = sources.override, sources.facts
-    if sample.describes_tube and sample.tube_kv is not None:
-        return Value(sample.tube_kv, Origin.RUN_FILE)
+    if (tube := resolve_tube(sample, facts)) is not None:
+        return Value(tube.value.kv, tube.origin)
     if sample.incident_energy_kev is not None:
         return Value(sample.incident_energy_kev, Origin.RUN_FILE)
     if override is not None and "COHERENT_SCT_ENERGY" in override.values:
@@ -157,8 +200,8 @@ def _elements(sample: SampleConfig, override: Override | None) -> Value[tuple[st
     raise ConfigError("no elements: give sample.elements (--elements Si,P,S,...), or an override file that lists them")
 
 
-def _edge_reach_kev(config: RunConfig, rows: ParameterRows) -> float:
-    if config.sample.source == "tube":
+def _edge_reach_kev(config: RunConfig, rows: ParameterRows, tube: Value[Tube] | None) -> float:
+    if config.sample.source == "tube" or tube is not None:
         return 0.0
     fit = config.fit
     return edge_reach_kev(rows.final, fit.incident_energy_sd_kev, fixed=fit.fixed, free=fit.free)

@@ -29,6 +29,7 @@ GROUP: Final = "model"
 _LINES: Final = tuple(name for name, spec in MODEL_VARIABLES.items() if "line" in spec.dims)
 # The attribute of the one-dimensional facts of every part.
 _FACTS: Final = "parts"
+_ELASTIC: Final = "elastic"
 _COPY_NUMBERS: Final = ("energy_kev", "elastic", "compton")
 
 
@@ -53,14 +54,13 @@ def write_pixel_models(path: Path, models: Mapping[str, PixelModel]) -> None:
         _write(group.create_group(name), model)
 
 
-def read_pixel_model(path: Path, detector: str, constants: ConstantSet, *, elastic: bool) -> PixelModel:
+def read_pixel_model(path: Path, detector: str, constants: ConstantSet) -> PixelModel:
     """The model of one detector's pixels, as it was written, bit for bit.
 
     Args:
         path: the results store.
         detector: name of the detector.
         constants: constants of the run.
-        elastic: False for a tube source.
 
     Raises:
         OutputError: no store of this schema there, or one without a model of that detector.
@@ -78,7 +78,7 @@ def read_pixel_model(path: Path, detector: str, constants: ConstantSet, *, elast
         parts=tuple(_part(group, row, dict(fact), names) for row, fact in enumerate(facts)),
         channel=torch.from_numpy(np.asarray(array_of(group, "channel")[:])),
         constants=constants,
-        elastic=elastic,
+        elastic=bool(group.attrs[_ELASTIC]),
     )
 
 
@@ -102,6 +102,7 @@ def _write(group: zarr.Group, model: PixelModel) -> None:
         array_of(group, "share")[row] = part.share.cpu().numpy()
         for name in _LINES:
             array_of(group, name)[row, : lengths[row]] = getattr(part.table, name).cpu().numpy()
+    group.attrs[_ELASTIC] = model.elastic
     group.attrs[_FACTS] = [
         {
             "lines": length,
