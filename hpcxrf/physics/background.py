@@ -15,10 +15,16 @@ from torch import Tensor
 from hpcxrf.errors import FitError
 from hpcxrf.physics.constants import ConstantSet
 from hpcxrf.physics.parameters import INDEX
-from hpcxrf.physics.scatter import line_sigma_kev
+from hpcxrf.physics.scatter import compton_energy_kev, line_sigma_kev
 
 HAT_SPACING_FWHM: Final = 5.5
 """Wide enough that no hat follows a peak, close enough for a continuum: measured best for quantities."""
+SCATTER_APART_FWHM: Final = 5.0
+"""Widths between elastic peak and Compton peak of 180 degrees from which hats stand between them."""
+SCATTER_FROM_DEG: Final = 110.0
+"""Scattering angle of which the Compton peak begins the span of those hats."""
+SCATTER_SPACING_FWHM: Final = 0.8
+_FROM_ELASTIC_FWHM: Final = 1.0
 
 SNIP_HALF_WIDTH_FWHM: Final = 1.5
 """A Gaussian has fallen to 0.2 % of its height there."""
@@ -202,6 +208,56 @@ def hats_for_range(
     ends = (int(channel[0]), int(channel[-1]))
     knots = hat_knots(theta, ends, constants=constants, spacing_fwhm=spacing_fwhm)
     return hat_basis(channel, knots)
+
+
+def background_hats(theta: Tensor, channel: Tensor, *, constants: ConstantSet, elastic: bool) -> Tensor:
+    """All hats of a fit: over the whole range, and narrow ones between elastic and Compton peak.
+
+    Args:
+        theta: (parameter,), the start.
+        channel: (channel,) of the fit range, rising.
+        constants: gives the width law; those of MAPS have no narrow hats.
+        elastic: False for a tube, of which no one peak is elastic.
+
+    Returns:
+        (channel, hat) float64.
+    """
+    hats = hats_for_range(theta, channel, constants=constants)
+    if not elastic or constants.maps_line_shape:
+        return hats
+    return torch.cat([hats, scatter_hats(theta, channel, constants=constants)], dim=1)
+
+
+def scatter_hats(theta: Tensor, channel: Tensor, *, constants: ConstantSet) -> Tensor:
+    """Narrow hats between elastic and Compton peak, where these stand apart: what no one Compton peak describes there.
+
+    The momentum of the electrons widens the Compton peak, and air, windows and holder scatter at smaller angles than the
+    sample. Below some 17 keV both peaks lie within five widths of a line, and one profile takes it up. Above, there
+    is no line of the sample: its element would need more than the incident energy, or is faint there.
+
+    Args:
+        theta: (parameter,), the start.
+        channel: (channel,) of the fit range, rising.
+        constants: gives the width law.
+
+    Returns:
+        (channel, hat) float64, 0 outside of their span; no hat where the peaks are not apart.
+    """
+    incident = theta[INDEX["coherent_sct_energy"]]
+    fwhm = float(constants.fwhm_per_sigma * line_sigma_kev(theta, incident[None], constants)[0])
+    rest = constants.electron_rest_energy_kev
+    lowest, farthest = (
+        float(compton_energy_kev(incident, incident.new_tensor(angle), rest)) for angle in (SCATTER_FROM_DEG, 180.0)
+    )
+    highest = float(incident) - _FROM_ELASTIC_FWHM * fwhm
+    if float(incident) - farthest < SCATTER_APART_FWHM * fwhm or highest <= lowest:
+        return channel.new_zeros((channel.shape[0], 0))
+    step = SCATTER_SPACING_FWHM * fwhm
+    n_hats = 1 + int((highest - lowest) / step)
+    knots_kev = torch.linspace(highest - n_hats * step, highest + step, n_hats + 2, dtype=channel.dtype)
+    knots = (knots_kev.to(channel.device) - theta[INDEX["energy_offset"]]) / theta[INDEX["energy_slope"]]
+    inside = (knots[1:-1] > channel[0]) & (knots[1:-1] < channel[-1])
+    return hat_basis(channel, knots)[:, 1:-1][:, inside]
 
 
 def hat_basis(channel: Tensor, knots: Tensor) -> Tensor:

@@ -133,3 +133,12 @@ def test_arsenic_under_lead_in_a_thick_sample_is_found(shared_cases):
     assert abs(float(fit.amplitude[arsenic]) - 1e4) < 2.0 * float(fit.amplitude_sigma[arsenic])
     assert float(fit.amplitude_sigma[arsenic]) < 1000.0
     assert len(absorption_notes(fit)) == 1
+
+
+def test_scatter_at_small_angles_between_compton_and_elastic_peak_is_taken_up(shared_cases):
+    counts = np.load(shared_cases / "spectra" / "axorf4_compton.npz")["counts"]
+    listed = "Si,S,Cl,Ar,K,Ca,Ti,Cr,Mn,Fe,Co,Ni,Cu,Zn,La_L,Pd_L,Pb_L,Mo,Br"
+    fit = hpcxrf.fit_spectrum(counts, listed, 21.0)
+    assert fit.r2 >= 0.9985
+    elastic = fit.component_names.index("COHERENT_SCT_AMPLITUDE")
+    assert float(fit.amplitude[elastic]) > 3e4

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from hpcxrf.errors import FitError
 from hpcxrf.physics.background import (
     HAT_SPACING_FWHM,
+    background_hats,
     fwhm_channels,
     hat_basis,
     hat_knots,
     hats_for_range,
+    scatter_hats,
     snip,
     snip_background,
 )
@@ -180,3 +182,31 @@ def test_knots_lie_at_equal_steps_of_the_width_and_end_at_the_range():
 def test_a_fit_range_of_one_channel_is_refused():
     with pytest.raises(FitError, match=r"5\.\.5"):
         hat_knots(THETA, (5, 5), constants=PHYSICS)
+
+
+def hats_between_scatter_peaks(incident_kev):
+    values = {"coherent_sct_energy": incident_kev, "energy_offset": 0.0, "energy_slope": 0.01}
+    theta, channel = pack(replace_values(PARAMETERS, values)), torch.arange(50, 2400, dtype=torch.float64)
+    return scatter_hats(theta, channel, constants=PHYSICS), 0.01 * channel
+
+
+def test_narrow_hats_stand_between_elastic_and_compton_peak_where_these_are_apart():
+    assert hats_between_scatter_peaks(12.0)[0].shape[1] == 0
+    hats, energy = hats_between_scatter_peaks(21.0)
+    assert 4 <= hats.shape[1] <= 12
+    assert torch.all((hats >= 0.0) & (hats <= 1.0))
+    lit = energy[hats.sum(dim=1) > 0.0]
+    # Compton peaks of 110 degrees (19.87 keV) and less, and no hat under the elastic peak.
+    assert float(lit.min()) > 19.5
+    assert float(lit.max()) < 21.05
+    assert float(hats[(energy - 21.0).abs() < 0.02].max()) < 0.1
+
+
+def test_a_range_that_ends_below_the_scatter_has_no_narrow_hats():
+    theta = pack(replace_values(PARAMETERS, {"coherent_sct_energy": 21.0, "energy_slope": 0.01}))
+    channel = torch.arange(100, 1500, dtype=torch.float64)
+    assert scatter_hats(theta, channel, constants=PHYSICS).shape[1] == 0
+    whole = torch.arange(100, 2300, dtype=torch.float64)
+    n_plain = hats_for_range(theta, whole, constants=PHYSICS).shape[1]
+    assert background_hats(theta, whole, constants=PHYSICS, elastic=True).shape[1] > n_plain
+    assert background_hats(theta, whole, constants=PHYSICS, elastic=False).shape[1] == n_plain

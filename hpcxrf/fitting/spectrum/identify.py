@@ -30,7 +30,7 @@ from hpcxrf.fitting.spectrum.projected import (
     z_beside,
 )
 from hpcxrf.fitting.spectrum.suggestion import THRESHOLD, EvidenceLine, Suggestion
-from hpcxrf.physics.background import hats_for_range
+from hpcxrf.physics.background import background_hats
 from hpcxrf.physics.components import parse_component
 from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.lines import LineTable
@@ -168,7 +168,9 @@ def _stack_explained(point: FitPoint) -> Tensor:
     present = point.evaluation.phi[:, fit.amplitude > 0]
     background = fit.background_parts.T
     if point.problem.background == "hats":
-        background = hats_for_range(fit.theta, point.model.channel, constants=point.problem.constants)
+        background = background_hats(
+            fit.theta, point.model.channel, constants=point.problem.constants, elastic=point.problem.elastic
+        )
     return torch.cat([present, background, point.jacobian[:, fit.free]], dim=1)
 
 

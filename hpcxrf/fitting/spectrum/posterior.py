@@ -18,7 +18,7 @@ from hpcxrf.fitting.spectrum.hmc import Draws, run_chains
 from hpcxrf.fitting.spectrum.integrated import fit_amplitudes
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.separable import build_space
-from hpcxrf.physics.background import hats_for_range
+from hpcxrf.physics.background import background_hats
 from hpcxrf.physics.model import SpectrumModel, evaluate, find_tailed_lines
 
 PosteriorKind = Literal["laplace", "hmc"]
@@ -121,7 +121,7 @@ def build_target(fit: SpectrumFit, problem: FitProblem) -> tuple[Target, Tensor]
     )
     with_hats = problem.background == "hats"
     hats = (
-        hats_for_range(fit.theta, channel, constants=problem.constants)
+        background_hats(fit.theta, channel, constants=problem.constants, elastic=problem.elastic)
         if with_hats
         else channel.new_zeros(0).expand(channel.shape[0], 0)
     )
