@@ -231,9 +231,9 @@ def background_hats(theta: Tensor, channel: Tensor, *, constants: ConstantSet, e
 def scatter_hats(theta: Tensor, channel: Tensor, *, constants: ConstantSet) -> Tensor:
     """Narrow hats between elastic and Compton peak, where these stand apart: what no one Compton peak describes there.
 
-    The momentum of the electrons widens the Compton peak, and air, windows and holder scatter at smaller angles than the
-    sample. Below some 17 keV both peaks lie within five widths of a line, and one profile takes it up. Above, there
-    is no line of the sample: its element would need more than the incident energy, or is faint there.
+    The momentum of the electrons widens the Compton peak; air, windows and holder scatter at smaller angles than the
+    sample. Below some 17 keV both peaks lie within five widths of a line, and one profile takes it up. Above, no line
+    of the sample is in question: its element would need more than the incident energy.
 
     Args:
         theta: (parameter,), the start.
