@@ -51,7 +51,8 @@ _OFFSET_SD_KEV: Final = 0.02
 _SLOPE_SD: Final = 0.003
 _BEND_SD_KEV: Final = 0.005
 _WIDTH_LAW_SD: Final = 0.08
-_ELASTIC_SD_KEV: Final = 0.02
+# Where it stands on the flank of the Compton peak, its maximum is not its energy.
+_ELASTIC_SD_KEV: Final = 0.05
 N_THETA: Final = 6
 """Columns of the axis, of the widths and of the elastic peak, which are the first among the flaws."""
 

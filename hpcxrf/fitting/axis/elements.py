@@ -21,8 +21,8 @@ from hpcxrf.fitting.axis.candidates import Axes, find_axes
 from hpcxrf.fitting.axis.evidence import FAMILY_PRICE, is_possible
 from hpcxrf.fitting.axis.peaks import Peaks, find_peaks
 from hpcxrf.fitting.axis.race import Runner, race
-from hpcxrf.fitting.axis.review import EXCHANGE, PILEUP_COST, Review, review
-from hpcxrf.fitting.axis.verdict import AMBIGUOUS, Finding, judge_found
+from hpcxrf.fitting.axis.review import EXCHANGE, Review, cost_of, review
+from hpcxrf.fitting.axis.verdict import AMBIGUOUS, NOT_FOUND, Finding, judge_found
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.spectrum.candidates import build_candidate_lines
 from hpcxrf.fitting.spectrum.identify import suggest
@@ -43,14 +43,17 @@ Sureness = Literal["certain", "probable", "indistinguishable"]
 _KEPT_AXES: Final = 14
 _ROUNDS: Final = 4
 # Its axis is known by peaks to some tens of eV.
-_BY_PEAKS: Final = AxisTrust(offset_sd_kev=0.1, slope_sd=0.01, sag_sd_kev=0.02)
+_BY_PEAKS: Final = AxisTrust(offset_sd_kev=0.03, slope_sd=0.003, sag_sd_kev=0.02)
 # Odds (natural logarithm) below which another axis is as good.
 _MARGIN: Final = 20.0
 # Another name is worth a word if it is hardly less common.
 _RIVAL_COST: Final = 2.5
 _SWAP_GAIN: Final = 1.0
 _APART_KEV: Final = 0.3
-_CERTAIN: Final = {"K": (5.0, 0.15), "L": (8.0, 0.25), "M": (8.0, 0.25)}
+# Offset, slope and incident energy of fewer peaks have no check.
+_LEAST_PEAKS: Final = 5
+# Least z of a certain family that nothing imitates, and of one that the flaws of the model do.
+_CERTAIN: Final = {"K": (5.0, 20.0), "L": (8.0, 30.0)}
 _SOLVED: Final = frozenset({FitStatus.CONVERGED, FitStatus.MAX_ITERATIONS})
 
 
@@ -63,6 +66,8 @@ class FoundElements:
     sureness: dict[str, Sureness]
     """By name: `certain` where a family stands out by itself, `indistinguishable` where another one would explain the
     spectrum as well, else `probable`."""
+    z: dict[str, float]
+    """By name: its excess in standard deviations of counting noise and flaws of the model, all else fitted."""
     rivals: dict[str, tuple[str, ...]]
     """By name of the families that are indistinguishable, the others, the likeliest first."""
     fit: SpectrumFit
@@ -108,10 +113,13 @@ def find_elements(
     if calibration is None:
         # The flags compare the elastic peak with what was given.
         posed = replace(problem, parameters=replace_values(problem.parameters, {INCIDENT: incident_energy_kev}))
-        fit = judge_found(fit, full, peaks, posed, _describe_rivals(runners))
+        fit = judge_found(fit, full, peaks, posed, [*_describe_rivals(runners), *_count_peaks(peaks)])
+    global LAST
+    LAST = reviews
     return FoundElements(
         names=problem.table.component_names,
         sureness={name: _judge(name, one, unsure) for name, one in reviews.items()},
+        z={name: one.z for name, one in reviews.items()},
         rivals=unsure,
         fit=fit,
     )
@@ -197,7 +205,7 @@ def _list_joining(fit: SpectrumFit, problem: FitProblem, detector: Detector) -> 
     names = {*problem.table.component_names}
     joining = []
     for one in suggest(fit, replace(problem, table=fit.table), efficiency=detector):
-        cost = families[one.name].cost if one.name in families else PILEUP_COST
+        cost = cost_of(one.name, names)
         possible = one.name not in families or is_possible(one.name, names, incident)
         if possible and one.name not in names and 0.5 * one.z**2 > FAMILY_PRICE + cost:
             joining.append(one.name)
@@ -211,8 +219,8 @@ def _keep(names: Sequence[str], reviews: Mapping[str, Review], left: set[str], f
     shown = {n for n in names if reviews[n].gain > 0.0}
     for name in sorted(names, key=lambda n: reviews[n].gain):
         one = reviews[name]
-        cost = families[name].cost if name in families else PILEUP_COST
-        odds = {r: c + families[r].cost - cost for r, c in one.rivals.items() if r not in left and r not in names}
+        cost = cost_of(name, names)
+        odds = {r: c + cost_of(r, names) - cost for r, c in one.rivals.items() if r not in left and r not in names}
         better = min(odds, key=lambda r: odds[r], default=None)
         swapped = better is not None and odds[better] < -_SWAP_GAIN and one.gain - odds[better] > 0.0
         impossible = name in families and not is_possible(name, shown, incident)
@@ -253,21 +261,20 @@ def _refit(
 
 def _list_unsure(reviews: Mapping[str, Review]) -> dict[str, tuple[str, ...]]:
     """Families that cannot be told from others as common as may be, with these."""
-    families = families_by_name()
     unsure = {}
     for name, one in reviews.items():
-        most = max(_RIVAL_COST, families[name].cost) if name in families else 0.0
-        alike = [r for r, cost in one.rivals.items() if cost < EXCHANGE and families[r].cost <= most]
+        most = max(_RIVAL_COST, cost_of(name, [*reviews]))
+        alike = [r for r, cost in one.rivals.items() if cost < EXCHANGE and cost_of(r, [*reviews]) <= most]
         if alike:
-            unsure[name] = tuple(sorted(alike, key=lambda r: one.rivals[r] + families[r].cost))
+            unsure[name] = tuple(sorted(alike, key=lambda r: one.rivals[r] + cost_of(r, [*reviews])))
     return unsure
 
 
 def _judge(name: str, one: Review, unsure: Mapping[str, tuple[str, ...]]) -> Sureness:
     if name in unsure:
         return "indistinguishable"
-    least_z, survival = _CERTAIN.get(name.partition("_")[2] or "K", _CERTAIN["L"])
-    return "certain" if one.z > least_z and one.surviving > survival else "probable"
+    least_z, most_z = _CERTAIN.get(name.partition("_")[2] or "K", _CERTAIN["L"])
+    return "certain" if one.z > min(least_z / max(one.surviving, 1e-6), most_z) else "probable"
 
 
 def _describe_rivals(runners: Sequence[Runner]) -> list[Finding]:
@@ -280,3 +287,9 @@ def _describe_rivals(runners: Sequence[Runner]) -> list[Finding]:
         for one in near
     )
     return [Finding(flag=AMBIGUOUS, text=f"another energy axis explains the spectrum about as well: {others}")]
+
+
+def _count_peaks(peaks: Peaks) -> list[Finding]:
+    n = peaks.channel.size
+    text = f"the spectrum has {n} peaks, {_LEAST_PEAKS} are needed where no elements are listed"
+    return [Finding(flag=NOT_FOUND, text=text)] if n < _LEAST_PEAKS else []

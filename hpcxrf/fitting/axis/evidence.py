@@ -5,6 +5,7 @@ is weighed in a covariance of counting noise, a relative error of everything, an
 what these explain is no evidence. Axis and widths are refined on the way.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -37,11 +38,17 @@ _BETA_KEV: Final = 0.1
 _FARTHEST_WIDTHS: Final = 0.5
 _SHELL_MARGIN_KEV: Final = 0.3
 _L_BESIDE_K_Z: Final = 37
+_EXPECTED_COST: Final = 0.5
+# L lines of Rb to Pd, which lie under K lines of P to Cl, without K lines.
+_LONE_COST: Final = 1.5
+_LONE_L_Z: Final = 47
 _MOST_DROPS: Final = 2
 _EVERY_Z: Final = 30.0
 _RIVAL_OVERLAP: Final = 0.7
 RARE_COST: Final = 5.0
 """Families of a higher cost (radioactive ones, rare gases) are never found."""
+EXPECTED_SHARE: Final = 0.7
+"""Lines that are expected take the place of others if they explain this share of it: M ratios are hardly known."""
 _RIDGE: Final = 1e-9
 _MOST_PIVOTS: Final = 200
 _STATIONARY: Final = 1e-7
@@ -216,8 +223,7 @@ def _forget_absent(here: Hypothesis, fit: _Fit) -> Hypothesis:
 
 
 def _weigh(here: Hypothesis, fit: _Fit) -> Hypothesis:
-    families = families_by_name()
-    prices = sum(FAMILY_PRICE + families[n].cost for n in here.names)
+    prices = sum(FAMILY_PRICE + cost_beside(n, here.names) for n in here.names)
     return replace(here, cost=0.5 * float(fit.residual.square().sum()) + prices, chi2=_median_chi2(fit.residual))
 
 
@@ -235,7 +241,7 @@ def _project(fit: _Fit, columns: Tensor, used: Tensor) -> Tensor:
 
 def _choose(fit: _Fit, here: Hypothesis, *, first: bool) -> dict[str, float]:
     """The families that join, with their counts: the best ones, apart from each other."""
-    names, families = fit.shapes.names, families_by_name()
+    names = fit.shapes.names
     columns = torch.linalg.solve_triangular(fit.factor, fit.shapes.family, upper=False)
     left = _project(fit, columns, fit.used)
     norm2 = left.square().sum(dim=0)
@@ -243,14 +249,15 @@ def _choose(fit: _Fit, here: Hypothesis, *, first: bool) -> dict[str, float]:
     z = (left.T @ fit.residual) / norm2.clamp(min=1e-300).sqrt()
     z = torch.where(norm2 > LEAST_SURVIVING * whole2, z, 0.0)
     scale = _median_chi2(fit.residual)
-    cost = torch.tensor([families[n].cost for n in names], dtype=torch.float64)
+    cost = torch.tensor([cost_beside(n, here.names) for n in names], dtype=torch.float64)
     usual = torch.tensor([_is_usual(n) for n in names])
     z = torch.where(cost < RARE_COST, z, 0.0)
     gain = torch.where(z > 0.0, z.square(), 0.0) / (2.0 * scale) - FAMILY_PRICE - cost
     if first and bool((gain[usual] > 0).any()):
         gain = torch.where(usual, gain, -1.0)
     found: dict[str, float] = {}
-    for i in torch.argsort(-gain).tolist():
+    favour = torch.tensor([1.0 / EXPECTED_SHARE if is_expected(n, here.names) else 1.0 for n in names])
+    for i in torch.argsort(-gain * favour).tolist():
         if float(gain[i]) <= 0.0 or len(found) == (_AT_ONCE if first else 2):
             break
         name = names[i]
@@ -295,6 +302,24 @@ def is_possible(name: str, others: set[str], incident_kev: float) -> bool:
     )
 
 
+def cost_beside(name: str, others: Collection[str]) -> float:
+    """How uncommon a family is beside others: M lines are expected where the L lines are.
+
+    Args:
+        name: a family.
+        others: those that the spectrum shows.
+    """
+    family = families_by_name()[name]
+    if is_expected(name, others):
+        return min(family.cost, _EXPECTED_COST)
+    return family.cost + (_LONE_COST if family.shell == "L" and family.z < _LONE_L_Z else 0.0)
+
+
+def is_expected(name: str, others: Collection[str]) -> bool:
+    """True for M lines of an element whose L lines are there."""
+    return families_by_name()[name].shell == "M" and f"{name.partition('_')[0]}_L" in others
+
+
 def withdraw(search: Search, here: Hypothesis, *, relative: float) -> Hypothesis:
     """Withdraw families whose own evidence is not worth their price, and exchange those that a rival explains better.
 
@@ -305,19 +330,20 @@ def withdraw(search: Search, here: Hypothesis, *, relative: float) -> Hypothesis
         here: families and axis.
         relative: error of everything, as a share of the counts.
     """
-    families = families_by_name()
     swapped: set[str] = set()
     for _ in range(2 * len(here.names)):
         fit = _solve(search, here, relative)
         here = _forget_absent(here, fit)
         scale = 2.0 * _median_chi2(fit.residual)
         trials = _try_rivals(fit, here)
-        gains = {n: t.z**2 / scale - FAMILY_PRICE - families[n].cost for n, t in trials.items()}
+        gains = {n: t.z**2 / scale - FAMILY_PRICE - cost_beside(n, here.names) for n, t in trials.items()}
         gains |= {n: -1.0 for n in here.names if not is_possible(n, {*here.names}, here.at.incident_kev)}
         better = {}
         for name, trial in trials.items():
             for rival, z in trial.rivals.items():
-                gain = z**2 / scale - FAMILY_PRICE - families[rival].cost - gains[name]
+                gain = z**2 / scale - FAMILY_PRICE - cost_beside(rival, here.names) - gains[name]
+                if is_expected(rival, here.names) and not is_expected(name, here.names):
+                    gain += (1.0 - EXPECTED_SHARE) * trial.z**2 / scale
                 if gain > 0.0 and rival not in swapped and gain > better.get(name, ("", 0.0))[1]:
                     better[name] = (rival, gain)
         worst = min(gains, key=lambda n: gains[n], default=None)

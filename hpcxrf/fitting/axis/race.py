@@ -30,8 +30,12 @@ _FAINT_WINDOW: Final = 4.0
 _FIRST: Final = (0.03, 4)
 _FINER: Final = ((0.015, 5), (0.008, 6))
 _FINALISTS: Final = 2
-_FINAL_MARGIN: Final = 30.0
+_FINAL_MARGIN: Final = 60.0
 _SAME_KEV: Final = 0.1
+# Standard deviations by which the elastic peak moves where it was not found, and where else it is tried.
+_RESTLESS: Final = 1.0
+_SHIFTS_KEV: Final = (0.12, 0.24)
+_INCIDENT: Final = 5
 _LOWEST_KEV: Final = 1.0
 _ABOVE_KEV: Final = 1.0
 # Peaks outside of the range, in units of half a chi2.
@@ -79,7 +83,7 @@ def race(
             continue
         runner = _start(counts, peaks, axes, i, incident_kev, detector=detector, elastic=elastic, low_kev=low_kev)
         if runner is not None:
-            runners.append(_run(runner, float(axes.score[i]), (_FIRST,)))
+            runners.append(_run_first(runner, float(axes.score[i])))
     runners.sort(key=lambda one: one.against)
     last = [
         replace(one, found=withdraw(one.search, _run(one, 0.0, _FINER).found, relative=_FINER[-1][0]))
@@ -135,6 +139,18 @@ def _start(
     named = name_peaks(at.offset_kev + at.slope_kev * peaks.channel, peaks, incident, elastic=elastic)
     begin = Hypothesis(at=at, names=tuple(n for n in named if n in possible))
     return Runner(search=search, found=begin, against=float("inf"))
+
+
+def _run_first(runner: Runner, score: float) -> Runner:
+    """The first stage; where the elastic peak wants to move, it may stand on the flank of the Compton peak."""
+    first = _run(runner, score, (_FIRST,))
+    if abs(first.found.at.moved[_INCIDENT]) < _RESTLESS:
+        return first
+    begin, tries = runner.found, [first]
+    for shift in _SHIFTS_KEV:
+        at = replace(begin.at, incident_kev=begin.at.incident_kev + shift)
+        tries.append(_run(replace(runner, found=replace(begin, at=at)), score, (_FIRST,)))
+    return min(tries, key=lambda one: one.against)
 
 
 def _run(runner: Runner, score: float, stages: tuple[tuple[float, int], ...]) -> Runner:

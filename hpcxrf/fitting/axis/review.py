@@ -5,6 +5,7 @@ rest of the fit can do and the usual flaws of its model (`hpcxrf.fitting.spectru
 are put in its place. Half a chi2 is a logarithm of odds.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.axis.binned import families_by_name
-from hpcxrf.fitting.axis.evidence import FAMILY_PRICE, RARE_COST, is_possible
+from hpcxrf.fitting.axis.evidence import EXPECTED_SHARE, FAMILY_PRICE, RARE_COST, cost_beside, is_expected, is_possible
 from hpcxrf.fitting.spectrum.identify import convolve_pileup, shape_lines
 from hpcxrf.fitting.spectrum.mismatch import FitPoint, find_flaws
 from hpcxrf.physics.detector import Detector
@@ -26,7 +27,7 @@ EXCHANGE: Final = 8.0
 """Half chi2 below which two families cannot be told apart."""
 _BINS_PER_SIGMA: Final = 1.5
 _LEAST_SD: Final = 1e-12
-_FLAWS_AT_LEAST: Final = 1.0
+_FLAWS_AT_LEAST: Final = 1.5
 _FLAWS_AT_MOST: Final = 3.0
 
 
@@ -61,6 +62,11 @@ class _Field:
     others: Tensor
     """(bin, candidate) per count."""
     other_names: tuple[str, ...]
+
+
+def cost_of(name: str, others: Collection[str]) -> float:
+    """How uncommon a family or a pile-up is beside others."""
+    return cost_beside(name, others) if name in families_by_name() else PILEUP_COST
 
 
 def review(
@@ -136,8 +142,8 @@ def _factor(flaws: Tensor) -> Tensor:
 
 
 def _weigh_one(field: _Field, index: int, incident_kev: float, scale: float) -> Review:
-    name, families = field.names[index], families_by_name()
-    price = FAMILY_PRICE + (families[name].cost if name in families else PILEUP_COST)
+    name = field.names[index]
+    price = FAMILY_PRICE + cost_of(name, field.names)
     amplitude = float(field.amplitude[index])
     if not amplitude > 0.0:
         return Review(z=0.0, surviving=0.0, gain=-price, rivals={})
@@ -156,6 +162,9 @@ def _weigh_one(field: _Field, index: int, incident_kev: float, scale: float) -> 
     z = (left[:, :-1].T @ left[:, -1] / norm).tolist()
     half = [max(one, 0.0) ** 2 / (2.0 * scale) for one in z]
     costs = {field.other_names[j]: half[0] - other for j, other in zip(rivals, half[1:], strict=True)}
+    for rival in costs:
+        if is_expected(rival, field.names) and not (name in families_by_name() and is_expected(name, field.names)):
+            costs[rival] -= (1.0 - EXPECTED_SHARE) * half[0]
     return Review(
         z=z[0] / scale**0.5,
         surviving=float(norm[0] / own.norm().clamp(min=1e-300)),
