@@ -34,6 +34,7 @@ from hpcxrf.fitting.spectrum.theta import INCIDENT, WRITTEN, AxisTrust
 from hpcxrf.formats.scan import EnergyCalibration
 from hpcxrf.physics.components import parse_component
 from hpcxrf.physics.detector import Detector
+from hpcxrf.physics.model import ELASTIC
 from hpcxrf.physics.parameters import INDEX, PARAMETERS, replace_values
 
 Array = NDArray[np.float64]
@@ -50,8 +51,13 @@ _MARGIN: Final = 20.0
 _RIVAL_COST: Final = 2.5
 _SWAP_GAIN: Final = 1.0
 _APART_KEV: Final = 0.3
-# Offset, slope and incident energy of fewer peaks have no check.
+# Offset, slope and incident energy of fewer peaks, or of fewer families that stand out, have no check.
 _LEAST_PEAKS: Final = 5
+_LEAST_ANCHORS: Final = 4
+_ANCHOR_Z: Final = 10.0
+_USUAL_COST: Final = 1.5
+_LEFT_SIGMA: Final = 2.0
+_MOST_LEFT: Final = 0.03
 # Least z of a certain family that nothing imitates, and of one that the flaws of the model do.
 _CERTAIN: Final = {"K": (5.0, 20.0), "L": (8.0, 30.0)}
 _SOLVED: Final = frozenset({FitStatus.CONVERGED, FitStatus.MAX_ITERATIONS})
@@ -113,9 +119,7 @@ def find_elements(
     if calibration is None:
         # The flags compare the elastic peak with what was given.
         posed = replace(problem, parameters=replace_values(problem.parameters, {INCIDENT: incident_energy_kev}))
-        fit = judge_found(fit, full, peaks, posed, [*_describe_rivals(runners), *_count_peaks(peaks)])
-    global LAST
-    LAST = reviews
+        fit = judge_found(fit, full, peaks, posed, [*_describe_rivals(runners), *_judge_found(fit, peaks, reviews)])
     return FoundElements(
         names=problem.table.component_names,
         sureness={name: _judge(name, one, unsure) for name, one in reviews.items()},
@@ -289,7 +293,31 @@ def _describe_rivals(runners: Sequence[Runner]) -> list[Finding]:
     return [Finding(flag=AMBIGUOUS, text=f"another energy axis explains the spectrum about as well: {others}")]
 
 
-def _count_peaks(peaks: Peaks) -> list[Finding]:
-    n = peaks.channel.size
-    text = f"the spectrum has {n} peaks, {_LEAST_PEAKS} are needed where no elements are listed"
-    return [Finding(flag=NOT_FOUND, text=text)] if n < _LEAST_PEAKS else []
+def _judge_found(fit: SpectrumFit, peaks: Peaks, reviews: Mapping[str, Review]) -> list[Finding]:
+    """What makes an axis doubtful on which nobody has listed the elements: little that fixes it, or much that is left."""
+    doubts = []
+    anchors = _list_anchors(fit, reviews)
+    if peaks.channel.size < _LEAST_PEAKS:
+        doubts.append(f"the spectrum has {peaks.channel.size} peaks, {_LEAST_PEAKS} are needed")
+    if len(anchors) < _LEAST_ANCHORS:
+        doubts.append(f"{len(anchors)} peaks fix it ({', '.join(anchors) or 'nothing'}), {_LEAST_ANCHORS} are needed")
+    beyond = (fit.counts - fit.model).abs() - _LEFT_SIGMA * fit.model.clamp(min=1.0).sqrt()
+    left = float(beyond.clamp(min=0.0).sum() / fit.counts.sum())
+    if left > _MOST_LEFT:
+        doubts.append(f"{left:.1%} of the counts are left beyond their noise")
+    text = f"{'; '.join(doubts)} where no elements are listed"
+    return [Finding(flag=NOT_FOUND, text=text)] if doubts else []
+
+
+def _list_anchors(fit: SpectrumFit, reviews: Mapping[str, Review]) -> list[str]:
+    """Usual families that stand out, apart from each other, and the elastic peak."""
+    families = families_by_name()
+    found: list[str] = []
+    for name in sorted(reviews, key=lambda n: -reviews[n].z):
+        usual = name in families and families[name].cost <= _USUAL_COST
+        if usual and reviews[name].z > _ANCHOR_Z and all(_is_apart(name, other) for other in found):
+            found.append(name)
+    elastic = fit.component_names.index(ELASTIC) if ELASTIC in fit.component_names else -1
+    if elastic >= 0 and float(fit.amplitude[elastic]) > _ANCHOR_Z * float(fit.amplitude_sigma[elastic]):
+        found.append("elastic peak")
+    return found

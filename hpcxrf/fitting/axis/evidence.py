@@ -147,7 +147,7 @@ def _solve(search: Search, here: Hypothesis, relative: float) -> _Fit:
     if here.rest is not None and here.rest.shape[0] == shapes.rest.shape[1]:
         x = torch.cat([torch.tensor(known, dtype=torch.float64), here.rest])
     else:
-        x, _ = _solve_nonnegative(columns / noise.sqrt()[:, None], bins.counts / noise.sqrt(), None)
+        x, _ = solve_nonnegative(columns / noise.sqrt()[:, None], bins.counts / noise.sqrt(), None)
     amplitude = torch.zeros(len(shapes.names), dtype=torch.float64)
     amplitude[active] = x[: len(active)]
     expected = torch.maximum(columns @ x, bins.smooth).clamp(min=1.0)
@@ -158,7 +158,7 @@ def _solve(search: Search, here: Hypothesis, relative: float) -> _Fit:
     centred = bins.counts + flaws[:, :N_THETA] @ torch.tensor(here.at.moved, dtype=torch.float64)
     whole = torch.linalg.solve_triangular(factor, torch.cat([columns, centred[:, None]], dim=1), upper=False)
     whitened, target = whole[:, :-1], whole[:, -1]
-    x, used = _solve_nonnegative(whitened, target, x > 0.0)
+    x, used = solve_nonnegative(whitened, target, x > 0.0)
     amplitude[active] = x[: len(active)]
     return _Fit(
         shapes=shapes,
@@ -174,7 +174,7 @@ def _solve(search: Search, here: Hypothesis, relative: float) -> _Fit:
     )
 
 
-def _solve_nonnegative(columns: Tensor, target: Tensor, positive: Tensor | None) -> tuple[Tensor, Tensor]:
+def solve_nonnegative(columns: Tensor, target: Tensor, positive: Tensor | None) -> tuple[Tensor, Tensor]:
     """Least squares of amplitudes that are not negative, from a guess of those above 0, by active sets.
 
     Returns:
