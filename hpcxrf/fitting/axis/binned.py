@@ -6,7 +6,7 @@ of the residual.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -16,18 +16,14 @@ from torch import Tensor
 
 from hpcxrf.fitting.axis.peaks import Peaks
 from hpcxrf.fitting.axis.tables import Family, list_families
-from hpcxrf.physics.condense import condense, select_components
+from hpcxrf.fitting.spectrum.candidates import build_excited_lines
+from hpcxrf.physics.condense import select_components
 from hpcxrf.physics.detector import Detector
-from hpcxrf.physics.lines import LineTable, build_line_table
+from hpcxrf.physics.lines import LineTable
 
 _BIN_WIDTHS: Final = 1.1
 _MOST_BINS: Final = 500
 _FWHM_PER_SIGMA: Final = 2.3548
-_WIDENING_KEV2: Final = 3e-5
-_MINIMUM_RATIO: Final = 0.005
-_TABLE_STEP_KEV: Final = 1.0
-_EDGE_STEP_KEV: Final = 0.02
-_LOWEST_LINE_KEV: Final = 1.0
 _HAT_FWHM: Final = 4.5
 _COMPTON_FROM: Final = 0.76
 _COMPTON_WIDTHS: Final = (1.8, 3.0)
@@ -53,6 +49,8 @@ _BEND_SD_KEV: Final = 0.005
 _WIDTH_LAW_SD: Final = 0.08
 # Where it stands on the flank of the Compton peak, its maximum is not its energy.
 _ELASTIC_SD_KEV: Final = 0.05
+RARE_COST: Final = 5.0
+"""Families of a higher cost (radioactive ones, rare gases) are never found."""
 N_THETA: Final = 6
 """Columns of the axis, of the widths and of the elastic peak, which are the first among the flaws."""
 
@@ -124,39 +122,11 @@ class LineFlaws:
     elastic: bool
 
 
-@lru_cache(maxsize=16)
-def _build_all_lines(incident_kev: float, detector: Detector) -> LineTable:
-    names = [f.name for f in list_families() if f.edge_kev < incident_kev - 1e-3 and f.alpha_kev > _LOWEST_LINE_KEV]
-    return condense(
-        build_line_table(names, incident_kev, efficiency=detector, minimum_ratio=_MINIMUM_RATIO),
-        widening_kev2=_WIDENING_KEV2,
-        minimum_ratio=_MINIMUM_RATIO,
-    )
-
-
-@lru_cache(maxsize=64)
-def _select_excited(step: int, detector: Detector) -> LineTable:
-    incident = step * _EDGE_STEP_KEV
-    every = _build_all_lines(float(np.ceil(incident / _TABLE_STEP_KEV) * _TABLE_STEP_KEV), detector)
-    n = len(every.component_names)
-    main = torch.zeros(n, dtype=torch.bool)
-    names = every.component_names
-    for i, name in enumerate(names):
-        main[i] = families_by_name()[name].edge_kev < incident
-    kept = [name for name, one in zip(names, main.tolist(), strict=True) if one]
-    table = select_components(every, kept)
-    ratio = torch.where(table.edge_kev < incident, table.ratio, 0.0)
-    total = torch.zeros(len(kept), dtype=ratio.dtype).index_add(0, table.component, ratio)
-    return replace(table, ratio=ratio / total[table.component])
-
-
 def table_at(incident_kev: float, detector: Detector) -> LineTable:
-    """Lines of every family that an incident energy excites.
-
-    The table is that of the next whole keV, without the lines of edges above the incident energy: the shares of the
-    subshells hardly depend on it, and one table of the 0.2 s that each takes serves all axes.
-    """
-    return _select_excited(round(incident_kev / _EDGE_STEP_KEV), detector)
+    """Lines of every family of the tables that an incident energy excites."""
+    every = build_excited_lines(incident_kev, detector)
+    names = [n for n in every.component_names if n in families_by_name() and families_by_name()[n].cost < RARE_COST]
+    return select_components(every, names) if len(names) < len(every.component_names) else every
 
 
 @lru_cache(maxsize=1)

@@ -18,10 +18,10 @@ from torch import Tensor
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.axis.binned import families_by_name
 from hpcxrf.fitting.axis.candidates import Axes, find_axes
-from hpcxrf.fitting.axis.evidence import FAMILY_PRICE, is_possible
+from hpcxrf.fitting.axis.evidence import is_possible
 from hpcxrf.fitting.axis.peaks import Peaks, find_peaks
 from hpcxrf.fitting.axis.race import Runner, race
-from hpcxrf.fitting.axis.review import EXCHANGE, Review, cost_of, review
+from hpcxrf.fitting.axis.review import EXCHANGE, Review, cost_of, price_at, review
 from hpcxrf.fitting.axis.verdict import AMBIGUOUS, NOT_FOUND, Finding, judge_found
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.spectrum.candidates import build_candidate_lines
@@ -211,7 +211,7 @@ def _list_joining(fit: SpectrumFit, problem: FitProblem, detector: Detector) -> 
     for one in suggest(fit, replace(problem, table=fit.table), efficiency=detector):
         cost = cost_of(one.name, names)
         possible = one.name not in families or is_possible(one.name, names, incident)
-        if possible and one.name not in names and 0.5 * one.z**2 > FAMILY_PRICE + cost:
+        if possible and one.name not in names and 0.5 * one.z**2 > price_at(fit) + cost:
             joining.append(one.name)
     return joining
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hpcxrf.fitting.axis.binned import (
     N_THETA,
+    RARE_COST,
     AxisPoint,
     Bins,
     Shapes,
@@ -45,8 +46,6 @@ _LONE_L_Z: Final = 47
 _MOST_DROPS: Final = 2
 _EVERY_Z: Final = 30.0
 _RIVAL_OVERLAP: Final = 0.7
-RARE_COST: Final = 5.0
-"""Families of a higher cost (radioactive ones, rare gases) are never found."""
 EXPECTED_SHARE: Final = 0.7
 """Lines that are expected take the place of others if they explain this share of it: M ratios are hardly known."""
 _RIDGE: Final = 1e-9

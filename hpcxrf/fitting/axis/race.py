@@ -25,6 +25,9 @@ Array = NDArray[np.float64]
 
 _WINDOW: Final = 8.0
 _MOST_AXES: Final = 8
+# Where the most probable axis explains the spectrum, improbable ones do not run.
+_CLEAR: Final = 3.0
+_GOOD_CHI2: Final = 1.3
 _FAINT_COUNTS: Final = 1e4
 _FAINT_WINDOW: Final = 4.0
 _FIRST: Final = (0.03, 4)
@@ -78,6 +81,8 @@ def race(
     near = np.nonzero(axes.score >= axes.score.max(initial=-np.inf) - (_FAINT_WINDOW if faint else _WINDOW))[0]
     runners: list[Runner] = []
     for i in near[:_MOST_AXES].tolist():
+        if runners and not faint and runners[0].found.chi2 < _GOOD_CHI2 and axes.score[0] - axes.score[i] > _CLEAR:
+            break
         ends = axes.offset_kev[i] + axes.slope_kev[i] * np.array([0.0, float(counts.shape[0])])
         if any(_is_same(ends, one.found.at, counts.shape[0], incident_kev) for one in runners):
             continue
@@ -144,7 +149,7 @@ def _start(
 def _run_first(runner: Runner, score: float) -> Runner:
     """The first stage; where the elastic peak wants to move, it may stand on the flank of the Compton peak."""
     first = _run(runner, score, (_FIRST,))
-    if abs(first.found.at.moved[_INCIDENT]) < _RESTLESS:
+    if abs(first.found.at.moved[_INCIDENT]) < _RESTLESS or first.found.chi2 < _GOOD_CHI2:
         return first
     begin, tries = runner.found, [first]
     for shift in _SHIFTS_KEV:

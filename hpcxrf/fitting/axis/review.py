@@ -5,6 +5,7 @@ rest of the fit can do and the usual flaws of its model (`hpcxrf.fitting.spectru
 are put in its place. Half a chi2 is a logarithm of odds.
 """
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
@@ -12,8 +13,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from hpcxrf.fitting.axis.binned import families_by_name
-from hpcxrf.fitting.axis.evidence import EXPECTED_SHARE, FAMILY_PRICE, RARE_COST, cost_beside, is_expected, is_possible
+from hpcxrf.fitting.axis.binned import RARE_COST, families_by_name
+from hpcxrf.fitting.axis.evidence import EXPECTED_SHARE, FAMILY_PRICE, cost_beside, is_expected, is_possible
+from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.identify import convolve_pileup, shape_lines
 from hpcxrf.fitting.spectrum.mismatch import FitPoint, find_flaws
 from hpcxrf.physics.detector import Detector
@@ -26,6 +28,9 @@ RIVAL_OVERLAP: Final = 0.7
 EXCHANGE: Final = 8.0
 """Half chi2 below which two families cannot be told apart."""
 _BINS_PER_SIGMA: Final = 1.5
+# From here on flaws decide: the price rises with every factor of 10.
+_MANY_COUNTS: Final = 3e5
+_PRICE_PER_DECADE: Final = 12.0
 _LEAST_SD: Final = 1e-12
 _FLAWS_AT_LEAST: Final = 1.5
 _FLAWS_AT_MOST: Final = 3.0
@@ -50,6 +55,7 @@ class _Field:
     """The fit in bins, in units of the counting noise."""
 
     names: tuple[str, ...]
+    price: float
     components: Tensor
     """(bin, component) per count, the scatter peaks included."""
     amplitude: Tensor
@@ -67,6 +73,14 @@ class _Field:
 def cost_of(name: str, others: Collection[str]) -> float:
     """How uncommon a family or a pile-up is beside others."""
     return cost_beside(name, others) if name in families_by_name() else PILEUP_COST
+
+
+def price_at(fit: SpectrumFit) -> float:
+    """Half chi2 that a family has to explain in a spectrum of so many counts, beside how uncommon it is.
+
+    Counting noise is normal, flaws of a model are not: what these leave outgrows its usual size now and then.
+    """
+    return FAMILY_PRICE + _PRICE_PER_DECADE * max(math.log10(max(float(fit.counts.sum()), 1.0) / _MANY_COUNTS), 0.0)
 
 
 def review(
@@ -106,6 +120,7 @@ def _bin_fit(point: FitPoint, candidates: LineTable, detector: Detector) -> _Fie
     n = len(point.problem.table.component_names)
     return _Field(
         names=names[:n],
+        price=price_at(fit),
         components=rebin(point.evaluation.phi),
         amplitude=fit.amplitude,
         background=rebin(torch.cat([fit.background_parts.T, pileup], dim=1)),
@@ -143,7 +158,7 @@ def _factor(flaws: Tensor) -> Tensor:
 
 def _weigh_one(field: _Field, index: int, incident_kev: float, scale: float) -> Review:
     name = field.names[index]
-    price = FAMILY_PRICE + cost_of(name, field.names)
+    price = field.price + cost_of(name, field.names)
     amplitude = float(field.amplitude[index])
     if not amplitude > 0.0:
         return Review(z=0.0, surviving=0.0, gain=-price, rivals={})
