@@ -36,8 +36,8 @@ from hpcxrf.pipeline.pixels.findings import apply_findings, fits_for, read_findi
 from hpcxrf.pipeline.pixels.flags import find_doubts
 from hpcxrf.pipeline.pixels.from_config import free_parameters, needs_model, pixel_model_of, stored_solver
 from hpcxrf.pipeline.pixels.task import PixelTask, fit_blocks
-from hpcxrf.pipeline.prepare.elements import ask_for_elements
 from hpcxrf.pipeline.prepare.detectors import DetectorFits
+from hpcxrf.pipeline.prepare.elements import ask_for_elements
 from hpcxrf.pipeline.prepare.facts import scan_facts
 from hpcxrf.pipeline.prepare.from_config import line_markers
 from hpcxrf.pipeline.prepare.inputs import SUM, is_unchanged, read_options

@@ -233,9 +233,7 @@ def _peak(edges: Tensor, centre: Tensor, sigma: Tensor) -> Tensor:
     return found
 
 
-def _build_rest(
-    edges: Tensor, energy: Tensor, bins: Bins, peaks: Peaks, at: AxisPoint, *, elastic: bool
-) -> Tensor:
+def _build_rest(edges: Tensor, energy: Tensor, bins: Bins, peaks: Peaks, at: AxisPoint, *, elastic: bool) -> Tensor:
     sigma = _sigma_kev(energy, peaks, at)
     position = (edges.diff() / (_HAT_FWHM * _FWHM_PER_SIGMA * sigma)).cumsum(dim=0)
     knots = torch.arange(int(float(position[-1])) + 2, dtype=energy.dtype)

@@ -294,7 +294,7 @@ def _describe_rivals(runners: Sequence[Runner]) -> list[Finding]:
 
 
 def _judge_found(fit: SpectrumFit, peaks: Peaks, reviews: Mapping[str, Review]) -> list[Finding]:
-    """What makes an axis doubtful on which nobody has listed the elements: little that fixes it, or much that is left."""
+    """What makes an axis doubtful where nobody lists the elements: little that fixes it, or much that is left."""
     doubts = []
     anchors = _list_anchors(fit, reviews)
     if peaks.channel.size < _LEAST_PEAKS:

@@ -296,9 +296,7 @@ def is_possible(name: str, others: set[str], incident_kev: float) -> bool:
         return True
     outer = [symbol] if mine.shell == "L" else [f"{symbol}_L"]
     seen = [families[o] for o in outer if o in families and families[o].edge_kev < incident_kev - _SHELL_MARGIN_KEV]
-    return all(f.name in others for f in seen) and (
-        mine.shell == "M" or mine.z >= _L_BESIDE_K_Z or symbol in others
-    )
+    return all(f.name in others for f in seen) and (mine.shell == "M" or mine.z >= _L_BESIDE_K_Z or symbol in others)
 
 
 def cost_beside(name: str, others: Collection[str]) -> float:
@@ -337,7 +335,7 @@ def withdraw(search: Search, here: Hypothesis, *, relative: float) -> Hypothesis
         trials = _try_rivals(fit, here)
         gains = {n: t.z**2 / scale - FAMILY_PRICE - cost_beside(n, here.names) for n, t in trials.items()}
         gains |= {n: -1.0 for n in here.names if not is_possible(n, {*here.names}, here.at.incident_kev)}
-        better = {}
+        better: dict[str, tuple[str, float]] = {}
         for name, trial in trials.items():
             for rival, z in trial.rivals.items():
                 gain = z**2 / scale - FAMILY_PRICE - cost_beside(rival, here.names) - gains[name]

@@ -95,7 +95,9 @@ def race(
         for one in runners[:_FINALISTS]
         if one.against - runners[0].against < _FINAL_MARGIN
     ]
-    if len(last) > 1 and _is_same(_ends(last[1].found.at, counts.shape[0]), last[0].found.at, counts.shape[0], incident_kev):
+    if len(last) > 1 and _is_same(
+        _ends(last[1].found.at, counts.shape[0]), last[0].found.at, counts.shape[0], incident_kev
+    ):
         last = last[:1]
     scored = [replace(one, against=one.found.cost + _price_outside(one)) for one in last]
     return sorted(scored, key=lambda one: one.against)

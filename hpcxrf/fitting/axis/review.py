@@ -181,10 +181,7 @@ def _weigh_one(field: _Field, index: int, incident_kev: float, scale: float) -> 
         if is_expected(rival, field.names) and not (name in families_by_name() and is_expected(name, field.names)):
             costs[rival] -= (1.0 - EXPECTED_SHARE) * half[0]
     return Review(
-        z=z[0] / scale**0.5,
-        surviving=float(norm[0] / own.norm().clamp(min=1e-300)),
-        gain=half[0] - price,
-        rivals=costs,
+        z=z[0] / scale**0.5, surviving=float(norm[0] / own.norm().clamp(min=1e-300)), gain=half[0] - price, rivals=costs
     )
 
 

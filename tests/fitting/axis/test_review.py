@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import pytest
 import torch
 from fit_samples import TRUTH, channels, drawn, setup, table, theta_of
 
