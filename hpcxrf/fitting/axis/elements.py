@@ -217,9 +217,13 @@ def _list_joining(fit: SpectrumFit, problem: FitProblem, detector: Detector) -> 
 
 
 def _keep(names: Sequence[str], reviews: Mapping[str, Review], left: set[str], fit: SpectrumFit) -> list[str]:
-    """The families that stay, or those that take their place; of several near to each other only one leaves."""
+    """The families that stay, or those that take their place; of several near to each other only one leaves.
+
+    One leaves that is not worth its price, or below its decision limit.
+    """
     families, incident = families_by_name(), float(fit.theta[INDEX[INCIDENT]])
     leaving: dict[str, str | None] = {}
+    found = dict(zip(fit.component_names, fit.found.tolist(), strict=True))
     shown = {n for n in names if reviews[n].gain > 0.0}
     for name in sorted(names, key=lambda n: reviews[n].gain):
         one = reviews[name]
@@ -228,7 +232,8 @@ def _keep(names: Sequence[str], reviews: Mapping[str, Review], left: set[str], f
         better = min(odds, key=lambda r: odds[r], default=None)
         swapped = better is not None and odds[better] < -_SWAP_GAIN and one.gain - odds[better] > 0.0
         impossible = name in families and not is_possible(name, shown, incident)
-        if (swapped or one.gain <= 0.0 or impossible) and all(_is_apart(name, other) for other in leaving):
+        worthless = one.gain <= 0.0 or not found[name]
+        if (swapped or worthless or impossible) and all(_is_apart(name, other) for other in leaving):
             leaving[name] = better if swapped and better not in leaving.values() else None
     kept = [leaving.get(name, name) for name in names]
     stay = {n for n in kept if n is not None}
