@@ -30,9 +30,9 @@ EXCHANGE: Final = 8.0
 _BINS_PER_SIGMA: Final = 1.5
 # From here on flaws decide: the price rises with every factor of 10.
 _MANY_COUNTS: Final = 3e5
-_PRICE_PER_DECADE: Final = 12.0
+_PRICE_PER_DECADE: Final = 5.0
 _LEAST_SD: Final = 1e-12
-_FLAWS_AT_LEAST: Final = 1.5
+_FLAWS_AT_LEAST: Final = 1.2
 _FLAWS_AT_MOST: Final = 3.0
 
 
