@@ -41,8 +41,8 @@ Elements = Annotated[
     str | None,
     typer.Option(
         "--elements",
-        help="Families, comma-separated: Si,Fe,Pt_L,Au_M,Ca_Ca (pile-up).",
-        show_default="those of the override file",
+        help="Families, comma-separated: Si,Fe,Pt_L,Au_M,Ca_Ca (pile-up); 'auto' finds them in the spectrum.",
+        show_default="those of the override file, else auto",
     ),
 ]
 Energy = Annotated[

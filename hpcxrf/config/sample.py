@@ -19,8 +19,8 @@ class SampleConfig:
     __pydantic_config__: ClassVar[ConfigDict] = CHECKED
 
     elements: tuple[str, ...] = ()
-    """Families to be fitted: `Fe` (K), `Pt_L`, `Au_M`, pile-up `Ca_Ca`; none: those of the override file.
-    `auto` alone: those that the spectrum shows."""
+    """Families to be fitted: `Fe` (K), `Pt_L`, `Au_M`, pile-up `Ca_Ca`. None: those of the override file, and without
+    one those that the spectrum shows; `auto` alone: these in any case."""
     incident_energy_kev: Positive | None = None
     """Energy of the beam, keV; None: that of the scan or the override file."""
     source: Literal["monochromatic", "tube"] = "monochromatic"

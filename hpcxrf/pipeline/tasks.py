@@ -37,6 +37,7 @@ from hpcxrf.pipeline.pixels.flags import find_doubts
 from hpcxrf.pipeline.pixels.from_config import free_parameters, needs_model, pixel_model_of, stored_solver
 from hpcxrf.pipeline.pixels.task import PixelTask, fit_blocks
 from hpcxrf.pipeline.prepare.detectors import DetectorFits
+from hpcxrf.pipeline.prepare.elements import ask_for_elements
 from hpcxrf.pipeline.prepare.facts import scan_facts
 from hpcxrf.pipeline.prepare.from_config import line_markers
 from hpcxrf.pipeline.prepare.inputs import SUM, is_unchanged, read_options
@@ -169,8 +170,9 @@ def _check_thresholds(job: DatasetJob, store: SpectraStore, components: Sequence
     if not job.config.regions.thresholds:
         return []
     listed: Sequence[str] = components
-    if job.config.sample.elements != AUTO:
-        listed = list_components(job.config, read_sources(job.config.fit, scan_facts(store, job.source), 0))
+    facts = scan_facts(store, job.source)
+    if ask_for_elements(job.config, facts, 0).sample.elements != AUTO:
+        listed = list_components(job.config, read_sources(job.config.fit, facts, 0))
     return check_thresholds(job.config.regions, listed, components)
 
 

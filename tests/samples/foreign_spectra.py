@@ -17,6 +17,7 @@ COMMON: Final = ("Si", "S", "Cl", "K", "Ca", "Ti", "Cr", "Mn", "Fe", "Ni", "Cu",
 LESS: Final = ("Al", "P", "Ar", "V", "Co", "As", "Se", "Br", "Rb", "Sr", "Ga", "Ge")
 HEAVY: Final = ("Pb", "Ba", "W", "Au", "Pt", "La", "Ce", "I", "Sn", "Hg", "Bi", "Cd")
 SCATTER: Final = ("elastic", "Compton")
+_P_ELECTRONS: Final = {"Al": 1, "Si": 2, "P": 3, "S": 4, "Cl": 5}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +38,19 @@ class ForeignSpectrum:
         return self.offset_kev + channel * (self.slope_kev + channel * self.quadratic_kev)
 
 
-def family_lines(name, incident_kev):
-    """Energies and shares of a family, efficiency of a thin window and a 450 um chip included."""
+def family_lines(name, incident_kev, *, light_kbeta=False):
+    """Energies and shares of a family, efficiency of a thin window and a 450 um chip included.
+
+    The database has 15 % of K-beta for Al to Cl, whose 3p shell is not full; `light_kbeta` mends that: (Z - 12) / 6 of
+    what argon has.
+    """
     excited = tuple(level for level in _levels_of(name) if edge_kev(name, level) < incident_kev)
-    return _lines_of(name, excited)
+    energy, weight = _lines_of(name, excited)
+    if light_kbeta and name in _P_ELECTRONS:
+        beta = energy > 1.02 * float((energy * weight).sum()) / float(weight.sum())
+        weight = np.where(beta, weight * _P_ELECTRONS[name] / 6.0, weight)
+        weight = weight / weight.sum()
+    return energy, weight
 
 
 def _levels_of(name):
@@ -191,6 +201,7 @@ def random_spectrum(
     families=(5, 20),
     decades=(3.0, 8.0),
     unlisted=(0, 2),
+    light_kbeta=False,
 ):
     """One spectrum of everything random, the same for the same seed."""
     rng = np.random.default_rng((seed, 77))
@@ -209,7 +220,7 @@ def random_spectrum(
     height = np.exp(rng.uniform(np.log(0.003), 0.0, size=len(names)))
     shape, truth = np.zeros(n), {}
     for name, size in zip(names, height, strict=True):
-        lines = family_lines(name, incident)
+        lines = family_lines(name, incident, light_kbeta=light_kbeta)
         shape = shape + size * response.family(_absorb(lines, depth, kbeta))
         truth[name] = float(size)
         if name.endswith("_L") and name[:-2] in {"Pb", "Au", "Pt", "Hg", "Bi", "W"}:

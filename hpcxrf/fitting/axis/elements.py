@@ -1,12 +1,12 @@
 """Which elements a spectrum shows, when nobody lists them.
 
-The strongest peaks are named on the most probable axes, K before L; each axis is fitted with its own names, and the
-one that the positions of the peaks and the fit speak for is taken. What its residual speaks for joins by the matched
-filter of `hpcxrf.fitting.spectrum.identify`, on the fitted model and against the usual flaws of it, until nothing is
-left to find; what ends below its decision limit is withdrawn.
+A few energy axes race, each with the families that it makes of the peaks (`hpcxrf.fitting.axis.race`). The families of
+the best one are fitted as a list would be. On that fit what its residual speaks for joins, and every family is weighed
+once more (`hpcxrf.fitting.axis.review`): one that is not worth its price is withdrawn, one that another explains better
+is exchanged, and one that another explains as well is said to be indistinguishable from it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -16,40 +16,50 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcxrf.errors import FitError
+from hpcxrf.fitting.axis.binned import families_by_name
 from hpcxrf.fitting.axis.candidates import Axes, find_axes
-from hpcxrf.fitting.axis.incident import find_elastic
-from hpcxrf.fitting.axis.naming import name_peaks
+from hpcxrf.fitting.axis.evidence import is_possible
 from hpcxrf.fitting.axis.peaks import Peaks, find_peaks
-from hpcxrf.fitting.axis.tables import list_families
+from hpcxrf.fitting.axis.race import Runner, race
+from hpcxrf.fitting.axis.review import EXCHANGE, Review, cost_of, price_at, review
+from hpcxrf.fitting.axis.verdict import AMBIGUOUS, NOT_FOUND, Finding, judge_found
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
+from hpcxrf.fitting.spectrum.candidates import build_candidate_lines
 from hpcxrf.fitting.spectrum.identify import suggest
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
-from hpcxrf.fitting.spectrum.prepare import FitOptions, lines_at, prepare_spectrum
+from hpcxrf.fitting.spectrum.mismatch import evaluate_fit
+from hpcxrf.fitting.spectrum.prepare import DEFAULT_ENERGY_MIN_KEV, FitOptions, build_problem, lines_at, lines_outside
 from hpcxrf.fitting.spectrum.problem import FitProblem, start_from
-from hpcxrf.fitting.spectrum.theta import AXIS_LIMITS, AxisTrust
+from hpcxrf.fitting.spectrum.theta import INCIDENT, WRITTEN, AxisTrust
 from hpcxrf.formats.scan import EnergyCalibration
+from hpcxrf.physics.components import parse_component
 from hpcxrf.physics.detector import Detector
-from hpcxrf.physics.parameters import INDEX, PARAMETERS
+from hpcxrf.physics.model import ELASTIC
+from hpcxrf.physics.parameters import INDEX, PARAMETERS, replace_values
 
 Array = NDArray[np.float64]
 
-Sureness = Literal["certain", "probable"]
+Sureness = Literal["certain", "probable", "indistinguishable"]
 
 _KEPT_AXES: Final = 14
-_TRIED_AXES: Final = 4
-_WINDOW: Final = 6.0
-_ROUNDS: Final = 5
+_ROUNDS: Final = 4
 # Its axis is known by peaks to some tens of eV.
-_BY_PEAKS: Final = AxisTrust(offset_sd_kev=0.1, slope_sd=0.01, sag_sd_kev=0.02)
-# Decision limit, in standard deviations; a family under it is not claimed.
-_WITHDRAWN_Z: Final = 3.0
-# Cost of one more family, beside how uncommon it is.
-_FAMILY_COST: Final = 4.0
-_LEAST_WEIGHT: Final = 10.0
-_SAME_LINE_KEV: Final = 0.03
+_BY_PEAKS: Final = AxisTrust(offset_sd_kev=0.03, slope_sd=0.003, sag_sd_kev=0.02)
+# Odds (natural logarithm) below which another axis is as good.
+_MARGIN: Final = 20.0
 # Another name is worth a word if it is hardly less common.
 _RIVAL_COST: Final = 2.5
-_CERTAIN: Final = {"K": (5.0, 0.15), "L": (8.0, 0.25), "M": (8.0, 0.25)}
+_SWAP_GAIN: Final = 1.0
+_APART_KEV: Final = 0.3
+# Offset, slope and incident energy of fewer peaks, or of fewer families that stand out, have no check.
+_LEAST_PEAKS: Final = 5
+_LEAST_ANCHORS: Final = 4
+_ANCHOR_Z: Final = 10.0
+_USUAL_COST: Final = 1.5
+_LEFT_SIGMA: Final = 2.0
+_MOST_LEFT: Final = 0.03
+# Least z of a certain family that nothing imitates, and of one that the flaws of the model do.
+_CERTAIN: Final = {"K": (5.0, 20.0), "L": (8.0, 30.0)}
 _SOLVED: Final = frozenset({FitStatus.CONVERGED, FitStatus.MAX_ITERATIONS})
 
 
@@ -60,11 +70,14 @@ class FoundElements:
     names: tuple[str, ...]
     """Families and pile-ups, as in a list of elements."""
     sureness: dict[str, Sureness]
-    """By name: `certain` where a family stands out by itself, `probable` where its shape is mostly that of others."""
+    """By name: `certain` where a family stands out by itself, `indistinguishable` where another one would explain the
+    spectrum as well, else `probable`."""
+    z: dict[str, float]
+    """By name: its excess in standard deviations of counting noise and flaws of the model, all else fitted."""
     rivals: dict[str, tuple[str, ...]]
-    """Other families that a probable one cannot be told from, by name: their main line is the same."""
+    """By name of the families that are indistinguishable, the others, the likeliest first."""
     fit: SpectrumFit
-    """The fit with these names."""
+    """The fit with these names; its flags say where the axis is doubtful."""
 
 
 def find_elements(
@@ -87,153 +100,164 @@ def find_elements(
     Raises:
         FitError: no axis puts the peaks of the spectrum on lines.
     """
-    full, detector, options = counts.to(torch.float64), detector or Detector(), options or FitOptions()
-    peaks = find_peaks(full.cpu().numpy())
+    full, detector, options = counts.to(torch.float64).cpu(), detector or Detector(), options or FitOptions()
+    peaks = find_peaks(full.numpy())
     elastic = options.source == "monochromatic"
-    fits = []
-    for axis, score in _list_axes(peaks, incident_energy_kev, calibration, elastic=elastic):
-        problem = _name_on_axis(peaks, axis, incident_energy_kev, detector, options, full.shape[0])
-        if problem is not None:
-            fit = fit_spectrum(full, problem)
-            fits.append((_weigh(fit, full, score), fit, problem))
-    sound = [one for one in fits if one[1].status in _SOLVED]
-    if not sound:
+    axes = _list_axes(peaks, incident_energy_kev, calibration, elastic=elastic)
+    low = options.energy_range_kev[0] if options.energy_range_kev else DEFAULT_ENERGY_MIN_KEV
+    runners = race(full, peaks, axes, incident_energy_kev, detector=detector, elastic=elastic, low_kev=low)
+    problem = _pose(runners[0], full, calibration, detector, options) if runners else None
+    fit = fit_spectrum(full, problem) if problem is not None else None
+    if problem is None or fit is None or fit.status not in _SOLVED:
         raise FitError(
             "no energy axis puts the peaks of the spectrum on lines of elements; list the elements (--elements), or "
             "give a calibration"
         )
-    _, fit, problem = min(sound, key=lambda one: one[0])
-    fit, problem = _add_found(full, fit, problem, detector)
-    fit, problem = _withdraw(full, fit, problem, detector)
-    names = problem.table.component_names
-    sureness = _judge_families(fit, problem)
-    possible = [f.name for f in list_families() if f.edge_kev < problem.table.incident_energy_kev]
-    usual = [f.name for f in list_families() if f.cost <= _RIVAL_COST and f.name in possible]
+    fit, problem, reviews = _revise(full, fit, problem, detector)
+    unsure = _list_unsure(reviews)
+    fit = replace(fit, problem=problem)
+    if calibration is None:
+        # The flags compare the elastic peak with what was given.
+        posed = replace(problem, parameters=replace_values(problem.parameters, {INCIDENT: incident_energy_kev}))
+        fit = judge_found(fit, full, peaks, posed, [*_describe_rivals(runners), *_judge_found(fit, peaks, reviews)])
     return FoundElements(
-        names=names,
-        sureness=sureness,
-        rivals={n: list_rivals(n, usual) for n, sure in sureness.items() if sure == "probable"},
-        fit=replace(fit, problem=problem),
+        names=problem.table.component_names,
+        sureness={name: _judge(name, one, unsure) for name, one in reviews.items()},
+        z={name: one.z for name, one in reviews.items()},
+        rivals=unsure,
+        fit=fit,
     )
 
 
-def _list_axes(
-    peaks: Peaks, incident_kev: float, calibration: EnergyCalibration | None, *, elastic: bool
-) -> list[tuple[EnergyCalibration, float]]:
+def _list_axes(peaks: Peaks, incident_kev: float, calibration: EnergyCalibration | None, *, elastic: bool) -> Axes:
     if calibration is not None:
-        return [(calibration, 0.0)]
+        offset, slope = _chord(calibration, incident_kev)
+        return Axes(offset_kev=np.array([offset]), slope_kev=np.array([slope]), score=np.zeros(1))
     rows = {p.name: p for p in PARAMETERS}
-    offset, slope = rows["energy_offset"], rows["energy_slope"]
-    found: Axes = find_axes(
+    offset_row, slope_row = rows["energy_offset"], rows["energy_slope"]
+    return find_axes(
         peaks,
         incident_kev,
-        offsets_kev=(offset.lower, offset.upper),
-        slopes_kev=(slope.lower, slope.upper),
+        offsets_kev=(offset_row.lower, offset_row.upper),
+        slopes_kev=(slope_row.lower, slope_row.upper),
         elastic=elastic,
         keep=_KEPT_AXES,
     )
-    near = found.score >= found.score.max(initial=-np.inf) - _WINDOW
-    axes = zip(found.offset_kev[near].tolist(), found.slope_kev[near].tolist(), found.score[near].tolist(), strict=True)
-    listed = [(EnergyCalibration(offset_kev=o, slope_kev=s), score) for o, s, score in axes]
-    return listed[:_TRIED_AXES]
 
 
-def _name_on_axis(
-    peaks: Peaks, axis: EnergyCalibration, nominal_kev: float, detector: Detector, options: FitOptions, n_channels: int
+def _chord(calibration: EnergyCalibration, incident_kev: float) -> tuple[float, float]:
+    """The straight axis that meets a bent one at 1 keV and at the incident energy."""
+    bend, slope = calibration.quadratic_kev, calibration.slope_kev
+    first, last = ((e - calibration.offset_kev) / slope for e in (1.0, incident_kev))
+    return calibration.offset_kev - bend * first * last, slope + bend * (first + last)
+
+
+def _pose(
+    best: Runner, full: Tensor, calibration: EnergyCalibration | None, detector: Detector, options: FitOptions
 ) -> FitProblem | None:
-    """The problem with the families that name the peaks on this axis; None where they name nothing."""
-    offset, slope = np.array([axis.offset_kev]), np.array([axis.slope_kev])
-    incident = nominal_kev
-    if options.source == "monochromatic":
-        at = float(find_elastic(peaks, offset, slope, nominal_kev)[0])
-        incident = at if np.isfinite(at) and at > AXIS_LIMITS["coherent_sct_energy"][0] else nominal_kev
-    energy = axis.offset_kev + axis.slope_kev * peaks.channel
-    names = name_peaks(energy, peaks, incident, elastic=options.source == "monochromatic")
-    try:
-        return (
-            prepare_spectrum(
-                names,
-                incident,
-                n_channels=n_channels,
-                calibration=axis,
-                trust=_BY_PEAKS,
-                detector=detector,
-                options=options,
-            )
-            if names
-            else None
-        )
-    except FitError:
-        # On this axis the fit range lies outside of the spectrum.
+    """The problem with the families of the best axis; None where it has none."""
+    names, at = best.found.names, best.found.at
+    if not names:
         return None
+    found = EnergyCalibration(offset_kev=at.offset_kev, slope_kev=at.slope_kev)
+    problem = build_problem(
+        names,
+        at.incident_kev,
+        n_channels=full.shape[0],
+        calibration=calibration or found,
+        trust=_BY_PEAKS if calibration is None else WRITTEN,
+        detector=detector,
+        options=options,
+    )
+    outside = lines_outside(problem)
+    inside = [n for n in problem.table.component_names if n not in outside]
+    if not inside:
+        return None
+    return replace(problem, table=lines_at(at.incident_kev, inside, detector, None)) if outside else problem
 
 
-def _weigh(fit: SpectrumFit, full: Tensor, score: float) -> float:
-    """What speaks against an axis: misfit, names, and the positions of the peaks."""
-    if fit.status not in _SOLVED:
-        return float("inf")
-    n = fit.counts.shape[0]
-    outside = full.sum() - fit.counts.sum()
-    misfit = float(((fit.counts - fit.model).square() / fit.model.clamp(min=1.0)).sum() + 0.1 * outside)
-    costs = {f.name: f.cost for f in list_families()}
-    named = sum(_FAMILY_COST + costs.get(name, 2.0) for name in fit.table.component_names)
-    weight = min(max(0.5 * n * n / max(misfit, 1.0), _LEAST_WEIGHT), 0.5 * n)
-    return weight * float(np.log(max(misfit, 1.0))) + named - score
-
-
-def _add_found(
+def _revise(
     full: Tensor, fit: SpectrumFit, problem: FitProblem, detector: Detector
-) -> tuple[SpectrumFit, FitProblem]:
-    """Families of the residual, strongest first, until none is left."""
-    for _ in range(_ROUNDS):
-        found = [s.name for s in suggest(fit, replace(problem, table=fit.table), efficiency=detector)]
-        listed = problem.table.component_names
-        wanted = [n for n in found if n not in listed and _is_possible(n, fit, problem)]
-        if not wanted:
-            break
-        fit, problem = _refit(full, fit, problem, (*listed, *wanted), detector)
-    return fit, problem
+) -> tuple[SpectrumFit, FitProblem, dict[str, Review]]:
+    """Let families join, be exchanged and withdrawn until nothing changes.
 
-
-def _is_possible(name: str, fit: SpectrumFit, problem: FitProblem) -> bool:
-    """False for L lines without the K lines that the beam excites and the range holds, and for M lines likewise.
-
-    Nor does a family join whose main line is that of one which is named already: the two cannot be told apart.
+    What the residual speaks for is looked for once; what has left does not come back.
     """
-    symbol, _, shell = name.partition("_")
-    families = {f.name: f for f in list_families()}
-    if list_rivals(name, problem.table.component_names):
-        return False
-    if shell not in {"L", "M"} or name not in families:
-        return True
-    incident = float(fit.theta[INDEX["coherent_sct_energy"]])
-    outer = [symbol] if shell == "L" else [symbol, f"{symbol}_L"]
-    seen = [families[o] for o in outer if o in families]
-    wanted = [f for f in seen if f.edge_kev < incident - 0.3 and f.alpha_kev < problem.energy_max_kev - 0.1]
-    return all(f.name in problem.table.component_names for f in wanted)
-
-
-def list_rivals(name: str, others: Sequence[str]) -> tuple[str, ...]:
-    """List the families among others whose main line lies within 30 eV of a family's own."""
-    lines = {f.name: f.alpha_kev for f in list_families()}
-    if name not in lines:
-        return ()
-    return tuple(o for o in others if o != name and o in lines and abs(lines[o] - lines[name]) < _SAME_LINE_KEV)
-
-
-def _withdraw(
-    full: Tensor, fit: SpectrumFit, problem: FitProblem, detector: Detector
-) -> tuple[SpectrumFit, FitProblem]:
-    """The fit without what ended below its decision limit; at most twice, as what is left changes a little."""
-    for _ in range(2):
+    found = _list_joining(fit, problem, detector)
+    left: set[str] = set()
+    for _ in range(_ROUNDS):
         names = problem.table.component_names
-        z = (fit.amplitude / fit.amplitude_sigma.clamp(min=1e-300))[: len(names)]
-        scale = max(fit.reduced_chi2, 1.0) ** 0.5
-        kept = tuple(n for n, one in zip(names, z.tolist(), strict=True) if one > _WITHDRAWN_Z * scale)
-        if len(kept) == len(names) or not kept:
-            break
-        fit, problem = _refit(full, fit, problem, kept, detector)
-    return fit, problem
+        reviews = _review(fit, problem, detector)
+        wanted = [n for n in _keep(names, reviews, left, fit) if n not in left]
+        wanted += [n for n in found if n not in wanted]
+        left |= set(names) - set(wanted)
+        found = []
+        if not wanted or set(wanted) == set(names):
+            return fit, problem, reviews
+        fit, problem = _refit(full, fit, problem, wanted, detector)
+    return fit, problem, _review(fit, problem, detector)
+
+
+def _review(fit: SpectrumFit, problem: FitProblem, detector: Detector) -> dict[str, Review]:
+    fitted = replace(problem, table=fit.table)
+    return review(evaluate_fit(fit, fitted), build_candidate_lines(fitted, detector), detector=detector)
+
+
+def _list_joining(fit: SpectrumFit, problem: FitProblem, detector: Detector) -> list[str]:
+    """What the residual of a fit speaks for, as far as it is worth its price."""
+    families, incident = families_by_name(), float(fit.theta[INDEX[INCIDENT]])
+    names = {*problem.table.component_names}
+    joining = []
+    for one in suggest(fit, replace(problem, table=fit.table), efficiency=detector):
+        cost = cost_of(one.name, names)
+        possible = one.name not in families or is_possible(one.name, names, incident)
+        if possible and one.name not in names and 0.5 * one.z**2 > price_at(fit) + cost:
+            joining.append(one.name)
+    return joining
+
+
+def _keep(names: Sequence[str], reviews: Mapping[str, Review], left: set[str], fit: SpectrumFit) -> list[str]:
+    """The families that stay, or those that take their place; of several near to each other only one leaves.
+
+    One leaves that is not worth its price, or below its decision limit.
+    """
+    families, incident = families_by_name(), float(fit.theta[INDEX[INCIDENT]])
+    leaving: dict[str, str | None] = {}
+    found = dict(zip(fit.component_names, fit.found.tolist(), strict=True))
+    shown = {n for n in names if reviews[n].gain > 0.0}
+    for name in sorted(names, key=lambda n: reviews[n].gain):
+        one = reviews[name]
+        cost = cost_of(name, names)
+        odds = {r: c + cost_of(r, names) - cost for r, c in one.rivals.items() if r not in left and r not in names}
+        better = min(odds, key=lambda r: odds[r], default=None)
+        swapped = better is not None and odds[better] < -_SWAP_GAIN and one.gain - odds[better] > 0.0
+        impossible = name in families and not is_possible(name, shown, incident)
+        worthless = one.gain <= 0.0 or not found[name]
+        if (swapped or worthless or impossible) and all(_is_apart(name, other) for other in leaving):
+            leaving[name] = better if swapped and better not in leaving.values() else None
+    kept = [leaving.get(name, name) for name in names]
+    stay = {n for n in kept if n is not None}
+    return [n for n in dict.fromkeys(kept) if n is not None and _has_parents(n, stay)]
+
+
+def _has_parents(name: str, others: set[str]) -> bool:
+    """False for a pile-up of a family that is not there."""
+    families = families_by_name()
+    if name in families:
+        return True
+    return all(part in others for part in _list_parents(name))
+
+
+def _list_parents(name: str) -> tuple[str, ...]:
+    """The two families of a pile-up."""
+    return tuple(s if shell == "K" else f"{s}_{shell}" for s, shell in parse_component(name).families)
+
+
+def _is_apart(name: str, other: str) -> bool:
+    families = families_by_name()
+    if name not in families or other not in families:
+        return True
+    return abs(families[name].alpha_kev - families[other].alpha_kev) > _APART_KEV
 
 
 def _refit(
@@ -244,14 +268,61 @@ def _refit(
     return fit_spectrum(full, moved, starts=fit.theta[None]), moved
 
 
-def _judge_families(fit: SpectrumFit, problem: FitProblem) -> dict[str, Sureness]:
-    """Certain where a family is strong and its shape not that of others together, by the ratio of its two errors."""
-    found: dict[str, Sureness] = {}
-    for i, name in enumerate(problem.table.component_names):
-        amplitude, sigma = float(fit.amplitude[i]), float(fit.amplitude_sigma[i])
-        shape = fit.component_counts[i] / max(amplitude, 1e-300)
-        alone = float((shape.square() / fit.model.clamp(min=0.1)).sum()) ** -0.5
-        least_z, survival = _CERTAIN.get(name.partition("_")[2] or "K", _CERTAIN["L"])
-        sure = amplitude > least_z * sigma and alone > survival * sigma
-        found[name] = "certain" if sure else "probable"
+def _list_unsure(reviews: Mapping[str, Review]) -> dict[str, tuple[str, ...]]:
+    """Families that cannot be told from others as common as may be, with these."""
+    unsure = {}
+    for name, one in reviews.items():
+        most = max(_RIVAL_COST, cost_of(name, [*reviews]))
+        alike = [r for r, cost in one.rivals.items() if cost < EXCHANGE and cost_of(r, [*reviews]) <= most]
+        if alike:
+            unsure[name] = tuple(sorted(alike, key=lambda r: one.rivals[r] + cost_of(r, [*reviews])))
+    return unsure
+
+
+def _judge(name: str, one: Review, unsure: Mapping[str, tuple[str, ...]]) -> Sureness:
+    if name in unsure:
+        return "indistinguishable"
+    least_z, most_z = _CERTAIN.get(name.partition("_")[2] or "K", _CERTAIN["L"])
+    return "certain" if one.z > min(least_z / max(one.surviving, 1e-6), most_z) else "probable"
+
+
+def _describe_rivals(runners: Sequence[Runner]) -> list[Finding]:
+    near = [one for one in runners[1:] if one.against - runners[0].against < _MARGIN * runners[0].found.chi2]
+    if not near:
+        return []
+    others = "; ".join(
+        f"offset {one.found.at.offset_kev:.4f} keV, slope {one.found.at.slope_kev:.6f} keV, "
+        f"E0 {one.found.at.incident_kev:.3f} keV ({', '.join(one.found.names)})"
+        for one in near
+    )
+    return [Finding(flag=AMBIGUOUS, text=f"another energy axis explains the spectrum about as well: {others}")]
+
+
+def _judge_found(fit: SpectrumFit, peaks: Peaks, reviews: Mapping[str, Review]) -> list[Finding]:
+    """What makes an axis doubtful where nobody lists the elements: little that fixes it, or much that is left."""
+    doubts = []
+    anchors = _list_anchors(fit, reviews)
+    if peaks.channel.size < _LEAST_PEAKS:
+        doubts.append(f"the spectrum has {peaks.channel.size} peaks, {_LEAST_PEAKS} are needed")
+    if len(anchors) < _LEAST_ANCHORS:
+        doubts.append(f"{len(anchors)} peaks fix it ({', '.join(anchors) or 'nothing'}), {_LEAST_ANCHORS} are needed")
+    beyond = (fit.counts - fit.model).abs() - _LEFT_SIGMA * fit.model.clamp(min=1.0).sqrt()
+    left = float(beyond.clamp(min=0.0).sum() / fit.counts.sum())
+    if left > _MOST_LEFT:
+        doubts.append(f"{left:.1%} of the counts are left beyond their noise")
+    text = f"{'; '.join(doubts)} where no elements are listed"
+    return [Finding(flag=NOT_FOUND, text=text)] if doubts else []
+
+
+def _list_anchors(fit: SpectrumFit, reviews: Mapping[str, Review]) -> list[str]:
+    """Usual families that stand out, apart from each other, and the elastic peak."""
+    families = families_by_name()
+    found: list[str] = []
+    for name in sorted(reviews, key=lambda n: -reviews[n].z):
+        usual = name in families and families[name].cost <= _USUAL_COST
+        if usual and reviews[name].z > _ANCHOR_Z and all(_is_apart(name, other) for other in found):
+            found.append(name)
+    elastic = fit.component_names.index(ELASTIC) if ELASTIC in fit.component_names else -1
+    if elastic >= 0 and float(fit.amplitude[elastic]) > _ANCHOR_Z * float(fit.amplitude_sigma[elastic]):
+        found.append("elastic peak")
     return found

@@ -1,5 +1,6 @@
 """What a residual could hold: families that are not listed, and sums of two strong listed ones."""
 
+import math
 from collections.abc import Collection
 from dataclasses import fields, replace
 from functools import lru_cache
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.problem import FitProblem
+from hpcxrf.physics.components import HIGHEST_INCIDENT_KEV
 from hpcxrf.physics.condense import condense, select_components
 from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.lines import LineTable, build_line_table, build_table_from_arrays
@@ -31,7 +33,7 @@ _UNSURE_INCIDENT_KEV: Final = 0.5
 _EDGE_MARGIN_KEV: Final = 0.35
 _RANGE_MARGIN_KEV: Final = 0.1
 # A candidate's shape need not be as good as that of a component that is fitted.
-_MINIMUM_RATIO: Final = 0.01
+_MINIMUM_RATIO: Final = 0.005
 _WIDENING_KEV2: Final = 3e-5
 # Line ratios hardly depend on the incident energy: scans within 10 eV share one table.
 _TABLE_STEP_KEV: Final = 0.02
@@ -73,21 +75,46 @@ def list_candidates(
 def build_candidate_lines(problem: FitProblem, efficiency: Detector) -> LineTable:
     """Lines of every candidate family as the detector records them."""
     incident = problem.table.incident_energy_kev
-    low, high = problem.energy_min_kev, problem.energy_max_kev
-    every = _build_family_lines(low, high, round(incident / _TABLE_STEP_KEV), efficiency)
+    every = build_excited_lines(incident, efficiency)
     # Nothing tells an element of the sample from the same element of a tube's anode.
     anode = () if problem.copies is None else tuple(f"{problem.copies.anode}{shell}" for shell in ("", "_L", "_M"))
-    names = list_candidates((*problem.table.component_names, *anode), low, high, incident)
-    return select_components(every, [n for n in names if n in every.component_names])
+    listed = (*problem.table.component_names, *anode)
+    names = list_candidates(listed, problem.energy_min_kev, problem.energy_max_kev, incident)
+    wanted = {*names}
+    return select_components(every, [n for n in every.component_names if n in wanted])
+
+
+def build_excited_lines(incident_energy_kev: float, efficiency: Detector) -> LineTable:
+    """Lines of all families that an incident energy excites, listed or not, inside any range.
+
+    The table is that of the next whole keV, without the lines of edges above the incident energy: the shares of the
+    subshells hardly depend on it, and one table of 0.1 CPU s serves all scans and all energy axes.
+
+    Args:
+        incident_energy_kev: keV.
+        efficiency: the detector.
+    """
+    return _select_excited(round(incident_energy_kev / _TABLE_STEP_KEV), efficiency)
+
+
+@lru_cache(maxsize=64)
+def _select_excited(step: int, efficiency: Detector) -> LineTable:
+    incident = step * _TABLE_STEP_KEV
+    every = _build_every_line(math.ceil(incident), efficiency)
+    below = torch.zeros(len(every.component_names), dtype=every.ratio.dtype)
+    below.index_add_(0, every.component, torch.where(every.edge_kev < incident, every.ratio, 0.0))
+    kept = [n for n, share in zip(every.component_names, below.tolist(), strict=True) if share > 0.0]
+    table = select_components(every, kept)
+    ratio = torch.where(table.edge_kev < incident, table.ratio, 0.0)
+    return replace(table, ratio=ratio / below[below > 0.0][table.component])
 
 
 @lru_cache(maxsize=16)
-def _build_family_lines(low: float, high: float, step: int, efficiency: Detector) -> LineTable:
-    """All families, listed or not: 0.06 CPU s, once for the scans of a beamtime."""
-    incident = step * _TABLE_STEP_KEV
-    names = list_candidates((), low, high, incident)
+def _build_every_line(incident_kev: int, efficiency: Detector) -> LineTable:
+    """All families of a whole keV: 0.1 CPU s, once for a beamtime."""
+    names = list_candidates((), 0.0, HIGHEST_INCIDENT_KEV, incident_kev + _EDGE_MARGIN_KEV)
     return condense(
-        build_line_table(names, incident, efficiency=efficiency),
+        build_line_table(names, float(incident_kev), efficiency=efficiency),
         widening_kev2=_WIDENING_KEV2,
         minimum_ratio=_MINIMUM_RATIO,
     )

@@ -111,13 +111,13 @@ def _search(fit: SpectrumFit, problem: FitProblem, efficiency: Detector) -> _Sea
     edges = build_edge_lines(problem, efficiency)
     table = join_tables(join_tables(families, pairs), edges)
     root = point.weights.sqrt()[:, None]
-    shapes = _line_shapes(point, table)
+    shapes = shape_lines(point, table)
     member = table.component[:, None] == torch.arange(len(table.component_names))
     zero = fit.amplitude <= 0
     columns = [
         (shapes @ member.to(shapes.dtype)).to(torch.float64),
         point.evaluation.phi[:, zero] * root,
-        _convolve_pileup(point)[:, None] * root,
+        convolve_pileup(point)[:, None] * root,
     ]
     explained = _stack_explained(point) * root
     shifts = list_ratio_columns(point) * root
@@ -139,8 +139,13 @@ def _search(fit: SpectrumFit, problem: FitProblem, efficiency: Detector) -> _Sea
     )
 
 
-def _line_shapes(point: FitPoint, table: LineTable) -> Tensor:
-    """(channel, line) of the lines as they contribute to their components, in units of the noise."""
+def shape_lines(point: FitPoint, table: LineTable) -> Tensor:
+    """Shapes (channel, line) of lines as they contribute to their components, in units of the noise.
+
+    Args:
+        point: the fit at whose axis and widths they are.
+        table: the lines.
+    """
     constants, single = point.model.constants, torch.float32
     tailed = find_tailed_lines(table, elastic=False, constants=constants)
     model = SpectrumModel(
@@ -174,8 +179,12 @@ def _stack_explained(point: FitPoint) -> Tensor:
     return torch.cat([present, background, point.jacobian[:, fit.free]], dim=1)
 
 
-def _convolve_pileup(point: FitPoint) -> Tensor:
-    """Pile-up of the whole fitted spectrum with itself (channel,), per count; energies of two events add up."""
+def convolve_pileup(point: FitPoint) -> Tensor:
+    """Pile-up of the whole fitted spectrum with itself (channel,), per count; energies of two events add up.
+
+    Args:
+        point: the fit.
+    """
     fit, n = point.fit, point.fit.model.shape[0]
     transform = torch.fft.rfft(fit.model, 2 * n)
     sums = torch.nn.functional.pad(torch.fft.irfft(transform**2, 2 * n), (0, 1))

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from hpcxrf.config.run import RunConfig
 from hpcxrf.config.sample import AUTO
-from hpcxrf.fitting.axis.elements import find_elements
+from hpcxrf.fitting.axis.elements import FoundElements, find_elements
+from hpcxrf.fitting.axis.verdict import AXIS_FLAGS
 from hpcxrf.fitting.spectrum.prepare import FitOptions
 from hpcxrf.notes import Note
 from hpcxrf.physics.constants import constant_set
@@ -27,14 +28,10 @@ def ask_for_elements(config: RunConfig, facts: ScanFacts, detector: int) -> RunC
     return dataclasses.replace(config, sample=dataclasses.replace(config.sample, elements=AUTO))
 
 
-def _describe(name: str, rivals: Sequence[str]) -> str:
-    return f"{name} (cannot be told from {' or '.join(rivals)})" if rivals else name
-
-
 def list_found(
     config: RunConfig, facts: ScanFacts, detectors: Sequence[int], counts: Tensor
 ) -> tuple[RunConfig, tuple[Note, ...]]:
-    """List the elements of the detector with most counts, where the run file says `auto`.
+    """List the elements of the detector with most counts, where nobody lists any or the run file says `auto`.
 
     Args:
         config: run file.
@@ -46,6 +43,7 @@ def list_found(
         ConfigError: no incident energy.
         FitError: nothing is found.
     """
+    config = ask_for_elements(config, facts, detectors[0])
     if config.sample.elements != AUTO:
         return config, ()
     best = max(detectors, key=lambda d: float(counts[d].sum()))
@@ -65,7 +63,19 @@ def list_found(
         ),
     )
     listed = dataclasses.replace(config, sample=dataclasses.replace(config.sample, elements=found.names))
-    sure = [name for name in found.names if found.sureness[name] == "certain"]
-    rest = [_describe(name, found.rivals.get(name, ())) for name in found.names if name not in sure]
-    text = f"elements found in the spectrum: certain {', '.join(sure) or 'none'}; probable {', '.join(rest) or 'none'}"
-    return listed, (Note("fact", text),)
+    return listed, (Note("fact", describe_found(found)), *(n for n in found.fit.notes if _is_of_axis(n)))
+
+
+def _is_of_axis(note: Note) -> bool:
+    return note.text.partition(":")[0] in AXIS_FLAGS
+
+
+def describe_found(found: FoundElements) -> str:
+    """Say how sure each family is, and which others it cannot be told from."""
+    words = []
+    for sure in ("certain", "probable"):
+        names = [name for name in found.names if found.sureness[name] == sure]
+        words.append(f"{sure} {', '.join(names) or 'none'}")
+    for name, rivals in found.rivals.items():
+        words.append(f"{name} cannot be told from {' or '.join(rivals)}")
+    return f"elements found in the spectrum: {'; '.join(words)}"

@@ -8,6 +8,7 @@ from hpcxrf.errors import FitError
 from hpcxrf.fitting.axis.elements import find_elements
 from hpcxrf.fitting.axis.naming import name_peaks
 from hpcxrf.fitting.axis.peaks import find_peaks
+from hpcxrf.fitting.axis.verdict import NOT_FOUND
 from hpcxrf.formats.scan import EnergyCalibration
 
 pytest.importorskip("xraydb", reason="line data of the second simulator")
@@ -48,3 +49,31 @@ def test_an_axis_that_shows_no_line_is_refused():
         find_elements(counts, 12.0, calibration=EnergyCalibration(offset_kev=0.0, slope_kev=0.01))
     with pytest.raises(FitError, match="list the elements"):
         find_elements(counts, 12.0)
+
+
+def test_a_family_that_another_explains_as_well_is_said_to_be_indistinguishable():
+    truth = random_spectrum(112, light_kbeta=True)
+    found = find_elements(torch.from_numpy(truth.counts), truth.nominal_kev)
+    # Argon is weak here, and Ag L-alpha lies 27 eV beside it.
+    assert found.sureness["Ar"] == "indistinguishable"
+    assert found.rivals["Ar"] == ("Ag_L",)
+    strongest = max(truth.truth.keys() - {"elastic", "Compton"}, key=truth.truth.get)
+    assert found.sureness[strongest] == "certain"
+    assert strongest not in found.rivals
+    assert NOT_FOUND not in found.fit.flags
+
+
+def test_an_axis_that_three_peaks_fix_is_flagged():
+    truth = random_spectrum(113, light_kbeta=True)
+    found = find_elements(torch.from_numpy(truth.counts), truth.nominal_kev)
+    assert NOT_FOUND in found.fit.flags
+    assert any("where no elements are listed" in text for text in found.fit.messages)
+
+
+def test_a_given_calibration_is_kept_and_not_flagged_for_few_peaks():
+    truth = random_spectrum(113, light_kbeta=True)
+    given = EnergyCalibration(offset_kev=truth.offset_kev, slope_kev=truth.slope_kev)
+    found = find_elements(torch.from_numpy(truth.counts), truth.incident_kev, calibration=given)
+    assert float(found.fit.theta[0]) == pytest.approx(truth.offset_kev, abs=0.05)
+    assert set(found.names) <= set(truth.truth)
+    assert found.fit.flags == () or NOT_FOUND not in found.fit.flags
