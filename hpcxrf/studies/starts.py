@@ -11,15 +11,15 @@ from torch import Tensor
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.separable import build_space
 from hpcxrf.physics.model import COMPTON, ELASTIC
-from hpcxrf.physics.parameters import Parameter
+from hpcxrf.physics.parameters import INDEX, Parameter
+from hpcxrf.physics.scatter import compton_energy_kev
 
 Width = Literal["narrow", "wide"]
 
 FLOOR_COUNTS: Final = 1.0
 """Start of an amplitude that was below: the smallest that MAPS starts from."""
 LARGEST_START_LOG10: Final = 6.0
-# The guess of MapsTorch (`init_elem_amps`): the mean counts of the channels about a family's strongest line, over
-# this many channels. Elastic and Compton peak have one window, about the incident energy.
+# The guess of MapsTorch 0.0.2 (`init_elem_amps`): a peak has the mean counts about its middle in this many channels.
 _LINE_WINDOW_KEV: Final = 0.1
 _SCATTER_WINDOW_KEV: Final = 0.4
 _PEAK_CHANNELS: Final = 8.0
@@ -123,8 +123,8 @@ def guess_amplitudes(start: JointStart, counts: Tensor, problem: FitProblem) -> 
     """The same theta, with amplitudes guessed from the counts as MapsTorch does by default.
 
     Eight times the mean counts a channel within 0.1 keV of the strongest line of a family, at the energy axis of the
-    start; within 0.4 keV of the incident energy for elastic and Compton peak. Nothing is subtracted, and the least is
-    1 count. MapsTorch has the strongest line as the amplitude; here it is the whole family.
+    start; within 0.4 keV of elastic and Compton peak. Nothing is subtracted, and the least is 1 count. MapsTorch has
+    the strongest line as the amplitude; here it is the whole family.
 
     Args:
         start: its amplitudes are not used.
@@ -133,8 +133,10 @@ def guess_amplitudes(start: JointStart, counts: Tensor, problem: FitProblem) -> 
     """
     theta = {p.name: value for p, value in zip(problem.parameters, start.theta.tolist(), strict=True)}
     windows = [(energy, _LINE_WINDOW_KEV, share) for energy, share in _find_strongest_lines(problem)]
-    n_scatter = len(component_names(problem)) - len(windows)
-    windows += n_scatter * [(theta["coherent_sct_energy"], _SCATTER_WINDOW_KEV, 1.0)]
+    incident, angle = (start.theta[INDEX[name]] for name in ("coherent_sct_energy", "compton_angle"))
+    scattered = compton_energy_kev(incident, angle, problem.constants.electron_rest_energy_kev)
+    peaks = (incident, scattered) if problem.elastic else (scattered,)
+    windows += [(float(energy), _SCATTER_WINDOW_KEV, 1.0) for energy in peaks]
     height = [_mean_counts(counts, energy, half, theta) for energy, half, _ in windows]
     strongest = (_PEAK_CHANNELS * torch.tensor(height, dtype=torch.float64)).clamp(min=FLOOR_COUNTS)
     share = torch.tensor([one for _, _, one in windows], dtype=torch.float64)

@@ -20,7 +20,7 @@ from hpcxrf.studies.peers import fit as peers
 from hpcxrf.studies.peers import mapstorch as peers_mapstorch
 from hpcxrf.studies.peers import pymca as peers_pymca
 from hpcxrf.studies.protocol import build_protocol_least_squares
-from hpcxrf.studies.starts import JointStart
+from hpcxrf.studies.starts import JointStart, guess_amplitudes
 
 INSTALL = "pip install hpcxrf[bench]"
 COMPONENTS = ("Si", "Ca", "Fe", "Zn", "Ba_L", "Ca_Ca")
@@ -195,6 +195,19 @@ def test_mapstorch_starts_at_the_given_theta_with_its_own_names(mapstorch, task,
     assert float(away[INDEX["coherent_sct_energy"]]) > 0.005
     assert fit.r2 == pytest.approx(r2_by_hand(counts, given, fit.model), abs=1e-12)
     assert torch.isnan(fit.theta_sigma).all()
+
+
+def test_the_guess_of_the_compared_optimisers_is_that_of_mapstorch(mapstorch, task):
+    counts, given, start = task
+    values = dict(zip(PARAMETER_NAMES, start.theta.tolist(), strict=True))
+    axis = [values[name] for name in ("coherent_sct_energy", "energy_offset", "energy_slope")]
+    ours = guess_amplitudes(start, counts, given).log10_amplitude
+    names = {0: "Si", 1: "Ca", 2: "Fe", 3: "Zn", 6: "COHERENT_SCT_AMPLITUDE", 7: "COMPTON_AMPLITUDE"}
+    for place, name in names.items():
+        guess = import_module("mapstorch.opt").init_elem_amps
+        theirs = guess(name, counts.numpy(), *axis, compton_angle=values["compton_angle"])
+        share = float(given.table.ratio[given.table.component == place].max()) if place < 6 else 1.0
+        assert float(ours[place]) == pytest.approx(float(theirs) - np.log10(share), abs=0.03), name
 
 
 def test_mapstorch_gives_counts_of_whole_families_and_has_the_pile_up(mapstorch, task, few_steps):
