@@ -9,6 +9,7 @@ from hpcxrf.config.fields import CHECKED
 
 BenchmarkMethod = Literal["separable", "adam", "sbplx", "product", "mapstorch", "pymca"]
 BenchmarkTask = Literal["initial", "refinement"]
+AmplitudeStart = Literal["random", "guessed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,14 @@ class BenchmarkConfig:
     """Seed of the starting values, and of the choice of datasets."""
     datasets: dict[BenchmarkMethod, Annotated[int, Field(ge=1)]] = field(default_factory=dict)
     """Number of datasets, drawn by the seed, for slow methods; the others run on all."""
+    amplitudes: tuple[AmplitudeStart, ...] = ("random", "guessed")
+    """Where the amplitudes of `adam` and `sbplx` start, a row each: `random` as published, `guessed` from the counts
+    as MapsTorch does it by default (rows `adam-guessed` and `sbplx-guessed`)."""
+    ablation: tuple[Literal["start", "near", "pairs"], ...] = ()
+    """Shorter searches of `separable`, a row each: from the `start` alone, with coarse channels and rival scatter
+    peaks (`near`), with all pairs of scatter peaks (`pairs`)."""
+    peer_backgrounds: tuple[Literal["own", "shared"], ...] = ("own", "shared")
+    """Background of `mapstorch` and `pymca`, a row each: their `own`, or that of the other methods (`shared`)."""
     background: Literal["hats", "snip", "none"] = "snip"
     """Background of the methods that are compared; `product` has its own."""
     adam_steps: Annotated[int, Field(ge=1)] = 500

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
+from hpcxrf.config.benchmark import AmplitudeStart
 from hpcxrf.config.fields import CHECKED
 
 
@@ -22,6 +23,9 @@ class CaseStudyConfig:
     """Number of random starts of the first pass."""
     start: Literal["narrow", "wide"] = "narrow"
     """Range of the random starting values of the published methods."""
+    amplitudes: tuple[AmplitudeStart, ...] = ("random", "guessed")
+    """Where the amplitudes of the published methods start in first pass and trials, a row each: `random` as
+    published, `guessed` from the counts."""
     background: Literal["hats", "snip", "none"] = "snip"
     """Background of the published methods; `product` has its own."""
     adam_steps: Annotated[int, Field(ge=1)] = 500
@@ -40,3 +44,5 @@ class CaseStudyConfig:
     """Evaluations of SBPLX per pixel in the maps of that region."""
     trials: Annotated[int, Field(ge=0)] = 20
     """Number of further first passes, each with another detector, incident energy, nominal energy and noise."""
+    draws: Annotated[int, Field(ge=0)] = 12
+    """Number of times that the noise of every region is drawn anew: bias and its error come from these."""

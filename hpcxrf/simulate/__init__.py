@@ -17,7 +17,15 @@ from hpcxrf.simulate.output import (
     write_scan,
     write_truth,
 )
-from hpcxrf.simulate.plant import PLANT_ELEMENTS, PLANT_TRACES, SummedScan, plant_spec, sum_scan, trial_spec
+from hpcxrf.simulate.plant import (
+    PLANT_ELEMENTS,
+    PLANT_TRACES,
+    SummedScan,
+    draw_region,
+    plant_spec,
+    sum_scan,
+    trial_spec,
+)
 from hpcxrf.simulate.presets import SimulatedSpectrum, demo_spec, random_spectrum_spec, simulate_spectrum
 from hpcxrf.simulate.scan import (
     SimulatedScan,
@@ -48,6 +56,7 @@ __all__ = [
     "archive_spec",
     "demo_spec",
     "draw_counts",
+    "draw_region",
     "expected_amplitudes",
     "expected_counts",
     "plant_spec",

@@ -22,8 +22,8 @@ from hpcxrf.simulate.scan import simulate_scan
 from hpcxrf.simulate.spec import ScanSpec, list_families
 from hpcxrf.store.files import atomic_write_text, output_faults
 
-ARCHIVE_VERSION: Final = 1
-"""Version of the generator: what it draws for a seed changes with it."""
+ARCHIVE_VERSION: Final = 2
+"""Version of the generator: what it draws for a seed changes with it. 2: line data of its own."""
 OPTIONS_FILE: Final = "archive.json"
 INDEX_FILE: Final = "archive.csv"
 TRUTH_FOLDER: Final = "truth"

@@ -20,7 +20,7 @@ PLANT_ELEMENTS: Final = ("Al", "Si", "P", "S", "Cl", "Ar", "K", "Ca", "Ti", "Mn"
 PLANT_TRACES: Final = ("Mn", "Cu", "Pt_L")
 """Elements that the published case study maps."""
 _CHANNELS: Final = 2048
-_TRIALS, _NOISE = 3, 4
+_TRIALS, _NOISE, _REGIONS = 3, 4, 5
 """First words of spawn keys: numbers of a trial are those of no structure, no scan and no sample."""
 # How far the energy axis that a file claims is from the true one: what an instrument's drift leaves in months.
 _CLAIMED_OFFSET_KEV: Final = 0.01
@@ -169,15 +169,36 @@ def sum_scan(scan: SimulatedScan, noise: int) -> SummedScan:
         scan: of `simulate_scan`.
         noise: with the seed of the scan, of the noise.
     """
-    truths = [row_truth(scan, row) for row in range(scan.spec.shape[1])]
-    amplitude = np.sum([t.amplitude[0].sum(axis=1) for t in truths], axis=0)
-    pileup = np.sum([t.pileup[0].sum(axis=1) for t in truths], axis=0)
-    expected = amplitude @ scan.spectra[0] + pileup @ scan.pileup_spectra[0]
+    amplitude, expected = _expect_sum(scan, range(scan.spec.shape[1]), slice(None))
     key = np.random.SeedSequence(scan.spec.seed, spawn_key=(_NOISE, noise))
     return SummedScan(
         counts=np.random.default_rng(key).poisson(expected),
         amplitude=dict(zip(scan.components, amplitude.tolist(), strict=True)),
     )
+
+
+def draw_region(scan: SimulatedScan, box: tuple[slice, slice], draws: int) -> NDArray[np.int64]:
+    """Draw the summed spectrum (draw, channel) of a region of detector 0 that often, each with noise of its own.
+
+    The expectation is that of the drawn scan; a smaller number of draws is part of a larger one.
+
+    Args:
+        scan: of `simulate_scan`; its seed and the place of the region are the seed of the noise.
+        box: rows and columns.
+        draws: how many.
+    """
+    rows, columns = box
+    _, expected = _expect_sum(scan, range(rows.start, rows.stop), columns)
+    key = np.random.SeedSequence(scan.spec.seed, spawn_key=(_REGIONS, rows.start, columns.start))
+    return np.random.default_rng(key).poisson(expected, size=(draws, expected.size))
+
+
+def _expect_sum(scan: SimulatedScan, rows: range, columns: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Expected counts of some pixels of detector 0: of each component, those in pile-up left out, and by channel."""
+    truths = [row_truth(scan, row) for row in rows]
+    amplitude = np.sum([t.amplitude[0][:, columns].sum(axis=1) for t in truths], axis=0)
+    pileup = np.sum([t.pileup[0][:, columns].sum(axis=1) for t in truths], axis=0)
+    return amplitude, amplitude @ scan.spectra[0] + pileup @ scan.pileup_spectra[0]
 
 
 def _perturb_axis(true: EnergyCalibration, rng: np.random.Generator) -> EnergyCalibration:

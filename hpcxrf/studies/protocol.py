@@ -5,9 +5,8 @@ R2 = 1 - SS_res / SS_tot over the fit range, in linear counts, background includ
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Final, Literal
 
 import torch
@@ -27,54 +26,15 @@ from hpcxrf.fitting.uncertainty import Uncertainty, spectrum_uncertainty
 from hpcxrf.physics.jacobian import counts_jacobian
 from hpcxrf.physics.model import Evaluation, SpectrumModel, find_tailed_lines
 from hpcxrf.physics.parameters import INDEX, Parameter, pack, replace_values
+from hpcxrf.studies.arms import SEARCHES, Search
+from hpcxrf.studies.starts import JointStart, component_names
 
-Width = Literal["narrow", "wide"]
-
-FLOOR_COUNTS: Final = 1.0
-"""Start of an amplitude that was below: the smallest that MAPS starts from."""
-LARGEST_START_LOG10: Final = 6.0
 _ITERATIONS: Final = 60
 _TOLERANCE: Final = 1e-6
 # A random start can end beside the best optimum by much less than what makes a user look twice.
 _POOR_FACTOR: Final = 1.25
 _POOR_SHARE: Final = 0.0005
 _PAIRS: Final = 3
-
-# Half-widths of the ranges around the problem's own values; that of the slope is a share of it.
-_AXIS: Final[Mapping[Width, Mapping[str, float]]] = MappingProxyType(
-    {
-        "narrow": MappingProxyType(
-            {"energy_offset": 0.05, "energy_slope": 0.02, "energy_quadratic": 2e-8, "coherent_sct_energy": 0.2}
-        ),
-        "wide": MappingProxyType(
-            {"energy_offset": 0.2, "energy_slope": 0.05, "energy_quadratic": 1e-7, "coherent_sct_energy": 0.3}
-        ),
-    }
-)
-_SHAPES: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
-    {
-        "compton_fwhm_corr": (1.0, 4.0),
-        "compton_f_tail": (0.0, 1.0),
-        "compton_hi_f_tail": (0.0, 0.1),
-        "f_tail_offset": (0.0, 0.1),
-        "kb_f_tail_offset": (0.0, 0.2),
-        "fwhm_fanoprime": (5e-5, 5e-4),
-        "fwhm_offset": (0.05, 0.2),
-    }
-)
-_COMPTON_ANGLE_DEG: Final[Mapping[Width, tuple[float, float]]] = MappingProxyType(
-    {"narrow": (70.0, 120.0), "wide": (70.0, 170.0)}
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JointStart:
-    """Where every method starts; the separable one, which solves for its amplitudes, from theta alone."""
-
-    theta: Tensor
-    """(parameter,) float64."""
-    log10_amplitude: Tensor
-    """(component,) float64, of counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,70 +61,13 @@ class ProtocolFit:
     """(channel,) over the fit range, with background."""
 
 
-def random_start(problem: FitProblem, width: Width, seed: int) -> JointStart:
-    """Draw a start, uniform in the ranges of the protocol; every log10 amplitude is U(0, 6).
-
-    The axis and the incident energy are drawn around the problem's own values, shapes in absolute ranges. Fixed
-    parameters, and those that the protocol does not name, stay. A draw beyond a bound is put on it.
-
-    Args:
-        problem: components, starting values and bounds.
-        width: `narrow`: offset +-0.05 keV, slope +-2 %, E0 +-0.2 keV; `wide`: +-0.2 keV, +-5 %, +-0.3 keV.
-        seed: the draw depends on nothing else.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    n_parameters, n_components = len(problem.parameters), len(_component_names(problem))
-    share = torch.rand(n_parameters + n_components, generator=generator, dtype=torch.float64)
-    drawn = [_draw(p, float(u), width) for p, u in zip(problem.parameters, share[:n_parameters], strict=True)]
-    return JointStart(
-        theta=torch.tensor(drawn, dtype=torch.float64), log10_amplitude=LARGEST_START_LOG10 * share[n_parameters:]
-    )
-
-
-def _draw(parameter: Parameter, share: float, width: Width) -> float:
-    """The parameter at that share (0 to 1) of its range."""
-    name, value = parameter.name, parameter.value
-    reach = _AXIS[width].get(name)
-    if reach is not None:
-        half = reach * value if name == "energy_slope" else reach
-        low, high = value - half, value + half
-    elif name == "compton_angle":
-        low, high = _COMPTON_ANGLE_DEG[width]
-    else:
-        low, high = _SHAPES.get(name, (value, value))
-    if not parameter.free:
-        return value
-    return min(max(low + share * (high - low), parameter.lower), parameter.upper)
-
-
-def perturbed_start(
-    theta: Tensor, theta_sigma: Tensor, amplitude: Tensor, problem: FitProblem, seed: int
-) -> JointStart:
-    """A fitted theta moved within its uncertainty, uniform in +-1 sigma; for the task `refinement`.
-
-    Args:
-        theta: (parameter,) fitted.
-        theta_sigma: (parameter,); what has NaN is not moved, nor is what the problem holds fixed.
-        amplitude: (component,) fitted counts; those below 1 count start at 1 count, as log10 has no 0.
-        problem: bounds, into which theta is put.
-        seed: the draw depends on nothing else.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    share = 2.0 * torch.rand(theta.shape, generator=generator, dtype=torch.float64) - 1.0
-    space = build_space(problem.parameters)
-    moved = torch.where(space.free, share * torch.nan_to_num(theta_sigma), 0.0)
-    return JointStart(
-        theta=torch.maximum(torch.minimum(theta + moved, space.upper), space.lower),
-        log10_amplitude=torch.log10(amplitude.clamp(min=FLOOR_COUNTS)),
-    )
-
-
 def fit_protocol(
     counts: Tensor,
     problem: FitProblem,
     start: JointStart,
     method: Method,
     *,
+    search: Search = SEARCHES[-1],
     adam_steps: int = STEPS,
     sbplx_evaluations: int = EVALUATIONS,
 ) -> ProtocolFit:
@@ -179,6 +82,7 @@ def fit_protocol(
         problem: lines, bounds, range and background; its method and objective are not used.
         start: of this problem's parameters and components.
         method: the optimiser.
+        search: how far `separable` goes beyond the start; shorter ones are there to show what each step is for.
         adam_steps: number of steps.
         sbplx_evaluations: largest number of evaluations.
 
@@ -200,7 +104,10 @@ def fit_protocol(
         return _nothing(inside, problem, FitStatus.EMPTY)
     cpu_s, wall_s = time.process_time(), time.perf_counter()
     least_squares, fixed = build_protocol_least_squares(full, problem, start)
-    found = _search(method, full, inside, least_squares, problem, start, adam_steps, sbplx_evaluations)
+    if method == "separable":
+        found = _separable(full, least_squares, problem, start, inside, search)
+    else:
+        found = _search_jointly(method, least_squares, start, adam_steps, sbplx_evaluations)
     cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s
     fit = _judge(found, least_squares, fixed, inside, problem)
     return replace(fit, cpu_s=cpu_s, wall_s=wall_s)
@@ -243,25 +150,13 @@ def _uses_step(parameters: tuple[Parameter, ...]) -> bool:
     return any(p.free or p.value != 0.0 for p in shelves)
 
 
-def _component_names(problem: FitProblem) -> tuple[str, ...]:
-    model = SpectrumModel(
-        table=problem.table, channel=torch.empty(0), constants=problem.constants, elastic=problem.elastic
-    )
-    return model.component_names
-
-
-def _search(
-    method: Method,
-    full: Tensor,
-    inside: Tensor,
+def _search_jointly(
+    method: Literal["adam", "sbplx"],
     least_squares: LeastSquares,
-    problem: FitProblem,
     start: JointStart,
     adam_steps: int,
     sbplx_evaluations: int,
 ) -> JointFit:
-    if method == "separable":
-        return _separable(full, least_squares, problem, start, inside)
     # The protocol draws components; hats start from the counts.
     hats = guess_log10(start.theta, least_squares)[start.log10_amplitude.shape[0] :]
     logs = torch.cat([start.log10_amplitude, hats])
@@ -271,13 +166,15 @@ def _search(
 
 
 def _separable(
-    full: Tensor, least_squares: LeastSquares, problem: FitProblem, start: JointStart, inside: Tensor
+    full: Tensor, least_squares: LeastSquares, problem: FitProblem, start: JointStart, inside: Tensor, search: Search
 ) -> JointFit:
     """Coarse steps and rival scatter peaks, then full steps; where that leaves much, as the product finds an axis."""
-    near = find_starts_near(full, _set_start(problem, start))
-    state = _minimise(torch.cat([start.theta[None], near]), least_squares)
+    starts = start.theta[None]
+    if search != "start":
+        starts = torch.cat([starts, find_starts_near(full, _set_start(problem, start))])
+    state = _minimise(starts, least_squares)
     evaluations = 1 + int(state.iterations)
-    for others in _further_starts(full, least_squares, problem, state, inside):
+    for others in _further_starts(full, least_squares, problem, state, inside, search):
         other = _minimise(others, least_squares)
         evaluations += 1 + int(other.iterations)
         state = other if float(other.misfit) < float(state.misfit) else state
@@ -291,11 +188,13 @@ def _separable(
 
 
 def _further_starts(
-    full: Tensor, least_squares: LeastSquares, problem: FitProblem, state: State, inside: Tensor
+    full: Tensor, least_squares: LeastSquares, problem: FitProblem, state: State, inside: Tensor, search: Search
 ) -> Iterator[Tensor]:
     """Other places of the scatter peaks at the axis that was reached, then the axes that a screen finds."""
-    if _leaves_much(state, inside):
-        yield scan_pairs(state.theta, least_squares, least_squares.space, _PAIRS)[0]
+    if search in {"start", "near"} or not _leaves_much(state, inside):
+        return
+    yield scan_pairs(state.theta, least_squares, least_squares.space, _PAIRS)[0]
+    if search == "screen":
         # Shapes that were drawn at random would mislead the screen.
         for one in find_starts(full, problem):
             yield one.starts
@@ -322,7 +221,7 @@ def _judge(
     return ProtocolFit(
         theta=found.theta,
         theta_sigma=errors.theta_sigma,
-        amplitude=found.linear[: len(_component_names(problem))],
+        amplitude=found.linear[: len(component_names(problem))],
         r2=float(r_squared(inside, expected)),
         r2_expected=float(r_squared_expected(inside)),
         deviance=float(poisson_deviance(inside, expected)) / errors.degrees_of_freedom,
@@ -382,7 +281,7 @@ def _nothing(inside: Tensor, problem: FitProblem, status: FitStatus) -> Protocol
     return ProtocolFit(
         theta=theta,
         theta_sigma=theta,
-        amplitude=theta.new_full((len(_component_names(problem)),), torch.nan),
+        amplitude=theta.new_full((len(component_names(problem)),), torch.nan),
         r2=torch.nan,
         r2_expected=torch.nan,
         deviance=torch.nan,

@@ -13,7 +13,8 @@ from hpcxrf.pipeline.prepare.from_config import prepare
 from hpcxrf.pipeline.prepare.inputs import read_options
 from hpcxrf.pipeline.single import integrate
 from hpcxrf.studies.peers.fit import fit_peer
-from hpcxrf.studies.protocol import fit_protocol, random_start
+from hpcxrf.studies.protocol import fit_protocol
+from hpcxrf.studies.starts import random_start
 
 pytestmark = pytest.mark.bench
 

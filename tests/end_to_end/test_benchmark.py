@@ -19,6 +19,7 @@ pytestmark = pytest.mark.more
 
 TASKS = ("initial", "refinement")
 METHODS = ("separable", "product", "adam")
+ARMS = ("separable-start", "separable", "product", "adam", "adam-guessed")
 SECONDS = ("cpu_s", "wall_s")
 
 
@@ -29,7 +30,13 @@ def run_file(tmp_path_factory):
     write_small_archive(folder, seeds=(1, 2, 3))
     raw = {
         "input": {"files": ["small-*.h5", TORN]},
-        "benchmark": {"methods": list(METHODS), "seed": 5, "adam_steps": 5, "datasets": {"adam": 3}},
+        "benchmark": {
+            "methods": list(METHODS),
+            "seed": 5,
+            "adam_steps": 5,
+            "datasets": {"adam": 3},
+            "ablation": ["start"],
+        },
         "execution": {"workers": 2, "dashboard": False},
     }
     (folder / "bench.yaml").write_text(yaml.safe_dump(raw))
@@ -73,15 +80,19 @@ def test_every_method_has_fitted_every_sum(finished):
     run, _ = finished
     data = open_statistics(run / "benchmark.zarr")
     assert data["task"].values.tolist() == list(TASKS)
-    assert data["method"].values.tolist() == list(METHODS)
+    assert data["method"].values.tolist() == list(ARMS)
     good = data.isel(dataset=[s.startswith("small") for s in data["source"].values])
     assert good.sizes["dataset"] == 3
     ours = good.sel({"method": ["separable", "product"]})
     assert (ours["r2"].values > 0.95).all()
     assert (ours["r2"].values <= 1.0).all()
+    shorter = good["r2"].sel({"method": "separable-start"}).values
+    assert (shorter <= good["r2"].sel({"method": "separable"}).values + 1e-6).all()
     # Five steps of Adam from random values lead nowhere, which is what they are here for.
     adam = good["r2"].sel({"method": "adam", "task": "initial"}).values
     assert (adam[np.isfinite(adam)] < 0.9).all()
+    guessed = good["r2"].sel({"method": "adam-guessed", "task": "initial"}).values
+    assert (guessed > adam)[np.isfinite(adam)].all()
     torn = data.isel(dataset=[s == TORN for s in data["source"].values])
     asked = torn["status"].values[0] != 0
     assert (torn["status"].values[0][asked] == FAILED_STATUS).all()
@@ -90,15 +101,18 @@ def test_every_method_has_fitted_every_sum(finished):
 def test_a_sampled_method_has_its_number_of_datasets(finished):
     run, _ = finished
     status = open_statistics(run / "benchmark.zarr")["status"]
-    assert (status.sel({"task": "initial"}).values != 0).sum(axis=0).tolist() == [4, 4, 3]
+    assert (status.sel({"task": "initial"}).values != 0).sum(axis=0).tolist() == [4, 4, 4, 3, 3]
 
 
 def test_the_truth_is_found_beside_the_scans(finished):
     told = json.loads(finished[1].stdout)
     strong = [r for r in told["amplitudes"] if r["strength"] == "strong"]
-    assert {(r["task"], r["method"]) for r in strong} == {(t, m) for t in TASKS for m in METHODS}
+    assert {(r["task"], r["method"]) for r in strong} == {(t, m) for t in TASKS for m in ARMS}
     product = next(r for r in strong if (r["task"], r["method"]) == ("initial", "product"))
     assert abs(product["median"]) < 0.05
+    for table in ("shared", "ablation"):
+        assert {r["task"] for r in told[table]} == set(TASKS)
+    assert [r["method"] for r in told["shared"][:4]] == ["separable", "adam", "adam-guessed", "product"]
     axis = [r for r in told["calibrations"] if r["method"] == "product"]
     assert all(r["median_abs_kev"] < 0.03 for r in axis)
 
@@ -145,7 +159,7 @@ def test_a_benchmark_that_was_killed_goes_on_and_ends_the_same(finished, run_fil
             time.sleep(0.01)
         process.kill()
     assert process.returncode == -signal.SIGKILL
-    assert len(journal.read_text().splitlines()) < before + 5
+    assert len(journal.read_text().splitlines()) < before + 1 + 2 * len(ARMS)
     assert _command(run_file, run).returncode == 6
     assert _without_seconds(run).identical(_without_seconds(finished[0]))
 
@@ -165,7 +179,7 @@ def test_other_methods_and_numbers_go_on_with_the_fits_that_there_are(finished, 
     for file in (run / "state").glob("small-1-*.jsonl"):
         lines = file.read_text().splitlines(keepends=True)
         file.write_text("".join(line for line in lines if '"initial-product"' not in line))
-    fewer = _changed(run_file, tmp_path, methods=["product", "separable"], datasets={})
+    fewer = _changed(run_file, tmp_path, methods=["product", "separable"], datasets={}, ablation=[])
     assert _command(fewer, run).returncode == 6
     after = _journal_lines(run)
     assert {n: c for n, c in after.items() if not n.startswith("torn")} == {
@@ -174,7 +188,7 @@ def test_other_methods_and_numbers_go_on_with_the_fits_that_there_are(finished, 
     found = open_statistics(run / "benchmark.zarr")
     assert found["method"].values.tolist() == ["product", "separable"]
     whole = open_statistics(finished[0] / "benchmark.zarr")
-    kept = whole["r2"].isel(method=[METHODS.index("product"), METHODS.index("separable")])
+    kept = whole["r2"].sel({"method": ["product", "separable"]})
     np.testing.assert_array_equal(found["r2"], kept)
 
 

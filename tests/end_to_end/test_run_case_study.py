@@ -38,6 +38,7 @@ def run_file(tmp_path_factory):
             "sbplx_evaluations": 40,
             "pixels": 4,
             "trials": 1,
+            "draws": 2,
             "pixel_adam_steps": 8,
             "pixel_sbplx_evaluations": 20,
             "map_adam_steps": 5,
@@ -95,6 +96,24 @@ def test_the_product_finds_the_first_pass_and_the_trial_without_a_calibration(fi
     assert float(rows["first-pass", "sbplx"]["median"]) < 0.9
     assert float(rows["first-pass", "adam"]["evaluations"]) == 12.0
     assert all(row["failed"] == "0" for row in rows.values())
+    assert {m for g, m in rows if g == "first-pass"} >= {"adam", "adam-guessed", "sbplx", "sbplx-guessed"}
+    for method in ("adam", "sbplx"):
+        assert float(rows["first-pass", f"{method}-guessed"]["median"]) > float(rows["first-pass", method]["median"])
+
+
+def test_every_region_has_a_bias_over_draws_of_its_noise(finished):
+    rows = _table(finished[0] / "draws.csv")
+    assert {(r["group"], r["method"]) for r in rows} == {
+        (f"draws-{i}", m) for i in range(3) for m in ("product", "adam", "sbplx")
+    }
+    assert all((row["n"], row["failed"]) == ("2", "0") for row in rows)
+    areas = {(r["group"][-1], r["method"], r["component"]): r for r in _table(finished[0] / "areas.csv")}
+    for row in rows:
+        # A draw is of the same expectation as the region's own spectrum.
+        assert float(row["true"]) == float(areas[row["group"][-1], row["method"], row["component"]]["true"])
+        if row["component"] in {"K", "Ca"} and row["method"] == "product" and float(row["true"]) > 500.0:
+            assert abs(float(row["bias"])) < 4.0 * float(row["true"]) ** -0.5 + 0.1
+    assert 'id="draws"' in (finished[0] / "case_study.html").read_text(encoding="utf-8")
 
 
 def test_maps_of_the_whole_scan_are_unbiased_within_their_errors(finished):

@@ -9,6 +9,7 @@ from hpcxrf.simulate import (
     PLANT_ELEMENTS,
     PLANT_TRACES,
     draw_counts,
+    draw_region,
     expected_amplitudes,
     expected_counts,
     plant_spec,
@@ -48,6 +49,20 @@ def test_the_drawn_sum_is_of_the_same_expectation_as_the_sum_of_drawn_pixels(pla
         assert abs(z.mean()) < 0.2
     truth = expected_amplitudes(plant, EVERY)[0].sum(axis=(1, 2))
     assert list(sum_scan(plant, 0).amplitude.values()) == pytest.approx(truth.tolist())
+
+
+def test_draws_of_a_region_are_of_its_expectation_and_a_few_are_part_of_many(plant):
+    box = (slice(3, 9), slice(10, 15))
+    expected = expected_counts(plant, box[0])[0][:, box[1]].sum(axis=(0, 1))
+    many = draw_region(plant, box, 40)
+    assert many.shape == (40, plant.spec.shape[3])
+    used = expected > 5.0
+    z = (many.mean(axis=0)[used] - expected[used]) / np.sqrt(expected[used] / 40)
+    assert (z**2).mean() == pytest.approx(1.0, abs=0.25)
+    assert (many.var(axis=0, ddof=1)[used] / expected[used]).mean() == pytest.approx(1.0, abs=0.1)
+    assert (draw_region(plant, box, 7) == many[:7]).all()
+    beside = draw_region(plant, (box[0], slice(11, 16)), 7)
+    assert (beside != many[:7]).any()
 
 
 def test_noise_depends_on_its_number_alone(plant):

@@ -29,13 +29,9 @@ from hpcxrf.pipeline.prepare.from_config import prepare
 from hpcxrf.pipeline.prepare.inputs import read_options
 from hpcxrf.pipeline.single import integrate
 from hpcxrf.studies import protocol
-from hpcxrf.studies.protocol import (
-    JointStart,
-    build_protocol_least_squares,
-    fit_protocol,
-    perturbed_start,
-    random_start,
-)
+from hpcxrf.studies.arms import SEARCHES
+from hpcxrf.studies.protocol import build_protocol_least_squares, fit_protocol
+from hpcxrf.studies.starts import JointStart, component_names, guess_amplitudes, perturbed_start, random_start
 
 TABLE = table(("Si", "Ca", "Fe", "Zn", "Ba_L"))
 AMPLITUDE = amplitudes(1e6, TABLE)
@@ -279,6 +275,52 @@ def test_an_absent_component_is_started_at_one_count():
     )
 
 
+def test_amplitudes_are_guessed_from_the_counts_about_the_strongest_line():
+    given = setup(TABLE)
+    begin = JointStart(
+        theta=theta_of(energy_offset=0.0, energy_slope=0.01, coherent_sct_energy=12.0),
+        log10_amplitude=torch.full((7,), 5.5, dtype=torch.float64),
+    )
+    counts = torch.full((1500,), 7.0, dtype=torch.float64)
+    iron = slice(630, 651)  # 6.404 keV +-0.1 keV
+    counts[iron] += 100.0
+    counts[:300] = 0.0  # Si at 1.74 keV
+    counts[1135:1145] += 81.0  # within 0.4 keV of the Compton peak at 11.72 keV, not of the elastic one at 12 keV
+    found = guess_amplitudes(begin, counts, given)
+    assert torch.equal(found.theta, begin.theta)
+    share = {n: float(TABLE.ratio[TABLE.component == i].max()) for i, n in enumerate(TABLE.component_names)}
+    wanted = [1.0 / share["Si"], *(8.0 * c / share[n] for n, c in (("Ca", 7), ("Fe", 107), ("Zn", 7), ("Ba_L", 7)))]
+    torch.testing.assert_close(10.0**found.log10_amplitude, torch.tensor([*wanted, 56.0, 136.0], dtype=torch.float64))
+    moved = guess_amplitudes(replace(begin, theta=theta_of(energy_offset=1.0, energy_slope=0.01)), counts, given)
+    assert moved.log10_amplitude[2] < found.log10_amplitude[2] - 0.5
+
+
+def test_a_guess_of_a_line_beyond_the_spectrum_is_a_count_and_a_tube_has_no_elastic_peak():
+    given = setup(TABLE, elastic=False)
+    begin = random_start(given, "narrow", 1)
+    found = guess_amplitudes(begin, torch.full((400,), 50.0, dtype=torch.float64), given)
+    assert found.log10_amplitude.shape == (6,)
+    assert len(component_names(given)) == 6
+    assert float(found.log10_amplitude[-1]) == 0.0
+    assert 0.0 < float(found.log10_amplitude[3]) < 0.3  # Zn: one count in its strongest line
+
+
+@pytest.mark.parametrize("method", ["adam", pytest.param("sbplx", marks=needs_nlopt)])
+def test_at_few_counts_random_amplitudes_and_not_the_optimiser_are_what_fails(method):
+    counts = drawn(sum(expected_counts(2e3, lines=TABLE)), 3)
+    given = setup(TABLE, background="snip")
+    r2 = []
+    for seed in (1, 2):
+        begin = random_start(given, "narrow", seed)
+        starts = (begin, guess_amplitudes(begin, counts, given))
+        limits = {"adam_steps": 100, "sbplx_evaluations": 1500}
+        r2.append([fit_protocol(counts, given, start, method, **limits).r2 for start in starts])
+    at_random, guessed = np.array(r2).T
+    assert (guessed > at_random).all()
+    assert guessed.min() > 0.85
+    assert at_random.max() < 0.2
+
+
 # --- the protocol -------------------------------------------------------------------------------
 
 
@@ -437,3 +479,31 @@ def test_from_a_start_that_leads_elsewhere_the_separable_fit_finds_the_best_axis
     fit = fit_protocol(counts, given, begin, "separable")
     assert left_from(begin.theta) > 0.005
     assert fit.r2 > 1.0 - left_from(theta_of(**TRUTH)) - 1e-4
+
+
+@pytest.mark.parametrize("seed", [1, 24])
+def test_every_part_of_the_search_goes_on_from_the_one_before(seed):
+    counts, given = noisy(), setup(TABLE)
+    begin = random_start(given, "wide", seed)
+    fits = [fit_protocol(counts, given, begin, "separable", search=search) for search in SEARCHES]
+    r2 = [fit.r2 for fit in fits]
+    assert r2[1] <= r2[2] <= r2[3]
+    assert r2[0] < r2[3] - 0.005
+    assert torch.equal(fits[3].theta, fit_protocol(counts, given, begin, "separable").theta)
+
+
+def test_each_part_of_the_search_is_left_out_where_it_is_not_asked_for(monkeypatch):
+    counts, given = noisy(), setup(TABLE)
+    begin = random_start(given, "wide", 1)
+    called = []
+    for name in ("find_starts_near", "scan_pairs", "find_starts"):
+        real = getattr(protocol, name)
+        monkeypatch.setattr(protocol, name, lambda *a, n=name, f=real: called.append(n) or f(*a))
+    monkeypatch.setattr(protocol, "_leaves_much", lambda *_: True)
+    seen = []
+    for search in SEARCHES:
+        called.clear()
+        fit_protocol(counts, given, begin, "separable", search=search)
+        seen.append(tuple(called))
+    near, pairs, screen = "find_starts_near", "scan_pairs", "find_starts"
+    assert seen == [(), (near,), (near, pairs), (near, pairs, screen)]

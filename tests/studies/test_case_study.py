@@ -8,9 +8,31 @@ from hypothesis import strategies as st
 from hpcxrf.config.run import check_config
 from hpcxrf.errors import ConfigError, OutputError
 from hpcxrf.fitting.result import FitStatus
+from hpcxrf.physics.detector import Detector
+from hpcxrf.physics.lines import build_line_table
+from hpcxrf.simulate import archive_spec
+from hpcxrf.simulate.spec import list_families
+from hpcxrf.simulate.spectra import emission_lines
 from hpcxrf.studies.case_study.fits import StudyFits, join_fits, read_fits, write_fits
-from hpcxrf.studies.case_study.plan import COMPARED, MAPPED, PRODUCT, SINGLE, STUDY_STAGES, check_case_study, plan_units
-from hpcxrf.studies.case_study.tables import StudyData, list_area_rows, list_fit_rows, list_map_rows, list_pixel_rows
+from hpcxrf.studies.case_study.plan import (
+    COMPARED,
+    MAPPED,
+    PRODUCT,
+    SINGLE,
+    STUDY_STAGES,
+    check_case_study,
+    plan_units,
+    study_scan,
+)
+from hpcxrf.studies.case_study.printout import make_draw_table
+from hpcxrf.studies.case_study.tables import (
+    StudyData,
+    list_area_rows,
+    list_draw_rows,
+    list_fit_rows,
+    list_map_rows,
+    list_pixel_rows,
+)
 
 ASKED = {"input": {"files": ["scan/plant.h50"]}, "fit": {"calibration": "none"}, "regions": {"find": ["squares"]}}
 OK, EMPTY = int(FitStatus.CONVERGED), int(FitStatus.EMPTY)
@@ -24,12 +46,13 @@ def config(**sections):
     sizes=st.lists(st.integers(1, 700), min_size=1, max_size=4),
     starts=st.integers(1, 5),
     trials=st.integers(0, 4),
+    draws=st.integers(0, 9),
     data=st.data(),
 )
-def test_every_asked_spectrum_is_fitted_once_by_every_method_after_what_it_needs(sizes, starts, trials, data):
+def test_every_asked_spectrum_is_fitted_once_by_every_method_after_what_it_needs(sizes, starts, trials, draws, data):
     mapped = data.draw(st.integers(0, len(sizes) - 1))
     chosen = tuple(sorted(data.draw(st.sets(st.integers(0, max(sizes) - 1), max_size=80))))
-    asked = config(case_study={"starts": starts, "trials": trials})
+    asked = config(case_study={"starts": starts, "trials": trials, "draws": draws})
     units = plan_units(asked, tuple(sizes), mapped, chosen)
     before: set[str] = set()
     for unit in units:
@@ -51,11 +74,28 @@ def test_every_asked_spectrum_is_fitted_once_by_every_method_after_what_it_needs
             assert rows("map", f"pixels-{region}", method) == wanted
         for method in COMPARED:
             assert rows("areas", f"region-{region}", method) == [0]
-    for method in ("separable", "adam", "sbplx"):
+            assert rows("draws", f"draws-{region}", method) == list(range(draws))
+    assert sum(u.region is not None for u in units) == (len(sizes) if draws else 0)
+    for method in ("separable", "adam", "adam-guessed", "sbplx", "sbplx-guessed"):
         mine = [u for u in units if u.stage == "first-pass" and u.method == method]
         assert [u.start for u in mine] == list(range(starts))
     assert [u.task for u in units if u.method == "product" and u.stage == "first-pass"] == [PRODUCT]
-    assert sum(u.stage == "trials" for u in units) == trials * len(COMPARED)
+    assert sum(u.stage == "trials" for u in units) == trials * 5
+    for method in ("product", "adam", "adam-guessed", "sbplx", "sbplx-guessed"):
+        mine = [u for u in units if u.stage == "trials" and u.method == method]
+        # Another start of the amplitudes has the same random parameters.
+        assert [(u.start, u.source) for u in mine] == [(i, f"trial-{i:03}") for i in range(trials)]
+
+
+@pytest.mark.parametrize("amplitudes", [["random"], ["guessed"]])
+def test_a_start_of_amplitudes_that_is_not_asked_for_is_not_fitted(amplitudes):
+    units = plan_units(config(case_study={"amplitudes": amplitudes}), (9,), 0, (0,))
+    first = {u.method for u in units if u.stage in {"first-pass", "trials"}}
+    suffix = "" if amplitudes == ["random"] else "-guessed"
+    assert first == {"product", "separable", f"adam{suffix}", f"sbplx{suffix}"}
+    for wrong in ([], amplitudes * 2):
+        with pytest.raises(ConfigError, match=r"case_study\.amplitudes: .*name each once"):
+            check_case_study(config(case_study={"amplitudes": wrong}))
 
 
 def test_a_run_file_of_something_else_is_refused_with_all_its_faults_at_once():
@@ -155,6 +195,44 @@ def test_summed_spectra_have_their_r2_and_their_failures_counted():
     assert (row.n, row.failed, row.good, row.median) == (3, 1, 2, 0.995)
     (area,) = list_area_rows(data)
     assert area.error == pytest.approx(-0.5)
+
+
+def test_draws_give_the_bias_its_error_and_what_one_draw_scatters():
+    # Of true 26: -1, +1, +2 and one failure.
+    drawn = fits([25.0, 27.0, 28.0, 3.0], [OK, OK, OK, EMPTY])
+    (row,) = list_draw_rows(study(fits={("draws-0", "adam"): drawn, ("region-0", "adam"): fits([1.0], [OK])}))
+    assert (row.group, row.method, row.component, row.n, row.failed) == ("draws-0", "adam", "Cu", 4, 1)
+    assert row.bias == pytest.approx((2.0 / 3.0) / 26.0)
+    spread = np.std([-1.0, 1.0, 2.0], ddof=1) / 26.0
+    assert row.spread == pytest.approx(spread)
+    assert row.bias_error == pytest.approx(spread / 3**0.5)
+    assert make_draw_table([row]).rows == (("1", "Cu", "adam", "4", "26", "2.6", "3.4", "5.9"),)
+
+
+def test_draws_of_what_is_not_there_and_of_one_fit_have_no_error():
+    nothing = study(region_truth=({"Cu": 0.2},), fits={("draws-0", "adam"): fits([1.0, 2.0], [OK, OK])})
+    (row,) = list_draw_rows(nothing)
+    assert np.isnan([row.bias, row.bias_error, row.spread]).all()
+    (row,) = list_draw_rows(study(fits={("draws-0", "adam"): fits([27.3], [OK])}))
+    assert row.bias == pytest.approx(0.05)
+    assert np.isnan(row.bias_error)
+
+
+def test_the_spectra_of_both_studies_have_other_line_data_than_the_fit():
+    for spec in (study_scan(config()), archive_spec(2411, 0)):
+        energy = spec.incident_energy_kev
+        families = [name for name in spec.listed_elements if name in list_families(spec)]
+        fitted = build_line_table(families, energy, efficiency=Detector())
+        differing = 0
+        for index, name in enumerate(families):
+            lines = emission_lines(name, energy)
+            mine = fitted.component == index
+            top = max(lines, key=lambda line: line[1])
+            share = top[1] / sum(strength for _, strength in lines)
+            others = float(fitted.ratio[mine].max() / fitted.ratio[mine].sum())
+            differing += abs(share / others - 1.0) > 1e-3
+            assert float((fitted.energy_kev[mine] - top[0]).abs().min()) < 0.03, name
+        assert differing > 0.8 * len(families)
 
 
 def test_fits_come_back_as_they_were_written_and_a_damaged_file_is_named(tmp_path):

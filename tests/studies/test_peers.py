@@ -19,7 +19,8 @@ from hpcxrf.physics.parameters import INDEX, PARAMETER_NAMES, pack
 from hpcxrf.studies.peers import fit as peers
 from hpcxrf.studies.peers import mapstorch as peers_mapstorch
 from hpcxrf.studies.peers import pymca as peers_pymca
-from hpcxrf.studies.protocol import JointStart
+from hpcxrf.studies.protocol import build_protocol_least_squares
+from hpcxrf.studies.starts import JointStart, guess_amplitudes
 
 INSTALL = "pip install hpcxrf[bench]"
 COMPONENTS = ("Si", "Ca", "Fe", "Zn", "Ba_L", "Ca_Ca")
@@ -82,6 +83,29 @@ def test_missing_peers_are_all_named_with_the_command_that_installs_them(monkeyp
 def test_a_package_that_is_there_is_found_under_its_own_name(monkeypatch):
     monkeypatch.setattr(peers, "find_spec", lambda name: find_spec("json") if name == "PyMca5" else None)
     peers.require_peers(["pymca"])
+
+
+@pytest.mark.parametrize("name", ["pymca", "mapstorch"])
+def test_on_the_shared_background_a_peer_gets_the_counts_less_it_and_is_judged_with_it(name, task, monkeypatch):
+    counts, given, start = task
+    fixed = build_protocol_least_squares(counts, given, start)[1]
+    low, high = fit_range(given.parameters, given.energy_min_kev, given.energy_max_kev, len(counts))
+    seen = {}
+
+    def fit(full, limits, problem, theta):
+        seen[problem.background] = full[limits[0] : limits[1] + 1]
+        found = peers._make_empty_result(seen[problem.background], problem, FitStatus.CONVERGED)
+        return replace(found, model=seen[problem.background].clone(), theta=theta)
+
+    monkeypatch.setattr(peers, f"fit_{name}", fit)
+    monkeypatch.setattr(peers, "require_peers", lambda _names: None)
+    shared = peers.fit_peer(name, counts, given, start, shared_background=True)
+    own = peers.fit_peer(name, counts, given, start)
+    assert float(fixed.sum()) > 0.02 * float(counts.sum())
+    torch.testing.assert_close(seen["none"], counts[low : high + 1] - fixed)
+    torch.testing.assert_close(seen["snip"], counts[low : high + 1])
+    torch.testing.assert_close(shared.model, counts[low : high + 1])
+    assert shared.r2 == own.r2 == 1.0
 
 
 def test_pymca_recovers_axis_width_and_amplitudes_in_our_units(pymca, task):
@@ -171,6 +195,19 @@ def test_mapstorch_starts_at_the_given_theta_with_its_own_names(mapstorch, task,
     assert float(away[INDEX["coherent_sct_energy"]]) > 0.005
     assert fit.r2 == pytest.approx(r2_by_hand(counts, given, fit.model), abs=1e-12)
     assert torch.isnan(fit.theta_sigma).all()
+
+
+def test_the_guess_of_the_compared_optimisers_is_that_of_mapstorch(mapstorch, task):
+    counts, given, start = task
+    values = dict(zip(PARAMETER_NAMES, start.theta.tolist(), strict=True))
+    axis = [values[name] for name in ("coherent_sct_energy", "energy_offset", "energy_slope")]
+    ours = guess_amplitudes(start, counts, given).log10_amplitude
+    names = {0: "Si", 1: "Ca", 2: "Fe", 3: "Zn", 6: "COHERENT_SCT_AMPLITUDE", 7: "COMPTON_AMPLITUDE"}
+    for place, name in names.items():
+        guess = import_module("mapstorch.opt").init_elem_amps
+        theirs = guess(name, counts.numpy(), *axis, compton_angle=values["compton_angle"])
+        share = float(given.table.ratio[given.table.component == place].max()) if place < 6 else 1.0
+        assert float(ours[place]) == pytest.approx(float(theirs) - np.log10(share), abs=0.03), name
 
 
 def test_mapstorch_gives_counts_of_whole_families_and_has_the_pile_up(mapstorch, task, few_steps):

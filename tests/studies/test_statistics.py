@@ -15,6 +15,7 @@ from pages import browse, parsed
 from hpcxrf.errors import OutputError
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.notes import Note
+from hpcxrf.studies.arms import ARMS
 from hpcxrf.studies.benchmark import page as benchmark_page
 from hpcxrf.studies.benchmark.method_result import MethodResult, read_result, write_result
 from hpcxrf.studies.benchmark.page import (
@@ -40,11 +41,13 @@ from hpcxrf.studies.benchmark.tables import (
     build_tables,
     calibration_errors,
     compare_pair,
+    compare_shared,
+    list_search_steps,
     summarise_distribution,
 )
 
 HOSTILE = "<script>document.title='owned'</script>\"'><img src=x onerror=alert(1)>{{ 7*7 }}"
-METHODS = ("separable", "product", "adam")
+METHODS = ("separable", "separable-start", "product", "adam")
 THETA = {"energy_offset": 0.0, "energy_slope": 0.01, "energy_quadratic": 0.0, "fwhm_offset": 0.1}
 
 
@@ -107,7 +110,7 @@ def test_every_fit_is_found_at_its_labels_and_what_is_not_there_is_nan():
     data = gather(datasets, ("initial", "refinement"), METHODS, {})
     first = data.sel(dataset="a-1", task="initial")
     assert first["r2"].sel({"method": "adam"}).item() == 0.7
-    assert first["status"].values.tolist() == [FAILED_STATUS, 0, FitStatus.CONVERGED]
+    assert first["status"].values.tolist() == [FAILED_STATUS, 0, 0, FitStatus.CONVERGED]
     assert first["reason"].sel({"method": "separable"}).item() == "it broke"
     assert first["amplitude"].sel({"method": "adam", "component": ["Ca", "Zn"]}).values.tolist() == [8, 7]
     assert math.isnan(first["amplitude"].sel({"method": "adam", "component": "Fe"}).item())
@@ -210,6 +213,63 @@ def test_ours_are_compared_with_all_others_once():
     assert [(r.method, r.other) for r in rows] == [("separable", "product"), ("separable", "adam"), ("product", "adam")]
 
 
+def test_every_method_of_one_range_and_background_stands_on_the_datasets_that_all_fitted():
+    data = archive(
+        {
+            "separable-start": [0.1, 0.2, 0.3],
+            "separable": [0.7, 0.8, 0.9, 0.95],
+            "product": [0.71, 0.81, 0.91, 0.96],
+            "adam": [0.3, None, 0.5],
+            "adam-guessed": [0.6, 0.7, 0.8],
+            "pymca": [0.99, 0.99],
+            "pymca-shared": [0.65, 0.75],
+        }
+    )
+    rows = compare_shared(data, "initial")
+    # Own backgrounds and shorter searches are elsewhere; the product is last.
+    assert [r.method for r in rows] == ["separable", "adam", "adam-guessed", "pymca-shared", "product"]
+    assert [r.n for r in rows] == [2] * 5
+    assert [r.median for r in rows] == pytest.approx([0.75, 0.3, 0.65, 0.7, 0.76])
+    assert [r.failures for r in rows] == [0, 1, 0, 0, 0]
+    assert compare_shared(archive({"product": [0.9]}), "initial") == []
+
+
+def test_parts_of_the_search_are_counted_against_the_whole():
+    data = archive(
+        {
+            "separable": [0.9, 0.9, 0.9, None, 0.9],
+            "separable-pairs": [0.9, 0.90009, 0.89995, 0.5, None],
+            "separable-start": [0.2, 0.9, 0.89, None, -3.0],
+        }
+    )
+    start, pairs, whole = list_search_steps(data, "initial")
+    assert [r.method for r in (start, pairs, whole)] == ["separable-start", "separable-pairs", "separable"]
+    # Where the whole failed, any fit is as good; a failure never is.
+    assert (start.as_good, pairs.as_good, whole.as_good) == pytest.approx((1 / 5, 4 / 5, 4 / 5))
+    assert (start.lowest, start.n) == (-3.0, 5)
+    assert list_search_steps(archive({"separable": [0.9]}), "initial") == []
+
+
+def test_shorter_searches_are_in_no_pair_and_no_histogram():
+    data = archive({"separable-near": [0.8], "separable": [0.9], "product": [0.9], "adam-guessed": [0.7]})
+    pairs = build_tables(data).pairs
+    assert {(r.method, r.other) for r in pairs} == {
+        ("separable", "product"),
+        ("separable", "adam-guessed"),
+        ("product", "adam-guessed"),
+    }
+    titles = [axes.get_title() for axes in draw_r2_histograms(data).axes]
+    assert titles == ["separable, initial", "product, initial", "adam-guessed, initial"]
+
+
+def test_more_methods_than_fit_beside_each_other_go_on_in_a_row_below():
+    names = ("separable", "product", "adam", "adam-guessed", "sbplx", "sbplx-guessed", "pymca")
+    figure = draw_r2_histograms(archive({name: [0.9] for name in names}))
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == [f"{name}, initial" for name in names]
+    assert len({round(axes.get_subplotspec().rowspan.start) for axes in figure.axes}) == 2
+
+
 def simulated() -> xr.Dataset:
     """One dataset of 1e5 counts with a strong, a middle, a weak and an absent element."""
     names = ("Fe", "Zn", "Cu", "As")
@@ -307,6 +367,7 @@ def page_path(tmp_path_factory):
         asked=cells,
         results={
             ("initial", "separable"): result("separable", 0.998),
+            ("initial", "separable-start"): result("separable-start", 0.7),
             ("initial", "product"): result("product", 0.999),
         },
         reasons={("initial", "adam"): HOSTILE},
@@ -331,9 +392,11 @@ def test_the_page_escapes_names_and_shows_all_tables(page_path):
     assert len(page.attributes("script")) == 1
     assert all(a["src"].startswith("data:image/webp") for a in page.attributes("img"))
     words = " ".join(page.texts)
+    for arm in ("separable-start", "separable", "adam", "product"):
+        assert ARMS[arm].words in words
     assert "{{ 7*7 }}" in words
     ids = {a.get("id") for a in page.attributes("table")}
-    assert {"distributions", "shares", "pairs", "amplitudes", "calibrations", "datasets"} <= ids
+    assert {"distributions", "shares", "shared", "ablation", "pairs", "amplitudes", "calibrations", "datasets"} <= ids
     assert any(a.get("id") == "failures" for a in page.attributes("section"))
 
 
@@ -352,17 +415,19 @@ def test_the_csv_has_a_row_for_every_fit_that_was_asked_and_no_formula(page_path
         rows = list(csv.DictReader(stream))
     assert [(r["dataset"], r["method"], r["status"]) for r in rows] == [
         ("x-1", "separable", "converged"),
+        ("x-1", "separable-start", "converged"),
         ("x-1", "product", "converged"),
         ("x-1", "adam", "failed"),
         ("y-2", "adam", "converged"),
     ]
-    assert rows[3]["source"] == "'=cmd()"
-    assert rows[3]["r2"] == "-0.3"
-    assert rows[2]["r2"] == ""
+    assert rows[4]["source"] == "'=cmd()"
+    assert rows[4]["r2"] == "-0.3"
+    assert rows[3]["r2"] == ""
     with page_path.with_name("table.csv").open(encoding="utf-8", newline="") as stream:
         table = list(csv.DictReader(stream))
     assert [(r["method"], r["n"], r["failures"]) for r in table] == [
         ("separable", "1", "0"),
+        ("separable-start", "1", "0"),
         ("product", "1", "0"),
         ("adam", "2", "1"),
     ]

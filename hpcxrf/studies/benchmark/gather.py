@@ -9,7 +9,7 @@ from typing import Any
 import xarray as xr
 
 from hpcxrf import __version__
-from hpcxrf.config.benchmark import BenchmarkMethod, BenchmarkTask
+from hpcxrf.config.benchmark import BenchmarkTask
 from hpcxrf.config.run import RunConfig, effective, require_benchmark
 from hpcxrf.runner.datasets import OPEN_TASK, read_datasets
 from hpcxrf.runner.done import last_lines
@@ -18,14 +18,15 @@ from hpcxrf.runner.records import DatasetRecord
 from hpcxrf.simulate import ScanTruth, read_truth
 from hpcxrf.simulate.spec import SCATTER_COMPONENTS
 from hpcxrf.store.rundir import FAILED, FINISHED, RunDir
+from hpcxrf.studies.arms import list_arms
 from hpcxrf.studies.benchmark.method_result import read_result
 from hpcxrf.studies.benchmark.page import BenchmarkSummary, FailedTask, write_fits_csv, write_page, write_table_csv
-from hpcxrf.studies.benchmark.plan import central_region, methods_of, result_path
+from hpcxrf.studies.benchmark.plan import central_region, choose_arms, result_path
 from hpcxrf.studies.benchmark.statistics import DatasetResults, Truth, gather, save_statistics
 from hpcxrf.studies.benchmark.tables import Tables, build_tables
 from hpcxrf.studies.benchmark.tasks import DETECTOR
 
-_Cell = tuple[BenchmarkTask, BenchmarkMethod]
+_Cell = tuple[BenchmarkTask, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,7 @@ def summarise(config: RunConfig, end: RunEnd) -> BenchmarkResult:
     results = gather_results(config, end.run, records)
     attributes = {"title": "hpcxrf benchmark", "hpcxrf_version": __version__, "configuration": effective(config)}
     asked = require_benchmark(config)
-    data = gather(results, asked.tasks, asked.methods, attributes)
+    data = gather(results, asked.tasks, list_arms(asked), attributes)
     found = BenchmarkResult(
         data=data,
         tables=build_tables(data),
@@ -86,14 +87,14 @@ def summarise(config: RunConfig, end: RunEnd) -> BenchmarkResult:
 def gather_results(config: RunConfig, run: RunDir, records: Sequence[DatasetRecord]) -> list[DatasetResults]:
     """Results of every dataset by task and method, with the reason of each that has none."""
     asked = require_benchmark(config)
-    chosen = methods_of([record.dataset_id for record in records], asked)
+    chosen = choose_arms([record.dataset_id for record in records], asked)
     return [_read_dataset(run, record, asked.tasks, chosen[record.dataset_id]) for record in records]
 
 
 def _read_dataset(
-    run: RunDir, record: DatasetRecord, tasks: Sequence[BenchmarkTask], methods: Sequence[BenchmarkMethod]
+    run: RunDir, record: DatasetRecord, tasks: Sequence[BenchmarkTask], arms: Sequence[str]
 ) -> DatasetResults:
-    cells: list[_Cell] = [(task, method) for task in tasks for method in methods]
+    cells: list[_Cell] = [(task, arm) for task in tasks for arm in arms]
     last = last_lines(run.read_journal(record.dataset_id))
     events = {cell: last.get(f"{cell[0]}-{cell[1]}", {}) for cell in cells}
     done = [cell for cell, line in events.items() if line.get("event") == FINISHED]

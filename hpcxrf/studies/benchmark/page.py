@@ -14,6 +14,7 @@ from hpcxrf.notes import Note
 from hpcxrf.results.export import Cell, write_csv
 from hpcxrf.results.report.page import encode_picture, load_page_look, load_templates
 from hpcxrf.results.store.storage import replace_file
+from hpcxrf.studies.arms import ARMS
 from hpcxrf.studies.benchmark.plots import draw_cpu_histograms, draw_r2_histograms
 from hpcxrf.studies.benchmark.statistics import FAILED_STATUS
 from hpcxrf.studies.benchmark.tables import Distribution, Tables
@@ -96,6 +97,7 @@ def write_page(
             run=summary,
             tables=all_tables,
             methods=data["method"].values.tolist(),
+            arms=ARMS,
             rows=rows[:MAX_ROWS],
             n_rows=len(rows),
             n_datasets=data.sizes["dataset"],

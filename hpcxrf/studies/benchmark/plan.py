@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from hpcxrf.config.benchmark import BenchmarkConfig, BenchmarkMethod, BenchmarkTask
+from hpcxrf.config.benchmark import BenchmarkConfig, BenchmarkTask
 from hpcxrf.config.run import RunConfig, require_benchmark
 from hpcxrf.errors import ConfigError
 from hpcxrf.pipeline.plan import plan_scans
@@ -15,6 +15,7 @@ from hpcxrf.pipeline.records import DatasetJob
 from hpcxrf.runner.records import Kept, Refusal, Unit
 from hpcxrf.runner.workload import PlanRequest
 from hpcxrf.store.rundir import RunDir
+from hpcxrf.studies.arms import ARMS, list_arms
 
 SUM: Final = "sum"
 START: Final = "initial-separable"
@@ -30,8 +31,8 @@ class BenchmarkJob:
     """One dataset of a benchmark."""
 
     dataset: DatasetJob
-    methods: tuple[BenchmarkMethod, ...]
-    """Methods that fit it, in the order of the run file."""
+    arms: tuple[str, ...]
+    """Arms that fit it, in the order of `list_arms`."""
 
     @property
     def number(self) -> int:
@@ -74,7 +75,7 @@ def check_benchmark(config: RunConfig) -> None:
 
     Raises:
         ConfigError: all faults at once: packages that are missing, a refinement without the fit that it starts
-            from, no calibration to draw starting values around.
+            from, a background that cannot be shared, no calibration to draw starting values around.
     """
     asked = require_benchmark(config)
     faults = [
@@ -84,14 +85,20 @@ def check_benchmark(config: RunConfig) -> None:
     ]
     faults += [
         f"benchmark.{name}: {values} names one twice or none; name each once"
-        for name, values in (("methods", list(asked.methods)), ("tasks", list(asked.tasks)))
-        if not values or len(set(values)) < len(values)
+        for name in ("methods", "tasks", "amplitudes", "peer_backgrounds", "ablation")
+        if (values := list(getattr(asked, name))) != list(dict.fromkeys(values)) or not (values or name == "ablation")
     ]
     begins = "initial" in asked.tasks and "separable" in asked.methods
     if "refinement" in asked.tasks and (not begins or "separable" in asked.datasets):
         faults.append(
             "benchmark.tasks: refinement starts from the initial separable fit of every dataset; add the task "
             "initial and the method separable, and no number of datasets for it"
+        )
+    peers = {"mapstorch", "pymca"} & set(asked.methods)
+    if peers and "shared" in asked.peer_backgrounds and asked.background == "hats":
+        faults.append(
+            "benchmark.peer_backgrounds: hats are fitted and cannot be shared with another program; give "
+            "background: snip or peer_backgrounds: [own]"
         )
     if config.fit.calibration in {"none", "previous"}:
         faults.append(
@@ -113,27 +120,27 @@ def plan_benchmark(request: PlanRequest) -> Iterator[BenchmarkJob | Refusal]:
     """
     asked = require_benchmark(request.config)
     found: Iterable[DatasetJob | Refusal | Kept] = plan_scans(replace(request, kept={}))
-    chosen: Mapping[str, tuple[BenchmarkMethod, ...]] = {}
+    chosen: Mapping[str, tuple[str, ...]] = {}
     if asked.datasets:
         found = list(found)
-        chosen = methods_of([one.dataset_id for one in found if not isinstance(one, Kept)], asked)
+        chosen = choose_arms([one.dataset_id for one in found if not isinstance(one, Kept)], asked)
     for one in found:
         if isinstance(one, Refusal):
             yield one
         elif isinstance(one, DatasetJob):
-            yield BenchmarkJob(dataset=one, methods=chosen.get(one.dataset_id, asked.methods))
+            yield BenchmarkJob(dataset=one, arms=chosen.get(one.dataset_id, list_arms(asked)))
 
 
-def methods_of(dataset_ids: Iterable[str], asked: BenchmarkConfig) -> dict[str, tuple[BenchmarkMethod, ...]]:
-    """Methods of each dataset.
+def choose_arms(dataset_ids: Iterable[str], asked: BenchmarkConfig) -> dict[str, tuple[str, ...]]:
+    """Arms of each dataset.
 
     A method with a number gets that many datasets, those of the smallest hash of seed and dataset: whatever the
     order of the files and the other methods, and a smaller number is part of a larger one. So methods of equal
     number are compared on the same datasets.
     """
     order = sorted(dataset_ids, key=lambda name: seed_of(asked.seed, name, "choice"))
-    limits = {m: asked.datasets.get(m, len(order)) for m in asked.methods}
-    return {name: tuple(m for m in asked.methods if rank < limits[m]) for rank, name in enumerate(order)}
+    limits = {arm: asked.datasets.get(ARMS[arm].method, len(order)) for arm in list_arms(asked)}
+    return {name: tuple(arm for arm in limits if rank < limits[arm]) for rank, name in enumerate(order)}
 
 
 def seed_of(seed: int, dataset_id: str, purpose: str) -> int:
@@ -143,15 +150,15 @@ def seed_of(seed: int, dataset_id: str, purpose: str) -> int:
 
 
 def units_of(job: BenchmarkJob) -> list[Unit]:
-    """All tasks of a dataset, each after those that it needs; none where no method fits it."""
-    if not job.methods:
+    """All tasks of a dataset, each after those that it needs; none where no arm fits it."""
+    if not job.arms:
         return []
     needs: dict[BenchmarkTask, tuple[str, ...]] = {"initial": (SUM,), "refinement": (SUM, START)}
     fits = [
-        Unit(task=f"{task}-{method}", stage=task, needs=needs[task], work=(task, method))
+        Unit(task=f"{task}-{arm}", stage=task, needs=needs[task], work=(task, arm))
         for task in needs
         if task in require_benchmark(job.dataset.config).tasks
-        for method in job.methods
+        for arm in job.arms
     ]
     return [Unit(task=SUM, stage=SUM), *fits]
 

@@ -10,33 +10,47 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from numpy.typing import NDArray
 
 from hpcxrf.results.report.plots import CYCLE, FAINT, INK
+from hpcxrf.studies.arms import ARMS
 
 FloatArray = NDArray[np.float64]
 
 R2_BINS: Final = 25
 """Bins between 0 and 1; R2 below 0 is in one bin of its own to the left."""
 _CPU_BINS_PER_DECADE: Final = 10
+_PANELS_A_ROW: Final = 5
 
 
 def draw_r2_histograms(data: xr.Dataset) -> Figure:
-    """Histograms of R2: a row for each task, the methods side by side, equal axes in a row.
+    """Histograms of R2: rows of panels for each task, the methods side by side, equal axes in a row.
 
     Args:
         data: of `hpcxrf.studies.benchmark.statistics.gather`.
     """
-    tasks, methods = (data[name].values.tolist() for name in ("task", "method"))
-    figure = _make_figure(2.6 * len(tasks) + 0.3)
-    grid = figure.subplots(len(tasks), len(methods), squeeze=False, sharex=True, sharey="row")
-    for row, task in enumerate(tasks):
-        for column, method in enumerate(methods):
+    tasks, methods = data["task"].values.tolist(), list_drawn(data)
+    n_columns = min(len(methods), _PANELS_A_ROW)
+    rows_a_task = -(-len(methods) // n_columns)
+    n_rows = rows_a_task * len(tasks)
+    figure = _make_figure(2.6 * n_rows + 0.3)
+    grid = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey="row")
+    for number, task in enumerate(tasks):
+        panels = grid[number * rows_a_task : (number + 1) * rows_a_task].ravel()
+        for index, (axes, method) in enumerate(zip(panels, methods, strict=False)):
             one = data.sel({"task": task, "method": method})
-            axes = grid[row, column]
-            _draw_r2(axes, one["r2"].values[one["status"].values != 0], _colour(column))
+            _draw_r2(axes, one["r2"].values[one["status"].values != 0], _colour(index))
             axes.set_title(f"{method}, {task}", fontsize=10, color=INK)
-        grid[row, 0].set_ylabel("share of datasets, %")
+            axes.tick_params(labelbottom=True)
+        for axes in panels[len(methods) :]:
+            axes.remove()
+    for axes in grid[:, 0]:
+        axes.set_ylabel("share of datasets, %")
     for axes in grid[-1]:
         axes.set_xlabel("R²")
     return figure
+
+
+def list_drawn(data: xr.Dataset) -> list[str]:
+    """Methods that are drawn: all but the shorter searches, which have a table."""
+    return [name for name in data["method"].values.tolist() if not ARMS[name].is_ablation]
 
 
 def draw_cpu_histograms(data: xr.Dataset) -> Figure:
@@ -45,7 +59,7 @@ def draw_cpu_histograms(data: xr.Dataset) -> Figure:
     Args:
         data: of `hpcxrf.studies.benchmark.statistics.gather`.
     """
-    tasks, methods = (data[name].values.tolist() for name in ("task", "method"))
+    tasks, methods = data["task"].values.tolist(), list_drawn(data)
     figure = _make_figure(3.2)
     grid = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
     bins = cpu_bins(data["cpu_s"].values)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from hpcxrf.runner.printout import FinishedRun, Line, Printout, TextTable, list_failures
+from hpcxrf.studies.arms import ARMS
 from hpcxrf.studies.benchmark.gather import BenchmarkResult
-from hpcxrf.studies.benchmark.tables import Distribution, Pair
+from hpcxrf.studies.benchmark.tables import Distribution, Pair, SearchStep
 
 _DISTRIBUTION_COLUMNS: Final = (
     "method",
@@ -21,8 +22,10 @@ _DISTRIBUTION_COLUMNS: Final = (
     "CPU",
     "95 %",
 )
+_SHARED_COLUMNS: Final = ("method", "n", "fail", "median", "5 %", "> 0.9", "> 0.99", "CPU", "what it is")
+_STEP_COLUMNS: Final = ("separable", "n", "as good", "median", "5 %", "lowest", "> 0.99", "CPU")
 _PAIR_COLUMNS: Final = ("task", "method", "against", "n", "better or equal", "CPU ratio")
-_TEXTS: Final = frozenset({"task", "method", "against"})
+_TEXTS: Final = frozenset({"task", "method", "against", "separable", "what it is"})
 
 
 def describe_benchmark(finished: FinishedRun) -> Printout:
@@ -39,6 +42,8 @@ def describe_benchmark(finished: FinishedRun) -> Printout:
     return Printout(
         parts=(
             *make_distribution_tables(result.tables.distributions),
+            *make_shared_tables(result.tables.shared),
+            *make_search_tables(result.tables.ablation),
             *pairs,
             *list_failures(failures),
             Line((f"{result.n_datasets} datasets in {finished.wall_s:.1f} s, {finished.workers} workers",)),
@@ -73,6 +78,58 @@ def _list_cells(row: Distribution) -> tuple[str, ...]:
         f"{row.excess_median:.1e}",
         *(f"{v:.2g}" for v in (row.cpu_median_s, row.cpu_q95_s)),
     )
+
+
+def make_shared_tables(rows: Sequence[Distribution]) -> list[TextTable]:
+    """One range, one background, the same datasets; a table for each task."""
+    return [
+        TextTable(
+            title=f"{task}: R2 on one range and one background, same datasets; product as it comes",
+            columns=_SHARED_COLUMNS,
+            numbers=frozenset(_SHARED_COLUMNS) - _TEXTS,
+            rows=tuple(
+                (
+                    row.method,
+                    str(row.n),
+                    str(row.failures),
+                    f"{row.median:.4f}",
+                    f"{row.q05:.4f}",
+                    *(f"{100 * share:.1f}" for share in (row.above_090, row.above_099)),
+                    f"{row.cpu_median_s:.2g}",
+                    ARMS[row.method].words,
+                )
+                for row in rows
+                if row.task == task
+            ),
+            compact=True,
+        )
+        for task in dict.fromkeys(row.task for row in rows)
+    ]
+
+
+def make_search_tables(rows: Sequence[SearchStep]) -> list[TextTable]:
+    """What each part of the search of `separable` is for; a table for each task."""
+    return [
+        TextTable(
+            title=f"{task}: parts of the search of separable; as good as the whole within 1e-4 in R2, in %",
+            columns=_STEP_COLUMNS,
+            numbers=frozenset(_STEP_COLUMNS) - _TEXTS,
+            rows=tuple(
+                (
+                    ARMS[row.method].words,
+                    str(row.n),
+                    f"{100 * row.as_good:.1f}",
+                    *(f"{value:.4f}" for value in (row.median, row.q05, row.lowest)),
+                    f"{100 * row.above_099:.1f}",
+                    f"{row.cpu_median_s:.2g}",
+                )
+                for row in rows
+                if row.task == task
+            ),
+            compact=True,
+        )
+        for task in dict.fromkeys(row.task for row in rows)
+    ]
 
 
 def make_pair_table(rows: Sequence[Pair]) -> TextTable:

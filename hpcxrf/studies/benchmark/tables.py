@@ -8,6 +8,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from hpcxrf.studies.arms import ARMS
+
 FloatArray = NDArray[np.float64]
 
 EQUAL_R2: Final = 1e-4
@@ -89,10 +91,31 @@ class CalibrationError:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SearchStep:
+    """`separable` with part of its search, over the datasets that all parts fitted."""
+
+    task: str
+    method: str
+    n: int
+    as_good: float
+    """Share in which R2 is that of the whole search within 1e-4, or better; a failure is neither."""
+    median: float
+    q05: float
+    lowest: float
+    above_099: float
+    cpu_median_s: float
+    cpu_mean_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tables:
     """All tables of a benchmark."""
 
     distributions: tuple[Distribution, ...]
+    shared: tuple[Distribution, ...]
+    """Of the datasets that all of them fitted: every method on one range and one background, `product` beside it."""
+    ablation: tuple[SearchStep, ...]
+    """Empty without a shorter search."""
     pairs: tuple[Pair, ...]
     amplitudes: tuple[AmplitudeError, ...]
     """Empty without a truth; so the next."""
@@ -104,11 +127,13 @@ def build_tables(data: xr.Dataset) -> Tables:
     cells = list(_list_cells(data))
     return Tables(
         distributions=tuple(summarise_distribution(data, t, m) for t, m in cells),
+        shared=tuple(row for task in dict.fromkeys(t for t, _ in cells) for row in compare_shared(data, task)),
+        ablation=tuple(row for task in dict.fromkeys(t for t, _ in cells) for row in list_search_steps(data, task)),
         pairs=tuple(
             compare_pair(data, task, ours, other)
             for number, ours in enumerate(OURS)
             for task, other in cells
-            if (task, ours) in cells and other not in OURS[: number + 1]
+            if (task, ours) in cells and other not in OURS[: number + 1] and not ARMS[other].is_ablation
         ),
         amplitudes=tuple(a for t, m in cells for a in amplitude_errors(data, t, m)),
         calibrations=tuple(c for t, m in cells for c in calibration_errors(data, t, m)),
@@ -145,6 +170,51 @@ def summarise_distribution(data: xr.Dataset, task: str, method: str) -> Distribu
         cpu_median_s=cpu_median,
         cpu_q95_s=cpu_q95,
     )
+
+
+def compare_shared(data: xr.Dataset, task: str) -> list[Distribution]:
+    """Every method that has the shared range and background, and `product` beside them, on the same datasets."""
+    arms = [m for t, m in _list_cells(data) if t == task and (ARMS[m].shared or m == "product")]
+    arms = [m for m in arms if not ARMS[m].is_ablation]
+    if not any(ARMS[m].shared for m in arms):
+        return []
+    common = _select_common(data, task, arms)
+    return [summarise_distribution(common, task, m) for m in sorted(arms, key=lambda m: not ARMS[m].shared)]
+
+
+def list_search_steps(data: xr.Dataset, task: str) -> list[SearchStep]:
+    """What each part of the search of `separable` is for; none where there are no parts beside the whole."""
+    arms = [m for t, m in _list_cells(data) if t == task and ARMS[m].method == "separable"]
+    if "separable" not in arms or len(arms) == 1:
+        return []
+    common = _select_common(data, task, arms)
+    whole = _select_values(common, "r2", task, "separable")
+    whole = np.where(np.isfinite(whole), whole, -np.inf)
+    rows = []
+    for arm in (name for name in ARMS if name in arms):
+        r2, found = _select_values(common, "r2", task, arm), summarise_distribution(common, task, arm)
+        as_good = np.isfinite(r2) & (r2 >= whole - EQUAL_R2)
+        cpu_s = _select_values(common, "cpu_s", task, arm)
+        row = SearchStep(
+            task=task,
+            method=arm,
+            n=found.n,
+            as_good=float(as_good.mean()) if as_good.size else np.nan,
+            median=found.median,
+            q05=found.q05,
+            lowest=_quantiles(r2, (0.0,))[0],
+            above_099=found.above_099,
+            cpu_median_s=found.cpu_median_s,
+            cpu_mean_s=float(np.nanmean(cpu_s)) if np.isfinite(cpu_s).any() else np.nan,
+        )
+        rows.append(row)
+    return rows
+
+
+def _select_common(data: xr.Dataset, task: str, arms: list[str]) -> xr.Dataset:
+    """The datasets that all of these arms were to fit."""
+    requested = np.logical_and.reduce([_mask_requested(data, task, arm) for arm in arms])
+    return data.isel(dataset=requested)
 
 
 def compare_pair(data: xr.Dataset, task: str, method: str, other: str) -> Pair:

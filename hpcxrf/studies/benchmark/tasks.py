@@ -4,21 +4,20 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from io import BytesIO
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hpcxrf.config.benchmark import BenchmarkMethod, BenchmarkTask
+from hpcxrf.config.benchmark import BenchmarkTask
 from hpcxrf.config.run import RunConfig, require_benchmark, require_protocol
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.spectrum.problem import FitProblem, start_from
 from hpcxrf.fitting.spectrum.solve import solve_problem
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import RawScan
-from hpcxrf.physics.model import COMPTON, ELASTIC
 from hpcxrf.pipeline.prepare.facts import scan_facts
 from hpcxrf.pipeline.prepare.from_config import prepare
 from hpcxrf.pipeline.prepare.inputs import read_options
@@ -27,11 +26,11 @@ from hpcxrf.runner.records import TaskRecord
 from hpcxrf.runner.worker import Clock, attempt, machine_type, one_thread
 from hpcxrf.store.bands import read_mended
 from hpcxrf.store.files import atomic_write_bytes, checksum_tree
+from hpcxrf.studies.arms import ARMS, Arm
 from hpcxrf.studies.benchmark.method_result import MethodResult, read_result, write_result
 from hpcxrf.studies.benchmark.plan import START, SUM, central_region, result_file, result_folder, seed_of
-from hpcxrf.studies.protocol import JointStart, ProtocolFit, fit_protocol, perturbed_start, random_start
-
-_Compared = Literal["separable", "adam", "sbplx", "mapstorch", "pymca"]
+from hpcxrf.studies.protocol import ProtocolFit, fit_protocol
+from hpcxrf.studies.starts import JointStart, component_names, guess_amplitudes, perturbed_start, random_start
 
 DETECTOR: Final = 0
 """The published protocol has one spectrum a dataset."""
@@ -52,21 +51,21 @@ def run_sum(job: DatasetJob) -> TaskRecord:
         return clock.record(job, SUM, "sum", bytes_written=len(content.getvalue()), checksums=_checksums(job, SUM))
 
 
-def run_fit(job: DatasetJob, task: BenchmarkTask, method: BenchmarkMethod, after: Sequence[TaskRecord]) -> TaskRecord:
-    """Fit one of the sums with one method, and write what came of it.
+def run_fit(job: DatasetJob, task: BenchmarkTask, arm: str, after: Sequence[TaskRecord]) -> TaskRecord:
+    """Fit one of the sums with one arm, and write what came of it.
 
     Args:
         job: which dataset.
         task: which sum.
-        method: how.
+        arm: its name.
         after: records that must exist first.
     """
     del after
-    name = f"{task}-{method}"
+    name = f"{task}-{arm}"
     with attempt(job, name):
         clock = Clock()
         with one_thread():
-            result = fit_task(job, task, method)
+            result = fit_task(job, task, arm)
         with clock.writing():
             write_result(result_file(job, name), result)
         return clock.record(job, name, task, checksums=_checksums(job, name), facts={"machine": machine_type()})
@@ -90,8 +89,8 @@ def sums(scan: RawScan, detector: int) -> tuple[NDArray[np.float64], NDArray[np.
     return whole, region
 
 
-def fit_task(job: DatasetJob, task: BenchmarkTask, method: BenchmarkMethod) -> MethodResult:
-    """The fit of one method to one sum.
+def fit_task(job: DatasetJob, task: BenchmarkTask, arm: str) -> MethodResult:
+    """The fit of one arm to one sum.
 
     Raises:
         ConfigError: no elements, calibration or incident energy.
@@ -101,14 +100,15 @@ def fit_task(job: DatasetJob, task: BenchmarkTask, method: BenchmarkMethod) -> M
         spectra = {name: torch.from_numpy(stored[name]) for name in ("initial", "refinement")}
     scan = open_scan(job.source, read_options(job.config))
     facts = scan_facts(scan, job.source)
-    if method == "product" and task == "initial":
+    if arm == "product" and task == "initial":
         return _product(spectra[task], prepare(product_config(job.config), facts, DETECTOR).problem)
     problem = follow_protocol(job.config, prepare(compared_config(job.config), facts, DETECTOR).problem)
     start = _start(job, task, problem, spectra)
-    if method == "product":
+    if arm == "product":
         own = prepare(product_config(job.config), facts, DETECTOR).problem
         return _product(spectra[task], start_from(own, start.theta))
-    return _compared(spectra[task], problem, start, method, job.config)
+    fit = _compare(spectra[task], problem, start, ARMS[arm], job.config)
+    return _of_protocol(arm, spectra[task], problem, fit)
 
 
 def compared_config(config: RunConfig) -> RunConfig:
@@ -148,29 +148,28 @@ def _start(job: DatasetJob, task: BenchmarkTask, problem: FitProblem, spectra: d
     return perturbed_start(theta, sigma, amplitude * share, problem, seed)
 
 
-def _compared(
-    counts: Tensor, problem: FitProblem, start: JointStart, method: _Compared, config: RunConfig
-) -> MethodResult:
+def _compare(counts: Tensor, problem: FitProblem, start: JointStart, arm: Arm, config: RunConfig) -> ProtocolFit:
+    method = arm.method
+    if method == "product":
+        raise FitError("product is not an optimiser of the shared problem")
     if method == "mapstorch" or method == "pymca":  # noqa: PLR1714 (narrows the type)
         from hpcxrf.studies.peers.fit import fit_peer
 
-        fit = fit_peer(method, counts, problem, start)
-    else:
-        fit = fit_protocol(
-            counts,
-            problem,
-            start,
-            method,
-            adam_steps=require_benchmark(config).adam_steps,
-            sbplx_evaluations=require_benchmark(config).sbplx_evaluations,
-        )
-    return _of_protocol(method, counts, problem, fit)
+        return fit_peer(method, counts, problem, start, shared_background=arm.shared)
+    return fit_protocol(
+        counts,
+        problem,
+        guess_amplitudes(start, counts, problem) if arm.guessed else start,
+        method,
+        search=arm.search,
+        adam_steps=require_benchmark(config).adam_steps,
+        sbplx_evaluations=require_benchmark(config).sbplx_evaluations,
+    )
 
 
-def _of_protocol(method: str, counts: Tensor, problem: FitProblem, fit: ProtocolFit) -> MethodResult:
-    scatter = (ELASTIC, COMPTON) if problem.elastic else (COMPTON,)
+def _of_protocol(name: str, counts: Tensor, problem: FitProblem, fit: ProtocolFit) -> MethodResult:
     return MethodResult(
-        method=method,
+        method=name,
         status=fit.status,
         r2=fit.r2,
         r2_expected=fit.r2_expected,
@@ -182,7 +181,7 @@ def _of_protocol(method: str, counts: Tensor, problem: FitProblem, fit: Protocol
         parameters=tuple(p.name for p in problem.parameters),
         theta=tuple(fit.theta.tolist()),
         theta_sigma=tuple(fit.theta_sigma.tolist()),
-        components=problem.table.component_names + scatter,
+        components=component_names(problem),
         amplitude=tuple(fit.amplitude.tolist()),
         energy_range_kev=(problem.energy_min_kev, problem.energy_max_kev),
     )

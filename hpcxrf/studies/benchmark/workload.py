@@ -24,10 +24,10 @@ def check(config: RunConfig) -> None:
 def lasting_configuration(config: RunConfig) -> dict[str, Any]:
     """The part of the configuration that must be the same when a benchmark goes on.
 
-    A further method, or a larger number of datasets, goes on with the fits that there are.
+    A further method or variant, or a larger number of datasets, goes on with the fits that there are.
     """
     plain = effective(config)
-    for name in ("datasets", "methods"):
+    for name in ("datasets", "methods", "amplitudes", "ablation", "peer_backgrounds"):
         del plain["benchmark"][name]
     return plain
 

@@ -119,7 +119,7 @@ def _read_all_fits(
 def _name_group(unit: StudyUnit) -> str:
     if unit.stage in {"single-pixels", "map"}:
         return f"{unit.stage}-{unit.spectra.removeprefix('pixels-')}"
-    return unit.spectra if unit.stage == "areas" else unit.stage
+    return unit.spectra if unit.stage in {"areas", "draws"} else unit.stage
 
 
 def make_blank(like: StudyFits, n: int) -> StudyFits:

@@ -17,11 +17,13 @@ from hpcxrf.studies.case_study import plots
 from hpcxrf.studies.case_study.tables import (
     LEAST_TRUE,
     AreaRow,
+    DrawRow,
     FitRow,
     StudyData,
     TraceRow,
     TrialFacts,
     list_area_rows,
+    list_draw_rows,
     list_fit_rows,
     list_map_rows,
     list_pixel_rows,
@@ -79,7 +81,9 @@ class TrialRow:
 
 
 def write_study(summary: StudySummary, data: StudyData, folder: Path) -> None:
-    """Write `case_study.html`, `pictures/*.png`, `fits.csv`, `areas.csv`, `pixels.csv`, `maps.csv` and `trials.csv`.
+    """Write `case_study.html`, `pictures/*.png`, and a CSV file for each table.
+
+    The tables are `fits`, `areas`, `draws`, `pixels`, `maps` and `trials`.
 
     Args:
         summary: of the study.
@@ -97,6 +101,7 @@ def write_study(summary: StudySummary, data: StudyData, folder: Path) -> None:
         _write_picture(figure, folder / "pictures" / f"{name}.png")
     write_table(folder / "fits.csv", fits, FitRow)
     write_table(folder / "areas.csv", list_area_rows(data), AreaRow)
+    write_table(folder / "draws.csv", list_draw_rows(data), DrawRow)
     write_table(folder / "pixels.csv", traces, TraceRow)
     write_table(folder / "maps.csv", maps, TraceRow)
     _write_trials(folder / "trials.csv", data)
@@ -113,6 +118,7 @@ def write_study(summary: StudySummary, data: StudyData, folder: Path) -> None:
             pixels=traces,
             maps=maps,
             areas=[row for row in list_area_rows(data) if row.component in data.traces],
+            draws=[row for row in list_draw_rows(data) if row.component in data.traces],
             trials=list_trial_rows(data),
             trial_methods=list_trial_methods(data),
             n_regions=len(data.boxes),
@@ -149,7 +155,7 @@ def _write_picture(figure: Figure, path: Path) -> None:
         partial.write_bytes(encode(figure, dpi=120, kind="png"))
 
 
-def write_table(path: Path, rows: list[FitRow] | list[AreaRow] | list[TraceRow], kind: type) -> None:
+def write_table(path: Path, rows: list[FitRow] | list[AreaRow] | list[DrawRow] | list[TraceRow], kind: type) -> None:
     """Write rows of one kind under the names of their fields.
 
     Raises:

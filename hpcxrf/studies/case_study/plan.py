@@ -6,18 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+from hpcxrf.config.case_study import CaseStudyConfig
 from hpcxrf.config.run import RunConfig, require_case_study
 from hpcxrf.errors import ConfigError
 from hpcxrf.pipeline.records import DatasetJob
+from hpcxrf.studies.arms import name_by_amplitudes
 
 if TYPE_CHECKING:
     from hpcxrf.simulate import ScanSpec
 
-StudyMethod = Literal["product", "separable", "adam", "sbplx", "linear", "poisson", "full"]
+StudyMethod = Literal[
+    "product", "separable", "adam", "adam-guessed", "sbplx", "sbplx-guessed", "linear", "poisson", "full"
+]
 """`linear`, `poisson` and `full` are the program's pixel methods, `product` its fit of summed spectra."""
 
 SIMULATE: Final = "simulate"
-STUDY_STAGES: Final = ("spectra", "first-pass", "trials", "areas", "single-pixels", "map")
+STUDY_STAGES: Final = ("spectra", "first-pass", "trials", "areas", "draws", "single-pixels", "map")
 """Stages of the fits, each after the ones before it."""
 SPECTRA: Final = "spectra"
 PRODUCT: Final = "first-pass-product"
@@ -25,11 +29,11 @@ PRODUCT: Final = "first-pass-product"
 LINEAR: Final[Literal["linear"]] = "linear"
 POISSON: Final[Literal["poisson"]] = "poisson"
 """Folders of the two runs of the product within that of the study."""
-FIRST_PASS: Final[tuple[StudyMethod, ...]] = ("product", "separable", "adam", "sbplx")
 COMPARED: Final[tuple[StudyMethod, ...]] = ("product", "adam", "sbplx")
 SINGLE: Final[tuple[StudyMethod, ...]] = ("linear", "poisson", "full", "adam", "sbplx")
 MAPPED: Final[tuple[StudyMethod, ...]] = ("adam", "sbplx")
 _PIXELS_A_TASK: Final = 16
+_DRAWS_A_TASK: Final = 4
 _TOGETHER: Final = ("linear", "poisson", "full")
 
 
@@ -46,13 +50,15 @@ class StudyUnit:
     source: str = SPECTRA
     """Task whose file has the spectra."""
     spectra: str = "whole"
-    """Which of its arrays: `whole`, `region-0`, `pixels-0`."""
+    """Which of its arrays: `whole`, `region-0`, `pixels-0`, `draws-0`."""
     rows: tuple[int, ...] = (0,)
     """Which of the array's spectra, in order."""
     start: int | None = None
     """Number of the random start; None: where the product's first pass ended."""
     trial: int | None = None
     """Number of the trial whose spectrum is drawn."""
+    region: int | None = None
+    """Number of the region whose summed spectrum is drawn again."""
 
 
 def check_case_study(config: RunConfig) -> None:
@@ -62,6 +68,7 @@ def check_case_study(config: RunConfig) -> None:
         ConfigError: all faults at once.
     """
     regions, files = config.regions, config.input.files
+    amplitudes = list(config.case_study.amplitudes) if config.case_study is not None else ["random"]
     faults = []
     if importlib.util.find_spec("nlopt") is None:
         faults.append("method sbplx needs the package nlopt: pip install hpcxrf[bench]")
@@ -71,6 +78,8 @@ def check_case_study(config: RunConfig) -> None:
         faults.append("regions: only squares can be found and only rectangles given here")
     if not regions.wanted:
         faults.append("regions: none; give find: [squares] or rectangles")
+    if not amplitudes or len(set(amplitudes)) < len(amplitudes):
+        faults.append(f"case_study.amplitudes: {amplitudes} names one twice or none; name each once")
     if config.fit.calibration != "none":
         faults.append(f"fit.calibration: {config.fit.calibration}; give none: the first pass knows no calibration")
     if config.sample.incident_energy_kev is not None or config.sample.elements:
@@ -115,7 +124,7 @@ def plan_units(
             last are left out.
     """
     asked = require_case_study(config)
-    units = [StudyUnit(task=SPECTRA, stage="spectra"), *_first_pass(asked.starts), *_trials(asked.trials)]
+    units = [StudyUnit(task=SPECTRA, stage="spectra"), *_first_pass(asked), *_trials(asked)]
     for region, n in enumerate(region_pixels):
         units += [
             StudyUnit(
@@ -127,6 +136,7 @@ def plan_units(
             )
             for method in COMPARED
         ]
+        units += _draws(region, asked.draws)
         mine = tuple(i for i in chosen if i < n)
         for method in SINGLE:
             units += _pixels("single-pixels", region, method, mine)
@@ -135,23 +145,49 @@ def plan_units(
     return sorted(units, key=lambda unit: STUDY_STAGES.index(unit.stage))
 
 
-def _first_pass(starts: int) -> Iterator[StudyUnit]:
+def list_started(asked: CaseStudyConfig) -> tuple[StudyMethod, ...]:
+    """The published methods, each with every start of its amplitudes that is asked for."""
+    published: tuple[Literal["adam", "sbplx"], ...] = ("adam", "sbplx")
+    return tuple(name_by_amplitudes(m, guessed=start == "guessed") for m in published for start in asked.amplitudes)
+
+
+def _first_pass(asked: CaseStudyConfig) -> Iterator[StudyUnit]:
     """The product needs no start, and so ends in the same place from all of them."""
+    methods: tuple[StudyMethod, ...] = ("separable", *list_started(asked))
     yield StudyUnit(task=PRODUCT, stage="first-pass", needs=(SPECTRA,), method="product")
-    for start in range(starts):
-        for method in FIRST_PASS[1:]:
+    for start in range(asked.starts):
+        for method in methods:
             yield StudyUnit(
                 task=f"first-pass-{method}-{start:03}", stage="first-pass", needs=(SPECTRA,), method=method, start=start
             )
 
 
-def _trials(trials: int) -> Iterator[StudyUnit]:
-    for trial in range(trials):
+def _trials(asked: CaseStudyConfig) -> Iterator[StudyUnit]:
+    methods: tuple[StudyMethod, ...] = ("product", *list_started(asked))
+    for trial in range(asked.trials):
         name = f"trial-{trial:03}"
         yield StudyUnit(task=name, stage="spectra", trial=trial)
-        for method in COMPARED:
+        for method in methods:
             yield StudyUnit(
                 task=f"{name}-{method}", stage="trials", needs=(name,), method=method, source=name, start=trial
+            )
+
+
+def _draws(region: int, draws: int) -> Iterator[StudyUnit]:
+    """The summed spectrum of a region with other noise, some fits to a task."""
+    name = f"draws-{region}"
+    if draws:
+        yield StudyUnit(task=name, stage="spectra", needs=(SPECTRA,), region=region)
+    for method in COMPARED:
+        for first in range(0, draws, _DRAWS_A_TASK):
+            yield StudyUnit(
+                task=f"{name}-{method}-{first:03}",
+                stage="draws",
+                needs=(name, SPECTRA, PRODUCT),
+                method=method,
+                source=name,
+                spectra=name,
+                rows=tuple(range(first, min(first + _DRAWS_A_TASK, draws))),
             )
 
 

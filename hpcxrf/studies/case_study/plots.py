@@ -27,9 +27,18 @@ COLOURS: Final[Mapping[str, str]] = {
     "full": CYCLE[2],
     "separable": CYCLE[2],
     "adam": CYCLE[1],
+    "adam-guessed": CYCLE[1],
     "sbplx": CYCLE[3],
+    "sbplx-guessed": CYCLE[3],
 }
-_MARKERS: Final[Mapping[str, str]] = {"adam": "s", "sbplx": "^", "linear": "D", "full": "v"}
+_MARKERS: Final[Mapping[str, str]] = {
+    "adam": "s",
+    "adam-guessed": "D",
+    "sbplx": "^",
+    "sbplx-guessed": "v",
+    "linear": "D",
+    "full": "v",
+}
 """Markers beside the colour; every other method has a disc."""
 SHOWN: Final[Mapping[str, str]] = {
     "product": "hpcxrf",
@@ -38,7 +47,9 @@ SHOWN: Final[Mapping[str, str]] = {
     "poisson": "hpcxrf poisson",
     "full": "hpcxrf full",
     "adam": "Adam",
+    "adam-guessed": "Adam, amplitudes guessed",
     "sbplx": "NLopt SBPLX",
+    "sbplx-guessed": "NLopt SBPLX, amplitudes guessed",
 }
 _COUNTS: Final = "#9aa1ab"
 _LOWEST: Final = 1e-6
@@ -81,8 +92,8 @@ def draw_misfits(data: StudyData) -> Figure:
             _draw_misfit_points(axes, data.fits[group, method], place, method)
         axes.axhline(_GOOD, color=FAINT, lw=1.0, ls="--")
         axes.text(-0.45, _GOOD, "R² 0.99", va="bottom", ha="left", fontsize=8, color=INK)
-        names = [SHOWN[m].replace("hpcxrf's engine, same starts", "engine,\nsame starts") for m in methods]
-        axes.set_xticks(range(len(methods)), names)
+        names = [SHOWN[m].replace("hpcxrf's engine", "engine").replace(", ", ",\n") for m in methods]
+        axes.set_xticks(range(len(methods)), [name.replace("NLopt ", "") for name in names])
         axes.set_xlim(-0.5, len(methods) - 0.5)
         axes.set_yscale("log")
         _set_title(axes, title)

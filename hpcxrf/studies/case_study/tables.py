@@ -49,7 +49,7 @@ class StudyData:
     spectra: Mapping[str, NDArray[np.float64]]
     """(spectrum, channel) by name: `whole`, `region-0`, `pixels-0`."""
     fits: Mapping[tuple[str, str], StudyFits]
-    """Fits by group (`first-pass`, `trials`, `region-0`, `single-pixels-0`, `map-0`) and method."""
+    """Fits by group (`first-pass`, `trials`, `region-0`, `draws-0`, `single-pixels-0`, `map-0`) and method."""
     truth: Mapping[str, FloatArray]
     """(y, x) expected recorded counts of every trace."""
     region_truth: tuple[Mapping[str, float], ...]
@@ -130,6 +130,27 @@ class AreaRow:
     def error(self) -> float:
         """Relative; NaN where there is less than a count."""
         return self.fitted / self.true - 1.0 if self.true >= 1.0 else np.nan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawRow:
+    """Amplitude of one component in the summed spectrum of one region over draws of its noise."""
+
+    group: str
+    method: str
+    component: str
+    n: int
+    """Draws."""
+    failed: int
+    """Draws without a solution."""
+    true: float
+    """Counts of all pixels."""
+    bias: float
+    """Mean of fitted over true amplitude, less 1; NaN where there is less than a count."""
+    bias_error: float
+    """Standard error of it: the spread over the root of the number of draws with a solution."""
+    spread: float
+    """Relative standard deviation of one draw."""
 
 
 def mask_solved(fits: StudyFits) -> NDArray[np.bool_]:
@@ -253,3 +274,32 @@ def list_area_rows(data: StudyData) -> list[AreaRow]:
         for i, name in enumerate(fits.components)
         if name in truth
     ]
+
+
+def list_draw_rows(data: StudyData) -> list[DrawRow]:
+    """Every component of the summed spectra of the regions, over draws of their noise."""
+    return [
+        _summarise_draws((group, method, name), fits, truth[name])
+        for region, truth in enumerate(data.region_truth)
+        for (group, method), fits in data.fits.items()
+        if group == f"draws-{region}"
+        for name in fits.components
+        if name in truth
+    ]
+
+
+def _summarise_draws(labels: tuple[str, str, str], fits: StudyFits, true: float) -> DrawRow:
+    good = mask_solved(fits)
+    error = select_amplitude(fits, labels[2])[good] / true - 1.0 if true >= 1.0 else np.empty(0)
+    spread = float(error.std(ddof=1)) if error.size > 1 else np.nan
+    return DrawRow(
+        group=labels[0],
+        method=labels[1],
+        component=labels[2],
+        n=good.size,
+        failed=int(np.count_nonzero(~good)),
+        true=true,
+        bias=float(error.mean()) if error.size else np.nan,
+        bias_error=spread / error.size**0.5 if error.size else np.nan,
+        spread=spread,
+    )

@@ -19,12 +19,12 @@ from hpcxrf.fitting.pixels.fit import fit_pixels, prepare_solver
 from hpcxrf.fitting.pixels.full import full_model, full_solver
 from hpcxrf.fitting.pixels.parts import Solver, project
 from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
-from hpcxrf.fitting.spectrum.problem import FitProblem, Method, fit_range, start_from
+from hpcxrf.fitting.spectrum.problem import FitProblem, fit_range, start_from
 from hpcxrf.fitting.spectrum.solve import solve_problem
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import EnergyCalibration
 from hpcxrf.methods import PixelMethodName
-from hpcxrf.physics.model import COMPTON, ELASTIC, SpectrumModel
+from hpcxrf.physics.model import SpectrumModel
 from hpcxrf.pipeline.prepare.facts import scan_facts
 from hpcxrf.pipeline.prepare.from_config import prepare
 from hpcxrf.pipeline.prepare.inputs import read_options
@@ -33,10 +33,20 @@ from hpcxrf.results.store.basis import read_basis
 from hpcxrf.results.store.regions import read_region_counts, read_region_mask, read_region_names
 from hpcxrf.runner.records import TaskRecord
 from hpcxrf.runner.worker import Clock, attempt, one_thread
-from hpcxrf.simulate import ScanSpec, read_truth, simulate_scan, spec_from_json, sum_scan, trial_spec, write_scan
+from hpcxrf.simulate import (
+    ScanSpec,
+    draw_region,
+    read_truth,
+    simulate_scan,
+    spec_from_json,
+    sum_scan,
+    trial_spec,
+    write_scan,
+)
 from hpcxrf.store.files import atomic_write_bytes, checksum_tree
 from hpcxrf.store.rundir import RunDir
 from hpcxrf.store.spectra import open_spectra
+from hpcxrf.studies.arms import ARMS
 from hpcxrf.studies.benchmark.plan import seed_of
 from hpcxrf.studies.benchmark.tasks import compared_config, follow_protocol, product_config
 from hpcxrf.studies.case_study.fits import StudyFits, join_fits, read_fits, write_fits
@@ -45,12 +55,14 @@ from hpcxrf.studies.case_study.plan import (
     PRODUCT,
     SIMULATE,
     SPECTRA,
+    StudyMethod,
     StudyUnit,
     study_file,
     study_folder,
     study_scan,
 )
-from hpcxrf.studies.protocol import JointStart, ProtocolFit, fit_protocol, perturbed_start, random_start
+from hpcxrf.studies.protocol import ProtocolFit, fit_protocol
+from hpcxrf.studies.starts import JointStart, component_names, guess_amplitudes, perturbed_start, random_start
 
 if TYPE_CHECKING:
     from hpcxrf.studies.case_study.workload import StudyJob
@@ -89,6 +101,8 @@ def run_study_unit(job: DatasetJob, unit: StudyUnit, after: Sequence[TaskRecord]
     """What a worker runs for a task."""
     if unit.trial is not None:
         return run_trial_spectrum(job, unit.task, unit.trial)
+    if unit.region is not None:
+        return run_region_draws(job, unit.task, unit.region)
     return run_spectra(job) if unit.method is None else run_fits(job, unit, after)
 
 
@@ -107,6 +121,17 @@ def run_trial_spectrum(job: DatasetJob, task: str, trial: int) -> TaskRecord:
             "true": np.array([true.offset_kev, true.slope_kev, spec.incident_energy_kev]),
         }
         write_arrays(job, task, arrays)
+        return study_record(job, task, clock, "spectra")
+
+
+def run_region_draws(job: DatasetJob, task: str, region: int) -> TaskRecord:
+    """Draw the summed spectrum of a region anew, as often as is asked for."""
+    with attempt(job, task):
+        clock = Clock()
+        results = RunDir(path=job.run_dir / LINEAR).results_store(job.dataset_id)
+        box = bounding_box(read_region_mask(results, region))
+        draws = require_case_study(job.config).draws
+        write_arrays(job, task, {task: draw_region(simulate_scan(study_scan(job.config)), box, draws)})
         return study_record(job, task, clock, "spectra")
 
 
@@ -186,7 +211,7 @@ def fit_unit(job: DatasetJob, unit: StudyUnit) -> StudyFits:
         return _together(job, counts, facts, unit.method)
     if unit.method == "product":
         ready = prepare(product_config(job.config), facts, DETECTOR).problem
-        if unit.stage == "areas":
+        if unit.stage in {"areas", "draws"}:
             ready = start_from(ready, _fitted(job)[0])
         return join_fits([_product(one, ready) for one in counts])
     if unit.method is None:
@@ -237,19 +262,22 @@ def _start(job: DatasetJob, unit: StudyUnit, counts: Tensor, problem: FitProblem
     return perturbed_start(theta, torch.zeros_like(theta), amplitude * share, problem, 0)
 
 
-def _compared(job: DatasetJob, unit: StudyUnit, counts: Tensor, problem: FitProblem, method: Method) -> StudyFits:
+def _compared(job: DatasetJob, unit: StudyUnit, counts: Tensor, problem: FitProblem, method: StudyMethod) -> StudyFits:
+    arm = ARMS[method]
+    if arm.method != "separable" and arm.method != "adam" and arm.method != "sbplx":  # noqa: PLR1714 (narrows the type)
+        raise FitError(f"{unit.task}: {method} is not an optimiser of the shared problem")
+    start = _start(job, unit, counts, problem)
     adam_steps, sbplx_evaluations = limits(job.config, unit.stage)
     fit = fit_protocol(
         counts,
         problem,
-        _start(job, unit, counts, problem),
-        method,
+        guess_amplitudes(start, counts, problem) if arm.guessed else start,
+        arm.method,
         adam_steps=adam_steps,
         sbplx_evaluations=sbplx_evaluations,
     )
-    scatter = (ELASTIC, COMPTON) if problem.elastic else (COMPTON,)
     first, _ = fit_range(problem.parameters, problem.energy_min_kev, problem.energy_max_kev, counts.shape[0])
-    return _one(fit, problem.table.component_names + scatter, first, counts.shape[0], fit.evaluations)
+    return _one(fit, component_names(problem), first, counts.shape[0], fit.evaluations)
 
 
 def limits(config: RunConfig, stage: str) -> tuple[int, int]:

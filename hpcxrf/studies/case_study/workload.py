@@ -41,6 +41,7 @@ STAGE_TITLES: Final = {
     "first-pass": "first pass",
     "trials": "trials",
     "areas": "regions",
+    "draws": "regions with other noise",
     "single-pixels": "single pixels",
     "map": "maps, a fit a pixel",
 }
@@ -160,7 +161,7 @@ def reopen(job: StudyJob | DatasetJob, last: Mapping[str, Record]) -> None:
 def lasting_configuration(config: RunConfig) -> dict[str, Any]:
     """The part of the configuration that must be the same when a study goes on: trials and starts may be added."""
     plain = effective(config)
-    for name in ("trials", "starts"):
+    for name in ("trials", "starts", "amplitudes"):
         del plain["case_study"][name]
     return plain
 

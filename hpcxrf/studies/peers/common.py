@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.fitting.spectrum.problem import FitProblem
-from hpcxrf.physics.model import COMPTON, ELASTIC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +25,6 @@ class PeerResult:
     status: FitStatus
     cpu_s: float = 0.0
     wall_s: float = 0.0
-
-
-def component_names(problem: FitProblem) -> tuple[str, ...]:
-    """The order of amplitudes: the table's components, then elastic (not for a tube) and Compton peak."""
-    return problem.table.component_names + ((ELASTIC, COMPTON) if problem.elastic else (COMPTON,))
 
 
 def read_clocks() -> tuple[float, float]:

@@ -25,10 +25,11 @@ from hpcxrf.fitting.objective import poisson_deviance, r_squared, r_squared_expe
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.spectrum.problem import FitProblem, fit_range
 from hpcxrf.runner.worker import one_thread
-from hpcxrf.studies.peers.common import PeerResult, component_names, measure_since, read_clocks
+from hpcxrf.studies.peers.common import PeerResult, measure_since, read_clocks
 from hpcxrf.studies.peers.mapstorch import fit_mapstorch
 from hpcxrf.studies.peers.pymca import fit_pymca
-from hpcxrf.studies.protocol import JointStart, ProtocolFit
+from hpcxrf.studies.protocol import ProtocolFit, build_protocol_least_squares
+from hpcxrf.studies.starts import JointStart, component_names
 
 Peer = Literal["mapstorch", "pymca"]
 
@@ -57,7 +58,9 @@ def require_peers(names: Sequence[str]) -> None:
         raise ConfigError(f"benchmark.methods: {'; '.join(missing)}; run pip install hpcxrf[bench], or leave them out")
 
 
-def fit_peer(name: Peer, counts: Tensor, problem: FitProblem, start: JointStart) -> ProtocolFit:
+def fit_peer(
+    name: Peer, counts: Tensor, problem: FitProblem, start: JointStart, *, shared_background: bool = False
+) -> ProtocolFit:
     """Fit an integrated spectrum with another program.
 
     `mapstorch` is `fit_spec` of 0.0.2: Adam, 500 steps, mean square, its learning rates and its list of free
@@ -76,6 +79,8 @@ def fit_peer(name: Peer, counts: Tensor, problem: FitProblem, start: JointStart)
         problem: components, nominal incident energy, fit range (at the problem's own calibration, as for every
             method); a background other than `none` is SNIP here.
         start: theta to start from; its amplitudes are not used.
+        shared_background: True: the program is given the counts less the background of all methods, and takes none
+            of its own.
 
     Returns:
         The fit. NaN in theta is a parameter that the program does not have, in `theta_sigma` one without
@@ -93,6 +98,11 @@ def fit_peer(name: Peer, counts: Tensor, problem: FitProblem, start: JointStart)
     if not bool(torch.isfinite(full).all()) or float(inside.sum()) <= 0.0:
         bad = FitStatus.EMPTY if bool(torch.isfinite(full).all()) else FitStatus.NONFINITE
         return _judge(_make_empty_result(inside, problem, bad), inside)
+    fixed = torch.zeros_like(inside)
+    if shared_background:
+        fixed = build_protocol_least_squares(full, problem, start)[1]
+        full, problem = full.clone(), replace(problem, background="none")
+        full[limits[0] : limits[1] + 1] -= fixed
     run: Callable[..., PeerResult] = fit_mapstorch if name == "mapstorch" else fit_pymca
     printed, began = StringIO(), read_clocks()
     with one_thread(), redirect_stdout(printed), np.errstate(all="ignore"):
@@ -104,7 +114,7 @@ def fit_peer(name: Peer, counts: Tensor, problem: FitProblem, start: JointStart)
             result = replace(_make_empty_result(inside, problem, FitStatus.NONFINITE), cpu_s=cpu_s, wall_s=wall_s)
     if printed.getvalue().strip():
         _log.info("%s printed: %s", name, printed.getvalue().strip())
-    return _judge(result, inside)
+    return _judge(replace(result, model=result.model + fixed), inside)
 
 
 def _judge(result: PeerResult, inside: Tensor) -> ProtocolFit:

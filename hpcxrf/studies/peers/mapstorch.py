@@ -14,7 +14,8 @@ from torch import Tensor
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.physics.components import parse_component
-from hpcxrf.studies.peers.common import PeerResult, component_names, measure_since, read_clocks
+from hpcxrf.studies.peers.common import PeerResult, measure_since, read_clocks
+from hpcxrf.studies.starts import component_names
 
 MAPSTORCH_STEPS: Final = 500
 

@@ -15,7 +15,8 @@ from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.physics.components import parse_component
 from hpcxrf.physics.model import COMPTON, ELASTIC
 from hpcxrf.physics.parameters import INDEX
-from hpcxrf.studies.peers.common import PeerResult, component_names, measure_since, read_clocks
+from hpcxrf.studies.peers.common import PeerResult, measure_since, read_clocks
+from hpcxrf.studies.starts import component_names
 
 FloatArray = npt.NDArray[np.float64]
 
