@@ -91,6 +91,7 @@ def test_every_dataset_failure_component_and_parameter_is_told(page_path):
         assert words.count(name) >= 4, name  # 2 datasets of 2 detectors
     assert words.count("at bound") == 4
     assert "not found" in words
+    assert words.count("Fe K-beta") == 4
     assert any(a.get("id") == "failures" for a in page.attributes("section"))
     assert "leaf_0001.h5 was ignored" in words
     assert "1 min 40 s" in words

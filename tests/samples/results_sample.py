@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from fit_samples import one_line
 
-from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
+from hpcxrf.fitting.result import FitStatus, FittedRatios, PixelFit, SpectrumFit
 from hpcxrf.notes import Note
 from hpcxrf.results.store.maps import create_results, finalise, write_block, write_spectrum_fits
 from hpcxrf.store.schema import BLOCK_X, BLOCK_Y
@@ -121,6 +121,13 @@ def spectrum_fit(totals: np.ndarray, *, seed: int = 0) -> SpectrumFit:
         status=FitStatus.CONVERGED,
         iterations=9,
         cpu_s=0.21,
+        ratios=FittedRatios(
+            names=("sample_transmission", "sample_light_share", "air_depth", "kbeta_all", "Fe K-beta"),
+            value=torch.tensor([0.98, 0.3, 0.4, 0.03, -0.021], dtype=torch.float64),
+            sigma=torch.tensor([torch.nan, 0.4, 0.1, 0.02, 0.011], dtype=torch.float64),
+            prior_sd=torch.tensor([1.0, 0.5, 3.0, 0.04, 0.05], dtype=torch.float64),
+            depth_gain=1.5,
+        ),
         notes=(Note("fact", "the width constant is 3.58, from the date of the override file"),),
     )
 

@@ -21,7 +21,7 @@ from hpcxrf.fitting.spectrum.sbplx import fit_sbplx
 from hpcxrf.fitting.spectrum.separable import LeastSquares, best_of, build_space, design
 from hpcxrf.fitting.uncertainty import Uncertainty, spectrum_uncertainty
 from hpcxrf.notes import Note
-from hpcxrf.physics.background import background_hats, snip_background, snip_maps
+from hpcxrf.physics.background import hats_for_range, snip_background, snip_maps
 from hpcxrf.physics.jacobian import counts_jacobian
 from hpcxrf.physics.model import Evaluation, SpectrumModel, find_tailed_lines
 from hpcxrf.physics.parameters import pack
@@ -116,7 +116,7 @@ def build_least_squares(
     if problem.background == "snip":
         fixed = _snip(full, theta, (low, high), problem)[low : high + 1]
     elif problem.background == "hats":
-        hats = background_hats(theta, model.channel, constants=problem.constants, elastic=problem.elastic)
+        hats = hats_for_range(theta, model.channel, constants=problem.constants)
     least_squares = LeastSquares(
         counts=inside - fixed,
         weights=torch.ones_like(inside),

@@ -20,6 +20,7 @@ from hpcxrf.fitting.spectrum.line_ratios import (
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.scatter_pair import scan_pairs, scatter_is_dead
 from hpcxrf.fitting.spectrum.separable import LeastSquares, State, best_of, minimise, objective, predict, start
+from hpcxrf.physics.background import scatter_hats
 
 MAX_ITERATIONS: Final = 60
 # Relative improvement at which a pass ends. Of the unit-weight pass only R2 is kept, and 1 - R2 moves by 1e-4 of
@@ -35,6 +36,8 @@ _PAIRS: Final = 3
 # The pass with the ratios of the table only has to bring theta near; that with free ratios follows.
 _ROUGH_TOLERANCE: Final = 1e-2
 _GAIN_STEPS: Final = 12
+# Misfit, in units of the reduced one, that a dozen free columns explain by chance in one of a million spectra.
+_SCATTER_GAIN: Final = 50.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +76,8 @@ def solve_separable(starts: Tensor, least_squares: LeastSquares, fixed: Tensor, 
         tolerance=_ROUGH_TOLERANCE if freeing else _UNIT_TOLERANCE,
     )
     state = _revive(state, least_squares)
+    if problem.background == "hats" and problem.elastic and not problem.constants.maps_line_shape:
+        least_squares, state = _add_scatter_hats(least_squares, state, fixed)
     iterations, free = int(state.iterations), None
     if freeing and bool(torch.isfinite(state.misfit)):
         least_squares, state, free = free_ratios(least_squares, state, fixed, problem)
@@ -99,6 +104,23 @@ def solve_separable(starts: Tensor, least_squares: LeastSquares, fixed: Tensor, 
         status=_status(state),
         depth_gain=0.0 if free is None else _measure_gain(state, least_squares, fixed, problem.objective),
     )
+
+
+def _add_scatter_hats(least_squares: LeastSquares, state: State, fixed: Tensor) -> tuple[LeastSquares, State]:
+    """Hats between elastic and Compton peak, where they explain what no one Compton peak does.
+
+    Not before the peaks have been found: hats in their place would keep them away.
+    """
+    hats = scatter_hats(state.theta, least_squares.model.channel, constants=least_squares.model.constants)
+    if hats.shape[1] == 0 or not bool(torch.isfinite(state.misfit)):
+        return least_squares, state
+    plain = _weigh_poisson(state, least_squares, fixed)
+    wider = replace(plain, hats=torch.cat([plain.hats, hats], dim=1))
+    without, left = (float(start(state.theta, one).misfit) for one in (plain, wider))
+    if without - left < _SCATTER_GAIN * max(left / least_squares.counts.shape[-1], 1.0):
+        return least_squares, state
+    wider = replace(wider, weights=least_squares.weights)
+    return wider, start(state.theta, wider)
 
 
 def _minimise_objective(

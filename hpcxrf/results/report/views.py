@@ -60,6 +60,17 @@ class ParameterRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RatioRow:
+    """One parameter of the line ratios within families."""
+
+    name: str
+    value: float
+    sigma: float
+    """NaN where it ended at a bound."""
+    prior_sd: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SuggestionRow:
     """One component that is not listed but present in the residual; counts."""
 
@@ -116,6 +127,8 @@ class DetectorView:
     reasons: tuple[str, ...]
     """Why the verdict on the fit is not good."""
     suggested: tuple[SuggestionRow, ...]
+    ratios: tuple[RatioRow, ...]
+    """What was fitted of the line ratios; none: they are those of the line table."""
 
 
 def read_merits(spectrum: xr.Dataset) -> dict[str, Merit]:
@@ -163,6 +176,20 @@ def build_detector_view(tree: xr.DataTree, summary: MapSummary) -> DetectorView:
         notes=read_fit_notes(spectrum, summary.detector),
         reasons=read_verdict_reasons(spectrum, summary.detector),
         suggested=_build_suggestion_rows(tree, summary.detector),
+        ratios=_build_ratio_rows(spectrum, summary.detector),
+    )
+
+
+def _build_ratio_rows(spectrum: xr.Dataset, detector: str) -> tuple[RatioRow, ...]:
+    fitted = spectrum.attrs.get("line_ratios", {}).get(detector, {}).get("parameters", {})
+    return tuple(
+        RatioRow(
+            name=str(name),
+            value=float(one["value"]),
+            sigma=math.nan if one["sigma"] is None else float(one["sigma"]),
+            prior_sd=float(one["prior_sd"]),
+        )
+        for name, one in fitted.items()
     )
 
 
