@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from hpcxrf.cli.notes import print_notes
 from hpcxrf.fitting.result import SpectrumFit
@@ -58,6 +58,11 @@ def describe_fit(result: FileFit) -> dict[str, Any]:
     return value
 
 
+def _names_column(title: str, names: Sequence[str]) -> Column:
+    """A column of names, which no narrow terminal shortens."""
+    return Column(title, min_width=max(map(len, names), default=0))
+
+
 def print_fit(out: Console, notes: Console, result: FileFit) -> None:
     """Print a fit as people read it.
 
@@ -90,7 +95,7 @@ def print_fit(out: Console, notes: Console, result: FileFit) -> None:
     out.print(amplitudes)
     if result.suggested:
         out.print(_make_suggested_table(result.suggested))
-    table = Table("parameter", "value", "sigma", "start", "unit", "", title="theta")
+    table = Table(_names_column("parameter", fit.parameter_names), "value", "sigma", "start", "unit", "", title="theta")
     for i, name in enumerate(fit.parameter_names):
         if bool(fit.free[i]):
             table.add_row(

@@ -24,6 +24,7 @@ from hpcxrf.fitting.spectrum.projected import (
     build_metric,
     fit_together,
     join_column,
+    join_shape,
     limits,
     project,
     remove_basis,
@@ -249,8 +250,24 @@ def _search_greedily(search: _Search, threshold: float) -> tuple[list[_Found], f
             continue
         if lines or search.kinds[best] == "listed":
             found.append(_Found(index=best, surviving=float(left.surviving[best]), lines=lines))
-            left = join_column(left, best)
+            left = _free_subshells(search, join_column(left, best), best)
     return found, left.scale
+
+
+def _free_subshells(search: _Search, left: Projected, index: int) -> Projected:
+    """The same with the subshells of a found L or M family free of each other: tables differ by a fifth and more.
+
+    A fit would have them so; without it their errors are taken for other families.
+    """
+    table = search.table
+    if search.kinds[index] != "family":
+        return left
+    mine = (table.component == index) & (table.escape_parent < 0)
+    edges = table.edge_kev[mine].unique().tolist()
+    share = {edge: float(table.ratio[mine & (table.edge_kev == edge)].sum()) for edge in edges}
+    for edge in sorted(share, key=lambda one: -share[one])[1:]:
+        left = join_shape(left, search.shapes[:, mine & (table.edge_kev == edge)].sum(dim=1).to(torch.float64))
+    return left
 
 
 def _rival_z(search: _Search, left: Projected) -> Tensor:

@@ -102,8 +102,21 @@ def project(explained: Tensor, columns: Tensor, residual: Tensor, metric: Metric
 
 def join_column(given: Projected, index: int) -> Projected:
     """The same with one of the columns among the explained ones."""
-    norm = given.norm[index]
-    unit, unit_dual = given.columns[:, index] / norm, given.dual[:, index] / norm
+    return _join(given, given.columns[:, index], given.dual[:, index], given.norm[index])
+
+
+def join_shape(given: Projected, shape: Tensor) -> Projected:
+    """The same with a shape (channel,) of any amplitude among the explained ones; in units of the counting noise."""
+    own = remove_basis(given.basis, given.basis_dual, shape[:, None])[:, 0]
+    dual = given.metric.dual(own[:, None])[:, 0]
+    norm2 = float(own @ dual)
+    if norm2 <= _NOTHING**2 * float(shape @ shape):
+        return given
+    return _join(given, own, dual, torch.tensor(norm2, dtype=shape.dtype).sqrt())
+
+
+def _join(given: Projected, column: Tensor, dual: Tensor, norm: Tensor) -> Projected:
+    unit, unit_dual = column / norm, dual / norm
     share = unit_dual @ given.columns
     return replace(
         given,
