@@ -27,6 +27,7 @@ from hpcxrf.studies.benchmark.page import (
     write_table_csv,
 )
 from hpcxrf.studies.benchmark.plots import cpu_bins, draw_cpu_histograms, draw_r2_histograms, r2_bins
+from hpcxrf.studies.benchmark.printout import make_search_tables, make_shared_tables
 from hpcxrf.studies.benchmark.statistics import (
     FAILED_STATUS,
     DatasetResults,
@@ -442,3 +443,12 @@ def test_a_long_table_shows_failures_first_then_the_lowest(monkeypatch, tmp_path
     page = parsed((tmp_path / "b.html").read_text(encoding="utf-8"))
     assert any("4 rows; the table shows 2" in text for text in page.texts)
     assert [text for text in page.texts if text.endswith(".h5")] == ["d2.h5", "d1.h5"]
+
+
+def test_the_tables_of_the_terminal_fit_into_eighty_columns():
+    names = ("separable-pairs", "separable", "product", "sbplx", "sbplx-guessed", "pymca-shared")
+    tables = build_tables(archive({name: [0.9876, -40.5809] for name in names}))
+    for table in (*make_shared_tables(tables.shared), *make_search_tables(tables.ablation)):
+        columns = zip(table.columns, *table.rows, strict=True)
+        assert sum(max(map(len, cells)) + 1 for cells in columns) <= 79
+        assert len(table.title) <= 80

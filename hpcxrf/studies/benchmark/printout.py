@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from hpcxrf.runner.printout import FinishedRun, Line, Printout, TextTable, list_failures
-from hpcxrf.studies.arms import ARMS
 from hpcxrf.studies.benchmark.gather import BenchmarkResult
 from hpcxrf.studies.benchmark.tables import Distribution, Pair, SearchStep
 
@@ -22,10 +21,10 @@ _DISTRIBUTION_COLUMNS: Final = (
     "CPU",
     "95 %",
 )
-_SHARED_COLUMNS: Final = ("method", "n", "fail", "median", "5 %", "> 0.9", "> 0.99", "CPU", "what it is")
-_STEP_COLUMNS: Final = ("separable", "n", "as good", "median", "5 %", "lowest", "> 0.99", "CPU")
+_SHARED_COLUMNS: Final = ("method", "n", "fail", "median", "5 %", "> 0.9", "> 0.99", "CPU")
+_STEP_COLUMNS: Final = ("search", "n", "as good", "median", "5 %", "lowest", "> 0.99", "CPU")
 _PAIR_COLUMNS: Final = ("task", "method", "against", "n", "better or equal", "CPU ratio")
-_TEXTS: Final = frozenset({"task", "method", "against", "separable", "what it is"})
+_TEXTS: Final = frozenset({"task", "method", "against", "search"})
 
 
 def describe_benchmark(finished: FinishedRun) -> Printout:
@@ -84,7 +83,7 @@ def make_shared_tables(rows: Sequence[Distribution]) -> list[TextTable]:
     """One range, one background, the same datasets; a table for each task."""
     return [
         TextTable(
-            title=f"{task}: R2 on one range and one background, same datasets; product as it comes",
+            title=f"{task}: one range, one background, the same datasets; product as it comes",
             columns=_SHARED_COLUMNS,
             numbers=frozenset(_SHARED_COLUMNS) - _TEXTS,
             rows=tuple(
@@ -96,7 +95,6 @@ def make_shared_tables(rows: Sequence[Distribution]) -> list[TextTable]:
                     f"{row.q05:.4f}",
                     *(f"{100 * share:.1f}" for share in (row.above_090, row.above_099)),
                     f"{row.cpu_median_s:.2g}",
-                    ARMS[row.method].words,
                 )
                 for row in rows
                 if row.task == task
@@ -111,12 +109,12 @@ def make_search_tables(rows: Sequence[SearchStep]) -> list[TextTable]:
     """What each part of the search of `separable` is for; a table for each task."""
     return [
         TextTable(
-            title=f"{task}: parts of the search of separable; as good as the whole within 1e-4 in R2, in %",
+            title=f"{task}: parts of the search; R2 as good as that of the whole (1e-4), in %",
             columns=_STEP_COLUMNS,
             numbers=frozenset(_STEP_COLUMNS) - _TEXTS,
             rows=tuple(
                 (
-                    ARMS[row.method].words,
+                    row.method,
                     str(row.n),
                     f"{100 * row.as_good:.1f}",
                     *(f"{value:.4f}" for value in (row.median, row.q05, row.lowest)),
