@@ -37,7 +37,7 @@ def test_present_families_are_worth_their_price_and_an_absent_one_is_not():
 
 
 def test_what_a_faint_family_is_cannot_be_told_and_what_a_strong_one_is_can():
-    faint = reviewed(COUNTS | {"S": 500.0}, (*COUNTS, "S"))["S"]
+    faint = reviewed(COUNTS | {"S": 700.0}, (*COUNTS, "S"))["S"]
     assert faint.gain > 0.0
     assert faint.rivals["Mo_L"] < EXCHANGE
     strong = reviewed(COUNTS | {"S": 3e4}, (*COUNTS, "S"))["S"]
