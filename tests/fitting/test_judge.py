@@ -105,13 +105,17 @@ def test_a_spectrum_without_counts_is_wrong_and_says_so():
     assert found.verdict_reasons == ("the fit has no solution: empty",)
 
 
-def test_a_list_of_which_most_is_not_there_is_doubtful(fit):
+def test_a_list_of_which_most_is_not_there_is_doubtful_where_the_axis_was_found_with_it(fit):
     absent = torch.ones(len(fit.component_names), dtype=torch.bool)
     absent[[fit.component_names.index("Fe"), -1, -2]] = False
     made = replace(fit, amplitude=torch.where(absent, 0.0, fit.amplitude))
-    judged = judge_fit(made)
+    found = replace(made, problem=replace(fit.problem, find_axis=True))
+    judged = judge_fit(found)
     assert judged.verdict is Verdict.DOUBTFUL
     assert judged.verdict_reasons == ("5 of 6 listed families are not found",)
+    # Beside a calibration that holds, a list of more than the sample has says nothing.
+    given = replace(made, problem=replace(fit.problem, find_axis=False))
+    assert judge_fit(given).verdict is Verdict.GOOD
 
 
 def test_flags_of_the_axis_carry_over_with_the_sentence_of_their_note(fit):

@@ -37,6 +37,7 @@ _FOUND_SHARE: Final = 0.01
 _APART_KEV: Final = 0.35
 # Peaks that fix an axis; two would leave offset and slope without a check.
 _LEAST_ANCHORS: Final = 3
+_NO_ANCHORS: Final = 1
 # Names that are not the user's must be more, and common.
 _LEAST_UNLISTED: Final = 4
 _USUAL_COST: Final = 1.5
@@ -145,7 +146,8 @@ def judge_axis(
     if len(anchors) < _LEAST_ANCHORS and not given:
         seen = ", ".join(anchors) or "nothing"
         doubts.append(f"{len(anchors)} peaks fix it ({seen}), {_LEAST_ANCHORS} are needed")
-    if len(anchors) <= _LEAST_ANCHORS:
+    # Lists of a beamline hold what most of its samples lack: beside a calibration that holds, that means nothing.
+    if len(anchors) <= (_NO_ANCHORS if given else _LEAST_ANCHORS):
         doubts += _judge_families(fit)
     found = [Finding(flag=NOT_FOUND, text="; ".join(doubts))] if doubts else []
     return found + _judge_incident(fit, problem, energy, peaks)
