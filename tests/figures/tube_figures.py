@@ -52,9 +52,11 @@ def fit_one(seed, anode):
         error, sigma = float(fit.amplitude[i]) - true, float(fit.amplitude_sigma[i])
         rows.append((error / true, error / sigma, low < main_line_kev(fit, name) < high, sigma / true))
     say(
-        seed, anode, f"{total:.1e} counts, R2 {fit.r2:.5f} ({fit.r2_expected:.5f}), chi2 {fit.reduced_chi2:.2f}, axis off",
-        f"{1e3 * off:.0f} eV, {fit.verdict.word}, {cpu_s:.1f} CPU s", *fit.flags, *(s.name for s in found),
-    )  # fmt: skip
+        seed,
+        anode,
+        f"{total:.1e} counts, R2 {fit.r2:.5f} ({fit.r2_expected:.5f}), chi2 {fit.reduced_chi2:.2f}, axis off",
+    )
+    say(f"  {1e3 * off:.0f} eV, {fit.verdict.word}, {cpu_s:.1f} CPU s", *fit.flags, *(one.name for one in found))
     return right, flagged, len(found), cpu_s, rows
 
 
@@ -65,14 +67,17 @@ def main(first, count, anodes):
         own = rows[:, 2] > 0
         apart, under = rows[~own], rows[own]
         wrong = sum(not right and not flagged for right, flagged, *_ in done)
+        error, sigmas = np.abs(apart[:, 0]), np.abs(apart[:, 1])
         say(
-            f"{anode}: axis right {sum(one[0] for one in done)} of {count}, wrong without a flag {wrong}, needless flags",
-            f"{sum(one[0] and one[1] for one in done)}; {len(apart)} families within 5 %:",
-            f"{(np.abs(apart[:, 0]) < 0.05).mean():.3f}, 95 % of errors below {np.quantile(np.abs(apart[:, 0]), 0.95):.3f},",
-            f"within 2 sigma {(np.abs(apart[:, 1]) < 2).mean():.3f}; {len(under)} under the anode's L lines within 2 sigma:",
-            f"{(np.abs(under[:, 1]) < 2).mean() if len(under) else np.nan:.3f}; false suggestions a spectrum",
-            f"{np.mean([one[2] for one in done]):.2f}; CPU median {np.median([one[3] for one in done]):.1f} s",
+            f"{anode}: axis right {sum(one[0] for one in done)} of {count}, wrong without a flag {wrong}, needless flags"
         )
+        say(
+            f"  {sum(one[0] and one[1] for one in done)}; {len(apart)} families within 5 %: {(error < 0.05).mean():.3f},"
+        )
+        say(f"  95 % of errors below {np.quantile(error, 0.95):.3f}, within 2 sigma {(sigmas < 2.0).mean():.3f};")
+        covered = (np.abs(under[:, 1]) < 2.0).mean() if len(under) else np.nan
+        say(f"  {len(under)} under the anode's L lines within 2 sigma: {covered:.3f}; false suggestions a spectrum")
+        say(f"  {np.mean([one[2] for one in done]):.2f}; CPU median {np.median([one[3] for one in done]):.1f} s")
 
 
 if __name__ == "__main__":

@@ -5,12 +5,15 @@ import time
 from dataclasses import dataclass, replace
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hpcxrf.errors import FitError
+from hpcxrf.fitting.axis.candidates import Axes, find_axes
 from hpcxrf.fitting.axis.incident import find_elastic, move_incident
 from hpcxrf.fitting.axis.peaks import Peaks, find_peaks
+from hpcxrf.fitting.axis.race import race
 from hpcxrf.fitting.axis.verdict import AMBIGUOUS, Finding, judge_found
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.coarse import (
@@ -49,6 +52,8 @@ _PAIRS: Final = 2
 # Odds (natural logarithm) below which another axis is as good.
 _MARGIN: Final = 3.0
 _SLOPE_SCALE: Final = 1e-3
+# Axes that differ by less are one.
+_OTHER_KEV: Final = 0.1
 # What lies about zero energy is the noise of the electronics; up to the fit range the model knows no lines, and a
 # strong peak there speaks against an axis a little.
 _ZERO_KEV: Final = 0.09
@@ -221,7 +226,11 @@ def fit_from_nothing(counts: Tensor, problem: FitProblem) -> SpectrumFit:
     against = _weigh_fits(fits, full, peaks)
     best = min(range(len(fits)), key=lambda i: against[i])
     rivals = [fits[i] for i in range(len(fits)) if i != best and against[i] - against[best] < _MARGIN]
-    judged = judge_found(fits[best].fit, full, peaks, problem, _describe_rivals(rivals))
+    reached, findings = fits[best], _describe_rivals(rivals)
+    if problem.elastic and _is_poor(reached.fit) and (other := _race_unlisted(full, peaks, reached, problem)):
+        findings = [_describe_moved(other, reached)]
+        reached = other
+    judged = judge_found(reached.fit, full, peaks, problem, findings)
     return replace(judged, cpu_s=time.process_time() - began)
 
 
@@ -263,6 +272,54 @@ def _weigh_fits(fits: list[_Reached], full: Tensor, peaks: Peaks) -> list[float]
     costs = torch.stack(cost).nan_to_num(nan=torch.inf)
     score = torch.tensor([one.score for one in fits], dtype=full.dtype)
     return [float(e) for e in _add_evidence(costs, score, full.shape[0])]
+
+
+def _race_unlisted(full: Tensor, peaks: Peaks, reached: _Reached, problem: FitProblem) -> _Reached | None:
+    """Another axis on which elements that are not listed explain what the list leaves; None where there is none.
+
+    A list that lacks a strong element may fit best with all names shifted by one.
+    """
+    by_name = {p.name: p for p in problem.parameters}
+    offset, slope = (by_name[name] for name in AXIS)
+    nominal = problem.table.incident_energy_kev
+    found = find_axes(
+        peaks,
+        nominal,
+        offsets_kev=(offset.lower, offset.upper) if offset.free else (offset.value, offset.value),
+        slopes_kev=(slope.lower, slope.upper) if slope.free else (slope.value, slope.value),
+        listed=problem.table.component_names,
+    )
+    mine = reached.fit.theta[:2].cpu().numpy()
+    highest = float(found.score.max(initial=0.0))
+    axes = Axes(
+        offset_kev=np.append(mine[0], found.offset_kev),
+        slope_kev=np.append(mine[1], found.slope_kev),
+        score=np.append(highest, found.score),
+    )
+    runners = race(full, peaks, axes, nominal, detector=problem.detector, elastic=True, low_kev=problem.energy_min_kev)
+    if not runners:
+        return None
+    at = runners[0].found.at
+    channel = (np.array([problem.energy_min_kev, nominal]) - at.offset_kev) / at.slope_kev
+    if np.abs(mine[0] + mine[1] * channel - [problem.energy_min_kev, nominal]).max() < _OTHER_KEV:
+        return None
+    posed = move_incident(problem, at.incident_kev)
+    theta = pack(posed.parameters)
+    theta[0], theta[1] = at.offset_kev, at.slope_kev
+    placed = _set_axis(posed, theta)
+    fit = fit_spectrum(full, placed, starts=find_starts_near(full, placed))
+    return _Reached(fit=replace(fit, problem=posed), problem=placed, score=reached.score)
+
+
+def _describe_moved(other: _Reached, before: _Reached) -> Finding:
+    left, theta = other.fit.r2, before.fit.theta
+    return Finding(
+        flag=AMBIGUOUS,
+        text=(
+            "elements that are not listed explain the peaks on this axis, on which the list alone leaves more (R2 "
+            f"{left:.5f}) than on one with offset {theta[0]:.4f} keV, slope {theta[1]:.6f} keV (R2 {before.fit.r2:.5f})"
+        ),
+    )
 
 
 def _describe_rivals(rivals: list[_Reached]) -> list[Finding]:

@@ -1,0 +1,22 @@
+"""A list that lacks a strong element fits best on the axis that shifts all names by one, which is not believed."""
+
+import numpy as np
+import pytest
+import torch
+from foreign_spectra import random_spectrum
+
+from hpcxrf.fitting.axis.verdict import AMBIGUOUS
+from hpcxrf.fitting.spectrum.prepare import build_problem
+from hpcxrf.fitting.spectrum.search import fit_from_nothing
+
+
+@pytest.mark.parametrize("seed", [60103, 60114])
+def test_elements_that_are_not_listed_keep_the_names_from_shifting_by_one(seed):
+    truth = random_spectrum(seed)
+    problem = build_problem(truth.listed, truth.nominal_kev, n_channels=truth.counts.size)
+    fit = fit_from_nothing(torch.from_numpy(truth.counts.astype(float)), problem)
+    channel = (np.array([1.0, truth.incident_kev]) - truth.offset_kev) / truth.slope_kev
+    off = float(fit.theta[0]) + float(fit.theta[1]) * channel - [1.0, truth.incident_kev]
+    assert np.abs(off).max() < 0.1
+    assert AMBIGUOUS in fit.flags
+    assert any("elements that are not listed explain the peaks" in note.text for note in fit.notes)
