@@ -68,12 +68,9 @@ def main(first, count, anodes):
         apart, under = rows[~own], rows[own]
         wrong = sum(not right and not flagged for right, flagged, *_ in done)
         error, sigmas = np.abs(apart[:, 0]), np.abs(apart[:, 1])
-        say(
-            f"{anode}: axis right {sum(one[0] for one in done)} of {count}, wrong without a flag {wrong}, needless flags"
-        )
-        say(
-            f"  {sum(one[0] and one[1] for one in done)}; {len(apart)} families within 5 %: {(error < 0.05).mean():.3f},"
-        )
+        right, needless = sum(one[0] for one in done), sum(one[0] and one[1] for one in done)
+        say(f"{anode}: axis right {right} of {count}, wrong without a flag {wrong}, needless flags {needless};")
+        say(f"  {len(apart)} families within 5 %: {(error < 0.05).mean():.3f},")
         say(f"  95 % of errors below {np.quantile(error, 0.95):.3f}, within 2 sigma {(sigmas < 2.0).mean():.3f};")
         covered = (np.abs(under[:, 1]) < 2.0).mean() if len(under) else np.nan
         say(f"  {len(under)} under the anode's L lines within 2 sigma: {covered:.3f}; false suggestions a spectrum")
