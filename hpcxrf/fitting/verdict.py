@@ -7,7 +7,7 @@ class Verdict(IntEnum):
     """Verdict on a fit; stored as uint8 with CF `flag_values` and `flag_meanings`, worse ones are larger."""
 
     NOT_JUDGED = 0
-    """A fit of a version or of a program that gives no verdict."""
+    """A detector without counts, or a fit of a version or of a program that gives no verdict."""
     GOOD = 1
     DOUBTFUL = 2
     """The numbers may hold; somebody should look at the reasons first."""

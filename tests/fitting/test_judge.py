@@ -98,11 +98,14 @@ def test_an_axis_that_is_given_six_per_cent_wrong_is_a_wrong_fit():
     assert "beyond counting noise" in " ".join(found.verdict_reasons)
 
 
-def test_a_spectrum_without_counts_is_wrong_and_says_so():
+def test_a_spectrum_without_counts_is_not_judged_and_one_of_nonsense_is_wrong():
     found = _solve(torch.zeros(1500))
     assert found.status is FitStatus.EMPTY
-    assert found.verdict is Verdict.WRONG
-    assert found.verdict_reasons == ("the fit has no solution: empty",)
+    assert found.verdict is Verdict.NOT_JUDGED
+    assert found.verdict_reasons == ("no counts in the fit range",)
+    nonsense = _solve(torch.full((1500,), torch.nan))
+    assert nonsense.verdict is Verdict.WRONG
+    assert nonsense.verdict_reasons == ("the fit has no solution: nonfinite",)
 
 
 def test_a_list_of_which_most_is_not_there_is_doubtful_where_the_axis_was_found_with_it(fit):

@@ -206,7 +206,8 @@ def small_disk(tmp_path):
 
 def test_a_full_disk_while_results_are_written_and_then_room(good, small_disk):
     disk, enlarge = small_disk
-    command = [sys.executable, "-m", "hpcxrf", "run", str(good), "-o", str(disk / "run"), *FIT]
+    listed = ("--elements", "Si,P,S,Cl,K,Ca,Ti,Mn,Fe,Cu,Zn,Pb_L", "--energy", "13.5")
+    command = [sys.executable, "-m", "hpcxrf", "run", str(good), "-o", str(disk / "run"), *listed]
     options = {"capture_output": True, "text": True, "env": {**os.environ, "COLUMNS": "400"}}
     done = subprocess.run([*command, "--workers", "1"], check=False, **options)
     assert done.returncode == SOME_FAILED, done.stderr

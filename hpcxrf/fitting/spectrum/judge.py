@@ -69,6 +69,9 @@ def judge_fit(fit: SpectrumFit) -> SpectrumFit:
 
 
 def _judge(fit: SpectrumFit) -> list[tuple[Verdict, str]]:
+    if fit.status is FitStatus.EMPTY:
+        # A detector that was off is no wrong result of the others.
+        return [(Verdict.NOT_JUDGED, "no counts in the fit range")]
     if fit.status not in {FitStatus.CONVERGED, FitStatus.MAX_ITERATIONS}:
         outcome = fit.status.name.lower().replace("_", " ")
         return [(Verdict.WRONG, f"the fit has no solution: {outcome}")]
