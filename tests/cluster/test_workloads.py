@@ -149,6 +149,8 @@ def test_a_case_study_on_slurm_writes_its_page(drill):
             "size": [24, 30],
             "starts": 1,
             "trials": 1,
+            "draws": 2,
+            "amplitudes": ["random"],
             "pixels": 2,
             "adam_steps": 5,
             "sbplx_evaluations": 20,
