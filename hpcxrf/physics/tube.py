@@ -257,24 +257,6 @@ def subshell_excitation(tube: Tube, z: int, shell: str) -> float:
     return float(strength @ spectrum.photons[used] / at_highest)
 
 
-def effective_energy_kev(tube: Tube, above_kev: float = LOWEST_KEV) -> float:
-    """Mean energy of the photons above an edge: what stands for the tube where no spectrum is used.
-
-    Args:
-        tube: the tube.
-        above_kev: edge, below the high voltage.
-
-    Raises:
-        ConfigError: no photon is above the edge.
-    """
-    spectrum = tube_spectrum(tube)
-    used = spectrum.energy_kev > above_kev
-    total = float(spectrum.photons[used].sum())
-    if total <= 0.0:
-        raise ConfigError(f"the tube has no photons above {above_kev:g} keV; its high voltage is {tube.kv:g} kV")
-    return float(spectrum.photons[used] @ spectrum.energy_kev[used] / total)
-
-
 def _subshell(line: str) -> str:
     """Subshell whose vacancy a line fills: `K` of `KL3`, `L2` of `L2M4`."""
     return line[0] if line[0] == "K" else line[:2]

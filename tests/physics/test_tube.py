@@ -11,7 +11,6 @@ from hpcxrf.physics.tube import (
     Layer,
     Tube,
     continuum,
-    effective_energy_kev,
     find_anode_lines,
     subshell_excitation,
     transmission,
@@ -208,14 +207,6 @@ def test_a_subshell_above_the_voltage_is_not_excited_and_deep_subshells_less_tha
     # L1 falls more slowly with the energy than L3: soft photons excite it less.
     assert factors[0] < factors[1]
     assert subshell_excitation(Tube(anode="W", kv=30.0), 80, "L1") > 0.0
-
-
-def test_the_effective_energy_lies_above_the_edge_and_below_the_voltage():
-    tube = Tube(anode="Rh", kv=50.0)
-    assert 7.1 < effective_energy_kev(tube, 7.1) < 50.0
-    assert effective_energy_kev(tube, 20.0) > effective_energy_kev(tube, 5.0)
-    with pytest.raises(ConfigError, match=r"no photons above 60 keV; its high voltage is 50 kV"):
-        effective_energy_kev(tube, 60.0)
 
 
 # --- what cannot be -----------------------------------------------------------------------------

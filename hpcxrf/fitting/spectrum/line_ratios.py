@@ -45,6 +45,7 @@ from hpcxrf.physics.sample import (
     mass_shares,
     own_sample,
 )
+from hpcxrf.physics.tube_table import SERIES_SD
 
 N_THETA: Final = len(PARAMETER_NAMES)
 """Parameters of theta; those of the ratios follow them."""
@@ -64,8 +65,6 @@ _SAME_EDGE_KEV: Final = 1e-4
 # Transitions from the O and P shells to L3 (L-beta-5), valence electrons in part: their share differs between
 # calculations, and they end this close to the edge.
 _OUTER_SD: Final = 0.3
-# Without it the L lines of a W tube leave R2 at .970 in place of .998.
-_ANODE_SD: Final = 0.3
 _OUTER_KEV: Final = 0.15
 # Prior mean, prior sd, step, lower and upper bound of the parameters of all families. The sample's are all but flat:
 # where they change no ratio, a little curvature keeps the steps short. The air path is hardly ever known: 12 cm
@@ -293,7 +292,7 @@ def _list_anode_groups(table: LineTable, copies: ScatterCopies | None) -> tuple[
         mine = torch.tensor([one == subshell for one in copies.subshell], device=none.device)
         if bool(mine.any()):
             name = f"{copies.anode} anode {subshell}"
-            found.append(RatioGroup(name=name, member=none, sd=_ANODE_SD, copies=mine))
+            found.append(RatioGroup(name=name, member=none, sd=SERIES_SD, copies=mine))
     return tuple(found)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpcxrf.fitting.axis.candidates import find_axes
+from hpcxrf.fitting.axis.candidates import Axes, find_axes
 from hpcxrf.fitting.axis.incident import find_elastic
 from hpcxrf.fitting.axis.peaks import Peaks
 from hpcxrf.fitting.nnls import nnls_gram
@@ -75,19 +75,8 @@ def propose_axes(counts: Tensor, peaks: Peaks, problem: FitProblem, *, keep: int
         window: axes are dropped whose score is lower than the best by more than this, unless there are few peaks;
             infinite: none is dropped, and the grid is searched as well.
     """
-    by_name = {p.name: p for p in problem.parameters}
-    offset, slope = by_name["energy_offset"], by_name["energy_slope"]
     nominal = problem.table.incident_energy_kev
-    found = find_axes(
-        peaks,
-        nominal,
-        offsets_kev=(offset.lower, offset.upper) if offset.free else (offset.value, offset.value),
-        slopes_kev=(slope.lower, slope.upper) if slope.free else (slope.value, slope.value),
-        listed=problem.table.component_names,
-        elastic=problem.elastic,
-        anode=() if problem.copies is None else list_strong_copies(problem.copies),
-        keep=keep,
-    )
+    found = find_axes_within(peaks, problem, keep=keep)
     few = peaks.channel.size < _FEW_PEAKS or window == math.inf
     likely = found.score >= (-np.inf if few else found.score.max(initial=-np.inf) - window)
     offsets, slopes, scores = (
@@ -106,6 +95,28 @@ def propose_axes(counts: Tensor, peaks: Peaks, problem: FitProblem, *, keep: int
         angle_deg=_find_angles(counts, offsets, slopes, problem),
         fwhm_offset_kev=_measure_fwhm_offset(offsets, slopes, peaks, problem),
         score=scores,
+    )
+
+
+def find_axes_within(peaks: Peaks, problem: FitProblem, *, keep: int) -> Axes:
+    """Find the axes within the bounds of a problem that put the peaks on probable energies, best first.
+
+    Args:
+        peaks: those of the spectrum.
+        problem: lines, bounds and nominal incident energy; what is fixed has its one value.
+        keep: axes to return.
+    """
+    by_name = {p.name: p for p in problem.parameters}
+    offset, slope = by_name["energy_offset"], by_name["energy_slope"]
+    return find_axes(
+        peaks,
+        problem.table.incident_energy_kev,
+        offsets_kev=(offset.lower, offset.upper) if offset.free else (offset.value, offset.value),
+        slopes_kev=(slope.lower, slope.upper) if slope.free else (slope.value, slope.value),
+        listed=problem.table.component_names,
+        elastic=problem.elastic,
+        anode=() if problem.copies is None else list_strong_copies(problem.copies),
+        keep=keep,
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hpcxrf.errors import FitError
-from hpcxrf.fitting.axis.candidates import Axes, find_axes
+from hpcxrf.fitting.axis.candidates import Axes
 from hpcxrf.fitting.axis.incident import find_elastic, move_incident
 from hpcxrf.fitting.axis.peaks import Peaks, find_peaks
 from hpcxrf.fitting.axis.race import race
@@ -27,7 +27,7 @@ from hpcxrf.fitting.spectrum.coarse import (
 from hpcxrf.fitting.spectrum.integrated import approach, fit_spectrum, has_few_elements
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.scatter_pair import scan_pairs
-from hpcxrf.fitting.spectrum.screen import Candidates, propose_axes, select_distinct_axes
+from hpcxrf.fitting.spectrum.screen import Candidates, find_axes_within, propose_axes, select_distinct_axes
 from hpcxrf.fitting.spectrum.separable import LeastSquares, State, build_space, minimise, objective
 from hpcxrf.fitting.spectrum.theta import FOUND, FOUND_OF_FEW, INCIDENT, trust_axis
 from hpcxrf.physics.model import energy_kev
@@ -279,16 +279,8 @@ def _race_unlisted(full: Tensor, peaks: Peaks, reached: _Reached, problem: FitPr
 
     A list that lacks a strong element may fit best with all names shifted by one.
     """
-    by_name = {p.name: p for p in problem.parameters}
-    offset, slope = (by_name[name] for name in AXIS)
     nominal = problem.table.incident_energy_kev
-    found = find_axes(
-        peaks,
-        nominal,
-        offsets_kev=(offset.lower, offset.upper) if offset.free else (offset.value, offset.value),
-        slopes_kev=(slope.lower, slope.upper) if slope.free else (slope.value, slope.value),
-        listed=problem.table.component_names,
-    )
+    found = find_axes_within(peaks, problem, keep=_CANDIDATES)
     mine = reached.fit.theta[:2].cpu().numpy()
     highest = float(found.score.max(initial=0.0))
     axes = Axes(
