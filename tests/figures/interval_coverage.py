@@ -7,7 +7,8 @@
 `mismatch` draws spectra with the generator beside the package (`../shared/cases/gen.py`: other shapes of lines, shelf
 and escape than the model's), ratios within a family off by 3 %, pile-up, up to two elements that are not listed, some
 that are listed and absent; what the residual suggests is added and fitted again. `exact` draws them from the model
-itself. Every spectrum has 5 to 14 families and 1e3 to 1e8 counts, evenly in the logarithm.
+itself, the ratios of lines from its priors. Every spectrum has 5 to 14 families and 1e3 to 1e8 counts, evenly in the
+logarithm.
 """
 
 import importlib.util
@@ -16,6 +17,7 @@ import math
 import sys
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,10 @@ K_LINES += ["Fe", "Co", "Ni", "Cu", "Zn", "Ga", "Ge", "As", "Se", "Br"]
 L_LINES = ["Ag_L", "Cd_L", "Sn_L", "I_L", "Ba_L", "La_L", "Ce_L", "Gd_L", "W_L", "Pt_L", "Au_L", "Hg_L", "Pb_L", "Bi_L"]
 M_LINES = ["Hf_M", "Ta_M", "W_M", "Bi_M", "Th_M", "U_M"]
 RATIO_SD = 0.03
+# Priors of the model: of every family's K-beta lines, common and own; of subshells beside the main one; of L3-O, P.
+KBETA_COMMON_SD, KBETA_SD = 0.04, 0.05
+SUBSHELL_SDS = {"L1": 0.2, "L2": 0.05, "M1": 0.05, "M2": 0.05, "M3": 0.05, "M4": 0.2}
+OUTER_SD, OUTER_KEV = 0.3, 0.15
 ROUNDS = 2
 
 
@@ -113,7 +119,10 @@ def draw_mismatched(seed):
     spectrum = sum(a * detector.fam(perturb_ratios(gen, rng, n, incident_kev)) for n, a in truth.items())
     elastic, compton, background = total * rng.dirichlet([1.0, 2.0, 2.0]) * 0.4
     rest, _ = gen.spectrum(detector, incident_kev, {}, elastic=elastic, compton=compton, bg=background)
-    mean = _pile_up(spectrum + rest, detector, rng.uniform(0.0, 0.004))
+    share = rng.uniform(0.0, 0.004)
+    mean = _pile_up(spectrum + rest, detector, share)
+    # A photon that piles up is recorded elsewhere: an amplitude is what is left of a family at its own lines.
+    truth = {name: a * (1 - share) for name, a in truth.items()}
     counts = rng.poisson(mean)
     names = list(truth)
     unlisted = set(rng.choice(names, int(rng.integers(0, 3)), replace=False))
@@ -137,7 +146,7 @@ def draw_exact(seed):
     incident_kev = rng.uniform(12.0, 18.5)
     total = 10.0 ** rng.uniform(3, 8)
     truth = draw_amplitudes(rng, draw_families(rng, incident_kev), total)
-    table = build_line_table(tuple(truth), incident_kev, efficiency=Detector())
+    table = _draw_ratios(rng, build_line_table(tuple(truth), incident_kev, efficiency=Detector()))
     start = {
         "coherent_sct_energy": incident_kev,
         "energy_offset": rng.uniform(-0.05, 0.05),
@@ -154,7 +163,36 @@ def draw_exact(seed):
     slope = 1.6 - 1.2 * np.arange(2048) / 2048
     counts = rng.poisson(peaks + background * slope / slope.sum())
     axis = (start["energy_offset"] + rng.normal(0, 0.02), start["energy_slope"] * (1 + rng.normal(0, 0.003)))
-    return counts, incident_kev, list(truth), truth, axis
+    return counts, incident_kev + rng.normal(0, 0.1), list(truth), truth, axis
+
+
+def _draw_ratios(rng, table):
+    """The table with ratios that are off by what the model takes for usual, the sum of every family as it was.
+
+    A spectrum with just the ratios of the table would say nothing of intervals that allow for wrong ones.
+    """
+    import xraylib
+
+    parent = torch.where(table.escape_parent < 0, torch.arange(len(table.ratio)), table.escape_parent)
+    edge, line = table.edge_kev[parent], table.energy_kev[parent]
+    factor, common = torch.ones_like(table.ratio), rng.normal(0, KBETA_COMMON_SD)
+    for i, name in enumerate(table.component_names):
+        symbol, _, shell = name.partition("_")
+        z, mine = xraylib.SymbolToAtomicNumber(symbol), table.component == i
+        groups = {(): (mine & table.is_kbeta[parent], math.exp(common + rng.normal(0, KBETA_SD)))} if not shell else {}
+        for subshell, sd in SUBSHELL_SDS.items():
+            if shell and subshell[0] == shell:
+                own = xraylib.EdgeEnergy(z, getattr(xraylib, f"{subshell}_SHELL"))
+                groups[subshell] = (mine & ((edge - own).abs() < 1e-4), math.exp(rng.normal(0, sd)))
+        if shell == "L":
+            own = xraylib.EdgeEnergy(z, xraylib.L3_SHELL)
+            outer = mine & ((edge - own).abs() < 1e-4) & (edge - line < OUTER_KEV)
+            groups["outer"] = (outer, math.exp(rng.normal(0, OUTER_SD)))
+        for member, by in groups.values():
+            factor = torch.where(member, factor * by, factor)
+        changed = torch.where(mine, table.ratio * factor, 0.0)
+        factor = torch.where(mine, factor * table.ratio[mine].sum() / changed.sum(), factor)
+    return replace(table, ratio=table.ratio * factor)
 
 
 def fit_and_compare(seed, draw, *, add):
