@@ -17,7 +17,7 @@ import math
 import sys
 import time
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ from hpcxrf.fitting.spectrum.suggestion import add_elements
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.lines import build_line_table
-from hpcxrf.physics.model import model_spectrum
+from hpcxrf.physics.model import SpectrumModel, evaluate
 from hpcxrf.physics.parameters import PARAMETERS, pack, replace_values
 
 K_LINES = ["Si", "P", "S", "Cl", "Ar", "K", "Ca", "Ti", "V", "Cr", "Mn"]
@@ -140,13 +140,30 @@ def _pile_up(spectrum, detector, share):
     return spectrum * (1 - share) + 0.5 * share * spectrum.sum() * at / max(pairs.sum(), 1e-300)
 
 
-def draw_exact(seed):
-    """The same from the model itself, with a continuum that falls linearly."""
-    rng = np.random.default_rng(seed)
+@dataclass(frozen=True)
+class Exact:
+    """A spectrum that the model can describe: what is expected of it, and of one count of each family."""
+
+    names: tuple[str, ...]
+    truth: dict[str, float]
+    """Counts of the families that are there; the others of `names` are not."""
+    shapes: np.ndarray
+    """(channel, family)."""
+    mean: np.ndarray
+    """(channel,)."""
+    incident_kev: float
+    axis: tuple[float, float]
+
+
+def make_exact(rng, n_absent=0):
+    """Draw one, with a continuum that falls linearly."""
     incident_kev = rng.uniform(12.0, 18.5)
     total = 10.0 ** rng.uniform(3, 8)
     truth = draw_amplitudes(rng, draw_families(rng, incident_kev), total)
-    table = _draw_ratios(rng, build_line_table(tuple(truth), incident_kev, efficiency=Detector()))
+    there = {name.partition("_")[0] for name in truth}
+    more = [n for n in draw_families(rng, incident_kev) if n.partition("_")[0] not in there][:n_absent]
+    names = (*truth, *more)
+    table = _draw_ratios(rng, build_line_table(names, incident_kev, efficiency=Detector()))
     start = {
         "coherent_sct_energy": incident_kev,
         "energy_offset": rng.uniform(-0.05, 0.05),
@@ -157,13 +174,27 @@ def draw_exact(seed):
     }
     theta = pack(replace_values(PARAMETERS, start))
     elastic, compton, background = total * rng.dirichlet([1.0, 2.0, 2.0]) * 0.4
-    channel = torch.arange(2048, dtype=torch.float64)
-    amplitude = torch.tensor([*truth.values(), elastic, compton], dtype=torch.float64)
-    peaks = model_spectrum(theta, amplitude, table, channel, constants=PHYSICS).numpy()
+    phi = evaluate(
+        theta, SpectrumModel(table=table, channel=torch.arange(2048, dtype=torch.float64), constants=PHYSICS)
+    ).phi.numpy()
     slope = 1.6 - 1.2 * np.arange(2048) / 2048
-    counts = rng.poisson(peaks + background * slope / slope.sum())
-    axis = (start["energy_offset"] + rng.normal(0, 0.02), start["energy_slope"] * (1 + rng.normal(0, 0.003)))
-    return counts, incident_kev + rng.normal(0, 0.1), list(truth), truth, axis
+    amplitude = np.array([*(truth.get(name, 0.0) for name in names), elastic, compton])
+    return Exact(
+        names=names,
+        truth=truth,
+        shapes=phi[:, : len(names)],
+        mean=phi @ amplitude + background * slope / slope.sum(),
+        incident_kev=incident_kev,
+        axis=(start["energy_offset"], start["energy_slope"]),
+    )
+
+
+def draw_exact(seed):
+    """Counts, incident energy, list of elements, true counts, calibration, the last two a little off."""
+    rng = np.random.default_rng(seed)
+    one = make_exact(rng)
+    axis = (one.axis[0] + rng.normal(0, 0.02), one.axis[1] * (1 + rng.normal(0, 0.003)))
+    return rng.poisson(one.mean), one.incident_kev + rng.normal(0, 0.1), list(one.names), one.truth, axis
 
 
 def _draw_ratios(rng, table):

@@ -8,9 +8,10 @@ import torch
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.axis.peaks import find_peaks
 from hpcxrf.fitting.result import FitStatus
+from hpcxrf.fitting.spectrum.from_nothing import fit_from_nothing
 from hpcxrf.fitting.spectrum.integrated import FitProblem
 from hpcxrf.fitting.spectrum.screen import propose_axes, screen
-from hpcxrf.fitting.spectrum.search import find_starts, fit_from_nothing
+from hpcxrf.fitting.spectrum.search import find_starts
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.lines import build_line_table
@@ -70,8 +71,8 @@ def test_few_peaks_are_told_apart_by_the_grid_as_well():
     counts = _counts(0.0, 0.01, 11.0, 2)
     peaks = find_peaks(counts.numpy())
     few = replace(peaks, channel=peaks.channel[:3], area=peaks.area[:3], z=peaks.z[:3])
-    many = propose_axes(counts, peaks, _setup(), keep=6, window=5.0)
-    more = propose_axes(counts, few, _setup(), keep=6, window=5.0)
+    many = propose_axes(counts, peaks, _setup(), keep=6, window=5.0, incident_kev=INCIDENT_KEV)
+    more = propose_axes(counts, few, _setup(), keep=6, window=5.0, incident_kev=INCIDENT_KEV)
     assert many.offset_kev.shape[0] <= 6
     assert more.offset_kev.shape[0] > 6
     assert float(many.incident_kev[0]) == pytest.approx(11.0, abs=0.05)

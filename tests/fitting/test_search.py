@@ -11,8 +11,9 @@ from hpcxrf.config.run import check_config
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.axis.verdict import AMBIGUOUS, NOT_FOUND
 from hpcxrf.fitting.result import FitStatus
+from hpcxrf.fitting.spectrum.from_nothing import fit_from_nothing
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
-from hpcxrf.fitting.spectrum.search import find_starts_near, fit_from_nothing
+from hpcxrf.fitting.spectrum.search import find_starts_near
 from hpcxrf.formats.scan import EnergyCalibration
 from hpcxrf.physics.parameters import INDEX, replace_values
 from hpcxrf.pipeline.prepare.from_config import prepare

@@ -32,12 +32,13 @@ _UNUSUAL_COST: Final = 9.0
 _RANGES: Final = {"K": range(11, 60), "L": range(30, 93), "M": range(70, 93)}
 _EDGES: Final = {"K": xraylib.K_SHELL, "L": xraylib.L3_SHELL, "M": xraylib.M5_SHELL}
 _ALPHA: Final = {"K": xraylib.KA_LINE, "L": xraylib.LA_LINE, "M": xraylib.MA1_LINE}
-_BETA: Final = {"K": xraylib.KB_LINE, "L": xraylib.LB_LINE, "M": xraylib.MB_LINE}
+# The mean of all L-beta lines stands where none is: 85 eV above L-beta-1 of Ce.
+_BETA: Final = {"K": xraylib.KB_LINE, "L": xraylib.L2M4_LINE, "M": xraylib.MB_LINE}
 # Shares of the strong peaks of a spectrum, and how far a peak lies from its line (axis step, chemistry, neighbours).
 _SHARES: Final = {"K": 0.62, "L": 0.10, "M": 0.02}
 # Of the K lines' share, what goes to L and M lines as the list does.
 _LISTED_SHARE: Final = 0.35
-_L_LINES: Final = (xraylib.L2M4_LINE, xraylib.L3N5_LINE, xraylib.L2N4_LINE)
+_OUTER_L_LINES: Final = (xraylib.L3N5_LINE, xraylib.L2N4_LINE)
 _LINE_SD_KEV: Final = 0.022
 _ELASTIC_SHARE: Final = 0.05
 _ELASTIC_SD_KEV: Final = 0.15
@@ -189,14 +190,21 @@ def _share_shells(listed: Collection[str]) -> dict[str, float]:
     return {"K": _SHARES["K"] - sum(moved.values()), **more}
 
 
+def list_outer_lines(family: Family) -> tuple[float, ...]:
+    """List the energies (keV) of the peaks beyond the alpha and the first beta line: L-beta-2 and L-gamma-1."""
+    if family.shell != "L":
+        return ()
+    return tuple(_line_or(family.z, code, family.beta_kev) for code in _OUTER_L_LINES)
+
+
 def _strong_lines(family: Family, listed: Collection[str]) -> list[tuple[float, float]]:
     """Energies and shares of the peaks that a family may have among the strongest of a spectrum."""
     if family.shell != "L":
         return [(family.alpha_kev, 1.0)]
     if family.name not in listed:
         return [(family.alpha_kev, 0.6), (family.beta_kev, 0.4)]
-    first, second, gamma = (_line_or(family.z, code, family.beta_kev) for code in _L_LINES)
-    return [(family.alpha_kev, 0.45), (first, 0.3), (second, 0.15), (gamma, 0.1)]
+    second, gamma = list_outer_lines(family)
+    return [(family.alpha_kev, 0.45), (family.beta_kev, 0.3), (second, 0.15), (gamma, 0.1)]
 
 
 def _gauss(energy: Array, centre: float, sd: float) -> Array:

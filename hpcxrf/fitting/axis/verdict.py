@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hpcxrf.fitting.axis.naming import name_peaks
 from hpcxrf.fitting.axis.peaks import Peaks, find_peaks
-from hpcxrf.fitting.axis.tables import list_families
+from hpcxrf.fitting.axis.tables import list_families, list_outer_lines
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.theta import INCIDENT
@@ -221,9 +221,9 @@ def _judge_peaks(fit: SpectrumFit, problem: FitProblem, energy: Array, peaks: Pe
     strong = inside & (peaks.share > _STRONG) & (peaks.z > _STRONG_Z) & (left > _LEFT)
     usual = [f for f in list_families() if f.cost <= _COMMON_COST]
     lines = [line for f in usual for line in (f.alpha_kev, *((f.beta_kev,) if f.shell == "L" else ()))]
-    # K-beta lines of families that are strong and not listed.
-    missing = [f for f in usual if f.shell == "K" and (np.abs(energy[strong] - f.alpha_kev) < _AT_LINE_KEV).any()]
-    betas = np.array([f.beta_kev for f in missing])
+    # Further lines of families that are strong and not listed.
+    missing = [f for f in usual if (np.abs(energy[strong] - f.alpha_kev) < _AT_LINE_KEV).any()]
+    betas = np.array([line for f in missing for line in (f.beta_kev, *list_outer_lines(f))])
     strange = [
         float(e)
         for e in energy[strong]

@@ -64,7 +64,9 @@ class Candidates:
     """(candidate,) log probability of the peaks' positions, up to a constant."""
 
 
-def propose_axes(counts: Tensor, peaks: Peaks, problem: FitProblem, *, keep: int, window: float) -> Candidates:
+def propose_axes(
+    counts: Tensor, peaks: Peaks, problem: FitProblem, *, keep: int, window: float, incident_kev: float
+) -> Candidates:
     """Propose energy axes within the bounds of offset and slope.
 
     Args:
@@ -74,9 +76,9 @@ def propose_axes(counts: Tensor, peaks: Peaks, problem: FitProblem, *, keep: int
         keep: axes to return; twice as many where the spectrum has too few peaks to tell them apart.
         window: axes are dropped whose score is lower than the best by more than this, unless there are few peaks;
             infinite: none is dropped, and the grid is searched as well.
+        incident_kev: about which the elastic peak is looked for.
     """
-    nominal = problem.table.incident_energy_kev
-    found = find_axes_within(peaks, problem, keep=keep)
+    found = find_axes_within(peaks, problem, keep=keep, incident_kev=incident_kev)
     few = peaks.channel.size < _FEW_PEAKS or window == math.inf
     likely = found.score >= (-np.inf if few else found.score.max(initial=-np.inf) - window)
     offsets, slopes, scores = (
@@ -87,30 +89,31 @@ def propose_axes(counts: Tensor, peaks: Peaks, problem: FitProblem, *, keep: int
         lowest = scores.amin(dim=0, keepdim=True) if scores.numel() else torch.zeros(1, dtype=counts.dtype)
         offsets, slopes = torch.cat([offsets, more[0]]), torch.cat([slopes, more[1]])
         scores = torch.cat([scores, lowest.expand(more[0].shape[0])])
-    elastic = find_elastic(peaks, offsets.cpu().numpy(), slopes.cpu().numpy(), nominal)
+    elastic = find_elastic(peaks, offsets.cpu().numpy(), slopes.cpu().numpy(), incident_kev)
     return Candidates(
         offset_kev=offsets,
         slope_kev=slopes,
-        incident_kev=torch.from_numpy(np.where(np.isfinite(elastic), elastic, nominal)).to(counts),
+        incident_kev=torch.from_numpy(np.where(np.isfinite(elastic), elastic, incident_kev)).to(counts),
         angle_deg=_find_angles(counts, offsets, slopes, problem),
         fwhm_offset_kev=_measure_fwhm_offset(offsets, slopes, peaks, problem),
         score=scores,
     )
 
 
-def find_axes_within(peaks: Peaks, problem: FitProblem, *, keep: int) -> Axes:
+def find_axes_within(peaks: Peaks, problem: FitProblem, *, keep: int, incident_kev: float) -> Axes:
     """Find the axes within the bounds of a problem that put the peaks on probable energies, best first.
 
     Args:
         peaks: those of the spectrum.
         problem: lines, bounds and nominal incident energy; what is fixed has its one value.
         keep: axes to return.
+        incident_kev: the nominal incident energy, or another one to try.
     """
     by_name = {p.name: p for p in problem.parameters}
     offset, slope = by_name["energy_offset"], by_name["energy_slope"]
     return find_axes(
         peaks,
-        problem.table.incident_energy_kev,
+        incident_kev,
         offsets_kev=(offset.lower, offset.upper) if offset.free else (offset.value, offset.value),
         slopes_kev=(slope.lower, slope.upper) if slope.free else (slope.value, slope.value),
         listed=problem.table.component_names,

@@ -1,7 +1,5 @@
-"""A fit without a calibration: the energy axis, then the scatter peaks, then theta from the best starts."""
+"""Starting values without a calibration: energy axes by coarse fits, then the scatter peaks on each."""
 
-import math
-import time
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -10,12 +8,8 @@ import torch
 from torch import Tensor
 
 from hpcxrf.errors import FitError
-from hpcxrf.fitting.axis.candidates import Axes
 from hpcxrf.fitting.axis.incident import find_elastic, move_incident
 from hpcxrf.fitting.axis.peaks import Peaks, find_peaks
-from hpcxrf.fitting.axis.race import race
-from hpcxrf.fitting.axis.verdict import AMBIGUOUS, Finding, judge_found
-from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.coarse import (
     choose_bin,
     contrast_weights,
@@ -24,23 +18,21 @@ from hpcxrf.fitting.spectrum.coarse import (
     start_coarse,
     take_member,
 )
-from hpcxrf.fitting.spectrum.integrated import approach, fit_spectrum, has_few_elements
+from hpcxrf.fitting.spectrum.integrated import has_few_elements
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.scatter_pair import scan_pairs
-from hpcxrf.fitting.spectrum.screen import Candidates, find_axes_within, propose_axes, select_distinct_axes
+from hpcxrf.fitting.spectrum.screen import Candidates, propose_axes, select_distinct_axes
 from hpcxrf.fitting.spectrum.separable import LeastSquares, State, build_space, minimise, objective
 from hpcxrf.fitting.spectrum.theta import FOUND, FOUND_OF_FEW, INCIDENT, trust_axis
 from hpcxrf.physics.model import energy_kev
 from hpcxrf.physics.parameters import pack
 
 _NEAR_STEPS: Final = 20
-_APART_KEV: Final = 0.03
-_CANDIDATES: Final = 14
+APART_KEV: Final = 0.03
+CANDIDATES: Final = 14
+"""Axes that are proposed by the positions of the peaks."""
 # On 64 spectra of more than 1e4 counts the right axis was the most probable one by its peaks in all.
-_WINDOW: Final = 5.0
-# Where R2 stays this far below what the noise allows, the right axis may have been missed.
-_POOR_FACTOR: Final = 1.25
-_POOR_SHARE: Final = 0.005
+WINDOW: Final = 5.0
 # Coarse steps, and how many axes go on after them.
 _ROUNDS: Final = ((4, 8), (4, 4), (5, 3))
 # Further axes that are fitted to the end, by the odds against them.
@@ -49,11 +41,7 @@ _LEAST_WEIGHT: Final = 10.0
 _MOST_WEIGHT: Final = 100.0
 AXIS: Final = ("energy_offset", "energy_slope")
 _PAIRS: Final = 2
-# Odds (natural logarithm) below which another axis is as good.
-_MARGIN: Final = 3.0
 _SLOPE_SCALE: Final = 1e-3
-# Axes that differ by less are one.
-_OTHER_KEV: Final = 0.1
 # What lies about zero energy is the noise of the electronics; up to the fit range the model knows no lines, and a
 # strong peak there speaks against an axis a little.
 _ZERO_KEV: Final = 0.09
@@ -77,7 +65,7 @@ class AxisStart:
 
 
 def find_starts(
-    counts: Tensor, problem: FitProblem, *, peaks: Peaks | None = None, window: float = _WINDOW
+    counts: Tensor, problem: FitProblem, *, peaks: Peaks | None = None, window: float = WINDOW, shift_kev: float = 0.0
 ) -> list[AxisStart]:
     """Starting values from nothing but lines and a nominal incident energy, best axis first.
 
@@ -86,6 +74,7 @@ def find_starts(
         problem: its start of offset and slope is not used, their bounds are.
         peaks: those of the spectrum, where they are known already.
         window: axes are tried whose peaks are less probable than those of the best by at most this (logarithm).
+        shift_kev: how far from the nominal incident energy the elastic peak is expected.
 
     Raises:
         FitError: the spectrum has no counts.
@@ -94,7 +83,8 @@ def find_starts(
     if float(full.sum()) <= 0.0:
         raise FitError("calibration: the spectrum has no counts; leave the detector out")
     peaks = find_peaks(full.cpu().numpy()) if peaks is None else peaks
-    found = propose_axes(full, peaks, problem, keep=_CANDIDATES, window=window)
+    expected_kev = problem.table.incident_energy_kev + shift_kev
+    found = propose_axes(full, peaks, problem, keep=CANDIDATES, window=window, incident_kev=expected_kev)
     size = choose_bin(float(found.slope_kev[0]))
     wide = _widen(_scale_slope(problem, float(found.slope_kev[0])), found)
     state, least_squares = start_coarse(full, found.offset_kev, found.slope_kev, wide, size, _start_values(found))
@@ -102,16 +92,22 @@ def find_starts(
     for iterations, survivors in _ROUNDS:
         state = minimise(state, least_squares, iterations=iterations)
         cost = _sum_cost(state, least_squares, peaks, wide, size)
-        order = torch.argsort(_add_evidence(cost, score, least_squares.counts.shape[-1]), stable=True)
+        order = torch.argsort(add_evidence(cost, score, least_squares.counts.shape[-1]), stable=True)
         axis = rescale_theta(state.theta[order], wide, size)
-        apart = select_distinct_axes(axis[:, 0], axis[:, 1], wide, full.shape[0], _APART_KEV, survivors)
+        apart = select_distinct_axes(axis[:, 0], axis[:, 1], wide, full.shape[0], APART_KEV, survivors)
         state, least_squares = select(state, least_squares, order[apart])
         score = score[order[apart]]
     cost = _sum_cost(state, least_squares, peaks, wide, size)
-    evidence = _add_evidence(cost, score, least_squares.counts.shape[-1])
+    evidence = add_evidence(cost, score, least_squares.counts.shape[-1])
     return [
         _build_axis_start(
-            state.theta[i], take_member(least_squares, i), (float(cost[i]), float(score[i])), wide, problem, size, peaks
+            state.theta[i],
+            take_member(least_squares, i),
+            (float(cost[i]), float(score[i])),
+            wide,
+            problem,
+            size,
+            _see_elastic(state.theta[i], wide, size, peaks, expected_kev),
         )
         for i in torch.argsort(evidence, stable=True).tolist()
         if float(evidence[i] - evidence.min()) <= _RIVAL
@@ -133,11 +129,16 @@ def _widen(problem: FitProblem, found: Candidates) -> FitProblem:
     return replace(problem, parameters=parameters, energy_max_kev=top)
 
 
-def _add_evidence(cost: Tensor, score: Tensor, n: int) -> Tensor:
-    """(start,): what speaks against each axis, as -ln of a probability.
+def add_evidence(cost: Tensor, score: Tensor, n: int) -> Tensor:
+    """Weigh misfit and positions of the peaks together: what speaks against each axis, as -ln of a probability.
 
     The misfit counts as that of independent bins where it is noise; where it is a flaw of the model or an element
     that is not listed, it says little, and the positions of the peaks say more.
+
+    Args:
+        cost: (start,) weighted squares that are left.
+        score: (start,) log probability of the positions, up to a constant.
+        n: channels or bins.
     """
     weight = min(max(0.5 * n * n / max(float(cost.min()), 1.0), _LEAST_WEIGHT), _MOST_WEIGHT)
     return weight * cost.log() - score
@@ -150,13 +151,20 @@ def _start_values(found: Candidates) -> dict[str, Tensor]:
 def _sum_cost(state: State, least_squares: LeastSquares, peaks: Peaks, problem: FitProblem, size: int) -> Tensor:
     """(start,): objective plus the weighted squares of the peaks that lie outside of the range, where they count."""
     y = least_squares.counts[0]
-    square = _peak_squares(y, contrast_weights(y), peaks, size)
+    square = peak_squares(y, contrast_weights(y), peaks, size)
     energy = energy_kev(rescale_theta(state.theta, problem, size), torch.from_numpy(peaks.channel).to(y))
     return objective(state, least_squares) + (square * weigh_outside(energy, problem)).sum(dim=-1)
 
 
-def _peak_squares(y: Tensor, weights: Tensor, peaks: Peaks, size: int) -> Tensor:
-    """(peak,): weighted square of each peak over what lies under it, in bins of `size` channels."""
+def peak_squares(y: Tensor, weights: Tensor, peaks: Peaks, size: int) -> Tensor:
+    """Weighted square (peak,) of each peak over what lies under it.
+
+    Args:
+        y: (bin,) counts.
+        weights: (bin,).
+        peaks: in channels.
+        size: channels of a bin.
+    """
     middle = (torch.from_numpy(peaks.channel).to(y) - (size - 1) / 2.0) / size
     half = torch.from_numpy(1.5 * peaks.width.at(peaks.channel)).to(y) / size
     bins = torch.arange(y.shape[0], dtype=y.dtype, device=y.device)
@@ -202,147 +210,6 @@ def _scale_slope(problem: FitProblem, slope_kev: float) -> FitProblem:
     )
 
 
-def fit_from_nothing(counts: Tensor, problem: FitProblem) -> SpectrumFit:
-    """Find the energy axis, then fit; of several axes the one that the positions of the peaks and the fit speak for.
-
-    Args:
-        counts: (channel,) raw counts of the full spectrum.
-        problem: lines, bounds and nominal incident energy; its energy axis is not used.
-
-    Returns:
-        The fit, with the problem about the incident energy that was found. Where another axis explains the spectrum
-        as well, or too little fixes the axis, flags of `hpcxrf.fitting.axis.verdict` are set and `messages` say why.
-
-    Raises:
-        FitError: the spectrum has no counts, or no axis puts the energy range inside it.
-    """
-    began = time.process_time()
-    full = counts.to(torch.float64)
-    peaks = find_peaks(full.cpu().numpy())
-    fits = _fit_axes(full, problem, peaks, _WINDOW)
-    if all(_is_poor(one.fit) for one in fits):
-        # Improbable by its peaks, and yet all of the spectrum: an axis is believed for that alone.
-        fits += [one for one in _fit_axes(full, problem, peaks, math.inf) if not _is_poor(one.fit)]
-    against = _weigh_fits(fits, full, peaks)
-    best = min(range(len(fits)), key=lambda i: against[i])
-    rivals = [fits[i] for i in range(len(fits)) if i != best and against[i] - against[best] < _MARGIN]
-    reached, findings = fits[best], _describe_rivals(rivals)
-    if problem.elastic and _is_poor(reached.fit) and (other := _race_unlisted(full, peaks, reached, problem)):
-        findings = [_describe_moved(other, reached)]
-        reached = other
-    judged = judge_found(reached.fit, full, peaks, problem, findings)
-    return replace(judged, cpu_s=time.process_time() - began)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Reached:
-    """A fit on one of the axes."""
-
-    fit: SpectrumFit
-    problem: FitProblem
-    score: float
-
-
-def _is_poor(fit: SpectrumFit) -> bool:
-    """True where the fit leaves more than the noise."""
-    return not 1.0 - fit.r2 <= _POOR_FACTOR * (1.0 - fit.r2_expected) + _POOR_SHARE
-
-
-def _fit_axes(full: Tensor, problem: FitProblem, peaks: Peaks, window: float) -> list[_Reached]:
-    found = []
-    for one, theta in _approach_axes(full, find_starts(full, problem, peaks=peaks, window=window)):
-        fit = fit_spectrum(full, one.problem, starts=theta[None])
-        found.append(_Reached(fit=replace(fit, problem=one.posed), problem=one.problem, score=one.score))
-    return found
-
-
-def _weigh_fits(fits: list[_Reached], full: Tensor, peaks: Peaks) -> list[float]:
-    """What speaks against each fit, as -ln of a probability: as `_add_evidence`, in single channels."""
-    if len(fits) == 1:
-        return [0.0]
-    weights = contrast_weights(full)
-    square = _peak_squares(full, weights, peaks, 1)
-    middle = torch.from_numpy(peaks.channel).to(full)
-    cost = []
-    for one in fits:
-        inside = slice(one.fit.first_channel, one.fit.first_channel + one.fit.counts.shape[0])
-        left = (weights[inside] * (one.fit.counts - one.fit.model).square()).sum()
-        outside = square * weigh_outside(energy_kev(one.fit.theta, middle), one.problem)
-        cost.append(left + outside.sum())
-    costs = torch.stack(cost).nan_to_num(nan=torch.inf)
-    score = torch.tensor([one.score for one in fits], dtype=full.dtype)
-    return [float(e) for e in _add_evidence(costs, score, full.shape[0])]
-
-
-def _race_unlisted(full: Tensor, peaks: Peaks, reached: _Reached, problem: FitProblem) -> _Reached | None:
-    """Another axis on which elements that are not listed explain what the list leaves; None where there is none.
-
-    A list that lacks a strong element may fit best with all names shifted by one.
-    """
-    nominal = problem.table.incident_energy_kev
-    found = find_axes_within(peaks, problem, keep=_CANDIDATES)
-    mine = reached.fit.theta[:2].cpu().numpy()
-    highest = float(found.score.max(initial=0.0))
-    axes = Axes(
-        offset_kev=np.append(mine[0], found.offset_kev),
-        slope_kev=np.append(mine[1], found.slope_kev),
-        score=np.append(highest, found.score),
-    )
-    runners = race(full, peaks, axes, nominal, detector=problem.detector, elastic=True, low_kev=problem.energy_min_kev)
-    if not runners:
-        return None
-    at = runners[0].found.at
-    channel = (np.array([problem.energy_min_kev, nominal]) - at.offset_kev) / at.slope_kev
-    if np.abs(mine[0] + mine[1] * channel - [problem.energy_min_kev, nominal]).max() < _OTHER_KEV:
-        return None
-    posed = move_incident(problem, at.incident_kev)
-    theta = pack(posed.parameters)
-    theta[0], theta[1] = at.offset_kev, at.slope_kev
-    placed = _set_axis(posed, theta)
-    fit = fit_spectrum(full, placed, starts=find_starts_near(full, placed))
-    return _Reached(fit=replace(fit, problem=posed), problem=placed, score=reached.score)
-
-
-def _describe_moved(other: _Reached, before: _Reached) -> Finding:
-    left, theta = other.fit.r2, before.fit.theta
-    return Finding(
-        flag=AMBIGUOUS,
-        text=(
-            "elements that are not listed explain the peaks on this axis, on which the list alone leaves more (R2 "
-            f"{left:.5f}) than on one with offset {theta[0]:.4f} keV, slope {theta[1]:.6f} keV (R2 {before.fit.r2:.5f})"
-        ),
-    )
-
-
-def _describe_rivals(rivals: list[_Reached]) -> list[Finding]:
-    if not rivals:
-        return []
-    others = "; ".join(
-        f"offset {one.fit.theta[0]:.4f} keV, slope {one.fit.theta[1]:.6f} keV, E0 {one.fit.theta[5]:.3f} keV "
-        f"(R2 {one.fit.r2:.5f})"
-        for one in rivals
-    )
-    return [Finding(flag=AMBIGUOUS, text=f"another energy axis explains the spectrum about as well: {others}")]
-
-
-def _approach_axes(full: Tensor, found: list[AxisStart]) -> list[tuple[AxisStart, Tensor]]:
-    """A few steps from every axis; of those that meet, the first goes on."""
-    reached: list[tuple[AxisStart, Tensor]] = []
-    for one in found:
-        theta = approach(full, one.problem, one.starts)
-        if all(_axis_distance_kev(theta, other, full.shape[0], one.problem) > _APART_KEV for _, other in reached):
-            reached.append((replace(one, problem=_set_axis(one.problem, theta)), theta))
-    return reached
-
-
-def _axis_distance_kev(theta: Tensor, other: Tensor, n_channels: int, problem: FitProblem) -> float:
-    """Largest difference of two energy axes inside the energy range."""
-    channel = torch.arange(n_channels, dtype=torch.float64, device=theta.device)
-    energy = energy_kev(theta, channel)
-    inside = (energy >= problem.energy_min_kev) & (energy <= problem.energy_max_kev)
-    return float((energy - energy_kev(other, channel))[inside].abs().max())
-
-
 def _build_axis_start(
     theta: Tensor,
     least_squares: LeastSquares,
@@ -350,21 +217,25 @@ def _build_axis_start(
     wide: FitProblem,
     problem: FitProblem,
     size: int,
-    peaks: Peaks,
+    elastic_kev: float,
 ) -> AxisStart:
     """The coarse start and the rival pairs of scatter peaks at its axis, in single channels."""
     axis = rescale_theta(theta, wide, size)
-    nominal = problem.table.incident_energy_kev
-    elastic = find_elastic(peaks, axis[:1].cpu().numpy(), axis[1:2].cpu().numpy(), nominal)
-    moved = move_incident(problem, float(elastic[0]))
+    moved = move_incident(problem, elastic_kev)
     cost, score = weighed
     return AxisStart(
-        problem=_set_axis(moved, axis),
+        problem=set_axis(moved, axis),
         posed=moved,
         starts=_list_pairs(theta, least_squares, moved, size),
         unexplained=cost,
         score=score,
     )
+
+
+def _see_elastic(theta: Tensor, problem: FitProblem, size: int, peaks: Peaks, expected_kev: float) -> float:
+    """Energy of the highest peak about the one where the elastic peak is expected; NaN: there is none."""
+    offset, slope = rescale_theta(theta, problem, size)[:2].cpu().numpy()
+    return float(find_elastic(peaks, np.array([offset]), np.array([slope]), expected_kev)[0])
 
 
 def _list_pairs(theta: Tensor, least_squares: LeastSquares, problem: FitProblem, size: int) -> Tensor:
@@ -379,8 +250,8 @@ def _is_axis(problem: FitProblem, theta: Tensor) -> Tensor:
     return torch.tensor([p.name in (*AXIS, "energy_quadratic") for p in problem.parameters], device=theta.device)
 
 
-def _set_axis(problem: FitProblem, theta: Tensor) -> FitProblem:
-    """Start and prior of the energy axis at theta, as far as it is free."""
+def set_axis(problem: FitProblem, theta: Tensor) -> FitProblem:
+    """Put start and prior of the energy axis at theta (parameter,), as far as it is free."""
     axis = dict(zip(AXIS, theta[: len(AXIS)].tolist(), strict=True))
     moved = tuple(
         replace(p, value=min(max(axis[p.name], p.lower), p.upper)) if p.name in axis and p.free else p

@@ -10,12 +10,12 @@ from torch import Tensor
 from hpcxrf.fitting.axis.verdict import judge_given, keep_axis_notes
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED
+from hpcxrf.fitting.spectrum.from_nothing import fit_from_nothing
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
 from hpcxrf.fitting.spectrum.judge import judge_fit
 from hpcxrf.fitting.spectrum.near_edges import doubt_of_energy_kev, find_unexcited
 from hpcxrf.fitting.spectrum.prepare import lines_at
 from hpcxrf.fitting.spectrum.problem import FitProblem, start_from
-from hpcxrf.fitting.spectrum.search import fit_from_nothing
 from hpcxrf.fitting.spectrum.theta import INCIDENT
 from hpcxrf.notes import Note
 from hpcxrf.physics.components import is_estimated, parse_component

@@ -6,8 +6,8 @@ import torch
 from foreign_spectra import random_spectrum
 
 from hpcxrf.fitting.axis.verdict import AMBIGUOUS
+from hpcxrf.fitting.spectrum.from_nothing import fit_from_nothing
 from hpcxrf.fitting.spectrum.prepare import build_problem
-from hpcxrf.fitting.spectrum.search import fit_from_nothing
 
 
 @pytest.mark.parametrize("seed", [60103, 60114])

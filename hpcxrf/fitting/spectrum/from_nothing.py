@@ -1,0 +1,234 @@
+"""A fit from nothing: axes that the peaks speak for are fitted, and the one that explains the spectrum is chosen."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hpcxrf.fitting.axis.candidates import Axes
+from hpcxrf.fitting.axis.incident import FARTHEST_KEV, move_incident
+from hpcxrf.fitting.axis.peaks import Peaks, find_peaks
+from hpcxrf.fitting.axis.race import race
+from hpcxrf.fitting.axis.verdict import AMBIGUOUS, AXIS_FLAGS, Finding, judge_found
+from hpcxrf.fitting.result import SpectrumFit
+from hpcxrf.fitting.spectrum.coarse import contrast_weights
+from hpcxrf.fitting.spectrum.integrated import approach, fit_spectrum
+from hpcxrf.fitting.spectrum.problem import FitProblem
+from hpcxrf.fitting.spectrum.screen import find_axes_within
+from hpcxrf.fitting.spectrum.search import (
+    APART_KEV,
+    CANDIDATES,
+    WINDOW,
+    AxisStart,
+    add_evidence,
+    find_starts,
+    find_starts_near,
+    peak_squares,
+    set_axis,
+    weigh_outside,
+)
+from hpcxrf.fitting.spectrum.theta import INCIDENT
+from hpcxrf.physics.model import energy_kev
+from hpcxrf.physics.parameters import pack
+
+# Where R2 stays this far below what the noise allows, the right axis may have been missed.
+_POOR_FACTOR: Final = 1.25
+_POOR_SHARE: Final = 0.005
+# Where it stays this far below, the incident energy may be another one.
+_IMPERFECT_SHARE: Final = 0.002
+# Where else an elastic peak is looked for, relative to the nominal incident energy.
+_SHIFTS_KEV: Final = (-0.7, 0.7, -1.4, 1.4)
+# Odds (natural logarithm) below which another axis is as good.
+_MARGIN: Final = 3.0
+# Axes that differ by less are one.
+_OTHER_KEV: Final = 0.1
+
+
+def fit_from_nothing(counts: Tensor, problem: FitProblem) -> SpectrumFit:
+    """Find the energy axis, then fit; of several axes the one that the positions of the peaks and the fit speak for.
+
+    Args:
+        counts: (channel,) raw counts of the full spectrum.
+        problem: lines, bounds and nominal incident energy; its energy axis is not used.
+
+    Returns:
+        The fit, with the problem about the incident energy that was found. Where another axis explains the spectrum
+        as well, or too little fixes the axis, flags of `hpcxrf.fitting.axis.verdict` are set and `messages` say why.
+
+    Raises:
+        FitError: the spectrum has no counts, or no axis puts the energy range inside it.
+    """
+    began = time.process_time()
+    full = counts.to(torch.float64)
+    peaks = find_peaks(full.cpu().numpy())
+    fits = _fit_axes(full, problem, peaks)
+    if all(_is_poor(one.fit) for one in fits):
+        # Improbable by its peaks, and yet all of the spectrum: an axis is believed for that alone.
+        fits += [one for one in _fit_axes(full, problem, peaks, math.inf) if not _is_poor(one.fit)]
+    reached, findings = _choose(fits, full, peaks)
+    if _may_move(problem) and (findings or _is_doubtful(reached.fit, full, peaks, problem)):
+        # Whatever hangs on the incident energy looks wrong where that is wrong.
+        for shift_kev in _SHIFTS_KEV:
+            fits += _fit_axes(full, problem, peaks, shift_kev=shift_kev, known=fits)
+        reached, findings = _choose(fits, full, peaks)
+    if problem.elastic and _is_poor(reached.fit) and (other := _race_unlisted(full, peaks, reached, problem)):
+        findings = [_describe_moved(other, reached)]
+        reached = other
+    judged = judge_found(reached.fit, full, peaks, problem, findings)
+    return replace(judged, cpu_s=time.process_time() - began)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reached:
+    """A fit on one of the axes."""
+
+    fit: SpectrumFit
+    problem: FitProblem
+    score: float
+
+
+def _choose(fits: list[_Reached], full: Tensor, peaks: Peaks) -> tuple[_Reached, list[Finding]]:
+    """The fit that most speaks for, and what to say of others that are about as good."""
+    against = _weigh_fits(fits, full, peaks)
+    best = min(range(len(fits)), key=lambda i: against[i])
+    near = [one for one, odds in zip(fits, against, strict=True) if odds - against[best] < _MARGIN]
+    return fits[best], _describe_rivals([one for one in near if not _is_same_axis(one, fits[best])])
+
+
+def _incident_kev(problem: FitProblem) -> float:
+    return next(p.value for p in problem.parameters if p.name == INCIDENT)
+
+
+def _may_move(problem: FitProblem) -> bool:
+    """True where the incident energy is that of an elastic peak, and free."""
+    return problem.elastic and next(p for p in problem.parameters if p.name == INCIDENT).free
+
+
+def _is_doubtful(fit: SpectrumFit, full: Tensor, peaks: Peaks, problem: FitProblem) -> bool:
+    """True where another incident energy may be the right one."""
+    return _is_poor(fit, share=_IMPERFECT_SHARE) or any(
+        flag in AXIS_FLAGS for flag in judge_found(fit, full, peaks, problem).flags
+    )
+
+
+def _is_same_axis(one: _Reached, other: _Reached) -> bool:
+    n_channels = one.fit.first_channel + one.fit.counts.shape[0]
+    return _axis_distance_kev(one.fit.theta, other.fit.theta, n_channels, one.problem) < _OTHER_KEV
+
+
+def _is_poor(fit: SpectrumFit, *, share: float = _POOR_SHARE) -> bool:
+    """True where the fit leaves more than the noise and this share of the variance."""
+    return not 1.0 - fit.r2 <= _POOR_FACTOR * (1.0 - fit.r2_expected) + share
+
+
+def _fit_axes(
+    full: Tensor,
+    problem: FitProblem,
+    peaks: Peaks,
+    window: float = WINDOW,
+    *,
+    shift_kev: float = 0.0,
+    known: Sequence[_Reached] = (),
+) -> list[_Reached]:
+    """Fits on the axes that are probable with the elastic peak near the nominal energy plus a shift, but known ones."""
+    starts = find_starts(full, problem, peaks=peaks, window=window, shift_kev=shift_kev)
+    near = [one for one in starts if abs(_incident_kev(one.posed) - _incident_kev(problem)) <= FARTHEST_KEV]
+    found = []
+    for one, theta in _approach_axes(full, near, [other.fit.theta for other in known]):
+        fit = fit_spectrum(full, one.problem, starts=theta[None])
+        found.append(_Reached(fit=replace(fit, problem=one.posed), problem=one.problem, score=one.score))
+    return found
+
+
+def _weigh_fits(fits: list[_Reached], full: Tensor, peaks: Peaks) -> list[float]:
+    """What speaks against each fit, as -ln of a probability: as `add_evidence`, in single channels."""
+    if len(fits) == 1:
+        return [0.0]
+    weights = contrast_weights(full)
+    square = peak_squares(full, weights, peaks, 1)
+    middle = torch.from_numpy(peaks.channel).to(full)
+    cost = []
+    for one in fits:
+        inside = slice(one.fit.first_channel, one.fit.first_channel + one.fit.counts.shape[0])
+        left = (weights[inside] * (one.fit.counts - one.fit.model).square()).sum()
+        outside = square * weigh_outside(energy_kev(one.fit.theta, middle), one.problem)
+        cost.append(left + outside.sum())
+    costs = torch.stack(cost).nan_to_num(nan=torch.inf)
+    score = torch.tensor([one.score for one in fits], dtype=full.dtype)
+    return [float(e) for e in add_evidence(costs, score, full.shape[0])]
+
+
+def _race_unlisted(full: Tensor, peaks: Peaks, reached: _Reached, problem: FitProblem) -> _Reached | None:
+    """Another axis on which elements that are not listed explain what the list leaves; None where there is none.
+
+    A list that lacks a strong element may fit best with all names shifted by one.
+    """
+    nominal = problem.table.incident_energy_kev
+    found = find_axes_within(peaks, problem, keep=CANDIDATES, incident_kev=nominal)
+    mine = reached.fit.theta[:2].cpu().numpy()
+    highest = float(found.score.max(initial=0.0))
+    axes = Axes(
+        offset_kev=np.append(mine[0], found.offset_kev),
+        slope_kev=np.append(mine[1], found.slope_kev),
+        score=np.append(highest, found.score),
+    )
+    runners = race(full, peaks, axes, nominal, detector=problem.detector, elastic=True, low_kev=problem.energy_min_kev)
+    if not runners:
+        return None
+    at = runners[0].found.at
+    channel = (np.array([problem.energy_min_kev, nominal]) - at.offset_kev) / at.slope_kev
+    if np.abs(mine[0] + mine[1] * channel - [problem.energy_min_kev, nominal]).max() < _OTHER_KEV:
+        return None
+    posed = move_incident(problem, at.incident_kev)
+    theta = pack(posed.parameters)
+    theta[0], theta[1] = at.offset_kev, at.slope_kev
+    placed = set_axis(posed, theta)
+    fit = fit_spectrum(full, placed, starts=find_starts_near(full, placed))
+    other = _Reached(fit=replace(fit, problem=posed), problem=placed, score=reached.score)
+    return None if _is_same_axis(other, reached) else other
+
+
+def _describe_moved(other: _Reached, before: _Reached) -> Finding:
+    left, theta = other.fit.r2, before.fit.theta
+    return Finding(
+        flag=AMBIGUOUS,
+        text=(
+            "elements that are not listed explain the peaks on this axis, on which the list alone leaves more (R2 "
+            f"{left:.5f}) than on one with offset {theta[0]:.4f} keV, slope {theta[1]:.6f} keV (R2 {before.fit.r2:.5f})"
+        ),
+    )
+
+
+def _describe_rivals(rivals: list[_Reached]) -> list[Finding]:
+    if not rivals:
+        return []
+    others = "; ".join(
+        f"offset {one.fit.theta[0]:.4f} keV, slope {one.fit.theta[1]:.6f} keV, E0 {one.fit.theta[5]:.3f} keV "
+        f"(R2 {one.fit.r2:.5f})"
+        for one in rivals
+    )
+    return [Finding(flag=AMBIGUOUS, text=f"another energy axis explains the spectrum about as well: {others}")]
+
+
+def _approach_axes(full: Tensor, found: Sequence[AxisStart], known: Sequence[Tensor]) -> list[tuple[AxisStart, Tensor]]:
+    """A few steps from every axis; of those that meet, the first goes on, and none that meets a known one (theta)."""
+    reached: list[tuple[AxisStart, Tensor]] = []
+    for one in found:
+        theta = approach(full, one.problem, one.starts)
+        others = [*known, *(other for _, other in reached)]
+        if all(_axis_distance_kev(theta, other, full.shape[0], one.problem) > APART_KEV for other in others):
+            reached.append((replace(one, problem=set_axis(one.problem, theta)), theta))
+    return reached
+
+
+def _axis_distance_kev(theta: Tensor, other: Tensor, n_channels: int, problem: FitProblem) -> float:
+    """Largest difference of two energy axes inside the energy range."""
+    channel = torch.arange(n_channels, dtype=torch.float64, device=theta.device)
+    energy = energy_kev(theta, channel)
+    inside = (energy >= problem.energy_min_kev) & (energy <= problem.energy_max_kev)
+    return float((energy - energy_kev(other, channel))[inside].abs().max())
