@@ -1,5 +1,6 @@
 """Line ratios that are fitted: thick samples, unknown air and K-beta ratios that are off."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -14,6 +15,7 @@ from hpcxrf.physics.constants import PHYSICS, constant_set
 from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.lines import build_line_table
 from hpcxrf.physics.model import model_spectrum
+from hpcxrf.physics.parameters import PARAMETERS, replace_values
 
 NAMES = ("Si", "Ca", "Fe", "Sn_L", "Au_M", "Ca_Ca")
 AMPLITUDE = torch.tensor([2e5, 1e5, 2e5, 3e5, 9e5, 1e3, 6e4, 1.6e5], dtype=torch.float64)
@@ -142,3 +144,23 @@ def test_scatter_at_small_angles_between_compton_and_elastic_peak_is_taken_up(sh
     assert fit.r2 >= 0.9985
     elastic = fit.component_names.index("COHERENT_SCT_AMPLITUDE")
     assert float(fit.amplitude[elastic]) > 3e4
+
+
+def test_an_l_beta_2_line_that_is_off_is_fitted_to_the_noise():
+    """L-beta-2 of lead lies in its L-beta-1, and L-alpha in the line of arsenic: both ratios count."""
+    names = ("Fe", "Zn", "As", "Pb_L")
+    lines = build_line_table(names, 17.0, efficiency=Detector())
+    lead, beta = lines.component == 3, (lines.energy_kev > 12.60) & (lines.energy_kev < 12.64)
+    from_third = beta & ((lines.edge_kev - 13.035).abs() < 1e-3)
+    ratio = lines.ratio * torch.where(lead & from_third, 1.15, 1.0)
+    off = replace(lines, ratio=torch.where(lead, ratio * (lines.ratio[lead].sum() / ratio[lead].sum()), ratio))
+    truth = torch.tensor([5e6, 5e6, 1e5, 4e6, 2e6, 4e6], dtype=torch.float64)
+    theta = theta_of(**(TRUTH | {"coherent_sct_energy": 17.0}))
+    peaks = model_spectrum(theta, truth, off, channels(0, 2000), constants=PHYSICS)
+    start = replace_values(PARAMETERS, {"coherent_sct_energy": 17.0, "energy_slope": 0.01})
+    fit = fit_spectrum(drawn(peaks + 20.0, 1), setup(lines, parameters=start, energy_max_kev=18.5))
+    pull = (fit.amplitude - truth) / fit.amplitude_sigma
+    assert float(lines.ratio[lead & from_third].sum()) > 0.05
+    assert fit.reduced_chi2 < 1.07
+    assert abs(float(pull[2])) < 2.0
+    assert abs(float(pull[3])) < 2.0

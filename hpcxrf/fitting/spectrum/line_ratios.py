@@ -66,6 +66,10 @@ _SAME_EDGE_KEV: Final = 1e-4
 # calculations, and they end this close to the edge.
 _OUTER_SD: Final = 0.3
 _OUTER_KEV: Final = 0.15
+# L-beta-2 and what else comes from the N shell to L3: 15 % of it stand between tables (xraylib, Elam) for Pt to Bi.
+_NSHELL_SD: Final = 0.1
+# Lines of the N shell lie above this share of the distance of the M lines from the edge.
+_BEFORE_M: Final = 0.9
 # Prior mean, prior sd, step, lower and upper bound of the parameters of all families. The sample's are all but flat:
 # where they change no ratio, a little curvature keeps the steps short. The air path is hardly ever known: 12 cm
 # (d = 7.9) before the detector of srm1832, and with bounds that are too narrow for it the sample seems to absorb. Thin
@@ -274,8 +278,10 @@ def _list_groups(table: LineTable, kbeta_sd: float) -> tuple[RatioGroup, ...]:
             groups.append(RatioGroup(name=f"{name} {KBETA_NAME}", member=mine & kbeta, sd=kbeta_sd))
             continue
         if shell == "L":
-            member = mine & outer & _near(edge, symbol, "L3")
-            groups.append(RatioGroup(name=f"{name} L3 outer", member=member, sd=_OUTER_SD))
+            third = mine & _near(edge, symbol, "L3")
+            groups.append(RatioGroup(name=f"{name} L3 outer", member=third & outer, sd=_OUTER_SD))
+            from_n = third & ~outer & (edge - table.energy_kev[parent] < _BEFORE_M * _edge_kev(symbol, "M5"))
+            groups.append(RatioGroup(name=f"{name} L3 N", member=from_n, sd=_NSHELL_SD))
         for subshell, sd in _SUBSHELL_SDS.items():
             if subshell[0] == shell:
                 groups.append(RatioGroup(name=f"{name} {subshell}", member=mine & _near(edge, symbol, subshell), sd=sd))
@@ -304,9 +310,11 @@ def _find_elements(table: LineTable, problem: FitProblem) -> SampleElements:
 
 def _near(edge_kev: Tensor, symbol: str, subshell: str) -> Tensor:
     """Lines of a subshell: the table names their edge."""
-    z = xraylib.SymbolToAtomicNumber(symbol)
-    own = float(xraylib.EdgeEnergy(z, getattr(xraylib, f"{subshell}_SHELL")))
-    return (edge_kev - own).abs() < _SAME_EDGE_KEV
+    return (edge_kev - _edge_kev(symbol, subshell)).abs() < _SAME_EDGE_KEV
+
+
+def _edge_kev(symbol: str, subshell: str) -> float:
+    return float(xraylib.EdgeEnergy(xraylib.SymbolToAtomicNumber(symbol), getattr(xraylib, f"{subshell}_SHELL")))
 
 
 def _measure_groups(

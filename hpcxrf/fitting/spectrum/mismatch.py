@@ -21,6 +21,7 @@ from hpcxrf.physics.detector import LOWEST_KEV, Detector, escape_photons, escape
 from hpcxrf.physics.jacobian import counts_jacobian
 from hpcxrf.physics.model import Evaluation, SpectrumModel, energy_kev, evaluate
 from hpcxrf.physics.parameters import INDEX
+from hpcxrf.physics.ratios import find_parents
 from hpcxrf.physics.scatter import line_sigma_kev
 from hpcxrf.physics.shapes import low_energy_tail, maps_low_energy_tail
 
@@ -229,12 +230,20 @@ def _line_flaws(point: ModelPoint) -> list[tuple[Tensor, Tensor]]:
     ratio = torch.where(escapes, ESCAPE_SD, max(RATIO_SD, point.kbeta_sd))[:, None] * groups
     shapes = [
         (within_family(ratio, owner), owner),
-        (within_family(_absorption_sd(e.line_kev)[:, None] * components, family), family),
+        (within_family(_absorption_sd(_absorbed_kev(point))[:, None] * components, family), family),
         (add_lines(ug, (POSITION_SD_KEV / e.sigma_kev)[:, None] * groups), owner),
         (add_lines(u * ug - gauss, WIDTH_SD * groups), owner),
         (add_lines(low - gauss, tail_sd[:, None] * groups), owner),
     ]
     return [(shape * e.bin_kev[:, None], owners) for shape, owners in shapes]
+
+
+def _absorbed_kev(point: ModelPoint) -> Tensor:
+    """(line,) energy at which each line comes to the detector: an escape line is absorbed as its parent."""
+    parent = find_parents(point.model.table)
+    line_kev = point.evaluation.line_kev.clone()
+    line_kev[: parent.shape[0]] = line_kev[parent]
+    return line_kev
 
 
 def _complete_tails(point: ModelPoint) -> Tensor:
@@ -285,7 +294,10 @@ def _absorption_sd(energy_kev: Tensor) -> Tensor:
 
 
 def _find_escapes(point: ModelPoint, detector: Detector) -> Tensor:
-    """Escape peaks of every component, faint lines and scatter included, which the line table leaves out."""
+    """Escape peaks of the components for which the line table has none: faint lines and scatter."""
+    table = point.model.table
+    listed = torch.zeros_like(point.amplitude, dtype=torch.bool)
+    listed[table.component[table.escape_parent >= 0]] = True
     energy = point.energy_kev
     (photon_kev, _), *_ = escape_photons(detector)
     grid = torch.linspace(float(energy[0].clamp(min=LOWEST_KEV)), float(energy[-1]), _ESCAPE_GRID)
@@ -295,7 +307,7 @@ def _find_escapes(point: ModelPoint, detector: Detector) -> Tensor:
     inside = energy + photon_kev <= energy[-1]
     nearest = torch.searchsorted(grid, energy[moved].float()).clamp(max=_ESCAPE_GRID - 1)
     lost = point.component_counts[:, moved] * (share[nearest] * inside * FAINT_ESCAPE_SD)
-    return lost.T
+    return torch.where(listed[:, None], 0.0, lost).T
 
 
 def _vary_fixed_parameters(point: ModelPoint) -> Tensor:
