@@ -18,8 +18,10 @@ from hpcxrf.formats.mda_layout import (
     MdaScan,
     looks_like_mda,
     map_file,
+    match_records,
     read_extra,
     read_header,
+    read_numbers_at,
     read_scan,
     read_values,
 )
@@ -163,11 +165,22 @@ def _read_counts(path: Path, rows: Rows, shape: Shape, columns: tuple[int, ...],
     wanted = check_rows(path, wanted, shape[1])
     data = map_file(path)
     block = np.zeros((shape[0], wanted.stop - wanted.start, *shape[2:]), dtype=np.float32)
+    first, last = min(columns), max(columns)
+    # A slice is read without a copy.
+    chosen = slice(first, last + 1) if list(columns) == list(range(first, last + 1)) else list(columns)
     like: MdaScan | None = None
     for place, row in enumerate(rows.rows[wanted]):
-        for x in np.flatnonzero(mask_written(row, shape[2])):
-            like = _read_spectrum(path, data, row.sub_at[x] if row is not None else 0, shape[3], like)
-            block[:, place, x] = read_values(data, like)[list(columns)]
+        written = np.flatnonzero(mask_written(row, shape[2]))
+        if row is None or written.size == 0:
+            continue
+        offsets = np.array(row.sub_at, dtype=np.int64)[written]
+        like = like or _read_spectrum(path, data, int(offsets[0]), shape[3], None)
+        for x, at, same in zip(written, offsets.tolist(), match_records(data, offsets, like), strict=True):
+            if same:
+                values = read_numbers_at(data, at, like)
+            else:
+                values = read_values(data, _read_spectrum(path, data, at, shape[3], like))
+            block[:, place, x] = values[chosen]
     for detector, spectra in enumerate(block):
         refuse_bad_counts(spectra, path=path, detector=detector, first_row=wanted.start)
     return block

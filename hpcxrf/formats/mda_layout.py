@@ -15,6 +15,8 @@ MAX_POINTS: Final = 100_000_000
 MAX_TEXT_BYTES: Final = 4096
 MAX_LISTED: Final = 100_000
 VERSIONS: Final = (1.2, 1.3, 1.4)
+# Offset of the number of finished points in a record.
+_LAST_POINT_AT: Final = 8
 NUMBER_TYPES: Final = {29: ">i4", 30: ">f4", 32: ">i4", 33: ">i4", 34: ">f8"}
 """Types of extra process variables with numbers; type 0 is text."""
 
@@ -60,6 +62,10 @@ class MdaScan:
     detectors: tuple[Channel, ...]
     detectors_stored: bytes
     """Bytes that describe the detectors: the same in nearly all records of a level."""
+    at: int
+    """Offset of the record."""
+    time_at: int
+    """Offset of the text of the time, beyond its lengths."""
     positions_at: int
     values_at: int
 
@@ -147,7 +153,8 @@ def map_file(path: Path) -> NDArray[np.uint8]:
         InputFileError: the file cannot be read or is empty.
     """
     try:
-        return np.memmap(path, dtype=np.uint8, mode="r")
+        # Its views would each cost as much as a small read.
+        return np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
     except (OSError, ValueError) as error:
         raise InputFileError(f"{path}: cannot be read: {error}; check the file") from error
 
@@ -188,6 +195,7 @@ def read_scan(path: Path, data: NDArray[np.uint8], at: int, like: MdaScan | None
     last_point = cursor.read_count("last point", npts)
     offsets = cursor.read_numbers(">i4", npts).tolist() if rank > 1 else []
     name, time = cursor.read_text(), cursor.read_text()
+    time_at = cursor.at - (len(time) + 3) // 4 * 4
     sizes = [cursor.read_count("number of channels", MAX_LISTED) for _ in range(3)]
     positioners = tuple(_read_positioner(cursor) for _ in range(sizes[0]))
     detectors, stored = _read_detectors(cursor, sizes[1], like)
@@ -207,9 +215,45 @@ def read_scan(path: Path, data: NDArray[np.uint8], at: int, like: MdaScan | None
         positioners=positioners,
         detectors=detectors,
         detectors_stored=stored,
+        at=at,
+        time_at=time_at,
         positions_at=cursor.at,
         values_at=values_at,
     )
+
+
+def match_records(data: NDArray[np.uint8], offsets: NDArray[np.int64], like: MdaScan) -> NDArray[np.bool_]:
+    """Find the records that differ from another one in nothing but time, last point and numbers.
+
+    To take a record apart costs ten times as much as to read its numbers.
+
+    Args:
+        data: the bytes of the file.
+        offsets: (record,) of records of the innermost level.
+        like: such a record that was read.
+
+    Returns:
+        (record,) True where the numbers lie as far behind the offset as those of `like`, and the file has them.
+    """
+    head = like.positions_at - like.at
+    size = like.values_at - like.at + 4 * len(like.detectors) * like.npts
+    inside = (offsets >= 0) & (offsets + size <= data.size)
+    place = np.arange(head)
+    time = (place >= like.time_at - like.at) & (place < like.time_at - like.at + len(like.time))
+    place = place[~time & ((place < _LAST_POINT_AT) | (place >= _LAST_POINT_AT + 4))]
+    same = np.zeros(offsets.shape, dtype=bool)
+    kept = offsets[inside, None]
+    done = np.ascontiguousarray(data[kept + np.arange(_LAST_POINT_AT, _LAST_POINT_AT + 4)]).view(">i4")[:, 0]
+    alike = (data[kept + place] == data[like.at + place]).all(axis=1)
+    same[inside] = alike & (done >= 0) & (done <= like.npts)
+    return same
+
+
+def read_numbers_at(data: NDArray[np.uint8], offset: int, like: MdaScan) -> NDArray[np.float32]:
+    """Values (scan detector, point) of a record at an offset that `match_records` found to be like another one."""
+    begin = offset + like.values_at - like.at
+    size = 4 * len(like.detectors) * like.npts
+    return data[begin : begin + size].view(">f4").reshape(len(like.detectors), like.npts)
 
 
 def _read_detectors(cursor: _Cursor, count: int, like: MdaScan | None) -> tuple[tuple[Channel, ...], bytes]:

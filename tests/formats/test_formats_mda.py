@@ -286,3 +286,24 @@ def test_columns_that_a_fly_scan_did_not_reach_are_marked(tmp_path):
     scan = open_scan(write_fly_mda(tmp_path / "scan.mda", done=3))
     np.testing.assert_array_equal(scan.read_scalars().measured, [[True] * 3 + [False] * 2] * 3)
     assert any("9 of 15 points" in note.text for note in scan.notes)
+
+
+def test_a_point_with_other_words_is_read_and_one_with_too_many_points_refused(tmp_path):
+    counts = some_counts()
+    path = write_step_scan(tmp_path / "a.mda", counts)
+    data = map_file(path)
+    outer = read_scan(path, data, read_header(path, data).scan_at)
+    row = read_scan(path, data, outer.sub_at[1])
+    third, spectrum = row.sub_at[2], read_scan(path, data, row.sub_at[2])
+    whole = bytearray(path.read_bytes())
+    name_at = whole.index(spectrum.detectors[0].name.encode(), third)
+    changed = whole.copy()
+    changed[name_at] = ord("X")
+    changed[spectrum.time_at] = ord("N")
+    path.write_bytes(changed)
+    np.testing.assert_array_equal(open_scan(path).read_counts(slice(0, 3)), counts)
+    damaged = whole.copy()
+    damaged[third + 8 : third + 12] = struct.pack(">i", CHANNELS + 1)
+    path.write_bytes(damaged)
+    with pytest.raises(InputFileError, match=f"last point is {CHANNELS + 1}, must be 0 to {CHANNELS}"):
+        open_scan(path).read_counts(slice(0, 3))
