@@ -63,7 +63,7 @@ def main():
     for name, elements, incident_kev, detector in SPECTRA:
         fit = hpcxrf.fit_spectrum(read_spectrum(SHARED / name, detector), elements, incident_kev)
         began = time.process_time()
-        groups = hpcxrf.posterior(fit, chains=2, warm_up=150, draws=200, seed=3)
+        groups = hpcxrf.posterior(fit, chains=2, warm_up=300, draws=300, seed=3)
         draws = groups["posterior"]["amplitude"]
         r_hat, sigma = float(groups["convergence"]["amplitude_r_hat"].max()), normal_law(fit).tolist()
         spent = time.process_time() - began

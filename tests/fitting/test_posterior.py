@@ -13,6 +13,7 @@ from hpcxrf.fitting.spectrum.density import Density, evaluate_density, put_toget
 from hpcxrf.fitting.spectrum.hmc import run_chains
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
 from hpcxrf.fitting.spectrum.posterior import build_target, sample_posterior
+from hpcxrf.physics.model import evaluate
 
 LINES = table(("Ca", "Fe"))
 FREE = ("energy_offset", "energy_slope", "fwhm_offset", "coherent_sct_energy")
@@ -112,3 +113,12 @@ def test_what_cannot_be_sampled_is_refused_in_one_message(fit):
     empty = fit_spectrum(torch.zeros(1500), small_problem())
     with pytest.raises(FitError, match="no solution"):
         sample_posterior(empty, small_problem())
+
+
+def test_the_target_is_the_model_that_was_fitted():
+    """Hats elsewhere, as at the theta where the fit ended and not where it began, would be another background."""
+    fit = fit_spectrum(drawn(sum(expected_counts(1e6)), 3), setup())
+    target, linear = build_target(fit, setup())
+    columns = torch.cat([evaluate(fit.theta, target.model).phi, target.hats], dim=1)
+    torch.testing.assert_close(columns @ linear + target.fixed, fit.model, rtol=2e-5, atol=0.02)
+    assert target.hats.shape[1] == fit.background_parts.shape[0] > 5

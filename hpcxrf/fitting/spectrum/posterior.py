@@ -18,7 +18,6 @@ from hpcxrf.fitting.spectrum.hmc import Draws, run_chains
 from hpcxrf.fitting.spectrum.integrated import fit_amplitudes
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.separable import build_space
-from hpcxrf.physics.background import background_hats
 from hpcxrf.physics.model import SpectrumModel, evaluate, find_tailed_lines
 
 PosteriorKind = Literal["laplace", "hmc"]
@@ -109,7 +108,10 @@ def sample_posterior(
 
 
 def build_target(fit: SpectrumFit, problem: FitProblem) -> tuple[Target, Tensor]:
-    """The posterior of a fitted spectrum, and the coefficients (component + hat,) that fit it at the fit's theta."""
+    """The posterior of a fitted spectrum, and the coefficients (component + hat,) that fit it at the fit's theta.
+
+    Background columns that the fit left at 0 stay at 0.
+    """
     channel = torch.arange(fit.first_channel, fit.first_channel + fit.counts.shape[0], dtype=torch.float64)
     model = SpectrumModel(
         table=fit.table,
@@ -119,13 +121,10 @@ def build_target(fit: SpectrumFit, problem: FitProblem) -> tuple[Target, Tensor]
         copies=fit.copies,
         tailed=find_tailed_lines(fit.table, elastic=problem.elastic, constants=problem.constants, copies=fit.copies),
     )
-    with_hats = problem.background == "hats"
-    hats = (
-        background_hats(fit.theta, channel, constants=problem.constants, elastic=problem.elastic)
-        if with_hats
-        else channel.new_zeros(0).expand(channel.shape[0], 0)
-    )
-    fixed = torch.zeros_like(channel) if with_hats else fit.background
+    # The knots of the fit follow from where it began, and narrow ones beside the scatter peaks may be among them.
+    parts = fit.background_parts
+    hats = (parts / parts.amax(dim=1, keepdim=True)).T
+    fixed = fit.background - parts.sum(dim=0)
     columns = torch.cat([evaluate(fit.theta, model).phi, hats], dim=1)
     linear, _ = fit_amplitudes(fit.counts - fixed, columns)
     target = Target(
