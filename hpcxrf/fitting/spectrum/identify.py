@@ -50,6 +50,8 @@ _MAX_STEPS: Final = 24
 _SHOWN_LINES: Final = 4
 _PILEUP_SEEN: Final = 3.0
 _PILEUP_FACTOR: Final = 3.0
+# Photons pile up pixel by pixel: what lies in grains on a tenth of the scan has ten times as many sums.
+_CROWDED_FACTOR: Final = 10.0
 _GREATEST_RELATIVE_SD: Final = 0.03
 _STRONG_PEAKS: Final = 5
 
@@ -281,7 +283,7 @@ def _rival_z(search: _Search, left: Projected) -> Tensor:
 
 
 def _is_pileup(search: _Search, left: Projected, index: int) -> bool:
-    """True where a pair has about the counts that pile-up of the whole spectrum, where it is seen, gives it."""
+    """True where a pair has the counts that pile-up of the whole spectrum, where it is seen, gives it, or of grains."""
     sums = len(search.names) - 1
     every = float(left.z[sums] * left.scale / left.norm[sums])
     pair = float(left.z[index] * left.scale / left.norm[index])
@@ -290,7 +292,7 @@ def _is_pileup(search: _Search, left: Projected, index: int) -> bool:
     parents = [symbol if shell == "K" else f"{symbol}_{shell}" for symbol, shell in families]
     a, b = (float(fit.amplitude[fit.component_names.index(p)] / fit.model.sum()) for p in parents)
     expected = every * a * b * (1 if parents[0] == parents[1] else 2)
-    return expected / _PILEUP_FACTOR < pair < expected * _PILEUP_FACTOR
+    return expected / _PILEUP_FACTOR < pair < expected * _CROWDED_FACTOR
 
 
 def _weigh_evidence(search: _Search, left: Projected, index: int) -> tuple[EvidenceLine, ...]:
