@@ -58,4 +58,4 @@ class SlurmError(HpcxrfError):
 
 
 class DamagedStoreError(OutputError):
-    """A store of spectra that was finished lost a file or holds bytes that cannot be read; it is ingested again."""
+    """A store that was finished lost a file or holds bytes that cannot be read; it is made again."""

@@ -16,6 +16,7 @@ from hpcxrf.cli import (
     inspect,
     jobs,
     logs,
+    pack,
     plan,
     report,
     run,
@@ -73,6 +74,8 @@ app.command(epilog=logs.EXAMPLE, rich_help_panel=_RUNS)(logs.logs)
 app.command(epilog=dashboard.EXAMPLE, rich_help_panel=_RUNS)(dashboard.dashboard)
 app.command(epilog=jobs.RESUME_EXAMPLE, rich_help_panel=_RUNS)(jobs.resume)
 app.command(epilog=jobs.RETRY_EXAMPLE, rich_help_panel=_RUNS)(jobs.retry)
+app.command(epilog=pack.PACK_EXAMPLE, rich_help_panel=_RUNS)(pack.pack)
+app.command(epilog=pack.UNPACK_EXAMPLE, rich_help_panel=_RUNS)(pack.unpack)
 app.command(epilog=verify.EXAMPLE, rich_help_panel=_RUNS)(verify.verify)
 app.command(epilog=benchmark.EXAMPLE, rich_help_panel=_OTHER)(benchmark.benchmark)
 app.command("case-study", epilog=case_study.EXAMPLE, rich_help_panel=_OTHER)(case_study.case_study)

@@ -205,12 +205,18 @@ def _print(made: "Plan", work: "PlanSize", probe: "Probe | None", notes: "list[N
     table.add_row("[bold]pixels[/]", f"{work.pixels:,} spectra of pixels, {work.spectra:,} integrated")
     table.add_row("[bold]read[/]", size_text(work.bytes_read))
     table.add_row("[bold]write[/]", f"at most {size_text(work.bytes_written)}, before compression")
+    table.add_row("[bold]leave[/]", f"at most {work.inodes:,} files and folders{_pack_text(made)}")
     if made.jobs:
         table.add_row("[bold]memory[/]", memory_text(made))
         table.add_row("[bold]GPU memory[/]", _device_text(made))
     table.add_row("[bold]time[/]", escape(_time(work, probe)))
     _add_doubts(table, (*made.notes, *notes), made.refusals)
     results_console().print(table)
+
+
+def _pack_text(made: "Plan") -> str:
+    packed = sum(job.pack for job in made.jobs)
+    return ", one file a store (store.pack)" if packed else ""
 
 
 def _device_text(made: "Plan") -> str:

@@ -27,6 +27,7 @@ from hpcxrf.config.pixels import PixelConfig, old_name_faults, pixel_faults
 from hpcxrf.config.regions import RegionsConfig, region_faults
 from hpcxrf.config.sample import SampleConfig
 from hpcxrf.config.settings import Setting, apply_settings, resolve_paths
+from hpcxrf.config.store import StoreConfig
 from hpcxrf.config.untrusted import read_yaml, report_faults
 from hpcxrf.errors import ConfigError
 
@@ -48,8 +49,8 @@ class _Choice:
 
 
 _CHOICES: Final[Mapping[str, _Choice]] = {
-    "case_study": _Choice(workload="case-study"),
-    "benchmark": _Choice(workload="benchmark", unused=("pixels", "regions", "detectors")),
+    "case_study": _Choice(workload="case-study", unused=("store",)),
+    "benchmark": _Choice(workload="benchmark", unused=("pixels", "regions", "detectors", "store")),
 }
 """By section; a run file without any of them describes a scan."""
 
@@ -71,6 +72,7 @@ class RunConfig:
     """Section that makes the run a benchmark; None: the run file has no such section."""
     case_study: CaseStudyConfig | None = None
     """Section that makes the run a case study; None: the run file has no such section."""
+    store: StoreConfig = field(default_factory=StoreConfig)
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
 
 
@@ -193,11 +195,12 @@ def load_run_file(
 def effective(config: RunConfig) -> dict[str, Any]:
     """Return the configuration as plain JSON values, defaults included.
 
-    `execution` is left out, since it changes no result, and so are sections that the workload does not act on.
+    `execution` and `store` are left out, since they change no result, and so are sections that the workload does not
+    act on.
     """
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
-    for name in ("execution", *_unused_sections(workload_name(config))):
-        del plain[name]
+    for name in ("execution", "store", *_unused_sections(workload_name(config))):
+        plain.pop(name, None)
     return plain
 
 

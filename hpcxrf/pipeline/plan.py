@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcxrf.config.run import RunConfig
+from hpcxrf.config.store import wants_packing
 from hpcxrf.errors import ConfigError, HpcxrfError, InputFileError
 from hpcxrf.formats.candidates import Candidates, list_candidates, notes_on_left_out, why_left_out
 from hpcxrf.formats.registry import open_scan
@@ -197,6 +198,7 @@ def _plan_one(path: Path, archive: _Archive) -> DatasetJob | Refusal:
         shape=scan.shape,
         stamps=input_stamps(config, scan, path),
         region_stamps=archive.region_stamps,
+        pack=wants_packing(config.store, len(archive.candidates.paths)),
     )
     memory = _memory(job, scan)
     fault = None if request.worker_bytes is None else memory_fault(memory, request.worker_bytes)

@@ -11,6 +11,8 @@ from hpcxrf.methods import METHODS
 from hpcxrf.pipeline.blocks import pixel_ranges
 from hpcxrf.pipeline.plan import Plan
 from hpcxrf.pipeline.records import DatasetJob, Stage
+from hpcxrf.store.packed import MOST_PACKED_BYTES
+from hpcxrf.store.schema import MODEL_VARIABLES, band_count, spectra_layout
 
 # Of a scan whose elements are in its override file, which nobody has read yet.
 _USUAL_COMPONENTS: Final = 20
@@ -23,6 +25,17 @@ _PIXEL_BYTES: Final = 5
 # Theta's shift and its sigma, of as many parameters as `pixel_model.free_parameters` names, which loads torch.
 _SHIFT_BYTES: Final = 2 * 4
 _SHIFTS: Final = 3
+# An array in a folder is that folder, its metadata and one file of numbers; a group is two.
+_ARRAY_INODES: Final = 3
+_GROUP_INODES: Final = 2
+_SPECTRA_ARRAYS: Final = 15
+_RESULTS_ARRAYS: Final = 43
+_REGION_ARRAYS: Final = 25
+# Where pixels have a theta of their own: shifts and tangents, and the model of each detector.
+_FREE_ARRAYS: Final = 9
+_MODEL_ARRAYS: Final = len(MODEL_VARIABLES) + 2
+# Run file, configurations, logs, report, records, lock, and the folders of all that.
+_RUN_INODES: Final = 25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +52,8 @@ class PlanSize:
     """Of the scans' files."""
     bytes_written: int
     """Before compression, which takes sparse counts to a fifth or less."""
+    inodes: int
+    """Files and folders that the run leaves at most."""
 
 
 def measure_plan(plan: Plan) -> PlanSize:
@@ -54,6 +69,7 @@ def measure_plan(plan: Plan) -> PlanSize:
         pixels=sum(pixel_spectra(job) for job in plan.jobs),
         bytes_read=sum(_bytes_read(job) for job in plan.jobs),
         bytes_written=sum(bytes_written(job) for job in plan.jobs),
+        inodes=_RUN_INODES + sum(count_inodes(job) for job in plan.jobs),
     )
 
 
@@ -70,6 +86,20 @@ def task_counts(job: DatasetJob) -> dict[Stage, int]:
 def pixel_spectra(job: DatasetJob) -> int:
     """Pixel spectra of a dataset that are fitted."""
     return len(job.detectors) * job.shape[1] * job.shape[2]
+
+
+def count_inodes(job: DatasetJob) -> int:
+    """Files and folders that a dataset leaves at most: stores, journal, page and table of regions."""
+    regions = job.config.regions.wanted
+    beside = 2 + regions
+    if job.pack and bytes_written(job) <= MOST_PACKED_BYTES:
+        return beside + 2
+    bands = band_count(job.shape[1], spectra_layout(job.shape, _COUNTS_BYTES).band_rows)
+    arrays, groups = _SPECTRA_ARRAYS + _RESULTS_ARRAYS + _REGION_ARRAYS * regions, 6 + regions
+    if METHODS[job.config.pixels.method].free:
+        arrays, groups = arrays + _FREE_ARRAYS, groups + 1 + len(job.detectors)
+        arrays += _MODEL_ARRAYS * len(job.detectors)
+    return beside + _ARRAY_INODES * arrays + _GROUP_INODES * groups + bands - 1
 
 
 def _bytes_read(job: DatasetJob) -> int:

@@ -35,6 +35,8 @@ class DatasetJob:
     """By stage: most that a worker will need above what it holds when idle."""
     after: tuple[int, ...] = ()
     """Numbers of the items of the run that must be done before."""
+    pack: bool = False
+    """Its stores become one file each when they are closed."""
 
     @property
     def made_from(self) -> Mapping[str, Mapping[str, str]]:

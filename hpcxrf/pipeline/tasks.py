@@ -6,7 +6,6 @@ it once.
 """
 
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +57,7 @@ from hpcxrf.runner.records import TaskRecord
 from hpcxrf.runner.worker import Clock, attempt, choose_device, one_thread
 from hpcxrf.store.files import checksum_tree
 from hpcxrf.store.ingest import ingest_scan
+from hpcxrf.store.packed import pack_store, remove_store, unpack_store
 from hpcxrf.store.rundir import RunDir
 from hpcxrf.store.spectra import SpectraStore, open_spectra
 
@@ -116,7 +116,7 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         notes = tuple(dict.fromkeys(noted))
         path = run.results_store(job.dataset_id)
         # Whatever is there belongs to an integrated fit that no longer counts, and so do its pixels.
-        shutil.rmtree(path, ignore_errors=True)
+        remove_store(path)
         chosen_for_pixels = {
             **pack_notes(notes),
             "mixed": chosen.mixed,
@@ -231,7 +231,7 @@ def run_pixels(job: DatasetJob, blocks: BlockRange, after: Sequence[TaskRecord])
 
 
 def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
-    """Write the table of the regions, close the store (metadata consolidated, `complete` last), draw its page.
+    """Write the table of the regions, close the store (metadata consolidated, `complete` last), draw its page, pack.
 
     Args:
         job: which dataset.
@@ -241,12 +241,14 @@ def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
     with attempt(job, "finalise"):
         clock = Clock()
         path = run.results_store(job.dataset_id)
+        # An attempt that was killed may have packed it.
+        unpack_store(path)
         devices = sorted({r.device for r in after if r.stage == "pixels"})
         table = run.regions_table(job.dataset_id)
         if job.config.regions.wanted:
             regions_to_csv(path, table)
         notes = tuple(check_sums(path, job.config.pixels))
-        finalise(path, {"devices": devices, "torch_version": str(torch.__version__)})
+        finalise(path, {"devices": devices, "torch_version": str(torch.__version__)}, gather=not job.pack)
         # With matplotlib, which no other task has need of.
         from hpcxrf.pipeline.report import judge_results, summarise_dataset
         from hpcxrf.results.report.dataset_page import write_dataset_page
@@ -256,8 +258,12 @@ def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
             summary = summarise_dataset(run, replace(record, notes=(*record.notes, *notes)))
             write_dataset_page(summary, run.page_file(job.dataset_id))
         written = [path / "zarr.json", *([table] if table.exists() else [])]
-        checksums = _relative(job, checksum_tree(written))
-        return clock.record(job, "finalise", "finalise", checksums=checksums, facts=judge_results(path), notes=notes)
+        checksums, facts = _relative(job, checksum_tree(written)), judge_results(path)
+        if job.pack:
+            with clock.writing():
+                pack_store(path)
+                pack_store(run.spectra_store(job.dataset_id))
+        return clock.record(job, "finalise", "finalise", checksums=checksums, facts=facts, notes=notes)
 
 
 def _create(

@@ -1,13 +1,9 @@
 """The workload `scan`: element maps of every scan of a run file."""
 
-import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 from hpcxrf.config.run import RunConfig, effective
-from hpcxrf.config.untrusted import read_json_object
-from hpcxrf.errors import OutputError
 from hpcxrf.pipeline.plan import plan_scans
 from hpcxrf.pipeline.printout import describe_scans
 from hpcxrf.pipeline.records import DatasetJob
@@ -16,6 +12,7 @@ from hpcxrf.pipeline.units import units_of
 from hpcxrf.runner.ending import RunEnd
 from hpcxrf.runner.records import TaskRecord, Unit
 from hpcxrf.runner.workload import Workload
+from hpcxrf.store.packed import has_root, is_store, remove_store
 from hpcxrf.store.rundir import RETRY, Record, RunDir
 
 STAGE_TITLES: Final = {
@@ -59,15 +56,6 @@ def is_there(job: DatasetJob, unit: Unit) -> bool:
     return unit.stage != "integrated" or has_root(run.results_store(job.dataset_id))
 
 
-def has_root(store: Path) -> bool:
-    """Whether the metadata of a store can be read."""
-    try:
-        read_json_object(store / "zarr.json", OutputError, remedy="it is made again")
-    except OutputError:
-        return False
-    return True
-
-
 def reopen(job: DatasetJob, last: Mapping[str, Record]) -> None:
     """Prepare what is there of an unfinished scan: spectra that were found damaged go, results are not complete.
 
@@ -78,14 +66,13 @@ def reopen(job: DatasetJob, last: Mapping[str, Record]) -> None:
     run = RunDir(path=job.run_dir)
     ingest = last.get("ingest", {})
     if ingest.get("event") == RETRY and ingest.get("damaged"):
-        shutil.rmtree(run.spectra_store(job.dataset_id), ignore_errors=True)
+        remove_store(run.spectra_store(job.dataset_id))
     path = run.results_store(job.dataset_id)
-    if has_root(path):
+    if is_store(path):
         # Loads zarr and xarray, which the driver of a new run has no need of.
         from hpcxrf.results.store import maps
 
-        if maps.is_complete(path):
-            maps.reopen(path)
+        maps.reopen(path)
 
 
 def summarise(config: RunConfig, end: RunEnd) -> None:

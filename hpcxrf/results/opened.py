@@ -9,6 +9,7 @@ import xarray as xr
 
 from hpcxrf.errors import ConfigError, OutputError
 from hpcxrf.results.store.maps import is_complete, open_results
+from hpcxrf.store.packed import SUFFIX, folder_of, is_store, locate_store
 
 _SHOWN = 20
 
@@ -86,7 +87,7 @@ def find_results(path: Path) -> Results:
     """Find the finished datasets of a run directory, or a single results store.
 
     Args:
-        path: run directory, its folder `results`, or `results/<dataset>.zarr`.
+        path: run directory, its folder `results`, or a store in it, `<dataset>.zarr` or `<dataset>.zarr.zip`.
 
     Raises:
         OutputError: nothing there, or nothing that is finished.
@@ -94,15 +95,20 @@ def find_results(path: Path) -> Results:
     stores = _stores_in(path)
     if not stores:
         raise OutputError(f"{path}: no results here; name a run directory or a store <dataset>.zarr in its results")
-    finished = {store.name.removesuffix(".zarr"): store for store in stores if is_complete(store)}
-    unfinished = tuple(s.name.removesuffix(".zarr") for s in stores if s not in finished.values())
+    finished = {_name(store): store for store in stores if is_complete(store)}
+    unfinished = tuple(_name(store) for store in stores if store not in finished.values())
     if not finished:
         raise OutputError(f"{path}: no dataset is finished; `hpcxrf status {path}` tells how far the run is")
     return Results(finished, unfinished)
 
 
 def _stores_in(path: Path) -> list[Path]:
-    if (path / "zarr.json").is_file():
-        return [path]
+    if is_store(path):
+        return [locate_store(path)]
     folder = path / "results" if (path / "results").is_dir() else path
-    return sorted(store for store in folder.glob("*.zarr") if store.is_dir())
+    folders = (store for store in folder.glob("*.zarr") if store.is_dir())
+    return sorted({locate_store(store) for store in (*folders, *folder.glob(f"*.zarr{SUFFIX}"))})
+
+
+def _name(store: Path) -> str:
+    return folder_of(store).name.removesuffix(".zarr")

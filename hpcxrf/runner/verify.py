@@ -2,17 +2,22 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from hpcxrf.errors import OutputError
+from hpcxrf.errors import DamagedStoreError, OutputError
 from hpcxrf.runner.datasets import forget_dataset, read_datasets
 from hpcxrf.runner.done import last_lines
 from hpcxrf.runner.ending import forget_end
-from hpcxrf.store.files import checksums_match
+from hpcxrf.store.files import ABSENT, tree_sha256
+from hpcxrf.store.packed import StoreFiles
 from hpcxrf.store.rundir import FINISHED, RETRY, RunDir
 
 JOURNAL: Final = "journal"
 """Task of a damaged journal: what its dataset wrote cannot be compared with anything."""
+_STORE: Final = ".zarr"
+_UNREADABLE: Final = "unreadable"
+"""In place of the checksum of what lies in a zip, or in a shard, whose index is damaged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +62,22 @@ def _list_damaged(run: RunDir, dataset_id: str) -> Iterator[tuple[str, str]]:
     except OutputError:
         yield str(run.journal_file(dataset_id).relative_to(run.path)), JOURNAL
         return
+    stores: dict[Path, StoreFiles] = {}
     for (path, checksum), task in written.items():
-        if not checksums_match({path: checksum}, run.path):
+        if _find_checksum(run.path, Path(path), stores) != checksum:
             yield path, task
+
+
+def _find_checksum(root: Path, path: Path, stores: dict[Path, StoreFiles]) -> str:
+    """Checksum of what a task wrote at a path, which holds for stores in any form they have had since."""
+    store = next((one for one in (path, *path.parents) if one.suffix == _STORE), None)
+    if store is None:
+        return tree_sha256(root / path) if (root / path).exists() else ABSENT
+    files = stores.setdefault(store, StoreFiles(root / store))
+    try:
+        return files.checksum("/".join(path.relative_to(store).parts))
+    except DamagedStoreError:
+        return _UNREADABLE
 
 
 def _read_written(run: RunDir, dataset_id: str) -> dict[tuple[str, str], str]:

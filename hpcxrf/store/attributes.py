@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import hpcxrf
-from hpcxrf.config.untrusted import read_json_object
 from hpcxrf.errors import InputFileError, OutputError
 from hpcxrf.formats.scan import EnergyCalibration, RawScan
 from hpcxrf.notes import pack_notes
 from hpcxrf.store.files import tree_bytes, tree_sha256
-from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, SCHEMA_ATTRIBUTE, SCHEMA_VERSION
+from hpcxrf.store.packed import has_store, is_store, read_root
+from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, READABLE_SCHEMAS, SCHEMA_ATTRIBUTE, SCHEMA_VERSION
 
 Attributes = dict[str, Any]
 
 _IDENTITY: Final = ("format", "shape", "calibration_kev", "incident_energy_kev")
-_ROOT_METADATA: Final = "zarr.json"
 _REMEDY: Final = "remove it or name another output folder"
 
 
@@ -86,27 +85,27 @@ def read_calibration(attributes: Attributes) -> tuple[EnergyCalibration, ...] | 
 
 
 def read_root_attributes(path: Path) -> Attributes | None:
-    """Root attributes of a store of this schema version, or None where there is no store.
+    """Root attributes of a store of a schema version that can be read, or None where there is no store.
 
     Raises:
         OutputError: something else is there, or a store of another schema version.
     """
-    if not path.exists() and not path.is_symlink():
+    if not has_store(path):
         return None
     attributes = _read_attributes(path)
     version = attributes.get(SCHEMA_ATTRIBUTE)
-    if version != SCHEMA_VERSION:
+    if version not in READABLE_SCHEMAS:
         raise OutputError(
-            f"{path}: is a store of schema version {version}, this program writes and reads version "
+            f"{path}: is a store of schema version {version}, this program reads versions {READABLE_SCHEMAS[0]} to "
             f"{SCHEMA_VERSION}; remove the store or name another output folder, and ingest again"
         )
     return attributes
 
 
 def _read_attributes(path: Path) -> Attributes:
-    if not (path / _ROOT_METADATA).is_file():
+    if not is_store(path):
         raise OutputError(_explain_no_store(path))
-    metadata = read_json_object(path / _ROOT_METADATA, OutputError, remedy=_REMEDY)
+    metadata = read_root(path)
     attributes = metadata.get("attributes")
     if not isinstance(attributes, dict) or SCHEMA_ATTRIBUTE not in attributes:
         raise OutputError(_explain_no_store(path))

@@ -59,11 +59,6 @@ class Band:
     """Lowest value before that."""
 
 
-def band_count(rows: int, band_rows: int) -> int:
-    """Bands of a scan; the last may be lower than the others."""
-    return -(-rows // band_rows)
-
-
 def band_slice(band: int, band_rows: int, rows: int) -> slice:
     """Rows of a band, clipped to the scan."""
     return slice(band * band_rows, min((band + 1) * band_rows, rows))

@@ -81,20 +81,6 @@ def checksum_tree(paths: Iterable[Path]) -> dict[str, str]:
     return {os.fspath(path): tree_sha256(path) for path in paths}
 
 
-def checksums_match(checksums: Mapping[str, str], root: Path) -> bool:
-    """Whether everything that was recorded still is there, unchanged; paths are taken from `root`.
-
-    What was recorded as `ABSENT` (a chunk that holds only fill values has no file) must not be there.
-    """
-    return all(_matches(root / name, expected) for name, expected in checksums.items())
-
-
-def _matches(path: Path, expected: str) -> bool:
-    if expected == ABSENT or not path.exists():
-        return expected == ABSENT and not path.exists()
-    return tree_sha256(path) == expected
-
-
 def atomic_write_bytes(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     """Write a file so that a reader sees the old content or the new, whatever happens.
 

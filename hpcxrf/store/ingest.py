@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcxrf.errors import InputFileError, OutputError
+from hpcxrf.errors import DamagedStoreError, InputFileError, OutputError
 from hpcxrf.formats.counts import CountFaults
 from hpcxrf.formats.scan import RawScan, ScanScalars
 from hpcxrf.store.attributes import (
@@ -32,7 +32,6 @@ from hpcxrf.store.bands import (
     Band,
     BandSpectra,
     WiderCountsError,
-    band_count,
     band_slice,
     combine,
     read_bands,
@@ -52,7 +51,15 @@ from hpcxrf.store.files import (
     tree_files,
     tree_sha256,
 )
-from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, FILES_ATTRIBUTE, SpectraLayout, shard_file, spectra_layout
+from hpcxrf.store.packed import remove_store, unpack_store
+from hpcxrf.store.schema import (
+    COMPLETE_ATTRIBUTE,
+    FILES_ATTRIBUTE,
+    SpectraLayout,
+    band_count,
+    shard_file,
+    spectra_layout,
+)
 from hpcxrf.store.spectra import open_spectra
 from hpcxrf.store.template import (
     create_template,
@@ -151,6 +158,10 @@ def ingest_scan(scan: RawScan, path: Path, *, progress: Progress | None = None) 
     if min(scan.shape) < 1:
         raise InputFileError(f"{scan.files[0]}: shape {scan.shape} (detector, y, x, channel); each must be at least 1")
     with one_writer(path):
+        try:
+            unpack_store(path)
+        except DamagedStoreError:
+            remove_store(path)
         return _ingest(scan, path, progress)
 
 

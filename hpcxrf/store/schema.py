@@ -21,7 +21,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+READABLE_SCHEMAS: Final = (1, 2)
+"""Version 2 has fewer files (keys of chunks with dots, one chunk or shard an array), counts of one byte, and may be a
+zip; what the arrays hold is as in version 1."""
 
 BLOCK_Y: Final = 64
 BLOCK_X: Final = 256
@@ -145,6 +148,11 @@ def spectra_layout(shape: tuple[int, int, int, int], itemsize: int) -> SpectraLa
         chunks=(1, chunk_rows, chunk_columns, channels),
         shards=(detectors, _ceil_to(min(band_rows, rows), chunk_rows), _ceil_to(columns, chunk_columns), channels),
     )
+
+
+def band_count(rows: int, band_rows: int) -> int:
+    """Bands of a scan; the last may be lower than the others."""
+    return -(-rows // band_rows)
 
 
 def _floor_power_of_two(value: int) -> int:
@@ -287,6 +295,11 @@ REGION_SHIFT_VARIABLES: Final = by_region(SHIFT_VARIABLES)
 """Beside them where these pixels have a theta of their own: less that of the region."""
 
 
+def shard_name(band: int) -> str:
+    """Path of the one file of a y-band within a store of spectra that this version writes."""
+    return f"counts/c.0.{band}.0.0"
+
+
 def shard_file(path: Path, band: int) -> Path:
-    """The one file of a y-band."""
-    return path / "counts" / "c" / "0" / str(band) / "0" / "0"
+    """The one file of a y-band in a store that is being filled."""
+    return path / shard_name(band)

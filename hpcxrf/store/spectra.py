@@ -4,18 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.storage import ZipStore
 
 from hpcxrf.config.untrusted import report_faults
 from hpcxrf.errors import DamagedStoreError, OutputError
 from hpcxrf.formats.scan import EnergyCalibration
 from hpcxrf.notes import Note, unpack_notes
 from hpcxrf.store.attributes import Attributes, SourceFile, read_calibration, read_root_attributes
-from hpcxrf.store.bands import band_count
-from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, shard_file
+from hpcxrf.store.packed import SUFFIX, StoreFiles, locate_store
+from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, band_count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +119,7 @@ class SpectraStore:
         places = [self._checked(detector) for detector in detectors]
         try:
             return self._read_counts(places, part)
-        except (ValueError, RuntimeError, OSError) as error:
+        except (ValueError, RuntimeError, OSError, BadZipFile) as error:
             # What the codecs of Zarr raise has many types; a store that was finished gives no other cause for them.
             rows = range(self.shape[1])[part[0]]
             raise DamagedStoreError(
@@ -206,7 +208,7 @@ def open_spectra(path: Path) -> SpectraStore:
     """Open a finished spectra store.
 
     Args:
-        path: `spectra/<dataset_id>.zarr`.
+        path: `spectra/<dataset_id>.zarr`, also where the store is the zip beside it.
 
     Raises:
         OutputError: there is no store, it is not finished, another version wrote it, or files of it are gone.
@@ -217,17 +219,20 @@ def open_spectra(path: Path) -> SpectraStore:
     if not attributes.get(COMPLETE_ATTRIBUTE):
         raise OutputError(f"{path}: is not finished; run the ingest again, it goes on where it was")
     with report_faults(path, DamagedStoreError, "the next run or resume ingests the scan again"):
-        group = zarr.open_group(path, mode="r")
+        place = locate_store(path)
+        group = zarr.open_group(ZipStore(place, mode="r") if place.suffix == SUFFIX else place, mode="r")
         counts = group["counts"]
         if not isinstance(counts, zarr.Array):
             raise OutputError(f"{path}/counts: is not an array; remove the store and ingest again")
-        _refuse_missing_bands(path, counts)
+        _refuse_missing_bands(place, counts)
         return _build_store(path, attributes, group, counts)
 
 
 def _refuse_missing_bands(path: Path, counts: zarr.Array[Any]) -> None:
     expected = range(_count_bands(counts))
-    missing = [str(band) for band in expected if not shard_file(path, band).exists()]
+    names = {band: counts.metadata.encode_chunk_key((0, band, 0, 0)) for band in expected}
+    files = StoreFiles(path)
+    missing = [str(band) for band, name in names.items() if not files.has(f"counts/{name}")]
     if missing:
         raise DamagedStoreError(
             f"{path}: y-bands {', '.join(missing)} of {len(expected)} are gone; the next run or resume ingests the "

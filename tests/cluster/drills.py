@@ -68,7 +68,7 @@ def undisturbed(config, run_text: str, folder: Path) -> dict[str, dict[str, str]
 def sums_of(run: RunDir, dataset_id: str) -> dict[str, str]:
     """Checksums of every file of a dataset's results, except the CPU seconds that a fit took."""
     store = run.results_store(dataset_id)
-    files = [f for f in tree_files(store) if not f.match("spectrum/cpu_s/c/*")]
+    files = [f for f in tree_files(store) if not f.match("spectrum/cpu_s/c.*")]
     return {str(f.relative_to(store)): tree_sha256(f) for f in files}
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hpcxrf.config.pixels import PixelConfig
 from hpcxrf.notes import Note
 from hpcxrf.pipeline.pixels.excess import Counts, can_exceed, describe_excess, find_excess
-from hpcxrf.results.store.storage import array_of, labels_of
+from hpcxrf.results.store.storage import array_of, labels_of, open_group
 from hpcxrf.store.schema import BLOCK_Y
 
 
@@ -23,7 +23,7 @@ def check_sums(path: Path, config: PixelConfig) -> list[Note]:
     """
     if not can_exceed(config):
         return []
-    maps, spectrum = (zarr.open_group(path / name, mode="r", use_consolidated=False) for name in ("maps", "spectrum"))
+    maps, spectrum = (open_group(path, name) for name in ("maps", "spectrum"))
     components, detectors = labels_of(maps, "component"), labels_of(maps, "detector")
     notes = []
     for row, detector in enumerate(detectors):

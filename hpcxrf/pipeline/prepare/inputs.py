@@ -12,6 +12,8 @@ from hpcxrf.errors import ConfigError
 from hpcxrf.formats.scan import RawScan, ReadOptions
 from hpcxrf.pipeline.prepare.sources import find_override_file
 from hpcxrf.store.files import file_sha256
+from hpcxrf.store.gather import METADATA
+from hpcxrf.store.packed import StoreFiles, folder_of, is_packed, is_store, packed_file
 
 SUM: Final = "sum"
 """Name, on the results' detector axis, of the raw sum of all detectors."""
@@ -63,8 +65,8 @@ def input_stamps(config: RunConfig, scan: RawScan, source: Path) -> tuple[tuple[
             stamps.append(_checksum(found))
     if config.fit.previous is not None:
         # Its theta is an attribute of its root; what else is in the store has no part in this fit.
-        root = Path(config.fit.previous) / "zarr.json"
-        stamps += [_checksum(root)] if root.is_file() else []
+        previous = Path(config.fit.previous)
+        stamps += [_checksum(folder_of(previous) / METADATA)] if is_store(previous) else []
     return tuple(dict.fromkeys(stamps))
 
 
@@ -98,13 +100,16 @@ def _stamp(file: Path) -> str:
 
 
 def _checksum(file: Path) -> tuple[str, str]:
-    return str(file.absolute()), f"sha256 {_hash_once(file, _stamp(file))}"
+    """Name and stamp of a file that many scans share; the metadata of a store are the same in its zip."""
+    packed = file.name == METADATA and is_packed(file.parent)
+    seen = _stamp(packed_file(file.parent) if packed else file)
+    return str(file.absolute()), f"sha256 {_hash_once(file, seen)}"
 
 
 @lru_cache(maxsize=4096)
 def _hash_once(file: Path, _stamp: str) -> str:
     """SHA-256 of a file that many scans share, read again when its size or time is another."""
-    return file_sha256(file)
+    return StoreFiles(file.parent).checksum(METADATA) if file.name == METADATA else file_sha256(file)
 
 
 def detector_names(config: RunConfig, n_detectors: int) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ from hpcxrf.results.store.regions import (
     write_region_fit,
     write_region_remarks,
 )
-from hpcxrf.results.store.storage import array_of, require_current_schema
+from hpcxrf.results.store.storage import array_of, open_group, require_current_schema
 from hpcxrf.runner.records import TaskRecord
 from hpcxrf.runner.worker import Clock, attempt, one_thread
 from hpcxrf.store.files import ABSENT, tree_sha256
@@ -125,7 +125,7 @@ def read_maps(path: Path, detectors: Sequence[str], left_out: Sequence[int] = ()
         detectors: entries of its detector axis.
         left_out: detectors that disagree with the others.
     """
-    maps = zarr.open_group(path / "maps", mode="r", use_consolidated=False)
+    maps = open_group(path, "maps")
     amplitude, sigma = array_of(maps, "amplitude"), array_of(maps, "sigma")
     n, n_y, n_x = amplitude.shape[1:]
     step = max(1, int(np.ceil((n_y * n_x / _SAMPLE_PIXELS) ** 0.5)))

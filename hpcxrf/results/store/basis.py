@@ -15,6 +15,7 @@ from hpcxrf.results.store.storage import (
     create_array,
     create_labels,
     labels_of,
+    open_group,
     require_current_schema,
 )
 from hpcxrf.results.store.tangents import read_tangents, write_tangents
@@ -65,7 +66,7 @@ def read_basis(path: Path, detector: str) -> PixelBasis:
         KeyError: no such detector.
     """
     require_current_schema(path)
-    group = zarr.open_group(path / GROUP, mode="r", use_consolidated=False)
+    group = open_group(path, GROUP)
     names = labels_of(group, "detector")
     if detector not in names:
         raise KeyError(f"{path}: no basis of detector {detector!r}, only of {', '.join(names)}")
@@ -93,4 +94,4 @@ def read_basis(path: Path, detector: str) -> PixelBasis:
 def component_names(path: Path) -> tuple[str, ...]:
     """Components of a results store, in the order of its maps."""
     require_current_schema(path)
-    return labels_of(zarr.open_group(path / "maps", mode="r", use_consolidated=False), "component")
+    return labels_of(open_group(path, "maps"), "component")

@@ -17,7 +17,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.errors import ZarrUserWarning
 
-from hpcxrf.errors import OutputError
+from hpcxrf.errors import DamagedStoreError, OutputError
 from hpcxrf.fitting.result import PixelFit
 from hpcxrf.results.store.spectra import create_spectrum_group, write_spectrum_fits
 from hpcxrf.results.store.storage import (
@@ -28,18 +28,22 @@ from hpcxrf.results.store.storage import (
     create_labels,
     create_shifts,
     labels_of,
+    open_group,
     output_errors,
     publish_folder,
-    read_json,
     require_current_schema,
     update_root,
+    zarr_store,
 )
 from hpcxrf.store.files import ABSENT
+from hpcxrf.store.gather import gather_chunks, scatter_chunks
+from hpcxrf.store.packed import is_store, read_root, remove_store, unpack_store
 from hpcxrf.store.schema import (
     BLOCK_X,
     BLOCK_Y,
     COMPLETE_ATTRIBUTE,
     MAP_VARIABLES,
+    READABLE_SCHEMAS,
     SCHEMA_ATTRIBUTE,
     SCHEMA_VERSION,
     SHIFT_VARIABLES,
@@ -130,12 +134,15 @@ def write_block(path: Path, detector_index: int, y: slice, x: slice, fit: PixelF
 
     Raises:
         OutputError: no store there, or it cannot be written.
-        ValueError: a tile that is not made of whole blocks, or a fit of another shape.
+        ValueError: a tile that is not made of whole blocks, a fit of another shape, or a store that is closed.
     """
     require_current_schema(path)
     with output_errors(path):
         maps = zarr.open_group(path / "maps", mode="r+")
-        _, n_components, n_y, n_x = array_of(maps, "amplitude").shape
+        amplitude = array_of(maps, "amplitude")
+        if amplitude.shards is not None:
+            raise ValueError(f"{path}: is closed, and one shard has one writer; reopen it first")
+        _, n_components, n_y, n_x = amplitude.shape
         _require_aligned(y, n_y, BLOCK_Y, "y")
         _require_aligned(x, n_x, BLOCK_X, "x")
         tile = (y.stop - y.start, x.stop - x.start)
@@ -165,8 +172,13 @@ def block_checksums(path: Path, detector_index: int, y: slice, x: slice) -> dict
     return sums
 
 
-def finalise(path: Path, extra_attributes: Mapping[str, object]) -> None:
+def finalise(path: Path, extra_attributes: Mapping[str, object], *, gather: bool = True) -> None:
     """Consolidate the metadata once and mark the store complete; the mark is the last thing written.
+
+    Args:
+        path: the store.
+        extra_attributes: more attributes of the root, known at the end.
+        gather: put the chunks that many tasks wrote into one file an array; not worth it before the store is packed.
 
     Raises:
         OutputError: no store of this schema there, or it cannot be written.
@@ -176,33 +188,50 @@ def finalise(path: Path, extra_attributes: Mapping[str, object]) -> None:
     extra = as_json(extra_attributes)
     with output_errors(path):
         _remove_partial_files(path)
+        if gather:
+            gather_chunks(path)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
             zarr.consolidate_metadata(path)
-        update_root(path, {**extra, COMPLETE_ATTRIBUTE: True})
+        update_root(path, {**extra, SCHEMA_ATTRIBUTE: SCHEMA_VERSION, COMPLETE_ATTRIBUTE: True})
 
 
 def reopen(path: Path) -> None:
-    """Take the mark of a complete store away, before parts of it are written again."""
-    update_root(path, {COMPLETE_ATTRIBUTE: False}, without=("consolidated_metadata",))
+    """Make a closed store one that tasks write into: a folder without the mark, each chunk a file of its own.
+
+    One whose zip or shards cannot be read is removed, to be made anew. Twice equals once, also after a kill in between.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    try:
+        unpack_store(path)
+        if is_store(path):
+            update_root(path, {COMPLETE_ATTRIBUTE: False}, without=("consolidated_metadata",))
+            scatter_chunks(path)
+    except DamagedStoreError:
+        remove_store(path)
 
 
 def is_complete(path: Path) -> bool:
     """Whether `finalise` has finished on a store of this schema version."""
-    if not (path / "zarr.json").is_file():
+    if not is_store(path):
         return False
-    attributes = read_json(path / "zarr.json")["attributes"]
-    return bool(attributes.get(COMPLETE_ATTRIBUTE)) and (attributes.get(SCHEMA_ATTRIBUTE) == SCHEMA_VERSION)
+    attributes = read_root(path)["attributes"]
+    return bool(attributes.get(COMPLETE_ATTRIBUTE)) and attributes.get(SCHEMA_ATTRIBUTE) in READABLE_SCHEMAS
 
 
 def open_results(path: Path) -> xr.DataTree:
-    """Open a store, finished or not, lazily and without Dask: groups `maps`, `spectrum`, `parameters`.
+    """Open a store, finished or not, folder or zip, lazily and without Dask: `maps`, `spectrum`, `parameters`.
+
+    Args:
+        path: `X.zarr`, also where the store is the zip beside it, or `X.zarr.zip`.
 
     Raises:
         OutputError: no results store there, or one of another schema version.
     """
-    require_current_schema(path)
-    tree: xr.DataTree = xr.open_datatree(path, engine="zarr", chunks=None, consolidated=False)
+    closed = bool(require_current_schema(path).get(COMPLETE_ATTRIBUTE))
+    tree: xr.DataTree = xr.open_datatree(zarr_store(path), engine="zarr", chunks=None, consolidated=closed)  # type: ignore[arg-type]
     return tree
 
 
@@ -222,7 +251,7 @@ def _create_maps(
         create_labels(group, dim, names)
     known = "x_um y_um" if positions_um else ""
     for name, spec in MAP_VARIABLES.items():
-        create_array(group, name, ArrayPlan(spec=spec, sizes=sizes, coordinates=known))
+        create_array(group, name, ArrayPlan(spec=spec, sizes=sizes, coordinates=known, many_writers=True))
     for name, values in zip(("x_um", "y_um"), positions_um or (), strict=False):
         plan = ArrayPlan(spec=POSITION_VARIABLES[name], sizes=sizes)
         if values.shape != plan.shape:
@@ -238,8 +267,7 @@ def _require_same(
     components: tuple[str, ...],
 ) -> None:
     existing = require_current_schema(path)
-    maps = zarr.open_group(path / "maps", mode="r")
-    spectrum = zarr.open_group(path / "spectrum", mode="r")
+    maps, spectrum = open_group(path, "maps"), open_group(path, "spectrum")
     axes = zip(("detector", "component", "y", "x"), array_of(maps, "amplitude").shape, strict=True)
     found = {**dict(axes), "channel": array_of(spectrum, "counts").shape[-1]}
     found["parameter"] = max(_shift_sizes(maps).values(), default=0)

@@ -21,6 +21,7 @@ from hpcxrf.results.store.storage import (
     create_array,
     create_labels,
     labels_of,
+    open_group,
     require_current_schema,
 )
 from hpcxrf.store.schema import MODEL_VARIABLES
@@ -66,12 +67,13 @@ def read_pixel_model(path: Path, detector: str, constants: ConstantSet) -> Pixel
         OutputError: no store of this schema there, or one without a model of that detector.
     """
     require_current_schema(path)
-    if not (path / GROUP / detector).is_dir():
+    try:
+        group = open_group(path, f"{GROUP}/{detector}")
+    except OutputError as error:
         raise OutputError(
             f"{path}: has no model of the pixels of detector {detector}, since an earlier version of this program "
             "wrote it; remove it and rerun the same command, or choose another folder"
-        )
-    group = zarr.open_group(path / GROUP / detector, mode="r", use_consolidated=False)
+        ) from error
     facts: Any = group.attrs[_FACTS]
     names = labels_of(group, "family")
     return PixelModel(

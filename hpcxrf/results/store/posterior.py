@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hpcxrf.fitting.spectrum.posterior import Posterior
 from hpcxrf.results.store.storage import create_labels, publish_folder
+from hpcxrf.store.template import DOTS
 
 INFERENCE: Final = "inference"
 _MEANINGS: Final = {
@@ -108,6 +109,7 @@ def _write_array(group: zarr.Group, name: str, values: NDArray[Any], variable: x
         name,
         shape=values.shape,
         chunks=tuple(max(1, size) for size in values.shape),
+        chunk_key_encoding=DOTS,
         dtype=values.dtype,
         dimension_names=[str(dim) for dim in variable.dims],
         attributes=dict(variable.attrs),

@@ -22,9 +22,11 @@ from hpcxrf.results.store.storage import (
     create_labels,
     create_shifts,
     labels_of,
+    open_group,
     output_errors,
     publish_folder,
     require_current_schema,
+    zarr_store,
 )
 from hpcxrf.store.schema import (
     REGION_FIT_VARIABLES,
@@ -135,7 +137,7 @@ def create_regions(
             plan = ArrayPlan(spec=spec, sizes=sizes, coordinates=_auxiliary(spec.dims))
             create_array(group, name, plan)[:] = known[name]
         for name, spec in REGION_FIT_VARIABLES.items():
-            plan = ArrayPlan(spec=spec, sizes=sizes, coordinates=_auxiliary(spec.dims))
+            plan = ArrayPlan(spec=spec, sizes=sizes, coordinates=_auxiliary(spec.dims), many_writers=True)
             create_array(group, name, plan)
         _create_texts(group, sizes)
         if with_maps:
@@ -146,9 +148,8 @@ def create_regions(
 
 def read_region_names(path: Path) -> tuple[str, ...]:
     """Names of the regions, in order; none where the store has no regions."""
-    if not (path / GROUP / "zarr.json").is_file():
-        return ()
-    return labels_of(_group(path), "region")
+    root = zarr.open_group(zarr_store(path), mode="r", use_consolidated=False)
+    return labels_of(_group(path), "region") if GROUP in root else ()
 
 
 def read_region_counts(path: Path, index: int) -> tuple[NDArray[np.float64], int]:
@@ -182,7 +183,7 @@ def write_region_fit(
         ValueError: other components or parameters than the store's.
     """
     with output_errors(path):
-        group = _group(path, "r+")
+        group = _writable_group(path)
         detectors = labels_of(group, "detector")
         _require_same_axes(group, fits)
         for name in REGION_FIT_VARIABLES:
@@ -236,7 +237,7 @@ def write_region_remarks(path: Path, index: int, remarks: Mapping[str, str]) -> 
         remarks: remarks by detector, of those that were not.
     """
     with output_errors(path):
-        group = _group(path, "r+")
+        group = _writable_group(path)
         texts = [remarks.get(name, "") for name in labels_of(group, "detector")]
         array_of(group, REMARK)[index] = np.array(texts, dtype=np.dtypes.StringDType())
 
@@ -253,7 +254,7 @@ def region_files(path: Path, index: int) -> list[Path]:
 def found_files(path: Path) -> list[Path]:
     """Everything in the store that the finding of the regions writes and no refinement touches."""
     root = path / GROUP
-    names = ("region", "kind", "reason", "detector", "component", "name", "unit", "layer")
+    names = ("region", "kind", "reason", "detector", "component", "name", "unit")
     return [root / name for name in (*REGION_VARIABLES, *names)]
 
 
@@ -263,9 +264,14 @@ def _map_variables(path: Path) -> dict[str, VariableSpec]:
     return REGION_MAP_VARIABLES | (REGION_SHIFT_VARIABLES if shifts else {})
 
 
-def _group(path: Path, mode: str = "r") -> zarr.Group:
+def _group(path: Path) -> zarr.Group:
     require_current_schema(path)
-    return zarr.open_group(path / GROUP, mode="r+" if mode == "r+" else "r", use_consolidated=False)
+    return open_group(path, GROUP)
+
+
+def _writable_group(path: Path) -> zarr.Group:
+    require_current_schema(path)
+    return zarr.open_group(path / GROUP, mode="r+", use_consolidated=False)
 
 
 def _require_same_axes(group: zarr.Group, fits: Mapping[str, SpectrumFit]) -> None:
@@ -289,7 +295,6 @@ def _create_coordinates(group: zarr.Group, rows: Sequence[RegionRows], axes: Reg
     create_labels(group, "component", axes.components)
     create_labels(group, "name", axes.parameters)
     create_labels(group, "name", axes.units, name="unit")
-    create_labels(group, "layer", [str(i) for i in range(1 + max(row.layer for row in rows))])
 
 
 def _create_texts(group: zarr.Group, sizes: Mapping[str, int]) -> None:
@@ -310,4 +315,4 @@ def _create_maps(group: zarr.Group, sizes: Mapping[str, int], rows: Sequence[Reg
     create_labels(maps, "detector", axes.detectors)
     create_labels(maps, "component", axes.components)
     for name, spec in REGION_MAP_VARIABLES.items():
-        create_array(maps, name, ArrayPlan(spec=spec, sizes=sizes))
+        create_array(maps, name, ArrayPlan(spec=spec, sizes=sizes, many_writers=True))

@@ -1,6 +1,7 @@
 """Zarr groups and arrays as every results store has them: creation, labels, root metadata, faults."""
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,13 +12,26 @@ from typing import Any, Final
 
 import numpy as np
 import zarr
+from zarr.storage import StoreLike, ZipStore
 
 from hpcxrf.config.untrusted import read_json_object
 from hpcxrf.errors import OutputError
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.verdict import Verdict
-from hpcxrf.store.schema import BLOCK_X, BLOCK_Y, MAP_CHUNK_PIXELS, SCHEMA_ATTRIBUTE, SCHEMA_VERSION, VariableSpec
+from hpcxrf.store.packed import SUFFIX, is_store, locate_store, read_root
+from hpcxrf.store.schema import (
+    BLOCK_X,
+    BLOCK_Y,
+    MAP_CHUNK_PIXELS,
+    READABLE_SCHEMAS,
+    SCHEMA_ATTRIBUTE,
+    SCHEMA_VERSION,
+    VariableSpec,
+)
+from hpcxrf.store.template import DOTS
 
+ONE_CHUNK_BYTES: Final = 64 << 20
+"""Largest array that is one chunk because one task writes all of it."""
 _FLAGS: Final[Mapping[str, type[FitStatus] | type[Verdict]]] = {"status": FitStatus, "verdict": Verdict}
 
 
@@ -30,6 +44,8 @@ class ArrayPlan:
     """Length of every dimension of the store."""
     coordinates: str = ""
     """Names of the auxiliary coordinates (CF `coordinates`), blank-separated."""
+    many_writers: bool = False
+    """Several tasks write it, each its own chunks."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -39,6 +55,8 @@ class ArrayPlan:
     @property
     def chunks(self) -> tuple[int, ...]:
         """Shape of what one task writes: of maps one detector, all components, one block; of a table one region."""
+        if not self.many_writers and math.prod(self.shape) * np.dtype(self.spec.dtype).itemsize <= ONE_CHUNK_BYTES:
+            return tuple(max(1, size) for size in self.shape)
         limits = {"detector": 1, "y": BLOCK_Y, "x": BLOCK_X, "region": 1}
         if "layer" in self.spec.dims:
             limits = {"layer": 1, "y": MAP_CHUNK_PIXELS, "x": MAP_CHUNK_PIXELS}
@@ -58,6 +76,7 @@ def create_array(group: zarr.Group, name: str, plan: ArrayPlan) -> zarr.Array[An
         name,
         shape=plan.shape,
         chunks=plan.chunks,
+        chunk_key_encoding=None if plan.many_writers else DOTS,
         dtype=dtype,
         fill_value=float("nan") if dtype.kind == "f" else 0,
         dimension_names=plan.spec.dims,
@@ -71,6 +90,7 @@ def create_labels(group: zarr.Group, dim: str, labels: Sequence[str], name: str 
         name or dim,
         shape=(len(labels),),
         chunks=(max(1, len(labels)),),
+        chunk_key_encoding=DOTS,
         dtype=str,
         dimension_names=(dim,),
         attributes={"long_name": name or dim},
@@ -93,7 +113,28 @@ def create_shifts(
     create_labels(group, "parameter", list(free.values()), name="parameter_unit")
     every = {**sizes, "parameter": len(free)}
     for name, spec in variables.items():
-        create_array(group, name, ArrayPlan(spec=spec, sizes=every, coordinates="parameter_unit"))
+        plan = ArrayPlan(spec=spec, sizes=every, coordinates="parameter_unit", many_writers=True)
+        create_array(group, name, plan)
+
+
+def zarr_store(path: Path) -> StoreLike:
+    """What zarr and xarray open for reading: the folder of a store, or its zip."""
+    place = locate_store(path)
+    return ZipStore(place, mode="r") if place.suffix == SUFFIX else place
+
+
+def open_group(path: Path, name: str) -> zarr.Group:
+    """One group of a store, for reading.
+
+    Raises:
+        OutputError: there is no such group.
+    """
+    try:
+        return zarr.open_group(zarr_store(path), path=name, mode="r", use_consolidated=False)
+    except FileNotFoundError as error:
+        raise OutputError(
+            f"{path}: has no group {name}; remove the store, and rerun the command that made it"
+        ) from error
 
 
 def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
@@ -115,15 +156,15 @@ def require_current_schema(path: Path) -> dict[str, object]:
     Raises:
         OutputError: no results store there, or one of another schema version.
     """
-    if not (path / "zarr.json").is_file():
+    if not is_store(path):
         raise OutputError(f"{path}: no results store here; run the fit of this dataset first")
-    attributes = read_json(path / "zarr.json").get("attributes", {})
+    attributes = read_root(path).get("attributes", {})
     if not isinstance(attributes, dict):
         raise OutputError(f"{path}: its attributes are damaged; remove the store")
     version = attributes.get(SCHEMA_ATTRIBUTE)
-    if version != SCHEMA_VERSION:
+    if version not in READABLE_SCHEMAS:
         raise OutputError(
-            f"{path}: schema version {version}, but this program writes and reads {SCHEMA_VERSION}; "
+            f"{path}: schema version {version}, but this program reads {READABLE_SCHEMAS[0]} to {SCHEMA_VERSION}; "
             "write to another folder, or read it with the program that made it"
         )
     return attributes
