@@ -31,7 +31,7 @@ from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.pipeline.sums import Advance, sum_scan
 from hpcxrf.results.names import shown_name
 from hpcxrf.runner.worker import Clock, one_thread
-from hpcxrf.store.bands import find_narrowest_type, read_mended
+from hpcxrf.store.bands import counted_type, find_narrowest_type, read_mended
 from hpcxrf.store.exposure import describe_unexposed, find_unexposed
 from hpcxrf.store.schema import spectra_layout
 from hpcxrf.store.spikes import find_spikes
@@ -110,7 +110,7 @@ def spectra_of_array(counts: Counts) -> ReadSpectra:
     faults.add(int(mended.negative.sum()), mended.lowest, int(mended.missing.sum()), "counts")
     return ReadSpectra(
         shape=(n_detectors, n_y, n_x, n_channels),
-        dtype=find_narrowest_type(mended.counts, "counts"),
+        dtype=counted_type(find_narrowest_type(mended.counts, "counts")),
         read=lambda rows: mended.counts[:, rows],
         total=mended.counts.sum(axis=(1, 2), dtype=np.float64),
         highest=mended.counts.max(axis=(1, 2)).astype(np.float64),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hpcxrf.formats.counts import CountFaults, MendedCounts
 from hpcxrf.formats.scan import RawScan
 from hpcxrf.notes import Note
-from hpcxrf.store.bands import COUNT_TYPES, find_narrowest_type, read_mended
+from hpcxrf.store.bands import COUNT_TYPES, counted_type, find_narrowest_type, read_mended
 from hpcxrf.store.spikes import find_spikes, join_places
 
 Advance = Callable[[int, int], None]
@@ -46,7 +46,7 @@ def sum_scan(scan: RawScan, advance: Advance | None = None) -> ScanSums:
         InputFileError: the file ends early, or holds values that are not counts.
     """
     total = np.zeros((scan.shape[0], scan.shape[3]))
-    highest, dtype = np.zeros_like(total), COUNT_TYPES[0]
+    highest, dtype = np.zeros_like(total), counted_type(COUNT_TYPES[0])
     missing, spikes = np.zeros(scan.shape[:3], dtype=np.bool_), []
     faults = CountFaults(size=math.prod(scan.shape))
     for rows, mended in read_rows_mended(scan):

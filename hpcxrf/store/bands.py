@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Counts = NDArray[Any]
 
-COUNT_TYPES: Final = (np.dtype(np.uint16), np.dtype(np.uint32), np.dtype(np.float32))
+COUNT_TYPES: Final = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.uint32), np.dtype(np.float32))
 """Types of stored counts, from narrow to wide; a scan takes the first that holds all of its counts."""
 
 
@@ -29,7 +29,7 @@ MOST_COUNTS: Final = 1e15
 
 
 class WiderCountsError(Exception):
-    """A block does not fit the type that the store was begun with; the one argument is the type it needs."""
+    """A block does not fit the type that the store was begun with; arguments: type that it needs, counts a pixel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +59,11 @@ class Band:
     """Lowest value before that."""
 
 
+def counted_type(stored: np.dtype[Any]) -> np.dtype[Any]:
+    """Type in which stored counts are computed with: the narrowest is for the disk alone, sums of it would overflow."""
+    return max(stored, COUNT_TYPES[1], key=COUNT_TYPES.index)
+
+
 def band_slice(band: int, band_rows: int, rows: int) -> slice:
     """Rows of a band, clipped to the scan."""
     return slice(band * band_rows, min((band + 1) * band_rows, rows))
@@ -80,8 +85,8 @@ def find_narrowest_type(block: Counts, where: str) -> np.dtype[Any]:
     if block.dtype.kind == "f" and not _is_integral(block):
         if highest > MOST_COUNTS:
             raise InputFileError(f"{where}: counts up to {highest}; a count must be below {MOST_COUNTS:g}")
-        return COUNT_TYPES[2]
-    for integral in COUNT_TYPES[:2]:
+        return COUNT_TYPES[-1]
+    for integral in COUNT_TYPES[:-1]:
         if highest <= np.iinfo(integral).max:
             return integral
     raise InputFileError(f"{where}: counts up to {highest}; a count must be below 2**32")
@@ -109,7 +114,7 @@ def read_bands(scan: RawScan, band_rows: int, pending: Collection[int], dtype: n
         WiderCountsError: a count does not fit `dtype`.
     """
     detectors, rows, columns, channels = scan.shape
-    buffer = np.empty((detectors, min(band_rows, rows), columns, channels), dtype=dtype)
+    buffer = np.empty((detectors, min(band_rows, rows), columns, channels), dtype=counted_type(dtype))
     missing = np.zeros((detectors, rows, columns), dtype=np.bool_)
     negative, lowest = np.zeros(rows, dtype=np.int64), 0.0
     for first, mended in _read_blocks(scan, band_rows, pending):
@@ -159,7 +164,7 @@ def read_mended(scan: RawScan, rows: slice) -> MendedCounts:
 def _check_fits(block: Counts, dtype: np.dtype[Any], where: str) -> None:
     needed = find_narrowest_type(block, where)
     if COUNT_TYPES.index(needed) > COUNT_TYPES.index(dtype):
-        raise WiderCountsError(needed)
+        raise WiderCountsError(needed, float(block.sum(dtype=np.float64)) / (block.size / block.shape[-1]))
 
 
 def write_band(path: Path, counts: "zarr.Array[Any]", layout: SpectraLayout, band: int, values: Counts) -> str:
@@ -172,7 +177,7 @@ def write_band(path: Path, counts: "zarr.Array[Any]", layout: SpectraLayout, ban
         counts: its counts, open for writing.
         layout: as the counts were created.
         band: number of the band.
-        values: (detector, row, x, channel), all rows of the band.
+        values: (detector, row, x, channel), all rows of the band, that fit the type of the store.
 
     Returns:
         SHA-256 of the shard's file.
@@ -187,7 +192,7 @@ def write_band(path: Path, counts: "zarr.Array[Any]", layout: SpectraLayout, ban
         raise ValueError(f"band {band} of shape {values.shape} is not one whole shard of {path}")
     file = shard_file(path, band)
     file.unlink(missing_ok=True)
-    counts[:, rows] = values
+    counts[:, rows] = values.astype(counts.dtype, copy=False)
     return file_sha256(file)
 
 

@@ -1,81 +1,50 @@
-"""A scan, as the instrument left it, into its spectra store: in bounded memory, resumable, repeatable.
+"""A scan, as the instrument left it, into its spectra store: in bounded memory, resumable, repeatable."""
 
-Beside an unfinished store `X.zarr` lies its journal `X.zarr.progress.jsonl`: what is being ingested, then one
-line per y-band with the checksum of the one file that the band is. Only bands whose file still has
-that checksum are trusted after a kill; all others are written anew.
-"""
-
-import math
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpcxrf.errors import DamagedStoreError, InputFileError, OutputError
-from hpcxrf.formats.counts import CountFaults
 from hpcxrf.formats.scan import RawScan, ScanScalars
 from hpcxrf.store.attributes import (
     Attributes,
     SourceFile,
     build_root_attributes,
-    hash_record,
     hash_sources,
     read_root_attributes,
     refuse_other_scan,
 )
-from hpcxrf.store.bands import (
-    COUNT_TYPES,
-    Band,
-    BandSpectra,
-    WiderCountsError,
-    band_slice,
-    combine,
-    read_bands,
-    sum_band,
-    write_band,
-)
+from hpcxrf.store.bands import BandSpectra, WiderCountsError, combine, counted_type, read_bands, sum_band
 from hpcxrf.store.exposure import describe_unexposed, find_unexposed
-from hpcxrf.store.files import (
-    append_line,
-    file_sha256,
-    one_writer,
-    output_faults,
-    read_lines,
-    sync_folder,
-    sync_tree,
-    tree_bytes,
-    tree_files,
-    tree_sha256,
+from hpcxrf.store.files import file_sha256, one_writer, output_faults, sync_folder, tree_bytes, tree_files, tree_sha256
+from hpcxrf.store.filling import (
+    Work,
+    add_faults,
+    begin_work,
+    bytes_needed,
+    keep_band,
+    mended_record,
+    narrow_store,
+    progress_file,
+    resume_work,
+    widen_work,
 )
 from hpcxrf.store.packed import remove_store, unpack_store
-from hpcxrf.store.schema import (
-    COMPLETE_ATTRIBUTE,
-    FILES_ATTRIBUTE,
-    SpectraLayout,
-    band_count,
-    shard_file,
-    spectra_layout,
-)
+from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, FILES_ATTRIBUTE, shard_file
 from hpcxrf.store.spectra import open_spectra
-from hpcxrf.store.template import (
-    create_template,
-    finish,
-    is_template_sound,
-    is_torn_store,
-    open_counts,
-    write_beside,
-    write_faults,
-)
+from hpcxrf.store.template import finish, is_torn_store, open_counts, write_beside, write_faults
+
+__all__ = ["COUNTS", "IngestRecord", "ingest_scan", "progress_file"]
 
 Progress = Callable[[int, int], None]
 
 COUNTS: Final = "counts"
-_SMALL_PARTS_BYTES: Final = 1 << 20
-_BYTES_BESIDE: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +55,7 @@ class IngestRecord:
     shape: tuple[int, int, int, int]
     """(detector, y, x, channel)."""
     dtype: str
-    """Type of the stored counts."""
+    """Type of the counts as they are read; those below 256 are stored in one byte, and read as uint16."""
     sources: tuple[SourceFile, ...]
     unchanged: bool
     """The store was complete already, and nothing was written."""
@@ -98,39 +67,6 @@ class IngestRecord:
     checksums: dict[str, str]
     """SHA-256 by path within the store: of every file of the counts, and of its metadata."""
     wall_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Work:
-    """One store being filled, of one type of counts."""
-
-    scan: RawScan
-    path: Path
-    attributes: Attributes
-    dtype: np.dtype[Any]
-    layout: SpectraLayout
-    done: dict[int, str]
-    """Finished bands and the checksums of their files."""
-    faults: CountFaults
-    """Numbers of values that were mended in the finished bands."""
-    missing: NDArray[np.bool_]
-    """(detector, y, x): spectra of the finished bands that were not measured."""
-
-    @property
-    def bands(self) -> int:
-        return band_count(self.scan.shape[1], self.layout.band_rows)
-
-    @property
-    def pending(self) -> list[int]:
-        return [band for band in range(self.bands) if band not in self.done]
-
-    def rows(self, band: int) -> slice:
-        return band_slice(band, self.layout.band_rows, self.scan.shape[1])
-
-
-def progress_file(path: Path) -> Path:
-    """The journal beside an unfinished store."""
-    return path.with_name(f"{path.name}.progress.jsonl")
 
 
 def ingest_scan(scan: RawScan, path: Path, *, progress: Progress | None = None) -> IngestRecord:
@@ -236,134 +172,40 @@ def _is_whole(path: Path, stored: Attributes) -> bool:
     )
 
 
-def _fill(scan: RawScan, path: Path, attributes: Attributes, progress: Progress) -> tuple[_Work, BandSpectra, int]:
-    work = _resume(scan, path, attributes)
+def _fill(scan: RawScan, path: Path, attributes: Attributes, progress: Progress) -> tuple[Work, BandSpectra, int]:
+    shutil.rmtree(narrow_store(path), ignore_errors=True)
+    work = resume_work(scan, path, attributes)
     if work is None:
-        work = _begin(scan, path, attributes, COUNT_TYPES[0])
+        work = begin_work(scan, path, attributes)
     resumed = len(work.done)
     while True:
         try:
             return work, _write_bands(work, progress), resumed
         except WiderCountsError as error:
-            work = _begin(scan, path, attributes, error.args[0])
-            resumed = 0
+            work = widen_work(work, *error.args)
+            resumed = min(resumed, len(work.done))
 
 
-def _resume(scan: RawScan, path: Path, attributes: Attributes) -> _Work | None:
-    try:
-        lines = read_lines(progress_file(path))
-        read_root_attributes(path)
-    except OutputError:
-        return None  # torn by a power cut: nothing of it can be trusted
-    begun = [line for line in lines if line.get("event") == "begin"]
-    made = any(line.get("event") == "template" for line in lines)
-    if not (begun and made) or begun[-1].get("digest") != hash_record(attributes):
-        return None
-    dtype = next((t for t in COUNT_TYPES if t.name == begun[-1].get("dtype")), None)
-    if dtype is None or not is_template_sound(path, spectra_layout(scan.shape, dtype.itemsize), dtype):
-        return None
-    work = _start_work(scan, path, attributes, dtype)
-    try:
-        for band, line in _find_trusted_bands(path, lines).items():
-            work.done[band] = line["sha256"]
-            _read_mended(work, line)
-    except (ValueError, TypeError):
-        return None  # what a torn journal says of its bands
-    return work
-
-
-def _start_work(scan: RawScan, path: Path, attributes: Attributes, dtype: np.dtype[Any]) -> _Work:
-    return _Work(
-        scan=scan,
-        path=path,
-        attributes=attributes,
-        dtype=dtype,
-        layout=spectra_layout(scan.shape, dtype.itemsize),
-        done={},
-        faults=CountFaults(size=math.prod(scan.shape)),
-        missing=np.zeros(scan.shape[:3], dtype=np.bool_),
-    )
-
-
-def _find_trusted_bands(path: Path, lines: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    """Journal lines of the bands whose file is still as it was written."""
-    recorded = {
-        int(line["band"]): line
-        for line in lines
-        if line.get("event") == "band" and type(line.get("band")) is int and "sha256" in line
-    }
-    return {
-        band: line
-        for band, line in sorted(recorded.items())
-        if (file := shard_file(path, band)).exists() and file_sha256(file) == line["sha256"]
-    }
-
-
-def _begin(scan: RawScan, path: Path, attributes: Attributes, dtype: np.dtype[Any]) -> _Work:
-    work = _start_work(scan, path, attributes, dtype)
-    journal = progress_file(path)
-    with output_faults(path.parent, bytes_needed=_bytes_needed(work, rows=scan.shape[1])):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        journal.unlink(missing_ok=True)
-        header = {"event": "begin", "dtype": dtype.name, "digest": hash_record(attributes)}
-        append_line(journal, header)
-        create_template(path, attributes, work.layout, dtype)
-        sync_tree(path)
-        append_line(journal, {"event": "template"})
-    return work
-
-
-def _bytes_needed(work: _Work, *, rows: int) -> int:
-    """Upper bound of what so many rows still take, as if nothing could be compressed."""
-    detectors, _, columns, channels = work.scan.shape
-    pixel_bytes = detectors * channels * work.dtype.itemsize + _BYTES_BESIDE
-    return rows * columns * pixel_bytes + _SMALL_PARTS_BYTES
-
-
-def _write_bands(work: _Work, progress: Progress) -> BandSpectra:
+def _write_bands(work: Work, progress: Progress) -> BandSpectra:
     _sweep(work.path)
     counts, rows = open_counts(work.path), work.scan.shape[1]
     pending = work.pending
-    parts = {band: sum_band(np.asarray(counts[:, work.rows(band)]), work.rows(band).start) for band in work.done}
+    counted = counted_type(work.dtype)
+    parts = {
+        band: sum_band(np.asarray(counts[:, work.rows(band)]).astype(counted, copy=False), work.rows(band).start)
+        for band in work.done
+    }
     rows_done = sum(work.rows(band).stop - work.rows(band).start for band in parts)
     progress(rows_done, rows)
     for band in read_bands(work.scan, work.layout.band_rows, pending, work.dtype):
         number, values = band.number, band.counts
-        _add_faults(work, number, band.missing, band.negative, band.lowest)
-        with output_faults(work.path.parent, bytes_needed=_bytes_needed(work, rows=rows - rows_done)):
-            checksum = write_band(work.path, counts, work.layout, number, values)
-            # Before the journal says so: a power cut keeps lines that were waited for, and drops bytes that were not.
-            sync_tree(shard_file(work.path, number))
-        line = {"event": "band", "band": number, "sha256": checksum, **_mended_record(band)}
-        append_line(progress_file(work.path), line)
-        work.done[number] = checksum
+        add_faults(work, number, band.missing, band.negative, band.lowest)
+        with output_faults(work.path.parent, bytes_needed=bytes_needed(work, rows=rows - rows_done)):
+            keep_band(work, counts, number, values, mended_record(band))
         parts[number] = sum_band(values, work.rows(number).start)
         rows_done += values.shape[1]
         progress(rows_done, rows)
     return combine(parts[band] for band in sorted(parts))
-
-
-def _add_faults(work: _Work, band: int, missing: NDArray[np.bool_], negative: int, lowest: float) -> None:
-    work.missing[:, work.rows(band)] = missing
-    work.faults.add(negative, lowest, int(missing.sum()), str(work.scan.files[0]))
-
-
-def _mended_record(band: Band) -> dict[str, Any]:
-    """What the counts in the store do not tell any more, for a journal line; nothing where they are as in the file."""
-    record: dict[str, Any] = {"negative": band.negative, "lowest": band.lowest} if band.negative else {}
-    if band.missing.any():
-        record["missing"] = np.packbits(band.missing).tobytes().hex()
-    return record
-
-
-def _read_mended(work: _Work, line: Mapping[str, Any]) -> None:
-    """Take over what a journal line says of a finished band."""
-    missing = np.zeros_like(work.missing[:, work.rows(line["band"])])
-    if "missing" in line:
-        packed = np.frombuffer(bytes.fromhex(line["missing"]), dtype=np.uint8)
-        missing = np.unpackbits(packed, count=missing.size).astype(np.bool_).reshape(missing.shape)
-    negative, lowest = int(line.get("negative", 0)), float(line.get("lowest", 0.0))
-    _add_faults(work, line["band"], missing, negative, lowest)
 
 
 def _sweep(path: Path) -> None:
@@ -372,14 +214,14 @@ def _sweep(path: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def _finalise(work: _Work, spectra: BandSpectra, stamps: list[tuple[int, int]]) -> None:
+def _finalise(work: Work, spectra: BandSpectra, stamps: list[tuple[int, int]]) -> None:
     integrated = {"integrated": spectra.total, "max_channel_spectrum": spectra.highest}
     scalars = _leave_out_missing(work.scan.read_scalars(), work.missing)
     unexposed = _find_unexposed(work, scalars)
     missing = work.missing if unexposed is None else work.missing | unexposed
     scalars = _leave_out_missing(scalars, missing)
     _refuse_changed(work.scan, stamps)
-    needed = _bytes_needed(work, rows=0) + _count_bytes(scalars)
+    needed = bytes_needed(work, rows=0) + _count_bytes(scalars)
     with output_faults(work.path.parent, bytes_needed=needed):
         write_beside(work.path, work.scan.shape, scalars, integrated)
         write_faults(work.path, missing, spectra.spikes)
@@ -389,7 +231,7 @@ def _finalise(work: _Work, spectra: BandSpectra, stamps: list[tuple[int, int]]) 
         sync_folder(work.path.parent)
 
 
-def _find_unexposed(work: _Work, scalars: ScanScalars) -> NDArray[np.bool_] | None:
+def _find_unexposed(work: Work, scalars: ScanScalars) -> NDArray[np.bool_] | None:
     counts = open_counts(work.path)
     return find_unexposed(
         scalars.live_time_s,
@@ -399,7 +241,7 @@ def _find_unexposed(work: _Work, scalars: ScanScalars) -> NDArray[np.bool_] | No
     )
 
 
-def _hash_files(work: _Work) -> dict[str, str]:
+def _hash_files(work: Work) -> dict[str, str]:
     """SHA-256 of every file of a store but the root's metadata, which is to keep them."""
     known = {shard_file(work.path, band): checksum for band, checksum in work.done.items()}
     files = sorted(file for file in tree_files(work.path) if file != work.path / "zarr.json")

@@ -66,7 +66,7 @@ def by_region(variables: Mapping[str, VariableSpec]) -> dict[str, VariableSpec]:
 
 SPECTRA_VARIABLES: Final = table(
     """
-    counts                detector y x channel  uint16   count  recorded counts
+    counts                detector y x channel  uint8    count  recorded counts
     live_time_s           detector y x          float32  s      live time
     real_time_s           detector y x          float32  s      real time
     icr_hz                detector y x          float32  s-1    input count rate
@@ -79,7 +79,8 @@ SPECTRA_VARIABLES: Final = table(
     max_channel_spectrum  detector channel      float64  count  highest counts of any pixel in the channel
     """
 )
-"""`counts` is uint16, uint32 where a channel exceeds 65535, float32 only where counts are not integral."""
+"""`counts` is uint8, uint16 where a channel exceeds 255, uint32 where one exceeds 65535, float32 only where counts are
+not integral. What reads them here takes uint8 as uint16; other programs beware of sums in one byte."""
 
 FAULT_VARIABLES: Final = table(
     """

@@ -16,6 +16,7 @@ from hpcxrf.errors import DamagedStoreError, OutputError
 from hpcxrf.formats.scan import EnergyCalibration
 from hpcxrf.notes import Note, unpack_notes
 from hpcxrf.store.attributes import Attributes, SourceFile, read_calibration, read_root_attributes
+from hpcxrf.store.bands import counted_type
 from hpcxrf.store.packed import SUFFIX, StoreFiles, locate_store
 from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, band_count
 
@@ -84,7 +85,7 @@ class SpectraStore:
     shape: tuple[int, int, int, int]
     """(detector, y, x, channel)."""
     dtype: np.dtype[Any]
-    """Type of the stored counts: uint16, uint32 or float32."""
+    """Type of the counts that are read: uint16 (also of those stored in one byte), uint32 or float32."""
     chunks: tuple[int, ...]
     """Chunks of the counts: the smallest part that is read at once."""
     bands: int
@@ -101,7 +102,7 @@ class SpectraStore:
     _group: zarr.Group = field(repr=False, compare=False)
 
     def read_rows(self, detectors: Sequence[int], y: slice, x: slice = slice(None)) -> NDArray[Any]:
-        """Counts of a region, all channels, of the stored type.
+        """Counts of a region, all channels, of type `dtype`.
 
         Args:
             detectors: numbers from 0, in the order of the result.
@@ -131,7 +132,7 @@ class SpectraStore:
         counts = self._array("counts")
         if len(detectors) == 1:
             # As it comes: a copy of the largest thing in memory would be half of the peak.
-            return np.asarray(counts[detectors[0], *part])[None]
+            return np.asarray(counts[detectors[0], *part]).astype(self.dtype, copy=False)[None]
         _, rows, columns, channels = self.shape
         region = np.empty(
             (len(detectors), len(range(rows)[part[0]]), len(range(columns)[part[1]]), channels), dtype=self.dtype
@@ -251,7 +252,7 @@ def _build_store(path: Path, attributes: Attributes, group: zarr.Group, counts: 
         scan_name=attributes["scan_name"],
         format=attributes["format"],
         shape=(detectors, rows, columns, channels),
-        dtype=np.dtype(counts.dtype),
+        dtype=counted_type(np.dtype(counts.dtype)),
         chunks=counts.chunks,
         bands=_count_bands(counts),
         calibration=read_calibration(attributes),

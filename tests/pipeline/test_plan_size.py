@@ -21,7 +21,9 @@ from hpcxrf.pipeline.records import DatasetJob
 from hpcxrf.pipeline.units import units_of
 from hpcxrf.simulate import demo_spec, simulate_scan, write_scan
 
-WORK = PlanSize(datasets=10, tasks={}, spectra=20, pixels=1_000_000, bytes_read=10**9, bytes_written=4 * 10**9)
+WORK = PlanSize(
+    datasets=10, tasks={}, spectra=20, pixels=1_000_000, bytes_read=10**9, bytes_written=4 * 10**9, inodes=100
+)
 PROBE = Probe(
     date="2026-01-02T03:04:05+00:00",
     host="node",

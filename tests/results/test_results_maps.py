@@ -246,7 +246,7 @@ def test_another_schema_version_is_refused_by_everything(tmp_path):
     path = tmp_path / "s.zarr"
     create(path)
     file = path / "zarr.json"
-    file.write_text(file.read_text().replace('"hpcxrf_schema_version": 1', '"hpcxrf_schema_version": 99'))
+    file.write_text(file.read_text().replace('"hpcxrf_schema_version": 2', '"hpcxrf_schema_version": 99'))
     fit = pixel_fit(np.ones((2, 64, 256)))
     for action in (
         lambda: create(path),

@@ -21,8 +21,7 @@ from store_scans import made_scan, tree_content, whole, write_source
 
 from hpcxrf.errors import InputFileError, OutputError
 from hpcxrf.formats.scan import ScanScalars
-from hpcxrf.store import ingest as ingest_module
-from hpcxrf.store import schema
+from hpcxrf.store import filling, schema
 from hpcxrf.store.ingest import ingest_scan, progress_file
 from hpcxrf.store.schema import SCHEMA_VERSION, spectra_layout
 from hpcxrf.store.spectra import open_spectra
@@ -77,7 +76,15 @@ def test_a_second_ingest_changes_not_even_a_modification_time(tmp_path, source):
 
 
 @pytest.mark.parametrize(
-    ("highest", "dtype"), [(65535.0, "uint16"), (65536.0, "uint32"), (0.5, "float32"), (4294967040.0, "uint32")]
+    ("highest", "dtype"),
+    [
+        (255.0, "uint8"),
+        (256.0, "uint16"),
+        (65535.0, "uint16"),
+        (65536.0, "uint32"),
+        (0.5, "float32"),
+        (4294967040.0, "uint32"),
+    ],
 )
 def test_the_stored_type_is_the_narrowest_that_is_exact(tmp_path, source, small_bands, highest, dtype):
     scan = made_scan(source)
@@ -85,9 +92,44 @@ def test_the_stored_type_is_the_narrowest_that_is_exact(tmp_path, source, small_
     counts[-1, -1, -1, -1] = highest
     record = ingest_scan(replace_counts(scan, counts), tmp_path / "s.zarr")
     assert record.bands > 1
-    assert record.dtype == dtype
+    assert zarr.open_array(tmp_path / "s.zarr" / "counts", mode="r").dtype == dtype
     store = open_spectra(tmp_path / "s.zarr")
+    # In memory nothing is narrower than two bytes: sums of one would overflow.
+    assert store.dtype.name == record.dtype == ("uint16" if dtype == "uint8" else dtype)
     np.testing.assert_array_equal(store.read_rows([0, 1], slice(None)), counts)
+
+
+def test_bands_that_were_finished_narrow_are_not_read_from_the_source_again(tmp_path, source, small_bands):
+    scan = made_scan(source)
+    counts = whole(scan)
+    counts[-1, -1, -1, -1] = 256.0
+    wide, read = replace_counts(scan, counts), []
+
+    def read_rows(rows):
+        read.append(rows.start)
+        return wide.read_counts(rows)
+
+    ingest_scan(dataclasses.replace(wide, read_counts=read_rows), tmp_path / "a.zarr")
+    # The block of the highest count comes twice, and the one before, which ends within its band.
+    assert len(read) == len(set(read)) + 2 > 6
+    store = open_spectra(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(store.read_rows([0, 1], slice(None)), counts)
+    np.testing.assert_array_equal(store.integrated(1), counts[1].sum(axis=(0, 1)))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr", source.name]
+
+
+@pytest.mark.parametrize(("mean", "codec"), [(2.0, "zstd"), (20.0, "blosc")])
+def test_bright_counts_of_two_bytes_have_the_codec_that_reads_faster_and_every_reader_has_it(
+    tmp_path, source, mean, codec
+):
+    scan = made_scan(source)
+    counts = np.random.default_rng(1).poisson(mean, scan.shape).astype(np.float32)
+    counts[0, 0, 0, 0] = 300.0
+    ingest_scan(replace_counts(scan, counts), tmp_path / "s.zarr")
+    array = zarr.open_array(tmp_path / "s.zarr" / "counts", mode="r")
+    names = [one["name"] for one in array.metadata.to_dict()["codecs"][0]["configuration"]["codecs"]]
+    assert codec in names
+    np.testing.assert_array_equal(xarray.open_zarr(tmp_path / "s.zarr")["counts"].values, counts)
 
 
 def test_a_scan_that_turns_wide_then_fractional_ends_as_one_that_was_fractional_from_the_start(
@@ -326,7 +368,7 @@ def test_no_right_to_write_is_named(tmp_path, source, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(ingest_module, "create_template", refuse)
+    monkeypatch.setattr(filling, "create_template", refuse)
     with pytest.raises(OutputError, match=r"cannot be written: Permission denied .*check its rights"):
         ingest_scan(made_scan(source), tmp_path / "s.zarr")
 
