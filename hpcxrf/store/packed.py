@@ -243,6 +243,14 @@ class StoreFiles:
         """
         return name in self._files if is_packed(self.path) else (folder_of(self.path) / name).is_file()
 
+    def part(self, name: str) -> Part:
+        """Where the bytes of a file are.
+
+        Raises:
+            KeyError: there is none of this name.
+        """
+        return self._files[name]
+
     def checksum(self, name: str) -> str:
         """SHA-256 as a task recorded it of a file or a folder in the store; `ABSENT` where there is none.
 

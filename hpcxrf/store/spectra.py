@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
-from zipfile import BadZipFile
 
 import numpy as np
 import zarr
@@ -17,8 +16,9 @@ from hpcxrf.formats.scan import EnergyCalibration
 from hpcxrf.notes import Note, unpack_notes
 from hpcxrf.store.attributes import Attributes, SourceFile, read_calibration, read_root_attributes
 from hpcxrf.store.bands import counted_type
-from hpcxrf.store.packed import SUFFIX, StoreFiles, locate_store
+from hpcxrf.store.packed import SUFFIX, locate_store
 from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, band_count
+from hpcxrf.store.shards import ShardReader, open_shards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +100,7 @@ class SpectraStore:
     scaler_names: tuple[str, ...]
     scaler_units: tuple[str, ...]
     _group: zarr.Group = field(repr=False, compare=False)
+    _counts: ShardReader = field(repr=False, compare=False)
 
     def read_rows(self, detectors: Sequence[int], y: slice, x: slice = slice(None)) -> NDArray[Any]:
         """Counts of a region, all channels, of type `dtype`.
@@ -120,8 +121,8 @@ class SpectraStore:
         places = [self._checked(detector) for detector in detectors]
         try:
             return self._read_counts(places, part)
-        except (ValueError, RuntimeError, OSError, BadZipFile) as error:
-            # What the codecs of Zarr raise has many types; a store that was finished gives no other cause for them.
+        except (ValueError, RuntimeError, OSError) as error:
+            # What codecs raise has many types; a store that was finished gives no other cause for them.
             rows = range(self.shape[1])[part[0]]
             raise DamagedStoreError(
                 f"{self.path}: counts of rows {rows.start} to {rows.stop - 1} cannot be read "
@@ -129,16 +130,10 @@ class SpectraStore:
             ) from error
 
     def _read_counts(self, detectors: Sequence[int], part: tuple[slice, slice]) -> NDArray[Any]:
-        counts = self._array("counts")
-        if len(detectors) == 1:
-            # As it comes: a copy of the largest thing in memory would be half of the peak.
-            return np.asarray(counts[detectors[0], *part]).astype(self.dtype, copy=False)[None]
-        _, rows, columns, channels = self.shape
-        region = np.empty(
-            (len(detectors), len(range(rows)[part[0]]), len(range(columns)[part[1]]), channels), dtype=self.dtype
-        )
+        rows, columns = (range(size)[one] for size, one in zip(self.shape[1:3], part, strict=True))
+        region = np.empty((len(detectors), len(rows), len(columns), self.shape[3]), dtype=self.dtype)
         for place, detector in enumerate(detectors):
-            region[place] = counts[detector, *part]
+            self._counts.read_into(region[place], detector, rows, columns)
         return region
 
     def integrated(self, detector: int) -> NDArray[np.float64]:
@@ -225,28 +220,13 @@ def open_spectra(path: Path) -> SpectraStore:
         counts = group["counts"]
         if not isinstance(counts, zarr.Array):
             raise OutputError(f"{path}/counts: is not an array; remove the store and ingest again")
-        _refuse_missing_bands(place, counts)
         return _build_store(path, attributes, group, counts)
-
-
-def _refuse_missing_bands(path: Path, counts: zarr.Array[Any]) -> None:
-    expected = range(_count_bands(counts))
-    names = {band: counts.metadata.encode_chunk_key((0, band, 0, 0)) for band in expected}
-    files = StoreFiles(path)
-    missing = [str(band) for band, name in names.items() if not files.has(f"counts/{name}")]
-    if missing:
-        raise DamagedStoreError(
-            f"{path}: y-bands {', '.join(missing)} of {len(expected)} are gone; the next run or resume ingests the "
-            "scan again"
-        )
-
-
-def _count_bands(counts: zarr.Array[Any]) -> int:
-    return band_count(counts.shape[1], (counts.shards or counts.chunks)[1])
 
 
 def _build_store(path: Path, attributes: Attributes, group: zarr.Group, counts: zarr.Array[Any]) -> SpectraStore:
     detectors, rows, columns, channels = counts.shape
+    bands = band_count(rows, (counts.shards or counts.chunks)[1])
+    names = [f"counts/{counts.metadata.encode_chunk_key((0, band, 0, 0))}" for band in range(bands)]
     return SpectraStore(
         path=path,
         scan_name=attributes["scan_name"],
@@ -254,7 +234,7 @@ def _build_store(path: Path, attributes: Attributes, group: zarr.Group, counts: 
         shape=(detectors, rows, columns, channels),
         dtype=counted_type(np.dtype(counts.dtype)),
         chunks=counts.chunks,
-        bands=_count_bands(counts),
+        bands=bands,
         calibration=read_calibration(attributes),
         incident_energy_kev=attributes["incident_energy_kev"],
         tube=attributes["tube"],
@@ -263,6 +243,7 @@ def _build_store(path: Path, attributes: Attributes, group: zarr.Group, counts: 
         scaler_names=_read_texts(group, "name"),
         scaler_units=_read_texts(group, "unit"),
         _group=group,
+        _counts=open_shards(path, counts.metadata.to_dict(), names, np.dtype(counts.dtype)),
     )
 
 
