@@ -25,7 +25,7 @@ from hpcxrf.runner.journal import (
 )
 from hpcxrf.runner.planner import Planner
 from hpcxrf.runner.records import DatasetRecord, Item, Kept, Refusal, TaskRecord, Unit
-from hpcxrf.runner.worker import forget_records
+from hpcxrf.runner.worker import forget_attempts, forget_records
 from hpcxrf.runner.workload import Planned, Workload
 from hpcxrf.store.rundir import RETRY, Record, RunDir, leave_alone, left_alone, read_or_set_aside
 
@@ -177,6 +177,7 @@ def run_items(
         client.unsubscribe_topic(drive.token)
     if not drive.ended.left:
         leave_alone(run, {})
+        forget_attempts(run.path)
     return drive.ended
 
 

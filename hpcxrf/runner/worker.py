@@ -128,11 +128,10 @@ class Clock:
 def forget_attempts(run_dir: Path) -> None:
     """Delete the markers and records of earlier drivers: their interruption or loss was no fault of the tasks.
 
-    Call it with the run's lock held, before any task is submitted.
+    Call it with the run's lock held, before any task is submitted or after all have ended.
     """
-    for marker in (run_dir / ATTEMPTS).glob("*.[0-9]"):
-        marker.unlink(missing_ok=True)
-    shutil.rmtree(run_dir / RECORDS, ignore_errors=True)
+    for folder in (ATTEMPTS, RECORDS):
+        shutil.rmtree(run_dir / folder, ignore_errors=True)
 
 
 def forget_attempts_of(run_dir: Path, worker: str) -> int:
