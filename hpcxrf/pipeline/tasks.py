@@ -248,7 +248,7 @@ def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         if job.config.regions.wanted:
             regions_to_csv(path, table)
         notes = tuple(check_sums(path, job.config.pixels))
-        finalise(path, {"devices": devices, "torch_version": str(torch.__version__)}, gather=not job.pack)
+        finalise(path, {"devices": devices, "torch_version": str(torch.__version__)})
         # With matplotlib, which no other task has need of.
         from hpcxrf.pipeline.report import judge_results, summarise_dataset
         from hpcxrf.results.report.dataset_page import write_dataset_page

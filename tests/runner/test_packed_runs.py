@@ -1,6 +1,7 @@
 """Runs whose finished stores are zips: everything that opens, compares, or redoes them."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -25,8 +26,9 @@ from hpcxrf.runner.done import last_lines
 from hpcxrf.runner.journal import finished_line
 from hpcxrf.runner.verify import do_again, find_damage
 from hpcxrf.runner.worker import forget_records
+from hpcxrf.store.gather import list_chunks
 from hpcxrf.store.lock import run_lock
-from hpcxrf.store.packed import _list_members, is_packed, packed_file, unpack_store
+from hpcxrf.store.packed import StoreFiles, is_packed, packed_file, unpack_store
 from hpcxrf.store.rundir import RETRY, RunDir, create_or_resume
 from hpcxrf.store.spectra import open_spectra
 
@@ -96,11 +98,13 @@ def maps_of(run, job):
     return open_results(run.results_store(job.dataset_id))["maps"].to_dataset().load()
 
 
-def spoil(file, name):
-    """Flip a byte of a member of a zip."""
-    part = _list_members(file)[name]
+def spoil(store, array, chunk):
+    """Flip a byte of a chunk of a gathered array in a zip."""
+    files, file = StoreFiles(store), packed_file(store)
+    shard = files.part(f"{array}/c.0.0.0.0")
+    metadata = json.loads(files.part(f"{array}/zarr.json").read())
     content = bytearray(file.read_bytes())
-    content[part.offset] ^= 0xFF
+    content[list_chunks(metadata, shard)[chunk].offset] ^= 0xFF
     file.write_bytes(content)
 
 
@@ -153,7 +157,7 @@ def test_an_earlier_fit_has_the_same_stamp_in_either_form(copy, scan):
 def test_a_damaged_chunk_in_a_zip_is_the_damage_of_its_task_which_alone_is_done_again(copy):
     job, run = copy
     before, store = maps_of(run, job), run.results_store(job.dataset_id)
-    spoil(packed_file(store), "maps/amplitude/c/0/0/1/0")
+    spoil(store, "maps/amplitude", "c/0/0/1/0")
     (damage,) = find_damage(run)
     assert damage.task == "pixels-0-00001-00002"
     do_again(run, damage)

@@ -172,13 +172,10 @@ def block_checksums(path: Path, detector_index: int, y: slice, x: slice) -> dict
     return sums
 
 
-def finalise(path: Path, extra_attributes: Mapping[str, object], *, gather: bool = True) -> None:
-    """Consolidate the metadata once and mark the store complete; the mark is the last thing written.
+def finalise(path: Path, extra_attributes: Mapping[str, object]) -> None:
+    """Put the chunks that many tasks wrote into one file an array, consolidate the metadata once, and mark it complete.
 
-    Args:
-        path: the store.
-        extra_attributes: more attributes of the root, known at the end.
-        gather: put the chunks that many tasks wrote into one file an array; not worth it before the store is packed.
+    The mark is the last thing written.
 
     Raises:
         OutputError: no store of this schema there, or it cannot be written.
@@ -188,8 +185,7 @@ def finalise(path: Path, extra_attributes: Mapping[str, object], *, gather: bool
     extra = as_json(extra_attributes)
     with output_errors(path):
         _remove_partial_files(path)
-        if gather:
-            gather_chunks(path)
+        gather_chunks(path)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
             zarr.consolidate_metadata(path)
