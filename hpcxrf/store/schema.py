@@ -215,10 +215,10 @@ BASIS_VARIABLES: Final = table(
     """
     columns       detector column channel  float64  1      counts per channel of one count: components, then background
     coefficients  detector column          float64  count  mean coefficient of a pixel
-    n_components  detector                 int64    1      columns that are components; the others are background
     """
 )
-"""The linear model of the pixels; NaN outside the fit range, and in columns that a detector does not have."""
+"""The linear model of the pixels; NaN outside the fit range, and in columns that a detector does not have. The attribute
+`n_components` (detector) says how many columns are components; the others are background."""
 
 TANGENT_VARIABLES: Final = table(
     """

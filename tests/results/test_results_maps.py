@@ -259,6 +259,18 @@ def test_another_schema_version_is_refused_by_everything(tmp_path):
             action()
 
 
+def test_a_store_of_version_1_is_read_and_keeps_its_files(tmp_path):
+    path = tmp_path / "s.zarr"
+    create(path)
+    write_block(path, 0, slice(0, 64), slice(0, 256), pixel_fit(np.ones((2, 64, 256))))
+    file = path / "zarr.json"
+    file.write_text(file.read_text().replace('"hpcxrf_schema_version": 2', '"hpcxrf_schema_version": 1'))
+    finalise(path, {})
+    assert (path / "maps" / "amplitude" / "c" / "0" / "0" / "0" / "0").is_file()
+    assert is_complete(path)
+    assert np.isfinite(open_results(path)["maps"]["amplitude"][0, :, :64]).all()
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match=r"file/s\.zarr: .*another folder"):

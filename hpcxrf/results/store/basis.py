@@ -23,6 +23,7 @@ from hpcxrf.results.store.weight_classes import read_weight_classes, write_weigh
 from hpcxrf.store.schema import BASIS_VARIABLES
 
 GROUP: Final = "basis"
+_COMPONENTS: Final = "n_components"
 
 
 def write_basis(path: Path, bases: Mapping[str, PixelBasis], n_channels: int) -> None:
@@ -53,7 +54,7 @@ def write_basis(path: Path, bases: Mapping[str, PixelBasis], n_channels: int) ->
         coefficients[: basis.columns.shape[1]] = basis.coefficients.cpu().numpy()
         array_of(group, "columns")[row] = columns
         array_of(group, "coefficients")[row] = coefficients
-        array_of(group, "n_components")[row] = basis.n_components
+    group.attrs[_COMPONENTS] = [basis.n_components for basis in bases.values()]
     write_tangents(group, list(bases.values()), n_channels)
     write_weight_classes(group, list(bases.values()), width)
 
@@ -78,7 +79,9 @@ def read_basis(path: Path, detector: str) -> PixelBasis:
     first, stop = int(channels[0]), int(channels[-1]) + 1
     phi = torch.from_numpy(np.ascontiguousarray(columns[used, first:stop].T))
     mean = torch.from_numpy(coefficients[used])
-    n_components = int(np.asarray(array_of(group, "n_components")[row]))
+    # An array in schema version 1.
+    every = array_of(group, _COMPONENTS)[:] if _COMPONENTS in group else group.attrs[_COMPONENTS]
+    n_components = int(np.asarray(every)[row])
     return PixelBasis(
         columns=phi,
         n_components=n_components,

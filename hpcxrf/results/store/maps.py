@@ -181,15 +181,17 @@ def finalise(path: Path, extra_attributes: Mapping[str, object]) -> None:
         OutputError: no store of this schema there, or it cannot be written.
         ValueError: attributes that are not JSON.
     """
-    require_current_schema(path)
+    version = require_current_schema(path)[SCHEMA_ATTRIBUTE]
     extra = as_json(extra_attributes)
     with output_errors(path):
         _remove_partial_files(path)
-        gather_chunks(path)
+        if version == SCHEMA_VERSION:
+            # In a store of version 1 arrays of one writer have several chunks, too, and checksums with their folders.
+            gather_chunks(path)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
             zarr.consolidate_metadata(path)
-        update_root(path, {**extra, SCHEMA_ATTRIBUTE: SCHEMA_VERSION, COMPLETE_ATTRIBUTE: True})
+        update_root(path, {**extra, COMPLETE_ATTRIBUTE: True})
 
 
 def reopen(path: Path) -> None:
