@@ -217,8 +217,8 @@ BASIS_VARIABLES: Final = table(
     coefficients  detector column          float64  count  mean coefficient of a pixel
     """
 )
-"""The linear model of the pixels; NaN outside the fit range, and in columns that a detector does not have. The attribute
-`n_components` (detector) says how many columns are components; the others are background."""
+"""The linear model of the pixels; NaN outside the fit range, and in columns that a detector does not have.
+The attribute `n_components` (detector) says how many columns are components; the others are background."""
 
 TANGENT_VARIABLES: Final = table(
     """

@@ -268,7 +268,7 @@ def test_a_store_of_version_1_is_read_and_keeps_its_files(tmp_path):
     finalise(path, {})
     assert (path / "maps" / "amplitude" / "c" / "0" / "0" / "0" / "0").is_file()
     assert is_complete(path)
-    assert np.isfinite(open_results(path)["maps"]["amplitude"][0, :, :64]).all()
+    assert np.isfinite(open_results(path)["maps"]["amplitude"][0, :, :64, :256]).all()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
