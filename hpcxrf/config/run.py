@@ -25,6 +25,7 @@ from hpcxrf.config.input import InputConfig
 from hpcxrf.config.names import nearest_name, option_names
 from hpcxrf.config.pixels import PixelConfig, old_name_faults, pixel_faults
 from hpcxrf.config.regions import RegionsConfig, region_faults
+from hpcxrf.config.report import ReportConfig
 from hpcxrf.config.sample import SampleConfig
 from hpcxrf.config.settings import Setting, apply_settings, resolve_paths
 from hpcxrf.config.store import StoreConfig
@@ -49,8 +50,8 @@ class _Choice:
 
 
 _CHOICES: Final[Mapping[str, _Choice]] = {
-    "case_study": _Choice(workload="case-study", unused=("store",)),
-    "benchmark": _Choice(workload="benchmark", unused=("pixels", "regions", "detectors", "store")),
+    "case_study": _Choice(workload="case-study", unused=("report", "store")),
+    "benchmark": _Choice(workload="benchmark", unused=("pixels", "regions", "report", "detectors", "store")),
 }
 """By section; a run file without any of them describes a scan."""
 
@@ -68,6 +69,7 @@ class RunConfig:
     fit: FitConfig = field(default_factory=FitConfig)
     pixels: PixelConfig = field(default_factory=PixelConfig)
     regions: RegionsConfig = field(default_factory=RegionsConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
     benchmark: BenchmarkConfig | None = None
     """Section that makes the run a benchmark; None: the run file has no such section."""
     case_study: CaseStudyConfig | None = None

@@ -10,5 +10,6 @@ YOUNGER_OPTIONS: Final[Mapping[str, object]] = {
     "input.detector_axis": None,
     "input.map_shape": None,
     "input.positions": None,
+    "report.pages": "all",
 }
 """Default by `section.key`: a run that was begun without the option goes on with it."""

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from hpcxrf.config.run import RunConfig, effective
-from hpcxrf.results.report.dataset_page import DatasetSummary, read_axis_flags, read_merit_and_flags
+from hpcxrf.results.report.judgement import Judgement
+from hpcxrf.results.report.page.dataset import DatasetSummary
 from hpcxrf.results.report.report import RunSummary, write_report
-from hpcxrf.results.report.views import Merit, pack_merit, unpack_merit
+from hpcxrf.results.report.views import pack_merit, unpack_merit
 from hpcxrf.runner.datasets import describe_ending, read_datasets
 from hpcxrf.runner.ending import RunEnd, now, versions
 from hpcxrf.runner.records import DatasetRecord
@@ -36,7 +37,7 @@ def write_run_report(config: RunConfig, end: RunEnd) -> None:
         command=end.command,
         notes=end.notes,
     )
-    write_report(summary, summarise_datasets(end.run), end.run.report_file)
+    write_report(summary, summarise_datasets(end.run), end.run.report_file, pages=config.report.pages)
 
 
 def summarise_datasets(run: RunDir) -> Iterator[DatasetSummary]:
@@ -61,26 +62,22 @@ def summarise_dataset(run: RunDir, record: DatasetRecord) -> DatasetSummary:
     )
 
 
-def judge_results(store: Path) -> dict[str, Any]:
-    """What the report says of a dataset, as facts of the record of its last task: the report need not open the store.
-
-    Args:
-        store: results store, complete.
-
-    Raises:
-        OutputError: the store cannot be read.
-    """
-    merit, flags = read_merit_and_flags(store)
+def pack_judgement(judgement: Judgement) -> dict[str, Any]:
+    """What the report says of a dataset, as facts of the record of its last task: the report need not open the store."""
     return {
-        "merit": None if merit is None else pack_merit(merit),
-        "flags": list(flags),
-        "axis_flags": list(read_axis_flags(store)),
+        "merit": None if judgement.merit is None else pack_merit(judgement.merit),
+        "flags": list(judgement.flags),
+        "axis_flags": list(judgement.axis_flags),
     }
 
 
-def _read_judgement(facts: Mapping[str, Any]) -> tuple[Merit | None, tuple[str, ...]] | None:
-    """Read the facts of `judge_results`; None: an earlier version did not write them."""
+def _read_judgement(facts: Mapping[str, Any]) -> Judgement | None:
+    """Read the facts of `pack_judgement`; None: an earlier version did not write them."""
     if "flags" not in facts:
         return None
     merit = facts["merit"]
-    return None if merit is None else unpack_merit(merit), tuple(facts["flags"])
+    return Judgement(
+        merit=None if merit is None else unpack_merit(merit),
+        flags=tuple(facts["flags"]),
+        axis_flags=tuple(facts.get("axis_flags", ())),
+    )

@@ -45,10 +45,20 @@ from hpcxrf.pipeline.prepare.sources import read_sources
 from hpcxrf.pipeline.prepare.suggestions import as_records
 from hpcxrf.pipeline.records import BlockRange, DatasetJob
 from hpcxrf.pipeline.regions.given import check_thresholds
+from hpcxrf.pipeline.report import pack_judgement, summarise_dataset
 from hpcxrf.pipeline.units import pixel_task_name
 from hpcxrf.results.export import regions_to_csv
+from hpcxrf.results.report.judgement import judge, wants_page
+from hpcxrf.results.report.page.dataset import write_dataset_page
 from hpcxrf.results.store.basis import component_names, read_basis, write_basis
-from hpcxrf.results.store.maps import block_checksums, create_results, finalise, write_block, write_spectrum_fits
+from hpcxrf.results.store.maps import (
+    block_checksums,
+    create_results,
+    finalise,
+    open_results,
+    write_block,
+    write_spectrum_fits,
+)
 from hpcxrf.results.store.pixel_model import write_pixel_models
 from hpcxrf.results.store.posterior import INFERENCE, write_posterior
 from hpcxrf.results.store.storage import require_current_schema
@@ -231,7 +241,7 @@ def run_pixels(job: DatasetJob, blocks: BlockRange, after: Sequence[TaskRecord])
 
 
 def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
-    """Write the table of the regions, close the store (metadata consolidated, `complete` last), draw its page, pack.
+    """Write the table of the regions, close the store (metadata consolidated, `complete` last), write its page, pack.
 
     Args:
         job: which dataset.
@@ -249,20 +259,19 @@ def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
             regions_to_csv(path, table)
         notes = tuple(check_sums(path, job.config.pixels))
         finalise(path, {"devices": devices, "torch_version": str(torch.__version__)})
-        # With matplotlib, which no other task has need of.
-        from hpcxrf.pipeline.report import judge_results, summarise_dataset
-        from hpcxrf.results.report.dataset_page import write_dataset_page
-
-        with clock.writing():
-            record = summarise(job, after)
-            summary = summarise_dataset(run, replace(record, notes=(*record.notes, *notes)))
-            write_dataset_page(summary, run.page_file(job.dataset_id))
+        with clock.writing(), open_results(path) as tree:
+            judgement = judge(tree)
+            if wants_page(job.config.report.pages, judgement.merit):
+                record = summarise(job, after)
+                summary = summarise_dataset(run, replace(record, notes=(*record.notes, *notes)))
+                write_dataset_page(summary, tree, run.page_file(job.dataset_id))
         written = [path / "zarr.json", *([table] if table.exists() else [])]
-        checksums, facts = _relative(job, checksum_tree(written)), judge_results(path)
+        checksums = _relative(job, checksum_tree(written))
         if job.pack:
             with clock.writing():
                 pack_store(path)
                 pack_store(run.spectra_store(job.dataset_id))
+        facts = pack_judgement(judgement)
         return clock.record(job, "finalise", "finalise", checksums=checksums, facts=facts, notes=notes)
 
 

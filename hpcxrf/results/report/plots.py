@@ -17,19 +17,15 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from hpcxrf.results.names import shown_name
-from hpcxrf.results.report.thumbnails import MapSummary
+from hpcxrf.results.report.colours import CYCLE, FAINT, INK, NOT_FITTED, colour_limits
+from hpcxrf.results.report.scales import nice_length
+from hpcxrf.results.report.thumbnails import MapSummary, panel_aspect
+from hpcxrf.results.report.views import write_greek
 
 FloatArray = NDArray[np.float64]
 Scale = Literal["log", "linear"]
 
-LOW_PERCENTILE: Final = 1.0
-HIGH_PERCENTILE: Final = 99.0
 COLOUR_MAP: Final = "viridis"
-NOT_FITTED: Final = "#b9bdc4"
-# Okabe and Ito: distinguishable with every common form of colour blindness.
-CYCLE: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d1f")
-INK: Final = "#22272e"
-FAINT: Final = "#8b929c"
 
 
 def draw_map_grid(summary: MapSummary, *, columns: int | None = None) -> Figure:
@@ -43,7 +39,7 @@ def draw_map_grid(summary: MapSummary, *, columns: int | None = None) -> Figure:
     rows = -(-n // columns)
     width = 11.0
     panel = width / columns
-    height = rows * (panel * 0.80 / _aspect(summary) + 0.42) + 0.1
+    height = rows * (panel * 0.80 / panel_aspect(summary) + 0.42) + 0.1
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     grid = figure.subplots(rows, columns, squeeze=False)
     for index, axes in enumerate(grid.flat):
@@ -76,32 +72,6 @@ def draw_spectrum_figure(
     return figure
 
 
-def draw_overview_figure(summary: MapSummary, spectrum: xr.Dataset, components: Sequence[str] | None = None) -> Figure:
-    """A few maps above the integrated spectrum, for a front page.
-
-    Args:
-        summary: Maps of one detector.
-        spectrum: Group `spectrum` of the same store.
-        components: Names to show; the five with the most structure above noise by default.
-    """
-    chosen = components or select_most_visible(summary, 5)
-    heights = (11.0 / len(chosen) * 0.8 / _aspect(summary) + 0.5, 3.4, 0.9)
-    figure = Figure(figsize=(11.0, sum(heights)), layout="constrained", facecolor="white")
-    grid = figure.add_gridspec(3, len(chosen), height_ratios=heights)
-    for column, name in enumerate(chosen):
-        axes = figure.add_subplot(grid[0, column])
-        _draw_map_panel(figure, axes, summary, summary.components.index(name))
-    one = spectrum.sel(detector=summary.detector).load()
-    main = figure.add_subplot(grid[1, :])
-    strip = figure.add_subplot(grid[2, :], sharex=main)
-    main.tick_params(labelbottom=False)
-    _draw_counts(main, one, "log")
-    _draw_markers(main, _select_markers(spectrum, one), _assign_colours(one))
-    _draw_residual(strip, one)
-    _draw_legend(figure, main)
-    return figure
-
-
 def standardised_residual(counts: FloatArray, model: FloatArray) -> FloatArray:
     """(counts - model) / sqrt(model), the noise that the model predicts; a model below 1 counts as 1."""
     return (counts - model) / np.sqrt(np.maximum(model, 1.0))
@@ -113,13 +83,6 @@ def encode(figure: Figure, *, dpi: float = 110, quality: int = 85, kind: str = "
     options = {"quality": quality, "method": 4} if kind == "webp" else {"optimize": True}
     figure.savefig(stream, format=kind, dpi=dpi, pil_kwargs=options)
     return stream.getvalue()
-
-
-def nice_length(span: float) -> float:
-    """The largest of 1, 2 or 5 times a power of ten that is at most a third of `span`, which is positive."""
-    target = span / 3
-    decade = 10.0 ** np.floor(np.log10(target))
-    return float(max(step * decade for step in (1, 2, 5) if step * decade <= target * (1 + 1e-9)))
 
 
 def spread_labels(positions: FloatArray, gap: float, low: float, high: float) -> FloatArray:
@@ -146,15 +109,8 @@ def _make_isotonic(values: FloatArray) -> FloatArray:
     return np.repeat([mean for mean, _ in pools], [size for _, size in pools])
 
 
-def _aspect(summary: MapSummary) -> float:
-    """Width over height of a panel, kept between 1:3 and 4:1 so that a line scan can be seen."""
-    n_y, n_x = summary.shape_yx
-    step_y, step_x = summary.step_um or (1.0, 1.0)
-    return float(np.clip(n_x * step_x / (n_y * step_y), 1 / 3, 4.0))
-
-
 def _count_columns(n: int, summary: MapSummary) -> int:
-    wanted = 5 if _aspect(summary) < 1.8 else 4 if _aspect(summary) < 3 else 3
+    wanted = 5 if panel_aspect(summary) < 1.8 else 4 if panel_aspect(summary) < 3 else 3
     return max(1, min(n, wanted))
 
 
@@ -172,7 +128,7 @@ def _draw_map_panel(figure: Figure, axes: Axes, summary: MapSummary, index: int)
         interpolation="nearest",
         aspect="auto",
     )
-    axes.set_box_aspect(1 / _aspect(summary))
+    axes.set_box_aspect(1 / panel_aspect(summary))
     axes.set(xticks=[], yticks=[])
     found = bool(summary.found[index])
     name = shown_name(summary.components[index])
@@ -194,15 +150,6 @@ def _draw_map_panel(figure: Figure, axes: Axes, summary: MapSummary, index: int)
     if not np.isfinite(picture).any():
         axes.text(0.5, 0.5, "not fitted", ha="center", va="center", transform=axes.transAxes)
     _draw_scale_bar(axes, width, height, "µm" if summary.step_um else "px")
-
-
-def colour_limits(picture: FloatArray) -> tuple[float, float]:
-    """1st and 99th percentile of the finite pixels; a map without spread gets a span of one count."""
-    finite = picture[np.isfinite(picture)]
-    if finite.size == 0:
-        return 0.0, 1.0
-    low, high = np.percentile(finite, (LOW_PERCENTILE, HIGH_PERCENTILE))
-    return float(low), float(high if high > low else low + 1.0)
 
 
 def _extent(summary: MapSummary) -> tuple[float, float]:
@@ -291,7 +238,7 @@ def _draw_markers(axes: Axes, markers: Sequence[tuple[float, str]], colours: dic
         axes.text(
             place,
             1.045,
-            _write_greek(label),
+            write_greek(label),
             parse_math=False,
             rotation=90,
             ha="center",
@@ -300,12 +247,6 @@ def _draw_markers(axes: Axes, markers: Sequence[tuple[float, str]], colours: dic
             color=colour,
             transform=transform,
         )
-
-
-def _write_greek(label: str) -> str:
-    """Write the line of `Fe Ka1` with its Greek letter; a label of one word stays."""
-    name, _, line = label.partition(" ")
-    return f"{name} {line.translate({ord('a'): 'α', ord('b'): 'β', ord('g'): 'γ'})}".rstrip()
 
 
 def _draw_legend(figure: Figure, axes: Axes) -> None:
@@ -333,11 +274,3 @@ def _tidy(axes: Axes) -> None:
     axes.tick_params(colors=INK, labelsize=8)
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set(color=INK, fontsize=9)
-
-
-def select_most_visible(summary: MapSummary, number: int) -> list[str]:
-    """Components whose maps vary most, measured in their median sigma."""
-    spread = np.array([np.subtract(*colour_limits(picture)[::-1]) for picture in summary.pictures])
-    score = np.nan_to_num(spread / np.maximum(summary.median_sigma, 1e-12))
-    best = np.argsort(-score, kind="stable")[:number]
-    return [summary.components[index] for index in sorted(best)]

@@ -8,12 +8,15 @@ from typing import Final
 
 from markupsafe import Markup
 
+from hpcxrf.config.report import PagesChoice
 from hpcxrf.errors import HpcxrfError
 from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.notes import Note
 from hpcxrf.results.report import views
-from hpcxrf.results.report.dataset_page import DatasetSummary, read_details, read_merit_and_flags, write_dataset_page
-from hpcxrf.results.report.page import load_page_look, load_templates
+from hpcxrf.results.report.judgement import Judgement, read_judgement, wants_page
+from hpcxrf.results.report.page.dataset import DatasetSummary, read_details, write_dataset_page
+from hpcxrf.results.report.page.look import DRAWING, load_page_look, load_templates
+from hpcxrf.results.store.maps import open_results
 from hpcxrf.results.store.storage import replace_file
 
 MAX_BYTES: Final = 9_500_000
@@ -57,7 +60,7 @@ class DatasetRow:
 
     anchor: str
     page: str
-    """Its own page, relative to the report."""
+    """Its own page, relative to the report; empty where it has none."""
     summary: DatasetSummary
     done: bool
     reason: str
@@ -86,6 +89,8 @@ class _Table:
     """Rows in the order of the plan, each at most `MAX_ROWS`."""
     n_rows: int = 0
     n_failed: int = 0
+    n_pages: int = 0
+    """Datasets with a page of their own."""
     n_pixels: int = 0
     """Pixels of all datasets that are done."""
     verdicts: Counter[Verdict] = field(default_factory=Counter)
@@ -97,21 +102,24 @@ class _Table:
         return self.first if self.n_rows <= MAX_ROWS else [*self.failed, *self.done][:MAX_ROWS]
 
 
-def write_report(run: RunSummary, datasets: Iterable[DatasetSummary], path: Path) -> None:
+def write_report(
+    run: RunSummary, datasets: Iterable[DatasetSummary], path: Path, *, pages: PagesChoice = "all"
+) -> None:
     """Write the page, below 10 MB, readable from a file without a network; replaces an earlier one at once.
 
-    Every dataset has a page of its own beside it, in `pages/`; one that is missing is drawn. The first ones are in the
+    Datasets have pages of their own beside it, in `pages/`; one that is missing is written. The first ones are in the
     report too, as many as fit. A results store that cannot be read counts as a failure with its reason.
 
     Args:
         run: facts of the whole run.
         datasets: its datasets, each looked at once: however many there are, no more than a table's are held.
         path: the page.
+        pages: which datasets have a page.
 
     Raises:
         OutputError: `path` cannot be written.
     """
-    table = _build_table(datasets, path.parent)
+    table = _build_table(datasets, path.parent, pages)
     sections = _build_sections(table, path.parent)
     page = (
         load_templates()
@@ -122,63 +130,64 @@ def write_report(run: RunSummary, datasets: Iterable[DatasetSummary], path: Path
             n_rows=table.n_rows,
             failed=table.failed,
             n_failed=table.n_failed,
+            n_pages=table.n_pages,
             n_pixels=table.n_pixels,
             verdicts=dict(sorted(table.verdicts.items())),
             sections=sections,
             shown={section.row.anchor for section in sections},
-            **load_page_look(),
+            **load_page_look(*DRAWING),
         )
     )
     with replace_file(path) as partial:
         partial.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
-def _build_table(datasets: Iterable[DatasetSummary], folder: Path) -> _Table:
+def _build_table(datasets: Iterable[DatasetSummary], folder: Path, pages: PagesChoice) -> _Table:
     """Rows of the first datasets and numbers of all; a dataset whose page is missing gets it."""
     table = _Table()
     for index, dataset in enumerate(datasets):
-        row = _build_row(index, dataset)
+        row = _build_row(index, dataset, pages)
         table.n_rows += 1
         table.n_failed += not row.done
+        table.n_pages += bool(row.page)
         table.n_pixels += row.pixels if row.done else 0
         if row.merit is not None and row.merit.verdict is not Verdict.NOT_JUDGED:
             table.verdicts[row.merit.verdict] += 1
         for kept in (table.first, table.done if row.done else table.failed):
             if len(kept) < MAX_ROWS:
                 kept.append(row)
-        page = folder / row.page
-        if row.done and not page.is_file():
-            write_dataset_page(dataset, page)
+        if row.page and dataset.results_path is not None and not (folder / row.page).is_file():
+            with open_results(dataset.results_path) as tree:
+                write_dataset_page(dataset, tree, folder / row.page)
     return table
 
 
-def _build_row(index: int, dataset: DatasetSummary) -> DatasetRow:
+def _build_row(index: int, dataset: DatasetSummary, pages: PagesChoice) -> DatasetRow:
     """Read the row of a dataset from its store."""
-    reason, merit = dataset.reason, None
-    flags: tuple[str, ...] = ()
+    reason, judgement = dataset.reason, Judgement(merit=None)
     done = dataset.status == "done"
     if done and dataset.results_path is None:
         done, reason = False, "no results were written"
     elif done and dataset.results_path is not None:
         try:
-            merit, flags = _read_or_take_merit(dataset, dataset.results_path)
+            judgement = _read_or_take_judgement(dataset, dataset.results_path)
         except HpcxrfError as error:
             done, reason = False, str(error)
     shape = dataset.shape or (0, 0, 0, 0)
     return DatasetRow(
         anchor=f"dataset-{index}",
-        page=f"{PAGES}/{dataset.dataset_id}.html",
+        page=f"{PAGES}/{dataset.dataset_id}.html" if done and wants_page(pages, judgement.merit) else "",
         summary=dataset,
         done=done,
         reason=reason,
-        merit=merit,
-        flags=flags,
+        merit=judgement.merit,
+        flags=judgement.flags,
         pixels=shape[1] * shape[2],
         total_s=sum(dataset.seconds.values()),
     )
 
 
-def _read_or_take_merit(dataset: DatasetSummary, store: Path) -> tuple[views.Merit | None, tuple[str, ...]]:
+def _read_or_take_judgement(dataset: DatasetSummary, store: Path) -> Judgement:
     """Merit and warnings of a dataset, from its store only where its summary has none.
 
     Raises:
@@ -186,14 +195,16 @@ def _read_or_take_merit(dataset: DatasetSummary, store: Path) -> tuple[views.Mer
     """
     if dataset.judgement is not None and (store / "zarr.json").is_file():
         return dataset.judgement
-    return read_merit_and_flags(store)
+    return read_judgement(store)
 
 
 def _build_sections(table: _Table, folder: Path) -> list[Section]:
-    """Details of the first datasets, as many as fit the page; all have a page of their own."""
+    """Details of the first datasets with a page, as many as fit."""
     room = MAX_BYTES - _ROW_BYTES * len(table.rows) - _FRAME_BYTES
     sections: list[Section] = []
     for row in table.done:
+        if not row.page:
+            continue
         details = read_details(folder / row.page)
         room -= len(details.encode())
         if room <= 0:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.uncertainty import CURRIE_FACTOR, CURRIE_OFFSET, decision_limit
+from hpcxrf.results.report.colours import colour_limits
 from hpcxrf.store.schema import BLOCK_Y
 
 FloatArray = NDArray[np.float64]
@@ -82,6 +83,21 @@ def summarise_maps(maps: xr.Dataset, detector: str, *, side: int = 400, factor_o
         found=_find_in_pixels(amplitude, limit, factor_of_counts),
         status_counts={status: int(histogram[status]) for status in FitStatus},
     )
+
+
+def select_most_visible(summary: MapSummary, number: int) -> list[str]:
+    """Components whose maps vary most, measured in their median sigma."""
+    spread = np.array([np.subtract(*colour_limits(picture)[::-1]) for picture in summary.pictures])
+    score = np.nan_to_num(spread / np.maximum(summary.median_sigma, 1e-12))
+    best = np.argsort(-score, kind="stable")[:number]
+    return [summary.components[index] for index in sorted(best)]
+
+
+def panel_aspect(summary: MapSummary) -> float:
+    """Width over height of a panel, kept between 1:3 and 4:1 so that a line scan can be seen."""
+    n_y, n_x = summary.shape_yx
+    step_y, step_x = summary.step_um or (1.0, 1.0)
+    return float(np.clip(n_x * step_x / (n_y * step_y), 1 / 3, 4.0))
 
 
 def block_mean(values: FloatArray, factor: int) -> FloatArray:

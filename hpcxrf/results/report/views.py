@@ -229,6 +229,16 @@ def format_status(status: FitStatus) -> str:
     return status.name.lower().replace("_", " ")
 
 
+def write_greek(label: str) -> str:
+    """Write the line of `Fe Ka1` with its Greek letter; a label of one word stays.
+
+    >>> write_greek("Fe Ka1"), write_greek("compton")
+    ('Fe Kα1', 'compton')
+    """
+    name, _, line = label.partition(" ")
+    return f"{name} {line.translate({ord('a'): 'α', ord('b'): 'β', ord('g'): 'γ'})}".rstrip()
+
+
 def format_number(value: float, digits: int = 4) -> str:
     """A number for people: thin spaces between thousands, powers of ten, a dash for what is unknown.
 

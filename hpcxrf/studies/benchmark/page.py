@@ -12,12 +12,13 @@ import xarray as xr
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.notes import Note
 from hpcxrf.results.export import Cell, write_csv
-from hpcxrf.results.report.page import encode_picture, load_page_look, load_templates
+from hpcxrf.results.report.page.look import load_page_look, load_templates
 from hpcxrf.results.store.storage import replace_file
 from hpcxrf.studies.arms import ARMS
 from hpcxrf.studies.benchmark.plots import draw_cpu_histograms, draw_r2_histograms
 from hpcxrf.studies.benchmark.statistics import FAILED_STATUS
 from hpcxrf.studies.benchmark.tables import Distribution, Tables
+from hpcxrf.studies.pictures import encode_picture
 
 MAX_ROWS: Final = 5000
 """Rows of the table of datasets; failures come first in what is kept, then the lowest R2."""

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from hpcxrf.results.report.plots import CYCLE, FAINT, INK
+from hpcxrf.results.report.colours import CYCLE, FAINT, INK
 from hpcxrf.studies.arms import ARMS
 
 FloatArray = NDArray[np.float64]

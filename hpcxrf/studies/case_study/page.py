@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hpcxrf.results.export import Cell, write_csv
-from hpcxrf.results.report.page import encode_picture, load_page_look, load_templates
+from hpcxrf.results.report.page.look import load_page_look, load_templates
 from hpcxrf.results.report.plots import encode
 from hpcxrf.results.store.storage import replace_file
 from hpcxrf.studies.case_study import plots
@@ -29,6 +29,7 @@ from hpcxrf.studies.case_study.tables import (
     list_pixel_rows,
     mask_solved,
 )
+from hpcxrf.studies.pictures import encode_picture
 
 PUBLISHED: Final = {"adam": 0.872, "sbplx": -0.050}
 """R2 of the published case study, on its own scan, which is another one: reference in README."""

@@ -14,7 +14,8 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from hpcxrf.results.names import shown_name
-from hpcxrf.results.report.plots import COLOUR_MAP, CYCLE, FAINT, INK, NOT_FITTED, spread_labels
+from hpcxrf.results.report.colours import CYCLE, FAINT, INK, NOT_FITTED
+from hpcxrf.results.report.plots import COLOUR_MAP, spread_labels
 from hpcxrf.studies.case_study.fits import StudyFits
 from hpcxrf.studies.case_study.tables import LEAST_TRUE, StudyData, mask_solved, select_amplitude
 

@@ -1,4 +1,4 @@
-"""Regions in the report: a picture of their places, and a row for each."""
+"""Regions in a page: their places over a map, and a row for each."""
 
 import json
 from collections.abc import Sequence
@@ -7,22 +7,26 @@ from typing import Final
 
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_cdt, find_objects
 
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.physics.model import SCATTER
 from hpcxrf.results.names import shown_name
-from hpcxrf.results.report.plots import CYCLE, INK, colour_limits, select_most_visible
-from hpcxrf.results.report.thumbnails import MapSummary
+from hpcxrf.results.report.colours import CYCLE, colour_limits
+from hpcxrf.results.report.page.data import pack_png
+from hpcxrf.results.report.page.maps import LEVELS, to_levels
+from hpcxrf.results.report.thumbnails import MapSummary, select_most_visible
 
 _STRONGEST: Final = 4
 _SUM: Final = "sum"
 NOT_REFINED: Final = "not run"
 """Outcome of a region that was not to be refined."""
+# White is the lower limit; pixels without a number are blue, which no grey is.
+_GREY: Final = bytes(value for level in range(LEVELS) for value in (LEVELS - level,) * 3)
+_NOT_FITTED: Final = bytes.fromhex("c3d6ee")
+_COLOURS: Final = bytes(3) + bytes.fromhex("".join(colour[1:] for colour in CYCLE))
+_OPACITY: Final = bytes([0] + [128] * len(CYCLE))
 _SOLVED: Final = (FitStatus.CONVERGED, FitStatus.MAX_ITERATIONS)
 
 
@@ -33,6 +37,26 @@ class Amount:
     name: str
     counts: float
     sigma: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the number of a region stands in its picture."""
+
+    number: int
+    left_percent: float
+    top_percent: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegionLayer:
+    """A picture of regions that do not overlap."""
+
+    base: str
+    """`data:` address of the map below, in grey."""
+    regions: str
+    """`data:` address of the regions, half transparent."""
+    places: tuple[Place, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,32 +86,21 @@ def build_region_rows(regions: xr.Dataset) -> tuple[RegionRow, ...]:
     return tuple(_build_row(table.isel(region=i), i + 1) for i in range(table.sizes["region"]))
 
 
-def draw_region_figure(summary: MapSummary, label: NDArray[np.uint16]) -> Figure:
+def build_region_layers(summary: MapSummary, label: NDArray[np.uint16]) -> tuple[RegionLayer, ...]:
     """Every layer of the label image over the map that shows most; numbers are those of the table.
 
     Args:
         summary: of one detector.
         label: (layer, y, x) of the scan, regions counted from 1.
     """
-    name = choose_base_map(summary)
-    base = summary.pictures[summary.components.index(name)]
-    columns = min(len(label), 3)
-    rows = -(-len(label) // columns)
-    step_y, step_x = summary.step_um or (1.0, 1.0)
-    shape = float(np.clip(label.shape[1] * step_y / (label.shape[2] * step_x), 0.25, 3.0))
-    width = 11.0 / 3
-    figure = Figure(figsize=(width * columns, rows * (width * shape + 0.1)), layout="constrained", facecolor="white")
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat[len(label) :]:
-        axes.set_visible(False)
-    for axes, layer in zip(grid.flat, label, strict=False):
-        low, high = colour_limits(base)
-        extent = (0.0, float(label.shape[2]), float(label.shape[1]), 0.0)
-        axes.imshow(base, cmap="gray_r", vmin=low, vmax=high, extent=extent, aspect="auto")
-        _draw_layer(axes, layer, summary.factor, extent)
-        axes.set_box_aspect(shape)
-        axes.set(xticks=[], yticks=[])
-    return figure
+    base = summary.pictures[summary.components.index(choose_base_map(summary))]
+    under = pack_png(to_levels(base, colour_limits(base)), _NOT_FITTED + _GREY)
+    thin = label[:, :: summary.factor, :: summary.factor]
+    drawn = (pack_png(_colour_index(layer), _COLOURS, _OPACITY) for layer in thin)
+    return tuple(
+        RegionLayer(base=under, regions=regions, places=_place_numbers(layer))
+        for regions, layer in zip(drawn, thin, strict=True)
+    )
 
 
 def choose_base_map(summary: MapSummary) -> str:
@@ -95,44 +108,30 @@ def choose_base_map(summary: MapSummary) -> str:
     return select_most_visible(summary, 1)[0]
 
 
-def _draw_layer(axes: Axes, layer: NDArray[np.uint16], factor: int, extent: tuple[float, float, float, float]) -> None:
-    thin = layer[::factor, ::factor]
-    colours = ListedColormap([CYCLE[i % len(CYCLE)] for i in range(int(layer.max(initial=1)))])
-    axes.imshow(
-        np.ma.masked_equal(thin, 0),
-        cmap=colours,
-        vmin=1,
-        vmax=max(colours.N, 2),
-        alpha=0.5,
-        extent=extent,
-        interpolation="nearest",
-        aspect="auto",
-    )
-    for number in np.unique(thin[thin > 0]).tolist():
-        y, x = _find_inner_pixel(thin == number)
-        text = axes.text(
-            (x + 0.5) * factor,
-            (y + 0.5) * factor,
-            str(number),
-            color="white",
-            fontsize=11,
-            fontweight="bold",
-            ha="center",
-            va="center",
-        )
-        text.set_path_effects([withStroke(linewidth=2.5, foreground=INK)])
+def _colour_index(layer: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """Index of a region's colour, 0 outside."""
+    return np.where(layer > 0, (layer.astype(np.int64) - 1) % len(CYCLE) + 1, 0).astype(np.uint8)
 
 
-def _find_inner_pixel(mask: NDArray[np.bool_]) -> tuple[int, int]:
-    """A pixel (y, x) as far inside the region as any: what is left when its rim is taken away again and again."""
-    left = np.pad(mask, 1)
-    while left.any():
-        mask = left
-        near = (np.roll(left, shift, axis) for axis in (0, 1) for shift in (-1, 1))
-        left = np.logical_and.reduce([left, *near])
-    places = np.argwhere(mask)
-    y, x = places[len(places) // 2]
-    return int(y) - 1, int(x) - 1
+def _place_numbers(layer: NDArray[np.uint16]) -> tuple[Place, ...]:
+    """Where the numbers of the regions of one layer stand."""
+    height, width = layer.shape
+    places = []
+    for number, box in enumerate(find_objects(layer.astype(np.int32)), start=1):
+        if box is None:
+            continue
+        y, x = _find_inner_point(layer[box] == number)
+        left, top = (box[1].start + x + 0.5) / width, (box[0].start + y + 0.5) / height
+        places.append(Place(number=number, left_percent=100 * left, top_percent=100 * top))
+    return tuple(places)
+
+
+def _find_inner_point(mask: NDArray[np.bool_]) -> tuple[int, int]:
+    """A point (y, x) as far inside the region as any, by steps along rows and columns."""
+    depth = distance_transform_cdt(np.pad(mask, 1), metric="taxicab")[1:-1, 1:-1]
+    deepest = np.argwhere(depth == depth.max())
+    y, x = deepest[len(deepest) // 2]
+    return int(y), int(x)
 
 
 def _build_row(one: xr.Dataset, number: int) -> RegionRow:

@@ -1,4 +1,3 @@
-
 "use strict";
 (() => {
   const root = document.documentElement;
@@ -34,6 +33,7 @@
   const show = (scale) => {
     root.dataset.scale = scale;
     all("[data-scale][aria-pressed]").forEach((b) => { b.ariaPressed = String(b.dataset.scale === scale); });
+    root.dispatchEvent(new Event("scalechange"));
   };
   all(".tools").forEach((tools) => { tools.hidden = false; });
   all("button[data-scale]").forEach((b) => b.addEventListener("click", () => show(b.dataset.scale)));

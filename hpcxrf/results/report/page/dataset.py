@@ -1,0 +1,196 @@
+"""The page of one dataset: maps, spectra, amplitudes, parameters. Written where the fit ran, not in the driver."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+import xarray as xr
+from markupsafe import Markup
+
+from hpcxrf.notes import Note
+from hpcxrf.results.names import shown_name
+from hpcxrf.results.report import views
+from hpcxrf.results.report.colours import HIGH_PERCENTILE, LOW_PERCENTILE
+from hpcxrf.results.report.judgement import Judgement, find_worst_merit
+from hpcxrf.results.report.page.data import pack_json
+from hpcxrf.results.report.page.look import DRAWING, load_page_look, load_templates
+from hpcxrf.results.report.page.maps import MapGrid, build_map_grid, choose_side, cover_percent
+from hpcxrf.results.report.page.regions import (
+    NOT_REFINED,
+    RegionLayer,
+    RegionRow,
+    build_region_layers,
+    build_region_rows,
+    choose_base_map,
+)
+from hpcxrf.results.report.page.spectrum import build_spectrum
+from hpcxrf.results.report.shifts import summarise_shifts
+from hpcxrf.results.report.thumbnails import MapSummary, panel_aspect, summarise_maps
+from hpcxrf.results.store.storage import replace_file
+
+# Every text between them is escaped, so that neither can occur in it.
+_BEGIN: Final = "<!-- details begin -->"
+_END: Final = "<!-- details end -->"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetSummary:
+    """The driver's facts of one dataset; everything else is read from its results store."""
+
+    dataset_id: str
+    name: str
+    source: str
+    """File or files it was read from."""
+    status: Literal["done", "failed", "not tried"]
+    reason: str = ""
+    """Why it failed, empty where it did not."""
+    shape: tuple[int, int, int, int] | None = None
+    """(detector, y, x, channel), None where the file could not be read."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by stage."""
+    results_path: Path | None = None
+    """Results store, None where there is none."""
+    judgement: Judgement | None = None
+    """What `read_judgement` says of the store; None: it is not known without reading the store."""
+    notes: tuple[Note, ...] = ()
+    """Guesses made, files ignored: sentences."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegionsPage:
+    """The regions in the details of a dataset."""
+
+    rows: tuple[RegionRow, ...]
+    refined: bool
+    layers: tuple[RegionLayer, ...]
+    aspect: float
+    """Width over height of a layer's picture."""
+    cover_percent: tuple[float, float]
+    """Width and height of a layer's pictures, percent of the scan's."""
+    base: str
+    """Component whose map is under the picture."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectorPage:
+    """One detector in the details of a dataset."""
+
+    view: views.DetectorView
+    maps: MapGrid
+    shifts: MapGrid | None
+    """Maps of the shifts of theta, where every pixel has its own."""
+    caption: str
+    misfits: str
+    """Sentence on the peaks of the residual that suggested elements explain; empty without any."""
+    spectrum: Markup | None
+    """The integrated spectrum as JSON; None where nothing was fitted."""
+    numbers: tuple[Markup, ...]
+    """What the page's script needs to tell the values of the maps, then of the shifts; JSON."""
+
+
+def write_dataset_page(summary: DatasetSummary, tree: xr.DataTree, path: Path) -> None:
+    """Write the page of a dataset, readable from a file without a network; replaces an earlier one at once.
+
+    Args:
+        summary: of a dataset that is done.
+        tree: its results store, open.
+        path: the page.
+
+    Raises:
+        OutputError: `path` cannot be written.
+    """
+    page = (
+        load_templates()
+        .get_template("dataset.html.j2")
+        .render(
+            summary=summary,
+            begin=_BEGIN,
+            end=_END,
+            details=Markup(_render_details(summary, tree)),  # noqa: S704  rendered with autoescape
+            **load_page_look(*DRAWING),
+        )
+    )
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    with replace_file(path) as partial:
+        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
+
+
+def read_details(path: Path) -> str:
+    """The details of a dataset from its page, as HTML to be put into another page.
+
+    Raises:
+        OSError: the page cannot be read.
+        ValueError: it is not a page of `write_dataset_page`.
+    """
+    text = path.read_text(encoding="utf-8")
+    return text[text.index(_BEGIN) + len(_BEGIN) : text.index(_END)]
+
+
+def _render_details(summary: DatasetSummary, tree: xr.DataTree) -> str:
+    # Every array of these groups is shown: read once, not once a detector and table.
+    for group in ("spectrum", "parameters"):
+        if group in tree.children:
+            tree[group].load()
+    maps = tree["maps"].to_dataset()
+    factors = tree.attrs.get("count_factor", {})
+    side = choose_side((maps.sizes["y"], maps.sizes["x"]), maps.sizes["component"])
+    summaries = [
+        summarise_maps(maps, name, side=side, factor_of_counts=factors.get(name, 1.0))
+        for name in map(str, maps["detector"].values)
+    ]
+    regions = None
+    if "regions" in tree.children:
+        regions = _build_regions(tree["regions"].to_dataset(), summaries[-1])
+    return (
+        load_templates()
+        .get_template("details.html.j2")
+        .render(
+            summary=summary,
+            merit=find_worst_merit(tree["spectrum"].to_dataset()),
+            pages=[_build_detector(tree, maps, one) for one in summaries],
+            regions=regions,
+        )
+    )
+
+
+def _build_regions(regions: xr.Dataset, summary: MapSummary) -> RegionsPage:
+    rows = build_region_rows(regions)
+    return RegionsPage(
+        rows=rows,
+        refined=any(row.outcome != NOT_REFINED for row in rows),
+        base=shown_name(choose_base_map(summary)),
+        layers=build_region_layers(summary, regions["label"].values),
+        aspect=panel_aspect(summary),
+        cover_percent=cover_percent(summary),
+    )
+
+
+def _build_detector(tree: xr.DataTree, maps: xr.Dataset, summary: MapSummary) -> DetectorPage:
+    view = views.build_detector_view(tree, summary)
+    grid = build_map_grid(summary, unit="counts")
+    shifts = summarise_shifts(maps, summary)
+    moved = None if shifts is None else build_map_grid(shifts, unit="")
+    spectrum = build_spectrum(tree["spectrum"].to_dataset(), summary.detector)
+    return DetectorPage(
+        view=view,
+        misfits=views.describe_misfits(view.suggested),
+        maps=grid,
+        shifts=moved,
+        caption=_write_caption(summary.factor, known_positions=summary.step_um is not None),
+        spectrum=None if spectrum is None else pack_json(spectrum),
+        numbers=tuple(pack_json(one.numbers) for one in (grid, moved) if one is not None),
+    )
+
+
+def _write_caption(factor: int, *, known_positions: bool) -> str:
+    sentences = [
+        "Recorded counts per pixel.",
+        f"Colours run linearly from the {LOW_PERCENTILE:.0f}st to the {HIGH_PERCENTILE:.0f}th "
+        "percentile of each map; grey pixels were not fitted.",
+    ]
+    if factor > 1:
+        sentences.append(f"One point is the mean of {factor} × {factor} pixels.")
+    if not known_positions:
+        sentences.append("The file gives no positions: the scale bar is in pixels.")
+    return " ".join(sentences)
