@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from hpcxrf.config.run import RunConfig, effective
@@ -63,7 +62,7 @@ def summarise_dataset(run: RunDir, record: DatasetRecord) -> DatasetSummary:
 
 
 def pack_judgement(judgement: Judgement) -> dict[str, Any]:
-    """What the report says of a dataset, as facts of the record of its last task: the report need not open the store."""
+    """The judgement as facts of the record of a dataset's last task: the report need not open its store."""
     return {
         "merit": None if judgement.merit is None else pack_merit(judgement.merit),
         "flags": list(judgement.flags),

@@ -17,7 +17,7 @@ from hpcxrf.formats.maps_writer import write_array_hdf5
 from hpcxrf.formats.scan import EnergyCalibration
 from hpcxrf.pipeline.plan import make_plan
 from hpcxrf.pipeline.regions import remap as regions_remap
-from hpcxrf.results.report.regions_view import build_region_rows
+from hpcxrf.results.report.page.regions import build_region_rows
 from hpcxrf.results.store.maps import open_results
 from hpcxrf.store.rundir import RunDir
 from tests.samples.run_samples import SLOPE_KEV, jobs_of, maps_of, run_all, run_scan, spectrum, write_scan

@@ -148,8 +148,8 @@ def test_the_report_shows_the_shifts(followed, tmp_path):
     )
     write_report(run_summary(), [summary], tmp_path / "report.html")
     page = parsed((tmp_path / "report.html").read_text(encoding="utf-8"))
-    pictures = [a.get("alt", "") for a in page.attributes("img")]
-    assert sum(text.startswith("shifts of theta") for text in pictures) == 3
+    assert sum("shifts" in a.get("class", "") for a in page.attributes("figure")) == 3
+    assert sum("energy_offset" in a.get("alt", "") for a in page.attributes("img")) == 3
 
 
 # --- the true model -----------------------------------------------------------------------------

@@ -20,8 +20,8 @@ from hpcxrf.fitting.result import FitStatus
 from hpcxrf.pipeline.plan import make_plan
 from hpcxrf.pipeline.regions.given import require_given
 from hpcxrf.pipeline.regions.tasks import run_refine
-from hpcxrf.results.report.dataset_page import DatasetSummary
-from hpcxrf.results.report.regions_view import build_region_rows
+from hpcxrf.results.report.page.dataset import DatasetSummary
+from hpcxrf.results.report.page.regions import build_region_rows
 from hpcxrf.results.report.report import write_report
 from hpcxrf.results.store.maps import open_results, reopen
 from hpcxrf.runner.journal import finished_line
@@ -232,7 +232,7 @@ def test_a_row_of_the_report_takes_the_sum_of_the_detectors_where_it_was_fitted(
 
 
 def test_the_report_shows_the_regions_and_hostile_names_stay_text(finished, tmp_path):
-    from pages import parsed, run_summary
+    from pages import parsed, programs, run_summary
 
     job, run = finished
     summary = DatasetSummary(
@@ -248,8 +248,8 @@ def test_the_report_shows_the_regions_and_hostile_names_stay_text(finished, tmp_
     words = [text.strip() for text in page.texts]
     assert "Regions" in words
     assert HOSTILE in words
-    assert len(page.attributes("script")) == 1
-    assert sum(a.get("alt", "").startswith("regions of") for a in page.attributes("img")) == 1
+    assert len(programs(page)) == 1
+    assert sum(a.get("alt", "").startswith("regions,") for a in page.attributes("img")) == 1
 
 
 def test_how_the_regions_are_shared_out_changes_no_bit(finished, tmp_path):

@@ -5,20 +5,25 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pages import browse, parsed, run_summary
+from pages import browse, parsed, programs, run_summary
 from results_sample import COMPONENTS, PARAMETERS, make_store
 
 from hpcxrf.errors import OutputError
 from hpcxrf.fitting.result import FitStatus
+from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.notes import Note
+from hpcxrf.results.names import shown_name
 from hpcxrf.results.report import report
-from hpcxrf.results.report.dataset_page import DatasetSummary, read_details, read_merit_and_flags, write_dataset_page
+from hpcxrf.results.report.judgement import Judgement, read_judgement
+from hpcxrf.results.report.page.dataset import DatasetSummary, read_details, write_dataset_page
 from hpcxrf.results.report.report import write_report
 from hpcxrf.results.report.views import Merit, pack_merit, unpack_merit
+from hpcxrf.results.store.maps import open_results
 
 HOSTILE = "<script>document.title='owned'</script>\"'><img src=x onerror=alert(1)>\n{{ 7*7 }}"
 
@@ -36,6 +41,12 @@ def dataset(path: Path | None, **changes) -> DatasetSummary:
         **changes,
     }
     return DatasetSummary(**facts)
+
+
+def write_page(summary: DatasetSummary, path: Path) -> str:
+    with open_results(summary.results_path) as tree:
+        write_dataset_page(summary, tree, path)
+    return path.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -68,16 +79,19 @@ def test_the_page_needs_nothing_but_itself(page_path):
     assert len(text.encode()) < 10_000_000
     page = parsed(text)
     sources = [a["src"] for a in page.attributes("img")]
-    assert len(sources) == 2 * 2 * 3
-    assert all(source.startswith("data:image/webp;base64,") for source in sources)
+    assert len(sources) == 2 * 2 * len(COMPONENTS)
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert [a.get("href") for a in page.attributes("link")] == ["data:,"]
     assert all("src" not in a for a in page.attributes("script"))
-    assert not re.search(r"https?:|url\(|@import", re.sub(r"base64,[\w+/=]+", "", text))
+    bare = re.sub(r"base64,[\w+/=]+", "", text).replace("http://www.w3.org/2000/svg", "")
+    assert not re.search(r"https?:|url\((?!#)|@import", bare)
+    policy = page.attributes("meta")[-1]["content"]
+    assert re.search(r"script-src 'sha256-[\w+/=]+';", policy)
 
 
 def test_hostile_names_stay_text(page_path):
     page = parsed(page_path.read_text(encoding="utf-8"))
-    assert len(page.attributes("script")) == 1
+    assert len(programs(page)) == 1
     assert not any("onerror" in attributes for _, attributes in page.tags)
     assert sum("{{ 7*7 }}" in text for text in page.texts) >= 8
     assert any(HOSTILE in text for text in page.texts)
@@ -87,7 +101,7 @@ def test_hostile_names_stay_text(page_path):
 def test_every_dataset_failure_component_and_parameter_is_told(page_path):
     page = parsed(page_path.read_text(encoding="utf-8"))
     words = [text.strip() for text in page.texts]
-    for name in (*COMPONENTS, *PARAMETERS):
+    for name in (*map(shown_name, COMPONENTS), *PARAMETERS):
         assert words.count(name) >= 4, name  # 2 datasets of 2 detectors
     assert words.count("at bound") == 4
     assert "not found" in words
@@ -102,7 +116,7 @@ def test_a_browser_shows_every_picture_and_reports_no_error(page_path, chromium,
     done = browse(chromium, tmp_path, "--dump-dom", page_path.as_uri())
     assert "CONSOLE" not in done.stderr, done.stderr
     root = re.search(r"<html[^>]*>", done.stdout).group()
-    assert 'data-images="12/12"' in root
+    assert f'data-images="{4 * len(COMPONENTS)}/{4 * len(COMPONENTS)}"' in root
     assert 'data-scale="log"' in root
     page = parsed(done.stdout)
     classes = [a.get("class", "") for a in page.attributes("table")]
@@ -191,14 +205,31 @@ def test_what_does_not_fit_the_page_is_linked_to_a_page_of_its_own(tmp_path, mon
 
 def test_the_page_of_a_dataset_says_what_the_report_says_of_it(store, tmp_path):
     path = tmp_path / "report.html"
-    write_dataset_page(dataset(store, name=HOSTILE), tmp_path / "pages" / "leaf-1a2b3c4d.html")
-    text = (tmp_path / "pages" / "leaf-1a2b3c4d.html").read_text(encoding="utf-8")
+    text = write_page(dataset(store, name=HOSTILE), tmp_path / "pages" / "leaf-1a2b3c4d.html")
     assert "<script>document" not in text
     write_report(run_summary(), (dataset(store, name="another name"),), path)
     alone, whole = parsed(text), parsed(path.read_text(encoding="utf-8"))
     assert alone.attributes("img") == whole.attributes("img")
     assert "another name" not in read_details(tmp_path / "pages" / "leaf-1a2b3c4d.html")
     assert {a["href"] for a in alone.attributes("a")} == {"../report.html"}
+
+
+@pytest.mark.parametrize(
+    ("pages", "written"), [("all", ["good", "not-judged", "wrong"]), ("failed", ["not-judged", "wrong"]), ("none", [])]
+)
+def test_only_the_wanted_datasets_have_a_page_and_all_a_row(store, tmp_path, pages, written):
+    merit = read_judgement(store).merit
+    verdicts = {"good": Verdict.GOOD, "wrong": Verdict.WRONG, "not-judged": Verdict.NOT_JUDGED}
+    many = [
+        dataset(store, dataset_id=name, name=name, judgement=Judgement(merit=replace(merit, verdict=verdict)))
+        for name, verdict in verdicts.items()
+    ]
+    failed = dataset(None, dataset_id="broken", name="broken", status="failed", reason="no such file")
+    write_report(run_summary(), [*many, failed], tmp_path / "report.html", pages=pages)
+    assert sorted(path.stem for path in tmp_path.glob("pages/*")) == written
+    page = parsed((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert {*verdicts, "broken", "no such file"} <= {text.strip() for text in page.texts}
+    assert sum(a.get("class") == "dataset" for a in page.attributes("details")) == len(written)
 
 
 def test_a_long_table_shows_failures_first(tmp_path, monkeypatch):
@@ -215,11 +246,12 @@ def test_what_the_report_knows_of_a_dataset_is_not_read_from_its_store_again(sto
     path = tmp_path / "report.html"
     write_report(run_summary(), (dataset(store),), path)
     known = path.read_text(encoding="utf-8")
-    merit, flags = read_merit_and_flags(store)
-    packed = json.loads(json.dumps(pack_merit(merit), allow_nan=False))
-    assert unpack_merit(packed) == merit
-    monkeypatch.setattr(report, "read_merit_and_flags", None)
-    write_report(run_summary(), iter([dataset(store, judgement=(unpack_merit(packed), flags))]), path)
+    judgement = read_judgement(store)
+    packed = json.loads(json.dumps(pack_merit(judgement.merit), allow_nan=False))
+    assert unpack_merit(packed) == judgement.merit
+    monkeypatch.setattr(report, "read_judgement", None)
+    kept = Judgement(merit=unpack_merit(packed), flags=judgement.flags)
+    write_report(run_summary(), iter([dataset(store, judgement=kept)]), path)
     assert path.read_text(encoding="utf-8") == known
 
 
@@ -266,8 +298,7 @@ def without_kinds(values):
 
 def test_facts_and_warnings_are_apart_and_a_store_without_kinds_warns(store, tmp_path):
     kept = (Note("fact", "nothing is missing"), Note("warning", "energy from o.txt"))
-    write_dataset_page(dataset(store, notes=kept), tmp_path / "new.html")
-    page = (tmp_path / "new.html").read_text(encoding="utf-8")
+    page = write_page(dataset(store, notes=kept), tmp_path / "new.html")
     own = "the width constant is 3.58, from the date of the override file"
     assert set(listed(page, "choices")) == {"nothing is missing", own}
     assert listed(page, "notes") == ["energy from o.txt"]
@@ -275,5 +306,4 @@ def test_facts_and_warnings_are_apart_and_a_store_without_kinds_warns(store, tmp
     shutil.copytree(store, old)
     for file in old.rglob("zarr.json"):
         file.write_text(json.dumps(without_kinds(json.loads(file.read_text()))))
-    write_dataset_page(dataset(old, notes=()), tmp_path / "old.html")
-    assert set(listed((tmp_path / "old.html").read_text(encoding="utf-8"), "notes")) == {own}
+    assert set(listed(write_page(dataset(old, notes=()), tmp_path / "old.html"), "notes")) == {own}

@@ -13,7 +13,7 @@ from results_sample import COMPONENTS, make_store
 from scipy.optimize import isotonic_regression
 
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.results.report import plots, views
+from hpcxrf.results.report import colours, plots, scales, views
 from hpcxrf.results.report.thumbnails import block_mean, summarise_maps
 from hpcxrf.results.store.maps import open_results
 
@@ -71,7 +71,7 @@ def test_block_means_leave_out_what_was_not_fitted():
 
 @given(st.floats(1e-3, 1e6))
 def test_the_scale_bar_is_round_and_between_a_seventh_and_a_third(span):
-    length = plots.nice_length(span)
+    length = scales.nice_length(span)
     assert span / 7.6 < length <= span / 3 * (1 + 1e-6)
     assert f"{length:.0e}"[0] in "125"
 
@@ -100,9 +100,9 @@ def test_the_residual_is_in_units_of_the_expected_noise():
 
 def test_colour_limits_are_the_stated_percentiles():
     picture = np.arange(101.0).reshape(1, -1)
-    assert plots.colour_limits(picture) == (1.0, 99.0)
-    assert plots.colour_limits(np.full((2, 2), 7.0)) == (7.0, 8.0)
-    assert plots.colour_limits(np.full((2, 2), np.nan)) == (0.0, 1.0)
+    assert colours.colour_limits(picture) == (1.0, 99.0)
+    assert colours.colour_limits(np.full((2, 2), 7.0)) == (7.0, 8.0)
+    assert colours.colour_limits(np.full((2, 2), np.nan)) == (0.0, 1.0)
 
 
 def test_pixels_that_were_not_fitted_are_grey(summary):
@@ -138,15 +138,6 @@ def test_a_store_without_fits_can_still_be_drawn(tmp_path):
     assert views.list_flags(tree) == ("detector 0: not run",)
 
 
-def test_the_overview_shows_the_maps_asked_for(store, summary):
-    figure = plots.draw_overview_figure(summary, store[0]["spectrum"].to_dataset(), ("Fe", "Ca"))
-    titles = [axes.get_title() for axes in figure.axes]
-    assert titles[:2] == ["Fe", "Ca"]
-    pixels_of(figure)
-    by_itself = plots.draw_overview_figure(summary, store[0]["spectrum"].to_dataset())
-    assert "Fe" in [axes.get_title() for axes in by_itself.axes]
-
-
 def test_the_flags_name_what_to_look_at(store):
     assert views.list_flags(store[0]) == tuple(
         f"detector {name}: parameters at a bound: fwhm_fanoprime" for name in "01"
@@ -155,6 +146,7 @@ def test_the_flags_name_what_to_look_at(store):
 
 def test_the_examples_of_the_texts_hold():
     assert doctest.testmod(views).failed == 0
+    assert doctest.testmod(scales).failed == 0
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False, width=32))

@@ -49,6 +49,11 @@ def parsed(text: str) -> Page:
     return page
 
 
+def programs(page: Page) -> list[dict[str, str]]:
+    """Scripts that a browser would run: blocks of data are none."""
+    return [a for a in page.attributes("script") if a.get("type") != "application/json"]
+
+
 def run_summary(**changes) -> RunSummary:
     facts = {
         "title": "leaf survey",

@@ -122,7 +122,7 @@ def write_report(
     table = _build_table(datasets, path.parent, pages)
     sections = _build_sections(table, path.parent)
     page = (
-        load_templates()
+        load_templates(Path(__file__).parent)
         .get_template("report.html.j2")
         .render(
             run=run,

@@ -70,17 +70,18 @@ def summarise_maps(maps: xr.Dataset, detector: str, *, side: int = 400, factor_o
         np.concatenate(parts, axis=-2) for parts in zip(*(band[:4] for band in bands), strict=True)
     )
     histogram = np.sum([band[4] for band in bands], axis=0)
+    share = _share_above(amplitude, limit, factor_of_counts)
     return MapSummary(
         detector=detector,
         components=tuple(str(name) for name in maps["component"].values),
         pictures=pictures,
         factor=factor,
         shape_yx=(n_y, n_x),
-        step_um=_step_um(one),
+        step_um=_step_um(one, factor),
         median_sigma=_median(sigma),
         median_limit=_median(limit),
-        above_limit=_share_above(amplitude, decision_limit(limit.astype(np.float64), factor=factor_of_counts)),
-        found=_find_in_pixels(amplitude, limit, factor_of_counts),
+        above_limit=share,
+        found=_find_in_pixels(amplitude, limit, share, factor_of_counts),
         status_counts={status: int(histogram[status]) for status in FitStatus},
     )
 
@@ -100,22 +101,34 @@ def panel_aspect(summary: MapSummary) -> float:
     return float(np.clip(n_x * step_x / (n_y * step_y), 1 / 3, 4.0))
 
 
-def block_mean(values: FloatArray, factor: int) -> FloatArray:
+def block_mean(values: NDArray[np.floating], factor: int) -> FloatArray:
     """Mean over squares of `factor` pixels of the last two axes, NaN left out; all-NaN squares give NaN.
 
     The last row and column of squares may be smaller.
     """
     if factor == 1:
-        return values
+        return values.astype(np.float64)
     good = np.isfinite(values)
-    starts = [np.arange(0, size, factor) for size in values.shape[-2:]]
-    total, number = np.where(good, values, 0.0), good.astype(float)
-    for axis, start in zip((-2, -1), starts, strict=True):
-        total = np.add.reduceat(total, start, axis=axis)
-        number = np.add.reduceat(number, start, axis=axis)
+    if good.all():
+        return _block_sum(values, factor) / _block_sum(np.ones(values.shape[-2:], dtype=np.bool_), factor)
+    total, number = _block_sum(np.where(good, values, 0), factor), _block_sum(good, factor)
     mean: FloatArray = np.full(total.shape, np.nan)
     np.divide(total, number, out=mean, where=number > 0)
     return mean
+
+
+def _block_sum(values: NDArray[np.floating] | NDArray[np.bool_], factor: int) -> FloatArray:
+    """Sum over squares of `factor` pixels of the last two axes; sums of whole slices are the fastest in numpy."""
+    n_y, n_x = values.shape[-2:]
+    rows = np.zeros((*values.shape[:-2], -(-n_y // factor), n_x))
+    for first in range(min(factor, n_y)):
+        part = values[..., first::factor, :]
+        rows[..., : part.shape[-2], :] += part
+    total = np.zeros((*rows.shape[:-1], -(-n_x // factor)))
+    for first in range(min(factor, n_x)):
+        part = rows[..., first::factor]
+        total[..., : part.shape[-1]] += part
+    return total
 
 
 def _read_band(
@@ -124,13 +137,15 @@ def _read_band(
     """Picture, then sigma, detection limit and amplitude of every `factor`-th pixel, then the histogram."""
     status = band["status"].values
     solved = np.isin(status, SOLVED)
-    amplitude = np.where(solved, band["amplitude"].values.astype(float), np.nan)
+    amplitude: SmallArray = band["amplitude"].values
+    if not solved.all():
+        amplitude = np.where(solved, amplitude, np.float32(np.nan))
     thin = (..., slice(None, None, factor), slice(None, None, factor))
     return (
         block_mean(amplitude, factor),
         band["sigma"].values[thin].copy(),  # a view would keep the whole band
         band["detection_limit"].values[thin].copy(),
-        amplitude[thin].astype(np.float32),
+        amplitude[thin].copy(),
         np.bincount(status.ravel(), minlength=max(FitStatus) + 1),
     )
 
@@ -141,19 +156,23 @@ def _median(values: SmallArray) -> FloatArray:
     return np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in flat])
 
 
-def _share_above(amplitude: SmallArray, limit: FloatArray) -> FloatArray:
-    known = np.isfinite(amplitude) & np.isfinite(limit)
-    number = known.sum((1, 2))
-    above = (known & (amplitude > limit)).sum((1, 2))
+def _share_above(amplitude: SmallArray, limit: SmallArray, factor: float) -> FloatArray:
+    """Share of the pixels of each component above their decision limit, NaN without any."""
+    number = _count_known(amplitude, limit)
+    above = (amplitude > decision_limit(limit.astype(np.float64), factor=factor)).sum((1, 2))
     share: FloatArray = np.full(number.shape, np.nan)
     np.divide(above, number, out=share, where=number > 0)
     return share
 
 
-def _find_in_pixels(amplitude: SmallArray, limit: SmallArray, factor: float) -> NDArray[np.bool_]:
+def _count_known(amplitude: SmallArray, limit: SmallArray) -> NDArray[np.int64]:
+    counted: NDArray[np.int64] = np.isfinite(amplitude + limit).sum((1, 2))
+    return counted
+
+
+def _find_in_pixels(amplitude: SmallArray, limit: SmallArray, share: FloatArray, factor: float) -> NDArray[np.bool_]:
     """Whether a component (component,) is in more pixels than chance allows, or in any without doubt."""
-    share = _share_above(amplitude, decision_limit(limit.astype(np.float64), factor=factor))
-    number = np.maximum((np.isfinite(amplitude) & np.isfinite(limit)).sum((1, 2)), 1)
+    number = np.maximum(_count_known(amplitude, limit), 1)
     chance = _CHANCE + 2.0 * np.sqrt(_CHANCE * (1.0 - _CHANCE) / number)
     sigma = (limit - CURRIE_OFFSET * factor) / CURRIE_FACTOR
     certain = amplitude > _CERTAIN_SIGMA * sigma + _CERTAIN_COUNTS * factor
@@ -161,13 +180,14 @@ def _find_in_pixels(amplitude: SmallArray, limit: SmallArray, factor: float) -> 
     return found
 
 
-def _step_um(one: xr.Dataset) -> tuple[float, float] | None:
-    """Median steps; None where the stage did not move along an axis or a position is unknown."""
+def _step_um(one: xr.Dataset, factor: int) -> tuple[float, float] | None:
+    """Median steps, of every `factor`-th row and column; None where the stage did not move or no position is known."""
     if "x_um" not in one.coords or "y_um" not in one.coords:
         return None
     steps = []
     for name, axis in (("y_um", 0), ("x_um", 1)):
-        step = np.abs(np.diff(one[name].values, axis=axis))
+        across = (slice(None), slice(None, None, factor))
+        step = np.abs(np.diff(one[name].values[across if axis == 0 else across[::-1]], axis=axis))
         step = step[np.isfinite(step) & (step > 0)]
         steps.append(float(np.median(step)) if step.size else np.nan)
     known = [step for step in steps if np.isfinite(step)]

@@ -45,7 +45,7 @@ def pack_png(index: NDArray[np.uint8], colours: bytes, opacity: bytes = b"") -> 
         (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
         (b"PLTE", colours),
         *([(b"tRNS", opacity)] if opacity else []),
-        (b"IDAT", zlib.compress(rows.tobytes(), 6)),
+        (b"IDAT", zlib.compress(rows.tobytes(), 4)),
         (b"IEND", b""),
     )
     png = b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in parts)

@@ -103,8 +103,9 @@ def build_map_grid(summary: MapSummary, *, unit: str) -> MapGrid:
     length = nice_length(width)
     # A point of the picture is the mean of factor x factor pixels.
     sigmas = summary.median_sigma / summary.factor if unit else np.zeros(len(summary.components))
+    maps = tuple(_build_map(summary, index, float(sigmas[index])) for index in range(len(summary.components)))
     return MapGrid(
-        maps=tuple(_build_map(summary, index, float(sigmas[index])) for index in range(len(summary.components))),
+        maps=maps,
         aspect=panel_aspect(summary),
         cover_percent=cover_percent(summary),
         bar_percent=100 * length / width,
@@ -114,7 +115,7 @@ def build_map_grid(summary: MapSummary, *, unit: str) -> MapGrid:
             "factor": summary.factor,
             "shape": list(summary.shape_yx),
             "step_um": summary.step_um,
-            "limits": [list(colour_limits(picture)) for picture in summary.pictures],
+            "limits": [one.limits for one in maps],
         },
     )
 

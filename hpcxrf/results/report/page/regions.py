@@ -8,7 +8,6 @@ from typing import Final
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_cdt, find_objects
 
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.physics.model import SCATTER
@@ -117,21 +116,34 @@ def _place_numbers(layer: NDArray[np.uint16]) -> tuple[Place, ...]:
     """Where the numbers of the regions of one layer stand."""
     height, width = layer.shape
     places = []
-    for number, box in enumerate(find_objects(layer.astype(np.int32)), start=1):
-        if box is None:
-            continue
-        y, x = _find_inner_point(layer[box] == number)
-        left, top = (box[1].start + x + 0.5) / width, (box[0].start + y + 0.5) / height
-        places.append(Place(number=number, left_percent=100 * left, top_percent=100 * top))
+    for number in np.unique(layer[layer > 0]).tolist():
+        y, x = _find_inner_point(layer == number)
+        places.append(Place(number=number, left_percent=100 * (x + 0.5) / width, top_percent=100 * (y + 0.5) / height))
     return tuple(places)
 
 
 def _find_inner_point(mask: NDArray[np.bool_]) -> tuple[int, int]:
     """A point (y, x) as far inside the region as any, by steps along rows and columns."""
-    depth = distance_transform_cdt(np.pad(mask, 1), metric="taxicab")[1:-1, 1:-1]
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    box = np.pad(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], 1)
+    depth = _count_steps_out(box)
     deepest = np.argwhere(depth == depth.max())
-    y, x = deepest[len(deepest) // 2]
-    return int(y), int(x)
+    y, x = deepest[len(deepest) // 2] - 1
+    return int(rows[0] + y), int(columns[0] + x)
+
+
+def _count_steps_out(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Steps along rows and columns from every point to the nearest one outside; the rim is outside."""
+    y, x = np.ogrid[: mask.shape[0], : mask.shape[1]]
+    far = sum(mask.shape)
+    # Along the columns: the last point outside above, the first one below; then along the rows.
+    above = y - np.maximum.accumulate(np.where(mask, -far, y), axis=0)
+    below = np.minimum.accumulate(np.where(mask, 2 * far, y)[::-1], axis=0)[::-1] - y
+    steps = np.minimum(above, below)
+    left = np.minimum.accumulate(steps - x, axis=1) + x
+    right = np.minimum.accumulate((steps + x)[:, ::-1], axis=1)[:, ::-1] - x
+    nearest: NDArray[np.int64] = np.minimum(left, right)
+    return nearest
 
 
 def _build_row(one: xr.Dataset, number: int) -> RegionRow:

@@ -8,7 +8,7 @@
   const BAND = "#e8edf3";
   const LEFT = 66;
   const RIGHT = 14;
-  const NAMES = 62;
+  const NAMES = 78;
   const COUNTS = 330;
   const BETWEEN = 12;
   const RESIDUAL = 92;
@@ -32,6 +32,7 @@
   const raised = (n) => String(n).replace(/./g, (c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c] ?? "⁻");
   const write = (value) => {
     const size = Math.abs(value);
+    if (size < 1e-12) { return "0"; }
     if (size >= 1e9) { return value.toExponential(2).replace(/e\+?(-?\d+)/, (_, n) => ` × 10${raised(n)}`); }
     const text = size >= 1000 ? value.toFixed(0) : size < 0.01 ? value.toFixed(2) : String(Number(value.toPrecision(3)));
     return text.replace(/\B(?=(\d{3})+(?!\d))/g, size >= 1000 ? "\u2009" : "").replace("-", "−");

@@ -1,0 +1,239 @@
+"""What a page holds as numbers: maps of 8 bit, spectra, texts; and what its scripts make of them in a browser."""
+
+import base64
+import html
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from matplotlib import colormaps
+from pages import browse, parsed
+from PIL import Image
+from results_sample import COMPONENTS, LINES_KEV, make_store
+from scipy.ndimage import distance_transform_cdt
+
+from hpcxrf.results.report.colours import NOT_FITTED, VIRIDIS, colour_limits
+from hpcxrf.results.report.page.data import pack_floats, pack_json, pack_png
+from hpcxrf.results.report.page.dataset import DatasetSummary, write_dataset_page
+from hpcxrf.results.report.page.maps import PAGE_POINTS, build_map_grid, choose_side, to_levels
+from hpcxrf.results.report.page.regions import _count_steps_out, _place_numbers
+from hpcxrf.results.report.page.spectrum import build_spectrum
+from hpcxrf.results.report.scales import list_ticks
+from hpcxrf.results.report.thumbnails import summarise_maps
+from hpcxrf.results.store.maps import open_results
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "scan.zarr"
+    make_store(path, shape_yx=(90, 60), detectors=("0",), last_row=64)
+    return path
+
+
+@pytest.fixture(scope="module")
+def page_path(store):
+    path = store.parent / "scan.html"
+    summary = DatasetSummary(dataset_id="scan", name="scan", source="scan.h5", status="done", results_path=store)
+    with open_results(store) as tree:
+        write_dataset_page(summary, tree, path)
+    return path
+
+
+def image_of(address: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(address.removeprefix("data:image/png;base64,"))))
+
+
+def floats(text: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), dtype="<f4")
+
+
+def test_the_colours_are_those_of_matplotlib():
+    expected = np.rint(255 * np.array(colormaps["viridis"].colors))
+    np.testing.assert_array_equal(np.frombuffer(VIRIDIS, dtype=np.uint8).reshape(-1, 3), expected)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_a_picture_reads_back_index_by_index(height, width, seed):
+    index = np.random.default_rng(seed).integers(0, 256, (height, width)).astype(np.uint8)
+    image = image_of(pack_png(index, bytes(3) + VIRIDIS[:765], b"\x00"))
+    np.testing.assert_array_equal(np.array(image), index)
+    assert image.getpalette()[3:] == list(VIRIDIS[:765])
+    assert image.convert("RGBA").getchannel("A").getextrema()[1] == (255 if index.any() else 0)
+
+
+def test_a_map_of_8_bit_is_within_half_a_level_of_its_values_and_knows_what_was_not_fitted(store):
+    with open_results(store) as tree:
+        summary = summarise_maps(tree["maps"].to_dataset(), "0")
+    grid = build_map_grid(summary, unit="counts")
+    for one, picture, sigma in zip(grid.maps, summary.pictures, summary.median_sigma, strict=True):
+        low, high = one.limits
+        assert one.limits == tuple(np.nanpercentile(picture, (1, 99)))
+        image = image_of(one.image)
+        level = np.array(image)
+        np.testing.assert_array_equal(level == 0, np.isnan(picture))
+        value = np.where(level > 0, low + (level - 1.0) / 254 * (high - low), np.nan)
+        wrong = np.abs(value - np.clip(picture, low, high))
+        assert np.nanmax(wrong) <= max((high - low) / 254 / 2, sigma / 4 / 2) * 1.0001
+        assert "#" + bytes(image.getpalette()[:3]).hex() == NOT_FITTED
+
+
+def test_levels_end_at_the_limits():
+    picture = np.array([[-5.0, 0.0, 127.0, 254.0, 900.0, np.nan, np.inf]])
+    assert to_levels(picture, (0.0, 254.0)).tolist() == [[1, 1, 128, 255, 255, 0, 0]]
+    levels = np.unique(to_levels(np.linspace(0, 254, 999)[None], (0.0, 254.0), sigma=40.0))
+    assert levels.tolist() == list(range(1, 256, 10))  # a quarter of a sigma apart
+    assert to_levels(np.full((1, 2), 7.0), colour_limits(np.full((1, 2), 7.0))).tolist() == [[1, 1]]
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 60))
+def test_the_maps_of_a_detector_fit_its_share_of_the_page(n_y, n_x, n_maps):
+    factor = -(-max(n_y, n_x) // choose_side((n_y, n_x), n_maps))
+    points = -(-n_y // factor) * -(-n_x // factor) * n_maps
+    # The last row and column of points may be parts of them.
+    assert points <= PAGE_POINTS * (1 + factor / n_y) * (1 + factor / n_x)
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
+def test_ticks_are_few_round_and_between_the_ends(low, span):
+    ticks = list_ticks(low, low + span)
+    assert 1 <= len(ticks) <= 5
+    assert low - 1e-6 * span <= min(ticks)
+    assert max(ticks) <= low + span * (1 + 1e-6)
+    if len(ticks) > 1:
+        assert f"{ticks[1] - ticks[0]:.1e}"[:3] in {"1.0", "2.0", "2.5", "5.0"}
+
+
+def test_no_name_ends_the_block_of_numbers():
+    hostile = {"</script><script>alert(1)</script>": "<!-- & -->"}
+    packed = pack_json(hostile)
+    assert not set("<>&") & set(packed)
+    assert json.loads(packed) == hostile
+    with pytest.raises(ValueError, match="JSON compliant"):
+        pack_json({"r2": float("nan")})
+    np.testing.assert_array_equal(floats(pack_floats(np.array([1.5, np.nan]))), [1.5, np.nan])
+
+
+def test_the_spectrum_is_the_stored_one_in_its_fit_range(store):
+    with open_results(store) as tree:
+        spectrum = tree["spectrum"].to_dataset().load()
+    found = build_spectrum(spectrum, "0")
+    one = spectrum.sel(detector="0").isel(channel=slice(100, 1100))
+    for name in ("energy_kev", "counts", "model", "background"):
+        np.testing.assert_allclose(floats(found[name]), one[name], rtol=1e-6)
+    for part in found["components"]:
+        whole = np.zeros(1000)
+        counts = floats(part["counts"])
+        whole[part["first"] : part["first"] + counts.size] = counts
+        name = part["name"].replace("Compton", "compton")
+        np.testing.assert_allclose(whole, one["component_counts"].sel(component=name), atol=0.1, rtol=1e-6)
+    assert [at for at, _, _ in found["markers"]] == sorted(LINES_KEV.values())
+    assert [name for _, name, _ in found["markers"]][:2] == ["S Kα", "K Kα"]
+    spectrum["model"][:] = np.nan
+    assert build_spectrum(spectrum, "0") is None
+
+
+def test_the_number_of_a_region_stands_inside_it():
+    layer = np.zeros((40, 60), dtype=np.uint16)
+    layer[5:35, 5:35], layer[10:30, 10:30] = 1, 0  # a ring
+    layer[20:24, 50:58] = 2
+    for place in _place_numbers(layer):
+        y, x = int(place.top_percent * 0.4), int(place.left_percent * 0.6)
+        assert layer[y, x] == place.number
+    assert [place.number for place in _place_numbers(layer)] == [1, 2]
+
+
+@given(arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
+def test_the_steps_out_of_a_region_are_those_of_a_distance_transform(mask):
+    mask = np.pad(mask, 1)
+    np.testing.assert_array_equal(_count_steps_out(mask), distance_transform_cdt(mask, metric="taxicab"))
+
+
+def with_script(path, text, chromium, tmp_path):
+    """What a browser makes of the page and of clicks in it; the policy would refuse them."""
+    changed = tmp_path / "changed.html"
+    page = re.sub(r"<meta http-equiv[^>]*>", "", path.read_text(encoding="utf-8"))
+    script = f"<script>window.addEventListener('load', () => {{ {text} }});</script></body>"
+    changed.write_text(page.replace("</body>", script), encoding="utf-8")
+    done = browse(chromium, tmp_path, "--window-size=1200,1600", "--dump-dom", changed.as_uri())
+    assert "CONSOLE" not in done.stderr, done.stderr
+    return done.stdout
+
+
+@pytest.mark.browser
+def test_the_browser_draws_the_spectrum_and_tells_its_numbers(store, page_path, chromium, tmp_path):
+    dom = with_script(
+        page_path,
+        "const svg = document.querySelector('.chart svg');"
+        "const press = (key) => svg.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));"
+        "for (let i = 0; i < 439; i += 1) { press('ArrowRight'); }",
+        chromium,
+        tmp_path,
+    )
+    assert 'data-spectra="1"' in re.search(r"<html[^>]*>", dom).group()
+    names = re.findall(r'class="line">([^<]+)<', dom)
+    assert names == [
+        "S Kα",
+        "K Kα",
+        "Ca Kα",
+        "Ti Kα",
+        "Cr Kα",
+        "Mn Kα",
+        "Fe Kα",
+        "Ni Kα",
+        "Cu Kα",
+        "Zn Kα",
+        *names[10:],
+    ]
+    places = [
+        float(x) for x in re.findall(r'translate\(([\d.]+) [\d.]+\) rotate\(-90\)" fill="[^"]+" class="line"', dom)
+    ]
+    assert len(places) == len(COMPONENTS)
+    assert np.diff(places).min() > 12.9
+    for word in ("energy (keV)", "counts per channel", "residual / σ"):
+        assert f">{word}<" in dom
+    drawn = re.search(r'<path d="([^"]*)"[^>]*class="counts"', dom).group(1)
+    with open_results(store) as tree:
+        one = tree["spectrum"].to_dataset().sel(detector="0").load()
+    counts = one["counts"].values[100:1100]
+    assert drawn.count("M") == (counts > 0).sum()
+    # The highest dot is the largest count, and heights go with the logarithm.
+    height = np.array([float(y) for y in re.findall(r"M[\d.]+ ([\d.]+)h0", drawn)])
+    expected = np.log(counts[counts > 0])
+    assert np.corrcoef(height, expected)[0, 1] == pytest.approx(-1, abs=1e-4)
+    told = html.unescape(re.search(r"<output>([^<]*)</output>", dom).group(1)).replace("\u2009", "")
+    assert told.startswith(f"{one['energy_kev'].values[539]:.3f} keV · counts {counts[439]:.0f} · fit ")
+
+
+@pytest.mark.browser
+def test_the_browser_tells_the_value_of_every_map_under_the_cursor(store, page_path, chromium, tmp_path):
+    dom = with_script(
+        page_path,
+        "const picture = document.querySelectorAll('.picture')[6]; const box = picture.getBoundingClientRect();"
+        "const place = { clientX: box.left + box.width * 20.5 / 60, clientY: box.top + box.height * 30.5 / 90 };"
+        "picture.dispatchEvent(new PointerEvent('pointermove', { ...place, bubbles: true }));",
+        chromium,
+        tmp_path,
+    )
+    told = [html.unescape(text).replace("\u2009", "") for text in re.findall(r"<output>([^<]*)</output>", dom)]
+    told = told[: len(COMPONENTS)]  # then that of the spectrum
+    with open_results(store) as tree:
+        summary = summarise_maps(tree["maps"].to_dataset(), "0")
+    values = summary.pictures[:, 30, 20]
+    assert told[6].endswith(" counts at x 10 µm, y 15 µm")
+    for text, value, picture, sigma in zip(told, values, summary.pictures, summary.median_sigma, strict=True):
+        low, high = colour_limits(picture)
+        number = float(re.search(r"-?[\d.]+", text.replace("−", "-")).group())
+        step = float(max((high - low) / 254, sigma / 4))
+        assert number == pytest.approx(np.clip(value, low, high), abs=step, rel=0.006)
+
+
+def test_the_page_shows_colour_bars_with_numbers_and_a_scale_bar(page_path):
+    page = parsed(page_path.read_text(encoding="utf-8"))
+    assert sum(a.get("class") == "colours" for a in page.attributes("div")) == len(COMPONENTS)
+    assert [text for text in page.texts if text == "10 µm"] == ["10 µm"] * len(COMPONENTS)
+    assert any("grey pixels were not fitted" in text for text in page.texts)
