@@ -16,7 +16,7 @@ def list_ticks(low: float, high: float, most: int = 5) -> tuple[float, ...]:
     """Round numbers from `low` to `high`, at most `most` of them and at least one where one is inside.
 
     >>> list_ticks(0.0, 1.0), list_ticks(3.0, 118.0), list_ticks(-0.4, 0.3)
-    ((0.0, 0.25, 0.5, 0.75, 1.0), (25.0, 50.0, 75.0, 100.0), (-0.4, -0.2, 0.0, 0.2))
+    ((0.0, 0.25, 0.5, 0.75, 1.0), (20.0, 40.0, 60.0, 80.0, 100.0), (-0.4, -0.2, 0.0, 0.2))
     """
     if not high > low:
         return (low,)
