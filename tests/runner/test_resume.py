@@ -213,6 +213,15 @@ def test_a_detector_without_counts_has_no_theta_in_the_store_and_can_be_drawn_an
         assert encode(draw_spectrum_figure(spectrum, "1", "log"))
 
 
+@pytest.mark.parametrize(("pages", "drawn"), [("all", True), ("failed", False), ("none", False)])
+def test_a_good_dataset_has_the_page_that_the_run_file_asks_for(scan, tmp_path, pages, drawn):
+    raw = {"input": {"files": [str(scan)]}, "regions": {"find": []}, "report": {"pages": pages}}
+    job = make_plan(check_config(raw, "test"), tmp_path / "run").jobs[0]
+    run = _run_all(job)
+    assert run.page_file(job.dataset_id).exists() == drawn
+    assert (run.results_store(job.dataset_id) / "zarr.json").exists()
+
+
 def test_an_earlier_fit_that_changed_undoes_what_was_started_from_it(scan, tmp_path):
     counts = np.load(scan)
     counts[1] = counts[0]
