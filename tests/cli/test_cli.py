@@ -29,6 +29,8 @@ COMMANDS = (
     "resume",
     "retry",
     "verify",
+    "pack",
+    "unpack",
     "list",
     "dashboard",
 )
