@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from store_damage import spoil_chunks
 
 from hpcxrf.simulate import demo_spec, read_truth, simulate_scan, write_scan
 from hpcxrf.store.files import tree_sha256
@@ -164,12 +165,10 @@ def test_another_configuration_is_refused_naming_the_difference(finished, scan):
     assert "hats" in other.stderr
 
 
-def test_what_was_lost_is_done_again_and_nothing_else(finished, scan, tmp_path):
+def test_what_was_damaged_is_done_again_and_nothing_else(finished, scan, tmp_path):
     run = tmp_path / "damaged"
     shutil.copytree(finished, run)
-    chunks = sorted((_store(run, "results") / "maps" / "amplitude").rglob("c/*/*/*/*"))
-    lost = next(c for c in chunks if c.is_file())
-    lost.unlink()
+    (lost,) = spoil_chunks(_store(run, "results") / "maps" / "amplitude", "c/0/0/0/0")
     told = subprocess.run(
         [sys.executable, "-m", "hpcxrf", "verify", str(run), "--redo"], capture_output=True, text=True, check=False
     )

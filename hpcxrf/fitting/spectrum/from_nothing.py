@@ -33,8 +33,8 @@ from hpcxrf.fitting.spectrum.search import (
     weigh_outside,
 )
 from hpcxrf.fitting.spectrum.theta import INCIDENT
-from hpcxrf.physics.model import energy_kev
-from hpcxrf.physics.parameters import pack
+from hpcxrf.physics.model import ELASTIC, energy_kev
+from hpcxrf.physics.parameters import INDEX, pack
 
 # Where R2 stays this far below what the noise allows, the right axis may have been missed.
 _POOR_FACTOR: Final = 1.25
@@ -43,6 +43,9 @@ _POOR_SHARE: Final = 0.005
 _IMPERFECT_SHARE: Final = 0.002
 # Where else an elastic peak is looked for, relative to the nominal incident energy.
 _SHIFTS_KEV: Final = (-0.7, 0.7, -1.4, 1.4)
+# An elastic peak this near to the nominal energy, and this many standard deviations high, confirms it.
+_SHOWN_KEV: Final = 0.1
+_SHOWN_Z: Final = 10.0
 # Odds (natural logarithm) below which another axis is as good.
 _MARGIN: Final = 3.0
 # Axes that differ by less are one.
@@ -67,15 +70,16 @@ def fit_from_nothing(counts: Tensor, problem: FitProblem) -> SpectrumFit:
     full = counts.to(torch.float64)
     peaks = find_peaks(full.cpu().numpy())
     fits = _fit_axes(full, problem, peaks)
+    reached, findings = _choose(fits, full, peaks)
+    doubted = findings or _is_doubtful(reached.fit, full, peaks, problem)
+    if doubted and _may_move(problem) and not _shows_incident(reached.fit, problem):
+        # Whatever hangs on the incident energy looks wrong where that is wrong.
+        for shift_kev in _SHIFTS_KEV:
+            fits += _fit_axes(full, problem, peaks, shift_kev=shift_kev, known=fits)
     if all(_is_poor(one.fit) for one in fits):
         # Improbable by its peaks, and yet all of the spectrum: an axis is believed for that alone.
         fits += [one for one in _fit_axes(full, problem, peaks, math.inf) if not _is_poor(one.fit)]
     reached, findings = _choose(fits, full, peaks)
-    if _may_move(problem) and (findings or _is_doubtful(reached.fit, full, peaks, problem)):
-        # Whatever hangs on the incident energy looks wrong where that is wrong.
-        for shift_kev in _SHIFTS_KEV:
-            fits += _fit_axes(full, problem, peaks, shift_kev=shift_kev, known=fits)
-        reached, findings = _choose(fits, full, peaks)
     if problem.elastic and _is_poor(reached.fit) and (other := _race_unlisted(full, peaks, reached, problem)):
         findings = [_describe_moved(other, reached)]
         reached = other
@@ -107,6 +111,13 @@ def _incident_kev(problem: FitProblem) -> float:
 def _may_move(problem: FitProblem) -> bool:
     """True where the incident energy is that of an elastic peak, and free."""
     return problem.elastic and next(p for p in problem.parameters if p.name == INCIDENT).free
+
+
+def _shows_incident(fit: SpectrumFit, problem: FitProblem) -> bool:
+    """True where the elastic peak stands where it was said to be, and the fit explains enough to believe it."""
+    i = fit.component_names.index(ELASTIC)
+    near = abs(float(fit.theta[INDEX[INCIDENT]]) - _incident_kev(problem)) < _SHOWN_KEV
+    return near and not _is_poor(fit) and float(fit.amplitude[i]) > _SHOWN_Z * float(fit.amplitude_sigma[i])
 
 
 def _is_doubtful(fit: SpectrumFit, full: Tensor, peaks: Peaks, problem: FitProblem) -> bool:
