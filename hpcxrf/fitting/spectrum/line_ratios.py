@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
-import xraylib
 from torch import Tensor
 
 from hpcxrf.fitting.objective import poisson_weights
 from hpcxrf.fitting.spectrum.mismatch import FitPoint
 from hpcxrf.fitting.spectrum.problem import FitProblem
+from hpcxrf.fitting.spectrum.ratio_groups import KBETA_NAME, list_anode_groups, list_family_groups
 from hpcxrf.fitting.spectrum.separable import (
     LeastSquares,
     Space,
@@ -39,13 +39,11 @@ from hpcxrf.physics.ratios import (
 from hpcxrf.physics.sample import (
     SampleAbsorption,
     SampleElements,
-    find_families,
     find_sample_elements,
     light_sample,
     mass_shares,
     own_sample,
 )
-from hpcxrf.physics.tube_table import SERIES_SD
 
 N_THETA: Final = len(PARAMETER_NAMES)
 """Parameters of theta; those of the ratios follow them."""
@@ -53,23 +51,10 @@ DEPTH_GAIN: Final = 20.0
 """Gain from which a sample is said to absorb its own lines: over 23 thin spectra it was 17 at most."""
 KBETA_SD: Final = 0.05
 """Usual error of one family's K-beta ratio beyond that of all, where none is given: tables differ by 5 %."""
-KBETA_NAME: Final = "K-beta"
-"""Ending of the names of groups of K-beta lines."""
 MOST_KBETA_SD: Final = 0.3
 # A ratio is known from the spectrum where its variance is below this share of the usual one.
 _DETERMINED: Final = 0.5
 _USUAL_NUMBER: Final = 2.0
-# Yields of L1 and M4 differ by up to 40 % between tables, those of L2 and M1 to M3 by some per cent.
-_SUBSHELL_SDS: Final = {"L1": 0.2, "L2": 0.05, "M1": 0.05, "M2": 0.05, "M3": 0.05, "M4": 0.2}
-_SAME_EDGE_KEV: Final = 1e-4
-# Transitions from the O and P shells to L3 (L-beta-5), valence electrons in part: their share differs between
-# calculations, and they end this close to the edge.
-_OUTER_SD: Final = 0.3
-_OUTER_KEV: Final = 0.15
-# L-beta-2 and what else comes from the N shell to L3: 15 % of it stand between tables (xraylib, Elam) for Pt to Bi.
-_NSHELL_SD: Final = 0.1
-# Lines of the N shell lie above this share of the distance of the M lines from the edge.
-_BEFORE_M: Final = 0.9
 # Prior mean, prior sd, step, lower and upper bound of the parameters of all families. The sample's are all but flat:
 # where they change no ratio, a little curvature keeps the steps short. The air path is hardly ever known: 12 cm
 # (d = 7.9) before the detector of srm1832, and with bounds that are too narrow for it the sample seems to absorb. Thin
@@ -132,7 +117,7 @@ def free_ratios(
     table = least_squares.model.table
     weighed = replace(least_squares, weights=poisson_weights(predict(state, least_squares) + fixed))
     evaluation, _ = design(state.theta, least_squares)
-    groups = (*_list_groups(table, problem.kbeta_sd or KBETA_SD), *_list_anode_groups(table, problem.copies))
+    groups = (*list_family_groups(table, problem.kbeta_sd or KBETA_SD), *list_anode_groups(table, problem.copies))
     seen = _measure_groups(groups, state, evaluation, weighed, problem)
     free = FreeRatios(
         groups=tuple(group for group, size in zip(groups, seen, strict=True) if size > _NOTICEABLE),
@@ -224,7 +209,7 @@ def list_ratio_columns(point: FitPoint) -> Tensor:
     fit, table = point.fit, point.fit.table
     if fit.ratios is None:
         return fit.counts.new_zeros((fit.counts.shape[0], 0))
-    every = (*_list_groups(table, KBETA_SD), *_list_anode_groups(table, fit.copies))
+    every = (*list_family_groups(table, KBETA_SD), *list_anode_groups(table, fit.copies))
     groups = {group.name: group for group in every}
     names = fit.ratios.names[len(COMMON) :]
     model = replace(point.model, ratios=_build_light_model(table, tuple(groups[name] for name in names)))
@@ -266,55 +251,10 @@ def _pin_depth(space: Space) -> Space:
     return replace(space, free=free)
 
 
-def _list_groups(table: LineTable, kbeta_sd: float) -> tuple[RatioGroup, ...]:
-    """K-beta lines of K families, and subshells of L and M families but the one with the main lines."""
-    parent = find_parents(table)
-    edge, kbeta = table.edge_kev[parent], table.is_kbeta[parent]
-    outer = edge - table.energy_kev[parent] < _OUTER_KEV
-    groups = []
-    for i, symbol, shell in find_families(table):
-        name, mine = table.component_names[i], table.component == i
-        if shell == "K":
-            groups.append(RatioGroup(name=f"{name} {KBETA_NAME}", member=mine & kbeta, sd=kbeta_sd))
-            continue
-        if shell == "L":
-            third = mine & _near(edge, symbol, "L3")
-            groups.append(RatioGroup(name=f"{name} L3 outer", member=third & outer, sd=_OUTER_SD))
-            from_n = third & ~outer & (edge - table.energy_kev[parent] < _BEFORE_M * _edge_kev(symbol, "M5"))
-            groups.append(RatioGroup(name=f"{name} L3 N", member=from_n, sd=_NSHELL_SD))
-        for subshell, sd in _SUBSHELL_SDS.items():
-            if subshell[0] == shell:
-                groups.append(RatioGroup(name=f"{name} {subshell}", member=mine & _near(edge, symbol, subshell), sd=sd))
-    return tuple(group for group in groups if bool(group.member.any()))
-
-
-def _list_anode_groups(table: LineTable, copies: ScatterCopies | None) -> tuple[RatioGroup, ...]:
-    """Subshells of a tube's scattered L lines but the one with the main lines."""
-    if copies is None:
-        return ()
-    none = torch.zeros_like(table.is_kbeta)
-    found = []
-    for subshell in ("L1", "L2"):
-        mine = torch.tensor([one == subshell for one in copies.subshell], device=none.device)
-        if bool(mine.any()):
-            name = f"{copies.anode} anode {subshell}"
-            found.append(RatioGroup(name=name, member=none, sd=SERIES_SD, copies=mine))
-    return tuple(found)
-
-
 def _find_elements(table: LineTable, problem: FitProblem) -> SampleElements:
     """Elements whose amounts the amplitudes tell; of a tube none, as they would have to be excited by its spectrum."""
     elements = find_sample_elements(table, problem.detector)
     return elements if problem.copies is None else replace(elements, z=())
-
-
-def _near(edge_kev: Tensor, symbol: str, subshell: str) -> Tensor:
-    """Lines of a subshell: the table names their edge."""
-    return (edge_kev - _edge_kev(symbol, subshell)).abs() < _SAME_EDGE_KEV
-
-
-def _edge_kev(symbol: str, subshell: str) -> float:
-    return float(xraylib.EdgeEnergy(xraylib.SymbolToAtomicNumber(symbol), getattr(xraylib, f"{subshell}_SHELL")))
 
 
 def _measure_groups(
