@@ -3,20 +3,20 @@
 from pathlib import Path
 
 from hpcxrf.runner.datasets import read_datasets
-from hpcxrf.store.packed import SUFFIX, folder_of, is_store, read_root
+from hpcxrf.store.packed import SUFFIX, folder_of, has_root, read_root
 from hpcxrf.store.rundir import RunDir
 from hpcxrf.store.schema import COMPLETE_ATTRIBUTE
 
 
 def list_finished_stores(run: RunDir) -> list[Path]:
-    """Stores of spectra and results of every dataset that is done, by their folders.
+    """Stores of spectra and results of every dataset that is done, by their folders; not those of damaged metadata.
 
     Raises:
         OutputError: the records of the datasets are damaged.
     """
     done = ((run.inner(record.home), record.dataset_id) for record in read_datasets(run) if record.state == "done")
     stores = (store for home, name in done for store in (home.spectra_store(name), home.results_store(name)))
-    return [store for store in stores if is_store(store) and _is_closed(store)]
+    return [store for store in stores if has_root(store) and _is_closed(store)]
 
 
 def _is_closed(store: Path) -> bool:

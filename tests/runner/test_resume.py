@@ -129,6 +129,17 @@ def test_spectra_with_a_lost_band_name_it_and_are_ingested_again(scan, tmp_path)
     assert not store.exists()
 
 
+def test_results_whose_root_is_damaged_are_made_again(scan, tmp_path):
+    job = _plan(scan, tmp_path)
+    run = _run_all(job)
+    store = run.results_store(job.dataset_id)
+    (store / "zarr.json").write_text('{"attributes": {"compl')
+    reopen(job, last_lines(run.read_journal(job.dataset_id)))
+    assert not store.exists()
+    assert "ingest" in finished_tasks(run, job)
+    assert "integrated" not in finished_tasks(run, job)
+
+
 def test_spectra_that_cannot_be_decoded_name_store_and_rows(scan, tmp_path):
     job = _plan(scan, tmp_path)
     store = _run_all(job).spectra_store(job.dataset_id)

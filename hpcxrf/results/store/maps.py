@@ -37,7 +37,7 @@ from hpcxrf.results.store.storage import (
 )
 from hpcxrf.store.files import ABSENT
 from hpcxrf.store.gather import gather_chunks, scatter_chunks
-from hpcxrf.store.packed import is_store, read_root, remove_store, unpack_store
+from hpcxrf.store.packed import has_root, is_store, read_root, remove_store, unpack_store
 from hpcxrf.store.schema import (
     BLOCK_X,
     BLOCK_Y,
@@ -197,14 +197,17 @@ def finalise(path: Path, extra_attributes: Mapping[str, object]) -> None:
 def reopen(path: Path) -> None:
     """Make a closed store one that tasks write into: a folder without the mark, each chunk a file of its own.
 
-    One whose zip or shards cannot be read is removed, to be made anew. Twice equals once, also after a kill in between.
+    One whose zip, root or shards cannot be read is removed, to be made anew. Twice equals once, also after a kill in
+    between.
 
     Raises:
         OutputError: the folder cannot be written.
     """
     try:
         unpack_store(path)
-        if is_store(path):
+        if not has_root(path):
+            remove_store(path)
+        else:
             update_root(path, {COMPLETE_ATTRIBUTE: False}, without=("consolidated_metadata",))
             scatter_chunks(path)
     except DamagedStoreError:
