@@ -16,7 +16,7 @@ from torch import Tensor
 
 USUAL_MODEL_ERROR: Final = 0.5
 """k of a spectrum that is too faint to tell; 58 simulated ones with another detector response have .1 to .7."""
-_PRIOR_WEIGHT: Final = 6.0
+_PRIOR_WEIGHT: Final = 3.0
 """Directions that the usual k counts as."""
 _LEAST_VISIBLE: Final = 4.0
 """Variance, in units of the counting noise, from which on a direction says something about k."""
@@ -77,7 +77,7 @@ def estimate_model_error(visible: VisibleFlaws, *, factor: float = 1.0) -> float
         factor: variance over mean of the counts, 1 for raw ones.
 
     Returns:
-        The estimate by the median, drawn to 0.5 as by six further directions; 0.5 below four directions.
+        The estimate by the median, drawn to 0.5 as by three further directions; 0.5 below four directions.
     """
     variance = visible.variance / factor
     told = variance > _LEAST_VISIBLE

@@ -29,11 +29,11 @@ def test_the_size_of_the_flaws_is_found_from_many_directions(k):
     assert np.mean(found) == pytest.approx(k, rel=0.1)
 
 
-def test_few_directions_are_drawn_to_the_usual_size_as_by_six_more():
-    # Squares of exactly the median of chi2 at k = 2: 4 directions and 6 of .5.
+def test_few_directions_are_drawn_to_the_usual_size_as_by_three_more():
+    # Squares of exactly the median of chi2 at k = 2: 4 directions and 3 of .5.
     variance = torch.full((4,), 100.0).double()
     visible = VisibleFlaws(variance=variance, square=0.4549364 * (1.0 + 4.0 * variance))
-    expected = math.exp((4 * math.log(2.0) + 6 * math.log(0.5)) / 10)
+    expected = math.exp((4 * math.log(2.0) + 3 * math.log(0.5)) / 7)
     assert estimate_model_error(visible) == pytest.approx(expected, rel=1e-3)
     three = VisibleFlaws(variance=variance[:3], square=visible.square[:3])
     assert estimate_model_error(three) == 0.5
