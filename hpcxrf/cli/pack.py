@@ -19,10 +19,17 @@ def pack(run_directory: opt.RunFolder, as_json: opt.AsJson = False) -> None:
     Contents are untouched: `hpcxrf verify`, resume and retry work as before, and xarray opens
     `zip://::out/results/X.zarr.zip`. After an interruption the same command goes on where it stopped.
     """
-    from hpcxrf.runner.packing import list_finished_stores
+    from hpcxrf.errors import OutputError
+    from hpcxrf.runner.packing import list_damaged_stores, list_finished_stores
     from hpcxrf.store.packed import pack_store
+    from hpcxrf.store.rundir import open_run
 
     _change(run_directory, list_finished_stores, pack_store, "a zip", as_json=as_json)
+    if damaged := list_damaged_stores(open_run(run_directory)):
+        raise OutputError(
+            f"{', '.join(map(str, damaged))}: metadata that cannot be read, not packed; `hpcxrf verify {run_directory} "
+            "--redo` and resume make them again"
+        )
 
 
 def unpack(run_directory: opt.RunFolder, as_json: opt.AsJson = False) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hpcxrf.runner.datasets import read_datasets
-from hpcxrf.store.packed import SUFFIX, folder_of, has_root, read_root
+from hpcxrf.store.packed import SUFFIX, folder_of, has_root, is_store, read_root
 from hpcxrf.store.rundir import RunDir
 from hpcxrf.store.schema import COMPLETE_ATTRIBUTE
 
@@ -14,9 +14,21 @@ def list_finished_stores(run: RunDir) -> list[Path]:
     Raises:
         OutputError: the records of the datasets are damaged.
     """
+    return [store for store in _list_stores(run) if has_root(store) and _is_closed(store)]
+
+
+def list_damaged_stores(run: RunDir) -> list[Path]:
+    """Stores of datasets that are done whose metadata cannot be read, by their folders.
+
+    Raises:
+        OutputError: the records of the datasets are damaged.
+    """
+    return [store for store in _list_stores(run) if is_store(store) and not has_root(store)]
+
+
+def _list_stores(run: RunDir) -> list[Path]:
     done = ((run.inner(record.home), record.dataset_id) for record in read_datasets(run) if record.state == "done")
-    stores = (store for home, name in done for store in (home.spectra_store(name), home.results_store(name)))
-    return [store for store in stores if has_root(store) and _is_closed(store)]
+    return [store for home, name in done for store in (home.spectra_store(name), home.results_store(name))]
 
 
 def _is_closed(store: Path) -> bool:

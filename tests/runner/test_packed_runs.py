@@ -212,3 +212,15 @@ def test_pack_and_unpack_refuse_a_run_at_work_and_change_nothing_else(copy):
         assert [is_packed(one) for one in (store, run.spectra_store(job.dataset_id))] == [packed, packed]
         assert list(find_damage(run)) == []
     assert packed_file(store).read_bytes() == zipped
+
+
+def test_a_damaged_store_is_named_and_the_others_are_packed(copy):
+    job, run = copy
+    store, spectra = run.results_store(job.dataset_id), run.spectra_store(job.dataset_id)
+    assert CliRunner().invoke(app, ["unpack", str(run.path)]).exit_code == 0
+    (store / "zarr.json").write_text('{"attributes": {"compl')
+    told = CliRunner().invoke(app, ["pack", str(run.path)])
+    assert isinstance(told.exception, OutputError)
+    assert str(store) in str(told.exception)
+    assert "metadata that cannot be read, not packed" in str(told.exception)
+    assert [is_packed(one) for one in (store, spectra)] == [False, True]

@@ -105,12 +105,12 @@ def _choose(fits: list[_Reached], full: Tensor, peaks: Peaks) -> tuple[_Reached,
 
 
 def _incident_kev(problem: FitProblem) -> float:
-    return next(p.value for p in problem.parameters if p.name == INCIDENT)
+    return problem.parameters[INDEX[INCIDENT]].value
 
 
 def _may_move(problem: FitProblem) -> bool:
     """True where the incident energy is that of an elastic peak, and free."""
-    return problem.elastic and next(p for p in problem.parameters if p.name == INCIDENT).free
+    return problem.elastic and problem.parameters[INDEX[INCIDENT]].free
 
 
 def _shows_incident(fit: SpectrumFit, problem: FitProblem) -> bool:
@@ -219,8 +219,8 @@ def _describe_rivals(rivals: list[_Reached]) -> list[Finding]:
     if not rivals:
         return []
     others = "; ".join(
-        f"offset {one.fit.theta[0]:.4f} keV, slope {one.fit.theta[1]:.6f} keV, E0 {one.fit.theta[5]:.3f} keV "
-        f"(R2 {one.fit.r2:.5f})"
+        f"offset {one.fit.theta[0]:.4f} keV, slope {one.fit.theta[1]:.6f} keV, "
+        f"E0 {one.fit.theta[INDEX[INCIDENT]]:.3f} keV (R2 {one.fit.r2:.5f})"
         for one in rivals
     )
     return [Finding(flag=AMBIGUOUS, text=f"another energy axis explains the spectrum about as well: {others}")]

@@ -20,3 +20,16 @@ def test_elements_that_are_not_listed_keep_the_names_from_shifting_by_one(seed):
     assert np.abs(off).max() < 0.1
     assert AMBIGUOUS in fit.flags
     assert any("elements that are not listed explain the peaks" in note.text for note in fit.notes)
+
+
+@pytest.mark.parametrize("seed", [60243, 60253])
+def test_an_incident_energy_that_is_a_kev_off_is_found_at_the_elastic_peak(seed):
+    """Candidates about the nominal energy alone end 0.7 and 0.9 keV off, one of them without a flag."""
+    truth = random_spectrum(seed)
+    problem = build_problem(truth.listed, truth.nominal_kev, n_channels=truth.counts.size)
+    fit = fit_from_nothing(torch.from_numpy(truth.counts.astype(float)), problem)
+    channel = (np.array([1.0, truth.incident_kev]) - truth.offset_kev) / truth.slope_kev
+    off = float(fit.theta[0]) + float(fit.theta[1]) * channel - [1.0, truth.incident_kev]
+    assert abs(truth.nominal_kev - truth.incident_kev) > 1.0
+    assert np.abs(off).max() < 0.03
+    assert fit.flags == ()
