@@ -1,0 +1,127 @@
+"""Compiling kernels once per machine, also where many workers start at once or no folder can be written.
+
+Machine code is loaded by `pickle` from its cache, so that the cache lies where nobody else may write. numba writes its
+files by temporary name and rename, so that a lock that a file system does not know costs time and nothing else.
+"""
+
+import fcntl
+import functools
+import hashlib
+import importlib
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final, TypeVar, cast
+
+import llvmlite.binding
+import numba
+
+# Not `nnan` and `ninf`: they may delete the tests for what is not finite.
+FAST_MATH: Final = frozenset({"reassoc", "contract", "nsz", "arcp", "afn"})
+_OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def kernel(signature: str) -> Callable[[Function], Function]:
+    """Decorator of a function that is compiled for this signature, releases the interpreter and is kept in the cache.
+
+    A function has one signature: two that are saved at a time could take one file name. What it calls stands in the
+    same file: changes of another would not be noticed.
+
+    Args:
+        signature: of numba, types of all arguments.
+    """
+    cached = _use_cache(os.environ)
+    compiler = numba.njit(signature, cache=cached, nogil=True, fastmath=set(FAST_MATH), error_model="numpy")
+    return cast(Callable[[Function], Function], compiler)
+
+
+def part(function: Function) -> Function:
+    """Decorator of a part of kernels of the same file: compiled with those that call it, and not by itself."""
+    return cast(Function, numba.njit(nogil=True, fastmath=set(FAST_MATH), error_model="numpy")(function))
+
+
+def load_kernels(module: str) -> ModuleType:
+    """Import a module of kernels; where several processes need it at once, one compiles and the others wait.
+
+    Args:
+        module: name in this package, without its own.
+    """
+    with _one_compiles(kernel_folder(os.environ)):
+        return importlib.import_module(f"{__package__}.{module}")
+
+
+def kernel_folder(environment: Mapping[str, str]) -> Path | None:
+    """The folder of this processor's machine code: the first that this user alone can write; None: there is none.
+
+    In turn: NUMBA_CACHE_DIR; `hpcxrf/kernels` in the user's cache (XDG_CACHE_HOME, else ~/.cache); the folder for
+    temporary files. Each has a folder for the versions of hpcxrf and numba and the kind of processor, so that nodes of
+    several kinds share a home.
+    """
+    return _find_folder(tuple(_list_candidates(environment)))
+
+
+def _list_candidates(environment: Mapping[str, str]) -> Iterator[Path]:
+    given = environment.get("NUMBA_CACHE_DIR")
+    if given:
+        yield Path(given)
+    home = environment.get("HOME")
+    cache = environment.get("XDG_CACHE_HOME") or (str(Path(home) / ".cache") if home else None)
+    if cache:
+        yield Path(cache) / "hpcxrf" / "kernels"
+    yield Path(environment.get("TMPDIR") or tempfile.gettempdir()) / f"hpcxrf-kernels-{os.getuid()}"
+
+
+@functools.cache
+def _find_folder(candidates: tuple[Path, ...]) -> Path | None:
+    name = _name_machine()
+    return next((base / name for base in candidates if _is_own(base) and _is_own(base / name)), None)
+
+
+def _name_machine() -> str:
+    features = llvmlite.binding.get_host_cpu_features().flatten()
+    key = hashlib.sha256(features.encode()).hexdigest()[:12]
+    cpu = llvmlite.binding.get_host_cpu_name()
+    return f"{version('hpcxrf')}-numba{version('numba')}-{cpu}-{key}"
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether this user, and nobody else, can write the folder; it is made if it is not there."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        facts = folder.stat()
+        if facts.st_uid != os.getuid() or facts.st_mode & _OTHERS_MAY_WRITE:
+            return False
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _use_cache(environment: Mapping[str, str]) -> bool:
+    """Point numba at the folder; whether there is one (with none, its cache raises)."""
+    folder = kernel_folder(environment)
+    if folder is not None:
+        numba.config.CACHE_DIR = str(folder)
+    return folder is not None
+
+
+@contextmanager
+def _one_compiles(folder: Path | None) -> Iterator[None]:
+    """Hold the lock of the folder; where there is none, or the file system knows no locks, everybody compiles."""
+    if folder is None:
+        yield
+        return
+    with (folder / "compiling.lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:
+            yield
+            return
+        yield
