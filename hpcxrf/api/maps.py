@@ -149,6 +149,7 @@ def fit_map(
             "constants": first.constants.name,
             "line_table": first.table.table_version,
             "incident_energy_kev": first.table.incident_energy_kev,
+            "photon_variance": {name: one.photon_variance for name, one in zip(named.wanted, maps, strict=True)},
             "notes": "\n".join(dict.fromkeys(note.text for one in maps for note in one.notes)),
         },
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.judge import judge_fit
-from hpcxrf.fitting.uncertainty import CURRIE_OFFSET, combine_variances
+from hpcxrf.fitting.uncertainty import combine_variances, detection_limit, null_sigma
 
 # Groups of neighbouring channels with about the same counts: single ones of few counts would say little.
 _GROUPS: Final = 160
@@ -83,7 +83,7 @@ def _carry_errors(fit: SpectrumFit, factor: float) -> dict[str, Any]:
         return {
             "amplitude_sigma": fit.amplitude_sigma * root,
             "theta_sigma": fit.theta_sigma * root,
-            "detection_limit": CURRIE_OFFSET * factor + (fit.detection_limit - CURRIE_OFFSET) * root,
+            "detection_limit": detection_limit(null_sigma(fit.detection_limit) * root, factor),
         }
     again = combine_variances(
         fit.errors.variances,

@@ -6,6 +6,7 @@ from enum import IntEnum
 from html import escape
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hpcxrf.fitting.spectrum.problem import FitProblem
@@ -150,9 +151,16 @@ class SpectrumFit:
     detectors, or was made by another program."""
 
     @property
+    def photon_variance(self) -> Tensor:
+        """(component,) variance that one recorded count of a component adds to its amplitude, count."""
+        if self.errors is None:
+            return torch.full_like(self.detection_limit, self.count_factor)
+        return self.errors.photon_variance
+
+    @property
     def decision_limit(self) -> Tensor:
         """(component,) Currie's decision limit, counts: what exceeds it was found, at 5 % of false alarms."""
-        return decision_limit(self.detection_limit, factor=self.count_factor)
+        return decision_limit(self.detection_limit, self.photon_variance)
 
     @property
     def found(self) -> Tensor:
@@ -217,3 +225,6 @@ class PixelFit:
     """(pixel, parameter) float32: theta of the pixel less that of the basis, where theta was free."""
     theta_shift_sigma: Tensor | None = None
     """(pixel, parameter) float32: with the prior."""
+    photon_variance: Tensor | None = None
+    """(pixel, component) float32, the same in every pixel: variance that one recorded count of a component adds to its
+    amplitude, count; None: 1."""

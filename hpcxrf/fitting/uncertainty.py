@@ -18,13 +18,15 @@ from torch import Tensor
 from hpcxrf.fitting.model_error import Flaws, VisibleFlaws, estimate_model_error, project_flaws
 from hpcxrf.fitting.objective import poisson_weights
 
-# Currie 1968, Anal. Chem. 40, 586: both errors at 5 %, L_C = 1.645 sigma_0 and L_D = 2.71 + 3.29 sigma_0.
+# Currie 1968, Anal. Chem. 40, 586: both errors at 5 %, L_C = 1.645 sigma_0 and L_D = 2.71 + 3.29 sigma_0 for counts
+# that are added up; of an amplitude that is fitted, 2.71 times the variance that one of its counts adds.
 CURRIE_OFFSET: Final = 2.71
 CURRIE_FACTOR: Final = 3.29
 CURRIE_DECISION: Final = 1.645
 POISSON_DECISION: Final = 0.35
 """Counts that the decision limit lies higher because few counts scatter farther up than down: by Cornish and Fisher's
-expansion (1.645^2 - 1) / 6 = 0.284 times the counts that one recorded photon adds to an amplitude, 1 to 1.5."""
+expansion (1.645^2 - 1) / 6 = 0.284 times the counts that one recorded photon adds to an amplitude. For those, the
+variance that one count of the component adds stands here, a little less than it where peaks overlap."""
 N = TypeVar("N", float, Tensor, NDArray[np.float64])
 _UNMEASURED_SHARE: Final = 1e-6
 
@@ -41,6 +43,9 @@ class Variances:
     """(component,) counting noise of the amplitude in the absence of the component."""
     null_flaws: Tensor
     """(component,) the same, of the flaws of all others."""
+    photon: Tensor
+    """(component,) counting noise that one recorded count of the component adds, count: 1 where a peak stands alone,
+    more where others overlap it; 1 where it was not measured."""
     theta: Tensor
     """(parameter,), NaN where the parameter was not free to move."""
     theta_flaws: Tensor
@@ -61,6 +66,8 @@ class Uncertainty:
     """(parameter,), NaN where the parameter was not free to move."""
     detection_limit: Tensor
     """(component,)."""
+    photon_variance: Tensor
+    """(component,) variance that one recorded count of the component adds to its amplitude, count."""
     degrees_of_freedom: int
     reduced_chi2: float
     model_error: float
@@ -68,30 +75,43 @@ class Uncertainty:
     variances: Variances
 
 
-def detection_limit(sigma_null: Tensor) -> Tensor:
+def detection_limit(sigma_null: N, photon_variance: N | float = 1.0) -> N:
     """Currie's limit of detection, 95 %, counts: an amplitude of this size is missed in one of twenty spectra.
 
-    It says what a measurement can do. Whether a component was found in this one is for `decision_limit` to say.
+    L_D = L_C + 1.645 sigma_D with sigma_D^2 = sigma_0^2 + f L_D, which gives 3.29 sigma_0 + 2.71 f. It says what a
+    measurement can do. Whether a component was found in this one is for `decision_limit` to say.
 
     Args:
         sigma_null: standard uncertainty of the amplitude in the absence of the component, any shape.
+        photon_variance: f, variance that one recorded count of the component adds to its amplitude, count; 1 where
+            counts are added up, more where other peaks overlap.
     """
-    return CURRIE_OFFSET + CURRIE_FACTOR * sigma_null
+    return CURRIE_OFFSET * photon_variance + CURRIE_FACTOR * sigma_null
 
 
-def decision_limit(limit: N, *, factor: float = 1.0) -> N:
+def null_sigma(limit: N, photon_variance: N | float = 1.0) -> N:
+    """The standard uncertainty in the absence of the component that a detection limit was made of, counts.
+
+    Args:
+        limit: detection limits, any shape.
+        photon_variance: as they were made with.
+    """
+    return (limit - CURRIE_OFFSET * photon_variance) / CURRIE_FACTOR
+
+
+def decision_limit(limit: N, photon_variance: N | float = 1.0) -> N:
     """Currie's decision limit, counts: an absent component exceeds it in one of twenty spectra.
 
-    L_C = 1.645 sigma_0 + 0.35, sigma_0 the standard uncertainty in the absence of the component, of the background
+    L_C = 1.645 sigma_0 + 0.35 f, sigma_0 the standard uncertainty in the absence of the component, of the background
     that the spectrum has. The 0.35 counts matter in pixels only: where sigma_0 is one count, 8 % of absent components
     exceed 1.645 sigma_0, and 5 to 6 % exceed the sum. Below half a count (a background of a quarter of a count) one
     photon may already be a find, and 4 to 7 % are.
 
     Args:
         limit: detection limits, any shape.
-        factor: variance over mean of the counts, 1 for raw ones.
+        photon_variance: f, as they were made with.
     """
-    return CURRIE_DECISION / CURRIE_FACTOR * (limit - CURRIE_OFFSET * factor) + POISSON_DECISION * factor
+    return CURRIE_DECISION * null_sigma(limit, photon_variance) + POISSON_DECISION * photon_variance
 
 
 def spectrum_uncertainty(
@@ -137,7 +157,7 @@ def spectrum_uncertainty(
     inverse = _invert(whitened.T @ whitened + torch.diag(prior))
     shift = inverse @ (whitened.T @ flaws.columns)
     absent = poisson_weights(expected - columns[:, :n_components].T * amplitude[:, None])
-    null, null_flaws = _null_variances(full, absent, prior, flaws, weights)
+    null, null_flaws, photon = _null_variances(full, absent, prior, flaws, weights)
     # A component without a count in the fit range (a scatter peak beyond its end) was not measured.
     unmeasured = columns[:, :n_components].sum(dim=0) < _UNMEASURED_SHARE
     visible = project_flaws(whitened, residual * weights.sqrt(), flaws) if flawed and model_error is None else None
@@ -147,6 +167,7 @@ def spectrum_uncertainty(
         amplitude_flaws=by_flaws[:n_components],
         null=null.masked_fill(unmeasured, torch.nan),
         null_flaws=null_flaws,
+        photon=torch.where(unmeasured | ~torch.isfinite(photon), 1.0, photon),
         theta=_scatter(variance[int(used.sum()) :], moving),
         theta_flaws=_scatter(by_flaws[int(used.sum()) :], moving),
         visible=visible,
@@ -177,7 +198,8 @@ def combine_variances(
     return Uncertainty(
         amplitude_sigma=add(variances.amplitude, variances.amplitude_flaws),
         theta_sigma=add(variances.theta, variances.theta_flaws),
-        detection_limit=CURRIE_OFFSET * (factor - 1.0) + detection_limit(sigma_null),
+        detection_limit=detection_limit(sigma_null, factor * variances.photon),
+        photon_variance=factor * variances.photon,
         degrees_of_freedom=degrees_of_freedom,
         reduced_chi2=reduced_chi2 / factor,
         model_error=k,
@@ -187,8 +209,8 @@ def combine_variances(
 
 def _null_variances(
     full: Tensor, weights: Tensor, prior: Tensor, flaws: Flaws, whitening: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Variances (component,) by noise and by flaws of every component in a spectrum without it.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Variances (component,) by noise and by flaws in a spectrum without the component, and what a count of it adds.
 
     Args:
         full: (channel, column), the components first.
@@ -201,9 +223,11 @@ def _null_variances(
     n = weights.shape[0]
     inverse = _invert(information)[torch.arange(n), torch.arange(n)]
     counts = flaws.columns / whitening.sqrt()[:, None]
-    response = ((inverse @ full.T) * weights) @ counts
+    estimator = (inverse @ full.T) * weights
+    response = estimator @ counts
+    photon = (estimator.square() * full[:, :n].T).sum(dim=1)
     foreign = flaws.owner[None] != torch.arange(n, device=flaws.owner.device)[:, None]
-    return inverse[:, :n].diagonal(), torch.where(foreign, response, 0.0).square().sum(dim=1)
+    return inverse[:, :n].diagonal(), torch.where(foreign, response, 0.0).square().sum(dim=1), photon
 
 
 def _invert(information: Tensor) -> Tensor:

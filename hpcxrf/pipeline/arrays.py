@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hpcxrf.config.pixels import PixelConfig
 from hpcxrf.fitting.pixels.background_columns import find_classes
-from hpcxrf.fitting.pixels.basis import PixelBasis
+from hpcxrf.fitting.pixels.basis import PixelBasis, photon_variance
 from hpcxrf.fitting.pixels.mixtures import find_mixtures
 from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED
@@ -30,6 +30,7 @@ from hpcxrf.pipeline.pixels.task import PixelTask, fit_blocks, read_block
 from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.pipeline.sums import Advance, sum_scan
 from hpcxrf.results.names import shown_name
+from hpcxrf.results.photon_variance import name_components
 from hpcxrf.runner.worker import Clock, one_thread
 from hpcxrf.store.bands import counted_type, find_narrowest_type, read_mended
 from hpcxrf.store.exposure import describe_unexposed, find_unexposed
@@ -159,6 +160,8 @@ class DetectorMaps:
 
     arrays: dict[str, Counts]
     """Maps by name: (component, y, x), (parameter, y, x) or (y, x)."""
+    photon_variance: dict[str, float]
+    """Variance that one recorded count of a component adds to its amplitude, by component."""
     notes: tuple[Note, ...] = ()
     """Sentences on the weights, on components that the counts hardly tell apart, and on pixels without counts."""
 
@@ -192,7 +195,8 @@ def map_detector(
     if fits[name].status not in SOLVED:
         blank = np.full((len(fits[name].component_names), *shape_yx), np.nan, dtype=np.float32)
         status = np.full(shape_yx, int(FitStatus.EMPTY), dtype=np.uint8)
-        return DetectorMaps(arrays={**dict.fromkeys(_MAPS, blank), "deviance": blank[0], "status": status})
+        nothing = {**dict.fromkeys(_MAPS, blank), "deviance": blank[0], "status": status}
+        return DetectorMaps(arrays=nothing, photon_variance={})
     with one_thread():
         basis, notes = _choose_basis(spectra, name, fits, problems, config)
         model = pixel_model_of(name, fits, problems) if needs_model(config) else None
@@ -216,7 +220,12 @@ def map_detector(
     )
     found = fit_blocks(blocks_of(shape_yx), task, write)
     high = check_arrays(name, fits[name], arrays["amplitude"], arrays["sigma"], config)
-    return DetectorMaps(arrays=arrays, notes=(*spectra.notes, *remarks, *notes, *found, *high))
+    photon = findings.factor_of(name) * photon_variance(basis)
+    return DetectorMaps(
+        arrays=arrays,
+        photon_variance=name_components(fits[name].component_names, photon),
+        notes=(*spectra.notes, *remarks, *notes, *found, *high),
+    )
 
 
 def _find_findings(spectra: ReadSpectra, name: str, channels: slice) -> tuple[Findings, list[Note]]:

@@ -18,7 +18,7 @@ from hpcxrf import __version__
 from hpcxrf.config.run import RunConfig, effective
 from hpcxrf.config.sample import AUTO
 from hpcxrf.errors import InputFileError
-from hpcxrf.fitting.pixels.basis import PixelBasis
+from hpcxrf.fitting.pixels.basis import PixelBasis, photon_variance
 from hpcxrf.fitting.pixels.parts import Solver
 from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED
@@ -48,6 +48,7 @@ from hpcxrf.pipeline.regions.given import check_thresholds
 from hpcxrf.pipeline.report import pack_judgement, summarise_dataset
 from hpcxrf.pipeline.units import pixel_task_name
 from hpcxrf.results.export import regions_to_csv
+from hpcxrf.results.photon_variance import name_components
 from hpcxrf.results.report.judgement import judge, wants_page
 from hpcxrf.results.report.page.dataset import write_dataset_page
 from hpcxrf.results.store.basis import component_names, read_basis, write_basis
@@ -133,8 +134,12 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
             "phases": chosen.weights,
             "background_columns": chosen.background,
         }
-        _create(path, job, store, fits, found, chosen_for_pixels | findings.attributes())
         wanted = {name: fits[name] for name in job.detectors}
+        photon = {
+            name: name_components(basis.names, findings.factor_of(name) * photon_variance(basis))
+            for name, basis in chosen.bases.items()
+        }
+        _create(path, job, store, fits, found, chosen_for_pixels | findings.attributes(), photon)
         summed = clean.spectra[[d for d in range(store.shape[0]) if d not in findings.left_out]].sum(axis=0)
         by_name = {name: clean.spectra[int(name)] if name != SUM else summed for name in wanted}
         write_spectrum_fits(
@@ -282,6 +287,7 @@ def _create(
     fits: dict[str, SpectrumFit],
     found: DetectorFits,
     chosen: Mapping[str, Any],
+    photon_variance: Mapping[str, Mapping[str, float]],
 ) -> None:
     by_detector = {str(d): one for d, one in enumerate(found.suggested)}
     suggested = by_detector | ({SUM: combine_detectors(found.suggested)} if SUM in fits else {})
@@ -296,6 +302,7 @@ def _create(
         n_channels=job.shape[3],
         positions_um=(x_um, y_um) if known else None,
         free=free_parameters(job.config.pixels.method),
+        photon_variance=photon_variance,
         attributes={
             "title": store.scan_name,
             "source": job.source.name,

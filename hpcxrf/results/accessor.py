@@ -12,6 +12,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from hpcxrf.errors import ConfigError
+from hpcxrf.fitting.uncertainty import decision_limit
+from hpcxrf.results.photon_variance import read_photon_variance
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,6 +50,27 @@ class XrfAccessor:
             raise ConfigError("map: " + "; ".join(faults))
         found: xr.DataArray = self._maps[variable].isel(component=self.components.index(component))
         return found
+
+    def found(self, component: str) -> xr.DataArray:
+        """Where a component was found: its amplitude exceeds Currie's decision limit, 5 % of false alarms.
+
+        Args:
+            component: name such as `Fe`, `Pt_L`, `COMPTON_AMPLITUDE`.
+
+        Returns:
+            Bool (y, x), or (detector, y, x) where there are several detectors; False where a pixel was not fitted.
+
+        Raises:
+            ConfigError: no such component; the names that there are.
+        """
+        limit = self.map(component, "detection_limit")
+        index = self.components.index(component)
+        names = [str(name) for name in np.atleast_1d(limit["detector"].values)] if "detector" in limit.coords else ["0"]
+        photon = np.array([read_photon_variance(self._maps, name)[index] for name in names])
+        values = limit.values.astype(np.float64)
+        decision = decision_limit(values, photon.reshape(-1, *(1,) * (values.ndim - 1)) if len(names) > 1 else photon)
+        above: xr.DataArray = self.map(component) > limit.copy(data=decision)
+        return above.rename("found")
 
     def plot(self, components: Sequence[str] | None = None, *, detector: str | None = None) -> "Figure":
         """Draw the maps of one detector, each on its own colour scale.
@@ -145,7 +168,8 @@ def draw_maps(maps: xr.Dataset, components: Sequence[str] | None, detector: str 
         raise ConfigError(f"axes {', '.join(map(str, one['status'].dims))} are not those of a map; give y and x")
     label = str(one["detector"].item()) if "detector" in one.coords else "0"
     one = one.drop_vars("detector", errors="ignore").isel(component=[names.index(name) for name in wanted])
-    return draw_map_grid(summarise_maps(one.expand_dims(detector=[label]), label))
+    one = one.expand_dims(detector=[label])
+    return draw_map_grid(summarise_maps(one, label, photon_variance=read_photon_variance(one, label)))
 
 
 def _missing(what: str, name: str, names: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ import xarray as xr
 
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.uncertainty import decision_limit
+from hpcxrf.results.photon_variance import read_photon_variance
 from hpcxrf.results.store.maps import open_results
 from hpcxrf.results.store.storage import replace_file
 from hpcxrf.store.schema import BLOCK_Y
@@ -32,11 +33,17 @@ def amplitudes_to_csv(results: Path, path: Path) -> None:
     spectrum = tree["spectrum"].to_dataset().load()
     columns = ("amplitude", "sigma", "detection_limit")
     factors = tree.attrs.get("count_factor", {})
+    names = [str(name) for name in spectrum["component"].values]
+    photon = {
+        (detector, name): float(one)
+        for detector in map(str, spectrum["detector"].values)
+        for name, one in zip(names, read_photon_variance(spectrum, detector, factors.get(detector, 1.0)), strict=True)
+    }
     write_csv(
         path,
         ("detector", "component", *(f"{name}_counts" for name in (*columns, "decision_limit"))),
         (
-            (*row, decision_limit(float(row[-1]), factor=factors.get(row[0], 1.0)))
+            (*row, decision_limit(float(row[-1]), photon[str(row[0]), str(row[1])]))
             for row in _list_rows(spectrum, "component", columns)
         ),
     )

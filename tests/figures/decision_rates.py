@@ -20,7 +20,6 @@ from interval_coverage import make_exact, say
 import hpcxrf
 from hpcxrf.fitting.spectrum.problem import start_from
 from hpcxrf.fitting.spectrum.solve import refit
-from hpcxrf.fitting.uncertainty import decision_limit
 
 ABSENT = 3
 PIXELS = 4000
@@ -77,12 +76,11 @@ def judge_pixels(seed):
     maps = hpcxrf.fit_map(rng.poisson(np.tile(mean, (PIXELS, 1))), fit, deviance=False)
     false, missed = [], []
     for name in list_absent(one):
-        amplitude, limit = (maps[key].sel(component=name).values for key in ("amplitude", "detection_limit"))
-        false += [(int(f), counts) for f in amplitude > decision_limit(limit.astype(float))]
+        false += [(int(f), counts) for f in maps.xrf.found(name).values]
+        limit = maps["detection_limit"].sel(component=name).values
         planted = mean + float(np.median(limit)) * one.shapes[:, one.names.index(name)]
         more = hpcxrf.fit_map(rng.poisson(np.tile(planted, (PIXELS, 1))), fit, deviance=False)
-        amplitude, limit = (more[key].sel(component=name).values for key in ("amplitude", "detection_limit"))
-        missed += [(int(f), counts) for f in amplitude <= decision_limit(limit.astype(float))]
+        missed += [(int(not f), counts) for f in more.xrf.found(name).values]
     return false, missed
 
 

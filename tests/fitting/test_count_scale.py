@@ -78,8 +78,8 @@ def test_counting_noise_carries_the_factor_and_flaws_do_not(factor):
     expected = (factor * parts.amplitude + k**2 * parts.amplitude_flaws).sqrt()
     np.testing.assert_allclose(fit.amplitude_sigma, expected, rtol=1e-12)
     null = (factor * parts.null + k**2 * parts.null_flaws).sqrt()
-    np.testing.assert_allclose(fit.detection_limit, 2.71 * factor + 3.29 * null, rtol=1e-12)
-    np.testing.assert_allclose(fit.decision_limit, 1.645 * null + 0.35 * factor, rtol=1e-9)
+    np.testing.assert_allclose(fit.detection_limit, 2.71 * factor * parts.photon + 3.29 * null, rtol=1e-12)
+    np.testing.assert_allclose(fit.decision_limit, 1.645 * null + 0.35 * factor * parts.photon, rtol=1e-9)
     assert fit.theta_sigma.shape == FIT.theta_sigma.shape
     assert fit.reduced_chi2 == pytest.approx(FIT.reduced_chi2 / factor)
     assert fit.deviance == pytest.approx(FIT.deviance / factor)
@@ -98,6 +98,7 @@ def test_raw_counts_carry_nothing():
 
 
 def test_a_fit_without_parts_has_all_of_its_sigma_scaled():
-    fit = carry_count_factor(replace(FIT, errors=None), 2.5)
+    alone = replace(FIT, errors=None)
+    fit = carry_count_factor(alone, 2.5)
     np.testing.assert_allclose(fit.amplitude_sigma, FIT.amplitude_sigma * 2.5**0.5, rtol=1e-12)
-    np.testing.assert_allclose(fit.decision_limit, (FIT.decision_limit - 0.35) * 2.5**0.5 + 0.35 * 2.5, rtol=1e-9)
+    np.testing.assert_allclose(fit.decision_limit, (alone.decision_limit - 0.35) * 2.5**0.5 + 0.35 * 2.5, rtol=1e-9)

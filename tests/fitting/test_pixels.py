@@ -113,7 +113,8 @@ def test_the_detection_limit_is_currie_with_the_component_taken_away():
     for k in range(6):
         without = BASIS.columns @ given - BASIS.columns[:, k] * given[k]
         null = float((squares[:, k] @ without).sqrt())
-        assert float(found.detection_limit[0, k]) == pytest.approx(2.71 + 3.29 * null, rel=1e-3)
+        added = float(squares[:, k] @ BASIS.columns[:, k])
+        assert float(found.detection_limit[0, k]) == pytest.approx(2.71 * added + 3.29 * null, rel=1e-3)
 
 
 def test_the_deviance_is_the_poisson_deviance_of_the_model_per_degree_of_freedom():

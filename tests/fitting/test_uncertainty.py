@@ -10,7 +10,7 @@ from fit_samples import TRUTH, amplitudes, drawn, expected_counts, setup, table,
 from hpcxrf.fitting.model_error import Flaws
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
 from hpcxrf.fitting.spectrum.mismatch import evaluate_fit, find_flaws
-from hpcxrf.fitting.uncertainty import decision_limit, detection_limit, spectrum_uncertainty
+from hpcxrf.fitting.uncertainty import decision_limit, detection_limit, null_sigma, spectrum_uncertainty
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.model import model_spectrum
 from hpcxrf.physics.parameters import INDEX, PARAMETERS
@@ -161,6 +161,26 @@ def test_the_detection_limit_is_that_of_currie_by_hand():
     assert float(detection_limit(torch.tensor(0.0))) == pytest.approx(2.71, abs=1e-6)
 
 
+@pytest.mark.parametrize("photon", [1.0, 1.8])
+def test_a_component_at_its_detection_limit_is_missed_in_one_of_twenty(photon):
+    """L_C + 1.645 sigma_D = L_D, sigma_D^2 = sigma_0^2 + f L_D: the definition, not the formula of the code."""
+    for sigma in (0.5, 3.0, 40.0):
+        limit = float(detection_limit(torch.tensor(sigma).double(), photon))
+        at_limit = (sigma**2 + photon * limit) ** 0.5
+        assert 1.645 * sigma + 1.645 * at_limit == pytest.approx(limit, rel=2e-3)
+        assert float(null_sigma(limit, photon)) == pytest.approx(sigma, rel=1e-12)
+
+
+def test_a_count_adds_its_own_variance_where_a_peak_stands_alone_and_more_beside_another():
+    """By least squares at weights 1 / level: f = sum g^2 phi, g the row of the estimator."""
+    columns, mean = gaussian_on_flat(0.0, 20.0)
+    estimator = np.linalg.pinv((columns / 20.0**0.5).numpy())[0] / 20.0**0.5
+    by_hand = float((estimator**2) @ columns[:, 0].numpy())
+    found = uncertainty_of(mean, mean, columns, 0.0)
+    assert float(found.photon_variance) == pytest.approx(by_hand, rel=1e-9)
+    assert float(found.photon_variance) > 1.0
+
+
 def test_the_detection_limit_takes_the_spectrum_without_the_component():
     """Level 20, peak of 6 channels: sigma_0^2 = 20 / (sum phi^2 - 1 / 400), whatever the peak's height."""
     limits = []
@@ -168,7 +188,9 @@ def test_the_detection_limit_takes_the_spectrum_without_the_component():
         columns, mean = gaussian_on_flat(height, 20.0)
         limits.append(float(uncertainty_of(mean, mean, columns, height).detection_limit))
     phi = gaussian_on_flat(0.0, 20.0)[0][:, 0].numpy()
-    by_hand = 2.71 + 3.29 * np.sqrt(20.0 / ((phi**2).sum() - phi.sum() ** 2 / 400))
+    precision = (phi**2).sum() - phi.sum() ** 2 / 400
+    added = (((phi - phi.mean()) / precision) ** 2 * phi).sum()
+    by_hand = 2.71 * added + 3.29 * np.sqrt(20.0 / precision)
     np.testing.assert_allclose(limits, by_hand, rtol=1e-6)
 
 
@@ -204,7 +226,7 @@ def test_the_decision_limit_is_that_of_currie_by_hand(factor):
     # sigma_0 = 10 roots of the factor: L_C = 1.645 sigma_0 + .35, whatever the counts were multiplied by
     sigma = torch.tensor(10.0 * factor**0.5, dtype=torch.float64)
     limit = 2.71 * factor + 3.29 * sigma
-    assert float(decision_limit(limit, factor=factor)) == pytest.approx(16.45 * factor**0.5 + 0.35 * factor)
+    assert float(decision_limit(limit, factor)) == pytest.approx(16.45 * factor**0.5 + 0.35 * factor)
 
 
 def test_a_component_at_zero_has_a_sigma_too():

@@ -73,6 +73,9 @@ class PixelOperator:
     """(column, component) float32: coefficients @ variance = variance of the components."""
     variance_floor: Tensor
     """(component,) variance if the pixel held one count of the mean spectrum."""
+    photon_variance: Tensor
+    """(component,) float32: variance that one recorded count of a component adds to its amplitude, count, with the
+    shared weights of single channels, so that it does not depend on how channels are grouped."""
     measured: Tensor
     """(component,) bool: has counts in the fit range."""
     n_components: int
@@ -174,12 +177,28 @@ def pixel_operator(
         weighted=chosen.weighted,
         variance=(basis.columns.T @ squares).to(torch.float32),
         variance_floor=floor.to(torch.float32),
+        photon_variance=_photon_variance(basis, whole).to(torch.float32),
         measured=chosen.used[: basis.n_components],
         n_components=basis.n_components,
         grouping=chosen.grouping,
         banded=_cut_into_bands(basis, chosen) if chosen.grouping.count > 0 else None,
         loss=loss,
     )
+
+
+def photon_variance(basis: PixelBasis) -> Tensor:
+    """Variance (component,) float64 that one recorded count of a component adds to a pixel's amplitude, count.
+
+    Args:
+        basis: columns and mean pixel.
+    """
+    return _photon_variance(basis, _solve(basis, shared_weights(basis.expected), every_channel(len(basis.columns))))
+
+
+def _photon_variance(basis: PixelBasis, whole: "_Solution") -> Tensor:
+    n = basis.n_components
+    added = (whole.projector[:, :n] ** 2 * basis.columns[:, :n]).sum(dim=0)
+    return torch.where(whole.used[:n], added, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

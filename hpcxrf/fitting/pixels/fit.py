@@ -148,7 +148,7 @@ def _join(batches: list[PixelFit]) -> PixelFit:
 
 def _concatenate(parts: list[Tensor]) -> Tensor:
     """The parts as one tensor; what is the same number everywhere is kept once."""
-    if any(part.numel() and any(part.stride()) for part in parts):
+    if any(part.numel() and part.stride(0) for part in parts):
         return torch.cat(parts)
     return parts[0][:1].expand(sum(len(part) for part in parts), *parts[0].shape[1:])
 
@@ -172,6 +172,7 @@ def _fit_batch(
         amplitude=_blank_unless(kept, found.coefficients[:, : operator.n_components]),
         sigma=_blank_unless(kept, sigma),
         detection_limit=_blank_unless(kept, limit),
+        photon_variance=operator.photon_variance.expand(len(limit), -1),
         deviance=merit if kept is None or not deviance else merit.masked_fill(~valid, torch.nan),
         status=_status(total, finite, measured, found),
         theta_shift=_blank_invalid(found.shift, valid),
@@ -211,7 +212,7 @@ def _sigma_and_limit(found: Estimate, operator: PixelOperator, *, wanted: bool) 
     variance, null = found.variance, found.null_variance
     if variance is None or null is None:
         variance, null = shared_variance(found.coefficients, operator)
-    return variance.sqrt(), detection_limit(null.sqrt())
+    return variance.sqrt(), detection_limit(null.sqrt(), operator.photon_variance)
 
 
 def _status(total: Tensor, finite: Tensor, measured: Tensor, found: Estimate) -> Tensor:

@@ -224,6 +224,7 @@ def _sum_variances(own: Variances, fits: Sequence[SpectrumFit], theta_sigma: Ten
         amplitude_flaws=add_flaws("amplitude_flaws"),
         null=add_noise("null"),
         null_flaws=add_flaws("null_flaws"),
+        photon=own.photon,
         theta=theta_sigma.square(),
         theta_flaws=torch.zeros_like(theta_sigma),
         visible=None,

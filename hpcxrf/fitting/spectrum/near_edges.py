@@ -16,6 +16,7 @@ from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.theta import INCIDENT
+from hpcxrf.fitting.uncertainty import Uncertainty
 from hpcxrf.notes import Note
 from hpcxrf.physics.branching import Branching
 from hpcxrf.physics.components import HIGHEST_INCIDENT_KEV, is_excited, lowest_edge_kev, parse_component
@@ -159,9 +160,18 @@ def _leave_out(fit: SpectrumFit, gone: Collection[str]) -> SpectrumFit:
         amplitude=fit.amplitude[places],
         amplitude_sigma=fit.amplitude_sigma[places],
         detection_limit=fit.detection_limit[places],
+        errors=None if fit.errors is None else _select_components(fit.errors, places),
         component_counts=fit.component_counts[places],
         problem=problem,
     )
+
+
+def _select_components(errors: Uncertainty, places: Sequence[int]) -> Uncertainty:
+    """The errors of some components."""
+    own = ("amplitude", "amplitude_flaws", "null", "null_flaws", "photon")
+    variances = replace(errors.variances, **{name: getattr(errors.variances, name)[places] for name in own})
+    shown = {name: getattr(errors, name)[places] for name in ("amplitude_sigma", "detection_limit", "photon_variance")}
+    return replace(errors, variances=variances, **shown)
 
 
 def _without(table: LineTable, gone: Collection[str]) -> LineTable:

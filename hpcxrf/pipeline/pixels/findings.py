@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
-from hpcxrf.fitting.uncertainty import CURRIE_OFFSET
+from hpcxrf.fitting.uncertainty import detection_limit, null_sigma
 from hpcxrf.pipeline.blocks import Block
 from hpcxrf.pipeline.pixels.flags import saturated_pixels
 from hpcxrf.pipeline.pixels.task import read_block
@@ -167,10 +167,12 @@ def carry_factor(fit: PixelFit, factor: float) -> PixelFit:
     if factor == 1.0:
         return fit
     root = factor**0.5
+    photon = 1.0 if fit.photon_variance is None else fit.photon_variance
     return replace(
         fit,
         sigma=fit.sigma * root,
-        detection_limit=CURRIE_OFFSET * factor + (fit.detection_limit - CURRIE_OFFSET) * root,
+        detection_limit=detection_limit(null_sigma(fit.detection_limit, photon) * root, factor * photon),
+        photon_variance=None if fit.photon_variance is None else factor * fit.photon_variance,
         deviance=fit.deviance / factor,
         theta_shift_sigma=None if fit.theta_shift_sigma is None else fit.theta_shift_sigma * root,
     )

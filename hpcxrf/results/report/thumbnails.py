@@ -8,7 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.fitting.uncertainty import CURRIE_FACTOR, CURRIE_OFFSET, decision_limit
+from hpcxrf.fitting.uncertainty import decision_limit, null_sigma
 from hpcxrf.results.report.colours import colour_limits
 from hpcxrf.store.schema import BLOCK_Y
 
@@ -52,14 +52,16 @@ class MapSummary:
     """Pixels by outcome, all of them."""
 
 
-def summarise_maps(maps: xr.Dataset, detector: str, *, side: int = 400, factor_of_counts: float = 1.0) -> MapSummary:
+def summarise_maps(
+    maps: xr.Dataset, detector: str, *, side: int = 400, photon_variance: FloatArray | None = None
+) -> MapSummary:
     """Read the maps of one detector in bands of rows and keep at most `side` pixels along each axis.
 
     Args:
         maps: Group `maps` of a results store.
         detector: Name on the detector axis.
         side: Largest number of rows or columns of the pictures.
-        factor_of_counts: Variance over mean of the counts, 1 for raw ones.
+        photon_variance: (component,) variance that one recorded count adds to an amplitude; None: 1.
     """
     one = maps.sel(detector=detector)
     n_y, n_x = one.sizes["y"], one.sizes["x"]
@@ -70,7 +72,8 @@ def summarise_maps(maps: xr.Dataset, detector: str, *, side: int = 400, factor_o
         np.concatenate(parts, axis=-2) for parts in zip(*(band[:4] for band in bands), strict=True)
     )
     histogram = np.sum([band[4] for band in bands], axis=0)
-    share = _share_above(amplitude, limit, factor_of_counts)
+    photon = np.ones(maps.sizes["component"]) if photon_variance is None else photon_variance
+    share = _share_above(amplitude, limit, photon)
     return MapSummary(
         detector=detector,
         components=tuple(str(name) for name in maps["component"].values),
@@ -81,7 +84,7 @@ def summarise_maps(maps: xr.Dataset, detector: str, *, side: int = 400, factor_o
         median_sigma=_median(sigma),
         median_limit=_median(limit),
         above_limit=share,
-        found=_find_in_pixels(amplitude, limit, share, factor_of_counts),
+        found=_find_in_pixels(amplitude, limit, share, photon),
         status_counts={status: int(histogram[status]) for status in FitStatus},
     )
 
@@ -156,10 +159,10 @@ def _median(values: SmallArray) -> FloatArray:
     return np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in flat])
 
 
-def _share_above(amplitude: SmallArray, limit: SmallArray, factor: float) -> FloatArray:
+def _share_above(amplitude: SmallArray, limit: SmallArray, photon_variance: FloatArray) -> FloatArray:
     """Share of the pixels of each component above their decision limit, NaN without any."""
     number = _count_known(amplitude, limit)
-    above = (amplitude > decision_limit(limit.astype(np.float64), factor=factor)).sum((1, 2))
+    above = (amplitude > decision_limit(limit.astype(np.float64), photon_variance[:, None, None])).sum((1, 2))
     share: FloatArray = np.full(number.shape, np.nan)
     np.divide(above, number, out=share, where=number > 0)
     return share
@@ -170,12 +173,14 @@ def _count_known(amplitude: SmallArray, limit: SmallArray) -> NDArray[np.int64]:
     return counted
 
 
-def _find_in_pixels(amplitude: SmallArray, limit: SmallArray, share: FloatArray, factor: float) -> NDArray[np.bool_]:
+def _find_in_pixels(
+    amplitude: SmallArray, limit: SmallArray, share: FloatArray, photon_variance: FloatArray
+) -> NDArray[np.bool_]:
     """Whether a component (component,) is in more pixels than chance allows, or in any without doubt."""
     number = np.maximum(_count_known(amplitude, limit), 1)
     chance = _CHANCE + 2.0 * np.sqrt(_CHANCE * (1.0 - _CHANCE) / number)
-    sigma = (limit - CURRIE_OFFSET * factor) / CURRIE_FACTOR
-    certain = amplitude > _CERTAIN_SIGMA * sigma + _CERTAIN_COUNTS * factor
+    photon = photon_variance[:, None, None]
+    certain = amplitude > _CERTAIN_SIGMA * null_sigma(limit.astype(np.float64), photon) + _CERTAIN_COUNTS * photon
     found: NDArray[np.bool_] = (share > chance) | certain.any((1, 2))
     return found
 

@@ -7,12 +7,14 @@ from typing import Any, Final
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.uncertainty import decision_limit
 from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.notes import Note, unpack_notes
 from hpcxrf.results.names import shown_name
+from hpcxrf.results.photon_variance import read_photon_variance
 from hpcxrf.results.report.thumbnails import MapSummary
 
 MISSING: Final = "–"
@@ -35,13 +37,13 @@ class AmplitudeRow:
     """Pixels above their decision limit, 0 to 1."""
     in_map: bool
     """False where so few pixels are above it that chance explains them."""
-    factor: float = 1.0
-    """Variance over mean of the counts."""
+    photon_variance: float = 1.0
+    """Variance that one recorded count adds to the amplitude, count."""
 
     @property
     def below(self) -> bool:
         """True below the decision limit: not found in the integrated spectrum."""
-        return self.amplitude < decision_limit(self.limit, factor=self.factor)
+        return self.amplitude < decision_limit(self.limit, self.photon_variance)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,12 +167,11 @@ def build_detector_view(tree: xr.DataTree, summary: MapSummary) -> DetectorView:
         summary: Its maps; names the detector.
     """
     spectrum = tree["spectrum"].to_dataset()
+    factor = float(tree.attrs.get("count_factor", {}).get(summary.detector, 1.0))
     return DetectorView(
         name=summary.detector,
         merit=read_merits(spectrum)[summary.detector],
-        amplitudes=_build_amplitude_rows(
-            spectrum, summary, tree.attrs.get("count_factor", {}).get(summary.detector, 1.0)
-        ),
+        amplitudes=_build_amplitude_rows(spectrum, summary, read_photon_variance(spectrum, summary.detector, factor)),
         parameters=_build_parameter_rows(tree, summary.detector),
         pixels=tuple((format_status(status), number) for status, number in summary.status_counts.items() if number),
         notes=read_fit_notes(spectrum, summary.detector),
@@ -296,7 +297,9 @@ def format_duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def _build_amplitude_rows(spectrum: xr.Dataset, summary: MapSummary, factor: float) -> tuple[AmplitudeRow, ...]:
+def _build_amplitude_rows(
+    spectrum: xr.Dataset, summary: MapSummary, photon_variance: NDArray[np.float64]
+) -> tuple[AmplitudeRow, ...]:
     one = spectrum[["amplitude", "sigma", "detection_limit"]].sel(detector=summary.detector).load()
     return tuple(
         AmplitudeRow(
@@ -308,7 +311,7 @@ def _build_amplitude_rows(spectrum: xr.Dataset, summary: MapSummary, factor: flo
             pixel_limit=float(summary.median_limit[i]),
             above_share=float(summary.above_limit[i]),
             in_map=bool(summary.found[i]),
-            factor=factor,
+            photon_variance=float(photon_variance[i]),
         )
         for i, name in enumerate(summary.components)
     )

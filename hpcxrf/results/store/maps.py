@@ -19,6 +19,7 @@ from zarr.errors import ZarrUserWarning
 
 from hpcxrf.errors import DamagedStoreError, OutputError
 from hpcxrf.fitting.result import PixelFit
+from hpcxrf.results.photon_variance import PHOTON_VARIANCE
 from hpcxrf.results.store.spectra import create_spectrum_group, write_spectrum_fits
 from hpcxrf.results.store.storage import (
     ArrayPlan,
@@ -81,6 +82,7 @@ def create_results(
     attributes: Mapping[str, object],
     positions_um: tuple[FloatMap, FloatMap] | None = None,
     free: Mapping[str, str] | None = None,
+    photon_variance: Mapping[str, Mapping[str, float]] | None = None,
 ) -> None:
     """Create the store with all its metadata; nothing happens when the same store is there already.
 
@@ -93,6 +95,7 @@ def create_results(
         attributes: Provenance for the root, JSON values without NaN.
         positions_um: Stage positions (x_um, y_um), each (y, x).
         free: Units by name of the parameters that every pixel has of its own; none by default.
+        photon_variance: Variance that one recorded count adds to a pixel's amplitude, by component by detector.
 
     Raises:
         OutputError: another schema version, another store of this name, or a folder that cannot be written.
@@ -114,6 +117,8 @@ def create_results(
         store = zarr.create_group(partial, zarr_format=3, attributes=root)
         labels = {"detector": detectors, "component": components}
         _create_maps(store, sizes, labels, positions_um)
+        if photon_variance:
+            store["maps"].attrs[PHOTON_VARIANCE] = as_json(photon_variance)
         if free:
             create_shifts(store.require_group("maps"), free, sizes, SHIFT_VARIABLES)
         create_spectrum_group(store, sizes, labels)

@@ -12,6 +12,7 @@ from torch import Tensor
 from hpcxrf.errors import OutputError
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.notes import pack_notes
+from hpcxrf.results.photon_variance import PHOTON_VARIANCE, name_components
 from hpcxrf.results.store.storage import (
     ArrayPlan,
     array_of,
@@ -116,13 +117,15 @@ def _write_attributes(
         written = {detector: one[name] for detector, one in texts.items()}
         group.attrs[name] = {**earlier, **written} if isinstance(earlier, dict) else written
     ratios = {name: fit.ratios.describe() for name, fit in fits.items() if fit.ratios is not None}
-    group.attrs["line_ratios"] = {**_earlier_ratios(group), **ratios}
+    group.attrs["line_ratios"] = {**_earlier(group, "line_ratios"), **ratios}
+    photon = {name: name_components(fit.component_names, fit.photon_variance) for name, fit in fits.items()}
+    group.attrs[PHOTON_VARIANCE] = {**_earlier(group, PHOTON_VARIANCE), **photon}
     if line_markers:
         group.attrs["line_markers"] = [[float(energy), str(label)] for energy, label in line_markers]
 
 
-def _earlier_ratios(group: zarr.Group) -> dict[str, Any]:
-    earlier = group.attrs.get("line_ratios", {})
+def _earlier(group: zarr.Group, attribute: str) -> dict[str, Any]:
+    earlier = group.attrs.get(attribute, {})
     return dict(earlier) if isinstance(earlier, dict) else {}
 
 

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from hpcxrf.notes import Note
 from hpcxrf.results.names import shown_name
+from hpcxrf.results.photon_variance import read_photon_variance
 from hpcxrf.results.report import views
 from hpcxrf.results.report.colours import HIGH_PERCENTILE, LOW_PERCENTILE
 from hpcxrf.results.report.judgement import Judgement, find_worst_merit
@@ -136,7 +137,7 @@ def _render_details(summary: DatasetSummary, tree: xr.DataTree) -> str:
     factors = tree.attrs.get("count_factor", {})
     side = choose_side((maps.sizes["y"], maps.sizes["x"]), maps.sizes["component"])
     summaries = [
-        summarise_maps(maps, name, side=side, factor_of_counts=factors.get(name, 1.0))
+        summarise_maps(maps, name, side=side, photon_variance=read_photon_variance(maps, name, factors.get(name, 1.0)))
         for name in map(str, maps["detector"].values)
     ]
     regions = None

@@ -1,0 +1,38 @@
+"""Variance that one recorded count of a component adds to its amplitude.
+
+With it, a detection limit gives back the sigma of an absent component, and with that the decision limit. The groups
+`maps` and `spectrum` have it as the attribute `photon_variance`, numbers by component by detector.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor
+
+PHOTON_VARIANCE: Final = "photon_variance"
+
+
+def name_components(components: Sequence[str], photon_variance: Tensor) -> dict[str, float]:
+    """Values of one detector as the attribute has them.
+
+    Args:
+        components: names.
+        photon_variance: (component,).
+    """
+    return dict(zip(components, photon_variance.tolist(), strict=True))
+
+
+def read_photon_variance(group: xr.Dataset, detector: str, otherwise: float = 1.0) -> NDArray[np.float64]:
+    """The variances (component,) of a detector, in the order of the group's components.
+
+    Args:
+        group: group `maps` or `spectrum` of a results store, or maps of `fit_map`.
+        detector: name of the detector, or `sum`.
+        otherwise: variance over mean of the counts: it stands in the limits of stores that were written before the
+            variances were kept.
+    """
+    stored = group.attrs.get(PHOTON_VARIANCE, {}).get(detector, {})
+    return np.array([float(stored.get(str(name), otherwise)) for name in group["component"].values])
