@@ -84,7 +84,7 @@ def race(
         if runners and not faint and runners[0].found.chi2 < _GOOD_CHI2 and axes.score[0] - axes.score[i] > _CLEAR:
             break
         ends = axes.offset_kev[i] + axes.slope_kev[i] * np.array([0.0, float(counts.shape[0])])
-        if any(_is_same(ends, one.found.at, counts.shape[0], incident_kev) for one in runners):
+        if any(_is_near(ends, one.found.at, counts.shape[0], incident_kev) for one in runners):
             continue
         runner = _start(counts, peaks, axes, i, incident_kev, detector=detector, elastic=elastic, low_kev=low_kev)
         if runner is not None:
@@ -95,9 +95,7 @@ def race(
         for one in runners[:_FINALISTS]
         if one.against - runners[0].against < _FINAL_MARGIN
     ]
-    if len(last) > 1 and _is_same(
-        _ends(last[1].found.at, counts.shape[0]), last[0].found.at, counts.shape[0], incident_kev
-    ):
+    if len(last) > 1 and is_same_axis(last[1].found.at, last[0].found.at, counts.shape[0], incident_kev):
         last = last[:1]
     scored = [replace(one, against=one.found.cost + _price_outside(one)) for one in last]
     return sorted(scored, key=lambda one: one.against)
@@ -108,8 +106,19 @@ def _ends(at: AxisPoint, n_channels: int) -> Array:
     return np.array([at.offset_kev, at.offset_kev + at.slope_kev * n_channels])
 
 
-def _is_same(ends: Array, other: AxisPoint, n_channels: int, incident_kev: float) -> bool:
-    """True where two axes hardly differ from 1 keV to the incident energy."""
+def is_same_axis(one: AxisPoint, other: AxisPoint, n_channels: int, incident_kev: float) -> bool:
+    """True where two axes hardly differ from 1 keV to the incident energy.
+
+    Args:
+        one: an axis.
+        other: another one.
+        n_channels: channels of the spectrum.
+        incident_kev: nominal energy of the beam.
+    """
+    return _is_near(_ends(one, n_channels), other, n_channels, incident_kev)
+
+
+def _is_near(ends: Array, other: AxisPoint, n_channels: int, incident_kev: float) -> bool:
     mine, theirs = ends, _ends(other, n_channels)
     difference = theirs - mine
     channel = (np.array([1.0, incident_kev]) - other.offset_kev) / other.slope_kev

@@ -70,6 +70,19 @@ def test_an_axis_that_three_peaks_fix_is_flagged():
     assert any("where no elements are listed" in text for text in found.fit.messages)
 
 
+def test_an_incident_energy_1_kev_off_shifts_no_name_by_one():
+    """With an elastic peak 1 keV too low, P, V, Cr and Sc explain the peaks of S, Cr, Mn and Ca nearly as well."""
+    truth = random_spectrum(74027)
+    assert truth.incident_kev - truth.nominal_kev > 1.0
+    found = find_elements(torch.from_numpy(truth.counts), truth.nominal_kev)
+    channel = np.arange(100.0, truth.counts.size, 100.0)
+    offset, slope, bend = found.fit.theta[:3].tolist()
+    energy, inside = truth.energy_kev(channel), truth.energy_kev(channel) < truth.incident_kev
+    np.testing.assert_allclose((offset + slope * channel + bend * channel**2)[inside], energy[inside], atol=0.03)
+    assert {"S", "Ti", "Cr", "Mn"} <= set(found.names)
+    assert not set(found.names) & {"P", "V", "Sc", "K"}
+
+
 def test_a_given_calibration_is_kept_and_not_flagged_for_few_peaks():
     truth = random_spectrum(113, light_kbeta=True)
     given = EnergyCalibration(offset_kev=truth.offset_kev, slope_kev=truth.slope_kev)
