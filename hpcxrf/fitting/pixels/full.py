@@ -16,7 +16,7 @@ from hpcxrf.fitting.nnls import nnls_gram
 from hpcxrf.fitting.objective import poisson_deviance
 from hpcxrf.fitting.pixels.basis import PixelBasis
 from hpcxrf.fitting.pixels.model import PixelModel, spectrum_model
-from hpcxrf.fitting.pixels.parts import Estimate, Solver, move_to, prepare_operator
+from hpcxrf.fitting.pixels.parts import Estimate, Solver, move_to, prepare_operator, rows_at_a_time
 from hpcxrf.fitting.pixels.tangent import drift_sd
 from hpcxrf.fitting.spectrum.separable import LeastSquares, Space, State, design, minimise, start
 from hpcxrf.physics.jacobian import counts_jacobian
@@ -25,6 +25,9 @@ from hpcxrf.physics.parameters import INDEX, PARAMETER_NAMES
 
 # Fixed, and counted from the start of the tile, as the micro-batches are.
 PIXELS_AT_A_TIME: Final = 4
+# Shapes of all lines, their products and derivatives by theta, float32; derivatives of the counts, float64.
+_LINE_ARRAYS: Final = 12
+_COLUMN_ARRAYS: Final = 8
 # Channels without counts weigh no more than this share of the mean: 1 / mu has no upper end.
 _WEIGHT_FLOOR: Final = 0.05
 _LEAST_COUNTS: Final = 1e-3
@@ -43,8 +46,8 @@ class FullModel:
     background: Tensor
     """(channel, column) float64."""
     space: Space
-    names: tuple[str, ...]
-    """The parameters that are free."""
+    places: Tensor
+    """(free parameter,) int64: places in theta of those that are free."""
 
 
 def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -> Solver:
@@ -118,7 +121,7 @@ def full_model(
             free=free,
             free_names=frozenset(prior),
         ),
-        names=tuple(name for name in PARAMETER_NAMES if name in prior),
+        places=torch.tensor([INDEX[name] for name in PARAMETER_NAMES if name in prior], device=theta.device),
     )
 
 
@@ -129,7 +132,7 @@ def fit_full(counts: Tensor, full: FullModel) -> Estimate:
         counts: (pixel, channel) finite, any real dtype.
         full: model of `full_model`.
     """
-    size = PIXELS_AT_A_TIME
+    size = rows_at_a_time(counts.device, _bytes_of_a_pixel(counts.shape[1], full), PIXELS_AT_A_TIME)
     parts = [_fit_some(counts[i : i + size], full) for i in range(0, max(len(counts), 1), size)]
     columns = full.background.new_zeros((0, counts.shape[1])).to(torch.float32)
     joined = {
@@ -137,6 +140,12 @@ def fit_full(counts: Tensor, full: FullModel) -> Estimate:
         for name in ("coefficients", "solved", "factors", "variance", "null_variance", "shift", "shift_sigma", "misfit")
     }
     return Estimate(columns=columns, **joined)
+
+
+def _bytes_of_a_pixel(n_channels: int, full: FullModel) -> int:
+    lines = full.model.table.energy_kev.shape[0] + 1
+    columns = len(full.model.component_names) + full.background.shape[1] + full.theta.shape[0]
+    return n_channels * (4 * _LINE_ARRAYS * lines + 8 * _COLUMN_ARRAYS * columns)
 
 
 def _fit_some(counts: Tensor, full: FullModel) -> Estimate:
@@ -178,12 +187,11 @@ def _describe(state: State, least_squares: LeastSquares, full: FullModel) -> Est
     expected = (columns @ state.linear[..., None])[..., 0]
     n = evaluation.phi.shape[-1]
     jacobian = counts_jacobian(state.theta, state.linear[:, :n], evaluation, full.model, names=full.space.free_names)
-    places = [INDEX[name] for name in full.names]
     variance, null, shift_sigma = _variances(
-        torch.cat([columns, jacobian[..., places]], dim=-1),
+        torch.cat([columns, jacobian.index_select(-1, full.places)], dim=-1),
         _weights(expected),
         state.linear[:, :n],
-        full.space.prior_sd[places] ** -2,
+        full.space.prior_sd.index_select(0, full.places) ** -2,
     )
     single = torch.float32
     coefficients = state.linear.to(single)
@@ -194,7 +202,7 @@ def _describe(state: State, least_squares: LeastSquares, full: FullModel) -> Est
         columns=coefficients.new_zeros((0, columns.shape[1])),
         variance=variance.to(single),
         null_variance=null.to(single),
-        shift=(state.theta - full.theta)[:, places].to(single),
+        shift=(state.theta - full.theta).index_select(1, full.places).to(single),
         shift_sigma=shift_sigma.to(single),
         misfit=poisson_deviance(least_squares.counts, expected).to(single),
     )

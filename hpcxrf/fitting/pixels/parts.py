@@ -17,6 +17,10 @@ MICRO_BATCH: Final = 2048
 tile, so that a pixel meets the same neighbours, and the same rounding, however a scan is cut into tasks."""
 # Rows that are converted and worked on at a time: 256 spectra of 1200 channels are 1.2 MB, what a core's cache holds.
 CHUNK: Final = 256
+# Of the memory of a device that is free, for what is worked on at a time; tiles and results have the rest.
+_MEMORY_SHARE: Final = 0.25
+# A kind of device that does not say how much is free.
+_OTHER_MEMORY: Final = 4 << 30
 _SMALLEST_EXPECTATION: Final = 1e-3
 _LOWEST_PULL: Final = -5.0
 _HIGHEST_PULL: Final = 9.0
@@ -105,6 +109,20 @@ def _move(device: torch.device, data: object) -> object:
         named = {f.name: _move(device, getattr(data, f.name)) for f in fields(data)}
         return replace(data, **named)
     return data
+
+
+def rows_at_a_time(device: torch.device, bytes_per_row: int, on_processor: int) -> int:
+    """Rows that are worked on at a time: on a processor what its cache holds, elsewhere what the memory holds.
+
+    Args:
+        device: device of the counts.
+        bytes_per_row: memory of a row while it is worked on, about.
+        on_processor: rows on a processor; fixed, as a pixel's rounding must not depend on where a tile ends.
+    """
+    if device.type == "cpu":
+        return on_processor
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _OTHER_MEMORY
+    return max(int(_MEMORY_SHARE * free) // bytes_per_row, on_processor)
 
 
 def rows(counts: Tensor, start: int, size: int = CHUNK) -> Tensor:

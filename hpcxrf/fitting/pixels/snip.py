@@ -12,11 +12,13 @@ from torch import Tensor
 
 from hpcxrf.fitting.objective import poisson_deviance
 from hpcxrf.fitting.pixels.model import PixelModel
-from hpcxrf.fitting.pixels.parts import Estimate, Solver, project, shared_variance
+from hpcxrf.fitting.pixels.parts import Estimate, Solver, project, rows_at_a_time, shared_variance
 from hpcxrf.physics.background import SNIP_HALF_WIDTH_FWHM, fwhm_channels, snip
 
 # Rows that are worked on at a time: 24 sweeps over 256 spectra of 1200 channels stay near a core's cache.
 _ROWS: Final = 256
+# Spectra of float32 that a sweep holds at a time.
+_COPIES: Final = 8
 
 
 def clip_first(solver: Solver, half_width_channels: Tensor) -> Solver:
@@ -61,12 +63,13 @@ def fit_clipped(
     under = background @ operator.projector[:, : operator.n_components].square()
     misfit = None
     if deviance:
+        size = _rows(counts)
         parts = [
             poisson_deviance(
-                counts[i : i + _ROWS].to(torch.float32),
-                found.factors[i : i + _ROWS] @ found.columns + background[i : i + _ROWS],
+                counts[i : i + size].to(torch.float32),
+                found.factors[i : i + size] @ found.columns + background[i : i + size],
             )
-            for i in range(0, max(len(counts), 1), _ROWS)
+            for i in range(0, max(len(counts), 1), size)
         ]
         misfit = torch.cat(parts).to(torch.float32)
     return replace(found, variance=variance + under, null_variance=null + under, misfit=misfit)
@@ -74,8 +77,13 @@ def fit_clipped(
 
 def _clip(counts: Tensor, half_width_channels: Tensor) -> Tensor:
     """Background (pixel, channel) float32 of every pixel by itself."""
+    size = _rows(counts)
     parts = [
-        snip(counts[i : i + _ROWS].to(torch.float32), half_width_channels=half_width_channels)
-        for i in range(0, max(len(counts), 1), _ROWS)
+        snip(counts[i : i + size].to(torch.float32), half_width_channels=half_width_channels)
+        for i in range(0, max(len(counts), 1), size)
     ]
     return torch.cat(parts)
+
+
+def _rows(counts: Tensor) -> int:
+    return rows_at_a_time(counts.device, 4 * _COPIES * counts.shape[1], _ROWS)
