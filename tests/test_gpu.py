@@ -33,7 +33,9 @@ def test_pixels_agree_across_devices(method, errors):
     here = fit_pixels(counts, every, SOLVERS[method], errors=errors)
     there = fit_pixels(counts.to(DEVICE), every.to(DEVICE), prepare(method, device=DEVICE), errors=errors)
     sigma = fit_pixels(counts, every, SOLVERS["linear"]).sigma
-    assert float(((there.amplitude.cpu() - here.amplitude).abs() / sigma).max()) < 1e-4
+    # A likelihood is maximised to a deviance of 0.005, wherever that is reached first.
+    allowed = 2e-2 if method == "poisson" else 1e-4
+    assert float(((there.amplitude.cpu() - here.amplitude).abs() / sigma).max()) < allowed
     assert bool((there.status.cpu() == here.status).all())
     torch.testing.assert_close(there.deviance.cpu(), here.deviance, rtol=1e-4, atol=1e-4)
     if errors:

@@ -87,7 +87,8 @@ def some_blocks(n):
 def fitted(tile):
     pixels = pixels_of(tile)
     counts = poisson_pixels(BASIS.coefficients.expand(pixels, -1))
-    return fit_pixels(counts, torch.ones(pixels, dtype=torch.bool), LINEAR)
+    found = fit_pixels(counts, torch.ones(pixels, dtype=torch.bool), LINEAR)
+    return lambda: found
 
 
 def test_the_next_tile_is_read_while_one_is_fitted_and_no_more_are_held():
@@ -114,6 +115,26 @@ def test_the_next_tile_is_read_while_one_is_fitted_and_no_more_are_held():
     run_overlapped(blocks, TileCallbacks(read=read, fit=fit, write=lambda b, f: written.append(b)))
     assert written == [block for block, _ in blocks]
     assert most[0] <= 2
+
+
+def test_a_fit_is_waited_for_beside_the_next_one():
+    """The next tile is begun before the result of the one before is there."""
+    begun = [threading.Event() for _ in range(4)]
+
+    def fit(number):
+        begun[number].set()
+        found = fitted(order[number])
+
+        def wait():
+            assert number == 3 or begun[number // 2 * 2 + 1].wait(10.0)
+            assert number >= 2 or begun[2].wait(10.0), "the next block is begun when this one has been waited for"
+            return found()
+
+        return wait
+
+    blocks = some_blocks(2)
+    order = [tile for _, tiles in blocks for tile in tiles]
+    run_overlapped(blocks, TileCallbacks(read=order.index, fit=fit, write=lambda b, f: None))
 
 
 @pytest.mark.parametrize("step", ["read", "fit", "write"])

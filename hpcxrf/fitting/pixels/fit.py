@@ -148,6 +148,8 @@ def _join(batches: list[PixelFit]) -> PixelFit:
 
 def _concatenate(parts: list[Tensor]) -> Tensor:
     """The parts as one tensor; what is the same number everywhere is kept once."""
+    if len(parts) == 1:
+        return parts[0]
     if any(part.numel() and part.stride(0) for part in parts):
         return torch.cat(parts)
     return parts[0][:1].expand(sum(len(part) for part in parts), *parts[0].shape[1:])
@@ -160,7 +162,8 @@ def _fit_batch(
     n_columns = operator.projector.shape[1]
     signed, total = projected[:, :n_columns], projected[:, n_columns]
     finite = torch.isfinite(total)
-    if not bool(finite.all()):
+    # To ask a device would make the processor wait for it.
+    if counts.device.type != "cpu" or not bool(finite.all()):
         counts = torch.where(finite[:, None], counts, 0.0)
         signed = torch.where(finite[:, None], signed, 0.0)
     found = solver.estimate(counts, signed, deviance=deviance, errors=errors)
@@ -186,7 +189,8 @@ def _blank_invalid(values: Tensor | None, valid: Tensor) -> Tensor | None:
 
 def _standing_results(valid: Tensor, measured: Tensor) -> Tensor | None:
     """(pixel, component): which results stand; None: all."""
-    return None if bool(valid.all() & measured.all()) else valid[:, None] & measured
+    known = valid.device.type == "cpu" and bool(valid.all() & measured.all())
+    return None if known else valid[:, None] & measured
 
 
 def _blank_unless(kept: Tensor | None, values: Tensor) -> Tensor:
@@ -217,15 +221,18 @@ def _sigma_and_limit(found: Estimate, operator: PixelOperator, *, wanted: bool) 
 
 def _status(total: Tensor, finite: Tensor, measured: Tensor, found: Estimate) -> Tensor:
     status = torch.full(total.shape, int(FitStatus.CONVERGED), dtype=torch.uint8, device=total.device)
-    status[~found.solved] = int(FitStatus.MAX_ITERATIONS)
-    if found.in_range is not None:
-        status[~found.in_range] = int(FitStatus.BEYOND_TANGENT)
-    if found.theta_kept is not None:
-        status[found.theta_kept] = int(FitStatus.THETA_KEPT)
     # One that is not finite leaves no sum finite, and sums of counts do not overflow.
     solution = torch.isfinite(found.coefficients.sum(dim=1))
-    status[~solution] = int(FitStatus.SINGULAR)
-    status[total <= 0] = int(FitStatus.EMPTY)
-    status[~finite] = int(FitStatus.NONFINITE)
-    status[~measured] = int(FitStatus.NOT_MEASURED)
+    reasons = (
+        (~found.solved, FitStatus.MAX_ITERATIONS),
+        (None if found.in_range is None else ~found.in_range, FitStatus.BEYOND_TANGENT),
+        (found.theta_kept, FitStatus.THETA_KEPT),
+        (~solution, FitStatus.SINGULAR),
+        (total <= 0, FitStatus.EMPTY),
+        (~finite, FitStatus.NONFINITE),
+        (~measured, FitStatus.NOT_MEASURED),
+    )
+    # The last that applies; by masks as indices a device would have to count them first.
+    for holds, reason in reasons:
+        status = status if holds is None else status.masked_fill(holds, int(reason))
     return status

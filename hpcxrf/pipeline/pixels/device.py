@@ -1,12 +1,13 @@
 """Tiles on their device: how many pixels at a time, what to do when its memory is full, and when it is gone.
 
 On a CUDA device a tile is copied from pinned memory on a stream of its own while the one before is computed; results
-come back when they are there. On the CPU a tile is where it was read.
+come back through pinned memory on another one, and the thread that writes waits for them. On the CPU a tile is where it
+was read.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcxrf.errors import DeviceLostError, FitError
-from hpcxrf.fitting.pixels.parts import Solver
+from hpcxrf.fitting.pixels.parts import Solver, move_to
+from hpcxrf.fitting.result import PixelFit
 from hpcxrf.methods import PixelMethodName
 from hpcxrf.notes import Note
 from hpcxrf.pipeline.device_memory import LEAST_BATCH, MOST_BATCH, bytes_of_a_pixel
@@ -43,6 +45,8 @@ class Staging:
     device: torch.device
     buffers: list[Tensor] = field(default_factory=list)
     stream: torch.cuda.Stream | None = None
+    back: torch.cuda.Stream | None = None
+    """Stream of the results."""
 
     def put(self, counts: NDArray[Any], measured: NDArray[np.bool_]) -> TileCounts:
         """Begin to bring a tile to the device.
@@ -62,6 +66,40 @@ class Staging:
             event.record(self.stream)
             return TileCounts(counts=there, measured=mask.to(self.device), ready=event)
 
+    def begin_return(self, fit: PixelFit) -> Callable[[], PixelFit]:
+        """Begin to bring the results of a tile back; what is returned waits for them.
+
+        Args:
+            fit: results on the device.
+        """
+        if self.device.type != "cuda":
+            here = move_to(torch.device("cpu"), fit)
+            return lambda: here
+        if self.back is None:
+            self.back = torch.cuda.Stream(self.device)
+        self.back.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self.back):
+            pinned = replace(fit, **{name: self._copy_back(values) for name, values in tensors_of(fit).items()})
+            event = torch.cuda.Event()
+            event.record(self.back)
+
+        def wait() -> PixelFit:
+            with device_guard(self.device):
+                event.synchronize()
+            return pinned
+
+        return wait
+
+    def _copy_back(self, values: Tensor) -> Tensor:
+        """The numbers on their way to pinned memory; what is one number everywhere is brought as one."""
+        one = bool(values.numel()) and values.stride(0) == 0
+        source = (values[:1] if one else values).contiguous()
+        here = torch.empty(source.shape, dtype=source.dtype, pin_memory=True)
+        here.copy_(source, non_blocking=True)
+        # Not to be given away before it is copied.
+        source.record_stream(torch.cuda.current_stream(self.device))
+        return here.expand(values.shape) if one else here
+
     def _copy_to_pinned(self, here: Tensor) -> Tensor:
         """The counts in the buffer that was used before the last one: its copy ended when its tile was fitted."""
         if len(self.buffers) < 2:
@@ -73,6 +111,12 @@ class Staging:
         pinned = self.buffers[-1][: here.numel()].view(here.shape)
         pinned.copy_(here)
         return pinned
+
+
+def tensors_of(fit: PixelFit) -> dict[str, Tensor]:
+    """The tensors of a fit by name, without those that it has not."""
+    named = {f.name: getattr(fit, f.name) for f in fields(fit)}
+    return {name: values for name, values in named.items() if values is not None}
 
 
 def wait_for(tile: TileCounts) -> None:

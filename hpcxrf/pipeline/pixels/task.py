@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from hpcxrf.config.pixels import PixelConfig
 from hpcxrf.fitting.pixels.fit import fit_pixels
-from hpcxrf.fitting.pixels.parts import Solver, move_to
+from hpcxrf.fitting.pixels.parts import Solver
 from hpcxrf.fitting.result import PixelFit
 from hpcxrf.notes import Note
 from hpcxrf.pipeline.blocks import Block, pixels_of
 from hpcxrf.pipeline.pixels.device import Batches, Staging, TileCounts, device_guard, first_batch, wait_for
 from hpcxrf.pipeline.pixels.flags import silent_pixels
-from hpcxrf.pipeline.pixels.tiles import TileCallbacks, run_overlapped, tiles_of
+from hpcxrf.pipeline.pixels.tiles import Pending, TileCallbacks, run_overlapped, tiles_of
 from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.runner.worker import Clock, one_thread
 
@@ -69,10 +69,11 @@ def fit_blocks(blocks: Sequence[Block], task: PixelTask, write: Callable[[Block,
             task.clock.bytes_read += counts.nbytes
             return staging.put(counts[:, task.channels], measured)
 
-    def fit(tile: TileCounts) -> PixelFit:
+    def fit(tile: TileCounts) -> Pending:
         with task.clock.fitting(), device_guard(task.device):
             wait_for(tile)
-            return batches.run(lambda size: fit_tile(tile, task.solver, task.config, highest=highest, batch=size))
+            found = batches.run(lambda size: fit_tile(tile, task.solver, task.config, highest=highest, batch=size))
+            return staging.begin_return(found)
 
     pixel_bytes = spectrum_bytes(task.store)
     chunks = task.store.chunks
@@ -143,21 +144,21 @@ def fit_block(
         config: section `pixels` of the run file.
         device: device of the solver.
     """
-    tile = Staging(device=device).put(counts, measured)
+    staging = Staging(device=device)
+    tile = staging.put(counts, measured)
     with device_guard(device):
         wait_for(tile)
         batches = Batches(device=device, size=first_batch(device, solver, config.method))
-        return batches.run(lambda size: fit_tile(tile, solver, config, batch=size))
+        return staging.begin_return(batches.run(lambda size: fit_tile(tile, solver, config, batch=size)))()
 
 
 def fit_tile(
     tile: TileCounts, solver: Solver, config: PixelConfig, *, highest: float | None = None, batch: int | None = None
 ) -> PixelFit:
-    """Fit a tile on its device; the result is on the CPU."""
+    """Fit a tile on its device, where the result is."""
     device = tile.counts.device
     with one_thread() as workers_threads:
         threads = workers_threads if device.type == "cpu" else 1
-        fit = fit_pixels(
+        return fit_pixels(
             tile.counts, tile.measured, solver, deviance=config.deviance, highest=highest, batch=batch, threads=threads
         )
-    return fit if device.type == "cpu" else move_to(torch.device("cpu"), fit)

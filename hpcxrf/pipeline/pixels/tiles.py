@@ -16,6 +16,8 @@ from hpcxrf.fitting.result import PixelFit
 from hpcxrf.pipeline.blocks import Block, tile_shape
 
 Read = TypeVar("Read")
+Pending = Callable[[], PixelFit]
+"""Wait for a fit that was begun; called in the thread that writes, so that a device goes on with the next tile."""
 _IN_MEMORY: Final = 2
 
 
@@ -25,8 +27,8 @@ class TileCallbacks(Generic[Read]):
 
     read: Callable[[Block], Read]
     """Reader of a tile, called in a thread of its own, at most one tile ahead."""
-    fit: Callable[[Read], PixelFit]
-    """Fit of a tile, called in the calling thread."""
+    fit: Callable[[Read], Pending]
+    """Fit of a tile, begun in the calling thread."""
     write: Callable[[Block, PixelFit], None]
     """Writer of a block, called in a thread of its own, at most one block behind."""
 
@@ -58,7 +60,7 @@ def run_overlapped(blocks: Sequence[tuple[Block, Sequence[Block]]], callbacks: T
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         ahead = [reader.submit(callbacks.read, tile) for _, tile in order[: _IN_MEMORY - 1]]
         behind: Future[None] | None = None
-        parts: list[tuple[Block, PixelFit]] = []
+        parts: list[tuple[Block, Pending]] = []
         for number, (block, tile) in enumerate(order, start=1):
             counts = ahead.pop(0).result()
             ahead += [reader.submit(callbacks.read, t) for _, t in order[number : number + 1]]
@@ -68,10 +70,14 @@ def run_overlapped(blocks: Sequence[tuple[Block, Sequence[Block]]], callbacks: T
                 continue
             if behind is not None:
                 behind.result()
-            behind = writer.submit(callbacks.write, block, assemble(block, parts))
+            behind = writer.submit(_write, block, parts, callbacks.write)
             parts = []
         if behind is not None:
             behind.result()
+
+
+def _write(block: Block, parts: Sequence[tuple[Block, Pending]], write: Callable[[Block, PixelFit], None]) -> None:
+    write(block, assemble(block, [(tile, wait()) for tile, wait in parts]))
 
 
 def assemble(block: Block, parts: Sequence[tuple[Block, PixelFit]]) -> PixelFit:
