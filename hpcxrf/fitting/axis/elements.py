@@ -20,7 +20,7 @@ from hpcxrf.fitting.axis.binned import families_by_name
 from hpcxrf.fitting.axis.candidates import Axes, find_axes
 from hpcxrf.fitting.axis.evidence import is_possible
 from hpcxrf.fitting.axis.peaks import Peaks, find_peaks
-from hpcxrf.fitting.axis.race import Runner, is_same_axis, race
+from hpcxrf.fitting.axis.race import FAINT_COUNTS, Runner, is_same_axis, race
 from hpcxrf.fitting.axis.review import EXCHANGE, Review, cost_of, price_at, review
 from hpcxrf.fitting.axis.verdict import AMBIGUOUS, NOT_FOUND, Finding, judge_found
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
@@ -42,8 +42,9 @@ Array = NDArray[np.float64]
 Sureness = Literal["certain", "probable", "indistinguishable"]
 
 _KEPT_AXES: Final = 14
-# Where the best axis leaves this much, the incident energy may be another one: with an elastic peak that is looked for
-# 1 keV off, all families shifted by one in Z explain the peaks nearly as well.
+# Where the best axis leaves this much, or where there are too few counts to leave anything, the incident energy may be
+# another one: with an elastic peak that is looked for 1 keV off, all families shifted by one in Z explain the peaks
+# nearly as well.
 _LEFT_CHI2: Final = 1.3
 _SHIFTS_KEV: Final = (-0.7, 0.7, -1.4, 1.4)
 _ROUNDS: Final = 4
@@ -115,7 +116,8 @@ def find_elements(
         return race(full, peaks, axes, nominal, detector=detector, elastic=elastic, low_kev=low)
 
     runners = run(0.0)
-    if elastic and calibration is None and (not runners or runners[0].found.chi2 > _LEFT_CHI2):
+    doubtful = float(full.sum()) < FAINT_COUNTS or not runners or runners[0].found.chi2 > _LEFT_CHI2
+    if elastic and calibration is None and doubtful:
         others = [one for shift in _SHIFTS_KEV for one in run(shift)]
         runners = _drop_same([*runners, *others], full.shape[0], incident_energy_kev)
     problem = _pose(runners[0], full, calibration, detector, options) if runners else None

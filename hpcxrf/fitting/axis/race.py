@@ -28,7 +28,8 @@ _MOST_AXES: Final = 8
 # Where the most probable axis explains the spectrum, improbable ones do not run.
 _CLEAR: Final = 3.0
 _GOOD_CHI2: Final = 1.3
-_FAINT_COUNTS: Final = 1e4
+FAINT_COUNTS: Final = 1e4
+"""Fewer counts hardly tell a right axis from a wrong one."""
 _FAINT_WINDOW: Final = 4.0
 _FIRST: Final = (0.03, 4)
 _FINER: Final = ((0.015, 5), (0.008, 6))
@@ -77,7 +78,7 @@ def race(
     Returns:
         Those that came to the end; none where no axis puts the spectrum into the range.
     """
-    faint = float(counts.sum()) < _FAINT_COUNTS
+    faint = float(counts.sum()) < FAINT_COUNTS
     near = np.nonzero(axes.score >= axes.score.max(initial=-np.inf) - (_FAINT_WINDOW if faint else _WINDOW))[0]
     runners: list[Runner] = []
     for i in near[:_MOST_AXES].tolist():
