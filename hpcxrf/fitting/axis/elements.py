@@ -18,7 +18,7 @@ from torch import Tensor
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.axis.binned import families_by_name
 from hpcxrf.fitting.axis.candidates import Axes, find_axes
-from hpcxrf.fitting.axis.evidence import is_possible
+from hpcxrf.fitting.axis.evidence import is_expected, is_possible
 from hpcxrf.fitting.axis.peaks import Peaks, find_peaks
 from hpcxrf.fitting.axis.race import FAINT_COUNTS, Runner, is_same_axis, race
 from hpcxrf.fitting.axis.review import EXCHANGE, Review, cost_of, price_at, review
@@ -56,6 +56,8 @@ _MARGIN: Final = 20.0
 _RIVAL_COST: Final = 2.5
 _SWAP_GAIN: Final = 1.0
 _APART_KEV: Final = 0.3
+# Lines nearer to the lower end of the fit range than this are cut by it.
+_INSIDE_KEV: Final = 0.1
 # Offset, slope and incident energy of fewer peaks, or of fewer families that stand out, have no check.
 _LEAST_PEAKS: Final = 5
 _LEAST_ANCHORS: Final = 4
@@ -204,9 +206,11 @@ def _revise(
 ) -> tuple[SpectrumFit, FitProblem, dict[str, Review]]:
     """Let families join, be exchanged and withdrawn until nothing changes.
 
-    What the residual speaks for is looked for once; what has left does not come back.
+    What the residual speaks for is looked for once, and so are M lines where the L lines of the element stand out: they
+    are there before anything else is, in whose place another name may have explained them. What has left does not come
+    back.
     """
-    found = _list_joining(fit, problem, detector)
+    found = [*_list_expected(fit, problem), *_list_joining(fit, problem, detector)]
     left: set[str] = set()
     for _ in range(_ROUNDS):
         names = problem.table.component_names
@@ -239,6 +243,22 @@ def _list_joining(fit: SpectrumFit, problem: FitProblem, detector: Detector) -> 
     return joining
 
 
+def _list_expected(fit: SpectrumFit, problem: FitProblem) -> list[str]:
+    """M families in the fit range, not listed, of elements whose L lines stand out."""
+    families, names = families_by_name(), problem.table.component_names
+    incident = float(fit.theta[INDEX[INCIDENT]])
+    z = dict(zip(fit.component_names, (fit.amplitude / fit.amplitude_sigma).tolist(), strict=True))
+    lone = [f"{n.removesuffix('_L')}_M" for n in names if n.endswith("_L") and z[n] > _ANCHOR_Z]
+    return [
+        n
+        for n in lone
+        if n in families
+        and n not in names
+        and is_possible(n, {*names}, incident)
+        and families[n].alpha_kev > problem.energy_min_kev + _INSIDE_KEV
+    ]
+
+
 def _keep(names: Sequence[str], reviews: Mapping[str, Review], left: set[str], fit: SpectrumFit) -> list[str]:
     """The families that stay, or those that take their place; of several near to each other only one leaves.
 
@@ -254,6 +274,7 @@ def _keep(names: Sequence[str], reviews: Mapping[str, Review], left: set[str], f
         odds = {r: c + cost_of(r, names) - cost for r, c in one.rivals.items() if r not in left and r not in names}
         better = min(odds, key=lambda r: odds[r], default=None)
         swapped = better is not None and odds[better] < -_SWAP_GAIN and one.gain - odds[better] > 0.0
+        swapped = swapped and not (name in families and is_expected(name, names))
         impossible = name in families and not is_possible(name, shown, incident)
         worthless = one.gain <= 0.0 or not found[name]
         if (swapped or worthless or impossible) and all(_is_apart(name, other) for other in leaving):
