@@ -121,7 +121,8 @@ def refuse_verdicts(result: Any, *, strict: bool) -> None:  # noqa: ANN401 (RunR
     if flagged := sum(bool(record.facts.get("axis_flags")) for record in read_datasets(result.run)):
         parts.append(f"{flagged} with a doubtful energy axis or incident energy")
     if parts:
+        noun = "dataset" if counted.total() == 1 else "datasets"
         raise DatasetsFailedError(
-            f"{counted.total()} fitted datasets: {', '.join(parts)}; {result.page} gives the reasons. Their maps are "
+            f"{counted.total()} fitted {noun}: {', '.join(parts)}; {result.page} gives the reasons. Their maps are "
             "marked there; give the elements, the incident energy or a calibration that the reasons name"
         )

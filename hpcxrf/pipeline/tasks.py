@@ -62,7 +62,7 @@ from hpcxrf.results.store.maps import (
 )
 from hpcxrf.results.store.pixel_model import write_pixel_models
 from hpcxrf.results.store.posterior import INFERENCE, write_posterior
-from hpcxrf.results.store.storage import require_current_schema
+from hpcxrf.results.store.storage import require_readable_schema
 from hpcxrf.runner.datasets import summarise
 from hpcxrf.runner.records import TaskRecord
 from hpcxrf.runner.worker import Clock, attempt, choose_device, one_thread
@@ -209,7 +209,7 @@ def run_pixels(job: DatasetJob, blocks: BlockRange, after: Sequence[TaskRecord])
         path = run.results_store(job.dataset_id)
         with one_thread(), device_guard(device):
             found = _solver(path, blocks.detector, job.config, device)
-        findings = read_findings(require_current_schema(path))
+        findings = read_findings(require_readable_schema(path))
         spectra = spectra_of(store, blocks.detector, findings)
         mine = blocks_of(job.shape[1:3])[blocks.first : blocks.stop]
         checksums: dict[str, str] = {}

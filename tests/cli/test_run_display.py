@@ -10,8 +10,8 @@ from stub_workload import STUB
 
 from hpcxrf.cli.run_display import print_result
 from hpcxrf.cluster.local.run import RunResult
-from hpcxrf.runner.driver import Ended
 from hpcxrf.runner.ending import RunEnd
+from hpcxrf.runner.hooks import Ended
 from hpcxrf.runner.printout import Coloured, Line, Printout, TextTable
 from hpcxrf.store.rundir import RunDir
 

@@ -17,7 +17,8 @@ from hpcxrf.cluster.failures import ask_again, failures, tally
 from hpcxrf.errors import InputFileError
 from hpcxrf.runner import graph
 from hpcxrf.runner.datasets import read_datasets, read_kept
-from hpcxrf.runner.driver import Hooks, run_items
+from hpcxrf.runner.driver import run_items
+from hpcxrf.runner.hooks import Hooks
 from hpcxrf.runner.records import Kept, Refusal
 from hpcxrf.runner.worker import forget_records
 from hpcxrf.store.rundir import FAILED, FINISHED, RETRY, create_or_resume, left_alone

@@ -34,7 +34,7 @@ from hpcxrf.workloads import read_workload
 if TYPE_CHECKING:
     from hpcxrf.cluster.job.cluster import JobCluster
     from hpcxrf.cluster.job.watch import State, Watcher
-    from hpcxrf.runner.driver import Ended, Hooks
+    from hpcxrf.runner.hooks import Ended, Hooks
 
 _DATASETS_PER_WORKER: Final = 2
 _REQUEUE_S: Final = 120.0
@@ -224,7 +224,7 @@ def run_plan(job: Job, cluster: "JobCluster", watcher: "Watcher", notes: list[No
 
 
 def _hooks(job: Job, cluster: "JobCluster", watcher: "Watcher") -> "Hooks":
-    from hpcxrf.runner.driver import Hooks
+    from hpcxrf.runner.hooks import Hooks
 
     def stopping() -> bool:
         if watcher.fault is not None:

@@ -17,8 +17,9 @@ from hpcxrf.notes import Note
 from hpcxrf.pipeline.request import keep_configuration
 from hpcxrf.runner.datasets import read_kept
 from hpcxrf.runner.done import count_if_finished
-from hpcxrf.runner.driver import Ended, Hooks, Progress, run_items
+from hpcxrf.runner.driver import run_items
 from hpcxrf.runner.ending import RunEnd, describe_device, forget_end, has_end, keep_end, now, read_end
+from hpcxrf.runner.hooks import Ended, Hooks, Progress
 from hpcxrf.runner.records import Refusal
 from hpcxrf.runner.worker import forget_attempts
 from hpcxrf.runner.workload import Planned, PlanRequest, Workload

@@ -18,8 +18,8 @@ from torch import Tensor
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.axis.binned import families_by_name
 from hpcxrf.fitting.axis.candidates import Axes, find_axes
-from hpcxrf.fitting.axis.evidence import is_expected, is_possible
 from hpcxrf.fitting.axis.peaks import Peaks, find_peaks
+from hpcxrf.fitting.axis.plausibility import is_expected, is_possible
 from hpcxrf.fitting.axis.race import FAINT_COUNTS, Runner, is_same_axis, race
 from hpcxrf.fitting.axis.review import EXCHANGE, Review, cost_of, price_at, review
 from hpcxrf.fitting.axis.verdict import AMBIGUOUS, NOT_FOUND, Finding, judge_found

@@ -5,7 +5,6 @@ is weighed in a covariance of counting noise, a relative error of everything, an
 what these explain is no evidence. Axis and widths are refined on the way.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -26,6 +25,7 @@ from hpcxrf.fitting.axis.binned import (
     table_at,
 )
 from hpcxrf.fitting.axis.peaks import Peaks
+from hpcxrf.fitting.axis.plausibility import cost_beside, is_expected, is_possible
 from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.lines import LineTable
 
@@ -37,12 +37,6 @@ _AT_ONCE: Final = 4
 _APART_KEV: Final = 0.45
 _BETA_KEV: Final = 0.1
 _FARTHEST_WIDTHS: Final = 0.5
-_SHELL_MARGIN_KEV: Final = 0.3
-_L_BESIDE_K_Z: Final = 37
-_EXPECTED_COST: Final = 0.5
-# L lines of Rb to Pd, which lie under K lines of P to Cl, without K lines.
-_LONE_COST: Final = 1.5
-_LONE_L_Z: Final = 47
 _MOST_DROPS: Final = 2
 _EVERY_Z: Final = 30.0
 _RIVAL_OVERLAP: Final = 0.7
@@ -280,41 +274,6 @@ def _is_apart(name: str, others: list[str]) -> bool:
         and abs(mine.alpha_kev - families[o].beta_kev) > _BETA_KEV
         for o in others
     )
-
-
-def is_possible(name: str, others: set[str], incident_kev: float) -> bool:
-    """False for L lines without the K lines that the beam excites, and for M lines without the L lines.
-
-    Args:
-        name: a family.
-        others: those that the spectrum shows.
-        incident_kev: energy of the beam.
-    """
-    families = families_by_name()
-    mine, symbol = families[name], name.partition("_")[0]
-    if mine.shell == "K":
-        return True
-    outer = [symbol] if mine.shell == "L" else [f"{symbol}_L"]
-    seen = [families[o] for o in outer if o in families and families[o].edge_kev < incident_kev - _SHELL_MARGIN_KEV]
-    return all(f.name in others for f in seen) and (mine.shell == "M" or mine.z >= _L_BESIDE_K_Z or symbol in others)
-
-
-def cost_beside(name: str, others: Collection[str]) -> float:
-    """How uncommon a family is beside others: M lines are expected where the L lines are.
-
-    Args:
-        name: a family.
-        others: those that the spectrum shows.
-    """
-    family = families_by_name()[name]
-    if is_expected(name, others):
-        return min(family.cost, _EXPECTED_COST)
-    return family.cost + (_LONE_COST if family.shell == "L" and family.z < _LONE_L_Z else 0.0)
-
-
-def is_expected(name: str, others: Collection[str]) -> bool:
-    """True for M lines of an element whose L lines are there."""
-    return families_by_name()[name].shell == "M" and f"{name.partition('_')[0]}_L" in others
 
 
 def withdraw(search: Search, here: Hypothesis, *, relative: float) -> Hypothesis:

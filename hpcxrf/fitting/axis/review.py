@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.axis.binned import RARE_COST, families_by_name
-from hpcxrf.fitting.axis.evidence import EXPECTED_SHARE, FAMILY_PRICE, cost_beside, is_expected, is_possible
+from hpcxrf.fitting.axis.evidence import EXPECTED_SHARE, FAMILY_PRICE
+from hpcxrf.fitting.axis.plausibility import cost_beside, is_expected, is_possible
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.identify import convolve_pileup, shape_lines
 from hpcxrf.fitting.spectrum.mismatch import FitPoint, find_flaws

@@ -56,10 +56,10 @@ def require_previous(store: Path) -> None:
 
 def _read_finished(store: Path) -> dict[str, Any]:
     # Zarr, where a store is named only.
-    from hpcxrf.results.store.storage import require_current_schema
+    from hpcxrf.results.store.storage import require_readable_schema
 
     try:
-        attributes = require_current_schema(store)
+        attributes = require_readable_schema(store)
     except OutputError as error:
         raise ConfigError(f"fit.previous: {error} (name results/<dataset_id>.zarr of a finished run)") from error
     if not attributes.get(COMPLETE_ATTRIBUTE):

@@ -36,7 +36,7 @@ from hpcxrf.results.store.regions import (
     write_region_fit,
     write_region_remarks,
 )
-from hpcxrf.results.store.storage import array_of, open_group, require_current_schema
+from hpcxrf.results.store.storage import array_of, open_group, require_readable_schema
 from hpcxrf.runner.records import TaskRecord
 from hpcxrf.runner.worker import Clock, attempt, one_thread
 from hpcxrf.store.files import ABSENT, tree_sha256
@@ -64,7 +64,7 @@ def run_regions(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         path = run.results_store(job.dataset_id)
         store = open_spectra(run.spectra_store(job.dataset_id))
         with clock.reading():
-            left_out = sorted(read_findings(require_current_schema(path)).left_out)
+            left_out = sorted(read_findings(require_readable_schema(path)).left_out)
             maps = read_maps(path, job.detectors, left_out)
         with one_thread():
             regions = find_regions(maps, job.config.regions)
@@ -207,7 +207,7 @@ def _by_name(values: NDArray[np.float64], detectors: Sequence[str], left_out: Se
 def _refine(job: DatasetJob, path: Path, store: SpectraStore, mine: Sequence[int]) -> None:
     """Prepare once, fit each."""
     config = refinement_config(job.config, component_names(path))
-    attributes: Any = require_current_schema(path)
+    attributes: Any = require_readable_schema(path)
     findings = read_findings(attributes)
     # A store of version 0.1.0 has no flaws of the model.
     model_error = attributes.get("model_error_by_detector")

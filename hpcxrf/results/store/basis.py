@@ -16,7 +16,7 @@ from hpcxrf.results.store.storage import (
     create_labels,
     labels_of,
     open_group,
-    require_current_schema,
+    require_readable_schema,
 )
 from hpcxrf.results.store.tangents import read_tangents, write_tangents
 from hpcxrf.results.store.weight_classes import read_weight_classes, write_weight_classes
@@ -38,7 +38,7 @@ def write_basis(path: Path, bases: Mapping[str, PixelBasis], n_channels: int) ->
         OutputError: no store of this schema there.
         ValueError: a basis whose first channel is not known.
     """
-    require_current_schema(path)
+    require_readable_schema(path)
     root = zarr.open_group(path, mode="r+", use_consolidated=False)
     width = max(basis.columns.shape[1] for basis in bases.values())
     sizes = {"detector": len(bases), "column": width, "channel": n_channels}
@@ -66,7 +66,7 @@ def read_basis(path: Path, detector: str) -> PixelBasis:
         OutputError: no store of this schema there.
         KeyError: no such detector.
     """
-    require_current_schema(path)
+    require_readable_schema(path)
     group = open_group(path, GROUP)
     names = labels_of(group, "detector")
     if detector not in names:
@@ -96,5 +96,5 @@ def read_basis(path: Path, detector: str) -> PixelBasis:
 
 def component_names(path: Path) -> tuple[str, ...]:
     """Components of a results store, in the order of its maps."""
-    require_current_schema(path)
+    require_readable_schema(path)
     return labels_of(open_group(path, "maps"), "component")

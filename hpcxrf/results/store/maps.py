@@ -32,7 +32,7 @@ from hpcxrf.results.store.storage import (
     open_group,
     output_errors,
     publish_folder,
-    require_current_schema,
+    require_readable_schema,
     update_root,
     zarr_store,
 )
@@ -141,7 +141,7 @@ def write_block(path: Path, detector_index: int, y: slice, x: slice, fit: PixelF
         OutputError: no store there, or it cannot be written.
         ValueError: a tile that is not made of whole blocks, a fit of another shape, or a store that is closed.
     """
-    require_current_schema(path)
+    require_readable_schema(path)
     with output_errors(path):
         maps = zarr.open_group(path / "maps", mode="r+")
         amplitude = array_of(maps, "amplitude")
@@ -186,7 +186,7 @@ def finalise(path: Path, extra_attributes: Mapping[str, object]) -> None:
         OutputError: no store of this schema there, or it cannot be written.
         ValueError: attributes that are not JSON.
     """
-    version = require_current_schema(path)[SCHEMA_ATTRIBUTE]
+    version = require_readable_schema(path)[SCHEMA_ATTRIBUTE]
     extra = as_json(extra_attributes)
     with output_errors(path):
         _remove_partial_files(path)
@@ -236,7 +236,7 @@ def open_results(path: Path) -> xr.DataTree:
     Raises:
         OutputError: no results store there, or one of another schema version.
     """
-    closed = bool(require_current_schema(path).get(COMPLETE_ATTRIBUTE))
+    closed = bool(require_readable_schema(path).get(COMPLETE_ATTRIBUTE))
     tree: xr.DataTree = xr.open_datatree(zarr_store(path), engine="zarr", chunks=None, consolidated=closed)  # type: ignore[arg-type]
     return tree
 
@@ -272,7 +272,7 @@ def _require_same(
     detectors: tuple[str, ...],
     components: tuple[str, ...],
 ) -> None:
-    existing = require_current_schema(path)
+    existing = require_readable_schema(path)
     maps, spectrum = open_group(path, "maps"), open_group(path, "spectrum")
     axes = zip(("detector", "component", "y", "x"), array_of(maps, "amplitude").shape, strict=True)
     found = {**dict(axes), "channel": array_of(spectrum, "counts").shape[-1]}

@@ -22,7 +22,7 @@ from hpcxrf.results.store.storage import (
     create_labels,
     labels_of,
     open_group,
-    require_current_schema,
+    require_readable_schema,
 )
 from hpcxrf.store.schema import MODEL_VARIABLES
 
@@ -44,7 +44,7 @@ def write_pixel_models(path: Path, models: Mapping[str, PixelModel]) -> None:
     Raises:
         OutputError: no store of this schema there.
     """
-    require_current_schema(path)
+    require_readable_schema(path)
     if not models:
         return
     root = zarr.open_group(path, mode="r+", use_consolidated=False)
@@ -66,7 +66,7 @@ def read_pixel_model(path: Path, detector: str, constants: ConstantSet) -> Pixel
     Raises:
         OutputError: no store of this schema there, or one without a model of that detector.
     """
-    require_current_schema(path)
+    require_readable_schema(path)
     try:
         group = open_group(path, f"{GROUP}/{detector}")
     except OutputError as error:

@@ -25,7 +25,7 @@ from hpcxrf.results.store.storage import (
     open_group,
     output_errors,
     publish_folder,
-    require_current_schema,
+    require_readable_schema,
     zarr_store,
 )
 from hpcxrf.store.schema import (
@@ -111,7 +111,7 @@ def create_regions(
     Raises:
         OutputError: no store of this schema there, or it cannot be written.
     """
-    require_current_schema(path)
+    require_readable_schema(path)
     remove_regions(path)
     sizes = {
         "region": len(rows),
@@ -265,12 +265,12 @@ def _map_variables(path: Path) -> dict[str, VariableSpec]:
 
 
 def _group(path: Path) -> zarr.Group:
-    require_current_schema(path)
+    require_readable_schema(path)
     return open_group(path, GROUP)
 
 
 def _writable_group(path: Path) -> zarr.Group:
-    require_current_schema(path)
+    require_readable_schema(path)
     return zarr.open_group(path / GROUP, mode="r+", use_consolidated=False)
 
 

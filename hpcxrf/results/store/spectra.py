@@ -20,7 +20,7 @@ from hpcxrf.results.store.storage import (
     create_labels,
     labels_of,
     publish_folder,
-    require_current_schema,
+    require_readable_schema,
     update_root,
 )
 from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, PARAMETER_VARIABLES, SPECTRUM_VARIABLES, table
@@ -91,7 +91,7 @@ def write_spectrum_fits(
         OutputError: no store of this schema there, other parameters in it, or it cannot be written.
         ValueError: a detector, component or channel number that the store does not have.
     """
-    if require_current_schema(path).get(COMPLETE_ATTRIBUTE):
+    if require_readable_schema(path).get(COMPLETE_ATTRIBUTE):
         update_root(path, {COMPLETE_ATTRIBUTE: False}, without=("consolidated_metadata",))
     group = zarr.open_group(path / "spectrum", mode="r+")
     detectors, components = labels_of(group, "detector"), labels_of(group, "component")

@@ -150,7 +150,7 @@ def labels_of(group: zarr.Group, name: str) -> tuple[str, ...]:
     return tuple(str(label) for label in np.asarray(array_of(group, name)[:]))
 
 
-def require_current_schema(path: Path) -> dict[str, object]:
+def require_readable_schema(path: Path) -> dict[str, object]:
     """Root attributes of a store of this schema version.
 
     Raises:

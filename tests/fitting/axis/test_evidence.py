@@ -7,8 +7,9 @@ from scipy.optimize import nnls
 
 from hpcxrf.fitting.axis.binned import AxisPoint, make_bins, move_axis, table_at
 from hpcxrf.fitting.axis.candidates import Axes
-from hpcxrf.fitting.axis.evidence import Hypothesis, Search, cost_beside, is_possible, seek, solve_nonnegative, withdraw
+from hpcxrf.fitting.axis.evidence import Hypothesis, Search, seek, solve_nonnegative, withdraw
 from hpcxrf.fitting.axis.peaks import find_peaks
+from hpcxrf.fitting.axis.plausibility import cost_beside, is_possible
 from hpcxrf.fitting.axis.race import race
 from hpcxrf.physics.detector import Detector
 
