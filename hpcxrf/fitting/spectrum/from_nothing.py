@@ -13,7 +13,7 @@ from torch import Tensor
 from hpcxrf.fitting.axis.candidates import Axes
 from hpcxrf.fitting.axis.incident import FARTHEST_KEV, move_incident
 from hpcxrf.fitting.axis.peaks import Peaks, find_peaks
-from hpcxrf.fitting.axis.race import race
+from hpcxrf.fitting.axis.race import FAINT_COUNTS, race
 from hpcxrf.fitting.axis.verdict import AMBIGUOUS, AXIS_FLAGS, Finding, judge_found
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.coarse import contrast_weights
@@ -122,8 +122,10 @@ def _shows_incident(fit: SpectrumFit, problem: FitProblem) -> bool:
 
 def _is_doubtful(fit: SpectrumFit, full: Tensor, peaks: Peaks, problem: FitProblem) -> bool:
     """True where another incident energy may be the right one."""
-    return _is_poor(fit, share=_IMPERFECT_SHARE) or any(
-        flag in AXIS_FLAGS for flag in judge_found(fit, full, peaks, problem).flags
+    return (
+        float(full.sum()) < FAINT_COUNTS
+        or _is_poor(fit, share=_IMPERFECT_SHARE)
+        or any(flag in AXIS_FLAGS for flag in judge_found(fit, full, peaks, problem).flags)
     )
 
 

@@ -22,9 +22,9 @@ def test_elements_that_are_not_listed_keep_the_names_from_shifting_by_one(seed):
     assert any("elements that are not listed explain the peaks" in note.text for note in fit.notes)
 
 
-@pytest.mark.parametrize("seed", [60243, 60253])
+@pytest.mark.parametrize("seed", [60243, 60520])
 def test_an_incident_energy_that_is_a_kev_off_is_found_at_the_elastic_peak(seed):
-    """Candidates about the nominal energy alone end 0.7 and 0.9 keV off, one of them without a flag."""
+    """Candidates about the nominal energy alone end 0.7 and 1.5 keV off; of 9000 counts R2 does not tell."""
     truth = random_spectrum(seed)
     problem = build_problem(truth.listed, truth.nominal_kev, n_channels=truth.counts.size)
     fit = fit_from_nothing(torch.from_numpy(truth.counts.astype(float)), problem)
