@@ -2,17 +2,15 @@
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import hpcxrf
-from hpcxrf.errors import InputFileError, OutputError
+from hpcxrf.errors import OutputError
 from hpcxrf.formats.scan import EnergyCalibration, RawScan
 from hpcxrf.notes import pack_notes
-from hpcxrf.store.files import tree_bytes, tree_sha256
 from hpcxrf.store.packed import has_store, is_store, read_root
 from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, READABLE_SCHEMAS, SCHEMA_ATTRIBUTE, SCHEMA_VERSION
 
@@ -32,29 +30,8 @@ class SourceFile:
     """Checksum of the bytes of a file, or of the names and checksums of all files in a folder."""
 
 
-def hash_sources(scan: RawScan) -> tuple[SourceFile, ...]:
-    """Checksums of all files of a scan, read in blocks.
-
-    Raises:
-        InputFileError: a file is gone or cannot be read.
-    """
-    return tuple(_hash_source(path) for path in scan.files)
-
-
-def _hash_source(path: Path) -> SourceFile:
-    try:
-        return SourceFile(
-            path=os.fsencode(path.absolute()).decode("utf-8", "backslashreplace"),
-            size_bytes=tree_bytes(path),
-            sha256=tree_sha256(path),
-        )
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputFileError(f"{path}: cannot be read: {reason}; check the file and its rights") from error
-
-
-def build_root_attributes(scan: RawScan, sources: tuple[SourceFile, ...]) -> Attributes:
-    """Root attributes of an unfinished store of this scan."""
+def build_root_attributes(scan: RawScan) -> Attributes:
+    """Root attributes of an unfinished store of this scan; those of its source come when it is finished."""
     calibration = scan.calibration
     return {
         SCHEMA_ATTRIBUTE: SCHEMA_VERSION,
@@ -63,7 +40,6 @@ def build_root_attributes(scan: RawScan, sources: tuple[SourceFile, ...]) -> Att
         "scan_name": scan.name,
         "format": scan.format,
         "shape": list(scan.shape),
-        "sources": [asdict(source) for source in sources],
         "calibration_kev": None
         if calibration is None
         else [[one.offset_kev, one.slope_kev, one.quadratic_kev] for one in calibration],
@@ -71,6 +47,11 @@ def build_root_attributes(scan: RawScan, sources: tuple[SourceFile, ...]) -> Att
         "tube": scan.tube,
         **pack_notes(scan.notes),
     }
+
+
+def describe_sources(sources: Iterable[SourceFile]) -> Attributes:
+    """Root attributes that say which files a scan was read from."""
+    return {"sources": [asdict(source) for source in sources]}
 
 
 def read_calibration(attributes: Attributes) -> tuple[EnergyCalibration, ...] | None:

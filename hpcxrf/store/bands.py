@@ -2,8 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,21 +10,16 @@ from numpy.typing import NDArray
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats.counts import MendedCounts, mend_counts
 from hpcxrf.formats.scan import RawScan
-from hpcxrf.store.files import file_sha256
-from hpcxrf.store.schema import SpectraLayout, shard_file
-from hpcxrf.store.spikes import Places, find_spikes, join_places
-
-if TYPE_CHECKING:
-    # Checking the counts of one file has no need of it.
-    import zarr
+from hpcxrf.store.spikes import NO_PLACES, Places, can_have_spikes, find_spikes, join_places
 
 Counts = NDArray[Any]
 
 COUNT_TYPES: Final = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.uint32), np.dtype(np.float32))
 """Types of stored counts, from narrow to wide; a scan takes the first that holds all of its counts."""
 
-
 MOST_COUNTS: Final = 1e15
+_PIECE_VALUES: Final = 1 << 17
+"""Counts that are copied or summed in one go: they stay in the cache of a core from one step to the next."""
 
 
 class WiderCountsError(Exception):
@@ -50,7 +44,7 @@ class Band:
 
     number: int
     counts: Counts
-    """(detector, row, x, channel); the array is used again for the next band."""
+    """(detector, row, x, channel) of the stored type; the array is used again for the band after the next."""
     missing: NDArray[np.bool_]
     """(detector, row, x): the spectrum was not measured."""
     negative: int
@@ -107,26 +101,31 @@ def read_bands(scan: RawScan, band_rows: int, pending: Collection[int], dtype: n
         dtype: of the stored counts.
 
     Yields:
-        A band; the array of its counts is used again for the next.
+        A band; the array of its counts is used again for the band after the next.
 
     Raises:
         InputFileError: the source cannot be read, or holds values that are not counts.
         WiderCountsError: a count does not fit `dtype`.
     """
     detectors, rows, columns, channels = scan.shape
-    buffer = np.empty((detectors, min(band_rows, rows), columns, channels), dtype=counted_type(dtype))
+    shape = (detectors, min(band_rows, rows), columns, channels)
+    buffer, other = np.empty(shape, dtype=dtype), np.empty(shape, dtype=dtype)
     missing = np.zeros((detectors, rows, columns), dtype=np.bool_)
     negative, lowest = np.zeros(rows, dtype=np.int64), 0.0
-    for first, mended in _read_blocks(scan, band_rows, pending):
-        last = first + mended.counts.shape[1]
-        _check_fits(mended.counts, dtype, f"{scan.files[0]}, rows {first}..{last - 1}")
-        missing[:, first:last], negative[first:last] = mended.missing, mended.negative
-        lowest = min(lowest, mended.lowest)
+    for first, block in _read_blocks(scan, band_rows, pending):
+        last = first + block.shape[1]
+        mended = None
         for band in range(first // band_rows, (last - 1) // band_rows + 1):
             within = band_slice(band, band_rows, rows)
             start, stop = max(first, within.start), min(last, within.stop)
+            here = slice(start - first, stop - first)
             target = buffer[:, start - within.start : stop - within.start]
-            np.copyto(target, mended.counts[:, start - first : stop - first], casting="unsafe")
+            if mended is None and not copy_exactly(block[:, here], target):
+                mended = _mend(scan, block, first, dtype)
+                missing[:, first:last], negative[first:last] = mended.missing, mended.negative
+                lowest = min(lowest, mended.lowest)
+            if mended is not None:
+                np.copyto(target, mended.counts[:, here], casting="unsafe")
             if stop == within.stop and band in pending:
                 yield Band(
                     number=band,
@@ -135,15 +134,57 @@ def read_bands(scan: RawScan, band_rows: int, pending: Collection[int], dtype: n
                     negative=int(negative[within].sum()),
                     lowest=lowest,
                 )
-        del mended  # else two blocks are held while the next is read
+                buffer, other = other, buffer
+        del block, mended  # else two blocks are held while the next is read
 
 
-def _read_blocks(scan: RawScan, band_rows: int, pending: Collection[int]) -> Iterator[tuple[int, MendedCounts]]:
+def _read_blocks(scan: RawScan, band_rows: int, pending: Collection[int]) -> Iterator[tuple[int, Counts]]:
     rows, step = scan.shape[1], max(scan.rows_per_read, 1)
     for start in range(0, rows, step):
         stop = min(start + step, rows)
         if any(start // band_rows <= band <= (stop - 1) // band_rows for band in pending):
-            yield start, read_mended(scan, slice(start, stop))
+            yield start, _read_block(scan, slice(start, stop))
+
+
+def _mend(scan: RawScan, block: Counts, first: int, dtype: np.dtype[Any]) -> MendedCounts:
+    where = f"{scan.files[0]}, rows {first}..{first + block.shape[1] - 1}"
+    mended = mend_counts(block, where)
+    _check_fits(mended.counts, dtype, where)
+    return mended
+
+
+def copy_exactly(source: Counts, target: Counts) -> bool:
+    """Copy counts into a whole-number type where every one is a count that it holds.
+
+    Args:
+        source: (detector, row, x, channel), of any real type.
+        target: of the same shape; what is in it if some count does not fit is undefined.
+
+    Returns:
+        Whether all were finite, whole, not negative, and fitted.
+    """
+    if target.dtype.kind != "u":
+        return False
+    step = max(1, _PIECE_VALUES // max(1, source.shape[2] * source.shape[3]))
+    return all(
+        _copy_piece(detector[start : start + step], into[start : start + step])
+        for detector, into in zip(source, target, strict=True)
+        for start in range(0, len(detector), step)
+    )
+
+
+def _copy_piece(source: Counts, target: Counts) -> bool:
+    if source.dtype.kind == "f":
+        # Whatever a fraction, a NaN or a number that is too large becomes, it is not equal to what it was.
+        with np.errstate(invalid="ignore"):
+            np.copyto(target, source, casting="unsafe")
+        return bool((target == source).all())
+    # A negative number is a large one without its sign.
+    whole = source.view(source.dtype.str.replace("i", "u"))
+    if int(whole.max()) > np.iinfo(target.dtype).max:
+        return False
+    np.copyto(target, whole, casting="unsafe")
+    return True
 
 
 def read_mended(scan: RawScan, rows: slice) -> MendedCounts:
@@ -152,13 +193,17 @@ def read_mended(scan: RawScan, rows: slice) -> MendedCounts:
     Raises:
         InputFileError: the file ends early, or holds values that are infinite or a single NaN.
     """
+    return mend_counts(_read_block(scan, rows), f"{scan.files[0]}, rows {rows.start}..{rows.stop - 1}")
+
+
+def _read_block(scan: RawScan, rows: slice) -> Counts:
     block = scan.read_counts(rows)
     expected = (scan.shape[0], rows.stop - rows.start, *scan.shape[2:])
     if block.shape != expected:
         raise InputFileError(
             f"{scan.files[0]}: counts of shape {block.shape} where its header promises {expected}; copy it again"
         )
-    return mend_counts(block, f"{scan.files[0]}, rows {rows.start}..{rows.stop - 1}")
+    return block
 
 
 def _check_fits(block: Counts, dtype: np.dtype[Any], where: str) -> None:
@@ -167,53 +212,38 @@ def _check_fits(block: Counts, dtype: np.dtype[Any], where: str) -> None:
         raise WiderCountsError(needed, float(block.sum(dtype=np.float64)) / (block.size / block.shape[-1]))
 
 
-def write_band(path: Path, counts: "zarr.Array[Any]", layout: SpectraLayout, band: int, values: Counts) -> str:
-    """Write one band as one new shard.
-
-    An old shard is removed first: over it, Zarr would merge instead of write, and a torn one would stay torn.
-
-    Args:
-        path: the store.
-        counts: its counts, open for writing.
-        layout: as the counts were created.
-        band: number of the band.
-        values: (detector, row, x, channel), all rows of the band, that fit the type of the store.
-
-    Returns:
-        SHA-256 of the shard's file.
-
-    Raises:
-        ValueError: the values are not one whole shard.
-        OSError: the folder cannot be written.
-    """
-    rows = band_slice(band, layout.band_rows, counts.shape[1])
-    height = rows.stop - rows.start
-    if counts.shards != layout.shards or values.shape != (counts.shape[0], height, *counts.shape[2:]):
-        raise ValueError(f"band {band} of shape {values.shape} is not one whole shard of {path}")
-    file = shard_file(path, band)
-    file.unlink(missing_ok=True)
-    counts[:, rows] = values.astype(counts.dtype, copy=False)
-    return file_sha256(file)
-
-
 def sum_band(values: Counts, first_row: int = 0) -> BandSpectra:
     """Sum and maximum over the pixels of a band, in an order that no memory layout changes, and suspicious channels.
 
     Args:
-        values: (detector, row, x, channel).
+        values: (detector, row, x, channel), of a stored type.
         first_row: row of the scan at which the band begins.
     """
-    totals = [_sum_rows(detector) for detector in values]
-    highest = values.max(axis=(1, 2)).astype(np.float64)
-    spikes = find_spikes(values) + np.array([0, first_row, 0, 0])
-    return BandSpectra(total=np.stack(totals), highest=highest, spikes=spikes)
+    totals, tops = zip(*(_sum_detector(detector) for detector in values), strict=True)
+    highest = np.stack(tops)
+    spikes = NO_PLACES
+    if can_have_spikes(values.dtype, float(highest.max())):
+        spikes = find_spikes(values) + np.array([0, first_row, 0, 0])
+    return BandSpectra(total=np.stack(totals), highest=highest.astype(np.float64), spikes=spikes)
 
 
-def _sum_rows(rows: Counts) -> NDArray[np.float64]:
-    total = np.zeros(rows.shape[-1])
-    for row in rows:
-        total += row.sum(axis=0, dtype=np.float64)
-    return total
+def _sum_detector(rows: Counts) -> tuple[NDArray[np.float64], Counts]:
+    """Sum and maximum (channel,) over the pixels of a detector."""
+    if rows.dtype.kind == "f":
+        total = np.zeros(rows.shape[-1])
+        for row in rows:
+            total += row.sum(axis=0, dtype=np.float64)
+        return total, rows.max(axis=(0, 1))
+    # Whole numbers have one sum, whatever the order.
+    pixels = rows.reshape(-1, rows.shape[-1])
+    whole, highest = np.zeros(pixels.shape[1], dtype=np.uint64), pixels[0].copy()
+    step = max(1, _PIECE_VALUES // pixels.shape[1])
+    kind = np.uint64 if pixels.dtype.itemsize > 2 else np.uint32
+    for start in range(0, len(pixels), step):
+        piece = pixels[start : start + step]
+        whole += np.add.reduce(piece, axis=0, dtype=kind)
+        np.maximum(highest, piece.max(axis=0), out=highest)
+    return whole.astype(np.float64), highest
 
 
 def combine(parts: Iterable[BandSpectra]) -> BandSpectra:

@@ -9,9 +9,11 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
+from threading import Event
 from typing import Final
 
 from hpcxrf.config.untrusted import read_regular
@@ -26,34 +28,46 @@ ABSENT: Final = "absent"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-def file_sha256(path: Path) -> str:
+def file_sha256(path: Path, stop: Event | None = None) -> str:
     """SHA-256 of a file's bytes in hexadecimal, read in blocks.
+
+    Args:
+        path: the file.
+        stop: ends the reading when it is set.
 
     Raises:
         OSError: the file cannot be read.
+        CancelledError: `stop` was set.
     """
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(HASH_BLOCK_BYTES))
     with path.open("rb", buffering=0) as file:
         while size := file.readinto(buffer):
+            if stop is not None and stop.is_set():
+                raise CancelledError
             digest.update(buffer[:size])
     return digest.hexdigest()
 
 
-def tree_sha256(path: Path) -> str:
+def tree_sha256(path: Path, stop: Event | None = None) -> str:
     """SHA-256 of a file, or of a folder: the names and checksums of all files in it, in order of name.
 
     Half-written temporaries (`*.partial`) are no content and do not count.
 
+    Args:
+        path: the file or folder.
+        stop: ends the reading when it is set.
+
     Raises:
         OSError: something there cannot be read.
+        CancelledError: `stop` was set.
     """
     if not path.is_dir():
-        return file_sha256(path)
+        return file_sha256(path, stop)
     digest = hashlib.sha256()
     for file in sorted(tree_files(path), key=lambda file: file.relative_to(path).parts):
         digest.update(os.fsencode(file.relative_to(path).as_posix()) + b"\0")
-        digest.update(bytes.fromhex(file_sha256(file)))
+        digest.update(bytes.fromhex(file_sha256(file, stop)))
     return digest.hexdigest()
 
 

@@ -1,16 +1,17 @@
 """A store of spectra that is being filled: its type, its journal, and the bands that are finished.
 
-Beside an unfinished store `X.zarr` lies its journal `X.zarr.progress.jsonl`: what is being ingested, then one
-line per y-band with the checksum of the one file that the band is. Only bands whose file still has
-that checksum are trusted after a kill; all others are written anew.
+Beside an unfinished store `X.zarr` lies its journal `X.zarr.progress.jsonl`: what is being ingested, then one line per
+y-band with the checksums of the one file that the band is, and of the source. Only bands whose file and source still
+have them are trusted after a kill; all others are written anew. A source is hashed while it is read: lines of bands
+that are finished sooner wait in memory, since nobody could trust them.
 """
 
 import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +20,12 @@ from hpcxrf.errors import OutputError
 from hpcxrf.formats.counts import CountFaults
 from hpcxrf.formats.scan import RawScan
 from hpcxrf.store.attributes import Attributes, hash_record, read_root_attributes
-from hpcxrf.store.bands import COUNT_TYPES, Band, band_slice, counted_type, write_band
-from hpcxrf.store.files import append_line, file_sha256, output_faults, read_lines, sync_tree
+from hpcxrf.store.bands import COUNT_TYPES, Band, band_slice, counted_type
+from hpcxrf.store.files import append_line, append_lines, file_sha256, output_faults, read_lines, sync_tree
 from hpcxrf.store.schema import SpectraLayout, band_count, shard_file, spectra_layout
-from hpcxrf.store.template import create_template, is_template_sound, open_counts
-
-if TYPE_CHECKING:
-    import zarr
+from hpcxrf.store.shard_writer import write_shard
+from hpcxrf.store.source_hash import SourceHash
+from hpcxrf.store.template import create_template, is_template_sound, open_counts, read_counts_format
 
 _SMALL_PARTS_BYTES: Final = 1 << 20
 _BYTES_BESIDE: Final = 256
@@ -38,14 +38,18 @@ class Work:
     scan: RawScan
     path: Path
     attributes: Attributes
+    """Attributes of the root that are known before the source is hashed."""
+    sources: SourceHash
     dtype: np.dtype[Any]
     layout: SpectraLayout
-    done: dict[int, str]
-    """Finished bands and the checksums of their files."""
+    done: dict[int, dict[str, Any]]
+    """Finished bands and their lines of the journal."""
     faults: CountFaults
     """Numbers of values that were mended in the finished bands."""
     missing: NDArray[np.bool_]
     """(detector, y, x): spectra of the finished bands that were not measured."""
+    untold: list[dict[str, Any]] = field(default_factory=list)
+    """Lines of bands that wait for the checksum of the source."""
 
     @property
     def bands(self) -> int:
@@ -57,6 +61,16 @@ class Work:
         """Bands that are not finished."""
         return [band for band in range(self.bands) if band not in self.done]
 
+    @property
+    def checksums(self) -> dict[int, str]:
+        """SHA-256 of the files of the finished bands."""
+        return {band: line["sha256"] for band, line in self.done.items()}
+
+    @property
+    def rows_done(self) -> int:
+        """Rows of the finished bands."""
+        return sum(len(range(*self.rows(band).indices(self.scan.shape[1]))) for band in self.done)
+
     def rows(self, band: int) -> slice:
         """Rows of a band."""
         return band_slice(band, self.layout.band_rows, self.scan.shape[1])
@@ -67,7 +81,7 @@ def progress_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.progress.jsonl")
 
 
-def resume_work(scan: RawScan, path: Path, attributes: Attributes) -> Work | None:
+def resume_work(scan: RawScan, path: Path, attributes: Attributes, sources: SourceHash) -> Work | None:
     """Take up the store of a killed ingest; None: there is none that can be trusted, or of another source."""
     try:
         lines = read_lines(progress_file(path))
@@ -81,21 +95,22 @@ def resume_work(scan: RawScan, path: Path, attributes: Attributes) -> Work | Non
     dtype = next((t for t in COUNT_TYPES if t.name == begun[-1].get("dtype")), None)
     if dtype is None or not is_template_sound(path, _cut(scan, dtype), dtype):
         return None
-    work = _start_work(scan, path, attributes, dtype)
+    work = _start_work(scan, path, attributes, sources, dtype)
     try:
-        for band, line in _find_trusted_bands(path, lines).items():
-            work.done[band] = line["sha256"]
+        for band, line in _find_trusted_bands(work, lines).items():
+            work.done[band] = line
             _read_mended(work, line)
     except (ValueError, TypeError):
         return None  # what a torn journal says of its bands
     return work
 
 
-def _start_work(scan: RawScan, path: Path, attributes: Attributes, dtype: np.dtype[Any]) -> Work:
+def _start_work(scan: RawScan, path: Path, attributes: Attributes, sources: SourceHash, dtype: np.dtype[Any]) -> Work:
     return Work(
         scan=scan,
         path=path,
         attributes=attributes,
+        sources=sources,
         dtype=dtype,
         layout=_cut(scan, dtype),
         done={},
@@ -108,24 +123,32 @@ def _cut(scan: RawScan, dtype: np.dtype[Any]) -> SpectraLayout:
     return spectra_layout(scan.shape, counted_type(dtype).itemsize)
 
 
-def _find_trusted_bands(path: Path, lines: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    """Journal lines of the bands whose file is still as it was written."""
+def _find_trusted_bands(work: Work, lines: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Journal lines of the bands whose file and source are still as they were."""
     recorded = {
         int(line["band"]): line
         for line in lines
-        if line.get("event") == "band" and type(line.get("band")) is int and "sha256" in line
+        if line.get("event") == "band" and type(line.get("band")) is int and {"sha256", "source"} <= line.keys()
     }
+    source = _digest_sources(work.sources) if recorded else ""
     return {
         band: line
         for band, line in sorted(recorded.items())
-        if (file := shard_file(path, band)).exists() and file_sha256(file) == line["sha256"]
+        if line["source"] == source
+        and (file := shard_file(work.path, band)).exists()
+        and file_sha256(file) == line["sha256"]
     }
+
+
+def _digest_sources(sources: SourceHash) -> str:
+    return hash_record({"sources": [asdict(source) for source in sources.result()]})
 
 
 def begin_work(
     scan: RawScan,
     path: Path,
     attributes: Attributes,
+    sources: SourceHash,
     dtype: np.dtype[Any] = COUNT_TYPES[0],
     counts_per_pixel: float = 0.0,
 ) -> Work:
@@ -135,13 +158,14 @@ def begin_work(
         scan: the source.
         path: the store.
         attributes: of its root.
+        sources: checksums of the source, which need not be known yet.
         dtype: of the stored counts.
         counts_per_pixel: about, which chooses the codec.
 
     Raises:
         OutputError: the folder cannot be written.
     """
-    work = _start_work(scan, path, attributes, dtype)
+    work = _start_work(scan, path, attributes, sources, dtype)
     journal = progress_file(path)
     with output_faults(path.parent, bytes_needed=bytes_needed(work, rows=scan.shape[1])):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -165,17 +189,18 @@ def widen_work(work: Work, dtype: np.dtype[Any], counts_per_pixel: float) -> Wor
     Raises:
         OutputError: the folder cannot be written.
     """
-    lines = _find_trusted_bands(work.path, read_lines(progress_file(work.path)))
-    if not lines or _cut(work.scan, dtype) != work.layout:
-        return begin_work(work.scan, work.path, work.attributes, dtype, counts_per_pixel)
+    begin = work.scan, work.path, work.attributes, work.sources, dtype, counts_per_pixel
+    if not work.done or _cut(work.scan, dtype) != work.layout:
+        return begin_work(*begin)
     narrow = narrow_store(work.path)
     with output_faults(work.path.parent, bytes_needed=bytes_needed(work, rows=0)):
         shutil.rmtree(narrow, ignore_errors=True)
         work.path.rename(narrow)
-        wide = begin_work(work.scan, work.path, work.attributes, dtype, counts_per_pixel)
-        old, new = open_counts(narrow), open_counts(work.path)
-        for band, line in lines.items():
-            keep_band(wide, new, band, np.asarray(old[:, work.rows(band)]), line)
+        wide = begin_work(*begin)
+        old = open_counts(narrow)
+        for band, line in work.done.items():
+            values = np.asarray(old[:, work.rows(band)]).astype(dtype, copy=False)
+            tell_band(wide, band, write_band(wide, band, values), line)
             _read_mended(wide, line)
         shutil.rmtree(narrow)
     return wide
@@ -186,26 +211,53 @@ def narrow_store(path: Path) -> Path:
     return path.with_name(f".{path.name}.narrow.partial")
 
 
-def keep_band(
-    work: Work, counts: "zarr.Array[Any]", band: int, values: NDArray[Any], mended: Mapping[str, Any]
-) -> None:
-    """Write a band, and its line into the journal once it is on the disk.
+def write_band(work: Work, band: int, values: NDArray[Any]) -> str:
+    """Write a band and wait until it is on the disk: a power cut keeps lines of the journal, and drops other bytes.
 
     Args:
         work: the store.
-        counts: its counts, open for writing.
         band: number of the band.
-        values: (detector, row, x, channel).
-        mended: fields of the line that say what was mended in it.
+        values: (detector, row, x, channel) of the stored type.
+
+    Returns:
+        SHA-256 of its file.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    checksum = write_band(work.path, counts, work.layout, band, values)
-    # Before the journal says so: a power cut keeps lines that were waited for, and drops bytes that were not.
-    sync_tree(shard_file(work.path, band))
-    append_line(progress_file(work.path), {**mended, "event": "band", "band": band, "sha256": checksum})
-    work.done[band] = checksum
+    return write_shard(shard_file(work.path, band), values, read_counts_format(work.path))
+
+
+def tell_band(work: Work, band: int, checksum: str, mended: Mapping[str, Any]) -> None:
+    """Tell the journal of a band that is on the disk, as soon as the checksum of the source is known.
+
+    Args:
+        work: the store.
+        band: number of the band.
+        checksum: SHA-256 of its file.
+        mended: fields of the line that say what was mended in it.
+
+    Raises:
+        InputFileError: the source cannot be hashed.
+        OutputError: the journal cannot be written.
+    """
+    work.done[band] = {**mended, "event": "band", "band": band, "sha256": checksum}
+    work.untold.append(work.done[band])
+    if work.sources.done():
+        tell_all(work)
+
+
+def tell_all(work: Work) -> None:
+    """Tell the journal of all bands that wait for the checksum of the source, after waiting for it.
+
+    Raises:
+        InputFileError: the source cannot be hashed.
+        OutputError: the journal cannot be written.
+    """
+    if work.untold:
+        source = _digest_sources(work.sources)
+        append_lines(progress_file(work.path), [{**line, "source": source} for line in work.untold])
+        work.untold.clear()
 
 
 def bytes_needed(work: Work, *, rows: int) -> int:

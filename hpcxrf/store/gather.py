@@ -11,53 +11,19 @@ import json
 import math
 import os
 import shutil
-import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-import google_crc32c
+import numpy as np
 
 from hpcxrf.config.untrusted import read_json_object
 from hpcxrf.errors import DamagedStoreError, OutputError
 from hpcxrf.store.files import HASH_BLOCK_BYTES, atomic_write_text, output_faults
+from hpcxrf.store.shard_index import INDEX_CODECS, NO_CHUNK, SHARDING, Part, grid_of, pack_index, read_index
 
 METADATA: Final = "zarr.json"
-SHARDING: Final = "sharding_indexed"
-_ENTRY: Final = struct.Struct("<QQ")
-_CHECKSUM: Final = struct.Struct("<I")
-_NO_CHUNK: Final = (2**64 - 1, 2**64 - 1)
 _REMEDY: Final = "`hpcxrf verify RUN --redo`, then resume, makes it again"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """Bytes of a file: all of a chunk or of a file within a store, wherever it lies."""
-
-    file: Path
-    offset: int
-    size: int
-
-    def blocks(self) -> Iterator[bytes]:
-        """Read it in blocks.
-
-        Raises:
-            OSError: the file cannot be read, or ends before.
-        """
-        left = self.size
-        with self.file.open("rb") as stream:
-            stream.seek(self.offset)
-            while left:
-                block = stream.read(min(left, HASH_BLOCK_BYTES))
-                if not block:
-                    raise OSError(f"{self.file}: ends {left} bytes too early")
-                left -= len(block)
-                yield block
-
-    def read(self) -> bytes:
-        """Read all of it."""
-        return b"".join(self.blocks())
 
 
 def gather_chunks(group: Path) -> None:
@@ -101,7 +67,7 @@ def is_gathered(metadata: Mapping[str, Any]) -> bool:
         metadata.get("node_type") == "array"
         and codecs[0].get("name") == SHARDING
         and _separator(metadata) == "."
-        and math.prod(_grid(metadata["shape"], metadata["chunk_grid"]["configuration"]["chunk_shape"])) == 1
+        and math.prod(grid_of(metadata["shape"], metadata["chunk_grid"]["configuration"]["chunk_shape"])) == 1
     )
 
 
@@ -121,18 +87,15 @@ def list_chunks(metadata: Mapping[str, Any], shard: Part) -> dict[str, Part]:
         DamagedStoreError: the index is damaged.
     """
     whole = metadata["chunk_grid"]["configuration"]["chunk_shape"]
-    grid = _grid(whole, metadata["codecs"][0]["configuration"]["chunk_shape"])
-    size = math.prod(grid) * _ENTRY.size + _CHECKSUM.size
-    index = b""
-    if shard.size >= size:
-        index = Part(file=shard.file, offset=shard.offset + shard.size - size, size=size).read()
-    if not index or google_crc32c.value(index[: -_CHECKSUM.size]) != _CHECKSUM.unpack(index[-_CHECKSUM.size :])[0]:
-        raise DamagedStoreError(f"{shard.file}: the index of its chunks is damaged; {_REMEDY}")
-    places = _ENTRY.iter_unpack(index[: -_CHECKSUM.size])
+    grid = grid_of(whole, metadata["codecs"][0]["configuration"]["chunk_shape"])
+    try:
+        places = read_index(shard, grid).reshape(-1, 2).tolist()
+    except ValueError as error:
+        raise DamagedStoreError(f"{error}; {_REMEDY}") from error
     return {
         _chunk_name(number): Part(file=shard.file, offset=shard.offset + offset, size=length)
         for number, (offset, length) in zip(_numbers(grid), places, strict=True)
-        if (offset, length) != _NO_CHUNK
+        if offset != NO_CHUNK
     }
 
 
@@ -152,10 +115,6 @@ def _separator(metadata: Mapping[str, Any]) -> str:
     return str(metadata["chunk_key_encoding"].get("configuration", {}).get("separator", "/"))
 
 
-def _grid(shape: Sequence[int], chunk: Sequence[int]) -> tuple[int, ...]:
-    return tuple(-(-size // step) for size, step in zip(shape, chunk, strict=True))
-
-
 def _numbers(grid: Sequence[int]) -> Iterator[tuple[int, ...]]:
     return itertools.product(*map(range, grid))
 
@@ -166,25 +125,24 @@ def _chunk_name(number: Sequence[int]) -> str:
 
 def _write_shard(folder: Path, metadata: Mapping[str, Any]) -> None:
     chunk = metadata["chunk_grid"]["configuration"]["chunk_shape"]
-    grid = _grid(metadata["shape"], chunk)
+    grid = grid_of(metadata["shape"], chunk)
     shard = folder / shard_name(metadata)
     partial = shard.with_name(f"{shard.name}.partial")
-    index = b""
+    places = np.full((*grid, 2), NO_CHUNK, dtype=np.uint64)
     with partial.open("wb") as stream:
         for number in _numbers(grid):
             source = folder / _chunk_name(number)
-            place = (stream.tell(), source.stat().st_size) if source.is_file() else _NO_CHUNK
-            if place != _NO_CHUNK:
+            if source.is_file():
+                places[number] = stream.tell(), source.stat().st_size
                 _copy(source, stream)
-            index += _ENTRY.pack(*place)
-        stream.write(index + _CHECKSUM.pack(google_crc32c.value(index)))
+        stream.write(pack_index(places))
         stream.flush()
         os.fsync(stream.fileno())
     partial.replace(shard)
     inner = {
         "chunk_shape": chunk,
         "codecs": metadata["codecs"],
-        "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+        "index_codecs": list(INDEX_CODECS),
         "index_location": "end",
     }
     whole = [steps * step for steps, step in zip(grid, chunk, strict=True)]

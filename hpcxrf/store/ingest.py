@@ -16,11 +16,12 @@ from hpcxrf.store.attributes import (
     Attributes,
     SourceFile,
     build_root_attributes,
-    hash_sources,
+    describe_sources,
     read_root_attributes,
     refuse_other_scan,
 )
-from hpcxrf.store.bands import BandSpectra, WiderCountsError, combine, counted_type, read_bands, sum_band
+from hpcxrf.store.band_writer import BandWriter
+from hpcxrf.store.bands import BandSpectra, WiderCountsError, combine, read_bands, sum_band
 from hpcxrf.store.exposure import describe_unexposed, find_unexposed
 from hpcxrf.store.files import file_sha256, one_writer, output_faults, sync_folder, tree_bytes, tree_files, tree_sha256
 from hpcxrf.store.filling import (
@@ -28,15 +29,15 @@ from hpcxrf.store.filling import (
     add_faults,
     begin_work,
     bytes_needed,
-    keep_band,
-    mended_record,
     narrow_store,
     progress_file,
     resume_work,
+    tell_all,
     widen_work,
 )
 from hpcxrf.store.packed import remove_store, unpack_store
 from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, FILES_ATTRIBUTE, shard_file
+from hpcxrf.store.source_hash import SourceHash, hash_sources
 from hpcxrf.store.spectra import open_spectra
 from hpcxrf.store.template import finish, is_torn_store, open_counts, write_beside, write_faults
 
@@ -72,7 +73,7 @@ class IngestRecord:
 def ingest_scan(scan: RawScan, path: Path, *, progress: Progress | None = None) -> IngestRecord:
     """Write a scan into a spectra store of Zarr format 3.
 
-    The source is hashed, then read once; only where a count turns out not to fit the narrow type that the
+    The source is read once, and hashed meanwhile; only where a count turns out not to fit the narrow type that the
     store was begun with is it begun anew with the type needed. A killed ingest goes on where it was and ends
     with the same bytes as an undisturbed one. On a finished store of the same source and options nothing is
     written.
@@ -104,16 +105,16 @@ def ingest_scan(scan: RawScan, path: Path, *, progress: Progress | None = None) 
 def _ingest(scan: RawScan, path: Path, progress: Progress | None) -> IngestRecord:
     started = time.perf_counter()
     stamps = _read_stamps(scan)
-    sources = hash_sources(scan)
-    attributes = build_root_attributes(scan, sources)
-    unchanged = _is_finished(path, attributes)
-    resumed, bands = 0, dict[int, str]()
-    if not unchanged:
-        work, spectra, resumed = _fill(scan, path, attributes, progress or (lambda _done, _rows: None))
-        _finalise(work, spectra, stamps)
-        bands = work.done
-    checksums = _checksums(path, bands)
-    return _record(scan, path, sources, started, checksums, resumed=resumed, unchanged=unchanged)
+    attributes = build_root_attributes(scan)
+    with hash_sources(scan) as sources:
+        unchanged = _is_finished(path, attributes, sources)
+        resumed, bands = 0, dict[int, str]()
+        if not unchanged:
+            work, spectra, resumed = _fill(scan, path, attributes, sources, progress or (lambda _done, _rows: None))
+            _finalise(work, spectra, stamps)
+            bands = work.checksums
+        checksums = _checksums(path, bands)
+        return _record(scan, path, sources.result(), started, checksums, resumed=resumed, unchanged=unchanged)
 
 
 def _checksums(path: Path, bands: Mapping[int, str]) -> dict[str, str]:
@@ -140,7 +141,7 @@ def _read_stamps(scan: RawScan) -> list[tuple[int, int]]:
     return [(one.st_size, one.st_mtime_ns) for one in found]
 
 
-def _is_finished(path: Path, attributes: Attributes) -> bool:
+def _is_finished(path: Path, attributes: Attributes, sources: SourceHash) -> bool:
     if progress_file(path).exists() and not (path / "zarr.json").exists():
         return False
     try:
@@ -152,7 +153,7 @@ def _is_finished(path: Path, attributes: Attributes) -> bool:
         raise
     if stored is None or not stored.get(COMPLETE_ATTRIBUTE):
         return False
-    refuse_other_scan(path, stored, attributes)
+    refuse_other_scan(path, stored, attributes | describe_sources(sources.result()))
     if not _is_whole(path, stored):
         return False
     progress_file(path).unlink(missing_ok=True)
@@ -172,11 +173,13 @@ def _is_whole(path: Path, stored: Attributes) -> bool:
     )
 
 
-def _fill(scan: RawScan, path: Path, attributes: Attributes, progress: Progress) -> tuple[Work, BandSpectra, int]:
+def _fill(
+    scan: RawScan, path: Path, attributes: Attributes, sources: SourceHash, progress: Progress
+) -> tuple[Work, BandSpectra, int]:
     shutil.rmtree(narrow_store(path), ignore_errors=True)
-    work = resume_work(scan, path, attributes)
+    work = resume_work(scan, path, attributes, sources)
     if work is None:
-        work = begin_work(scan, path, attributes)
+        work = begin_work(scan, path, attributes, sources)
     resumed = len(work.done)
     while True:
         try:
@@ -188,23 +191,14 @@ def _fill(scan: RawScan, path: Path, attributes: Attributes, progress: Progress)
 
 def _write_bands(work: Work, progress: Progress) -> BandSpectra:
     _sweep(work.path)
-    counts, rows = open_counts(work.path), work.scan.shape[1]
-    pending = work.pending
-    counted = counted_type(work.dtype)
-    parts = {
-        band: sum_band(np.asarray(counts[:, work.rows(band)]).astype(counted, copy=False), work.rows(band).start)
-        for band in work.done
-    }
-    rows_done = sum(work.rows(band).stop - work.rows(band).start for band in parts)
-    progress(rows_done, rows)
-    for band in read_bands(work.scan, work.layout.band_rows, pending, work.dtype):
-        number, values = band.number, band.counts
-        add_faults(work, number, band.missing, band.negative, band.lowest)
-        with output_faults(work.path.parent, bytes_needed=bytes_needed(work, rows=rows - rows_done)):
-            keep_band(work, counts, number, values, mended_record(band))
-        parts[number] = sum_band(values, work.rows(number).start)
-        rows_done += values.shape[1]
-        progress(rows_done, rows)
+    rows, kept = work.scan.shape[1], open_counts(work.path)
+    parts = {band: sum_band(np.asarray(kept[:, work.rows(band)]), work.rows(band).start) for band in work.done}
+    progress(work.rows_done, rows)
+    with BandWriter(work, lambda: progress(work.rows_done, rows)) as writer:
+        for band in read_bands(work.scan, work.layout.band_rows, work.pending, work.dtype):
+            add_faults(work, band.number, band.missing, band.negative, band.lowest)
+            writer.write(band)
+            parts[band.number] = sum_band(band.counts, work.rows(band.number).start)
     return combine(parts[band] for band in sorted(parts))
 
 
@@ -215,18 +209,20 @@ def _sweep(path: Path) -> None:
 
 
 def _finalise(work: Work, spectra: BandSpectra, stamps: list[tuple[int, int]]) -> None:
+    tell_all(work)
     integrated = {"integrated": spectra.total, "max_channel_spectrum": spectra.highest}
     scalars = _leave_out_missing(work.scan.read_scalars(), work.missing)
     unexposed = _find_unexposed(work, scalars)
     missing = work.missing if unexposed is None else work.missing | unexposed
     scalars = _leave_out_missing(scalars, missing)
+    sources = describe_sources(work.sources.result())
     _refuse_changed(work.scan, stamps)
     needed = bytes_needed(work, rows=0) + _count_bytes(scalars)
     with output_faults(work.path.parent, bytes_needed=needed):
         write_beside(work.path, work.scan.shape, scalars, integrated)
         write_faults(work.path, missing, spectra.spikes)
         notes = [*work.faults.notes(), *describe_unexposed(unexposed)]
-        finish(work.path, {FILES_ATTRIBUTE: _hash_files(work)}, notes)
+        finish(work.path, {**sources, FILES_ATTRIBUTE: _hash_files(work)}, notes)
         progress_file(work.path).unlink(missing_ok=True)
         sync_folder(work.path.parent)
 
@@ -243,7 +239,7 @@ def _find_unexposed(work: Work, scalars: ScanScalars) -> NDArray[np.bool_] | Non
 
 def _hash_files(work: Work) -> dict[str, str]:
     """SHA-256 of every file of a store but the root's metadata, which is to keep them."""
-    known = {shard_file(work.path, band): checksum for band, checksum in work.done.items()}
+    known = {shard_file(work.path, band): checksum for band, checksum in work.checksums.items()}
     files = sorted(file for file in tree_files(work.path) if file != work.path / "zarr.json")
     return {file.relative_to(work.path).as_posix(): known.get(file) or file_sha256(file) for file in files}
 

@@ -19,7 +19,8 @@ from typing import Any, Final
 from hpcxrf.config.untrusted import parse_json_object, read_json_object
 from hpcxrf.errors import DamagedStoreError, OutputError
 from hpcxrf.store.files import ABSENT, output_faults, sync_folder, sync_tree, tree_bytes, tree_files
-from hpcxrf.store.gather import METADATA, Part, is_gathered, list_chunks, shard_name
+from hpcxrf.store.gather import METADATA, is_gathered, list_chunks, shard_name
+from hpcxrf.store.shard_index import Part
 
 SUFFIX: Final = ".zip"
 MOST_PACKED_BYTES: Final = 2 * 10**9

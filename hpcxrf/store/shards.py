@@ -4,47 +4,31 @@ Zarr decodes each chunk into memory of its own, joins chunks, and copies the par
 loop. Here a chunk is decoded into a buffer that is kept, or where the rows of the scan allow it into the result.
 """
 
-import math
-import os
-import struct
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import google_crc32c
 import numpy as np
-from numcodecs import blosc, zstd
 from numpy.typing import NDArray
 
 from hpcxrf.errors import DamagedStoreError
-from hpcxrf.store.gather import SHARDING, Part
+from hpcxrf.store.chunk_codec import ShardFormat, read_format
 from hpcxrf.store.packed import StoreFiles
-
-_CHECKSUM: Final = struct.Struct("<I")
-_BLOSC_SIZES: Final = struct.Struct("<4xI4xI")
-"""Bytes before and after compression, in the header of Blosc."""
-_NO_CHUNK: Final = 2**64 - 1
-_KNOWN: Final = (("zstd",), ("blosc", "crc32c"))
-"""Codecs of counts, after that of the bytes; version 0.1.0 has the first."""
+from hpcxrf.store.shard_index import NO_CHUNK, Part, Places, read_index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardReader:
     """Counts of one store; made by `open_shards`. Threads may read at once."""
 
-    shape: tuple[int, ...]
-    """(detector, y, x, channel)."""
+    form: ShardFormat
     dtype: np.dtype[Any]
     """Type of the stored counts."""
-    chunk: tuple[int, ...]
-    """(detector, y, x, channel) of a chunk."""
-    band_rows: int
-    codecs: tuple[str, ...]
     shards: tuple[Part, ...]
     """Shard of each y-band."""
-    _indices: dict[int, NDArray[np.uint64]] = field(default_factory=dict)
+    _indices: dict[int, Places] = field(default_factory=dict)
     _kept: threading.local = field(default_factory=threading.local)
 
     def read_into(self, target: NDArray[Any], detector: int, rows: range, columns: range) -> None:
@@ -61,58 +45,45 @@ class ShardReader:
             RuntimeError: a chunk is damaged.
             OSError: a shard cannot be read.
         """
-        direct = target.dtype == self.dtype and len(columns) == self.chunk[2]
-        for y in _steps(rows, self.chunk[1]):
-            for x in _steps(columns, self.chunk[2]):
-                part, within = _meet(y, rows, self.chunk[1]), _meet(x, columns, self.chunk[2])
+        _, height, width, _ = self.form.chunk
+        direct = target.dtype == self.dtype and len(columns) == width
+        for y in _steps(rows, height):
+            for x in _steps(columns, width):
+                part, within = _meet(y, rows, height), _meet(x, columns, width)
                 into = target[part.start - rows.start : part.stop - rows.start]
-                if direct and len(part) == self.chunk[1] and len(within) == self.chunk[2]:
+                if direct and len(part) == height and len(within) == width:
                     self._decode(detector, y, x, into)
                     continue
                 whole = self._buffer()
                 self._decode(detector, y, x, whole)
                 into[:, within.start - columns.start : within.stop - columns.start] = whole[
-                    part.start - y * self.chunk[1] : part.stop - y * self.chunk[1],
-                    within.start - x * self.chunk[2] : within.stop - x * self.chunk[2],
+                    part.start - y * height : part.stop - y * height, within.start - x * width : within.stop - x * width
                 ]
 
     def _buffer(self) -> NDArray[Any]:
         if not hasattr(self._kept, "chunk"):
-            self._kept.chunk = np.empty(self.chunk[1:], dtype=self.dtype)
+            self._kept.chunk = np.empty(self.form.chunk[1:], dtype=self.dtype)
         kept: NDArray[Any] = self._kept.chunk
         return kept
 
     def _decode(self, detector: int, y: int, x: int, target: NDArray[Any]) -> None:
         """Decode the chunk of a detector at (y, x), counted in chunks, into memory of its size."""
-        steps = self.band_rows // self.chunk[1]
+        steps = self.form.grid[1]
         shard = self.shards[y // steps]
-        offset, size = map(int, self._index(y // steps)[detector, y % steps, x])
-        if offset == _NO_CHUNK:
+        offset, size = map(int, self._index(y // steps)[detector, y % steps, x, 0])
+        if offset == NO_CHUNK:
             target[...] = 0
             return
-        content = _read(shard, offset, size)
-        if self.codecs[-1] == "crc32c":
-            content, stored = content[: -_CHECKSUM.size], content[-_CHECKSUM.size :]
-            if google_crc32c.value(content) != _CHECKSUM.unpack(stored)[0]:
-                raise ValueError(f"chunk {detector}, {y}, {x} of {shard.file}: its checksum is another")
-        if self.codecs[0] == "blosc":
-            if _BLOSC_SIZES.unpack(content[: _BLOSC_SIZES.size]) != (target.nbytes, len(content)):
-                raise ValueError(f"chunk {detector}, {y}, {x} of {shard.file}: of another size")
-            blosc.decompress(content, target)
-        else:
-            zstd.decompress(content, target)
+        content = shard.within(offset, size).read()
+        try:
+            self.form.decode(content, target)
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"chunk {detector}, {y}, {x} of {shard.file}: {error}") from error
 
-    def _index(self, band: int) -> NDArray[np.uint64]:
-        """(detector, y, x, 2): offset and bytes of each chunk of a band's shard."""
+    def _index(self, band: int) -> Places:
+        """(detector, y, x, 1, 2): offset and bytes of each chunk of a band's shard."""
         if band not in self._indices:
-            grid = (self.shape[0], self.band_rows // self.chunk[1], -(-self.shape[2] // self.chunk[2]), 2)
-            size = 8 * math.prod(grid) + _CHECKSUM.size
-            shard = self.shards[band]
-            content = _read(shard, shard.size - size, size)
-            index, stored = content[: -_CHECKSUM.size], content[-_CHECKSUM.size :]
-            if google_crc32c.value(index) != _CHECKSUM.unpack(stored)[0]:
-                raise ValueError(f"the index of {shard.file} is damaged")
-            self._indices[band] = np.frombuffer(index, dtype="<u8").reshape(grid)
+            self._indices[band] = read_index(self.shards[band], self.form.grid)
         return self._indices[band]
 
 
@@ -134,19 +105,7 @@ def open_shards(path: Path, metadata: Mapping[str, Any], names: Sequence[str], d
         raise DamagedStoreError(
             f"{path}: y-bands {', '.join(lost)} of {len(names)} are gone; the next run or resume ingests the scan again"
         )
-    outer = metadata["codecs"][0]
-    inner = outer["configuration"] if outer["name"] == SHARDING else {"codecs": [outer], "chunk_shape": ()}
-    codecs = tuple(str(one["name"]) for one in inner["codecs"])[1:]
-    if codecs not in _KNOWN or inner.get("index_location") != "end":
-        raise DamagedStoreError(f"{path}: counts encoded by {', '.join(codecs)}; remove the store and ingest again")
-    return ShardReader(
-        shape=tuple(metadata["shape"]),
-        dtype=dtype,
-        chunk=tuple(inner["chunk_shape"]),
-        band_rows=metadata["chunk_grid"]["configuration"]["chunk_shape"][1],
-        codecs=codecs,
-        shards=tuple(files.part(name) for name in names),
-    )
+    return ShardReader(form=read_format(path, metadata), dtype=dtype, shards=tuple(files.part(name) for name in names))
 
 
 def _steps(wanted: range, step: int) -> Iterator[int]:
@@ -156,16 +115,3 @@ def _steps(wanted: range, step: int) -> Iterator[int]:
 def _meet(number: int, wanted: range, step: int) -> range:
     """Part of what is wanted that lies in chunk `number` of so many."""
     return range(max(wanted.start, number * step), min(wanted.stop, (number + 1) * step))
-
-
-def _read(shard: Part, offset: int, size: int) -> bytes:
-    if offset < 0 or offset + size > shard.size:
-        raise ValueError(f"{shard.file}: ends too early")
-    descriptor = os.open(shard.file, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        content = os.pread(descriptor, size, shard.offset + offset)
-    finally:
-        os.close(descriptor)
-    if len(content) != size:
-        raise ValueError(f"{shard.file}: ends too early")
-    return content

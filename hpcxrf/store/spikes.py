@@ -57,6 +57,11 @@ def find_spikes(counts: Counts) -> Places:
     return np.concatenate(found) if found else NO_PLACES
 
 
+def can_have_spikes(dtype: np.dtype[Any], highest: float) -> bool:
+    """Whether counts of a type up to so many can have a suspicious channel: a few whole counts never."""
+    return dtype.kind == "f" or highest > _LEAST
+
+
 def is_spike(spectrum: NDArray[np.float64], channel: int, quantum: float = 1.0) -> bool:
     """Whether a spectrum (channel,) has the shape of a spike at a channel.
 

@@ -22,6 +22,7 @@ from hpcxrf.errors import OutputError
 from hpcxrf.formats.scan import ScanScalars
 from hpcxrf.notes import Note, pack_notes, unpack_notes
 from hpcxrf.store.attributes import Attributes
+from hpcxrf.store.chunk_codec import ShardFormat, read_format
 from hpcxrf.store.files import atomic_write_text, sync_tree
 from hpcxrf.store.schema import (
     COMPLETE_ATTRIBUTE,
@@ -88,10 +89,18 @@ def _choose_codecs(dtype: np.dtype[Any], counts_per_pixel: float) -> tuple[Bytes
 
 
 def open_counts(path: Path) -> zarr.Array[Any]:
-    """The counts for writing. Empty chunks are written, so that a file that is missing is a fault."""
-    # `open_array(config=...)` is ignored in silence where the array exists.
-    counts = zarr.open_array(path / "counts", mode="r+")
-    return counts.with_config({"write_empty_chunks": True})
+    """The counts of an unfinished store for reading."""
+    return zarr.open_array(path / "counts", mode="r")
+
+
+def read_counts_format(path: Path) -> ShardFormat:
+    """Read how the counts of a store are cut and encoded.
+
+    Raises:
+        OutputError: the metadata of the counts are damaged.
+    """
+    remedy = "remove the store and ingest again"
+    return read_format(path, read_json_object(path / "counts" / "zarr.json", OutputError, remedy=remedy))
 
 
 def write_beside(path: Path, shape: tuple[int, int, int, int], scalars: ScanScalars, spectra: Variables) -> None:

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from hpcxrf.store.gather import Part, list_chunks, shard_name
+from hpcxrf.store.gather import list_chunks, shard_name
+from hpcxrf.store.shard_index import Part
 
 
 def spoil_chunks(array: Path, start: str) -> list[Path]:

@@ -1,0 +1,100 @@
+"""Codecs of the counts' chunks: the bytes that Zarr writes and reads, without its event loop."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from struct import Struct
+from typing import Any, Final
+
+import google_crc32c
+from numcodecs import blosc, zstd
+from numpy.typing import NDArray
+
+from hpcxrf.errors import DamagedStoreError
+from hpcxrf.store.shard_index import CHECKSUM, SHARDING, grid_of
+
+_BLOSC_SIZES: Final = Struct("<4xI4xI")
+"""Bytes before and after compression, in the header of Blosc."""
+_SHUFFLES: Final = {"noshuffle": blosc.NOSHUFFLE, "shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE}
+_KNOWN: Final = (("zstd",), ("blosc", "crc32c"))
+"""Codecs of counts, after that of the bytes; version 0.1.0 has the first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardFormat:
+    """How the counts of a store are cut and encoded, as the metadata of the array say."""
+
+    shape: tuple[int, ...]
+    """(detector, y, x, channel)."""
+    chunk: tuple[int, ...]
+    """(1, y, x, channel) of a chunk."""
+    shard: tuple[int, ...]
+    """(detector, y, x, channel) of a shard: one y-band."""
+    codec: str
+    options: Mapping[str, Any]
+    """Configuration of the codec."""
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Number of chunks of a shard along each axis."""
+        return grid_of(self.shard, self.chunk)
+
+    def encode(self, values: NDArray[Any]) -> bytes:
+        """Encode a chunk of contiguous counts."""
+        if self.codec == "zstd":
+            return bytes(zstd.compress(values, self.options["level"], self.options.get("checksum", False)))
+        content = bytes(
+            blosc.compress(
+                values,
+                self.options["cname"].encode(),
+                self.options["clevel"],
+                _SHUFFLES[self.options["shuffle"]],
+                self.options["blocksize"],
+                self.options["typesize"],
+            )
+        )
+        return content + CHECKSUM.pack(google_crc32c.value(content))
+
+    def decode(self, content: bytes, target: NDArray[Any]) -> None:
+        """Decode a chunk into contiguous memory of its size.
+
+        Raises:
+            ValueError: the chunk is damaged.
+            RuntimeError: the chunk is damaged.
+        """
+        if self.codec == "zstd":
+            zstd.decompress(content, target)
+            return
+        if len(content) < _BLOSC_SIZES.size + CHECKSUM.size:
+            raise ValueError("ends too early")
+        content, stored = content[: -CHECKSUM.size], content[-CHECKSUM.size :]
+        if google_crc32c.value(content) != CHECKSUM.unpack(stored)[0]:
+            raise ValueError("its checksum is another")
+        if _BLOSC_SIZES.unpack(content[: _BLOSC_SIZES.size]) != (target.nbytes, len(content)):
+            raise ValueError("of another size")
+        blosc.decompress(content, target)
+
+
+def read_format(path: Path, metadata: Mapping[str, Any]) -> ShardFormat:
+    """Read how counts are cut and encoded.
+
+    Args:
+        path: the store.
+        metadata: of its counts.
+
+    Raises:
+        DamagedStoreError: counts are encoded as this program never did.
+    """
+    outer: Mapping[str, Any] = metadata["codecs"][0]
+    inner: Mapping[str, Any] = outer["configuration"] if outer["name"] == SHARDING else {"codecs": [outer]}
+    codecs: Sequence[Mapping[str, Any]] = inner["codecs"][1:]
+    names = tuple(str(one["name"]) for one in codecs)
+    if names not in _KNOWN or inner.get("index_location") != "end":
+        raise DamagedStoreError(f"{path}: counts encoded by {', '.join(names)}; remove the store and ingest again")
+    return ShardFormat(
+        shape=tuple(metadata["shape"]),
+        chunk=tuple(inner["chunk_shape"]),
+        shard=tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"]),
+        codec=names[0],
+        options=codecs[0]["configuration"],
+    )
