@@ -174,6 +174,8 @@ def refuse_bad_counts(spectra: NDArray[Any], *, path: Path, detector: int, first
     """
     if spectra.size == 0 or spectra.dtype.kind in "ub":
         return
+    if _are_finite_without_sign(spectra):
+        return
     lowest, highest = float(np.min(spectra)), float(np.max(spectra))
     if lowest >= 0 and np.isfinite(highest):
         return
@@ -190,3 +192,15 @@ def refuse_bad_counts(spectra: NDArray[Any], *, path: Path, detector: int, first
         f"{spectra[row, column, channel]} is not a count, must be finite and not negative "
         f"({int(np.count_nonzero(bad))} such values in the rows read); correct or leave out the file"
     )
+
+
+def _are_finite_without_sign(values: NDArray[Any]) -> bool:
+    """Whether signed numbers are finite and have no sign, in one pass; where False, they may still be so."""
+    if values.dtype.itemsize > 8:
+        return False
+    # Taken as whole numbers without a sign, the bits of what is negative or not finite are above those of all others.
+    bits = values.view(values.dtype.str.replace("f", "u").replace("i", "u"))
+    most = (
+        np.array(np.inf, values.dtype).view(bits.dtype) if values.dtype.kind == "f" else np.iinfo(values.dtype).max + 1
+    )
+    return bool(bits.max() < most)

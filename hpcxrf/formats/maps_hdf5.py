@@ -1,8 +1,9 @@
 """MAPS HDF5 of XRF-Maps, versions 9 and 10: `X.h50` .. `X.h5N` are the detectors of one scan."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcxrf.errors import InputFileError
+from hpcxrf.formats.hdf5_chunks import SpectrumChunks, has_spectrum_chunks, index_chunks, read_spectra
 from hpcxrf.formats.hdf5_files import (
     HDF5_FAULTS,
     check_rows,
@@ -129,6 +131,8 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
     dtype = np.result_type(*(head.dtype for head in heads))
     row_bytes = shape[0] * width * channels * dtype.itemsize
     refuse_large_rows(path, shape, row_bytes)
+    # Once a scan: the places of its chunks take as long to find as some rows to read.
+    find_chunks = cache(partial(_find_chunks, files, options.allow_external))
     calibrations = [h.calibration for h in heads if h.calibration is not None]
     energies = [h.incident_energy_kev for h in heads if h.incident_energy_kev is not None]
     return RawScan(
@@ -138,7 +142,7 @@ def open_file(path: Path, options: ReadOptions) -> RawScan:
         shape=shape,
         dtype=dtype,
         rows_per_read=rows_per_block(row_bytes=row_bytes, chunk_rows=heads[0].chunk_rows, height=height),
-        read_counts=partial(_read_counts, files, shape, dtype, options.allow_external),
+        read_counts=partial(_read_counts, files, shape, dtype, options.allow_external, find_chunks),
         read_scalars=partial(_read_scalars, files, shape, options.allow_external),
         calibration=tuple(calibrations) if len(calibrations) == len(heads) else None,
         incident_energy_kev=energies[0] if energies else None,
@@ -240,22 +244,34 @@ def _write_notes(path: Path, files: tuple[Path, ...], heads: list[_Head]) -> tup
     return tuple(notes)
 
 
+def _find_chunks(files: tuple[Path, ...], allow_external: bool, detector: int) -> SpectrumChunks | None:  # noqa: FBT001
+    """Places of the spectra of a detector; None where its dataset is laid out otherwise than XRF-Maps does."""
+    with open_hdf5(files[detector]) as file:
+        stored = _find_spectra(file, allow_external=allow_external)
+        return index_chunks(stored) if has_spectrum_chunks(stored) else None
+
+
 def _read_counts(
     files: tuple[Path, ...],
     shape: Shape,
     dtype: np.dtype[np.generic],
     allow_external: bool,  # noqa: FBT001 - bound by partial
+    find_chunks: Callable[[int], SpectrumChunks | None],
     rows: slice,
 ) -> NDArray[np.generic]:
     wanted = check_rows(files[0], rows, shape[1])
     block = np.empty((shape[0], wanted.stop - wanted.start, *shape[2:]), dtype=dtype)
     for detector, path in enumerate(files):
-        _read_detector(path, block[detector], wanted, allow_external=allow_external)
+        chunks = find_chunks(detector)
+        if chunks is None:
+            _read_slices(path, block[detector], wanted, allow_external=allow_external)
+        else:
+            read_spectra(chunks, wanted, block[detector])
         refuse_bad_counts(block[detector], path=path, detector=detector, first_row=wanted.start)
     return block
 
 
-def _read_detector(path: Path, out: NDArray[np.generic], rows: slice, *, allow_external: bool) -> None:
+def _read_slices(path: Path, out: NDArray[np.generic], rows: slice, *, allow_external: bool) -> None:
     """Fill `out` (rows, x, channel) piece by piece: whole chunks, so that none is unpacked twice."""
     with open_hdf5(path) as file:
         stored = _find_spectra(file, allow_external=allow_external)
