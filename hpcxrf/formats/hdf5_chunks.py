@@ -1,7 +1,7 @@
-"""Maps of HDF5 files whose chunks are one spectrum each, as XRF-Maps writes them, read without the library's slices.
+"""Maps (channel, y, x) of HDF5 files, turned into spectra: by slices, or spectrum by spectrum as XRF-Maps packs them.
 
-A slice of such a dataset costs 70 us a spectrum, most of it for finding, caching and scattering chunks of a few hundred
-bytes. Here the places of all chunks are asked for once, and each spectrum is read and unpacked by itself.
+A slice of chunks of one spectrum each costs 70 us a spectrum, most of it for finding, caching and scattering chunks of
+a few hundred bytes. Here the places of all chunks are asked for once, and each spectrum is read and unpacked by itself.
 """
 
 import os
@@ -22,6 +22,8 @@ _SHUFFLE: Final = h5py.h5z.FILTER_SHUFFLE
 _GZIP: Final = h5py.h5z.FILTER_DEFLATE
 _MORE_PACKED: Final = 1024
 """Bytes by which a spectrum may be longer packed than unpacked: a file of more is damaged."""
+PIECE_BYTES: Final = 8 << 20
+"""Bytes of counts that are held twice, as stored and as returned, where they are not in chunks."""
 _GAPS: Final = 2
 """A row whose spectra lie within so many times their bytes is read in one go."""
 _NOWHERE: Final = -1
@@ -45,6 +47,21 @@ class SpectrumChunks:
     """(y, x): bytes in the file."""
     skipped: NDArray[np.uint32]
     """(y, x): filters, by their bit, that were not applied."""
+
+
+def read_slices(dataset: h5py.Dataset, rows: slice, out: NDArray[Any]) -> None:
+    """Read spectra by slices: whole chunks, so that none is unpacked twice, and as few as turn within the cache.
+
+    Args:
+        dataset: (channel, y, x).
+        rows: contiguous rows.
+        out: (row, x, channel), filled.
+    """
+    row_bytes = dataset.shape[0] * dataset.shape[2] * dataset.dtype.itemsize
+    step = dataset.chunks[1] if dataset.chunks else max(1, PIECE_BYTES // row_bytes)
+    for first in range(rows.start - rows.start % step, rows.stop, step):
+        piece = slice(max(first, rows.start), min(first + step, rows.stop))
+        out[piece.start - rows.start : piece.stop - rows.start] = np.moveaxis(dataset[:, piece, :], 0, 2)
 
 
 def has_spectrum_chunks(dataset: h5py.Dataset) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcxrf.errors import InputFileError
-from hpcxrf.formats.hdf5_chunks import SpectrumChunks, has_spectrum_chunks, index_chunks, read_spectra
+from hpcxrf.formats.hdf5_chunks import SpectrumChunks, has_spectrum_chunks, index_chunks, read_slices, read_spectra
 from hpcxrf.formats.hdf5_files import (
     HDF5_FAULTS,
     check_rows,
@@ -56,8 +56,6 @@ TIMES: Final = {"ELT": "Elapsed_Livetime", "ERT": "Elapsed_Realtime", "ICR": "In
 MILLIMETRE_UM: Final = 1000.0
 UNITS_UM: Final = {"um": 1.0, "µm": 1.0, "microns": 1.0, "mm": 1000.0, "nm": 1e-3, "m": 1e6}
 LARGEST_PARAMETERS: Final = 10_000
-PIECE_BYTES: Final = 8 * 2**20
-"""Bytes of a detector's counts that are held twice, as stored and as returned."""
 Shape = tuple[int, int, int, int]
 
 
@@ -264,24 +262,12 @@ def _read_counts(
     for detector, path in enumerate(files):
         chunks = find_chunks(detector)
         if chunks is None:
-            _read_slices(path, block[detector], wanted, allow_external=allow_external)
+            with open_hdf5(path) as file:
+                read_slices(_find_spectra(file, allow_external=allow_external), wanted, block[detector])
         else:
             read_spectra(chunks, wanted, block[detector])
         refuse_bad_counts(block[detector], path=path, detector=detector, first_row=wanted.start)
     return block
-
-
-def _read_slices(path: Path, out: NDArray[np.generic], rows: slice, *, allow_external: bool) -> None:
-    """Fill `out` (rows, x, channel) piece by piece: whole chunks, so that none is unpacked twice."""
-    with open_hdf5(path) as file:
-        stored = _find_spectra(file, allow_external=allow_external)
-        row_bytes = stored.shape[0] * stored.shape[2] * stored.dtype.itemsize
-        chunk_rows = stored.chunks[1] if stored.chunks else 1
-        step = chunk_rows * max(1, PIECE_BYTES // max(1, chunk_rows * row_bytes))
-        for first in range(rows.start - rows.start % step, rows.stop, step):
-            piece = slice(max(first, rows.start), min(first + step, rows.stop))
-            here = slice(piece.start - rows.start, piece.stop - rows.start)
-            out[here] = np.moveaxis(stored[:, piece, :], 0, 2)
 
 
 def _read_scalars(

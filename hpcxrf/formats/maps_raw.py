@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcxrf.errors import InputFileError
+from hpcxrf.formats.hdf5_chunks import read_slices
 from hpcxrf.formats.hdf5_files import (
     HDF5_FAULTS,
     check_rows,
@@ -119,7 +120,7 @@ def _read_counts(
         spectra = find_spectra(file, allow_external=allow_external)
         block = np.empty((shape[0], wanted.stop - wanted.start, *shape[2:]), dtype=spectra[0].dtype)
         for detector, dataset in enumerate(spectra[: shape[0]]):
-            block[detector] = np.moveaxis(dataset[:, wanted, :], 0, 2)
+            read_slices(dataset, wanted, block[detector])
             refuse_bad_counts(block[detector], path=path, detector=detector, first_row=wanted.start)
     return block
 

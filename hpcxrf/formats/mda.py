@@ -24,6 +24,7 @@ from hpcxrf.formats.mda_layout import (
     read_numbers_at,
     read_scan,
     read_values,
+    view_numbers,
 )
 from hpcxrf.formats.mda_scalars import (
     CALIBRATION_NAME,
@@ -175,8 +176,13 @@ def _read_counts(path: Path, rows: Rows, shape: Shape, columns: tuple[int, ...],
             continue
         offsets = np.array(row.sub_at, dtype=np.int64)[written]
         like = like or _read_spectrum(path, data, int(offsets[0]), shape[3], None)
-        for x, at, same in zip(written, offsets.tolist(), match_records(data, offsets, like), strict=True):
-            if same:
+        same = match_records(data, offsets, like)
+        if same.all() and not np.diff(offsets, 2).any():
+            together = slice(written[0], written[-1] + 1) if np.ptp(written) < written.size else written
+            block[:, place, together] = view_numbers(data, offsets, like)[:, chosen].swapaxes(0, 1)
+            continue
+        for x, at, alike in zip(written, offsets.tolist(), same, strict=True):
+            if alike:
                 values = read_numbers_at(data, at, like)
             else:
                 values = read_values(data, _read_spectrum(path, data, at, shape[3], like))

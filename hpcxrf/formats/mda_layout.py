@@ -251,9 +251,23 @@ def match_records(data: NDArray[np.uint8], offsets: NDArray[np.int64], like: Mda
 
 def read_numbers_at(data: NDArray[np.uint8], offset: int, like: MdaScan) -> NDArray[np.float32]:
     """Values (scan detector, point) of a record at an offset that `match_records` found to be like another one."""
-    begin = offset + like.values_at - like.at
-    size = 4 * len(like.detectors) * like.npts
-    return data[begin : begin + size].view(">f4").reshape(len(like.detectors), like.npts)
+    values: NDArray[np.float32] = view_numbers(data, np.array([offset]), like)[0]
+    return values
+
+
+def view_numbers(data: NDArray[np.uint8], offsets: NDArray[np.int64], like: MdaScan) -> NDArray[np.float32]:
+    """Values (record, scan detector, point) of evenly spaced records that `match_records` found to be like another one.
+
+    Nothing is copied.
+    """
+    step = int(offsets[1] - offsets[0]) if len(offsets) > 1 else 0
+    return np.ndarray(
+        (len(offsets), len(like.detectors), like.npts),
+        ">f4",
+        buffer=data,
+        offset=int(offsets[0]) + like.values_at - like.at,
+        strides=(step, 4 * like.npts, 4),
+    )
 
 
 def _read_detectors(cursor: _Cursor, count: int, like: MdaScan | None) -> tuple[tuple[Channel, ...], bytes]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hpcxrf.errors import InputFileError
-from hpcxrf.formats import hdf5_files, maps_hdf5
+from hpcxrf.formats import hdf5_chunks, hdf5_files, maps_hdf5
 from hpcxrf.formats.maps_writer import write_maps_v10
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import EnergyCalibration, ReadOptions
@@ -299,7 +299,7 @@ def test_pieces_of_a_read_join_to_the_rows_asked_for(tmp_path, monkeypatch, chun
     counts = np.arange(4 * 10 * 5, dtype="f4").reshape(4, 10, 5)
     with h5py.File(tmp_path / "a.h50", "w") as file:
         file.create_dataset("MAPS/Spectra/mca_arr", data=counts, chunks=chunks)
-    monkeypatch.setattr(maps_hdf5, "PIECE_BYTES", 2 * 4 * 5 * 4)
+    monkeypatch.setattr(hdf5_chunks, "PIECE_BYTES", 2 * 4 * 5 * 4)
     block = open_scan(tmp_path / "a.h50").read_counts(rows)
     np.testing.assert_array_equal(block[0], np.moveaxis(counts, 0, 2)[rows])
 
@@ -311,7 +311,7 @@ def test_one_detector_is_not_held_twice(tmp_path):
     block = scan.read_counts(slice(0, 64))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < block.nbytes + 2 * maps_hdf5.PIECE_BYTES
+    assert peak < block.nbytes + 2 * hdf5_chunks.PIECE_BYTES
 
 
 def test_a_file_that_another_program_has_locked_is_read(tmp_path):
