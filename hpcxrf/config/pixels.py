@@ -38,7 +38,8 @@ class PixelConfig:
     deviance: bool = True
     """True: the deviance map is computed, which costs some four times as much as the amplitudes and their sigma."""
     blocks_per_task: Annotated[int, Field(ge=1)] | None = None
-    """Map blocks (64 x 256 pixels) of a task; None: chosen by size. Does not change any result."""
+    """Map blocks of a task; None: so many that a scan keeps 128 cores busy, and no task is too short. Changes no
+    result."""
 
     @property
     def wants_weight_classes(self) -> bool:

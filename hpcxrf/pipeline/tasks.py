@@ -7,9 +7,9 @@ it once.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -26,12 +26,12 @@ from hpcxrf.fitting.spectrum.posterior import sample_posterior
 from hpcxrf.fitting.spectrum.suggestion import combine_detectors
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.notes import Note, pack_notes
-from hpcxrf.pipeline.blocks import Block, blocks_of, pixels_of
+from hpcxrf.pipeline.blocks import Block, block_of_job, blocks_of, pixels_of
 from hpcxrf.pipeline.integrated import ScanFit, fit_clean
 from hpcxrf.pipeline.pixels.choices import choose_for_pixels
 from hpcxrf.pipeline.pixels.device import device_guard
 from hpcxrf.pipeline.pixels.excess_in_store import check_sums
-from hpcxrf.pipeline.pixels.findings import apply_findings, fits_for, read_findings, spectra_of
+from hpcxrf.pipeline.pixels.findings import Findings, apply_findings, fits_for, read_findings, spectra_of
 from hpcxrf.pipeline.pixels.flags import find_doubts
 from hpcxrf.pipeline.pixels.from_config import free_parameters, needs_model, pixel_model_of, stored_solver
 from hpcxrf.pipeline.pixels.task import PixelTask, fit_blocks
@@ -68,9 +68,9 @@ from hpcxrf.runner.records import TaskRecord
 from hpcxrf.runner.worker import Clock, attempt, choose_device, one_thread
 from hpcxrf.store.files import checksum_tree
 from hpcxrf.store.ingest import ingest_scan
-from hpcxrf.store.packed import pack_store, remove_store, unpack_store
+from hpcxrf.store.packed import locate_store, pack_store, remove_store, unpack_store
 from hpcxrf.store.rundir import RunDir
-from hpcxrf.store.spectra import SpectraStore, open_spectra
+from hpcxrf.store.spectra import Spectra, SpectraStore, open_spectra
 
 
 def run_ingest(job: DatasetJob) -> TaskRecord:
@@ -205,13 +205,10 @@ def run_pixels(job: DatasetJob, blocks: BlockRange, after: Sequence[TaskRecord])
     with attempt(job, task):
         clock = Clock()
         device = choose_device(job.config)
-        store = open_spectra(run.spectra_store(job.dataset_id))
         path = run.results_store(job.dataset_id)
-        with one_thread(), device_guard(device):
-            found = _solver(path, blocks.detector, job.config, device)
-        findings = read_findings(require_readable_schema(path))
-        spectra = spectra_of(store, blocks.detector, findings)
-        mine = blocks_of(job.shape[1:3])[blocks.first : blocks.stop]
+        shared = _share_pixels(job, blocks.detector, device)
+        found, findings, spectra = shared.solver, shared.findings, shared.spectra
+        mine = blocks_of(job.shape[1:3], block_of_job(job))[blocks.first : blocks.stop]
         checksums: dict[str, str] = {}
 
         def write(block: Block, fit: PixelFit) -> None:
@@ -299,6 +296,7 @@ def _create(
         detectors=job.detectors,
         components=next(iter(fits.values())).component_names,
         shape_yx=job.shape[1:3],
+        block_yx=block_of_job(job),
         n_channels=job.shape[3],
         positions_um=(x_um, y_um) if known else None,
         free=free_parameters(job.config.pixels.method),
@@ -331,6 +329,39 @@ def _theta_by_name(fit: SpectrumFit) -> dict[str, float] | None:
 
 def _model_error(fit: SpectrumFit) -> float | None:
     return fit.model_error if fit.status in SOLVED and math.isfinite(fit.model_error) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SharedByTasks:
+    """What all pixel tasks of a detector need, which takes longer to make than to fit some thousand pixels."""
+
+    spectra: Spectra
+    findings: Findings
+    solver: tuple[PixelBasis, Solver] | None
+
+
+_SHARED: Final[dict[tuple[object, ...], _SharedByTasks]] = {}
+"""Of the last task of this worker, by what it was made from."""
+
+
+def _share_pixels(job: DatasetJob, detector: str, device: torch.device) -> _SharedByTasks:
+    """Spectra, findings and solver of a detector: those of the worker's last task, if they are the same."""
+    run = RunDir(path=job.run_dir)
+    path, stored = run.results_store(job.dataset_id), run.spectra_store(job.dataset_id)
+    root, spectra = (path / "zarr.json").stat(), locate_store(stored).stat()
+    stamps = (root.st_ino, root.st_mtime_ns, spectra.st_ino, spectra.st_mtime_ns)
+    key = (str(path), stamps, detector, str(device), repr(job.config))
+    shared = _SHARED.get(key)
+    if shared is None:
+        _SHARED.clear()
+        findings = read_findings(require_readable_schema(path))
+        with one_thread(), device_guard(device):
+            solver = _solver(path, detector, job.config, device)
+        shared = _SharedByTasks(
+            spectra=spectra_of(open_spectra(stored), detector, findings), findings=findings, solver=solver
+        )
+        _SHARED[key] = shared
+    return shared
 
 
 def _solver(path: Path, detector: str, config: RunConfig, device: torch.device) -> tuple[PixelBasis, Solver] | None:

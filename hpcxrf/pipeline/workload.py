@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from hpcxrf.config.run import RunConfig, effective
+from hpcxrf.errors import OutputError
+from hpcxrf.pipeline.blocks import block_of_job
 from hpcxrf.pipeline.plan import plan_scans
 from hpcxrf.pipeline.printout import describe_scans
 from hpcxrf.pipeline.records import DatasetJob
@@ -12,8 +14,9 @@ from hpcxrf.pipeline.units import units_of
 from hpcxrf.runner.ending import RunEnd
 from hpcxrf.runner.records import TaskRecord, Unit
 from hpcxrf.runner.workload import Workload
-from hpcxrf.store.packed import has_root, is_store, remove_store
+from hpcxrf.store.packed import has_root, is_store, read_root, remove_store
 from hpcxrf.store.rundir import RETRY, Record, RunDir
+from hpcxrf.store.schema import BLOCK_ATTRIBUTE, BLOCK_X, BLOCK_Y
 
 STAGE_TITLES: Final = {
     "ingest": "ingest into Zarr",
@@ -53,7 +56,16 @@ def is_there(job: DatasetJob, unit: Unit) -> bool:
     run = RunDir(path=job.run_dir)
     if unit.stage == "ingest":
         return has_root(run.spectra_store(job.dataset_id))
-    return unit.stage != "integrated" or has_root(run.results_store(job.dataset_id))
+    return unit.stage != "integrated" or _has_blocks(job)
+
+
+def _has_blocks(job: DatasetJob) -> bool:
+    """Whether the results are there, with maps of the blocks that its tasks write: older versions had larger ones."""
+    try:
+        attributes = read_root(RunDir(path=job.run_dir).results_store(job.dataset_id)).get("attributes", {})
+    except OutputError:
+        return False
+    return list(attributes.get(BLOCK_ATTRIBUTE, (BLOCK_Y, BLOCK_X))) == list(block_of_job(job))
 
 
 def reopen(job: DatasetJob, last: Mapping[str, Record]) -> None:

@@ -28,7 +28,9 @@ zip; what the arrays hold is as in version 1."""
 
 BLOCK_Y: Final = 64
 BLOCK_X: Final = 256
-"""A map block is one chunk of the maps, all components: 64 x 256 pixels, clipped to the scan."""
+"""A map block is one chunk of the maps, all components, clipped to the scan: 64 x 256 pixels, or fewer where slow
+methods are to keep many cores busy; the attribute `map_block` of results says which."""
+BLOCK_ATTRIBUTE: Final = "map_block"
 
 COMPLETE_ATTRIBUTE: Final = "complete"
 FILES_ATTRIBUTE: Final = "file_sha256"

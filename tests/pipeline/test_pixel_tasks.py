@@ -1,5 +1,6 @@
 """Pixel tasks: tiles, overlap, memory, and devices that are full or gone."""
 
+import math
 import threading
 from dataclasses import replace
 
@@ -15,17 +16,20 @@ from hpcxrf.config.run import check_config
 from hpcxrf.errors import DeviceLostError, FitError
 from hpcxrf.fitting.pixels.fit import fit_pixels
 from hpcxrf.formats.scan import RawScan
+from hpcxrf.methods import METHODS
 from hpcxrf.pipeline import plan
-from hpcxrf.pipeline.blocks import TILE_BYTES, Block, blocks_of, blocks_of_a_task, pixels_of, tile_shape
+from hpcxrf.pipeline.blocks import TILE_BYTES, Block, block_shape, blocks_of, count_tasks, pixels_of, tile_shape
 from hpcxrf.pipeline.device_memory import LEAST_BATCH, device_fault, device_memory
 from hpcxrf.pipeline.memory import IDLE_WORKER_BYTES, memory_fault, stage_memory
 from hpcxrf.pipeline.pixels import task as pixel_task
 from hpcxrf.pipeline.pixels.device import Batches, Staging, batch_for, device_guard, first_batch, pixel_bytes
 from hpcxrf.pipeline.pixels.tiles import TileCallbacks, assemble, run_overlapped, tiles_of
 from hpcxrf.pipeline.plan import Plan, make_plan, memory_by_stage, memory_text
+from hpcxrf.pipeline.workload import SCAN
 from hpcxrf.results.store.maps import open_results
 from hpcxrf.runner import worker
 from hpcxrf.store.rundir import RunDir
+from hpcxrf.store.schema import spectra_layout
 
 CPU = torch.device("cpu")
 LINEAR = SOLVERS["linear"]
@@ -187,30 +191,41 @@ def test_amplitudes_of_the_pixels_add_up_to_those_of_the_scan(small):
     assert float(abs(pull).max()) < 2.0
 
 
-@pytest.mark.parametrize("method", ["linear", "nnls", "poisson", "nonlinear"])
-def test_tasks_are_some_seconds_long_and_fewer_where_pixels_are_cheap(method):
-    shape = (2000, 2000)
-    n = blocks_of_a_task(shape, 2048, method)
-    slower = blocks_of_a_task(shape, 2048, "poisson")
-    assert n >= slower >= 1
-    assert blocks_of_a_task(shape, 2048, method, "cuda") >= n
+@pytest.mark.parametrize("method", ["linear", "nnls", "poisson", "nonlinear", "full"])
+@pytest.mark.parametrize("shape", [(500, 600), (2000, 2000), (64, 64), (1, 7)])
+def test_a_scan_is_cut_for_the_cores_of_a_large_node_but_not_into_less_than_is_worth_a_task(method, shape):
+    for n_detectors in (1, 5):
+        tasks = count_tasks(shape, 2048, method, n_detectors=n_detectors)
+        seconds = math.prod(shape) * 2048 / METHODS[method].cpu_rate / tasks
+        assert tasks == 1 or 0.08 < seconds < 15.0
+        assert seconds < 0.2 or tasks * n_detectors >= 128
+        blocks = blocks_of(shape, block_shape(shape, 2048, method, n_detectors))
+        smallest = min(pixels_of(block) for block in blocks)
+        assert len(blocks) >= tasks or smallest <= 64
+    assert count_tasks(shape, 2048, method, device="cuda") <= count_tasks(shape, 2048, method)
 
 
-@pytest.mark.parametrize("method", ["linear", "poisson", "full"])
-def test_a_scan_of_some_seconds_is_shared_by_the_cores_of_a_machine(method):
-    # 32 blocks, which take one core 5 s or more.
-    tasks = -(-32 // blocks_of_a_task((512, 1024), 2048, method))
-    assert tasks >= 4
-    assert 32 % tasks == 0
-    # A fraction of a second is not worth a second task.
-    assert blocks_of_a_task((64, 512), 2048, "linear") == 2
+def test_blocks_are_whole_chunks_of_the_counts_unless_a_pixel_takes_a_millisecond():
+    chunks = spectra_layout((1, 1000, 1000, 2048), 2).chunks
+    for method in ("linear", "nnls", "poisson", "nonlinear"):
+        rows, columns = block_shape((1000, 1000), 2048, method)
+        assert (rows % chunks[1], columns % chunks[2]) == (0, 0)
 
 
 def test_units_are_those_of_the_task_size(tmp_path):
     job = made_job(tmp_path, (1, 200, 300, 64), ingest=False)
-    n = blocks_of_a_task((200, 300), 64, "linear")
-    assert len(units(job, "pixels")) == -(-8 // n)
+    n_blocks = len(blocks_of((200, 300), block_shape((200, 300), 64, "linear")))
+    covered = sorted(i for u in units(job, "pixels") for i in range(u.work.first, u.work.stop))
+    assert covered == list(range(n_blocks))
     assert next(u.task for u in units_of(job)) == "ingest"
+
+
+def test_results_with_other_blocks_are_fitted_again(small):
+    job, _ = small
+    integrated = next(unit for unit in SCAN.units_of(job) if unit.stage == "integrated")
+    assert SCAN.is_there(job, integrated)
+    slow = replace(job, config=replace(job.config, pixels=replace(job.config.pixels, method="full")))
+    assert not SCAN.is_there(slow, integrated)
 
 
 # --- a device that is full, or gone -------------------------------------------------------------

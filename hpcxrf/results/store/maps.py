@@ -9,7 +9,7 @@ import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import numpy as np
 import xarray as xr
@@ -40,6 +40,7 @@ from hpcxrf.store.files import ABSENT
 from hpcxrf.store.gather import gather_chunks, scatter_chunks
 from hpcxrf.store.packed import has_root, is_store, read_root, remove_store, unpack_store
 from hpcxrf.store.schema import (
+    BLOCK_ATTRIBUTE,
     BLOCK_X,
     BLOCK_Y,
     COMPLETE_ATTRIBUTE,
@@ -80,6 +81,7 @@ def create_results(
     shape_yx: tuple[int, int],
     n_channels: int,
     attributes: Mapping[str, object],
+    block_yx: tuple[int, int] = (BLOCK_Y, BLOCK_X),
     positions_um: tuple[FloatMap, FloatMap] | None = None,
     free: Mapping[str, str] | None = None,
     photon_variance: Mapping[str, Mapping[str, float]] | None = None,
@@ -93,6 +95,7 @@ def create_results(
         shape_yx: Pixels (y, x).
         n_channels: Channels of the full spectrum.
         attributes: Provenance for the root, JSON values without NaN.
+        block_yx: Rows and columns of a block of the maps, what one task writes at least.
         positions_um: Stage positions (x_um, y_um), each (y, x).
         free: Units by name of the parameters that every pixel has of its own; none by default.
         photon_variance: Variance that one recorded count adds to a pixel's amplitude, by component by detector.
@@ -101,7 +104,12 @@ def create_results(
         OutputError: another schema version, another store of this name, or a folder that cannot be written.
         ValueError: attributes that are not JSON, or positions of another shape.
     """
-    root = {**as_json(attributes), SCHEMA_ATTRIBUTE: SCHEMA_VERSION, COMPLETE_ATTRIBUTE: False}
+    root = {
+        **as_json(attributes),
+        SCHEMA_ATTRIBUTE: SCHEMA_VERSION,
+        COMPLETE_ATTRIBUTE: False,
+        BLOCK_ATTRIBUTE: list(block_yx),
+    }
     sizes = {
         "detector": len(detectors),
         "component": len(components),
@@ -116,11 +124,11 @@ def create_results(
     with publish_folder(path) as partial:
         store = zarr.create_group(partial, zarr_format=3, attributes=root)
         labels = {"detector": detectors, "component": components}
-        _create_maps(store, sizes, labels, positions_um)
+        _create_maps(store, sizes, labels, positions_um, block_yx)
         if photon_variance:
             store["maps"].attrs[PHOTON_VARIANCE] = as_json(photon_variance)
         if free:
-            create_shifts(store.require_group("maps"), free, sizes, SHIFT_VARIABLES)
+            create_shifts(store.require_group("maps"), free, sizes, SHIFT_VARIABLES, block_yx)
         create_spectrum_group(store, sizes, labels)
 
 
@@ -133,23 +141,23 @@ def write_block(path: Path, detector_index: int, y: slice, x: slice, fit: PixelF
     Args:
         path: The store.
         detector_index: Position on the detector axis.
-        y: Rows, aligned to blocks of 64 or ending with the scan.
-        x: Columns, aligned to blocks of 256 or ending with the scan.
+        y: Rows, aligned to blocks or ending with the scan.
+        x: Columns, aligned to blocks or ending with the scan.
         fit: Pixels in row-major order of the tile, components as in the store.
 
     Raises:
         OutputError: no store there, or it cannot be written.
         ValueError: a tile that is not made of whole blocks, a fit of another shape, or a store that is closed.
     """
-    require_readable_schema(path)
+    block_yx = _read_block(path)
     with output_errors(path):
         maps = zarr.open_group(path / "maps", mode="r+")
         amplitude = array_of(maps, "amplitude")
         if amplitude.shards is not None:
             raise ValueError(f"{path}: is closed, and one shard has one writer; reopen it first")
         _, n_components, n_y, n_x = amplitude.shape
-        _require_aligned(y, n_y, BLOCK_Y, "y")
-        _require_aligned(x, n_x, BLOCK_X, "x")
+        _require_aligned(y, n_y, block_yx[0], "y")
+        _require_aligned(x, n_x, block_yx[1], "x")
         tile = (y.stop - y.start, x.stop - x.start)
         arrays = _tile_arrays(fit, tile, n_components, _shift_sizes(maps))
         for name, values in arrays.items():
@@ -164,8 +172,9 @@ def block_checksums(path: Path, detector_index: int, y: slice, x: slice) -> dict
     Raises:
         OutputError: a chunk file that cannot be read.
     """
-    rows = range(y.start // BLOCK_Y, -(-y.stop // BLOCK_Y))
-    columns = range(x.start // BLOCK_X, -(-x.stop // BLOCK_X))
+    height, width = _read_block(path)
+    rows = range(y.start // height, -(-y.stop // height))
+    columns = range(x.start // width, -(-x.stop // width))
     sums: dict[str, str] = {}
     shifts = SHIFT_VARIABLES if (path / "maps" / "theta_shift").is_dir() else {}
     for name, spec in sorted({**MAP_VARIABLES, **shifts}.items()):
@@ -246,18 +255,26 @@ def _shift_sizes(maps: zarr.Group) -> dict[str, int]:
     return {name: array_of(maps, name).shape[1] for name in SHIFT_VARIABLES if name in maps}
 
 
+def _read_block(path: Path) -> tuple[int, int]:
+    """Rows and columns of a block of a store's maps."""
+    rows, columns = cast("Sequence[int]", require_readable_schema(path).get(BLOCK_ATTRIBUTE, (BLOCK_Y, BLOCK_X)))
+    return rows, columns
+
+
 def _create_maps(
     store: zarr.Group,
     sizes: Mapping[str, int],
     labels: Mapping[str, Sequence[str]],
     positions_um: tuple[FloatMap, FloatMap] | None,
+    block_yx: tuple[int, int],
 ) -> None:
     group = store.create_group("maps")
     for dim, names in labels.items():
         create_labels(group, dim, names)
     known = "x_um y_um" if positions_um else ""
     for name, spec in MAP_VARIABLES.items():
-        create_array(group, name, ArrayPlan(spec=spec, sizes=sizes, coordinates=known, many_writers=True))
+        plan = ArrayPlan(spec=spec, sizes=sizes, coordinates=known, many_writers=True, block_yx=block_yx)
+        create_array(group, name, plan)
     for name, values in zip(("x_um", "y_um"), positions_um or (), strict=False):
         plan = ArrayPlan(spec=POSITION_VARIABLES[name], sizes=sizes)
         if values.shape != plan.shape:

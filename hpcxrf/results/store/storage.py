@@ -46,6 +46,8 @@ class ArrayPlan:
     """Names of the auxiliary coordinates (CF `coordinates`), blank-separated."""
     many_writers: bool = False
     """Several tasks write it, each its own chunks."""
+    block_yx: tuple[int, int] = (BLOCK_Y, BLOCK_X)
+    """Rows and columns of a block of maps that several tasks write."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -57,7 +59,7 @@ class ArrayPlan:
         """Shape of what one task writes: of maps one detector, all components, one block; of a table one region."""
         if not self.many_writers and math.prod(self.shape) * np.dtype(self.spec.dtype).itemsize <= ONE_CHUNK_BYTES:
             return tuple(max(1, size) for size in self.shape)
-        limits = {"detector": 1, "y": BLOCK_Y, "x": BLOCK_X, "region": 1}
+        limits = {"detector": 1, "y": self.block_yx[0], "x": self.block_yx[1], "region": 1}
         if "layer" in self.spec.dims:
             limits = {"layer": 1, "y": MAP_CHUNK_PIXELS, "x": MAP_CHUNK_PIXELS}
         elif "region" in self.spec.dims and "y" not in self.spec.dims:
@@ -99,7 +101,11 @@ def create_labels(group: zarr.Group, dim: str, labels: Sequence[str], name: str 
 
 
 def create_shifts(
-    group: zarr.Group, free: Mapping[str, str], sizes: Mapping[str, int], variables: Mapping[str, VariableSpec]
+    group: zarr.Group,
+    free: Mapping[str, str],
+    sizes: Mapping[str, int],
+    variables: Mapping[str, VariableSpec],
+    block_yx: tuple[int, int] = (BLOCK_Y, BLOCK_X),
 ) -> None:
     """Create the maps of theta's shifts, where every pixel has a theta of its own.
 
@@ -108,12 +114,13 @@ def create_shifts(
         free: units by name of the parameters that are free.
         sizes: lengths of the other dimensions.
         variables: arrays to create.
+        block_yx: rows and columns of a block, what one task writes at least.
     """
     create_labels(group, "parameter", list(free))
     create_labels(group, "parameter", list(free.values()), name="parameter_unit")
     every = {**sizes, "parameter": len(free)}
     for name, spec in variables.items():
-        plan = ArrayPlan(spec=spec, sizes=every, coordinates="parameter_unit", many_writers=True)
+        plan = ArrayPlan(spec=spec, sizes=every, coordinates="parameter_unit", many_writers=True, block_yx=block_yx)
         create_array(group, name, plan)
 
 
