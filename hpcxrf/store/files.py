@@ -125,6 +125,33 @@ def atomic_write_text(path: Path, text: str, *, mode: int = 0o666) -> None:
     atomic_write_bytes(path, text.encode("utf-8", "backslashreplace"), mode=mode)
 
 
+def write_blocks(path: Path, blocks: Iterable[bytes], *, sync: bool = False) -> str:
+    """Write a file, of which a kill or a full disk leaves a part.
+
+    Args:
+        path: the file; its folder must exist.
+        blocks: its bytes.
+        sync: wait until they are on the disk.
+
+    Returns:
+        SHA-256 of the file.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    digest = hashlib.sha256()
+    with path.open("wb", buffering=0) as file:
+        for block in blocks:
+            left = memoryview(block)
+            while left:
+                # A disk that fills up takes the part that fits, and only the next write says so.
+                left = left[file.write(left) :]
+            digest.update(block)
+        if sync:
+            os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
 def create_text(path: Path, text: str) -> bool:
     """Write a new file whole; whether it is new: one that is there already, or comes first, stays as it is.
 

@@ -1,8 +1,7 @@
 """The empty store of a scan, the arrays beside its counts, and the marker of a complete store."""
 
 import json
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -10,30 +9,31 @@ from typing import Any, Final
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.abc.codec import BytesBytesCodec
-from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.core.chunk_key_encodings import ChunkKeyEncodingParams
-from zarr.core.common import JSON
 
 from hpcxrf.config.untrusted import read_json_object
 from hpcxrf.errors import OutputError
 from hpcxrf.formats.scan import ScanScalars
 from hpcxrf.notes import Note, pack_notes, unpack_notes
+from hpcxrf.store.array_writer import (
+    ZSTD_OPTIONS,
+    remove_array,
+    write_counts_metadata,
+    write_group,
+    write_numbers,
+    write_texts,
+)
 from hpcxrf.store.attributes import Attributes
 from hpcxrf.store.chunk_codec import ShardFormat, read_format
 from hpcxrf.store.files import atomic_write_text, sync_tree
 from hpcxrf.store.schema import (
     COMPLETE_ATTRIBUTE,
     FAULT_VARIABLES,
-    MAP_CHUNK_PIXELS,
     SPECTRA_COORDINATES,
     SPECTRA_VARIABLES,
     SpectraLayout,
-    VariableSpec,
 )
 
-# Checksums: without them flipped bits of a chunk are read as counts, and mapped.
-COMPRESSION_LEVEL: Final = 1
 BLOSC_LEVEL: Final = 5
 BRIGHT_COUNTS: Final = 1000.0
 """Counts a pixel above which Blosc of two-byte counts is smaller and read faster than Zstandard."""
@@ -59,31 +59,21 @@ def create_template(
     Raises:
         OSError: the folder cannot be written.
     """
-    if path.exists():
-        shutil.rmtree(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    group = zarr.create_group(path, zarr_format=3, attributes=attributes)
-    spec = SPECTRA_VARIABLES["counts"]
-    group.create_array(
-        "counts",
-        shape=tuple(attributes["shape"]),
-        dtype=dtype,
-        chunks=layout.chunks,
-        shards=layout.shards,
-        chunk_key_encoding=DOTS,
-        compressors=_choose_codecs(dtype, counts_per_pixel),
-        fill_value=0,
-        dimension_names=spec.dims,
-        attributes=_cf_attributes(spec),
+    remove_array(path)
+    write_group(path, attributes)
+    codec, options = _choose_codec(dtype, counts_per_pixel)
+    form = ShardFormat(
+        shape=tuple(attributes["shape"]), chunk=layout.chunks, shard=layout.shards, codec=codec, options=options
     )
+    write_counts_metadata(path / "counts", dtype, form, SPECTRA_VARIABLES["counts"])
 
 
-def _choose_codecs(dtype: np.dtype[Any], counts_per_pixel: float) -> tuple[BytesBytesCodec, ...]:
+def _choose_codec(dtype: np.dtype[Any], counts_per_pixel: float) -> tuple[str, Mapping[str, Any]]:
     """Zstandard, or for many counts in two bytes Blosc, whose shuffled bits read twice as fast and take less room."""
     if dtype == np.uint16 and counts_per_pixel > BRIGHT_COUNTS:
-        blosc = BloscCodec(typesize=dtype.itemsize, cname="lz4", clevel=BLOSC_LEVEL, shuffle="bitshuffle")
-        return blosc, Crc32cCodec()
-    return (ZstdCodec(level=COMPRESSION_LEVEL, checksum=True),)
+        blosc = {"typesize": dtype.itemsize, "cname": "lz4", "clevel": BLOSC_LEVEL, "shuffle": "bitshuffle"}
+        return "blosc", {**blosc, "blocksize": 0}
+    return "zstd", ZSTD_OPTIONS
 
 
 def open_counts(path: Path) -> zarr.Array[Any]:
@@ -113,13 +103,10 @@ def write_beside(path: Path, shape: tuple[int, int, int, int], scalars: ScanScal
     Raises:
         OSError: the folder cannot be written.
     """
-    group = zarr.open_group(path, mode="r+", use_consolidated=False)
-    for name, values in _list_maps(shape, scalars):
-        _write_array(group, name, values, SPECTRA_VARIABLES[name])
-    for name, values in spectra.items():
-        _write_array(group, name, values, SPECTRA_VARIABLES[name])
+    for name, values in (*_list_maps(shape, scalars), *spectra.items()):
+        write_numbers(path / name, values, SPECTRA_VARIABLES[name])
     for name, texts in _list_coordinates(shape[0], scalars).items():
-        _write_texts(group, name, texts)
+        write_texts(path / name, texts, SPECTRA_COORDINATES[name])
 
 
 def _list_maps(shape: tuple[int, int, int, int], scalars: ScanScalars) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -146,41 +133,6 @@ def _list_coordinates(detectors: int, scalars: ScanScalars) -> dict[str, list[st
     return texts
 
 
-def _write_array(group: zarr.Group, name: str, values: NDArray[Any], spec: VariableSpec) -> None:
-    *lead, rows, columns = values.shape
-    tile = (min(rows, MAP_CHUNK_PIXELS), min(columns, MAP_CHUNK_PIXELS))
-    is_float = np.dtype(spec.dtype).kind == "f"
-    array = group.create_array(
-        name,
-        shape=values.shape,
-        dtype=spec.dtype,
-        chunks=(*(1 for _ in lead), *tile),
-        shards=(*lead, *tile) if lead else None,
-        chunk_key_encoding=DOTS,
-        compressors=ZstdCodec(level=COMPRESSION_LEVEL, checksum=True),
-        fill_value=np.nan if is_float else 0,
-        dimension_names=spec.dims,
-        attributes=_cf_attributes(spec),
-        overwrite=True,
-    )
-    array[...] = values.astype(spec.dtype, copy=False)
-
-
-def _write_texts(group: zarr.Group, name: str, texts: list[str]) -> None:
-    spec = SPECTRA_COORDINATES[name]
-    array = group.create_array(
-        name,
-        shape=(len(texts),),
-        dtype=str,
-        chunk_key_encoding=DOTS,
-        compressors=None,
-        dimension_names=spec.dims,
-        attributes=_cf_attributes(spec),
-        overwrite=True,
-    )
-    array[:] = np.array(texts, dtype=object)
-
-
 def write_faults(path: Path, missing: NDArray[np.bool_], spikes: NDArray[np.int64]) -> None:
     """Write which spectra were not measured and which channels are suspicious, where there are any.
 
@@ -192,38 +144,20 @@ def write_faults(path: Path, missing: NDArray[np.bool_], spikes: NDArray[np.int6
     Raises:
         OSError: the folder cannot be written.
     """
-    group = zarr.open_group(path, mode="r+", use_consolidated=False)
-    if missing.any():
-        _write_array(group, "missing", missing, FAULT_VARIABLES["missing"])
-    elif "missing" in group:
-        del group["missing"]
-    if "spike" in group:
-        del group["spike"]
-    if len(spikes):
-        spec = FAULT_VARIABLES["spike"]
-        array = group.create_array(
-            "spike",
-            shape=spikes.shape,
-            dtype=spec.dtype,
-            chunk_key_encoding=DOTS,
-            compressors=ZstdCodec(level=COMPRESSION_LEVEL),
-            dimension_names=spec.dims,
-            attributes=_cf_attributes(spec),
-        )
-        array[...] = spikes
-
-
-def _cf_attributes(spec: VariableSpec) -> dict[str, JSON]:
-    return {"units": spec.units, "long_name": spec.long_name}
+    for name, values, found in (("missing", missing, missing.any()), ("spike", spikes, len(spikes))):
+        remove_array(path / name)
+        if found:
+            write_numbers(path / name, values, FAULT_VARIABLES[name])
 
 
 def is_template_sound(path: Path, layout: SpectraLayout, dtype: np.dtype[Any]) -> bool:
     """Whether the empty counts of an unfinished store are as `create_template` made them."""
     try:
-        counts = open_counts(path)
-    except Exception:  # noqa: BLE001 - what Zarr raises on torn metadata has many types, and all mean the same
+        metadata = read_json_object(path / "counts" / "zarr.json", OutputError, remedy="")
+        form = read_format(path, metadata)
+        return (form.shard, form.chunk, metadata["data_type"]) == (layout.shards, layout.chunks, dtype.name)
+    except (OutputError, KeyError, TypeError, IndexError):
         return False
-    return counts.shards == layout.shards and counts.chunks == layout.chunks and np.dtype(counts.dtype) == dtype
 
 
 def is_torn_store(path: Path) -> bool:

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from store_scans import made_scan, tree_content, whole, write_source
 
 from hpcxrf.errors import InputFileError, OutputError
 from hpcxrf.formats.scan import ScanScalars
-from hpcxrf.store import filling, schema
+from hpcxrf.store import array_writer, files, filling, schema, shard_writer
 from hpcxrf.store.ingest import ingest_scan, progress_file
 from hpcxrf.store.schema import SCHEMA_VERSION, spectra_layout
 from hpcxrf.store.spectra import open_spectra
@@ -222,6 +223,25 @@ def test_counts_need_only_codecs_of_the_zarr_specification(tmp_path, source):
     assert [codec["name"] for codec in sharding["index_codecs"]] == ["bytes", "crc32c"]
 
 
+def test_metadata_and_shards_are_those_that_zarr_writes(tmp_path, source, small_bands):
+    path, other = tmp_path / "s.zarr", tmp_path / "other.zarr"
+    ingest_scan(made_scan(source), path)
+    shutil.copytree(path, other)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(other)
+    ours, theirs = (json.loads((one / "zarr.json").read_bytes()) for one in (path, other))
+    assert ours == theirs
+    counts = zarr.open_array(other / "counts", mode="r+").with_config({"write_empty_chunks": True})
+    values = counts[...]
+    for shard in (other / "counts").glob("c.*"):
+        shard.unlink()
+    counts[...] = values
+    assert tree_content(other / "counts").keys() == tree_content(path / "counts").keys()
+    sizes = [{file.name: file.stat().st_size for file in (one / "counts").glob("c.*")} for one in (path, other)]
+    assert sizes[0] == sizes[1]
+
+
 def test_interrupted_after_any_band_it_goes_on_and_ends_equal(tmp_path, source, small_bands):
     whole_path = tmp_path / "whole.zarr"
     bands = ingest_scan(made_scan(source), whole_path).bands
@@ -246,27 +266,27 @@ def test_interrupted_after_any_band_it_goes_on_and_ends_equal(tmp_path, source, 
 def test_a_disk_that_fills_at_any_write_is_named_and_resumed_from(tmp_path, source, small_bands, monkeypatch):
     whole_path = tmp_path / "whole.zarr"
     ingest_scan(made_scan(source), whole_path)
-    put = zarr.storage._local._put
+    write = files.write_blocks
     messages = []
     for failing in range(100):
         path = tmp_path / f"{failing}.zarr"
         calls = iter(range(1000))
 
-        def full_disk(*args, calls=calls, failing=failing, **kwargs):
+        def full_disk(file, blocks, calls=calls, failing=failing, **options):
             if next(calls) == failing:
-                args[0].parent.mkdir(parents=True, exist_ok=True)
-                args[0].with_suffix(".torn.partial").write_bytes(b"half")
+                file.write_bytes(b"half")
                 raise OSError(errno.ENOSPC, "No space left on device")
-            return put(*args, **kwargs)
+            return write(file, blocks, **options)
 
-        monkeypatch.setattr(zarr.storage._local, "_put", full_disk)
-        try:
-            ingest_scan(made_scan(source), path)
-        except OutputError as error:
-            messages.append(str(error))
-        else:
-            break
-        monkeypatch.setattr(zarr.storage._local, "_put", put)
+        with monkeypatch.context() as patch:
+            for module in (array_writer, shard_writer):
+                patch.setattr(module, "write_blocks", full_disk)
+            try:
+                ingest_scan(made_scan(source), path)
+            except OutputError as error:
+                messages.append(str(error))
+            else:
+                break
         ingest_scan(made_scan(source), path)
         assert tree_content(path) == tree_content(whole_path)
     assert len(messages) > 20
