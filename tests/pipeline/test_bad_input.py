@@ -287,13 +287,13 @@ def test_a_run_refuses_a_folder_of_something_else(hpcxrf, good, tmp_path):
 
 
 def test_a_full_disk_while_ingesting_and_then_room(hpcxrf, good, tmp_path, monkeypatch):
-    from hpcxrf.store import filling
+    from hpcxrf.store import band_writer
 
     def full(*_arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(filling, "write_band", full)
+        patch.setattr(band_writer, "write_band", full)
         ran = hpcxrf("ingest", good, "-o", tmp_path)
     refused(ran, OUTPUT, tmp_path, "disk or quota is full", "bytes are free", "free some space")
     again = hpcxrf("ingest", good, "-o", tmp_path, "--json")
