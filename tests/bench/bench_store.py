@@ -125,7 +125,8 @@ def mda_blocks(path: Path) -> Iterator[np.ndarray]:
     data = map_file(path)
     for row_at in read_scan(path, data, read_header(path, data).scan_at).sub_at:
         points = (read_scan(path, data, at) for at in read_scan(path, data, row_at).sub_at)
-        yield np.stack([read_values(data, point) for point in points], axis=1)[:, None]
+        # The file lists its detectors from the last to the first.
+        yield np.stack([read_values(data, point) for point in points], axis=1)[::-1, None]
 
 
 # --- files --------------------------------------------------------------------------------------
