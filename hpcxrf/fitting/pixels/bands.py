@@ -16,6 +16,8 @@ from hpcxrf.fitting.pixels.pairs import Grouping, with_totals
 
 LEFT_OUT: Final = 1e-11
 """Largest share of a column's information left out in a band: coefficients change by its square root, in sigma."""
+MOST_ROUNDING: Final = 3e-5
+"""Largest change of a coefficient by the rounding of bands, in its sigma, where one product does not half of it."""
 # Bands begin on whole cache lines of float32.
 _STEP: Final = 16
 # Time of a band of n sums and r columns, in multiplications: n (r + _PASS) to read its sums, and a call.
@@ -63,7 +65,7 @@ def banded_projector(columns: Tensor, weighted: Tensor, used: Tensor, grouping: 
         first, after = grouping.channel_of(band.start), grouping.channel_of(band.stop)
         kept = list(band.columns)
         weights[first:after, kept] = whole[first:after, kept]
-    mixing = _mixing(weights[:, :-1].T @ columns, used)
+    mixing = mixing_matrix(weights[:, :-1].T @ columns, used)
     return BandedProjector(
         bands=bands, weights=weights, mixing=torch.block_diag(mixing, torch.ones_like(mixing[:1, :1]))
     )
@@ -92,8 +94,13 @@ def rounding(banded: BandedProjector, expected: Tensor) -> Tensor:
     return torch.where(sigma > 0, changed / sigma.clamp(min=1e-300), 0.0)
 
 
-def _mixing(seen: Tensor, used: Tensor) -> Tensor:
-    """(T' Phi)^-1 transposed, of the used columns."""
+def mixing_matrix(seen: Tensor, used: Tensor) -> Tensor:
+    """(T' Phi)^-1 transposed, of the used columns; 0 elsewhere.
+
+    Args:
+        seen: (column, column) float64: T' Phi.
+        used: (column,) bool.
+    """
     both = used[:, None] & used
     scale = torch.where(used, seen.diagonal().clamp(min=1e-300).rsqrt(), 0.0)
     unit = torch.where(both, seen * scale[:, None] * scale, torch.eye(len(used), dtype=seen.dtype))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hpcxrf.errors import FitError
-from hpcxrf.fitting.pixels.bands import BandedProjector, banded_projector, one_band, rounding
+from hpcxrf.fitting.pixels.bands import MOST_ROUNDING, BandedProjector, banded_projector, one_band, rounding
 from hpcxrf.fitting.pixels.pairs import MOST_LOSS, Grouping, candidates, every_channel
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 _WEIGHT_FLOOR: Final = 0.01
 _EMPTY_COLUMN: Final = 1e-12
 _SMALLEST_EIGENVALUE: Final = 1e-9
-# Largest change of a coefficient by the rounding of bands, in its sigma, where one product does not half of it.
-_MOST_ROUNDING: Final = 3e-5
 # A mixture's members: share of the largest weight in the combination that the data do not see.
 _MEMBER_SHARE: Final = 0.1
 
@@ -234,7 +232,7 @@ def _cut_into_bands(basis: PixelBasis, chosen: _Solution) -> BandedProjector:
     found = banded_projector(basis.columns, chosen.weighted, chosen.used, chosen.grouping)
     whole = one_band(chosen.projector, chosen.grouping)
     expected = basis.expected.clamp(min=0.0)
-    allowed = (2.0 * rounding(whole, expected)).clamp(min=_MOST_ROUNDING)
+    allowed = (2.0 * rounding(whole, expected)).clamp(min=MOST_ROUNDING)
     return found if bool((rounding(found, expected) <= allowed).all()) else whole
 
 

@@ -5,7 +5,7 @@ A method is the function `prepare(basis, model, device)` of the module named aft
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from importlib import import_module
 from queue import SimpleQueue
 from typing import Any, Final
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator
+from hpcxrf.fitting.pixels.compiled import CompiledFit, fit_compiled
 from hpcxrf.fitting.pixels.model import PixelModel
 from hpcxrf.fitting.pixels.pairs import HIGHEST_COUNT, with_totals
 from hpcxrf.fitting.pixels.parts import Estimate, Solver, project, shared_variance, spectrum_deviance
@@ -26,7 +27,17 @@ from hpcxrf.methods import METHODS, PixelMethodName, methods_that
 
 Prepare = Callable[[PixelBasis, PixelModel | None, torch.device], Solver]
 Product = Callable[[Tensor], Tensor]
+BatchFit = Callable[[Tensor, Tensor], PixelFit]
+"""Fit of a micro-batch: counts (pixel, channel) and measured (pixel,)."""
 CPU: Final = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outputs:
+    """What is wanted beside the amplitudes."""
+
+    deviance: bool
+    errors: bool
 
 
 def prepare_solver(
@@ -82,6 +93,8 @@ def fit_pixels(
 ) -> PixelFit:
     """Fit the pixels of one tile, in micro-batches counted from its first pixel.
 
+    On a processor by the compiled kernel of the solver where it has one, else by tensor operations.
+
     Args:
         counts: (pixel, channel) raw counts of the fit range, any real dtype.
         measured: (pixel,) bool.
@@ -94,23 +107,15 @@ def fit_pixels(
         threads: micro-batches at a time, each on one torch thread: a product split over threads could round
             otherwise than a whole one, a micro-batch never does.
     """
-    paired = _can_add_channels(counts, solver.operator, highest)
-    # One of them for every thread: each has room for its sums.
-    products: SimpleQueue[Product] = SimpleQueue()
-    for _ in range(threads):
-        products.put(_product(solver.operator, paired=paired))
+    outputs = Outputs(deviance=deviance, errors=errors)
+    compiled = solver.compiled if counts.device.type == "cpu" else None
+    if compiled is not None:
+        fit_batch = _kernel_fit(compiled, solver, outputs)
+    else:
+        fit_batch = _tensor_fit(solver, outputs, threads, paired=_can_add_channels(counts, solver.operator, highest))
 
     def fit_from(i: int) -> PixelFit:
-        part = counts[i : i + size]
-        if part.device.type != "cpu":
-            # Once: there, what is read again is converted again, and few operations know uint16.
-            part = part.to(torch.float32)
-        product = products.get()
-        try:
-            projected = product(part)
-        finally:
-            products.put(product)
-        return _fit_batch(part, projected, measured[i : i + size], solver, deviance=deviance, errors=errors)
+        return fit_batch(counts[i : i + size], measured[i : i + size])
 
     size = batch or solver.batch
     starts = range(0, max(counts.shape[0], 1), size)
@@ -120,6 +125,54 @@ def fit_pixels(
         with ThreadPoolExecutor(threads, initializer=single_thread) as pool:
             batches = list(pool.map(fit_from, starts))
     return _join(batches)
+
+
+def _kernel_fit(compiled: CompiledFit, solver: Solver, outputs: Outputs) -> BatchFit:
+    """A batch by the compiled kernel of the solver."""
+
+    def fit(counts: Tensor, measured: Tensor) -> PixelFit:
+        seen = fit_compiled(counts, compiled, deviance=outputs.deviance, errors=outputs.errors)
+        found = Estimate(
+            coefficients=seen.coefficients,
+            solved=torch.ones_like(measured),
+            factors=seen.coefficients,
+            columns=solver.operator.columns,
+            variance=seen.variance,
+            null_variance=seen.null_variance,
+            misfit=seen.misfit,
+        )
+        return _pixel_fit(counts, seen.total, found, measured, solver, outputs)
+
+    return fit
+
+
+def _tensor_fit(solver: Solver, outputs: Outputs, threads: int, *, paired: bool) -> BatchFit:
+    """A batch by tensor operations, on any device."""
+    # One of them for every thread: each has room for its sums.
+    products: SimpleQueue[Product] = SimpleQueue()
+    for _ in range(threads):
+        products.put(_product(solver.operator, paired=paired))
+    n_columns = solver.operator.projector.shape[1]
+
+    def fit(counts: Tensor, measured: Tensor) -> PixelFit:
+        if counts.device.type != "cpu":
+            # Once: there, what is read again is converted again, and few operations know uint16.
+            counts = counts.to(torch.float32)
+        product = products.get()
+        try:
+            projected = product(counts)
+        finally:
+            products.put(product)
+        signed, total = projected[:, :n_columns], projected[:, n_columns]
+        finite = torch.isfinite(total)
+        # To ask a device would make the processor wait for it.
+        if counts.device.type != "cpu" or not bool(finite.all()):
+            counts = torch.where(finite[:, None], counts, 0.0)
+            signed = torch.where(finite[:, None], signed, 0.0)
+        found = solver.estimate(counts, signed, deviance=outputs.deviance, errors=outputs.errors)
+        return _pixel_fit(counts, total, found, measured, solver, outputs)
+
+    return fit
 
 
 def _can_add_channels(counts: Tensor, operator: PixelOperator, highest: float | None) -> bool:
@@ -155,28 +208,22 @@ def _concatenate(parts: list[Tensor]) -> Tensor:
     return parts[0][:1].expand(sum(len(part) for part in parts), *parts[0].shape[1:])
 
 
-def _fit_batch(
-    counts: Tensor, projected: Tensor, measured: Tensor, solver: Solver, *, deviance: bool, errors: bool
+def _pixel_fit(
+    counts: Tensor, total: Tensor, found: Estimate, measured: Tensor, solver: Solver, outputs: Outputs
 ) -> PixelFit:
+    """What is kept of an estimate; `total` (pixel,) is not finite where a count is not."""
     operator = solver.operator
-    n_columns = operator.projector.shape[1]
-    signed, total = projected[:, :n_columns], projected[:, n_columns]
     finite = torch.isfinite(total)
-    # To ask a device would make the processor wait for it.
-    if counts.device.type != "cpu" or not bool(finite.all()):
-        counts = torch.where(finite[:, None], counts, 0.0)
-        signed = torch.where(finite[:, None], signed, 0.0)
-    found = solver.estimate(counts, signed, deviance=deviance, errors=errors)
     valid = finite & measured
-    merit = _merit(counts, found, n_columns, wanted=deviance)
-    sigma, limit = _sigma_and_limit(found, operator, wanted=errors)
+    merit = _merit(counts, found, operator.projector.shape[1], wanted=outputs.deviance)
+    sigma, limit = _sigma_and_limit(found, operator, wanted=outputs.errors)
     kept = _standing_results(valid, operator.measured)
     return PixelFit(
         amplitude=_blank_unless(kept, found.coefficients[:, : operator.n_components]),
         sigma=_blank_unless(kept, sigma),
         detection_limit=_blank_unless(kept, limit),
         photon_variance=operator.photon_variance.expand(len(limit), -1),
-        deviance=merit if kept is None or not deviance else merit.masked_fill(~valid, torch.nan),
+        deviance=merit if kept is None or not outputs.deviance else merit.masked_fill(~valid, torch.nan),
         status=_status(total, finite, measured, found),
         theta_shift=_blank_invalid(found.shift, valid),
         theta_shift_sigma=_blank_invalid(found.shift_sigma, valid),

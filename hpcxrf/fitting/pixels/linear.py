@@ -7,12 +7,14 @@ to 30 %; those of the mean pixel do not, and are as precise as the pixel's own t
 similar. Where it is not, classes of pixels have weights of their own (`weight_classes`).
 """
 
+from dataclasses import replace
 from typing import Final
 
 import torch
 from torch import Tensor
 
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator
+from hpcxrf.fitting.pixels.compiled import can_be_compiled, compile_fit
 from hpcxrf.fitting.pixels.model import PixelModel
 from hpcxrf.fitting.pixels.parts import Estimate, Solver, move_to, prepare_operator
 from hpcxrf.fitting.pixels.weight_classes import class_operator, fit_weight_classes
@@ -22,7 +24,7 @@ LINEAR_BATCH: Final = 8192
 
 
 def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -> Solver:
-    """Prepare the method.
+    """Prepare the method; on a processor, with one set of weights, its kernel, elsewhere tensor operations.
 
     Args:
         basis: columns and mean pixel, with weight classes where pixels are unlike.
@@ -35,7 +37,10 @@ def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -
     del model
     operator = prepare_operator(basis, device)
     if basis.weight_classes is None:
-        return projection_solver(operator)
+        solver = projection_solver(operator)
+        if device.type != "cpu" or not can_be_compiled(operator):
+            return solver
+        return replace(solver, compiled=compile_fit(basis, operator))
     classes = move_to(device, class_operator(basis.weight_classes, basis))
 
     def estimate(counts: Tensor, signed: Tensor, *, deviance: bool, errors: bool) -> Estimate:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, pixel_operator
+from hpcxrf.fitting.pixels.compiled import CompiledFit
 from hpcxrf.fitting.pixels.pairs import LEAST_ROWS
 from hpcxrf.physics.shapes import INV_SQRT_2PI
 
@@ -80,6 +81,8 @@ class Solver:
     """Pixels that a core fits at a time."""
     n_changes: int = 0
     """Number of changes of columns with theta that are held beside the columns."""
+    compiled: CompiledFit | None = None
+    """The same fit for a processor, instead of `estimate`; None: there is none."""
 
 
 def prepare_operator(basis: PixelBasis, device: torch.device) -> PixelOperator:

@@ -1,0 +1,204 @@
+"""Fits with shared weights on a processor by a compiled kernel: the same numbers as of the tensor operations.
+
+Amplitudes within 1e-4 of their sigma, sigma within 1e-3. A pixel's numbers depend on its own counts alone.
+"""
+
+import functools
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hpcxrf.fitting.kernels.layout import FLOAT32, HIGHEST_PULL, LOWEST_PULL, PULL_STEPS, UINT8, UINT16, UINT32
+from hpcxrf.fitting.pixels.bands import LEFT_OUT, MOST_ROUNDING, BandedProjector, mixing_matrix, rounding
+from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, unit_diagonal
+from hpcxrf.fitting.pixels.strips import (
+    MOST_ROWS,
+    StripArrays,
+    by_tile,
+    cut_into_runs,
+    padded,
+    strips_of,
+    strips_of_rows,
+)
+
+# Share of a column's largest expectation below which a whole tile of channels is left out.
+_FAR: Final = 1e-8
+_TYPES: Final = {torch.uint8: UINT8, torch.uint16: UINT16, torch.uint32: UINT32, torch.float32: FLOAT32}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledFit:
+    """Matrices of the kernel."""
+
+    n_columns: int
+    n_components: int
+    n_channels: int
+    total: slice
+    """Channels whose counts make a pixel's total."""
+    projector: StripArrays
+    mixing: StripArrays
+    columns: StripArrays
+    variance: StripArrays
+    tables: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+    """Hazard of the normal law, least variance, and variance by the component's own coefficient (component,)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedPixels:
+    """Results of the kernel, float32."""
+
+    coefficients: Tensor
+    """(pixel, column)."""
+    total: Tensor
+    """(pixel,) counts; NaN where one is not finite, and the coefficients are 0 there."""
+    variance: Tensor | None
+    """(pixel, component)."""
+    null_variance: Tensor | None
+    """(pixel, component), in the absence of the component."""
+    misfit: Tensor | None
+    """(pixel,) Poisson deviance."""
+
+
+def can_be_compiled(operator: PixelOperator) -> bool:
+    """Whether the kernel has room for the columns: always but for bases of more than 512."""
+    return len(operator.columns) <= MOST_ROWS
+
+
+def compile_fit(basis: PixelBasis, operator: PixelOperator) -> CompiledFit:
+    """Prepare the kernel's matrices, and compile it where that was not done.
+
+    Args:
+        basis: the linear model of a pixel.
+        operator: its products, on the processor.
+    """
+    load_map_kernels()
+    projector, mixing = _cut_projector(basis, operator)
+    tiles = by_tile(operator.columns.T).abs().amax(dim=1)
+    expectation = cut_into_runs(tiles > _FAR * tiles.amax(dim=0), complete=True)
+    n, n_components = len(operator.columns), operator.n_components
+    size = -(-n // 8) * 8
+    own = operator.variance[:n_components].diagonal()
+    floor, own = (
+        torch.nn.functional.pad(x.to(torch.float32), (0, size - n_components)) for x in (operator.variance_floor, own)
+    )
+    return CompiledFit(
+        n_columns=n,
+        n_components=n_components,
+        n_channels=operator.columns.shape[1],
+        total=slice(operator.grouping.first, operator.grouping.stop),
+        projector=projector,
+        mixing=strips_of_rows(mixing, size),
+        columns=strips_of(operator.columns.T, expectation, complete=True),
+        variance=strips_of_rows(operator.variance, size),
+        tables=(_hazard(), floor.numpy(), own.numpy()),
+    )
+
+
+def fit_compiled(
+    counts: Tensor, fit: CompiledFit, *, deviance: bool, errors: bool, coefficients: Tensor | None = None
+) -> FittedPixels:
+    """Fit a micro-batch.
+
+    Args:
+        counts: (pixel, channel), any real dtype.
+        fit: matrices of `compile_fit`.
+        deviance: whether the misfit is wanted.
+        errors: whether the variances are wanted.
+        coefficients: (pixel, column) float32, where they are known and the rest is wanted; None: least squares.
+    """
+    if counts.dtype not in _TYPES:
+        counts = counts.to(torch.float32)
+    n = len(counts)
+    data, stride = _as_bytes(counts)
+    found = torch.empty((fit.n_columns, n)) if coefficients is None else coefficients.T.contiguous()
+    total, misfit = torch.empty(n), torch.empty(n if deviance else 0)
+    spread = torch.empty((2, fit.n_components if errors else 0, n))
+    width = padded(fit.n_channels)
+    load_map_kernels().fit_pixels(
+        data,
+        _TYPES[counts.dtype],
+        stride,
+        fit.n_channels,
+        fit.total.start,
+        fit.total.stop,
+        int(coefficients is not None),
+        fit.projector,
+        fit.mixing,
+        fit.columns,
+        fit.variance,
+        fit.tables,
+        torch.zeros(width).numpy(),
+        torch.zeros(width).numpy(),
+        found.numpy(),
+        total.numpy(),
+        spread[0].numpy(),
+        spread[1].numpy(),
+        misfit.numpy(),
+    )
+    return FittedPixels(
+        coefficients=found.T,
+        total=total,
+        variance=spread[0].T if errors else None,
+        null_variance=spread[1].T if errors else None,
+        misfit=misfit if deviance else None,
+    )
+
+
+@functools.cache
+def load_map_kernels() -> ModuleType:
+    """The kernels; the first call on a machine compiles them."""
+    # It loads numba, which a fit on a GPU has no need of.
+    from hpcxrf.fitting.kernels.machine_code import load_kernels
+
+    return load_kernels("maps")
+
+
+def _as_bytes(counts: Tensor) -> tuple[NDArray[np.uint8], int]:
+    """Bytes of the counts of all pixels as they lie in memory, and the counts from one pixel to the next."""
+    n, n_channels = counts.shape
+    if n_channels > 1 and counts.stride(1) != 1:
+        counts = counts.contiguous()
+    stride = counts.stride(0) if n > 1 else n_channels
+    length = (n - 1) * stride + n_channels if n else 0
+    return counts.as_strided((length,), (1,)).numpy().view(np.uint8), stride
+
+
+def _cut_projector(basis: PixelBasis, operator: PixelOperator) -> tuple[StripArrays, Tensor]:
+    """T and `(T' Phi)^-1` transposed, T left out where it is next to nothing; whole where float32 would not bear it."""
+    weighted, columns = operator.weighted, basis.columns
+    share = by_tile(columns * weighted).sum(dim=1)
+    runs = cut_into_runs(share > LEFT_OUT * share.sum(dim=0), complete=False)
+    cut = torch.zeros_like(by_tile(weighted))
+    for run in runs:
+        kept = list(run.columns)
+        cut[run.start : run.stop, :, kept] = by_tile(weighted)[run.start : run.stop][:, :, kept]
+    cut = cut.flatten(0, 1)[: len(weighted)]
+    mixing = mixing_matrix(cut.T @ columns, unit_diagonal(operator.gram)[1] > 0)
+    eye, expected = torch.eye(len(mixing), dtype=mixing.dtype), basis.expected.clamp(min=0.0)
+    whole = operator.projector.to(torch.float64)
+    changed, least = (rounding(_banded(t, m), expected) for t, m in ((cut, mixing), (whole, eye)))
+    if bool((changed <= (2.0 * least).clamp(min=MOST_ROUNDING)).all()):
+        return strips_of(cut, runs, complete=False), mixing
+    everywhere = cut_into_runs(torch.ones_like(share, dtype=torch.bool), complete=False)
+    return strips_of(whole, everywhere, complete=False), eye
+
+
+def _banded(weights: Tensor, mixing: Tensor) -> BandedProjector:
+    """With a column for the totals, whose rounding does not matter."""
+    one = torch.nn.functional.pad
+    return BandedProjector(bands=(), weights=one(weights, (0, 1)), mixing=one(mixing, (0, 1, 0, 1)))
+
+
+def _hazard() -> NDArray[np.float32]:
+    """`phi(x) / Phi(x)` by steps, with one more to read beyond the end."""
+    x = (
+        torch.arange(round((HIGHEST_PULL - LOWEST_PULL) * PULL_STEPS) + 2, dtype=torch.float64) / PULL_STEPS
+        + LOWEST_PULL
+    )
+    ratio = torch.sqrt(torch.tensor(2.0 / torch.pi)) * (-0.5 * x**2).exp() / torch.special.erfc(-x * 0.5**0.5)
+    return np.asarray(ratio.to(torch.float32))
