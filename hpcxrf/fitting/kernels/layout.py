@@ -18,3 +18,5 @@ PULL_STEPS: Final = 128
 LOWEST_PULL: Final = -5.0
 HIGHEST_PULL: Final = 9.0
 """Ends of that table."""
+JOINED: Final = 4
+"""Neighbouring channels that are joined where only the curvature of a likelihood is wanted."""

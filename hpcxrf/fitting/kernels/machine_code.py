@@ -31,8 +31,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def kernel(signature: str) -> Callable[[Function], Function]:
     """Decorator of a function that is compiled for this signature, releases the interpreter and is kept in the cache.
 
-    A function has one signature: two that are saved at a time could take one file name. What it calls stands in the
-    same file: changes of another would not be noticed.
+    A function has one signature: two that are saved at a time could take one file name. What it calls stands in this
+    package: changes elsewhere would not be noticed.
 
     Args:
         signature: of numba, types of all arguments.
@@ -43,7 +43,7 @@ def kernel(signature: str) -> Callable[[Function], Function]:
 
 
 def part(function: Function) -> Function:
-    """Decorator of a part of kernels of the same file: compiled with those that call it, and not by itself."""
+    """Decorator of a part of kernels of this package: compiled with those that call it, and not by itself."""
     return cast(Function, numba.njit(nogil=True, fastmath=set(FAST_MATH), error_model="numpy")(function))
 
 
@@ -61,8 +61,8 @@ def kernel_folder(environment: Mapping[str, str]) -> Path | None:
     """The folder of this processor's machine code: the first that this user alone can write; None: there is none.
 
     In turn: NUMBA_CACHE_DIR; `hpcxrf/kernels` in the user's cache (XDG_CACHE_HOME, else ~/.cache); the folder for
-    temporary files. Each has a folder for the versions of hpcxrf and numba and the kind of processor, so that nodes of
-    several kinds share a home.
+    temporary files. Each has a folder for the versions of hpcxrf and numba, the text of the kernels and the kind of
+    processor, so that nodes of several kinds share a home.
     """
     return _find_folder(tuple(_list_candidates(environment)))
 
@@ -86,7 +86,9 @@ def _find_folder(candidates: tuple[Path, ...]) -> Path | None:
 
 def _name_machine() -> str:
     features = llvmlite.binding.get_host_cpu_features().flatten()
-    key = hashlib.sha256(features.encode()).hexdigest()[:12]
+    # numba sees changes of a kernel's own file, and not of the files that its parts are in.
+    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    key = hashlib.sha256(b"".join([features.encode(), *sources])).hexdigest()[:12]
     cpu = llvmlite.binding.get_host_cpu_name()
     return f"{version('hpcxrf')}-numba{version('numba')}-{cpu}-{key}"
 

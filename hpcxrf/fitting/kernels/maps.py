@@ -1,33 +1,35 @@
 """Amplitudes, their variance and the deviance of one pixel after the other, vectorised over channels and columns.
 
 Matrices come as strips (`hpcxrf.fitting.pixels.strips`): 4 or 8 columns over a run of channels, so that what is
-next to nothing is not multiplied. Loops over channels sum into registers, and nothing is stored there: a compiler that
-cannot know which arrays overlap would test it in every call. Indices are unsigned: one that may be negative is not
-vectorised.
+next to nothing is not multiplied.
 """
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hpcxrf.fitting.kernels.layout import (
-    EIGHT,
-    FOUR,
-    HIGHEST_PULL,
-    LOWEST_PULL,
-    PITCH,
-    PULL_STEPS,
-    UINT8,
-    UINT16,
-    UINT32,
+from hpcxrf.fitting.kernels.layout import EIGHT, FOUR, HIGHEST_PULL, LOWEST_PULL, PULL_STEPS
+from hpcxrf.fitting.kernels.loops import (
+    COLUMN_1,
+    COLUMN_2,
+    COLUMN_3,
+    COLUMN_4,
+    COLUMN_5,
+    COLUMN_6,
+    COLUMN_7,
+    STRIPS,
+    Array,
+    Number,
+    Strips,
+    add_4,
+    add_8,
+    add_up,
+    clear,
+    multiply,
+    project,
+    read_counts,
 )
 from hpcxrf.fitting.kernels.machine_code import kernel, part
-
-Array = NDArray[Any]
-Number = Any
-"""Scalar of a machine type: float32 or uint64."""
-Strips = tuple[Array, Array, Array]
 
 _F: Final = np.float32
 _U: Final = np.uint64
@@ -37,15 +39,7 @@ _SMALLEST_EXPECTATION: Final = np.float32(1e-3)
 _SMALLEST_SIGMA: Final = np.float32(1e-6)
 _LARGEST: Final = np.float32(3.4028235e38)
 _TINY: Final = np.float32(1.1754944e-38)
-_STRIPS: Final = "Tuple((uint64[:,::1], uint64[:,::1], float32[::1]))"
 _TABLES: Final = "Tuple((float32[::1], float32[::1], float32[::1]))"
-_COLUMN_1: Final = np.uint64(PITCH)
-_COLUMN_2: Final = np.uint64(2 * PITCH)
-_COLUMN_3: Final = np.uint64(3 * PITCH)
-_COLUMN_4: Final = np.uint64(4 * PITCH)
-_COLUMN_5: Final = np.uint64(5 * PITCH)
-_COLUMN_6: Final = np.uint64(6 * PITCH)
-_COLUMN_7: Final = np.uint64(7 * PITCH)
 
 
 @part
@@ -68,124 +62,6 @@ def _log(x: Number) -> Number:
 
 
 @part
-def _read(data: Array, kind: Number, begin: Number, n: Number, y: Array) -> None:
-    """The counts of a pixel as float32."""
-    if kind == UINT8:
-        for i in range(n):
-            y[i] = _F(data[begin + i])
-    elif kind == UINT16:
-        pairs = data.view(np.uint16)
-        for i in range(n):
-            y[i] = _F(pairs[begin + i])
-    elif kind == UINT32:
-        words = data.view(np.uint32)
-        for i in range(n):
-            y[i] = _F(words[begin + i])
-    else:
-        numbers = data.view(np.float32)
-        for i in range(n):
-            y[i] = numbers[begin + i]
-
-
-@part
-def _sum(y: Array, begin: Number, n: Number) -> Number:
-    total = _ZERO
-    for i in range(n):
-        total += y[begin + i]
-    return total
-
-
-@part
-def _clear(x: Array) -> None:
-    for i in range(_U(x.shape[0])):
-        x[i] = _ZERO
-
-
-@part
-def _project_4(y: Array, place: Array, columns: Array, t: Array, b: Array) -> None:
-    begin, o = place[0], place[2]
-    s0 = s1 = s2 = s3 = _ZERO
-    for i in range(place[1]):
-        v = y[begin + i]
-        k = o + i
-        s0 += v * t[k]
-        s1 += v * t[k + _COLUMN_1]
-        s2 += v * t[k + _COLUMN_2]
-        s3 += v * t[k + _COLUMN_3]
-    b[columns[0]] += s0
-    b[columns[1]] += s1
-    b[columns[2]] += s2
-    b[columns[3]] += s3
-
-
-@part
-def _project_8(y: Array, place: Array, columns: Array, t: Array, b: Array) -> None:
-    begin, o = place[0], place[2]
-    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = _ZERO
-    for i in range(place[1]):
-        v = y[begin + i]
-        k = o + i
-        s0 += v * t[k]
-        s1 += v * t[k + _COLUMN_1]
-        s2 += v * t[k + _COLUMN_2]
-        s3 += v * t[k + _COLUMN_3]
-        s4 += v * t[k + _COLUMN_4]
-        s5 += v * t[k + _COLUMN_5]
-        s6 += v * t[k + _COLUMN_6]
-        s7 += v * t[k + _COLUMN_7]
-    b[columns[0]] += s0
-    b[columns[1]] += s1
-    b[columns[2]] += s2
-    b[columns[3]] += s3
-    b[columns[4]] += s4
-    b[columns[5]] += s5
-    b[columns[6]] += s6
-    b[columns[7]] += s7
-
-
-@part
-def _project(y: Array, strips: Strips, b: Array) -> None:
-    """`y @ matrix` (column,), b with one more place for what fills strips up."""
-    place, columns, t = strips
-    _clear(b)
-    for j in range(_U(place.shape[0])):
-        if place[j, 3] == FOUR:
-            _project_4(y, place[j], columns[j], t, b)
-        else:
-            _project_8(y, place[j], columns[j], t, b)
-
-
-@part
-def _add_4(x: Array, place: Array, columns: Array, c: Array, out: Array) -> None:
-    begin, o = place[0], place[2]
-    x0, x1, x2, x3 = x[columns[0]], x[columns[1]], x[columns[2]], x[columns[3]]
-    for i in range(place[1]):
-        k = o + i
-        out[begin + i] += x0 * c[k] + x1 * c[k + _COLUMN_1] + x2 * c[k + _COLUMN_2] + x3 * c[k + _COLUMN_3]
-
-
-@part
-def _add_8(x: Array, place: Array, columns: Array, c: Array, out: Array) -> None:
-    begin, o = place[0], place[2]
-    x0, x1, x2, x3 = x[columns[0]], x[columns[1]], x[columns[2]], x[columns[3]]
-    x4, x5, x6, x7 = x[columns[4]], x[columns[5]], x[columns[6]], x[columns[7]]
-    for i in range(place[1]):
-        k = o + i
-        first = x0 * c[k] + x1 * c[k + _COLUMN_1] + x2 * c[k + _COLUMN_2] + x3 * c[k + _COLUMN_3]
-        second = x4 * c[k + _COLUMN_4] + x5 * c[k + _COLUMN_5] + x6 * c[k + _COLUMN_6] + x7 * c[k + _COLUMN_7]
-        out[begin + i] += first + second
-
-
-@part
-def _multiply(x: Array, strips: Strips, out: Array) -> None:
-    """`x @ matrix`, of a small matrix in strips of 8 of its rows; x with a 0 after its last number."""
-    place, rows, c = strips
-    _clear(out)
-    for j in range(_U(place.shape[0])):
-        _add_8(x, place[j], rows[j], c, out)
-
-
-@part
 def _compare(a: Array, place: Array, columns: Array, c: Array, mu: Array, y: Array) -> Number:
     """Sum over a strip of `mu - y + y log(y / mu)`, of which `mu` holds what earlier strips have of the expectation.
 
@@ -197,8 +73,8 @@ def _compare(a: Array, place: Array, columns: Array, c: Array, mu: Array, y: Arr
     total = _ZERO
     for i in range(place[1]):
         k = o + i
-        first = a0 * c[k] + a1 * c[k + _COLUMN_1] + a2 * c[k + _COLUMN_2] + a3 * c[k + _COLUMN_3]
-        second = a4 * c[k + _COLUMN_4] + a5 * c[k + _COLUMN_5] + a6 * c[k + _COLUMN_6] + a7 * c[k + _COLUMN_7]
+        first = a0 * c[k] + a1 * c[k + COLUMN_1] + a2 * c[k + COLUMN_2] + a3 * c[k + COLUMN_3]
+        second = a4 * c[k + COLUMN_4] + a5 * c[k + COLUMN_5] + a6 * c[k + COLUMN_6] + a7 * c[k + COLUMN_7]
         m = max(mu[begin + i] + (first + second), _SMALLEST_EXPECTATION)
         v = y[begin + i]
         total += (m - v) + v * _log(max(v / m, _TINY))
@@ -209,13 +85,13 @@ def _compare(a: Array, place: Array, columns: Array, c: Array, mu: Array, y: Arr
 def _deviance(y: Array, a: Array, strips: Strips, mu: Array, n_channels: Number) -> Number:
     """Poisson deviance; y and mu reach to whole strips, where y is 0 and the least expectation is taken off again."""
     place, columns, c = strips
-    _clear(mu)
+    clear(mu)
     total = -_F(_U(y.shape[0]) - n_channels) * _SMALLEST_EXPECTATION
     for j in range(_U(place.shape[0])):
         if place[j, 3] == FOUR:
-            _add_4(a, place[j], columns[j], c, mu)
+            add_4(a, place[j], columns[j], c, mu)
         elif place[j, 3] == EIGHT:
-            _add_8(a, place[j], columns[j], c, mu)
+            add_8(a, place[j], columns[j], c, mu)
         else:
             total += _compare(a, place[j], columns[j], c, mu, y)
     return _F(2.0) * total
@@ -253,17 +129,17 @@ def _variance(
     hazard, floor, _ = tables
     for i in range(n_columns):
         e[i] = max(a[i], _ZERO)
-    _multiply(e, strips, variance)
+    multiply(e, strips, variance)
     _raise_to(floor, variance)
     _expect(a, variance, hazard, root, e)
     for i in range(n, n_columns):
         e[i] = max(a[i], _ZERO)
-    _multiply(e, strips, variance)
+    multiply(e, strips, variance)
     _raise_to(floor, variance)
 
 
 @kernel(
-    f"void(uint8[::1], int64, uint64, uint64, uint64, uint64, int64, {_STRIPS}, {_STRIPS}, {_STRIPS}, {_STRIPS}, "
+    f"void(uint8[::1], int64, uint64, uint64, uint64, uint64, int64, {STRIPS}, {STRIPS}, {STRIPS}, {STRIPS}, "
     f"{_TABLES}, float32[::1], float32[::1], float32[:,::1], float32[::1], float32[:,::1], float32[:,::1], "
     "float32[::1])"
 )
@@ -319,20 +195,20 @@ def fit_pixels(
     spread = np.zeros(size, np.float32)
     root = np.zeros(size, np.float32)
     for p in range(_U(coefficients.shape[1])):
-        _read(data, kind, p * stride, n_channels, y)
-        seen = _sum(y, first, stop - first)
-        every = seen + _sum(y, _U(0), first) + _sum(y, stop, n_channels - stop)
+        read_counts(data, kind, p * stride, n_channels, y)
+        seen = add_up(y, first, stop - first)
+        every = seen + add_up(y, _U(0), first) + add_up(y, stop, n_channels - stop)
         total[p] = seen
         # Not by isfinite: numba makes it `x - x`, which is reordered to 0.
         if not abs(every) <= _LARGEST:
             total[p] = np.nan
-            _clear(y)
+            clear(y)
         if known:
             for j in range(n_columns):
                 a[j] = coefficients[j, p]
         else:
-            _project(y, projector, b)
-            _multiply(b, mixing, spread)
+            project(y, projector, b)
+            multiply(b, mixing, spread)
             for j in range(n_columns):
                 a[j] = coefficients[j, p] = spread[j]
         if n_components > 0:

@@ -26,9 +26,10 @@ from hpcxrf.fitting.pixels.strips import (
     strips_of_rows,
 )
 
-# Share of a column's largest expectation below which a whole tile of channels is left out.
-_FAR: Final = 1e-8
-_TYPES: Final = {torch.uint8: UINT8, torch.uint16: UINT16, torch.uint32: UINT32, torch.float32: FLOAT32}
+FAR: Final = 1e-8
+"""Share of a column's largest expectation below which a whole tile of channels is left out."""
+COUNT_TYPES: Final = {torch.uint8: UINT8, torch.uint16: UINT16, torch.uint32: UINT32, torch.float32: FLOAT32}
+"""Types of counts that kernels read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +80,7 @@ def compile_fit(basis: PixelBasis, operator: PixelOperator) -> CompiledFit:
     load_map_kernels()
     projector, mixing = _cut_projector(basis, operator)
     tiles = by_tile(operator.columns.T).abs().amax(dim=1)
-    expectation = cut_into_runs(tiles > _FAR * tiles.amax(dim=0), complete=True)
+    expectation = cut_into_runs(tiles > FAR * tiles.amax(dim=0), complete=True)
     n, n_components = len(operator.columns), operator.n_components
     size = -(-n // 8) * 8
     own = operator.variance[:n_components].diagonal()
@@ -111,17 +112,17 @@ def fit_compiled(
         errors: whether the variances are wanted.
         coefficients: (pixel, column) float32, where they are known and the rest is wanted; None: least squares.
     """
-    if counts.dtype not in _TYPES:
+    if counts.dtype not in COUNT_TYPES:
         counts = counts.to(torch.float32)
     n = len(counts)
-    data, stride = _as_bytes(counts)
+    data, stride = as_bytes(counts)
     found = torch.empty((fit.n_columns, n)) if coefficients is None else coefficients.T.contiguous()
     total, misfit = torch.empty(n), torch.empty(n if deviance else 0)
     spread = torch.empty((2, fit.n_components if errors else 0, n))
     width = padded(fit.n_channels)
     load_map_kernels().fit_pixels(
         data,
-        _TYPES[counts.dtype],
+        COUNT_TYPES[counts.dtype],
         stride,
         fit.n_channels,
         fit.total.start,
@@ -158,8 +159,12 @@ def load_map_kernels() -> ModuleType:
     return load_kernels("maps")
 
 
-def _as_bytes(counts: Tensor) -> tuple[NDArray[np.uint8], int]:
-    """Bytes of the counts of all pixels as they lie in memory, and the counts from one pixel to the next."""
+def as_bytes(counts: Tensor) -> tuple[NDArray[np.uint8], int]:
+    """Bytes of the counts of all pixels as they lie in memory, and the counts from one pixel to the next.
+
+    Args:
+        counts: (pixel, channel) of one of the types that kernels read.
+    """
     n, n_channels = counts.shape
     if n_channels > 1 and counts.stride(1) != 1:
         counts = counts.contiguous()

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, unit_diagonal
+from hpcxrf.fitting.pixels.compiled import can_be_compiled, compile_fit, fit_compiled
+from hpcxrf.fitting.pixels.compiled_poisson import compile_likelihood, inverse_information, maximise
 from hpcxrf.fitting.pixels.model import PixelModel
 from hpcxrf.fitting.pixels.parts import (
     Estimate,
@@ -93,7 +95,7 @@ class _Search:
 
 
 def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -> Solver:
-    """Prepare the method.
+    """Prepare the method; on a processor its kernel, elsewhere tensor operations.
 
     Args:
         basis: columns and mean pixel.
@@ -106,10 +108,39 @@ def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -
     del model
     operator = prepare_operator(basis, device)
     prepared = likelihood(operator)
+    if device.type == "cpu" and can_be_compiled(operator):
+        return _compiled_solver(basis, operator, prepared)
 
     def estimate(counts: Tensor, signed: Tensor, *, deviance: bool, errors: bool) -> Estimate:
         del deviance
         return fit_poisson(counts, signed, operator, prepared, errors=errors)
+
+    return Solver(operator=operator, estimate=estimate)
+
+
+def _compiled_solver(basis: PixelBasis, operator: PixelOperator, model: Likelihood) -> Solver:
+    shared = compile_fit(basis, operator)
+    columns = operator.columns.T.to(torch.float64) * model.scale
+    compiled = compile_likelihood(columns, model.scale > 0, basis.expected)
+
+    def estimate(counts: Tensor, signed: Tensor, *, deviance: bool, errors: bool) -> Estimate:
+        x, solved = maximise(counts, _start(signed, model), compiled)
+        coefficients = x * model.scale
+        known = fit_compiled(counts, shared, deviance=deviance, errors=False, coefficients=coefficients)
+        variance, null = None, None
+        if errors:
+            expected = expected_coefficients(coefficients, operator) / model.scale.clamp(min=1e-30)
+            own = inverse_information(expected, compiled)
+            variance, null = _variances(coefficients, own, operator, model)
+        return Estimate(
+            coefficients=coefficients,
+            solved=solved,
+            factors=coefficients,
+            columns=operator.columns,
+            variance=variance,
+            null_variance=null,
+            misfit=known.misfit,
+        )
 
     return Solver(operator=operator, estimate=estimate)
 
@@ -150,14 +181,16 @@ def fit_poisson(
         model: columns of `likelihood`.
         errors: whether the variance is wanted.
     """
-    start = torch.where(model.scale > 0, signed / model.scale, 0.0).clamp_(min=_START)
-    start = start * (model.scale > 0)
+    start = _start(signed, model)
     size = _ROWS if counts.device.type == "cpu" else max(counts.shape[0], 1)
     found = [
         _fit_chunk(rows(counts, i, size), start[i : i + size], model) for i in range(0, max(counts.shape[0], 1), size)
     ]
     coefficients = torch.cat([x for x, _ in found]) * model.scale
-    variance, null = _variances(coefficients, operator, model) if errors else (None, None)
+    variance, null = None, None
+    if errors:
+        own = _inverse_diagonals(coefficients, operator, model)
+        variance, null = _variances(coefficients, own, operator, model)
     return Estimate(
         coefficients=coefficients,
         solved=torch.cat([done for _, done in found]),
@@ -166,6 +199,12 @@ def fit_poisson(
         variance=variance,
         null_variance=null,
     )
+
+
+def _start(signed: Tensor, model: Likelihood) -> Tensor:
+    """Coefficients in the model's units, none of them at the bound but of columns without a count."""
+    usable = model.scale > 0
+    return torch.where(usable, signed / model.scale, 0.0).clamp_(min=_START) * usable
 
 
 def _fit_chunk(y: Tensor, start: Tensor, model: Likelihood) -> tuple[Tensor, Tensor]:
@@ -265,7 +304,7 @@ def _solve(information: Tensor, slope: Tensor, free: Tensor) -> Tensor:
     return torch.nan_to_num(torch.cholesky_solve(slope[:, :, None], factor)[:, :, 0])
 
 
-def _variances(coefficients: Tensor, operator: PixelOperator, model: Likelihood) -> tuple[Tensor, Tensor]:
+def _variances(coefficients: Tensor, own: Tensor, operator: PixelOperator, model: Likelihood) -> tuple[Tensor, Tensor]:
     """Variance of the amplitudes (pixel, component) by the expected information; in the component's absence.
 
     The information is that of the expectation given the estimate, with the floor of the shared weights: a component
@@ -274,14 +313,17 @@ def _variances(coefficients: Tensor, operator: PixelOperator, model: Likelihood)
     """
     n = operator.n_components
     shared, null = shared_variance(coefficients, operator)
-    expected = expected_coefficients(coefficients, operator) / model.scale.clamp(min=1e-30)
-    size = _ROWS if coefficients.device.type == "cpu" else max(coefficients.shape[0], 1)
-    own = torch.cat(
-        [_inverse_diagonal(expected[i : i + size], model) for i in range(0, max(coefficients.shape[0], 1), size)]
-    )
     variance = (own * model.scale**2)[:, :n]
     variance = torch.where(torch.isfinite(variance) & (variance > 0), variance, shared)
     return variance, null * variance / shared
+
+
+def _inverse_diagonals(coefficients: Tensor, operator: PixelOperator, model: Likelihood) -> Tensor:
+    """Diagonal (pixel, column) of the inverse of the expected information, in the model's units."""
+    expected = expected_coefficients(coefficients, operator) / model.scale.clamp(min=1e-30)
+    n = max(coefficients.shape[0], 1)
+    size = _ROWS if coefficients.device.type == "cpu" else n
+    return torch.cat([_inverse_diagonal(expected[i : i + size], model) for i in range(0, n, size)])
 
 
 def _inverse_diagonal(x: Tensor, model: Likelihood) -> Tensor:
