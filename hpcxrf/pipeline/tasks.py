@@ -29,6 +29,7 @@ from hpcxrf.notes import Note, pack_notes
 from hpcxrf.pipeline.blocks import Block, block_of_job, blocks_of, pixels_of
 from hpcxrf.pipeline.integrated import ScanFit, fit_clean
 from hpcxrf.pipeline.pixels.choices import choose_for_pixels
+from hpcxrf.pipeline.pixels.compiling import begin_compiling
 from hpcxrf.pipeline.pixels.device import device_guard
 from hpcxrf.pipeline.pixels.excess_in_store import check_sums
 from hpcxrf.pipeline.pixels.findings import Findings, apply_findings, fits_for, read_findings, spectra_of
@@ -76,6 +77,7 @@ from hpcxrf.store.spectra import Spectra, SpectraStore, open_spectra
 def run_ingest(job: DatasetJob) -> TaskRecord:
     """Copy the scan into the chunked store."""
     store = RunDir(path=job.run_dir).spectra_store(job.dataset_id)
+    begin_compiling(job.config)
     with attempt(job, "ingest"):
         clock = Clock()
         record = ingest_scan(open_scan(job.source, read_options(job.config)), store)

@@ -19,6 +19,7 @@ from hpcxrf.fitting.pixels.basis import group_background, pixel_basis
 from hpcxrf.fitting.pixels.fit import fit_pixels, prepare_solver
 from hpcxrf.fitting.pixels.full import full_model, full_solver
 from hpcxrf.fitting.pixels.parts import move_to
+from hpcxrf.fitting.pixels.poisson import fit_poisson, likelihood
 from hpcxrf.fitting.pixels.tangent import tangents_at
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
 from hpcxrf.fitting.spectrum.problem import FitProblem
@@ -52,7 +53,7 @@ def table():
     return build_line_table(FAMILIES, 12.0, efficiency=Detector())
 
 
-def made_cube(table):
+def made_cube(table, level=1.0, pixels=SHAPE[0] * SHAPE[1]):
     """Counts (pixel, channel) float32 and true amplitudes (pixel, component); every family on its own pattern."""
     generator = torch.Generator().manual_seed(20)
     theta = pack(replace_values(PARAMETERS, KNOWN))
@@ -61,7 +62,7 @@ def made_cube(table):
     phi = evaluate(theta, model).phi
     continuum = torch.exp(-channel / 500.0) * (channel > 30)
     columns = torch.cat([phi, (continuum / continuum.sum())[:, None]], dim=1).float()
-    share = 2.0 * torch.rand(SHAPE[0] * SHAPE[1], columns.shape[1], generator=generator)
+    share = 2.0 * level * torch.rand(pixels, columns.shape[1], generator=generator)
     amplitude = share * torch.tensor([*MEAN, CONTINUUM])
     counts = torch.empty(amplitude.shape[0], SHAPE[2])
     for i in range(0, len(counts), 2000):
@@ -312,6 +313,54 @@ def test_methods(cube, fitted, figure, method, pixels, errors, deviance, dtype):
         unit="spectra / CPU s",
         includes=f"4 background columns; {dtype}; {pixels} pixels",
     )
+
+
+LEVELS = (10, 180, 1700, 5300)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("counts_a_pixel", LEVELS)
+@pytest.mark.parametrize(("method", "pixels"), [("linear", 12_000), ("poisson", 1500)])
+def test_kernels_beside_tensor_operations(cube, fitted, table, figure, method, pixels, counts_a_pixel):
+    """All of amplitudes, sigma, limit, status and deviance; the tensor operations are those that a GPU runs."""
+    given, _ = cube if counts_a_pixel == LEVELS[-1] else made_cube(table, counts_a_pixel / LEVELS[-1], pixels)
+    first = fitted.first_channel
+    counts = given[:pixels].to(torch.uint16)[:, first : first + len(fitted.counts)]
+    share = counts_a_pixel / LEVELS[-1]
+    scaled = basis_of(fitted, 4, len(cube[0]) / share)
+    kernel = prepare_solver(method, scaled)
+    tensors = tensor_solver(method, kernel)
+    runs = [fitted_as_stored(counts, solver) for solver in (kernel, tensors)]
+    # In turn: the machine is not the same for long.
+    best = [min(times) for times in zip(*[[seconds_of(run) for run in runs] for _ in range(5)], strict=True)]
+    figure(
+        name=f"{method}, kernel, {counts_a_pixel} counts a pixel",
+        value=pixels / best[0],
+        unit="spectra / CPU s",
+        peer="tensor operations",
+        peer_value=pixels / best[1],
+        includes="amplitudes, sigma, detection limits, status, deviance; uint16",
+    )
+
+
+def tensor_solver(method, kernel):
+    """The same fit as a device without kernels computes it."""
+    if method == "linear":
+        return replace(kernel, compiled=None)
+    operator = kernel.operator
+    prepared = likelihood(operator)
+
+    def estimate(counts, signed, *, deviance, errors):
+        del deviance
+        return fit_poisson(counts, signed, operator, prepared, errors=errors)
+
+    return replace(kernel, estimate=estimate)
+
+
+def seconds_of(run):
+    began = time.process_time()
+    run()
+    return time.process_time() - began
 
 
 def test_poisson_is_at_the_optimum(cube, fitted, figure):

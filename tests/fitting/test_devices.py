@@ -66,7 +66,7 @@ def assert_same(there, here, within_sigma=1e-4):
         if name == "amplitude":
             assert float((((one - other) / here.sigma)[known]).abs().max()) < within_sigma
         else:
-            torch.testing.assert_close(one[known], other[known], rtol=2e-3, atol=1e-4)
+            torch.testing.assert_close(one[known], other[known], rtol=2e-3 + 0.2 * within_sigma, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", METHODS)

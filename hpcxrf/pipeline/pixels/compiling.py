@@ -1,0 +1,35 @@
+"""Compiling the kernels of the pixels beside the reading of the first scan: on a new machine it takes some seconds."""
+
+import functools
+import threading
+
+import torch
+
+from hpcxrf.config.run import RunConfig
+from hpcxrf.fitting.pixels.compiled import load_map_kernels
+from hpcxrf.fitting.pixels.compiled_poisson import load_poisson_kernels
+from hpcxrf.methods import PixelMethodName
+
+
+def begin_compiling(config: RunConfig) -> None:
+    """Begin to compile in a thread, where a processor fits the pixels; once in a process.
+
+    What goes wrong there goes wrong again, and is reported, where the pixels are fitted.
+
+    Args:
+        config: configuration of the run.
+    """
+    if config.execution.device == "cpu" or (config.execution.device == "auto" and torch.cuda.device_count() == 0):
+        _begin(config.pixels.method)
+
+
+@functools.cache
+def _begin(method: PixelMethodName) -> None:
+    threading.Thread(target=_compile, args=(method,), name="compiling", daemon=True).start()
+
+
+def _compile(method: PixelMethodName) -> None:
+    if method in {"linear", "poisson"}:
+        load_map_kernels()
+    if method == "poisson":
+        load_poisson_kernels()
