@@ -158,14 +158,15 @@ def _climb(
     for step in range(_STEPS):
         wholes = wholes or step >= _JOINED_STEPS
         if wholes:
-            _expect(x, fine, mu)
-            _divide(y, mu, weight)
-            project(weight, fine, slope)
-            _expect(x, coarse, near)
+            strips, counts, expected, ratio = fine, y, mu, weight
         else:
-            _expect(x, coarse, near)
-            _divide(joined, near, some)
-            project(some, coarse, slope)
+            strips, counts, expected, ratio = coarse, joined, near, some
+        _expect(x, strips, expected)
+        _divide(counts, expected, ratio)
+        project(ratio, strips, slope)
+        if wholes:
+            # In place: every sum stands before what is still to be added.
+            _join(mu, near)
         for j in range(n):
             slope[j] = units[0, j] - slope[j]
         _weigh(joined, near, floor, some)
