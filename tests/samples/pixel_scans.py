@@ -140,10 +140,12 @@ def _main():
     # Loaded by the first task of a worker, and kept by an idle one.
     import hpcxrf.pipeline.regions.tasks
     import hpcxrf.pipeline.tasks  # noqa: F401
+    from hpcxrf.fitting.pixels.compiled import load_map_kernels
 
     job = pickle.loads(Path(sys.argv[1]).read_bytes())  # noqa: S301 (written by the parent test)
     torch.set_num_threads(1)
-    # What an idle worker has loaded: libraries, and the buffers of one small product and factorisation.
+    # What an idle worker has loaded: libraries and kernels, and the buffers of one small product and factorisation.
+    load_map_kernels()
     ones = torch.ones(32, 32, dtype=torch.float64)
     torch.linalg.cholesky(torch.eye(32, dtype=torch.float64) + ones @ ones)
     idle_mb, limit = _status_mb("VmRSS"), int(sys.argv[3])
