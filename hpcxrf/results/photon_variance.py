@@ -5,12 +5,15 @@ With it, a detection limit gives back the sigma of an absent component, and with
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
+
+if TYPE_CHECKING:
+    # A fit of one file has no need of it.
+    import xarray as xr
 
 PHOTON_VARIANCE: Final = "photon_variance"
 
@@ -25,7 +28,7 @@ def name_components(components: Sequence[str], photon_variance: Tensor) -> dict[
     return dict(zip(components, photon_variance.tolist(), strict=True))
 
 
-def read_photon_variance(group: xr.Dataset, detector: str, otherwise: float = 1.0) -> NDArray[np.float64]:
+def read_photon_variance(group: "xr.Dataset", detector: str, otherwise: float = 1.0) -> NDArray[np.float64]:
     """The variances (component,) of a detector, in the order of the group's components.
 
     Args:
