@@ -7,9 +7,10 @@ it once.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -342,28 +343,37 @@ class _SharedByTasks:
     solver: tuple[PixelBasis, Solver] | None
 
 
-_SHARED: Final[dict[tuple[object, ...], _SharedByTasks]] = {}
-"""Of the last task of this worker, by what it was made from."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stores:
+    """What it is made from."""
+
+    results: Path
+    spectra: Path
+    stamps: tuple[int, ...]
+    """Of both stores: another one has others."""
+    described: str
+    """The configuration in words."""
+    config: RunConfig = field(compare=False)
 
 
 def _share_pixels(job: DatasetJob, detector: str, device: torch.device) -> _SharedByTasks:
     """Spectra, findings and solver of a detector: those of the worker's last task, if they are the same."""
     run = RunDir(path=job.run_dir)
     path, stored = run.results_store(job.dataset_id), run.spectra_store(job.dataset_id)
-    root, spectra = (path / "zarr.json").stat(), locate_store(stored).stat()
-    stamps = (root.st_ino, root.st_mtime_ns, spectra.st_ino, spectra.st_mtime_ns)
-    key = (str(path), stamps, detector, str(device), repr(job.config))
-    shared = _SHARED.get(key)
-    if shared is None:
-        _SHARED.clear()
-        findings = read_findings(require_readable_schema(path))
-        with one_thread(), device_guard(device):
-            solver = _solver(path, detector, job.config, device)
-        shared = _SharedByTasks(
-            spectra=spectra_of(open_spectra(stored), detector, findings), findings=findings, solver=solver
-        )
-        _SHARED[key] = shared
-    return shared
+    facts = ((path / "zarr.json").stat(), locate_store(stored).stat())
+    stamps = tuple(number for one in facts for number in (one.st_ino, one.st_mtime_ns))
+    described = repr(job.config)
+    stores = _Stores(results=path, spectra=stored, stamps=stamps, described=described, config=job.config)
+    return _load_shared(stores, detector, device)
+
+
+@lru_cache(maxsize=1)
+def _load_shared(stores: _Stores, detector: str, device: torch.device) -> _SharedByTasks:
+    findings = read_findings(require_readable_schema(stores.results))
+    with one_thread(), device_guard(device):
+        solver = _solver(stores.results, detector, stores.config, device)
+    spectra = spectra_of(open_spectra(stores.spectra), detector, findings)
+    return _SharedByTasks(spectra=spectra, findings=findings, solver=solver)
 
 
 def _solver(path: Path, detector: str, config: RunConfig, device: torch.device) -> tuple[PixelBasis, Solver] | None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.axis.binned import families_by_name
 from hpcxrf.fitting.axis.candidates import Axes, find_axes
+from hpcxrf.fitting.axis.incident import SHIFTS_KEV
 from hpcxrf.fitting.axis.peaks import Peaks, find_peaks
 from hpcxrf.fitting.axis.plausibility import is_expected, is_possible
 from hpcxrf.fitting.axis.race import FAINT_COUNTS, Runner, is_same_axis, race
@@ -46,7 +47,6 @@ _KEPT_AXES: Final = 14
 # another one: with an elastic peak that is looked for 1 keV off, all families shifted by one in Z explain the peaks
 # nearly as well.
 _LEFT_CHI2: Final = 1.3
-_SHIFTS_KEV: Final = (-0.7, 0.7, -1.4, 1.4)
 _ROUNDS: Final = 4
 # Its axis is known by peaks to some tens of eV.
 _BY_PEAKS: Final = AxisTrust(offset_sd_kev=0.03, slope_sd=0.003, sag_sd_kev=0.02)
@@ -120,7 +120,7 @@ def find_elements(
     runners = run(0.0)
     doubtful = float(full.sum()) < FAINT_COUNTS or not runners or runners[0].found.chi2 > _LEFT_CHI2
     if elastic and calibration is None and doubtful:
-        others = [one for shift in _SHIFTS_KEV for one in run(shift)]
+        others = [one for shift in SHIFTS_KEV for one in run(shift)]
         runners = _drop_same([*runners, *others], full.shape[0], incident_energy_kev)
     problem = _pose(runners[0], full, calibration, detector, options) if runners else None
     fit = fit_spectrum(full, problem) if problem is not None else None

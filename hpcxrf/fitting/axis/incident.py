@@ -16,6 +16,8 @@ from hpcxrf.physics.parameters import Parameter
 
 Array = NDArray[np.float64]
 
+SHIFTS_KEV: Final = (-0.7, 0.7, -1.4, 1.4)
+"""Where else an elastic peak is looked for, relative to the nominal incident energy."""
 FARTHEST_KEV: Final = 1.6
 """A beam of another energy than this beside the nominal one is not looked for."""
 # Sums of two photons lie above the elastic peak, and are fainter than this beside the highest peak.

@@ -9,11 +9,11 @@ from typing import Final
 
 import numpy as np
 
+from hpcxrf.fitting.kernels.layout import DARK
 from hpcxrf.fitting.kernels.loops import Array, Number
 from hpcxrf.fitting.kernels.machine_code import part
 
 _U: Final = np.uint64
-_DARK: Final = 1e-6
 _STEPS: Final = 100
 _LONG: Final = 0.25
 # Square of the length of the last step, twice: about the deviance that is left before it.
@@ -113,7 +113,7 @@ def _expand(y: Array, seen: Array, n_seen: Number, rows: Array, at: Array, h: Ar
     """Add the channels with counts to slope and information."""
     n = _U(g.shape[0])
     for i in range(n_seen):
-        row, v, mu = rows[seen[i]], np.float64(y[seen[i]]), _DARK
+        row, v, mu = rows[seen[i]], np.float64(y[seen[i]]), DARK
         for j in range(n):
             mu += row[j] * at[j]
         ratio = v / mu

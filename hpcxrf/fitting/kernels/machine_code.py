@@ -23,6 +23,8 @@ import numba
 
 # Not `nnan` and `ninf`: they may delete the tests for what is not finite.
 FAST_MATH: Final = frozenset({"reassoc", "contract", "nsz", "arcp", "afn"})
+# More than the machine code of all kernels: a disk or a quota that is full has no room for a file of so much.
+_ROOM: Final = 4 << 20
 _OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -94,16 +96,17 @@ def _name_machine() -> str:
 
 
 def _is_own(folder: Path) -> bool:
-    """Whether this user, and nobody else, can write the folder; it is made if it is not there."""
+    """Whether this user, and nobody else, can write the folder, and has room there; it is made if it is not there."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         facts = folder.stat()
         if facts.st_uid != os.getuid() or facts.st_mode & _OTHERS_MAY_WRITE:
             return False
-        with tempfile.TemporaryFile(dir=folder):
-            return True
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_ROOM))
     except OSError:
         return False
+    return True
 
 
 def _use_cache(environment: Mapping[str, str]) -> bool:

@@ -8,7 +8,15 @@ from typing import Final
 
 import numpy as np
 
-from hpcxrf.fitting.kernels.layout import EIGHT, FOUR, HIGHEST_PULL, LOWEST_PULL, PULL_STEPS
+from hpcxrf.fitting.kernels.layout import (
+    EIGHT,
+    FOUR,
+    HIGHEST_PULL,
+    LOWEST_PULL,
+    PULL_STEPS,
+    SMALLEST_EXPECTATION,
+    SMALLEST_SIGMA,
+)
 from hpcxrf.fitting.kernels.loops import (
     COLUMN_1,
     COLUMN_2,
@@ -35,8 +43,8 @@ _F: Final = np.float32
 _U: Final = np.uint64
 _I: Final = np.int32
 _ZERO: Final = np.float32(0.0)
-_SMALLEST_EXPECTATION: Final = np.float32(1e-3)
-_SMALLEST_SIGMA: Final = np.float32(1e-6)
+_SMALLEST_EXPECTATION: Final = np.float32(SMALLEST_EXPECTATION)
+_SMALLEST_SIGMA: Final = np.float32(SMALLEST_SIGMA)
 _LARGEST: Final = np.float32(3.4028235e38)
 _TINY: Final = np.float32(1.1754944e-38)
 _TABLES: Final = "Tuple((float32[::1], float32[::1], float32[::1]))"

@@ -10,7 +10,18 @@ from typing import Final
 import numpy as np
 
 from hpcxrf.fitting.kernels.exact_poisson import climb_exactly
-from hpcxrf.fitting.kernels.layout import FOUR, JOINED
+from hpcxrf.fitting.kernels.layout import (
+    CURVATURE_FLOOR,
+    DARK,
+    ERROR_FLOOR,
+    FOUR,
+    JOINED,
+    JOINED_STEPS,
+    NEAR_BOUND,
+    RIDGE,
+    ROUNDING,
+    TOLERANCE,
+)
 from hpcxrf.fitting.kernels.loops import STRIPS, Array, Number, Strips, add_4, add_8, add_up, project, read_counts
 from hpcxrf.fitting.kernels.machine_code import kernel, part
 
@@ -18,18 +29,17 @@ _F: Final = np.float32
 _U: Final = np.uint64
 _ZERO: Final = np.float32(0.0)
 _ONE: Final = np.float32(1.0)
-_DARK: Final = np.float32(1e-6)
-_CURVATURE_FLOOR: Final = np.float32(1e-3)
-_ERROR_FLOOR: Final = np.float32(0.01)
-_RIDGE: Final = np.float32(1e-5)
-_NEAR_BOUND: Final = np.float32(0.05)
-_TOLERANCE: Final = np.float32(0.005)
-_ROUNDING: Final = np.float32(3e-7)
+_DARK: Final = np.float32(DARK)
+_CURVATURE_FLOOR: Final = np.float32(CURVATURE_FLOOR)
+_ERROR_FLOOR: Final = np.float32(ERROR_FLOOR)
+_RIDGE: Final = np.float32(RIDGE)
+_NEAR_BOUND: Final = np.float32(NEAR_BOUND)
+_TOLERANCE: Final = np.float32(TOLERANCE)
+_ROUNDING: Final = np.float32(ROUNDING)
 _LONG: Final = np.float32(0.5)
-_JOINED_STEPS: Final = 3
 _STEPS: Final = 24
-FEWEST_COUNTS: Final = np.float32(50.0)
-MOST_COUNTS: Final = np.float32(1e5)
+_FEWEST_COUNTS: Final = np.float32(50.0)
+_MOST_COUNTS: Final = np.float32(1e5)
 Grids = tuple[Strips, Strips, Strips]
 Room = tuple[Array, Array, Array, Array]
 _GRIDS: Final = f"Tuple(({STRIPS}, {STRIPS}, {STRIPS}))"
@@ -156,7 +166,7 @@ def _climb(
     near, some = mu[: joined.shape[0]], weight[: joined.shape[0]]
     wholes = False
     for step in range(_STEPS):
-        wholes = wholes or step >= _JOINED_STEPS
+        wholes = wholes or step >= JOINED_STEPS
         if wholes:
             strips, counts, expected, ratio = fine, y, mu, weight
         else:
@@ -226,7 +236,7 @@ def maximise(
             at[j] = x[p, j]
         total = add_up(y, _U(0), n_channels)
         done = False
-        if total >= FEWEST_COUNTS and total <= MOST_COUNTS:
+        if total >= _FEWEST_COUNTS and total <= _MOST_COUNTS:
             done = _climb(y, joined, n_joined, at, grids, units, (mu, weight, slope), room)
             if not done:
                 for j in range(n):

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hpcxrf.fitting.kernels.layout import JOINED
 from hpcxrf.fitting.pixels.basis import shared_weights
 from hpcxrf.fitting.pixels.compiled import COUNT_TYPES, FAR, as_bytes
+from hpcxrf.fitting.pixels.parts import join_channels
 from hpcxrf.fitting.pixels.strips import StripArrays, by_tile, cut_into_runs, strips_of
 
 # Share of the information of two columns, in its tile, below which their product is left out.
@@ -46,10 +46,10 @@ def compile_likelihood(columns: Tensor, usable: Tensor, expected: Tensor) -> Com
         expected: (channel,) float64 counts of a mean pixel.
     """
     load_poisson_kernels()
-    joined = join_channels(columns)
+    joined = join_channels(columns.T).T
     first, second = torch.tril_indices(*(2 * [columns.shape[1]]))
     pairs = joined[:, first] * joined[:, second]
-    weights = shared_weights(join_channels(expected[:, None])[:, 0])
+    weights = shared_weights(join_channels(expected[None])[0])
     information = by_tile(weights[:, None] * pairs).sum(dim=1)
     own = information.sum(dim=0)[first == second].clamp(min=1e-300).sqrt()
     totals = columns.sum(dim=0)
@@ -103,12 +103,6 @@ def inverse_information(expected: Tensor, model: CompiledLikelihood) -> Tensor:
         expected.contiguous().numpy(), model.coarse, model.pairs, model.n_joined, model.units[1], variance.numpy()
     )
     return variance
-
-
-def join_channels(values: Tensor) -> Tensor:
-    """(channel, any) -> (joined channel, any): sums over neighbours, the last one over fewer."""
-    missing = -len(values) % JOINED
-    return torch.nn.functional.pad(values, (0, 0, 0, missing)).reshape(-1, JOINED, values.shape[1]).sum(dim=1)
 
 
 @functools.cache

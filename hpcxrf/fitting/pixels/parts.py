@@ -6,6 +6,7 @@ from typing import Final, Protocol, TypeVar, cast
 import torch
 from torch import Tensor
 
+from hpcxrf.fitting.kernels.layout import HIGHEST_PULL, JOINED, LOWEST_PULL, SMALLEST_EXPECTATION, SMALLEST_SIGMA
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, pixel_operator
 from hpcxrf.fitting.pixels.compiled import CompiledFit
 from hpcxrf.fitting.pixels.pairs import LEAST_ROWS
@@ -22,9 +23,6 @@ CHUNK: Final = 256
 _MEMORY_SHARE: Final = 0.25
 # A kind of device that does not say how much is free.
 _OTHER_MEMORY: Final = 4 << 30
-_SMALLEST_EXPECTATION: Final = 1e-3
-_LOWEST_PULL: Final = -5.0
-_HIGHEST_PULL: Final = 9.0
 _SQRT_HALF: Final = 0.7071067811865476
 
 
@@ -186,10 +184,10 @@ def expected_coefficients(coefficients: Tensor, operator: PixelOperator) -> Tens
     n = operator.n_components
     positive = coefficients.clamp(min=0.0)
     first = torch.maximum(times(positive, operator.variance), operator.variance_floor)
-    sigma = first.sqrt_().clamp_(min=1e-6)
+    sigma = first.sqrt_().clamp_(min=SMALLEST_SIGMA)
     # Clamped: an exponential or error function that underflows is 20 times slower.
-    x = (coefficients[:, :n] / sigma).clamp_(min=_LOWEST_PULL)
-    near = x.clamp(max=_HIGHEST_PULL)
+    x = (coefficients[:, :n] / sigma).clamp_(min=LOWEST_PULL)
+    near = x.clamp(max=HIGHEST_PULL)
     below = torch.erfc(near * -_SQRT_HALF)
     hazard = near.square_().mul_(-0.5).exp_().div_(below).mul_(2.0 * INV_SQRT_2PI)
     positive[:, :n] = x.add_(hazard).mul_(sigma)
@@ -208,9 +206,16 @@ def spectrum_deviance(counts: Tensor, factors: Tensor, columns: Tensor) -> Tenso
     size = CHUNK // 2 if counts.device.type == "cpu" else max(counts.shape[0], 1)
     for i in range(0, counts.shape[0], size):
         y = rows(counts, i, size)
-        model = (factors[i : i + size] @ columns).clamp_(min=_SMALLEST_EXPECTATION)
+        model = (factors[i : i + size] @ columns).clamp_(min=SMALLEST_EXPECTATION)
         predicted = model.sum(dim=1)
         ratio = torch.div(y, model, out=model).clamp_(min=torch.finfo(torch.float32).tiny)
         logarithm = ratio.log_().mul_(y).sum(dim=1)
         out[i : i + size] = 2.0 * (predicted - y.sum(dim=1) + logarithm)
     return out
+
+
+def join_channels(values: Tensor) -> Tensor:
+    """(any, channel) -> (any, joined channel): sums over `JOINED` neighbours, the last one over fewer."""
+    missing = -values.shape[1] % JOINED
+    padded = torch.nn.functional.pad(values, (0, missing)) if missing else values
+    return padded.reshape(values.shape[0], -1, JOINED).sum(dim=2)

@@ -15,6 +15,17 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from hpcxrf.fitting.kernels.layout import (
+    CURVATURE_FLOOR,
+    DARK,
+    ERROR_FLOOR,
+    JOINED,
+    JOINED_STEPS,
+    NEAR_BOUND,
+    RIDGE,
+    ROUNDING,
+    TOLERANCE,
+)
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, unit_diagonal
 from hpcxrf.fitting.pixels.compiled import can_be_compiled, compile_fit, fit_compiled
 from hpcxrf.fitting.pixels.compiled_poisson import compile_likelihood, inverse_information, maximise
@@ -23,31 +34,20 @@ from hpcxrf.fitting.pixels.parts import (
     Estimate,
     Solver,
     expected_coefficients,
+    join_channels,
     prepare_operator,
     rows,
     shared_variance,
     times,
 )
 
-_JOINED: Final = 4
 # Pixels at a time: fewer and the small matrices are not worth a call, more and the spectra leave the cache.
 _ROWS: Final = 512
-_JOINED_STEPS: Final = 3
 _STEPS: Final = 2
 _MORE_STEPS: Final = 40
 # Few rows are multiplied by another routine, which rounds otherwise than that of many.
 _LEAST_ROWS: Final = 16
-# Counts a channel without which a logarithm or a weight would be infinite; far below any background.
-_DARK: Final = 1e-6
-_CURVATURE_FLOOR: Final = 1e-3
-_ERROR_FLOOR: Final = 0.01
-_RIDGE: Final = 1e-5
 _START: Final = 0.05
-# A column as near to 0 as this and going there goes alone: with the others it could turn their way uphill.
-_NEAR_BOUND: Final = 0.05
-# Deviance that the next step promises to take off, below which a pixel is done.
-_TOLERANCE: Final = 0.005
-_ROUNDING: Final = 3e-7
 _SHORTER: Final = 0.25
 
 
@@ -149,7 +149,7 @@ def likelihood(operator: PixelOperator) -> Likelihood:
     """Prepare the iterations."""
     _, scale = unit_diagonal(operator.gram)
     columns = operator.columns.to(torch.float64) * scale[:, None]
-    joined = _join_channels(columns)
+    joined = join_channels(columns)
     n = columns.shape[0]
     first, second = torch.triu_indices(n, n, device=columns.device)
     place = torch.zeros((n, n), dtype=torch.int64, device=columns.device)
@@ -209,8 +209,8 @@ def _start(signed: Tensor, model: Likelihood) -> Tensor:
 
 def _fit_chunk(y: Tensor, start: Tensor, model: Likelihood) -> tuple[Tensor, Tensor]:
     """Coefficients in the model's units, and which are optimal: a fixed number of steps, some more where needed."""
-    joined = _join_channels(y)
-    near = _climb(joined, joined, start, model, model.coarse, _JOINED_STEPS).x
+    joined = join_channels(y)
+    near = _climb(joined, joined, start, model, model.coarse, JOINED_STEPS).x
     search = _climb(y, joined, near, model, model.fine, _STEPS)
     left = torch.nonzero(~search.done)[:, 0]
     if left.numel() == 0:
@@ -234,7 +234,7 @@ def _climb(y: Tensor, joined: Tensor, start: Tensor, model: Likelihood, grid: Co
     total = y.sum(dim=1)
     for i in range(steps + 1):
         trial = (search.x + search.step).clamp(min=0.0)
-        expected = (trial @ grid.rows).add_(_DARK)
+        expected = (trial @ grid.rows).add_(DARK)
         ratio = y / expected
         slope = model.totals - times(ratio, grid.transposed)
         misfit = 2.0 * (trial @ model.totals - total + _entropy(ratio, y))
@@ -261,8 +261,8 @@ def _entropy(ratio: Tensor, y: Tensor) -> Tensor:
 
 def _judge_trial(search: _Search, trial: Tensor, misfit: Tensor, total: Tensor) -> _Search:
     """Take the trial where the deviance fell, or rounding hides whether it did; say where that was the end."""
-    better = (misfit <= search.misfit + _ROUNDING * total) & ~search.done
-    small = (search.promised <= _TOLERANCE + _ROUNDING * total) & ~search.done
+    better = (misfit <= search.misfit + ROUNDING * total) & ~search.done
+    small = (search.promised <= TOLERANCE + ROUNDING * total) & ~search.done
     return _Search(
         x=torch.where(better[:, None], trial, search.x),
         step=search.step,
@@ -274,13 +274,13 @@ def _judge_trial(search: _Search, trial: Tensor, misfit: Tensor, total: Tensor) 
 
 def _newton(x: Tensor, slope: Tensor, joined: Tensor, model: Likelihood) -> tuple[Tensor, Tensor]:
     """Step (pixel, column), and the deviance that it promises to take off."""
-    expected = (x @ model.coarse.rows).add_(_DARK)
-    floor = joined.mean(dim=1, keepdim=True).clamp(min=_JOINED * _DARK) * _CURVATURE_FLOOR
+    expected = (x @ model.coarse.rows).add_(DARK)
+    floor = joined.mean(dim=1, keepdim=True).clamp(min=JOINED * DARK) * CURVATURE_FLOOR
     floored = expected + floor
     weights = (joined + expected).mul_(0.5).div_(floored).div_(floored)
     information = _information(weights, model)
     usable = model.scale > 0
-    held = (x <= _NEAR_BOUND) & (slope > 0) & usable
+    held = (x <= NEAR_BOUND) & (slope > 0) & usable
     free = ~held & usable
     wanted = _solve(information, torch.where(free, slope, 0.0), free)
     alone = slope / information.diagonal(dim1=-2, dim2=-1).clamp(min=1e-30)
@@ -299,7 +299,7 @@ def _solve(information: Tensor, slope: Tensor, free: Tensor) -> Tensor:
     """Solve the free part of each system; 0 elsewhere."""
     pair = free[:, :, None] & free[:, None, :]
     masked = torch.where(pair, information, 0.0)
-    masked.diagonal(dim1=-2, dim2=-1).mul_(1.0 + _RIDGE).add_(1e-30 + (~free).to(slope.dtype))
+    masked.diagonal(dim1=-2, dim2=-1).mul_(1.0 + RIDGE).add_(1e-30 + (~free).to(slope.dtype))
     factor, _ = torch.linalg.cholesky_ex(masked)
     return torch.nan_to_num(torch.cholesky_solve(slope[:, :, None], factor)[:, :, 0])
 
@@ -329,16 +329,8 @@ def _inverse_diagonals(coefficients: Tensor, operator: PixelOperator, model: Lik
 def _inverse_diagonal(x: Tensor, model: Likelihood) -> Tensor:
     counts = x @ model.coarse.rows
     mean = counts.mean(dim=1, keepdim=True).clamp(min=1.0 / counts.shape[1])
-    information = _information((counts + _ERROR_FLOOR * mean).reciprocal(), model)
-    information.diagonal(dim1=-2, dim2=-1).mul_(1.0 + _RIDGE).add_((model.scale <= 0).to(x.dtype))
+    information = _information((counts + ERROR_FLOOR * mean).reciprocal(), model)
+    information.diagonal(dim1=-2, dim2=-1).mul_(1.0 + RIDGE).add_((model.scale <= 0).to(x.dtype))
     factor, info = torch.linalg.cholesky_ex(information)
     inverse = torch.cholesky_inverse(factor).diagonal(dim1=-2, dim2=-1)
     return torch.where((info == 0)[:, None], inverse, torch.nan)
-
-
-def _join_channels(values: Tensor) -> Tensor:
-    """(any, channel) -> (any, joined channel): sums over neighbours, the last one over fewer."""
-    n_joined = -(-values.shape[1] // _JOINED)
-    missing = n_joined * _JOINED - values.shape[1]
-    padded = torch.nn.functional.pad(values, (0, missing)) if missing else values
-    return padded.reshape(values.shape[0], n_joined, _JOINED).sum(dim=2)

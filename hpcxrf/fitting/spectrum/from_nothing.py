@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.axis.candidates import Axes
-from hpcxrf.fitting.axis.incident import FARTHEST_KEV, move_incident
+from hpcxrf.fitting.axis.incident import FARTHEST_KEV, SHIFTS_KEV, move_incident
 from hpcxrf.fitting.axis.peaks import Peaks, find_peaks
 from hpcxrf.fitting.axis.race import FAINT_COUNTS, race
 from hpcxrf.fitting.axis.verdict import AMBIGUOUS, AXIS_FLAGS, Finding, judge_found
@@ -41,8 +41,6 @@ _POOR_FACTOR: Final = 1.25
 _POOR_SHARE: Final = 0.005
 # Where it stays this far below, the incident energy may be another one.
 _IMPERFECT_SHARE: Final = 0.002
-# Where else an elastic peak is looked for, relative to the nominal incident energy.
-_SHIFTS_KEV: Final = (-0.7, 0.7, -1.4, 1.4)
 # An elastic peak this near to the nominal energy, and this many standard deviations high, confirms it.
 _SHOWN_KEV: Final = 0.1
 _SHOWN_Z: Final = 10.0
@@ -74,7 +72,7 @@ def fit_from_nothing(counts: Tensor, problem: FitProblem) -> SpectrumFit:
     doubted = findings or _is_doubtful(reached.fit, full, peaks, problem)
     if doubted and _may_move(problem) and not _shows_incident(reached.fit, problem):
         # Whatever hangs on the incident energy looks wrong where that is wrong.
-        for shift_kev in _SHIFTS_KEV:
+        for shift_kev in SHIFTS_KEV:
             fits += _fit_axes(full, problem, peaks, shift_kev=shift_kev, known=fits)
     if all(_is_poor(one.fit) for one in fits):
         # Improbable by its peaks, and yet all of the spectrum: an axis is believed for that alone.

@@ -1,8 +1,11 @@
 """Where machine code is kept, and that it is made once."""
 
+import errno
+import io
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -31,14 +34,35 @@ print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """
 
 
-def _run(folder: Path, environment: dict[str, str]) -> list[int]:
+_TOGETHER = """
+import os
+from hpcxrf.fitting.kernels import machine_code
+with machine_code._one_compiles(machine_code.kernel_folder(os.environ)):
+    from trial import total
+print(sum(total.stats.cache_misses.values()))
+"""
+
+
+def _start(folder: Path, environment: dict[str, str], code: str) -> subprocess.Popen[str]:
     path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", ""), str(Path(__file__).parents[3])])
     clean = {k: v for k, v in os.environ.items() if k not in {"NUMBA_CACHE_DIR", "XDG_CACHE_HOME"}}
-    command = [sys.executable, "-c", _CALL]
-    done = subprocess.run(
-        command, env=clean | {"PYTHONPATH": path} | environment, capture_output=True, text=True, check=True
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=clean | {"PYTHONPATH": path} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    return [int(x) for x in done.stdout.split()]
+
+
+def _numbers_of(processes: list[subprocess.Popen[str]]) -> list[int]:
+    written = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), written
+    return [int(x) for out, _ in written for x in out.split()]
+
+
+def _run(folder: Path, environment: dict[str, str]) -> list[int]:
+    return _numbers_of([_start(folder, environment, _CALL)])
 
 
 def test_the_second_process_loads_what_the_first_compiled(tmp_path):
@@ -47,6 +71,34 @@ def test_the_second_process_loads_what_the_first_compiled(tmp_path):
     assert _run(tmp_path, cache) == [0, 1]
     assert _run(tmp_path, cache) == [1, 0]
     assert list((tmp_path / "cache" / "hpcxrf" / "kernels").glob("*/*/trial.total*.nbi"))
+
+
+def test_of_processes_that_start_at_once_one_compiles(tmp_path):
+    (tmp_path / "trial.py").write_text(_MODULE)
+    cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    compiled = _numbers_of([_start(tmp_path, cache, _TOGETHER) for _ in range(3)])
+    assert sorted(compiled) == [0, 0, 1]
+
+
+class _FullDisk(io.BytesIO):
+    """A file on a disk with room for a name, and for little else."""
+
+    def write(self, content):
+        if len(content) > 1 << 20:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(content)
+
+
+def test_a_folder_without_room_is_passed_over(tmp_path, monkeypatch):
+    full, open_file = tmp_path / "full", tempfile.TemporaryFile
+
+    def open_on_disk(**where):
+        return _FullDisk() if full in (where["dir"], *where["dir"].parents) else open_file(**where)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", open_on_disk)
+    found = kernel_folder({"NUMBA_CACHE_DIR": str(full), "XDG_CACHE_HOME": str(tmp_path / "other")})
+    assert found is not None
+    assert found.parent == tmp_path / "other" / "hpcxrf" / "kernels"
 
 
 def test_without_a_folder_that_can_be_written_kernels_are_compiled_and_work(tmp_path):

@@ -1,0 +1,33 @@
+"""Kernels that are compiled beside the first ingest."""
+
+import subprocess
+import sys
+
+import pytest
+
+_CODE = """
+import sys, threading
+from hpcxrf.config.run import check_config
+from hpcxrf.pipeline.pixels.compiling import begin_compiling
+raw = {"input": {"files": ["-"]}, "sample": {"elements": ["Fe"], "incident_energy_kev": 12.0}}
+raw |= {"pixels": {"method": sys.argv[1]}, "execution": {"device": sys.argv[2]}}
+config = check_config(raw, "test")
+begin_compiling(config)
+begin_compiling(config)
+threads = [one for one in threading.enumerate() if one.name == "compiling"]
+for one in threads:
+    one.join()
+kernels = ("maps", "poisson")
+print(len(threads), *(one for one in kernels if f"hpcxrf.fitting.kernels.{one}" in sys.modules))
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "device", "expected"),
+    [("linear", "cpu", ["1", "maps"]), ("poisson", "cpu", ["1", "maps", "poisson"]), ("linear", "cuda", ["0"])],
+)
+def test_what_a_processor_will_need_is_loaded_once_in_a_thread(method, device, expected):
+    command = [sys.executable, "-c", _CODE, method, device]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == expected
