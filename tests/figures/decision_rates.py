@@ -5,9 +5,9 @@
     PYTHONPATH=. python tests/figures/decision_rates.py pixels 20 62000
 
 Both should be 5 % (Currie). Spectra are those of `interval_coverage.py exact`, with up to three families that are
-listed and absent. Each of these is counted as found or not; then one of them is put in with the counts of the detection
-limit that was reported, and it is counted whether it is missed. `regions` are spectra of 100 to 1000 pixels of a scan,
-fitted from the scan's theta; `pixels` are single ones of 60 to 600 counts, by `linear`.
+listed and absent. Each of these is counted as found or not; then one of them (of regions one after the other) is put in
+with the counts of the detection limit that was reported, and it is counted whether it is missed. `regions` are spectra
+of 100 to 1000 pixels of a scan, fitted from the scan's theta; `pixels` are single ones of 60 to 600 counts (`linear`).
 """
 
 import sys
@@ -57,8 +57,7 @@ def judge_spectra(seed, *, region):
     limits = dict(zip(first.component_names, first.detection_limit.tolist(), strict=True))
     false = [(int(found[name]), total) for name in absent]
     missed = []
-    if absent:
-        name = str(rng.choice(absent))
+    for name in absent if region else rng.choice(absent, min(len(absent), 1)).tolist():
         planted = mean + limits[name] * one.shapes[:, one.names.index(name)]
         again = fit(rng.poisson(planted))
         seen = dict(zip(again.component_names, again.found.tolist(), strict=True))

@@ -1,7 +1,9 @@
 """Draws of the posterior beside the normal law of the fit, on measured spectra: printed, not asserted.
 
     PYTHONPATH=. python tests/figures/posterior_of_spectra.py
+    PYTHONPATH=. python tests/figures/posterior_of_spectra.py thick_steel 1000
 
+A part of a file's name draws that spectrum alone; a number is that of the draws, and of those of the warm-up.
 Line ratios are held in the draws, and neither flaws of the model nor ratios are in what they are compared with: the
 covariance of counting noise and priors at the optimum, with the ratios held.
 """
@@ -60,16 +62,17 @@ def normal_law(fit):
 
 def main():
     torch.set_num_threads(1)
-    for name, elements, incident_kev, detector in SPECTRA:
+    wanted, draws = sys.argv[1] if len(sys.argv) > 1 else "", int(sys.argv[2]) if len(sys.argv) > 2 else 300
+    for name, elements, incident_kev, detector in [one for one in SPECTRA if wanted in one[0]]:
         fit = hpcxrf.fit_spectrum(read_spectrum(SHARED / name, detector), elements, incident_kev)
         began = time.process_time()
-        groups = hpcxrf.posterior(fit, chains=2, warm_up=300, draws=300, seed=3)
-        draws = groups["posterior"]["amplitude"]
+        groups = hpcxrf.posterior(fit, chains=2, warm_up=draws, draws=draws, seed=3)
+        drawn = groups["posterior"]["amplitude"]
         r_hat, sigma = float(groups["convergence"]["amplitude_r_hat"].max()), normal_law(fit).tolist()
         spent = time.process_time() - began
         say(f"{name}: {fit.counts.sum():.2g} counts, chi2 {fit.reduced_chi2:.1f}, {spent:.0f} CPU s")
         for i, component in enumerate(fit.component_names):
-            one = draws.sel(component=component).values
+            one = drawn.sel(component=component).values
             value, mean, sd = float(fit.amplitude[i]), float(one.mean()), float(one.std())
             say(
                 f"  {component:24s} fit {value:12.1f} +- {sigma[i]:9.1f}  draws {mean:12.1f} +- {sd:9.1f}  "
