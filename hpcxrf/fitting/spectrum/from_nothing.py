@@ -17,9 +17,9 @@ from hpcxrf.fitting.axis.race import FAINT_COUNTS, race
 from hpcxrf.fitting.axis.verdict import AMBIGUOUS, AXIS_FLAGS, Finding, judge_found
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.coarse import contrast_weights
-from hpcxrf.fitting.spectrum.integrated import approach, fit_spectrum
+from hpcxrf.fitting.spectrum.integrated import Approached, approach, fit_spectrum
 from hpcxrf.fitting.spectrum.problem import FitProblem
-from hpcxrf.fitting.spectrum.screen import find_axes_within
+from hpcxrf.fitting.spectrum.screen import find_axes_within, has_few_peaks, screen
 from hpcxrf.fitting.spectrum.search import (
     APART_KEV,
     CANDIDATES,
@@ -48,6 +48,8 @@ _SHOWN_Z: Final = 10.0
 _MARGIN: Final = 3.0
 # Axes that differ by less are one.
 _OTHER_KEV: Final = 0.1
+# After a few steps an axis leaves less than this times what it leaves in the end; another one is not worth more.
+_FAR: Final = 3.0
 
 
 def fit_from_nothing(counts: Tensor, problem: FitProblem) -> SpectrumFit:
@@ -67,16 +69,26 @@ def fit_from_nothing(counts: Tensor, problem: FitProblem) -> SpectrumFit:
     began = time.process_time()
     full = counts.to(torch.float64)
     peaks = find_peaks(full.cpu().numpy())
-    fits = _fit_axes(full, problem, peaks)
+    screened = screen(full, problem, keep=CANDIDATES) if has_few_peaks(peaks) else None
+    tried: list[AxisStart] = []
+
+    def add(window: float, shift_kev: float = 0.0) -> list[_Reached]:
+        starts = find_starts(full, problem, peaks=peaks, window=window, shift_kev=shift_kev, screened=screened)
+        fresh = [one for one in starts if not any(_is_same_start(one, other, full.shape[0]) for other in tried)]
+        tried.extend(fresh)
+        return _fit_axes(full, problem, peaks, fresh, fits)
+
+    fits: list[_Reached] = []
+    fits += add(WINDOW)
     reached, findings = _choose(fits, full, peaks)
     doubted = findings or _is_doubtful(reached.fit, full, peaks, problem)
     if doubted and _may_move(problem) and not _shows_incident(reached.fit, problem):
         # Whatever hangs on the incident energy looks wrong where that is wrong.
         for shift_kev in SHIFTS_KEV:
-            fits += _fit_axes(full, problem, peaks, shift_kev=shift_kev, known=fits)
+            fits += add(WINDOW, shift_kev)
     if all(_is_poor(one.fit) for one in fits):
         # Improbable by its peaks, and yet all of the spectrum: an axis is believed for that alone.
-        fits += [one for one in _fit_axes(full, problem, peaks, math.inf) if not _is_poor(one.fit)]
+        fits += [one for one in add(math.inf) if not _is_poor(one.fit)]
     reached, findings = _choose(fits, full, peaks)
     if problem.elastic and _is_poor(reached.fit) and (other := _race_unlisted(full, peaks, reached, problem)):
         findings = [_describe_moved(other, reached)]
@@ -138,38 +150,51 @@ def _is_poor(fit: SpectrumFit, *, share: float = _POOR_SHARE) -> bool:
 
 
 def _fit_axes(
-    full: Tensor,
-    problem: FitProblem,
-    peaks: Peaks,
-    window: float = WINDOW,
-    *,
-    shift_kev: float = 0.0,
-    known: Sequence[_Reached] = (),
+    full: Tensor, problem: FitProblem, peaks: Peaks, starts: Sequence[AxisStart], known: Sequence[_Reached]
 ) -> list[_Reached]:
-    """Fits on the axes that are probable with the elastic peak near the nominal energy plus a shift, but known ones."""
-    starts = find_starts(full, problem, peaks=peaks, window=window, shift_kev=shift_kev)
+    """Fits on some axes, but those that a few steps lead to known ones, or that leave far more than the best."""
     near = [one for one in starts if abs(_incident_kev(one.posed) - _incident_kev(problem)) <= FARTHEST_KEV]
+    approached = _approach_axes(full, near, [other.fit.theta for other in known])
+    left = [_left_after(at, one.problem, full, peaks) for one, at in approached]
+    least = min([*left, *(_left_by_fit(one, full, peaks) for one in known)], default=math.inf)
     found = []
-    for one, theta in _approach_axes(full, near, [other.fit.theta for other in known]):
-        fit = fit_spectrum(full, one.problem, starts=theta[None])
+    for (one, at), remains in zip(approached, left, strict=True):
+        if remains > _FAR * least:
+            continue
+        fit = fit_spectrum(full, one.problem, starts=at.theta[None])
         found.append(_Reached(fit=replace(fit, problem=one.posed), problem=one.problem, score=one.score))
     return found
+
+
+def _is_same_start(one: AxisStart, other: AxisStart, n_channels: int) -> bool:
+    """True for the same axis about the same incident energy."""
+    first, second = pack(one.problem.parameters), pack(other.problem.parameters)
+    near = abs(_incident_kev(one.posed) - _incident_kev(other.posed)) < APART_KEV
+    return near and _axis_distance_kev(first, second, n_channels, one.problem) < APART_KEV
+
+
+def _left_after(at: Approached, problem: FitProblem, full: Tensor, peaks: Peaks) -> float:
+    """Weighted squares that an axis leaves, peaks outside of its range included."""
+    weights = contrast_weights(full)
+    inside = slice(at.first_channel, at.first_channel + at.residual.shape[0])
+    outside = peak_squares(full, weights, peaks, 1) * weigh_outside(
+        energy_kev(at.theta, torch.from_numpy(peaks.channel).to(full)), problem
+    )
+    left = (weights[inside] * at.residual.square()).sum() + outside.sum()
+    return float(left.nan_to_num(nan=torch.inf))
+
+
+def _left_by_fit(one: _Reached, full: Tensor, peaks: Peaks) -> float:
+    fit = one.fit
+    at = Approached(theta=fit.theta, first_channel=fit.first_channel, residual=fit.counts - fit.model)
+    return _left_after(at, one.problem, full, peaks)
 
 
 def _weigh_fits(fits: list[_Reached], full: Tensor, peaks: Peaks) -> list[float]:
     """What speaks against each fit, as -ln of a probability: as `add_evidence`, in single channels."""
     if len(fits) == 1:
         return [0.0]
-    weights = contrast_weights(full)
-    square = peak_squares(full, weights, peaks, 1)
-    middle = torch.from_numpy(peaks.channel).to(full)
-    cost = []
-    for one in fits:
-        inside = slice(one.fit.first_channel, one.fit.first_channel + one.fit.counts.shape[0])
-        left = (weights[inside] * (one.fit.counts - one.fit.model).square()).sum()
-        outside = square * weigh_outside(energy_kev(one.fit.theta, middle), one.problem)
-        cost.append(left + outside.sum())
-    costs = torch.stack(cost).nan_to_num(nan=torch.inf)
+    costs = torch.tensor([_left_by_fit(one, full, peaks) for one in fits], dtype=full.dtype)
     score = torch.tensor([one.score for one in fits], dtype=full.dtype)
     return [float(e) for e in add_evidence(costs, score, full.shape[0])]
 
@@ -226,14 +251,16 @@ def _describe_rivals(rivals: list[_Reached]) -> list[Finding]:
     return [Finding(flag=AMBIGUOUS, text=f"another energy axis explains the spectrum about as well: {others}")]
 
 
-def _approach_axes(full: Tensor, found: Sequence[AxisStart], known: Sequence[Tensor]) -> list[tuple[AxisStart, Tensor]]:
+def _approach_axes(
+    full: Tensor, found: Sequence[AxisStart], known: Sequence[Tensor]
+) -> list[tuple[AxisStart, Approached]]:
     """A few steps from every axis; of those that meet, the first goes on, and none that meets a known one (theta)."""
-    reached: list[tuple[AxisStart, Tensor]] = []
+    reached: list[tuple[AxisStart, Approached]] = []
     for one in found:
-        theta = approach(full, one.problem, one.starts)
-        others = [*known, *(other for _, other in reached)]
-        if all(_axis_distance_kev(theta, other, full.shape[0], one.problem) > APART_KEV for other in others):
-            reached.append((replace(one, problem=set_axis(one.problem, theta)), theta))
+        at = approach(full, one.problem, one.starts)
+        others = [*known, *(other.theta for _, other in reached)]
+        if all(_axis_distance_kev(at.theta, other, full.shape[0], one.problem) > APART_KEV for other in others):
+            reached.append((replace(one, problem=set_axis(one.problem, at.theta)), at))
     return reached
 
 

@@ -1,7 +1,7 @@
 """The integrated spectrum: theta, amplitudes and their uncertainties from given starting values."""
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -70,20 +70,30 @@ def fit_spectrum(counts: Tensor, problem: FitProblem, *, starts: Tensor | None =
     return replace(fit, cpu_s=time.process_time() - began)
 
 
-def approach(full: Tensor, problem: FitProblem, starts: Tensor) -> Tensor:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approached:
+    """Where a few steps of a fit lead."""
+
+    theta: Tensor
+    """(parameter,)."""
+    first_channel: int
+    """Of the fit range."""
+    residual: Tensor
+    """(channel,) counts less the model in the fit range."""
+
+
+def approach(full: Tensor, problem: FitProblem, starts: Tensor) -> Approached:
     """The best of several starts after a few steps: its axis is known to some eV, and with it the fit range.
 
     Args:
         full: (channel,) float64, the full spectrum.
         problem: of about this energy axis.
         starts: (start, parameter).
-
-    Returns:
-        Theta (parameter,).
     """
     low, high = _find_range(full, problem)
     least_squares, _ = build_least_squares(full, low, high, _build_model(low, high, problem, full.device), problem)
-    return best_of(starts, least_squares).theta
+    best = best_of(starts, least_squares)
+    return Approached(theta=best.theta, first_channel=low, residual=best.residual)
 
 
 def _find_range(full: Tensor, problem: FitProblem) -> tuple[int, int]:

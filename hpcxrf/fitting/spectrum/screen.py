@@ -64,8 +64,20 @@ class Candidates:
     """(candidate,) log probability of the peaks' positions, up to a constant."""
 
 
+def has_few_peaks(peaks: Peaks) -> bool:
+    """True where the positions of the peaks fix no axis, so that the grid of `screen` is searched."""
+    return bool(peaks.channel.size < _FEW_PEAKS)
+
+
 def propose_axes(
-    counts: Tensor, peaks: Peaks, problem: FitProblem, *, keep: int, window: float, incident_kev: float
+    counts: Tensor,
+    peaks: Peaks,
+    problem: FitProblem,
+    *,
+    keep: int,
+    window: float,
+    incident_kev: float,
+    screened: tuple[Tensor, Tensor] | None = None,
 ) -> Candidates:
     """Propose energy axes within the bounds of offset and slope.
 
@@ -77,15 +89,16 @@ def propose_axes(
         window: axes are dropped whose score is lower than the best by more than this, unless there are few peaks;
             infinite: none is dropped, and the grid is searched as well.
         incident_kev: about which the elastic peak is looked for.
+        screened: what `screen` gave for this spectrum and problem, where it is known already.
     """
     found = find_axes_within(peaks, problem, keep=keep, incident_kev=incident_kev)
-    few = peaks.channel.size < _FEW_PEAKS or window == math.inf
+    few = has_few_peaks(peaks) or window == math.inf
     likely = found.score >= (-np.inf if few else found.score.max(initial=-np.inf) - window)
     offsets, slopes, scores = (
         torch.from_numpy(one[likely]).to(counts) for one in (found.offset_kev, found.slope_kev, found.score)
     )
     if few:
-        more = screen(counts, problem, keep=keep)
+        more = screened or screen(counts, problem, keep=keep)
         lowest = scores.amin(dim=0, keepdim=True) if scores.numel() else torch.zeros(1, dtype=counts.dtype)
         offsets, slopes = torch.cat([offsets, more[0]]), torch.cat([slopes, more[1]])
         scores = torch.cat([scores, lowest.expand(more[0].shape[0])])

@@ -65,7 +65,13 @@ class AxisStart:
 
 
 def find_starts(
-    counts: Tensor, problem: FitProblem, *, peaks: Peaks | None = None, window: float = WINDOW, shift_kev: float = 0.0
+    counts: Tensor,
+    problem: FitProblem,
+    *,
+    peaks: Peaks | None = None,
+    window: float = WINDOW,
+    shift_kev: float = 0.0,
+    screened: tuple[Tensor, Tensor] | None = None,
 ) -> list[AxisStart]:
     """Starting values from nothing but lines and a nominal incident energy, best axis first.
 
@@ -75,6 +81,7 @@ def find_starts(
         peaks: those of the spectrum, where they are known already.
         window: axes are tried whose peaks are less probable than those of the best by at most this (logarithm).
         shift_kev: how far from the nominal incident energy the elastic peak is expected.
+        screened: axes of `screen.screen`, where they are known already.
 
     Raises:
         FitError: the spectrum has no counts.
@@ -84,7 +91,9 @@ def find_starts(
         raise FitError("calibration: the spectrum has no counts; leave the detector out")
     peaks = find_peaks(full.cpu().numpy()) if peaks is None else peaks
     expected_kev = problem.table.incident_energy_kev + shift_kev
-    found = propose_axes(full, peaks, problem, keep=CANDIDATES, window=window, incident_kev=expected_kev)
+    found = propose_axes(
+        full, peaks, problem, keep=CANDIDATES, window=window, incident_kev=expected_kev, screened=screened
+    )
     size = choose_bin(float(found.slope_kev[0]))
     wide = _widen(_scale_slope(problem, float(found.slope_kev[0])), found)
     state, least_squares = start_coarse(full, found.offset_kev, found.slope_kev, wide, size, _start_values(found))
