@@ -101,11 +101,12 @@ def fit_map(
             show to leave absent components without bias.
         weights: `auto` weighs classes of pixels by their own mean spectrum where `linear` gains precision by it;
             `one`: the same weights for all.
-        deviance: False leaves the map of the deviance NaN and takes a fourth of the time.
+        deviance: False leaves the maps of the deviance NaN and takes a fourth of the time.
 
     Returns:
         Dataset of `amplitude`, `sigma`, `detection_limit` (component, y, x) in recorded counts of the component,
-        `status` (y, x) with its meanings as attributes, and `deviance` (y, x) per degree of freedom; with a leading
+        `status` (y, x) with its meanings as attributes, `deviance` (y, x) per degree of freedom, and `deviance_z`
+        (y, x), how far it is above what noise alone gives, in standard deviations; with a leading
         axis `detector` where `fit` is a list, `spectrum` for (y, x) where the pixels have no order; `nonlinear` and
         `full` add `theta_shift` and `theta_shift_sigma` (parameter, y, x). Stage positions of a scan are coordinates.
 

@@ -221,6 +221,9 @@ class PixelFit:
     """(pixel,) float32 Poisson deviance per degree of freedom."""
     status: Tensor
     """(pixel,) uint8, FitStatus."""
+    deviance_z: Tensor | None = None
+    """(pixel,) float32: the deviance less its expectation under the pixel's own fit, over its standard deviation: about
+    0 +- 1 where the model is right; None: not known."""
     theta_shift: Tensor | None = None
     """(pixel, parameter) float32: theta of the pixel less that of the basis, where theta was free."""
     theta_shift_sigma: Tensor | None = None

@@ -195,7 +195,7 @@ def map_detector(
     if fits[name].status not in SOLVED:
         blank = np.full((len(fits[name].component_names), *shape_yx), np.nan, dtype=np.float32)
         status = np.full(shape_yx, int(FitStatus.EMPTY), dtype=np.uint8)
-        nothing = {**dict.fromkeys(_MAPS, blank), "deviance": blank[0], "status": status}
+        nothing = {**dict.fromkeys(_MAPS, blank), "deviance": blank[0], "deviance_z": blank[0], "status": status}
         return DetectorMaps(arrays=nothing, photon_variance={})
     with one_thread():
         basis, notes = _choose_basis(spectra, name, fits, problems, config)
@@ -268,8 +268,11 @@ def _choose_basis(
 def _put(arrays: dict[str, Counts], fit: PixelFit, tile: Block, shape_yx: tuple[int, int]) -> None:
     """Write the pixels of a tile, in row-major order, into the maps."""
     tile_yx = (tile.y.stop - tile.y.start, tile.x.stop - tile.x.start)
-    for name in (*_MAPS, "deviance", "status", "theta_shift", "theta_shift_sigma"):
+    for name in (*_MAPS, "deviance", "deviance_z", "status", "theta_shift", "theta_shift_sigma"):
         values = getattr(fit, name)
+        if name == "deviance_z" and values is None:
+            # Another detector may have it.
+            values = torch.full_like(fit.deviance, torch.nan)
         if values is None:
             continue
         layers = np.moveaxis(values.numpy().reshape(*tile_yx, *values.shape[1:]), (0, 1), (-2, -1))

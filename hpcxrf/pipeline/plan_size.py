@@ -19,9 +19,9 @@ _USUAL_COMPONENTS: Final = 20
 _BEYOND_ELEMENTS: Final = 2
 _COUNTS_BYTES: Final = 2
 _TIMES_BYTES: Final = 4 * 8
-# Amplitude, sigma and detection limit of a component; status and deviance of a pixel.
+# Amplitude, sigma and detection limit of a component; status, deviance and deviance_z of a pixel.
 _COMPONENT_BYTES: Final = 3 * 4
-_PIXEL_BYTES: Final = 5
+_PIXEL_BYTES: Final = 9
 # Theta's shift and its sigma, of as many parameters as `pixel_model.free_parameters` names, which loads torch.
 _SHIFT_BYTES: Final = 2 * 4
 _SHIFTS: Final = 3
@@ -29,8 +29,8 @@ _SHIFTS: Final = 3
 _ARRAY_INODES: Final = 3
 _GROUP_INODES: Final = 2
 _SPECTRA_ARRAYS: Final = 15
-_RESULTS_ARRAYS: Final = 43
-_REGION_ARRAYS: Final = 25
+_RESULTS_ARRAYS: Final = 44
+_REGION_ARRAYS: Final = 26
 # Where pixels have a theta of their own: shifts and tangents, and the model of each detector.
 _FREE_ARRAYS: Final = 9
 _MODEL_ARRAYS: Final = len(MODEL_VARIABLES) + 2

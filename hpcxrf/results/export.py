@@ -207,7 +207,7 @@ def _write_detector(collection: h5py.Group, maps: xr.Dataset) -> None:
         data.attrs["title"] = f"{maps[quantity].attrs['long_name']}"
         _write_components(data, maps[quantity], components)
         _write_axes(data, maps)
-    for quantity in ("status", "deviance"):
+    for quantity in ("status", "deviance", *(["deviance_z"] if "deviance_z" in maps else [])):
         data = _create_group(collection, quantity, "NXdata")
         data.attrs["signal"] = quantity
         data.create_dataset(quantity, data=maps[quantity].values, compression="gzip", shuffle=True)

@@ -172,6 +172,7 @@ MAP_VARIABLES: Final = table(
     sigma            detector component y x  float32  count  standard uncertainty, counting noise at the fitted theta
     detection_limit  detector component y x  float32  count  detection limit of the amplitude (Currie, 95 %)
     deviance         detector y x            float32  1      Poisson deviance per degree of freedom
+    deviance_z       detector y x            float32  1      deviance less what noise alone gives, in its sigma
     status           detector y x            uint8    1      outcome of the fit
     """
 )

@@ -18,6 +18,7 @@ from results_sample import COMPONENTS, LINES_KEV, make_store
 from scipy.ndimage import distance_transform_cdt
 
 from hpcxrf.results.report.colours import NOT_FITTED, VIRIDIS, colour_limits
+from hpcxrf.results.report.misfits import LIMITS, TITLE, summarise_misfits
 from hpcxrf.results.report.page.data import pack_floats, pack_json, pack_png
 from hpcxrf.results.report.page.dataset import DatasetSummary, write_dataset_page
 from hpcxrf.results.report.page.maps import PAGE_POINTS, build_map_grid, choose_side, to_levels
@@ -162,6 +163,30 @@ def with_script(path, text, chromium, tmp_path):
     done = browse(chromium, tmp_path, "--window-size=1200,1600", "--dump-dom", changed.as_uri())
     assert "CONSOLE" not in done.stderr, done.stderr
     return done.stdout
+
+
+def test_a_map_shows_where_the_fit_is_worse_than_noise(store, tmp_path):
+    path = tmp_path / "page.html"
+    summary = DatasetSummary(dataset_id="scan", name="scan", source="scan.h5", status="done", results_path=store)
+    with open_results(store) as tree:
+        maps = tree["maps"].to_dataset()
+        assert summarise_misfits(maps, summarise_maps(maps, "0")) is None
+        write_dataset_page(summary, tree, path)
+        assert TITLE not in path.read_text()
+        z = np.full(maps["deviance"].shape, 0.1, dtype=np.float32)
+        z[0, 20:29, 10:16], z[0, 0, 0] = 8.0, np.nan
+        tree["maps/deviance_z"] = maps["deviance"].copy(data=z)
+        found = summarise_misfits(tree["maps"].to_dataset(), summarise_maps(maps, "0", side=30))
+        write_dataset_page(summary, tree, path)
+    assert found.median == pytest.approx(0.1)
+    assert found.bad_share == pytest.approx(54 / (z.size - 1))
+    picture = build_map_grid(found.summary, unit="", limits=LIMITS).maps[0]
+    assert picture.limits == LIMITS
+    level = np.array(image_of(picture.image))
+    assert level[21 // 3, 12 // 3] == 1 + round(254 * 11 / 12)
+    text = path.read_text()
+    assert TITLE in text
+    assert "The median is 0.1; 1.0 % of the pixels are above 3" in text
 
 
 @pytest.mark.browser

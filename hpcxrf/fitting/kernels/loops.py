@@ -22,6 +22,7 @@ STRIPS: Final = "Tuple((uint64[:,::1], uint64[:,::1], float32[::1]))"
 
 _F: Final = np.float32
 _U: Final = np.uint64
+_I: Final = np.int32
 _ZERO: Final = np.float32(0.0)
 COLUMN_1: Final = np.uint64(PITCH)
 COLUMN_2: Final = np.uint64(2 * PITCH)
@@ -59,6 +60,25 @@ def add_up(y: Array, begin: Number, n: Number) -> Number:
     for i in range(n):
         total += y[begin + i]
     return total
+
+
+@part
+def log(x: Number) -> Number:
+    """Natural logarithm of a positive number, to 1e-7; a library's is a call for each number.
+
+    x = 2^e (1 + f), 2/3 <= 1 + f < 4/3; f^2 q(f) is log(1 + f) - f, fitted at Chebyshev points.
+    """
+    bits = _F(x).view(np.int32)
+    e = _I(_I(bits - _I(0x3F2AAAAB)) & _I(-8388608))
+    f = _I(bits - e).view(np.float32) - _F(1.0)
+    q = _F(-0.1565677970647812)
+    q = q * f + _F(0.17200186848640442)
+    q = q * f + _F(-0.16358855366706848)
+    q = q * f + _F(0.19783316552639008)
+    q = q * f + _F(-0.2501148283481598)
+    q = q * f + _F(0.3333808481693268)
+    q = q * f + _F(-0.49999868869781494)
+    return _F(e) * _F(8.262958424e-08) + (q * f * f + f)
 
 
 @part

@@ -33,6 +33,7 @@ from hpcxrf.fitting.kernels.loops import (
     add_8,
     add_up,
     clear,
+    log,
     multiply,
     project,
     read_counts,
@@ -51,25 +52,6 @@ _TABLES: Final = "Tuple((float32[::1], float32[::1], float32[::1]))"
 
 
 @part
-def _log(x: Number) -> Number:
-    """Natural logarithm of a positive number, to 1e-7; a library's is a call for each number.
-
-    x = 2^e (1 + f), 2/3 <= 1 + f < 4/3; f^2 q(f) is log(1 + f) - f, fitted at Chebyshev points.
-    """
-    bits = _F(x).view(np.int32)
-    e = _I(_I(bits - _I(0x3F2AAAAB)) & _I(-8388608))
-    f = _I(bits - e).view(np.float32) - _F(1.0)
-    q = _F(-0.1565677970647812)
-    q = q * f + _F(0.17200186848640442)
-    q = q * f + _F(-0.16358855366706848)
-    q = q * f + _F(0.19783316552639008)
-    q = q * f + _F(-0.2501148283481598)
-    q = q * f + _F(0.3333808481693268)
-    q = q * f + _F(-0.49999868869781494)
-    return _F(e) * _F(8.262958424e-08) + (q * f * f + f)
-
-
-@part
 def _compare(a: Array, place: Array, columns: Array, c: Array, mu: Array, y: Array) -> Number:
     """Sum over a strip of `mu - y + y log(y / mu)`, of which `mu` holds what earlier strips have of the expectation.
 
@@ -85,7 +67,7 @@ def _compare(a: Array, place: Array, columns: Array, c: Array, mu: Array, y: Arr
         second = a4 * c[k + COLUMN_4] + a5 * c[k + COLUMN_5] + a6 * c[k + COLUMN_6] + a7 * c[k + COLUMN_7]
         m = max(mu[begin + i] + (first + second), _SMALLEST_EXPECTATION)
         v = y[begin + i]
-        total += (m - v) + v * _log(max(v / m, _TINY))
+        total += (m - v) + v * log(max(v / m, _TINY))
     return total
 
 

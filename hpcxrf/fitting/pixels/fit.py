@@ -5,7 +5,7 @@ A method is the function `prepare(basis, model, device)` of the module named aft
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from queue import SimpleQueue
 from typing import Any, Final
@@ -16,9 +16,10 @@ from torch import Tensor
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator
 from hpcxrf.fitting.pixels.compiled import CompiledFit, fit_compiled
+from hpcxrf.fitting.pixels.expected_deviance import compile_law, sample_basis, standardise
 from hpcxrf.fitting.pixels.model import PixelModel
 from hpcxrf.fitting.pixels.pairs import HIGHEST_COUNT, with_totals
-from hpcxrf.fitting.pixels.parts import Estimate, Solver, project, shared_variance, spectrum_deviance
+from hpcxrf.fitting.pixels.parts import Estimate, Solver, move_to, project, shared_variance, spectrum_deviance
 from hpcxrf.fitting.pixels.product import paired_product
 from hpcxrf.fitting.pixels.snip import clip_first, clipping_width
 from hpcxrf.fitting.result import FitStatus, PixelFit
@@ -68,7 +69,8 @@ def prepare_solver(
     prepare: Prepare = import_module(f"{__package__}.{method}").prepare
     solver = prepare(basis, model, device)
     if not clipped:
-        return solver
+        law = sample_basis(basis)
+        return replace(solver, law=compile_law(law) if device.type == "cpu" else move_to(device, law))
     if model is None:
         raise FitError("background 'snip' needs the model of the pixels for the width of the peaks; give a PixelModel")
     return clip_first(solver, clipping_width(model, device))
@@ -217,7 +219,7 @@ def _pixel_fit(
     operator = solver.operator
     finite = torch.isfinite(total)
     valid = finite & measured
-    merit = _merit(counts, found, operator.projector.shape[1], wanted=outputs.deviance)
+    merit, excess = _merit(counts, found, solver, wanted=outputs.deviance)
     sigma, limit = _sigma_and_limit(found, operator, wanted=outputs.errors)
     kept = _standing_results(valid, operator.measured)
     return PixelFit(
@@ -226,6 +228,7 @@ def _pixel_fit(
         detection_limit=_blank_unless(kept, limit),
         photon_variance=operator.photon_variance.expand(len(limit), -1),
         deviance=merit if kept is None or not outputs.deviance else merit.masked_fill(~valid, torch.nan),
+        deviance_z=None if excess is None else excess.masked_fill(~valid, torch.nan),
         status=_status(total, finite, measured, found),
         theta_shift=_blank_invalid(found.shift, valid),
         theta_shift_sigma=_blank_invalid(found.shift_sigma, valid),
@@ -246,15 +249,19 @@ def _blank_unless(kept: Tensor | None, values: Tensor) -> Tensor:
     return values if kept is None else values.masked_fill(~kept, torch.nan)
 
 
-def _merit(counts: Tensor, found: Estimate, n_columns: int, *, wanted: bool) -> Tensor:
-    """Deviance (pixel,) per degree of freedom; NaN where it is not wanted."""
+def _merit(counts: Tensor, found: Estimate, solver: Solver, *, wanted: bool) -> tuple[Tensor, Tensor | None]:
+    """Deviance (pixel,) per degree of freedom, NaN where it is not wanted, and beside what noise alone gives."""
     if not wanted:
-        return found.coefficients.new_full((1,), torch.nan).expand(counts.shape[0])
-    free = n_columns + (0 if found.shift is None else found.shift.shape[1])
+        return found.coefficients.new_full((1,), torch.nan).expand(counts.shape[0]), None
+    n_columns = solver.operator.projector.shape[1]
+    n_shifts = 0 if found.shift is None else found.shift.shape[1]
     misfit = found.misfit
     if misfit is None:
         misfit = spectrum_deviance(counts, found.factors, found.columns)
-    return misfit / (counts.shape[1] - free)
+    excess = None
+    if solver.law is not None:
+        excess = standardise(misfit, found.coefficients, solver.law, signed=found.signed, more_parameters=n_shifts)
+    return misfit / (counts.shape[1] - n_columns - n_shifts), excess
 
 
 def _sigma_and_limit(found: Estimate, operator: PixelOperator, *, wanted: bool) -> tuple[Tensor, Tensor]:

@@ -103,7 +103,9 @@ def fit_nnls(counts: Tensor, signed: Tensor, operator: PixelOperator, factor: Sh
     solved = torch.ones_like(wrong)
     if bool(wrong.any()):
         coefficients[wrong], solved[wrong] = _exact(counts[wrong], coefficients[wrong], operator)
-    return Estimate(coefficients=coefficients, solved=solved, factors=coefficients, columns=operator.columns)
+    return Estimate(
+        coefficients=coefficients, solved=solved, factors=coefficients, columns=operator.columns, signed=signed
+    )
 
 
 def iterate(rhs: Tensor, start: Tensor, factor: SharedFactor) -> Tensor:

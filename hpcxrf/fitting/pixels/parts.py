@@ -9,6 +9,7 @@ from torch import Tensor
 from hpcxrf.fitting.kernels.layout import HIGHEST_PULL, JOINED, LOWEST_PULL, SMALLEST_EXPECTATION, SMALLEST_SIGMA
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, pixel_operator
 from hpcxrf.fitting.pixels.compiled import CompiledFit
+from hpcxrf.fitting.pixels.expected_deviance import CompiledLaw, DevianceLaw
 from hpcxrf.fitting.pixels.pairs import LEAST_ROWS
 from hpcxrf.physics.shapes import INV_SQRT_2PI
 
@@ -50,6 +51,8 @@ class Estimate:
     """(pixel,) bool: the shift is one that the method can follow."""
     theta_kept: Tensor | None = None
     """(pixel,) bool: the counts do not tell the pixel's theta, and it has that of the basis."""
+    signed: Tensor | None = None
+    """(pixel, column) float32: unbiased coefficients, where `coefficients` are held at 0 or above."""
     misfit: Tensor | None = None
     """(pixel,) float32: Poisson deviance, where the model is not `factors @ columns`."""
 
@@ -79,6 +82,8 @@ class Solver:
     """Pixels that a core fits at a time."""
     n_changes: int = 0
     """Number of changes of columns with theta that are held beside the columns."""
+    law: DevianceLaw | CompiledLaw | None = None
+    """What the deviance is expected to be; None: not known, as the background is not in the model."""
     compiled: CompiledFit | None = None
     """The same fit for a processor, instead of `estimate`; None: there is none."""
 

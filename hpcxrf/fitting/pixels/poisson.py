@@ -140,6 +140,7 @@ def _compiled_solver(basis: PixelBasis, operator: PixelOperator, model: Likeliho
             variance=variance,
             null_variance=null,
             misfit=known.misfit,
+            signed=signed,
         )
 
     return Solver(operator=operator, estimate=estimate)
@@ -198,6 +199,7 @@ def fit_poisson(
         columns=operator.columns,
         variance=variance,
         null_variance=null,
+        signed=signed,
     )
 
 

@@ -8,6 +8,7 @@ import torch
 from hpcxrf.config.run import RunConfig
 from hpcxrf.fitting.pixels.compiled import load_map_kernels
 from hpcxrf.fitting.pixels.compiled_poisson import load_poisson_kernels
+from hpcxrf.fitting.pixels.expected_deviance import load_deviance_kernel
 from hpcxrf.methods import PixelMethodName
 
 
@@ -33,3 +34,4 @@ def _compile(method: PixelMethodName) -> None:
         load_map_kernels()
     if method == "poisson":
         load_poisson_kernels()
+    load_deviance_kernel()

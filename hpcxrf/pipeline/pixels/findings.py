@@ -174,6 +174,8 @@ def carry_factor(fit: PixelFit, factor: float) -> PixelFit:
         detection_limit=detection_limit(null_sigma(fit.detection_limit, photon) * root, factor * photon),
         photon_variance=None if fit.photon_variance is None else factor * fit.photon_variance,
         deviance=fit.deviance / factor,
+        # Its expectation is that of raw counts.
+        deviance_z=None,
         theta_shift_sigma=None if fit.theta_shift_sigma is None else fit.theta_shift_sigma * root,
     )
 

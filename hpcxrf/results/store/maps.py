@@ -161,7 +161,9 @@ def write_block(path: Path, detector_index: int, y: slice, x: slice, fit: PixelF
         tile = (y.stop - y.start, x.stop - x.start)
         arrays = _tile_arrays(fit, tile, n_components, _shift_sizes(maps))
         for name, values in arrays.items():
-            array_of(maps, name)[detector_index, ..., y, x] = values
+            # A run that an earlier version began has fewer arrays.
+            if name in maps:
+                array_of(maps, name)[detector_index, ..., y, x] = values
 
 
 def block_checksums(path: Path, detector_index: int, y: slice, x: slice) -> dict[str, str]:
@@ -332,9 +334,11 @@ def _tile_arrays(
     """
     n_pixels = tile[0] * tile[1]
     arrays: dict[str, NDArray[np.generic]] = {}
-    widths = {n: n_components if "component" in s.dims else None for n, s in MAP_VARIABLES.items()}
-    widths |= {n: width for n, width in shifts.items() if getattr(fit, n) is not None}
+    widths: dict[str, int | None] = dict(shifts)
+    widths |= {n: n_components if "component" in s.dims else None for n, s in MAP_VARIABLES.items()}
     for name, width in widths.items():
+        if getattr(fit, name) is None:
+            continue
         values = getattr(fit, name).detach().cpu().numpy()
         wanted = (n_pixels,) if width is None else (n_pixels, width)
         if values.shape != wanted:

@@ -217,7 +217,8 @@ def write_region_block(
         maps = zarr.open_group(path / GROUP / MAPS, mode="r+", use_consolidated=False)
         row = labels_of(maps, "detector").index(detector)
         for name, spec in _map_variables(path).items():
-            if getattr(fit, name) is None:
+            # A run that an earlier version began has fewer arrays.
+            if getattr(fit, name) is None or name not in maps:
                 continue
             array = array_of(maps, name)
             values = getattr(fit, name).detach().cpu().numpy()

@@ -14,6 +14,7 @@ from hpcxrf.results.photon_variance import read_photon_variance
 from hpcxrf.results.report import views
 from hpcxrf.results.report.colours import HIGH_PERCENTILE, LOW_PERCENTILE
 from hpcxrf.results.report.judgement import Judgement, find_worst_merit
+from hpcxrf.results.report.misfits import BAD, LIMITS, Misfits, summarise_misfits
 from hpcxrf.results.report.page.data import pack_json
 from hpcxrf.results.report.page.look import DRAWING, load_page_look, load_templates
 from hpcxrf.results.report.page.maps import MapGrid, build_map_grid, choose_side, cover_percent
@@ -81,13 +82,16 @@ class DetectorPage:
     maps: MapGrid
     shifts: MapGrid | None
     """Maps of the shifts of theta, where every pixel has its own."""
+    quality: MapGrid | None
+    """Map of how far the deviance is above noise; None: not known."""
+    quality_caption: str
     caption: str
     misfits: str
     """Sentence on the peaks of the residual that suggested elements explain; empty without any."""
     spectrum: Markup | None
     """The integrated spectrum as JSON; None where nothing was fitted."""
     numbers: tuple[Markup, ...]
-    """What the page's script needs to tell the values of the maps, then of the shifts; JSON."""
+    """What the page's script needs to tell the values of the maps, of the shifts and of the quality; JSON."""
 
 
 def write_dataset_page(summary: DatasetSummary, tree: xr.DataTree, path: Path) -> None:
@@ -172,16 +176,25 @@ def _build_detector(tree: xr.DataTree, maps: xr.Dataset, summary: MapSummary) ->
     grid = build_map_grid(summary, unit="counts")
     shifts = summarise_shifts(maps, summary)
     moved = None if shifts is None else build_map_grid(shifts, unit="")
+    misfits = summarise_misfits(maps, summary)
+    quality = None if misfits is None else build_map_grid(misfits.summary, unit="", limits=LIMITS)
     spectrum = build_spectrum(tree["spectrum"].to_dataset(), summary.detector)
     return DetectorPage(
         view=view,
         misfits=views.describe_misfits(view.suggested),
         maps=grid,
         shifts=moved,
+        quality=quality,
+        quality_caption="" if misfits is None else _describe_misfits(misfits),
         caption=_write_caption(summary.factor, known_positions=summary.step_um is not None),
         spectrum=None if spectrum is None else pack_json(spectrum),
-        numbers=tuple(pack_json(one.numbers) for one in (grid, moved) if one is not None),
+        numbers=tuple(pack_json(one.numbers) for one in (grid, moved, quality) if one is not None),
     )
+
+
+def _describe_misfits(misfits: Misfits) -> str:
+    median, bad = views.format_number(misfits.median, 2), views.format_fixed(100 * misfits.bad_share, 1)
+    return f"The median is {median}; {bad} % of the pixels are above {BAD:.0f}, of right fits some 0.3 %."
 
 
 def _write_caption(factor: int, *, known_positions: bool) -> str:

@@ -92,18 +92,19 @@ def to_levels(picture: FloatArray, limits: tuple[float, float], sigma: float = 0
     return np.where(np.isfinite(level), np.clip(level, 0, LEVELS - 1) + 1, 0).astype(np.uint8)
 
 
-def build_map_grid(summary: MapSummary, *, unit: str) -> MapGrid:
-    """All maps of a summary, each between its own percentiles.
+def build_map_grid(summary: MapSummary, *, unit: str, limits: tuple[float, float] | None = None) -> MapGrid:
+    """All maps of a summary, each between its own percentiles unless limits are given.
 
     Args:
         summary: of one detector.
         unit: of the values, empty where the names have their own.
+        limits: lower and upper end of the colours of all.
     """
     width = summary.shape_yx[1] * (summary.step_um or (1.0, 1.0))[1]
     length = nice_length(width)
     # A point of the picture is the mean of factor x factor pixels.
     sigmas = summary.median_sigma / summary.factor if unit else np.zeros(len(summary.components))
-    maps = tuple(_build_map(summary, index, float(sigmas[index])) for index in range(len(summary.components)))
+    maps = tuple(_build_map(summary, index, float(sigmas[index]), limits) for index in range(len(summary.components)))
     return MapGrid(
         maps=maps,
         aspect=panel_aspect(summary),
@@ -126,9 +127,9 @@ def cover_percent(summary: MapSummary) -> tuple[float, float]:
     return 100 * wide * summary.factor / n_x, 100 * high * summary.factor / n_y
 
 
-def _build_map(summary: MapSummary, index: int, sigma: float) -> PageMap:
+def _build_map(summary: MapSummary, index: int, sigma: float, given: tuple[float, float] | None) -> PageMap:
     picture = summary.pictures[index]
-    limits = colour_limits(picture)
+    limits = colour_limits(picture) if given is None else given
     low, high = limits
     return PageMap(
         name=shown_name(summary.components[index]),
