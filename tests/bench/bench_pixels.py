@@ -18,6 +18,7 @@ from scipy.optimize import minimize
 from hpcxrf.fitting.pixels.basis import group_background, pixel_basis
 from hpcxrf.fitting.pixels.fit import fit_pixels, prepare_solver
 from hpcxrf.fitting.pixels.full import full_model, full_solver
+from hpcxrf.fitting.pixels.nnls import tensor_solver as nnls_by_tensors
 from hpcxrf.fitting.pixels.parts import move_to
 from hpcxrf.fitting.pixels.poisson import fit_poisson, likelihood
 from hpcxrf.fitting.pixels.tangent import tangents_at
@@ -320,7 +321,7 @@ LEVELS = (10, 180, 1700, 5300)
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("counts_a_pixel", LEVELS)
-@pytest.mark.parametrize(("method", "pixels"), [("linear", 12_000), ("poisson", 1500)])
+@pytest.mark.parametrize(("method", "pixels"), [("linear", 12_000), ("nnls", 6000), ("poisson", 1500)])
 def test_kernels_beside_tensor_operations(cube, fitted, table, figure, method, pixels, counts_a_pixel):
     """All of amplitudes, sigma, limit, status and deviance; the tensor operations are those that a GPU runs."""
     given, _ = cube if counts_a_pixel == LEVELS[-1] else made_cube(table, counts_a_pixel / LEVELS[-1], pixels)
@@ -348,6 +349,8 @@ def tensor_solver(method, kernel):
     if method == "linear":
         return replace(kernel, compiled=None)
     operator = kernel.operator
+    if method == "nnls":
+        return replace(nnls_by_tensors(operator), law=kernel.law)
     prepared = likelihood(operator)
 
     def estimate(counts, signed, *, deviance, errors):

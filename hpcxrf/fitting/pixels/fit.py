@@ -16,6 +16,7 @@ from torch import Tensor
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator
 from hpcxrf.fitting.pixels.compiled import CompiledFit, fit_compiled
+from hpcxrf.fitting.pixels.compiled_nonnegative import hold_at_zero
 from hpcxrf.fitting.pixels.expected_deviance import compile_law, sample_basis, standardise
 from hpcxrf.fitting.pixels.model import PixelModel
 from hpcxrf.fitting.pixels.pairs import HIGHEST_COUNT, with_totals
@@ -135,14 +136,19 @@ def _kernel_fit(compiled: CompiledFit, solver: Solver, outputs: Outputs) -> Batc
     """A batch by the compiled kernel of the solver."""
 
     def fit(counts: Tensor, measured: Tensor) -> PixelFit:
-        seen = fit_compiled(counts, compiled, deviance=outputs.deviance, errors=outputs.errors)
+        solved, signed, held = torch.ones_like(measured), None, None
+        if solver.nonnegative is not None:
+            signed = fit_compiled(counts, compiled, deviance=False, errors=False).coefficients
+            held, solved = hold_at_zero(signed, solver.nonnegative)
+        seen = fit_compiled(counts, compiled, deviance=outputs.deviance, errors=outputs.errors, coefficients=held)
         found = Estimate(
             coefficients=seen.coefficients,
-            solved=torch.ones_like(measured),
+            solved=solved,
             factors=seen.coefficients,
             columns=solver.operator.columns,
             variance=seen.variance,
             null_variance=seen.null_variance,
+            signed=signed,
             misfit=seen.misfit,
         )
         return _pixel_fit(counts, seen.total, found, measured, solver, outputs)

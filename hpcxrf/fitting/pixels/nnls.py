@@ -1,6 +1,7 @@
 """Non-negative least squares of every pixel: no amplitude below 0, at the price of sums that come out high.
 
-By one shared factor, checked, and exact where the check fails.
+On a processor exactly, by a kernel (`hpcxrf.fitting.kernels.nonnegative`) from the unconstrained solution; elsewhere by
+one shared factor, checked, and exact where the check fails.
 
 All pixels share the Gram matrix, so the alternating direction method of multipliers (Boyd et al. 2011, Found. Trends
 Mach. Learn. 3, 1, section 5.2) needs one small product an iteration. With w = z + u (z the non-negative copy, u
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from hpcxrf.fitting.nnls import nnls_gram
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, unit_diagonal
+from hpcxrf.fitting.pixels.compiled import can_be_compiled, compile_fit
+from hpcxrf.fitting.pixels.compiled_nonnegative import compile_nonnegative, hold_at_zero
 from hpcxrf.fitting.pixels.model import PixelModel
 from hpcxrf.fitting.pixels.parts import Estimate, Solver, prepare_operator, times
 
@@ -57,6 +60,13 @@ def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -
     """
     del model
     operator = prepare_operator(basis, device)
+    if device.type == "cpu" and can_be_compiled(operator):
+        return _compiled_solver(basis, operator)
+    return tensor_solver(operator)
+
+
+def tensor_solver(operator: PixelOperator) -> Solver:
+    """Solver of tensor operations: on a GPU, and where a basis has more columns than kernels take."""
     factor = shared_factor(operator)
 
     def estimate(counts: Tensor, signed: Tensor, *, deviance: bool, errors: bool) -> Estimate:
@@ -64,6 +74,19 @@ def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -
         return fit_nnls(counts, signed, operator, factor)
 
     return Solver(operator=operator, estimate=estimate)
+
+
+def _compiled_solver(basis: PixelBasis, operator: PixelOperator) -> Solver:
+    exact = compile_nonnegative(operator)
+
+    def estimate(counts: Tensor, signed: Tensor, *, deviance: bool, errors: bool) -> Estimate:
+        del counts, deviance, errors
+        coefficients, solved = hold_at_zero(signed, exact)
+        return Estimate(
+            coefficients=coefficients, solved=solved, factors=coefficients, columns=operator.columns, signed=signed
+        )
+
+    return Solver(operator=operator, estimate=estimate, compiled=compile_fit(basis, operator), nonnegative=exact)
 
 
 def shared_factor(operator: PixelOperator) -> SharedFactor:

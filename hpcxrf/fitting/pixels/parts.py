@@ -9,6 +9,7 @@ from torch import Tensor
 from hpcxrf.fitting.kernels.layout import HIGHEST_PULL, JOINED, LOWEST_PULL, SMALLEST_EXPECTATION, SMALLEST_SIGMA
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, pixel_operator
 from hpcxrf.fitting.pixels.compiled import CompiledFit
+from hpcxrf.fitting.pixels.compiled_nonnegative import CompiledNonnegative
 from hpcxrf.fitting.pixels.expected_deviance import CompiledLaw, DevianceLaw
 from hpcxrf.fitting.pixels.pairs import LEAST_ROWS
 from hpcxrf.physics.shapes import INV_SQRT_2PI
@@ -86,6 +87,8 @@ class Solver:
     """What the deviance is expected to be; None: not known, as the background is not in the model."""
     compiled: CompiledFit | None = None
     """The same fit for a processor, instead of `estimate`; None: there is none."""
+    nonnegative: CompiledNonnegative | None = None
+    """What holds its coefficients at 0 or above; None: they are signed."""
 
 
 def prepare_operator(basis: PixelBasis, device: torch.device) -> PixelOperator:

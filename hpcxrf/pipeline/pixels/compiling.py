@@ -7,6 +7,7 @@ import torch
 
 from hpcxrf.config.run import RunConfig
 from hpcxrf.fitting.pixels.compiled import load_map_kernels
+from hpcxrf.fitting.pixels.compiled_nonnegative import load_nonnegative_kernel
 from hpcxrf.fitting.pixels.compiled_poisson import load_poisson_kernels
 from hpcxrf.fitting.pixels.expected_deviance import load_deviance_kernel
 from hpcxrf.methods import PixelMethodName
@@ -30,8 +31,10 @@ def _begin(method: PixelMethodName) -> None:
 
 
 def _compile(method: PixelMethodName) -> None:
-    if method in {"linear", "poisson"}:
+    if method in {"linear", "nnls", "poisson"}:
         load_map_kernels()
+    if method == "nnls":
+        load_nonnegative_kernel()
     if method == "poisson":
         load_poisson_kernels()
     load_deviance_kernel()
