@@ -5,6 +5,7 @@ import os
 import shutil
 import warnings
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -186,6 +187,17 @@ def test_a_fit_of_another_shape_is_refused(tmp_path):
     create(tmp_path / "s.zarr")
     with pytest.raises(ValueError, match=r"amplitude: shape \(16384, 3\), must be \(16384, 2\)"):
         write_block(tmp_path / "s.zarr", 0, slice(0, 64), slice(0, 256), pixel_fit(np.ones((3, 64, 256))))
+
+
+def test_a_run_that_an_earlier_version_began_goes_on_without_the_arrays_it_lacks(tmp_path):
+    path = tmp_path / "s.zarr"
+    create(path)
+    shutil.rmtree(path / "maps" / "deviance_z")
+    fit = pixel_fit(np.ones((2, 64, 256)))
+    write_block(path, 1, slice(0, 64), slice(0, 256), replace(fit, deviance_z=torch.zeros(64 * 256)))
+    maps = open_results(path)["maps"]
+    assert "deviance_z" not in maps
+    assert float(maps["amplitude"][1, 0, 0, 1]) == 1.0
 
 
 def test_checksums_change_with_the_block_and_only_with_it(tmp_path):
