@@ -21,7 +21,7 @@ from hpcxrf.results.report.colours import NOT_FITTED, VIRIDIS, colour_limits
 from hpcxrf.results.report.misfits import LIMITS, TITLE, summarise_misfits
 from hpcxrf.results.report.page.data import pack_floats, pack_json, pack_png
 from hpcxrf.results.report.page.dataset import DatasetSummary, write_dataset_page
-from hpcxrf.results.report.page.maps import PAGE_POINTS, build_map_grid, choose_side, to_levels
+from hpcxrf.results.report.page.maps import PAGE_POINTS, Scale, build_map_grid, choose_side, to_levels
 from hpcxrf.results.report.page.regions import _count_steps_out, _place_numbers
 from hpcxrf.results.report.page.spectrum import build_spectrum
 from hpcxrf.results.report.scales import list_ticks
@@ -180,8 +180,9 @@ def test_a_map_shows_where_the_fit_is_worse_than_noise(store, tmp_path):
         write_dataset_page(summary, tree, path)
     assert found.median == pytest.approx(0.1)
     assert found.bad_share == pytest.approx(54 / (z.size - 1))
-    picture = build_map_grid(found.summary, unit="", limits=LIMITS).maps[0]
+    picture = build_map_grid(found.summary, unit="σ", scale=Scale(limits=LIMITS, ticks=(0.0, 3.0))).maps[0]
     assert picture.limits == LIMITS
+    assert [tick.text for tick in picture.ticks] == ["0", "3"]
     level = np.array(image_of(picture.image))
     assert level[21 // 3, 12 // 3] == 1 + round(254 * 11 / 12)
     text = path.read_text()

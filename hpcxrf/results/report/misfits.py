@@ -9,9 +9,11 @@ import xarray as xr
 from hpcxrf.results.report.thumbnails import MapSummary, block_mean
 from hpcxrf.store.schema import BLOCK_Y
 
-TITLE: Final = "deviance above noise, σ"
+TITLE: Final = "deviance above noise"
+UNIT: Final = "σ"
 LIMITS: Final = (-3.0, 9.0)
 """Ends of its colours: the same on every page, so that scans compare."""
+TICKS: Final = (0.0, 3.0, 6.0)
 BAD: Final = 3.0
 """Standard deviations above which a pixel is fitted worse than noise explains."""
 
@@ -46,8 +48,7 @@ def summarise_misfits(maps: xr.Dataset, summary: MapSummary) -> Misfits | None:
     if known.size == 0:
         return None
     picture = np.concatenate([block_mean(band, summary.factor) for band in bands])
-    return Misfits(
-        summary=replace(summary, components=(TITLE,), pictures=picture[None], found=np.ones(1, dtype=np.bool_)),
-        median=float(np.median(known)),
-        bad_share=float(np.mean(known > BAD)),
+    shown = replace(
+        summary, components=(TITLE,), pictures=picture[None], median_sigma=np.ones(1), found=np.ones(1, dtype=np.bool_)
     )
+    return Misfits(summary=shown, median=float(np.median(known)), bad_share=float(np.mean(known > BAD)))

@@ -14,10 +14,10 @@ from hpcxrf.results.photon_variance import read_photon_variance
 from hpcxrf.results.report import views
 from hpcxrf.results.report.colours import HIGH_PERCENTILE, LOW_PERCENTILE
 from hpcxrf.results.report.judgement import Judgement, find_worst_merit
-from hpcxrf.results.report.misfits import BAD, LIMITS, Misfits, summarise_misfits
+from hpcxrf.results.report.misfits import BAD, LIMITS, TICKS, UNIT, Misfits, summarise_misfits
 from hpcxrf.results.report.page.data import pack_json
 from hpcxrf.results.report.page.look import DRAWING, load_page_look, load_templates
-from hpcxrf.results.report.page.maps import MapGrid, build_map_grid, choose_side, cover_percent
+from hpcxrf.results.report.page.maps import MapGrid, Scale, build_map_grid, choose_side, cover_percent
 from hpcxrf.results.report.page.regions import (
     NOT_REFINED,
     RegionLayer,
@@ -34,6 +34,7 @@ from hpcxrf.results.store.storage import replace_file
 # Every text between them is escaped, so that neither can occur in it.
 _BEGIN: Final = "<!-- details begin -->"
 _END: Final = "<!-- details end -->"
+_QUALITY: Final = Scale(limits=LIMITS, ticks=TICKS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +178,7 @@ def _build_detector(tree: xr.DataTree, maps: xr.Dataset, summary: MapSummary) ->
     shifts = summarise_shifts(maps, summary)
     moved = None if shifts is None else build_map_grid(shifts, unit="")
     misfits = summarise_misfits(maps, summary)
-    quality = None if misfits is None else build_map_grid(misfits.summary, unit="", limits=LIMITS)
+    quality = None if misfits is None else build_map_grid(misfits.summary, unit=UNIT, scale=_QUALITY)
     spectrum = build_spectrum(tree["spectrum"].to_dataset(), summary.detector)
     return DetectorPage(
         view=view,

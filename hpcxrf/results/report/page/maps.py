@@ -37,6 +37,14 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """Colours that mean the same in every scan."""
+
+    limits: tuple[float, float]
+    ticks: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PageMap:
     """One map."""
 
@@ -92,19 +100,19 @@ def to_levels(picture: FloatArray, limits: tuple[float, float], sigma: float = 0
     return np.where(np.isfinite(level), np.clip(level, 0, LEVELS - 1) + 1, 0).astype(np.uint8)
 
 
-def build_map_grid(summary: MapSummary, *, unit: str, limits: tuple[float, float] | None = None) -> MapGrid:
-    """All maps of a summary, each between its own percentiles unless limits are given.
+def build_map_grid(summary: MapSummary, *, unit: str, scale: Scale | None = None) -> MapGrid:
+    """All maps of a summary, each between its own percentiles unless there is a scale for all.
 
     Args:
         summary: of one detector.
         unit: of the values, empty where the names have their own.
-        limits: lower and upper end of the colours of all.
+        scale: scale of the colours of all.
     """
     width = summary.shape_yx[1] * (summary.step_um or (1.0, 1.0))[1]
     length = nice_length(width)
     # A point of the picture is the mean of factor x factor pixels.
     sigmas = summary.median_sigma / summary.factor if unit else np.zeros(len(summary.components))
-    maps = tuple(_build_map(summary, index, float(sigmas[index]), limits) for index in range(len(summary.components)))
+    maps = tuple(_build_map(summary, index, float(sigmas[index]), scale) for index in range(len(summary.components)))
     return MapGrid(
         maps=maps,
         aspect=panel_aspect(summary),
@@ -127,9 +135,9 @@ def cover_percent(summary: MapSummary) -> tuple[float, float]:
     return 100 * wide * summary.factor / n_x, 100 * high * summary.factor / n_y
 
 
-def _build_map(summary: MapSummary, index: int, sigma: float, given: tuple[float, float] | None) -> PageMap:
+def _build_map(summary: MapSummary, index: int, sigma: float, scale: Scale | None) -> PageMap:
     picture = summary.pictures[index]
-    limits = colour_limits(picture) if given is None else given
+    limits = colour_limits(picture) if scale is None else scale.limits
     low, high = limits
     return PageMap(
         name=shown_name(summary.components[index]),
@@ -137,7 +145,7 @@ def _build_map(summary: MapSummary, index: int, sigma: float, given: tuple[float
         limits=limits,
         ticks=tuple(
             Tick(percent=100 * (value - low) / (high - low), text=format_number(value))
-            for value in list_ticks(low, high)
+            for value in (list_ticks(low, high) if scale is None else scale.ticks)
         ),
         found=bool(summary.found[index]),
         fitted=bool(np.isfinite(picture).any()),
