@@ -21,7 +21,7 @@ from hpcxrf.fitting.axis.candidates import Axes, find_axes
 from hpcxrf.fitting.axis.incident import SHIFTS_KEV
 from hpcxrf.fitting.axis.peaks import Peaks, find_peaks
 from hpcxrf.fitting.axis.plausibility import is_expected, is_possible
-from hpcxrf.fitting.axis.race import FAINT_COUNTS, Runner, is_same_axis, race
+from hpcxrf.fitting.axis.race import Runner, is_same_axis, race
 from hpcxrf.fitting.axis.review import EXCHANGE, Review, cost_of, price_at, review
 from hpcxrf.fitting.axis.verdict import AMBIGUOUS, NOT_FOUND, Finding, judge_found
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
@@ -47,6 +47,7 @@ _KEPT_AXES: Final = 14
 # another one: with an elastic peak that is looked for 1 keV off, all families shifted by one in Z explain the peaks
 # nearly as well.
 _LEFT_CHI2: Final = 1.3
+_FEW_COUNTS: Final = 3e4
 # Likewise where its fit leaves more than the noise; flaws of the model leave more the more counts there are. Of 100
 # spectra (1e3 to 7e7 counts) those on a right axis stayed below but for one, those on a wrong one did not.
 _LEFT_BY_FIT: Final = 1.2
@@ -138,7 +139,7 @@ def find_elements(
 
     runners = run(0.0)
     scannable = elastic and calibration is None
-    if scannable and (float(full.sum()) < FAINT_COUNTS or not runners or runners[0].found.chi2 > _LEFT_CHI2):
+    if scannable and (float(full.sum()) < _FEW_COUNTS or not runners or runners[0].found.chi2 > _LEFT_CHI2):
         runners, scannable = scan(runners), False
     solution = solve(runners)
     if scannable and (solution is None or _leaves_much(solution[0])):
