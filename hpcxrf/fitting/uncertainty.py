@@ -28,6 +28,8 @@ POISSON_DECISION: Final = 0.35
 expansion (1.645^2 - 1) / 6 = 0.284 times the counts that one recorded photon adds to an amplitude. For those, the
 variance that one count of the component adds stands here, a little less than it where peaks overlap."""
 N = TypeVar("N", float, Tensor, NDArray[np.float64])
+# Share of a weight below which a change of it is rounding.
+_SAME: Final = 1e-13
 _UNMEASURED_SHARE: Final = 1e-6
 
 
@@ -219,15 +221,42 @@ def _null_variances(
         flaws: in units of the noise of the whole model; a component that is absent has none of its own.
         whitening: (channel,) weights of the whole model.
     """
-    information = torch.einsum("nk,cn,nl->ckl", full, weights, full) + torch.diag(prior)
     n = weights.shape[0]
-    inverse = _invert(information)[torch.arange(n), torch.arange(n)]
+    inverse = _invert_rows(_sum_information(full, weights, whitening) + torch.diag(prior))
     counts = flaws.columns / whitening.sqrt()[:, None]
     estimator = (inverse @ full.T) * weights
     response = estimator @ counts
     photon = (estimator.square() * full[:, :n].T).sum(dim=1)
     foreign = flaws.owner[None] != torch.arange(n, device=flaws.owner.device)[:, None]
     return inverse[:, :n].diagonal(), torch.where(foreign, response, 0.0).square().sum(dim=1), photon
+
+
+def _sum_information(full: Tensor, weights: Tensor, common: Tensor) -> Tensor:
+    """`full' diag(weights) full` (case, column, column), of weights that differ from common ones in few channels.
+
+    Args:
+        full: (channel, column).
+        weights: (case, channel).
+        common: (channel,).
+    """
+    shared = full.T @ (full * common[:, None])
+    cases = []
+    for changed in weights - common:
+        some = changed.abs() > _SAME * common
+        few = full[some]
+        cases.append(shared + few.T @ (few * changed[some, None]))
+    return torch.stack(cases)
+
+
+def _invert_rows(information: Tensor) -> Tensor:
+    """Row i of the inverse of case i, (case, column), by Cholesky; NaN where singular."""
+    n = information.shape[0]
+    scale = information.diagonal(dim1=-2, dim2=-1).clamp(min=1e-300).rsqrt()
+    unit = information * scale[..., :, None] * scale[..., None, :]
+    eye = torch.eye(unit.shape[-1], dtype=unit.dtype, device=unit.device)
+    factor, info = torch.linalg.cholesky_ex(unit + 1e-12 * eye)
+    row = torch.cholesky_solve(eye[:n, :, None], factor)[..., 0] * scale * scale.diagonal()[:, None]
+    return torch.where((info == 0)[:, None], row, torch.nan)
 
 
 def _invert(information: Tensor) -> Tensor:

@@ -214,36 +214,6 @@ def read_copy_logarithm(theta: Tensor, model: SpectrumModel) -> Tensor:
     return theta[..., len(PARAMETER_NAMES) :] @ model.ratios.copies.mT
 
 
-def change_ratios(theta: Tensor, evaluation: Evaluation, model: SpectrumModel) -> Tensor:
-    """Design matrices at other line ratios, with the peak shapes of an evaluation: a fraction of its work.
-
-    Args:
-        theta: (*batch, parameter), differing from that of the evaluation in the parameters of the ratios alone.
-        evaluation: at one theta, without batch.
-        model: with a model of the ratios.
-
-    Returns:
-        (*batch, channel, component).
-    """
-    e = evaluation
-    par = {name: theta[..., i, None] for name, i in INDEX.items()}
-    _, weight = _weights(par, _ratios(theta, model), model)
-    widths = (e.sigma_kev, e.tail, e.step / (2.0 * e.line_kev))
-    phi = _join_lines((e.gauss, e.low, e.shelf), weight * e.norm, widths, e.column, model).to(theta.dtype)
-    phi = phi * e.bin_kev[..., :, None]
-    return torch.cat([phi, _change_compton(theta, e, model).expand(*phi.shape[:-1], 1)], dim=-1)
-
-
-def _change_compton(theta: Tensor, e: Evaluation, model: SpectrumModel) -> Tensor:
-    """The Compton column (*batch, channel, 1) at other ratios of the copies."""
-    copies = model.copies
-    if copies is None:
-        return e.phi[..., -1:]
-    share = adjust_shares(copies.compton, read_copy_logarithm(theta, model), copies)[..., copies.is_main]
-    share = share / share.sum(dim=-1, keepdim=True)
-    return ((share[..., None] * e.compton.density).sum(dim=-2) * e.bin_kev)[..., None]
-
-
 def _join_lines(
     shapes: tuple[Tensor, Tensor, Tensor | None],
     share: Tensor,

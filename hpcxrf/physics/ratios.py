@@ -36,8 +36,8 @@ KBETA: Final = "kbeta_all"
 COMMON: Final = (TRANSMISSION, LIGHT_SHARE, AIR, KBETA)
 """Names of the parameters that act on all families, in the order of q."""
 # Of x: below, 1 / (exp(x) - 1) - 1 / x is a difference of great numbers, and -1/2 to 1e-4.
-_SMALL_DEPTH: Final = 1e-3
-_THINNEST: Final = 1e-7
+SMALL_DEPTH: Final = 1e-3
+THINNEST: Final = 1e-7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +146,7 @@ def ratio_slopes(q: Tensor, ratio: Tensor, table: LineTable, model: RatioModel) 
         (*batch, line, parameter).
     """
     x, by_transmission, by_share = _path(q, model)
-    slope = torch.where(x < _SMALL_DEPTH, -0.5, 1.0 / torch.expm1(x.clamp(min=_SMALL_DEPTH)) - 1.0 / x)
+    slope = torch.where(x < SMALL_DEPTH, -0.5, 1.0 / torch.expm1(x.clamp(min=SMALL_DEPTH)) - 1.0 / x)
     slope = torch.where(model.absorbing, slope, 0.0)
     own = torch.stack([by_transmission * slope, by_share * slope], dim=-1)
     rest = model.linear[:, 2:].expand(*own.shape[:-1], -1)
@@ -161,7 +161,7 @@ def ratio_slopes(q: Tensor, ratio: Tensor, table: LineTable, model: RatioModel) 
 def _path(q: Tensor, model: RatioModel) -> tuple[Tensor, Tensor, Tensor]:
     """Optical depth x of the lines, its derivatives by transmission and light share; (*batch, line)."""
     transmission, light = q[..., 0, None], q[..., 1, None]
-    depth = -torch.log(transmission).clamp(max=-_THINNEST)
+    depth = -torch.log(transmission).clamp(max=-THINNEST)
     sample = model.sample
     out = (1.0 - light) * sample.heavy + light * sample.light
     enter = (1.0 - light) * sample.heavy_incident + light * sample.light_incident

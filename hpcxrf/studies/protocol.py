@@ -16,12 +16,13 @@ from hpcxrf.fitting.objective import poisson_deviance, r_squared, r_squared_expe
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.spectrum.gradient import STEPS, JointFit, guess_log10, minimise_adam
 from hpcxrf.fitting.spectrum.integrated import build_least_squares
+from hpcxrf.fitting.spectrum.least_squares import LeastSquares, State, build_space
 from hpcxrf.fitting.spectrum.mismatch import ModelPoint, find_flaws
 from hpcxrf.fitting.spectrum.problem import FitProblem, Method, fit_range
 from hpcxrf.fitting.spectrum.sbplx import EVALUATIONS, fit_sbplx, require_nlopt
 from hpcxrf.fitting.spectrum.scatter_pair import scan_pairs
 from hpcxrf.fitting.spectrum.search import find_starts, find_starts_near
-from hpcxrf.fitting.spectrum.separable import LeastSquares, State, best_of, build_space, design, minimise
+from hpcxrf.fitting.spectrum.separable import best_of, design, minimise
 from hpcxrf.fitting.uncertainty import Uncertainty, spectrum_uncertainty
 from hpcxrf.physics.jacobian import counts_jacobian
 from hpcxrf.physics.model import Evaluation, SpectrumModel, find_tailed_lines

@@ -8,8 +8,8 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
+from hpcxrf.fitting.spectrum.least_squares import build_space
 from hpcxrf.fitting.spectrum.problem import FitProblem
-from hpcxrf.fitting.spectrum.separable import build_space
 from hpcxrf.physics.model import COMPTON, ELASTIC
 from hpcxrf.physics.parameters import INDEX, Parameter
 from hpcxrf.physics.scatter import compton_energy_kev

@@ -15,8 +15,8 @@ import torch
 from fit_samples import INCIDENT_KEV, channels, table
 
 from hpcxrf.fitting.spectrum.density import Target, take_apart
+from hpcxrf.fitting.spectrum.least_squares import build_space
 from hpcxrf.fitting.spectrum.posterior import draw_posterior
-from hpcxrf.fitting.spectrum.separable import build_space
 from hpcxrf.physics.background import hats_for_range
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.model import SpectrumModel, evaluate, find_tailed_lines

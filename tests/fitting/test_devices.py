@@ -16,7 +16,8 @@ from hpcxrf.fitting.pixels.fit import fit_pixels, prepare_solver
 from hpcxrf.fitting.pixels.parts import move_to
 from hpcxrf.fitting.pixels.tangent import tangents_at
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.fitting.spectrum.separable import LeastSquares, build_space, minimise, start
+from hpcxrf.fitting.spectrum.least_squares import LeastSquares, build_space
+from hpcxrf.fitting.spectrum.separable import minimise, start
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.model import SpectrumModel, find_tailed_lines
 from hpcxrf.physics.parameters import pack

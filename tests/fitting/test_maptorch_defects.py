@@ -17,7 +17,7 @@ from hpcxrf.fitting.pixels.basis import pixel_basis
 from hpcxrf.fitting.pixels.fit import fit_pixels, prepare_solver
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.spectrum.integrated import build_least_squares, fit_range, fit_spectrum
-from hpcxrf.fitting.spectrum.separable import build_space
+from hpcxrf.fitting.spectrum.least_squares import build_space
 from hpcxrf.physics.background import fwhm_channels, snip, snip_background
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.model import SpectrumModel, design_matrix, energy_kev

@@ -8,9 +8,10 @@ import torch
 from fit_samples import TRUTH, drawn, expected_counts, setup, table, theta_of
 
 from hpcxrf.fitting.spectrum.integrated import build_least_squares
+from hpcxrf.fitting.spectrum.least_squares import build_space
 from hpcxrf.fitting.spectrum.problem import fit_range
 from hpcxrf.fitting.spectrum.scatter_pair import SCANNED, scan_pairs, scatter_is_dead
-from hpcxrf.fitting.spectrum.separable import build_space, start
+from hpcxrf.fitting.spectrum.separable import start
 from hpcxrf.physics.model import SpectrumModel, find_tailed_lines
 from hpcxrf.physics.parameters import INDEX
 from hpcxrf.physics.scatter import compton_energy_kev

@@ -10,7 +10,8 @@ from fit_samples import TRUTH, amplitudes, channels, drawn, expected_counts, set
 from hpcxrf.fitting.nnls import nnls_gram
 from hpcxrf.fitting.spectrum.gradient import minimise_adam
 from hpcxrf.fitting.spectrum.integrated import _build_model, build_least_squares, fit_range
-from hpcxrf.fitting.spectrum.separable import State, _solve_damped_step, build_space, design, minimise, objective, start
+from hpcxrf.fitting.spectrum.least_squares import State, build_space
+from hpcxrf.fitting.spectrum.separable import _solve_damped_step, design, minimise, objective, start
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.model import SpectrumModel
 from hpcxrf.physics.parameters import INDEX, PARAMETERS, pack, replace_values

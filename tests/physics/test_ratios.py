@@ -15,7 +15,7 @@ from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.detector import Detector, efficiency
 from hpcxrf.physics.jacobian import automatic_jacobian, counts_jacobian
 from hpcxrf.physics.lines import build_line_table
-from hpcxrf.physics.model import SpectrumModel, change_ratios, evaluate, find_tailed_lines
+from hpcxrf.physics.model import SpectrumModel, evaluate, find_tailed_lines
 from hpcxrf.physics.ratios import (
     AIR_PER_MM,
     RatioGroup,
@@ -184,15 +184,6 @@ def test_the_analytic_jacobian_agrees_with_forward_differentiation(with_tails):
     assert found.shape[-1] == theta.shape[0]
     error = (found - wanted).abs().amax(dim=0) / wanted.abs().amax(dim=0).clamp(min=1e-3)
     assert float(error.max()) < 1e-7
-
-
-def test_changed_ratios_give_the_columns_of_a_new_evaluation():
-    lines = table()
-    model = spectrum_model(lines, own_model(lines))
-    theta = torch.cat([theta_of(**TRUTH), q_of()])
-    others = torch.stack([torch.cat([theta_of(**TRUTH), q]) for q in (q_of(0.5), q_of(0.1, 0.8, 3.0, 0.1, 0.1))])
-    found = change_ratios(others, evaluate(theta, model), model)
-    torch.testing.assert_close(found, evaluate(others, model).phi, rtol=1e-12, atol=1e-18)
 
 
 def test_an_element_with_k_and_l_lines_counts_by_its_k_lines():

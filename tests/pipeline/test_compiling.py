@@ -17,16 +17,20 @@ begin_compiling(config)
 threads = [one for one in threading.enumerate() if one.name == "compiling"]
 for one in threads:
     one.join()
-kernels = ("maps", "poisson")
+kernels = ("spectrum", "maps", "poisson")
 print(len(threads), *(one for one in kernels if f"hpcxrf.fitting.kernels.{one}" in sys.modules))
 """
 
 
 @pytest.mark.parametrize(
     ("method", "device", "expected"),
-    [("linear", "cpu", ["1", "maps"]), ("poisson", "cpu", ["1", "maps", "poisson"]), ("linear", "cuda", ["0"])],
+    [
+        ("linear", "cpu", ["1", "spectrum", "maps"]),
+        ("poisson", "cpu", ["1", "spectrum", "maps", "poisson"]),
+        ("linear", "cuda", ["1", "spectrum"]),
+    ],
 )
-def test_what_a_processor_will_need_is_loaded_once_in_a_thread(method, device, expected):
+def test_what_fits_and_pixels_will_need_is_loaded_once_in_a_thread(method, device, expected):
     command = [sys.executable, "-c", _CODE, method, device]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

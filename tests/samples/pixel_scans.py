@@ -141,10 +141,12 @@ def _main():
     import hpcxrf.pipeline.regions.tasks
     import hpcxrf.pipeline.tasks  # noqa: F401
     from hpcxrf.fitting.pixels.compiled import load_map_kernels
+    from hpcxrf.fitting.spectrum.compiled import load_spectrum_kernels
 
     job = pickle.loads(Path(sys.argv[1]).read_bytes())  # noqa: S301 (written by the parent test)
     torch.set_num_threads(1)
     # What an idle worker has loaded: libraries and kernels, and the buffers of one small product and factorisation.
+    load_spectrum_kernels()
     load_map_kernels()
     ones = torch.ones(32, 32, dtype=torch.float64)
     torch.linalg.cholesky(torch.eye(32, dtype=torch.float64) + ones @ ones)

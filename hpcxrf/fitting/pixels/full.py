@@ -18,7 +18,8 @@ from hpcxrf.fitting.pixels.basis import PixelBasis
 from hpcxrf.fitting.pixels.model import PixelModel, spectrum_model
 from hpcxrf.fitting.pixels.parts import Estimate, Solver, move_to, prepare_operator, rows_at_a_time
 from hpcxrf.fitting.pixels.tangent import drift_sd
-from hpcxrf.fitting.spectrum.separable import LeastSquares, Space, State, design, minimise, start
+from hpcxrf.fitting.spectrum.least_squares import LeastSquares, Space, State
+from hpcxrf.fitting.spectrum.separable import design, minimise, start
 from hpcxrf.physics.jacobian import counts_jacobian
 from hpcxrf.physics.model import SpectrumModel, evaluate
 from hpcxrf.physics.parameters import INDEX, PARAMETER_NAMES

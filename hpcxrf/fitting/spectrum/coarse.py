@@ -11,8 +11,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from hpcxrf.fitting.spectrum.least_squares import LeastSquares, Space, State, build_space
 from hpcxrf.fitting.spectrum.problem import FitProblem
-from hpcxrf.fitting.spectrum.separable import LeastSquares, Space, State, build_space, minimise, start, take_starts
+from hpcxrf.fitting.spectrum.separable import minimise, start, take_starts
 from hpcxrf.physics.background import hat_basis
 from hpcxrf.physics.condense import condense
 from hpcxrf.physics.model import SpectrumModel, energy_kev

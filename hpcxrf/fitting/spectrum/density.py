@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.objective import poisson_weights
-from hpcxrf.fitting.spectrum.separable import Space
+from hpcxrf.fitting.spectrum.least_squares import Space
 from hpcxrf.physics.jacobian import counts_jacobian
 from hpcxrf.physics.model import SpectrumModel, evaluate
 

@@ -10,7 +10,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from hpcxrf.fitting.spectrum.separable import LeastSquares, design
+from hpcxrf.fitting.spectrum.least_squares import LeastSquares
+from hpcxrf.fitting.spectrum.separable import design
 from hpcxrf.physics.jacobian import counts_jacobian
 from hpcxrf.physics.model import Evaluation
 

@@ -12,13 +12,14 @@ from hpcxrf.fitting.objective import poisson_deviance, poisson_weights, r_square
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.spectrum.coarse import find_coarse_theta
 from hpcxrf.fitting.spectrum.gradient import minimise_adam
+from hpcxrf.fitting.spectrum.least_squares import LeastSquares, build_space
 from hpcxrf.fitting.spectrum.line_ratios import read_copies, read_table
 from hpcxrf.fitting.spectrum.mismatch import ModelPoint, find_flaws
 from hpcxrf.fitting.spectrum.passes import POISSON_TOLERANCES, Solution, solve_separable
 from hpcxrf.fitting.spectrum.problem import FitProblem, fit_range
 from hpcxrf.fitting.spectrum.ratio_notes import describe_ratios, read_ratios
 from hpcxrf.fitting.spectrum.sbplx import fit_sbplx
-from hpcxrf.fitting.spectrum.separable import LeastSquares, best_of, build_space, design
+from hpcxrf.fitting.spectrum.separable import best_of, design
 from hpcxrf.fitting.uncertainty import Uncertainty, spectrum_uncertainty
 from hpcxrf.notes import Note
 from hpcxrf.physics.background import hats_for_range, snip_background, snip_maps

@@ -37,6 +37,7 @@ _CHI2_SD: Final = 3.0
 _MODEL_SD: Final = 0.02
 """Relative error of a model of a peak that is no news: a peak of the residual has to stand out from it."""
 _BINS_PER_SIGMA: Final = 2.0
+_KERNEL_SIGMAS: Final = 9.0
 _AXIS: Final = ("energy_offset", "energy_slope", "coherent_sct_energy")
 _VERDICTS: Final[Mapping[str, Verdict]] = MappingProxyType(
     {NOT_FOUND: Verdict.WRONG, AMBIGUOUS: Verdict.DOUBTFUL, INCIDENT_DOUBTFUL: Verdict.DOUBTFUL}
@@ -107,14 +108,31 @@ def compute_misfit(binned: Binned, count_factor: float = 1.0) -> float:
 
 def _smooth(binned: Binned) -> Tensor:
     """(bin,) counts averaged over a line."""
-    return _kernel(binned).T @ binned.counts
+    return _average(binned.counts, _kernel(binned))
 
 
 def _kernel(binned: Binned) -> Tensor:
-    """(bin, bin) Gaussians of the width of a line, those of a column adding up to 1."""
-    distance = (binned.energy_kev[:, None] - binned.energy_kev) / binned.sigma_kev
-    kernel = torch.exp(-0.5 * distance * distance)
-    return kernel / kernel.sum(dim=0)
+    """Gaussians of the width of a line (bin, offset) about each bin, each adding up to 1; offset 0 in the middle.
+
+    Beyond 9 sigma there is nothing.
+    """
+    energy = binned.energy_kev
+    least = float(energy.diff().min()) if energy.shape[0] > 1 else 0.0
+    reach = float(binned.sigma_kev.max()) * _KERNEL_SIGMAS
+    half = min(math.ceil(reach / least), energy.shape[0]) if least > 0.0 else energy.shape[0]
+    beside = _list_neighbours(energy, half, beyond=math.inf)
+    kernel = torch.exp(-0.5 * ((beside - energy[:, None]) / binned.sigma_kev[:, None]).square())
+    return kernel / kernel.sum(dim=1, keepdim=True)
+
+
+def _list_neighbours(values: Tensor, half: int, *, beyond: float) -> Tensor:
+    """Values (bin, offset) of the bins about each bin, and of those that are not there."""
+    return torch.nn.functional.pad(values, (half, half), value=beyond).unfold(0, 2 * half + 1, 1)
+
+
+def _average(values: Tensor, kernel: Tensor) -> Tensor:
+    """Values (bin,) weighed by a kernel (bin, offset)."""
+    return (kernel * _list_neighbours(values, kernel.shape[1] // 2, beyond=0.0)).sum(dim=1)
 
 
 def _judge_axis(fit: SpectrumFit) -> list[tuple[Verdict, str]]:
@@ -185,10 +203,10 @@ def find_unexplained_peaks(binned: Binned, count_factor: float = 1.0) -> list[tu
     A matched filter, its noise that of the counts and of a model that is 2 % off within the width of a line.
     """
     kernel = _kernel(binned)
-    residual = kernel.T @ (binned.counts - binned.model)
-    noise2 = (kernel * kernel).T @ (count_factor * binned.model.clamp(min=1.0))
-    z = residual / (noise2 + (_MODEL_SD * (kernel.T @ binned.model)) ** 2).sqrt()
-    counts = residual / (kernel * kernel).sum(dim=0)
+    residual = _average(binned.counts - binned.model, kernel)
+    noise2 = _average(count_factor * binned.model.clamp(min=1.0), kernel * kernel)
+    z = residual / (noise2 + (_MODEL_SD * _average(binned.model, kernel)) ** 2).sqrt()
+    counts = residual / (kernel * kernel).sum(dim=1)
     higher = torch.nn.functional.max_pool1d(z[None, None], 5, stride=1, padding=2)[0, 0]
     peaks = torch.nonzero((z > PEAK_Z) & (z >= higher))[:, 0].tolist()
     return [(float(binned.energy_kev[i]), float(z[i]), float(counts[i])) for i in sorted(peaks, key=lambda i: -z[i])]

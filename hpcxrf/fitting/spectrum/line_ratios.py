@@ -8,24 +8,15 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.objective import poisson_weights
+from hpcxrf.fitting.spectrum.least_squares import LeastSquares, Space, State
 from hpcxrf.fitting.spectrum.mismatch import FitPoint
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.ratio_groups import KBETA_NAME, list_anode_groups, list_family_groups
-from hpcxrf.fitting.spectrum.separable import (
-    LeastSquares,
-    Space,
-    State,
-    design,
-    minimise,
-    objective,
-    predict,
-    start,
-    start_misfit,
-)
+from hpcxrf.fitting.spectrum.separable import derive_ratios, find_misfits, minimise, objective, predict, start
 from hpcxrf.physics.anode_scatter import ScatterCopies, adjust_copies
 from hpcxrf.physics.jacobian import ratio_columns
 from hpcxrf.physics.lines import LineTable
-from hpcxrf.physics.model import Evaluation, change_ratios, read_copy_logarithm
+from hpcxrf.physics.model import read_copy_logarithm
 from hpcxrf.physics.parameters import PARAMETER_NAMES
 from hpcxrf.physics.ratios import (
     COMMON,
@@ -116,19 +107,17 @@ def free_ratios(
     """
     table = least_squares.model.table
     weighed = replace(least_squares, weights=poisson_weights(predict(state, least_squares) + fixed))
-    evaluation, _ = design(state.theta, least_squares)
     groups = (*list_family_groups(table, problem.kbeta_sd or KBETA_SD), *list_anode_groups(table, problem.copies))
-    seen = _measure_groups(groups, state, evaluation, weighed, problem)
+    seen = _measure_groups(groups, state, weighed, problem)
     free = FreeRatios(
         groups=tuple(group for group, size in zip(groups, seen, strict=True) if size > _NOTICEABLE),
         elements=_find_elements(table, problem),
         kbeta_is_given=problem.kbeta_sd > 0.0,
     )
     freed = _free(weighed, free.groups, problem)
-    sparse = _thin_out(evaluation)
-    q = _scan_depths(state.theta, sparse, freed)
+    q = _scan_depths(state.theta, freed)
     freed = _follow_composition(freed, state.linear, q, free)
-    q = _scan_shares(state.theta, q, sparse, freed, free)
+    q = _scan_shares(state.theta, q, freed, free)
     whole = replace(freed, weights=least_squares.weights)
     return whole, start(torch.cat([state.theta, q]), whole), free
 
@@ -235,7 +224,7 @@ def measure_depth_gain(state: State, least_squares: LeastSquares, *, least: floa
     unit = max(float(state.misfit) / least_squares.counts.shape[-1], 1.0)
     thin, best = state.theta.clone(), float(objective(state, least_squares))
     thin[N_THETA] = 1.0
-    gain = (float(start_misfit(design(thin, least_squares)[1], least_squares)) - float(state.misfit)) / unit
+    gain = (float(find_misfits(thin[None], least_squares)[0]) - float(state.misfit)) / unit
     if gain < least:
         return max(gain, 0.0)
     pinned = replace(least_squares, space=_pin_depth(least_squares.space))
@@ -258,13 +247,12 @@ def _find_elements(table: LineTable, problem: FitProblem) -> SampleElements:
 
 
 def _measure_groups(
-    groups: tuple[RatioGroup, ...], state: State, evaluation: Evaluation, weighed: LeastSquares, problem: FitProblem
+    groups: tuple[RatioGroup, ...], state: State, weighed: LeastSquares, problem: FitProblem
 ) -> list[float]:
     """How much one prior sd of each group amounts to, in standard deviations of the counting noise."""
     freed = _free(weighed, groups, problem)
     theta = torch.cat([state.theta, _thin_start(freed)])
-    amplitude = state.linear[: evaluation.phi.shape[-1]]
-    columns = ratio_columns(theta, amplitude, evaluation, freed.model)[:, len(COMMON) :]
+    columns = derive_ratios(theta, state.linear, freed)[:, len(COMMON) :]
     seen: list[float] = (columns.square() * weighed.weights[:, None]).sum(dim=0).sqrt().tolist()
     return [size * group.sd for group, size in zip(groups, seen, strict=True)]
 
@@ -308,14 +296,14 @@ def _thin_start(freed: LeastSquares) -> Tensor:
     return q
 
 
-def _scan_depths(theta: Tensor, evaluation: Evaluation, freed: LeastSquares) -> Tensor:
+def _scan_depths(theta: Tensor, freed: LeastSquares) -> Tensor:
     """The best of several depths behind light matter, at fixed theta."""
     trials = _thin_start(freed).repeat(len(_DEPTHS), 1)
     trials[:, 0] = torch.exp(-torch.tensor(_DEPTHS, dtype=trials.dtype))
-    return _take_best(theta, trials, evaluation, freed)
+    return _take_best(theta, trials, freed)
 
 
-def _scan_shares(theta: Tensor, q: Tensor, evaluation: Evaluation, freed: LeastSquares, free: FreeRatios) -> Tensor:
+def _scan_shares(theta: Tensor, q: Tensor, freed: LeastSquares, free: FreeRatios) -> Tensor:
     """The best of several light shares and depths about one that was found behind light matter."""
     if not free.has_composition:
         return q
@@ -325,24 +313,20 @@ def _scan_shares(theta: Tensor, q: Tensor, evaluation: Evaluation, freed: LeastS
     trials = q.repeat(grid.shape[0] + 1, 1)
     trials[1:, 0] = torch.exp(-grid[:, 0]).clamp(min=_COMMON_ROWS[0][3])
     trials[1:, 1] = grid[:, 1]
-    return _take_best(theta, trials, evaluation, freed)
+    return _take_best(theta, trials, freed)
 
 
-def _thin_out(evaluation: Evaluation) -> Evaluation:
-    """Every third channel: enough to compare starts."""
-    rows = {name: getattr(evaluation, name)[::_STRIDE] for name in ("phi", "bin_kev", "gauss", "low")}
-    shelf = None if evaluation.shelf is None else evaluation.shelf[::_STRIDE]
-    compton = replace(evaluation.compton, density=evaluation.compton.density[..., ::_STRIDE])
-    return replace(evaluation, **rows, shelf=shelf, compton=compton)
-
-
-def _take_best(theta: Tensor, trials: Tensor, evaluation: Evaluation, freed: LeastSquares) -> Tensor:
-    """The one of the q (trial, parameter) that leaves least in the channels of the evaluation."""
+def _take_best(theta: Tensor, trials: Tensor, freed: LeastSquares) -> Tensor:
+    """The one of the q (trial, parameter) that leaves least in every third channel: enough to compare starts."""
     extended = torch.cat([theta.expand(trials.shape[0], -1), trials], dim=-1)
-    phi = change_ratios(extended, evaluation, freed.model)
-    columns = torch.cat([phi, freed.hats[::_STRIDE].expand(trials.shape[0], -1, -1)], dim=-1)
-    sparse = replace(freed, counts=freed.counts[::_STRIDE], weights=freed.weights[::_STRIDE])
-    return trials[int(start_misfit(columns, sparse).argmin())]
+    sparse = replace(
+        freed,
+        counts=freed.counts[::_STRIDE],
+        weights=freed.weights[::_STRIDE],
+        hats=freed.hats[::_STRIDE],
+        model=replace(freed.model, channel=freed.model.channel[::_STRIDE]),
+    )
+    return trials[int(find_misfits(extended, sparse).argmin())]
 
 
 def _follow_composition(least_squares: LeastSquares, linear: Tensor, q: Tensor, free: FreeRatios) -> LeastSquares:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hpcxrf.fitting.objective import poisson_weights, r_squared
 from hpcxrf.fitting.result import FitStatus
+from hpcxrf.fitting.spectrum.least_squares import LeastSquares, State
 from hpcxrf.fitting.spectrum.line_ratios import (
     DEPTH_GAIN,
     FreeRatios,
@@ -19,7 +20,7 @@ from hpcxrf.fitting.spectrum.line_ratios import (
 )
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.scatter_pair import scan_pairs, scatter_is_dead
-from hpcxrf.fitting.spectrum.separable import LeastSquares, State, best_of, minimise, objective, predict, start
+from hpcxrf.fitting.spectrum.separable import best_of, minimise, objective, predict, start
 from hpcxrf.physics.background import scatter_hats
 
 MAX_ITERATIONS: Final = 60

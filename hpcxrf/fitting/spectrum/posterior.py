@@ -16,8 +16,8 @@ from hpcxrf.fitting.spectrum.chains import compute_effective_size, compute_r_hat
 from hpcxrf.fitting.spectrum.density import Target, curvature, evaluate_density, put_together, take_apart
 from hpcxrf.fitting.spectrum.hmc import Draws, run_chains
 from hpcxrf.fitting.spectrum.integrated import fit_amplitudes
+from hpcxrf.fitting.spectrum.least_squares import build_space
 from hpcxrf.fitting.spectrum.problem import FitProblem
-from hpcxrf.fitting.spectrum.separable import build_space
 from hpcxrf.physics.model import SpectrumModel, evaluate, find_tailed_lines
 
 PosteriorKind = Literal["laplace", "hmc"]

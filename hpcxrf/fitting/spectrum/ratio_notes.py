@@ -5,8 +5,8 @@ from typing import Final
 from torch import Tensor
 
 from hpcxrf.fitting.result import FittedRatios
+from hpcxrf.fitting.spectrum.least_squares import LeastSquares
 from hpcxrf.fitting.spectrum.line_ratios import DEPTH_GAIN, N_THETA
-from hpcxrf.fitting.spectrum.separable import LeastSquares
 from hpcxrf.notes import Note
 from hpcxrf.physics.ratios import AIR, AIR_PER_MM, KBETA
 

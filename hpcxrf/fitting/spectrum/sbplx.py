@@ -16,7 +16,8 @@ from torch import Tensor
 
 from hpcxrf.errors import ConfigError
 from hpcxrf.fitting.spectrum.gradient import LARGEST_LOG10, SMALLEST_LOG10, JointFit, guess_log10
-from hpcxrf.fitting.spectrum.separable import LeastSquares, design
+from hpcxrf.fitting.spectrum.least_squares import LeastSquares
+from hpcxrf.fitting.spectrum.separable import design
 from hpcxrf.physics.model import bin_width_kev, energy_kev
 from hpcxrf.physics.parameters import PARAMETER_NAMES
 from hpcxrf.physics.scatter import compton_shape

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.nnls import nnls_gram
-from hpcxrf.fitting.spectrum.separable import LeastSquares, Space
+from hpcxrf.fitting.spectrum.least_squares import LeastSquares, Space
 from hpcxrf.physics.model import ELASTIC, bin_width_kev, energy_kev, evaluate
 from hpcxrf.physics.parameters import INDEX
 from hpcxrf.physics.scatter import compton_shape, line_sigma_kev

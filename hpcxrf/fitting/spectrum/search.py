@@ -19,10 +19,11 @@ from hpcxrf.fitting.spectrum.coarse import (
     take_member,
 )
 from hpcxrf.fitting.spectrum.integrated import has_few_elements
+from hpcxrf.fitting.spectrum.least_squares import LeastSquares, State, build_space
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.scatter_pair import scan_pairs
 from hpcxrf.fitting.spectrum.screen import Candidates, propose_axes, select_distinct_axes
-from hpcxrf.fitting.spectrum.separable import LeastSquares, State, build_space, minimise, objective
+from hpcxrf.fitting.spectrum.separable import minimise, objective
 from hpcxrf.fitting.spectrum.theta import FOUND, FOUND_OF_FEW, INCIDENT, trust_axis
 from hpcxrf.physics.model import energy_kev
 from hpcxrf.physics.parameters import pack

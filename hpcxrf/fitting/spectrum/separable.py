@@ -12,95 +12,32 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from hpcxrf.fitting.kernels.spectrum_layout import MOST_STEP
 from hpcxrf.fitting.nnls import nnls_gram, solve_masked
-from hpcxrf.physics.jacobian import counts_jacobian
-from hpcxrf.physics.model import Evaluation, SpectrumModel, evaluate
-from hpcxrf.physics.parameters import Parameter
+from hpcxrf.fitting.spectrum.compiled import (
+    MAX_DAMPING,
+    MIN_DAMPING,
+    NOTHING,
+    START_DAMPING,
+    WEAK_DAMPING,
+    can_be_compiled,
+    derive_ratios_compiled,
+    find_misfits_compiled,
+    minimise_compiled,
+    start_compiled,
+)
+from hpcxrf.fitting.spectrum.least_squares import LeastSquares, State
+from hpcxrf.physics.jacobian import counts_jacobian, ratio_columns
+from hpcxrf.physics.model import Evaluation, evaluate
 
-_MAX_STEP: Final = 5.0
-_MAX_DAMPING: Final = 1e8
-_MIN_DAMPING: Final = 1e-7
-_WEAK_DAMPING: Final = 0.1
-# A step that promises less than this share of the tolerance is not worth an evaluation.
-_NOTHING: Final = 1.0
 HALVING: Final = ((5, 2), (4, 1))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Space:
-    """Bounds and priors of theta, and of the line ratios where they follow it: (parameter,) float64, `free` bool."""
-
-    centre: Tensor
-    """Mean of the prior."""
-    prior_sd: Tensor
-    scale: Tensor
-    lower: Tensor
-    upper: Tensor
-    free: Tensor
-    free_names: frozenset[str]
-    """The same as names, without a transfer from the device; those of the line ratios are not among them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeastSquares:
-    """One spectrum to be fitted by weighted least squares, on one device, float64."""
-
-    counts: Tensor
-    """(*batch, channel): counts of the fit range less any fixed background."""
-    weights: Tensor
-    """(*batch, channel)."""
-    model: SpectrumModel
-    hats: Tensor
-    """(channel, hat): background columns, fitted non-negative; may have no column."""
-    space: Space
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
-    """Present point of the search, one entry per start."""
-
-    theta: Tensor
-    """(*batch, parameter)."""
-    linear: Tensor
-    """(*batch, component + hat): the best non-negative coefficients at theta."""
-    positive: Tensor
-    """(*batch, component + hat) bool: coefficients above 0."""
-    residual: Tensor
-    """(*batch, channel): counts less the model."""
-    misfit: Tensor
-    """(*batch,): weighted sum of squares, without the prior of theta."""
-    hessian: Tensor
-    """(*batch, parameter, parameter), in units of `Space.scale`, without prior."""
-    gradient: Tensor
-    """(*batch, parameter): downhill, same units."""
-    damping: Tensor
-    small: Tensor
-    """(*batch,) int64: successive steps that hardly improved."""
-    iterations: Tensor
-    done: Tensor
-    """(*batch,) bool."""
-
-
-def build_space(parameters: tuple[Parameter, ...], device: torch.device | None = None) -> Space:
-    """Bounds, priors and scales of a parameter table as tensors."""
-
-    def column(name: str, dtype: torch.dtype = torch.float64) -> Tensor:
-        return torch.tensor([getattr(p, name) for p in parameters], dtype=dtype, device=device)
-
-    return Space(
-        centre=column("value"),
-        prior_sd=column("prior_sd"),
-        scale=column("scale"),
-        lower=column("lower"),
-        upper=column("upper"),
-        free=column("free", torch.bool),
-        free_names=frozenset(p.name for p in parameters if p.free),
-    )
 
 
 def start(theta: Tensor, least_squares: LeastSquares) -> State:
     """Solve the amplitudes at theta (*batch, parameter) and prepare the first step."""
     inside = theta.clamp(least_squares.space.lower, least_squares.space.upper)
+    if can_be_compiled(inside, least_squares):
+        return start_compiled(inside, least_squares)
     inner = _solve_linear(inside, least_squares, None)
     hessian, gradient = _normal_equations(inside, inner, least_squares)
     none_yet = torch.zeros(inner.misfit.shape, dtype=torch.int64, device=inner.misfit.device)
@@ -112,20 +49,36 @@ def start(theta: Tensor, least_squares: LeastSquares) -> State:
         misfit=inner.misfit,
         hessian=hessian,
         gradient=gradient,
-        damping=torch.full_like(inner.misfit, 1e-2),
+        damping=torch.full_like(inner.misfit, START_DAMPING),
         small=none_yet,
         iterations=none_yet,
         done=~torch.isfinite(inner.misfit),
     )
 
 
-def start_misfit(columns: Tensor, least_squares: LeastSquares) -> Tensor:
-    """Weighted sum of squares (*batch,) of columns (*batch, channel, component + hat), nearly the least there is."""
-    weights, counts = least_squares.weights[..., :, None], least_squares.counts
-    weighted = columns * weights
-    solution = nnls_gram(columns.mT @ weighted, weighted.mT @ counts, max_exchanges=6, exact=False)
-    residual = counts - (columns @ solution.x.nan_to_num()[..., :, None])[..., 0]
+def find_misfits(theta: Tensor, least_squares: LeastSquares) -> Tensor:
+    """Least weighted sum of squares (trial,) at each theta (trial, parameter), or nearly the least there is."""
+    if can_be_compiled(theta, least_squares):
+        return find_misfits_compiled(theta, least_squares)
+    columns = design(theta, least_squares)[1]
+    weighted = columns * least_squares.weights[..., :, None]
+    solution = nnls_gram(columns.mT @ weighted, weighted.mT @ least_squares.counts, max_exchanges=6, exact=False)
+    residual = least_squares.counts - (columns @ solution.x.nan_to_num()[..., :, None])[..., 0]
     return (least_squares.weights * residual * residual).sum(dim=-1)
+
+
+def derive_ratios(theta: Tensor, linear: Tensor, least_squares: LeastSquares) -> Tensor:
+    """Derivative (channel, parameter) of the counts by the parameters of the line ratios, amplitudes held.
+
+    Args:
+        theta: (parameter,) theta, followed by the parameters of the ratios, which are free.
+        linear: (component + hat,) coefficients.
+        least_squares: with a model of the ratios.
+    """
+    if can_be_compiled(theta, least_squares):
+        return derive_ratios_compiled(theta, linear, least_squares)
+    evaluation, model = evaluate(theta, least_squares.model), least_squares.model
+    return ratio_columns(theta, linear[: len(model.component_names)], evaluation, model)
 
 
 def predict(state: State, least_squares: LeastSquares) -> Tensor:
@@ -139,6 +92,8 @@ def minimise(state: State, least_squares: LeastSquares, *, iterations: int, tole
     A start is done when two successive accepted steps improve the objective by less than `tolerance`
     (relative), or when no step improves it any more.
     """
+    if can_be_compiled(state.theta, least_squares):
+        return minimise_compiled(state, least_squares, iterations=iterations, tolerance=tolerance)
     for _ in range(iterations):
         if bool(state.done.all()):
             break
@@ -241,8 +196,8 @@ def _step(state: State, least_squares: LeastSquares, tolerance: float) -> State:
     per_channel = state.misfit / least_squares.counts.shape[-1]
     before = state.misfit + per_channel * _prior(state.theta, least_squares)
     # Not so where strong damping has made the step short.
-    flat = (promised <= tolerance * before) & (state.damping <= _WEAK_DAMPING)
-    nothing = flat & (promised >= 0) & (promised <= _NOTHING * tolerance * before)
+    flat = (promised <= tolerance * before) & (state.damping <= WEAK_DAMPING)
+    nothing = flat & (promised >= 0) & (promised <= NOTHING * tolerance * before)
     state = replace(state, done=state.done | nothing)
     if bool(state.done.all()):
         return state
@@ -276,7 +231,7 @@ def _step(state: State, least_squares: LeastSquares, tolerance: float) -> State:
             "damping": damping,
             "small": small,
             "iterations": state.iterations + (~state.done).long(),
-            "done": state.done | (small >= 2) | flat | (damping > _MAX_DAMPING),
+            "done": state.done | (small >= 2) | flat | (damping > MAX_DAMPING),
         }
     )
 
@@ -289,7 +244,7 @@ def _adapt_damping(state: State, gained: Tensor, promised: Tensor) -> Tensor:
     """
     kept = gained / promised.clamp(min=1e-300)
     factor = torch.where(kept > 0.75, 0.2, torch.where(kept > 0.4, 1.0, 4.0))
-    return (state.damping * factor).clamp(min=_MIN_DAMPING)
+    return (state.damping * factor).clamp(min=MIN_DAMPING)
 
 
 def _solve_damped_step(state: State, least_squares: LeastSquares) -> tuple[Tensor, Tensor]:
@@ -308,8 +263,8 @@ def _solve_damped_step(state: State, least_squares: LeastSquares) -> tuple[Tenso
     diagonal = hessian.diagonal(dim1=-2, dim2=-1)
     moving = space.free & ~blocked & (diagonal > 0)
     damped = hessian + torch.diag_embed(state.damping[..., None] * diagonal)
-    room_down = ((space.lower - state.theta) / space.scale).clamp(min=-_MAX_STEP)
-    room_up = ((space.upper - state.theta) / space.scale).clamp(max=_MAX_STEP)
+    room_down = ((space.lower - state.theta) / space.scale).clamp(min=-MOST_STEP)
+    room_up = ((space.upper - state.theta) / space.scale).clamp(max=MOST_STEP)
     wanted = torch.nan_to_num(solve_masked(damped, gradient, moving))
     held = moving & ((wanted < room_down) | (wanted > room_up))
     done = torch.where(held, wanted.clamp(room_down, room_up), 0.0)

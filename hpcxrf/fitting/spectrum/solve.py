@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hpcxrf.fitting.axis.verdict import judge_given, keep_axis_notes
 from hpcxrf.fitting.result import SpectrumFit
+from hpcxrf.fitting.spectrum.compiled import load_spectrum_kernels
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED
 from hpcxrf.fitting.spectrum.from_nothing import fit_from_nothing
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
@@ -40,6 +41,8 @@ def solve_problem(counts: Tensor, problem: FitProblem) -> SpectrumFit:
     Raises:
         FitError: the fit range lies outside of the spectrum, or no axis puts it inside.
     """
+    # What a process does once is not in the processor time of its first fit.
+    load_spectrum_kernels()
     if problem.find_axis and bool(torch.isfinite(counts).all()) and float(counts.sum()) > 0.0:
         fit = fit_from_nothing(counts, problem)
         # About another incident energy, where the elastic peak stands elsewhere.

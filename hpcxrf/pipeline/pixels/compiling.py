@@ -1,4 +1,4 @@
-"""Compiling the kernels of the pixels beside the reading of the first scan: on a new machine it takes some seconds."""
+"""Compiling the kernels of fits and pixels beside the reading of the first scan: on a new machine it takes seconds."""
 
 import functools
 import threading
@@ -10,27 +10,34 @@ from hpcxrf.fitting.pixels.compiled import load_map_kernels
 from hpcxrf.fitting.pixels.compiled_nonnegative import load_nonnegative_kernel
 from hpcxrf.fitting.pixels.compiled_poisson import load_poisson_kernels
 from hpcxrf.fitting.pixels.expected_deviance import load_deviance_kernel
+from hpcxrf.fitting.spectrum.compiled import load_spectrum_kernels
 from hpcxrf.methods import PixelMethodName
 
 
 def begin_compiling(config: RunConfig) -> None:
-    """Begin to compile in a thread, where a processor fits the pixels; once in a process.
+    """Begin to compile in a thread, once in a process: what integrated fits need, and what a processor's pixels need.
 
-    What goes wrong there goes wrong again, and is reported, where the pixels are fitted.
+    Integrated fits are made on the processor, whatever fits the pixels. What goes wrong there goes wrong again, and is
+    reported, where the kernels are used.
 
     Args:
         config: configuration of the run.
     """
-    if config.execution.device == "cpu" or (config.execution.device == "auto" and torch.cuda.device_count() == 0):
-        _begin(config.pixels.method)
+    on_processor = config.execution.device == "cpu" or (
+        config.execution.device == "auto" and torch.cuda.device_count() == 0
+    )
+    _begin(config.pixels.method if on_processor else None)
 
 
 @functools.cache
-def _begin(method: PixelMethodName) -> None:
+def _begin(method: PixelMethodName | None) -> None:
     threading.Thread(target=_compile, args=(method,), name="compiling", daemon=True).start()
 
 
-def _compile(method: PixelMethodName) -> None:
+def _compile(method: PixelMethodName | None) -> None:
+    load_spectrum_kernels()
+    if method is None:
+        return
     if method in {"linear", "nnls", "poisson"}:
         load_map_kernels()
     if method == "nnls":

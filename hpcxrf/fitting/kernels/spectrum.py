@@ -1,0 +1,18 @@
+"""The kernels of the integrated spectrum, as `load_kernels` loads them."""
+
+from hpcxrf.fitting.kernels.spectrum_amplitudes import leave_residual, multiply_columns, solve_members
+from hpcxrf.fitting.kernels.spectrum_columns import draw_columns
+from hpcxrf.fitting.kernels.spectrum_lines import place_lines
+from hpcxrf.fitting.kernels.spectrum_slopes import derive
+from hpcxrf.fitting.kernels.spectrum_steps import build_equations, take_step
+
+__all__ = [
+    "build_equations",
+    "derive",
+    "draw_columns",
+    "leave_residual",
+    "multiply_columns",
+    "place_lines",
+    "solve_members",
+    "take_step",
+]
