@@ -25,13 +25,14 @@ from hpcxrf.pipeline.pixels.device import Staging
 
 DEVICE = pretend_device()
 BATCH = 16384
-# Launches and waits of one batch with everything that there is: measured, with room for a few more.
+# Launches and waits of one batch with everything that there is, some 70 of them for the expected deviance: measured,
+# with room for a few more.
 MOST = {
-    "linear": (100, 0),
-    "weight_classes": (130, 4),
-    "nnls": (260, 1),
-    "poisson": (800, 10),
-    "nonlinear": (920, 2),
+    "linear": (175, 0),
+    "weight_classes": (200, 4),
+    "nnls": (330, 1),
+    "poisson": (870, 10),
+    "nonlinear": (990, 2),
     "full": (6000, 30),
 }
 MAPS = ("amplitude", "sigma", "detection_limit", "deviance", "theta_shift", "theta_shift_sigma")

@@ -172,7 +172,7 @@ def test_tasks_and_threads_change_no_bit(small):
     torch.set_num_threads(before)
     apart = {key: value for record in records for key, value in record.checksums.items()}
     assert whole.checksums == apart
-    assert len(apart) == 4 * 5
+    assert len(apart) == 4 * 6
 
 
 def test_a_record_tells_how_long_each_step_took(small):

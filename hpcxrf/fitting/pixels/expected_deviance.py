@@ -35,7 +35,10 @@ _MOST_ERROR: Final = 0.03
 _MOST_SPREAD: Final = 0.1
 _TOTALS: Final = (3.0, 30.0, 300.0, 3e3, 3e4)
 """Counts of the pixels that samples are tried on."""
-_ROWS: Final = 1024
+ROWS: Final = 1024
+"""Pixels at a time on a processor."""
+BYTES_PER_SAMPLE: Final = 100
+"""Memory of one channel of one pixel while its terms are computed, about."""
 _RIDGE: Final = 1e-5
 # Of the largest number of a column: what is left out of it.
 _LEFT_OUT: Final = 1e-5
@@ -101,6 +104,7 @@ def standardise(
     *,
     signed: Tensor | None = None,
     more_parameters: int = 0,
+    rows: int = ROWS,
 ) -> Tensor:
     """The deviance less its expectation, over its standard deviation (pixel,) float32.
 
@@ -111,12 +115,13 @@ def standardise(
         law: of the basis, on the device of the coefficients; on a processor compiled.
         signed: (pixel, column) unbiased coefficients, where the others are not below 0; None: they are unbiased.
         more_parameters: parameters of a pixel beside its coefficients.
+        rows: pixels at a time, where tensors compute it.
     """
     signed = coefficients if signed is None else signed
     share = 1.0 + more_parameters / coefficients.shape[1]
     if isinstance(law, CompiledLaw):
         return _standardise_compiled(misfit, coefficients, signed, law, share)
-    parts = [slice(i, i + _ROWS) for i in range(0, max(len(coefficients), 1), _ROWS)]
+    parts = [slice(i, i + rows) for i in range(0, max(len(coefficients), 1), rows)]
     moments = [deviance_moments(coefficients[part], signed[part], law, share=share) for part in parts]
     mean, variance = (torch.cat(one) for one in zip(*moments, strict=True))
     return (misfit - mean) / variance.sqrt()
@@ -156,8 +161,8 @@ def deviance_terms(mu: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """
     few, up = mu < FEW_COUNTS, mu.log()
     s, x = mu / (mu + NEAR_SCALE), 1.0 / mu
-    log_next, change, square, near_free = (_polynomial(c, s) for c in NEAR)
-    far_mean, far_slope, far_variance, far_free = (_polynomial(c, x) for c in FAR_OUT)
+    log_next, change, square, near_free = _polynomials(NEAR, s)
+    far_mean, far_slope, far_variance, far_free = _polynomials(FAR_OUT, x)
     variance = 4.0 * mu * (square + (1.0 + up) * (1.0 + up - 2.0 * change))
     return (
         torch.where(few, 2.0 * mu * (log_next - up), 1.0 + far_mean),
@@ -167,12 +172,11 @@ def deviance_terms(mu: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     )
 
 
-def _polynomial(coefficients: Sequence[float], x: Tensor) -> Tensor:
-    """`c0 x + c1 x^2 + ...`."""
-    total = torch.zeros_like(x)
-    for c in reversed(coefficients):
-        total = (total + c) * x
-    return total
+def _polynomials(coefficients: Sequence[Sequence[float]], x: Tensor) -> Tensor:
+    """`c0 x + c1 x^2 + ...` by row of the coefficients, (polynomial, *x): three operations, as a device counts them."""
+    rows = torch.tensor(coefficients, dtype=x.dtype).to(x.device, non_blocking=True)
+    powers = x.expand(rows.shape[1], *x.shape).cumprod(dim=0)
+    return (rows @ powers.reshape(rows.shape[1], -1)).reshape(-1, *x.shape)
 
 
 def compile_law(law: DevianceLaw) -> CompiledLaw:

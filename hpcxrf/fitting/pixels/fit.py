@@ -17,10 +17,25 @@ from hpcxrf.errors import FitError
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator
 from hpcxrf.fitting.pixels.compiled import CompiledFit, fit_compiled
 from hpcxrf.fitting.pixels.compiled_nonnegative import hold_at_zero
-from hpcxrf.fitting.pixels.expected_deviance import compile_law, sample_basis, standardise
+from hpcxrf.fitting.pixels.expected_deviance import (
+    BYTES_PER_SAMPLE,
+    ROWS,
+    DevianceLaw,
+    compile_law,
+    sample_basis,
+    standardise,
+)
 from hpcxrf.fitting.pixels.model import PixelModel
 from hpcxrf.fitting.pixels.pairs import HIGHEST_COUNT, with_totals
-from hpcxrf.fitting.pixels.parts import Estimate, Solver, move_to, project, shared_variance, spectrum_deviance
+from hpcxrf.fitting.pixels.parts import (
+    Estimate,
+    Solver,
+    move_to,
+    project,
+    rows_at_a_time,
+    shared_variance,
+    spectrum_deviance,
+)
 from hpcxrf.fitting.pixels.product import paired_product
 from hpcxrf.fitting.pixels.snip import clip_first, clipping_width
 from hpcxrf.fitting.result import FitStatus, PixelFit
@@ -266,7 +281,15 @@ def _merit(counts: Tensor, found: Estimate, solver: Solver, *, wanted: bool) -> 
         misfit = spectrum_deviance(counts, found.factors, found.columns)
     excess = None
     if solver.law is not None:
-        excess = standardise(misfit, found.coefficients, solver.law, signed=found.signed, more_parameters=n_shifts)
+        samples = solver.law.columns.shape[1] if isinstance(solver.law, DevianceLaw) else 0
+        excess = standardise(
+            misfit,
+            found.coefficients,
+            solver.law,
+            signed=found.signed,
+            more_parameters=n_shifts,
+            rows=rows_at_a_time(counts.device, BYTES_PER_SAMPLE * samples, ROWS) if samples else ROWS,
+        )
     return misfit / (counts.shape[1] - n_columns - n_shifts), excess
 
 

@@ -69,7 +69,9 @@ def fit_from_nothing(counts: Tensor, problem: FitProblem) -> SpectrumFit:
     began = time.process_time()
     full = counts.to(torch.float64)
     peaks = find_peaks(full.cpu().numpy())
-    screened = screen(full, problem, keep=CANDIDATES) if has_few_peaks(peaks) else None
+    # Without counts there is nothing to screen, and `find_starts` says so.
+    few = has_few_peaks(peaks) and float(full.sum()) > 0.0
+    screened = screen(full, problem, keep=CANDIDATES) if few else None
     tried: list[AxisStart] = []
 
     def add(window: float, shift_kev: float = 0.0) -> list[_Reached]:
