@@ -52,8 +52,6 @@ _FEW_COUNTS: Final = 3e4
 # spectra (1e3 to 7e7 counts) those on a right axis stayed below but for one, those on a wrong one did not.
 _LEFT_BY_FIT: Final = 1.2
 _FLAWS_PER_COUNT: Final = 1.0 / 3e5
-# In fewer counts than these flaws of the model do not show.
-_NO_FLAWS_COUNTS: Final = 1e5
 _ROUNDS: Final = 4
 # Its axis is known by peaks to some tens of eV.
 _BY_PEAKS: Final = AxisTrust(offset_sd_kev=0.03, slope_sd=0.003, sag_sd_kev=0.02)
@@ -379,8 +377,8 @@ def _judge_found(fit: SpectrumFit, peaks: Peaks, reviews: Mapping[str, Review]) 
     left = float(beyond.clamp(min=0.0).sum() / fit.counts.sum())
     if left > _MOST_LEFT:
         doubts.append(f"{left:.1%} of the counts are left beyond their noise")
-    elif float(fit.counts.sum()) < _NO_FLAWS_COUNTS and _leaves_much(fit):
-        doubts.append(f"chi2 is {fit.reduced_chi2:.2f} where so few counts leave about 1")
+    elif _leaves_much(fit):
+        doubts.append(f"chi2 is {fit.reduced_chi2:.2f}, more than flaws of the model leave of so many counts")
     text = f"{'; '.join(doubts)} where no elements are listed"
     return [Finding(flag=NOT_FOUND, text=text)] if doubts else []
 
