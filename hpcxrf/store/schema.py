@@ -177,6 +177,8 @@ MAP_VARIABLES: Final = table(
     """
 )
 """The coordinate `detector` is a string: "0".."n-1", or "sum"; `component` is a string."""
+LATER_VARIABLES: Final = frozenset({"deviance_z"})
+"""Maps that stores of earlier versions lack: a run that one of these began goes on without them."""
 
 SHIFT_VARIABLES: Final = table(
     """

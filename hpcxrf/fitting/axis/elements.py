@@ -48,8 +48,8 @@ _KEPT_AXES: Final = 14
 # nearly as well.
 _LEFT_CHI2: Final = 1.3
 _FEW_COUNTS: Final = 3e4
-# Likewise where its fit leaves more than the noise; flaws of the model leave more the more counts there are. Of 100
-# spectra (1e3 to 7e7 counts) those on a right axis stayed below but for one, those on a wrong one did not.
+# Likewise where its fit leaves more than the noise; flaws of the model leave more the more counts there are. Of 86
+# spectra on a right axis (1e3 to 7e7 counts) two left more; of six above 1e4 counts on a wrong one, three.
 _LEFT_BY_FIT: Final = 1.2
 _FLAWS_PER_COUNT: Final = 1.0 / 3e5
 _ROUNDS: Final = 4
@@ -114,36 +114,16 @@ def find_elements(
     Raises:
         FitError: no axis puts the peaks of the spectrum on lines.
     """
-    full, detector, options = counts.to(torch.float64).cpu(), detector or Detector(), options or FitOptions()
-    peaks = find_peaks(full.numpy())
-    elastic = options.source == "monochromatic"
-    low = options.energy_range_kev[0] if options.energy_range_kev else DEFAULT_ENERGY_MIN_KEV
-
-    def run(shift_kev: float) -> list[Runner]:
-        nominal = incident_energy_kev + shift_kev
-        axes = _list_axes(peaks, nominal, calibration, elastic=elastic)
-        return race(full, peaks, axes, nominal, detector=detector, elastic=elastic, low_kev=low)
-
-    def scan(known: Sequence[Runner]) -> list[Runner]:
-        others = [one for shift in SHIFTS_KEV for one in run(shift)]
-        return _drop_same([*known, *others], full.shape[0], incident_energy_kev)
-
-    def solve(best: Sequence[Runner]) -> _Solution | None:
-        problem = _pose(best[0], full, calibration, detector, options) if best else None
-        fit = fit_spectrum(full, problem) if problem is not None else None
-        if problem is None or fit is None or fit.status not in _SOLVED:
-            return None
-        return _revise(full, fit, problem, detector)
-
-    runners = run(0.0)
-    scannable = elastic and calibration is None
-    if scannable and (float(full.sum()) < _FEW_COUNTS or not runners or runners[0].found.chi2 > _LEFT_CHI2):
-        runners, scannable = scan(runners), False
-    solution = solve(runners)
-    if scannable and (solution is None or _leaves_much(solution[0])):
-        known, runners = runners, scan(runners)
-        if runners and (not known or runners[0] is not known[0]):
-            solution = solve(runners) or solution
+    spectrum = _Spectrum(
+        full=counts.to(torch.float64).cpu(),
+        peaks=find_peaks(counts.to(torch.float64).cpu().numpy()),
+        nominal_kev=incident_energy_kev,
+        calibration=calibration,
+        detector=detector or Detector(),
+        options=options or FitOptions(),
+    )
+    full, peaks = spectrum.full, spectrum.peaks
+    runners, solution = _search(spectrum)
     if solution is None:
         raise FitError(
             "no energy axis puts the peaks of the spectrum on lines of elements; list the elements (--elements), or "
@@ -163,6 +143,66 @@ def find_elements(
         rivals=unsure,
         fit=fit,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Spectrum:
+    """A spectrum, and what is known of it."""
+
+    full: Tensor
+    """(channel,) float64 raw counts."""
+    peaks: Peaks
+    nominal_kev: float
+    calibration: EnergyCalibration | None
+    detector: Detector
+    options: FitOptions
+
+    @property
+    def elastic(self) -> bool:
+        """False for a tube."""
+        return self.options.source == "monochromatic"
+
+
+def _search(spectrum: _Spectrum) -> tuple[list[Runner], _Solution | None]:
+    """Axes that race, best first, and the fit with the families of the best; in doubt about other energies too."""
+    runners = _race(spectrum, 0.0)
+    scannable = spectrum.elastic and spectrum.calibration is None
+    few = float(spectrum.full.sum()) < _FEW_COUNTS
+    if scannable and (few or not runners or runners[0].found.chi2 > _LEFT_CHI2):
+        runners, scannable = _scan(spectrum, runners), False
+    solution = _solve(spectrum, runners)
+    if scannable and (solution is None or _leaves_much(solution[0])):
+        known, runners = runners, _scan(spectrum, runners)
+        if runners and (not known or runners[0] is not known[0]):
+            solution = _solve(spectrum, runners) or solution
+    return runners, solution
+
+
+def _race(spectrum: _Spectrum, shift_kev: float) -> list[Runner]:
+    """Axes about an incident energy beside the nominal one, best first."""
+    low = spectrum.options.energy_range_kev[0] if spectrum.options.energy_range_kev else DEFAULT_ENERGY_MIN_KEV
+    incident_kev, elastic = spectrum.nominal_kev + shift_kev, spectrum.elastic
+    axes = _list_axes(spectrum.peaks, incident_kev, spectrum.calibration, elastic=elastic)
+    return race(
+        spectrum.full, spectrum.peaks, axes, incident_kev, detector=spectrum.detector, elastic=elastic, low_kev=low
+    )
+
+
+def _scan(spectrum: _Spectrum, known: Sequence[Runner]) -> list[Runner]:
+    """Known axes and those about other incident energies, best first."""
+    others = [one for shift_kev in SHIFTS_KEV for one in _race(spectrum, shift_kev)]
+    return _drop_same([*known, *others], spectrum.full.shape[0], spectrum.nominal_kev)
+
+
+def _solve(spectrum: _Spectrum, runners: Sequence[Runner]) -> _Solution | None:
+    """The fit with the families of the best axis; None where it has none, or has no end."""
+    if not runners:
+        return None
+    problem = _pose(runners[0], spectrum.full, spectrum.calibration, spectrum.detector, spectrum.options)
+    fit = fit_spectrum(spectrum.full, problem) if problem is not None else None
+    if problem is None or fit is None or fit.status not in _SOLVED:
+        return None
+    return _revise(spectrum.full, fit, problem, spectrum.detector)
 
 
 def _leaves_much(fit: SpectrumFit) -> bool:

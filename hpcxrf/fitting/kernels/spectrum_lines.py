@@ -31,7 +31,7 @@ def _absorb(theta: Array, constants: Array, line: Array, slopes: Array) -> Numbe
 
 @part
 def _weigh(
-    theta: Array, sizes: Array, constants: Array, lines: Array, index: Array, linear: Array, ratio: Array, slopes: Array
+    theta: Array, sizes: Array, constants: Array, lines: Array, linear: Array, ratio: Array, slopes: Array
 ) -> None:
     """Ratios at the parameters of the line ratios, before the sums of the columns are held."""
     for i in range(sizes[at.N_LINES]):
@@ -161,7 +161,7 @@ def place_lines(
         slopes: (line, parameter of the ratios) written: derivative of the logarithm, sums of a column held.
         terms: written.
     """
-    _weigh(theta, sizes, constants, lines, index, linear, ratio, slopes)
+    _weigh(theta, sizes, constants, lines, linear, ratio, slopes)
     _hold_sums(sizes, lines, index, sums, ratio, slopes)
     k = _U(0)
     for i in range(sizes[at.N_LINES]):

@@ -44,6 +44,7 @@ from hpcxrf.store.schema import (
     BLOCK_X,
     BLOCK_Y,
     COMPLETE_ATTRIBUTE,
+    LATER_VARIABLES,
     MAP_VARIABLES,
     READABLE_SCHEMAS,
     SCHEMA_ATTRIBUTE,
@@ -161,8 +162,7 @@ def write_block(path: Path, detector_index: int, y: slice, x: slice, fit: PixelF
         tile = (y.stop - y.start, x.stop - x.start)
         arrays = _tile_arrays(fit, tile, n_components, _shift_sizes(maps))
         for name, values in arrays.items():
-            # A run that an earlier version began has fewer arrays.
-            if name in maps:
+            if name in maps or name not in LATER_VARIABLES:
                 array_of(maps, name)[detector_index, ..., y, x] = values
 
 

@@ -29,6 +29,7 @@ from hpcxrf.results.store.storage import (
     zarr_store,
 )
 from hpcxrf.store.schema import (
+    LATER_VARIABLES,
     REGION_FIT_VARIABLES,
     REGION_MAP_VARIABLES,
     REGION_SHIFT_VARIABLES,
@@ -217,8 +218,7 @@ def write_region_block(
         maps = zarr.open_group(path / GROUP / MAPS, mode="r+", use_consolidated=False)
         row = labels_of(maps, "detector").index(detector)
         for name, spec in _map_variables(path).items():
-            # A run that an earlier version began has fewer arrays.
-            if getattr(fit, name) is None or name not in maps:
+            if getattr(fit, name) is None or (name in LATER_VARIABLES and name not in maps):
                 continue
             array = array_of(maps, name)
             values = getattr(fit, name).detach().cpu().numpy()
