@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from fit_samples import TRUTH, channels, drawn, setup, table, theta_of
 
 from hpcxrf.fitting.count_scale import carry_count_factor
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.fitting.spectrum.judge import Binned, bin_spectrum, compute_misfit, judge_fit
+from hpcxrf.fitting.spectrum.judge import Binned, bin_spectrum, compute_misfit, find_unexplained_peaks, judge_fit
 from hpcxrf.fitting.spectrum.solve import refit, solve_problem
 from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.physics.constants import PHYSICS
@@ -152,3 +153,21 @@ def test_the_verdict_does_not_depend_on_an_earlier_one(fit):
     wrong = replace(fit, verdict=Verdict.WRONG, verdict_reasons=("stale",))
     assert judge_fit(wrong).verdict is Verdict.GOOD
     assert judge_fit(wrong).verdict_reasons == ()
+
+
+def test_the_filter_of_unexplained_peaks_is_the_whole_one_on_bins_of_any_width():
+    """Written out over all pairs of bins: residual and noise averaged over Gaussians of the width at each bin."""
+    energy = np.cumsum(np.linspace(0.02, 0.05, 300)) + 1.0
+    sigma = 0.04 + 0.006 * energy
+    model = 400.0 * np.exp(-0.1 * energy)
+    counts = model + 90.0 * np.exp(-0.5 * ((energy - energy[150]) / sigma[150]) ** 2)
+    kernel = np.exp(-0.5 * ((energy[:, None] - energy) / sigma) ** 2)
+    kernel /= kernel.sum(axis=0)
+    noise = (kernel**2).T @ model + (0.02 * (kernel.T @ model)) ** 2
+    expected = kernel.T @ (counts - model) / noise**0.5
+    parts = {"energy_kev": energy, "sigma_kev": sigma, "counts": counts, "model": model}
+    one = Binned(**{name: torch.from_numpy(x) for name, x in parts.items()})
+    (found,) = find_unexplained_peaks(one)
+    assert found[0] == energy[150]
+    assert found[1] == pytest.approx(expected[150], rel=1e-9)
+    assert found[2] == pytest.approx((kernel.T @ (counts - model) / (kernel**2).sum(axis=0))[150], rel=1e-9)

@@ -200,6 +200,14 @@ def test_a_run_that_an_earlier_version_began_goes_on_without_the_arrays_it_lacks
     assert float(maps["amplitude"][1, 0, 0, 1]) == 1.0
 
 
+def test_a_map_that_every_version_has_may_not_be_missing(tmp_path):
+    path = tmp_path / "s.zarr"
+    create(path)
+    shutil.rmtree(path / "maps" / "sigma")
+    with pytest.raises(OutputError, match="sigma: missing from the store"):
+        write_block(path, 1, slice(0, 64), slice(0, 256), pixel_fit(np.ones((2, 64, 256))))
+
+
 def test_checksums_change_with_the_block_and_only_with_it(tmp_path):
     path = tmp_path / "s.zarr"
     create(path)

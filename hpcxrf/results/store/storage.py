@@ -145,8 +145,10 @@ def open_group(path: Path, name: str) -> zarr.Group:
 
 
 def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    """One array of a group; raises OutputError where there is a group of that name."""
-    array = group[name]
+    """One array of a group; raises OutputError where there is none, or a group of that name."""
+    array = group.get(name)
+    if array is None:
+        raise OutputError(f"{group.store_path}/{name}: missing from the store; remove the store, and run again")
     if not isinstance(array, zarr.Array):
         raise OutputError(f"{group.store_path}/{name}: a group, must be an array; remove the store")
     return array
