@@ -260,12 +260,18 @@ def _is_axis(problem: FitProblem, theta: Tensor) -> Tensor:
     return torch.tensor([p.name in (*AXIS, "energy_quadratic") for p in problem.parameters], device=theta.device)
 
 
-def set_axis(problem: FitProblem, theta: Tensor) -> FitProblem:
-    """Put start and prior of the energy axis at theta (parameter,), as far as it is free."""
+def set_axis(problem: FitProblem, theta: Tensor, *, straight: bool = False) -> FitProblem:
+    """Put start and prior of the energy axis at theta (parameter,), as far as it is free.
+
+    Args:
+        problem: as it was posed.
+        theta: (parameter,).
+        straight: whether the axis may bend no more than that of a spectrum of few peaks.
+    """
     axis = dict(zip(AXIS, theta[: len(AXIS)].tolist(), strict=True))
     moved = tuple(
         replace(p, value=min(max(axis[p.name], p.lower), p.upper)) if p.name in axis and p.free else p
         for p in problem.parameters
     )
-    moved = trust_axis(moved, FOUND_OF_FEW if has_few_elements(problem) else FOUND, problem.energy_max_kev)
-    return replace(problem, parameters=moved)
+    trust = FOUND_OF_FEW if straight or has_few_elements(problem) else FOUND
+    return replace(problem, parameters=trust_axis(moved, trust, problem.energy_max_kev))

@@ -63,7 +63,7 @@ def trust_axis(rows: tuple[Parameter, ...], trust: AxisTrust, energy_max_kev: fl
         energy_max_kev: upper end of the fit range: the bend is measured over the channels up to it.
     """
     values = {p.name: p.value for p in rows}
-    used = max((energy_max_kev - values["energy_offset"]) / values["energy_slope"], 1.0)
+    used = count_used_channels(values["energy_offset"], values["energy_slope"], energy_max_kev)
     bend = 4.0 * trust.sag_sd_kev / used**2
     prior = dict(zip(AXIS, (trust.offset_sd_kev, trust.slope_sd * values["energy_slope"], bend), strict=True))
     table = {p.name: p for p in PARAMETERS}
@@ -75,6 +75,11 @@ def trust_axis(rows: tuple[Parameter, ...], trust: AxisTrust, energy_max_kev: fl
             one = replace(one, scale=_SLOPE_STEP * row.value)
         trusted.append(_hold_straight(one) if row.name == "energy_quadratic" and not own else one)
     return tuple(trusted)
+
+
+def count_used_channels(offset_kev: float, slope_kev: float, energy_max_kev: float) -> float:
+    """Number of channels up to the upper end of the fit range, 1 at least, over which the bend is measured."""
+    return max((energy_max_kev - offset_kev) / slope_kev, 1.0)
 
 
 def _hold_straight(row: Parameter) -> Parameter:
