@@ -18,12 +18,13 @@ from torch import Tensor
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.axis.binned import families_by_name
 from hpcxrf.fitting.axis.candidates import Axes, find_axes
+from hpcxrf.fitting.axis.doubts import ANCHOR_Z, describe_rivals, is_apart, judge_unlisted, leaves_much
 from hpcxrf.fitting.axis.incident import SHIFTS_KEV
 from hpcxrf.fitting.axis.peaks import Peaks, find_peaks
 from hpcxrf.fitting.axis.plausibility import is_expected, is_possible
 from hpcxrf.fitting.axis.race import Runner, is_same_axis, race
 from hpcxrf.fitting.axis.review import EXCHANGE, Review, cost_of, price_at, review
-from hpcxrf.fitting.axis.verdict import AMBIGUOUS, NOT_FOUND, Finding, judge_found
+from hpcxrf.fitting.axis.verdict import judge_found
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.spectrum.candidates import build_candidate_lines
 from hpcxrf.fitting.spectrum.identify import suggest
@@ -35,7 +36,6 @@ from hpcxrf.fitting.spectrum.theta import INCIDENT, WRITTEN, AxisTrust
 from hpcxrf.formats.scan import EnergyCalibration
 from hpcxrf.physics.components import parse_component
 from hpcxrf.physics.detector import Detector
-from hpcxrf.physics.model import ELASTIC
 from hpcxrf.physics.parameters import INDEX, PARAMETERS, replace_values
 
 Array = NDArray[np.float64]
@@ -48,28 +48,19 @@ _KEPT_AXES: Final = 14
 # nearly as well.
 _LEFT_CHI2: Final = 1.3
 _FEW_COUNTS: Final = 3e4
-# Likewise where its fit leaves more than the noise; flaws of the model leave more the more counts there are. Of 86
-# spectra on a right axis (1e3 to 7e7 counts) two left more; of six above 1e4 counts on a wrong one, three.
-_LEFT_BY_FIT: Final = 1.2
-_FLAWS_PER_COUNT: Final = 1.0 / 3e5
 _ROUNDS: Final = 4
 # Its axis is known by peaks to some tens of eV.
 _BY_PEAKS: Final = AxisTrust(offset_sd_kev=0.03, slope_sd=0.003, sag_sd_kev=0.02)
-# Odds (natural logarithm) below which another axis is as good.
-_MARGIN: Final = 20.0
 # Another name is worth a word if it is hardly less common.
 _RIVAL_COST: Final = 2.5
 _SWAP_GAIN: Final = 1.0
-_APART_KEV: Final = 0.3
 # Lines nearer to the lower end of the fit range than this are cut by it.
 _INSIDE_KEV: Final = 0.1
-# Offset, slope and incident energy of fewer peaks, or of fewer families that stand out, have no check.
-_LEAST_PEAKS: Final = 5
-_LEAST_ANCHORS: Final = 4
-_ANCHOR_Z: Final = 10.0
-_USUAL_COST: Final = 1.5
-_LEFT_SIGMA: Final = 2.0
-_MOST_LEFT: Final = 0.03
+# Least z of M lines that the L lines of their element imply.
+_IMPLIED_Z: Final = 1.0
+# Half chi2 beyond its price that a family below its decision limit has to explain: the limit allows for flaws of its
+# own lines too, which it would not have if it were absent. Of eight that had more, six were there.
+_GAIN_BELOW_LIMIT: Final = 5.0
 # Least z of a certain family that nothing imitates, and of one that the flaws of the model do.
 _CERTAIN: Final = {"K": (5.0, 20.0), "L": (8.0, 30.0)}
 _SOLVED: Final = frozenset({FitStatus.CONVERGED, FitStatus.MAX_ITERATIONS})
@@ -130,15 +121,15 @@ def find_elements(
             "give a calibration"
         )
     fit, problem, reviews = solution
-    unsure = _list_unsure(reviews)
+    unsure, shown = _list_unsure(reviews), _list_found(fit)
     fit = replace(fit, problem=problem)
     if calibration is None:
         # The flags compare the elastic peak with what was given.
         posed = replace(problem, parameters=replace_values(problem.parameters, {INCIDENT: incident_energy_kev}))
-        fit = judge_found(fit, full, peaks, posed, [*_describe_rivals(runners), *_judge_found(fit, peaks, reviews)])
+        fit = judge_found(fit, full, peaks, posed, [*describe_rivals(runners), *judge_unlisted(fit, peaks, reviews)])
     return FoundElements(
         names=problem.table.component_names,
-        sureness={name: _judge(name, one, unsure) for name, one in reviews.items()},
+        sureness={name: _judge(name, one, unsure, found=shown[name]) for name, one in reviews.items()},
         z={name: one.z for name, one in reviews.items()},
         rivals=unsure,
         fit=fit,
@@ -171,7 +162,7 @@ def _search(spectrum: _Spectrum) -> tuple[list[Runner], _Solution | None]:
     if scannable and (few or not runners or runners[0].found.chi2 > _LEFT_CHI2):
         runners, scannable = _scan(spectrum, runners), False
     solution = _solve(spectrum, runners)
-    if scannable and (solution is None or _leaves_much(solution[0])):
+    if scannable and (solution is None or leaves_much(solution[0])):
         known, runners = runners, _scan(spectrum, runners)
         if runners and (not known or runners[0] is not known[0]):
             solution = _solve(spectrum, runners) or solution
@@ -203,11 +194,6 @@ def _solve(spectrum: _Spectrum, runners: Sequence[Runner]) -> _Solution | None:
     if problem is None or fit is None or fit.status not in _SOLVED:
         return None
     return _revise(spectrum.full, fit, problem, spectrum.detector)
-
-
-def _leaves_much(fit: SpectrumFit) -> bool:
-    """True where a fit leaves more than noise and the usual flaws of the model do."""
-    return fit.reduced_chi2 > _LEFT_BY_FIT + _FLAWS_PER_COUNT * float(fit.counts.sum())
 
 
 def _drop_same(runners: Sequence[Runner], n_channels: int, incident_kev: float) -> list[Runner]:
@@ -273,15 +259,14 @@ def _revise(full: Tensor, fit: SpectrumFit, problem: FitProblem, detector: Detec
     are there before anything else is, in whose place another name may have explained them. What has left does not come
     back.
     """
-    found = [*_list_expected(fit, problem), *_list_joining(fit, problem, detector)]
     left: set[str] = set()
-    for _ in range(_ROUNDS):
+    for turn in range(_ROUNDS):
         names = problem.table.component_names
         reviews = _review(fit, problem, detector)
-        wanted = [n for n in _keep(names, reviews, left, fit) if n not in left]
-        wanted += [n for n in found if n not in wanted]
+        joining = [*_list_expected(fit, problem, reviews), *_list_joining(fit, problem, detector)] if turn == 0 else []
+        staying = [n for n in _keep(names, reviews, left, fit) if n not in left]
+        wanted = [*dict.fromkeys([*staying, *joining])]
         left |= set(names) - set(wanted)
-        found = []
         if not wanted or set(wanted) == set(names):
             return fit, problem, reviews
         fit, problem = _refit(full, fit, problem, wanted, detector)
@@ -306,12 +291,11 @@ def _list_joining(fit: SpectrumFit, problem: FitProblem, detector: Detector) -> 
     return joining
 
 
-def _list_expected(fit: SpectrumFit, problem: FitProblem) -> list[str]:
+def _list_expected(fit: SpectrumFit, problem: FitProblem, reviews: Mapping[str, Review]) -> list[str]:
     """M families in the fit range, not listed, of elements whose L lines stand out."""
     families, names = families_by_name(), problem.table.component_names
     incident = float(fit.theta[INDEX[INCIDENT]])
-    z = dict(zip(fit.component_names, (fit.amplitude / fit.amplitude_sigma).tolist(), strict=True))
-    lone = [f"{n.removesuffix('_L')}_M" for n in names if n.endswith("_L") and z[n] > _ANCHOR_Z]
+    lone = [f"{n.removesuffix('_L')}_M" for n in names if n.endswith("_L") and reviews[n].z > ANCHOR_Z]
     return [
         n
         for n in lone
@@ -325,11 +309,13 @@ def _list_expected(fit: SpectrumFit, problem: FitProblem) -> list[str]:
 def _keep(names: Sequence[str], reviews: Mapping[str, Review], left: set[str], fit: SpectrumFit) -> list[str]:
     """The families that stay, or those that take their place; of several near to each other only one leaves.
 
-    One leaves that is not worth its price, or below its decision limit.
+    One leaves that is not worth its price, or below its decision limit and not worth much more. M lines of an element
+    whose L lines stand out need no evidence of their own, as an atom that emits L lines is left with holes in the M
+    shell: they stay where they have more counts than their error.
     """
     families, incident = families_by_name(), float(fit.theta[INDEX[INCIDENT]])
     leaving: dict[str, str | None] = {}
-    found = dict(zip(fit.component_names, fit.found.tolist(), strict=True))
+    found = _list_found(fit)
     shown = {n for n in names if reviews[n].gain > 0.0}
     for name in sorted(names, key=lambda n: reviews[n].gain):
         one = reviews[name]
@@ -339,12 +325,23 @@ def _keep(names: Sequence[str], reviews: Mapping[str, Review], left: set[str], f
         swapped = better is not None and odds[better] < -_SWAP_GAIN and one.gain - odds[better] > 0.0
         swapped = swapped and not (name in families and is_expected(name, names))
         impossible = name in families and not is_possible(name, shown, incident)
-        worthless = one.gain <= 0.0 or not found[name]
-        if (swapped or worthless or impossible) and all(_is_apart(name, other) for other in leaving):
+        implied = name in families and is_expected(name, names) and reviews[_inner_of(name)].z > ANCHOR_Z
+        worthless = one.z <= _IMPLIED_Z if implied else one.gain <= (0.0 if found[name] else _GAIN_BELOW_LIMIT)
+        if (swapped or worthless or impossible) and all(is_apart(name, other) for other in leaving):
             leaving[name] = better if swapped and better not in leaving.values() else None
     kept = [leaving.get(name, name) for name in names]
     stay = {n for n in kept if n is not None}
     return [n for n in dict.fromkeys(kept) if n is not None and _has_parents(n, stay)]
+
+
+def _list_found(fit: SpectrumFit) -> dict[str, bool]:
+    """Whether a component is above its decision limit, by name."""
+    return dict(zip(fit.component_names, fit.found.tolist(), strict=True))
+
+
+def _inner_of(name: str) -> str:
+    """The L lines of the element of M lines."""
+    return f"{name.removesuffix('_M')}_L"
 
 
 def _has_parents(name: str, others: set[str]) -> bool:
@@ -358,13 +355,6 @@ def _has_parents(name: str, others: set[str]) -> bool:
 def _list_parents(name: str) -> tuple[str, ...]:
     """The two families of a pile-up."""
     return tuple(s if shell == "K" else f"{s}_{shell}" for s, shell in parse_component(name).families)
-
-
-def _is_apart(name: str, other: str) -> bool:
-    families = families_by_name()
-    if name not in families or other not in families:
-        return True
-    return abs(families[name].alpha_kev - families[other].alpha_kev) > _APART_KEV
 
 
 def _refit(
@@ -386,52 +376,8 @@ def _list_unsure(reviews: Mapping[str, Review]) -> dict[str, tuple[str, ...]]:
     return unsure
 
 
-def _judge(name: str, one: Review, unsure: Mapping[str, tuple[str, ...]]) -> Sureness:
+def _judge(name: str, one: Review, unsure: Mapping[str, tuple[str, ...]], *, found: bool) -> Sureness:
     if name in unsure:
         return "indistinguishable"
     least_z, most_z = _CERTAIN.get(name.partition("_")[2] or "K", _CERTAIN["L"])
-    return "certain" if one.z > min(least_z / max(one.surviving, 1e-6), most_z) else "probable"
-
-
-def _describe_rivals(runners: Sequence[Runner]) -> list[Finding]:
-    near = [one for one in runners[1:] if one.against - runners[0].against < _MARGIN * runners[0].found.chi2]
-    if not near:
-        return []
-    others = "; ".join(
-        f"offset {one.found.at.offset_kev:.4f} keV, slope {one.found.at.slope_kev:.6f} keV, "
-        f"E0 {one.found.at.incident_kev:.3f} keV ({', '.join(one.found.names)})"
-        for one in near
-    )
-    return [Finding(flag=AMBIGUOUS, text=f"another energy axis explains the spectrum about as well: {others}")]
-
-
-def _judge_found(fit: SpectrumFit, peaks: Peaks, reviews: Mapping[str, Review]) -> list[Finding]:
-    """What makes an axis doubtful where nobody lists the elements: little that fixes it, or much that is left."""
-    doubts = []
-    anchors = _list_anchors(fit, reviews)
-    if peaks.channel.size < _LEAST_PEAKS:
-        doubts.append(f"the spectrum has {peaks.channel.size} peaks, {_LEAST_PEAKS} are needed")
-    if len(anchors) < _LEAST_ANCHORS:
-        doubts.append(f"{len(anchors)} peaks fix it ({', '.join(anchors) or 'nothing'}), {_LEAST_ANCHORS} are needed")
-    beyond = (fit.counts - fit.model).abs() - _LEFT_SIGMA * fit.model.clamp(min=1.0).sqrt()
-    left = float(beyond.clamp(min=0.0).sum() / fit.counts.sum())
-    if left > _MOST_LEFT:
-        doubts.append(f"{left:.1%} of the counts are left beyond their noise")
-    elif _leaves_much(fit):
-        doubts.append(f"chi2 is {fit.reduced_chi2:.2f}, more than flaws of the model leave of so many counts")
-    text = f"{'; '.join(doubts)} where no elements are listed"
-    return [Finding(flag=NOT_FOUND, text=text)] if doubts else []
-
-
-def _list_anchors(fit: SpectrumFit, reviews: Mapping[str, Review]) -> list[str]:
-    """Usual families that stand out, apart from each other, and the elastic peak."""
-    families = families_by_name()
-    found: list[str] = []
-    for name in sorted(reviews, key=lambda n: -reviews[n].z):
-        usual = name in families and families[name].cost <= _USUAL_COST
-        if usual and reviews[name].z > _ANCHOR_Z and all(_is_apart(name, other) for other in found):
-            found.append(name)
-    elastic = fit.component_names.index(ELASTIC) if ELASTIC in fit.component_names else -1
-    if elastic >= 0 and float(fit.amplitude[elastic]) > _ANCHOR_Z * float(fit.amplitude_sigma[elastic]):
-        found.append("elastic peak")
-    return found
+    return "certain" if found and one.z > min(least_z / max(one.surviving, 1e-6), most_z) else "probable"

@@ -66,3 +66,30 @@ def test_a_fit_that_leaves_more_than_the_flaws_of_a_model_has_a_flag():
     found = find_elements(torch.from_numpy(truth.counts.astype(float)), truth.nominal_kev)
     assert NOT_FOUND in found.fit.flags
     assert any("more than flaws of the model leave" in note.text for note in found.fit.notes)
+
+
+def test_flaws_of_twice_the_usual_size_are_a_flag_at_any_counts():
+    """5e7 counts, 1.1 keV off, names shifted by one in Z: chi2 is 133, which so many counts excuse."""
+    truth = random_spectrum(79050, light_kbeta=True)
+    found = find_elements(torch.from_numpy(truth.counts.astype(float)), truth.nominal_kev)
+    assert found.fit.model_error > 2.0
+    assert NOT_FOUND in found.fit.flags
+
+
+def test_m_lines_of_an_element_whose_l_lines_stand_out_need_no_evidence_of_their_own():
+    """W M-alpha under Si has 4 standard deviations, which are too few for a name among a hundred."""
+    truth = random_spectrum(80050, light_kbeta=True)
+    found = find_elements(torch.from_numpy(truth.counts.astype(float)), truth.nominal_kev)
+    assert truth.truth["W_M"] > 9000
+    assert {"W_L", "W_M"} <= set(found.names)
+    assert not {name for name in found.names if "_" not in name or name[-2:] in {"_L", "_M"}} - set(truth.truth)
+
+
+def test_a_family_below_its_limit_is_named_where_its_evidence_stands():
+    """Cl under S and K: nine standard deviations, less than its own lines could be wrong by if it were there."""
+    truth = random_spectrum(85042, light_kbeta=True)
+    found = find_elements(torch.from_numpy(truth.counts.astype(float)), truth.nominal_kev)
+    assert "Cl" in truth.truth
+    assert found.sureness["Cl"] == "probable"
+    shown = dict(zip(found.fit.component_names, found.fit.found.tolist(), strict=True))
+    assert not [name for name in found.names if found.sureness[name] == "certain" and not shown[name]]
