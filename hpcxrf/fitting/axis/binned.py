@@ -40,6 +40,9 @@ _ESCAPE_SD: Final = 0.5
 _ABSORPTION_SD: Final = 0.4
 _ABSORPTION_KEV: Final = 1.5
 _TAIL_SD: Final = 0.03
+# Beyond this a Gaussian is 2e-37, and an exponential 2e-35: the smallest numbers of float32 are 1e-38.
+_NOTHING_SIGMAS: Final = 13.0
+_NOTHING: Final = 80.0
 _TAIL_KEV: Final = 0.13
 _STEP_SD: Final = 0.003
 # What is not known of an axis that peaks have found, and of its widths.
@@ -195,10 +198,11 @@ def build_shapes(bins: Bins, peaks: Peaks, at: AxisPoint, table: LineTable, *, e
     sigma = _sigma_kev(line_kev, peaks, at)
     x = ((edges[:, None] - line_kev) / sigma).float()
     ratio = table.ratio.float()
-    gauss = torch.exp(-0.5 * x.square()) * 0.3989423
+    # Numbers too small to be normal take ten times as long.
+    gauss = torch.exp(-0.5 * x.clamp(-_NOTHING_SIGMAS, _NOTHING_SIGMAS).square()) * 0.3989423
     whole = torch.special.ndtr(x)
     decay = (sigma / _TAIL_KEV).float()
-    low = whole + torch.exp((decay * x + 0.5 * decay.square()).clamp(max=0.0)) * torch.special.ndtr(-x - decay)
+    low = whole + torch.exp((decay * x + 0.5 * decay.square()).clamp(-_NOTHING, 0.0)) * torch.special.ndtr(-x - decay)
     line = whole.diff(dim=0) * ratio
     n = len(table.component_names)
     member = (table.component[:, None] == torch.arange(n)).float()
@@ -251,15 +255,24 @@ def _build_rest(edges: Tensor, energy: Tensor, bins: Bins, peaks: Peaks, at: Axi
     return columns / columns.sum(dim=0).clamp(min=1e-12)
 
 
-def list_flaws(shapes: Shapes, amplitude: Tensor, rest: Tensor, at: AxisPoint, *, without: int = -1) -> Tensor:
-    """(bin, flaw): what is not known of the axis (the first six), and usual errors of the model.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flaws:
+    """What is not known of the axis (the first six), common errors of the model, and those of single families."""
+
+    columns: Tensor
+    """(bin, flaw)."""
+    owner: tuple[int, ...]
+    """(flaw,) family, -1 for those of the axis and the common ones."""
+
+
+def list_flaws(shapes: Shapes, amplitude: Tensor, rest: Tensor, at: AxisPoint) -> Flaws:
+    """List what is not known of the axis, and usual errors of the model.
 
     Args:
         shapes: of the axis.
         amplitude: (family,) counts; a family of 0 has no flaws.
         rest: (other,) counts.
         at: the axis.
-        without: a family whose own flaws are left out.
     """
     f = shapes.flaws_of
     table = f.table
@@ -281,25 +294,42 @@ def list_flaws(shapes: Shapes, amplitude: Tensor, rest: Tensor, at: AxisPoint, *
         model_by_width * _WIDTH_LAW_SD * (e - 6.0) / 6.0,
         elastic * _ELASTIC_SD_KEV,
     ]
-    own = height.clone()
-    if without >= 0:
-        own[table.component == without] = 0.0
-    escape = (table.escape_parent >= 0).float()
     absorb = _ABSORPTION_SD * (_ABSORPTION_KEV / table.energy_kev) ** 3
-    weak = (2.0 / table.energy_kev).square()
-    common = [
-        (f.tail @ (own * _TAIL_SD)).double(),
-        (f.tail @ (own * (_TAIL_SD * weak).float())).double(),
-        (f.step @ (own * _STEP_SD)).double(),
-        (f.line @ (own * escape * _ESCAPE_SD)).double(),
-    ]
     active = torch.nonzero(amplitude > 0)[:, 0].tolist()
-    parts = [torch.stack(theta + common, dim=1)]
-    for i in active:
-        if i == without:
-            continue
-        parts.append(_flaws_of_family(f, i, float(amplitude[i]), absorb))
-    return torch.cat(parts, dim=1)
+    own = [_flaws_of_family(f, i, float(amplitude[i]), absorb) for i in active]
+    common = _list_common_flaws(f, height)
+    owner = [-1] * (len(theta) + common.shape[1])
+    owner += [i for i, columns in zip(active, own, strict=True) for _ in range(columns.shape[1])]
+    return Flaws(columns=torch.cat([torch.stack(theta, dim=1), common, *own], dim=1), owner=tuple(owner))
+
+
+def leave_out_flaws(shapes: Shapes, flaws: Flaws, amplitude: Tensor, without: int) -> Tensor:
+    """(bin, flaw) of what a family that is absent leaves: its own go, and its share of the common ones.
+
+    Args:
+        shapes: of the axis.
+        flaws: of `list_flaws`.
+        amplitude: (family,) counts they were made with.
+        without: the family.
+    """
+    others = torch.where(torch.arange(amplitude.shape[0]) == without, 0.0, amplitude)
+    common = _list_common_flaws(shapes.flaws_of, others[shapes.flaws_of.table.component].float())
+    last = N_THETA + common.shape[1]
+    kept = [j for j, i in enumerate(flaws.owner) if j >= last and i != without]
+    return torch.cat([flaws.columns[:, :N_THETA], common, flaws.columns[:, kept]], dim=1)
+
+
+def _list_common_flaws(f: LineFlaws, height: Tensor) -> Tensor:
+    """(bin, flaw) of tails, shelves and escape peaks of all lines, of so many counts each (line,)."""
+    escape = (f.table.escape_parent >= 0).float()
+    weak = (2.0 / f.table.energy_kev).square()
+    common = [
+        f.tail @ (height * _TAIL_SD),
+        f.tail @ (height * (_TAIL_SD * weak).float()),
+        f.step @ (height * _STEP_SD),
+        f.line @ (height * escape * _ESCAPE_SD),
+    ]
+    return torch.stack(common, dim=1).double()
 
 
 def _derive(peak: Tensor, energy: Tensor) -> Tensor:

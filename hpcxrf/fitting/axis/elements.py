@@ -22,7 +22,7 @@ from hpcxrf.fitting.axis.doubts import ANCHOR_Z, describe_rivals, is_apart, judg
 from hpcxrf.fitting.axis.incident import SHIFTS_KEV
 from hpcxrf.fitting.axis.peaks import Peaks, find_peaks
 from hpcxrf.fitting.axis.plausibility import is_expected, is_possible
-from hpcxrf.fitting.axis.race import Runner, is_same_axis, race
+from hpcxrf.fitting.axis.race import Runner, finish, is_same_axis, list_finalists, run_first_stage
 from hpcxrf.fitting.axis.review import EXCHANGE, Review, cost_of, price_at, review
 from hpcxrf.fitting.axis.verdict import judge_found
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
@@ -156,33 +156,46 @@ class _Spectrum:
 
 def _search(spectrum: _Spectrum) -> tuple[list[Runner], _Solution | None]:
     """Axes that race, best first, and the fit with the families of the best; in doubt about other energies too."""
-    runners = _race(spectrum, 0.0)
+    began = _race_first(spectrum, 0.0)
+    runners = _finish(spectrum, began)
     scannable = spectrum.elastic and spectrum.calibration is None
     few = float(spectrum.full.sum()) < _FEW_COUNTS
     if scannable and (few or not runners or runners[0].found.chi2 > _LEFT_CHI2):
-        runners, scannable = _scan(spectrum, runners), False
+        runners, scannable = _scan(spectrum, began, runners), False
     solution = _solve(spectrum, runners)
     if scannable and (solution is None or leaves_much(solution[0])):
-        known, runners = runners, _scan(spectrum, runners)
+        known, runners = runners, _scan(spectrum, began, runners)
         if runners and (not known or runners[0] is not known[0]):
             solution = _solve(spectrum, runners) or solution
     return runners, solution
 
 
-def _race(spectrum: _Spectrum, shift_kev: float) -> list[Runner]:
-    """Axes about an incident energy beside the nominal one, best first."""
+def _race_first(spectrum: _Spectrum, shift_kev: float) -> list[Runner]:
+    """Axes about an incident energy beside the nominal one after the first stage of their race, best first."""
     low = spectrum.options.energy_range_kev[0] if spectrum.options.energy_range_kev else DEFAULT_ENERGY_MIN_KEV
     incident_kev, elastic = spectrum.nominal_kev + shift_kev, spectrum.elastic
     axes = _list_axes(spectrum.peaks, incident_kev, spectrum.calibration, elastic=elastic)
-    return race(
+    return run_first_stage(
         spectrum.full, spectrum.peaks, axes, incident_kev, detector=spectrum.detector, elastic=elastic, low_kev=low
     )
 
 
-def _scan(spectrum: _Spectrum, known: Sequence[Runner]) -> list[Runner]:
-    """Known axes and those about other incident energies, best first."""
-    others = [one for shift_kev in SHIFTS_KEV for one in _race(spectrum, shift_kev)]
-    return _drop_same([*known, *others], spectrum.full.shape[0], spectrum.nominal_kev)
+def _finish(spectrum: _Spectrum, runners: Sequence[Runner]) -> list[Runner]:
+    return finish(runners, spectrum.full.shape[0], spectrum.nominal_kev)
+
+
+def _scan(spectrum: _Spectrum, began: Sequence[Runner], known: Sequence[Runner]) -> list[Runner]:
+    """Known axes and the best of those about other incident energies, best first.
+
+    Args:
+        spectrum: counts and what is known of them.
+        began: axes about the nominal energy, after the first stage.
+        known: those of them that came to the end.
+    """
+    others = [one for shift_kev in SHIFTS_KEV for one in _race_first(spectrum, shift_kev)]
+    n_channels = spectrum.full.shape[0]
+    finalists = list_finalists(_drop_same(others, n_channels, spectrum.nominal_kev), began)
+    return _drop_same([*known, *_finish(spectrum, finalists)], n_channels, spectrum.nominal_kev)
 
 
 def _solve(spectrum: _Spectrum, runners: Sequence[Runner]) -> _Solution | None:

@@ -17,9 +17,11 @@ from hpcxrf.fitting.axis.binned import (
     RARE_COST,
     AxisPoint,
     Bins,
+    Flaws,
     Shapes,
     build_shapes,
     families_by_name,
+    leave_out_flaws,
     list_flaws,
     move_axis,
     table_at,
@@ -92,7 +94,9 @@ class _Fit:
     rest: Tensor
     factor: Tensor
     """Cholesky factor of the covariance."""
-    flaws: Tensor
+    flaws: Flaws
+    flawed: Tensor
+    """(family,) counts that the flaws were made with."""
     whitened: Tensor
     """(bin, column) active families and the rest, in units of the covariance."""
     used: Tensor
@@ -115,7 +119,7 @@ def seek(search: Search, begin: Hypothesis, *, relative: float, rounds: int) -> 
     for number in range(rounds):
         fit = _solve(search, here, relative)
         here = _forget_absent(here, fit)
-        step = fit.flaws[:, :N_THETA].T @ _unwhiten(fit, fit.residual) - torch.tensor(here.at.moved)
+        step = fit.flaws.columns[:, :N_THETA].T @ _unwhiten(fit, fit.residual) - torch.tensor(here.at.moved)
         at = move_axis(here.at, step.tolist(), farthest_kev=_FARTHEST_WIDTHS * _narrowest_kev(search, here.at))
         found = _choose(fit, here, first=number < 2) if number < rounds - 1 else {}
         here = replace(here, at=at, names=(*here.names, *found), amplitude=here.amplitude | found)
@@ -146,9 +150,10 @@ def _solve(search: Search, here: Hypothesis, relative: float) -> _Fit:
     expected = torch.maximum(columns @ x, bins.smooth).clamp(min=1.0)
     variance = expected + (relative * bins.smooth).square()
     flaws = list_flaws(shapes, amplitude, x[len(active) :], here.at)
-    factor = torch.linalg.cholesky(torch.diag(variance) + flaws @ flaws.T)
+    factor = torch.linalg.cholesky(torch.diag(variance) + flaws.columns @ flaws.columns.T)
     # The axis is where it was expected, but for what it has moved already.
-    centred = bins.counts + flaws[:, :N_THETA] @ torch.tensor(here.at.moved, dtype=torch.float64)
+    centred = bins.counts + flaws.columns[:, :N_THETA] @ torch.tensor(here.at.moved, dtype=torch.float64)
+    flawed = amplitude.clone()
     whole = torch.linalg.solve_triangular(factor, torch.cat([columns, centred[:, None]], dim=1), upper=False)
     whitened, target = whole[:, :-1], whole[:, -1]
     x, used = solve_nonnegative(whitened, target, x > 0.0)
@@ -160,6 +165,7 @@ def _solve(search: Search, here: Hypothesis, relative: float) -> _Fit:
         rest=x[len(active) :],
         factor=factor,
         flaws=flaws,
+        flawed=flawed,
         whitened=whitened,
         used=used,
         residual=target - whitened @ x,
@@ -369,7 +375,7 @@ def _leave_out(fit: _Fit, place: int, index: int) -> float:
 
 def _leave_out_exactly(fit: _Fit, here: Hypothesis, place: int, index: int, rivals: list[int]) -> list[float]:
     """The z of a family that has no flaws of its own, as if absent, and of its rivals in its place."""
-    flaws = list_flaws(fit.shapes, fit.amplitude, fit.rest, here.at, without=index)
+    flaws = leave_out_flaws(fit.shapes, fit.flaws, fit.flawed, index)
     factor = torch.linalg.cholesky(torch.diag(fit.variance) + flaws @ flaws.T)
     own = fit.factor @ fit.whitened[:, place : place + 1]
     raw = torch.cat([fit.factor @ fit.whitened, (fit.factor @ fit.residual)[:, None] + fit.amplitude[index] * own], 1)

@@ -4,6 +4,7 @@ On the right axis few and common families explain all; on a wrong one strong pea
 stand for them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -78,6 +79,14 @@ def race(
     Returns:
         Those that came to the end; none where no axis puts the spectrum into the range.
     """
+    runners = run_first_stage(counts, peaks, axes, incident_kev, detector=detector, elastic=elastic, low_kev=low_kev)
+    return finish(runners, counts.shape[0], incident_kev)
+
+
+def run_first_stage(
+    counts: Tensor, peaks: Peaks, axes: Axes, incident_kev: float, *, detector: Detector, elastic: bool, low_kev: float
+) -> list[Runner]:
+    """Run the first stage of a race, which tells axes apart; best first. The arguments are those of `race`."""
     faint = float(counts.sum()) < FAINT_COUNTS
     near = np.nonzero(axes.score >= axes.score.max(initial=-np.inf) - (_FAINT_WINDOW if faint else _WINDOW))[0]
     runners: list[Runner] = []
@@ -90,16 +99,33 @@ def race(
         runner = _start(counts, peaks, axes, i, incident_kev, detector=detector, elastic=elastic, low_kev=low_kev)
         if runner is not None:
             runners.append(_run_first(runner, float(axes.score[i])))
-    runners.sort(key=lambda one: one.against)
+    return sorted(runners, key=lambda one: one.against)
+
+
+def finish(runners: Sequence[Runner], n_channels: int, incident_kev: float) -> list[Runner]:
+    """Bring the best of those that ran the first stage to the end, best first; of two on one axis the first.
+
+    Args:
+        runners: of `run_first_stage`, best first.
+        n_channels: channels of the spectrum.
+        incident_kev: nominal energy of the beam.
+    """
     last = [
         replace(one, found=withdraw(one.search, _run(one, 0.0, _FINER).found, relative=_FINER[-1][0]))
         for one in runners[:_FINALISTS]
         if one.against - runners[0].against < _FINAL_MARGIN
     ]
-    if len(last) > 1 and is_same_axis(last[1].found.at, last[0].found.at, counts.shape[0], incident_kev):
+    if len(last) > 1 and is_same_axis(last[1].found.at, last[0].found.at, n_channels, incident_kev):
         last = last[:1]
     scored = [replace(one, against=one.found.cost + _price_outside(one)) for one in last]
     return sorted(scored, key=lambda one: one.against)
+
+
+def list_finalists(runners: Sequence[Runner], others: Sequence[Runner]) -> list[Runner]:
+    """The best that ran the first stage, as far as they come near to the best of them and of others."""
+    best = min((one.against for one in (*runners, *others)), default=0.0)
+    near = [one for one in runners if one.against - best < _FINAL_MARGIN]
+    return sorted(near, key=lambda one: one.against)[:_FINALISTS]
 
 
 def _ends(at: AxisPoint, n_channels: int) -> Array:
