@@ -3,7 +3,8 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -65,8 +66,7 @@ class LineTable:
     """Source of the table, for example "xraylib 4.3.0, M yields and rates corrected"."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Line:
+class _Line(NamedTuple):
     energy_kev: float
     ratio: float
     edge_kev: float = 0.0
@@ -224,7 +224,7 @@ def _build_near_lines(
         return _build_component_lines(component, users, context)
     highest = min(context.incident_energy_kev + reach_kev, HIGHEST_INCIDENT_KEV)
     lines = _build_component_lines(component, users, replace(context, incident_energy_kev=highest))
-    return [replace(line, edge_kev=0.0) for line in lines]
+    return [line._replace(edge_kev=0.0) for line in lines]
 
 
 def _build_component_lines(
@@ -258,7 +258,7 @@ def _build_family_lines(symbol: str, shell: str, context: _Context) -> list[_Lin
             edge_kev=xraylib.EdgeEnergy(z, getattr(xraylib, f"{'K' if name[0] == 'K' else name[:2]}_SHELL")),
             is_kbeta=name[0] == "K" and name[1] != "L",
             has_tail=True,
-            mu_per_um=absorption_per_um(energy, context.setup),
+            mu_per_um=_find_absorption(energy, context.setup),
             is_kalpha=name.startswith("KL"),
         )
         for (name, energy, _), recorded in zip(emitted, _compute_strengths(symbol, emitted, context), strict=True)
@@ -271,13 +271,19 @@ def _build_family_lines(symbol: str, shell: str, context: _Context) -> list[_Lin
 
 def _compute_strengths(symbol: str, emitted: Sequence[tuple[str, float, float]], context: _Context) -> list[float]:
     """Strengths of the lines as the detector records them, on any scale, with the adjustments of the ratios."""
-    seen = efficiency_of([energy for _, energy, _ in emitted], context.setup)
+    seen = _find_recorded(tuple(energy for _, energy, _ in emitted), context.setup)
     plain = [(name, strength * float(share)) for (name, _, strength), share in zip(emitted, seen, strict=True)]
     correction = kbeta_correction(symbol, plain, context.branching)
     return [
         value * line_multiplier(symbol, name, context.branching) * (correction if name.startswith("KM") else 1.0)
         for name, value in plain
     ]
+
+
+# Lines have their energies whatever excites them: what the detector makes of them is the same in every table.
+_find_recorded: Final = lru_cache(maxsize=4096)(efficiency_of)
+_find_escaping: Final = lru_cache(maxsize=4096)(escape_probability)
+_find_absorption: Final = lru_cache(maxsize=8192)(absorption_per_um)
 
 
 def _build_pileup_lines(first: Sequence[_Line], second: Sequence[_Line]) -> list[_Line]:
@@ -294,13 +300,12 @@ def _build_pileup_lines(first: Sequence[_Line], second: Sequence[_Line]) -> list
 
 def _add_escape_lines(lines: list[_Line], context: _Context) -> list[_Line]:
     """The lines, then their escape lines, each with the index of its (strongest) parent; all sum to 1."""
-    probability = escape_probability([x.energy_kev for x in lines], context.setup)
+    probability = _find_escaping(tuple(x.energy_kev for x in lines), context.setup)
     whole = [
-        replace(x, ratio=x.ratio / (1.0 + float(lost))) for x, lost in zip(lines, probability.sum(axis=0), strict=True)
+        x._replace(ratio=x.ratio / (1.0 + float(lost))) for x, lost in zip(lines, probability.sum(axis=0), strict=True)
     ]
     escapes = [
-        replace(
-            parent,
+        parent._replace(
             energy_kev=parent.energy_kev - photon_kev,
             ratio=parent.ratio * float(probability[row, i]),
             is_kalpha=False,
@@ -332,12 +337,12 @@ def _join(group: Sequence[_Line]) -> _Line:
     total = sum(x.ratio for x in group)
     strongest = max(group, key=lambda x: x.ratio)
     mean_kev = sum(x.energy_kev * x.ratio for x in group) / total
-    return replace(strongest, energy_kev=mean_kev, ratio=total)
+    return strongest._replace(energy_kev=mean_kev, ratio=total)
 
 
 def _normalise(lines: Sequence[_Line]) -> list[_Line]:
     total = math.fsum(x.ratio for x in lines)
-    return [replace(x, ratio=x.ratio / total) for x in lines]
+    return [x._replace(ratio=x.ratio / total) for x in lines]
 
 
 def _assemble(names: Sequence[str], per_component: Sequence[Sequence[_Line]], incident_energy_kev: float) -> LineTable:
