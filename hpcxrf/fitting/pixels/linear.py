@@ -52,10 +52,10 @@ def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -
 
 def projection_solver(operator: PixelOperator) -> Solver:
     """Solver that takes the unconstrained coefficients as they are."""
+    yes = torch.ones((), dtype=torch.bool, device=operator.columns.device)
 
     def estimate(counts: Tensor, signed: Tensor, *, deviance: bool, errors: bool) -> Estimate:
         del counts, deviance, errors
-        solved = torch.ones(signed.shape[0], dtype=torch.bool, device=signed.device)
-        return Estimate(coefficients=signed, solved=solved, factors=signed, columns=operator.columns)
+        return Estimate(coefficients=signed, solved=yes.expand(len(signed)), factors=signed, columns=operator.columns)
 
-    return Solver(operator=operator, estimate=estimate, batch=LINEAR_BATCH)
+    return Solver(operator=operator, estimate=estimate, batch=LINEAR_BATCH, direct=True)
