@@ -28,6 +28,7 @@ from torch import Tensor
 
 from hpcxrf.fitting.kernels.layout import FAR_OUT, FEW_COUNTS, NEAR, NEAR_SCALE, SMALLEST_EXPECTATION
 from hpcxrf.fitting.pixels.basis import PixelBasis, shared_weights, unit_diagonal
+from hpcxrf.fitting.pixels.strips import SparseRows, sparse_rows
 
 _STRIDES: Final = (8, 4, 2)
 # Largest error of the sampled sums, in standard deviations and as a share of the variance.
@@ -56,10 +57,6 @@ class DevianceLaw:
     """(column, column) float32: inverse of the Gram matrix with these weights."""
     variance_floor: float
     """Variance of the deviance of a pixel that holds one count of the mean spectrum."""
-
-
-SparseRows = tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.float32]]
-"""Where the fours of each row begin, then their columns and numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,25 +173,13 @@ def compile_law(law: DevianceLaw) -> CompiledLaw:
     load_deviance_kernel()
     columns = law.columns * (law.columns > _LEFT_OUT * law.columns.amax(dim=1, keepdim=True))
     return CompiledLaw(
-        spectra=_sparse_rows(columns.T),
-        gather=_sparse_rows(columns * law.number),
-        inverse=_sparse_rows(law.inverse),
-        response=_sparse_rows((columns * law.weights).T),
+        spectra=sparse_rows(columns.T),
+        gather=sparse_rows(columns * law.number),
+        inverse=sparse_rows(law.inverse),
+        response=sparse_rows((columns * law.weights).T),
         samples=torch.stack([law.number, law.leverage]).numpy(),
         variance_floor=law.variance_floor,
     )
-
-
-def _sparse_rows(matrix: Tensor) -> SparseRows:
-    """The numbers of each row that are not 0, in fours, filled up with zeros."""
-    starts, columns, numbers = [0], [], []
-    for row in matrix:
-        kept = torch.nonzero(row)[:, 0].tolist()
-        filled = kept + [0] * (-len(kept) % 4)
-        columns += filled
-        numbers += [*row[kept].tolist(), *[0.0] * (len(filled) - len(kept))]
-        starts.append(len(columns) // 4)
-    return np.array(starts, np.uint64), np.array(columns, np.uint64), np.array(numbers, np.float32)
 
 
 def _standardise_compiled(
