@@ -51,6 +51,23 @@ def test_the_size_of_batches_changes_nothing_that_counts(batch):
     assert float(((parts.amplitude - whole.amplitude).abs() / whole.sigma).max()) < 1e-4
 
 
+@pytest.mark.parametrize("errors", [False, True])
+def test_a_captured_batch_has_the_numbers_of_its_operations(errors):
+    """Not run yet, as there was no CUDA device; `fitting/test_devices.py` holds the same on one that is not there."""
+    solver = prepare("linear", device=DEVICE)
+    plain = replace(solver, graph=None)
+    for seed in range(4):
+        counts = poisson_pixels((2.0 * BASIS.coefficients).expand(3000, -1), seed).to(torch.uint16).to(DEVICE)
+        measured = torch.arange(3000, device=DEVICE) % 100 != seed
+        found = fit_pixels(counts, measured, solver, errors=errors, batch=1024)
+        expected = fit_pixels(counts, measured, plain, errors=errors, batch=1024)
+        for name in ("amplitude", "sigma", "detection_limit", "deviance", "deviance_z", "status"):
+            torch.testing.assert_close(
+                getattr(found, name), getattr(expected, name), rtol=1e-4, atol=1e-4, equal_nan=True
+            )
+    assert solver.graph.captured is not None
+
+
 def test_tiles_come_through_pinned_memory_as_they_were_read():
     staging = Staging(device=DEVICE)
     generator = torch.Generator().manual_seed(0)

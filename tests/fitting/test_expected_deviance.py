@@ -18,6 +18,7 @@ from hpcxrf.fitting.pixels.expected_deviance import (
 )
 from hpcxrf.fitting.pixels.fit import fit_pixels, prepare_solver
 from hpcxrf.fitting.pixels.nonlinear import model_tangents
+from hpcxrf.fitting.pixels.tabulated_deviance import standardise_half, tabulate
 
 LAW = sample_basis(BASIS)
 SHARES = BASIS.coefficients / BASIS.coefficients.sum()
@@ -75,13 +76,37 @@ def test_samples_stand_for_all_channels():
         assert float((variance / spread - 1.0).abs().max()) < 0.1
 
 
+def in_double():
+    names = ("columns", "number", "leverage", "weights", "inverse")
+    return replace(LAW, **{name: getattr(LAW, name).double() for name in names})
+
+
+def standardise_in_double(misfit, coefficients, signed):
+    return standardise(misfit.double(), coefficients.double(), in_double(), signed=signed.double(), more_parameters=3)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-3, 0.1, 1.0, 30.0, 1e3, 1e5])
+def test_the_table_of_devices_gives_what_the_tensors_give_at_any_counts(scale):
+    coefficients = (scale * torch.randn(50, len(SHARES), generator=torch.Generator().manual_seed(2)) + scale) * 1e2
+    coefficients = coefficients * SHARES.float()
+    misfit = torch.full((50,), 500.0)
+    mean, variance = deviance_moments(coefficients.double(), coefficients.double(), in_double())
+    exact = (misfit - mean) / variance.sqrt()
+    ours = standardise_half(0.5 * misfit, coefficients, coefficients, tabulate(LAW), more_parameters=0)
+    assert float(((ours - exact) / (1.0 + exact.abs())).abs().max()) < 1e-3
+
+
 def test_the_kernel_gives_what_the_tensors_give_and_no_tile_changes_a_bit():
     generator = torch.Generator().manual_seed(5)
     coefficients = 200.0 * torch.rand(300, len(SHARES), generator=generator) * SHARES.float() * len(SHARES)
     signed = coefficients - 20.0 * torch.rand(300, len(SHARES), generator=generator)
     misfit = 400.0 + 50.0 * torch.rand(300, generator=generator)
-    compiled = compile_law(LAW)
+    compiled, tabulated = compile_law(LAW), tabulate(LAW)
     for given in (coefficients, signed):
+        exact = standardise_in_double(misfit, given, signed)
+        assert float((standardise(misfit, given, LAW, signed=signed, more_parameters=3) - exact).abs().max()) < 2e-3
+        by_table = standardise_half(0.5 * misfit, given, signed, tabulated, more_parameters=3)
+        assert float((by_table - exact).abs().max()) < 2e-3
         ours = standardise(misfit, given, compiled, signed=signed, more_parameters=3)
         theirs = standardise(misfit, given, LAW, signed=signed, more_parameters=3)
         assert float((ours - theirs).abs().max()) < 0.01

@@ -9,6 +9,7 @@ no dimension.
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch.utils import backend_registration
@@ -31,6 +32,13 @@ _WAITS = {
     torch.ops.aten.is_nonzero.default,
     torch.ops.aten.bincount.default,
 }
+# What takes memory and starts nothing.
+_MEMORY_ALONE = {
+    torch.ops.aten.empty.memory_format,
+    torch.ops.aten.empty_strided.default,
+    torch.ops.aten.empty_like.default,
+    torch.ops.aten.new_empty.default,
+}
 
 
 @dataclass
@@ -39,6 +47,8 @@ class Use:
 
     launches: Counter = field(default_factory=Counter)
     waits: Counter = field(default_factory=Counter)
+    recorded: list | None = None
+    """What is captured: functions that do again what was asked; None: nothing is captured."""
 
 
 class ForeignTensor(torch.Tensor):
@@ -97,12 +107,21 @@ def _run(function, args, kwargs, use):
     if _is_foreign(wanted):
         inner_kwargs["device"] = torch.device("cpu")
     found = function(*inner_args, **inner_kwargs)
+    if use.recorded is not None and not function.is_view:
+        use.recorded.append(partial(_again, function, inner_args, inner_kwargs, found))
     if function is _COPY:
         return args[0]
     if not stays:
         return found
     wrapped = tree_map(lambda x: ForeignTensor(x) if isinstance(x, torch.Tensor) else x, found)
     return return_and_correct_aliasing(function, args, kwargs, wrapped) if foreign else wrapped
+
+
+def _again(function, args, kwargs, found):
+    """What was done, with what lies in the same memory now."""
+    for old, new in zip(tree_flatten(found)[0], tree_flatten(function(*args, **kwargs))[0], strict=True):
+        if isinstance(old, torch.Tensor) and old is not new:
+            old.copy_(new)
 
 
 def _refuse_mixture(function, leaves):
@@ -124,12 +143,21 @@ def _count_copy(function, leaves, use, *, stays, at_once):
 def _count(function, args, use):
     by_mask = function in _BY_INDEX and any(x is not None and x.dtype == torch.bool for x in args[1])
     if function in _WAITS or by_mask:
+        if use.recorded is not None:
+            raise RuntimeError(f"{function}: the processor would wait for the device while a graph is captured")
         use.waits[str(function)] += 1
-    if not function.is_view:
+    if not function.is_view and function not in _MEMORY_ALONE:
         use.launches[str(function)] += 1
 
 
+def _spoil(found):
+    for values in tree_flatten(found)[0]:
+        if isinstance(values, torch.Tensor):
+            values.fill_(torch.nan if values.dtype.is_floating_point else 1)
+
+
 _registered = []
+_watching = []
 
 
 def pretend_device():
@@ -144,5 +172,33 @@ def pretend_device():
 def watched():
     """Run on the device within this context; what it was asked to do."""
     use = Use()
-    with _Watch(use):
-        yield use
+    _watching.append(use)
+    try:
+        with _Watch(use):
+            yield use
+    finally:
+        _watching.pop()
+
+
+def capture(run):
+    """What `graphs.capture_on_cuda` does, here: the function that repeats, by one launch, what was asked within.
+
+    As of a CUDA graph, nothing of the processor is repeated, memory stays where it was, and waiting is an error. A
+    CUDA device does nothing while it captures; here the results of the capture are overwritten, so that whoever reads
+    them without a replay reads nonsense.
+    """
+    use, recorded = _watching[-1], []
+    before, use.recorded = use.launches.copy(), recorded
+    try:
+        run()
+    finally:
+        use.launches, use.recorded = before, None
+    for again in recorded:
+        _spoil(again.args[-1])
+
+    def replay():
+        _watching[-1].launches["replay"] += 1
+        for again in recorded:
+            again()
+
+    return replay

@@ -16,6 +16,7 @@ from torch import Tensor
 from hpcxrf.fitting.kernels.layout import FLOAT32, HIGHEST_PULL, LOWEST_PULL, PULL_STEPS, UINT8, UINT16, UINT32
 from hpcxrf.fitting.pixels.bands import LEFT_OUT, MOST_ROUNDING, BandedProjector, mixing_matrix, rounding
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, unit_diagonal
+from hpcxrf.fitting.pixels.sparse import SparseFit, prepare_sparse
 from hpcxrf.fitting.pixels.strips import (
     MOST_ROWS,
     StripArrays,
@@ -47,6 +48,9 @@ class CompiledFit:
     variance: StripArrays
     tables: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
     """Hazard of the normal law, least variance, and variance by the component's own coefficient (component,)."""
+    sparse: SparseFit | None = None
+    """Matrices of the kernel that skips channels without counts, where the mean pixel of the scan has few; None: it has
+    not. Settled here, once for all pixels, so that none depends on its tile or worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,14 +74,17 @@ def can_be_compiled(operator: PixelOperator) -> bool:
     return len(operator.columns) <= MOST_ROWS
 
 
-def compile_fit(basis: PixelBasis, operator: PixelOperator) -> CompiledFit:
+def compile_fit(basis: PixelBasis, operator: PixelOperator, *, sparse: bool = False) -> CompiledFit:
     """Prepare the kernel's matrices, and compile it where that was not done.
 
     Args:
         basis: the linear model of a pixel.
         operator: its products, on the processor.
+        sparse: whether least squares skip the channels without counts.
     """
     load_map_kernels()
+    if sparse:
+        load_sparse_kernel()
     projector, mixing = _cut_projector(basis, operator)
     tiles = by_tile(operator.columns.T).abs().amax(dim=1)
     expectation = cut_into_runs(tiles > FAR * tiles.amax(dim=0), complete=True)
@@ -97,6 +104,7 @@ def compile_fit(basis: PixelBasis, operator: PixelOperator) -> CompiledFit:
         columns=strips_of(operator.columns.T, expectation, complete=True),
         variance=strips_of_rows(operator.variance, size),
         tables=(_hazard(), floor.numpy(), own.numpy()),
+        sparse=prepare_sparse(operator) if sparse else None,
     )
 
 
@@ -119,28 +127,27 @@ def fit_compiled(
     found = torch.empty((fit.n_columns, n)) if coefficients is None else coefficients.T.contiguous()
     total, misfit = torch.empty(n), torch.empty(n if deviance else 0)
     spread = torch.empty((2, fit.n_components if errors else 0, n))
-    width = padded(fit.n_channels)
-    load_map_kernels().fit_pixels(
-        data,
-        COUNT_TYPES[counts.dtype],
-        stride,
-        fit.n_channels,
-        fit.total.start,
-        fit.total.stop,
-        int(coefficients is not None),
-        fit.projector,
-        fit.mixing,
-        fit.columns,
-        fit.variance,
-        fit.tables,
-        torch.zeros(width).numpy(),
-        torch.zeros(width).numpy(),
-        found.numpy(),
-        total.numpy(),
-        spread[0].numpy(),
-        spread[1].numpy(),
-        misfit.numpy(),
-    )
+    results = (found.numpy(), total.numpy(), spread[0].numpy(), spread[1].numpy(), misfit.numpy())
+    pixels = (data, COUNT_TYPES[counts.dtype], stride, fit.n_channels, fit.total.start, fit.total.stop)
+    if fit.sparse is not None and coefficients is None:
+        one = fit.sparse
+        load_sparse_kernel().fit_sparse_pixels(
+            *pixels, one.projector, one.spectra, one.columns, one.left_out, one.variance, fit.tables, *results
+        )
+    else:
+        room = torch.zeros((2, padded(fit.n_channels)))
+        load_map_kernels().fit_pixels(
+            *pixels,
+            int(coefficients is not None),
+            fit.projector,
+            fit.mixing,
+            fit.columns,
+            fit.variance,
+            fit.tables,
+            room[0].numpy(),
+            room[1].numpy(),
+            *results,
+        )
     return FittedPixels(
         coefficients=found.T,
         total=total,
@@ -157,6 +164,14 @@ def load_map_kernels() -> ModuleType:
     from hpcxrf.fitting.kernels.machine_code import load_kernels
 
     return load_kernels("maps")
+
+
+@functools.cache
+def load_sparse_kernel() -> ModuleType:
+    """The kernel that skips channels without counts; the first call on a machine compiles it."""
+    from hpcxrf.fitting.kernels.machine_code import load_kernels
+
+    return load_kernels("sparse_maps")
 
 
 def as_bytes(counts: Tensor) -> tuple[NDArray[np.uint8], int]:

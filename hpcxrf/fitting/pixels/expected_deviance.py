@@ -28,6 +28,7 @@ from torch import Tensor
 
 from hpcxrf.fitting.kernels.layout import FAR_OUT, FEW_COUNTS, NEAR, NEAR_SCALE, SMALLEST_EXPECTATION
 from hpcxrf.fitting.pixels.basis import PixelBasis, shared_weights, unit_diagonal
+from hpcxrf.fitting.pixels.strips import SparseRows, sparse_rows
 
 _STRIDES: Final = (8, 4, 2)
 # Largest error of the sampled sums, in standard deviations and as a share of the variance.
@@ -35,10 +36,6 @@ _MOST_ERROR: Final = 0.03
 _MOST_SPREAD: Final = 0.1
 _TOTALS: Final = (3.0, 30.0, 300.0, 3e3, 3e4)
 """Counts of the pixels that samples are tried on."""
-ROWS: Final = 1024
-"""Pixels at a time on a processor."""
-BYTES_PER_SAMPLE: Final = 100
-"""Memory of one channel of one pixel while its terms are computed, about."""
 _RIDGE: Final = 1e-5
 # Of the largest number of a column: what is left out of it.
 _LEFT_OUT: Final = 1e-5
@@ -60,10 +57,6 @@ class DevianceLaw:
     """(column, column) float32: inverse of the Gram matrix with these weights."""
     variance_floor: float
     """Variance of the deviance of a pixel that holds one count of the mean spectrum."""
-
-
-SparseRows = tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.float32]]
-"""Where the fours of each row begin, then their columns and numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +97,6 @@ def standardise(
     *,
     signed: Tensor | None = None,
     more_parameters: int = 0,
-    rows: int = ROWS,
 ) -> Tensor:
     """The deviance less its expectation, over its standard deviation (pixel,) float32.
 
@@ -112,18 +104,15 @@ def standardise(
         misfit: (pixel,) Poisson deviance.
         coefficients: (pixel, column) float32; of pixels with a theta of their own, too: peaks that move a little have
             the same sums.
-        law: of the basis, on the device of the coefficients; on a processor compiled.
+        law: of the basis; compiled, or as tests compare it.
         signed: (pixel, column) unbiased coefficients, where the others are not below 0; None: they are unbiased.
         more_parameters: parameters of a pixel beside its coefficients.
-        rows: pixels at a time, where tensors compute it.
     """
     signed = coefficients if signed is None else signed
     share = 1.0 + more_parameters / coefficients.shape[1]
     if isinstance(law, CompiledLaw):
         return _standardise_compiled(misfit, coefficients, signed, law, share)
-    parts = [slice(i, i + rows) for i in range(0, max(len(coefficients), 1), rows)]
-    moments = [deviance_moments(coefficients[part], signed[part], law, share=share) for part in parts]
-    mean, variance = (torch.cat(one) for one in zip(*moments, strict=True))
+    mean, variance = deviance_moments(coefficients, signed, law, share=share)
     return (misfit - mean) / variance.sqrt()
 
 
@@ -173,8 +162,8 @@ def deviance_terms(mu: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _polynomials(coefficients: Sequence[Sequence[float]], x: Tensor) -> Tensor:
-    """`c0 x + c1 x^2 + ...` by row of the coefficients, (polynomial, *x): three operations, as a device counts them."""
-    rows = torch.tensor(coefficients, dtype=x.dtype).to(x.device, non_blocking=True)
+    """`c0 x + c1 x^2 + ...` by row of the coefficients, (polynomial, *x)."""
+    rows = torch.tensor(coefficients, dtype=x.dtype)
     powers = x.expand(rows.shape[1], *x.shape).cumprod(dim=0)
     return (rows @ powers.reshape(rows.shape[1], -1)).reshape(-1, *x.shape)
 
@@ -184,25 +173,13 @@ def compile_law(law: DevianceLaw) -> CompiledLaw:
     load_deviance_kernel()
     columns = law.columns * (law.columns > _LEFT_OUT * law.columns.amax(dim=1, keepdim=True))
     return CompiledLaw(
-        spectra=_sparse_rows(columns.T),
-        gather=_sparse_rows(columns * law.number),
-        inverse=_sparse_rows(law.inverse),
-        response=_sparse_rows((columns * law.weights).T),
+        spectra=sparse_rows(columns.T),
+        gather=sparse_rows(columns * law.number),
+        inverse=sparse_rows(law.inverse),
+        response=sparse_rows((columns * law.weights).T),
         samples=torch.stack([law.number, law.leverage]).numpy(),
         variance_floor=law.variance_floor,
     )
-
-
-def _sparse_rows(matrix: Tensor) -> SparseRows:
-    """The numbers of each row that are not 0, in fours, filled up with zeros."""
-    starts, columns, numbers = [0], [], []
-    for row in matrix:
-        kept = torch.nonzero(row)[:, 0].tolist()
-        filled = kept + [0] * (-len(kept) % 4)
-        columns += filled
-        numbers += [*row[kept].tolist(), *[0.0] * (len(filled) - len(kept))]
-        starts.append(len(columns) // 4)
-    return np.array(starts, np.uint64), np.array(columns, np.uint64), np.array(numbers, np.float32)
 
 
 def _standardise_compiled(

@@ -5,7 +5,8 @@ A method is the function `prepare(basis, model, device)` of the module named aft
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
+from functools import partial
 from importlib import import_module
 from queue import SimpleQueue
 from typing import Any, Final
@@ -17,27 +18,16 @@ from hpcxrf.errors import FitError
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator
 from hpcxrf.fitting.pixels.compiled import CompiledFit, fit_compiled
 from hpcxrf.fitting.pixels.compiled_nonnegative import hold_at_zero
-from hpcxrf.fitting.pixels.expected_deviance import (
-    BYTES_PER_SAMPLE,
-    ROWS,
-    DevianceLaw,
-    compile_law,
-    sample_basis,
-    standardise,
-)
+from hpcxrf.fitting.pixels.device_tables import device_tables
+from hpcxrf.fitting.pixels.expected_deviance import CompiledLaw, compile_law, sample_basis, standardise
+from hpcxrf.fitting.pixels.graphs import BatchGraph, capture_on_cuda
 from hpcxrf.fitting.pixels.model import PixelModel
+from hpcxrf.fitting.pixels.on_device import fit_on_device
 from hpcxrf.fitting.pixels.pairs import HIGHEST_COUNT, with_totals
-from hpcxrf.fitting.pixels.parts import (
-    Estimate,
-    Solver,
-    move_to,
-    project,
-    rows_at_a_time,
-    shared_variance,
-    spectrum_deviance,
-)
+from hpcxrf.fitting.pixels.parts import Estimate, Outputs, Solver, move_to, project, shared_variance, spectrum_deviance
 from hpcxrf.fitting.pixels.product import paired_product
 from hpcxrf.fitting.pixels.snip import clip_first, clipping_width
+from hpcxrf.fitting.pixels.tabulated_deviance import tabulate
 from hpcxrf.fitting.result import FitStatus, PixelFit
 from hpcxrf.fitting.uncertainty import detection_limit
 from hpcxrf.methods import METHODS, PixelMethodName, methods_that
@@ -47,14 +37,6 @@ Product = Callable[[Tensor], Tensor]
 BatchFit = Callable[[Tensor, Tensor], PixelFit]
 """Fit of a micro-batch: counts (pixel, channel) and measured (pixel,)."""
 CPU: Final = torch.device("cpu")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outputs:
-    """What is wanted beside the amplitudes."""
-
-    deviance: bool
-    errors: bool
 
 
 def prepare_solver(
@@ -84,12 +66,21 @@ def prepare_solver(
         )
     prepare: Prepare = import_module(f"{__package__}.{method}").prepare
     solver = prepare(basis, model, device)
-    if not clipped:
-        law = sample_basis(basis)
-        return replace(solver, law=compile_law(law) if device.type == "cpu" else move_to(device, law))
-    if model is None:
-        raise FitError("background 'snip' needs the model of the pixels for the width of the peaks; give a PixelModel")
-    return clip_first(solver, clipping_width(model, device))
+    if clipped:
+        if model is None:
+            raise FitError(
+                "background 'snip' needs the model of the pixels for the width of the peaks; give a PixelModel"
+            )
+        solver = clip_first(solver, clipping_width(model, device))
+    law = None if clipped else sample_basis(basis)
+    if device.type == "cpu":
+        return solver if law is None else replace(solver, law=compile_law(law))
+    return replace(
+        solver,
+        law=None if law is None else move_to(device, tabulate(law)),
+        tables=device_tables(solver.operator),
+        graph=BatchGraph(capture=partial(capture_on_cuda, device)) if solver.direct and device.type == "cuda" else None,
+    )
 
 
 def single_thread() -> None:
@@ -129,7 +120,10 @@ def fit_pixels(
     outputs = Outputs(deviance=deviance, errors=errors)
     # Of amplitudes alone the products are as fast, or faster.
     compiled = solver.compiled if counts.device.type == "cpu" and deviance else None
-    if compiled is not None:
+    fit_batch: BatchFit
+    if counts.device.type != "cpu":
+        fit_batch = partial(fit_on_device, solver=solver, outputs=outputs)
+    elif compiled is not None:
         fit_batch = _kernel_fit(compiled, solver, outputs)
     else:
         fit_batch = _tensor_fit(solver, outputs, threads, paired=_can_add_channels(counts, solver.operator, highest))
@@ -172,7 +166,7 @@ def _kernel_fit(compiled: CompiledFit, solver: Solver, outputs: Outputs) -> Batc
 
 
 def _tensor_fit(solver: Solver, outputs: Outputs, threads: int, *, paired: bool) -> BatchFit:
-    """A batch by tensor operations, on any device."""
+    """A batch by tensor operations on a processor."""
     # One of them for every thread: each has room for its sums.
     products: SimpleQueue[Product] = SimpleQueue()
     for _ in range(threads):
@@ -180,9 +174,6 @@ def _tensor_fit(solver: Solver, outputs: Outputs, threads: int, *, paired: bool)
     n_columns = solver.operator.projector.shape[1]
 
     def fit(counts: Tensor, measured: Tensor) -> PixelFit:
-        if counts.device.type != "cpu":
-            # Once: there, what is read again is converted again, and few operations know uint16.
-            counts = counts.to(torch.float32)
         product = products.get()
         try:
             projected = product(counts)
@@ -190,8 +181,7 @@ def _tensor_fit(solver: Solver, outputs: Outputs, threads: int, *, paired: bool)
             products.put(product)
         signed, total = projected[:, :n_columns], projected[:, n_columns]
         finite = torch.isfinite(total)
-        # To ask a device would make the processor wait for it.
-        if counts.device.type != "cpu" or not bool(finite.all()):
+        if not bool(finite.all()):
             counts = torch.where(finite[:, None], counts, 0.0)
             signed = torch.where(finite[:, None], signed, 0.0)
         found = solver.estimate(counts, signed, deviance=outputs.deviance, errors=outputs.errors)
@@ -202,7 +192,7 @@ def _tensor_fit(solver: Solver, outputs: Outputs, threads: int, *, paired: bool)
 
 def _can_add_channels(counts: Tensor, operator: PixelOperator, highest: float | None) -> bool:
     """Return whether neighbouring channels may be added as `pairs` does it."""
-    if operator.banded is None or counts.dtype != torch.uint16 or counts.device.type != "cpu":
+    if operator.banded is None or counts.dtype != torch.uint16:
         return False
     known = float(counts.numpy().max(initial=0)) if highest is None else highest
     return known <= HIGHEST_COUNT
@@ -262,8 +252,7 @@ def _blank_invalid(values: Tensor | None, valid: Tensor) -> Tensor | None:
 
 def _standing_results(valid: Tensor, measured: Tensor) -> Tensor | None:
     """(pixel, component): which results stand; None: all."""
-    known = valid.device.type == "cpu" and bool(valid.all() & measured.all())
-    return None if known else valid[:, None] & measured
+    return None if bool(valid.all() & measured.all()) else valid[:, None] & measured
 
 
 def _blank_unless(kept: Tensor | None, values: Tensor) -> Tensor:
@@ -280,16 +269,8 @@ def _merit(counts: Tensor, found: Estimate, solver: Solver, *, wanted: bool) -> 
     if misfit is None:
         misfit = spectrum_deviance(counts, found.factors, found.columns)
     excess = None
-    if solver.law is not None:
-        samples = solver.law.columns.shape[1] if isinstance(solver.law, DevianceLaw) else 0
-        excess = standardise(
-            misfit,
-            found.coefficients,
-            solver.law,
-            signed=found.signed,
-            more_parameters=n_shifts,
-            rows=rows_at_a_time(counts.device, BYTES_PER_SAMPLE * samples, ROWS) if samples else ROWS,
-        )
+    if isinstance(solver.law, CompiledLaw):
+        excess = standardise(misfit, found.coefficients, solver.law, signed=found.signed, more_parameters=n_shifts)
     return misfit / (counts.shape[1] - n_columns - n_shifts), excess
 
 
@@ -317,7 +298,7 @@ def _status(total: Tensor, finite: Tensor, measured: Tensor, found: Estimate) ->
         (~finite, FitStatus.NONFINITE),
         (~measured, FitStatus.NOT_MEASURED),
     )
-    # The last that applies; by masks as indices a device would have to count them first.
+    # The last that applies.
     for holds, reason in reasons:
         status = status if holds is None else status.masked_fill(holds, int(reason))
     return status

@@ -17,6 +17,7 @@ from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator
 from hpcxrf.fitting.pixels.compiled import can_be_compiled, compile_fit
 from hpcxrf.fitting.pixels.model import PixelModel
 from hpcxrf.fitting.pixels.parts import Estimate, Solver, move_to, prepare_operator
+from hpcxrf.fitting.pixels.sparse import has_few_counts
 from hpcxrf.fitting.pixels.weight_classes import class_operator, fit_weight_classes
 
 LINEAR_BATCH: Final = 8192
@@ -40,7 +41,7 @@ def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -
         solver = projection_solver(operator)
         if device.type != "cpu" or not can_be_compiled(operator):
             return solver
-        return replace(solver, compiled=compile_fit(basis, operator))
+        return replace(solver, compiled=compile_fit(basis, operator, sparse=has_few_counts(basis)))
     classes = move_to(device, class_operator(basis.weight_classes, basis))
 
     def estimate(counts: Tensor, signed: Tensor, *, deviance: bool, errors: bool) -> Estimate:
@@ -52,10 +53,10 @@ def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -
 
 def projection_solver(operator: PixelOperator) -> Solver:
     """Solver that takes the unconstrained coefficients as they are."""
+    yes = torch.ones((), dtype=torch.bool, device=operator.columns.device)
 
     def estimate(counts: Tensor, signed: Tensor, *, deviance: bool, errors: bool) -> Estimate:
         del counts, deviance, errors
-        solved = torch.ones(signed.shape[0], dtype=torch.bool, device=signed.device)
-        return Estimate(coefficients=signed, solved=solved, factors=signed, columns=operator.columns)
+        return Estimate(coefficients=signed, solved=yes.expand(len(signed)), factors=signed, columns=operator.columns)
 
-    return Solver(operator=operator, estimate=estimate, batch=LINEAR_BATCH)
+    return Solver(operator=operator, estimate=estimate, batch=LINEAR_BATCH, direct=True)

@@ -10,8 +10,11 @@ from hpcxrf.fitting.kernels.layout import HIGHEST_PULL, JOINED, LOWEST_PULL, SMA
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, pixel_operator
 from hpcxrf.fitting.pixels.compiled import CompiledFit
 from hpcxrf.fitting.pixels.compiled_nonnegative import CompiledNonnegative
-from hpcxrf.fitting.pixels.expected_deviance import CompiledLaw, DevianceLaw
+from hpcxrf.fitting.pixels.device_tables import DeviceTables
+from hpcxrf.fitting.pixels.expected_deviance import CompiledLaw
+from hpcxrf.fitting.pixels.graphs import BatchGraph
 from hpcxrf.fitting.pixels.pairs import LEAST_ROWS
+from hpcxrf.fitting.pixels.tabulated_deviance import TabulatedLaw
 from hpcxrf.physics.shapes import INV_SQRT_2PI
 
 T = TypeVar("T")
@@ -26,6 +29,14 @@ _MEMORY_SHARE: Final = 0.25
 # A kind of device that does not say how much is free.
 _OTHER_MEMORY: Final = 4 << 30
 _SQRT_HALF: Final = 0.7071067811865476
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outputs:
+    """What is wanted beside the amplitudes."""
+
+    deviance: bool
+    errors: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +94,14 @@ class Solver:
     """Pixels that a core fits at a time."""
     n_changes: int = 0
     """Number of changes of columns with theta that are held beside the columns."""
-    law: DevianceLaw | CompiledLaw | None = None
+    direct: bool = False
+    """Whether the estimate is one of products: what is not finite stays in its pixel, and a device is asked nothing."""
+    law: CompiledLaw | TabulatedLaw | None = None
     """What the deviance is expected to be; None: not known, as the background is not in the model."""
+    tables: DeviceTables | None = None
+    """What results on a device are made of; None: on a processor."""
+    graph: BatchGraph | None = None
+    """Batches that are repeated by one launch; None: each operation is started by itself."""
     compiled: CompiledFit | None = None
     """The same fit for a processor, instead of `estimate`; None: there is none."""
     nonnegative: CompiledNonnegative | None = None

@@ -33,7 +33,7 @@ def clip_first(solver: Solver, half_width_channels: Tensor) -> Solver:
         del signed
         return fit_clipped(counts, solver, half_width_channels, deviance=deviance, errors=errors)
 
-    return replace(solver, estimate=estimate, compiled=None)
+    return replace(solver, estimate=estimate, compiled=None, direct=False)
 
 
 def clipping_width(model: PixelModel, device: torch.device) -> Tensor:

@@ -21,6 +21,8 @@ _PASS: Final = 3
 _CALL: Final = 500
 
 StripArrays = tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.float32]]
+SparseRows = tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.float32]]
+"""Where the fours of each row begin, then their columns and numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,22 @@ def strips_of_rows(matrix: Tensor, size: int) -> StripArrays:
     blocks = torch.nn.functional.pad(filled, (0, PITCH - size)).to(torch.float32)
     places = [(0, size, group.start * PITCH, EIGHT) for group in groups]
     return np.array(places, np.uint64), np.array(groups, np.uint64), blocks.flatten().numpy()
+
+
+def sparse_rows(matrix: Tensor) -> SparseRows:
+    """The numbers of each row that are not 0, in fours, filled up with zeros.
+
+    Args:
+        matrix: (row, column).
+    """
+    starts, columns, numbers = [0], [], []
+    for row in matrix:
+        kept = torch.nonzero(row)[:, 0].tolist()
+        filled = kept + [0] * (-len(kept) % 4)
+        columns += filled
+        numbers += [*row[kept].tolist(), *[0.0] * (len(filled) - len(kept))]
+        starts.append(len(columns) // 4)
+    return np.array(starts, np.uint64), np.array(columns, np.uint64), np.array(numbers, np.float32)
 
 
 def _split(columns: tuple[int, ...], *, complete: bool) -> Iterator[tuple[int, tuple[int, ...]]]:

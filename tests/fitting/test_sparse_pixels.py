@@ -1,0 +1,134 @@
+"""The kernel that skips channels without counts, beside that of all channels and beside double precision."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from pixel_samples import BASIS, fit, poisson_pixels
+
+from hpcxrf.fitting.objective import poisson_deviance
+from hpcxrf.fitting.pixels.fit import fit_pixels, prepare_solver
+from hpcxrf.fitting.pixels.sparse import FEW_COUNTS_A_PIXEL, has_few_counts
+from hpcxrf.fitting.result import FitStatus
+
+MAPS = ("amplitude", "sigma", "detection_limit", "deviance", "deviance_z", "status")
+
+
+def scan_of(counts_a_pixel, basis=BASIS):
+    """The basis of a scan whose mean pixel has so many counts."""
+    scale = counts_a_pixel / float(basis.expected.sum())
+    return replace(basis, expected=scale * basis.expected, coefficients=scale * basis.coefficients)
+
+
+FAINT = scan_of(10.0)
+SPARSE = prepare_solver("linear", FAINT)
+DENSE = replace(SPARSE, compiled=replace(SPARSE.compiled, sparse=None))
+
+
+def pixels(level, n=700, seed=3):
+    """Pixels of unlike composition; some hold none of a component."""
+    generator = torch.Generator().manual_seed(seed)
+    share = 2.0 * torch.rand(n, len(FAINT.coefficients), generator=generator).double()
+    share[torch.rand(share.shape, generator=generator) < 0.2] = 0.0
+    return poisson_pixels(level / 10.0 * share * FAINT.coefficients, seed)
+
+
+def assert_same(counts, measured=None):
+    measured = torch.ones(len(counts), dtype=torch.bool) if measured is None else measured
+    ours, theirs = (fit_pixels(counts, measured, solver) for solver in (SPARSE, DENSE))
+    assert torch.equal(ours.status, theirs.status)
+    for name in MAPS:
+        assert torch.equal(getattr(ours, name).isnan(), getattr(theirs, name).isnan())
+    assert float(((ours.amplitude - theirs.amplitude) / theirs.sigma).abs().nan_to_num().max()) < 1e-4
+    assert float((ours.sigma / theirs.sigma - 1.0).abs().nan_to_num().max()) < 2e-4
+    assert float((ours.detection_limit / theirs.detection_limit - 1.0).abs().nan_to_num().max()) < 1e-3
+    # Of a hot pixel both are sums of large numbers.
+    rounding = 1e-5 * theirs.deviance.abs() + 2e-7 + 1e-8 * counts.to(torch.float64).nan_to_num(neginf=0.0).sum(dim=1)
+    assert bool(((ours.deviance - theirs.deviance).abs().nan_to_num() < rounding.nan_to_num(nan=1.0)).all())
+    return ours
+
+
+@pytest.mark.parametrize("level", [0.3, 10.0, 45.0, 2000.0])
+def test_the_sparse_kernel_gives_what_the_dense_one_gives(level):
+    counts = pixels(level)
+    found = assert_same(counts)
+    coefficients = counts.double() @ SPARSE.operator.projector.double()
+    exact = poisson_deviance(counts.double(), coefficients @ FAINT.columns.T, floor=1e-3)
+    exact = exact / (counts.shape[1] - FAINT.columns.shape[1])
+    assert float(((found.deviance - exact).abs() / (1e-3 + exact)).max()) < 2e-5
+
+
+def test_also_for_what_is_empty_broken_negative_hot_or_not_measured():
+    counts = pixels(10.0, 9)
+    counts[1] = 0.0
+    counts[2, 7] = float("nan")
+    counts[3, 9] = -float("inf")
+    counts[4, 11] = -2.0
+    counts[5] = poisson_pixels((2e4 * FAINT.coefficients * (torch.arange(8) == 1))[None])
+    counts[6, 300] = 5e4
+    counts[7, -1] = 3.0
+    counts[7, 0] = 2.0
+    measured = torch.arange(9) != 8
+    found = assert_same(counts, measured)
+    assert found.status[1:4].tolist() == [FitStatus.EMPTY, FitStatus.NONFINITE, FitStatus.NONFINITE]
+
+
+def test_the_type_of_the_counts_where_they_lie_and_the_tile_change_no_bit():
+    """Words of 8 bytes begin anywhere, and the last channels fill none."""
+    counts = pixels(10.0, 600).clamp(max=200.0)
+    counts[300, -3:] = torch.tensor([1.0, 0.0, 2.0])
+    whole = fit(counts, solver=SPARSE)
+    for dtype in (torch.float32, torch.uint8, torch.uint16, torch.uint32):
+        longer = torch.zeros((600, counts.shape[1] + 9), dtype=torch.float32)
+        for first in (0, 1, 3, 9):
+            longer.fill_(7.0)
+            longer[:, first : first + counts.shape[1]] = counts
+            for start, stop in ((0, 600), (41, 48), (299, 301), (130, 590)):
+                tile = longer.to(dtype)[start:stop, first : first + counts.shape[1]]
+                found = fit(tile, solver=SPARSE)
+                for name in MAPS:
+                    assert torch.equal(getattr(found, name), getattr(whole, name)[start:stop]), (dtype, name)
+
+
+@pytest.mark.parametrize("n_channels", [512, 513, 514, 515, 516, 517, 518, 519])
+def test_any_number_of_channels_is_read_to_its_end(n_channels):
+    basis = replace(FAINT, columns=FAINT.columns[:n_channels], expected=FAINT.expected[:n_channels])
+    solver = prepare_solver("linear", basis)
+    dense = replace(solver, compiled=replace(solver.compiled, sparse=None))
+    counts = pixels(10.0, 40)[:, :n_channels].clone()
+    counts[:, -3:] = torch.arange(120.0).reshape(40, 3) % 3.0
+    for dtype in (torch.uint8, torch.uint16, torch.float32):
+        ours, theirs = (fit(counts.to(dtype), solver=one) for one in (solver, dense))
+        assert float(((ours.amplitude - theirs.amplitude) / theirs.sigma).abs().max()) < 1e-4
+        torch.testing.assert_close(ours.deviance, theirs.deviance, rtol=1e-5, atol=2e-7)
+
+
+def test_every_count_of_every_type_is_found():
+    """One channel of one pixel at a time, up to the largest number of a type."""
+    n = FAINT.columns.shape[0]
+    for dtype, largest in ((torch.uint8, 255), (torch.uint16, 65535), (torch.uint32, 4_000_000_000)):
+        counts = torch.zeros((n, n), dtype=torch.int64)
+        counts.diagonal().copy_(torch.linspace(1, largest, n).long())
+        found = fit(counts.to(dtype), solver=SPARSE)
+        exact = counts.double() @ SPARSE.operator.projector.double()[:, : FAINT.n_components]
+        assert float(((found.amplitude - exact).abs() / (found.sigma + exact.abs())).max()) < 1e-5
+
+
+def test_the_choice_is_made_once_from_the_mean_pixel_of_the_scan():
+    assert SPARSE.compiled.sparse is not None
+    for method, counts, sparse in (
+        ("linear", 0.99 * FEW_COUNTS_A_PIXEL, True),
+        ("linear", 1.01 * FEW_COUNTS_A_PIXEL, False),
+        ("nnls", 10.0, False),
+    ):
+        basis = scan_of(counts)
+        assert has_few_counts(basis) == (counts < FEW_COUNTS_A_PIXEL)
+        assert (prepare_solver(method, basis).compiled.sparse is not None) == sparse
+
+
+def test_a_bright_tile_of_a_faint_scan_is_fitted_as_its_scan():
+    """What a tile holds chooses nothing: its pixels have the bits that they have among faint ones."""
+    bright, faint = pixels(3000.0, 50), pixels(10.0, 50)
+    alone, among = fit(bright, solver=SPARSE), fit(torch.cat([faint, bright]), solver=SPARSE)
+    for name in MAPS:
+        assert torch.equal(getattr(alone, name), getattr(among, name)[50:])
