@@ -131,6 +131,32 @@ def test_another_size_or_other_results_are_not_taken_from_what_was_captured():
         assert torch.equal(few.deviance.cpu().nan_to_num(), expected.deviance.cpu().nan_to_num())
 
 
+def _cannot(_):
+    raise RuntimeError("operation not permitted when stream is capturing")
+
+
+def _does_nothing(run):
+    """A capture that forgets what it saw: results stay what they were overwritten with."""
+    capture(run)
+    return lambda: None
+
+
+@pytest.mark.parametrize("broken", [_cannot, _does_nothing])
+def test_what_cannot_be_repeated_goes_on_operation_by_operation_and_says_so(broken, caplog):
+    with watched():
+        plain = prepare("linear", device=DEVICE)
+        solver = replace(plain, graph=BatchGraph(capture=broken))
+        counts, measured = (part[:64].to(DEVICE) for part in pixels("linear"))
+        fits = [fit_pixels(counts, measured, solver, batch=BATCH) for _ in range(4)]
+        expected = fit_pixels(counts, measured, plain, batch=BATCH)
+        for found in fits:
+            assert torch.equal(found.amplitude.cpu().nan_to_num(), expected.amplitude.cpu().nan_to_num())
+            assert torch.equal(found.status.cpu(), expected.status.cpu())
+    assert solver.graph.captured is None
+    assert [record.message for record in caplog.records if "operation by operation" in record.message][1:] == []
+    assert "operation by operation" in caplog.text
+
+
 def test_a_captured_batch_gives_its_memory_back_where_there_is_too_little():
     with watched():
         solver = replace(prepare("linear", device=DEVICE), graph=BatchGraph(capture=capture))

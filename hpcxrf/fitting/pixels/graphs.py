@@ -2,11 +2,14 @@
 
 Only fits that ask the device for nothing on their way can be captured, of batches of one size: the first size that
 comes twice. The first batch of a kind is fitted as elsewhere, which also loads what its operations need; so are batches
-of other sizes, as at the edges of a map. The numbers are those of the operations that were captured.
+of other sizes, as at the edges of a map. The numbers are those of the operations that were captured: the batch that is
+captured is fitted both ways. Where they differ, or nothing can be captured, a warning says so, and every batch goes on
+operation by operation.
 """
 
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
@@ -18,6 +21,8 @@ Fit = Callable[[Tensor, Tensor], DeviceResults]
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
 """Record what a function asks of the device, without doing it; what is returned does it, again and again."""
 Kind = tuple[object, ...]
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +42,8 @@ class BatchGraph:
     """`capture_on_cuda`, or what stands for it in tests."""
     seen: set[Kind] = field(default_factory=set)
     captured: _Captured | None = None
+    refused: bool = False
+    """Whether what was captured did not do what it should."""
 
     def run(self, counts: Tensor, measured: Tensor, fit: Fit, options: Kind) -> DeviceResults:
         """The results of a batch, in memory of their own.
@@ -49,8 +56,8 @@ class BatchGraph:
         """
         kind: Kind = (tuple(counts.shape), *options)
         try:
-            if self.captured is None and kind in self.seen:
-                self.captured = self._capture(kind, counts, measured, fit)
+            if self.captured is None and kind in self.seen and not self.refused:
+                return self._capture(kind, counts, measured, fit)
             one = self.captured
             if one is None or one.kind != kind:
                 self.seen.add(kind)
@@ -59,16 +66,45 @@ class BatchGraph:
             # Smaller batches follow, which have use for the memory of this one.
             self.captured = None
             raise
-        one.counts.copy_(counts)
-        one.measured.copy_(measured)
-        one.replay()
-        return copy_of(one.results)
+        return _repeat(one, counts, measured)
 
-    def _capture(self, kind: Kind, counts: Tensor, measured: Tensor, fit: Fit) -> _Captured:
+    def _capture(self, kind: Kind, counts: Tensor, measured: Tensor, fit: Fit) -> DeviceResults:
+        """Capture the fit of a batch that is fitted by its operations too, and give the results of these."""
+        plain = fit(counts.to(torch.float32), measured)
         own_counts, own_measured = counts.new_empty(counts.shape, dtype=torch.float32), measured.clone()
         results: list[DeviceResults] = []
-        replay = self.capture(lambda: results.append(fit(own_counts, own_measured)))
-        return _Captured(kind=kind, counts=own_counts, measured=own_measured, results=results[0], replay=replay)
+        try:
+            replay = self.capture(lambda: results.append(fit(own_counts, own_measured)))
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self._refuse(f"a batch cannot be captured as a graph ({error})")
+            return plain
+        one = _Captured(kind=kind, counts=own_counts, measured=own_measured, results=results[0], replay=replay)
+        if _is_same(_repeat(one, counts, measured), plain):
+            self.captured = one
+        else:
+            self._refuse("a batch that was captured as a graph has other results than its operations")
+        return plain
+
+    def _refuse(self, why: str) -> None:
+        self.refused = True
+        _LOG.warning("%s: batches are started operation by operation, which takes longer", why)
+
+
+def _repeat(one: _Captured, counts: Tensor, measured: Tensor) -> DeviceResults:
+    one.counts.copy_(counts)
+    one.measured.copy_(measured)
+    one.replay()
+    return copy_of(one.results)
+
+
+def _is_same(one: DeviceResults, other: DeviceResults) -> bool:
+    """Whether results are the same to the bit; NaN is NaN. This waits for the device, once a solver."""
+    pairs = [(getattr(one, f.name), getattr(other, f.name)) for f in fields(DeviceResults)]
+    return all(
+        a is b if a is None or b is None else bool(((a == b) | (a.isnan() & b.isnan())).all()) for a, b in pairs
+    )
 
 
 def capture_on_cuda(device: torch.device, run: Callable[[], None]) -> Callable[[], None]:
