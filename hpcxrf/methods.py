@@ -67,7 +67,7 @@ METHODS: Final[Mapping[PixelMethodName, PixelMethod]] = {
     ),
     "full": PixelMethod(
         summary="the same by the true model, for small scans",
-        cpu_rate=2e5,
+        cpu_rate=2e6,
         cpu_batch=512,
         gpu_rate=2e5,
         gpu_copies=60,

@@ -17,7 +17,7 @@ begin_compiling(config)
 threads = [one for one in threading.enumerate() if one.name == "compiling"]
 for one in threads:
     one.join()
-kernels = ("spectrum", "maps", "poisson")
+kernels = ("spectrum", "maps", "poisson", "true_model")
 print(len(threads), *(one for one in kernels if f"hpcxrf.fitting.kernels.{one}" in sys.modules))
 """
 
@@ -27,7 +27,9 @@ print(len(threads), *(one for one in kernels if f"hpcxrf.fitting.kernels.{one}" 
     [
         ("linear", "cpu", ["1", "spectrum", "maps"]),
         ("poisson", "cpu", ["1", "spectrum", "maps", "poisson"]),
+        ("full", "cpu", ["1", "spectrum", "true_model"]),
         ("linear", "cuda", ["1", "spectrum"]),
+        ("full", "cuda", ["1", "spectrum"]),
     ],
 )
 def test_what_fits_and_pixels_will_need_is_loaded_once_in_a_thread(method, device, expected):

@@ -202,7 +202,9 @@ def test_a_scan_is_cut_for_the_cores_of_a_large_node_but_not_into_less_than_is_w
         blocks = blocks_of(shape, block_shape(shape, 2048, method, n_detectors))
         smallest = min(pixels_of(block) for block in blocks)
         assert len(blocks) >= tasks or smallest <= 64
-    assert count_tasks(shape, 2048, method, device="cuda") <= count_tasks(shape, 2048, method)
+    # The true model is slower there than by a core's kernel.
+    if METHODS[method].gpu_rate >= METHODS[method].cpu_rate:
+        assert count_tasks(shape, 2048, method, device="cuda") <= count_tasks(shape, 2048, method)
 
 
 def test_blocks_are_whole_chunks_of_the_counts_unless_a_pixel_takes_a_millisecond():

@@ -49,6 +49,12 @@ def part(function: Function) -> Function:
     return cast(Function, numba.njit(nogil=True, fastmath=set(FAST_MATH), error_model="numpy")(function))
 
 
+def glue(function: Function) -> Function:
+    """Decorator of a part that only calls others: written into what calls it, before that is compiled."""
+    compiler = numba.njit(nogil=True, fastmath=set(FAST_MATH), error_model="numpy", inline="always")
+    return cast(Function, compiler(function))
+
+
 def load_kernels(module: str) -> ModuleType:
     """Import a module of kernels; where several processes need it at once, one compiles and the others wait.
 

@@ -10,12 +10,19 @@ from hpcxrf.fitting.kernels.loops import Array, Number
 from hpcxrf.fitting.kernels.machine_code import kernel, part
 from hpcxrf.fitting.kernels.spectrum_layout import FULL_EXCHANGES, INFEASIBLE, LEAST_DIAGONAL, NNLS_RIDGE
 
+MULTIPLY_COLUMNS: Final = (
+    "void(uint64[::1], float64[:,::1], float64[:,::1], uint64[:,::1], float64[:,::1], float64[:,::1], float64[::1])"
+)
+LEAVE_RESIDUAL: Final = "float64(uint64[::1], float64[:,::1], float64[:,::1], uint64[:,::1], float64[::1])"
+SOLVE_MEMBERS: Final = (
+    "void(float64[:,:,::1], float64[:,::1], int64, uint64[:,::1], float64[:,:,::1], float64[:,::1], uint64[:,::1], "
+    "float64[:,::1], uint64[::1])"
+)
+"""Signatures of the kernels."""
 _U: Final = np.uint64
 
 
-@kernel(
-    "void(uint64[::1], float64[:,::1], float64[:,::1], uint64[:,::1], float64[:,::1], float64[:,::1], float64[::1])"
-)
+@kernel(MULTIPLY_COLUMNS)
 def multiply_columns(
     sizes: Array, data: Array, columns: Array, spans: Array, weighted: Array, gram: Array, rhs: Array
 ) -> None:
@@ -159,7 +166,7 @@ def _pivot(
     return count == _U(0)
 
 
-@kernel("float64(uint64[::1], float64[:,::1], float64[:,::1], uint64[:,::1], float64[::1])")
+@kernel(LEAVE_RESIDUAL)
 def leave_residual(sizes: Array, data: Array, columns: Array, spans: Array, linear: Array) -> Number:
     """Residual and peaks of the coefficients; the weighted sum of squares that is left.
 
@@ -186,10 +193,7 @@ def leave_residual(sizes: Array, data: Array, columns: Array, spans: Array, line
     return misfit
 
 
-@kernel(
-    "void(float64[:,:,::1], float64[:,::1], int64, uint64[:,::1], float64[:,:,::1], float64[:,::1], uint64[:,::1], "
-    "float64[:,::1], uint64[::1])"
-)
+@kernel(SOLVE_MEMBERS)
 def solve_members(
     gram: Array,
     rhs: Array,

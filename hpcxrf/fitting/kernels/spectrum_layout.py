@@ -66,7 +66,12 @@ LIGHT_INCIDENT: Final = 4
 EDGE_WIDTH_KEV: Final = 5
 SMALL_DEPTH: Final = 6
 THINNEST: Final = 7
-CONSTANTS: Final = 8
+REACH: Final = 8
+"""Widths from its centre at which a Gaussian ends."""
+DECAYS: Final = 9
+"""Decay lengths, and `TAIL_REACH` widths, below its peak at which a tail ends."""
+CONSTANTS: Final = 10
+TAIL_REACH: Final = 4.0
 
 # Sizes: (number,), unsigned.
 N_LINES: Final = 0
@@ -147,3 +152,17 @@ FREE: Final = 5
 SPACE: Final = 6
 MOST_STEP: Final = 5.0
 """Longest step of a parameter, in its scale."""
+START_DAMPING: Final = 1e-2
+MIN_DAMPING: Final = 1e-7
+MAX_DAMPING: Final = 1e8
+WEAK_DAMPING: Final = 0.1
+NOTHING: Final = 1.0
+"""A step that promises less than this share of the tolerance is not worth an evaluation."""
+SMALL_STEPS: Final = 2
+"""Successive steps that hardly improve, after which a search has found its end."""
+WEIGHT_FLOOR: Final = 0.05
+"""Share of a pixel's mean counts a channel, and counts, that an expectation is taken for where it is less: as a
+weight, 1 / mu has no upper end."""
+LEAST_COUNTS: Final = 1e-3
+COVARIANCE_RIDGE: Final = 1e-12
+"""Added to a unit diagonal before it is inverted for variances."""

@@ -9,6 +9,11 @@ from hpcxrf.fitting.kernels import spectrum_layout as at
 from hpcxrf.fitting.kernels.loops import Array, Number
 from hpcxrf.fitting.kernels.machine_code import kernel, part
 
+PLACE_LINES: Final = (
+    "void(float64[::1], uint64[::1], float64[::1], float64[:,::1], uint64[:,::1], float64[:,::1], "
+    "float64[:,::1], float64[::1], float64[:,::1], float64[:,::1])"
+)
+"""Signature of the kernel."""
 _U: Final = np.uint64
 _RADIANS: Final = math.pi / 180.0
 
@@ -131,10 +136,7 @@ def _describe_compton(theta: Array, constants: Array, line: Array, ratio: Number
     terms[2, at.TAIL] = ratio * norm * high / sigma
 
 
-@kernel(
-    "void(float64[::1], uint64[::1], float64[::1], float64[:,::1], uint64[:,::1], float64[:,::1], "
-    "float64[:,::1], float64[::1], float64[:,::1], float64[:,::1])"
-)
+@kernel(PLACE_LINES)
 def place_lines(
     theta: Array,
     sizes: Array,

@@ -14,6 +14,12 @@ from hpcxrf.fitting.kernels import spectrum_layout as at
 from hpcxrf.fitting.kernels.loops import Array, Number
 from hpcxrf.fitting.kernels.machine_code import kernel, part
 
+DERIVE: Final = (
+    "void(float64[::1], uint64[::1], float64[::1], float64[:,::1], uint64[:,::1], float64[:,::1], float64[:,::1], "
+    "uint64[:,::1], float64[::1], float64[:,::1], float64[::1], uint64[::1], float64[:,::1], float64[:,::1], "
+    "float64[:,::1], uint64[:,::1])"
+)
+"""Signature of the kernel."""
 _U: Final = np.uint64
 _RADIANS: Final = math.pi / 180.0
 # Ways to change: (way, 6).
@@ -185,11 +191,7 @@ def _add_profile(
             _add_row(energy, term, profile, c, shapes, rows[r], spans[r])
 
 
-@kernel(
-    "void(float64[::1], uint64[::1], float64[::1], float64[:,::1], uint64[:,::1], float64[:,::1], float64[:,::1], "
-    "uint64[:,::1], float64[::1], float64[:,::1], float64[::1], uint64[::1], float64[:,::1], float64[:,::1], "
-    "float64[:,::1], uint64[:,::1])"
-)
+@kernel(DERIVE)
 def derive(
     theta: Array,
     sizes: Array,

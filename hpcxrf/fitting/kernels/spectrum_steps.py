@@ -10,11 +10,21 @@ from hpcxrf.fitting.kernels.machine_code import kernel, part
 from hpcxrf.fitting.kernels.spectrum_amplitudes import factorise, solve_factorised
 from hpcxrf.fitting.kernels.spectrum_layout import MOST_STEP, NNLS_RIDGE
 
+BUILD_EQUATIONS: Final = (
+    "void(uint64[::1], float64[:,::1], float64[:,::1], uint64[::1], float64[:,::1], uint64[:,::1], float64[:,::1], "
+    "uint64[:,::1], float64[:,::1], float64[:,:,::1], uint64[:,::1], uint64[:,::1], float64[:,::1], float64[:,::1], "
+    "float64[:,::1], float64[::1])"
+)
+TAKE_STEP: Final = (
+    "float64(float64[::1], float64[:,::1], float64, float64, float64[:,::1], float64[::1], float64[:,:,::1], "
+    "float64[:,::1], uint64[:,::1], float64[::1])"
+)
+"""Signatures of the kernels."""
 _U: Final = np.uint64
 
 
 @part
-def _finish_rows(sizes: Array, data: Array, space: Array, wanted: Array, rows: Array, spans: Array) -> None:
+def finish_rows(sizes: Array, data: Array, space: Array, wanted: Array, rows: Array, spans: Array) -> None:
     """Counts per step of a parameter: the width of the channels, the axis by its first row, and the units."""
     n = sizes[at.N_CHANNELS]
     for back in range(sizes[at.N_ROWS]):
@@ -51,7 +61,7 @@ def _project_out(sizes: Array, cross: Array, lower: Array, order: Array, m: Numb
 
 
 @part
-def _multiply_rows(
+def multiply_rows(
     sizes: Array,
     data: Array,
     rows: Array,
@@ -77,11 +87,7 @@ def _multiply_rows(
             small[r, s] = total
 
 
-@kernel(
-    "void(uint64[::1], float64[:,::1], float64[:,::1], uint64[::1], float64[:,::1], uint64[:,::1], float64[:,::1], "
-    "uint64[:,::1], float64[:,::1], float64[:,:,::1], uint64[:,::1], uint64[:,::1], float64[:,::1], float64[:,::1], "
-    "float64[:,::1], float64[::1])"
-)
+@kernel(BUILD_EQUATIONS)
 def build_equations(
     sizes: Array,
     data: Array,
@@ -120,8 +126,8 @@ def build_equations(
         hessian: (parameter, parameter) written, in steps of the parameters.
         gradient: (parameter,) written.
     """
-    _finish_rows(sizes, data, space, wanted, rows, spans)
-    _multiply_rows(sizes, data, rows, spans, weighted, column_spans, cross, small)
+    finish_rows(sizes, data, space, wanted, rows, spans)
+    multiply_rows(sizes, data, rows, spans, weighted, column_spans, cross, small)
     m = factorise(gram, free[0], NNLS_RIDGE, square[0], numbers[1])
     sound = m <= sizes[at.N_COLUMNS]
     if sound:
@@ -194,10 +200,7 @@ def _promise(work: Array, v: Array) -> Number:
     return gain
 
 
-@kernel(
-    "float64(float64[::1], float64[:,::1], float64, float64, float64[:,::1], float64[::1], float64[:,:,::1], "
-    "float64[:,::1], uint64[:,::1], float64[::1])"
-)
+@kernel(TAKE_STEP)
 def take_step(
     theta: Array,
     space: Array,

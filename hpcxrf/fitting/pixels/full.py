@@ -1,27 +1,32 @@
 """The true model in every pixel, theta free under a prior: good for regions of some thousand pixels that drift far.
 
-The same variable projection as for integrated spectra, a few pixels at a time, which is what a core's cache holds.
-Weights are those of the pixel's own model, from amplitudes at the starting theta first and then from the fit.
+The same variable projection as for integrated spectra. Weights are those of the pixel's own model, from amplitudes at
+the starting theta first and then from the fit. On a processor a compiled kernel takes the steps, one pixel after the
+other, at some 1000 spectra a second and core; tensors, which are the model, take them on any other device, and those
+of the line shapes of MAPS, a few pixels at a time, which is what a core's cache holds.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hpcxrf.errors import FitError
+from hpcxrf.fitting.kernels.spectrum_layout import COVARIANCE_RIDGE, LEAST_COUNTS, WEIGHT_FLOOR
 from hpcxrf.fitting.nnls import nnls_gram
 from hpcxrf.fitting.objective import poisson_deviance
 from hpcxrf.fitting.pixels.basis import PixelBasis
+from hpcxrf.fitting.pixels.compiled_full import FOUND, STUCK, CompiledModel, compile_model, fit_true_model
 from hpcxrf.fitting.pixels.model import PixelModel, spectrum_model
 from hpcxrf.fitting.pixels.parts import Estimate, Solver, move_to, prepare_operator, rows_at_a_time
 from hpcxrf.fitting.pixels.tangent import drift_sd
 from hpcxrf.fitting.spectrum.least_squares import LeastSquares, Space, State
 from hpcxrf.fitting.spectrum.separable import design, minimise, start
 from hpcxrf.physics.jacobian import counts_jacobian
-from hpcxrf.physics.model import SpectrumModel, evaluate
+from hpcxrf.physics.model import SpectrumModel, evaluate, find_tailed_lines
 from hpcxrf.physics.parameters import INDEX, PARAMETER_NAMES
 
 # Fixed, and counted from the start of the tile, as the micro-batches are.
@@ -29,10 +34,9 @@ PIXELS_AT_A_TIME: Final = 4
 # Shapes of all lines, their products and derivatives by theta, float32; derivatives of the counts, float64.
 _LINE_ARRAYS: Final = 12
 _COLUMN_ARRAYS: Final = 8
-# Channels without counts weigh no more than this share of the mean: 1 / mu has no upper end.
-_WEIGHT_FLOOR: Final = 0.05
-_LEAST_COUNTS: Final = 1e-3
-_PASSES: Final = ((12, 1e-4), (12, 1e-6))
+_BY_PIXEL: Final = ("coefficients", "solved", "factors", "variance", "null_variance", "shift", "shift_sigma", "misfit")
+_STEP_PARAMETERS: Final = ("step_offset", "step_linear")
+PASSES: Final = ((12, 1e-4), (12, 1e-6))
 _FARTHEST_SD: Final = 6.0
 _SCALE_SD: Final = 0.5
 
@@ -81,12 +85,19 @@ def full_solver(full: FullModel, basis: PixelBasis, device: torch.device) -> Sol
         basis: basis of the pixels.
         device: device of the counts.
     """
+    operator = prepare_operator(basis, device)
+    compiled = compile_model(full.model, full.space, full.background, PASSES) if can_be_compiled(full) else None
 
     def estimate(counts: Tensor, signed: Tensor, *, deviance: bool, errors: bool) -> Estimate:
         del signed, deviance, errors
-        return fit_full(counts, full)
+        return fit_full(counts, full) if compiled is None else fit_compiled(counts, full, compiled)
 
-    return Solver(operator=prepare_operator(basis, device), estimate=estimate)
+    return Solver(operator=operator, estimate=estimate)
+
+
+def can_be_compiled(full: FullModel) -> bool:
+    """Whether the kernels know the model: on a processor always but with the line shapes of MAPS."""
+    return full.theta.device.type == "cpu" and not full.model.constants.maps_line_shape
 
 
 def full_model(
@@ -110,7 +121,14 @@ def full_model(
         sd[INDEX[name]] = value
         free[INDEX[name]] = True
     return FullModel(
-        model=replace(model, shape_dtype=torch.float32),
+        model=replace(
+            model,
+            shape_dtype=torch.float32,
+            with_step=any(name in prior or float(theta[INDEX[name]]) != 0.0 for name in _STEP_PARAMETERS),
+            tailed=find_tailed_lines(
+                model.table, elastic=model.elastic, constants=model.constants, copies=model.copies
+            ),
+        ),
         theta=theta,
         background=basis.columns[:, basis.n_components :],
         space=Space(
@@ -126,8 +144,43 @@ def full_model(
     )
 
 
+def fit_compiled(counts: Tensor, full: FullModel, compiled: CompiledModel) -> Estimate:
+    """Amplitudes and theta of a micro-batch by the kernels.
+
+    Args:
+        counts: (pixel, channel) finite, any real dtype.
+        full: model of `full_model`.
+        compiled: the same, of `compile_model`.
+    """
+    found = fit_true_model(counts, compiled)
+    single, theta = torch.float32, torch.from_numpy(found.theta)
+    coefficients = torch.from_numpy(found.coefficients).to(single)
+    estimate = Estimate(
+        coefficients=coefficients,
+        solved=torch.from_numpy(found.status == FOUND),
+        factors=coefficients[:, :0],
+        columns=coefficients.new_zeros((0, counts.shape[1])),
+        variance=torch.from_numpy(found.variance).to(single),
+        null_variance=torch.from_numpy(found.null_variance).to(single),
+        shift=(theta - full.theta).index_select(1, full.places).to(single),
+        shift_sigma=torch.from_numpy(found.theta_sigma).to(single),
+        misfit=torch.from_numpy(found.misfit).to(single),
+    )
+    for i in np.flatnonzero(found.status == STUCK):
+        # Where pivoting goes in a circle: by the tensors, which then take another way.
+        estimate = _replace_pixel(estimate, int(i), _fit_some(counts[i : i + 1], full))
+    return estimate
+
+
+def _replace_pixel(estimate: Estimate, i: int, by: Estimate) -> Estimate:
+    """The estimate with the pixel at a place taken from another, of that pixel alone."""
+    place = torch.tensor([i])
+    new = {name: getattr(estimate, name).index_copy(0, place, getattr(by, name)) for name in _BY_PIXEL}
+    return replace(estimate, **new)
+
+
 def fit_full(counts: Tensor, full: FullModel) -> Estimate:
-    """Amplitudes and theta of a micro-batch.
+    """Amplitudes and theta of a micro-batch by tensor operations.
 
     Args:
         counts: (pixel, channel) finite, any real dtype.
@@ -136,10 +189,7 @@ def fit_full(counts: Tensor, full: FullModel) -> Estimate:
     size = rows_at_a_time(counts.device, _bytes_of_a_pixel(counts.shape[1], full), PIXELS_AT_A_TIME)
     parts = [_fit_some(counts[i : i + size], full) for i in range(0, max(len(counts), 1), size)]
     columns = full.background.new_zeros((0, counts.shape[1])).to(torch.float32)
-    joined = {
-        name: torch.cat([getattr(part, name) for part in parts])
-        for name in ("coefficients", "solved", "factors", "variance", "null_variance", "shift", "shift_sigma", "misfit")
-    }
+    joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in _BY_PIXEL}
     return Estimate(columns=columns, **joined)
 
 
@@ -158,7 +208,7 @@ def _fit_some(counts: Tensor, full: FullModel) -> Estimate:
         counts=y, weights=_weights(expected), model=full.model, hats=full.background, space=full.space
     )
     state = start(theta, least_squares)
-    for i, (iterations, tolerance) in enumerate(_PASSES):
+    for i, (iterations, tolerance) in enumerate(PASSES):
         if i > 0:
             least_squares = replace(least_squares, weights=_weights(_expected_counts(state, least_squares)))
             state = start(state.theta, least_squares)
@@ -179,8 +229,8 @@ def _expected_counts(state: State, least_squares: LeastSquares) -> Tensor:
 
 def _weights(expected: Tensor) -> Tensor:
     """`1 / mu`, raised to a share of the pixel's mean where there is next to nothing."""
-    floor = _WEIGHT_FLOOR * expected.mean(dim=1, keepdim=True)
-    return 1.0 / torch.maximum(expected, floor.clamp(min=_LEAST_COUNTS))
+    floor = WEIGHT_FLOOR * expected.mean(dim=1, keepdim=True)
+    return 1.0 / torch.maximum(expected, floor.clamp(min=LEAST_COUNTS))
 
 
 def _describe(state: State, least_squares: LeastSquares, full: FullModel) -> Estimate:
@@ -225,7 +275,7 @@ def _variances(full: Tensor, weights: Tensor, amplitude: Tensor, prior: Tensor) 
     diagonal[:, full.shape[2] - prior.shape[0] :] += prior
     scale = diagonal.clamp(min=1e-300).rsqrt()
     unit = information * scale[:, :, None] * scale[:, None, :]
-    unit = unit + 1e-12 * torch.eye(unit.shape[-1], dtype=unit.dtype, device=unit.device)
+    unit = unit + COVARIANCE_RIDGE * torch.eye(unit.shape[-1], dtype=unit.dtype, device=unit.device)
     factor, info = torch.linalg.cholesky_ex(unit)
     covariance = torch.cholesky_inverse(factor) * scale[:, :, None] * scale[:, None, :]
     variance = covariance.diagonal(dim1=-2, dim2=-1)[:, :n]

@@ -18,20 +18,21 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.kernels import spectrum_layout as at
-from hpcxrf.fitting.kernels.spectrum_layout import MOST_EXCHANGES
+from hpcxrf.fitting.kernels.spectrum_layout import (
+    MAX_DAMPING,
+    MIN_DAMPING,
+    MOST_EXCHANGES,
+    NOTHING,
+    SMALL_STEPS,
+    START_DAMPING,
+    WEAK_DAMPING,
+)
 from hpcxrf.fitting.nnls import nnls_gram
 from hpcxrf.fitting.spectrum.least_squares import LeastSquares, State
-from hpcxrf.fitting.spectrum.pack import Floats, Indices, PackedModel, list_rows, pack_model, pack_space
+from hpcxrf.fitting.spectrum.pack import Floats, Indices, PackedModel, find_spans, list_rows, pack_model, pack_space
 
-MAX_DAMPING: Final = 1e8
-MIN_DAMPING: Final = 1e-7
-START_DAMPING: Final = 1e-2
-WEAK_DAMPING: Final = 0.1
-NOTHING: Final = 1.0
-"""A step that promises less than this share of the tolerance is not worth an evaluation."""
 _SHAPES: Final = 3
 _WAYS: Final = 8
-_SMALL_STEPS: Final = 2
 
 
 def can_be_compiled(theta: Tensor, least_squares: LeastSquares) -> bool:
@@ -177,7 +178,7 @@ def _open(least_squares: LeastSquares) -> _Search:
     data, columns, spans = np.empty((at.DATA, n_channels)), np.empty((n, n_channels)), np.empty((n, 2), np.uint64)
     data[at.CHANNEL] = least_squares.model.channel.numpy()
     columns[n_components:] = hats
-    spans[n_components:] = _find_spans(hats)
+    spans[n_components:] = find_spans(hats)
     return _Search(
         model=model,
         space=space,
@@ -211,18 +212,13 @@ def _open(least_squares: LeastSquares) -> _Search:
     )
 
 
-def _find_spans(hats: Floats) -> Indices:
-    """First channel, and channel after the last, in which a hat (hat, channel) is not 0."""
-    inside = hats != 0.0
-    first, last = inside.argmax(axis=1), hats.shape[1] - inside[:, ::-1].argmax(axis=1)
-    return np.where(inside.any(axis=1)[:, None], np.stack([first, last], axis=1), 0).astype(np.uint64)
-
-
 def _draw(theta: Floats, s: _Search) -> None:
     """Columns of the model at theta."""
     kernels, m = load_spectrum_kernels(), s.model
     kernels.place_lines(theta, m.sizes, m.constants, m.lines, m.index, m.linear, s.sums, s.ratio, s.slopes, s.terms)
-    kernels.draw_columns(theta, m.sizes, s.terms, m.profiles, m.index, s.data, s.shapes, s.columns, s.spans)
+    kernels.draw_columns(
+        theta, m.sizes, m.constants, s.terms, m.profiles, m.index, s.data, s.shapes, s.columns, s.spans
+    )
 
 
 def _evaluate(theta: Floats, begin: Indices, s: _Search) -> float:
@@ -336,7 +332,7 @@ def _step(now: _Point, s: _Search, tolerance: float) -> _Point:
         small=small,
         iterations=now.iterations + 1,
         # A rejected step that promised little says the same as two small ones: this is the optimum.
-        done=small >= _SMALL_STEPS or (flat and not better) or damping > MAX_DAMPING,
+        done=small >= SMALL_STEPS or (flat and not better) or damping > MAX_DAMPING,
     )
 
 

@@ -15,6 +15,9 @@ from hpcxrf.physics.ratios import SMALL_DEPTH, THINNEST
 Floats = NDArray[np.float64]
 Indices = NDArray[np.uint64]
 
+WHOLE: Final = (8.0, 32.0)
+"""Widths and decay lengths after which a Gaussian has fallen to 1e-14, and a tail to as much of what it is at the peak:
+their derivatives, which grow with the square of the distance, to 1e-12."""
 _PROFILES_OF_COMPTON: Final = (at.COMPTON_WIDE, at.COMPTON_LOW, at.COMPTON_HIGH)
 
 
@@ -34,13 +37,14 @@ class PackedModel:
     """(profile, number), without runs."""
 
 
-def pack_model(model: SpectrumModel, space: Space, n_hats: int) -> PackedModel:
+def pack_model(model: SpectrumModel, space: Space, n_hats: int, reach: tuple[float, float] = WHOLE) -> PackedModel:
     """Pack a model on the processor; the number of rows is that of the free parameters.
 
     Args:
         model: with the line shapes of physics.
         space: of theta, and of the line ratios where the model has them.
         n_hats: columns beside those of the model.
+        reach: widths from its centre after which a Gaussian is not drawn, and decay lengths of a tail.
     """
     n_components, n_q = len(model.component_names), 0 if model.ratios is None else len(model.ratios.names)
     lines, index = _list_lines(model)
@@ -51,7 +55,7 @@ def pack_model(model: SpectrumModel, space: Space, n_hats: int) -> PackedModel:
     sizes[at.N_PROFILES], sizes[at.N_ROWS] = len(profiles), len(list_rows(space))
     return PackedModel(
         sizes=sizes,
-        constants=_list_constants(model),
+        constants=_list_constants(model, reach),
         lines=lines,
         index=index,
         linear=_list_slopes(model, len(lines), n_q),
@@ -75,12 +79,20 @@ def list_rows(space: Space) -> Indices:
     return np.flatnonzero(wanted).astype(np.uint64)
 
 
-def _list_constants(model: SpectrumModel) -> Floats:
+def find_spans(hats: Floats) -> Indices:
+    """First channel, and channel after the last, in which a hat (hat, channel) is not 0."""
+    inside = hats != 0.0
+    first, last = inside.argmax(axis=1), hats.shape[1] - inside[:, ::-1].argmax(axis=1)
+    return np.where(inside.any(axis=1)[:, None], np.stack([first, last], axis=1), 0).astype(np.uint64)
+
+
+def _list_constants(model: SpectrumModel, reach: tuple[float, float]) -> Floats:
     constants = np.zeros(at.CONSTANTS)
     constants[at.WIDTH_FACTOR] = model.constants.width_factor
     constants[at.FWHM_PER_SIGMA] = model.constants.fwhm_per_sigma
     constants[at.REST_KEV] = model.constants.electron_rest_energy_kev
     constants[at.EDGE_WIDTH_KEV] = EDGE_WIDTH_KEV
+    constants[at.REACH], constants[at.DECAYS] = reach
     constants[at.SMALL_DEPTH], constants[at.THINNEST] = SMALL_DEPTH, THINNEST
     if model.ratios is not None:
         constants[at.HEAVY_INCIDENT] = model.ratios.sample.heavy_incident

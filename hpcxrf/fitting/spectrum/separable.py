@@ -12,14 +12,17 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from hpcxrf.fitting.kernels.spectrum_layout import MOST_STEP
-from hpcxrf.fitting.nnls import nnls_gram, solve_masked
-from hpcxrf.fitting.spectrum.compiled import (
+from hpcxrf.fitting.kernels.spectrum_layout import (
     MAX_DAMPING,
     MIN_DAMPING,
+    MOST_STEP,
     NOTHING,
+    SMALL_STEPS,
     START_DAMPING,
     WEAK_DAMPING,
+)
+from hpcxrf.fitting.nnls import nnls_gram, solve_masked
+from hpcxrf.fitting.spectrum.compiled import (
     can_be_compiled,
     derive_ratios_compiled,
     find_misfits_compiled,
@@ -231,7 +234,7 @@ def _step(state: State, least_squares: LeastSquares, tolerance: float) -> State:
             "damping": damping,
             "small": small,
             "iterations": state.iterations + (~state.done).long(),
-            "done": state.done | (small >= 2) | flat | (damping > MAX_DAMPING),
+            "done": state.done | (small >= SMALL_STEPS) | flat | (damping > MAX_DAMPING),
         }
     )
 

@@ -7,6 +7,7 @@ import torch
 
 from hpcxrf.config.run import RunConfig
 from hpcxrf.fitting.pixels.compiled import load_map_kernels
+from hpcxrf.fitting.pixels.compiled_full import load_true_model_kernels
 from hpcxrf.fitting.pixels.compiled_nonnegative import load_nonnegative_kernel
 from hpcxrf.fitting.pixels.compiled_poisson import load_poisson_kernels
 from hpcxrf.fitting.pixels.expected_deviance import load_deviance_kernel
@@ -44,4 +45,6 @@ def _compile(method: PixelMethodName | None) -> None:
         load_nonnegative_kernel()
     if method == "poisson":
         load_poisson_kernels()
+    if method == "full":
+        load_true_model_kernels()
     load_deviance_kernel()
