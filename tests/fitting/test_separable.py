@@ -3,14 +3,17 @@
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from fit_samples import TRUTH, amplitudes, channels, drawn, expected_counts, setup, table, theta_of
 
 from hpcxrf.fitting.nnls import nnls_gram
+from hpcxrf.fitting.spectrum.compiled import load_spectrum_kernels
 from hpcxrf.fitting.spectrum.gradient import minimise_adam
 from hpcxrf.fitting.spectrum.integrated import _build_model, build_least_squares, fit_range
 from hpcxrf.fitting.spectrum.least_squares import State, build_space
+from hpcxrf.fitting.spectrum.pack import pack_space
 from hpcxrf.fitting.spectrum.separable import _solve_damped_step, design, minimise, objective, start
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.model import SpectrumModel
@@ -143,6 +146,34 @@ def test_theta_stays_inside_its_bounds_in_every_step():
         state = minimise(state, problem, iterations=1)
         assert bool(((state.theta >= problem.space.lower) & (state.theta <= problem.space.upper)).all())
     assert float(state.theta[INDEX["f_tail_offset"]]) == 0.005
+
+
+@pytest.mark.parametrize("off", [0.0, 1e-18, -1e-18])
+@pytest.mark.parametrize("upper", [False, True])
+def test_a_parameter_that_rounding_keeps_from_its_bound_takes_no_step(upper, off):
+    """A step to a bound is a sum that rounds; held there alone, or let go for a neighbour's sake, is another step."""
+    problem = problem_of(peaks())
+    state = start(problem.space.centre, problem)
+    at, beside = INDEX["compton_hi_f_tail"], INDEX["compton_f_tail"]
+    bound = (problem.space.upper if upper else problem.space.lower)[at]
+    outwards = 1.0 if upper else -1.0
+    theta, hessian, gradient = state.theta.clone(), torch.eye(len(FREE), dtype=torch.float64), state.gradient * 0.0
+    theta[at] = bound + off
+    hessian[at, beside] = hessian[beside, at] = 0.9 * outwards
+    gradient[at], gradient[beside] = 0.1 * outwards, 1.0
+    prior_sd = torch.full_like(problem.space.prior_sd, 1e9)
+    flat = replace(problem, space=replace(problem.space, prior_sd=prior_sd))
+    state = replace(state, theta=theta, hessian=hessian, gradient=gradient)
+    trial, _ = _solve_damped_step(state, flat)
+    assert float((trial[at] - bound).abs()) <= 1e-17
+    assert float((trial[beside] - theta[beside]) / problem.space.scale[beside]) == pytest.approx(1.0 / 1.01, rel=1e-6)
+    compiled, space = torch.empty_like(theta).numpy(), pack_space(flat.space)
+    n = len(FREE)
+    load_spectrum_kernels().take_step(
+        theta.numpy(), space, float(state.misfit) / 1e3, float(state.damping), hessian.numpy(), gradient.numpy(),
+        np.empty((3, n, n)), np.empty((5, n)), np.empty((2, n), np.uint64), compiled,
+    )  # fmt: skip
+    np.testing.assert_allclose(compiled, trial.numpy(), rtol=1e-9, atol=1e-17)
 
 
 def test_fixed_parameters_do_not_move():

@@ -166,3 +166,5 @@ weight, 1 / mu has no upper end."""
 LEAST_COUNTS: Final = 1e-3
 COVARIANCE_RIDGE: Final = 1e-12
 """Added to a unit diagonal before it is inverted for variances."""
+AT_BOUND: Final = 1e-9
+"""A parameter this near to a bound, in its scale, is there: the sum that has brought it to the bound rounds."""

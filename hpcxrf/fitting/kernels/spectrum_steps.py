@@ -8,7 +8,7 @@ from hpcxrf.fitting.kernels import spectrum_layout as at
 from hpcxrf.fitting.kernels.loops import Array, Number
 from hpcxrf.fitting.kernels.machine_code import kernel, part
 from hpcxrf.fitting.kernels.spectrum_amplitudes import factorise, solve_factorised
-from hpcxrf.fitting.kernels.spectrum_layout import MOST_STEP, NNLS_RIDGE
+from hpcxrf.fitting.kernels.spectrum_layout import AT_BOUND, MOST_STEP, NNLS_RIDGE
 
 BUILD_EQUATIONS: Final = (
     "void(uint64[::1], float64[:,::1], float64[:,::1], uint64[::1], float64[:,::1], uint64[:,::1], float64[:,::1], "
@@ -180,8 +180,9 @@ def _prepare_step(
             work[1, p, q] = hessian[p, q]
         work[0, p, p] += precision
         work[1, p, p] = work[0, p, p] * (1.0 + damping)
-        blocked = (theta[p] <= space[at.LOWER, p] and v[0, p] < 0.0) or (
-            theta[p] >= space[at.UPPER, p] and v[0, p] > 0.0
+        near = AT_BOUND * scale
+        blocked = (theta[p] <= space[at.LOWER, p] + near and v[0, p] < 0.0) or (
+            theta[p] >= space[at.UPPER, p] - near and v[0, p] > 0.0
         )
         moving[p] = space[at.FREE, p] > 0.0 and not blocked and work[0, p, p] > 0.0
         v[1, p] = max((space[at.LOWER, p] - theta[p]) / scale, -MOST_STEP)

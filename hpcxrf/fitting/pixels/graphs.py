@@ -102,9 +102,7 @@ def _repeat(one: _Captured, counts: Tensor, measured: Tensor) -> DeviceResults:
 def _is_same(one: DeviceResults, other: DeviceResults) -> bool:
     """Whether results are the same to the bit; NaN is NaN. This waits for the device, once a solver."""
     pairs = [(getattr(one, f.name), getattr(other, f.name)) for f in fields(DeviceResults)]
-    return all(
-        a is b if a is None or b is None else bool(((a == b) | (a.isnan() & b.isnan())).all()) for a, b in pairs
-    )
+    return all(a is b if a is None or b is None else bool(((a == b) | (a.isnan() & b.isnan())).all()) for a, b in pairs)
 
 
 def capture_on_cuda(device: torch.device, run: Callable[[], None]) -> Callable[[], None]:

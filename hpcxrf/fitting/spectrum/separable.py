@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.kernels.spectrum_layout import (
+    AT_BOUND,
     MAX_DAMPING,
     MIN_DAMPING,
     MOST_STEP,
@@ -262,7 +263,9 @@ def _solve_damped_step(state: State, least_squares: LeastSquares) -> tuple[Tenso
     pull = precision * (space.centre - state.theta) / space.scale
     gradient = state.gradient + pull
     hessian = state.hessian + torch.diag_embed(precision)
-    blocked = ((state.theta <= space.lower) & (gradient < 0)) | ((state.theta >= space.upper) & (gradient > 0))
+    near = AT_BOUND * space.scale
+    at_lower, at_upper = state.theta <= space.lower + near, state.theta >= space.upper - near
+    blocked = (at_lower & (gradient < 0)) | (at_upper & (gradient > 0))
     diagonal = hessian.diagonal(dim1=-2, dim2=-1)
     moving = space.free & ~blocked & (diagonal > 0)
     damped = hessian + torch.diag_embed(state.damping[..., None] * diagonal)
