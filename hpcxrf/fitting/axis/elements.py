@@ -56,8 +56,8 @@ _RIVAL_COST: Final = 2.5
 _SWAP_GAIN: Final = 1.0
 # Lines nearer to the lower end of the fit range than this are cut by it.
 _INSIDE_KEV: Final = 0.1
-# Least z of M lines that the L lines of their element imply.
-_IMPLIED_Z: Final = 1.0
+# Least z of M lines that the L lines of their element imply: 5 % of those that air or a window takes have more.
+_IMPLIED_Z: Final = 1.645
 # Half chi2 beyond its price that a family below its decision limit has to explain: the limit allows for flaws of its
 # own lines too, which it would not have if it were absent. Of eight that had more, six were there.
 _GAIN_BELOW_LIMIT: Final = 5.0
@@ -324,7 +324,7 @@ def _keep(names: Sequence[str], reviews: Mapping[str, Review], left: set[str], f
 
     One leaves that is not worth its price, or below its decision limit and not worth much more. M lines of an element
     whose L lines stand out need no evidence of their own, as an atom that emits L lines is left with holes in the M
-    shell: they stay where they have more counts than their error.
+    shell: they stay where they are seen at all.
     """
     families, incident = families_by_name(), float(fit.theta[INDEX[INCIDENT]])
     leaving: dict[str, str | None] = {}

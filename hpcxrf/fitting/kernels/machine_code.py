@@ -8,8 +8,11 @@ import fcntl
 import functools
 import hashlib
 import importlib
+import logging
 import os
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +29,8 @@ FAST_MATH: Final = frozenset({"reassoc", "contract", "nsz", "arcp", "afn"})
 # More than the machine code of all kernels: a disk or a quota that is full has no room for a file of so much.
 _ROOM: Final = 4 << 20
 _OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+
+_LOG = logging.getLogger(__name__)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -56,13 +61,45 @@ def glue(function: Function) -> Function:
 
 
 def load_kernels(module: str) -> ModuleType:
-    """Import a module of kernels; where several processes need it at once, one compiles and the others wait.
+    """Import a module of kernels; where several processes need it at once, one has it compiled and the others wait.
+
+    What has compiled a kernel does not run the same instructions as what loads it: it takes parts that are not written
+    into the kernel as they were compiled by themselves, which adds up in another order. So kernels are compiled by a
+    process of their own, which ends, and with it the memory that this takes; everybody loads them. Where there is no
+    folder to load from, everybody compiles.
 
     Args:
         module: name in this package, without its own.
     """
-    with _one_compiles(kernel_folder(os.environ)):
-        return importlib.import_module(f"{__package__}.{module}")
+    name, folder = f"{__package__}.{module}", kernel_folder(os.environ)
+    with _one_compiles(folder):
+        if folder is not None and name not in sys.modules:
+            made = folder / f"{module}-{_stamp_sources()}.compiled"
+            if not made.exists() and _compile_apart(name):
+                made.touch()
+        return importlib.import_module(name)
+
+
+def _compile_apart(name: str) -> bool:
+    """Import a module in a process of its own, which leaves its machine code in the cache; whether that went well."""
+    command = [sys.executable, "-P", "-c", "import importlib, sys; importlib.import_module(sys.argv[1])", name]
+    paths = os.pathsep.join(path for path in sys.path if path)
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+        _LOG.warning(
+            "%s could not be compiled in a process of its own (%s): it is compiled here, and the last digits of this "
+            "process may differ from those of others",
+            name,
+            last,
+        )
+    return done.returncode == 0
+
+
+def _stamp_sources() -> str:
+    """Where the kernels stand and when they were written, which is what numba knows them by."""
+    facts = [(str(path), path.stat().st_mtime_ns) for path in sorted(Path(__file__).parent.glob("*.py"))]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
 
 def kernel_folder(environment: Mapping[str, str]) -> Path | None:

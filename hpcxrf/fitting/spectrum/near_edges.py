@@ -7,7 +7,6 @@ without, and left out of the scan if no detector has it.
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Final
 
 import torch
@@ -53,34 +52,16 @@ def find_near_edges(
     if not names:
         return tuple(sorted(set(below)))
     highest = min(nominal + reach_kev, HIGHEST_INCIDENT_KEV)
-    if branching is None or branching == Branching():
-        edges = _list_plain_edges(tuple(names), highest, detector, minimum_ratio)
-    else:
-        edges = _list_edges(names, highest, detector, branching, minimum_ratio)
-    return tuple(sorted({*below, *(edge for edge in edges if edge > nominal)}))
-
-
-# Detectors and regions of a scan ask for the same edges.
-@lru_cache(maxsize=64)
-def _list_plain_edges(
-    names: tuple[str, ...], incident_kev: float, detector: Detector, minimum_ratio: float
-) -> tuple[float, ...]:
-    return _list_edges(names, incident_kev, detector, None, minimum_ratio)
-
-
-def _list_edges(
-    names: Sequence[str], incident_kev: float, detector: Detector, branching: Branching | None, minimum_ratio: float
-) -> tuple[float, ...]:
-    """Edges of the lines that an incident energy excites, as far as these hold a share of their family."""
-    table = build_line_table(
-        names, incident_kev, efficiency=detector, branching=branching, escape=False, minimum_ratio=minimum_ratio
+    higher = build_line_table(
+        names, highest, efficiency=detector, branching=branching, escape=False, minimum_ratio=minimum_ratio
     )
-    return tuple(
+    above = [
         edge
         for i in range(len(names))
-        for edge in table.edge_kev[table.component == i].unique().tolist()
-        if _share_of(table, i, edge) >= _MINIMUM_SHARE
-    )
+        for edge in higher.edge_kev[higher.component == i].unique().tolist()
+        if edge > nominal and _share_of(higher, i, edge) >= _MINIMUM_SHARE
+    ]
+    return tuple(sorted({*below, *above}))
 
 
 def _has_edge_above(name: str, nominal_kev: float) -> bool:

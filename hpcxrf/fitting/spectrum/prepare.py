@@ -6,7 +6,6 @@ Run files and the functions of `hpcxrf.api` both end here.
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from numbers import Real
 from typing import Any, Final, get_args
 
@@ -202,31 +201,6 @@ def lines_at(
     Raises:
         FitError: elements that do not exist, or that the energy cannot excite.
     """
-    if branching is None or branching == Branching():
-        return _plain_lines_at(incident_energy_kev, tuple(elements), detector, reach_kev, tuple(unexcited))
-    return _lines_with(branching, incident_energy_kev, elements, detector, reach_kev, unexcited)
-
-
-# Detectors, regions and their fits ask for the same lines again.
-@lru_cache(maxsize=64)
-def _plain_lines_at(
-    incident_energy_kev: float,
-    elements: tuple[str, ...],
-    detector: Detector,
-    reach_kev: float,
-    unexcited: tuple[str, ...],
-) -> LineTable:
-    return _lines_with(None, incident_energy_kev, elements, detector, reach_kev, unexcited)
-
-
-def _lines_with(
-    branching: Branching | None,
-    incident_energy_kev: float,
-    elements: Sequence[str],
-    detector: Detector,
-    reach_kev: float,
-    unexcited: Collection[str],
-) -> LineTable:
     return condense(
         build_line_table(
             elements,

@@ -80,6 +80,26 @@ def test_of_processes_that_start_at_once_one_compiles(tmp_path):
     assert sorted(compiled) == [0, 0, 1]
 
 
+_BITS = """
+import hashlib
+import torch
+from hpcxrf.fitting.pixels.basis import pixel_basis
+from hpcxrf.fitting.pixels.expected_deviance import compile_law, sample_basis, standardise
+channel = torch.arange(400.0, dtype=torch.float64)
+columns = torch.exp(-0.5 * ((channel[:, None] - torch.tensor([80.0, 150.0, 155.0, 300.0])) / 6.0) ** 2)
+basis = pixel_basis(columns, torch.tensor([300.0, 20.0, 500.0, 80.0], dtype=torch.float64), torch.ones((1, 400), dtype=torch.float64), 1)
+pixels = basis.coefficients * torch.rand(1000, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+z = standardise(pixels.sum(1).float(), pixels.float(), compile_law(sample_basis(basis)))
+print(int(hashlib.sha256(z.numpy().tobytes()).hexdigest()[:12], 16))
+"""
+
+
+def test_the_process_that_has_kernels_compiled_has_the_bits_of_those_that_load_them(tmp_path):
+    cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    first, second = (_numbers_of([_start(tmp_path, cache, _BITS)]) for _ in range(2))
+    assert first == second
+
+
 class _FullDisk(io.BytesIO):
     """A file on a disk with room for a name, and for little else."""
 
