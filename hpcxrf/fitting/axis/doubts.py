@@ -5,7 +5,7 @@ from typing import Final
 
 from hpcxrf.fitting.axis.binned import families_by_name
 from hpcxrf.fitting.axis.peaks import Peaks
-from hpcxrf.fitting.axis.race import Runner
+from hpcxrf.fitting.axis.race import FAINT_COUNTS, Runner
 from hpcxrf.fitting.axis.review import Review
 from hpcxrf.fitting.axis.verdict import AMBIGUOUS, NOT_FOUND, Finding
 from hpcxrf.fitting.result import SpectrumFit
@@ -26,6 +26,9 @@ _APART_KEV: Final = 0.3
 # Offset, slope and incident energy of fewer peaks, or of fewer families that stand out, have no check.
 _LEAST_PEAKS: Final = 5
 _LEAST_ANCHORS: Final = 4
+# Of so few counts (race.FAINT_COUNTS) names that are all shifted by one in Z explain the peaks as well, unless the
+# elastic peak, which no element can stand for, contradicts them.
+_ELASTIC: Final = "elastic peak"
 _USUAL_COST: Final = 1.5
 _LEFT_SIGMA: Final = 2.0
 _MOST_LEFT: Final = 0.03
@@ -66,8 +69,11 @@ def judge_unlisted(fit: SpectrumFit, peaks: Peaks, reviews: Mapping[str, Review]
         doubts.append(f"the spectrum has {peaks.channel.size} peaks, {_LEAST_PEAKS} are needed")
     if len(anchors) < _LEAST_ANCHORS:
         doubts.append(f"{len(anchors)} peaks fix it ({', '.join(anchors) or 'nothing'}), {_LEAST_ANCHORS} are needed")
+    total = float(fit.counts.sum())
+    if total < FAINT_COUNTS and ELASTIC in fit.component_names and _ELASTIC not in anchors:
+        doubts.append(f"no elastic peak stands out of {total:.0f} counts")
     beyond = (fit.counts - fit.model).abs() - _LEFT_SIGMA * fit.model.clamp(min=1.0).sqrt()
-    left = float(beyond.clamp(min=0.0).sum() / fit.counts.sum())
+    left = float(beyond.clamp(min=0.0).sum()) / total
     if left > _MOST_LEFT:
         doubts.append(f"{left:.1%} of the counts are left beyond their noise")
     elif leaves_much(fit):
@@ -86,5 +92,5 @@ def _list_anchors(fit: SpectrumFit, reviews: Mapping[str, Review]) -> list[str]:
             found.append(name)
     elastic = fit.component_names.index(ELASTIC) if ELASTIC in fit.component_names else -1
     if elastic >= 0 and float(fit.amplitude[elastic]) > ANCHOR_Z * float(fit.amplitude_sigma[elastic]):
-        found.append("elastic peak")
+        found.append(_ELASTIC)
     return found

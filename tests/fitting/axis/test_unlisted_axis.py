@@ -93,3 +93,11 @@ def test_a_family_below_its_limit_is_named_where_its_evidence_stands():
     assert found.sureness["Cl"] == "probable"
     shown = dict(zip(found.fit.component_names, found.fit.found.tolist(), strict=True))
     assert not [name for name in found.names if found.sureness[name] == "certain" and not shown[name]]
+
+
+def test_few_counts_without_an_elastic_peak_fix_no_axis():
+    """3700 counts, every name shifted by one in Z: five peaks that stand out, and 40 counts of the elastic peak."""
+    truth = random_spectrum(88091, light_kbeta=True)
+    found = find_elements(torch.from_numpy(truth.counts.astype(float)), truth.nominal_kev)
+    assert NOT_FOUND in found.fit.flags
+    assert any("no elastic peak stands out" in note.text for note in found.fit.notes)

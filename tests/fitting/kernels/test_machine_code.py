@@ -87,7 +87,8 @@ from hpcxrf.fitting.pixels.basis import pixel_basis
 from hpcxrf.fitting.pixels.expected_deviance import compile_law, sample_basis, standardise
 channel = torch.arange(400.0, dtype=torch.float64)
 columns = torch.exp(-0.5 * ((channel[:, None] - torch.tensor([80.0, 150.0, 155.0, 300.0])) / 6.0) ** 2)
-basis = pixel_basis(columns, torch.tensor([300.0, 20.0, 500.0, 80.0], dtype=torch.float64), torch.ones((1, 400), dtype=torch.float64), 1)
+amplitude, background = torch.tensor([300.0, 20.0, 500.0, 80.0]).double(), torch.ones((1, 400)).double()
+basis = pixel_basis(columns, amplitude, background, 1)
 pixels = basis.coefficients * torch.rand(1000, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 z = standardise(pixels.sum(1).float(), pixels.float(), compile_law(sample_basis(basis)))
 print(int(hashlib.sha256(z.numpy().tobytes()).hexdigest()[:12], 16))
