@@ -122,7 +122,12 @@ def finish(runners: Sequence[Runner], n_channels: int, incident_kev: float) -> l
 
 
 def list_finalists(runners: Sequence[Runner], others: Sequence[Runner]) -> list[Runner]:
-    """The best that ran the first stage, as far as they come near to the best of them and of others."""
+    """List the best that ran the first stage, as far as they come near to the best of them and of others.
+
+    Args:
+        runners: of `run_first_stage`, in any order, of several incident energies.
+        others: of `run_first_stage`, which are brought to the end apart.
+    """
     best = min((one.against for one in (*runners, *others)), default=0.0)
     near = [one for one in runners if one.against - best < _FINAL_MARGIN]
     return sorted(near, key=lambda one: one.against)[:_FINALISTS]

@@ -5,7 +5,8 @@ import pytest
 import torch
 from foreign_spectra import random_spectrum
 
-from hpcxrf.fitting.axis.elements import find_elements
+from hpcxrf.fitting.axis.elements import _judge, find_elements
+from hpcxrf.fitting.axis.review import Review
 from hpcxrf.fitting.axis.verdict import AMBIGUOUS, NOT_FOUND
 from hpcxrf.fitting.spectrum.from_nothing import fit_from_nothing
 from hpcxrf.fitting.spectrum.prepare import build_problem
@@ -91,8 +92,12 @@ def test_a_family_below_its_limit_is_named_where_its_evidence_stands():
     found = find_elements(torch.from_numpy(truth.counts.astype(float)), truth.nominal_kev)
     assert "Cl" in truth.truth
     assert found.sureness["Cl"] == "probable"
-    shown = dict(zip(found.fit.component_names, found.fit.found.tolist(), strict=True))
-    assert not [name for name in found.names if found.sureness[name] == "certain" and not shown[name]]
+
+
+@pytest.mark.parametrize(("found", "word"), [(True, "certain"), (False, "probable")])
+def test_a_family_below_its_limit_is_never_certain(found, word):
+    stands_out = Review(z=50.0, surviving=1.0, gain=1000.0, rivals={})
+    assert _judge("Fe", stands_out, {}, found=found) == word
 
 
 def test_few_counts_without_an_elastic_peak_fix_no_axis():
