@@ -30,6 +30,12 @@ FAST_MATH: Final = frozenset({"reassoc", "contract", "nsz", "arcp", "afn"})
 _ROOM: Final = 4 << 20
 _OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
+# Whoever waits for the compiling process holds the other end of its input: with them, killed or not, it ends.
+_IMPORT: Final = """
+import importlib, os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
+importlib.import_module(sys.argv[1])
+"""
 _LOG = logging.getLogger(__name__)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -82,18 +88,28 @@ def load_kernels(module: str) -> ModuleType:
 
 def _compile_apart(name: str) -> bool:
     """Import a module in a process of its own, which leaves its machine code in the cache; whether that went well."""
-    command = [sys.executable, "-P", "-c", "import importlib, sys; importlib.import_module(sys.argv[1])", name]
     paths = os.pathsep.join(path for path in sys.path if path)
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        subprocess.Popen(
+            [sys.executable, "-P", "-c", _IMPORT, name],
+            env={**os.environ, "PYTHONPATH": paths},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+        ) as child,
+    ):
+        code = child.wait()
+        said.seek(0)
+        last = (said.read().strip().splitlines() or [f"it ended with {code}"])[-1]
+    if code != 0:
         _LOG.warning(
             "%s could not be compiled in a process of its own (%s): it is compiled here, and the last digits of this "
             "process may differ from those of others",
             name,
             last,
         )
-    return done.returncode == 0
+    return code == 0
 
 
 def _stamp_sources() -> str:

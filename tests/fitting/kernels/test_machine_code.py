@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from hpcxrf.fitting.kernels.machine_code import kernel_folder
@@ -99,6 +101,26 @@ def test_the_process_that_has_kernels_compiled_has_the_bits_of_those_that_load_t
     cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     first, second = (_numbers_of([_start(tmp_path, cache, _BITS)]) for _ in range(2))
     assert first == second
+
+
+def _wait_for(condition, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_who_is_killed_while_kernels_are_compiled_leaves_no_process_behind(tmp_path):
+    cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    code = "from hpcxrf.fitting.kernels.machine_code import load_kernels; load_kernels('spectrum')"
+    with _start(tmp_path, cache, code) as process:
+        waiting = psutil.Process(process.pid)
+        _wait_for(lambda: waiting.children() or process.poll() is not None)
+        (child,) = waiting.children()
+        process.kill()
+        process.wait()
+    _wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, 5.0)
+    assert not list((tmp_path / "cache").glob("hpcxrf/kernels/*/*.compiled"))
 
 
 class _FullDisk(io.BytesIO):
