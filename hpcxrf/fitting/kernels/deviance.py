@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from hpcxrf.fitting.kernels.layout import FAR_OUT, FEW_COUNTS, NEAR, NEAR_SCALE, SMALLEST_EXPECTATION
-from hpcxrf.fitting.kernels.loops import Array, Number, clear, log
+from hpcxrf.fitting.kernels.loops import ROWS, Array, Number, Rows, clear, log
 from hpcxrf.fitting.kernels.machine_code import kernel, part
 
 _F: Final = np.float32
@@ -24,8 +24,6 @@ _FEW: Final = np.float32(FEW_COUNTS)
 _SCALE: Final = np.float32(NEAR_SCALE)
 _N0, _N1, _N2, _N3 = (tuple(np.float32(c) for c in row) for row in NEAR)
 _F0, _F1, _F2, _F3 = (tuple(np.float32(c) for c in row) for row in FAR_OUT)
-_ROWS: Final = "Tuple((uint64[::1], uint64[::1], float32[::1]))"
-Rows = tuple[Array, Array, Array]
 
 
 @part
@@ -96,7 +94,7 @@ def _move_mean(steep: Array, signed: Array, a: Array, first: Number, n: Number, 
 
 
 @kernel(
-    f"void(float32[:,::1], float32[:,::1], float32[::1], float32, {_ROWS}, {_ROWS}, {_ROWS}, {_ROWS}, float32[:,::1], "
+    f"void(float32[:,::1], float32[:,::1], float32[::1], float32, {ROWS}, {ROWS}, {ROWS}, {ROWS}, float32[:,::1], "
     "float32, float32[::1])"
 )
 def standardise(

@@ -19,6 +19,16 @@ Strips = tuple[Array, Array, Array]
 """Places, columns and numbers."""
 STRIPS: Final = "Tuple((uint64[:,::1], uint64[:,::1], float32[::1]))"
 """Their type in signatures."""
+Rows = tuple[Array, Array, Array]
+"""Starts of sparse rows, their columns and numbers."""
+ROWS: Final = "Tuple((uint64[::1], uint64[::1], float32[::1]))"
+"""Their type in signatures."""
+TABLES: Final = "Tuple((float32[::1], float32[::1], float32[::1]))"
+"""Type of hazard of the normal law, least variance and variance by the own count (component,)."""
+LARGEST: Final = np.float32(3.4028235e38)
+"""What is not finite is beyond it."""
+TINY: Final = np.float32(1.1754944e-38)
+"""Smallest normal number."""
 
 _F: Final = np.float32
 _U: Final = np.uint64

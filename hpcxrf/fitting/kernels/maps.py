@@ -25,7 +25,10 @@ from hpcxrf.fitting.kernels.loops import (
     COLUMN_5,
     COLUMN_6,
     COLUMN_7,
+    LARGEST,
     STRIPS,
+    TABLES,
+    TINY,
     Array,
     Number,
     Strips,
@@ -46,9 +49,6 @@ _I: Final = np.int32
 _ZERO: Final = np.float32(0.0)
 _SMALLEST_EXPECTATION: Final = np.float32(SMALLEST_EXPECTATION)
 _SMALLEST_SIGMA: Final = np.float32(SMALLEST_SIGMA)
-_LARGEST: Final = np.float32(3.4028235e38)
-_TINY: Final = np.float32(1.1754944e-38)
-_TABLES: Final = "Tuple((float32[::1], float32[::1], float32[::1]))"
 
 
 @part
@@ -67,7 +67,7 @@ def _compare(a: Array, place: Array, columns: Array, c: Array, mu: Array, y: Arr
         second = a4 * c[k + COLUMN_4] + a5 * c[k + COLUMN_5] + a6 * c[k + COLUMN_6] + a7 * c[k + COLUMN_7]
         m = max(mu[begin + i] + (first + second), _SMALLEST_EXPECTATION)
         v = y[begin + i]
-        total += (m - v) + v * log(max(v / m, _TINY))
+        total += (m - v) + v * log(max(v / m, TINY))
     return total
 
 
@@ -130,7 +130,7 @@ def _variance(
 
 @kernel(
     f"void(uint8[::1], int64, uint64, uint64, uint64, uint64, int64, {STRIPS}, {STRIPS}, {STRIPS}, {STRIPS}, "
-    f"{_TABLES}, float32[::1], float32[::1], float32[:,::1], float32[::1], float32[:,::1], float32[:,::1], "
+    f"{TABLES}, float32[::1], float32[::1], float32[:,::1], float32[::1], float32[:,::1], float32[:,::1], "
     "float32[::1])"
 )
 def fit_pixels(
@@ -190,7 +190,7 @@ def fit_pixels(
         every = seen + add_up(y, _U(0), first) + add_up(y, stop, n_channels - stop)
         total[p] = seen
         # Not by isfinite: numba makes it `x - x`, which is reordered to 0.
-        if not abs(every) <= _LARGEST:
+        if not abs(every) <= LARGEST:
             total[p] = np.nan
             clear(y)
         if known:

@@ -19,7 +19,7 @@ from hpcxrf.fitting.kernels.layout import (
     UINT16,
     UINT32,
 )
-from hpcxrf.fitting.kernels.loops import Array, Number, clear, log
+from hpcxrf.fitting.kernels.loops import LARGEST, ROWS, TABLES, TINY, Array, Number, Rows, clear, log
 from hpcxrf.fitting.kernels.machine_code import kernel, part
 
 _F: Final = np.float32
@@ -38,14 +38,9 @@ _BLOCK: Final = np.uint64(32)
 _DE_BRUIJN: Final = np.uint64(0x03F79D71B4CB0A89)
 _LOWEST: Final = np.float32(SMALLEST_EXPECTATION)
 _SMALLEST_SIGMA: Final = np.float32(SMALLEST_SIGMA)
-_LARGEST: Final = np.float32(3.4028235e38)
-_TINY: Final = np.float32(1.1754944e-38)
-_ROWS: Final = "Tuple((uint64[::1], uint64[::1], float32[::1]))"
 # By the first six bits of 2^i times the sequence, i.
 _ORDER: Final = np.zeros(64, np.uint8)
-_ORDER[[((1 << i) * 0x03F79D71B4CB0A89 >> 58) & 63 for i in range(64)]] = np.arange(64)
-_TABLES: Final = "Tuple((float32[::1], float32[::1], float32[::1]))"
-Rows = tuple[Array, Array, Array]
+_ORDER[[((1 << i) * int(_DE_BRUIJN) >> 58) & 63 for i in range(64)]] = np.arange(64)
 
 
 @part
@@ -121,7 +116,7 @@ def _count(place: Array, found: Array, k: Number, first: Number, stop: Number) -
         if place[i] >= first and place[i] < stop:
             inside += found[i]
     # Not by isfinite: numba makes it `x - x`, which is reordered to 0.
-    return inside if abs(every) <= _LARGEST else _F(np.nan)
+    return inside if abs(every) <= LARGEST else _F(np.nan)
 
 
 @part
@@ -158,7 +153,7 @@ def _compare(place: Array, found: Array, k: Number, rows: Array, a: Array, model
     total = _ZERO
     for i in range(k):
         v = found[i]
-        total += v * log(max(v / model[i], _TINY)) - v
+        total += v * log(max(v / model[i], TINY)) - v
     return total
 
 
@@ -297,8 +292,8 @@ def _write_variances(e: Array, variance: Array, tables: Rows, p: Number, n: Numb
 
 
 @kernel(
-    f"void(uint8[::1], int64, uint64, uint64, uint64, uint64, float32[::1], float32[::1], {_ROWS}, float32[::1], "
-    f"float32[:,::1], {_TABLES}, float32[:,::1], float32[::1], float32[:,::1], float32[:,::1], float32[::1])"
+    f"void(uint8[::1], int64, uint64, uint64, uint64, uint64, float32[::1], float32[::1], {ROWS}, float32[::1], "
+    f"float32[:,::1], {TABLES}, float32[:,::1], float32[::1], float32[:,::1], float32[:,::1], float32[::1])"
 )
 def fit_sparse_pixels(
     data: Array,
