@@ -126,10 +126,10 @@ def build_line_table(
         branching=branching or Branching(),
         minimum_ratio=minimum_ratio,
     )
-    per_component = [[] if c.name in unexcited else _build_near_lines(c, users, context, reach_kev) for c in parsed]
+    per_component = [() if c.name in unexcited else _build_near_lines(c, users, context, reach_kev) for c in parsed]
     if escape:
         per_component = [
-            lines if c.kind == "pileup" or not lines else _add_escape_lines(lines, context)
+            lines if c.kind == "pileup" or not lines else _add_escape_lines(lines, context.setup)
             for c, lines in zip(parsed, per_component, strict=True)
         ]
     return _assemble([c.name for c in parsed], per_component, incident_energy_kev)
@@ -218,27 +218,45 @@ def _check_arrays(n_components: int, index: npt.NDArray[np.int64], values: Mappi
 
 def _build_near_lines(
     component: Component, users: Mapping[str, Sequence[tuple[float, float]]], context: _Context, reach_kev: float
-) -> list[_Line]:
+) -> tuple[_Line, ...]:
     """Lines of a component, also where it needs a little more incident energy: then without the switch of an edge."""
     if reach_kev <= 0.0 or is_excited(component, context.incident_energy_kev):
         return _build_component_lines(component, users, context)
     highest = min(context.incident_energy_kev + reach_kev, HIGHEST_INCIDENT_KEV)
     lines = _build_component_lines(component, users, replace(context, incident_energy_kev=highest))
-    return [line._replace(edge_kev=0.0) for line in lines]
+    return tuple(line._replace(edge_kev=0.0) for line in lines)
 
 
 def _build_component_lines(
     component: Component, users: Mapping[str, Sequence[tuple[float, float]]], context: _Context
-) -> list[_Line]:
+) -> tuple[_Line, ...]:
     if component.kind == "user":
         return _build_user_lines(component.name, users[component.name])
-    families = [_build_family_lines(*family, context) for family in component.families]
+    # Detectors and regions of a scan ask for the same lines; adjusted ratios are too rare to be remembered.
+    plain = context.branching == Branching()
+    families = [
+        _find_plain_lines(*family, context.incident_energy_kev, context.setup, context.minimum_ratio)
+        if plain
+        else _build_family_lines(*family, context)
+        for family in component.families
+    ]
     if component.kind == "pileup":
         return _build_pileup_lines(*families)
     return families[0]
 
 
-def _build_user_lines(name: str, given: Sequence[tuple[float, float]]) -> list[_Line]:
+@lru_cache(maxsize=4096)
+def _find_plain_lines(
+    symbol: str, shell: str, incident_energy_kev: float, setup: Detector, minimum_ratio: float
+) -> tuple[_Line, ...]:
+    """Lines of a family without adjustments."""
+    context = _Context(
+        incident_energy_kev=incident_energy_kev, setup=setup, branching=Branching(), minimum_ratio=minimum_ratio
+    )
+    return _build_family_lines(symbol, shell, context)
+
+
+def _build_user_lines(name: str, given: Sequence[tuple[float, float]]) -> tuple[_Line, ...]:
     bad = [f"({e:g}, {r:g})" for e, r in given if not (LOWEST_KEV <= e <= HIGHEST_KEV and r > 0.0)]
     if bad or not given:
         raise FitError(
@@ -248,7 +266,7 @@ def _build_user_lines(name: str, given: Sequence[tuple[float, float]]) -> list[_
     return _normalise([_Line(energy_kev=e, ratio=r, has_tail=True) for e, r in given])
 
 
-def _build_family_lines(symbol: str, shell: str, context: _Context) -> list[_Line]:
+def _build_family_lines(symbol: str, shell: str, context: _Context) -> tuple[_Line, ...]:
     z = xraylib.SymbolToAtomicNumber(symbol)
     emitted = find_emitted_lines(z, shell, context.incident_energy_kev)
     lines = [
@@ -286,7 +304,8 @@ _find_escaping: Final = lru_cache(maxsize=4096)(escape_probability)
 _find_absorption: Final = lru_cache(maxsize=8192)(absorption_per_um)
 
 
-def _build_pileup_lines(first: Sequence[_Line], second: Sequence[_Line]) -> list[_Line]:
+@lru_cache(maxsize=1024)
+def _build_pileup_lines(first: tuple[_Line, ...], second: tuple[_Line, ...]) -> tuple[_Line, ...]:
     """Sums of every two lines; those closer than the detector resolves become one line."""
     pairs = [
         _Line(energy_kev=a.energy_kev + b.energy_kev, ratio=a.ratio * b.ratio)
@@ -298,9 +317,10 @@ def _build_pileup_lines(first: Sequence[_Line], second: Sequence[_Line]) -> list
     return _normalise([x for x in merged if x.ratio >= PILEUP_MINIMUM_RATIO])
 
 
-def _add_escape_lines(lines: list[_Line], context: _Context) -> list[_Line]:
+@lru_cache(maxsize=4096)
+def _add_escape_lines(lines: tuple[_Line, ...], setup: Detector) -> tuple[_Line, ...]:
     """The lines, then their escape lines, each with the index of its (strongest) parent; all sum to 1."""
-    probability = _find_escaping(tuple(x.energy_kev for x in lines), context.setup)
+    probability = _find_escaping(tuple(x.energy_kev for x in lines), setup)
     whole = [
         x._replace(ratio=x.ratio / (1.0 + float(lost))) for x, lost in zip(lines, probability.sum(axis=0), strict=True)
     ]
@@ -311,11 +331,11 @@ def _add_escape_lines(lines: list[_Line], context: _Context) -> list[_Line]:
             is_kalpha=False,
             escape_parent=i,
         )
-        for row, (photon_kev, _) in enumerate(escape_photons(context.setup))
+        for row, (photon_kev, _) in enumerate(escape_photons(setup))
         for i, parent in enumerate(whole)
     ]
     merged = _merge([x for x in escapes if x.ratio > 0.0 and x.energy_kev > LOWEST_KEV], ESCAPE_MERGE_KEV)
-    return _normalise(whole + [x for x in merged if x.ratio >= ESCAPE_MINIMUM_RATIO])
+    return _normalise([*whole, *(x for x in merged if x.ratio >= ESCAPE_MINIMUM_RATIO)])
 
 
 def _merge(lines: Sequence[_Line], within_kev: float) -> list[_Line]:
@@ -340,9 +360,9 @@ def _join(group: Sequence[_Line]) -> _Line:
     return strongest._replace(energy_kev=mean_kev, ratio=total)
 
 
-def _normalise(lines: Sequence[_Line]) -> list[_Line]:
+def _normalise(lines: Sequence[_Line]) -> tuple[_Line, ...]:
     total = math.fsum(x.ratio for x in lines)
-    return [x._replace(ratio=x.ratio / total) for x in lines]
+    return tuple(x._replace(ratio=x.ratio / total) for x in lines)
 
 
 def _assemble(names: Sequence[str], per_component: Sequence[Sequence[_Line]], incident_energy_kev: float) -> LineTable:

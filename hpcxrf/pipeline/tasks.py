@@ -246,7 +246,7 @@ def run_pixels(job: DatasetJob, blocks: BlockRange, after: Sequence[TaskRecord])
 
 
 def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
-    """Write the table of the regions, close the store (metadata consolidated, `complete` last), write its page, pack.
+    """Close the store (metadata consolidated, `complete` last), write the table of the regions and the page, pack.
 
     Args:
         job: which dataset.
@@ -260,11 +260,11 @@ def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         unpack_store(path)
         devices = sorted({r.device for r in after if r.stage == "pixels"})
         table = run.regions_table(job.dataset_id)
-        if job.config.regions.wanted:
-            regions_to_csv(path, table)
         notes = tuple(check_sums(path, job.config.pixels))
         finalise(path, {"devices": devices, "torch_version": str(torch.__version__)})
         with clock.writing(), open_results(path) as tree:
+            if job.config.regions.wanted:
+                regions_to_csv(tree, table)
             judgement = judge(tree)
             if wants_page(job.config.report.pages, judgement.merit):
                 record = summarise(job, after)

@@ -67,15 +67,18 @@ def parameters_to_csv(results: Path, path: Path) -> None:
     write_csv(path, ("detector", "parameter", "unit", *columns), rows)
 
 
-def regions_to_csv(results: Path, path: Path) -> None:
+def regions_to_csv(tree: xr.DataTree, path: Path) -> None:
     """Write the refined regions: a row for each region, detector and component, and each parameter of theta.
 
     Suggested components, which are not in the fit, have the quantity `suggested`.
 
+    Args:
+        tree: an open results store.
+        path: the table.
+
     Raises:
-        OutputError: no results store there, or `path` cannot be written.
+        OutputError: `path` cannot be written.
     """
-    tree = open_results(results)
     rows: Iterable[tuple[Cell, ...]] = ()
     if "regions" in tree.children:
         rows = _list_region_rows(tree["regions"].to_dataset().drop_dims(("channel", "layer")).load())

@@ -18,8 +18,6 @@ import torch
 from interval_coverage import make_exact, say
 
 import hpcxrf
-from hpcxrf.fitting.spectrum.problem import start_from
-from hpcxrf.fitting.spectrum.solve import refit
 
 ABSENT = 3
 PIXELS = 4000
@@ -42,11 +40,10 @@ def judge_spectra(seed, *, region):
     mean, absent = one.mean, list_absent(one)
     if region:
         scan = fit_first(one, rng.poisson(mean))
-        problem = start_from(scan.problem, scan.theta)
         mean = mean * rng.uniform(100, 1000) / 12_000
 
         def fit(counts):
-            return refit(torch.from_numpy(counts.astype(float)), problem)
+            return hpcxrf.refine(counts, scan)
     else:
 
         def fit(counts):

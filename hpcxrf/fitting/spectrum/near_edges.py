@@ -133,7 +133,7 @@ def drop_unexcited(fits: Sequence[SpectrumFit]) -> list[SpectrumFit]:
     solved = [fit for fit in fits if fit.status in SOLVED]
     if not solved:
         return list(fits)
-    gone = set.intersection(*(_names_without_lines(fit.table) for fit in solved))
+    gone = set.intersection(*(names_without_lines(fit.table) for fit in solved))
     if not gone:
         return list(fits)
     if gone.issuperset(solved[0].table.component_names):
@@ -142,7 +142,8 @@ def drop_unexcited(fits: Sequence[SpectrumFit]) -> list[SpectrumFit]:
     return [_leave_out(fit, gone) for fit in fits]
 
 
-def _names_without_lines(table: LineTable) -> set[str]:
+def names_without_lines(table: LineTable) -> set[str]:
+    """Components that have their place in a table, and no line."""
     lines = torch.bincount(table.component, minlength=len(table.component_names)).tolist()
     return {name for name, count in zip(table.component_names, lines, strict=True) if count == 0}
 

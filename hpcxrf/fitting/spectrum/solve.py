@@ -14,10 +14,10 @@ from hpcxrf.fitting.spectrum.detector_sum import SOLVED
 from hpcxrf.fitting.spectrum.from_nothing import fit_from_nothing
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
 from hpcxrf.fitting.spectrum.judge import judge_fit
-from hpcxrf.fitting.spectrum.near_edges import doubt_of_energy_kev, find_unexcited
+from hpcxrf.fitting.spectrum.near_edges import doubt_of_energy_kev, find_unexcited, names_without_lines
 from hpcxrf.fitting.spectrum.prepare import lines_at
 from hpcxrf.fitting.spectrum.problem import FitProblem, start_from
-from hpcxrf.fitting.spectrum.theta import INCIDENT
+from hpcxrf.fitting.spectrum.theta import INCIDENT, edge_reach_kev
 from hpcxrf.notes import Note
 from hpcxrf.physics.components import is_estimated, parse_component
 from hpcxrf.physics.parameters import INDEX, pack
@@ -62,8 +62,28 @@ def refit(counts: Tensor, problem: FitProblem) -> SpectrumFit:
     """
     if problem.find_axis:
         return solve_problem(counts, problem)
-    fit = fit_spectrum(counts, problem, starts=pack(problem.parameters)[None])
-    return _settle(_fit_at_fitted_energy(counts, fit, problem), problem)
+    begun = _take_lines_of_start(problem)
+    fit = fit_spectrum(counts, begun, starts=pack(problem.parameters)[None])
+    return _settle(_fit_at_fitted_energy(counts, fit, begun, nominal_kev=problem.table.incident_energy_kev), problem)
+
+
+def _take_lines_of_start(problem: FitProblem) -> FitProblem:
+    """Give a problem the lines of the incident energy that it starts at, where an edge lies between it and the nominal.
+
+    The fit that it starts from ended there: with the lines of the nominal energy every region would be fitted twice.
+    """
+    row, names = problem.parameters[_INCIDENT], problem.table.component_names
+    if not _find_edges_between(problem.table.incident_energy_kev, row.value, problem):
+        return problem
+    reach_kev = edge_reach_kev(problem.parameters, row.prior_sd)
+    unexcited = find_unexcited(names, row.value + reach_kev, row.value)
+    lines = lines_at(row.value, names, problem.detector, problem.branching, reach_kev=reach_kev, unexcited=unexcited)
+    return replace(problem, table=lines)
+
+
+def _find_edges_between(one_kev: float, other_kev: float, problem: FitProblem) -> list[float]:
+    low, high = sorted((one_kev, other_kev))
+    return [edge for edge in problem.edges_kev if low < edge <= high]
 
 
 def _note_estimates(names: Sequence[str]) -> list[Note]:
@@ -83,24 +103,37 @@ def _settle(fit: SpectrumFit, problem: FitProblem) -> SpectrumFit:
     return judge_fit(replace(fit, theta=theta, problem=problem))
 
 
-def _fit_at_fitted_energy(counts: Tensor, fit: SpectrumFit, problem: FitProblem) -> SpectrumFit:
-    """Fit again with the lines of the fitted incident energy, where an edge lies between it and the nominal one.
+def _fit_at_fitted_energy(
+    counts: Tensor, fit: SpectrumFit, problem: FitProblem, *, nominal_kev: float | None = None
+) -> SpectrumFit:
+    """Fit again with the lines of the fitted incident energy, where an edge lies between it and that of the lines.
 
-    The edge switch of the model can turn lines off, but not bring lines that the nominal energy does not excite, nor
+    The edge switch of the model can turn lines off, but not bring lines that the other energy does not excite, nor
     give what is left of a family its right sum.
+
+    Args:
+        counts: (channel,) raw counts.
+        fit: of the problem.
+        problem: with the lines that were fitted.
+        nominal_kev: the incident energy as it was given; None: that of the lines.
     """
     if fit.status not in SOLVED or not problem.edges_kev:
         return fit
-    nominal, fitted = problem.table.incident_energy_kev, float(fit.theta[_INCIDENT])
+    own_kev, fitted = problem.table.incident_energy_kev, float(fit.theta[_INCIDENT])
     doubt, names = doubt_of_energy_kev(fit, problem), problem.table.component_names
-    low, high = sorted((nominal, fitted))
-    crossed = [edge for edge in problem.edges_kev if low < edge <= high]
     gone = find_unexcited(names, fitted + doubt, fitted)
-    if not crossed and not gone:
-        return fit
-    table = lines_at(fitted, names, problem.detector, problem.branching, reach_kev=doubt, unexcited=gone)
-    moved = replace(start_from(problem, fit.theta), table=table)
-    again = fit_spectrum(counts, moved, starts=fit.theta[None])
+    crossed = _find_edges_between(own_kev if nominal_kev is None else nominal_kev, fitted, problem)
+    if _find_edges_between(own_kev, fitted, problem) or not names_without_lines(problem.table).issuperset(gone):
+        table = lines_at(fitted, names, problem.detector, problem.branching, reach_kev=doubt, unexcited=gone)
+        moved = replace(start_from(problem, fit.theta), table=table)
+        again = fit_spectrum(counts, moved, starts=fit.theta[None])
+        fit = replace(
+            again,
+            flags=fit.flags,
+            cpu_s=fit.cpu_s + again.cpu_s,
+            theta_initial=fit.theta_initial,
+            notes=(*again.notes, *keep_axis_notes(fit.notes)),
+        )
     notes = [*gone.values()]
     if crossed:
         edges = ", ".join(f"{edge:g}" for edge in crossed)
@@ -109,10 +142,4 @@ def _fit_at_fitted_energy(counts: Tensor, fit: SpectrumFit, problem: FitProblem)
             "ratios are those of the fitted energy"
         )
         notes.append(Note("warning", text))
-    return replace(
-        again,
-        flags=fit.flags,
-        cpu_s=fit.cpu_s + again.cpu_s,
-        theta_initial=fit.theta_initial,
-        notes=(*again.notes, *keep_axis_notes(fit.notes), *notes),
-    )
+    return replace(fit, notes=(*fit.notes, *notes))
