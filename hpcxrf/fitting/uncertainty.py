@@ -158,8 +158,11 @@ def spectrum_uncertainty(
     whitened = full * weights.sqrt()[:, None]
     inverse = _invert(whitened.T @ whitened + torch.diag(prior))
     shift = inverse @ (whitened.T @ flaws.columns)
+    # What could have been detected does not hang on which columns of the background this noise has left at 0.
+    every = torch.cat([columns, jacobian[:, moving]], dim=1)
+    every_prior = torch.cat([columns.new_zeros(columns.shape[1]), prior_precision[moving]])
     absent = poisson_weights(expected - columns[:, :n_components].T * amplitude[:, None])
-    null, null_flaws, photon = _null_variances(full, absent, prior, flaws, weights)
+    null, null_flaws, photon = _null_variances(every, absent, every_prior, flaws, weights)
     # A component without a count in the fit range (a scatter peak beyond its end) was not measured.
     unmeasured = columns[:, :n_components].sum(dim=0) < _UNMEASURED_SHARE
     visible = project_flaws(whitened, residual * weights.sqrt(), flaws) if flawed and model_error is None else None

@@ -194,6 +194,36 @@ def test_the_detection_limit_takes_the_spectrum_without_the_component():
     np.testing.assert_allclose(limits, by_hand, rtol=1e-6)
 
 
+def test_the_limit_does_not_hang_on_the_background_that_one_draw_left_at_zero():
+    channel = torch.arange(60.0, dtype=torch.float64)
+    peak, hats = (
+        torch.exp(-((channel - 30) ** 2) / 32),
+        torch.exp(-((channel[:, None] - torch.tensor([20.0, 40.0])) ** 2) / 200),
+    )
+    columns = torch.cat([(peak / peak.sum())[:, None], hats / hats.sum(dim=0)], dim=1)
+    mean = columns[:, 1:] @ torch.tensor([150.0, 0.0], dtype=torch.float64) + 0.2
+
+    def limit(positive):
+        return spectrum_uncertainty(
+            mean,
+            mean,
+            columns,
+            torch.zeros((60, 0), dtype=torch.float64),
+            torch.zeros(1, dtype=torch.float64),
+            moving=torch.zeros(0, dtype=torch.bool),
+            positive_hats=torch.tensor(positive),
+            prior_precision=torch.zeros(0, dtype=torch.float64),
+        )
+
+    whole, part = limit([True, True]), limit([True, False])
+    assert torch.equal(whole.detection_limit, part.detection_limit)
+    # The noise of the amplitude is that of this fit, whose background has one column.
+    assert float(part.amplitude_sigma) < 0.95 * float(whole.amplitude_sigma)
+    weights = 1 / mean
+    covariance = np.linalg.inv((columns.T @ (columns * weights[:, None])).numpy())
+    assert float(whole.variances.null) == pytest.approx(covariance[0, 0], rel=1e-9)
+
+
 def test_a_misfit_that_no_flaw_explains_widens_nothing():
     columns, mean = gaussian_on_flat(1000.0, 20.0)
     good = uncertainty_of(mean, mean, columns, 1000.0)

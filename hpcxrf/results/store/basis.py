@@ -6,17 +6,19 @@ from typing import Final
 
 import numpy as np
 import torch
-import zarr
 
 from hpcxrf.fitting.pixels.basis import PixelBasis
 from hpcxrf.results.store.storage import (
     ArrayPlan,
     array_of,
     create_array,
+    create_group,
     create_labels,
+    fill_rows,
     labels_of,
     open_group,
     require_readable_schema,
+    update_attributes,
 )
 from hpcxrf.results.store.tangents import read_tangents, write_tangents
 from hpcxrf.results.store.weight_classes import read_weight_classes, write_weight_classes
@@ -39,22 +41,23 @@ def write_basis(path: Path, bases: Mapping[str, PixelBasis], n_channels: int) ->
         ValueError: a basis whose first channel is not known.
     """
     require_readable_schema(path)
-    root = zarr.open_group(path, mode="r+", use_consolidated=False)
     width = max(basis.columns.shape[1] for basis in bases.values())
     sizes = {"detector": len(bases), "column": width, "channel": n_channels}
-    group = root.require_group(GROUP)
-    if "columns" not in group:
+    group = path / GROUP
+    if not (group / "columns").exists():
+        create_group(group)
         create_labels(group, "detector", list(bases))
         for name, spec in BASIS_VARIABLES.items():
             create_array(group, name, ArrayPlan(spec=spec, sizes=sizes))
+    rows = {}
     for row, basis in enumerate(bases.values()):
         columns = np.full((width, n_channels), np.nan)
         columns[: basis.columns.shape[1], basis.channels] = basis.columns.T.cpu().numpy()
         coefficients = np.full(width, np.nan)
         coefficients[: basis.columns.shape[1]] = basis.coefficients.cpu().numpy()
-        array_of(group, "columns")[row] = columns
-        array_of(group, "coefficients")[row] = coefficients
-    group.attrs[_COMPONENTS] = [basis.n_components for basis in bases.values()]
+        rows[row] = {"columns": columns, "coefficients": coefficients}
+    fill_rows(group, rows)
+    update_attributes(group, {_COMPONENTS: [basis.n_components for basis in bases.values()]})
     write_tangents(group, list(bases.values()), n_channels)
     write_weight_classes(group, list(bases.values()), width)
 

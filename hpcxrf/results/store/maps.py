@@ -26,6 +26,7 @@ from hpcxrf.results.store.storage import (
     array_of,
     as_json,
     create_array,
+    create_group,
     create_labels,
     create_shifts,
     labels_of,
@@ -123,13 +124,13 @@ def create_results(
         _require_same(path, root, sizes, detectors, components)
         return
     with publish_folder(path) as partial:
-        store = zarr.create_group(partial, zarr_format=3, attributes=root)
+        store = create_group(partial, root)
         labels = {"detector": detectors, "component": components}
-        _create_maps(store, sizes, labels, positions_um, block_yx)
-        if photon_variance:
-            store["maps"].attrs[PHOTON_VARIANCE] = as_json(photon_variance)
+        noise = {PHOTON_VARIANCE: as_json(photon_variance)} if photon_variance else {}
+        maps = create_group(store / "maps", noise)
+        _create_maps(maps, sizes, labels, positions_um, block_yx)
         if free:
-            create_shifts(store.require_group("maps"), free, sizes, SHIFT_VARIABLES, block_yx)
+            create_shifts(maps, free, sizes, SHIFT_VARIABLES, block_yx)
         create_spectrum_group(store, sizes, labels)
 
 
@@ -264,13 +265,12 @@ def _read_block(path: Path) -> tuple[int, int]:
 
 
 def _create_maps(
-    store: zarr.Group,
+    group: Path,
     sizes: Mapping[str, int],
     labels: Mapping[str, Sequence[str]],
     positions_um: tuple[FloatMap, FloatMap] | None,
     block_yx: tuple[int, int],
 ) -> None:
-    group = store.create_group("maps")
     for dim, names in labels.items():
         create_labels(group, dim, names)
     known = "x_um y_um" if positions_um else ""
@@ -278,10 +278,7 @@ def _create_maps(
         plan = ArrayPlan(spec=spec, sizes=sizes, coordinates=known, many_writers=True, block_yx=block_yx)
         create_array(group, name, plan)
     for name, values in zip(("x_um", "y_um"), positions_um or (), strict=False):
-        plan = ArrayPlan(spec=POSITION_VARIABLES[name], sizes=sizes)
-        if values.shape != plan.shape:
-            raise ValueError(f"{name}: shape {values.shape}, must be {plan.shape}")
-        create_array(group, name, plan)[:] = values
+        create_array(group, name, ArrayPlan(spec=POSITION_VARIABLES[name], sizes=sizes), values)
 
 
 def _require_same(

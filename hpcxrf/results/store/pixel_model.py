@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 import zarr
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcxrf.errors import OutputError
@@ -19,11 +20,14 @@ from hpcxrf.results.store.storage import (
     ArrayPlan,
     array_of,
     create_array,
+    create_group,
     create_labels,
     labels_of,
     open_group,
     require_readable_schema,
+    update_attributes,
 )
+from hpcxrf.store.array_writer import remove_array
 from hpcxrf.store.schema import MODEL_VARIABLES
 
 GROUP: Final = "model"
@@ -47,12 +51,12 @@ def write_pixel_models(path: Path, models: Mapping[str, PixelModel]) -> None:
     require_readable_schema(path)
     if not models:
         return
-    root = zarr.open_group(path, mode="r+", use_consolidated=False)
-    group = root.require_group(GROUP)
+    group = path / GROUP
+    if not group.exists():
+        create_group(group)
     for name, model in models.items():
-        if name in group:
-            del group[name]
-        _write(group.create_group(name), model)
+        remove_array(group / name)
+        _write(create_group(group / name), model)
 
 
 def read_pixel_model(path: Path, detector: str, constants: ConstantSet) -> PixelModel:
@@ -84,7 +88,7 @@ def read_pixel_model(path: Path, detector: str, constants: ConstantSet) -> Pixel
     )
 
 
-def _write(group: zarr.Group, model: PixelModel) -> None:
+def _write(group: Path, model: PixelModel) -> None:
     some = model.parts[0]
     lengths = [part.table.energy_kev.shape[0] for part in model.parts]
     sizes = {
@@ -97,15 +101,9 @@ def _write(group: zarr.Group, model: PixelModel) -> None:
     create_labels(group, "name", PARAMETER_NAMES)
     create_labels(group, "family", some.table.component_names)
     for name, spec in MODEL_VARIABLES.items():
-        create_array(group, name, ArrayPlan(spec=spec, sizes=sizes))
-    array_of(group, "channel")[:] = model.channel.cpu().numpy()
-    for row, part in enumerate(model.parts):
-        array_of(group, "theta")[row] = part.theta.cpu().numpy()
-        array_of(group, "share")[row] = part.share.cpu().numpy()
-        for name in _LINES:
-            array_of(group, name)[row, : lengths[row]] = getattr(part.table, name).cpu().numpy()
-    group.attrs[_ELASTIC] = model.elastic
-    group.attrs[_FACTS] = [
+        values = model.channel.cpu().numpy() if name == "channel" else _stack_parts(model, name, sizes)
+        create_array(group, name, ArrayPlan(spec=spec, sizes=sizes), values)
+    facts = [
         {
             "lines": length,
             "incident_energy_kev": part.table.incident_energy_kev,
@@ -114,6 +112,18 @@ def _write(group: zarr.Group, model: PixelModel) -> None:
         }
         for part, length in zip(model.parts, lengths, strict=True)
     ]
+    update_attributes(group, {_ELASTIC: model.elastic, _FACTS: facts})
+
+
+def _stack_parts(model: PixelModel, name: str, sizes: Mapping[str, int]) -> NDArray[Any]:
+    """One quantity of all parts; what a part has fewer of is filled up by NaN or 0."""
+    spec = MODEL_VARIABLES[name]
+    dtype = np.dtype(spec.dtype)
+    stacked = np.full([sizes[dim] for dim in spec.dims], np.nan if dtype.kind == "f" else 0, dtype=dtype)
+    for row, part in enumerate(model.parts):
+        values = getattr(part.table if name in _LINES else part, name).cpu().numpy()
+        stacked[row, : values.shape[0]] = values
+    return stacked
 
 
 def _part(group: zarr.Group, row: int, fact: Mapping[str, Any], names: tuple[str, ...]) -> DetectorPart:

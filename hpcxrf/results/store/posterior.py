@@ -5,16 +5,13 @@
 
 import shutil
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import xarray as xr
-import zarr
-from numpy.typing import NDArray
 
 from hpcxrf.fitting.spectrum.posterior import Posterior
-from hpcxrf.results.store.storage import create_labels, publish_folder
-from hpcxrf.store.template import DOTS
+from hpcxrf.results.store.storage import create_group, create_labels, create_values, publish_folder
 
 INFERENCE: Final = "inference"
 _MEANINGS: Final = {
@@ -88,30 +85,19 @@ def write_posterior(path: Path, detector: str, found: Posterior) -> None:
     """
     if not (path / INFERENCE / "zarr.json").exists():
         with publish_folder(path / INFERENCE) as partial:
-            zarr.create_group(partial, zarr_format=3)
+            create_group(partial)
     shutil.rmtree(path / INFERENCE / detector, ignore_errors=True)
     with publish_folder(path / INFERENCE / detector) as partial:
-        root = zarr.create_group(partial, zarr_format=3)
+        root = create_group(partial)
         for name, group in build_posterior_groups(found).items():
-            _write_group(root.create_group(name), group)
+            _write_group(create_group(root / name), group)
 
 
-def _write_group(group: zarr.Group, values: xr.Dataset) -> None:
+def _write_group(group: Path, values: xr.Dataset) -> None:
     for name, variable in values.variables.items():
         if variable.dtype.kind == "O":
             create_labels(group, str(name), [str(label) for label in variable.values])
         else:
-            _write_array(group, str(name), variable.values, variable)
-
-
-def _write_array(group: zarr.Group, name: str, values: NDArray[Any], variable: xr.Variable) -> None:
-    array = group.create_array(
-        name,
-        shape=values.shape,
-        chunks=tuple(max(1, size) for size in values.shape),
-        chunk_key_encoding=DOTS,
-        dtype=values.dtype,
-        dimension_names=[str(dim) for dim in variable.dims],
-        attributes=dict(variable.attrs),
-    )
-    array[...] = values
+            # Xarray takes numbers of one byte that are true or false for integers.
+            numbers = variable.values.astype(np.uint8) if variable.dtype.kind == "b" else variable.values
+            create_values(group, str(name), [str(dim) for dim in variable.dims], numbers, dict(variable.attrs))

@@ -19,8 +19,11 @@ from hpcxrf.results.store.storage import (
     ArrayPlan,
     array_of,
     create_array,
+    create_group,
     create_labels,
     create_shifts,
+    create_texts,
+    fill_rows,
     labels_of,
     open_group,
     output_errors,
@@ -132,11 +135,11 @@ def create_regions(
         "n_pixels": np.array([row.n_pixels for row in rows]),
     }
     with publish_folder(path / GROUP) as partial:
-        group = zarr.create_group(partial, zarr_format=3)
+        group = create_group(partial)
         _create_coordinates(group, rows, axes)
         for name, spec in REGION_VARIABLES.items():
             plan = ArrayPlan(spec=spec, sizes=sizes, coordinates=_auxiliary(spec.dims))
-            create_array(group, name, plan)[:] = known[name]
+            create_array(group, name, plan, known[name])
         for name, spec in REGION_FIT_VARIABLES.items():
             plan = ArrayPlan(spec=spec, sizes=sizes, coordinates=_auxiliary(spec.dims), many_writers=True)
             create_array(group, name, plan)
@@ -144,7 +147,7 @@ def create_regions(
         if with_maps:
             _create_maps(group, sizes, rows, axes)
             if free:
-                create_shifts(group.require_group(MAPS), free, sizes, REGION_SHIFT_VARIABLES)
+                create_shifts(group / MAPS, free, sizes, REGION_SHIFT_VARIABLES)
 
 
 def read_region_names(path: Path) -> tuple[str, ...]:
@@ -187,17 +190,23 @@ def write_region_fit(
         group = _writable_group(path)
         detectors = labels_of(group, "detector")
         _require_same_axes(group, fits)
-        for name in REGION_FIT_VARIABLES:
-            if name not in group:  # regions that version 0.1.0 found have no verdict
-                continue
-            array = array_of(group, name)
-            blank = np.nan if array.dtype.kind == "f" else 0
-            rows = np.full(array.shape[1:], blank, dtype=array.dtype)
-            for detector, fit in fits.items():
-                rows[detectors.index(detector)] = np.asarray(getattr(fit, _FIT_FIELDS[name]))
-            array[index] = rows
+        # Regions that version 0.1.0 found have no verdict.
+        rows = {name: _stack_fits(group, name, fits, detectors) for name in REGION_FIT_VARIABLES if name in group}
         texts = [json.dumps(list(suggested.get(name, ()))) for name in detectors]
-        array_of(group, SUGGESTED)[index] = np.array(texts, dtype=np.dtypes.StringDType())
+        fill_rows(path / GROUP, {index: {**rows, SUGGESTED: np.array(texts, dtype=object)}})
+
+
+def _stack_fits(
+    group: zarr.Group, name: str, fits: Mapping[str, SpectrumFit], detectors: Sequence[str]
+) -> NDArray[Any]:
+    """One quantity of the fits of all detectors; NaN or 0 of those without."""
+    spec = REGION_FIT_VARIABLES[name]
+    axes = [len(labels_of(group, dim)) for dim in spec.dims[2:]]
+    dtype = np.dtype(spec.dtype)
+    rows = np.full((len(detectors), *axes), np.nan if dtype.kind == "f" else 0, dtype=dtype)
+    for detector, fit in fits.items():
+        rows[detectors.index(detector)] = np.asarray(getattr(fit, _FIT_FIELDS[name]))
+    return rows
 
 
 def write_region_block(
@@ -240,7 +249,7 @@ def write_region_remarks(path: Path, index: int, remarks: Mapping[str, str]) -> 
     with output_errors(path):
         group = _writable_group(path)
         texts = [remarks.get(name, "") for name in labels_of(group, "detector")]
-        array_of(group, REMARK)[index] = np.array(texts, dtype=np.dtypes.StringDType())
+        fill_rows(path / GROUP, {index: {REMARK: np.array(texts, dtype=object)}})
 
 
 def region_files(path: Path, index: int) -> list[Path]:
@@ -288,7 +297,7 @@ def _auxiliary(dims: Sequence[str]) -> str:
     return " ".join(name for name, dim in (("kind", "region"), ("reason", "region"), ("unit", "name")) if dim in dims)
 
 
-def _create_coordinates(group: zarr.Group, rows: Sequence[RegionRows], axes: RegionAxes) -> None:
+def _create_coordinates(group: Path, rows: Sequence[RegionRows], axes: RegionAxes) -> None:
     create_labels(group, "region", [row.name for row in rows])
     create_labels(group, "region", [row.kind for row in rows], name="kind")
     create_labels(group, "region", [row.reason for row in rows], name="reason")
@@ -298,20 +307,14 @@ def _create_coordinates(group: zarr.Group, rows: Sequence[RegionRows], axes: Reg
     create_labels(group, "name", axes.units, name="unit")
 
 
-def _create_texts(group: zarr.Group, sizes: Mapping[str, int]) -> None:
+def _create_texts(group: Path, sizes: Mapping[str, int]) -> None:
+    nothing = np.full((sizes["region"], sizes["detector"]), "", dtype=object)
     for name, meaning in _TEXTS.items():
-        group.create_array(
-            name,
-            shape=(sizes["region"], sizes["detector"]),
-            chunks=(1, sizes["detector"]),
-            dtype=str,
-            dimension_names=("region", "detector"),
-            attributes={"long_name": meaning},
-        )
+        create_texts(group, name, ("region", "detector"), nothing, {"long_name": meaning}, by_row=True)
 
 
-def _create_maps(group: zarr.Group, sizes: Mapping[str, int], rows: Sequence[RegionRows], axes: RegionAxes) -> None:
-    maps = group.create_group(MAPS)
+def _create_maps(group: Path, sizes: Mapping[str, int], rows: Sequence[RegionRows], axes: RegionAxes) -> None:
+    maps = create_group(group / MAPS)
     create_labels(maps, "region", [row.name for row in rows])
     create_labels(maps, "detector", axes.detectors)
     create_labels(maps, "component", axes.components)

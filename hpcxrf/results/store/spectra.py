@@ -17,10 +17,15 @@ from hpcxrf.results.store.storage import (
     ArrayPlan,
     array_of,
     create_array,
+    create_group,
     create_labels,
+    fill_rows,
     labels_of,
+    output_errors,
     publish_folder,
+    read_attributes,
     require_readable_schema,
+    update_attributes,
     update_root,
 )
 from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, PARAMETER_VARIABLES, SPECTRUM_VARIABLES, table
@@ -56,9 +61,9 @@ _PARAMETER_FIELDS: Final = {
 _AMPLITUDE_FIELDS: Final = {"amplitude": "amplitude", "sigma": "amplitude_sigma", "detection_limit": "detection_limit"}
 
 
-def create_spectrum_group(store: zarr.Group, sizes: Mapping[str, int], labels: Mapping[str, Sequence[str]]) -> None:
-    """Create the group `spectrum` with its metadata, everything NaN."""
-    group = store.create_group("spectrum")
+def create_spectrum_group(store: Path, sizes: Mapping[str, int], labels: Mapping[str, Sequence[str]]) -> None:
+    """Create the group `spectrum` of a store's folder with its metadata, everything NaN."""
+    group = create_group(store / "spectrum")
     for dim, values in labels.items():
         create_labels(group, dim, values)
     for name, spec in {**SPECTRUM_VARIABLES, **MERIT_VARIABLES}.items():
@@ -93,39 +98,39 @@ def write_spectrum_fits(
     """
     if require_readable_schema(path).get(COMPLETE_ATTRIBUTE):
         update_root(path, {COMPLETE_ATTRIBUTE: False}, without=("consolidated_metadata",))
-    group = zarr.open_group(path / "spectrum", mode="r+")
+    group = zarr.open_group(path / "spectrum", mode="r")
     detectors, components = labels_of(group, "detector"), labels_of(group, "component")
     _require_known(fits, detectors, components)
     stored = array_of(group, "counts").shape[-1]
     if stored != n_channels:
         raise ValueError(f"{n_channels} channels, but the store has {stored}")
-    for detector, fit in fits.items():
-        rows = _spectrum_rows(fit, components, n_channels)
-        if integrated_counts and detector in integrated_counts:
-            rows["counts"] = integrated_counts[detector]
-        _write_rows(group, detectors.index(detector), rows)
-    _write_attributes(group, fits, line_markers)
-    _write_parameters(path, fits, detectors)
+    rows = {detectors.index(name): _spectrum_rows(fit, components, n_channels) for name, fit in fits.items()}
+    for name, counts in (integrated_counts or {}).items():
+        if name in fits:
+            rows[detectors.index(name)]["counts"] = counts
+    with output_errors(path):
+        fill_rows(path / "spectrum", rows)
+        _write_attributes(path / "spectrum", fits, line_markers)
+        _write_parameters(path, fits, detectors)
 
 
-def _write_attributes(
-    group: zarr.Group, fits: Mapping[str, SpectrumFit], line_markers: Sequence[tuple[float, str]]
-) -> None:
+def _write_attributes(group: Path, fits: Mapping[str, SpectrumFit], line_markers: Sequence[tuple[float, str]]) -> None:
     texts = {detector: _texts_of(fit) for detector, fit in fits.items()}
-    for name in TEXT_ATTRIBUTES:
-        earlier = group.attrs.get(name, {})
-        written = {detector: one[name] for detector, one in texts.items()}
-        group.attrs[name] = {**earlier, **written} if isinstance(earlier, dict) else written
-    ratios = {name: fit.ratios.describe() for name, fit in fits.items() if fit.ratios is not None}
-    group.attrs["line_ratios"] = {**_earlier(group, "line_ratios"), **ratios}
-    photon = {name: name_components(fit.component_names, fit.photon_variance) for name, fit in fits.items()}
-    group.attrs[PHOTON_VARIANCE] = {**_earlier(group, PHOTON_VARIANCE), **photon}
+    by_detector: dict[str, dict[str, Any]] = {
+        **{name: {detector: one[name] for detector, one in texts.items()} for name in TEXT_ATTRIBUTES},
+        "line_ratios": {name: fit.ratios.describe() for name, fit in fits.items() if fit.ratios is not None},
+        PHOTON_VARIANCE: {
+            name: name_components(fit.component_names, fit.photon_variance) for name, fit in fits.items()
+        },
+    }
+    earlier = read_attributes(group)
+    written: dict[str, Any] = {name: {**_as_dict(earlier.get(name)), **one} for name, one in by_detector.items()}
     if line_markers:
-        group.attrs["line_markers"] = [[float(energy), str(label)] for energy, label in line_markers]
+        written["line_markers"] = [[float(energy), str(label)] for energy, label in line_markers]
+    update_attributes(group, written)
 
 
-def _earlier(group: zarr.Group, attribute: str) -> dict[str, Any]:
-    earlier = group.attrs.get(attribute, {})
+def _as_dict(earlier: object) -> dict[str, Any]:
     return dict(earlier) if isinstance(earlier, dict) else {}
 
 
@@ -183,32 +188,29 @@ def _write_parameters(path: Path, fits: Mapping[str, SpectrumFit], detectors: Se
         raise ValueError("fits of one dataset must have the same parameters in the same order")
     if not (path / "parameters").exists():
         _create_parameters(path / "parameters", first, detectors)
-    group = zarr.open_group(path / "parameters", mode="r+")
-    if labels_of(group, "name") != first.parameter_names:
+    known = labels_of(zarr.open_group(path / "parameters", mode="r"), "name")
+    if known != first.parameter_names:
         raise OutputError(
-            f"{path}: holds fits with other parameters ({', '.join(labels_of(group, 'name'))}); "
-            "write to another folder or remove it"
+            f"{path}: holds fits with other parameters ({', '.join(known)}); write to another folder or remove it"
         )
-    for detector, fit in fits.items():
-        rows = {name: getattr(fit, field).detach().cpu().numpy() for name, field in _PARAMETER_FIELDS.items()}
-        _write_rows(group, detectors.index(detector), rows)
+    rows = {
+        detectors.index(detector): {
+            name: getattr(fit, field).detach().cpu().numpy() for name, field in _PARAMETER_FIELDS.items()
+        }
+        for detector, fit in fits.items()
+    }
+    fill_rows(path / "parameters", rows)
 
 
 def _create_parameters(path: Path, fit: SpectrumFit, detectors: Sequence[str]) -> None:
     sizes = {"detector": len(detectors), "name": len(fit.parameter_names)}
     with publish_folder(path) as partial:
-        group = zarr.create_group(partial, zarr_format=3)
+        group = create_group(partial)
         create_labels(group, "detector", detectors)
         create_labels(group, "name", fit.parameter_names)
         create_labels(group, "name", fit.parameter_units, name="unit")
         for name, spec in PARAMETER_VARIABLES.items():
             create_array(group, name, ArrayPlan(spec=spec, sizes=sizes, coordinates="unit"))
-
-
-def _write_rows(group: zarr.Group, detector_index: int, rows: Mapping[str, NDArray[np.generic]]) -> None:
-    for name, values in rows.items():
-        array = array_of(group, name)
-        array[detector_index] = values.astype(array.dtype)
 
 
 def _scatter(values: Tensor, shape: tuple[int, ...], place: slice | Sequence[int]) -> FloatArray:

@@ -1,5 +1,6 @@
 """Zarr groups and arrays as every results store has them: creation, labels, root metadata, faults."""
 
+import itertools
 import json
 import math
 import os
@@ -12,13 +13,16 @@ from typing import Any, Final
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 from zarr.storage import StoreLike, ZipStore
 
 from hpcxrf.config.untrusted import read_json_object
 from hpcxrf.errors import OutputError
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.verdict import Verdict
+from hpcxrf.store.array_writer import METADATA, write_group
 from hpcxrf.store.packed import SUFFIX, is_store, locate_store, read_root
+from hpcxrf.store.plain_arrays import TEXT, create_plain_array, is_plain, read_plain_chunk, write_plain_chunk
 from hpcxrf.store.schema import (
     BLOCK_X,
     BLOCK_Y,
@@ -28,7 +32,6 @@ from hpcxrf.store.schema import (
     SCHEMA_VERSION,
     VariableSpec,
 )
-from hpcxrf.store.template import DOTS
 
 ONE_CHUNK_BYTES: Final = 64 << 20
 """Largest array that is one chunk because one task writes all of it."""
@@ -69,39 +72,141 @@ class ArrayPlan:
         )
 
 
-def create_array(group: zarr.Group, name: str, plan: ArrayPlan) -> zarr.Array[Any]:
-    """Create one numeric array with its units and meaning; floats fill with NaN, integers with 0."""
+def create_group(folder: Path, attributes: Mapping[str, Any] | None = None) -> Path:
+    """Create a group, and the folders above it; gives its folder."""
+    write_group(folder, attributes or {})
+    return folder
+
+
+def create_array(group: Path, name: str, plan: ArrayPlan, values: NDArray[Any] | None = None) -> None:
+    """Create one numeric array with its units and meaning; floats fill with NaN, integers with 0.
+
+    Args:
+        group: folder of the group.
+        name: of the array.
+        plan: its shape, chunks and meaning.
+        values: its content; None: nothing but the fill value.
+
+    Raises:
+        OSError: the folder cannot be written.
+        ValueError: values of another shape.
+    """
     dtype = np.dtype(plan.spec.dtype)
     texts = {"units": plan.spec.units, "long_name": plan.spec.long_name}
     extra = {"coordinates": plan.coordinates} if plan.coordinates else {}
-    return group.create_array(
-        name,
-        shape=plan.shape,
-        chunks=plan.chunks,
-        chunk_key_encoding=None if plan.many_writers else DOTS,
-        dtype=dtype,
-        fill_value=float("nan") if dtype.kind == "f" else 0,
-        dimension_names=plan.spec.dims,
-        attributes={**texts, **describe_flags(name), **extra},
-    )
+    attributes = {**texts, **describe_flags(name), **extra}
+    folder, dots = group / name, not plan.many_writers
+    create_plain_array(folder, plan.shape, plan.chunks, dtype, plan.spec.dims, attributes, dots=dots)
+    if values is not None:
+        _write_whole(folder, values, dtype)
 
 
-def create_labels(group: zarr.Group, dim: str, labels: Sequence[str], name: str | None = None) -> None:
+def create_values(
+    group: Path, name: str, dims: Sequence[str], values: NDArray[Any], attributes: Mapping[str, Any]
+) -> None:
+    """Create an array of numbers, of one chunk, with its content."""
+    chunk = tuple(max(1, size) for size in values.shape)
+    create_plain_array(group / name, values.shape, chunk, values.dtype, dims, attributes, dots=True)
+    _write_whole(group / name, values, values.dtype)
+
+
+def create_labels(group: Path, dim: str, labels: Sequence[str], name: str | None = None) -> None:
     """Create a coordinate of strings of variable length, one per index of a dimension."""
-    array = group.create_array(
-        name or dim,
-        shape=(len(labels),),
-        chunks=(max(1, len(labels)),),
-        chunk_key_encoding=DOTS,
-        dtype=str,
-        dimension_names=(dim,),
-        attributes={"long_name": name or dim},
-    )
-    array[:] = np.array(labels, dtype=np.dtypes.StringDType())
+    create_texts(group, name or dim, (dim,), np.array(labels, dtype=object), {"long_name": name or dim})
+
+
+def create_texts(
+    group: Path,
+    name: str,
+    dims: Sequence[str],
+    texts: NDArray[np.object_],
+    attributes: Mapping[str, str],
+    *,
+    by_row: bool = False,
+) -> None:
+    """Create an array of strings.
+
+    Args:
+        group: folder of the group.
+        name: of the array.
+        dims: names of its axes.
+        texts: its content.
+        attributes: of the array.
+        by_row: every row has a writer, and a chunk, of its own.
+    """
+    rows = 1 if by_row else texts.shape[0]
+    chunk = tuple(max(1, size) for size in (rows, *texts.shape[1:]))
+    create_plain_array(group / name, texts.shape, chunk, TEXT, dims, attributes, dots=not by_row)
+    if any(texts.ravel().tolist()):
+        _write_whole(group / name, texts, np.dtype(object))
+
+
+def fill_rows(group: Path, rows: Mapping[int, Mapping[str, NDArray[Any]]]) -> None:
+    """Write rows of arrays: everything of some places on their first axis.
+
+    Args:
+        group: folder of the group.
+        rows: values by name, by place on the first axis, the same names of each; numbers, or strings as objects.
+
+    Raises:
+        OutputError: an array is missing, or damaged.
+        OSError: the folder cannot be written.
+    """
+    for name in next(iter(rows.values()), {}):
+        folder = group / name
+        metadata = read_json(folder / METADATA)
+        shape, chunk = metadata["shape"], metadata["chunk_grid"]["configuration"].get("chunk_shape", [])
+        if is_plain(metadata) and chunk[1:] == [max(1, size) for size in shape[1:]]:
+            _fill_chunks(folder, metadata, {row: values[name] for row, values in rows.items()})
+        else:
+            # Those of version 0.1.0 have other chunks.
+            array = zarr.open_array(folder, mode="r+")
+            for row, values in rows.items():
+                array[row] = values[name].astype(array.dtype)
+
+
+def _fill_chunks(folder: Path, metadata: Mapping[str, Any], rows: Mapping[int, NDArray[Any]]) -> None:
+    height, *rest = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+    whole, dtype = tuple(metadata["shape"][1:]), _dtype_of(metadata)
+    for band in sorted({row // height for row in rows}):
+        number = (band, *(0 for _ in rest))
+        chunk = np.empty((1, *rest), dtype=dtype) if height == 1 else _read_chunk(folder, metadata, number)
+        for row in (row for row in rows if row // height == band):
+            chunk[row % height] = np.broadcast_to(rows[row], whole).astype(dtype)
+        write_plain_chunk(folder, metadata, number, chunk)
+
+
+def _read_chunk(folder: Path, metadata: Mapping[str, Any], number: Sequence[int]) -> NDArray[Any]:
+    try:
+        return read_plain_chunk(folder, metadata, number)
+    except (ValueError, RuntimeError) as error:
+        raise OutputError(f"{folder}: damaged ({error}); remove the store, and run again") from error
+
+
+def _dtype_of(metadata: Mapping[str, Any]) -> np.dtype[Any]:
+    name = metadata["data_type"]
+    return np.dtype(object) if name == TEXT else np.dtype(name)
+
+
+def _write_whole(folder: Path, values: NDArray[Any], dtype: np.dtype[Any]) -> None:
+    """Write all chunks of a new array; those at the end of an axis are filled up."""
+    metadata = read_json(folder / METADATA)
+    if values.shape != tuple(metadata["shape"]):
+        raise ValueError(f"{folder.name}: shape {values.shape}, must be {tuple(metadata['shape'])}")
+    steps = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+    fill = np.nan if dtype.kind == "f" else metadata["fill_value"]
+    for number in itertools.product(*(range(-(-size // step)) for size, step in zip(values.shape, steps, strict=True))):
+        place = tuple(slice(n * step, (n + 1) * step) for n, step in zip(number, steps, strict=True))
+        part = values[place].astype(dtype, copy=False)
+        if part.shape != tuple(steps):
+            whole = np.full(steps, fill, dtype=dtype)
+            whole[tuple(slice(0, size) for size in part.shape)] = part
+            part = whole
+        write_plain_chunk(folder, metadata, number, part)
 
 
 def create_shifts(
-    group: zarr.Group,
+    group: Path,
     free: Mapping[str, str],
     sizes: Mapping[str, int],
     variables: Mapping[str, VariableSpec],
@@ -110,7 +215,7 @@ def create_shifts(
     """Create the maps of theta's shifts, where every pixel has a theta of its own.
 
     Args:
-        group: group of the maps.
+        group: folder of the group of the maps.
         free: units by name of the parameters that are free.
         sizes: lengths of the other dimensions.
         variables: arrays to create.
@@ -122,6 +227,30 @@ def create_shifts(
     for name, spec in variables.items():
         plan = ArrayPlan(spec=spec, sizes=every, coordinates="parameter_unit", many_writers=True, block_yx=block_yx)
         create_array(group, name, plan)
+
+
+def update_attributes(group: Path, attributes: Mapping[str, Any]) -> None:
+    """Set attributes of a group, all in one rename.
+
+    Raises:
+        OutputError: its metadata are damaged.
+        OSError: the folder cannot be written.
+    """
+    file = group / METADATA
+    document = read_json(file)
+    document["attributes"] = {**document.get("attributes", {}), **attributes}
+    partial = file.with_name(f".{METADATA}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(document, indent=2), encoding="utf-8")
+    partial.replace(file)
+
+
+def read_attributes(group: Path) -> dict[str, Any]:
+    """Attributes of a group.
+
+    Raises:
+        OutputError: its metadata are damaged.
+    """
+    return dict(read_json(group / METADATA).get("attributes", {}))
 
 
 def zarr_store(path: Path) -> StoreLike:

@@ -1,6 +1,7 @@
 """Changes of the pixels' columns with theta, kept beside them in the group `basis`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -9,17 +10,25 @@ import zarr
 
 from hpcxrf.fitting.pixels.basis import PixelBasis
 from hpcxrf.fitting.pixels.tangent import Tangents
-from hpcxrf.results.store.storage import ArrayPlan, array_of, create_array, create_labels, labels_of
+from hpcxrf.results.store.storage import (
+    ArrayPlan,
+    array_of,
+    create_array,
+    create_labels,
+    fill_rows,
+    labels_of,
+    update_attributes,
+)
 from hpcxrf.store.schema import TANGENT_VARIABLES
 
 _PAIRS: Final = "tangent_pairs"
 
 
-def write_tangents(group: zarr.Group, bases: Sequence[PixelBasis], n_channels: int) -> None:
+def write_tangents(group: Path, bases: Sequence[PixelBasis], n_channels: int) -> None:
     """Write the changes of every detector's columns, if any; twice equals once.
 
     Args:
-        group: `basis` of a results store.
+        group: folder of `basis` of a results store.
         bases: bases in the order of the detector axis; the same parameters in each that has tangents.
         n_channels: channels of the full spectrum; outside the fit range the changes read NaN.
     """
@@ -35,17 +44,17 @@ def write_tangents(group: zarr.Group, bases: Sequence[PixelBasis], n_channels: i
         "place": some.motion.shape[0],
         "parameter": len(some.names),
     }
-    if "changes" not in group:
+    if not (group / "changes").exists():
         create_labels(group, "parameter", list(some.names))
         for name, spec in TANGENT_VARIABLES.items():
             create_array(group, name, ArrayPlan(spec=spec, sizes=sizes))
-    group.attrs[_PAIRS] = [list(pair) for pair in some.pairs]
+    update_attributes(group, {_PAIRS: [list(pair) for pair in some.pairs]})
+    rows = {}
     for row, (channels, one) in tangents.items():
         changes = np.full((sizes["change"], sizes["component"], n_channels), np.nan)
         changes[..., channels] = one.columns.mT.cpu().numpy()
-        array_of(group, "changes")[row] = changes
-        array_of(group, "motion")[row] = one.motion.cpu().numpy()
-        array_of(group, "prior_sd")[row] = one.prior_sd.cpu().numpy()
+        rows[row] = {"changes": changes, "motion": one.motion.cpu().numpy(), "prior_sd": one.prior_sd.cpu().numpy()}
+    fill_rows(group, rows)
 
 
 def read_tangents(group: zarr.Group, row: int, channels: slice) -> Tangents | None:

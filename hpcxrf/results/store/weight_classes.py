@@ -4,6 +4,7 @@ Arrays and attribute have had the names `phase_*` and `phases` since version 0.1
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -12,17 +13,17 @@ import zarr
 
 from hpcxrf.fitting.pixels.basis import PixelBasis
 from hpcxrf.fitting.pixels.weight_classes import WeightClasses
-from hpcxrf.results.store.storage import ArrayPlan, array_of, create_array
+from hpcxrf.results.store.storage import ArrayPlan, array_of, create_array, fill_rows, update_attributes
 from hpcxrf.store.schema import WEIGHT_CLASS_VARIABLES
 
 _REPORT: Final = "phases"
 
 
-def write_weight_classes(group: zarr.Group, bases: Sequence[PixelBasis], n_columns: int) -> None:
+def write_weight_classes(group: Path, bases: Sequence[PixelBasis], n_columns: int) -> None:
     """Write the weight classes of every detector that has several; twice equals once.
 
     Args:
-        group: `basis` of a results store.
+        group: folder of `basis` of a results store.
         bases: bases in the order of the detector axis.
         n_columns: length of the column axis.
     """
@@ -31,19 +32,19 @@ def write_weight_classes(group: zarr.Group, bases: Sequence[PixelBasis], n_colum
         return
     most = max(len(one.share) for one in classes.values())
     sizes = {"detector": len(bases), "phase": most, "column": n_columns}
-    if "phase_share" not in group:
+    if not (group / "phase_share").exists():
         for name, spec in WEIGHT_CLASS_VARIABLES.items():
             create_array(group, name, ArrayPlan(spec=spec, sizes=sizes))
-    group.attrs[_REPORT] = {str(row): one.report for row, one in classes.items()}
+    update_attributes(group, {_REPORT: {str(row): one.report for row, one in classes.items()}})
+    rows = {}
     for row, one in classes.items():
         n, width = one.coefficients.shape
         coefficients = np.full((most, n_columns), np.nan)
         coefficients[:n, :width] = one.coefficients.cpu().numpy()
         share, gain = np.full(most, np.nan), np.full(most, np.nan)
         share[:n], gain[:n] = one.share.cpu().numpy(), one.gain.cpu().numpy()
-        array_of(group, "phase_coefficients")[row] = coefficients
-        array_of(group, "phase_share")[row] = share
-        array_of(group, "phase_gain")[row] = gain
+        rows[row] = {"phase_coefficients": coefficients, "phase_share": share, "phase_gain": gain}
+    fill_rows(group, rows)
 
 
 def read_weight_classes(group: zarr.Group, row: int, n_columns: int) -> WeightClasses | None:

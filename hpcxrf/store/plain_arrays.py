@@ -1,0 +1,144 @@
+"""Arrays of results stores as Zarr would write them, a chunk at a time: Zarr takes 1 to 4 ms for each, of hundreds.
+
+Numbers are encoded by Zstandard, strings of variable length, too; no chunk is in a shard, and one that holds nothing
+but the fill value has no file. What is read here is what was written here; everything else is left to Zarr.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from struct import Struct
+from typing import Any, Final
+
+import numpy as np
+from numcodecs import zstd
+from numpy.typing import NDArray
+
+from hpcxrf.store.array_writer import METADATA
+
+TEXT: Final = "string"
+# Defaults of Zarr, so that an array is the same whoever makes it.
+_ZSTD: Final = {"level": 0, "checksum": False}
+_LENGTH: Final = Struct("<I")
+
+
+def create_plain_array(
+    folder: Path,
+    shape: Sequence[int],
+    chunk: Sequence[int],
+    dtype: np.dtype[Any] | str,
+    dims: Sequence[str],
+    attributes: Mapping[str, Any],
+    *,
+    dots: bool,
+) -> None:
+    """Make an array that is all fill value: NaN of floats, 0 of integers, empty strings.
+
+    Args:
+        folder: of the array, which is not there yet; that of its group is.
+        shape: length of every axis.
+        chunk: shape of a chunk.
+        dtype: of the numbers, or `TEXT`.
+        dims: names of the axes.
+        attributes: of the array.
+        dots: the chunks' files are named with dots, and make no folders.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    if isinstance(dtype, str):
+        fill: float | str = ""
+        first: dict[str, Any] = {"name": "vlen-utf8", "configuration": {}}
+    else:
+        fill = "NaN" if dtype.kind == "f" else 0
+        endian = {"configuration": {"endian": "little"}} if dtype.itemsize > 1 else {}
+        first = {"name": "bytes", **endian}
+    separator = "." if dots else "/"
+    metadata = {
+        "shape": list(shape),
+        "data_type": dtype if isinstance(dtype, str) else dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk)}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": separator}},
+        "fill_value": fill,
+        "codecs": [first, {"name": "zstd", "configuration": _ZSTD}],
+        "attributes": dict(attributes),
+        "dimension_names": list(dims),
+        "zarr_format": 3,
+        "node_type": "array",
+        "storage_transformers": [],
+    }
+    folder.mkdir()
+    (folder / METADATA).write_text(json.dumps(metadata, indent=2))
+
+
+def write_plain_chunk(folder: Path, metadata: Mapping[str, Any], number: Sequence[int], values: NDArray[Any]) -> None:
+    """Write a chunk in one rename; one of nothing but the fill value has no file afterwards.
+
+    Args:
+        folder: of the array.
+        metadata: of the array, of `is_plain`.
+        number: place of the chunk along every axis.
+        values: the chunk, in the array's type; strings as objects.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    separator = metadata["chunk_key_encoding"]["configuration"]["separator"]
+    file = folder / separator.join(["c", *map(str, number)])
+    content = _pack_texts(values) if metadata["data_type"] == TEXT else _pack_numbers(values)
+    if content is None:
+        file.unlink(missing_ok=True)
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
+    partial.write_bytes(content)
+    partial.replace(file)
+
+
+def read_plain_chunk(folder: Path, metadata: Mapping[str, Any], number: Sequence[int]) -> NDArray[Any]:
+    """Read a chunk of numbers, which may be written into; the fill value where there is no file.
+
+    Args:
+        folder: of the array.
+        metadata: of the array, of `is_plain`.
+        number: place of the chunk along every axis.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged.
+        RuntimeError: it is damaged.
+    """
+    separator = metadata["chunk_key_encoding"]["configuration"]["separator"]
+    dtype = np.dtype(metadata["data_type"])
+    values = np.full(metadata["chunk_grid"]["configuration"]["chunk_shape"], metadata["fill_value"], dtype=dtype)
+    file = folder / separator.join(["c", *map(str, number)])
+    if file.is_file():
+        zstd.decompress(file.read_bytes(), values)
+    return values
+
+
+def is_plain(metadata: Mapping[str, Any]) -> bool:
+    """Whether the chunks of an array are as `create_plain_array` has them."""
+    codecs = metadata.get("codecs") or []
+    return (
+        metadata.get("node_type") == "array"
+        and [one.get("name") for one in codecs] in (["bytes", "zstd"], ["vlen-utf8", "zstd"])
+        and codecs[0].get("configuration", {}).get("endian", "little") == "little"
+        and metadata["chunk_key_encoding"].get("name") == "default"
+    )
+
+
+def _pack_numbers(values: NDArray[Any]) -> bytes | None:
+    nothing = np.isnan(values) if values.dtype.kind == "f" else values == 0
+    if nothing.all():
+        return None
+    return bytes(zstd.compress(np.ascontiguousarray(values), _ZSTD["level"], _ZSTD["checksum"]))
+
+
+def _pack_texts(values: NDArray[Any]) -> bytes | None:
+    texts = [str(text).encode() for text in values.ravel().tolist()]
+    if not any(texts):
+        return None
+    whole = _LENGTH.pack(len(texts)) + b"".join(_LENGTH.pack(len(text)) + text for text in texts)
+    return bytes(zstd.compress(whole, _ZSTD["level"], _ZSTD["checksum"]))
