@@ -144,7 +144,8 @@ def _build_unexcited_lines(names: tuple[str, ...], step: int, efficiency: Detect
     return replace(kept, escape_parent=torch.full_like(kept.component, -1))
 
 
-def _edges_kev(name: str) -> list[float]:
+@lru_cache(maxsize=512)
+def _edges_kev(name: str) -> tuple[float, ...]:
     """Edges of a family's subshells; those that the library does not know are left out."""
     symbol, _, shell = name.partition("_")
     z = xraylib.SymbolToAtomicNumber(symbol)
@@ -154,7 +155,7 @@ def _edges_kev(name: str) -> list[float]:
             found.append(float(xraylib.EdgeEnergy(z, subshell)))
         except ValueError:  # the atom has no such subshell
             continue
-    return found
+    return tuple(found)
 
 
 def build_pileup_lines(fit: SpectrumFit, problem: FitProblem) -> LineTable:
@@ -182,6 +183,7 @@ def build_pileup_lines(fit: SpectrumFit, problem: FitProblem) -> LineTable:
     )
 
 
+@lru_cache(maxsize=1024)
 def _is_family(name: str) -> bool:
     """An element's family: not a pile-up, not a user's own lines."""
     symbol, _, shell = name.partition("_")
