@@ -64,11 +64,7 @@ def find_mixtures(basis: PixelBasis, n_pixels: int = 1) -> tuple[Mixture, ...]:
     inflation, pairs = _find_alike(basis)
     covariance = _covariance(basis)
     amplitude = basis.coefficients[:n].clamp(min=0.0)
-    for j in range(n):
-        for i in range(j):
-            levels = (_seen_at(amplitude, covariance, [i, j]), float(n_pixels))
-            if any(_look_alike(amplitude, covariance, i, j, level) for level in levels):
-                pairs.add((i, j))
+    pairs |= _find_pairs(amplitude, covariance, n_pixels)
     labels = column_names(basis)
     return tuple(
         _describe(group, amplitude, covariance, inflation, labels, n_pixels) for group in _groups(pairs, len(labels))
@@ -81,25 +77,33 @@ def _covariance(basis: PixelBasis) -> Tensor:
     return projector.T @ (basis.expected.clamp(min=0.0)[:, None] * projector)
 
 
-def _seen_at(amplitude: Tensor, covariance: Tensor, members: list[int]) -> float:
-    """Times the counts of a mean pixel at which the sum of some components is seen, 1 to the brightest."""
-    total = float(amplitude[members].sum())
-    variance = max(float(covariance[members][:, members].sum()), 0.0)
-    wanted = _SEEN**2 * variance / total**2 if total > 0.0 else math.inf
+def _find_pairs(amplitude: Tensor, covariance: Tensor, n_pixels: int) -> set[tuple[int, int]]:
+    """Every two components that are seen only together, where their sum is just seen or in the spectrum of all pixels.
+
+    Args:
+        amplitude: (component,) of a mean pixel.
+        covariance: (component, component) of the same.
+        n_pixels: pixels whose mean it is.
+    """
+    total, variance = amplitude[:, None] + amplitude, covariance.diagonal()
+    both = (variance[:, None] + variance + 2.0 * covariance).clamp(min=0.0)
+    correlation = covariance / (variance[:, None] * variance).sqrt()
+    alone = amplitude / variance.sqrt()
+    best = torch.maximum(alone[:, None], alone)
+    found = torch.zeros_like(covariance, dtype=torch.bool)
+    for level in (_level_of(total, both), torch.full_like(total, float(n_pixels))):
+        root = level.sqrt()
+        found |= (total * root >= _SEEN * both.sqrt()) & ~(best * root >= _SEEN) & (correlation <= _CORRELATION)
+    measured = variance > 0.0
+    found &= measured[:, None] & measured
+    return {(i, j) for i, j in torch.nonzero(found.triu(1)).tolist()}
+
+
+def _level_of(total: Tensor, variance: Tensor) -> Tensor:
+    """Times the counts of a mean pixel at which sums of components are seen, 1 to the brightest; any shape."""
+    wanted = torch.where(total > 0.0, _SEEN**2 * variance / total**2, math.inf)
     # A little more, so that rounding does not decide.
-    return min(max(1.0001 * wanted, 1.0), _BRIGHTEST)
-
-
-def _look_alike(amplitude: Tensor, covariance: Tensor, i: int, j: int, level: float) -> bool:
-    """Return whether two components are seen only together, at `level` times the counts of a mean pixel."""
-    own = covariance.diagonal()[[i, j]]
-    if float(own.min()) <= 0.0:
-        return False
-    both = float(own.sum() + 2.0 * covariance[i, j])
-    root = math.sqrt(level)
-    seen = float(amplitude[[i, j]].sum()) * root >= _SEEN * math.sqrt(max(both, 0.0))
-    apart = float((amplitude[[i, j]] / own.sqrt()).max()) * root >= _SEEN
-    return seen and not apart and float(covariance[i, j] / own.prod().sqrt()) <= _CORRELATION
+    return (1.0001 * wanted).clamp(1.0, _BRIGHTEST)
 
 
 def _find_alike(basis: PixelBasis) -> tuple[Tensor, set[tuple[int, int]]]:
@@ -136,9 +140,9 @@ def _describe(
     best = float((amplitude[known] / sigma).max())
     times = (_SEEN / best) ** 2 if best > 0.0 else math.inf
     in_sum = times > n_pixels
-    level = float(n_pixels) if in_sum else _seen_at(amplitude, covariance, known)
-    total = level * float(amplitude[known].sum())
-    error = math.sqrt(level * max(float(covariance[known][:, known].sum()), 0.0))
+    together, variance = amplitude[known].sum(), covariance[known][:, known].sum().clamp(min=0.0)
+    level = float(n_pixels) if in_sum else float(_level_of(together, variance))
+    total, error = level * float(together), math.sqrt(level * float(variance))
     parts = ", ".join(
         f"{labels[i]} {level * float(amplitude[i]):.3g} ± {math.sqrt(level) * float(s):.2g}"
         for i, s in zip(known, sigma, strict=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
@@ -53,11 +54,13 @@ def cut_into_runs(present: Tensor, *, complete: bool) -> tuple[Run, ...]:
         complete: whether each run ends with a strip of 8, as an expectation that is used at once.
     """
     best, before = [0.0], [0]
+    # Tiles above each that hold something of a column.
+    filled = np.zeros((len(present) + 1, present.shape[1]), dtype=np.int64)
+    np.cumsum(present.numpy(), axis=0, out=filled[1:])
     for j in range(1, len(present) + 1):
-        ways = [
-            (best[i] + _time(j - i, int(present[i:j].any(dim=0).sum()), complete=complete), i)
-            for i in range(max(0, j - MOST_ROWS // TILE), j)
-        ]
+        first = max(0, j - MOST_ROWS // TILE)
+        kept = np.count_nonzero(filled[j] - filled[first:j], axis=1).tolist()
+        ways = [(best[i] + _time(j - i, kept[i - first], complete=complete), i) for i in range(first, j)]
         time, last = min(ways)
         best.append(time)
         before.append(last)
@@ -114,11 +117,11 @@ def sparse_rows(matrix: Tensor) -> SparseRows:
         matrix: (row, column).
     """
     starts, columns, numbers = [0], [], []
-    for row in matrix:
-        kept = torch.nonzero(row)[:, 0].tolist()
-        filled = kept + [0] * (-len(kept) % 4)
-        columns += filled
-        numbers += [*row[kept].tolist(), *[0.0] * (len(filled) - len(kept))]
+    for row in matrix.numpy():
+        kept = np.flatnonzero(row)
+        missing = -len(kept) % 4
+        columns += [*kept.tolist(), *[0] * missing]
+        numbers += [*row[kept].tolist(), *[0.0] * missing]
         starts.append(len(columns) // 4)
     return np.array(starts, np.uint64), np.array(columns, np.uint64), np.array(numbers, np.float32)
 
@@ -133,6 +136,7 @@ def _split(columns: tuple[int, ...], *, complete: bool) -> Iterator[tuple[int, t
         yield LAST, columns[n:]
 
 
+@lru_cache(maxsize=4096)
 def _time(tiles: int, n_columns: int, *, complete: bool) -> float:
     kinds = [kind for kind, _ in _split(tuple(range(n_columns)), complete=complete)]
     return sum(TILE * tiles * ((4 if kind == FOUR else 8) + _PASS) + _CALL for kind in kinds)
