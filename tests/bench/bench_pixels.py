@@ -21,7 +21,7 @@ from hpcxrf.fitting.pixels.full import full_model, full_solver
 from hpcxrf.fitting.pixels.nnls import tensor_solver as nnls_by_tensors
 from hpcxrf.fitting.pixels.parts import move_to
 from hpcxrf.fitting.pixels.poisson import fit_poisson, likelihood
-from hpcxrf.fitting.pixels.tangent import tangents_at
+from hpcxrf.fitting.pixels.tangent import fit_tangent, tangent_operator, tangents_at
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.physics.constants import PHYSICS
@@ -321,7 +321,9 @@ LEVELS = (10, 180, 1700, 5300)
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("counts_a_pixel", LEVELS)
-@pytest.mark.parametrize(("method", "pixels"), [("linear", 12_000), ("nnls", 6000), ("poisson", 1500)])
+@pytest.mark.parametrize(
+    ("method", "pixels"), [("linear", 12_000), ("nnls", 6000), ("poisson", 1500), ("nonlinear", 6000)]
+)
 def test_kernels_beside_tensor_operations(cube, fitted, table, figure, method, pixels, counts_a_pixel):
     """All of amplitudes, sigma, limit, status and deviance; the tensor operations are those that a GPU runs."""
     given, _ = cube if counts_a_pixel == LEVELS[-1] else made_cube(table, counts_a_pixel / LEVELS[-1], pixels)
@@ -329,8 +331,10 @@ def test_kernels_beside_tensor_operations(cube, fitted, table, figure, method, p
     counts = given[:pixels].to(torch.uint16)[:, first : first + len(fitted.counts)]
     share = counts_a_pixel / LEVELS[-1]
     scaled = basis_of(fitted, 4, len(cube[0]) / share)
+    if method == "nonlinear":
+        scaled = replace(scaled, tangents=tangents_at(fitted.theta, model_of(fitted)))
     kernel = prepare_solver(method, scaled)
-    tensors = tensor_solver(method, kernel)
+    tensors = tensor_solver(method, kernel, scaled)
     runs = [fitted_as_stored(counts, solver) for solver in (kernel, tensors)]
     # In turn: the machine is not the same for long.
     best = [min(times) for times in zip(*[[seconds_of(run) for run in runs] for _ in range(5)], strict=True)]
@@ -344,13 +348,21 @@ def test_kernels_beside_tensor_operations(cube, fitted, table, figure, method, p
     )
 
 
-def tensor_solver(method, kernel):
+def tensor_solver(method, kernel, basis):
     """The same fit as a device without kernels computes it."""
     if method == "linear":
         return replace(kernel, compiled=None)
     operator = kernel.operator
     if method == "nnls":
         return replace(nnls_by_tensors(operator), law=kernel.law)
+    if method == "nonlinear":
+        tangent = tangent_operator(basis, basis.tangents, operator)
+
+        def step(counts, signed, *, deviance, errors):
+            del deviance
+            return fit_tangent(counts, signed, tangent, errors=errors)
+
+        return replace(kernel, estimate=step)
     prepared = likelihood(operator)
 
     def estimate(counts, signed, *, deviance, errors):

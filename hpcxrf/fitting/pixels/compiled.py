@@ -108,6 +108,43 @@ def compile_fit(basis: PixelBasis, operator: PixelOperator, *, sparse: bool = Fa
     )
 
 
+def compile_expectation(columns: Tensor) -> CompiledFit:
+    """Prepare for the deviance alone of pixels whose coefficients are known, and compile where that was not done.
+
+    Args:
+        columns: (column, channel), counts of one count; at most `MOST_ROWS`.
+    """
+    load_map_kernels()
+    n, n_channels = columns.shape
+    tiles = by_tile(columns.T).abs().amax(dim=1)
+    runs = cut_into_runs(tiles > FAR * tiles.amax(dim=0), complete=True)
+    no_strips = (np.zeros((0, 4), np.uint64), np.zeros((0, 8), np.uint64), np.zeros(0, np.float32))
+    nothing = np.zeros(-(-n // 8) * 8, np.float32)
+    return CompiledFit(
+        n_columns=n,
+        n_components=0,
+        n_channels=n_channels,
+        total=slice(0, n_channels),
+        projector=no_strips,
+        mixing=no_strips,
+        columns=strips_of(columns.T, runs, complete=True),
+        variance=no_strips,
+        tables=(_hazard(), nothing, nothing),
+    )
+
+
+def find_deviance(counts: Tensor, factors: Tensor, expectation: CompiledFit) -> Tensor:
+    """Poisson deviance (pixel,) of known coefficients.
+
+    Args:
+        counts: (pixel, channel), any real dtype.
+        factors: (pixel, column) float32.
+        expectation: of `compile_expectation`.
+    """
+    found = fit_compiled(counts, expectation, deviance=True, errors=False, coefficients=factors).misfit
+    return torch.empty(0) if found is None else found
+
+
 def fit_compiled(
     counts: Tensor, fit: CompiledFit, *, deviance: bool, errors: bool, coefficients: Tensor | None = None
 ) -> FittedPixels:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.pixels.parts import Estimate, project, shared_variance, spectrum_deviance
-from hpcxrf.fitting.pixels.tangent import SHIFT_REACH, TangentOperator, fit_tangent
+from hpcxrf.fitting.pixels.tangent import SHIFT_REACH, TangentOperator, find_misfit, fit_tangent
 
 PLAUSIBLE_SD: Final = 3.0
 """Farthest distance from the theta of the scan to which a pixel is followed, in standard deviations of the prior."""
@@ -39,16 +39,12 @@ def follow(counts: Tensor, found: Estimate, expansions: Expansions, *, errors: b
 
     Args:
         counts: (pixel, channel) finite, any real dtype.
-        found: estimate of `fit_tangent`.
+        found: estimate of `fit_tangent`, with its misfit where any pixel has left the range.
         expansions: further points of expansion.
         errors: whether the variance is wanted.
-
-    Returns:
-        The estimate, with the misfit where any pixel has left the range.
     """
-    if found.in_range is None or bool((found.in_range & found.solved).all()):
+    if not has_left(found):
         return found
-    found = replace(found, misfit=spectrum_deviance(counts, found.factors, found.columns))
     place = torch.zeros_like(_find_outside(found, expansions)[1])
     for _ in range(_MOVES):
         outside, wanted = _find_outside(found, expansions)
@@ -63,6 +59,11 @@ def follow(counts: Tensor, found: Estimate, expansions: Expansions, *, errors: b
             again = _fit_at_point(counts[rows], tangent, errors=errors)
             found = _replace_rows(found, rows, again)
     return found
+
+
+def has_left(found: Estimate) -> bool:
+    """Whether any pixel has left the range of its expansion, or found no end."""
+    return found.in_range is not None and not bool((found.in_range & found.solved).all())
 
 
 def keep_theta(counts: Tensor, signed: Tensor, found: Estimate, tangent: TangentOperator, *, errors: bool) -> Estimate:
@@ -128,8 +129,7 @@ def _find_outside(found: Estimate, expansions: Expansions) -> tuple[Tensor, Tens
 
 def _fit_at_point(counts: Tensor, tangent: TangentOperator, *, errors: bool) -> Estimate:
     found = fit_tangent(counts, project(counts, tangent.shared.projector), tangent, errors=errors)
-    misfit = spectrum_deviance(counts, found.factors, found.columns)
-    return replace(found, misfit=misfit)
+    return replace(found, misfit=find_misfit(counts, found, tangent))
 
 
 def _replace_rows(found: Estimate, rows: Tensor, again: Estimate) -> Estimate:

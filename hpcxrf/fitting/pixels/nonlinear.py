@@ -15,10 +15,18 @@ from torch import Tensor
 
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.pixels.basis import PixelBasis
-from hpcxrf.fitting.pixels.follow import Expansions, follow, keep_theta
+from hpcxrf.fitting.pixels.compiled_tangent import compile_tangent
+from hpcxrf.fitting.pixels.follow import Expansions, follow, has_left, keep_theta
 from hpcxrf.fitting.pixels.model import PixelModel, columns_at, spectrum_model
 from hpcxrf.fitting.pixels.parts import Estimate, Solver, move_to, prepare_operator
-from hpcxrf.fitting.pixels.tangent import TangentOperator, Tangents, fit_tangent, tangent_operator, tangents_at
+from hpcxrf.fitting.pixels.tangent import (
+    TangentOperator,
+    Tangents,
+    find_misfit,
+    fit_tangent,
+    tangent_operator,
+    tangents_at,
+)
 from hpcxrf.physics.parameters import INDEX
 
 # Expansion points that are kept: some MB each.
@@ -47,8 +55,9 @@ def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -
     further = None if model is None else expansions(model, basis, device)
 
     def estimate(counts: Tensor, signed: Tensor, *, deviance: bool, errors: bool) -> Estimate:
-        del deviance
         found = fit_tangent(counts, signed, tangent, errors=errors)
+        if deviance or (further is not None and has_left(found)):
+            found = replace(found, misfit=find_misfit(counts, found, tangent))
         if further is None:
             return found
         found = follow(counts, found, further, errors=errors)
@@ -59,7 +68,8 @@ def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -
 
 
 def _prepare_tangent(basis: PixelBasis, tangents: Tangents, device: torch.device) -> TangentOperator:
-    return move_to(device, tangent_operator(basis, tangents, prepare_operator(basis, device)))
+    tangent = move_to(device, tangent_operator(basis, tangents, prepare_operator(basis, device)))
+    return replace(tangent, compiled=compile_tangent(tangent)) if device.type == "cpu" else tangent
 
 
 def model_tangents(model: PixelModel) -> Tangents:

@@ -17,9 +17,12 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from hpcxrf.fitting.kernels.tangent_layout import FARTHEST, LONGEST_STEP, STEPS
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, shared_weights, unit_diagonal
+from hpcxrf.fitting.pixels.compiled import find_deviance
+from hpcxrf.fitting.pixels.compiled_tangent import CompiledTangent, take_steps
 from hpcxrf.fitting.pixels.pairs import with_totals
-from hpcxrf.fitting.pixels.parts import Estimate, project, shared_variance, times
+from hpcxrf.fitting.pixels.parts import Estimate, project, shared_variance, spectrum_deviance, times
 from hpcxrf.physics.model import SpectrumModel, energy_kev, evaluate
 from hpcxrf.physics.parameters import INDEX
 
@@ -32,11 +35,7 @@ _AXIS: Final = ("energy_offset", "energy_slope", "energy_quadratic")
 SHIFT_REACH: Final = 0.5
 WIDTH_REACH: Final = 0.25
 _DIFFERENCE: Final = 0.05
-_STEPS: Final = 10
 _PLACES: Final = 8
-# In units of the reach.
-_LONGEST_STEP: Final = 0.5
-_FARTHEST: Final = 2.0
 # Length of the last step in units of the uncertainty of the shift.
 _CONVERGED: Final = 0.1
 # Steps of the few pixels that the fixed number leaves without an end, each of which must lower the misfit.
@@ -101,6 +100,8 @@ class TangentOperator:
     """(column,)."""
     expected_total: float
     """Counts of the mean pixel."""
+    compiled: CompiledTangent | None = None
+    """Matrices of the kernel that takes the steps on a processor; None: tensors take them."""
 
 
 def drift_sd(theta: Tensor) -> dict[str, float]:
@@ -244,8 +245,11 @@ def fit_tangent(counts: Tensor, signed: Tensor, tangent: TangentOperator, *, err
     a = torch.where(usable, signed / tangent.scale, 0.0)
     d = a.new_zeros((a.shape[0], len(tangent.names)))
     moved = a.new_zeros(a.shape[:1])
-    for _ in range(_STEPS):
-        a, d, moved = _step(a, d, rhs, level, tangent)
+    if tangent.compiled is not None:
+        a, d, moved = take_steps(a, rhs, level, tangent.compiled)
+    else:
+        for _ in range(STEPS):
+            a, d, moved = _step(a, d, rhs, level, tangent)
     a, d, moved = _settle(a, d, moved, rhs, level, tangent)
     coefficients = a * tangent.scale
     variance, null, shift_sigma = _variances(a, coefficients, level, tangent) if errors else (None, None, None)
@@ -261,6 +265,19 @@ def fit_tangent(counts: Tensor, signed: Tensor, tangent: TangentOperator, *, err
         shift_sigma=shift_sigma,
         in_range=((d @ tangent.motion.T).abs() <= 1.0).all(dim=1),
     )
+
+
+def find_misfit(counts: Tensor, found: Estimate, tangent: TangentOperator) -> Tensor:
+    """Poisson deviance (pixel,) of an estimate of `fit_tangent`, by the same device's means wherever it is wanted.
+
+    Args:
+        counts: (pixel, channel) finite, any real dtype.
+        found: the estimate.
+        tangent: what it was made with.
+    """
+    if tangent.compiled is not None and tangent.compiled.expectation is not None:
+        return find_deviance(counts, found.factors, tangent.compiled.expectation)
+    return spectrum_deviance(counts, found.factors, found.columns)
 
 
 def _step(a: Tensor, d: Tensor, rhs: Tensor, level: Tensor, tangent: TangentOperator) -> tuple[Tensor, Tensor, Tensor]:
@@ -283,7 +300,7 @@ def _step(a: Tensor, d: Tensor, rhs: Tensor, level: Tensor, tangent: TangentOper
     factor, _ = torch.linalg.cholesky_ex(curvature)
     move = torch.nan_to_num(torch.cholesky_solve(wanted[:, :, None], factor)[:, :, 0])
     moved = ((move * wanted).sum(dim=1) / level).clamp(min=0.0).sqrt()
-    after = _within(d + _within(move, _LONGEST_STEP, tangent), _FARTHEST, tangent)
+    after = _within(d + _within(move, LONGEST_STEP, tangent), FARTHEST, tangent)
     answer = times(slope_a, tangent.inverse) - ((after - d)[:, :, None] * response).sum(dim=1)
     return a + answer, after, moved
 
