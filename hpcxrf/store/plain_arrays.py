@@ -33,7 +33,7 @@ def create_plain_array(
     *,
     dots: bool,
 ) -> None:
-    """Make an array that is all fill value: NaN of floats, 0 of integers, empty strings.
+    """Make an array that is all fill value: NaN of floats, 0 of integers, False, empty strings.
 
     Args:
         folder: of the array, which is not there yet; that of its group is.
@@ -48,10 +48,10 @@ def create_plain_array(
         OSError: the folder cannot be written.
     """
     if isinstance(dtype, str):
-        fill: float | str = ""
+        fill: object = ""
         first: dict[str, Any] = {"name": "vlen-utf8", "configuration": {}}
     else:
-        fill = "NaN" if dtype.kind == "f" else 0
+        fill = {"f": "NaN", "b": False}.get(dtype.kind, 0)
         endian = {"configuration": {"endian": "little"}} if dtype.itemsize > 1 else {}
         first = {"name": "bytes", **endian}
     separator = "." if dots else "/"

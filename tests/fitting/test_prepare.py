@@ -8,6 +8,8 @@ from fit_samples import COMPONENTS, INCIDENT_KEV, TRUTH, drawn, expected_counts
 
 from hpcxrf.errors import ConfigError, FitError
 from hpcxrf.fitting.result import FitStatus
+from hpcxrf.fitting.spectrum import solve
+from hpcxrf.fitting.spectrum.integrated import fit_spectrum
 from hpcxrf.fitting.spectrum.near_edges import drop_unexcited, notes_of_left_out
 from hpcxrf.fitting.spectrum.prepare import FitOptions, option_faults, prepare_spectrum
 from hpcxrf.fitting.spectrum.problem import start_from
@@ -184,6 +186,31 @@ def test_a_family_above_the_nominal_energy_is_found_where_the_true_energy_excite
     assert drop_unexcited([fit])[0].component_names == fit.component_names
 
 
+def test_a_refit_begins_with_the_lines_of_the_energy_that_was_fitted(monkeypatch):
+    fit = solve_problem(spectrum_below_or_above_iron(7.2, iron=0.2), prepared(NAMES, 6.95, n_channels=1000))
+    counts = spectrum_below_or_above_iron(7.2, iron=0.2, total=3e5, seed=8)
+    given = start_from(fit.problem, fit.theta)
+    problems = []
+
+    def seen(counts, problem, **options):
+        problems.append(problem)
+        return fit_spectrum(counts, problem, **options)
+
+    monkeypatch.setattr(solve, "fit_spectrum", seen)
+    again = refit(counts, given)
+    (one,) = problems
+    assert one.table.incident_energy_kev == pytest.approx(7.2, abs=0.005)
+    assert any("edges at 7.112 keV lie between" in m for m in again.messages)
+    assert abs(float(again.amplitude[4]) - 6e4) < 4 * float(again.amplitude_sigma[4])
+    # The same as with the lines of the nominal energy first.
+    monkeypatch.setattr(solve, "_take_lines_of_start", lambda problem: problem)
+    problems.clear()
+    twice = refit(counts, given)
+    assert len(problems) == 2
+    assert float(((again.amplitude - twice.amplitude) / twice.amplitude_sigma).abs().max()) < 0.1
+    assert again.problem.table.incident_energy_kev == twice.problem.table.incident_energy_kev == 6.95
+
+
 def test_a_family_is_dropped_where_the_fitted_energy_does_not_excite_it():
     fit = solve_problem(spectrum_below_or_above_iron(7.0, iron=0.0), prepared(NAMES, 6.95, n_channels=1000))
     assert float(fit.amplitude[4]) == 0.0
@@ -223,8 +250,8 @@ def test_a_family_of_which_the_ratios_are_an_estimate_is_said_to_be():
 
 def test_a_fit_without_solution_has_no_theta_and_keeps_its_problem():
     problem = prepared()
-    for solve in (solve_problem, refit):
-        fit = solve(torch.zeros(1500), problem)
+    for fitted in (solve_problem, refit):
+        fit = fitted(torch.zeros(1500), problem)
         assert fit.status is FitStatus.EMPTY
         assert torch.isnan(fit.theta).all()
         assert fit.problem is problem

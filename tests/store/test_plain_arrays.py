@@ -47,7 +47,7 @@ def of_zarr(group, name, spec, chunks, values, *, dots):
     array[...] = values
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "uint16", "int64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "uint16", "int64", "bool"])
 @pytest.mark.parametrize("many_writers", [False, True])
 def test_files_are_those_that_zarr_writes(tmp_path, dtype, many_writers):
     values = np.arange(3 * 5 * 7).reshape(3, 5, 7).astype(dtype)

@@ -25,7 +25,6 @@ class CompiledTangent:
     """Matrices of the kernel, filled up to multiples of 4 rows and 8 columns."""
 
     n_components: int
-
     gram: Matrix
     """(all, all)."""
     inverse: Matrix

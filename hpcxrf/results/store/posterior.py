@@ -98,6 +98,5 @@ def _write_group(group: Path, values: xr.Dataset) -> None:
         if variable.dtype.kind == "O":
             create_labels(group, str(name), [str(label) for label in variable.values])
         else:
-            # Xarray takes numbers of one byte that are true or false for integers.
-            numbers = variable.values.astype(np.uint8) if variable.dtype.kind == "b" else variable.values
-            create_values(group, str(name), [str(dim) for dim in variable.dims], numbers, dict(variable.attrs))
+            dims = [str(dim) for dim in variable.dims]
+            create_values(group, str(name), dims, variable.values, dict(variable.attrs))

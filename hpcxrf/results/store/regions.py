@@ -190,20 +190,21 @@ def write_region_fit(
         group = _writable_group(path)
         detectors = labels_of(group, "detector")
         _require_same_axes(group, fits)
+        sizes = {"component": len(labels_of(group, "component")), "name": len(labels_of(group, "name"))}
         # Regions that version 0.1.0 found have no verdict.
-        rows = {name: _stack_fits(group, name, fits, detectors) for name in REGION_FIT_VARIABLES if name in group}
+        rows = {name: _stack_fits(name, fits, detectors, sizes) for name in REGION_FIT_VARIABLES if name in group}
         texts = [json.dumps(list(suggested.get(name, ()))) for name in detectors]
         fill_rows(path / GROUP, {index: {**rows, SUGGESTED: np.array(texts, dtype=object)}})
 
 
 def _stack_fits(
-    group: zarr.Group, name: str, fits: Mapping[str, SpectrumFit], detectors: Sequence[str]
+    name: str, fits: Mapping[str, SpectrumFit], detectors: Sequence[str], sizes: Mapping[str, int]
 ) -> NDArray[Any]:
     """One quantity of the fits of all detectors; NaN or 0 of those without."""
     spec = REGION_FIT_VARIABLES[name]
-    axes = [len(labels_of(group, dim)) for dim in spec.dims[2:]]
     dtype = np.dtype(spec.dtype)
-    rows = np.full((len(detectors), *axes), np.nan if dtype.kind == "f" else 0, dtype=dtype)
+    shape = [len(detectors), *(sizes[dim] for dim in spec.dims[2:])]
+    rows = np.full(shape, np.nan if dtype.kind == "f" else 0, dtype=dtype)
     for detector, fit in fits.items():
         rows[detectors.index(detector)] = np.asarray(getattr(fit, _FIT_FIELDS[name]))
     return rows
