@@ -18,6 +18,8 @@ from hpcxrf.store.shard_index import INDEX_CODECS, SHARDING
 from hpcxrf.store.shard_writer import cut_chunks, encode_shard
 
 METADATA: Final = "zarr.json"
+TEXT: Final = "string"
+"""Type of an array of strings of variable length."""
 ZSTD_OPTIONS: Final[Mapping[str, Any]] = {"level": 1, "checksum": True}
 """Checksums: without them flipped bits of a chunk are read as counts, and mapped."""
 _LENGTH: Final = Struct("<I")
@@ -40,7 +42,9 @@ def write_counts_metadata(folder: Path, dtype: np.dtype[Any], form: ShardFormat,
         OSError: the folder cannot be written.
     """
     folder.mkdir()
-    _write_metadata(folder, _describe(spec, form.shape, dtype, form.shard, [_describe_sharding(dtype, form)], fill=0))
+    codecs = [_describe_sharding(dtype, form)]
+    about = describe_array(form.shape, dtype, form.shard, codecs, dims=spec.dims, attributes=_attributes_of(spec))
+    _write_metadata(folder, about | {"fill_value": 0})
 
 
 def write_numbers(folder: Path, values: NDArray[Any], spec: VariableSpec) -> None:
@@ -63,10 +67,11 @@ def write_numbers(folder: Path, values: NDArray[Any], spec: VariableSpec) -> Non
         shape=values.shape, chunk=(*(1 for _ in lead), *tile), shard=(*lead, *tile), codec="zstd", options=ZSTD_OPTIONS
     )
     codecs = [_describe_sharding(dtype, form)] if lead else _describe_codecs(dtype, form)
-    fill = "NaN" if dtype.kind == "f" else 0
     remove_array(folder)
     folder.mkdir()
-    _write_metadata(folder, _describe(spec, values.shape, dtype, form.shard, codecs, fill=fill))
+    _write_metadata(
+        folder, describe_array(values.shape, dtype, form.shard, codecs, dims=spec.dims, attributes=_attributes_of(spec))
+    )
     for y, x in itertools.product(range(0, rows, tile[0]), range(0, columns, tile[1])):
         part = values[..., y : y + tile[0], x : x + tile[1]].astype(dtype, copy=False)
         if not (np.isnan(part) if dtype.kind == "f" else part == 0).all():
@@ -83,11 +88,9 @@ def write_texts(folder: Path, texts: Sequence[str], spec: VariableSpec) -> None:
     """
     remove_array(folder)
     folder.mkdir()
-    codecs = [{"name": "vlen-utf8", "configuration": {}}]
-    _write_metadata(folder, _describe(spec, (len(texts),), "string", (len(texts),), codecs, fill=""))
-    encoded = [text.encode() for text in texts]
-    parts = (_LENGTH.pack(len(text)) + text for text in encoded)
-    write_blocks(folder / "c.0", [_LENGTH.pack(len(texts)) + b"".join(parts)])
+    size, codecs = (len(texts),), [describe_first_codec(TEXT)]
+    _write_metadata(folder, describe_array(size, TEXT, size, codecs, dims=spec.dims, attributes=_attributes_of(spec)))
+    write_blocks(folder / "c.0", [pack_texts(texts)])
 
 
 def remove_array(folder: Path) -> None:
@@ -96,29 +99,58 @@ def remove_array(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _describe(
-    spec: VariableSpec,
+def describe_array(
     shape: Sequence[int],
     dtype: np.dtype[Any] | str,
     grid: Sequence[int],
     codecs: Sequence[Mapping[str, Any]],
     *,
-    fill: float | str,
+    dims: Sequence[str],
+    attributes: Mapping[str, Any],
+    separator: str = ".",
 ) -> dict[str, Any]:
+    """Metadata of an array that is NaN, 0, False or empty where nothing was written.
+
+    Args:
+        shape: length of every axis.
+        dtype: of the numbers, or `TEXT`.
+        grid: shape of a chunk, or of a shard.
+        codecs: of a chunk, or of a shard.
+        dims: names of the axes.
+        attributes: of the array.
+        separator: in the keys of chunks; dots make no folders.
+    """
+    fill: object = "" if isinstance(dtype, str) else {"f": "NaN", "b": False}.get(dtype.kind, 0)
     return {
         "shape": list(shape),
         "data_type": dtype if isinstance(dtype, str) else dtype.name,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(grid)}},
-        # Keys of chunks that make no folders.
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": separator}},
         "fill_value": fill,
         "codecs": list(codecs),
-        "attributes": {"units": spec.units, "long_name": spec.long_name},
-        "dimension_names": list(spec.dims),
+        "attributes": dict(attributes),
+        "dimension_names": list(dims),
         "zarr_format": 3,
         "node_type": "array",
         "storage_transformers": [],
     }
+
+
+def describe_first_codec(dtype: np.dtype[Any] | str) -> dict[str, Any]:
+    """The codec that makes bytes of numbers, or of strings of variable length."""
+    if isinstance(dtype, str):
+        return {"name": "vlen-utf8", "configuration": {}}
+    return {"name": "bytes", **({"configuration": {"endian": "little"}} if dtype.itemsize > 1 else {})}
+
+
+def pack_texts(texts: Sequence[str]) -> bytes:
+    """Strings of variable length as Zarr's codec `vlen-utf8` writes them."""
+    encoded = [text.encode() for text in texts]
+    return _LENGTH.pack(len(encoded)) + b"".join(_LENGTH.pack(len(text)) + text for text in encoded)
+
+
+def _attributes_of(spec: VariableSpec) -> dict[str, str]:
+    return {"units": spec.units, "long_name": spec.long_name}
 
 
 def _describe_sharding(dtype: np.dtype[Any], form: ShardFormat) -> dict[str, Any]:
@@ -132,9 +164,8 @@ def _describe_sharding(dtype: np.dtype[Any], form: ShardFormat) -> dict[str, Any
 
 
 def _describe_codecs(dtype: np.dtype[Any], form: ShardFormat) -> list[dict[str, Any]]:
-    endian = {"configuration": {"endian": "little"}} if dtype.itemsize > 1 else {}
     checksum = [{"name": "crc32c"}] if form.codec == "blosc" else []
-    return [{"name": "bytes", **endian}, {"name": form.codec, "configuration": dict(form.options)}, *checksum]
+    return [describe_first_codec(dtype), {"name": form.codec, "configuration": dict(form.options)}, *checksum]
 
 
 def _write_metadata(folder: Path, metadata: Mapping[str, Any]) -> None:

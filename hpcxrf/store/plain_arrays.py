@@ -8,19 +8,16 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from struct import Struct
 from typing import Any, Final
 
 import numpy as np
 from numcodecs import zstd
 from numpy.typing import NDArray
 
-from hpcxrf.store.array_writer import METADATA
+from hpcxrf.store.array_writer import METADATA, TEXT, describe_array, describe_first_codec, pack_texts
 
-TEXT: Final = "string"
 # Defaults of Zarr, so that an array is the same whoever makes it.
 _ZSTD: Final = {"level": 0, "checksum": False}
-_LENGTH: Final = Struct("<I")
 
 
 def create_plain_array(
@@ -47,27 +44,10 @@ def create_plain_array(
     Raises:
         OSError: the folder cannot be written.
     """
-    if isinstance(dtype, str):
-        fill: object = ""
-        first: dict[str, Any] = {"name": "vlen-utf8", "configuration": {}}
-    else:
-        fill = {"f": "NaN", "b": False}.get(dtype.kind, 0)
-        endian = {"configuration": {"endian": "little"}} if dtype.itemsize > 1 else {}
-        first = {"name": "bytes", **endian}
-    separator = "." if dots else "/"
-    metadata = {
-        "shape": list(shape),
-        "data_type": dtype if isinstance(dtype, str) else dtype.name,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk)}},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": separator}},
-        "fill_value": fill,
-        "codecs": [first, {"name": "zstd", "configuration": _ZSTD}],
-        "attributes": dict(attributes),
-        "dimension_names": list(dims),
-        "zarr_format": 3,
-        "node_type": "array",
-        "storage_transformers": [],
-    }
+    codecs = [describe_first_codec(dtype), {"name": "zstd", "configuration": _ZSTD}]
+    metadata = describe_array(
+        shape, dtype, chunk, codecs, dims=dims, attributes=attributes, separator="." if dots else "/"
+    )
     folder.mkdir()
     (folder / METADATA).write_text(json.dumps(metadata, indent=2))
 
@@ -137,8 +117,7 @@ def _pack_numbers(values: NDArray[Any]) -> bytes | None:
 
 
 def _pack_texts(values: NDArray[Any]) -> bytes | None:
-    texts = [str(text).encode() for text in values.ravel().tolist()]
+    texts = [str(text) for text in values.ravel().tolist()]
     if not any(texts):
         return None
-    whole = _LENGTH.pack(len(texts)) + b"".join(_LENGTH.pack(len(text)) + text for text in texts)
-    return bytes(zstd.compress(whole, _ZSTD["level"], _ZSTD["checksum"]))
+    return bytes(zstd.compress(pack_texts(texts), _ZSTD["level"], _ZSTD["checksum"]))

@@ -319,13 +319,13 @@ def test_suggestions_are_kept_with_the_results_and_shown_in_the_report(tmp_path,
     from hpcxrf.results.report.report import RunSummary, write_report
     from hpcxrf.results.report.views import list_flags
     from hpcxrf.results.store.maps import open_results
-    from hpcxrf.results.store.storage import update_root
+    from hpcxrf.results.store.storage import update_attributes
 
     found = suggest(*_fit(COUNTS | {"Mn": 9e3}), efficiency=EFFICIENCY)
     store = tmp_path / "scan.zarr"
     make_store(store, shape_yx=(64, 80))
     assert not any("suggested" in flag for flag in list_flags(open_results(store)))
-    update_root(store, {"suggested": {"0": as_records(found), "1": []}})
+    update_attributes(store, {"suggested": {"0": as_records(found), "1": []}})
     assert "detector 0: suggested, not in your list: Mn" in list_flags(open_results(store))
     page = tmp_path / "report.html"
     dataset = DatasetSummary(dataset_id="scan", name="scan", source="scan", status="done", results_path=store)

@@ -6,7 +6,7 @@ Amplitudes within 1e-4 of their sigma, sigma within 1e-3. A pixel's numbers depe
 import functools
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import torch
@@ -141,8 +141,7 @@ def find_deviance(counts: Tensor, factors: Tensor, expectation: CompiledFit) -> 
         factors: (pixel, column) float32.
         expectation: of `compile_expectation`.
     """
-    found = fit_compiled(counts, expectation, deviance=True, errors=False, coefficients=factors).misfit
-    return torch.empty(0) if found is None else found
+    return cast(Tensor, fit_compiled(counts, expectation, deviance=True, errors=False, coefficients=factors).misfit)
 
 
 def fit_compiled(

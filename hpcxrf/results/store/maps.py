@@ -34,7 +34,7 @@ from hpcxrf.results.store.storage import (
     output_errors,
     publish_folder,
     require_readable_schema,
-    update_root,
+    update_attributes,
     zarr_store,
 )
 from hpcxrf.store.files import ABSENT
@@ -208,7 +208,7 @@ def finalise(path: Path, extra_attributes: Mapping[str, object]) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
             zarr.consolidate_metadata(path)
-        update_root(path, {**extra, COMPLETE_ATTRIBUTE: True})
+        update_attributes(path, {**extra, COMPLETE_ATTRIBUTE: True})
 
 
 def reopen(path: Path) -> None:
@@ -225,7 +225,7 @@ def reopen(path: Path) -> None:
         if not has_root(path):
             remove_store(path)
         else:
-            update_root(path, {COMPLETE_ATTRIBUTE: False}, without=("consolidated_metadata",))
+            update_attributes(path, {COMPLETE_ATTRIBUTE: False}, without=("consolidated_metadata",))
             scatter_chunks(path)
     except DamagedStoreError:
         remove_store(path)

@@ -26,7 +26,6 @@ from hpcxrf.results.store.storage import (
     read_attributes,
     require_readable_schema,
     update_attributes,
-    update_root,
 )
 from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, PARAMETER_VARIABLES, SPECTRUM_VARIABLES, table
 
@@ -97,7 +96,7 @@ def write_spectrum_fits(
         ValueError: a detector, component or channel number that the store does not have.
     """
     if require_readable_schema(path).get(COMPLETE_ATTRIBUTE):
-        update_root(path, {COMPLETE_ATTRIBUTE: False}, without=("consolidated_metadata",))
+        update_attributes(path, {COMPLETE_ATTRIBUTE: False}, without=("consolidated_metadata",))
     group = zarr.open_group(path / "spectrum", mode="r")
     detectors, components = labels_of(group, "detector"), labels_of(group, "component")
     _require_known(fits, detectors, components)

@@ -20,9 +20,9 @@ from hpcxrf.config.untrusted import read_json_object
 from hpcxrf.errors import OutputError
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.verdict import Verdict
-from hpcxrf.store.array_writer import METADATA, write_group
+from hpcxrf.store.array_writer import METADATA, TEXT, write_group
 from hpcxrf.store.packed import SUFFIX, is_store, locate_store, read_root
-from hpcxrf.store.plain_arrays import TEXT, create_plain_array, is_plain, read_plain_chunk, write_plain_chunk
+from hpcxrf.store.plain_arrays import create_plain_array, is_plain, read_plain_chunk, write_plain_chunk
 from hpcxrf.store.schema import (
     BLOCK_X,
     BLOCK_Y,
@@ -229,21 +229,6 @@ def create_shifts(
         create_array(group, name, plan)
 
 
-def update_attributes(group: Path, attributes: Mapping[str, Any]) -> None:
-    """Set attributes of a group, all in one rename.
-
-    Raises:
-        OutputError: its metadata are damaged.
-        OSError: the folder cannot be written.
-    """
-    file = group / METADATA
-    document = read_json(file)
-    document["attributes"] = {**document.get("attributes", {}), **attributes}
-    partial = file.with_name(f".{METADATA}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(document, indent=2), encoding="utf-8")
-    partial.replace(file)
-
-
 def read_attributes(group: Path) -> dict[str, Any]:
     """Attributes of a group.
 
@@ -308,9 +293,14 @@ def require_readable_schema(path: Path) -> dict[str, object]:
     return attributes
 
 
-def update_root(path: Path, attributes: Mapping[str, object], *, without: Sequence[str] = ()) -> None:
-    """Rewrite the root's metadata file in one step, with these attributes set and these entries gone."""
-    file = path / "zarr.json"
+def update_attributes(group: Path, attributes: Mapping[str, object], *, without: Sequence[str] = ()) -> None:
+    """Rewrite the metadata file of a group in one step, with these attributes set and these entries gone.
+
+    Raises:
+        OutputError: the metadata are damaged.
+        OSError: the folder cannot be written.
+    """
+    file = group / METADATA
     document = {key: value for key, value in read_json(file).items() if key not in without}
     document["attributes"] = {**document.get("attributes", {}), **attributes}
     partial = file.with_name(f".zarr.json.{os.getpid()}.partial")
