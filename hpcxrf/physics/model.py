@@ -74,6 +74,27 @@ def list_scatter(*, elastic: bool, copies: ScatterCopies | None) -> tuple[str, .
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedLines:
+    """Where the lines of a model stand at one theta, how wide and how high they are: (*batch, line), elastic last."""
+
+    column: Tensor
+    """(line,) int64: the column that a line belongs to."""
+    line_kev: Tensor
+    sigma_kev: Tensor
+    ratio: Tensor
+    """Share of the component's counts, elastic lines included."""
+    weight: Tensor
+    """The same with edge switch and escape factor."""
+    switch: Tensor
+    tail: Tensor
+    """Share of a line's tail, in units of its peak; so the step."""
+    step: Tensor
+    gamma: Tensor
+    norm: Tensor
+    """1 / (1 + tail + step)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """A design matrix with the terms that its derivatives reuse."""
 
@@ -137,6 +158,32 @@ def bin_width_kev(theta: Tensor, channel: Tensor, constants: ConstantSet) -> Ten
     return slope + 2.0 * quadratic * channel
 
 
+def place_lines(theta: Tensor, model: SpectrumModel) -> PlacedLines:
+    """Energies, widths and heights of the lines at theta.
+
+    Args:
+        theta: (*batch, parameter) float64, followed by the parameters of the line ratios where the model has them.
+        model: lines and constants, on the device of theta.
+    """
+    par = {name: theta[..., i, None] for name, i in INDEX.items()}
+    line_kev, column = _place_lines(par["coherent_sct_energy"], model)
+    ratio = _ratios(theta, model)
+    switch, weight = _weights(par, ratio, model)
+    tail, shelf_share, gamma = _tail_and_step(par, line_kev, model)
+    return PlacedLines(
+        column=column,
+        line_kev=line_kev,
+        sigma_kev=line_sigma_kev(theta, line_kev, model.constants),
+        ratio=ratio,
+        weight=weight,
+        switch=switch,
+        tail=tail,
+        step=shelf_share,
+        gamma=gamma,
+        norm=1.0 / (1.0 + tail + shelf_share),
+    )
+
+
 def evaluate(theta: Tensor, model: SpectrumModel) -> Evaluation:
     """Design matrix at theta, with its terms.
 
@@ -145,47 +192,41 @@ def evaluate(theta: Tensor, model: SpectrumModel) -> Evaluation:
         model: lines, channels and constants, on the device of theta.
     """
     constants = model.constants
-    par = {name: theta[..., i, None] for name, i in INDEX.items()}
-    line_kev, column = _place_lines(par["coherent_sct_energy"], model)
-    sigma = line_sigma_kev(theta, line_kev, constants)
-    ratio = _ratios(theta, model)
-    switch, weight = _weights(par, ratio, model)
-    tail, shelf_share, gamma = _tail_and_step(par, line_kev, model)
-    norm = 1.0 / (1.0 + tail + shelf_share)
+    lines = place_lines(theta, model)
+    sigma, tail, gamma = lines.sigma_kev, lines.tail, lines.gamma
     energies = energy_kev(theta, model.channel)
     bins = bin_width_kev(theta, model.channel, constants)
-    u = (energies[..., :, None] - line_kev[..., None, :]) / sigma[..., None, :]
+    u = (energies[..., :, None] - lines.line_kev[..., None, :]) / sigma[..., None, :]
     u = u.to(shape_dtype(theta, model))
     gauss = gaussian(u)
     tail_shape = maps_low_energy_tail if constants.maps_line_shape else low_energy_tail
     low_u = select_tailed(u, model.tailed)
     low = tail_shape(low_u, select_tailed(gamma, model.tailed)[..., None, :].to(u.dtype))
     shelf = step(u) if model.with_step else None
-    phi = _join_lines(
-        (gauss, low, shelf), weight * norm, (sigma, tail, shelf_share / (2.0 * line_kev)), column, model
-    ).to(theta.dtype)
+    heights = sigma, tail, lines.step / (2.0 * lines.line_kev)
+    phi = _join_lines((gauss, low, shelf), lines.weight * lines.norm, heights, lines.column, model).to(theta.dtype)
     compton, compton_share = _scatter_compton(theta, energies, model)
     density = compton.density if compton_share is None else (compton_share[..., None] * compton.density).sum(dim=-2)
     phi = torch.cat([phi, density[..., :, None]], dim=-1) * bins[..., :, None]
     return Evaluation(
         phi=phi,
         bin_kev=bins,
-        line_kev=line_kev,
+        line_kev=lines.line_kev,
         sigma_kev=sigma,
-        ratio=ratio,
-        weight=weight,
-        switch=switch,
+        ratio=lines.ratio,
+        weight=lines.weight,
+        switch=lines.switch,
         tail=tail,
-        step=shelf_share,
+        step=lines.step,
         gamma=gamma,
-        norm=norm,
+        norm=lines.norm,
         u=u,
         gauss=gauss,
         tailed=model.tailed,
         low_u=low_u,
         low=low,
         shelf=shelf,
-        column=column,
+        column=lines.column,
         compton=compton,
         compton_share=compton_share,
     )

@@ -17,15 +17,14 @@ from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.spectrum.gradient import STEPS, JointFit, guess_log10, minimise_adam
 from hpcxrf.fitting.spectrum.integrated import build_least_squares
 from hpcxrf.fitting.spectrum.least_squares import LeastSquares, State, build_space
-from hpcxrf.fitting.spectrum.mismatch import ModelPoint, find_flaws
+from hpcxrf.fitting.spectrum.mismatch import ModelPoint, draw_point, find_flaws
 from hpcxrf.fitting.spectrum.problem import FitProblem, Method, fit_range
 from hpcxrf.fitting.spectrum.sbplx import EVALUATIONS, fit_sbplx, require_nlopt
 from hpcxrf.fitting.spectrum.scatter_pair import scan_pairs
 from hpcxrf.fitting.spectrum.search import find_starts, find_starts_near
 from hpcxrf.fitting.spectrum.separable import best_of, design, minimise
 from hpcxrf.fitting.uncertainty import Uncertainty, spectrum_uncertainty
-from hpcxrf.physics.jacobian import counts_jacobian
-from hpcxrf.physics.model import Evaluation, SpectrumModel, find_tailed_lines
+from hpcxrf.physics.model import SpectrumModel, find_tailed_lines
 from hpcxrf.physics.parameters import INDEX, Parameter, pack, replace_values
 from hpcxrf.studies.arms import SEARCHES, Search
 from hpcxrf.studies.starts import JointStart, component_names
@@ -213,12 +212,12 @@ def _leaves_much(state: State, inside: Tensor) -> bool:
 def _judge(
     found: JointFit, least_squares: LeastSquares, fixed: Tensor, inside: Tensor, problem: FitProblem
 ) -> ProtocolFit:
-    evaluation, columns = design(found.theta, least_squares)
+    _, columns = design(found.theta, least_squares)
     expected = columns @ found.linear + fixed
     finite = torch.isfinite(torch.cat([found.theta, found.linear, expected])).all()
     if not bool(finite) or found.loss == float("inf"):
         return replace(_nothing(inside, problem, FitStatus.NONFINITE), evaluations=found.evaluations)
-    errors = _errors(found, expected, columns, evaluation, least_squares, inside, problem)
+    errors = _errors(found, expected, columns, least_squares, inside, problem)
     return ProtocolFit(
         theta=found.theta,
         theta_sigma=errors.theta_sigma,
@@ -235,40 +234,33 @@ def _judge(
 
 
 def _errors(
-    found: JointFit,
-    expected: Tensor,
-    columns: Tensor,
-    evaluation: Evaluation,
-    least_squares: LeastSquares,
-    inside: Tensor,
-    problem: FitProblem,
+    found: JointFit, expected: Tensor, columns: Tensor, least_squares: LeastSquares, inside: Tensor, problem: FitProblem
 ) -> Uncertainty:
     """Those of the product, with its prior: what a spectrum does not determine is not uncertain without limit."""
     space = least_squares.space
     margin = 1e-6 * (space.upper - space.lower)
     inner = (found.theta > space.lower + margin) & (found.theta < space.upper - margin)
-    n = evaluation.phi.shape[-1]
+    n = len(least_squares.model.component_names)
     amplitude = found.linear[:n]
-    jacobian = counts_jacobian(found.theta, amplitude, evaluation, least_squares.model)
+    drawn = draw_point(found.theta, amplitude, least_squares.model)
     point = ModelPoint(
         theta=found.theta,
         free=space.free,
         prior_sd=space.prior_sd,
         kbeta_sd=0.0,
         amplitude=amplitude,
-        component_counts=evaluation.phi.T * amplitude[:, None],
-        background=expected - evaluation.phi @ amplitude,
+        component_counts=drawn.phi.T * amplitude[:, None],
+        background=expected - drawn.phi @ amplitude,
         expected=expected,
         model=least_squares.model,
-        evaluation=evaluation,
-        jacobian=jacobian,
+        drawn=drawn,
     )
     solved = bool(torch.isfinite(expected).all())
     return spectrum_uncertainty(
         inside,
         expected,
         columns,
-        jacobian,
+        drawn.jacobian,
         amplitude,
         moving=space.free & inner,
         positive_hats=found.linear[n:] > 0.0,

@@ -122,7 +122,7 @@ def _bin_fit(point: FitPoint, candidates: LineTable, detector: Detector) -> _Fie
     return _Field(
         names=names[:n],
         price=price_at(fit),
-        components=rebin(point.evaluation.phi),
+        components=rebin(point.drawn.phi),
         amplitude=fit.amplitude,
         background=rebin(torch.cat([fit.background_parts.T, pileup], dim=1)),
         flaws=rebin(torch.cat([found.columns / root * k, theta], dim=1)),
@@ -135,7 +135,7 @@ def _bin_fit(point: FitPoint, candidates: LineTable, detector: Detector) -> _Fie
 
 def _bin_sizes(point: FitPoint) -> Tensor:
     """Number of each channel's bin, some bins per width."""
-    per_channel = _BINS_PER_SIGMA * point.evaluation.bin_kev / (point.fwhm_kev / 2.3548)
+    per_channel = _BINS_PER_SIGMA * point.drawn.bin_kev / (point.fwhm_kev / 2.3548)
     return per_channel.clamp(max=1.0).cumsum(dim=0).floor().long()
 
 

@@ -5,6 +5,7 @@ from hpcxrf.fitting.kernels.spectrum_columns import draw_columns
 from hpcxrf.fitting.kernels.spectrum_lines import place_lines
 from hpcxrf.fitting.kernels.spectrum_slopes import derive
 from hpcxrf.fitting.kernels.spectrum_steps import build_equations, take_step
+from hpcxrf.fitting.kernels.spectrum_sums import sum_lines
 
 __all__ = [
     "build_equations",
@@ -14,5 +15,6 @@ __all__ = [
     "multiply_columns",
     "place_lines",
     "solve_members",
+    "sum_lines",
     "take_step",
 ]

@@ -133,6 +133,20 @@ PEAKS: Final = 6
 ROOM: Final = 7
 DATA: Final = 8
 
+# Sums over the lines of a group: (group, sum, channel).
+WHOLE: Final = 0
+"""Peaks with their tails."""
+SHIFTED: Final = 1
+"""Derivative by a shift to lower energies, per keV."""
+WIDENED_BY: Final = 2
+"""Derivative by the logarithm of the width."""
+TAILED: Final = 3
+"""Tails in the place of Gaussians, times the error of each line's share."""
+SUMS: Final = 4
+# Relative errors of a line: (line, number).
+ABSORPTION_SD: Final = 0
+TAIL_SD: Final = 1
+
 # Non-negative least squares, as `hpcxrf.fitting.nnls`.
 NNLS_RIDGE: Final = 1e-10
 INFEASIBLE: Final = 1e-11

@@ -81,7 +81,7 @@ class _Point:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Search:
+class Search:
     """A model, its bounds, and arrays that the kernels write, for one theta at a time."""
 
     model: PackedModel
@@ -119,7 +119,7 @@ class _Search:
 
 def start_compiled(theta: Tensor, least_squares: LeastSquares) -> State:
     """Solve the amplitudes at theta (*batch, parameter), which is inside the bounds, and prepare the first step."""
-    search = _open(least_squares)
+    search = open_search(least_squares)
     n, points = len(search.columns), []
     for one, counts, weights in _list_members(theta, least_squares):
         search.data[at.COUNTS], search.data[at.WEIGHTS] = counts, weights
@@ -131,7 +131,7 @@ def start_compiled(theta: Tensor, least_squares: LeastSquares) -> State:
 
 def minimise_compiled(state: State, least_squares: LeastSquares, *, iterations: int, tolerance: float) -> State:
     """Run damped steps on every member that is not done (`hpcxrf.fitting.spectrum.separable.minimise`)."""
-    search = _open(least_squares)
+    search = open_search(least_squares)
     points = []
     for point, (_, counts, weights) in zip(_split(state), _list_members(state.theta, least_squares), strict=True):
         search.data[at.COUNTS], search.data[at.WEIGHTS] = counts, weights
@@ -145,7 +145,7 @@ def minimise_compiled(state: State, least_squares: LeastSquares, *, iterations: 
 
 def find_misfits_compiled(theta: Tensor, least_squares: LeastSquares) -> Tensor:
     """Least weighted sum of squares (trial,) at each theta (trial, parameter)."""
-    search = _open(least_squares)
+    search = open_search(least_squares)
     begin, found = np.ones(len(search.columns), np.uint64), []
     for one, counts, weights in _list_members(theta, least_squares):
         search.data[at.COUNTS], search.data[at.WEIGHTS] = counts, weights
@@ -161,14 +161,19 @@ def derive_ratios_compiled(theta: Tensor, linear: Tensor, least_squares: LeastSq
         linear: (component + hat,) coefficients.
         least_squares: whose line ratios are all free.
     """
-    s, one = _open(least_squares), np.array(theta.numpy())
-    _draw(one, s)
-    _derive_rows(one, linear.numpy(), s)
+    s, one = open_search(least_squares), np.array(theta.numpy())
+    draw_search(one, s)
+    derive_rows(one, linear.numpy(), s)
     of_ratios = s.wanted >= at.N_THETA
     return torch.from_numpy((s.rows[of_ratios] * s.data[at.BIN_KEV]).T)
 
 
-def _open(least_squares: LeastSquares) -> _Search:
+def open_search(least_squares: LeastSquares) -> Search:
+    """Pack a model, and allocate what the kernels write.
+
+    Args:
+        least_squares: one that `can_be_compiled`.
+    """
     hats, space = least_squares.hats.T.numpy(), pack_space(least_squares.space)
     model = pack_model(least_squares.model, least_squares.space, len(hats))
     wanted = list_rows(least_squares.space)
@@ -179,7 +184,7 @@ def _open(least_squares: LeastSquares) -> _Search:
     data[at.CHANNEL] = least_squares.model.channel.numpy()
     columns[n_components:] = hats
     spans[n_components:] = find_spans(hats)
-    return _Search(
+    return Search(
         model=model,
         space=space,
         wanted=wanted,
@@ -212,8 +217,13 @@ def _open(least_squares: LeastSquares) -> _Search:
     )
 
 
-def _draw(theta: Floats, s: _Search) -> None:
-    """Columns of the model at theta."""
+def draw_search(theta: Floats, s: Search) -> None:
+    """Draw the columns of the model at theta.
+
+    Args:
+        theta: (parameter,).
+        s: where they are written.
+    """
     kernels, m = load_spectrum_kernels(), s.model
     kernels.place_lines(theta, m.sizes, m.constants, m.lines, m.index, m.linear, s.sums, s.ratio, s.slopes, s.terms)
     kernels.draw_columns(
@@ -221,7 +231,7 @@ def _draw(theta: Floats, s: _Search) -> None:
     )
 
 
-def _evaluate(theta: Floats, begin: Indices, s: _Search) -> float:
+def _evaluate(theta: Floats, begin: Indices, s: Search) -> float:
     """Columns, amplitudes and residual at theta; the misfit, NaN where there is none.
 
     Args:
@@ -229,7 +239,7 @@ def _evaluate(theta: Floats, begin: Indices, s: _Search) -> float:
         begin: (column,) 1 for columns that are free at first.
         s: where all is written.
     """
-    _draw(theta, s)
+    draw_search(theta, s)
     kernels, sizes = load_spectrum_kernels(), s.model.sizes
     s.free[0] = begin
     kernels.multiply_columns(sizes, s.data, s.columns, s.spans, s.weighted, s.gram[0], s.rhs[0])
@@ -240,7 +250,7 @@ def _evaluate(theta: Floats, begin: Indices, s: _Search) -> float:
     return float(misfit) if s.found[0] else _solve_stuck(begin, s)
 
 
-def _solve_stuck(begin: Indices, s: _Search) -> float:
+def _solve_stuck(begin: Indices, s: Search) -> float:
     """Where pivoting goes in a circle: by the tensors, which then take another way."""
     gram, rhs = torch.from_numpy(s.gram[0]), torch.from_numpy(s.rhs[0])
     found = nnls_gram(gram, rhs, torch.from_numpy(begin.astype(np.bool_)))
@@ -249,10 +259,10 @@ def _solve_stuck(begin: Indices, s: _Search) -> float:
     return float(misfit)
 
 
-def _derive(theta: Floats, misfit: float, s: _Search) -> _Point:
+def _derive(theta: Floats, misfit: float, s: Search) -> _Point:
     """The point that was evaluated last, with the normal equations there."""
     hessian, gradient = np.empty((len(theta), len(theta))), np.empty(len(theta))
-    _derive_rows(theta, s.linear[0], s)
+    derive_rows(theta, s.linear[0], s)
     load_spectrum_kernels().build_equations(
         s.model.sizes,
         s.data,
@@ -282,8 +292,14 @@ def _derive(theta: Floats, misfit: float, s: _Search) -> _Point:
     )
 
 
-def _derive_rows(theta: Floats, linear: Floats, s: _Search) -> None:
-    """Derivatives per unit of density, of what was drawn last."""
+def derive_rows(theta: Floats, linear: Floats, s: Search) -> None:
+    """Derive what was drawn last, per unit of density.
+
+    Args:
+        theta: (parameter,).
+        linear: (component + hat,) coefficients.
+        s: where the derivatives are written.
+    """
     m = s.model
     load_spectrum_kernels().derive(
         theta,
@@ -310,7 +326,7 @@ def _weigh_prior(theta: Floats, space: Floats) -> float:
     return float(pull @ (space[at.FREE] * pull))
 
 
-def _step(now: _Point, s: _Search, tolerance: float) -> _Point:
+def _step(now: _Point, s: Search, tolerance: float) -> _Point:
     """One damped step, as `hpcxrf.fitting.spectrum.separable` takes it."""
     trial, per_channel = np.empty_like(now.theta), now.misfit / s.data.shape[1]
     promised = load_spectrum_kernels().take_step(

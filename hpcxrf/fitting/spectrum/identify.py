@@ -15,7 +15,6 @@ from torch import Tensor
 
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.spectrum.candidates import build_candidate_lines, build_edge_lines, build_pileup_lines, join_tables
-from hpcxrf.fitting.spectrum.line_ratios import list_ratio_columns
 from hpcxrf.fitting.spectrum.mismatch import FitPoint, evaluate_fit, mismatch_columns, relative_columns
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.projected import (
@@ -119,11 +118,11 @@ def _search(fit: SpectrumFit, problem: FitProblem, efficiency: Detector) -> _Sea
     zero = fit.amplitude <= 0
     columns = [
         (shapes @ member.to(shapes.dtype)).to(torch.float64),
-        point.evaluation.phi[:, zero] * root,
+        point.drawn.phi[:, zero] * root,
         convolve_pileup(point)[:, None] * root,
     ]
     explained = _stack_explained(point) * root
-    shifts = list_ratio_columns(point) * root
+    shifts = point.ratio_columns * root
     residual = (fit.counts - fit.model) * root[:, 0]
     if fit.ratios is not None:
         # What is missing has bent the ratios: they are looked at as they are expected, and may be as far off as usual.
@@ -173,7 +172,7 @@ def _stack_explained(point: FitPoint) -> Tensor:
     A background that a missing peak drew up is 0 beside it: hats that ended at 0 may rise again too.
     """
     fit = point.fit
-    present = point.evaluation.phi[:, fit.amplitude > 0]
+    present = point.drawn.phi[:, fit.amplitude > 0]
     background = fit.background_parts.T
     if point.problem.background == "hats":
         background = background_hats(

@@ -11,10 +11,11 @@ from hpcxrf.fitting.nnls import NonNegativeSolution, nnls_gram
 from hpcxrf.fitting.objective import poisson_deviance, poisson_weights, r_squared, r_squared_expected
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.spectrum.coarse import find_coarse_theta
+from hpcxrf.fitting.spectrum.drawn import Drawn
 from hpcxrf.fitting.spectrum.gradient import minimise_adam
 from hpcxrf.fitting.spectrum.least_squares import LeastSquares, build_space
 from hpcxrf.fitting.spectrum.line_ratios import read_copies, read_table
-from hpcxrf.fitting.spectrum.mismatch import ModelPoint, find_flaws
+from hpcxrf.fitting.spectrum.mismatch import ModelPoint, draw_point, find_flaws
 from hpcxrf.fitting.spectrum.passes import POISSON_TOLERANCES, Solution, solve_separable
 from hpcxrf.fitting.spectrum.problem import FitProblem, fit_range
 from hpcxrf.fitting.spectrum.ratio_notes import describe_ratios, read_ratios
@@ -23,8 +24,7 @@ from hpcxrf.fitting.spectrum.separable import best_of, design
 from hpcxrf.fitting.uncertainty import Uncertainty, spectrum_uncertainty
 from hpcxrf.notes import Note
 from hpcxrf.physics.background import hats_for_range, snip_background, snip_maps
-from hpcxrf.physics.jacobian import counts_jacobian
-from hpcxrf.physics.model import Evaluation, SpectrumModel, find_tailed_lines
+from hpcxrf.physics.model import SpectrumModel, find_tailed_lines
 from hpcxrf.physics.parameters import pack
 
 MAPS_SNIP_WIDTH: Final = 0.5
@@ -207,17 +207,18 @@ def _solve_weighted(counts: Tensor, columns: Tensor, weights: Tensor) -> NonNega
 def _describe(s: Solution, fixed: Tensor, inside: Tensor, low: int, problem: FitProblem) -> SpectrumFit:
     # What is stored and mapped with is in full precision; the search was not.
     least_squares = replace(s.least_squares, model=replace(s.least_squares.model, shape_dtype=torch.float64))
-    evaluation, columns = design(s.theta, least_squares)
     names, space = least_squares.model.component_names, least_squares.space
     n, k = len(names), len(problem.parameters)
     amplitude, hats = s.linear[:n], s.linear[n:]
+    drawn = draw_point(s.theta, amplitude, least_squares.model)
+    columns = torch.cat([drawn.phi, least_squares.hats], dim=1)
     margin = 1e-6 * (space.upper - space.lower)
     at_bound = space.free & ((s.theta <= space.lower + margin) | (s.theta >= space.upper - margin))
     s = replace(s, expected=columns @ s.linear + fixed)
     parts = least_squares.hats.T * hats[:, None]
     background = fixed + parts.sum(dim=0)
     moving = space.free & ~at_bound
-    errors = _estimate_errors(s, columns, evaluation, least_squares, inside, moving, background, problem)
+    errors = _estimate_errors(s, columns, drawn, least_squares, inside, moving, background, problem)
     if problem.background == "snip":
         parts = fixed[None]
     ratios = read_ratios(s.theta, errors.theta_sigma, least_squares, s.depth_gain)
@@ -242,7 +243,7 @@ def _describe(s: Solution, fixed: Tensor, inside: Tensor, low: int, problem: Fit
         model=s.expected,
         background=background,
         background_parts=parts[parts.sum(dim=1) > 0],
-        component_counts=evaluation.phi.T * amplitude[:, None],
+        component_counts=drawn.phi.T * amplitude[:, None],
         r2=s.r2,
         r2_expected=float(r_squared_expected(inside)),
         reduced_chi2=errors.reduced_chi2,
@@ -260,7 +261,7 @@ def _describe(s: Solution, fixed: Tensor, inside: Tensor, low: int, problem: Fit
 def _estimate_errors(
     s: Solution,
     columns: Tensor,
-    evaluation: Evaluation,
+    drawn: Drawn,
     least_squares: LeastSquares,
     inside: Tensor,
     moving: Tensor,
@@ -268,13 +269,13 @@ def _estimate_errors(
     problem: FitProblem,
 ) -> Uncertainty:
     """Uncertainty of amplitudes and of theta, followed by the parameters of the line ratios where these were fitted."""
-    point = _locate(s, evaluation, least_squares, background, problem)
+    point = _locate(s, drawn, least_squares, background, problem)
     solved = bool(torch.isfinite(s.expected).all())
     return spectrum_uncertainty(
         inside,
         s.expected,
         columns,
-        point.jacobian,
+        drawn.jacobian,
         point.amplitude,
         moving=moving,
         positive_hats=s.positive[point.amplitude.shape[0] :],
@@ -285,7 +286,7 @@ def _estimate_errors(
 
 
 def _locate(
-    s: Solution, evaluation: Evaluation, least_squares: LeastSquares, background: Tensor, problem: FitProblem
+    s: Solution, drawn: Drawn, least_squares: LeastSquares, background: Tensor, problem: FitProblem
 ) -> ModelPoint:
     amplitude = s.linear[: len(least_squares.model.component_names)]
     return ModelPoint(
@@ -294,12 +295,11 @@ def _locate(
         prior_sd=least_squares.space.prior_sd,
         kbeta_sd=problem.kbeta_sd,
         amplitude=amplitude,
-        component_counts=evaluation.phi.T * amplitude[:, None],
+        component_counts=drawn.phi.T * amplitude[:, None],
         background=background,
         expected=s.expected,
         model=least_squares.model,
-        evaluation=evaluation,
-        jacobian=counts_jacobian(s.theta, amplitude, evaluation, least_squares.model),
+        drawn=drawn,
     )
 
 

@@ -9,39 +9,26 @@ from torch import Tensor
 
 from hpcxrf.fitting.objective import poisson_weights
 from hpcxrf.fitting.spectrum.least_squares import LeastSquares, Space, State
-from hpcxrf.fitting.spectrum.mismatch import FitPoint
 from hpcxrf.fitting.spectrum.problem import FitProblem
-from hpcxrf.fitting.spectrum.ratio_groups import KBETA_NAME, list_anode_groups, list_family_groups
+from hpcxrf.fitting.spectrum.ratio_groups import (
+    KBETA_NAME,
+    KBETA_SD,
+    build_light_model,
+    list_anode_groups,
+    list_family_groups,
+)
 from hpcxrf.fitting.spectrum.separable import derive_ratios, find_misfits, minimise, objective, predict, start
 from hpcxrf.physics.anode_scatter import ScatterCopies, adjust_copies
-from hpcxrf.physics.jacobian import ratio_columns
 from hpcxrf.physics.lines import LineTable
 from hpcxrf.physics.model import read_copy_logarithm
 from hpcxrf.physics.parameters import PARAMETER_NAMES
-from hpcxrf.physics.ratios import (
-    COMMON,
-    RatioGroup,
-    RatioModel,
-    adjust_table,
-    build_ratio_model,
-    find_parents,
-    sample_logarithm,
-)
-from hpcxrf.physics.sample import (
-    SampleAbsorption,
-    SampleElements,
-    find_sample_elements,
-    light_sample,
-    mass_shares,
-    own_sample,
-)
+from hpcxrf.physics.ratios import COMMON, RatioGroup, RatioModel, adjust_table, find_parents, sample_logarithm
+from hpcxrf.physics.sample import SampleAbsorption, SampleElements, find_sample_elements, mass_shares, own_sample
 
 N_THETA: Final = len(PARAMETER_NAMES)
 """Parameters of theta; those of the ratios follow them."""
 DEPTH_GAIN: Final = 20.0
 """Gain from which a sample is said to absorb its own lines: over 23 thin spectra it was 17 at most."""
-KBETA_SD: Final = 0.05
-"""Usual error of one family's K-beta ratio beyond that of all, where none is given: tables differ by 5 %."""
 MOST_KBETA_SD: Final = 0.3
 # A ratio is known from the spectrum where its variance is below this share of the usual one.
 _DETERMINED: Final = 0.5
@@ -186,28 +173,6 @@ def read_copies(theta: Tensor, least_squares: LeastSquares) -> ScatterCopies | N
     return adjust_copies(model.copies, read_copy_logarithm(theta, model))
 
 
-def list_ratio_columns(point: FitPoint) -> Tensor:
-    """Derivatives of a finished fit by the parameters of its line ratios but those of the sample, at fixed amplitudes.
-
-    Args:
-        point: a fit whose ratios were fitted.
-
-    Returns:
-        (channel, parameter), counts per unit of `fit.ratios.value[2:]`.
-    """
-    fit, table = point.fit, point.fit.table
-    if fit.ratios is None:
-        return fit.counts.new_zeros((fit.counts.shape[0], 0))
-    every = (*list_family_groups(table, KBETA_SD), *list_anode_groups(table, fit.copies))
-    groups = {group.name: group for group in every}
-    names = fit.ratios.names[len(COMMON) :]
-    model = replace(point.model, ratios=_build_light_model(table, tuple(groups[name] for name in names)))
-    q = torch.zeros_like(fit.ratios.value)
-    q[0] = math.exp(-_DEPTHS[0])
-    theta = torch.cat([fit.theta, q])
-    return ratio_columns(theta, fit.amplitude, point.evaluation, model)[:, 2:]
-
-
 def measure_depth_gain(state: State, least_squares: LeastSquares, *, least: float, iterations: int) -> float:
     """Misfit that the depth of the sample explains, in units of the reduced misfit.
 
@@ -260,14 +225,9 @@ def _measure_groups(
 def _free(least_squares: LeastSquares, groups: tuple[RatioGroup, ...], problem: FitProblem) -> LeastSquares:
     """The same spectrum with ratios that are free, behind a sample of light matter."""
     model = least_squares.model
-    ratios = _build_light_model(model.table, groups)
+    ratios = build_light_model(model.table, groups)
     space = _extend_space(least_squares.space, groups, problem)
     return replace(least_squares, model=replace(model, ratios=ratios), space=space)
-
-
-def _build_light_model(table: LineTable, groups: tuple[RatioGroup, ...]) -> RatioModel:
-    parent_kev = table.energy_kev[find_parents(table)]
-    return build_ratio_model(table, groups, light_sample(parent_kev, table.incident_energy_kev))
 
 
 def _extend_space(space: Space, groups: tuple[RatioGroup, ...], problem: FitProblem) -> Space:

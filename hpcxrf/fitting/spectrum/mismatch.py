@@ -6,24 +6,25 @@ is usual; `V = W^-1 + N N'` is then the covariance of the residual (weights W, c
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
 import xraylib
 from torch import Tensor
 
+from hpcxrf.fitting.kernels import spectrum_layout as at
 from hpcxrf.fitting.model_error import Flaws
 from hpcxrf.fitting.objective import poisson_weights
 from hpcxrf.fitting.result import SpectrumFit
+from hpcxrf.fitting.spectrum.drawn import Drawn, LineErrors, LineGroups, draw
 from hpcxrf.fitting.spectrum.problem import FitProblem
+from hpcxrf.fitting.spectrum.ratio_groups import build_light_model, list_named_groups
 from hpcxrf.physics.detector import LOWEST_KEV, Detector, escape_photons, escape_probability
-from hpcxrf.physics.jacobian import counts_jacobian
-from hpcxrf.physics.model import Evaluation, SpectrumModel, energy_kev, evaluate
+from hpcxrf.physics.model import PlacedLines, SpectrumModel, energy_kev, place_lines
 from hpcxrf.physics.parameters import INDEX
-from hpcxrf.physics.ratios import find_parents
+from hpcxrf.physics.ratios import COMMON, find_parents
 from hpcxrf.physics.scatter import line_sigma_kev
-from hpcxrf.physics.shapes import low_energy_tail, maps_low_energy_tail
 
 # Usual flaws, as shares: of the ratios within a family (tables differ by 5 % and more), of the escape peaks that
 # the table has and of all others, of the tails, of the width of a line; its position in keV; of the Compton profile
@@ -44,6 +45,8 @@ ABSORPTION_SD: Final = 0.5
 _ABSORPTION_KEV: Final = 1.5
 _ESCAPE_GRID: Final = 48
 _FWHM_PER_SIGMA: Final = 2.3548
+_OF_SAMPLE: Final = 2
+"""Parameters of the line ratios that are the sample's; they come first."""
 _NOTICEABLE: Final = 0.3
 """Columns that nowhere amount to this many standard deviations of the counting noise are left out."""
 
@@ -69,9 +72,7 @@ class ModelPoint:
     expected: Tensor
     """(channel,) with background."""
     model: SpectrumModel
-    evaluation: Evaluation
-    jacobian: Tensor
-    """(channel, parameter), counts per unit of the parameter."""
+    drawn: Drawn
 
     @property
     def weights(self) -> Tensor:
@@ -97,12 +98,20 @@ class FitPoint:
     fit: SpectrumFit
     problem: FitProblem
     model: SpectrumModel
-    """Model of the fit, with the tails of all lines."""
-    evaluation: Evaluation
-    jacobian: Tensor
-    """(channel, parameter), counts per unit of the parameter."""
+    """Model of the fit; where line ratios were fitted, with those of its table and free to change from there."""
+    drawn: Drawn
     weights: Tensor
     """(channel,) Poisson weights of the fitted model."""
+
+    @property
+    def jacobian(self) -> Tensor:
+        """(channel, parameter), counts per unit of the parameter of theta."""
+        return self.drawn.jacobian[:, : self.fit.theta.shape[0]]
+
+    @property
+    def ratio_columns(self) -> Tensor:
+        """Derivatives (channel, parameter) by the line ratios but those of the sample, of `fit.ratios.value[2:]`."""
+        return self.drawn.jacobian[:, self.fit.theta.shape[0] + _OF_SAMPLE :]
 
     @property
     def at(self) -> ModelPoint:
@@ -117,8 +126,7 @@ class FitPoint:
             background=self.fit.background,
             expected=self.fit.model,
             model=self.model,
-            evaluation=self.evaluation,
-            jacobian=self.jacobian,
+            drawn=self.drawn,
         )
 
     @property
@@ -133,7 +141,7 @@ class FitPoint:
 
 
 def evaluate_fit(fit: SpectrumFit, problem: FitProblem) -> FitPoint:
-    """Evaluate a fit's model and its derivatives where the fit ended."""
+    """Draw a fit's model with its derivatives where the fit ended."""
     stop = fit.first_channel + fit.counts.shape[0]
     model = SpectrumModel(
         table=fit.table,
@@ -143,15 +151,37 @@ def evaluate_fit(fit: SpectrumFit, problem: FitProblem) -> FitPoint:
         copies=fit.copies,
         shape_dtype=torch.float32,
     )
-    evaluation = evaluate(fit.theta, model)
+    theta = fit.theta
+    if fit.ratios is not None:
+        groups = list_named_groups(fit.table, fit.copies, fit.ratios.names[len(COMMON) :])
+        model = replace(model, ratios=build_light_model(fit.table, groups))
+        # The table has the fitted ratios: nothing changes them, a sample without depth first of all.
+        unchanged = torch.zeros_like(fit.ratios.value)
+        unchanged[0] = 1.0
+        theta = torch.cat([theta, unchanged])
     return FitPoint(
         fit=fit,
         problem=problem,
         model=model,
-        evaluation=evaluation,
-        jacobian=counts_jacobian(fit.theta, fit.amplitude, evaluation, model),
+        drawn=draw_point(theta, fit.amplitude, model),
         weights=poisson_weights(fit.model),
     )
+
+
+def draw_point(theta: Tensor, amplitude: Tensor, model: SpectrumModel) -> Drawn:
+    """Draw a model with what its usual errors follow from.
+
+    Args:
+        theta: (parameter,), followed by the parameters of the line ratios where the model has them.
+        amplitude: (component,) counts.
+        model: lines and channels.
+    """
+    lines = place_lines(theta, model)
+    # M lines have no tail in some models, whatever the detector does.
+    share = theta[INDEX["f_tail_offset"]]
+    tail_sd = lines.tail * TAIL_SD + TAIL_SHARE_SD + torch.where(lines.tail > 0, 0.0, share)
+    errors = LineErrors(absorption_sd=_absorption_sd(_absorbed_kev(lines, model)), tail_sd=tail_sd)
+    return draw(theta, amplitude, model, _group_lines(lines, model), errors)
 
 
 def mismatch_columns(point: FitPoint, efficiency: Detector) -> Tensor:
@@ -203,84 +233,53 @@ def relative_columns(point: FitPoint) -> Tensor:
 
 
 def _line_flaws(point: ModelPoint) -> list[tuple[Tensor, Tensor]]:
-    """Ratios, absorption, position, width and tail of every group of lines, and the component of each column."""
-    e = point.evaluation
-    groups, escapes, owner = _group_lines(point)
-    family = _count_components(point)
-    components = e.column[:, None] == family
-    share = e.weight / (components.T.to(e.weight.dtype) @ e.weight).clamp(min=1e-300)[e.column]
-    height = point.amplitude[e.column] * e.weight * e.norm / e.sigma_kev
-    # Usual errors need no more digits than these.
-    u, gauss, low = (shape.to(torch.float32) for shape in (e.u, e.gauss, _complete_tails(point)))
-    tail_share = point.theta[INDEX["f_tail_offset"]]
-    # M lines have no tail in some models, whatever the detector does.
-    tail_sd = e.tail * TAIL_SD + TAIL_SHARE_SD + torch.where(e.tail > 0, 0.0, tail_share)
-    ug = u * gauss
+    """Ratios, absorption, position, width and tail of every group of lines, and the component of each column.
 
-    def add_lines(shape: Tensor, factors: Tensor) -> Tensor:
-        return (shape @ (height[:, None] * factors).to(shape.dtype)).to(torch.float64)
-
-    def within_family(factors: Tensor, families: Tensor) -> Tensor:
-        """The same at a fixed sum of the family, (line, column) of columns that belong to these families."""
-        mine = families[:, None] == e.column
-        mean = mine.to(share.dtype) * (share[:, None] * factors).sum(dim=0)[:, None]
-        moved = factors - mean.T
-        return add_lines(gauss, moved) + add_lines(low, moved * e.tail[:, None])
-
-    ratio = torch.where(escapes, ESCAPE_SD, max(RATIO_SD, point.kbeta_sd))[:, None] * groups
+    Errors of ratios are at a fixed sum of the family: the same relative error of all its lines is none.
+    """
+    d = point.drawn
+    groups, lines, owner, family = d.groups, d.lines, d.groups.owner, _count_components(point)
+    share = lines.weight / lines.weight.new_zeros(family.shape).index_add(0, lines.column, lines.weight).clamp(
+        min=1e-300
+    ).index_select(0, lines.column)
+    of_group = share.new_zeros(owner.shape).index_add(0, groups.group, share)
+    of_family = share.new_zeros(family.shape).index_add(0, lines.column, share * d.errors.absorption_sd)
+    ratio_sd = torch.where(groups.escapes, ESCAPE_SD, max(RATIO_SD, point.kbeta_sd))[:, None]
+    whole, absorbed = d.families[:, 0], d.families[:, 1]
     shapes = [
-        (within_family(ratio, owner), owner),
-        (within_family(_absorption_sd(_absorbed_kev(point))[:, None] * components, family), family),
-        (add_lines(ug, (POSITION_SD_KEV / e.sigma_kev)[:, None] * groups), owner),
-        (add_lines(u * ug - gauss, WIDTH_SD * groups), owner),
-        (add_lines(low - gauss, tail_sd[:, None] * groups), owner),
+        (ratio_sd * (d.sums[:, at.WHOLE] - of_group[:, None] * whole[owner]), owner),
+        (absorbed - of_family[:, None] * whole, family),
+        (POSITION_SD_KEV * d.sums[:, at.SHIFTED], owner),
+        (WIDTH_SD * d.sums[:, at.WIDENED_BY], owner),
+        (d.sums[:, at.TAILED], owner),
     ]
-    return [(shape * e.bin_kev[:, None], owners) for shape, owners in shapes]
+    return [((shape * d.bin_kev).T, owners) for shape, owners in shapes]
 
 
-def _absorbed_kev(point: ModelPoint) -> Tensor:
+def _absorbed_kev(lines: PlacedLines, model: SpectrumModel) -> Tensor:
     """(line,) energy at which each line comes to the detector: an escape line is absorbed as its parent."""
-    parent = find_parents(point.model.table)
-    line_kev = point.evaluation.line_kev.clone()
+    parent = find_parents(model.table)
+    line_kev = lines.line_kev.clone()
     line_kev[: parent.shape[0]] = line_kev[parent]
     return line_kev
 
 
-def _complete_tails(point: ModelPoint) -> Tensor:
-    """Tails (channel, line) of all lines; an evaluation may have left out those of lines without one."""
-    e = point.evaluation
-    if e.tailed is None:
-        return e.low
-    shape = maps_low_energy_tail if point.model.constants.maps_line_shape else low_energy_tail
-    rest = torch.ones_like(e.column, dtype=torch.bool)
-    rest[e.tailed] = False
-    low = torch.empty_like(e.gauss)
-    low[:, e.tailed] = e.low
-    low[:, rest] = shape(e.u[:, rest], e.gamma[rest].to(e.u.dtype))
-    return low
-
-
-def _group_lines(point: ModelPoint) -> tuple[Tensor, Tensor, Tensor]:
-    """Membership (line, group), which lines are escape lines, and the component of each group.
-
-    A group is the lines of one component and one subshell, K-beta and escape lines apart.
-    """
-    table = point.model.table
+def _group_lines(lines: PlacedLines, model: SpectrumModel) -> LineGroups:
+    """A group is the lines of one component and one subshell, K-beta and escape lines apart."""
+    table = model.table
     escapes = table.escape_parent >= 0
     marks = (table.component, table.edge_kev, table.is_kbeta, escapes)
     key = torch.stack([mark.to(torch.float64) for mark in marks], dim=1)
     unique, group = torch.unique(key, dim=0, return_inverse=True)
-    owner = unique[:, 0].long()
-    n_elastic = len(point.model.scatter_names) - 1
-    if n_elastic:
-        # The elastic lines of a column are one group.
-        column = point.evaluation.column[table.component.shape[0] :]
-        first = len(table.component_names)
-        group = torch.cat([group, unique.shape[0] + column - first])
-        escapes = torch.cat([escapes, escapes.new_zeros(column.shape)])
-        owner = torch.cat([owner, torch.arange(first, first + n_elastic, device=owner.device)])
-    members = group[:, None] == torch.arange(owner.shape[0], device=group.device)
-    return members.to(torch.float64), escapes, owner
+    # The elastic lines of a column are one group.
+    first, n_elastic = len(table.component_names), len(model.scatter_names) - 1
+    column = lines.column[table.component.shape[0] :]
+    elastic = torch.arange(first, first + n_elastic, device=group.device)
+    return LineGroups(
+        group=torch.cat([group, unique.shape[0] + column - first]),
+        owner=torch.cat([unique[:, 0].long(), elastic]),
+        escapes=torch.cat([unique[:, 3] > 0, elastic < 0]),
+    )
 
 
 def _count_components(point: ModelPoint) -> Tensor:
@@ -313,7 +312,7 @@ def _find_escapes(point: ModelPoint, detector: Detector) -> Tensor:
 def _vary_fixed_parameters(point: ModelPoint) -> Tensor:
     """Parameters that were not fitted, each off by the width of its prior."""
     fixed = ~point.free
-    return point.jacobian[:, fixed] * point.prior_sd[fixed]
+    return point.drawn.jacobian[:, : fixed.shape[0]][:, fixed] * point.prior_sd[fixed]
 
 
 def _smooth_flaws(point: ModelPoint, material: str) -> list[tuple[Tensor, Tensor]]:
@@ -342,7 +341,7 @@ def _hats(point: ModelPoint, spacing: float) -> Tensor:
 
 def _knots(point: ModelPoint, spacing: float) -> Tensor:
     energy, fwhm = point.energy_kev, point.fwhm_kev
-    per_channel = point.evaluation.bin_kev / (spacing * fwhm)
+    per_channel = point.drawn.bin_kev / (spacing * fwhm)
     position = per_channel.cumsum(dim=0)
     wanted: Sequence[int] = range(int(float(position[-1])) + 1)
     at = torch.searchsorted(position, position.new_tensor([float(w) for w in wanted]))

@@ -1,5 +1,6 @@
 """Groups of lines whose ratio to the main ones of their family is fitted, and how far tables may be wrong on each."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -8,10 +9,12 @@ from torch import Tensor
 
 from hpcxrf.physics.anode_scatter import ScatterCopies
 from hpcxrf.physics.lines import LineTable
-from hpcxrf.physics.ratios import RatioGroup, find_parents
-from hpcxrf.physics.sample import find_families
+from hpcxrf.physics.ratios import RatioGroup, RatioModel, build_ratio_model, find_parents
+from hpcxrf.physics.sample import find_families, light_sample
 from hpcxrf.physics.tube_table import SERIES_SD
 
+KBETA_SD: Final = 0.05
+"""Usual error of one family's K-beta ratio beyond that of all, where none is given: tables differ by 5 %."""
 KBETA_NAME: Final = "K-beta"
 """Ending of the names of groups of K-beta lines."""
 # Yields of L1 and M4 differ by up to 40 % between tables, those of L2 and M1 to M3 by some per cent.
@@ -69,6 +72,19 @@ def list_anode_groups(table: LineTable, copies: ScatterCopies | None) -> tuple[R
             name = f"{copies.anode} anode {subshell}"
             found.append(RatioGroup(name=name, member=none, sd=SERIES_SD, copies=mine))
     return tuple(found)
+
+
+def list_named_groups(table: LineTable, copies: ScatterCopies | None, names: Sequence[str]) -> tuple[RatioGroup, ...]:
+    """Groups of a fit by their names, in this order, with the usual errors of K-beta ratios."""
+    every = (*list_family_groups(table, KBETA_SD), *list_anode_groups(table, copies))
+    groups = {group.name: group for group in every}
+    return tuple(groups[name] for name in names)
+
+
+def build_light_model(table: LineTable, groups: tuple[RatioGroup, ...]) -> RatioModel:
+    """The ratios of these groups free, in a sample of light matter."""
+    parent_kev = table.energy_kev[find_parents(table)]
+    return build_ratio_model(table, groups, light_sample(parent_kev, table.incident_energy_kev))
 
 
 def _near(edge_kev: Tensor, symbol: str, subshell: str) -> Tensor:
