@@ -17,7 +17,8 @@ from hpcxrf.fitting.axis.binned import RARE_COST, families_by_name
 from hpcxrf.fitting.axis.evidence import EXPECTED_SHARE, FAMILY_PRICE
 from hpcxrf.fitting.axis.plausibility import cost_beside, is_expected, is_possible
 from hpcxrf.fitting.result import SpectrumFit
-from hpcxrf.fitting.spectrum.identify import convolve_pileup, shape_lines
+from hpcxrf.fitting.spectrum.binning import bin_channels
+from hpcxrf.fitting.spectrum.identify import convolve_pileup, shape_components
 from hpcxrf.fitting.spectrum.mismatch import FitPoint, find_flaws
 from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.lines import LineTable
@@ -109,14 +110,7 @@ def _bin_fit(point: FitPoint, candidates: LineTable, detector: Detector) -> _Fie
     free = fit.free
     theta = point.jacobian[:, free] * at.prior_sd[free].clamp(min=_LEAST_SD)
     pileup = convolve_pileup(point)[:, None]
-    member = (candidates.component[:, None] == torch.arange(len(candidates.component_names))).float()
-    shapes = (shape_lines(point, candidates) @ member).double() / root
-    sizes = _bin_sizes(point)
-    noise = _add_up(1.0 / point.weights[:, None], sizes).sqrt()
-
-    def rebin(columns: Tensor) -> Tensor:
-        return _add_up(columns, sizes) / noise
-
+    rebin = bin_channels(point, _BINS_PER_SIGMA).whiten
     names = fit.component_names
     n = len(point.problem.table.component_names)
     return _Field(
@@ -128,20 +122,9 @@ def _bin_fit(point: FitPoint, candidates: LineTable, detector: Detector) -> _Fie
         flaws=rebin(torch.cat([found.columns / root * k, theta], dim=1)),
         owner=torch.cat([found.owner, torch.full((theta.shape[1],), -1)]),
         residual=rebin((fit.counts - fit.model)[:, None])[:, 0],
-        others=rebin(shapes),
+        others=rebin(shape_components(point, candidates)),
         other_names=candidates.component_names,
     )
-
-
-def _bin_sizes(point: FitPoint) -> Tensor:
-    """Number of each channel's bin, some bins per width."""
-    per_channel = _BINS_PER_SIGMA * point.drawn.bin_kev / (point.fwhm_kev / 2.3548)
-    return per_channel.clamp(max=1.0).cumsum(dim=0).floor().long()
-
-
-def _add_up(columns: Tensor, number: Tensor) -> Tensor:
-    used = number.unique(return_inverse=True)[1]
-    return columns.new_zeros((int(used.max()) + 1, columns.shape[1])).index_add(0, used, columns)
 
 
 def _measure_scale(field: _Field) -> float:

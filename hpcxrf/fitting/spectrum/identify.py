@@ -7,14 +7,16 @@ usual flaws of a model beside the counting noise (`hpcxrf.fitting.spectrum.misma
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import torch
 from torch import Tensor
 
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
+from hpcxrf.fitting.spectrum.binning import Bins, bin_channels
 from hpcxrf.fitting.spectrum.candidates import build_candidate_lines, build_edge_lines, build_pileup_lines, join_tables
+from hpcxrf.fitting.spectrum.compiled_drawing import can_draw, draw_columns
 from hpcxrf.fitting.spectrum.mismatch import FitPoint, evaluate_fit, mismatch_columns, relative_columns
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.projected import (
@@ -46,6 +48,8 @@ MINOR_LINE: Final = 0.1
 MINIMUM_SURVIVING: Final = 0.12
 MAX_SUGGESTIONS: Final = 8
 _MAX_STEPS: Final = 24
+_BINS_PER_SIGMA: Final = 2.0
+"""Bins in one standard deviation of a line: a hundredth of a peak's evidence is lost in them."""
 _SHOWN_LINES: Final = 4
 _PILEUP_SEEN: Final = 3.0
 _PILEUP_FACTOR: Final = 3.0
@@ -103,8 +107,8 @@ class _Search:
     point: FitPoint
     table: LineTable
     """Lines of families, pile-ups and lines at edges, which are the first of `names`."""
-    shapes: Tensor
-    """(channel, line of the table) float32, in units of the noise, per count of the component."""
+    bins: Bins
+    """What all columns are on."""
 
 
 def _search(fit: SpectrumFit, problem: FitProblem, efficiency: Detector) -> _Search:
@@ -112,58 +116,64 @@ def _search(fit: SpectrumFit, problem: FitProblem, efficiency: Detector) -> _Sea
     families, pairs = build_candidate_lines(problem, efficiency), build_pileup_lines(fit, problem)
     edges = build_edge_lines(problem, efficiency)
     table = join_tables(join_tables(families, pairs), edges)
-    root = point.weights.sqrt()[:, None]
-    shapes = shape_lines(point, table)
-    member = table.component[:, None] == torch.arange(len(table.component_names))
+    bins = bin_channels(point, _BINS_PER_SIGMA)
     zero = fit.amplitude <= 0
-    columns = [
-        (shapes @ member.to(shapes.dtype)).to(torch.float64),
-        point.drawn.phi[:, zero] * root,
-        convolve_pileup(point)[:, None] * root,
-    ]
-    explained = _stack_explained(point) * root
-    shifts = point.ratio_columns * root
-    residual = (fit.counts - fit.model) * root[:, 0]
+    columns = [shape_components(point, table), point.drawn.phi[:, zero], convolve_pileup(point)[:, None]]
+    explained, shifts = bins.whiten(_stack_explained(point)), bins.whiten(point.ratio_columns)
+    residual = bins.whiten((fit.counts - fit.model)[:, None])[:, 0]
     if fit.ratios is not None:
         # What is missing has bent the ratios: they are looked at as they are expected, and may be as far off as usual.
         residual = residual + shifts @ fit.ratios.value[2:]
         shifts = shifts * fit.ratios.prior_sd[2:]
-    metric = _weigh_residual(point, explained, residual, shifts, efficiency)
+    metric = _weigh_residual(point, bins, explained, residual, shifts, efficiency)
     listed = [n for n, at_zero in zip(fit.component_names, zero.tolist(), strict=True) if at_zero]
     sizes = [len(part.component_names) for part in (families, pairs, edges)]
     return _Search(
         names=(*table.component_names, *listed, "pile-up"),
         kinds=(*["family"] * sizes[0], *["pileup"] * sizes[1], *["listed"] * (sizes[2] + len(listed)), "sums"),
-        left=project(explained, torch.cat(columns, dim=1), residual, metric),
+        left=project(explained, bins.whiten(torch.cat(columns, dim=1)), residual, metric, within=bins.within),
         point=point,
         table=table,
-        shapes=shapes,
+        bins=bins,
     )
 
 
-def shape_lines(point: FitPoint, table: LineTable) -> Tensor:
-    """Shapes (channel, line) of lines as they contribute to their components, in units of the noise.
+def shape_components(point: FitPoint, table: LineTable) -> Tensor:
+    """Shapes (channel, component) of the components of a table, counts a channel of one count.
 
     Args:
         point: the fit at whose axis and widths they are.
-        table: the lines.
+        table: lines.
     """
-    constants, single = point.model.constants, torch.float32
-    tailed = find_tailed_lines(table, elastic=False, constants=constants)
-    model = SpectrumModel(
+    model = _pose_lines(point, table)
+    theta = point.fit.theta
+    drawn = draw_columns(theta, model) if can_draw(theta, model) else evaluate(theta, model).phi
+    return drawn[:, : len(table.component_names)]
+
+
+def _shape_lines(search: _Search, lines: Tensor) -> Tensor:
+    """Shapes (bin, line) of some lines as they contribute to their components, in units of the noise."""
+    table = search.table
+    tensors = [f.name for f in fields(table) if isinstance(getattr(table, f.name), Tensor)]
+    some = replace(table, **{name: getattr(table, name)[lines] for name in tensors})
+    # Each is a component of its own.
+    number = torch.arange(lines.shape[0], device=lines.device)
+    names = tuple(f"line {i}" for i in range(lines.shape[0]))
+    apart = replace(some, component=number, component_names=names)
+    return search.bins.whiten(shape_components(search.point, apart))
+
+
+def _pose_lines(point: FitPoint, table: LineTable) -> SpectrumModel:
+    constants = point.model.constants
+    return SpectrumModel(
         table=table,
         channel=point.model.channel,
         constants=constants,
         elastic=False,
         with_step=False,
-        tailed=tailed,
-        shape_dtype=single,
+        tailed=find_tailed_lines(table, elastic=False, constants=constants),
+        shape_dtype=torch.float32,
     )
-    e = evaluate(point.fit.theta, model)
-    height = e.weight * e.norm / e.sigma_kev
-    shape = e.gauss * height.to(single)
-    shape[:, tailed] += e.low * (height * e.tail)[tailed].to(single)
-    return shape * (point.weights.sqrt() * e.bin_kev).to(single)[:, None]
 
 
 def _stack_explained(point: FitPoint) -> Tensor:
@@ -200,12 +210,13 @@ def convolve_pileup(point: FitPoint) -> Tensor:
 
 
 def _weigh_residual(
-    point: FitPoint, explained: Tensor, residual: Tensor, shifts: Tensor, efficiency: Detector
+    point: FitPoint, bins: Bins, explained: Tensor, residual: Tensor, shifts: Tensor, efficiency: Detector
 ) -> Metric:
     """Counting noise, usual flaws, and as much relative error as this residual shows."""
-    flaws = torch.cat([mismatch_columns(point, efficiency), shifts], dim=1)
+    root = point.weights.sqrt()[:, None]
+    flaws = torch.cat([bins.whiten(mismatch_columns(point, efficiency) / root), shifts], dim=1)
     usual = build_metric(flaws)
-    relative = relative_columns(point)
+    relative = bins.whiten(relative_columns(point))
     strong = relative[:, relative.norm(dim=0) > 1.0 / _GREATEST_RELATIVE_SD]
     if strong.shape[1] < _STRONG_PEAKS:
         return usual
@@ -267,7 +278,8 @@ def _free_subshells(search: _Search, left: Projected, index: int) -> Projected:
     edges = table.edge_kev[mine].unique().tolist()
     share = {edge: float(table.ratio[mine & (table.edge_kev == edge)].sum()) for edge in edges}
     for edge in sorted(share, key=lambda one: -share[one])[1:]:
-        left = join_shape(left, search.shapes[:, mine & (table.edge_kev == edge)].sum(dim=1).to(torch.float64))
+        lines = torch.nonzero(mine & (table.edge_kev == edge))[:, 0]
+        left = join_shape(left, _shape_lines(search, lines).sum(dim=1))
     return left
 
 
@@ -297,7 +309,7 @@ def _is_pileup(search: _Search, left: Projected, index: int) -> bool:
 def _weigh_evidence(search: _Search, left: Projected, index: int) -> tuple[EvidenceLine, ...]:
     """The lines of a candidate one by one, strongest evidence first; none if they contradict it."""
     groups = _separate_lines(search, index)
-    columns = torch.stack([search.shapes[:, g].sum(dim=1) for g in groups], dim=1).to(torch.float64)
+    columns = torch.stack([_shape_lines(search, g).sum(dim=1) for g in groups], dim=1)
     own = remove_basis(left.basis, left.basis_dual, columns)
     dual = left.metric.dual(own)
     norm = (own * dual).sum(dim=0).clamp(min=1e-300).sqrt()
@@ -347,7 +359,7 @@ def _separate_lines(search: _Search, index: int) -> list[Tensor]:
 def _describe_line(search: _Search, lines: Tensor, column: Tensor, z: float) -> EvidenceLine:
     table, fit = search.table, search.point.fit
     ratio = table.ratio[lines]
-    listed = fit.component_counts * search.point.weights.sqrt()
+    listed = search.bins.whiten(fit.component_counts.T).T
     size = listed.norm(dim=1) * column.norm()
     overlap = (listed @ column) / torch.where(size > 0, size, torch.inf)
     most = int(overlap.argmax())

@@ -223,13 +223,12 @@ def find_flaws(point: ModelPoint, efficiency: Detector) -> Flaws:
 
 
 def relative_columns(point: FitPoint) -> Tensor:
-    """The whole model times hats one FWHM apart, whitened: errors of 100 % that change from peak to peak.
+    """The whole model times hats one FWHM apart: errors of 100 % that change from peak to peak.
 
     Returns:
         (channel, column).
     """
-    hats = _hats(point.at, 1.0)
-    return hats * (point.fit.model * point.weights.sqrt())[:, None]
+    return _hats(point.at, 1.0) * point.fit.model[:, None]
 
 
 def _line_flaws(point: ModelPoint) -> list[tuple[Tensor, Tensor]]:

@@ -49,6 +49,8 @@ class Projected:
     whole: Tensor
     """(column,) norm of each column before projection."""
     metric: Metric
+    within: int = 0
+    """Channels less bins: what differs within a bin is noise of variance 1."""
 
     @property
     def norm(self) -> Tensor:
@@ -62,9 +64,9 @@ class Projected:
 
     @property
     def scale(self) -> float:
-        """Square root of the reduced chi2 that remains, at least 1."""
-        chi2 = float(self.residual @ self.metric.dual(self.residual[:, None])[:, 0])
-        degrees = max(self.residual.shape[0] - self.basis.shape[1], 1)
+        """Square root of the reduced chi2 that remains per channel, at least 1."""
+        chi2 = self.within + float(self.residual @ self.metric.dual(self.residual[:, None])[:, 0])
+        degrees = max(self.within + self.residual.shape[0] - self.basis.shape[1], 1)
         return math.sqrt(max(chi2 / degrees, 1.0))
 
     @property
@@ -76,14 +78,15 @@ class Projected:
         return torch.where(alive, raw, 0.0) / self.scale
 
 
-def project(explained: Tensor, columns: Tensor, residual: Tensor, metric: Metric) -> Projected:
+def project(explained: Tensor, columns: Tensor, residual: Tensor, metric: Metric, *, within: int = 0) -> Projected:
     """Project columns and residual against what is explained, all in units of the counting noise.
 
     Args:
-        explained: (channel, any), of any rank.
+        explained: (channel, any), of any rank; of bins of channels as well.
         columns: (channel, column).
         residual: (channel,).
         metric: covariance of the residual.
+        within: channels less bins.
     """
     basis, basis_dual = _orthonormalise(explained, metric)
     both = torch.cat([columns, residual[:, None]], dim=1)
@@ -97,6 +100,7 @@ def project(explained: Tensor, columns: Tensor, residual: Tensor, metric: Metric
         residual=left[:, -1],
         whole=(columns * dual).sum(dim=0).clamp(min=0.0).sqrt(),
         metric=metric,
+        within=within,
     )
 
 

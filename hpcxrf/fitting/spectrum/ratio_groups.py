@@ -1,11 +1,13 @@
 """Groups of lines whose ratio to the main ones of their family is fitted, and how far tables may be wrong on each."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
+import numpy as np
 import torch
 import xraylib
-from torch import Tensor
+from numpy.typing import NDArray
 
 from hpcxrf.physics.anode_scatter import ScatterCopies
 from hpcxrf.physics.lines import LineTable
@@ -41,23 +43,31 @@ def list_family_groups(table: LineTable, kbeta_sd: float) -> tuple[RatioGroup, .
         Groups that have a line; those from the N, O and P shells to L3 are apart from the rest of it.
     """
     parent = find_parents(table)
-    edge, kbeta = table.edge_kev[parent], table.is_kbeta[parent]
-    outer = edge - table.energy_kev[parent] < _OUTER_KEV
-    groups = []
+    edge_kev, kbeta, line_kev, component = (
+        x.cpu().numpy()
+        for x in (table.edge_kev[parent], table.is_kbeta[parent], table.energy_kev[parent], table.component)
+    )
+    below_kev = edge_kev - line_kev
+    outer = below_kev < _OUTER_KEV
+    groups: list[tuple[str, NDArray[np.bool_], float]] = []
     for i, symbol, shell in find_families(table):
-        name, mine = table.component_names[i], table.component == i
+        name, mine = table.component_names[i], component == i
         if shell == "K":
-            groups.append(RatioGroup(name=f"{name} {KBETA_NAME}", member=mine & kbeta, sd=kbeta_sd))
+            groups.append((f"{name} {KBETA_NAME}", mine & kbeta, kbeta_sd))
             continue
         if shell == "L":
-            third = mine & _near(edge, symbol, "L3")
-            groups.append(RatioGroup(name=f"{name} L3 outer", member=third & outer, sd=_OUTER_SD))
-            from_n = third & ~outer & (edge - table.energy_kev[parent] < _BEFORE_M * _edge_kev(symbol, "M5"))
-            groups.append(RatioGroup(name=f"{name} L3 N", member=from_n, sd=_NSHELL_SD))
+            third = mine & _near(edge_kev, symbol, "L3")
+            groups.append((f"{name} L3 outer", third & outer, _OUTER_SD))
+            from_n = third & ~outer & (below_kev < _BEFORE_M * _edge_kev(symbol, "M5"))
+            groups.append((f"{name} L3 N", from_n, _NSHELL_SD))
         for subshell, sd in _SUBSHELL_SDS.items():
             if subshell[0] == shell:
-                groups.append(RatioGroup(name=f"{name} {subshell}", member=mine & _near(edge, symbol, subshell), sd=sd))
-    return tuple(group for group in groups if bool(group.member.any()))
+                groups.append((f"{name} {subshell}", mine & _near(edge_kev, symbol, subshell), sd))
+    return tuple(
+        RatioGroup(name=name, member=torch.from_numpy(member).to(parent.device), sd=sd)
+        for name, member, sd in groups
+        if member.any()
+    )
 
 
 def list_anode_groups(table: LineTable, copies: ScatterCopies | None) -> tuple[RatioGroup, ...]:
@@ -87,10 +97,12 @@ def build_light_model(table: LineTable, groups: tuple[RatioGroup, ...]) -> Ratio
     return build_ratio_model(table, groups, light_sample(parent_kev, table.incident_energy_kev))
 
 
-def _near(edge_kev: Tensor, symbol: str, subshell: str) -> Tensor:
+def _near(edge_kev: NDArray[np.float64], symbol: str, subshell: str) -> NDArray[np.bool_]:
     """Lines of a subshell: the table names their edge."""
-    return (edge_kev - _edge_kev(symbol, subshell)).abs() < _SAME_EDGE_KEV
+    near: NDArray[np.bool_] = np.abs(edge_kev - _edge_kev(symbol, subshell)) < _SAME_EDGE_KEV
+    return near
 
 
+@lru_cache(maxsize=1024)
 def _edge_kev(symbol: str, subshell: str) -> float:
     return float(xraylib.EdgeEnergy(xraylib.SymbolToAtomicNumber(symbol), getattr(xraylib, f"{subshell}_SHELL")))
