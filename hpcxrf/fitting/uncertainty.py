@@ -17,6 +17,8 @@ from torch import Tensor
 
 from hpcxrf.fitting.model_error import Flaws, VisibleFlaws, estimate_model_error, project_flaws
 from hpcxrf.fitting.objective import poisson_weights
+from hpcxrf.fitting.spectrum.compiled import load_spectrum_kernels
+from hpcxrf.fitting.spectrum.pack import find_spans
 
 # Currie 1968, Anal. Chem. 40, 586: both errors at 5 %, L_C = 1.645 sigma_0 and L_D = 2.71 + 3.29 sigma_0 for counts
 # that are added up; of an amplitude that is fitted, 2.71 times the variance that one of its counts adds.
@@ -242,13 +244,30 @@ def _sum_information(full: Tensor, weights: Tensor, common: Tensor) -> Tensor:
         weights: (case, channel).
         common: (channel,).
     """
-    shared = full.T @ (full * common[:, None])
+    shared, changed = full.T @ (full * common[:, None]), weights - common
+    if full.device.type == "cpu" and full.dtype == torch.float64:
+        return _sum_compiled(full, shared, changed, changed.abs() > _SAME * common)
     cases = []
-    for changed in weights - common:
-        some = changed.abs() > _SAME * common
+    for one, some in zip(changed, changed.abs() > _SAME * common, strict=True):
         few = full[some]
-        cases.append(shared + few.T @ (few * changed[some, None]))
+        cases.append(shared + few.T @ (few * one[some, None]))
     return torch.stack(cases)
+
+
+def _sum_compiled(full: Tensor, shared: Tensor, changed: Tensor, differs: Tensor) -> Tensor:
+    """The same by a kernel, which leaves out what of a column, and of a change, is nothing."""
+    rows = np.ascontiguousarray(full.numpy().T)
+    information = np.empty((len(changed), *shared.shape))
+    load_spectrum_kernels().add_information(
+        rows,
+        find_spans(rows),
+        np.ascontiguousarray(changed.numpy()),
+        find_spans(differs.numpy()),
+        shared.numpy(),
+        np.empty(rows.shape[1]),
+        information,
+    )
+    return torch.from_numpy(information)
 
 
 def _invert_rows(information: Tensor) -> Tensor:

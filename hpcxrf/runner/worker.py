@@ -257,8 +257,6 @@ def is_restarted() -> bool:
     from distributed import get_worker
 
     try:
-        from distributed import get_worker
-
         return get_worker().nanny is not None
     except ValueError:
         return False

@@ -10,7 +10,13 @@ from fit_samples import TRUTH, amplitudes, drawn, expected_counts, setup, table,
 from hpcxrf.fitting.model_error import Flaws
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
 from hpcxrf.fitting.spectrum.mismatch import evaluate_fit, find_flaws
-from hpcxrf.fitting.uncertainty import decision_limit, detection_limit, null_sigma, spectrum_uncertainty
+from hpcxrf.fitting.uncertainty import (
+    _sum_information,
+    decision_limit,
+    detection_limit,
+    null_sigma,
+    spectrum_uncertainty,
+)
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.model import model_spectrum
 from hpcxrf.physics.parameters import INDEX, PARAMETERS
@@ -289,3 +295,19 @@ def test_a_prior_narrows_theta_and_not_below_the_prior_itself():
     noise = narrow.errors.variances.theta[i].sqrt()
     assert float(noise) <= 0.2 + 1e-12
     assert float(narrow.theta_sigma[i]) >= float(noise)
+
+
+def test_the_information_without_each_component_is_that_of_its_weights():
+    """Columns with gaps, with nothing, and over all channels; a case that changes nothing."""
+    generator = torch.Generator().manual_seed(8)
+    full = torch.rand((80, 9), generator=generator, dtype=torch.float64) - 0.3
+    full[:30, 2], full[50:, 3], full[10:70, 4], full[:, 5] = 0.0, 0.0, 0.0, 0.0
+    common = 0.5 + torch.rand(80, generator=generator, dtype=torch.float64)
+    weights = common * (1.0 + torch.rand((4, 80), generator=generator, dtype=torch.float64))
+    weights[1, 20:60] = common[20:60]
+    weights[2] = common
+    weights[3, :79] = common[:79]
+    found = _sum_information(full, weights, common)
+    wanted = torch.einsum("nc,kn,nd->kcd", full, weights, full)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    assert torch.equal(found, found.mT)

@@ -1,5 +1,6 @@
 """The kernels of the integrated spectrum, as `load_kernels` loads them."""
 
+from hpcxrf.fitting.kernels.spectrum_absence import add_information
 from hpcxrf.fitting.kernels.spectrum_amplitudes import leave_residual, multiply_columns, solve_members
 from hpcxrf.fitting.kernels.spectrum_columns import draw_columns
 from hpcxrf.fitting.kernels.spectrum_lines import place_lines
@@ -8,6 +9,7 @@ from hpcxrf.fitting.kernels.spectrum_steps import build_equations, take_step
 from hpcxrf.fitting.kernels.spectrum_sums import sum_lines
 
 __all__ = [
+    "add_information",
     "build_equations",
     "derive",
     "draw_columns",

@@ -1,7 +1,7 @@
 """A spectrum's model and bounds as the arrays that the kernels read."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,10 +79,10 @@ def list_rows(space: Space) -> Indices:
     return np.flatnonzero(wanted).astype(np.uint64)
 
 
-def find_spans(hats: Floats) -> Indices:
-    """First channel, and channel after the last, in which a hat (hat, channel) is not 0."""
-    inside = hats != 0.0
-    first, last = inside.argmax(axis=1), hats.shape[1] - inside[:, ::-1].argmax(axis=1)
+def find_spans(rows: NDArray[Any]) -> Indices:
+    """First channel, and channel after the last, in which a row (row, channel) is not 0."""
+    inside = rows != 0
+    first, last = inside.argmax(axis=1), rows.shape[1] - inside[:, ::-1].argmax(axis=1)
     return np.where(inside.any(axis=1)[:, None], np.stack([first, last], axis=1), 0).astype(np.uint64)
 
 
