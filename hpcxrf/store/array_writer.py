@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from struct import Struct
+from struct import Struct, error
 from typing import Any, Final
 
 import numpy as np
@@ -93,6 +93,20 @@ def write_texts(folder: Path, texts: Sequence[str], spec: VariableSpec) -> None:
     write_blocks(folder / "c.0", [pack_texts(texts)])
 
 
+def consolidate(members: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Make the entry `consolidated_metadata` of a root, as Zarr's `consolidate_metadata` does in ten times the time.
+
+    Args:
+        members: metadata of every group and array below the root, by path.
+    """
+    empty = {"kind": "inline", "must_understand": False, "metadata": {}}
+    inside = {
+        name: {**metadata, "consolidated_metadata": empty} if metadata.get("node_type") == "group" else metadata
+        for name, metadata in members.items()
+    }
+    return {**empty, "metadata": inside}
+
+
 def remove_array(folder: Path) -> None:
     """Remove an array, if it is there."""
     if folder.exists():
@@ -141,6 +155,25 @@ def describe_first_codec(dtype: np.dtype[Any] | str) -> dict[str, Any]:
     if isinstance(dtype, str):
         return {"name": "vlen-utf8", "configuration": {}}
     return {"name": "bytes", **({"configuration": {"endian": "little"}} if dtype.itemsize > 1 else {})}
+
+
+def unpack_texts(content: bytes) -> list[str]:
+    """Strings that `pack_texts` has packed.
+
+    Raises:
+        ValueError: the bytes are not those of strings.
+    """
+    try:
+        (count,), at, texts = _LENGTH.unpack_from(content), _LENGTH.size, []
+        for _ in range(count):
+            (length,) = _LENGTH.unpack_from(content, at)
+            at += _LENGTH.size + length
+            texts.append(content[at - length : at].decode())
+    except (error, UnicodeDecodeError) as fault:
+        raise ValueError(f"not strings of variable length: {fault}") from fault
+    if at != len(content):
+        raise ValueError("not strings of variable length: of another size")
+    return texts
 
 
 def pack_texts(texts: Sequence[str]) -> bytes:

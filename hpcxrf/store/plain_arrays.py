@@ -14,7 +14,7 @@ import numpy as np
 from numcodecs import zstd
 from numpy.typing import NDArray
 
-from hpcxrf.store.array_writer import METADATA, TEXT, describe_array, describe_first_codec, pack_texts
+from hpcxrf.store.array_writer import METADATA, TEXT, describe_array, describe_first_codec, pack_texts, unpack_texts
 
 # Defaults of Zarr, so that an array is the same whoever makes it.
 _ZSTD: Final = {"level": 0, "checksum": False}
@@ -96,6 +96,27 @@ def read_plain_chunk(folder: Path, metadata: Mapping[str, Any], number: Sequence
     if file.is_file():
         zstd.decompress(file.read_bytes(), values)
     return values
+
+
+def read_plain_texts(folder: Path, metadata: Mapping[str, Any]) -> list[str]:
+    """Read strings of one axis and one chunk.
+
+    Args:
+        folder: of the array.
+        metadata: of the array, of `is_plain`.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged, or has several chunks.
+        RuntimeError: it is damaged.
+    """
+    (size,), (chunk,) = metadata["shape"], metadata["chunk_grid"]["configuration"]["chunk_shape"]
+    if chunk < size:
+        raise ValueError("its strings are in several chunks")
+    separator = metadata["chunk_key_encoding"]["configuration"]["separator"]
+    file = folder / separator.join(["c", "0"])
+    texts = unpack_texts(zstd.decompress(file.read_bytes())) if file.is_file() else [""] * size
+    return texts[:size]
 
 
 def is_plain(metadata: Mapping[str, Any]) -> bool:

@@ -17,6 +17,7 @@ from hpcxrf.formats.scan import ScanScalars
 from hpcxrf.notes import Note, pack_notes, unpack_notes
 from hpcxrf.store.array_writer import (
     ZSTD_OPTIONS,
+    consolidate,
     remove_array,
     write_counts_metadata,
     write_group,
@@ -192,8 +193,7 @@ def finish(path: Path, attributes: Attributes, notes: Sequence[Note] = ()) -> No
     if notes:
         every = dict.fromkeys([*unpack_notes(metadata["attributes"]), *notes])
         metadata["attributes"] |= pack_notes(every)
-    # What Zarr's own `consolidate_metadata` writes, which takes the time of a small ingest for it.
     members = {one.parent.name: json.loads(one.read_bytes()) for one in sorted(path.glob("*/zarr.json"))}
-    metadata["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": members}
+    metadata["consolidated_metadata"] = consolidate(members)
     sync_tree(path)
     atomic_write_text(root, json.dumps(metadata))

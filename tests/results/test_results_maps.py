@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from results_sample import COMPONENTS, EXPOSURE, FIRST, LAST, N_CHANNELS, make_store, pixel_fit, spectrum_fit, true_maps
@@ -62,6 +63,17 @@ def test_every_group_of_a_finished_store_opens_without_a_warning(store, group):
     for name, variable in dataset.data_vars.items():
         assert variable.attrs["units"], name
         assert variable.attrs["long_name"], name
+
+
+def test_the_metadata_are_consolidated_as_zarr_does_it(store, tmp_path):
+    other = tmp_path / "other.zarr"
+    shutil.copytree(store[0], other)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(other)
+    ours, theirs = (json.loads((one / "zarr.json").read_bytes()) for one in (store[0], other))
+    assert len(ours["consolidated_metadata"]["metadata"]) > 30
+    assert ours == theirs
 
 
 def test_the_maps_read_back_as_written(store):

@@ -15,9 +15,12 @@ from hpcxrf.results.store.storage import (
     create_texts,
     create_values,
     fill_rows,
+    labels_of,
     read_attributes,
     update_attributes,
+    write_tile,
 )
+from hpcxrf.store.array_writer import pack_texts, unpack_texts
 from hpcxrf.store.plain_arrays import is_plain
 from hpcxrf.store.schema import VariableSpec
 
@@ -156,3 +159,54 @@ def test_attributes_are_added_in_one_rename(tmp_path):
     update_attributes(group, {"b": 3, "d": [4]})
     assert read_attributes(group) == dict(zarr.open_group(group, mode="r").attrs) == {"a": 1, "b": 3, "d": [4]}
     assert [file.name for file in group.iterdir()] == ["zarr.json"]
+
+
+@pytest.mark.parametrize("dims", [("detector", "region", "y", "x"), ("detector", "y", "x")])
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_tiles_of_blocks_are_those_that_zarr_writes(tmp_path, dims, dtype):
+    """Several blocks at a time, those at the ends of the scan filled up, one of nothing, one over another."""
+    about = spec(dims, dtype)
+    shape = tuple(SIZES[dim] for dim in dims)
+    values = (1 + np.arange(np.prod(shape))).reshape(shape).astype(dtype)
+    values[1, ..., :2, :4] = np.nan if dtype == "float32" else 0
+    plan = ArrayPlan(spec=about, sizes=SIZES, many_writers=True, block_yx=(2, 4))
+    for one in ("ours", "theirs"):
+        create_array(create_group(tmp_path / one), "a", plan)
+    theirs = zarr.open_array(tmp_path / "theirs/a", mode="r+")
+    tiles = [(0, slice(0, 4), slice(0, 7)), (1, slice(0, 2), slice(0, 4)), (1, slice(2, 5), slice(4, 7))]
+    for first, y, x in [(1, slice(0, 2), slice(0, 4)), *tiles]:
+        part = values[first, ..., y, x] if (first, y, x) in tiles else values[0, ..., y, x]
+        write_tile(tmp_path / "ours/a", first, y, x, part)
+        theirs[first, ..., y, x] = part
+    assert content_of(tmp_path / "ours/a") == content_of(tmp_path / "theirs/a")
+
+
+def test_tiles_of_an_array_with_other_chunks_are_left_to_zarr(tmp_path):
+    array = zarr.create_array(tmp_path / "a", shape=(2, 6, 8), chunks=(2, 3, 8), dtype="float32", fill_value=np.nan)
+    write_tile(tmp_path / "a", 1, slice(0, 6), slice(0, 8), np.ones((6, 8), np.float32))
+    assert np.isnan(array[0]).all()
+    assert (array[1] == 1.0).all()
+
+
+def test_labels_are_read_as_zarr_reads_them(tmp_path):
+    texts = np.array(["Fe", "", "µm", "a" * 300], dtype=object)
+    create_texts(create_group(tmp_path / "s"), "name", ("name",), texts, {"long_name": "name"})
+    create_texts(tmp_path / "s", "empty", ("name",), np.array(["", ""], dtype=object), {"long_name": "name"})
+    group = zarr.open_group(tmp_path / "s", mode="r")
+    assert labels_of(group, "name") == tuple(group["name"][:]) == tuple(texts)
+    assert labels_of(group, "empty") == ("", "")
+    chunk = tmp_path / "s/name/c.0"
+    chunk.write_bytes(chunk.read_bytes()[:-3])
+    with pytest.raises(OutputError, match=r"name: damaged .* remove the store"):
+        labels_of(group, "name")
+    with pytest.raises(OutputError, match="missing from the store"):
+        labels_of(group, "nothing")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x01", pack_texts(["Fe"])[:-1], pack_texts(["Fe"]) + b"x", b"\x01\0\0\0\x01\0\0\0\xff"]
+)
+def test_what_are_no_strings_is_refused(content):
+    assert unpack_texts(pack_texts(["", "µ", "Fe"])) == ["", "µ", "Fe"]
+    with pytest.raises(ValueError, match="not strings of variable length"):
+        unpack_texts(content)

@@ -6,7 +6,6 @@ which sets `complete` last. Unwritten floats read NaN and an unwritten status re
 
 import hashlib
 import shutil
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, cast
@@ -15,7 +14,6 @@ import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
-from zarr.errors import ZarrUserWarning
 
 from hpcxrf.errors import DamagedStoreError, OutputError
 from hpcxrf.fitting.result import PixelFit
@@ -33,10 +31,13 @@ from hpcxrf.results.store.storage import (
     open_group,
     output_errors,
     publish_folder,
+    read_json,
     require_readable_schema,
     update_attributes,
+    write_tile,
     zarr_store,
 )
+from hpcxrf.store.array_writer import METADATA, consolidate
 from hpcxrf.store.files import ABSENT
 from hpcxrf.store.gather import gather_chunks, scatter_chunks
 from hpcxrf.store.packed import has_root, is_store, read_root, remove_store, unpack_store
@@ -164,7 +165,7 @@ def write_block(path: Path, detector_index: int, y: slice, x: slice, fit: PixelF
         arrays = _tile_arrays(fit, tile, n_components, _shift_sizes(maps))
         for name, values in arrays.items():
             if name in maps or name not in LATER_VARIABLES:
-                array_of(maps, name)[detector_index, ..., y, x] = values
+                write_tile(path / "maps" / name, detector_index, y, x, values)
 
 
 def block_checksums(path: Path, detector_index: int, y: slice, x: slice) -> dict[str, str]:
@@ -205,10 +206,9 @@ def finalise(path: Path, extra_attributes: Mapping[str, object]) -> None:
         if version == SCHEMA_VERSION:
             # In a store of version 1 arrays of one writer have several chunks, too, and checksums with their folders.
             gather_chunks(path)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
-            zarr.consolidate_metadata(path)
-        update_attributes(path, {**extra, COMPLETE_ATTRIBUTE: True})
+        files = sorted(path.rglob(METADATA))
+        members = {f.parent.relative_to(path).as_posix(): read_json(f) for f in files if f.parent != path}
+        update_attributes(path, {**extra, COMPLETE_ATTRIBUTE: True}, consolidated_metadata=consolidate(members))
 
 
 def reopen(path: Path) -> None:

@@ -31,6 +31,8 @@ from hpcxrf.results.store.storage import (
     require_readable_schema,
     zarr_store,
 )
+from hpcxrf.store.array_writer import METADATA
+from hpcxrf.store.packed import SUFFIX, locate_store
 from hpcxrf.store.schema import (
     LATER_VARIABLES,
     REGION_FIT_VARIABLES,
@@ -152,6 +154,9 @@ def create_regions(
 
 def read_region_names(path: Path) -> tuple[str, ...]:
     """Names of the regions, in order; none where the store has no regions."""
+    place = locate_store(path)
+    if place.suffix != SUFFIX:
+        return labels_of(_group(path), "region") if (place / GROUP / METADATA).is_file() else ()
     root = zarr.open_group(zarr_store(path), mode="r", use_consolidated=False)
     return labels_of(_group(path), "region") if GROUP in root else ()
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.storage import StoreLike, ZipStore
+from zarr.storage import LocalStore, StoreLike, ZipStore
 
 from hpcxrf.config.untrusted import read_json_object
 from hpcxrf.errors import OutputError
@@ -22,7 +22,13 @@ from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.store.array_writer import METADATA, TEXT, write_group
 from hpcxrf.store.packed import SUFFIX, is_store, locate_store, read_root
-from hpcxrf.store.plain_arrays import create_plain_array, is_plain, read_plain_chunk, write_plain_chunk
+from hpcxrf.store.plain_arrays import (
+    create_plain_array,
+    is_plain,
+    read_plain_chunk,
+    read_plain_texts,
+    write_plain_chunk,
+)
 from hpcxrf.store.schema import (
     BLOCK_X,
     BLOCK_Y,
@@ -177,10 +183,46 @@ def _fill_chunks(folder: Path, metadata: Mapping[str, Any], rows: Mapping[int, N
 
 
 def _read_chunk(folder: Path, metadata: Mapping[str, Any], number: Sequence[int]) -> NDArray[Any]:
-    try:
+    with _report_damage(folder):
         return read_plain_chunk(folder, metadata, number)
+
+
+@contextmanager
+def _report_damage(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except (ValueError, RuntimeError) as error:
         raise OutputError(f"{folder}: damaged ({error}); remove the store, and run again") from error
+
+
+def write_tile(folder: Path, first: int, y: slice, x: slice, values: NDArray[Any]) -> None:
+    """Write whole blocks of a map that several tasks fill.
+
+    Args:
+        folder: of the array, (first, *, y, x).
+        first: place on the first axis.
+        y: rows, from the beginning of a block to the end of one, or of the scan.
+        x: columns, likewise.
+        values: (*, y, x).
+
+    Raises:
+        OutputError: the array is missing, or its metadata are damaged.
+        OSError: the folder cannot be written.
+    """
+    if not (folder / METADATA).is_file():
+        raise OutputError(f"{folder}: missing from the store; remove the store, and run again")
+    metadata = read_json(folder / METADATA)
+    chunk = tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"])
+    _, *middle, height, width = chunk
+    if not is_plain(metadata) or chunk[0] != 1 or middle != metadata["shape"][1:-2]:
+        zarr.open_array(folder, mode="r+")[first, ..., y, x] = values
+        return
+    dtype = _dtype_of(metadata)
+    for row, column in itertools.product(range(y.start, y.stop, height), range(x.start, x.stop, width)):
+        part = values[..., row - y.start : row - y.start + height, column - x.start : column - x.start + width]
+        whole = np.full(chunk, np.nan if dtype.kind == "f" else metadata["fill_value"], dtype=dtype)
+        whole[0, ..., : part.shape[-2], : part.shape[-1]] = part
+        write_plain_chunk(folder, metadata, (first, *(0 for _ in middle), row // height, column // width), whole)
 
 
 def _dtype_of(metadata: Mapping[str, Any]) -> np.dtype[Any]:
@@ -269,7 +311,17 @@ def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
 
 
 def labels_of(group: zarr.Group, name: str) -> tuple[str, ...]:
-    """The strings of a coordinate."""
+    """The strings of a coordinate.
+
+    Raises:
+        OutputError: there is no such array.
+    """
+    if isinstance(group.store, LocalStore):
+        folder = Path(group.store.root) / group.path / name
+        metadata = read_json(folder / METADATA) if (folder / METADATA).is_file() else {}
+        if is_plain(metadata) and metadata["data_type"] == TEXT and metadata["shape"] != [0]:
+            with _report_damage(folder):
+                return tuple(read_plain_texts(folder, metadata))
     return tuple(str(label) for label in np.asarray(array_of(group, name)[:]))
 
 
@@ -293,8 +345,10 @@ def require_readable_schema(path: Path) -> dict[str, object]:
     return attributes
 
 
-def update_attributes(group: Path, attributes: Mapping[str, object], *, without: Sequence[str] = ()) -> None:
-    """Rewrite the metadata file of a group in one step, with these attributes set and these entries gone.
+def update_attributes(
+    group: Path, attributes: Mapping[str, object], *, without: Sequence[str] = (), **entries: object
+) -> None:
+    """Rewrite the metadata file of a group in one step, with these attributes set, and these entries gone or set.
 
     Raises:
         OutputError: the metadata are damaged.
@@ -303,6 +357,7 @@ def update_attributes(group: Path, attributes: Mapping[str, object], *, without:
     file = group / METADATA
     document = {key: value for key, value in read_json(file).items() if key not in without}
     document["attributes"] = {**document.get("attributes", {}), **attributes}
+    document.update(entries)
     partial = file.with_name(f".zarr.json.{os.getpid()}.partial")
     with partial.open("w", encoding="utf-8") as stream:
         json.dump(document, stream, indent=2, allow_nan=False)
