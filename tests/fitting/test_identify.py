@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from hpcxrf.config.run import check_config
 from hpcxrf.fitting.result import FitStatus
+from hpcxrf.fitting.spectrum import identify
 from hpcxrf.fitting.spectrum.candidates import build_edge_lines, build_pileup_lines, list_candidates
 from hpcxrf.fitting.spectrum.identify import family_limits, lines_agree, suggest
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
 from hpcxrf.fitting.spectrum.mismatch import evaluate_fit, mismatch_columns
 from hpcxrf.fitting.spectrum.projected import build_metric, fit_together, join_column, limits, project, z_beside
-from hpcxrf.fitting.spectrum.suggestion import EvidenceLine, Suggestion, add_elements, combine_detectors
+from hpcxrf.fitting.spectrum.suggestion import EvidenceLine, Suggestion, add_elements, combine_detectors, threshold_at
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.model import model_spectrum
@@ -60,6 +61,19 @@ def test_a_planted_element_is_found_with_its_counts(name, counts):
     assert found[0].counts == pytest.approx(counts, abs=4.0 * found[0].sigma + 0.05 * counts)
     assert found[0].z == pytest.approx(found[0].counts / found[0].sigma)
     assert 0.1 < found[0].surviving <= 1.0
+
+
+def test_the_more_counts_the_more_sigma_a_suggestion_needs(monkeypatch):
+    """Noise is normal, what tables are wrong by is not."""
+    assert [threshold_at(n) for n in (0.0, 1e3, 3e6)] == [6.0, 6.0, 6.0]
+    assert threshold_at(3e7) == pytest.approx(9.0)
+    assert threshold_at(3e8) == pytest.approx(12.0)
+    fit, asked = _fit(COUNTS | {"Mn": 9e3})
+    seen = []
+    monkeypatch.setattr(identify, "threshold_at", lambda counts: seen.append(counts) or 200.0)
+    assert _names(fit, asked) == []
+    assert seen == [float(fit.counts.sum())]
+    assert [s.name for s in suggest(fit, asked, efficiency=EFFICIENCY, threshold=6.0)] == ["Mn"]
 
 
 def test_nothing_is_suggested_where_the_list_is_complete(complete):

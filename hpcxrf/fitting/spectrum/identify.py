@@ -31,7 +31,7 @@ from hpcxrf.fitting.spectrum.projected import (
     remove_basis,
     z_beside,
 )
-from hpcxrf.fitting.spectrum.suggestion import THRESHOLD, EvidenceLine, Suggestion
+from hpcxrf.fitting.spectrum.suggestion import EvidenceLine, Suggestion, threshold_at
 from hpcxrf.physics.background import background_hats
 from hpcxrf.physics.components import parse_component
 from hpcxrf.physics.detector import Detector
@@ -60,7 +60,7 @@ _STRONG_PEAKS: Final = 5
 
 
 def suggest(
-    fit: SpectrumFit, problem: FitProblem, *, efficiency: Detector, threshold: float = THRESHOLD
+    fit: SpectrumFit, problem: FitProblem, *, efficiency: Detector, threshold: float | None = None
 ) -> tuple[Suggestion, ...]:
     """Components that are not listed but present in the residual of a fit, strongest first.
 
@@ -68,17 +68,18 @@ def suggest(
         fit: of one detector's spectrum.
         problem: what it was fitted with.
         efficiency: the detector.
-        threshold: least z of a suggestion.
+        threshold: least z of a suggestion; None: that of the spectrum's counts, `threshold_at`.
 
     Returns:
         At most `MAX_SUGGESTIONS`; none for a fit without a solution.
     """
     if fit.status not in {FitStatus.CONVERGED, FitStatus.MAX_ITERATIONS}:
         return ()
+    least = threshold_at(float(fit.counts.sum())) if threshold is None else threshold
     search = _search(fit, problem, efficiency)
-    found, scale = _search_greedily(search, threshold)
+    found, scale = _search_greedily(search, least)
     described = _describe(search, found, scale)
-    return tuple(s for s in described if s.z >= threshold)
+    return tuple(s for s in described if s.z >= least)
 
 
 def family_limits(fit: SpectrumFit, problem: FitProblem, *, efficiency: Detector) -> dict[str, float]:
