@@ -8,6 +8,7 @@ from model_cases import CASES, in_a_beam
 from hpcxrf.fitting.kernels import spectrum_layout as at
 from hpcxrf.fitting.spectrum import drawn
 from hpcxrf.fitting.spectrum.compiled_drawing import can_draw, draw_columns
+from hpcxrf.fitting.spectrum.drawn import draw_phi
 from hpcxrf.fitting.spectrum.mismatch import draw_point
 from hpcxrf.physics.constants import PHYSICS, constant_set
 from hpcxrf.physics.model import SpectrumModel, evaluate
@@ -88,6 +89,7 @@ def test_columns_alone_are_those_of_the_model():
     model = SpectrumModel(table=table(), channel=channels(60, 1330), constants=PHYSICS, elastic=False, with_step=False)
     theta = theta_of()
     assert_same(draw_columns(theta, model), evaluate(theta, model).phi, 2e-12)
+    assert torch.equal(draw_phi(theta, model), draw_columns(theta, model))
 
 
 def test_line_shapes_of_maps_are_drawn_by_tensors():
@@ -96,5 +98,6 @@ def test_line_shapes_of_maps_are_drawn_by_tensors():
     assert not can_draw(theta, model)
     amplitude = torch.full((len(model.component_names),), 1e4, dtype=torch.float64)
     made = draw_point(theta, amplitude, model)
-    assert_same(made.phi, evaluate(theta, model).phi, 0.0)
+    assert torch.equal(made.phi, evaluate(theta, model).phi)
+    assert torch.equal(draw_phi(theta, model), made.phi)
     assert made.jacobian.shape == (model.channel.shape[0], len(setup().parameters))

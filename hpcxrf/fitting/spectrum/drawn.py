@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.kernels import spectrum_layout as at
-from hpcxrf.fitting.spectrum.compiled_drawing import can_draw, draw_compiled
+from hpcxrf.fitting.spectrum.compiled_drawing import can_draw, draw_columns, draw_compiled
 from hpcxrf.physics.jacobian import counts_jacobian
 from hpcxrf.physics.model import Evaluation, PlacedLines, SpectrumModel, evaluate, place_lines
 from hpcxrf.physics.shapes import low_energy_tail, maps_low_energy_tail
@@ -52,6 +52,16 @@ class Drawn:
     relative widening, and tails in the place of Gaussians times `tail_sd`."""
     families: Tensor
     """(component, 2, channel) counts per keV: peaks with their tails, and times `absorption_sd`."""
+
+
+def draw_phi(theta: Tensor, model: SpectrumModel) -> Tensor:
+    """Columns (channel, component) of a model, counts a channel of one count.
+
+    Args:
+        theta: (parameter,), followed by the parameters of the line ratios where the model has them.
+        model: lines and channels.
+    """
+    return draw_columns(theta, model) if can_draw(theta, model) else evaluate(theta, model).phi
 
 
 def draw(theta: Tensor, amplitude: Tensor, model: SpectrumModel, groups: LineGroups, errors: LineErrors) -> Drawn:

@@ -16,7 +16,7 @@ from torch import Tensor
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.spectrum.binning import Bins, bin_channels
 from hpcxrf.fitting.spectrum.candidates import build_candidate_lines, build_edge_lines, build_pileup_lines, join_tables
-from hpcxrf.fitting.spectrum.compiled_drawing import can_draw, draw_columns
+from hpcxrf.fitting.spectrum.drawn import draw_phi
 from hpcxrf.fitting.spectrum.mismatch import FitPoint, evaluate_fit, mismatch_columns, relative_columns
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.spectrum.projected import (
@@ -36,7 +36,7 @@ from hpcxrf.physics.background import background_hats
 from hpcxrf.physics.components import parse_component
 from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.lines import LineTable
-from hpcxrf.physics.model import SpectrumModel, evaluate, find_tailed_lines
+from hpcxrf.physics.model import SpectrumModel, find_tailed_lines
 
 LINE_THRESHOLD: Final = 4.0
 """Least excess, in standard deviations, of the line that should be seen best; other lines are only required where
@@ -146,10 +146,7 @@ def shape_components(point: FitPoint, table: LineTable) -> Tensor:
         point: the fit at whose axis and widths they are.
         table: lines.
     """
-    model = _pose_lines(point, table)
-    theta = point.fit.theta
-    drawn = draw_columns(theta, model) if can_draw(theta, model) else evaluate(theta, model).phi
-    return drawn[:, : len(table.component_names)]
+    return draw_phi(point.fit.theta, _pose_lines(point, table))[:, : len(table.component_names)]
 
 
 def _shape_lines(search: _Search, lines: Tensor) -> Tensor:
