@@ -1,5 +1,6 @@
 """Elements that are not listed, found in the residual of a fit."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -12,7 +13,12 @@ from hypothesis import strategies as st
 from hpcxrf.config.run import check_config
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.spectrum import identify
-from hpcxrf.fitting.spectrum.candidates import build_edge_lines, build_pileup_lines, list_candidates
+from hpcxrf.fitting.spectrum.candidates import (
+    build_candidate_lines,
+    build_edge_lines,
+    build_pileup_lines,
+    list_candidates,
+)
 from hpcxrf.fitting.spectrum.identify import family_limits, lines_agree, suggest
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
 from hpcxrf.fitting.spectrum.mismatch import evaluate_fit, mismatch_columns
@@ -30,8 +36,8 @@ SCATTER = (6e4, 1.6e5)
 EFFICIENCY = Detector()
 
 
-def _expected(counts, theta):
-    lines = table(tuple(counts))
+def _expected(counts, theta, lines=None):
+    lines = table(tuple(counts)) if lines is None else lines
     amplitude = torch.tensor([*counts.values(), *SCATTER], dtype=torch.float64)
     channel = channels(0, 1499)
     peaks = model_spectrum(theta, amplitude, lines, channel, constants=PHYSICS)
@@ -94,6 +100,21 @@ def test_the_lines_that_speak_are_given_with_what_they_overlap():
     assert kbeta.energy_kev == pytest.approx(6.49, abs=0.01)
     assert kbeta.overlaps == "Fe"
     assert 0.3 < kbeta.overlap < 1.0
+
+
+def test_lines_that_the_incident_energy_does_not_excite_are_no_evidence(monkeypatch):
+    """At 11.7 keV the L2 lines of Re, whose edge is at 11.96, are in the table without a share, and have no energy."""
+    monkeypatch.setattr(identify, "_SHOWN_LINES", 99)
+    asked = setup(table(LISTED, 11.7))
+    every = build_candidate_lines(asked, EFFICIENCY)
+    of_re = every.ratio[every.component == every.component_names.index("Re_L")]
+    assert bool((of_re == 0.0).any())
+    theta = theta_of(**TRUTH | {"coherent_sct_energy": 11.7})
+    peaks = _expected(COUNTS | {"Re_L": 2e4}, theta, table((*COUNTS, "Re_L"), 11.7))
+    (found,) = suggest(fit_spectrum(drawn(peaks, 1), asked), asked, efficiency=EFFICIENCY)
+    assert found.name == "Re_L"
+    assert all(line.share > 0.0 and math.isfinite(line.energy_kev) for line in found.lines)
+    assert json.dumps(as_records([found]), allow_nan=False)
 
 
 def test_pileup_is_suggested_as_pileup_and_not_as_an_element():

@@ -345,7 +345,9 @@ def _separate_lines(search: _Search, index: int) -> list[Tensor]:
     table, point = search.table, search.point
     energies = point.energy_kev
     inside = (table.energy_kev > energies[0]) & (table.energy_kev < energies[-1])
-    mine = torch.nonzero((table.component == index) & (table.escape_parent < 0) & inside)[:, 0]
+    # Lines of a subshell that the incident energy does not excite are in the table, with no share.
+    own = (table.component == index) & (table.escape_parent < 0) & (table.ratio > 0.0)
+    mine = torch.nonzero(own & inside)[:, 0]
     mine = mine[table.energy_kev[mine].argsort()]
     line_kev = table.energy_kev[mine]
     nearest = torch.searchsorted(energies, line_kev).clamp(max=energies.shape[0] - 1)
