@@ -16,13 +16,12 @@ from hpcxrf.errors import FitError
 from hpcxrf.fitting.objective import poisson_deviance, r_squared, r_squared_expected
 from hpcxrf.fitting.pixels.basis import group_background
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
-from hpcxrf.fitting.spectrum.drawn import draw_phi
 from hpcxrf.fitting.spectrum.integrated import fit_amplitudes
 from hpcxrf.fitting.spectrum.judge import judge_fit
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.fitting.uncertainty import Variances, combine_variances, spectrum_uncertainty
 from hpcxrf.notes import Note
-from hpcxrf.physics.model import SpectrumModel
+from hpcxrf.physics.model import SpectrumModel, evaluate
 
 _BACKGROUND_COLUMNS = 16
 
@@ -45,7 +44,8 @@ def evaluate_columns(fit: SpectrumFit, problem: FitProblem, channel: Tensor) -> 
     model = SpectrumModel(
         table=fit.table, channel=channel, constants=problem.constants, elastic=problem.elastic, copies=fit.copies
     )
-    return draw_phi(fit.theta, model)
+    # As the pixels' own models make them, to the last bit.
+    return evaluate(fit.theta, model).phi
 
 
 def sum_columns(fits: Sequence[SpectrumFit], problems: Sequence[FitProblem]) -> SumColumns:
