@@ -5,7 +5,7 @@ stronger one or a thousandth of it.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Final
 
 import torch
@@ -77,6 +77,18 @@ def select_components(table: LineTable, names: Sequence[str]) -> LineTable:
             for name in ("energy_kev", "ratio", "edge_kev", "is_kbeta", "has_tail", "mu_per_um")
         },
     )
+
+
+def select_lines(table: LineTable, kept: Tensor) -> LineTable:
+    """The table of some lines alone, of the same components.
+
+    Args:
+        table: any table.
+        kept: (line,) bool, or numbers of lines; none of them an escape line.
+    """
+    tensors = [f.name for f in fields(table) if isinstance(getattr(table, f.name), Tensor)]
+    some = replace(table, **{name: getattr(table, name)[kept] for name in tensors})
+    return replace(some, escape_parent=torch.full_like(some.component, -1))
 
 
 def _group_lines(table: LineTable, mine: Tensor, widening_kev2: float, within_kev: float) -> list[list[int]]:

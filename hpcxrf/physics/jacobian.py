@@ -124,11 +124,11 @@ def ratio_columns(theta: Tensor, amplitude: Tensor, evaluation: Evaluation, mode
     if model.ratios is None:
         return amplitude.new_zeros((*evaluation.bin_kev.shape, 0))
     e, n = evaluation, model.table.ratio.shape[0]
-    slopes = ratio_slopes(theta[..., len(PARAMETER_NAMES) :], e.ratio[..., :n], model.table, model.ratios)
+    slopes = ratio_slopes(theta[..., len(PARAMETER_NAMES) :], e.lines.ratio[..., :n], model.table, model.ratios)
     # One elastic line has no family whose ratios could change.
-    elastic = _slope_copies(slopes, e.ratio[..., n:], model)
+    elastic = _slope_copies(slopes, e.lines.ratio[..., n:], model)
     slopes = torch.cat([slopes, elastic], dim=-2)
-    terms = _density(amplitude[..., e.column] * e.weight, e, torch.zeros_like(e.weight))
+    terms = _density(amplitude[..., e.lines.column] * e.lines.weight, e, torch.zeros_like(e.lines.weight))
     tail = select_tailed((terms.t[..., None] * slopes).mT, e.tailed).mT
     total = e.gauss @ (terms.g[..., None] * slopes).to(e.gauss.dtype) + e.low @ tail.to(e.low.dtype)
     if e.shelf is not None:
@@ -198,12 +198,12 @@ def _line_products(
 def _derivatives(theta: Tensor, amplitude: Tensor, e: Evaluation, model: SpectrumModel) -> dict[str, _Terms]:
     """Coefficients of the derivative by each of `_COLUMNS`."""
     table, k = model.table, model.constants.width_factor
-    counts = amplitude[..., e.column] * e.weight
+    counts = amplitude[..., e.lines.column] * e.lines.weight
     zero = torch.zeros_like(counts)
     by_energy, by_sigma = _derive_by_energy(counts, e, zero), _derive_by_sigma(counts, e, zero)
     by_tail, by_step, by_gamma = _derive_by_fractions(counts, e, zero)
     noise = theta[..., INDEX["fwhm_offset"], None]
-    pad = e.line_kev.shape[-1] - table.energy_kev.shape[0]
+    pad = e.lines.line_kev.shape[-1] - table.energy_kev.shape[0]
     extend = torch.nn.functional.pad
     has_tail = extend(table.has_tail.to(counts.dtype), (0, pad), value=1.0)
     kbeta = extend(table.is_kbeta.to(counts.dtype), (0, pad)) * has_tail
@@ -211,24 +211,24 @@ def _derivatives(theta: Tensor, amplitude: Tensor, e: Evaluation, model: Spectru
     # Copies of a tube's lines stand where the anode has them.
     is_elastic = extend(torch.zeros_like(table.energy_kev), (0, pad), value=float(model.copies is None))
     # Not the line's own density divided by the factor: that may be 0.
-    escape_ratio = e.ratio * extend((table.escape_parent >= 0).to(counts.dtype), (0, pad))
+    escape_ratio = e.lines.ratio * extend((table.escape_parent >= 0).to(counts.dtype), (0, pad))
     alpha = has_tail - kbeta
     own = _derive_by_own_energy(e, by_energy, by_sigma, by_gamma, theta, k).scale(is_elastic)
     density = _density(counts, e, zero)
     return {
         _ENERGY: by_energy,
-        "fwhm_offset": by_sigma.scale(noise / (model.constants.fwhm_per_sigma**2 * e.sigma_kev)),
-        "fwhm_fanoprime": by_sigma.scale(k * e.line_kev / (2.0 * e.sigma_kev)),
-        "coherent_sct_energy": density.scale((1.0 - e.switch) / EDGE_WIDTH_KEV).add(own),
+        "fwhm_offset": by_sigma.scale(noise / (model.constants.fwhm_per_sigma**2 * e.lines.sigma_kev)),
+        "fwhm_fanoprime": by_sigma.scale(k * e.lines.line_kev / (2.0 * e.lines.sigma_kev)),
+        "coherent_sct_energy": density.scale((1.0 - e.lines.switch) / EDGE_WIDTH_KEV).add(own),
         "f_tail_offset": by_tail.scale(alpha),
         "f_tail_linear": by_tail.scale(alpha * mu),
         "kb_f_tail_offset": by_tail.scale(kbeta),
         "kb_f_tail_linear": by_tail.scale(kbeta * mu),
         "gamma_offset": by_gamma,
-        "gamma_linear": by_gamma.scale(e.line_kev),
+        "gamma_linear": by_gamma.scale(e.lines.line_kev),
         "step_offset": by_step.scale(mu),
-        "step_linear": by_step.scale(mu * e.line_kev),
-        "escape_factor": _density(amplitude[..., e.column] * e.switch * escape_ratio, e, zero),
+        "step_linear": by_step.scale(mu * e.lines.line_kev),
+        "escape_factor": _density(amplitude[..., e.lines.column] * e.lines.switch * escape_ratio, e, zero),
     }
 
 
@@ -239,39 +239,39 @@ def _derive_by_own_energy(
     fano = theta[..., INDEX["fwhm_fanoprime"], None]
     gamma_linear = theta[..., INDEX["gamma_linear"], None]
     return (
-        by_energy.scale(-torch.ones_like(e.sigma_kev))
-        .add(by_sigma.scale(k * fano / (2.0 * e.sigma_kev)))
+        by_energy.scale(-torch.ones_like(e.lines.sigma_kev))
+        .add(by_sigma.scale(k * fano / (2.0 * e.lines.sigma_kev)))
         .add(by_gamma.scale(gamma_linear))
     )
 
 
 def _density(a: Tensor, e: Evaluation, zero: Tensor) -> _Terms:
     """The lines themselves, counts per keV."""
-    h = a * e.norm / e.sigma_kev
-    shelf = a * e.norm * e.step / (2.0 * e.line_kev)
-    return _Terms(g=h, ug=zero, uug=zero, t=h * e.tail, ut=zero, shelf=shelf)
+    h = a * e.lines.norm / e.lines.sigma_kev
+    shelf = a * e.lines.norm * e.lines.step / (2.0 * e.lines.line_kev)
+    return _Terms(g=h, ug=zero, uug=zero, t=h * e.lines.tail, ut=zero, shelf=shelf)
 
 
 def _derive_by_energy(a: Tensor, e: Evaluation, zero: Tensor) -> _Terms:
-    h = a * e.norm / e.sigma_kev**2
-    pull = h * e.tail / e.gamma
-    shelf = a * e.norm * e.step / (e.line_kev * e.sigma_kev)
+    h = a * e.lines.norm / e.lines.sigma_kev**2
+    pull = h * e.lines.tail / e.lines.gamma
+    shelf = a * e.lines.norm * e.lines.step / (e.lines.line_kev * e.lines.sigma_kev)
     return _Terms(g=-pull - shelf, ug=-h, uug=zero, t=pull, ut=zero, shelf=zero)
 
 
 def _derive_by_sigma(a: Tensor, e: Evaluation, zero: Tensor) -> _Terms:
-    h = a * e.norm / e.sigma_kev**2
-    pull = h * e.tail / e.gamma
-    shelf = a * e.norm * e.step / (e.line_kev * e.sigma_kev)
-    return _Terms(g=-h, ug=pull + shelf, uug=h, t=-h * e.tail, ut=-pull, shelf=zero)
+    h = a * e.lines.norm / e.lines.sigma_kev**2
+    pull = h * e.lines.tail / e.lines.gamma
+    shelf = a * e.lines.norm * e.lines.step / (e.lines.line_kev * e.lines.sigma_kev)
+    return _Terms(g=-h, ug=pull + shelf, uug=h, t=-h * e.lines.tail, ut=-pull, shelf=zero)
 
 
 def _derive_by_fractions(a: Tensor, e: Evaluation, zero: Tensor) -> tuple[_Terms, _Terms, _Terms]:
     """Derivatives by tail fraction, step fraction and decay length."""
-    h, q, g = a * e.norm / e.sigma_kev, e.norm, e.gamma
-    half = a * q / (2.0 * e.line_kev)
-    tail = _Terms(g=-h * q, ug=zero, uug=zero, t=h * (1.0 - q * e.tail), ut=zero, shelf=-half * q * e.step)
-    step = _Terms(g=-h * q, ug=zero, uug=zero, t=-h * q * e.tail, ut=zero, shelf=half * (1.0 - q * e.step))
-    ht = h * e.tail
+    h, q, g = a * e.lines.norm / e.lines.sigma_kev, e.lines.norm, e.lines.gamma
+    half = a * q / (2.0 * e.lines.line_kev)
+    tail = _Terms(g=-h * q, ug=zero, uug=zero, t=h * (1.0 - q * e.lines.tail), ut=zero, shelf=-half * q * e.lines.step)
+    step = _Terms(g=-h * q, ug=zero, uug=zero, t=-h * q * e.lines.tail, ut=zero, shelf=half * (1.0 - q * e.lines.step))
+    ht = h * e.lines.tail
     gamma = _Terms(g=ht / g**3, ug=zero, uug=zero, t=-ht * (1.0 / g + 1.0 / g**3), ut=-ht / g**2, shelf=zero)
     return tail, step, gamma

@@ -102,19 +102,7 @@ class Evaluation:
     """(*batch, channel, component)."""
     bin_kev: Tensor
     """(*batch, channel): width of the channel."""
-    line_kev: Tensor
-    """(*batch, line), elastic lines last."""
-    sigma_kev: Tensor
-    ratio: Tensor
-    """(*batch, line) of the table, elastic lines included: share of the component's counts."""
-    weight: Tensor
-    """(*batch, line): the same with edge switch and escape factor."""
-    switch: Tensor
-    tail: Tensor
-    step: Tensor
-    gamma: Tensor
-    norm: Tensor
-    """1 / (1 + tail + step)."""
+    lines: PlacedLines
     u: Tensor
     """(*batch, channel, line)."""
     gauss: Tensor
@@ -124,8 +112,6 @@ class Evaluation:
     low: Tensor
     """(*batch, channel, tailed line)."""
     shelf: Tensor | None
-    column: Tensor
-    """(line,) int64: the column that a line belongs to."""
     compton: ComptonShape
     """Of a tube, of every copy: (*batch, copy, channel)."""
     compton_share: Tensor | None
@@ -211,22 +197,13 @@ def evaluate(theta: Tensor, model: SpectrumModel) -> Evaluation:
     return Evaluation(
         phi=phi,
         bin_kev=bins,
-        line_kev=lines.line_kev,
-        sigma_kev=sigma,
-        ratio=lines.ratio,
-        weight=lines.weight,
-        switch=lines.switch,
-        tail=tail,
-        step=lines.step,
-        gamma=gamma,
-        norm=lines.norm,
+        lines=lines,
         u=u,
         gauss=gauss,
         tailed=model.tailed,
         low_u=low_u,
         low=low,
         shelf=shelf,
-        column=lines.column,
         compton=compton,
         compton_share=compton_share,
     )

@@ -3,9 +3,9 @@
 import itertools
 import json
 import shutil
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from struct import Struct, error
 from typing import Any, Final
 
 import numpy as np
@@ -22,7 +22,7 @@ TEXT: Final = "string"
 """Type of an array of strings of variable length."""
 ZSTD_OPTIONS: Final[Mapping[str, Any]] = {"level": 1, "checksum": True}
 """Checksums: without them flipped bits of a chunk are read as counts, and mapped."""
-_LENGTH: Final = Struct("<I")
+_LENGTH: Final = struct.Struct("<I")
 
 
 def write_group(folder: Path, attributes: Mapping[str, Any]) -> None:
@@ -169,7 +169,7 @@ def unpack_texts(content: bytes) -> list[str]:
             (length,) = _LENGTH.unpack_from(content, at)
             at += _LENGTH.size + length
             texts.append(content[at - length : at].decode())
-    except (error, UnicodeDecodeError) as fault:
+    except (struct.error, UnicodeDecodeError) as fault:
         raise ValueError(f"not strings of variable length: {fault}") from fault
     if at != len(content):
         raise ValueError("not strings of variable length: of another size")

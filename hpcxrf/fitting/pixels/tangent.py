@@ -23,7 +23,7 @@ from hpcxrf.fitting.pixels.compiled import find_deviance
 from hpcxrf.fitting.pixels.compiled_tangent import CompiledTangent, take_steps
 from hpcxrf.fitting.pixels.pairs import with_totals
 from hpcxrf.fitting.pixels.parts import Estimate, project, shared_variance, spectrum_deviance, times
-from hpcxrf.physics.model import SpectrumModel, energy_kev, evaluate
+from hpcxrf.physics.model import SpectrumModel, energy_kev, evaluate, place_lines
 from hpcxrf.physics.parameters import INDEX
 
 DRIFT_SD: Final[Mapping[str, float]] = {"energy_offset": 0.01, "fwhm_offset": 0.005}
@@ -150,7 +150,7 @@ def tangents_at(
 
 def _motion(theta: Tensor, step: Tensor, model: SpectrumModel) -> Tensor:
     """Shifts and changes of width of some lines by one standard deviation, in units of the reach."""
-    above, below = evaluate(theta + step, model), evaluate(theta - step, model)
+    above, below = place_lines(theta + step, model), place_lines(theta - step, model)
     seen = _some_lines(theta, above.line_kev, model)
     width = 0.5 * (above.sigma_kev + below.sigma_kev)[seen]
     places = (above.line_kev[seen] - theta[0]) / theta[1]

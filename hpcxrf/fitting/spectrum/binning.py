@@ -1,14 +1,11 @@
 """Bins of channels that are narrow against a line: where peaks are weighed, most channels are company."""
 
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import Tensor
 
-from hpcxrf.fitting.spectrum.mismatch import FitPoint
-
-_FWHM_PER_SIGMA: Final = 2.3548
+from hpcxrf.fitting.spectrum.mismatch import FWHM_PER_SIGMA, FitPoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +38,7 @@ def bin_channels(point: FitPoint, per_sigma: float) -> Bins:
         point: the fit.
         per_sigma: bins in one standard deviation of a line; where the channels are no narrower, each is a bin.
     """
-    per_channel = per_sigma * point.drawn.bin_kev / (point.fwhm_kev / _FWHM_PER_SIGMA)
+    per_channel = per_sigma * point.drawn.bin_kev / (point.fwhm_kev / FWHM_PER_SIGMA)
     place = per_channel.clamp(max=1.0).cumsum(dim=0).floor()
     number = torch.unique_consecutive(place, return_inverse=True)[1]
     variance = (1.0 / point.weights).new_zeros(int(number[-1]) + 1).index_add(0, number, 1.0 / point.weights)

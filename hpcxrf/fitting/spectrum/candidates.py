@@ -14,7 +14,7 @@ from torch import Tensor
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.physics.components import HIGHEST_INCIDENT_KEV
-from hpcxrf.physics.condense import condense, select_components
+from hpcxrf.physics.condense import condense, select_components, select_lines
 from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.lines import LineTable, build_line_table, build_table_from_arrays
 
@@ -138,10 +138,7 @@ def _build_unexcited_lines(names: tuple[str, ...], step: int, efficiency: Detect
     above = incident + _UNSURE_INCIDENT_KEV
     near = [n for n in names if any(incident < edge < above for edge in _edges_kev(n))]
     table = build_line_table(near, above, efficiency=efficiency, escape=False, minimum_ratio=_MINIMUM_RATIO)
-    missing = table.edge_kev > incident
-    tensors = [f.name for f in fields(table) if isinstance(getattr(table, f.name), Tensor)]
-    kept = replace(table, **{name: getattr(table, name)[missing] for name in tensors})
-    return replace(kept, escape_parent=torch.full_like(kept.component, -1))
+    return select_lines(table, table.edge_kev > incident)
 
 
 @lru_cache(maxsize=512)

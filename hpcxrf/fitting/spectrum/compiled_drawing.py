@@ -18,8 +18,6 @@ from hpcxrf.fitting.spectrum.compiled import (
 from hpcxrf.fitting.spectrum.least_squares import LeastSquares, Space
 from hpcxrf.physics.model import SpectrumModel
 
-_OFFSET, _SLOPE, _QUADRATIC = at.OFFSET, at.SLOPE, at.QUADRATIC
-
 
 def can_draw(theta: Tensor, model: SpectrumModel) -> bool:
     """Whether the kernels know the model.
@@ -39,7 +37,7 @@ def draw_columns(theta: Tensor, model: SpectrumModel) -> Tensor:
 
 
 def draw_compiled(
-    theta: Tensor, amplitude: Tensor, model: SpectrumModel, *, group: Tensor, sds: Tensor
+    theta: Tensor, amplitude: Tensor, model: SpectrumModel, *, group: Tensor, n_groups: int, sds: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Draw a model that `can_draw`.
 
@@ -48,6 +46,7 @@ def draw_compiled(
         amplitude: (component,) counts.
         model: its lines all get their tails.
         group: (line,) int64 of lines and elastic ones.
+        n_groups: how many there are.
         sds: (line, 2) relative errors by absorption, and of the share of the tail.
 
     Returns:
@@ -58,7 +57,7 @@ def draw_compiled(
     one, linear = np.array(theta.numpy()), np.array(amplitude.numpy())
     draw_search(one, s)
     derive_rows(one, linear, s)
-    n_channels, n_groups = s.data.shape[1], int(group.max()) + 1 if group.numel() else 0
+    n_channels = s.data.shape[1]
     sums, families = np.zeros((n_groups, at.SUMS, n_channels)), np.zeros((len(linear), 2, n_channels))
     load_spectrum_kernels().sum_lines(
         s.model.sizes,
@@ -81,8 +80,8 @@ def draw_compiled(
 def _complete_axis(per_kev: Tensor, bins: Tensor, channel: Tensor, s: Search) -> Tensor:
     """Derivatives (parameter, channel) of counts: of the axis, the kernel gives that by a shift of all energies."""
     rows = torch.from_numpy(s.rows) * bins
-    rows[_SLOPE] = channel * rows[_OFFSET] + per_kev
-    rows[_QUADRATIC] = channel * channel * rows[_OFFSET] + 2.0 * channel * per_kev
+    rows[at.SLOPE] = channel * rows[at.OFFSET] + per_kev
+    rows[at.QUADRATIC] = channel * channel * rows[at.OFFSET] + 2.0 * channel * per_kev
     return rows
 
 

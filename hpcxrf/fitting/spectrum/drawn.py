@@ -8,7 +8,7 @@ from torch import Tensor
 from hpcxrf.fitting.kernels import spectrum_layout as at
 from hpcxrf.fitting.spectrum.compiled_drawing import can_draw, draw_columns, draw_compiled
 from hpcxrf.physics.jacobian import counts_jacobian
-from hpcxrf.physics.model import Evaluation, PlacedLines, SpectrumModel, evaluate, place_lines
+from hpcxrf.physics.model import Evaluation, PlacedLines, SpectrumModel, evaluate
 from hpcxrf.physics.shapes import low_energy_tail, maps_low_energy_tail
 
 
@@ -64,27 +64,40 @@ def draw_phi(theta: Tensor, model: SpectrumModel) -> Tensor:
     return draw_columns(theta, model) if can_draw(theta, model) else evaluate(theta, model).phi
 
 
-def draw(theta: Tensor, amplitude: Tensor, model: SpectrumModel, groups: LineGroups, errors: LineErrors) -> Drawn:
+def draw(
+    theta: Tensor,
+    amplitude: Tensor,
+    model: SpectrumModel,
+    *,
+    lines: PlacedLines,
+    groups: LineGroups,
+    errors: LineErrors,
+) -> Drawn:
     """Draw a model.
 
     Args:
         theta: (parameter,), followed by the parameters of the line ratios where the model has them.
         amplitude: (component,) counts.
         model: lines and channels.
-        groups: of its lines.
-        errors: of its lines.
+        lines: of the model at theta.
+        groups: of these lines.
+        errors: of these lines.
     """
     if can_draw(theta, model):
-        made = draw_compiled(
-            theta, amplitude, model, group=groups.group, sds=torch.stack([errors.absorption_sd, errors.tail_sd], dim=1)
+        phi, bin_kev, jacobian, sums, families = draw_compiled(
+            theta,
+            amplitude,
+            model,
+            group=groups.group,
+            n_groups=groups.owner.shape[0],
+            sds=torch.stack([errors.absorption_sd, errors.tail_sd], dim=1),
         )
-        phi, bin_kev, jacobian, sums, families = made
     else:
         e = evaluate(theta, model)
         phi, bin_kev, jacobian = e.phi, e.bin_kev, counts_jacobian(theta, amplitude, e, model)
         sums, families = _sum_lines(e, amplitude, model, groups, errors)
     return Drawn(
-        lines=place_lines(theta, model),
+        lines=lines,
         groups=groups,
         errors=errors,
         phi=phi,
@@ -100,8 +113,8 @@ def _sum_lines(
 ) -> tuple[Tensor, Tensor]:
     """The sums of `Drawn`; usual errors need no more digits than those of float32."""
     in_group = _mark(groups.group, groups.owner.shape[0])
-    in_family = _mark(e.column, amplitude.shape[0])
-    height = amplitude[e.column] * e.weight * e.norm / e.sigma_kev
+    in_family = _mark(e.lines.column, amplitude.shape[0])
+    height = amplitude[e.lines.column] * e.lines.weight * e.lines.norm / e.lines.sigma_kev
     u, gauss, low = (shape.to(torch.float32) for shape in (e.u, e.gauss, _complete_tails(e, model)))
     ug = u * gauss
 
@@ -110,14 +123,14 @@ def _sum_lines(
 
     one = torch.ones_like(height)
     sums = height.new_zeros((groups.owner.shape[0], at.SUMS, gauss.shape[0]))
-    sums[:, at.WHOLE] = add(gauss, one, in_group) + add(low, e.tail, in_group)
-    sums[:, at.SHIFTED] = add(ug, 1.0 / e.sigma_kev, in_group)
+    sums[:, at.WHOLE] = add(gauss, one, in_group) + add(low, e.lines.tail, in_group)
+    sums[:, at.SHIFTED] = add(ug, 1.0 / e.lines.sigma_kev, in_group)
     sums[:, at.WIDENED_BY] = add(u * ug - gauss, one, in_group)
     sums[:, at.TAILED] = add(low - gauss, errors.tail_sd, in_group)
     families = height.new_zeros((amplitude.shape[0], 2, gauss.shape[0]))
-    families[:, 0] = add(gauss, one, in_family) + add(low, e.tail, in_family)
+    families[:, 0] = add(gauss, one, in_family) + add(low, e.lines.tail, in_family)
     absorption = errors.absorption_sd
-    families[:, 1] = add(gauss, absorption, in_family) + add(low, absorption * e.tail, in_family)
+    families[:, 1] = add(gauss, absorption, in_family) + add(low, absorption * e.lines.tail, in_family)
     return sums, families
 
 
@@ -130,9 +143,9 @@ def _complete_tails(e: Evaluation, model: SpectrumModel) -> Tensor:
     if e.tailed is None:
         return e.low
     shape = maps_low_energy_tail if model.constants.maps_line_shape else low_energy_tail
-    rest = torch.ones_like(e.column, dtype=torch.bool)
+    rest = torch.ones_like(e.lines.column, dtype=torch.bool)
     rest[e.tailed] = False
     low = torch.empty_like(e.gauss)
     low[:, e.tailed] = e.low
-    low[:, rest] = shape(e.u[:, rest], e.gamma[rest].to(e.u.dtype))
+    low[:, rest] = shape(e.u[:, rest], e.lines.gamma[rest].to(e.u.dtype))
     return low

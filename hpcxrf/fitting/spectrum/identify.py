@@ -7,7 +7,7 @@ usual flaws of a model beside the counting noise (`hpcxrf.fitting.spectrum.misma
 """
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -34,6 +34,7 @@ from hpcxrf.fitting.spectrum.projected import (
 from hpcxrf.fitting.spectrum.suggestion import EvidenceLine, Suggestion, threshold_at
 from hpcxrf.physics.background import background_hats
 from hpcxrf.physics.components import parse_component
+from hpcxrf.physics.condense import select_lines
 from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.lines import LineTable
 from hpcxrf.physics.model import SpectrumModel, find_tailed_lines
@@ -151,13 +152,10 @@ def shape_components(point: FitPoint, table: LineTable) -> Tensor:
 
 def _shape_lines(search: _Search, lines: Tensor) -> Tensor:
     """Shapes (bin, line) of some lines as they contribute to their components, in units of the noise."""
-    table = search.table
-    tensors = [f.name for f in fields(table) if isinstance(getattr(table, f.name), Tensor)]
-    some = replace(table, **{name: getattr(table, name)[lines] for name in tensors})
     # Each is a component of its own.
     number = torch.arange(lines.shape[0], device=lines.device)
     names = tuple(f"line {i}" for i in range(lines.shape[0]))
-    apart = replace(some, component=number, component_names=names)
+    apart = replace(select_lines(search.table, lines), component=number, component_names=names)
     return search.bins.whiten(shape_components(search.point, apart))
 
 

@@ -44,7 +44,7 @@ ABSORPTION_SD: Final = 0.5
 """Error of the optical depth before the detector at 1.5 keV; it falls with the cube of the energy."""
 _ABSORPTION_KEV: Final = 1.5
 _ESCAPE_GRID: Final = 48
-_FWHM_PER_SIGMA: Final = 2.3548
+FWHM_PER_SIGMA: Final = 2.3548
 _OF_SAMPLE: Final = 2
 """Parameters of the line ratios that are the sample's; they come first."""
 _NOTICEABLE: Final = 0.3
@@ -88,7 +88,7 @@ class ModelPoint:
     def fwhm_kev(self) -> Tensor:
         """(channel,) width of a line at each channel."""
         positive = self.energy_kev.clamp(min=0.1)
-        return _FWHM_PER_SIGMA * line_sigma_kev(self.theta, positive, self.model.constants)
+        return FWHM_PER_SIGMA * line_sigma_kev(self.theta, positive, self.model.constants)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +181,7 @@ def draw_point(theta: Tensor, amplitude: Tensor, model: SpectrumModel) -> Drawn:
     share = theta[INDEX["f_tail_offset"]]
     tail_sd = lines.tail * TAIL_SD + TAIL_SHARE_SD + torch.where(lines.tail > 0, 0.0, share)
     errors = LineErrors(absorption_sd=_absorption_sd(_absorbed_kev(lines, model)), tail_sd=tail_sd)
-    return draw(theta, amplitude, model, _group_lines(lines, model), errors)
+    return draw(theta, amplitude, model, lines=lines, groups=_group_lines(lines, model), errors=errors)
 
 
 def mismatch_columns(point: FitPoint, efficiency: Detector) -> Tensor:
@@ -317,7 +317,7 @@ def _vary_fixed_parameters(point: ModelPoint) -> Tensor:
 def _smooth_flaws(point: ModelPoint, material: str) -> list[tuple[Tensor, Tensor]]:
     """Compton profile, continuum, and the step of the dead layer in the continuum, and the component of each."""
     edge_kev = xraylib.EdgeEnergy(xraylib.SymbolToAtomicNumber(material), xraylib.K_SHELL)
-    sigma = point.fwhm_kev / _FWHM_PER_SIGMA
+    sigma = point.fwhm_kev / FWHM_PER_SIGMA
     continuum = point.background * (CONTINUUM_SD + _absorption_sd(point.energy_kev))
     above = torch.special.ndtr((point.energy_kev - edge_kev) / sigma)
     compton = _count_components(point)[-1:]

@@ -319,7 +319,7 @@ def labels_of(group: zarr.Group, name: str) -> tuple[str, ...]:
     if isinstance(group.store, LocalStore):
         folder = Path(group.store.root) / group.path / name
         metadata = read_json(folder / METADATA) if (folder / METADATA).is_file() else {}
-        if is_plain(metadata) and metadata["data_type"] == TEXT and metadata["shape"] != [0]:
+        if is_plain(metadata) and metadata["data_type"] == TEXT:
             with _report_damage(folder):
                 return tuple(read_plain_texts(folder, metadata))
     return tuple(str(label) for label in np.asarray(array_of(group, name)[:]))
