@@ -80,6 +80,8 @@ def test_the_more_counts_the_more_sigma_a_suggestion_needs(monkeypatch):
     assert _names(fit, asked) == []
     assert seen == [float(fit.counts.sum())]
     assert [s.name for s in suggest(fit, asked, efficiency=EFFICIENCY, threshold=6.0)] == ["Mn"]
+    # Pile-up has to have the counts that the rest of it says, whatever its z.
+    assert _names(*_fit(COUNTS | {"Fe_Fe": 3e3})) == ["Fe_Fe"]
 
 
 def test_nothing_is_suggested_where_the_list_is_complete(complete):

@@ -31,7 +31,7 @@ from hpcxrf.fitting.spectrum.projected import (
     remove_basis,
     z_beside,
 )
-from hpcxrf.fitting.spectrum.suggestion import EvidenceLine, Suggestion, threshold_at
+from hpcxrf.fitting.spectrum.suggestion import THRESHOLD, EvidenceLine, Suggestion, threshold_at
 from hpcxrf.physics.background import background_hats
 from hpcxrf.physics.components import parse_component
 from hpcxrf.physics.condense import select_lines
@@ -69,18 +69,21 @@ def suggest(
         fit: of one detector's spectrum.
         problem: what it was fitted with.
         efficiency: the detector.
-        threshold: least z of a suggestion; None: that of the spectrum's counts, `threshold_at`.
+        threshold: least z of a suggestion; None: of a family that of the spectrum's counts, `threshold_at`, of pile-up
+            `THRESHOLD`, as it has to have the counts that the rest of the pile-up says, too.
 
     Returns:
         At most `MAX_SUGGESTIONS`; none for a fit without a solution.
     """
     if fit.status not in {FitStatus.CONVERGED, FitStatus.MAX_ITERATIONS}:
         return ()
-    least = threshold_at(float(fit.counts.sum())) if threshold is None else threshold
     search = _search(fit, problem, efficiency)
+    of_family = threshold_at(float(fit.counts.sum())) if threshold is None else threshold
+    of_others = THRESHOLD if threshold is None else threshold
+    least = torch.tensor([of_family if kind == "family" else of_others for kind in search.kinds], dtype=torch.float64)
     found, scale = _search_greedily(search, least)
-    described = _describe(search, found, scale)
-    return tuple(s for s in described if s.z >= least)
+    by_name = dict(zip(search.names, least.tolist(), strict=True))
+    return tuple(s for s in _describe(search, found, scale) if s.z >= by_name[s.name])
 
 
 def family_limits(fit: SpectrumFit, problem: FitProblem, *, efficiency: Detector) -> dict[str, float]:
@@ -243,14 +246,15 @@ class _Found:
     """Evidence of the lines; empty for a component that is listed already."""
 
 
-def _search_greedily(search: _Search, threshold: float) -> tuple[list[_Found], float]:
-    """Candidates in the order in which they were found, and the scale of what remains."""
+def _search_greedily(search: _Search, least: Tensor) -> tuple[list[_Found], float]:
+    """Candidates in the order in which they were found, and the scale of what remains; `least` (candidate,) z."""
     left, refused = search.left, torch.zeros(len(search.names), dtype=torch.bool)
     found: list[_Found] = []
     for _ in range(_MAX_STEPS):
-        z = torch.where(refused | (left.surviving < MINIMUM_SURVIVING), 0.0, _rival_z(search, left))
+        z = _rival_z(search, left)
+        z = torch.where(refused | (left.surviving < MINIMUM_SURVIVING) | (z < least), 0.0, z)
         best = int(z.argmax())
-        if float(z[best]) < threshold or len(found) >= MAX_SUGGESTIONS:
+        if float(z[best]) <= 0.0 or len(found) >= MAX_SUGGESTIONS:
             break
         refused[best] = True
         lines = () if search.kinds[best] == "listed" else _weigh_evidence(search, left, best)
