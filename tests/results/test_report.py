@@ -24,6 +24,7 @@ from hpcxrf.results.report.page.dataset import DatasetSummary, read_details, wri
 from hpcxrf.results.report.report import write_report
 from hpcxrf.results.report.views import Merit, pack_merit, unpack_merit
 from hpcxrf.results.store.maps import open_results
+from hpcxrf.store.packed import pack_store
 
 HOSTILE = "<script>document.title='owned'</script>\"'><img src=x onerror=alert(1)>\n{{ 7*7 }}"
 
@@ -242,7 +243,13 @@ def test_a_long_table_shows_failures_first(tmp_path, monkeypatch):
     assert any("5 datasets; the table shows 3" in text for text in page.texts)
 
 
-def test_what_the_report_knows_of_a_dataset_is_not_read_from_its_store_again(store, tmp_path, monkeypatch):
+@pytest.mark.parametrize("packed_store", [False, True])
+def test_what_the_report_knows_of_a_dataset_is_not_read_from_its_store_again(
+    store, tmp_path, monkeypatch, packed_store
+):
+    if packed_store:
+        store = shutil.copytree(store, tmp_path / store.name)
+        pack_store(store)
     path = tmp_path / "report.html"
     write_report(run_summary(), (dataset(store),), path)
     known = path.read_text(encoding="utf-8")

@@ -18,6 +18,7 @@ from hpcxrf.results.report.page.dataset import DatasetSummary, read_details, wri
 from hpcxrf.results.report.page.look import DRAWING, load_page_look, load_templates
 from hpcxrf.results.store.maps import open_results
 from hpcxrf.results.store.storage import replace_file
+from hpcxrf.store.packed import is_store
 
 MAX_BYTES: Final = 9_500_000
 """Largest size of the page; a dataset that no longer fits keeps its row in the table, with a link to its own page."""
@@ -193,7 +194,7 @@ def _read_or_take_judgement(dataset: DatasetSummary, store: Path) -> Judgement:
     Raises:
         OutputError: the store cannot be read.
     """
-    if dataset.judgement is not None and (store / "zarr.json").is_file():
+    if dataset.judgement is not None and is_store(store):
         return dataset.judgement
     return read_judgement(store)
 
