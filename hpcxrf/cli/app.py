@@ -8,6 +8,7 @@ from hpcxrf import __version__
 from hpcxrf.cli import (
     benchmark,
     case_study,
+    compare,
     dashboard,
     demo,
     doctor,
@@ -77,6 +78,7 @@ app.command(epilog=jobs.RETRY_EXAMPLE, rich_help_panel=_RUNS)(jobs.retry)
 app.command(epilog=pack.PACK_EXAMPLE, rich_help_panel=_RUNS)(pack.pack)
 app.command(epilog=pack.UNPACK_EXAMPLE, rich_help_panel=_RUNS)(pack.unpack)
 app.command(epilog=verify.EXAMPLE, rich_help_panel=_RUNS)(verify.verify)
+app.command(epilog=compare.EXAMPLE, rich_help_panel=_OTHER)(compare.compare)
 app.command(epilog=benchmark.EXAMPLE, rich_help_panel=_OTHER)(benchmark.benchmark)
 app.command("case-study", epilog=case_study.EXAMPLE, rich_help_panel=_OTHER)(case_study.case_study)
 app.add_typer(simulate.app, name="simulate", rich_help_panel=_OTHER)

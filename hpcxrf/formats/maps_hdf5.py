@@ -298,6 +298,24 @@ def _read_scalars(
     )
 
 
+def read_live_time_s(path: Path, size: tuple[int, int]) -> FloatMap | None:
+    """Live time (y, x) of the pixels of one file, as XRF-Maps computes it: real time x OCR / ICR; None without any.
+
+    Args:
+        path: one file, of one detector.
+        size: rows and columns of its maps.
+
+    Raises:
+        InputFileError: the file is damaged, or its times have another shape.
+    """
+    match = MEMBER_NAME.match(path.name)
+    with open_hdf5(path) as file:
+        names, _, values = _read_scalers(file, size, allow_external=False)
+    number = 1 if match is None else int(match["number"]) + 1
+    times = _read_times(path, size, dict(zip(names, values, strict=True)), number, allow_external=False)
+    return live_time(times.real_s, times.counts_in, times.counts_out, times.live_s)
+
+
 def _compute_rate(times: _Times, values: FloatMap | None) -> FloatMap | None:
     return rate(values, times.real_s) if times.are_counts else values
 
