@@ -51,8 +51,8 @@ def init(
 def list_sites(as_json: opt.AsJson = False) -> None:
     """Say which profiles there are, and where they are looked for."""
     from hpcxrf.cli.terminal import print_json, results_console
-    from hpcxrf.cluster.login.sites import site_folders
     from hpcxrf.config.site import load_site
+    from hpcxrf.config.site_files import site_folders
 
     found: dict[str, Path] = {}
     for folder in site_folders():

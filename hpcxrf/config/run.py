@@ -23,6 +23,7 @@ from hpcxrf.config.fields import CHECKED
 from hpcxrf.config.fit import FitConfig
 from hpcxrf.config.input import InputConfig
 from hpcxrf.config.names import nearest_name, option_names
+from hpcxrf.config.normalise import NormaliseConfig, normalise_faults, with_site_scalers
 from hpcxrf.config.pixels import PixelConfig, old_name_faults, pixel_faults
 from hpcxrf.config.regions import RegionsConfig, region_faults
 from hpcxrf.config.report import ReportConfig
@@ -50,8 +51,10 @@ class _Choice:
 
 
 _CHOICES: Final[Mapping[str, _Choice]] = {
-    "case_study": _Choice(workload="case-study", unused=("report", "store")),
-    "benchmark": _Choice(workload="benchmark", unused=("pixels", "regions", "report", "detectors", "store")),
+    "case_study": _Choice(workload="case-study", unused=("normalise", "report", "store")),
+    "benchmark": _Choice(
+        workload="benchmark", unused=("pixels", "regions", "normalise", "report", "detectors", "store")
+    ),
 }
 """By section; a run file without any of them describes a scan."""
 
@@ -69,6 +72,7 @@ class RunConfig:
     fit: FitConfig = field(default_factory=FitConfig)
     pixels: PixelConfig = field(default_factory=PixelConfig)
     regions: RegionsConfig = field(default_factory=RegionsConfig)
+    normalise: NormaliseConfig = field(default_factory=NormaliseConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     benchmark: BenchmarkConfig | None = None
     """Section that makes the run a benchmark; None: the run file has no such section."""
@@ -162,7 +166,7 @@ def _check_sections(raw: object, where: str) -> RunConfig:
     faults = [*_section_faults(raw), *_faults(config)]
     if faults:
         raise ConfigError("\n".join([f"{where}: not a valid run file:", *[f"  {f}" for f in faults]]))
-    return config
+    return dataclasses.replace(config, normalise=with_site_scalers(config.normalise))
 
 
 def load_run_file(
@@ -294,6 +298,7 @@ def _faults(config: RunConfig) -> list[str]:
     if twice:
         faults.append(f"detectors.exclude: named more than once: {', '.join(map(str, twice))}")
     faults += _tube_faults(config.sample)
+    faults += normalise_faults(config.normalise)
     return [*faults, *pixel_faults(config.pixels, config.regions.remap), *region_faults(config.regions)]
 
 

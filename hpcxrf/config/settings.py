@@ -6,10 +6,19 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
+from hpcxrf.config.normalise import is_number
+from hpcxrf.config.site_files import is_site_path
 from hpcxrf.config.untrusted import parse_yaml
 from hpcxrf.errors import ConfigError
 
-_PATHS: Final = (("input", "files"), ("fit", "override"), ("fit", "previous"), ("regions", "labels"))
+_PATHS: Final = (
+    ("input", "files"),
+    ("fit", "override"),
+    ("fit", "previous"),
+    ("regions", "labels"),
+    ("normalise", "reference"),
+    ("normalise", "site"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +91,16 @@ def _resolve_path(place: tuple[str, ...], value: Any, folder: Path) -> Any:  # n
         return {name: _resolve_path(place, inner, folder) for name, inner in value.items()}
     if isinstance(value, list):
         return [_resolve_path(place, inner, folder) for inner in value]
-    word = place == ("fit", "override") and value in {"auto", "none"}
-    return str(folder / value) if isinstance(value, str) and not word else value
+    return str(folder / value) if isinstance(value, str) and not _is_word(place, value) else value
+
+
+def _is_word(place: tuple[str, ...], value: str) -> bool:
+    """Whether a text in the place of a path is none: a choice, the name of a site, a number that YAML took as text."""
+    if place == ("fit", "override"):
+        return value in {"auto", "none"}
+    if place == ("normalise", "site"):
+        return not is_site_path(value)
+    return place == ("normalise", "reference") and is_number(value)
 
 
 def _refuse_conflicts(settings: Sequence[Setting]) -> None:

@@ -4,12 +4,13 @@ Field docstrings are the reference of a profile; `slurm/*.yaml` are commented ex
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from hpcxrf.config.scalers import ScalerConfig
 from hpcxrf.config.untrusted import read_yaml, report_faults
 from hpcxrf.errors import ConfigError
 
@@ -151,6 +152,8 @@ class SiteProfile:
     login_host: str | None = None
     """Host name of the login node for ssh from outside, for the tunnel to the dashboard; None: the name of the
     submitting host."""
+    scalers: dict[str, ScalerConfig] = field(default_factory=dict)
+    """Scalers of the beamline by the name that `normalise.i0` of a run file gives: names of their PVs, their clocks."""
 
     @property
     def workers_on_a_node(self) -> int:

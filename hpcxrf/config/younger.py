@@ -10,6 +10,15 @@ YOUNGER_OPTIONS: Final[Mapping[str, object]] = {
     "input.detector_axis": None,
     "input.map_shape": None,
     "input.positions": None,
+    "normalise.detectors": "auto",
+    "normalise.i0": None,
+    "normalise.i0_clock": "auto",
+    "normalise.i0_clock_hz": None,
+    "normalise.i0_kind": "auto",
+    "normalise.live_time": None,
+    "normalise.reference": None,
+    "normalise.scalers": {},
+    "normalise.site": "aps-2id-e",
     "report.pages": "all",
 }
 """Default by `section.key`: a run that was begun without the option goes on with it."""

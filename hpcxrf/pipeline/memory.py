@@ -31,6 +31,11 @@ _BESIDE_ELEMENTS: Final = 10
 # Arrays of a channel and component that a worker keeps for pixels that drift: points of expansion times what each has.
 _EXPANDED: Final = 24 * 16
 _SAMPLE_COPIES: Final = 4
+NORMALISE_PIXELS: Final = 1 << 19
+"""Pixels whose times and scalers are read at a time, unless a row of blocks has more."""
+_NORMALISED_COPIES: Final = 6
+_TIMES_COPIES: Final = 6
+_SCALERS: Final = 12
 # A scan of 8 GB took 1 % more than its bands and blocks hold: freed memory is not always given back at once.
 _KEPT_BY_ALLOCATOR: Final = 1.05
 
@@ -56,6 +61,8 @@ def stage_memory(job: DatasetJob, *, rows_per_read: int, source_itemsize: int, t
         "pixels": _LOADED + _pixel_bytes(job, threads),
         "finalise": _LOADED_FOR_PAGE,
     }
+    if job.config.normalise.wanted:
+        found["normalise"] = _LOADED + _normalise_bytes(job)
     if regions.wanted:
         maps = rows * columns * (8 * components_of(job) + 48)
         found["regions"] = _LOADED_FOR_REGIONS + maps + 64 * detectors * channels * 8
@@ -94,6 +101,13 @@ def _expansion_bytes(job: DatasetJob, *others: PixelMethodName) -> int:
     if not any(METHODS[name].tangents for name in (job.config.pixels.method, *others)):
         return 0
     return _EXPANDED * job.shape[3] * components_of(job) * 4
+
+
+def _normalise_bytes(job: DatasetJob) -> int:
+    """Bytes of a block of the maps of all detectors, with what is made of them, and of the times of many rows."""
+    block = len(job.detectors) * components_of(job) * BLOCK_Y * BLOCK_X * 8 * _NORMALISED_COPIES
+    rows = max(NORMALISE_PIXELS, BLOCK_Y * job.shape[2])
+    return block + rows * (job.shape[0] * _TIMES_COPIES + _SCALERS) * 8
 
 
 def _sample_bytes(job: DatasetJob) -> int:

@@ -16,8 +16,10 @@ from hpcxrf.formats.scan import RawScan
 from hpcxrf.methods import METHODS
 from hpcxrf.notes import Note
 from hpcxrf.pipeline.memory import IDLE_WORKER_BYTES, memory_fault, stage_memory
+from hpcxrf.pipeline.normalise.choice import require_normalisable
+from hpcxrf.pipeline.normalise.reference import read_reference, reference_stamps
 from hpcxrf.pipeline.prepare.inputs import archive_root, detector_names, input_stamps, read_options, stamps_hold
-from hpcxrf.pipeline.records import DatasetJob, Stage
+from hpcxrf.pipeline.records import DatasetJob, I0Reference, Stage
 from hpcxrf.pipeline.regions.given import region_stamps, require_given
 from hpcxrf.runner.records import Kept, Refusal
 from hpcxrf.runner.workload import PlanRequest
@@ -89,8 +91,9 @@ def plan_scans(request: PlanRequest) -> Iterator[DatasetJob | Refusal | Kept]:
         What was found, in the order of the inputs, while later files are still unopened.
 
     Raises:
+        ConfigError: the scan that gives the reference of I0 is not there, or lacks it.
         InputFileError: nothing was found at all, every name that was tried is listed; or a label image of
-            `regions` cannot be read.
+            `regions`, or the scan that gives the reference of I0, cannot be read.
     """
     config = request.config
     candidates = list_candidates([Path(name) for name in config.input.files])
@@ -101,6 +104,8 @@ def plan_scans(request: PlanRequest) -> Iterator[DatasetJob | Refusal | Kept]:
         candidates=candidates,
         root=archive_root(config.input.files),
         region_stamps=region_stamps(config.regions),
+        reference=read_reference(config),
+        reference_stamps=reference_stamps(config.normalise),
     )
     left: dict[Path, str] = {}
     number = 0
@@ -135,6 +140,8 @@ class _Archive:
     root: Path
     """The folder that names the datasets relative to itself."""
     region_stamps: tuple[tuple[str, str], ...]
+    reference: I0Reference | None
+    reference_stamps: tuple[tuple[str, str], ...]
 
 
 def _look_ahead(archive: _Archive) -> Iterator[tuple[Path, DatasetJob | Refusal | Kept | str]]:
@@ -171,7 +178,9 @@ def _find_kept(path: Path, archive: _Archive) -> Kept | None:
         return None
     stamps = record.made_from.get("stamps", {})
     regions = record.made_from.get("region_stamps", {})
-    same = str(path.absolute()) in stamps and dict(archive.region_stamps) == regions
+    reference = record.made_from.get("reference_stamps", {})
+    others = dict(archive.region_stamps) == regions and dict(archive.reference_stamps) == reference
+    same = str(path.absolute()) in stamps and others
     return Kept(record=record) if same and stamps_hold(archive.request.config, path, stamps) else None
 
 
@@ -184,6 +193,8 @@ def _plan_one(path: Path, archive: _Archive) -> DatasetJob | Refusal:
         require_given(config.regions, scan.shape[1:3])
         require_few(config, scan.shape, path)
         names = detector_names(config, scan.shape[0])
+        if config.normalise.wanted:
+            require_normalisable(config.normalise, scan.read_scalars(), path)
     except HpcxrfError as error:
         text = str(error)
         reason = text if str(path) in text else f"{path}: {text}"
@@ -198,6 +209,8 @@ def _plan_one(path: Path, archive: _Archive) -> DatasetJob | Refusal:
         shape=scan.shape,
         stamps=input_stamps(config, scan, path),
         region_stamps=archive.region_stamps,
+        reference_stamps=archive.reference_stamps,
+        i0_reference=archive.reference,
         pack=wants_packing(config.store, len(archive.candidates.paths)),
     )
     memory = _memory(job, scan)

@@ -10,6 +10,7 @@ from hpcxrf.config.sample import AUTO
 from hpcxrf.methods import METHODS
 from hpcxrf.pipeline.blocks import pixel_ranges
 from hpcxrf.pipeline.plan import Plan
+from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.pipeline.records import DatasetJob, Stage
 from hpcxrf.store.packed import MOST_PACKED_BYTES
 from hpcxrf.store.schema import MODEL_VARIABLES, band_count, spectra_layout
@@ -31,6 +32,8 @@ _GROUP_INODES: Final = 2
 _SPECTRA_ARRAYS: Final = 15
 _RESULTS_ARRAYS: Final = 44
 _REGION_ARRAYS: Final = 26
+# Normalised maps with their coordinates.
+_NORMALISED_ARRAYS: Final = 13
 # Where pixels have a theta of their own: shifts and tangents, and the model of each detector.
 _FREE_ARRAYS: Final = 9
 _MODEL_ARRAYS: Final = len(MODEL_VARIABLES) + 2
@@ -76,6 +79,8 @@ def measure_plan(plan: Plan) -> PlanSize:
 def task_counts(job: DatasetJob) -> dict[Stage, int]:
     """Tasks of a dataset by stage."""
     counts: dict[Stage, int] = {"ingest": 1, "integrated": 1, "pixels": len(pixel_ranges(job))}
+    if job.config.normalise.wanted:
+        counts["normalise"] = 1
     if job.config.regions.wanted:
         counts["regions"] = 1
     if number := refine_tasks(job.config.regions):
@@ -96,6 +101,8 @@ def count_inodes(job: DatasetJob) -> int:
         return beside + 2
     bands = band_count(job.shape[1], spectra_layout(job.shape, _COUNTS_BYTES).band_rows)
     arrays, groups = _SPECTRA_ARRAYS + _RESULTS_ARRAYS + _REGION_ARRAYS * regions, 6 + regions
+    if job.config.normalise.wanted:
+        arrays, groups = arrays + _NORMALISED_ARRAYS, groups + 1
     if METHODS[job.config.pixels.method].free:
         arrays, groups = arrays + _FREE_ARRAYS, groups + 1 + len(job.detectors)
         arrays += _MODEL_ARRAYS * len(job.detectors)
@@ -119,4 +126,6 @@ def bytes_written(job: DatasetJob) -> int:
     shifts = _SHIFTS if METHODS[job.config.pixels.method].free else 0
     spectra = n_detectors * n_y * n_x * (n_channels * _COUNTS_BYTES + _TIMES_BYTES)
     pixel = components * _COMPONENT_BYTES + shifts * _SHIFT_BYTES + _PIXEL_BYTES
-    return spectra + pixel_spectra(job) * pixel
+    normalised = components * 12 + 5 if job.config.normalise.wanted else 0
+    combined = len([name for name in job.detectors if name != SUM]) > 1
+    return spectra + pixel_spectra(job) * pixel + n_y * n_x * (len(job.detectors) + combined) * normalised

@@ -8,9 +8,21 @@ from typing import Literal
 from hpcxrf.config.run import RunConfig
 from hpcxrf.formats.scan import EnergyCalibration
 
-Stage = Literal["ingest", "integrated", "pixels", "regions", "refine", "finalise"]
-STAGES: tuple[Stage, ...] = ("ingest", "integrated", "pixels", "regions", "refine", "finalise")
+Stage = Literal["ingest", "integrated", "pixels", "normalise", "regions", "refine", "finalise"]
+STAGES: tuple[Stage, ...] = ("ingest", "integrated", "pixels", "normalise", "regions", "refine", "finalise")
 """Stages of a scan, each after the ones before it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class I0Reference:
+    """I0 that all maps of a run are brought to, known once before anything is fitted."""
+
+    value: float
+    """Counts per second of a count, else the scaler's own unit."""
+    origin: str
+    """Where it comes from, for people."""
+    gain_a_per_v: float | None = None
+    """Sensitivity of the amplifier that it was measured with; None: not known, or the value is a number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +43,10 @@ class DatasetJob:
     """Name and stamp of every file that the results are made from: a finished task counts only for these."""
     region_stamps: tuple[tuple[str, str], ...] = ()
     """The same of the label images that give regions, which the fits of the scan do not depend on."""
+    reference_stamps: tuple[tuple[str, str], ...] = ()
+    """The same of the scan that the reference of I0 is made from, which nothing but normalised maps depends on."""
+    i0_reference: I0Reference | None = None
+    """I0 that normalised maps are brought to; None: they are not divided by I0."""
     memory_bytes: tuple[tuple[Stage, int], ...] = ()
     """By stage: most that a worker will need above what it holds when idle."""
     after: tuple[int, ...] = ()
@@ -41,7 +57,11 @@ class DatasetJob:
     @property
     def made_from(self) -> Mapping[str, Mapping[str, str]]:
         """Stamps of the files that the results are made from."""
-        return {"stamps": dict(self.stamps), "region_stamps": dict(self.region_stamps)}
+        return {
+            "stamps": dict(self.stamps),
+            "region_stamps": dict(self.region_stamps),
+            "reference_stamps": dict(self.reference_stamps),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

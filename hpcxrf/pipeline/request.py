@@ -18,6 +18,7 @@ from hpcxrf.fitting.spectrum.theta import EDGE_REACH_SD
 from hpcxrf.formats.override import read_override
 from hpcxrf.physics.components import HIGHEST_INCIDENT_KEV
 from hpcxrf.physics.element_list import leave_out_unexcited, read_element_list
+from hpcxrf.pipeline.normalise.reference import read_reference
 from hpcxrf.pipeline.prepare.checks import refuse_start
 from hpcxrf.pipeline.prepare.previous import require_previous
 from hpcxrf.store.files import atomic_write_text
@@ -29,7 +30,7 @@ def check_request(config: RunConfig) -> None:
 
     Raises:
         ConfigError: names of parameters that do not exist, options that exclude each other, a previous store that
-            is none.
+            is none, a scan without the I0 that is to be the reference.
         FitError: elements that do not exist, are listed twice, or none that the incident energy can excite.
         InputFileError: the override file that is named cannot be read.
     """
@@ -44,6 +45,7 @@ def check_request(config: RunConfig) -> None:
         read_override(Path(config.fit.override))
     if config.fit.previous is not None:
         require_previous(Path(config.fit.previous))
+    read_reference(config)
 
 
 def keep_configuration(run: RunDir, config: RunConfig) -> None:

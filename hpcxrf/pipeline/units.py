@@ -7,7 +7,7 @@ from hpcxrf.runner.records import Unit
 
 
 def units_of(job: DatasetJob) -> list[Unit]:
-    """All tasks of a scan: ingest, integrated fit, pixels, regions, refinements, finalise."""
+    """All tasks of a scan: ingest, integrated fit, pixels, normalised maps, regions, refinements, finalise."""
     ranges = pixel_ranges(job)
     pixels = tuple(pixel_task_name(blocks) for blocks in ranges)
     units = [
@@ -15,6 +15,8 @@ def units_of(job: DatasetJob) -> list[Unit]:
         Unit(task="integrated", stage="integrated", needs=("ingest",), reads=("stamps",)),
         *(Unit(task=pixel_task_name(r), stage="pixels", needs=("integrated",), work=r) for r in ranges),
     ]
+    if job.config.normalise.wanted:
+        units.append(Unit(task="normalise", stage="normalise", needs=pixels, reads=("reference_stamps",)))
     if job.config.regions.wanted:
         # Regions are found when the graph is already submitted: so many tasks share them, however many there are.
         slots = refine_tasks(job.config.regions)

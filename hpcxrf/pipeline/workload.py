@@ -22,6 +22,7 @@ STAGE_TITLES: Final = {
     "ingest": "ingest into Zarr",
     "integrated": "integrated spectra",
     "pixels": "pixels",
+    "normalise": "normalise maps",
     "regions": "find regions",
     "refine": "refine regions",
     "finalise": "close stores, draw",
@@ -38,6 +39,7 @@ def run_unit(job: DatasetJob, unit: Unit, after: Sequence[TaskRecord]) -> TaskRe
     """
     # Torch, and all that reads and writes: for the workers, never for the driver that submits this.
     from hpcxrf.pipeline import tasks
+    from hpcxrf.pipeline.normalise.task import run_normalise
     from hpcxrf.pipeline.regions import tasks as regions
 
     if unit.stage == "ingest":
@@ -47,6 +49,8 @@ def run_unit(job: DatasetJob, unit: Unit, after: Sequence[TaskRecord]) -> TaskRe
     if unit.stage == "refine":
         slot, slots = unit.work
         return regions.run_refine(job, slot, slots, after)
+    if unit.stage == "normalise":
+        return run_normalise(job, after)
     work = {"integrated": tasks.run_integrated, "regions": regions.run_regions, "finalise": tasks.run_finalise}
     return work[unit.stage](job, after)
 

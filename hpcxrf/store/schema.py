@@ -9,8 +9,8 @@ calibration and incident energy of the file, provenance and notes in the root at
 scalers has neither `scaler` nor `name`; times and positions that the file does not give are NaN.
 
 `results/<dataset_id>.zarr`: groups `maps`, `spectrum`, `parameters`, where there are regions `regions` and
-`regions/maps`, provenance in the root attributes. `complete: true` in the root attributes is written last and marks
-a finished store.
+`regions/maps`, where maps are normalised `normalised`, provenance in the root attributes. `complete: true` in the root
+attributes is written last and marks a finished store.
 
 This module imports neither zarr nor torch.
 """
@@ -187,6 +187,33 @@ SHIFT_VARIABLES: Final = table(
     """
 )
 """Arrays beside those of `maps`, where the pixels have a theta of their own."""
+
+NORMALISED_VARIABLES: Final = table(
+    """
+    rate             detector component y x  float32  count s-1  counts per second of live time, at the reference I0
+    sigma            detector component y x  float32  count s-1  standard uncertainty, counting noise and that of I0
+    detection_limit  detector component y x  float32  count s-1  detection limit of the rate (Currie, 95 %)
+    flag             detector y x            uint8    1          whether and why not the pixel is normalised
+    live_time_s      detector y x            float32  s          live time that the counts were divided by
+    """
+)
+"""Arrays of the group `normalised`; its detectors are those of `maps` and, where there are several, `combined`."""
+
+I0_VARIABLES: Final = table(
+    """
+    i0        y x  float32  1  incident flux, unit in the attribute i0_unit of the group
+    i0_sigma  y x  float32  1  standard uncertainty of the incident flux by counting
+    """
+)
+"""Arrays beside them where rates are divided by I0."""
+
+COMBINATION_VARIABLES: Final = table(
+    """
+    share   detector component  float64  1  part that the detector has of the rate of all that are combined
+    weight  detector component  float64  1  weight of the detector in `combined`
+    """
+)
+"""Arrays beside them where detectors are combined; NaN of `sum`, `combined` and detectors that are left out."""
 
 SPECTRUM_VARIABLES: Final = table(
     """

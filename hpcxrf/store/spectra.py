@@ -172,15 +172,15 @@ class SpectraStore:
         """Stage positions x and y, micrometres, each (y, x); NaN where the source gave none."""
         return np.asarray(self._array("x_um")[...]), np.asarray(self._array("y_um")[...])
 
-    def scaler(self, name: str) -> NDArray[np.float64]:
-        """One scaler's values, (y, x).
+    def scaler(self, name: str, y: slice = slice(None)) -> NDArray[np.float64]:
+        """One scaler's values in some rows, (y, x).
 
         Raises:
             ValueError: the scan has no scaler of this name.
         """
         if name not in self.scaler_names:
             raise ValueError(f"{self.path}: no scaler {name!r}; it has {self.scaler_names}")
-        return np.asarray(self._array("scaler")[self.scaler_names.index(name)])
+        return np.asarray(self._array("scaler")[self.scaler_names.index(name), y])
 
     def _array(self, name: str) -> zarr.Array[Any]:
         found = self._group[name]

@@ -127,7 +127,7 @@ def test_the_section_of_a_run_file_chooses_the_workload(section, workload):
 
 
 def test_the_effective_configuration_holds_the_sections_of_the_workload_and_no_other():
-    scan = {"input", "sample", "detector", "detectors", "fit", "pixels", "regions", "report"}
+    scan = {"input", "sample", "detector", "detectors", "fit", "pixels", "regions", "normalise", "report"}
     assert effective(check_config(INPUT, "x")).keys() == scan
     benchmark = effective(check_config({**INPUT, "benchmark": {"seed": 3}}, "x"))
     assert benchmark.keys() == scan - {"detectors", "pixels", "regions", "report"} | {"benchmark"}

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpcxrf.cluster.login.sites import choose_partition, find_site, propose_site, site_folders
+from hpcxrf.cluster.login.sites import choose_partition, find_site, propose_site
 from hpcxrf.cluster.slurm import Partition
 from hpcxrf.config.site import GpuRequest, SiteProfile, check_site, load_site
+from hpcxrf.config.site_files import site_folders
 from hpcxrf.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]

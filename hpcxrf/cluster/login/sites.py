@@ -1,38 +1,21 @@
-"""Where site profiles are found, and a proposal for one from what Slurm says of itself."""
+"""Site profiles as a command names them, and a proposal for one from what Slurm says of itself."""
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-import hpcxrf
 from hpcxrf.cluster.slurm import Partition
-from hpcxrf.config.site import SiteProfile, is_plain_word, load_site
+from hpcxrf.config.site import SiteProfile, is_plain_word
+from hpcxrf.config.site_files import load_named_site
 from hpcxrf.errors import ConfigError
 
-_SUFFIXES: Final = {".yaml", ".yml"}
 _DAY_S: Final = 86400
 # What is left of a node's memory for the system, where a profile is proposed.
 _USABLE_SHARE: Final = 0.9
 _DRIVER_MB: Final = 2000
 _MAX_CPU_WORKERS: Final = 16
-
-
-def site_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
-    """Folders that are searched for NAME.yaml, in this order.
-
-    Those of HPCXRF_SITES (a site's own, colons between), the user's, and those that come with hpcxrf: installed,
-    or beside the package in a checkout.
-    """
-    own = [Path(p) for p in environment.get("HPCXRF_SITES", "").split(os.pathsep) if p]
-    config_home = environment.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    checkout = Path(hpcxrf.__file__).resolve().parents[1]
-    shipped = [Path(sys.prefix, "share", "hpcxrf", "sites")]
-    if (checkout / "pyproject.toml").is_file():
-        shipped.insert(0, checkout / "slurm")
-    return [*own, Path(config_home, "hpcxrf", "sites"), *shipped]
 
 
 def find_site(name: str, environment: Mapping[str, str] = os.environ) -> SiteProfile:
@@ -44,7 +27,7 @@ def find_site(name: str, environment: Mapping[str, str] = os.environ) -> SitePro
         ConfigError: no profile of that name (the message lists all names and the folders that were searched), a
             profile with faults, or a variable that is not a plain word.
     """
-    return complete_site(_load_named(name, environment), environment)
+    return complete_site(load_named_site(name, environment), environment)
 
 
 def complete_site(site: SiteProfile, environment: Mapping[str, str]) -> SiteProfile:
@@ -59,22 +42,6 @@ def complete_site(site: SiteProfile, environment: Mapping[str, str]) -> SiteProf
         if word is not None and not is_plain_word(word):
             raise ConfigError(f"{name}={word!r}: not a plain word; correct it, or name another in the site profile")
     return replace(site, account=account, partition=partition)
-
-
-def _load_named(name: str, environment: Mapping[str, str]) -> SiteProfile:
-    if Path(name).suffix in _SUFFIXES or os.sep in name:
-        return load_site(Path(name))
-    folders = site_folders(environment)
-    for folder in folders:
-        path = folder / f"{name}.yaml"
-        if path.is_file():
-            return load_site(path)
-    known = sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
-    searched = "\n".join(f"  {folder}" for folder in folders)
-    raise ConfigError(
-        f"no site profile {name!r}; there are {', '.join(known) or 'none'}; searched in\n{searched}\n"
-        "use one of these names or the path of a .yaml, or let `hpcxrf site init` propose a profile"
-    )
 
 
 def user_folder(environment: Mapping[str, str] = os.environ) -> Path:

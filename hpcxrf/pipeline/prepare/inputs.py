@@ -62,11 +62,11 @@ def input_stamps(config: RunConfig, scan: RawScan, source: Path) -> tuple[tuple[
     for detector in range(scan.shape[0]):
         found = find_override_file(config.fit, source, detector)
         if found is not None and found.is_file():
-            stamps.append(_checksum(found))
+            stamps.append(checksum_stamp(found))
     if config.fit.previous is not None:
         # Its theta is an attribute of its root; what else is in the store has no part in this fit.
         previous = Path(config.fit.previous)
-        stamps += [_checksum(folder_of(previous) / METADATA)] if is_store(previous) else []
+        stamps += [checksum_stamp(folder_of(previous) / METADATA)] if is_store(previous) else []
     return tuple(dict.fromkeys(stamps))
 
 
@@ -89,7 +89,7 @@ def is_unchanged(file: Path, stamp: str) -> bool:
     if stamp.startswith("simulated"):
         return True
     try:
-        return (_checksum(file)[1] if stamp.startswith("sha256") else _stamp(file)) == stamp
+        return (checksum_stamp(file)[1] if stamp.startswith("sha256") else _stamp(file)) == stamp
     except OSError:
         return False
 
@@ -99,7 +99,7 @@ def _stamp(file: Path) -> str:
     return f"{status.st_size} bytes, {status.st_mtime_ns} ns"
 
 
-def _checksum(file: Path) -> tuple[str, str]:
+def checksum_stamp(file: Path) -> tuple[str, str]:
     """Name and stamp of a file that many scans share; the metadata of a store are the same in its zip."""
     packed = file.name == METADATA and is_packed(file.parent)
     seen = _stamp(packed_file(file.parent) if packed else file)

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from hpcxrf.config.untrusted import read_json_object
 from hpcxrf.errors import OutputError
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.verdict import Verdict
+from hpcxrf.quantify.normalise import PixelFlag
 from hpcxrf.store.array_writer import METADATA, TEXT, write_group
 from hpcxrf.store.packed import SUFFIX, is_store, locate_store, read_root
 from hpcxrf.store.plain_arrays import (
@@ -41,7 +43,7 @@ from hpcxrf.store.schema import (
 
 ONE_CHUNK_BYTES: Final = 64 << 20
 """Largest array that is one chunk because one task writes all of it."""
-_FLAGS: Final[Mapping[str, type[FitStatus] | type[Verdict]]] = {"status": FitStatus, "verdict": Verdict}
+_FLAGS: Final[Mapping[str, type[IntEnum]]] = {"status": FitStatus, "verdict": Verdict, "flag": PixelFlag}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,12 +197,12 @@ def _report_damage(folder: Path) -> Iterator[None]:
         raise OutputError(f"{folder}: damaged ({error}); remove the store, and run again") from error
 
 
-def write_tile(folder: Path, first: int, y: slice, x: slice, values: NDArray[Any]) -> None:
+def write_tile(folder: Path, first: int | None, y: slice, x: slice, values: NDArray[Any]) -> None:
     """Write whole blocks of a map that several tasks fill.
 
     Args:
-        folder: of the array, (first, *, y, x).
-        first: place on the first axis.
+        folder: of the array, (first, *, y, x), or (y, x).
+        first: place on the first axis; None: the array has no axes but y and x.
         y: rows, from the beginning of a block to the end of one, or of the scan.
         x: columns, likewise.
         values: (*, y, x).
@@ -213,16 +215,18 @@ def write_tile(folder: Path, first: int, y: slice, x: slice, values: NDArray[Any
         raise OutputError(f"{folder}: missing from the store; remove the store, and run again")
     metadata = read_json(folder / METADATA)
     chunk = tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"])
-    _, *middle, height, width = chunk
-    if not is_plain(metadata) or chunk[0] != 1 or middle != metadata["shape"][1:-2]:
-        zarr.open_array(folder, mode="r+")[first, ..., y, x] = values
+    lead = () if first is None else (first,)
+    *before, height, width = chunk
+    middle = before[len(lead) :]
+    if not is_plain(metadata) or before != [*(1 for _ in lead), *metadata["shape"][len(lead) : -2]]:
+        zarr.open_array(folder, mode="r+")[(*lead, ..., y, x)] = values
         return
     dtype = _dtype_of(metadata)
     for row, column in itertools.product(range(y.start, y.stop, height), range(x.start, x.stop, width)):
         part = values[..., row - y.start : row - y.start + height, column - x.start : column - x.start + width]
         whole = np.full(chunk, np.nan if dtype.kind == "f" else metadata["fill_value"], dtype=dtype)
-        whole[0, ..., : part.shape[-2], : part.shape[-1]] = part
-        write_plain_chunk(folder, metadata, (first, *(0 for _ in middle), row // height, column // width), whole)
+        whole[..., : part.shape[-2], : part.shape[-1]] = part
+        write_plain_chunk(folder, metadata, (*lead, *(0 for _ in middle), row // height, column // width), whole)
 
 
 def _dtype_of(metadata: Mapping[str, Any]) -> np.dtype[Any]:

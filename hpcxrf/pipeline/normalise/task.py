@@ -1,0 +1,290 @@
+"""What a worker runs for the normalised maps of a scan, block by block, so that no scan is whole in memory."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from hpcxrf.config.normalise import NormaliseConfig
+from hpcxrf.notes import Note
+from hpcxrf.pipeline.blocks import Block, block_of_job, blocks_of
+from hpcxrf.pipeline.normalise.choice import choose_i0
+from hpcxrf.pipeline.normalise.facts import (
+    describe_group,
+    describe_normalisation,
+    note_amplifier,
+    note_flags,
+    note_judged,
+    refuse_all_flagged,
+)
+from hpcxrf.pipeline.normalise.times import RowTimes, ScanTimes, find_live_times, read_rows, sum_live_times
+from hpcxrf.pipeline.prepare.inputs import SUM
+from hpcxrf.pipeline.records import DatasetJob, I0Reference
+from hpcxrf.quantify.i0 import FloatMap
+from hpcxrf.quantify.normalise import (
+    Combination,
+    NormalisedMaps,
+    PixelFlag,
+    combine_detectors,
+    find_combination,
+    find_ratio_outliers,
+    normalise_maps,
+    sum_live_time,
+)
+from hpcxrf.results.photon_variance import read_photon_variance
+from hpcxrf.results.store.maps import open_results
+from hpcxrf.results.store.normalised import (
+    COMBINED,
+    create_normalised,
+    normalised_files,
+    write_i0_block,
+    write_normalised_block,
+)
+from hpcxrf.runner.records import TaskRecord
+from hpcxrf.runner.worker import Clock, attempt, one_thread
+from hpcxrf.store.rundir import RunDir
+from hpcxrf.store.spectra import SpectraStore, open_spectra
+
+# Windows and angles differ from detector to detector: below, lines are absorbed too differently to be compared.
+_COMPARED_KEV: Final = 3.0
+# Scatter depends on the angle, pile-up on the count rate.
+_FAMILY: Final = re.compile(r"[A-Z][a-z]?(_[LM])?")
+# Blocks in which the noise of the detectors is compared: some all over the scan, as counts vary over it.
+_SAMPLE_BLOCKS: Final = 8
+
+
+def run_normalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
+    """Normalise the maps of a scan that are finished.
+
+    Args:
+        job: which dataset.
+        after: records that must exist first.
+
+    Raises:
+        ConfigError: the scan has no I0, no clock of it, or no live time.
+        InputFileError: no pixel has an I0 and a live time.
+    """
+    del after
+    run = RunDir(path=job.run_dir)
+    with attempt(job, "normalise"):
+        clock = Clock()
+        path = run.results_store(job.dataset_id)
+        with one_thread():
+            notes = normalise_results(
+                path,
+                open_spectra(run.spectra_store(job.dataset_id)),
+                job.config.normalise,
+                reference=job.i0_reference,
+                block_yx=block_of_job(job),
+                where=job.source,
+            )
+        checksums = {str((path / name).relative_to(job.run_dir)): one for name, one in normalised_files(path).items()}
+        return clock.record(job, "normalise", "normalise", checksums=checksums, notes=notes)
+
+
+def normalise_results(
+    path: Path,
+    store: SpectraStore,
+    config: NormaliseConfig,
+    *,
+    reference: I0Reference | None,
+    block_yx: tuple[int, int],
+    where: object,
+) -> tuple[Note, ...]:
+    """Write the group `normalised` of a results store that is not closed; twice equals once.
+
+    Args:
+        path: folder of the results store, with finished maps and spectra.
+        store: spectra of the scan, which have its times and scalers.
+        config: section of the run file.
+        reference: I0 that the rates are brought to; None: they are not divided by I0.
+        block_yx: rows and columns of the blocks of its maps.
+        where: the scan's file, for messages.
+
+    Returns:
+        Sentences on what was done, left out and flagged.
+
+    Raises:
+        ConfigError: the scan has no I0, no clock of it, or no live time.
+        InputFileError: no pixel has an I0 and a live time.
+    """
+    tree = open_results(path)
+    maps, spectrum = tree["maps"].to_dataset(), tree["spectrum"].to_dataset()
+    names = [str(name) for name in maps["detector"].values]
+    components = [str(name) for name in maps["component"].values]
+    apart = {int(d): str(why) for d, why in tree.attrs.get("detectors_left_out", {}).items()}
+    shape_yx = store.shape[1:3]
+    times = ScanTimes(
+        store=store,
+        config=config,
+        reference=reference,
+        live=find_live_times(store, config, where),
+        i0=choose_i0(config, store.scaler_names, where),
+        parts=[d for d in range(store.shape[0]) if d not in apart],
+    )
+    blocks = blocks_of(shape_yx, block_yx)
+    totals = sum_live_times(times, blocks)
+    each = [name for name in names if name != SUM]
+    judged = _judge_detectors(spectrum, each, totals, apart) if len(each) > 1 else {}
+    used = [name for name in each if name not in judged or config.detectors == "all"]
+    factors = tree.attrs.get("count_factor", {})
+    photon = np.stack([read_photon_variance(maps, name, factors.get(name, 1.0)) for name in names])
+    shares = _share_counts(store, totals, times.parts)
+    source = _Source(maps=maps, names=names, times=times, reference=reference, shares=shares)
+    combination = None
+    if len(each) > 1 and used:
+        rate, sigma = _integrated_rates(spectrum, used, totals)
+        combination = find_combination(rate, sigma, _sample_variance(source, blocks, used))
+    positions = {name: maps[name].values for name in ("x_um", "y_um") if name in maps.coords}
+    entries = [*names, *([COMBINED] if combination is not None else [])]
+    left_out = {name: why for name, why in judged.items() if name not in used}
+    create_normalised(
+        path,
+        detectors=entries,
+        components=components,
+        shape_yx=shape_yx,
+        block_yx=block_yx,
+        attributes=describe_group({str(key): value for key, value in tree.attrs.items()}, times, reference, left_out),
+        with_i0=times.i0 is not None,
+        combination=None if combination is None else (used, combination),
+        positions_um=positions,
+    )
+    flags = np.zeros((len(entries), len(PixelFlag)), dtype=np.int64)
+    for rows, inside in read_rows(times, blocks):
+        for block in inside:
+            flags += _write_block(path, source, rows, block, used, combination, photon)
+    refuse_all_flagged(flags, times, where)
+    return (
+        Note("fact", describe_normalisation(times, reference)),
+        *note_amplifier(times, reference),
+        *note_judged(judged, used),
+        *note_flags(flags, entries, times),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """Maps of counts with what they are divided by."""
+
+    maps: xr.Dataset
+    names: Sequence[str]
+    times: ScanTimes
+    reference: I0Reference | None
+    shares: NDArray[np.float64]
+    """(detector,) parts of the counts of the raw sum, of all detectors of the scan."""
+
+    def live_of(self, name: str, rows: RowTimes, block: Block) -> FloatMap:
+        """Live time (y, x) of an entry of the detector axis."""
+        live = rows.live_of(block)
+        if name != SUM:
+            own: FloatMap = live[int(name)]
+            return own
+        return sum_live_time(live[list(self.times.parts)], self.shares[list(self.times.parts)])
+
+    def normalise(self, name: str, rows: RowTimes, block: Block) -> NormalisedMaps:
+        """Normalise one block of an entry of the detector axis."""
+        at = self.names.index(name)
+        amplitude, sigma, limit = (
+            self.maps[one][at, :, block.y, block.x].values for one in ("amplitude", "sigma", "detection_limit")
+        )
+        return normalise_maps(
+            amplitude,
+            sigma,
+            limit,
+            live_time_s=self.live_of(name, rows, block),
+            i0=rows.i0_of(block),
+            reference=1.0 if self.reference is None else self.reference.value,
+        )
+
+
+def _write_block(
+    path: Path,
+    source: _Source,
+    rows: RowTimes,
+    block: Block,
+    used: Sequence[str],
+    combination: Combination | None,
+    photon: NDArray[np.float64],
+) -> NDArray[np.int64]:
+    """Normalise and write one block of all detectors; number of pixels (entry, flag)."""
+    done: list[NormalisedMaps] = []
+    for row, name in enumerate(source.names):
+        done.append(source.normalise(name, rows, block))
+        write_normalised_block(path, row, block.y, block.x, done[-1], source.live_of(name, rows, block))
+    if combination is not None:
+        at = [source.names.index(name) for name in used]
+        together = combine_detectors([done[i] for i in at], combination, photon[at])
+        unknown = np.full(together.flag.shape, np.nan)
+        write_normalised_block(path, len(source.names), block.y, block.x, together, unknown)
+        done.append(together)
+    i0 = rows.i0_of(block)
+    if i0 is not None:
+        write_i0_block(path, block.y, block.x, i0)
+    return np.stack([np.bincount(one.flag.ravel(), minlength=len(PixelFlag)) for one in done])
+
+
+def _integrated_rates(
+    spectrum: xr.Dataset, names: Sequence[str], totals: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rates (detector, component) of the integrated spectra, counts per second of live time, and their sigma."""
+    one = spectrum.sel(detector=list(names))
+    live = totals[[int(name) for name in names], None]
+    seconds = np.where(live > 0.0, live, np.nan)
+    return one["amplitude"].values / seconds, one["sigma"].values / seconds
+
+
+def _judge_detectors(
+    spectrum: xr.Dataset, each: Sequence[str], totals: NDArray[np.float64], apart: Mapping[int, str]
+) -> dict[str, str]:
+    """Reasons by name of the detectors that disagree with the others; those that the sum is made without among them.
+
+    Args:
+        spectrum: group `spectrum` of the results.
+        each: names of the detectors of the maps.
+        totals: (detector,) live time of all pixels.
+        apart: reasons of those that the sum is made without.
+    """
+    found = {name: apart[int(name)] for name in each if int(name) in apart}
+    compared = [name for name in each if name not in found]
+    names = [str(name) for name in spectrum["component"].values]
+    energy_kev = {str(name): float(energy) for energy, name in spectrum.attrs.get("line_markers", [])}
+    places = [
+        i
+        for i, name in enumerate(names)
+        if _FAMILY.fullmatch(name) is not None and energy_kev.get(name, 0.0) >= _COMPARED_KEV
+    ]
+    rate, sigma = _integrated_rates(spectrum, compared, totals)
+    for one in find_ratio_outliers(rate[:, places], sigma[:, places]):
+        found[compared[one.detector]] = (
+            f"its part of {names[places[one.component]]} is {100.0 * one.deviation:+.1f} +- {100.0 * one.sigma:.1f} % "
+            "off that of the others"
+        )
+    return found
+
+
+def _share_counts(store: SpectraStore, totals: NDArray[np.float64], parts: Sequence[int]) -> NDArray[np.float64]:
+    """Parts (detector,) that detectors have of the rate of all counts of the raw sum; 0 of those not in it."""
+    rate = np.zeros(store.shape[0])
+    for d in parts:
+        rate[d] = store.integrated(d).sum() / totals[d] if totals[d] > 0.0 else 0.0
+    total = float(rate.sum())
+    return rate / total if total > 0.0 else rate
+
+
+def _sample_variance(source: _Source, blocks: Sequence[Block], used: Sequence[str]) -> NDArray[np.float64]:
+    """Mean variance (detector, component) of a pixel's rate by counting, in some blocks."""
+    chosen = [blocks[i] for i in np.unique(np.linspace(0, len(blocks) - 1, _SAMPLE_BLOCKS).round().astype(int))]
+    shape = (len(used), source.maps.sizes["component"])
+    total, number = np.zeros(shape), np.zeros(shape)
+    for block in chosen:
+        rows = source.times.read(block.y)
+        for i, name in enumerate(used):
+            variance = source.normalise(name, rows, block).counting_sigma ** 2
+            total[i] += np.nansum(variance, axis=(1, 2))
+            number[i] += np.isfinite(variance).sum(axis=(1, 2))
+    return np.where(number > 0, total / np.maximum(number, 1), np.nan)

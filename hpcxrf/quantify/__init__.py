@@ -1,0 +1,1 @@
+"""Rates, areal densities and their errors."""

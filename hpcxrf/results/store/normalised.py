@@ -1,0 +1,139 @@
+"""The group `normalised` of a results store: maps of counts per second at a fixed I0, beside those of counts.
+
+One task makes the group and writes all of it, block by block.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcxrf.quantify.i0 import I0
+from hpcxrf.quantify.normalise import Combination, NormalisedMaps
+from hpcxrf.results.store.maps import POSITION_VARIABLES
+from hpcxrf.results.store.storage import (
+    ArrayPlan,
+    create_array,
+    create_group,
+    create_labels,
+    output_errors,
+    publish_folder,
+    write_tile,
+)
+from hpcxrf.store.array_writer import METADATA
+from hpcxrf.store.files import tree_sha256
+from hpcxrf.store.schema import COMBINATION_VARIABLES, I0_VARIABLES, NORMALISED_VARIABLES
+
+GROUP: Final = "normalised"
+COMBINED: Final = "combined"
+"""Name, on the detector axis, of the detectors that are normalised each and then combined."""
+
+
+def create_normalised(
+    path: Path,
+    *,
+    detectors: Sequence[str],
+    components: Sequence[str],
+    shape_yx: tuple[int, int],
+    block_yx: tuple[int, int],
+    attributes: Mapping[str, Any],
+    with_i0: bool,
+    combination: tuple[Sequence[str], Combination] | None,
+    positions_um: Mapping[str, NDArray[np.float64]],
+) -> None:
+    """Create the group with all its arrays; takes the place of an earlier one.
+
+    Args:
+        path: the results store, a folder.
+        detectors: names on the detector axis, with `combined` where there are several detectors.
+        components: names of the components.
+        shape_yx: pixels (y, x).
+        block_yx: rows and columns of a block.
+        attributes: of the group, JSON values.
+        with_i0: rates are divided by I0, which is kept.
+        combination: names of the detectors that are combined, and their shares and weights.
+        positions_um: stage positions `x_um`, `y_um` (y, x), where they are known.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    sizes = {"detector": len(detectors), "component": len(components), "y": shape_yx[0], "x": shape_yx[1]}
+    variables = NORMALISED_VARIABLES | (I0_VARIABLES if with_i0 else {})
+    with output_errors(path / GROUP):
+        if (path / GROUP).exists():
+            shutil.rmtree(path / GROUP)
+    with publish_folder(path / GROUP) as partial:
+        group = create_group(partial, attributes)
+        create_labels(group, "detector", detectors)
+        create_labels(group, "component", components)
+        known = " ".join(positions_um)
+        for name, spec in variables.items():
+            plan = ArrayPlan(spec=spec, sizes=sizes, coordinates=known, many_writers=True, block_yx=block_yx)
+            create_array(group, name, plan)
+        for name, values in positions_um.items():
+            create_array(group, name, ArrayPlan(spec=POSITION_VARIABLES[name], sizes=sizes), values)
+        if combination is not None:
+            which, found = combination
+            rows = [list(detectors).index(name) for name in which]
+            for name, spec in COMBINATION_VARIABLES.items():
+                values = np.full((len(detectors), len(components)), np.nan)
+                values[rows] = getattr(found, name)
+                create_array(group, name, ArrayPlan(spec=spec, sizes=sizes), values)
+
+
+def write_normalised_block(
+    path: Path, row: int, y: slice, x: slice, maps: NormalisedMaps, live_time_s: NDArray[np.floating]
+) -> None:
+    """Write one block of one entry of the detector axis; twice equals once.
+
+    Args:
+        path: the results store.
+        row: place on the detector axis.
+        y: rows of the block.
+        x: columns of the block.
+        maps: its pixels.
+        live_time_s: (y, x).
+
+    Raises:
+        OutputError: the group is missing or cannot be written.
+    """
+    values: dict[str, NDArray[Any]] = {
+        "rate": maps.rate,
+        "sigma": maps.sigma,
+        "detection_limit": maps.detection_limit,
+        "live_time_s": live_time_s,
+        "flag": maps.flag,
+    }
+    with output_errors(path / GROUP):
+        for name, one in values.items():
+            write_tile(path / GROUP / name, row, y, x, one.astype(NORMALISED_VARIABLES[name].dtype, copy=False))
+
+
+def write_i0_block(path: Path, y: slice, x: slice, i0: I0) -> None:
+    """Write the incident flux of one block.
+
+    Raises:
+        OutputError: the group is missing or cannot be written.
+    """
+    with output_errors(path / GROUP):
+        for name, one in (("i0", i0.rate), ("i0_sigma", i0.sigma)):
+            write_tile(path / GROUP / name, None, y, x, one.astype(I0_VARIABLES[name].dtype, copy=False))
+
+
+def normalised_files(path: Path) -> dict[str, str]:
+    """Checksums of all that the group holds, by path within the store, as they hold also when it is closed.
+
+    Raises:
+        OSError: something there cannot be read.
+    """
+    group = path / GROUP
+    written = [group / METADATA]
+    for array in sorted(file.parent for file in group.glob(f"*/{METADATA}")):
+        # What blocks fill becomes one shard when the store is closed, with other metadata.
+        written += sorted((array / "c").iterdir()) if (array / "c").is_dir() else []
+        if array.name not in NORMALISED_VARIABLES | I0_VARIABLES:
+            written.append(array)
+    return {str(one.relative_to(path)): tree_sha256(one) for one in written}
