@@ -42,8 +42,8 @@ ESTIMATED_MODEL_ERROR: Final = 0.5
 def compute_sensitivity(family: str, incident_energy_kev: float, detector: Detector) -> float:
     """Compute the sensitivity of a family in a thin sample, in recorded photons per incident photon and ug/cm2.
 
-    It holds for 4 pi of solid angle and a beam at right angles; both are in the factor of the instrument. Absorption and
-    enhancement in the sample are in `hpcxrf.quantify.layer`.
+    It holds for 4 pi of solid angle and a beam at right angles; both are in the factor of the instrument. Absorption
+    and enhancement in the sample are in `hpcxrf.quantify.layer`.
 
     Args:
         family: name as in the fit: `Fe` (K lines), `Pt_L`, `Au_M`.
