@@ -38,7 +38,7 @@ Shell = Literal["K", "L", "M"]
 
 PRIOR_SCATTER: Final = 0.14
 """Relative scatter of a curve that is expected before a standard has been looked at: the root mean square of what the
-published curve of XRF-Maps leaves on its own standard (+18, -15, -9 %), where no geometry of 144 left less than 11 %."""
+published curve of XRF-Maps leaves on its own standard (+18, -15, -9 %); no geometry of 144 left less than 11 %."""
 PRIOR_FREEDOM: Final = 8
 """Degrees of freedom that the expected scatter counts for: as much as nine elements of a standard."""
 _LEAST_VARIANCE: Final = 1e-12
@@ -391,7 +391,7 @@ def _estimate_scatter(y: npt.NDArray[np.float64], variance: npt.NDArray[np.float
 
 
 def one_sigma_quantile(freedom: int) -> float:
-    """Quantile of Student's distribution at one standard deviation of the normal one, .8413; within 1e-5 from 4 on.
+    """Quantile of Student's distribution at one standard deviation of the normal one, .8413; within 5e-5 from 4 on.
 
     M. Abramowitz and I. Stegun, Handbook of Mathematical Functions, 26.7.5, at x = 1.
 
