@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Final, Literal
 
 from hpcxrf.errors import FitError
 from hpcxrf.physics.detector import Detector
@@ -13,6 +13,8 @@ from hpcxrf.quantify.standards import CertifiedStandard
 ENERGY_TOLERANCE_KEV: Final = 0.05
 """Largest difference of the incident energies of standard and sample: sensitivities change by 1 to 2 % over it."""
 _LEAST_SIGNIFICANCE: Final = 3.0
+
+Difference = Literal["energy", "detector", "no_i0"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +52,7 @@ def check_standard(
     of_sample: Conditions,
     *,
     families: Collection[str] | None = None,
-    allow_other_energy: bool = False,
-    allow_other_detector: bool = False,
+    allow: Collection[Difference] = (),
 ) -> tuple[str, ...]:
     """Find everything that speaks against a calibration of a sample by a standard.
 
@@ -61,8 +62,7 @@ def check_standard(
         of_standard: conditions of its scan.
         of_sample: conditions of the sample's scan.
         families: families of the standard that are to be used; None: all that were fitted.
-        allow_other_energy: the user said that the incident energies may differ.
-        allow_other_detector: the user said that the detectors may differ.
+        allow: what the user said may differ: `energy`, `detector`, or `no_i0` (neither scan is normalised).
 
     Returns:
         One sentence each; none where nothing speaks against it.
@@ -71,7 +71,7 @@ def check_standard(
     return (
         *_check_elements(standard, measured, used, of_standard),
         *_check_fit(standard.name, measured),
-        *_compare_conditions(standard.name, of_standard, of_sample, allow_other_energy, allow_other_detector),
+        *_compare_conditions(standard.name, of_standard, of_sample, allow),
     )
 
 
@@ -93,11 +93,11 @@ def _check_elements(
 ) -> list[str]:
     name = standard.name
     faults = []
-    for symbol, density in standard.densities.items():
+    for certified, density in standard.densities.items():
         value = density.areal_density_ug_cm2
         if not 0.0 < value < math.inf:
             faults.append(
-                f"{name}: {symbol} has an areal density of {value:g} ug/cm2; must be above 0, or leave it out"
+                f"{name}: {certified} has an areal density of {value:g} ug/cm2; give one above 0, or leave it out"
             )
     for family in used:
         symbol = _find_symbol(family)
@@ -105,13 +105,13 @@ def _check_elements(
             faults.append(f"{name}: {family} is not a family of one element; write Fe, Pt_L or Au_M")
             continue
         if symbol not in standard.densities:
-            certified = ", ".join(standard.densities)
-            faults.append(f"{name}: {symbol} is not certified; choose among {certified}, or add it to the table")
+            listed = ", ".join(standard.densities)
+            faults.append(f"{name}: {symbol} is not certified; choose among {listed}, or add it to the table")
             continue
         faults += _check_family(name, family, measured, conditions)
     if not used:
-        certified = ", ".join(standard.densities)
-        faults.append(f"{name}: none of its elements {certified} was fitted; add them to the elements of its scan")
+        listed = ", ".join(standard.densities)
+        faults.append(f"{name}: none of its elements {listed} was fitted; add them to the elements of its scan")
     return faults
 
 
@@ -149,16 +149,16 @@ def _check_fit(name: str, measured: MeasuredStandard) -> list[str]:
 
 
 def _compare_conditions(
-    name: str, standard: Conditions, sample: Conditions, allow_other_energy: bool, allow_other_detector: bool
+    name: str, standard: Conditions, sample: Conditions, allow: Collection[Difference]
 ) -> list[str]:
     faults = []
-    difference = abs(standard.incident_energy_kev - sample.incident_energy_kev)
-    if difference > ENERGY_TOLERANCE_KEV and not allow_other_energy:
+    own_kev, sample_kev = standard.incident_energy_kev, sample.incident_energy_kev
+    if abs(own_kev - sample_kev) > ENERGY_TOLERANCE_KEV and "energy" not in allow:
         faults.append(
-            f"{name}: measured at {standard.incident_energy_kev:g} keV, the sample at {sample.incident_energy_kev:g} keV; "
-            f"measure it at the same energy, or say allow_other_energy"
+            f"{name}: measured at {own_kev:g} keV, the sample at {sample_kev:g} keV; measure it at the same energy, or "
+            f"allow another energy"
         )
-    if not allow_other_detector:
+    if "detector" not in allow:
         differing = [
             f"{f.name} {getattr(standard.detector, f.name)} and {getattr(sample.detector, f.name)}"
             for f in fields(Detector)
@@ -168,32 +168,31 @@ def _compare_conditions(
             differing.append(f"detectors {_list(standard.detectors)} and {_list(sample.detectors)}")
         if differing:
             faults.append(
-                f"{name}: detectors of standard and sample differ: {'; '.join(differing)}; describe both alike, or say "
-                f"allow_other_detector"
+                f"{name}: detectors of standard and sample differ: {'; '.join(differing)}; describe both alike, or "
+                f"allow another detector"
             )
-    faults += _compare_flux(name, standard, sample)
-    return faults
+    return [*faults, *_compare_flux(name, standard, sample, allow)]
 
 
-def _compare_flux(name: str, standard: Conditions, sample: Conditions) -> list[str]:
+def _compare_flux(name: str, standard: Conditions, sample: Conditions, allow: Collection[Difference]) -> list[str]:
     pairs = (("standard", standard, "sample", sample), ("sample", sample, "standard", standard))
     faults = [
         f"{name}: the {lacking} has no I0, the {having} is normalised by {b.i0_name}; normalise both by the same scaler"
         for lacking, a, having, b in pairs
         if a.i0_name is None and b.i0_name is not None
     ]
-    if standard.i0_name is None and sample.i0_name is None:
-        faults.append(f"{name}: neither standard nor sample has an I0; set normalise.i0 for both")
-    if faults:
+    if standard.i0_name is None and sample.i0_name is None and "no_i0" not in allow:
+        faults.append(f"{name}: neither standard nor sample has an I0; normalise both, or allow no I0 (constant flux)")
+    if faults or standard.i0_name is None:
         return faults
     if standard.i0_name != sample.i0_name:
         return [
-            f"{name}: normalised by {standard.i0_name}, the sample by {sample.i0_name}; normalise both by the same scaler"
+            f"{name}: normalised by {standard.i0_name}, the sample by {sample.i0_name}; normalise both by one scaler"
         ]
     if standard.i0_reference != sample.i0_reference:
         return [
-            f"{name}: its rates refer to an I0 of {standard.i0_reference}, the sample's to {sample.i0_reference}; set one "
-            f"normalise.reference for both"
+            f"{name}: its rates refer to an I0 of {standard.i0_reference}, the sample's to {sample.i0_reference}; set "
+            f"one reference for both"
         ]
     return []
 

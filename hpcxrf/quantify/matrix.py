@@ -13,7 +13,7 @@ from hpcxrf.physics.detector import Detector
 from hpcxrf.quantify.layer import LayerModel, build_layer_model, compute_layer_factors, parse_composition
 from hpcxrf.quantify.sensitivity import parse_family
 
-_TOLERANCE: Final = 1e-4
+_TOLERANCE: Final = 1e-6
 _MOST_ITERATIONS: Final = 200
 _SHELLS: Final = "KLM"
 
@@ -77,7 +77,7 @@ def correct_layer(
     """Find the factors of all families, for one composition: that of the mean spectrum, not of every pixel.
 
     `matrix: fitted` begins with a thin layer, divides the densities by the factors of the composition that they make
-    up, and goes on until none changes by more than 1e-4. An element counts by its K, else its L, else its M family;
+    up, and goes on until none changes by more than 1e-6. An element counts by its K, else its L, else its M family;
     negative densities count as none.
 
     Args:
@@ -120,7 +120,7 @@ def correct_layer(
                 f"iterations): the layer is thicker than its fluorescence can tell; give its areal_density_ug_cm2"
             )
     weight = math.fsum(amounts.values())
-    if layer.areal_density_ug_cm2 is not None and layer.formula is not None and weight > total * (1.0 + _TOLERANCE):
+    if layer.areal_density_ug_cm2 is not None and layer.formula is not None and weight > total:
         raise FitError(
             f"layer: the fitted elements weigh {weight:.4g} ug/cm2, more than the layer with {total:g}; correct "
             f"areal_density_ug_cm2 or the calibration"
@@ -160,11 +160,9 @@ def _compute(model: LayerModel, fractions: Mapping[str, float], areal_density_ug
 def _make(
     layer: Layer, factors: Mapping[str, float], fractions: Mapping[str, float], total: float, changes: tuple[float, ...]
 ) -> LayerCorrection:
-    what = (
-        layer.formula
-        if layer.matrix == "given"
-        else f"the fitted elements{f' in {layer.formula}' if layer.formula else ''}"
-    )
+    rest = f" in {layer.formula}" if layer.formula else ""
+    matter = layer.formula if layer.matrix == "given" else f"the fitted elements{rest}"
+    effects = "absorption and enhancement" if layer.enhancement else "absorption"
     how = f", composition converged in {len(changes)} iterations" if changes else ""
     return LayerCorrection(
         factors=MappingProxyType(dict(factors)),
@@ -172,7 +170,7 @@ def _make(
         areal_density_ug_cm2=total,
         changes=changes,
         description=(
-            f"corrected for absorption{' and enhancement' if layer.enhancement else ''} in a layer of {total:.4g} ug/cm2 of "
-            f"{what}, beam at {layer.incidence_deg:g} and detector at {layer.takeoff_deg:g} degrees to the surface{how}"
+            f"corrected for {effects} in a layer of {total:.4g} ug/cm2 of {matter}, beam at {layer.incidence_deg:g} "
+            f"and detector at {layer.takeoff_deg:g} degrees to the surface{how}"
         ),
     )
