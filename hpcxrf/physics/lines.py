@@ -32,6 +32,8 @@ ESCAPE_MERGE_KEV: Final = 0.02
 ESCAPE_MINIMUM_RATIO: Final = 5e-4
 PILEUP_MERGE_KEV: Final = 0.01
 PILEUP_MINIMUM_RATIO: Final = 0.02
+TABLE_VERSION: Final = f"xraylib {xraylib.__version__}, M yields and rates corrected"
+"""Source of the tables of `build_line_table`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -378,6 +380,6 @@ def _assemble(names: Sequence[str], per_component: Sequence[Sequence[_Line]], in
         component=[i for i, _, _ in rows],
         escape_parent=[parent for _, _, parent in rows],
         incident_energy_kev=incident_energy_kev,
-        table_version=f"xraylib {xraylib.__version__}, M yields and rates corrected",
+        table_version=TABLE_VERSION,
         **{name: [getattr(x, name) for _, x, _ in rows] for name in columns},
     )

@@ -67,7 +67,7 @@ def find_sample_elements(table: LineTable, detector: Detector) -> SampleElements
     for shell in "KLM":
         for i, symbol, own in find_families(table):
             z = xraylib.SymbolToAtomicNumber(symbol)
-            strength = _family_strength(z, shell, table.incident_energy_kev, detector) if own == shell else 0.0
+            strength = compute_family_strength(z, shell, table.incident_energy_kev, detector) if own == shell else 0.0
             if strength > 0.0:
                 chosen.setdefault(z, (i, strength))
     device = table.ratio.device
@@ -123,7 +123,22 @@ def own_sample(
 
 
 @lru_cache(maxsize=1024)
-def _family_strength(z: int, shell: str, incident_energy_kev: float, detector: Detector) -> float:
+def compute_family_strength(z: int, shell: str, incident_energy_kev: float, detector: Detector) -> float:
+    """Recorded fluorescence cross-section of a family at the incident energy, cm2/g, of a thin sample.
+
+    The sum over the family's lines of the cross-section with the full cascade (`find_emitted_lines`) times the
+    detector's efficiency. Multipliers of override files have no place here: they move counts from line to line, and
+    the vacancies and the yield that make them stay what they are.
+
+    Args:
+        z: atomic number.
+        shell: "K", "L" or "M".
+        incident_energy_kev: keV.
+        detector: gives the recorded share of each line.
+
+    Returns:
+        0 where the energy excites no line of the family.
+    """
     lines = find_emitted_lines(z, shell, incident_energy_kev)
     seen = efficiency_of([energy for _, energy, _ in lines], detector)
     return float(sum(strength * share for (_, _, strength), share in zip(lines, seen, strict=True)))
