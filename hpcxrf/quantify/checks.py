@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Final, Literal
 
 from hpcxrf.errors import FitError
 from hpcxrf.physics.detector import Detector
+from hpcxrf.quantify.curve import StandardPoint
 from hpcxrf.quantify.sensitivity import compute_sensitivity, parse_family
 from hpcxrf.quantify.standards import CertifiedStandard
 
@@ -38,7 +39,11 @@ class MeasuredStandard:
     rates_hz: Mapping[str, float]
     """Normalised rates by family, of all families that were fitted."""
     sigma_hz: Mapping[str, float]
-    """Standard uncertainties by family."""
+    """Standard uncertainties by counting, by family."""
+    theta_sigma_hz: Mapping[str, float] = field(default_factory=dict)
+    """Standard uncertainties by peak shape and energy axis, where they are apart from those by counting."""
+    i0: float = 0.0
+    """Relative uncertainty of the incident flux."""
     saturated_pixels: int = 0
     """Number of pixels of which a detector reports more counts than it can, or no live time."""
     at_bound: tuple[str, ...] = ()
@@ -72,6 +77,34 @@ def check_standard(
         *_check_elements(standard, measured, used, of_standard),
         *_check_fit(standard.name, measured),
         *_compare_conditions(standard.name, of_standard, of_sample, allow),
+    )
+
+
+def build_points(
+    standard: CertifiedStandard, measured: MeasuredStandard, families: Collection[str] | None = None
+) -> tuple[StandardPoint, ...]:
+    """Make the points of a calibration from a fitted standard in which `check_standard` finds no fault.
+
+    Args:
+        standard: certified densities.
+        measured: its fit.
+        families: families to be used; None: all of certified elements that were fitted.
+    """
+    used = find_standard_families(standard, measured.rates_hz) if families is None else families
+    return tuple(
+        StandardPoint(
+            standard=standard.name,
+            family=family,
+            areal_density_ug_cm2=density.areal_density_ug_cm2,
+            rate_hz=measured.rates_hz[family],
+            counting=measured.sigma_hz[family] / measured.rates_hz[family],
+            theta=measured.theta_sigma_hz.get(family, 0.0) / measured.rates_hz[family],
+            i0=measured.i0,
+            certificate=density.relative_error,
+            is_error_assumed=density.is_error_assumed,
+        )
+        for family in used
+        for density in [standard.densities[parse_family(family)[0]]]
     )
 
 
