@@ -25,6 +25,7 @@ from hpcxrf.config.input import InputConfig
 from hpcxrf.config.names import nearest_name, option_names
 from hpcxrf.config.normalise import NormaliseConfig, normalise_faults, with_site_scalers
 from hpcxrf.config.pixels import PixelConfig, old_name_faults, pixel_faults
+from hpcxrf.config.quantify import QuantifyConfig, quantify_faults
 from hpcxrf.config.regions import RegionsConfig, region_faults
 from hpcxrf.config.report import ReportConfig
 from hpcxrf.config.sample import SampleConfig
@@ -51,9 +52,9 @@ class _Choice:
 
 
 _CHOICES: Final[Mapping[str, _Choice]] = {
-    "case_study": _Choice(workload="case-study", unused=("normalise", "report", "store")),
+    "case_study": _Choice(workload="case-study", unused=("normalise", "quantify", "report", "store")),
     "benchmark": _Choice(
-        workload="benchmark", unused=("pixels", "regions", "normalise", "report", "detectors", "store")
+        workload="benchmark", unused=("pixels", "regions", "normalise", "quantify", "report", "detectors", "store")
     ),
 }
 """By section; a run file without any of them describes a scan."""
@@ -73,6 +74,7 @@ class RunConfig:
     pixels: PixelConfig = field(default_factory=PixelConfig)
     regions: RegionsConfig = field(default_factory=RegionsConfig)
     normalise: NormaliseConfig = field(default_factory=NormaliseConfig)
+    quantify: QuantifyConfig = field(default_factory=QuantifyConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     benchmark: BenchmarkConfig | None = None
     """Section that makes the run a benchmark; None: the run file has no such section."""
@@ -299,6 +301,7 @@ def _faults(config: RunConfig) -> list[str]:
         faults.append(f"detectors.exclude: named more than once: {', '.join(map(str, twice))}")
     faults += _tube_faults(config.sample)
     faults += normalise_faults(config.normalise)
+    faults += quantify_faults(config.quantify, config.normalise)
     return [*faults, *pixel_faults(config.pixels, config.regions.remap), *region_faults(config.regions)]
 
 

@@ -18,6 +18,8 @@ _PATHS: Final = (
     ("regions", "labels"),
     ("normalise", "reference"),
     ("normalise", "site"),
+    ("quantify", "standards"),
+    ("quantify", "table"),
 )
 
 

@@ -19,6 +19,13 @@ YOUNGER_OPTIONS: Final[Mapping[str, object]] = {
     "normalise.reference": None,
     "normalise.scalers": {},
     "normalise.site": "aps-2id-e",
+    "quantify.allow": [],
+    "quantify.elements": None,
+    "quantify.layer": None,
+    "quantify.relative_error": 0.10,
+    "quantify.standards": [],
+    "quantify.table": None,
+    "quantify.unit": None,
     "report.pages": "all",
 }
 """Default by `section.key`: a run that was begun without the option goes on with it."""

@@ -215,6 +215,27 @@ COMBINATION_VARIABLES: Final = table(
 )
 """Arrays beside them where detectors are combined; NaN of `sum`, `combined` and detectors that are left out."""
 
+AREAL_DENSITY_VARIABLES: Final = table(
+    """
+    areal_density    detector component y x  float32  ug cm-2  areal density of the element
+    sigma            detector component y x  float32  ug cm-2  standard uncertainty, all terms combined
+    counting_sigma   detector component y x  float32  ug cm-2  its part that differs from pixel to pixel
+    detection_limit  detector component y x  float32  ug cm-2  detection limit of the areal density (Currie, 95 %)
+    """
+)
+"""Arrays of the group `areal_density`; its components are the families of single elements, its detectors those of
+`normalised`."""
+
+RESPONSE_VARIABLES: Final = table(
+    """
+    response        detector component       float64  count s-1 (ug cm-2)-1  rate of 1 ug/cm2 at the reference I0
+    relative_error  detector component term  float64  1                      common relative uncertainty by its origin
+    layer_factor    detector component       float64  1                      signal relative to that of a thin sample
+    """
+)
+"""Arrays beside them; NaN where a detector has no response. `term` names the origins of the uncertainty, `origin`
+(detector, component) says whether a response is the element's own point or that of the curve."""
+
 SPECTRUM_VARIABLES: Final = table(
     """
     counts            detector channel            float64  count  integrated spectrum

@@ -1,0 +1,132 @@
+"""The group `areal_density` of a results store: maps of areal densities in ug/cm2, beside the normalised ones.
+
+One task makes the group and writes all of it, block by block.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcxrf.results.store.maps import POSITION_VARIABLES
+from hpcxrf.results.store.storage import (
+    ArrayPlan,
+    create_array,
+    create_group,
+    create_labels,
+    create_texts,
+    output_errors,
+    publish_folder,
+    write_tile,
+)
+from hpcxrf.store.array_writer import METADATA
+from hpcxrf.store.files import tree_sha256
+from hpcxrf.store.schema import AREAL_DENSITY_VARIABLES, RESPONSE_VARIABLES
+
+GROUP: Final = "areal_density"
+TERMS: Final = ("counting", "theta", "i0", "standard", "curve", "model")
+"""Origins of the uncertainty that all pixels have in common; `counting` is that of the standards."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseTable:
+    """Responses by detector and component, as the group keeps them."""
+
+    response: NDArray[np.float64]
+    """(detector, component) counts per second at the reference I0, per ug/cm2."""
+    relative_error: NDArray[np.float64]
+    """(detector, component, term)."""
+    layer_factor: NDArray[np.float64]
+    """(detector, component)."""
+    origin: NDArray[np.object_]
+    """(detector, component) `own point`, `curve` ..; empty where there is none."""
+
+
+def create_areal_density(
+    path: Path,
+    *,
+    detectors: Sequence[str],
+    components: Sequence[str],
+    shape_yx: tuple[int, int],
+    block_yx: tuple[int, int],
+    attributes: Mapping[str, Any],
+    responses: ResponseTable,
+    positions_um: Mapping[str, NDArray[np.float64]],
+) -> None:
+    """Create the group with all its arrays; takes the place of an earlier one.
+
+    Args:
+        path: the results store, a folder.
+        detectors: names on the detector axis.
+        components: families of single elements.
+        shape_yx: pixels (y, x).
+        block_yx: rows and columns of a block.
+        attributes: of the group, JSON values.
+        responses: what rates are divided by, with its errors.
+        positions_um: stage positions `x_um`, `y_um` (y, x), where they are known.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    sizes = {
+        "detector": len(detectors),
+        "component": len(components),
+        "y": shape_yx[0],
+        "x": shape_yx[1],
+        "term": len(TERMS),
+    }
+    with output_errors(path / GROUP):
+        if (path / GROUP).exists():
+            shutil.rmtree(path / GROUP)
+    with publish_folder(path / GROUP) as partial:
+        group = create_group(partial, attributes)
+        for dim, labels in (("detector", detectors), ("component", components), ("term", TERMS)):
+            create_labels(group, dim, labels)
+        known = " ".join(positions_um)
+        for name, spec in AREAL_DENSITY_VARIABLES.items():
+            plan = ArrayPlan(spec=spec, sizes=sizes, coordinates=known, many_writers=True, block_yx=block_yx)
+            create_array(group, name, plan)
+        for name, values in positions_um.items():
+            create_array(group, name, ArrayPlan(spec=POSITION_VARIABLES[name], sizes=sizes), values)
+        for name, spec in RESPONSE_VARIABLES.items():
+            create_array(group, name, ArrayPlan(spec=spec, sizes=sizes), getattr(responses, name))
+        about = {"long_name": "where the response comes from"}
+        create_texts(group, "origin", ("detector", "component"), responses.origin, about)
+
+
+def write_areal_density_block(path: Path, row: int, y: slice, x: slice, values: Mapping[str, NDArray[Any]]) -> None:
+    """Write one block of one entry of the detector axis; twice equals once.
+
+    Args:
+        path: the results store.
+        row: place on the detector axis.
+        y: rows of the block.
+        x: columns of the block.
+        values: (component, y, x) by name of `AREAL_DENSITY_VARIABLES`.
+
+    Raises:
+        OutputError: the group is missing or cannot be written.
+    """
+    with output_errors(path / GROUP):
+        for name, spec in AREAL_DENSITY_VARIABLES.items():
+            write_tile(path / GROUP / name, row, y, x, values[name].astype(spec.dtype, copy=False))
+
+
+def areal_density_files(path: Path) -> dict[str, str]:
+    """Checksums of all that the group holds, by path within the store, as they hold also when it is closed.
+
+    Raises:
+        OSError: something there cannot be read.
+    """
+    group = path / GROUP
+    written = [group / METADATA]
+    for array in sorted(file.parent for file in group.glob(f"*/{METADATA}")):
+        # What blocks fill becomes one shard when the store is closed, with other metadata.
+        written += sorted((array / "c").iterdir()) if (array / "c").is_dir() else []
+        if array.name not in AREAL_DENSITY_VARIABLES:
+            written.append(array)
+    return {str(one.relative_to(path)): tree_sha256(one) for one in written}
