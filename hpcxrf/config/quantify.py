@@ -1,6 +1,5 @@
 """The section `quantify` of the run file: normalised maps to areal densities, by thin-film standards."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -52,11 +51,11 @@ class QuantifyConfig:
     relative_error: RelativeError = 0.10
     """Standard uncertainty, relative, of areal densities of which the certificate states none."""
     unit: DensityUnit | None = None
-    """Unit of tables that do not say it: `ug/cm2` or `ng/mm2` (a tenth of it); None: ug/cm2, refused where the numbers are
-    those of a list in ng/mm2."""
+    """Unit of tables that do not say it: `ug/cm2` or `ng/mm2` (a tenth of it); None: ug/cm2, refused where the numbers
+    are those of a list in ng/mm2."""
     allow: tuple[Allowed, ...] = ()
-    """What may differ: `energy` and `detector` of standard and sample; `no_i0`: neither is normalised by I0, the flux was
-    the same."""
+    """What may differ: `energy` and `detector` of standard and sample; `no_i0`: neither is normalised by I0, the flux
+    was the same."""
     layer: LayerConfig | None = None
     """Absorption in the sample; None: the sample is thin."""
 
@@ -69,15 +68,13 @@ class QuantifyConfig:
 def quantify_faults(config: QuantifyConfig, normalise: NormaliseConfig) -> list[str]:
     """Contradictions in the section, each with its place and the remedy."""
     if not config.standards:
-        given = [
-            f"quantify.{name}" for name in ("table", "elements", "layer") if getattr(config, name) is not None
-        ]
+        given = [f"quantify.{name}" for name in ("table", "elements", "layer") if getattr(config, name) is not None]
         return [f"{', '.join(given)}: given without quantify.standards; name the standards' scans"] if given else []
     faults = []
     if not normalise.wanted:
         faults.append(
-            "quantify.standards: areal densities are made of normalised maps; set normalise.i0 and normalise.reference, "
-            "or normalise.live_time: auto with quantify.allow: [no_i0] where the flux was the same"
+            "quantify.standards: areal densities are made of normalised maps; set normalise.i0 and "
+            "normalise.reference, or normalise.live_time: auto with quantify.allow: [no_i0] where the flux was the same"
         )
     elif normalise.i0 is None and "no_i0" not in config.allow:
         faults.append(
@@ -93,8 +90,3 @@ def quantify_faults(config: QuantifyConfig, normalise: NormaliseConfig) -> list[
         if lacking:
             faults.append(f"{' and '.join(lacking)}: needed with matrix: given; or set quantify.layer.matrix: fitted")
     return faults
-
-
-def layer_fields(config: LayerConfig) -> Mapping[str, object]:
-    """Values of the layer by name."""
-    return {name: getattr(config, name) for name in config.__dataclass_fields__}

@@ -63,6 +63,9 @@ def stage_memory(job: DatasetJob, *, rows_per_read: int, source_itemsize: int, t
     }
     if job.config.normalise.wanted:
         found["normalise"] = _LOADED + _normalise_bytes(job)
+    if job.config.quantify.wanted:
+        # A standard is ingested and fitted as a scan is, and it is no larger than the samples, as a rule.
+        found["quantify"] = max(found["ingest"], found["integrated"], found["normalise"])
     if regions.wanted:
         maps = rows * columns * (8 * components_of(job) + 48)
         found["regions"] = _LOADED_FOR_REGIONS + maps + 64 * detectors * channels * 8

@@ -19,6 +19,7 @@ from hpcxrf.pipeline.memory import IDLE_WORKER_BYTES, memory_fault, stage_memory
 from hpcxrf.pipeline.normalise.choice import require_normalisable
 from hpcxrf.pipeline.normalise.reference import read_reference, reference_stamps
 from hpcxrf.pipeline.prepare.inputs import archive_root, detector_names, input_stamps, read_options, stamps_hold
+from hpcxrf.pipeline.quantify.certificates import standard_stamps
 from hpcxrf.pipeline.records import DatasetJob, I0Reference, Stage
 from hpcxrf.pipeline.regions.given import region_stamps, require_given
 from hpcxrf.runner.records import Kept, Refusal
@@ -106,6 +107,7 @@ def plan_scans(request: PlanRequest) -> Iterator[DatasetJob | Refusal | Kept]:
         region_stamps=region_stamps(config.regions),
         reference=read_reference(config),
         reference_stamps=reference_stamps(config.normalise),
+        standard_stamps=standard_stamps(config.quantify),
     )
     left: dict[Path, str] = {}
     number = 0
@@ -142,6 +144,7 @@ class _Archive:
     region_stamps: tuple[tuple[str, str], ...]
     reference: I0Reference | None
     reference_stamps: tuple[tuple[str, str], ...]
+    standard_stamps: tuple[tuple[str, str], ...]
 
 
 def _look_ahead(archive: _Archive) -> Iterator[tuple[Path, DatasetJob | Refusal | Kept | str]]:
@@ -179,7 +182,12 @@ def _find_kept(path: Path, archive: _Archive) -> Kept | None:
     stamps = record.made_from.get("stamps", {})
     regions = record.made_from.get("region_stamps", {})
     reference = record.made_from.get("reference_stamps", {})
-    others = dict(archive.region_stamps) == regions and dict(archive.reference_stamps) == reference
+    standards = record.made_from.get("standard_stamps", {})
+    others = (
+        dict(archive.region_stamps) == regions
+        and dict(archive.reference_stamps) == reference
+        and dict(archive.standard_stamps) == standards
+    )
     same = str(path.absolute()) in stamps and others
     return Kept(record=record) if same and stamps_hold(archive.request.config, path, stamps) else None
 
@@ -210,6 +218,7 @@ def _plan_one(path: Path, archive: _Archive) -> DatasetJob | Refusal:
         stamps=input_stamps(config, scan, path),
         region_stamps=archive.region_stamps,
         reference_stamps=archive.reference_stamps,
+        standard_stamps=archive.standard_stamps,
         i0_reference=archive.reference,
         pack=wants_packing(config.store, len(archive.candidates.paths)),
     )

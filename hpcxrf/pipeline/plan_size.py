@@ -34,6 +34,7 @@ _RESULTS_ARRAYS: Final = 44
 _REGION_ARRAYS: Final = 26
 # Normalised maps with their coordinates.
 _NORMALISED_ARRAYS: Final = 13
+_DENSITY_ARRAYS: Final = 14
 # Where pixels have a theta of their own: shifts and tangents, and the model of each detector.
 _FREE_ARRAYS: Final = 9
 _MODEL_ARRAYS: Final = len(MODEL_VARIABLES) + 2
@@ -81,6 +82,8 @@ def task_counts(job: DatasetJob) -> dict[Stage, int]:
     counts: dict[Stage, int] = {"ingest": 1, "integrated": 1, "pixels": len(pixel_ranges(job))}
     if job.config.normalise.wanted:
         counts["normalise"] = 1
+    if job.config.quantify.wanted:
+        counts["quantify"] = 1
     if job.config.regions.wanted:
         counts["regions"] = 1
     if number := refine_tasks(job.config.regions):
@@ -103,6 +106,8 @@ def count_inodes(job: DatasetJob) -> int:
     arrays, groups = _SPECTRA_ARRAYS + _RESULTS_ARRAYS + _REGION_ARRAYS * regions, 6 + regions
     if job.config.normalise.wanted:
         arrays, groups = arrays + _NORMALISED_ARRAYS, groups + 1
+    if job.config.quantify.wanted:
+        arrays, groups = arrays + _DENSITY_ARRAYS, groups + 1
     if METHODS[job.config.pixels.method].free:
         arrays, groups = arrays + _FREE_ARRAYS, groups + 1 + len(job.detectors)
         arrays += _MODEL_ARRAYS * len(job.detectors)
@@ -127,5 +132,6 @@ def bytes_written(job: DatasetJob) -> int:
     spectra = n_detectors * n_y * n_x * (n_channels * _COUNTS_BYTES + _TIMES_BYTES)
     pixel = components * _COMPONENT_BYTES + shifts * _SHIFT_BYTES + _PIXEL_BYTES
     normalised = components * 12 + 5 if job.config.normalise.wanted else 0
+    normalised += components * 16 if job.config.quantify.wanted else 0
     combined = len([name for name in job.detectors if name != SUM]) > 1
     return spectra + pixel_spectra(job) * pixel + n_y * n_x * (len(job.detectors) + combined) * normalised

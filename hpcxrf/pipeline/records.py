@@ -8,8 +8,8 @@ from typing import Literal
 from hpcxrf.config.run import RunConfig
 from hpcxrf.formats.scan import EnergyCalibration
 
-Stage = Literal["ingest", "integrated", "pixels", "normalise", "regions", "refine", "finalise"]
-STAGES: tuple[Stage, ...] = ("ingest", "integrated", "pixels", "normalise", "regions", "refine", "finalise")
+Stage = Literal["ingest", "integrated", "pixels", "normalise", "quantify", "regions", "refine", "finalise"]
+STAGES: tuple[Stage, ...] = ("ingest", "integrated", "pixels", "normalise", "quantify", "regions", "refine", "finalise")
 """Stages of a scan, each after the ones before it."""
 
 
@@ -45,6 +45,8 @@ class DatasetJob:
     """The same of the label images that give regions, which the fits of the scan do not depend on."""
     reference_stamps: tuple[tuple[str, str], ...] = ()
     """The same of the scan that the reference of I0 is made from, which nothing but normalised maps depends on."""
+    standard_stamps: tuple[tuple[str, str], ...] = ()
+    """The same of the standards and their table, which nothing but areal densities depends on."""
     i0_reference: I0Reference | None = None
     """I0 that normalised maps are brought to; None: they are not divided by I0."""
     memory_bytes: tuple[tuple[Stage, int], ...] = ()
@@ -61,6 +63,7 @@ class DatasetJob:
             "stamps": dict(self.stamps),
             "region_stamps": dict(self.region_stamps),
             "reference_stamps": dict(self.reference_stamps),
+            "standard_stamps": dict(self.standard_stamps),
         }
 
 

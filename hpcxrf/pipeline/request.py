@@ -21,6 +21,7 @@ from hpcxrf.physics.element_list import leave_out_unexcited, read_element_list
 from hpcxrf.pipeline.normalise.reference import read_reference
 from hpcxrf.pipeline.prepare.checks import refuse_start
 from hpcxrf.pipeline.prepare.previous import require_previous
+from hpcxrf.pipeline.quantify.certificates import check_standards
 from hpcxrf.store.files import atomic_write_text
 from hpcxrf.store.rundir import RunDir
 
@@ -30,7 +31,7 @@ def check_request(config: RunConfig) -> None:
 
     Raises:
         ConfigError: names of parameters that do not exist, options that exclude each other, a previous store that
-            is none, a scan without the I0 that is to be the reference.
+            is none, a scan without the I0 that is to be the reference, standards without a certificate.
         FitError: elements that do not exist, are listed twice, or none that the incident energy can excite.
         InputFileError: the override file that is named cannot be read.
     """
@@ -46,6 +47,7 @@ def check_request(config: RunConfig) -> None:
     if config.fit.previous is not None:
         require_previous(Path(config.fit.previous))
     read_reference(config)
+    check_standards(config.quantify)
 
 
 def keep_configuration(run: RunDir, config: RunConfig) -> None:

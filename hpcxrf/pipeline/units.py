@@ -7,7 +7,7 @@ from hpcxrf.runner.records import Unit
 
 
 def units_of(job: DatasetJob) -> list[Unit]:
-    """All tasks of a scan: ingest, integrated fit, pixels, normalised maps, regions, refinements, finalise."""
+    """All tasks of a scan: ingest, integrated fit, pixels, what is derived of maps, regions, refinements, finalise."""
     ranges = pixel_ranges(job)
     pixels = tuple(pixel_task_name(blocks) for blocks in ranges)
     units = [
@@ -17,6 +17,8 @@ def units_of(job: DatasetJob) -> list[Unit]:
     ]
     if job.config.normalise.wanted:
         units.append(Unit(task="normalise", stage="normalise", needs=pixels, reads=("reference_stamps",)))
+    if job.config.quantify.wanted:
+        units.append(Unit(task="quantify", stage="quantify", needs=("normalise",), reads=("standard_stamps",)))
     if job.config.regions.wanted:
         # Regions are found when the graph is already submitted: so many tasks share them, however many there are.
         slots = refine_tasks(job.config.regions)

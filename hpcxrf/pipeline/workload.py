@@ -23,6 +23,7 @@ STAGE_TITLES: Final = {
     "integrated": "integrated spectra",
     "pixels": "pixels",
     "normalise": "normalise maps",
+    "quantify": "areal densities",
     "regions": "find regions",
     "refine": "refine regions",
     "finalise": "close stores, draw",
@@ -40,6 +41,7 @@ def run_unit(job: DatasetJob, unit: Unit, after: Sequence[TaskRecord]) -> TaskRe
     # Torch, and all that reads and writes: for the workers, never for the driver that submits this.
     from hpcxrf.pipeline import tasks
     from hpcxrf.pipeline.normalise.task import run_normalise
+    from hpcxrf.pipeline.quantify.task import run_quantify
     from hpcxrf.pipeline.regions import tasks as regions
 
     if unit.stage == "ingest":
@@ -51,6 +53,8 @@ def run_unit(job: DatasetJob, unit: Unit, after: Sequence[TaskRecord]) -> TaskRe
         return regions.run_refine(job, slot, slots, after)
     if unit.stage == "normalise":
         return run_normalise(job, after)
+    if unit.stage == "quantify":
+        return run_quantify(job, after)
     work = {"integrated": tasks.run_integrated, "regions": regions.run_regions, "finalise": tasks.run_finalise}
     return work[unit.stage](job, after)
 

@@ -196,28 +196,55 @@ class Calibration:
         Raises:
             FitError: as `find_response`, shapes that differ, or a layer factor that is not above 0.
         """
-        shapes = {np.shape(a) for a in (rate_hz, sigma_hz, detection_limit_hz) if a is not None}
-        if len(shapes) != 1:
-            raise FitError(
-                f"{family}: rates, sigma and detection limit have shapes {sorted(shapes)}; must be one shape"
-            )
-        if not 0.0 < layer_factor < math.inf:
-            raise FitError(f"{family}: layer factor is {layer_factor:g}; must be above 0: check formula and angles")
-        response = self.find_response(family)
-        scale = 1.0 / (response.rate_hz_per_ug_cm2 * layer_factor)
-        own = response.errors
-        errors = replace(own, theta=math.hypot(own.theta, theta), i0=math.hypot(own.i0, i0))
-        density = rate_hz * scale
-        counting = sigma_hz * scale
-        return ArealDensity(
-            areal_density_ug_cm2=density,
-            sigma_ug_cm2=np.hypot(counting, density * errors.combined),
-            counting_sigma_ug_cm2=counting,
-            detection_limit_ug_cm2=None if detection_limit_hz is None else detection_limit_hz * scale,
-            errors=errors,
-            response=response,
+        return convert_rates(
+            self.find_response(family),
+            rate_hz,
+            sigma_hz,
+            detection_limit_hz,
+            theta=theta,
+            i0=i0,
             layer_factor=layer_factor,
         )
+
+
+def convert_rates(
+    response: Response,
+    rate_hz: FloatArray,
+    sigma_hz: FloatArray,
+    detection_limit_hz: FloatArray | None = None,
+    *,
+    theta: float = 0.0,
+    i0: float = 0.0,
+    layer_factor: float = 1.0,
+) -> ArealDensity:
+    """Convert rates of a sample by a response, as `Calibration.convert`.
+
+    Raises:
+        FitError: shapes that differ, or a layer factor that is not above 0.
+    """
+    shapes = {np.shape(a) for a in (rate_hz, sigma_hz, detection_limit_hz) if a is not None}
+    if len(shapes) != 1:
+        raise FitError(
+            f"{response.family}: rates, sigma and detection limit have shapes {sorted(shapes)}; must be one shape"
+        )
+    if not 0.0 < layer_factor < math.inf:
+        raise FitError(
+            f"{response.family}: layer factor is {layer_factor:g}; must be above 0: check formula and angles"
+        )
+    scale = 1.0 / (response.rate_hz_per_ug_cm2 * layer_factor)
+    own = response.errors
+    errors = replace(own, theta=math.hypot(own.theta, theta), i0=math.hypot(own.i0, i0))
+    density = rate_hz * scale
+    counting = sigma_hz * scale
+    return ArealDensity(
+        areal_density_ug_cm2=density,
+        sigma_ug_cm2=np.hypot(counting, density * errors.combined),
+        counting_sigma_ug_cm2=counting,
+        detection_limit_ug_cm2=None if detection_limit_hz is None else detection_limit_hz * scale,
+        errors=errors,
+        response=response,
+        layer_factor=layer_factor,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from hpcxrf.config.quantify import QuantifyConfig
 from hpcxrf.config.standards import load_shipped_rows, read_standard_rows
 from hpcxrf.errors import ConfigError, HpcxrfError
 from hpcxrf.formats.standard import read_standards
+from hpcxrf.pipeline.prepare.inputs import checksum_stamp
 from hpcxrf.quantify.standards import CertifiedStandard, certify_maps_standards, certify_rows
 
 MAPS_TABLE: Final = "maps_standardinfo.txt"
@@ -31,11 +32,13 @@ def find_certificate(scan: Path, config: QuantifyConfig) -> CertifiedStandard:
     """
     if config.table is not None:
         return _choose(scan, _read_table(Path(config.table), config), config.table, only=len(config.standards) == 1)
-    beside = next((p for folder in (scan.parent, scan.parent.parent) if (p := folder / MAPS_TABLE).is_file()), None)
+    beside = _find_beside(scan)
     if beside is not None:
         return _choose(scan, _read_table(beside, config), str(beside), only=False)
     shipped = _certify_shipped(config)
-    return _choose(scan, shipped, f"no {MAPS_TABLE} beside it or one folder up, and the table of the program", only=False)
+    return _choose(
+        scan, shipped, f"no {MAPS_TABLE} beside it or one folder up, and the table of the program", only=False
+    )
 
 
 def check_standards(config: QuantifyConfig) -> None:
@@ -58,11 +61,22 @@ def check_standards(config: QuantifyConfig) -> None:
         raise ConfigError("\n".join(faults))
 
 
+def standard_stamps(config: QuantifyConfig) -> tuple[tuple[str, str], ...]:
+    """Stamp the scans of the standards and the tables that certify them."""
+    files = [Path(name) for name in config.standards]
+    tables = [Path(config.table)] if config.table is not None else [t for f in files if (t := _find_beside(f))]
+    return tuple(checksum_stamp(one) for one in dict.fromkeys([*files, *tables]) if one.is_file())
+
+
+def _find_beside(scan: Path) -> Path | None:
+    """The `maps_standardinfo.txt` beside a scan or one folder up."""
+    folders = (scan.parent, scan.parent.parent)
+    return next((path for folder in folders if (path := folder / MAPS_TABLE).is_file()), None)
+
+
 def _read_table(path: Path, config: QuantifyConfig) -> tuple[CertifiedStandard, ...]:
     if path.suffix.lower() in _YAML:
-        return certify_rows(
-            read_standard_rows(path), default_relative_error=config.relative_error, unit=config.unit
-        )
+        return certify_rows(read_standard_rows(path), default_relative_error=config.relative_error, unit=config.unit)
     return certify_maps_standards(
         read_standards(path), source=path.name, default_relative_error=config.relative_error, unit=config.unit
     )
@@ -79,7 +93,9 @@ def _choose(scan: Path, table: Sequence[CertifiedStandard], where: str, *, only:
         return named[0]
     if only and len(table) == 1:
         return table[0]
-    listed = ", ".join(f"{one.name} (file: {one.file})" if one.file != one.name else one.name for one in table[:_SHOWN])
+    listed = ", ".join(
+        one.name if one.file in {None, one.name} else f"{one.name} ({one.file})" for one in table[:_SHOWN]
+    )
     which = f"{len(named)} standards have" if named else "no standard has"
     raise ConfigError(
         f"{scan}: {where}: {which} the file {scan.name}; there are {listed}; add it to a table with file: {scan.name}, "

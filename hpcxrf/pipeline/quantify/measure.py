@@ -1,4 +1,4 @@
-"""The fit of a standard: its integrated spectra, fitted as those of the samples are, and normalised as their maps are."""
+"""The fit of a standard: its integrated spectra fitted as those of the samples, and normalised as their maps."""
 
 import dataclasses
 import json
@@ -49,6 +49,8 @@ from hpcxrf.store.spectra import SpectraStore, open_spectra
 FOLDER: Final = "standards"
 """Folder of a run directory with the standards as they were measured, `<number>.json`."""
 _SHELLS: Final = ("K", "L", "M")
+_OF_ALL_PEAKS: Final = ("energy_offset", "energy_slope", "energy_quadratic", "fwhm_offset", "fwhm_fanoprime")
+"""Parameters that bend every amplitude when a bound holds them; a tail of the Compton peak at 0 bends none."""
 
 
 def read_or_measure_standards(
@@ -70,9 +72,7 @@ def read_or_measure_standards(
     )
 
 
-def _read_or_measure(
-    kept: Path, scan: Path, config: RunConfig, reference: I0Reference | None
-) -> StandardScan:
+def _read_or_measure(kept: Path, scan: Path, config: RunConfig, reference: I0Reference | None) -> StandardScan:
     if kept.is_file():
         return unpack_scan(read_json_object(kept, OutputError, remedy="remove it, and resume the run"), kept)
     kept.parent.mkdir(mode=0o700, exist_ok=True)
@@ -81,9 +81,7 @@ def _read_or_measure(
     return found
 
 
-def measure_standard(
-    scan: Path, config: RunConfig, reference: I0Reference | None, folder: Path
-) -> StandardScan:
+def measure_standard(scan: Path, config: RunConfig, reference: I0Reference | None, folder: Path) -> StandardScan:
     """Fit the integrated spectra of a standard, and normalise them.
 
     Args:
@@ -142,12 +140,10 @@ def _measure(
             continue
         rates, error = _normalise(fit, live, i0, reference)
         errors.append(error)
-        bounds = [p for p, b in zip(fit.parameter_names, fit.at_bound.tolist(), strict=True) if b]
+        held = [p for p, b in zip(fit.parameter_names, fit.at_bound.tolist(), strict=True) if b]
+        bounds = [p for p in held if p in _OF_ALL_PEAKS]
         detectors[name] = DetectorScan(
-            rates=rates,
-            detector=described,
-            at_bound=tuple(bounds),
-            saturated_pixels=_count_saturated(store, name, fit),
+            rates=rates, detector=described, at_bound=tuple(bounds), saturated_pixels=_count_saturated(store, name, fit)
         )
     if not detectors:
         raise FitError(f"{scan}: no detector of the standard has a fit and a live time; check its scan with hpcxrf fit")
@@ -246,7 +242,9 @@ def _normalise(
         i0=i0,
         reference=1.0 if reference is None else reference.value,
     )
-    rows = zip(fit.component_names, found.rate.tolist(), found.counting_sigma.tolist(), found.theta_sigma.tolist(), strict=True)
+    rows = zip(
+        fit.component_names, found.rate.tolist(), found.counting_sigma.tolist(), found.theta_sigma.tolist(), strict=True
+    )
     rates = {
         name: FamilyRate(rate_hz=rate, counting_hz=noise, theta_hz=theta)
         for name, rate, noise, theta in rows

@@ -1,4 +1,4 @@
-"""A standard's scan as it was measured: rates of each detector at the reference I0, kept as JSON in the run directory."""
+"""A standard as it was measured: rates of each detector at the reference I0, kept as JSON in the run directory."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -140,9 +140,12 @@ def unpack_scan(content: Mapping[str, Any], where: object) -> StandardScan:
     Raises:
         OutputError: it is not that.
     """
+    if content.get("version") != VERSION:
+        raise OutputError(
+            f"{where}: a measured standard of version {content.get('version')!r}, must be {VERSION}; remove it, and "
+            "resume the run"
+        )
     try:
-        if content["version"] != VERSION:
-            raise ValueError(f"version {content['version']!r}")
         certified = content["certified"]
         return StandardScan(
             certified=CertifiedStandard(

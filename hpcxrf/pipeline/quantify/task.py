@@ -1,0 +1,271 @@
+"""What a worker runs for the areal densities of a scan, block by block, so that no scan is whole in memory."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcxrf.config.quantify import LayerConfig
+from hpcxrf.config.run import RunConfig
+from hpcxrf.errors import FitError
+from hpcxrf.notes import Note
+from hpcxrf.physics.components import parse_component
+from hpcxrf.pipeline.blocks import Block, block_of_job, blocks_of
+from hpcxrf.pipeline.prepare.inputs import SUM
+from hpcxrf.pipeline.quantify.facts import describe_areal_densities, note_areal_densities
+from hpcxrf.pipeline.quantify.maps_responses import MAPS_CONSTANTS, find_maps_responses
+from hpcxrf.pipeline.quantify.measure import read_or_measure_standards
+from hpcxrf.pipeline.quantify.sample import Sample, find_seen_families, read_sample, refuse_standards
+from hpcxrf.pipeline.quantify.scans import StandardScan
+from hpcxrf.pipeline.records import DatasetJob
+from hpcxrf.quantify.curve import Calibration, Response, calibrate, convert_rates
+from hpcxrf.quantify.matrix import Layer, LayerCorrection, correct_layer
+from hpcxrf.results.store.areal_density import (
+    TERMS,
+    ResponseTable,
+    areal_density_files,
+    create_areal_density,
+    write_areal_density_block,
+)
+from hpcxrf.results.store.maps import open_results
+from hpcxrf.results.store.normalised import COMBINED
+from hpcxrf.runner.records import TaskRecord
+from hpcxrf.runner.worker import Clock, attempt, one_thread
+from hpcxrf.store.rundir import RunDir
+from hpcxrf.store.spectra import SpectraStore, open_spectra
+
+FloatArray = NDArray[np.float64]
+
+
+def run_quantify(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
+    """Convert the normalised maps of a scan to areal densities.
+
+    Args:
+        job: which dataset.
+        after: records that must exist first.
+
+    Raises:
+        ConfigError: no certificate of a standard, or what speaks against its use for this scan.
+        FitError: a standard cannot be fitted, or a layer not be described.
+    """
+    del after
+    run = RunDir(path=job.run_dir)
+    with attempt(job, "quantify"):
+        clock = Clock()
+        path = run.results_store(job.dataset_id)
+        with clock.fitting():
+            standards = read_or_measure_standards(job.run_dir, job.config, job.i0_reference)
+        with one_thread():
+            notes = quantify_results(
+                path,
+                open_spectra(run.spectra_store(job.dataset_id)),
+                job.config,
+                standards,
+                block_yx=block_of_job(job),
+                source=job.source,
+            )
+        checksums = {
+            str((path / name).relative_to(job.run_dir)): one for name, one in areal_density_files(path).items()
+        }
+        return clock.record(job, "quantify", "quantify", checksums=checksums, notes=notes)
+
+
+def quantify_results(
+    path: Path,
+    store: SpectraStore,
+    config: RunConfig,
+    standards: Sequence[StandardScan],
+    *,
+    block_yx: tuple[int, int],
+    source: Path,
+) -> tuple[Note, ...]:
+    """Write the group `areal_density` of a results store that is not closed; twice equals once.
+
+    Args:
+        path: folder of the results store, with normalised maps.
+        store: spectra of the scan.
+        config: run file.
+        standards: fitted standards.
+        block_yx: rows and columns of the blocks of its maps.
+        source: the scan's file.
+
+    Returns:
+        Sentences on what was done.
+
+    Raises:
+        ConfigError: what speaks against the use of the standards for this scan.
+        FitError: a layer that cannot be described.
+    """
+    tree = open_results(path)
+    sample = read_sample(tree, store, config, source)
+    families = [name for name in sample.components if _is_family(name)]
+    if not families:
+        raise FitError(f"{source}: no family of a single element was fitted, so that nothing has an areal density")
+    refuse_standards(sample, standards, config.quantify, source)
+    calibrations = {entry: _calibrate(sample, entry, standards) for entry in sample.entries if sample.parts[entry]}
+    maps_constants = config.fit.constants == MAPS_CONSTANTS
+    responses = {
+        entry: find_maps_responses(one, families) if maps_constants else _find_responses(one, families)
+        for entry, one in calibrations.items()
+    }
+    primary = next(entry for entry in (COMBINED, SUM, *sample.entries) if entry in calibrations)
+    correction = None
+    if config.quantify.layer is not None:
+        correction = _correct_layer(config.quantify.layer, sample, primary, responses[primary], calibrations[primary])
+    factors = {family: 1.0 if correction is None else correction.factors.get(family, math.nan) for family in families}
+    theta = _find_theta_errors(sample, families)
+    create_areal_density(
+        path,
+        detectors=sample.entries,
+        components=families,
+        shape_yx=sample.shape_yx,
+        block_yx=block_yx,
+        attributes=describe_areal_densities(
+            tree.attrs, sample, standards, calibrations, primary, correction, maps_constants=maps_constants
+        ),
+        responses=_tabulate(sample, families, responses, factors, theta),
+        positions_um={name: sample.maps[name].values for name in ("x_um", "y_um") if name in sample.maps.coords},
+    )
+    for block in blocks_of(sample.shape_yx, block_yx):
+        for row, entry in enumerate(sample.entries):
+            values = _convert_block(sample, entry, row, block, families, responses.get(entry, {}), factors, theta)
+            write_areal_density_block(path, row, block.y, block.x, values)
+    return tuple(note_areal_densities(standards, calibrations[primary], correction, maps_constants=maps_constants))
+
+
+def _is_family(name: str) -> bool:
+    try:
+        return len(parse_component(name).families) == 1
+    except FitError:
+        return False
+
+
+def _calibrate(sample: Sample, entry: str, standards: Sequence[StandardScan]) -> Calibration:
+    names = sample.parts[entry]
+    points = [point for one in standards for point in one.list_points(names, find_seen_families(one, names))]
+    return calibrate(points, sample.incident_energy_kev, sample.detector[names[0]])
+
+
+def _find_responses(calibration: Calibration, families: Sequence[str]) -> dict[str, Response]:
+    return {family: calibration.find_response(family) for family in families}
+
+
+def _correct_layer(
+    config: LayerConfig, sample: Sample, entry: str, responses: Mapping[str, Response], calibration: Calibration
+) -> LayerCorrection:
+    """Factors by the mean of the maps of one entry, the same for all pixels and detectors."""
+    row = sample.entries.index(entry)
+    total, number = np.zeros(len(sample.components)), np.zeros(len(sample.components))
+    for block in blocks_of(sample.shape_yx):
+        rate = sample.maps["rate"][row, :, block.y, block.x].values.astype(np.float64)
+        total += np.nansum(rate, axis=(1, 2))
+        number += np.isfinite(rate).sum(axis=(1, 2))
+    mean = dict(zip(sample.components, (total / np.maximum(number, 1)).tolist(), strict=True))
+    thin = {family: mean[family] / one.rate_hz_per_ug_cm2 for family, one in responses.items()}
+    return correct_layer(thin, _build_layer(config), sample.incident_energy_kev, calibration.detector)
+
+
+def _build_layer(config: LayerConfig) -> Layer:
+    return Layer(
+        formula=config.formula,
+        areal_density_ug_cm2=config.areal_density_ug_cm2,
+        incidence_deg=config.incidence_deg,
+        takeoff_deg=config.takeoff_deg,
+        enhancement=config.enhancement,
+        matrix=config.matrix,
+    )
+
+
+def _find_theta_errors(sample: Sample, families: Sequence[str]) -> FloatArray:
+    """Relative errors (entry, family) by peak shapes and axis, which all pixels have in common.
+
+    What the sum of the pixels' counting errors leaves of the uncertainty of the integrated spectrum; 0 of a component
+    that is not certain there: its pixels are no more uncertain than by counting.
+    """
+    names = [str(name) for name in sample.counts["detector"].values]
+    counting = np.zeros((len(names), len(sample.components)))
+    for block in blocks_of(sample.shape_yx):
+        counting += np.nansum(
+            sample.counts["sigma"][:, :, block.y, block.x].values.astype(np.float64) ** 2, axis=(2, 3)
+        )
+    whole = sample.spectrum.sel(detector=names)
+    amplitude, sigma = whole["amplitude"].values, whole["sigma"].values
+    certain = amplitude > 3.0 * sigma
+    excess = np.sqrt(np.maximum(sigma**2 - counting, 0.0))
+    relative = np.where(certain, excess / np.where(certain, amplitude, 1.0), 0.0)
+    places = [sample.components.index(family) for family in families]
+    rows = []
+    for entry in sample.entries:
+        if entry != COMBINED:
+            rows.append(relative[names.index(entry)])
+            continue
+        weight = np.nan_to_num(sample.maps["weight"].values[[sample.entries.index(name) for name in names]])
+        rows.append((weight * relative).sum(axis=0) / np.where(weight.sum(axis=0) > 0.0, weight.sum(axis=0), 1.0))
+    return np.array(rows)[:, places]
+
+
+def _tabulate(
+    sample: Sample,
+    families: Sequence[str],
+    responses: Mapping[str, Mapping[str, Response]],
+    factors: Mapping[str, float],
+    theta: FloatArray,
+) -> ResponseTable:
+    shape = (len(sample.entries), len(families))
+    response, factor = np.full(shape, np.nan), np.full(shape, np.nan)
+    errors, origin = np.full((*shape, len(TERMS)), np.nan), np.full(shape, "", dtype=object)
+    for row, entry in enumerate(sample.entries):
+        for column, family in enumerate(families):
+            one = responses.get(entry, {}).get(family)
+            if one is None:
+                continue
+            response[row, column], factor[row, column] = one.rate_hz_per_ug_cm2, factors[family]
+            errors[row, column] = [getattr(one.errors, term) for term in TERMS]
+            errors[row, column, TERMS.index("theta")] = math.hypot(one.errors.theta, theta[row, column])
+            origin[row, column] = one.origin
+    return ResponseTable(response=response, relative_error=errors, layer_factor=factor, origin=origin)
+
+
+def _convert_block(
+    sample: Sample,
+    entry: str,
+    row: int,
+    block: Block,
+    families: Sequence[str],
+    responses: Mapping[str, Response],
+    factors: Mapping[str, float],
+    theta: FloatArray,
+) -> dict[str, NDArray[Any]]:
+    """Maps (component, y, x) of one block by name; NaN where the entry has no response."""
+    rates, sigma, limit = (
+        sample.maps[name][row, :, block.y, block.x].values.astype(np.float64)
+        for name in ("rate", "sigma", "detection_limit")
+    )
+    done: dict[str, list[NDArray[Any]]] = {
+        "areal_density": [],
+        "sigma": [],
+        "counting_sigma": [],
+        "detection_limit": [],
+    }
+    for column, family in enumerate(families):
+        place, response = sample.components.index(family), responses.get(family)
+        if response is None or not math.isfinite(factors[family]):
+            for one in done.values():
+                one.append(np.full(rates.shape[1:], np.nan))
+            continue
+        found = convert_rates(
+            response,
+            rates[place],
+            sigma[place],
+            limit[place],
+            theta=float(theta[row, column]),
+            layer_factor=factors[family],
+        )
+        done["areal_density"].append(found.areal_density_ug_cm2)
+        done["sigma"].append(found.sigma_ug_cm2)
+        done["counting_sigma"].append(found.counting_sigma_ug_cm2)
+        done["detection_limit"].append(np.asarray(found.detection_limit_ug_cm2))
+    return {name: np.stack(values) for name, values in done.items()}
