@@ -8,7 +8,7 @@ share, so that no average over detectors makes it smaller.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from hpcxrf.fitting.uncertainty import CURRIE_FACTOR, CURRIE_OFFSET, null_sigma
 from hpcxrf.quantify.i0 import I0, FloatMap
 
-Floats = NDArray[np.floating]
+Floats = NDArray[Any]
+"""Numbers of 4 or 8 bytes; what is calculated keeps the type of the maps."""
 
 
 class PixelFlag(IntEnum):
@@ -33,25 +34,32 @@ class PixelFlag(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NormalisedMaps:
-    """Some pixels of one detector, or of several combined; NaN where the flag is not NORMALISED."""
+    """Some pixels of one detector, or of several combined; NaN where the flag is not NORMALISED.
 
-    rate: FloatMap
+    Arrays are of the type of the maps that they are made of.
+    """
+
+    rate: Floats
     """(component, y, x) counts per second at the reference I0."""
-    counting_sigma: FloatMap
+    counting_sigma: Floats
     """(component, y, x) its standard uncertainty by counting, at the fitted theta."""
-    i0_relative_sigma: FloatMap
+    i0_relative_sigma: Floats
     """(y, x) relative standard uncertainty by I0."""
-    detection_limit: FloatMap
+    detection_limit: Floats
     """(component, y, x) Currie, 95 %, in the unit of the rate."""
-    factor: FloatMap
+    factor: Floats
     """(y, x) rate of one count; NaN of detectors that are combined."""
     flag: NDArray[np.uint8]
     """(y, x) PixelFlag."""
 
     @property
-    def sigma(self) -> FloatMap:
+    def sigma(self) -> Floats:
         """(component, y, x) standard uncertainty of the rate, counting and I0 together."""
-        return np.hypot(self.counting_sigma, self.rate * self.i0_relative_sigma)
+        total = self.rate * self.i0_relative_sigma
+        total *= total
+        total += self.counting_sigma * self.counting_sigma
+        root: Floats = np.sqrt(total, out=total)
+        return root
 
 
 def normalise_maps(
@@ -84,10 +92,11 @@ def normalise_maps(
     relative = np.where(good, 0.0, np.nan)
     if i0 is not None:
         factor, relative = factor * (reference / i0.rate), np.where(good, i0.sigma / i0.rate, np.nan)
+    factor = factor.astype(amplitude.dtype)
     return NormalisedMaps(
         rate=amplitude * factor,
         counting_sigma=sigma * factor,
-        i0_relative_sigma=relative,
+        i0_relative_sigma=relative.astype(amplitude.dtype),
         detection_limit=detection_limit * factor,
         factor=factor,
         flag=flag,
@@ -158,32 +167,67 @@ def combine_detectors(
         combination: shares and weights, in the same order.
         photon_variance: (detector, component) variance that one recorded count adds to an amplitude, count.
     """
-    shape = maps[0].rate.shape
-    signal, variance, null, photon, weight = (np.zeros(shape) for _ in range(5))
-    relative = np.zeros(shape[1:])
+    shape, kind = maps[0].rate.shape, maps[0].rate.dtype
+    signal, variance, null, photon, weight = (np.zeros(shape, dtype=kind) for _ in range(5))
+    relative = np.zeros(shape[1:], dtype=kind)
     for d, one in enumerate(maps):
         share, own = combination.share[d], combination.weight[d]
-        good = (one.flag == PixelFlag.NORMALISED) & np.isfinite(one.rate) & (own > 0.0)[:, None, None]
-        scale = np.where(own > 0.0, own / np.where(share > 0.0, share, 1.0), 0.0)[:, None, None]
-        counts = np.where(good, photon_variance[d][:, None, None] * one.factor, 0.0)
-        # What the limit was made of, in the unit of the rate.
-        own_null = null_sigma(one.detection_limit, photon_variance[d][:, None, None] * one.factor)
-        signal += np.where(good, scale * one.rate, 0.0)
-        variance += np.where(good, (scale * one.counting_sigma) ** 2, 0.0)
-        null += np.where(good, (scale * own_null) ** 2, 0.0)
-        photon += scale**2 * share[:, None, None] * counts
-        weight += np.where(good, own[:, None, None], 0.0)
-        relative = np.maximum(relative, np.nan_to_num(one.i0_relative_sigma))
-    norm = np.where(weight > 0.0, 1.0 / np.where(weight > 0.0, weight, 1.0), np.nan)
+        scale = np.divide(own, share, out=np.zeros_like(own), where=share > 0.0)
+        good = one.flag == PixelFlag.NORMALISED
+        complete = bool(good.all()) and bool((own > 0.0).all())
+        _add_detector(
+            (signal, variance, null, photon, weight),
+            one,
+            None if complete else good & np.isfinite(one.rate) & (own > 0.0)[:, None, None],
+            scale=scale[:, None, None].astype(kind),
+            share=share[:, None, None].astype(kind),
+            weight=own[:, None, None].astype(kind),
+            per_count=photon_variance[d][:, None, None].astype(kind) * one.factor,
+        )
+        np.fmax(relative, one.i0_relative_sigma, out=relative)
+    norm = np.divide(1.0, weight, out=np.full_like(weight, np.nan), where=weight > 0.0)
     flag = np.min([one.flag for one in maps], axis=0)
     return NormalisedMaps(
         rate=signal * norm,
         counting_sigma=np.sqrt(variance) * norm,
-        i0_relative_sigma=np.where(flag == PixelFlag.NORMALISED, relative, np.nan),
+        i0_relative_sigma=np.where(flag == PixelFlag.NORMALISED, relative, np.nan).astype(kind),
         detection_limit=CURRIE_FACTOR * np.sqrt(null) * norm + CURRIE_OFFSET * photon * norm**2,
-        factor=np.full(shape[1:], np.nan),
+        factor=np.full(shape[1:], np.nan, dtype=kind),
         flag=flag.astype(np.uint8),
     )
+
+
+def _add_detector(
+    sums: tuple[Floats, Floats, Floats, Floats, Floats],
+    one: NormalisedMaps,
+    good: NDArray[np.bool_] | None,
+    *,
+    scale: Floats,
+    share: Floats,
+    weight: Floats,
+    per_count: Floats,
+) -> None:
+    """Add a detector to the sums (component, y, x) of signal, variance, null variance, photon variance and weight.
+
+    Args:
+        sums: added to in place.
+        one: maps of the detector.
+        good: (component, y, x) where it is added; None: everywhere.
+        scale: (component, 1, 1) weight over share.
+        share: (component, 1, 1).
+        weight: (component, 1, 1).
+        per_count: (component, y, x) variance that one recorded count adds, in the unit of the rate.
+    """
+    # What the limit was made of, in the unit of the rate.
+    parts = (
+        scale * one.rate,
+        (scale * one.counting_sigma) ** 2,
+        (scale * null_sigma(one.detection_limit, per_count)) ** 2,
+        scale**2 * share * per_count,
+        np.broadcast_to(weight, one.rate.shape),
+    )
+    for total, part in zip(sums, parts, strict=True):
+        np.add(total, part if good is None else np.where(good, part, 0.0), out=total)
 
 
 def sum_live_time(live_time_s: Floats, share: Floats) -> FloatMap:

@@ -5,7 +5,7 @@ maps.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import xarray as xr
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_AMPLITUDE: Final = "amplitude"
+_RATE: Final = "rate"
+
+
 class XrfAccessor:
     """What is done with maps: `ds.xrf.map("Fe")`, `ds.xrf.plot()`, `ds.xrf.rgb("Fe", "Ca", "Si")`."""
 
@@ -30,12 +34,13 @@ class XrfAccessor:
         """Names of the components, in their order."""
         return component_names(self._maps)
 
-    def map(self, component: str, variable: str = "amplitude") -> xr.DataArray:
+    def map(self, component: str, variable: str | None = None) -> xr.DataArray:
         """Choose the map of one component.
 
         Args:
             component: name such as `Fe`, `Pt_L`, `COMPTON_AMPLITUDE`.
-            variable: `amplitude`, `sigma` or `detection_limit`, all in counts.
+            variable: `amplitude`, `sigma` or `detection_limit`, all in counts; of normalised maps `rate`, `sigma` or
+                `detection_limit`, all in counts per second. None: the amplitude, or the rate.
 
         Returns:
             (y, x), or (detector, y, x) where there are several detectors.
@@ -45,6 +50,7 @@ class XrfAccessor:
         """
         faults = _missing("component", component, self.components)
         layered = [str(n) for n, array in self._maps.data_vars.items() if "component" in array.dims]
+        variable = _name_values(self._maps) if variable is None else variable
         faults += _missing("variable", variable, layered)
         if faults:
             raise ConfigError("map: " + "; ".join(faults))
@@ -61,8 +67,9 @@ class XrfAccessor:
             Bool (y, x), or (detector, y, x) where there are several detectors; False where a pixel was not fitted.
 
         Raises:
-            ConfigError: no such component; the names that there are.
+            ConfigError: no such component; the names that there are. Normalised maps, whose limits are those of counts.
         """
+        _require_counts(self._maps, "found")
         limit = self.map(component, "detection_limit")
         index = self.components.index(component)
         names = [str(name) for name in np.atleast_1d(limit["detector"].values)] if "detector" in limit.coords else ["0"]
@@ -90,7 +97,7 @@ class XrfAccessor:
     def rgb(self, red: str, green: str, blue: str, *, detector: str | None = None) -> xr.DataArray:
         """Put the maps of three components together as red, green and blue.
 
-        Each colour runs from 0 counts to the 99th percentile of its map.
+        Each colour runs from 0 to the 99th percentile of its map.
 
         Args:
             red: name of a component.
@@ -128,7 +135,7 @@ def component_names(maps: xr.Dataset) -> tuple[str, ...]:
     Raises:
         ConfigError: a Dataset without components and amplitudes.
     """
-    if "component" not in maps.coords or "amplitude" not in maps:
+    if "component" not in maps.coords or not {_AMPLITUDE, _RATE} & set(maps.data_vars):
         raise ConfigError(
             "not a Dataset of maps: it has no component axis with amplitudes; take the result of fit_map, or "
             'open_results("out").maps()'
@@ -160,6 +167,7 @@ def draw_maps(maps: xr.Dataset, components: Sequence[str] | None, detector: str 
     from hpcxrf.results.report.thumbnails import summarise_maps
 
     names = component_names(maps)
+    _require_counts(maps, "plot")
     wanted = list(names if components is None else components)
     if faults := [fault for name in wanted for fault in _missing("component", name, names)]:
         raise ConfigError("; ".join(faults))
@@ -170,6 +178,19 @@ def draw_maps(maps: xr.Dataset, components: Sequence[str] | None, detector: str 
     one = one.drop_vars("detector", errors="ignore").isel(component=[names.index(name) for name in wanted])
     one = one.expand_dims(detector=[label])
     return draw_map_grid(summarise_maps(one, label, photon_variance=read_photon_variance(one, label)))
+
+
+def _name_values(maps: xr.Dataset) -> str:
+    """Name what is mapped: amplitudes, or rates of normalised maps."""
+    return _AMPLITUDE if _AMPLITUDE in maps else _RATE
+
+
+def _require_counts(maps: xr.Dataset, what: str) -> None:
+    if _AMPLITUDE not in maps:
+        raise ConfigError(
+            f'{what}: these maps are normalised; take those in counts, open_results("out").maps(), or one of these, '
+            'ds.xrf.map("Fe")'
+        )
 
 
 def _missing(what: str, name: str, names: Sequence[str]) -> list[str]:

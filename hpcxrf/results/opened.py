@@ -19,7 +19,7 @@ class Results(Mapping[str, xr.DataTree]):
     """Finished datasets of a run by name; one is opened when it is asked for.
 
     `results["leaf-1a2b3c4d"]` is a tree with the groups `maps`, `spectrum`, `parameters` and, where regions were
-    sought, `regions`.
+    sought, `regions`, where maps were normalised, `normalised`.
     """
 
     stores: Mapping[str, Path]
@@ -62,6 +62,24 @@ class Results(Mapping[str, xr.DataTree]):
             KeyError: no finished dataset of that name.
         """
         return self._tree(name)["spectrum"].to_dataset()
+
+    def normalised(self, name: str | None = None) -> xr.Dataset:
+        """Open the normalised maps of one dataset: rate, sigma, detection_limit (detector, component, y, x), flag ...
+
+        Args:
+            name: name of the dataset; None: the only one.
+
+        Raises:
+            ConfigError: several datasets and no name, or maps that were not normalised.
+            KeyError: no finished dataset of that name.
+        """
+        tree = self._tree(name)
+        if "normalised" not in tree.children:
+            raise ConfigError(
+                "these maps were not normalised; run the scan with a section normalise, as "
+                "`--set normalise.i0=us_ic --set normalise.reference=175000`"
+            )
+        return tree["normalised"].to_dataset()
 
     def _tree(self, name: str | None) -> xr.DataTree:
         if name is None and len(self.stores) != 1:

@@ -4,8 +4,8 @@ With it, a detection limit gives back the sigma of an absent component, and with
 `maps` and `spectrum` have it as the attribute `photon_variance`, numbers by component by detector.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,5 +37,12 @@ def read_photon_variance(group: "xr.Dataset", detector: str, otherwise: float = 
         otherwise: variance over mean of the counts: it stands in the limits of stores that were written before the
             variances were kept.
     """
-    stored = group.attrs.get(PHOTON_VARIANCE, {}).get(detector, {})
-    return np.array([float(stored.get(str(name), otherwise)) for name in group["component"].values])
+    return unpack_components(group.attrs, [str(name) for name in group["component"].values], detector, otherwise)
+
+
+def unpack_components(
+    attributes: Mapping[str, Any], components: Sequence[str], detector: str, otherwise: float = 1.0
+) -> NDArray[np.float64]:
+    """The same from the attributes of the group and the names of its components."""
+    stored = attributes.get(PHOTON_VARIANCE, {}).get(detector, {})
+    return np.array([float(stored.get(name, otherwise)) for name in components])

@@ -4,10 +4,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-import xarray as xr
+import zarr
 from numpy.typing import NDArray
 
 from hpcxrf.config.normalise import NormaliseConfig
@@ -36,8 +36,7 @@ from hpcxrf.quantify.normalise import (
     normalise_maps,
     sum_live_time,
 )
-from hpcxrf.results.photon_variance import read_photon_variance
-from hpcxrf.results.store.maps import open_results
+from hpcxrf.results.photon_variance import unpack_components
 from hpcxrf.results.store.normalised import (
     COMBINED,
     create_normalised,
@@ -45,6 +44,7 @@ from hpcxrf.results.store.normalised import (
     write_i0_block,
     write_normalised_block,
 )
+from hpcxrf.results.store.storage import array_of, labels_of, open_group, read_tile, require_readable_schema
 from hpcxrf.runner.records import TaskRecord
 from hpcxrf.runner.worker import Clock, attempt, one_thread
 from hpcxrf.store.rundir import RunDir
@@ -55,7 +55,7 @@ _COMPARED_KEV: Final = 3.0
 # Scatter depends on the angle, pile-up on the count rate.
 _FAMILY: Final = re.compile(r"[A-Z][a-z]?(_[LM])?")
 # Blocks in which the noise of the detectors is compared: some all over the scan, as counts vary over it.
-_SAMPLE_BLOCKS: Final = 8
+_SAMPLE_BLOCKS: Final = 4
 
 
 def run_normalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
@@ -113,11 +113,10 @@ def normalise_results(
         ConfigError: the scan has no I0, no clock of it, or no live time.
         InputFileError: no pixel has an I0 and a live time.
     """
-    tree = open_results(path)
-    maps, spectrum = tree["maps"].to_dataset(), tree["spectrum"].to_dataset()
-    names = [str(name) for name in maps["detector"].values]
-    components = [str(name) for name in maps["component"].values]
-    apart = {int(d): str(why) for d, why in tree.attrs.get("detectors_left_out", {}).items()}
+    root: dict[str, Any] = dict(require_readable_schema(path))
+    maps, spectrum = open_group(path, "maps"), open_group(path, "spectrum")
+    names, components = labels_of(maps, "detector"), labels_of(maps, "component")
+    apart = {int(d): str(why) for d, why in root.get("detectors_left_out", {}).items()}
     shape_yx = store.shape[1:3]
     times = ScanTimes(
         store=store,
@@ -132,15 +131,17 @@ def normalise_results(
     each = [name for name in names if name != SUM]
     judged = _judge_detectors(spectrum, each, totals, apart) if len(each) > 1 else {}
     used = [name for name in each if name not in judged or config.detectors == "all"]
-    factors = tree.attrs.get("count_factor", {})
-    photon = np.stack([read_photon_variance(maps, name, factors.get(name, 1.0)) for name in names])
+    factors, noise = root.get("count_factor", {}), dict(maps.attrs)
+    photon = np.stack([unpack_components(noise, components, name, factors.get(name, 1.0)) for name in names])
     shares = _share_counts(store, totals, times.parts)
-    source = _Source(maps=maps, names=names, times=times, reference=reference, shares=shares)
+    source = _Source(
+        path=path, n_components=len(components), names=names, times=times, reference=reference, shares=shares
+    )
     combination = None
     if len(each) > 1 and used:
         rate, sigma = _integrated_rates(spectrum, used, totals)
         combination = find_combination(rate, sigma, _sample_variance(source, blocks, used))
-    positions = {name: maps[name].values for name in ("x_um", "y_um") if name in maps.coords}
+    positions = {name: np.asarray(array_of(maps, name)[...]) for name in ("x_um", "y_um") if name in maps}
     entries = [*names, *([COMBINED] if combination is not None else [])]
     left_out = {name: why for name, why in judged.items() if name not in used}
     create_normalised(
@@ -149,7 +150,7 @@ def normalise_results(
         components=components,
         shape_yx=shape_yx,
         block_yx=block_yx,
-        attributes=describe_group({str(key): value for key, value in tree.attrs.items()}, times, reference, left_out),
+        attributes=describe_group(root, times, reference, left_out),
         with_i0=times.i0 is not None,
         combination=None if combination is None else (used, combination),
         positions_um=positions,
@@ -171,7 +172,9 @@ def normalise_results(
 class _Source:
     """Maps of counts with what they are divided by."""
 
-    maps: xr.Dataset
+    path: Path
+    """The results store."""
+    n_components: int
     names: Sequence[str]
     times: ScanTimes
     reference: I0Reference | None
@@ -190,7 +193,8 @@ class _Source:
         """Normalise one block of an entry of the detector axis."""
         at = self.names.index(name)
         amplitude, sigma, limit = (
-            self.maps[one][at, :, block.y, block.x].values for one in ("amplitude", "sigma", "detection_limit")
+            read_tile(self.path / "maps" / one, at, block.y, block.x)
+            for one in ("amplitude", "sigma", "detection_limit")
         )
         return normalise_maps(
             amplitude,
@@ -200,6 +204,13 @@ class _Source:
             i0=rows.i0_of(block),
             reference=1.0 if self.reference is None else self.reference.value,
         )
+
+    def counting_variance(self, name: str, rows: RowTimes, block: Block) -> NDArray[Any]:
+        """Variance (component, y, x) of a detector's rates by counting, but for I0, which all detectors share."""
+        sigma = read_tile(self.path / "maps" / "sigma", self.names.index(name), block.y, block.x)
+        live = self.live_of(name, rows, block)
+        variance: NDArray[Any] = (sigma / np.where(live > 0.0, live, np.nan)) ** 2
+        return variance
 
 
 def _write_block(
@@ -229,17 +240,18 @@ def _write_block(
 
 
 def _integrated_rates(
-    spectrum: xr.Dataset, names: Sequence[str], totals: NDArray[np.float64]
+    spectrum: zarr.Group, names: Sequence[str], totals: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Rates (detector, component) of the integrated spectra, counts per second of live time, and their sigma."""
-    one = spectrum.sel(detector=list(names))
+    rows = [labels_of(spectrum, "detector").index(name) for name in names]
     live = totals[[int(name) for name in names], None]
     seconds = np.where(live > 0.0, live, np.nan)
-    return one["amplitude"].values / seconds, one["sigma"].values / seconds
+    amplitude, sigma = (np.asarray(array_of(spectrum, name)[...])[rows] for name in ("amplitude", "sigma"))
+    return amplitude / seconds, sigma / seconds
 
 
 def _judge_detectors(
-    spectrum: xr.Dataset, each: Sequence[str], totals: NDArray[np.float64], apart: Mapping[int, str]
+    spectrum: zarr.Group, each: Sequence[str], totals: NDArray[np.float64], apart: Mapping[int, str]
 ) -> dict[str, str]:
     """Reasons by name of the detectors that disagree with the others; those that the sum is made without among them.
 
@@ -251,8 +263,9 @@ def _judge_detectors(
     """
     found = {name: apart[int(name)] for name in each if int(name) in apart}
     compared = [name for name in each if name not in found]
-    names = [str(name) for name in spectrum["component"].values]
-    energy_kev = {str(name): float(energy) for energy, name in spectrum.attrs.get("line_markers", [])}
+    names = labels_of(spectrum, "component")
+    markers: Any = spectrum.attrs.get("line_markers", [])
+    energy_kev = {str(name): float(energy) for energy, name in markers}
     places = [
         i
         for i, name in enumerate(names)
@@ -279,12 +292,12 @@ def _share_counts(store: SpectraStore, totals: NDArray[np.float64], parts: Seque
 def _sample_variance(source: _Source, blocks: Sequence[Block], used: Sequence[str]) -> NDArray[np.float64]:
     """Mean variance (detector, component) of a pixel's rate by counting, in some blocks."""
     chosen = [blocks[i] for i in np.unique(np.linspace(0, len(blocks) - 1, _SAMPLE_BLOCKS).round().astype(int))]
-    shape = (len(used), source.maps.sizes["component"])
+    shape = (len(used), source.n_components)
     total, number = np.zeros(shape), np.zeros(shape)
     for block in chosen:
         rows = source.times.read(block.y)
         for i, name in enumerate(used):
-            variance = source.normalise(name, rows, block).counting_sigma ** 2
+            variance = source.counting_variance(name, rows, block)
             total[i] += np.nansum(variance, axis=(1, 2))
             number[i] += np.isfinite(variance).sum(axis=(1, 2))
     return np.where(number > 0, total / np.maximum(number, 1), np.nan)

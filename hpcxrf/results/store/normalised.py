@@ -27,6 +27,8 @@ from hpcxrf.store.array_writer import METADATA
 from hpcxrf.store.files import tree_sha256
 from hpcxrf.store.schema import COMBINATION_VARIABLES, I0_VARIABLES, NORMALISED_VARIABLES
 
+# Rates have as many digits as counts that were fitted, which no level makes much smaller.
+_LEVEL: Final = -1
 GROUP: Final = "normalised"
 COMBINED: Final = "combined"
 """Name, on the detector axis, of the detectors that are normalised each and then combined."""
@@ -71,7 +73,9 @@ def create_normalised(
         create_labels(group, "component", components)
         known = " ".join(positions_um)
         for name, spec in variables.items():
-            plan = ArrayPlan(spec=spec, sizes=sizes, coordinates=known, many_writers=True, block_yx=block_yx)
+            plan = ArrayPlan(
+                spec=spec, sizes=sizes, coordinates=known, many_writers=True, block_yx=block_yx, level=_LEVEL
+            )
             create_array(group, name, plan)
         for name, values in positions_um.items():
             create_array(group, name, ArrayPlan(spec=POSITION_VARIABLES[name], sizes=sizes), values)

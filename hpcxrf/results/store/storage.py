@@ -59,6 +59,8 @@ class ArrayPlan:
     """Several tasks write it, each its own chunks."""
     block_yx: tuple[int, int] = (BLOCK_Y, BLOCK_X)
     """Rows and columns of a block of maps that several tasks write."""
+    level: int = 0
+    """Level of the compression, `create_plain_array`."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -104,7 +106,7 @@ def create_array(group: Path, name: str, plan: ArrayPlan, values: NDArray[Any] |
     extra = {"coordinates": plan.coordinates} if plan.coordinates else {}
     attributes = {**texts, **describe_flags(name), **extra}
     folder, dots = group / name, not plan.many_writers
-    create_plain_array(folder, plan.shape, plan.chunks, dtype, plan.spec.dims, attributes, dots=dots)
+    create_plain_array(folder, plan.shape, plan.chunks, dtype, plan.spec.dims, attributes, dots=dots, level=plan.level)
     if values is not None:
         _write_whole(folder, values, dtype)
 
@@ -224,9 +226,38 @@ def write_tile(folder: Path, first: int | None, y: slice, x: slice, values: NDAr
     dtype = _dtype_of(metadata)
     for row, column in itertools.product(range(y.start, y.stop, height), range(x.start, x.stop, width)):
         part = values[..., row - y.start : row - y.start + height, column - x.start : column - x.start + width]
-        whole = np.full(chunk, np.nan if dtype.kind == "f" else metadata["fill_value"], dtype=dtype)
-        whole[..., : part.shape[-2], : part.shape[-1]] = part
+        if part.shape[-2:] == (height, width) and part.dtype == dtype:
+            whole = part.reshape(chunk)
+        else:
+            whole = np.full(chunk, np.nan if dtype.kind == "f" else metadata["fill_value"], dtype=dtype)
+            whole[..., : part.shape[-2], : part.shape[-1]] = part
         write_plain_chunk(folder, metadata, (*lead, *(0 for _ in middle), row // height, column // width), whole)
+
+
+def read_tile(folder: Path, first: int, y: slice, x: slice) -> NDArray[Any]:
+    """Read one block of a map that several tasks have filled, from a store that is not closed.
+
+    Args:
+        folder: of the array, (first, *, y, x).
+        first: place on the first axis.
+        y: rows of the block.
+        x: columns of the block.
+
+    Returns:
+        (*, y, x).
+
+    Raises:
+        OutputError: the array is missing, or damaged.
+    """
+    metadata = read_json(folder / METADATA)
+    chunk = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+    height, width = chunk[-2:]
+    within = y.start % height == x.start % width == 0 and y.stop - y.start <= height and x.stop - x.start <= width
+    if not is_plain(metadata) or chunk[:-2] != [1, *metadata["shape"][1:-2]] or not within:
+        values: NDArray[Any] = np.asarray(zarr.open_array(folder, mode="r")[first, ..., y, x])
+        return values
+    number = (first, *(0 for _ in chunk[1:-2]), y.start // height, x.start // width)
+    return _read_chunk(folder, metadata, number)[0, ..., : y.stop - y.start, : x.stop - x.start]
 
 
 def _dtype_of(metadata: Mapping[str, Any]) -> np.dtype[Any]:

@@ -156,6 +156,7 @@ def _render_details(summary: DatasetSummary, tree: xr.DataTree) -> str:
             merit=find_worst_merit(tree["spectrum"].to_dataset()),
             pages=[_build_detector(tree, maps, one) for one in summaries],
             regions=regions,
+            normalised=tree["normalised"].attrs["normalisation"] if "normalised" in tree.children else "",
         )
     )
 
