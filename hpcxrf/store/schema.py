@@ -230,11 +230,14 @@ RESPONSE_VARIABLES: Final = table(
     """
     response        detector component       float64  count s-1 (ug cm-2)-1  rate of 1 ug/cm2 at the reference I0
     relative_error  detector component term  float64  1                      common relative uncertainty by its origin
+    theta_floor     detector component       float64  ug cm-2                uncertainty by theta of what is not certain
     layer_factor    detector component       float64  1                      signal relative to that of a thin sample
     """
 )
 """Arrays beside them; NaN where a detector has no response. `term` names the origins of the uncertainty, `origin`
-(detector, component) says whether a response is the element's own point or that of the curve."""
+(detector, component) says whether a response is the element's own point or that of the curve. A component that is
+certain in the integrated spectrum is uncertain by theta in proportion to itself (`relative_error`), any other one by as
+much in every pixel (`theta_floor`)."""
 
 SPECTRUM_VARIABLES: Final = table(
     """

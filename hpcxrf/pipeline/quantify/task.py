@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,8 @@ from hpcxrf.store.rundir import RunDir
 from hpcxrf.store.spectra import SpectraStore, open_spectra
 
 FloatArray = NDArray[np.float64]
+
+_CERTAIN: Final = 3.0
 
 
 def run_quantify(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
@@ -179,32 +182,48 @@ def _build_layer(config: LayerConfig) -> Layer:
     )
 
 
-def _find_theta_errors(sample: Sample, families: Sequence[str]) -> FloatArray:
-    """Relative errors (entry, family) by peak shapes and axis, which all pixels have in common.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ThetaErrors:
+    """Errors by peak shapes and axis, which all pixels have in common."""
 
-    What the sum of the pixels' counting errors leaves of the uncertainty of the integrated spectrum; 0 of a component
-    that is not certain there: its pixels are no more uncertain than by counting.
-    """
+    relative: FloatArray
+    """(entry, family) of components that are certain in the integrated spectrum; 0 of others."""
+    floor_hz: FloatArray
+    """(entry, family) counts per second, the same in every pixel, of components that are not; 0 of others."""
+
+
+def _find_theta_errors(sample: Sample, families: Sequence[str]) -> _ThetaErrors:
+    """Find what the sum of the pixels' counting errors leaves of the uncertainties of the integrated spectra."""
     names = [str(name) for name in sample.counts["detector"].values]
-    counting = np.zeros((len(names), len(sample.components)))
+    shape = (len(names), len(sample.components))
+    variance, of_counts, of_rates, number = np.zeros(shape), np.zeros(len(names)), np.zeros(len(names)), np.zeros(shape)
+    rows = [sample.entries.index(name) for name in names]
     for block in blocks_of(sample.shape_yx):
-        counting += np.nansum(
-            sample.counts["sigma"][:, :, block.y, block.x].values.astype(np.float64) ** 2, axis=(2, 3)
-        )
+        counts = sample.counts["sigma"][:, :, block.y, block.x].values.astype(np.float64)
+        rates = sample.maps["sigma"][rows, :, block.y, block.x].values.astype(np.float64)
+        variance += np.nansum(counts**2, axis=(2, 3))
+        number += np.isfinite(counts).sum(axis=(2, 3))
+        both = np.isfinite(counts) & np.isfinite(rates)
+        of_counts += np.where(both, counts, 0.0).sum(axis=(1, 2, 3))
+        of_rates += np.where(both, rates, 0.0).sum(axis=(1, 2, 3))
     whole = sample.spectrum.sel(detector=names)
     amplitude, sigma = whole["amplitude"].values, whole["sigma"].values
-    certain = amplitude > 3.0 * sigma
-    excess = np.sqrt(np.maximum(sigma**2 - counting, 0.0))
+    certain = amplitude > _CERTAIN * sigma
+    excess = np.nan_to_num(np.sqrt(np.maximum(sigma**2 - variance, 0.0)))
     relative = np.where(certain, excess / np.where(certain, amplitude, 1.0), 0.0)
+    rate_of_count = np.divide(of_rates, of_counts, out=np.zeros_like(of_rates), where=of_counts > 0.0)
+    floor = np.where(certain, 0.0, excess / np.maximum(number, 1.0)) * rate_of_count[:, None]
     places = [sample.components.index(family) for family in families]
-    rows = []
-    for entry in sample.entries:
-        if entry != COMBINED:
-            rows.append(relative[names.index(entry)])
-            continue
-        weight = np.nan_to_num(sample.maps["weight"].values[[sample.entries.index(name) for name in names]])
-        rows.append((weight * relative).sum(axis=0) / np.where(weight.sum(axis=0) > 0.0, weight.sum(axis=0), 1.0))
-    return np.array(rows)[:, places]
+    if COMBINED in sample.entries:
+        used = [names.index(name) for name in sample.parts[COMBINED]]
+        weight = np.nan_to_num(sample.maps["weight"].values[[sample.entries.index(names[i]) for i in used]])
+        # Lines and peak shapes are wrong alike in all detectors: no average makes that smaller.
+        mean = (weight * relative[used]).sum(axis=0) / np.maximum(weight.sum(axis=0), np.finfo(float).tiny)
+        relative = np.vstack([relative, mean])
+        floor = np.vstack([floor, np.where(mean > 0.0, 0.0, floor[used].sum(axis=0))])
+        names = [*names, COMBINED]
+    order = [names.index(entry) for entry in sample.entries]
+    return _ThetaErrors(relative=relative[order][:, places], floor_hz=floor[order][:, places])
 
 
 def _tabulate(
@@ -212,10 +231,10 @@ def _tabulate(
     families: Sequence[str],
     responses: Mapping[str, Mapping[str, Response]],
     factors: Mapping[str, float],
-    theta: FloatArray,
+    theta: _ThetaErrors,
 ) -> ResponseTable:
     shape = (len(sample.entries), len(families))
-    response, factor = np.full(shape, np.nan), np.full(shape, np.nan)
+    response, factor, floor = (np.full(shape, np.nan) for _ in range(3))
     errors, origin = np.full((*shape, len(TERMS)), np.nan), np.full(shape, "", dtype=object)
     for row, entry in enumerate(sample.entries):
         for column, family in enumerate(families):
@@ -224,9 +243,12 @@ def _tabulate(
                 continue
             response[row, column], factor[row, column] = one.rate_hz_per_ug_cm2, factors[family]
             errors[row, column] = [getattr(one.errors, term) for term in TERMS]
-            errors[row, column, TERMS.index("theta")] = math.hypot(one.errors.theta, theta[row, column])
+            errors[row, column, TERMS.index("theta")] = math.hypot(one.errors.theta, theta.relative[row, column])
             origin[row, column] = one.origin
-    return ResponseTable(response=response, relative_error=errors, layer_factor=factor, origin=origin)
+            floor[row, column] = theta.floor_hz[row, column] / (one.rate_hz_per_ug_cm2 * factors[family])
+    return ResponseTable(
+        theta_floor=floor, response=response, relative_error=errors, layer_factor=factor, origin=origin
+    )
 
 
 def _convert_block(
@@ -237,7 +259,7 @@ def _convert_block(
     families: Sequence[str],
     responses: Mapping[str, Response],
     factors: Mapping[str, float],
-    theta: FloatArray,
+    theta: _ThetaErrors,
 ) -> dict[str, NDArray[Any]]:
     """Maps (component, y, x) of one block by name; NaN where the entry has no response."""
     rates, sigma, limit = (
@@ -261,11 +283,12 @@ def _convert_block(
             rates[place],
             sigma[place],
             limit[place],
-            theta=float(theta[row, column]),
+            theta=float(theta.relative[row, column]),
             layer_factor=factors[family],
         )
         done["areal_density"].append(found.areal_density_ug_cm2)
-        done["sigma"].append(found.sigma_ug_cm2)
+        floor = float(theta.floor_hz[row, column]) / (response.rate_hz_per_ug_cm2 * factors[family])
+        done["sigma"].append(np.hypot(found.sigma_ug_cm2, floor))
         done["counting_sigma"].append(found.counting_sigma_ug_cm2)
         done["detection_limit"].append(np.asarray(found.detection_limit_ug_cm2))
     return {name: np.stack(values) for name, values in done.items()}

@@ -40,6 +40,8 @@ class ResponseTable:
     """(detector, component) counts per second at the reference I0, per ug/cm2."""
     relative_error: NDArray[np.float64]
     """(detector, component, term)."""
+    theta_floor: NDArray[np.float64]
+    """(detector, component) ug/cm2, the same in every pixel, of components that are not certain."""
     layer_factor: NDArray[np.float64]
     """(detector, component)."""
     origin: NDArray[np.object_]

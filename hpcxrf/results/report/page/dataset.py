@@ -16,6 +16,7 @@ from hpcxrf.results.report.colours import HIGH_PERCENTILE, LOW_PERCENTILE
 from hpcxrf.results.report.judgement import Judgement, find_worst_merit
 from hpcxrf.results.report.misfits import BAD, LIMITS, TICKS, UNIT, Misfits, summarise_misfits
 from hpcxrf.results.report.page.data import pack_json
+from hpcxrf.results.report.page.densities import build_densities
 from hpcxrf.results.report.page.look import DRAWING, load_page_look, load_templates
 from hpcxrf.results.report.page.maps import MapGrid, Scale, build_map_grid, choose_side, cover_percent
 from hpcxrf.results.report.page.regions import (
@@ -29,6 +30,7 @@ from hpcxrf.results.report.page.regions import (
 from hpcxrf.results.report.page.spectrum import build_spectrum
 from hpcxrf.results.report.shifts import summarise_shifts
 from hpcxrf.results.report.thumbnails import MapSummary, panel_aspect, summarise_maps
+from hpcxrf.results.store.areal_density import GROUP as DENSITIES
 from hpcxrf.results.store.storage import replace_file
 
 # Every text between them is escaped, so that neither can occur in it.
@@ -157,6 +159,7 @@ def _render_details(summary: DatasetSummary, tree: xr.DataTree) -> str:
             pages=[_build_detector(tree, maps, one) for one in summaries],
             regions=regions,
             normalised=tree["normalised"].attrs["normalisation"] if "normalised" in tree.children else "",
+            densities=build_densities(tree[DENSITIES].to_dataset()) if DENSITIES in tree.children else None,
         )
     )
 
