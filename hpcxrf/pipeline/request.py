@@ -4,6 +4,7 @@ This module loads neither torch nor dask: a login node answers with it.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 
 from hpcxrf.config.run import RunConfig, check_config, drop_unused
 from hpcxrf.config.sample import AUTO
+from hpcxrf.config.settings import Setting, apply_settings
 from hpcxrf.config.untrusted import parse_yaml, read_regular, read_yaml, report_faults
 from hpcxrf.errors import FitError, OutputError
 from hpcxrf.fitting.spectrum.theta import EDGE_REACH_SD
@@ -64,10 +66,14 @@ def keep_configuration(run: RunDir, config: RunConfig) -> None:
     atomic_write_text(run.configuration_file, text)
 
 
-def config_of_run(run: RunDir) -> tuple[RunConfig, str]:
+def config_of_run(run: RunDir, settings: Sequence[Setting] = ()) -> tuple[RunConfig, str]:
     """The configuration of a run directory and its run file's text, as the latest command had them.
 
     Paths are absolute, wherever the run file once lay.
+
+    Args:
+        run: the run directory.
+        settings: values that take the place of the run's.
 
     Raises:
         OutputError: no run there, or a damaged one.
@@ -82,5 +88,5 @@ def config_of_run(run: RunDir) -> tuple[RunConfig, str]:
             # Version 0.1.0 kept `execution`, which changes no result, in the run file alone.
             written = parse_yaml(text, run.run_file, OutputError) or {}
             raw = run.effective() | {"execution": written.get("execution") or {}}
-        sections = drop_unused(raw)
+        sections = apply_settings(drop_unused(raw), settings)
     return check_config(sections, str(run.path)), text

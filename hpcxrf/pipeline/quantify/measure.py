@@ -47,18 +47,24 @@ from hpcxrf.store.ingest import ingest_scan
 from hpcxrf.store.spectra import SpectraStore, open_spectra
 
 FOLDER: Final = "standards"
-"""Folder of a run directory with the standards as they were measured, `<number>.json`."""
+"""Folder of a run directory with the standards as they were measured, `<number>.json`; each says what was asked."""
 _SHELLS: Final = ("K", "L", "M")
 _OF_ALL_PEAKS: Final = ("energy_offset", "energy_slope", "energy_quadratic", "fwhm_offset", "fwhm_fanoprime")
 """Parameters that bend every amplitude when a bound holds them; a tail of the Compton peak at 0 bends none."""
 
 
 def read_or_measure_standards(
-    run_dir: Path, config: RunConfig, reference: I0Reference | None
+    run_dir: Path, config: RunConfig, reference: I0Reference | None, made_from: Mapping[str, str]
 ) -> tuple[StandardScan, ...]:
     """Read the standards of a run, or measure them and keep what was found.
 
     Several workers may do it at once: they find the same, and the last one's file stays.
+
+    Args:
+        run_dir: the run directory.
+        config: run file.
+        reference: I0 that the rates are brought to.
+        made_from: stamps of all files that the standards are made from; what was kept of others is measured again.
 
     Raises:
         ConfigError: no certificate, or no I0, clock or live time.
@@ -67,18 +73,31 @@ def read_or_measure_standards(
         OutputError: the run directory cannot be written.
     """
     return tuple(
-        _read_or_measure(run_dir / FOLDER / f"{number}.json", Path(name), config, reference)
+        _read_or_measure(run_dir / FOLDER / f"{number}.json", Path(name), config, reference, made_from)
         for number, name in enumerate(config.quantify.standards)
     )
 
 
-def _read_or_measure(kept: Path, scan: Path, config: RunConfig, reference: I0Reference | None) -> StandardScan:
+def _read_or_measure(
+    kept: Path, scan: Path, config: RunConfig, reference: I0Reference | None, made_from: Mapping[str, str]
+) -> StandardScan:
+    asked = json.loads(json.dumps({"made_from": made_from, **_list_choices(config, reference)}))
     if kept.is_file():
-        return unpack_scan(read_json_object(kept, OutputError, remedy="remove it, and resume the run"), kept)
+        content = read_json_object(kept, OutputError, remedy="remove it, and resume the run")
+        if content.get("asked") == asked:
+            return unpack_scan(content, kept)
     kept.parent.mkdir(mode=0o700, exist_ok=True)
     found = measure_standard(scan, config, reference, kept.parent)
-    atomic_write_text(kept, json.dumps(pack_scan(found), indent=2, allow_nan=False) + "\n")
+    content = {"asked": asked, **pack_scan(found)}
+    atomic_write_text(kept, json.dumps(content, indent=2, allow_nan=False) + "\n")
     return found
+
+
+def _list_choices(config: RunConfig, reference: I0Reference | None) -> dict[str, object]:
+    """Sections of the run file that the rates of a standard hang on, and the reference."""
+    names = ("input", "sample", "detector", "detectors", "fit", "normalise", "quantify")
+    sections = {name: dataclasses.asdict(getattr(config, name)) for name in names}
+    return {**sections, "reference": None if reference is None else dataclasses.asdict(reference)}
 
 
 def measure_standard(scan: Path, config: RunConfig, reference: I0Reference | None, folder: Path) -> StandardScan:

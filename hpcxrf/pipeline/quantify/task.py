@@ -60,7 +60,7 @@ def run_quantify(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         clock = Clock()
         path = run.results_store(job.dataset_id)
         with clock.fitting():
-            standards = read_or_measure_standards(job.run_dir, job.config, job.i0_reference)
+            standards = read_or_measure_standards(job.run_dir, job.config, job.i0_reference, dict(job.standard_stamps))
         with one_thread():
             notes = quantify_results(
                 path,
