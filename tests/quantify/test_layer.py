@@ -14,7 +14,7 @@ from scipy.special import exp1
 
 from hpcxrf.errors import FitError
 from hpcxrf.physics.detector import Detector
-from hpcxrf.quantify.layer import _decay_overlap, _nodes, build_layer_model, compute_layer_factors, parse_composition
+from hpcxrf.quantify.layer import LayerModel, build_layer_model, compute_layer_factors, parse_composition
 
 # Weighs the lines of a family as they leave the layer.
 OPEN = Detector(be_window_um=0.0, air_path_mm=0.0, dead_layer_um=0.0, chip_thickness_um=1e6)
