@@ -14,16 +14,16 @@ from scipy.stats import t as student
 import hpcxrf
 from hpcxrf.errors import ConfigError, FitError
 from hpcxrf.physics.detector import Detector
+from hpcxrf.quantify.calibration import calibrate, leave_one_out
+from hpcxrf.quantify.calibration_json import calibration_from_json, calibration_to_json
 from hpcxrf.quantify.curve import (
+    GEOMETRY_SD,
     PRIOR_FREEDOM,
     PRIOR_SCATTER,
     RelativeErrors,
     StandardPoint,
-    calibrate,
-    leave_one_out,
     one_sigma_quantile,
 )
-from hpcxrf.quantify.curve_json import calibration_from_json, calibration_to_json
 from hpcxrf.quantify.sensitivity import MODEL_ERROR, compute_sensitivity
 
 DETECTOR = Detector()
@@ -70,6 +70,23 @@ def test_the_factor_is_the_mean_in_the_logarithm_and_its_errors_those_written():
     assert factor.errors.standard == pytest.approx(0.03 / math.sqrt(n), rel=1e-9)
     assert factor.errors.counting == pytest.approx(0.001 / math.sqrt(n), rel=1e-9)
     assert factor.errors.model == 0.0
+
+
+def test_the_geometry_counts_where_lines_lie_elsewhere():
+    """By hand: what a thicker air path takes from silicon, less what the factor has taken up."""
+    found = calibration(point("Ca"), point("Fe"), point("Cu"))
+    parts = []
+    for part, sd in GEOMETRY_SD.items():
+        other = replace(DETECTOR, **{part: getattr(DETECTOR, part) + sd})
+        lost = {
+            f: math.log(compute_sensitivity(f, 12.0, other) / compute_sensitivity(f, 12.0, DETECTOR))
+            for f in ("Si", "Ca", "Fe", "Cu")
+        }
+        parts.append(lost["Si"] - (lost["Ca"] + lost["Fe"] + lost["Cu"]) / 3)
+    assert found.find_response("Si").errors.geometry == pytest.approx(math.hypot(*parts), rel=1e-6)
+    assert found.find_response("Si").errors.geometry > 0.3
+    assert found.find_response("Mn").errors.geometry < 0.05
+    assert found.find_response("Fe").errors.geometry == 0.0
 
 
 @pytest.mark.parametrize("freedom", [4, 8, 9, 20])
