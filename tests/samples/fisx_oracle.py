@@ -4,15 +4,17 @@ import math
 from functools import cache
 from itertools import count
 
-import pytest
+from tests.conftest import skip_or_fail
 
-INSTALL = "pip install hpcxrf[bench]"
 _NUMBER = count()
 
 
 @cache
 def load_elements():
-    fisx = pytest.importorskip("fisx", reason=f"fisx is not installed; {INSTALL}")
+    try:
+        import fisx
+    except ImportError:
+        skip_or_fail("fisx is not installed; pip install hpcxrf[test]")
     elements = fisx.Elements()
     elements.initializeAsPyMca()
     return elements
