@@ -8,6 +8,7 @@ to all families is left to a standard: flux, solid angle, angle of incidence.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -39,6 +40,7 @@ ESTIMATED_MODEL_ERROR: Final = 0.5
 """That of M families of cadmium to europium: their 4f shell is empty or open, and no second calculation exists."""
 
 
+@lru_cache(maxsize=4096)
 def compute_sensitivity(family: str, incident_energy_kev: float, detector: Detector) -> float:
     """Compute the sensitivity of a family in a thin sample, in recorded photons per incident photon and ug/cm2.
 

@@ -1,17 +1,20 @@
 """fisx as an oracle: cross-sections with cascade, and layers."""
 
+import math
 from functools import cache
 from itertools import count
 
-import pytest
+from tests.conftest import skip_or_fail
 
-INSTALL = "pip install hpcxrf[bench]"
 _NUMBER = count()
 
 
 @cache
 def load_elements():
-    fisx = pytest.importorskip("fisx", reason=f"fisx is not installed; {INSTALL}")
+    try:
+        import fisx
+    except ImportError:
+        skip_or_fail("fisx is not installed; pip install hpcxrf[test]")
     elements = fisx.Elements()
     elements.initializeAsPyMca()
     return elements
@@ -46,3 +49,20 @@ def compute_layer(composition, areal_density_ug_cm2, incident_kev, families, ang
         f: tuple(sum(line[kind] for line in lines.values()) for kind in ("primary", "secondary"))
         for f, lines in layers.items()
     }
+
+
+@cache
+def attenuation(symbol, energy_kev):
+    """cm2/g, total and photoelectric."""
+    found = load_elements().getMassAttenuationCoefficients(symbol, energy_kev)
+    return found["total"][0], found["photoelectric"][0]
+
+
+@cache
+def record(energy_kev, air_path_mm, be_window_um, dead_layer_um, chip_thickness_um):
+    """Share of the photons that a silicon detector records behind dry air and beryllium."""
+    air = sum(w * attenuation(s, energy_kev)[0] for s, w in (("N", 0.7553), ("O", 0.2318), ("Ar", 0.0129)))
+    total, photo = attenuation("Si", energy_kev)
+    depth = air * 1.205e-3 * air_path_mm * 0.1
+    depth += attenuation("Be", energy_kev)[0] * 1.848 * be_window_um * 1e-4 + total * 2.33 * dead_layer_um * 1e-4
+    return math.exp(-depth) * -math.expm1(-photo * 2.33 * chip_thickness_um * 1e-4)

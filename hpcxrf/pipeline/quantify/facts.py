@@ -13,8 +13,8 @@ from hpcxrf.notes import Note
 from hpcxrf.physics.detector import Detector
 from hpcxrf.pipeline.quantify.sample import Sample
 from hpcxrf.pipeline.quantify.scans import StandardScan
-from hpcxrf.quantify.curve import Calibration, LeftOut, leave_one_out
-from hpcxrf.quantify.curve_json import calibration_to_json
+from hpcxrf.quantify.calibration import Calibration, LeftOut, leave_one_out
+from hpcxrf.quantify.calibration_json import calibration_to_json
 from hpcxrf.quantify.matrix import LayerCorrection
 from hpcxrf.quantify.sensitivity import compute_mean_line_kev, compute_sensitivity
 

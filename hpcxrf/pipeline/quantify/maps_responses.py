@@ -6,7 +6,8 @@ from typing import Final
 import numpy as np
 
 from hpcxrf.pipeline.compare import share_strongest_lines
-from hpcxrf.quantify.curve import Calibration, RelativeErrors, Response
+from hpcxrf.quantify.calibration import Calibration, Response
+from hpcxrf.quantify.curve import RelativeErrors
 from hpcxrf.quantify.maps_curve import MapsGeometry, MapsPoint, fit_maps_curve
 
 MAPS_CONSTANTS: Final = "maps-3.58"

@@ -22,7 +22,7 @@ from hpcxrf.pipeline.quantify.measure import read_or_measure_standards
 from hpcxrf.pipeline.quantify.sample import Sample, find_seen_families, read_sample, refuse_standards
 from hpcxrf.pipeline.quantify.scans import StandardScan
 from hpcxrf.pipeline.records import DatasetJob
-from hpcxrf.quantify.curve import Calibration, Response, calibrate, convert_rates
+from hpcxrf.quantify.calibration import Calibration, Response, calibrate, convert_rates
 from hpcxrf.quantify.matrix import Layer, LayerCorrection, correct_layer
 from hpcxrf.results.store.areal_density import (
     TERMS,

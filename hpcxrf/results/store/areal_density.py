@@ -28,7 +28,7 @@ from hpcxrf.store.files import tree_sha256
 from hpcxrf.store.schema import AREAL_DENSITY_VARIABLES, RESPONSE_VARIABLES
 
 GROUP: Final = "areal_density"
-TERMS: Final = ("counting", "theta", "i0", "standard", "curve", "model")
+TERMS: Final = ("counting", "theta", "i0", "standard", "curve", "geometry", "model")
 """Origins of the uncertainty that all pixels have in common; `counting` is that of the standards."""
 
 

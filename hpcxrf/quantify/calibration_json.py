@@ -7,7 +7,8 @@ from typing import Any, Final
 from hpcxrf.errors import ConfigError, HpcxrfError
 from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.lines import TABLE_VERSION
-from hpcxrf.quantify.curve import Calibration, StandardPoint, calibrate
+from hpcxrf.quantify.calibration import Calibration, calibrate
+from hpcxrf.quantify.curve import StandardPoint
 
 _KIND: Final = "hpcxrf calibration"
 _VERSION: Final = 1
