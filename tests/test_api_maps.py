@@ -56,7 +56,7 @@ def run_dir(scan, elements, tmp_path_factory):
         source=scan.files[0],
         run_dir=run.path,
         config=config,
-        detectors=("0", "1", "sum"),
+        detectors=("sum", "0", "1"),
         shape=SHAPE,
     )
     for stage in ("ingest", "integrated", "pixels", "finalise"):
@@ -101,7 +101,7 @@ def maps(cube, fit):
 def test_the_maps_of_a_scan_are_those_of_a_run_to_the_last_bit(scan, fits, run_dir):
     of_run = hpcxrf.open_results(run_dir).maps()
     here = hpcxrf.fit_map(scan, fits, device="cpu")
-    assert list(of_run["detector"].values) == ["0", "1", "sum"]
+    assert list(of_run["detector"].values) == ["sum", "0", "1"]
     for name in MAPS:
         np.testing.assert_array_equal(here[name].values, of_run[name].values[:2], strict=True)
     total = hpcxrf.fit_map(scan, fits, detector="sum", device="cpu")
