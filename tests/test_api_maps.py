@@ -283,5 +283,5 @@ def test_the_picture_has_a_panel_for_every_map_that_is_wanted(maps, run_dir, tmp
     assert (tmp_path / "maps.png").stat().st_size > 1000
     with pytest.raises(ConfigError, match="plot_maps: 'Cu' is not a component"):
         hpcxrf.plot_maps(maps, ["Cu"])
-    with pytest.raises(ConfigError, match="plot_maps: '7' is not a detector; there are 0, 1, sum"):
+    with pytest.raises(ConfigError, match="plot_maps: '7' is not a detector; there are sum, 0, 1"):
         hpcxrf.plot_maps(hpcxrf.open_results(run_dir), detector="7")
