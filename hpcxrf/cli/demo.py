@@ -29,7 +29,6 @@ def demo(
         [files[0]],
         {
             "sample": {"elements": list(spec.listed_elements)},
-            "pixels": {"detectors": "both"},
             "execution": {"workers": workers},
         },
     )

@@ -51,7 +51,12 @@ Energy = Annotated[
 ]
 Pixels = Annotated[str | None, typer.Option("--pixels", help=f"Pixel method: {methods_text()}.", show_default="linear")]
 Detectors = Annotated[
-    str | None, typer.Option("--detectors", help="Maps of each detector, of their sum, or both.", show_default="each")
+    str | None,
+    typer.Option(
+        "--detectors",
+        help="Maps of each detector, their sum, or both; auto: both where the method can.",
+        show_default="auto",
+    ),
 ]
 Workers = Annotated[
     int | None, typer.Option("--workers", min=1, help="Number of processes.", show_default="one a core")

@@ -23,8 +23,10 @@ class PixelConfig:
     """`linear`: signed and unbiased; `nnls`: non-negative least squares; `poisson`: non-negative maximum likelihood;
     `nonlinear`: energy offset, gain and width of every pixel free near those of the scan; `full`: the same by the true
     model, for scans of at most 10 000 pixels times detectors."""
-    detectors: Literal["each", "sum", "both"] = "each"
-    """`sum`: the raw counts of all detectors, fitted with every detector's own calibration."""
+    detectors: Literal["auto", "each", "sum", "both"] = "auto"
+    """What there are maps of. `sum`: the raw counts of all detectors, fitted with every detector's own calibration;
+    `both`: the sum, then each; `auto`: the same where there are several detectors and the method fits their sum, else
+    each."""
     weights: Annotated[Literal["auto", "one"], Field(validation_alias=AliasChoices("weights", OLD_WEIGHTS))] = "auto"
     """Fit weights of the method `linear`: `auto`, where pixels are so unlike that it gains precision, classes of them
     are weighed by their own mean spectra, and the notes say so; `one`: always those of the scan's mean spectrum.
@@ -79,10 +81,10 @@ def pixel_faults(pixels: PixelConfig, remap: bool | PixelMethodName) -> list[str
     if pixels.background == "snip" and again is not None and not METHODS[again].snip:
         faults.append(f"regions.remap: {again} has its background in the fit; set pixels.background: columns")
     alone = [name for name in (pixels.method, again) if name is not None and not METHODS[name].sums]
-    if pixels.detectors != "each" and alone:
+    if pixels.detectors in {"sum", "both"} and alone:
         faults.append(
             f"pixels.detectors: {pixels.detectors} is not available with the method {alone[0]}, which fits the theta "
-            "of one detector, not of a sum; set pixels.detectors: each"
+            "of one detector, not of a sum; set pixels.detectors: auto, which then leaves the sum out, or each"
         )
     return faults
 

@@ -49,9 +49,9 @@ class PlanSize:
     datasets: int
     tasks: dict[Stage, int]
     spectra: int
-    """Integrated spectra to be fitted: detectors of all scans."""
+    """Integrated spectra to be fitted: detectors of all scans; their sum takes the fits of its detectors."""
     pixels: int
-    """Pixel spectra to be fitted, of all detectors of the results."""
+    """Pixel spectra to be fitted, of all detectors of the results and of their sum."""
     bytes_read: int
     """Of the scans' files."""
     bytes_written: int
@@ -69,7 +69,7 @@ def measure_plan(plan: Plan) -> PlanSize:
     return PlanSize(
         datasets=len(plan.jobs),
         tasks=tasks,
-        spectra=sum(len(job.detectors) for job in plan.jobs),
+        spectra=sum(job.shape[0] for job in plan.jobs),
         pixels=sum(pixel_spectra(job) for job in plan.jobs),
         bytes_read=sum(_bytes_read(job) for job in plan.jobs),
         bytes_written=sum(bytes_written(job) for job in plan.jobs),

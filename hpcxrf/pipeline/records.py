@@ -36,7 +36,7 @@ class DatasetJob:
     run_dir: Path
     config: RunConfig
     detectors: tuple[str, ...]
-    """Of the results: "0".."n-1" and/or "sum"."""
+    """Of the results: "sum" and/or "0".."n-1"."""
     shape: tuple[int, int, int, int]
     """(detector, y, x, channel)."""
     stamps: tuple[tuple[str, str], ...] = ()

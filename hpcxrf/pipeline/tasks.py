@@ -59,6 +59,7 @@ from hpcxrf.results.store.maps import (
     create_results,
     finalise,
     open_results,
+    read_detectors,
     write_block,
     write_spectrum_fits,
 )
@@ -213,9 +214,10 @@ def run_pixels(job: DatasetJob, blocks: BlockRange, after: Sequence[TaskRecord])
         found, findings, spectra = shared.solver, shared.findings, shared.spectra
         mine = blocks_of(job.shape[1:3], block_of_job(job))[blocks.first : blocks.stop]
         checksums: dict[str, str] = {}
+        # A store that was begun earlier may have another order than a job of today.
+        row = read_detectors(path).index(blocks.detector)
 
         def write(block: Block, fit: PixelFit) -> None:
-            row = job.detectors.index(blocks.detector)
             if found is not None:
                 fit = apply_findings(fit, spectra, block, blocks.detector, found[0].channels, findings)
             with clock.writing():

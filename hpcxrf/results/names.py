@@ -5,6 +5,8 @@ from typing import Final
 from hpcxrf.physics.anode_scatter import OTHER_SERIES
 from hpcxrf.physics.model import COMPTON, ELASTIC
 
+SUM: Final = "sum"
+"""Name, on the detector axis, of the raw sum of all detectors."""
 _ANODE: Final = {OTHER_SERIES.format(series=one): f"anode {one} elastic" for one in "KL"}
 _SHOWN: Final = {ELASTIC: "elastic", COMPTON: "Compton", **_ANODE}
 
@@ -12,3 +14,12 @@ _SHOWN: Final = {ELASTIC: "elastic", COMPTON: "Compton", **_ANODE}
 def shown_name(component: str) -> str:
     """`elastic` and `Compton` for the scatter columns, which keep their MAPS names in files."""
     return _SHOWN.get(component, component)
+
+
+def name_detector(name: str) -> str:
+    """A detector, or the sum of all, as the subject of a sentence.
+
+    >>> name_detector("0"), name_detector("sum")
+    ('detector 0', 'sum of the detectors')
+    """
+    return "sum of the detectors" if name == SUM else f"detector {name}"

@@ -176,7 +176,7 @@ MAP_VARIABLES: Final = table(
     status           detector y x            uint8    1      outcome of the fit
     """
 )
-"""The coordinate `detector` is a string: "0".."n-1", or "sum"; `component` is a string."""
+"""The coordinate `detector` is a string: "sum", or "0".."n-1"; `component` is a string."""
 LATER_VARIABLES: Final = frozenset({"deviance_z"})
 """Maps that stores of earlier versions lack: a run that one of these began goes on without them."""
 

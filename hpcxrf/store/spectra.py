@@ -101,6 +101,8 @@ class SpectraStore:
     scaler_units: tuple[str, ...]
     _group: zarr.Group = field(repr=False, compare=False)
     _counts: ShardReader = field(repr=False, compare=False)
+    _kept: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False, compare=False)
+    """Small arrays that were read whole, by name: the pixels ask for them with every tile."""
 
     def read_rows(self, detectors: Sequence[int], y: slice, x: slice = slice(None)) -> NDArray[Any]:
         """Counts of a region, all channels, of type `dtype`.
@@ -138,11 +140,11 @@ class SpectraStore:
 
     def integrated(self, detector: int) -> NDArray[np.float64]:
         """Sum of the spectra of all pixels of one detector, (channel,)."""
-        return np.asarray(self._array("integrated")[self._checked(detector)])
+        return np.array(self._keep("integrated")[self._checked(detector)])
 
     def max_channel_spectrum(self, detector: int) -> NDArray[np.float64]:
         """Highest counts of any pixel in each channel of one detector, (channel,): shows hot pixels."""
-        return np.asarray(self._array("max_channel_spectrum")[self._checked(detector)])
+        return np.array(self._keep("max_channel_spectrum")[self._checked(detector)])
 
     def times(self, y: slice = slice(None), x: slice = slice(None)) -> RegionTimes:
         """Times and rates of a region, all detectors."""
@@ -151,14 +153,15 @@ class SpectraStore:
 
     def measured(self, y: slice = slice(None), x: slice = slice(None)) -> NDArray[np.bool_]:
         """True where a spectrum was recorded, (y, x)."""
-        return np.asarray(self._array("measured")[y, x]).astype(np.bool_)
+        return self._keep("measured")[y, x].astype(np.bool_)
 
     def missing(self, detector: int, y: slice = slice(None), x: slice = slice(None)) -> NDArray[np.bool_]:
         """True where the spectrum of one detector was not measured though the pixel was, (y, x)."""
         number = self._checked(detector)
-        if "missing" not in self._group:
-            return np.zeros((len(range(self.shape[1])[y]), len(range(self.shape[2])[x])), dtype=np.bool_)
-        return np.asarray(self._array("missing")[number, y, x]).astype(np.bool_)
+        if "missing" not in self._kept and "missing" not in self._group:
+            # Of every detector in every tile: the store is not asked again.
+            self._kept["missing"] = np.broadcast_to(np.zeros((), dtype=np.bool_), self.shape[:3])
+        return self._keep("missing")[number, y, x].astype(np.bool_)
 
     def spikes(self, detector: int) -> NDArray[np.int64]:
         """Places (place, 3) of channels that a detector can hardly have counted: y, x, channel."""
@@ -181,6 +184,12 @@ class SpectraStore:
         if name not in self.scaler_names:
             raise ValueError(f"{self.path}: no scaler {name!r}; it has {self.scaler_names}")
         return np.asarray(self._array("scaler")[self.scaler_names.index(name), y])
+
+    def _keep(self, name: str) -> NDArray[Any]:
+        """A small array, read once: it is not to be written to."""
+        if name not in self._kept:
+            self._kept[name] = np.asarray(self._array(name)[...])
+        return self._kept[name]
 
     def _array(self, name: str) -> zarr.Array[Any]:
         found = self._group[name]

@@ -174,7 +174,7 @@ def test_the_stores_of_a_run_are_complete_and_hold_every_count(run, name):
     assert spectra.counts.shape == shape
     assert spectra.counts.sum(("y", "x", "channel"), dtype="int64").values.tolist() == totals
     maps = xr.open_zarr(store_of(run, "results", name), group="maps", chunks=None)
-    assert maps.detector.values.tolist() == ["0", "1", "2", "3", "sum"]
+    assert maps.detector.values.tolist() == ["sum", "0", "1", "2", "3"]
     assert maps.amplitude.shape[-2:] == shape[1:3]
     assert np.isfinite(maps.amplitude).all()
     assert (maps.status == 1).all()

@@ -92,7 +92,7 @@ def test_every_group_opens_with_xarray_without_a_warning(finished):
         xr.open_zarr(_store(finished, "spectra"))
     assert maps.amplitude.dims == ("detector", "component", "y", "x")
     assert maps.amplitude.attrs["units"] == "count"
-    assert list(maps.detector.values) == ["0", "1", "sum"]
+    assert list(maps.detector.values) == ["sum", "0", "1"]
 
 
 def test_the_maps_agree_with_the_truth_within_their_sigma(finished, scan):

@@ -82,7 +82,7 @@ def test_what_is_left_out_by_evidence_is_as_what_is_excluded_by_name(tmp_path, b
 
 def test_an_excluded_detector_has_no_maps(tmp_path, bragg):
     store, _ = run(tmp_path / "scan", bragg, detectors={"exclude": [2, 0]})
-    assert maps_of(store).detector.values.tolist() == ["1", "3", "sum"]
+    assert maps_of(store).detector.values.tolist() == ["sum", "1", "3"]
 
 
 def test_without_judgement_all_detectors_are_summed(tmp_path, bragg):

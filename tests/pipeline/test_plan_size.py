@@ -64,7 +64,7 @@ def test_tasks_are_counted_as_the_graph_makes_them(tmp_path_factory, n_y, n_x, r
     one = job(
         tmp_path_factory.getbasetemp(),
         (2, n_y, n_x, 2048),
-        ("0", "1", "sum"),
+        ("sum", "0", "1"),
         regions=regions,
         pixels={"blocks_per_task": blocks},
     )
@@ -92,8 +92,11 @@ def test_bytes_are_those_of_the_files_and_of_the_arrays(scan_folder, tmp_path):
     files = [scan_folder / "small.h50", scan_folder / "small.h51"]
     assert work.bytes_read == sum(file.stat().st_size for file in files)
     # Counts of 2 bytes and 4 times of 8; 3 maps of 4 bytes for each of 3 elements, elastic, Compton; 9 a pixel.
-    assert work.bytes_written == 2 * 24 * (2048 * 2 + 32) + 2 * 24 * (5 * 12 + 9)
-    assert (work.datasets, work.spectra, work.pixels) == (1, 2, 48)
+    # Maps are those of two detectors and of their sum.
+    assert work.bytes_written == 2 * 24 * (2048 * 2 + 32) + 3 * 24 * (5 * 12 + 9)
+    assert (work.datasets, work.spectra, work.pixels) == (1, 2, 72)
+    alone = measure_plan(make_plan(config_of(scan_folder, pixels={"detectors": "sum"}), tmp_path))
+    assert (alone.spectra, alone.pixels) == (2, 24)
 
 
 @pytest.mark.parametrize("method", ["linear", "nnls", "poisson", "nonlinear", "full"])

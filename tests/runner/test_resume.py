@@ -89,10 +89,10 @@ def test_a_chunk_that_was_lost_is_found_by_verify_and_done_again_with_what_rests
     # A journal line is trusted: contents are compared where somebody asks for it.
     assert set(finished_tasks(run, job)) == {u.task for u in units_of(job)}
     [damage] = find_damage(run)
-    assert (damage.task, damage.path) == ("pixels-0-00000-00001", str(lost.relative_to(run.path)))
+    assert (damage.task, damage.path) == ("pixels-sum-00000-00001", str(lost.relative_to(run.path)))
     do_again(run, damage)
     left = {u.task for u in units_of(job)} - set(finished_tasks(run, job))
-    assert {"pixels-0-00000-00001", "regions", "finalise"} <= left
+    assert {"pixels-sum-00000-00001", "regions", "finalise"} <= left
     assert not left & {"ingest", "integrated", "pixels-1-00000-00001"}
 
 

@@ -10,7 +10,8 @@ from hpcxrf.errors import ConfigError, OutputError
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.lines import build_line_table
-from hpcxrf.simulate import archive_spec
+from hpcxrf.runner.workload import PlanRequest
+from hpcxrf.simulate import archive_spec, demo_spec
 from hpcxrf.simulate.spec import list_families
 from hpcxrf.simulate.spectra import emission_lines
 from hpcxrf.studies.case_study.fits import StudyFits, join_fits, read_fits, write_fits
@@ -33,6 +34,7 @@ from hpcxrf.studies.case_study.tables import (
     list_map_rows,
     list_pixel_rows,
 )
+from hpcxrf.studies.case_study.workload import make_dataset
 
 ASKED = {"input": {"files": ["scan/plant.h50"]}, "fit": {"calibration": "none"}, "regions": {"find": ["squares"]}}
 OK, EMPTY = int(FitStatus.CONVERGED), int(FitStatus.EMPTY)
@@ -109,6 +111,15 @@ def test_a_run_file_of_something_else_is_refused_with_all_its_faults_at_once():
         assert word in str(told.value)
     with pytest.raises(ConfigError, match="none; give find"):
         check_case_study(config(regions={"find": []}))
+    with pytest.raises(ConfigError, match=r"pixels\.detectors: sum"):
+        check_case_study(config(pixels={"detectors": "sum"}))
+
+
+@pytest.mark.parametrize(("given", "names"), [({}, ("0", "1")), ({"detectors": "both"}, ("sum", "0", "1"))])
+def test_detectors_of_a_study_are_not_summed_unless_that_is_asked_for(tmp_path, given, names):
+    """It compares fits of one detector, as it did when runs had no sums by default."""
+    request = PlanRequest(config=config(pixels=given), run_dir=tmp_path, kept={})
+    assert make_dataset(request, demo_spec(seed=1, shape=(2, 8, 8, 2048))).detectors == names
 
 
 def fits(amplitude, status, *, r2=0.5, cpu_s=0.002) -> StudyFits:

@@ -78,7 +78,7 @@ def measure(plan: Plan, config: RunConfig) -> Probe:
     smallest = min(plan.jobs, key=pixel_spectra)
     with tempfile.TemporaryDirectory(prefix="hpcxrf-probe-") as folder:
         seconds, device = _measure_stages(replace(smallest, run_dir=Path(folder)))
-    spectra, pixels = len(smallest.detectors), pixel_spectra(smallest)
+    spectra, pixels = smallest.shape[0], pixel_spectra(smallest)
     apart = ("ingest", "integrated", "pixels")
     probe = Probe(
         date=datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds"),

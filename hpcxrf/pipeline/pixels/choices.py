@@ -23,9 +23,8 @@ from hpcxrf.fitting.pixels.weight_classes import WeightClasses
 from hpcxrf.notes import Note
 from hpcxrf.pipeline.blocks import SAMPLE_PIXELS, Block
 from hpcxrf.pipeline.pixels.findings import Findings, read_good_block
-from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.pipeline.records import DatasetJob
-from hpcxrf.results.names import shown_name
+from hpcxrf.results.names import name_detector, shown_name
 
 if TYPE_CHECKING:
     # It loads zarr, which a fit of one file has no need of.
@@ -76,8 +75,10 @@ def choose_for_pixels(bases: Bases, store: "SpectraStore", job: DatasetJob, find
     mixed = {name: _mixtures(job, basis, n_pixels) for name, basis in bases.items()}
     classes = _weight_classes(bases, store, job, read_good)
     several = {name: one for name, one in classes.items() if len(one.share) > 1}
-    alike = [Note("warning", f"{_place(name)}: {one.text}") for name, every in mixed.items() for one in every]
-    weighed = [Note("fact", f"{_place(name)}: {one.report}; {_sizes(one, n_pixels)}") for name, one in several.items()]
+    alike = [Note("warning", f"{name_detector(name)}: {one.text}") for name, every in mixed.items() for one in every]
+    weighed = [
+        Note("fact", f"{name_detector(name)}: {one.report}; {_sizes(one, n_pixels)}") for name, one in several.items()
+    ]
     return PixelChoices(
         bases={name: replace(basis, weight_classes=several.get(name)) for name, basis in bases.items()},
         notes=(*alike, *weighed),
@@ -180,7 +181,3 @@ def _mixtures(job: DatasetJob, basis: PixelBasis, n_pixels: int) -> tuple[Mixtur
 def _sizes(classes: WeightClasses, n_pixels: int) -> str:
     parts = [f"{round(share * n_pixels)}" for share in classes.share.tolist()]
     return f"the classes have about {' and '.join(parts)} pixels"
-
-
-def _place(name: str) -> str:
-    return "sum of the detectors" if name == SUM else f"detector {name}"

@@ -15,8 +15,7 @@ from hpcxrf.config.pixels import PixelConfig
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.methods import METHODS
 from hpcxrf.notes import Note
-from hpcxrf.pipeline.prepare.inputs import SUM
-from hpcxrf.results.names import shown_name
+from hpcxrf.results.names import name_detector, shown_name
 
 LEAST_SIGMA: Final = 3.0
 LEAST_SHARE: Final = 0.03
@@ -86,7 +85,7 @@ def describe_excess(detector: str, found: Sequence[Excess], config: PixelConfig)
     """
     if not found:
         return []
-    place = "sum of the detectors" if detector == SUM else f"detector {detector}"
+    place = name_detector(detector)
     named = ", ".join(one.text for one in found[:_MOST_NAMED])
     more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
     why = (

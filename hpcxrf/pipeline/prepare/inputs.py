@@ -10,6 +10,7 @@ from typing import Final
 from hpcxrf.config.run import RunConfig
 from hpcxrf.errors import ConfigError
 from hpcxrf.formats.scan import RawScan, ReadOptions
+from hpcxrf.methods import METHODS
 from hpcxrf.pipeline.prepare.sources import find_override_file
 from hpcxrf.store.files import file_sha256
 from hpcxrf.store.gather import METADATA
@@ -113,7 +114,7 @@ def _hash_once(file: Path, _stamp: str) -> str:
 
 
 def detector_names(config: RunConfig, n_detectors: int) -> tuple[str, ...]:
-    """Name the entries of the results' detector axis.
+    """Name the entries of the results' detector axis, in their order: the sum, where there is one, then each.
 
     Raises:
         ConfigError: a detector that is excluded and does not exist, or none that is left.
@@ -127,5 +128,8 @@ def detector_names(config: RunConfig, n_detectors: int) -> tuple[str, ...]:
     each = tuple(str(d) for d in range(n_detectors) if d not in excluded)
     if not each:
         raise ConfigError(f"detectors.exclude leaves none of the {n_detectors} detectors of the scan; name fewer")
-    names: dict[str, Sequence[str]] = {"each": each, "sum": (SUM,), "both": (*each, SUM)}
-    return tuple(names[config.pixels.detectors])
+    wanted, both = config.pixels.detectors, (SUM, *each)
+    if wanted == "auto":
+        return both if len(each) > 1 and METHODS[config.pixels.method].sums else each
+    names: dict[str, tuple[str, ...]] = {"each": each, "sum": (SUM,), "both": both}
+    return names[wanted]

@@ -21,6 +21,7 @@ from hpcxrf.pipeline.blocks import Block, blocks_of
 from hpcxrf.pipeline.pixels.findings import Findings, apply_findings, fits_for, spectra_of
 from hpcxrf.pipeline.pixels.from_config import basis_of, needs_model, pixel_model_of, solver_of
 from hpcxrf.pipeline.pixels.task import fit_block, read_block
+from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.pipeline.records import DatasetJob
 from hpcxrf.pipeline.regions.refine import RefinedRegion
 from hpcxrf.pipeline.tasks import no_solution
@@ -47,8 +48,9 @@ def remap_region(
 ) -> dict[str, str]:
     """Fit the region's pixels block by block, for every entry of the maps' detector axis, and write them.
 
-    A detector whose summed spectrum has no solution is left out: its maps stay NaN, status not run. One whose pixels
-    have none, as columns have indistinguishable spectra, reads NaN, status singular.
+    A detector whose summed spectrum has no solution is left out, and so is the sum where the method fits none: these
+    maps stay NaN, status not run. One whose pixels have none, as columns have indistinguishable spectra, reads NaN,
+    status singular.
 
     Args:
         job: the dataset.
@@ -63,6 +65,7 @@ def remap_region(
         Why not, by detector, of those that were not fitted.
     """
     config = replace(job.config.pixels, method=remap_method(job.config))
+    sums = METHODS[config.method].sums
     device = choose_device(job.config)
     every = read_region_mask(path, index)
     names = component_names(path)
@@ -71,6 +74,9 @@ def remap_region(
         if refined.fits[name].status not in SOLVED:
             status = refined.fits[name].status.name.lower()
             remarks[name] = f"not mapped again: the fit of its summed spectrum is {status}"
+            continue
+        if name == SUM and not sums:
+            remarks[name] = f"not mapped again: the method {config.method} fits the theta of one detector, not of a sum"
             continue
         try:
             fits = fits_for(name, refined.fits, findings)

@@ -23,6 +23,7 @@ from hpcxrf.pipeline.regions.remap import remap_method, remap_region
 from hpcxrf.pipeline.units import refine_task_name
 from hpcxrf.results.names import shown_name
 from hpcxrf.results.store.basis import component_names
+from hpcxrf.results.store.maps import read_detectors
 from hpcxrf.results.store.regions import (
     GROUP,
     RegionAxes,
@@ -65,7 +66,7 @@ def run_regions(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         store = open_spectra(run.spectra_store(job.dataset_id))
         with clock.reading():
             left_out = sorted(read_findings(require_readable_schema(path)).left_out)
-            maps = read_maps(path, job.detectors, left_out)
+            maps = read_maps(path, left_out)
         with one_thread():
             regions = find_regions(maps, job.config.regions)
         remove_regions(path)
@@ -117,12 +118,11 @@ def run_refine(job: DatasetJob, slot: int, slots: int, after: Sequence[TaskRecor
         return clock.record(job, task, "refine", checksums=_checksums(job, files))
 
 
-def read_maps(path: Path, detectors: Sequence[str], left_out: Sequence[int] = ()) -> RegionMaps:
+def read_maps(path: Path, left_out: Sequence[int] = ()) -> RegionMaps:
     """Maps of the raw sum where it was fitted, else the sum of the detectors' maps; those without solution left out.
 
     Args:
         path: the results store.
-        detectors: entries of its detector axis.
         left_out: detectors that disagree with the others.
     """
     maps = open_group(path, "maps")
@@ -131,6 +131,7 @@ def read_maps(path: Path, detectors: Sequence[str], left_out: Sequence[int] = ()
     step = max(1, int(np.ceil((n_y * n_x / _SAMPLE_PIXELS) ** 0.5)))
     total = np.zeros((n, n_y, n_x), np.float32)
     variance = np.zeros_like(total[:, ::step, ::step])
+    detectors = read_detectors(path)
     each = [row for row, name in enumerate(detectors) if name != SUM and int(name) not in left_out]
     wanted = [detectors.index(SUM)] if SUM in detectors else each
     used = [row for row in wanted if _has_numbers(amplitude, row)]
@@ -214,7 +215,7 @@ def _refine(job: DatasetJob, path: Path, store: SpectraStore, mine: Sequence[int
     problems = prepare_refinement(config, scan_facts(store, job.source), attributes["theta_by_detector"], model_error)
     for index in mine:
         counts, _ = read_region_counts(path, index)
-        every = torch.from_numpy(counts[: store.shape[0]])
+        every = torch.from_numpy(np.stack([counts[str(d)] for d in range(store.shape[0])]))
         refined = refine_region(every, problems, config, job.detectors, findings)
         records = {name: as_records(found) for name, found in refined.suggested.items()}
         write_region_fit(path, index, refined.fits, records)
@@ -234,7 +235,7 @@ def _axes(job: DatasetJob, maps: RegionMaps) -> RegionAxes:
     """Every detector, whatever the maps have: each one's theta is refined, also for their sum."""
     each = tuple(str(d) for d in range(job.shape[0]))
     return RegionAxes(
-        detectors=(*each, SUM) if SUM in job.detectors else each,
+        detectors=(SUM, *each) if SUM in job.detectors else each,
         components=maps.components,
         parameters=tuple(p.name for p in PARAMETERS),
         units=tuple(p.unit for p in PARAMETERS),

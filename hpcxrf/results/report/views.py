@@ -13,7 +13,7 @@ from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.uncertainty import decision_limit
 from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.notes import Note, unpack_notes
-from hpcxrf.results.names import shown_name
+from hpcxrf.results.names import name_detector, shown_name
 from hpcxrf.results.photon_variance import read_photon_variance
 from hpcxrf.results.report.thumbnails import MapSummary
 
@@ -199,19 +199,20 @@ def list_flags(tree: xr.DataTree) -> tuple[str, ...]:
     found = []
     spectrum = tree["spectrum"].to_dataset()
     for name, merit in read_merits(spectrum).items():
-        found += [f"detector {name}: {merit.verdict.word}: {why}" for why in read_verdict_reasons(spectrum, name)]
+        place = name_detector(name)
+        found += [f"{place}: {merit.verdict.word}: {why}" for why in read_verdict_reasons(spectrum, name)]
         if merit.status != FitStatus.CONVERGED:
-            found.append(f"detector {name}: {format_status(merit.status)}")
+            found.append(f"{place}: {format_status(merit.status)}")
         elif merit.verdict is Verdict.NOT_JUDGED and merit.r2_expected - merit.r2 > 0.01:
-            found.append(f"detector {name}: R² is {merit.r2_expected - merit.r2:.3f} below what noise allows")
+            found.append(f"{place}: R² is {merit.r2_expected - merit.r2:.3f} below what noise allows")
         stuck = [row.name for row in _build_parameter_rows(tree, name) if row.at_bound]
         if stuck:
-            found.append(f"detector {name}: parameters at a bound: {', '.join(stuck)}")
+            found.append(f"{place}: parameters at a bound: {', '.join(stuck)}")
         missing = [row.name for row in _build_suggestion_rows(tree, name)]
         if missing:
-            found.append(f"detector {name}: suggested, not in your list: {', '.join(missing)}")
+            found.append(f"{place}: suggested, not in your list: {', '.join(missing)}")
         found += [
-            f"detector {name}: indistinguishable in a pixel: {', '.join(one['members'])}"
+            f"{place}: indistinguishable in a pixel: {', '.join(one['members'])}"
             for one in tree.attrs.get("mixed", {}).get(name, [])
         ]
     return tuple(found)

@@ -61,6 +61,7 @@ __all__ = [
     "finalise",
     "is_complete",
     "open_results",
+    "read_detectors",
     "reopen",
     "write_block",
     "write_spectrum_fits",
@@ -93,7 +94,7 @@ def create_results(
 
     Args:
         path: Folder of the store, `<dataset_id>.zarr`; appears at once or not at all.
-        detectors: Names "0".."n-1" and/or "sum".
+        detectors: Names "sum" and/or "0".."n-1".
         components: Names of the components, in the order of the fits.
         shape_yx: Pixels (y, x).
         n_channels: Channels of the full spectrum.
@@ -133,6 +134,15 @@ def create_results(
         if free:
             create_shifts(maps, free, sizes, SHIFT_VARIABLES, block_yx)
         create_spectrum_group(store, sizes, labels)
+
+
+def read_detectors(path: Path) -> tuple[str, ...]:
+    """Names on the detector axis of the maps, in their order.
+
+    Raises:
+        OutputError: no maps there.
+    """
+    return labels_of(open_group(path, "maps"), "detector")
 
 
 def write_block(path: Path, detector_index: int, y: slice, x: slice, fit: PixelFit) -> None:

@@ -161,11 +161,12 @@ def read_region_names(path: Path) -> tuple[str, ...]:
     return labels_of(_group(path), "region") if GROUP in root else ()
 
 
-def read_region_counts(path: Path, index: int) -> tuple[NDArray[np.float64], int]:
-    """Summed spectra (detector, channel) of one region as stored, and its number of pixels."""
+def read_region_counts(path: Path, index: int) -> tuple[dict[str, NDArray[np.float64]], int]:
+    """Summed spectra (channel,) of one region by name of the detector, and its number of pixels."""
     group = _group(path)
     counts = np.asarray(array_of(group, "counts")[index])
-    return counts, int(np.asarray(array_of(group, "n_pixels")[index]))
+    by_name = dict(zip(labels_of(group, "detector"), counts, strict=True))
+    return by_name, int(np.asarray(array_of(group, "n_pixels")[index]))
 
 
 def read_region_mask(path: Path, index: int) -> NDArray[np.bool_]:

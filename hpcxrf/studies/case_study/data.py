@@ -149,7 +149,7 @@ def _read_product_maps(
         run = RunDir(path=job.run_dir / method)
         amplitude = open_results(run.results_store(job.dataset_id))["maps"]["amplitude"]
         for trace in PLANT_TRACES:
-            one = amplitude.sel(component=trace).isel(detector=DETECTOR)
+            one = amplitude.sel(component=trace).sel(detector=str(DETECTOR))
             maps[method, trace] = np.asarray(one.values, dtype=np.float64)
         seconds[method] = _sum_pixel_seconds(run.read_journal(job.dataset_id))
     return maps, seconds

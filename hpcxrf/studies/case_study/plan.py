@@ -82,6 +82,8 @@ def check_case_study(config: RunConfig) -> None:
         faults.append(f"case_study.amplitudes: {amplitudes} names one twice or none; name each once")
     if config.fit.calibration != "none":
         faults.append(f"fit.calibration: {config.fit.calibration}; give none: the first pass knows no calibration")
+    if config.pixels.detectors == "sum":
+        faults.append("pixels.detectors: sum; one detector is fitted, leave it out")
     if config.sample.incident_energy_kev is not None or config.sample.elements:
         faults.append("sample: elements and incident energy are those of the simulated scan; leave them out")
     if faults:

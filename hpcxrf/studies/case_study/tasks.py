@@ -152,7 +152,7 @@ def gathered(job: DatasetJob) -> dict[str, NDArray[Any]]:
     results = run.results_store(job.dataset_id)
     arrays: dict[str, NDArray[Any]] = {"whole": store.integrated(DETECTOR)[None]}
     for index in range(len(read_region_names(results))):
-        arrays[f"region-{index}"] = read_region_counts(results, index)[0][DETECTOR][None]
+        arrays[f"region-{index}"] = read_region_counts(results, index)[0][str(DETECTOR)][None]
         y, x = bounding_box(read_region_mask(results, index))
         pixels = store.read_rows([DETECTOR], y, x)[0]
         arrays[f"pixels-{index}"] = pixels.reshape(-1, pixels.shape[-1])

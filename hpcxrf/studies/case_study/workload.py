@@ -96,7 +96,10 @@ def plan_study(request: PlanRequest) -> Iterator[StudyJob | DatasetJob]:
 
 def make_dataset(request: PlanRequest, spec: "ScanSpec") -> DatasetJob:
     """The simulated scan as an item, known from its specification alone."""
-    config = replace(request.config, sample=replace(request.config.sample, elements=spec.listed_elements))
+    given = request.config
+    # It compares fits of one detector; a sum that nobody asks for would only take time.
+    pixels = replace(given.pixels, detectors="each") if given.pixels.detectors == "auto" else given.pixels
+    config = replace(given, sample=replace(given.sample, elements=spec.listed_elements), pixels=pixels)
     file = scan_file(request.config)
     digest = hashlib.sha256(json.dumps(asdict(spec), sort_keys=True).encode()).hexdigest()
     return DatasetJob(

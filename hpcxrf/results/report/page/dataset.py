@@ -9,7 +9,7 @@ import xarray as xr
 from markupsafe import Markup
 
 from hpcxrf.notes import Note
-from hpcxrf.results.names import shown_name
+from hpcxrf.results.names import SUM, shown_name
 from hpcxrf.results.photon_variance import read_photon_variance
 from hpcxrf.results.report import views
 from hpcxrf.results.report.colours import HIGH_PERCENTILE, LOW_PERCENTILE
@@ -149,7 +149,9 @@ def _render_details(summary: DatasetSummary, tree: xr.DataTree) -> str:
     ]
     regions = None
     if "regions" in tree.children:
-        regions = _build_regions(tree["regions"].to_dataset(), summaries[-1])
+        # They were found on the sum where there is one, which is the first, or in older stores the last.
+        shown = next((one for one in summaries if one.detector == SUM), summaries[0])
+        regions = _build_regions(tree["regions"].to_dataset(), shown)
     return (
         load_templates()
         .get_template("details.html.j2")

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.physics.model import SCATTER
-from hpcxrf.results.names import shown_name
+from hpcxrf.results.names import SUM, name_detector, shown_name
 from hpcxrf.results.report.colours import CYCLE, colour_limits
 from hpcxrf.results.report.page.data import pack_png
 from hpcxrf.results.report.page.maps import LEVELS, to_levels
 from hpcxrf.results.report.thumbnails import MapSummary, select_most_visible
 
 _STRONGEST: Final = 4
-_SUM: Final = "sum"
 NOT_REFINED: Final = "not run"
 """Outcome of a region that was not to be refined."""
 # White is the lower limit; pixels without a number are blue, which no grey is.
@@ -150,7 +149,7 @@ def _build_row(one: xr.Dataset, number: int) -> RegionRow:
     status = [FitStatus(value) for value in one["status"].values.tolist()]
     names = [str(name) for name in one["detector"].values]
     solved = [i for i, s in enumerate(status) if s in _SOLVED]
-    used = [names.index(_SUM)] if _SUM in names else solved
+    used = [names.index(SUM)] if SUM in names else solved
     bad = {s.name.lower().replace("_", " ") for s in status if s is not FitStatus.CONVERGED}
     r2 = one["r2"].values[solved]
     return RegionRow(
@@ -170,7 +169,7 @@ def _list_remarks(one: xr.Dataset, names: Sequence[str]) -> list[str]:
     if "remark" not in one:
         return []
     texts = one["remark"].values.tolist()
-    return [f"detector {name} {text}" for name, text in zip(names, texts, strict=True) if text]
+    return [f"{name_detector(name)} {text}" for name, text in zip(names, texts, strict=True) if text]
 
 
 def _list_strongest(one: xr.Dataset, used: Sequence[int]) -> tuple[Amount, ...]:
