@@ -42,7 +42,7 @@ def export(
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace files of another result or origin that have the same name.")
+        bool, typer.Option("--force", help="Write all anew, also over files of another result or origin.")
     ] = False,
     as_json: opt.AsJson = False,
 ) -> None:
@@ -88,8 +88,8 @@ def export(
         raise DatasetsFailedError(
             "\n".join(
                 (
-                    f"{len(reasons)} of {len(ended)} datasets could not be exported, all others are; fix the cause, and "
-                    "the same command exports them:",
+                    f"{len(reasons)} of {len(ended)} datasets could not be exported, all others are; fix the cause, "
+                    "and the same command exports them:",
                     *reasons[:_SHOWN],
                     *more,
                 )

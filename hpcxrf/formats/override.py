@@ -125,7 +125,7 @@ def make_override(
     elements: Sequence[str],
     pileup: Sequence[str],
     width_law: float,
-    comment: str,
+    title: str,
 ) -> Override:
     """A new override file, every number in full precision.
 
@@ -135,14 +135,17 @@ def make_override(
         elements: `Fe` (K), `Pt_L`, `Au_M`.
         pileup: pile-up, `Si_Cl`.
         width_law: factor k that `fwhm_fanoprime` belongs to.
-        comment: first line.
+        title: what was fitted.
 
     Raises:
         ConfigError: a value that is not finite.
         InputFileError: the file would not be valid.
     """
-    keys = {parameter: key for key, parameter in reversed(tuple(THETA.items()))}
-    first = [f"# {show_name(comment)}\n", f"ELEMENTS_TO_FIT: {', '.join(elements)}\n"]
+    # Of two spellings the later one is that of the files that come with MAPS.
+    keys = {parameter: key for key, parameter in THETA.items()}
+    first = ["fitted by hpcxrf; a line is KEY: value, everything else a comment\n", "VERSION: 5.0\n"]
+    first += ["DETECTOR_ELEMENTS: 1\n", f"IDENTIFYING_NAME_[WHATEVERE_YOU_LIKE]: {show_name(title)}\n"]
+    first += [f"ELEMENTS_TO_FIT: {', '.join(elements)}\n"]
     first += [f"ELEMENTS_WITH_PILEUP: {', '.join(pileup)}\n"] if pileup else []
     empty = _parse(path, tuple(first))
     values = {keys[name]: value for name, value in theta.items() if name in keys}

@@ -19,7 +19,7 @@ class ExportFormat:
     suffix: str
     """End of the name of what is written, or of each file where there are several."""
     names: Literal["one", "numbered", "parts", "folder"] = "one"
-    """How the name of the result becomes those of files: one, one a detector (`.h50`), `_<part>` and suffix, a folder."""
+    """Files of a result: one, one a detector (`X.h50`), `X_<part>` with the suffix, a folder `X`."""
     groups: tuple[str, ...] = ("maps",)
     """Groups of a results store that it cannot do without."""
     spectra: bool = False

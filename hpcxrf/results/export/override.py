@@ -37,11 +37,10 @@ def write(source: ExportSource, folder: Path, stem: str) -> None:
         override = make_override(
             path,
             theta=dict(zip(names, values.tolist(), strict=True)),
-            elements=[name for name in components if _is_family(name) and name not in {ELASTIC, COMPTON}],
-            pileup=[name for name in components if not _is_family(name)],
+            elements=[name for name in components if _is_family(name)],
+            pileup=[name for name in components if not _is_family(name) and name not in {ELASTIC, COMPTON}],
             width_law=law,
-            comment=f"{source.attributes.get('title', source.name)}, detector {detector}, fitted by hpcxrf "
-            f"{source.attributes.get('hpcxrf_version', '')}",
+            title=f"{source.attributes.get('title', source.name)}, detector {detector}",
         )
         write_override(override, path)
         written += 1

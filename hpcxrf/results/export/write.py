@@ -75,7 +75,7 @@ def export_results(
         form: name of the format.
         output: folder, or the name of what becomes of the only result.
         is_folder: whether `output` is a folder in which each result has its own name.
-        force: replace what is there of other results.
+        force: write all anew, and replace what is there of another result or origin.
         advance: takes the number of results that have ended, and of all.
 
     Raises:
@@ -89,7 +89,8 @@ def export_results(
         _refuse_existing(targets, form, row, records)
     ended: list[Exported] = []
     for number, target in enumerate(targets, start=1):
-        ended.append(_export_one(target, form, row, records[target.folder].get((form, target.stem))))
+        written = records[target.folder].get((form, target.stem))
+        ended.append(_export_one(target, form, row, written, force=force))
         advance(number, len(targets))
     return tuple(ended)
 
@@ -262,10 +263,10 @@ def _is_of(written: Written, target: Target) -> bool:
         return True
 
 
-def _export_one(target: Target, form: str, row: ExportFormat, written: Written | None) -> Exported:
+def _export_one(target: Target, form: str, row: ExportFormat, written: Written | None, *, force: bool) -> Exported:
     try:
         mark = fingerprint(target.store)
-        if written is not None and written.result == mark and written.is_there(target.folder):
+        if not force and written is not None and written.result == mark and written.is_there(target.folder):
             files = tuple(target.folder / name for name in written.bytes_by_name)
             return Exported(name=target.name, state="there", files=files, notes=written.notes)
         source = read_source(target.store, spectra=row.spectra)
