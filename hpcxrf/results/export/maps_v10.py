@@ -22,6 +22,7 @@ from hpcxrf.formats.maps_writer import (
     create_maps_dataset,
 )
 from hpcxrf.physics.model import COMPTON, ELASTIC
+from hpcxrf.results.export.hdf5 import create_file
 from hpcxrf.results.export.run_spectra import SUM, list_members, read_counts, read_times
 from hpcxrf.results.export.source import ExportSource, list_detectors, read_bands, read_positions
 from hpcxrf.store.spectra import SpectraStore
@@ -65,7 +66,7 @@ def write(source: ExportSource, folder: Path, stem: str) -> None:
         source.notes.append("without spectra, times and scalers, which are in the run directory: name that")
     for detector in list_detectors(source):
         suffix = ".h5" if detector == SUM else f".h5{detector}"
-        with h5py.File(folder / f"{stem}{suffix}", "w") as file:
+        with create_file(folder / f"{stem}{suffix}") as file:
             _write_file(file, source, detector)
 
 

@@ -8,6 +8,7 @@ import xarray as xr
 
 from hpcxrf import __version__
 from hpcxrf.results.export.hdf5 import (
+    create_file,
     create_group,
     write_attributes,
     write_json,
@@ -46,13 +47,13 @@ def maps_to_hdf5(source: ExportSource, path: Path) -> None:
 
     Args:
         source: an open result.
-        path: the file, which is replaced.
+        path: the file, which must not be there.
 
     Raises:
         OSError: the file cannot be written.
     """
     positions = read_positions(source.groups["maps"])
-    with h5py.File(path, "w") as file:
+    with create_file(path) as file:
         file.attrs["default"] = "entry"
         entry = create_group(file, "entry", "NXentry")
         entry["title"] = str(source.attributes.get("title", source.name))

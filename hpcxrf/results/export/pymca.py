@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from hpcxrf import __version__
-from hpcxrf.results.export.hdf5 import create_group, write_axes, write_json
+from hpcxrf.results.export.hdf5 import create_file, create_group, write_axes, write_json
 from hpcxrf.results.export.source import (
     ExportSource,
     PixelPositions,
@@ -37,7 +37,7 @@ def write(source: ExportSource, folder: Path, stem: str) -> None:
     """
     positions = read_positions(source.groups["maps"])
     detectors = list_detectors(source)
-    with h5py.File(folder / f"{stem}.h5", "w") as file:
+    with create_file(folder / f"{stem}.h5") as file:
         file.attrs["NX_class"] = "NXroot"
         for detector in detectors:
             entry = create_group(file, name_detector(detector), "NXentry")

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from hpcxrf.formats.layout_pyxrf import ROOT
+from hpcxrf.results.export.hdf5 import create_file
 from hpcxrf.results.export.pymca import name_line
 from hpcxrf.results.export.run_spectra import SUM, list_members, read_counts, summed_type
 from hpcxrf.results.export.source import ExportSource, list_detectors, list_quantities, read_bands, read_positions
@@ -27,7 +28,7 @@ def write(source: ExportSource, folder: Path, stem: str) -> None:
         OSError: the file cannot be written.
         OutputError: counts of the run cannot be read.
     """
-    with h5py.File(folder / f"{stem}.h5", "w") as file:
+    with create_file(folder / f"{stem}.h5") as file:
         root = file.create_group(ROOT)
         if source.spectra is None:
             source.notes.append("without counts, which PyXRF wants and the run directory has: name that")

@@ -340,8 +340,9 @@ def _sync(path: Path) -> None:
 
 
 def _replace(path: Path, target: Path) -> Path:
-    if target.is_dir() and not target.is_symlink():
-        shutil.rmtree(target)
+    if path.is_dir() or target.is_dir():
+        # Neither takes the place of the other, or of what is in it, by a rename.
+        _remove(target)
     return path.replace(target)
 
 

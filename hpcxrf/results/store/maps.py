@@ -8,7 +8,7 @@ import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 import xarray as xr
@@ -132,7 +132,7 @@ def create_results(
         labels = {"detector": detectors, "component": components}
         noise = {PHOTON_VARIANCE: as_json(photon_variance)} if photon_variance else {}
         # A copy of the group alone still says where it comes from.
-        origin = {name: root[name] for name in _ORIGIN if name in root}
+        origin: dict[str, Any] = {name: root[name] for name in _ORIGIN if name in root}
         maps = create_group(store / "maps", {**origin, "units": MAP_VARIABLES["amplitude"].units, **noise})
         _create_maps(maps, sizes, labels, positions_um, block_yx)
         if free:
