@@ -9,7 +9,6 @@ from typer.testing import CliRunner
 
 from hpcxrf.cli.app import app
 from hpcxrf.errors import ConfigError, DatasetsFailedError, OutputError
-from tests.samples.commands import child
 
 RUNNER = CliRunner()
 
@@ -81,11 +80,11 @@ def test_one_of_many_that_fails_ends_with_6_and_alone_with_4(run, tmp_path):
 
 
 def test_the_exit_codes_are_those_of_the_errors(run, tmp_path):
-    assert child("-m", "hpcxrf", "export", str(run), "--to", "xls").returncode == ConfigError.exit_code
+    assert export(run, "--to", "xls").exception.exit_code == ConfigError.exit_code
     (tmp_path / f"{NAME}.nxs").write_text("another's")
-    done = child("-m", "hpcxrf", "export", str(run), "--to", "nexus", "-o", str(tmp_path))
-    assert done.returncode == OutputError.exit_code
-    assert "--force replaces it" in done.stderr
+    done = export(run, "--to", "nexus", "-o", tmp_path)
+    assert done.exception.exit_code == OutputError.exit_code
+    assert "--force replaces it" in str(done.exception)
     assert export(tmp_path / "nothing", "--to", "csv").exception.exit_code == OutputError.exit_code
 
 

@@ -8,7 +8,6 @@ import xarray as xr
 
 from hpcxrf import __version__
 from hpcxrf.results.export.hdf5 import (
-    create_file,
     create_group,
     write_attributes,
     write_json,
@@ -17,6 +16,7 @@ from hpcxrf.results.export.hdf5 import (
     write_quantity,
     write_table,
 )
+from hpcxrf.results.export.new_hdf5 import create_file
 from hpcxrf.results.export.source import (
     LAYER_GROUPS,
     ExportSource,

@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 
 from hpcxrf import __version__
-from hpcxrf.results.export.hdf5 import create_file, create_group, write_axes, write_json
+from hpcxrf.results.export.hdf5 import create_group, write_axes, write_json
+from hpcxrf.results.export.new_hdf5 import create_file
 from hpcxrf.results.export.source import (
     ExportSource,
     PixelPositions,

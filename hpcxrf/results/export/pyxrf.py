@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from hpcxrf.formats.layout_pyxrf import ROOT
-from hpcxrf.results.export.hdf5 import create_file
+from hpcxrf.results.export.new_hdf5 import create_file
 from hpcxrf.results.export.pymca import name_line
 from hpcxrf.results.export.run_spectra import SUM, list_members, read_counts, summed_type
 from hpcxrf.results.export.source import ExportSource, list_detectors, list_quantities, read_bands, read_positions
