@@ -258,3 +258,9 @@ def test_every_row_has_its_module():
         assert row.summary, name
         assert row.programs, name
         assert Path(csv_tables.__file__).with_name(f"{row.module}.py").is_file()
+
+
+def test_the_page_tells_of_every_format():
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "take-results-elsewhere.md"
+    told = page.read_text(encoding="utf-8")
+    assert [name for name in EXPORT_FORMATS if f"| `{name}` |" not in told] == []
