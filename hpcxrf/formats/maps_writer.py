@@ -263,7 +263,9 @@ def _is_countable(block: Counts, largest: int) -> bool:
     return bool(np.issubdtype(block.dtype, np.integer) or np.all(block == np.rint(block)))
 
 
-def _create(file: h5py.File, name: str, data: ArrayLike, dtype: str, chunks: tuple[int, ...] | None = None) -> None:
+def create_maps_dataset(
+    file: h5py.File, name: str, data: ArrayLike, dtype: str | np.dtype[Any], chunks: tuple[int, ...] | None = None
+) -> None:
     """A dataset as the layout has them: gzip, chunked, growable."""
     array = np.asarray(data, dtype=dtype)
     file.create_dataset(
@@ -279,23 +281,23 @@ def _create(file: h5py.File, name: str, data: ArrayLike, dtype: str, chunks: tup
 def _write_maps_head(file: h5py.File, content: _Content, detector: int) -> None:
     _, height, _, channels = content.shape
     calibration = content.calibration[detector]
-    _create(file, "MAPS/version", [10.0], "f4")
+    create_maps_dataset(file, "MAPS/version", [10.0], "f4")
     for name, key in zip(MAPS_TIME_NAMES, TIME_NAMES, strict=True):
         values = content.times[key][detector]
-        _create(file, f"MAPS/Spectra/{name}", values, "f4", (height, 1))
+        create_maps_dataset(file, f"MAPS/Spectra/{name}", values, "f4", (height, 1))
         total = [np.asarray(values, dtype=float).sum()]
-        _create(file, f"MAPS/Spectra/Integrated_Spectra/{name}", total, "f4")
+        create_maps_dataset(file, f"MAPS/Spectra/Integrated_Spectra/{name}", total, "f4")
     coefficients = [calibration.offset_kev, calibration.slope_kev, calibration.quadratic_kev]
-    _create(file, "MAPS/Spectra/Energy", _energy_kev(calibration, channels), "f4")
-    _create(file, "MAPS/Spectra/Energy_Calibration", coefficients, "f4")
-    _create(file, "MAPS/Scan/x_axis", content.x_um, "f4")
-    _create(file, "MAPS/Scan/y_axis", content.y_um, "f4")
+    create_maps_dataset(file, "MAPS/Spectra/Energy", _energy_kev(calibration, channels), "f4")
+    create_maps_dataset(file, "MAPS/Spectra/Energy_Calibration", coefficients, "f4")
+    create_maps_dataset(file, "MAPS/Scan/x_axis", content.x_um, "f4")
+    create_maps_dataset(file, "MAPS/Scan/y_axis", content.y_um, "f4")
     for axis in ("x_axis", "y_axis"):
         # XRF-Maps writes millimetres and no attribute; who writes otherwise must say so.
         file[f"MAPS/Scan/{axis}"].attrs["units"] = "um"
-    _create(file, "MAPS/Scan/requested_rows", [height], "i4")
-    _create(file, "MAPS/Scan/requested_cols", [content.shape[2]], "i4")
-    _create(file, "MAPS/Scan/name", [content.path.stem.encode()], f"S{NAME_BYTES}")
+    create_maps_dataset(file, "MAPS/Scan/requested_rows", [height], "i4")
+    create_maps_dataset(file, "MAPS/Scan/requested_cols", [content.shape[2]], "i4")
+    create_maps_dataset(file, "MAPS/Scan/name", [content.path.stem.encode()], f"S{NAME_BYTES}")
     _write_maps_scalers(file, content)
     _write_maps_override(file, content)
 
@@ -311,9 +313,9 @@ def _write_maps_scalers(file: h5py.File, content: _Content) -> None:
         return
     _, height, width, _ = content.shape
     text = f"S{NAME_BYTES}"
-    _create(file, "MAPS/Scalers/Names", [n.encode() for n in content.scaler_names], text)
-    _create(file, "MAPS/Scalers/Units", [u.encode() for u in content.scaler_units], text)
-    _create(file, "MAPS/Scalers/Values", content.scaler_values, "f4", (1, height, width))
+    create_maps_dataset(file, "MAPS/Scalers/Names", [n.encode() for n in content.scaler_names], text)
+    create_maps_dataset(file, "MAPS/Scalers/Units", [u.encode() for u in content.scaler_units], text)
+    create_maps_dataset(file, "MAPS/Scalers/Values", content.scaler_values, "f4", (1, height, width))
 
 
 def _write_maps_override(file: h5py.File, content: _Content) -> None:
@@ -323,8 +325,8 @@ def _write_maps_override(file: h5py.File, content: _Content) -> None:
     values = [[content.incident_energy_kev, np.nan, np.nan, np.nan]]
     folder = "MAPS/Fit_Parameters_Override"
     names = [b"COHERENT_SCT_ENERGY"]
-    _create(file, f"{folder}/Fit_Parameters_Names", names, f"S{PARAMETER_NAME_BYTES}")
-    _create(file, f"{folder}/Fit_Parameters_Values", values, "f4")
+    create_maps_dataset(file, f"{folder}/Fit_Parameters_Names", names, f"S{PARAMETER_NAME_BYTES}")
+    create_maps_dataset(file, f"{folder}/Fit_Parameters_Values", values, "f4")
 
 
 def _write_maps_counts(files: Sequence[h5py.File], content: _Content) -> None:
@@ -347,7 +349,7 @@ def _write_maps_counts(files: Sequence[h5py.File], content: _Content) -> None:
         for dataset, spectra in zip(stored, block, strict=True):
             dataset[:, rows, :] = np.moveaxis(spectra, 2, 0).astype("f4", order="C")
     for file, spectrum in zip(files, total, strict=True):
-        _create(file, "MAPS/Spectra/Integrated_Spectra/Spectra", spectrum, "f4")
+        create_maps_dataset(file, "MAPS/Spectra/Integrated_Spectra/Spectra", spectrum, "f4")
 
 
 def _write_array_head(file: h5py.File, content: _Content) -> None:

@@ -7,7 +7,7 @@ to XRF-Maps. Numbers that a fit uses must be numbers; other keys are kept as the
 import io
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -116,6 +116,40 @@ def write_override(override: Override, path: Path) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise OutputError(f"{path}: cannot be written: {error.strerror}; choose another folder") from error
+
+
+def make_override(
+    path: Path,
+    *,
+    theta: Mapping[str, float],
+    elements: Sequence[str],
+    pileup: Sequence[str],
+    width_law: float,
+    title: str,
+) -> Override:
+    """A new override file, every number in full precision.
+
+    Args:
+        path: where it is to be written.
+        theta: values by the names of the nonlinear parameters; what MAPS has no name for is left out.
+        elements: `Fe` (K), `Pt_L`, `Au_M`.
+        pileup: pile-up, `Si_Cl`.
+        width_law: factor k that `fwhm_fanoprime` belongs to.
+        title: what was fitted.
+
+    Raises:
+        ConfigError: a value that is not finite.
+        InputFileError: the file would not be valid.
+    """
+    # Of two spellings the later one is that of the files that come with MAPS.
+    keys = {parameter: key for key, parameter in THETA.items()}
+    first = ["fitted by hpcxrf; a line is KEY: value, everything else a comment\n", "VERSION: 5.0\n"]
+    first += ["DETECTOR_ELEMENTS: 1\n", f"IDENTIFYING_NAME_[WHATEVERE_YOU_LIKE]: {show_name(title)}\n"]
+    first += [f"ELEMENTS_TO_FIT: {', '.join(elements)}\n"]
+    first += [f"ELEMENTS_WITH_PILEUP: {', '.join(pileup)}\n"] if pileup else []
+    empty = _parse(path, tuple(first))
+    values = {keys[name]: value for name, value in theta.items() if name in keys}
+    return change_values(empty, {**values, "FWHM_FANO_COEFF": width_law})
 
 
 def change_values(override: Override, values: Mapping[str, float]) -> Override:

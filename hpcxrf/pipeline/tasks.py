@@ -49,7 +49,7 @@ from hpcxrf.pipeline.records import BlockRange, DatasetJob
 from hpcxrf.pipeline.regions.given import check_thresholds
 from hpcxrf.pipeline.report import pack_judgement, summarise_dataset
 from hpcxrf.pipeline.units import pixel_task_name
-from hpcxrf.results.export import regions_to_csv
+from hpcxrf.results.export.csv_tables import regions_to_csv
 from hpcxrf.results.photon_variance import name_components
 from hpcxrf.results.report.judgement import judge, wants_page
 from hpcxrf.results.report.page.dataset import write_dataset_page
@@ -266,7 +266,7 @@ def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         finalise(path, {"devices": devices, "torch_version": str(torch.__version__)})
         with clock.writing(), open_results(path) as tree:
             if job.config.regions.wanted:
-                regions_to_csv(tree, table)
+                regions_to_csv(tree["regions"].to_dataset() if "regions" in tree.children else None, table)
             judgement = judge(tree)
             if wants_page(job.config.report.pages, judgement.merit):
                 record = summarise(job, after)

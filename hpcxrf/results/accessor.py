@@ -5,6 +5,7 @@ maps.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -93,6 +94,31 @@ class XrfAccessor:
             ConfigError: no such component or detector.
         """
         return draw_maps(self._maps, components, detector)
+
+    def to(self, form: str, path: str | Path, *, force: bool = False) -> tuple[Path, ...]:
+        """Write the maps for another program: `nexus`, `pymca`, `tiff`, `png` or `ome-zarr`.
+
+        Formats that hold spectra or parameters are those of `open_results(...).to(...)`.
+
+        Args:
+            form: name of the format.
+            path: name of the file; formats of several files take it as the stem of their names.
+            force: replace what is there.
+
+        Returns:
+            The files.
+
+        Raises:
+            ConfigError: no such format, one that needs more than maps, or maps without pixels in rows and columns.
+            OutputError: something of that name is there, or it cannot be written.
+        """
+        from hpcxrf.results.export.source import source_of_maps
+        from hpcxrf.results.export.write import export_source
+
+        if not {"y", "x"} <= set(self._maps.dims):
+            raise ConfigError(f"axes {', '.join(map(str, self._maps.dims))} are not those of a map; give y and x")
+        place = Path(path)
+        return export_source(source_of_maps(self._maps, place.name), form, place, force=force)
 
     def rgb(self, red: str, green: str, blue: str, *, detector: str | None = None) -> xr.DataArray:
         """Put the maps of three components together as red, green and blue.

@@ -1,13 +1,13 @@
 """The results of a run, opened for reading: datasets by name, each a tree of xarray Datasets."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 import xarray as xr
 
-from hpcxrf.errors import ConfigError, OutputError
+from hpcxrf.errors import ConfigError, DatasetsFailedError, OutputError
 from hpcxrf.results.store.maps import is_complete, open_results
 from hpcxrf.store.packed import SUFFIX, folder_of, is_store, locate_store
 
@@ -81,6 +81,36 @@ class Results(Mapping[str, xr.DataTree]):
             )
         return tree["normalised"].to_dataset()
 
+    def to(
+        self, form: str, path: str | Path, *, where: str | Sequence[str] = (), force: bool = False
+    ) -> tuple[Path, ...]:
+        """Write the results for another program, as `hpcxrf export` does; what is there already is skipped.
+
+        Args:
+            form: `maps`, `nexus`, `pyxrf`, `pymca`, `tiff`, `csv`, `override`, `png` or `ome-zarr`.
+            path: folder, in which each dataset has its own name; of a single dataset also the name of the file.
+            where: patterns of names of datasets, such as `leaf-*`; all without.
+            force: replace files of another result or origin.
+
+        Returns:
+            All files and folders.
+
+        Raises:
+            ConfigError: no such format, or no dataset of such a name.
+            OutputError: files of another origin are in the way.
+            DatasetsFailedError: some could not be written; all others are.
+        """
+        from hpcxrf.results.export.write import export_results, is_folder_of, select_stores
+
+        stores = select_stores(self.stores, [where] if isinstance(where, str) else where)
+        output = Path(path)
+        is_folder = len(stores) > 1 or is_folder_of(output, form)
+        ended = export_results(stores, form, output, is_folder=is_folder, force=force)
+        failed = [f"  {one.name}: {one.reason}" for one in ended if one.state == "failed"]
+        if failed:
+            raise DatasetsFailedError("\n".join((f"{len(failed)} of {len(ended)} could not be exported:", *failed)))
+        return tuple(file for one in ended for file in one.files)
+
     def _tree(self, name: str | None) -> xr.DataTree:
         if name is None and len(self.stores) != 1:
             raise ConfigError(f"{len(self.stores)} datasets; name one of {self._names()}")
@@ -110,17 +140,18 @@ def find_results(path: Path) -> Results:
     Raises:
         OutputError: nothing there, or nothing that is finished.
     """
-    stores = _stores_in(path)
+    stores = list_stores(path)
     if not stores:
         raise OutputError(f"{path}: no results here; name a run directory or a store <dataset>.zarr in its results")
-    finished = {_name(store): store for store in stores if is_complete(store)}
-    unfinished = tuple(_name(store) for store in stores if store not in finished.values())
+    finished = {name_dataset(store): store for store in stores if is_complete(store)}
+    unfinished = tuple(name for name in map(name_dataset, stores) if name not in finished)
     if not finished:
         raise OutputError(f"{path}: no dataset is finished; `hpcxrf status {path}` tells how far the run is")
     return Results(finished, unfinished)
 
 
-def _stores_in(path: Path) -> list[Path]:
+def list_stores(path: Path) -> list[Path]:
+    """List the results stores of a run directory, of its folder `results`, or the only one, finished or not."""
     if is_store(path):
         return [locate_store(path)]
     folder = path / "results" if (path / "results").is_dir() else path
@@ -128,5 +159,6 @@ def _stores_in(path: Path) -> list[Path]:
     return sorted({locate_store(store) for store in (*folders, *folder.glob(f"*.zarr{SUFFIX}"))})
 
 
-def _name(store: Path) -> str:
+def name_dataset(store: Path) -> str:
+    """Name of the dataset of a results store."""
     return folder_of(store).name.removesuffix(".zarr")

@@ -19,7 +19,8 @@ from hpcxrf.pipeline.plan_size import count_inodes
 from hpcxrf.pipeline.prepare.inputs import input_stamps, is_unchanged
 from hpcxrf.pipeline.prepare.previous import require_previous
 from hpcxrf.pipeline.workload import reopen
-from hpcxrf.results.export import amplitudes_to_csv
+from hpcxrf.results.export.csv_tables import amplitudes_to_csv
+from hpcxrf.results.export.source import read_source
 from hpcxrf.results.store.maps import is_complete, open_results
 from hpcxrf.runner.datasets import append_dataset, summarise
 from hpcxrf.runner.done import last_lines
@@ -124,7 +125,7 @@ def test_a_finished_dataset_is_two_files_that_everything_opens(finished, tmp_pat
         assert set(open_results(path).children) == {"basis", "maps", "parameters", "regions", "spectrum"}
         assert hpcxrf.open_results(path).maps()["amplitude"].identical(opened.maps()["amplitude"])
         require_previous(path)
-    amplitudes_to_csv(stores[0], tmp_path / "a.csv")
+    amplitudes_to_csv(read_source(stores[0]), tmp_path / "a.csv")
     assert (tmp_path / "a.csv").read_text().count("\n") == 1 + 5
     np.testing.assert_array_equal(open_spectra(stores[1]).read_rows([0], slice(None)), np.load(job.source))
 

@@ -8,7 +8,7 @@ import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 import xarray as xr
@@ -68,6 +68,9 @@ __all__ = [
 ]
 
 FloatMap = NDArray[np.float64]
+
+_ORIGIN: Final = ("title", "source", "source_files", "hpcxrf_version")
+"""Root attributes that the group `maps` has, too."""
 
 POSITION_VARIABLES: Final = table(
     """
@@ -129,7 +132,9 @@ def create_results(
         store = create_group(partial, root)
         labels = {"detector": detectors, "component": components}
         noise = {PHOTON_VARIANCE: as_json(photon_variance)} if photon_variance else {}
-        maps = create_group(store / "maps", noise)
+        # A copy of the group alone still says where it comes from.
+        origin: dict[str, Any] = {name: root[name] for name in _ORIGIN if name in root}
+        maps = create_group(store / "maps", {**origin, "units": MAP_VARIABLES["amplitude"].units, **noise})
         _create_maps(maps, sizes, labels, positions_um, block_yx)
         if free:
             create_shifts(maps, free, sizes, SHIFT_VARIABLES, block_yx)

@@ -37,6 +37,18 @@ def pack_png(index: NDArray[np.uint8], colours: bytes, opacity: bytes = b"") -> 
         colours: red, green and blue of every index.
         opacity: of the first indices, 0 to 255; the others are opaque.
     """
+    return f"data:image/png;base64,{base64.b64encode(encode_png(index, colours, opacity)).decode()}"
+
+
+def encode_png(index: NDArray[np.uint8], colours: bytes, opacity: bytes = b"", *, text: str = "") -> bytes:
+    """PNG with a palette, each pixel its index.
+
+    Args:
+        index: (y, x).
+        colours: red, green and blue of every index.
+        opacity: of the first indices, 0 to 255; the others are opaque.
+        text: description that the file keeps.
+    """
     height, width = index.shape
     # Every row begins with its filter, 0: neighbours in a map are not alike enough for another one to pay.
     rows = np.zeros((height, width + 1), dtype=np.uint8)
@@ -45,11 +57,11 @@ def pack_png(index: NDArray[np.uint8], colours: bytes, opacity: bytes = b"") -> 
         (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
         (b"PLTE", colours),
         *([(b"tRNS", opacity)] if opacity else []),
+        *([(b"iTXt", b"Description\0\0\0\0\0" + text.encode("utf-8", "replace"))] if text else []),
         (b"IDAT", zlib.compress(rows.tobytes(), 4)),
         (b"IEND", b""),
     )
-    png = b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in parts)
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in parts)
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

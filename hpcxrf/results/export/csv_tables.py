@@ -1,38 +1,52 @@
-"""Results for other programs: tables as CSV, maps as HDF5 with NeXus NXdata."""
+"""Tables as CSV: amplitudes, parameters and regions, every cell safe for a spreadsheet."""
 
 import csv
 import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import h5py
-import numpy as np
 import xarray as xr
 
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.uncertainty import decision_limit
 from hpcxrf.results.photon_variance import read_photon_variance
-from hpcxrf.results.store.maps import open_results
 from hpcxrf.results.store.storage import replace_file
-from hpcxrf.store.schema import BLOCK_Y
+
+if TYPE_CHECKING:
+    from hpcxrf.results.export.source import ExportSource
 
 Cell = str | float | int
 
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
-def amplitudes_to_csv(results: Path, path: Path) -> None:
-    """Write the integrated amplitudes, a row for each detector and component, in counts.
+def write(source: "ExportSource", folder: Path, stem: str) -> None:
+    """Write `<stem>_amplitudes.csv`, `<stem>_parameters.csv` and, where there are regions, `<stem>_regions.csv`.
 
     Raises:
-        OutputError: no results store there, or `path` cannot be written.
+        OutputError: a table cannot be written.
     """
-    tree = open_results(results)
-    spectrum = tree["spectrum"].to_dataset().load()
+    amplitudes_to_csv(source, folder / f"{stem}_amplitudes.csv")
+    parameters_to_csv(source, folder / f"{stem}_parameters.csv")
+    if "regions" in source.groups:
+        regions_to_csv(source.groups["regions"], folder / f"{stem}_regions.csv")
+
+
+def amplitudes_to_csv(source: "ExportSource", path: Path) -> None:
+    """Write the integrated amplitudes, a row for each detector and component, in counts.
+
+    Args:
+        source: an open result with the group `spectrum`.
+        path: the table.
+
+    Raises:
+        OutputError: `path` cannot be written.
+    """
+    spectrum = source.groups["spectrum"].load()
     columns = ("amplitude", "sigma", "detection_limit")
-    factors = tree.attrs.get("count_factor", {})
+    factors = source.attributes.get("count_factor", {})
     names = [str(name) for name in spectrum["component"].values]
     photon = {
         (detector, name): float(one)
@@ -49,17 +63,20 @@ def amplitudes_to_csv(results: Path, path: Path) -> None:
     )
 
 
-def parameters_to_csv(results: Path, path: Path) -> None:
+def parameters_to_csv(source: "ExportSource", path: Path) -> None:
     """Write the parameters of the integrated fits, a row for each detector and parameter.
 
+    Args:
+        source: an open result; one without the group `parameters` gives an empty table.
+        path: the table.
+
     Raises:
-        OutputError: no results store there, or `path` cannot be written.
+        OutputError: `path` cannot be written.
     """
     columns = ("value", "sigma", "initial", "lower", "upper", "free", "at_bound")
-    tree = open_results(results)
     rows: list[tuple[Cell, ...]] = []
-    if "parameters" in tree.children:
-        table = tree["parameters"].to_dataset().load()
+    if "parameters" in source.groups:
+        table = source.groups["parameters"].load()
         names, texts = (table[key].values.tolist() for key in ("name", "unit"))
         units = dict(zip(names, texts, strict=True))
         for detector, name, *values in _list_rows(table, "name", columns):
@@ -67,21 +84,21 @@ def parameters_to_csv(results: Path, path: Path) -> None:
     write_csv(path, ("detector", "parameter", "unit", *columns), rows)
 
 
-def regions_to_csv(tree: xr.DataTree, path: Path) -> None:
+def regions_to_csv(regions: xr.Dataset | None, path: Path) -> None:
     """Write the refined regions: a row for each region, detector and component, and each parameter of theta.
 
     Suggested components, which are not in the fit, have the quantity `suggested`.
 
     Args:
-        tree: an open results store.
+        regions: group `regions` of a results store; None: it has none, and the table is empty.
         path: the table.
 
     Raises:
         OutputError: `path` cannot be written.
     """
     rows: Iterable[tuple[Cell, ...]] = ()
-    if "regions" in tree.children:
-        rows = _list_region_rows(tree["regions"].to_dataset().drop_dims(("channel", "layer")).load())
+    if regions is not None:
+        rows = _list_region_rows(regions.drop_dims(("channel", "layer")).load())
     header = (
         "region",
         "kind",
@@ -137,30 +154,6 @@ def _list_region_quantities(one: xr.Dataset) -> Iterable[tuple[Cell, ...]]:
         yield "theta", str(name), str(unit), value, sigma, math.nan
 
 
-def maps_to_hdf5(results: Path, path: Path) -> None:
-    """Write the maps as NeXus: an NXdata of every quantity of every detector, a dataset per component.
-
-    `/entry/detector_<name>/amplitude` has the first component as its signal and the others as auxiliary
-    signals, so that viewers plot them by themselves; `/entry/process` keeps program and provenance.
-
-    Raises:
-        OutputError: no results store there, or `path` cannot be written.
-    """
-    tree = open_results(results)
-    maps = tree["maps"].to_dataset()
-    with replace_file(path) as partial, h5py.File(partial, "w") as file:
-        file.attrs["default"] = "entry"
-        entry = _create_group(file, "entry", "NXentry")
-        process = _create_group(entry, "process", "NXprocess")
-        process["program"] = "hpcxrf"
-        for key, value in sorted(tree.attrs.items()):
-            process.attrs[key] = value if isinstance(value, int | float) else str(value)
-        names = [str(detector) for detector in maps["detector"].values]
-        entry.attrs["default"] = f"detector_{names[0]}"
-        for name in names:
-            _write_detector(_create_group(entry, f"detector_{name}", "NXcollection"), maps.sel(detector=name))
-
-
 def escape_cell(cell: Cell) -> Cell:
     """A cell that no spreadsheet takes for a formula: text that starts like one gets an apostrophe.
 
@@ -191,60 +184,3 @@ def _list_rows(table: xr.Dataset, dim: str, columns: Sequence[str]) -> Iterable[
         for label in table[dim].values:
             one = table.sel({"detector": detector, dim: label})
             yield str(detector), str(label), *(one[name].item() for name in columns)
-
-
-def _create_group(parent: h5py.Group, name: str, nexus_class: str) -> h5py.Group:
-    group = parent.create_group(name)
-    group.attrs["NX_class"] = nexus_class
-    return group
-
-
-def _write_detector(collection: h5py.Group, maps: xr.Dataset) -> None:
-    collection.attrs["default"] = "amplitude"
-    components = [str(name) for name in maps["component"].values]
-    names = [_h5_name(name) for name in components]
-    for quantity in ("amplitude", "sigma", "detection_limit"):
-        data = _create_group(collection, quantity, "NXdata")
-        data.attrs["signal"] = names[0]
-        data.attrs["auxiliary_signals"] = names[1:]
-        data.attrs["title"] = f"{maps[quantity].attrs['long_name']}"
-        _write_components(data, maps[quantity], components)
-        _write_axes(data, maps)
-    for quantity in ("status", "deviance", *(["deviance_z"] if "deviance_z" in maps else [])):
-        data = _create_group(collection, quantity, "NXdata")
-        data.attrs["signal"] = quantity
-        data.create_dataset(quantity, data=maps[quantity].values, compression="gzip", shuffle=True)
-        data[quantity].attrs.update(maps[quantity].attrs)
-        _write_axes(data, maps)
-
-
-def _write_components(data: h5py.Group, values: xr.DataArray, components: Sequence[str]) -> None:
-    """Write by bands of map blocks, so that a large scan is never whole in memory."""
-    shape = (values.sizes["y"], values.sizes["x"])
-    for name in components:
-        dataset = data.create_dataset(_h5_name(name), shape, dtype="f4", compression="gzip", shuffle=True, chunks=True)
-        dataset.attrs["units"] = values.attrs["units"]
-        dataset.attrs["long_name"] = f"{name} ({values.attrs['units']})"
-    for row in range(0, shape[0], BLOCK_Y):
-        band = values.isel(y=slice(row, row + BLOCK_Y)).values
-        for index, name in enumerate(components):
-            data[_h5_name(name)][row : row + BLOCK_Y] = band[index]
-
-
-def _write_axes(data: h5py.Group, maps: xr.Dataset) -> None:
-    """Give the axes of a regular raster: the mean position of every row and column, where known."""
-    axes = []
-    for name, other in (("y_um", "x"), ("x_um", "y")):
-        positions = maps[name].values if name in maps.coords else np.full(1, np.nan)
-        if not np.isfinite(positions).all():
-            axes.append(".")
-            continue
-        data[name] = maps[name].mean(other).values
-        data[name].attrs["units"] = "um"
-        axes.append(name)
-    data.attrs["axes"] = axes
-
-
-def _h5_name(component: str) -> str:
-    """A component's name as that of a dataset: a slash would make groups."""
-    return component.replace("/", "_")
