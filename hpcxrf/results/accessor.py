@@ -19,9 +19,12 @@ from hpcxrf.results.photon_variance import read_photon_variance
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from hpcxrf.results.conversion import Calibrations
+
 
 _AMPLITUDE: Final = "amplitude"
 _RATE: Final = "rate"
+_DENSITY: Final = "areal_density"
 
 
 class XrfAccessor:
@@ -41,7 +44,7 @@ class XrfAccessor:
         Args:
             component: name such as `Fe`, `Pt_L`, `COMPTON_AMPLITUDE`.
             variable: `amplitude`, `sigma` or `detection_limit`, all in counts; of normalised maps `rate`, `sigma` or
-                `detection_limit`, all in counts per second. None: the amplitude, or the rate.
+                `detection_limit`, all in counts per second; `areal_density` .. in ug/cm2. None: the first of these.
 
         Returns:
             (y, x), or (detector, y, x) where there are several detectors.
@@ -94,6 +97,25 @@ class XrfAccessor:
             ConfigError: no such component or detector.
         """
         return draw_maps(self._maps, components, detector)
+
+    def quantify(self, calibration: "Calibrations") -> xr.Dataset:
+        """Convert normalised maps to areal densities, ug/cm2, of thin samples.
+
+        Args:
+            calibration: calibration of the detector, or by name of the detector as
+                `open_results("out").areal_density().attrs["calibration"]` has them; `hpcxrf.quantify.calibration` makes
+                one of any standards.
+
+        Returns:
+            `areal_density`, `sigma`, `counting_sigma`, `detection_limit` of the families of single elements.
+
+        Raises:
+            ConfigError: maps that are not normalised, or a detector without a calibration.
+            FitError: a family that the calibration's energy does not excite.
+        """
+        from hpcxrf.results.conversion import convert_maps
+
+        return convert_maps(self._maps, calibration)
 
     def to(self, form: str, path: str | Path, *, force: bool = False) -> tuple[Path, ...]:
         """Write the maps for another program: `nexus`, `pymca`, `tiff`, `png` or `ome-zarr`.
@@ -161,7 +183,7 @@ def component_names(maps: xr.Dataset) -> tuple[str, ...]:
     Raises:
         ConfigError: a Dataset without components and amplitudes.
     """
-    if "component" not in maps.coords or not {_AMPLITUDE, _RATE} & set(maps.data_vars):
+    if "component" not in maps.coords or not {_AMPLITUDE, _RATE, _DENSITY} & set(maps.data_vars):
         raise ConfigError(
             "not a Dataset of maps: it has no component axis with amplitudes; take the result of fit_map, or "
             'open_results("out").maps()'
@@ -207,8 +229,8 @@ def draw_maps(maps: xr.Dataset, components: Sequence[str] | None, detector: str 
 
 
 def _name_values(maps: xr.Dataset) -> str:
-    """Name what is mapped: amplitudes, or rates of normalised maps."""
-    return _AMPLITUDE if _AMPLITUDE in maps else _RATE
+    """Name what is mapped: amplitudes, rates of normalised maps, or areal densities."""
+    return next(name for name in (_AMPLITUDE, _RATE, _DENSITY) if name in maps)
 
 
 def _require_counts(maps: xr.Dataset, what: str) -> None:

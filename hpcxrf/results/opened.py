@@ -81,6 +81,23 @@ class Results(Mapping[str, xr.DataTree]):
             )
         return tree["normalised"].to_dataset()
 
+    def areal_density(self, name: str | None = None) -> xr.Dataset:
+        """Open the areal densities of one dataset: areal_density, sigma (detector, component, y, x) ..., ug/cm2.
+
+        Args:
+            name: name of the dataset; None: the only one.
+
+        Raises:
+            ConfigError: several datasets and no name, or maps that were not quantified.
+            KeyError: no finished dataset of that name.
+        """
+        tree = self._tree(name)
+        if "areal_density" not in tree.children:
+            raise ConfigError(
+                "these maps were not quantified; `hpcxrf quantify out --standard axo_std.mda --i0 us_ic` does it"
+            )
+        return tree["areal_density"].to_dataset()
+
     def to(
         self, form: str, path: str | Path, *, where: str | Sequence[str] = (), force: bool = False
     ) -> tuple[Path, ...]:
