@@ -110,8 +110,11 @@ def quantify_results(
     refuse_standards(sample, standards, config.quantify, source)
     calibrations = {entry: _calibrate(sample, entry, standards) for entry in sample.entries if sample.parts[entry]}
     maps_constants = config.fit.constants == MAPS_CONSTANTS
+    # The curve is that of one incident energy, which a tube has not.
+    seen = {point.family for one in calibrations.values() for point in one.points}
+    reached = [family for family in families if family in seen or config.sample.source != "tube"]
     responses = {
-        entry: find_maps_responses(one, families) if maps_constants else _find_responses(one, families)
+        entry: find_maps_responses(one, reached) if maps_constants else _find_responses(one, reached)
         for entry, one in calibrations.items()
     }
     primary = next(entry for entry in (COMBINED, SUM, *sample.entries) if entry in calibrations)
@@ -136,7 +139,12 @@ def quantify_results(
         for row, entry in enumerate(sample.entries):
             values = _convert_block(sample, entry, row, block, families, responses.get(entry, {}), factors, theta)
             write_areal_density_block(path, row, block.y, block.x, values)
-    return tuple(note_areal_densities(standards, calibrations[primary], correction, maps_constants=maps_constants))
+    notes = tuple(note_areal_densities(standards, calibrations[primary], correction, maps_constants=maps_constants))
+    if len(reached) < len(families):
+        without = ", ".join(family for family in families if family not in reached)
+        text = f"areal densities: {without} without any: the curve holds for one incident energy, which a tube has not"
+        notes = (*notes, Note("warning", text))
+    return notes
 
 
 def _is_family(name: str) -> bool:
