@@ -47,7 +47,8 @@ class QuantifyConfig:
     `maps_standardinfo.txt` beside the scan or one folder up, else the standard that the shipped table has for a file of
     that name."""
     elements: tuple[str, ...] | None = None
-    """Families that the standards are fitted with; None: those of the run, and those of the certificate."""
+    """Families that the standards are fitted with; None: those of the run, those of the certificate, and what the
+    residual shows beside them."""
     relative_error: RelativeError = 0.10
     """Standard uncertainty, relative, of areal densities of which the certificate states none."""
     unit: DensityUnit | None = None
