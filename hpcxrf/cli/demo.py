@@ -26,10 +26,6 @@ def demo(
         console().print(f"simulating a scan of {' x '.join(map(str, spec.shape))} (detector, y, x, channel)")
         write_scan(simulate_scan(spec), output / "scan")
     config, text = opt.build_config(
-        [files[0]],
-        {
-            "sample": {"elements": list(spec.listed_elements)},
-            "execution": {"workers": workers},
-        },
+        [files[0]], {"sample": {"elements": list(spec.listed_elements)}, "execution": {"workers": workers}}
     )
     run_on_this_machine(config, text, output / "run")
