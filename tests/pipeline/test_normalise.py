@@ -6,11 +6,18 @@ import numpy as np
 import pytest
 import xarray as xr
 from normalise_samples import ELEMENTS, FLUX, RATES, SHAPE, TABLE, plan_timed, run_timed, write_timed_scan
+from scan_units import finished_tasks
 
 import hpcxrf
 from hpcxrf.config.run import check_config
 from hpcxrf.errors import ConfigError, InputFileError
-from hpcxrf.pipeline.normalise.choice import calculate_live_time, choose_i0, choose_live_time, require_live_time
+from hpcxrf.pipeline.normalise.choice import (
+    calculate_live_time,
+    choose_i0,
+    choose_live_time,
+    read_i0,
+    require_live_time,
+)
 from hpcxrf.pipeline.normalise.reference import read_reference
 from hpcxrf.pipeline.normalise.task import run_normalise
 from hpcxrf.pipeline.request import check_request
@@ -215,6 +222,20 @@ def test_the_reference_is_the_mean_of_a_named_scan_stored_with_its_origin(tmp_pa
     assert again.i0_reference == job.i0_reference
 
 
+def test_another_reference_scan_makes_only_the_normalised_maps_again(tmp_path):
+    path = write_timed_scan(tmp_path / "other", shares=(1.0,), seed=3)
+    write_timed_scan(tmp_path / "scan", shares=(1.0,))
+    wanted = {"i0": "us_ic", "reference": str(path)}
+    run_timed(tmp_path / "scan", tmp_path / "run", wanted)
+    run = RunDir(path=tmp_path / "run")
+    (same,) = plan_timed(tmp_path / "scan", tmp_path / "run", wanted).jobs
+    assert "normalise" in finished_tasks(run, same)
+    write_timed_scan(tmp_path / "other", shares=(1.0,), seed=4)
+    (other,) = plan_timed(tmp_path / "scan", tmp_path / "run", wanted).jobs
+    left = set(finished_tasks(run, same)) - set(finished_tasks(run, other))
+    assert left == {"normalise", "finalise"}
+
+
 def normalise_of(**changed):
     raw = {"input": {"files": ["scan.npz"]}, "normalise": {"scalers": TABLE} | US_IC | changed}
     return check_config(raw, "test")
@@ -330,3 +351,37 @@ def test_no_live_time_is_ever_made_up(choice, rates, live, real, source):
     if source is None:
         with pytest.raises(ConfigError, match=r"set normalise\.live_time to seconds"):
             require_live_time(choice, found, "x")
+
+
+# --- measured scans ------------------------------------------------------------------------------
+
+
+def test_the_shipped_table_finds_i0_of_step_and_fly_scans_and_their_amplifiers(shared_data):
+    folder = shared_data / "aps-2ide" / "mda"
+    raw = {"input": {"files": [str(folder)]}, "normalise": {"i0": "us_ic", "reference": str(folder / "2xfm_0010.mda")}}
+    config = check_config(raw, "t")
+    reference = read_reference(config)
+    found = {}
+    for name in ("2xfm_0010", "2xfm_0011", "axo_std"):
+        scalars = hpcxrf.open_scan(folder / f"{name}.mda").read_scalars()
+        values = dict(zip(scalars.scaler_names, scalars.scaler_values, strict=True))
+        choice = choose_i0(config.normalise, scalars.scaler_names, name)
+        i0 = read_i0(choice, values.__getitem__, reference.gain_a_per_v)
+        found[name] = float(i0.rate.mean())
+        # A count of so many has that error.
+        assert float(i0.sigma.mean() / i0.rate.mean()) == pytest.approx(np.nanmean(values[choice.pv]) ** -0.5, rel=0.1)
+    assert found["2xfm_0010"] == pytest.approx(reference.value)
+    assert found["2xfm_0011"] == pytest.approx(reference.value, rel=0.01)
+    # The standard was measured at 100 nA/V, half as sensitive: its 312 815 counts a second are twice that current.
+    assert found["axo_std"] == pytest.approx(2.0 * 312815.0, rel=1e-3)
+
+
+def test_the_ring_current_of_the_fly_scan_is_missing_and_said_so(shared_data):
+    scalars = hpcxrf.open_scan(shared_data / "aps-2ide" / "mda" / "2xfm_0011.mda").read_scalars()
+    config = check_config(
+        {"input": {"files": ["a"]}, "normalise": {"i0": "sr_current", "reference": 100}}, "t"
+    ).normalise
+    with pytest.raises(
+        ConfigError, match=r"fly: has no scaler sr_current \(looked for S:SRcurrentAI\); set normalise\.i0"
+    ):
+        choose_i0(config, scalars.scaler_names, "fly")
