@@ -64,6 +64,24 @@ class Calibration:
     points: tuple[StandardPoint, ...]
     factors: Mapping[Shell, ShellFactor]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the result: errors that no certificate states, shells without a standard."""
+        assumed: dict[tuple[str, float], list[str]] = {}
+        for point in self.points:
+            if point.is_error_assumed:
+                assumed.setdefault((point.standard, point.certificate), []).append(point.family)
+        sentences = [
+            f"{name}: no stated error of {', '.join(dict.fromkeys(families))}; {100.0 * error:g} % is assumed"
+            for (name, error), families in assumed.items()
+        ]
+        sentences += [
+            f"no standard has {shell} lines: their responses are scaled by {parse_family(factor.families[0])[1]} lines"
+            for shell, factor in self.factors.items()
+            if parse_family(factor.families[0])[1] != shell
+        ]
+        return tuple(sentences)
+
     def find_response(self, family: str) -> Response:
         """Find the response of a family: by its own point, else by the curve.
 

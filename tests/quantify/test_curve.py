@@ -180,6 +180,15 @@ def test_all_faults_of_the_points_come_at_once():
         calibrate((), 12.0, DETECTOR)
 
 
+def test_the_result_says_what_is_assumed():
+    found = calibration(point("Fe", certificate=0.1, is_error_assumed=True), point("La_L"))
+    assert found.notes == (
+        "film: no stated error of Fe; 10 % is assumed",
+        "no standard has M lines: their responses are scaled by K lines",
+    )
+    assert calibration(point("Fe"), point("La_L"), point("Au_M")).notes == ()
+
+
 def test_json_brings_the_calibration_back_to_the_last_bit():
     found = calibration(point("Ca", off=1 / 3), point("Fe", theta=0.1), point("La_L", is_error_assumed=True))
     text = json.dumps(calibration_to_json(found))
