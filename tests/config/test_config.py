@@ -127,13 +127,13 @@ def test_the_section_of_a_run_file_chooses_the_workload(section, workload):
 
 
 def test_the_effective_configuration_holds_the_sections_of_the_workload_and_no_other():
-    scan = {"input", "sample", "detector", "detectors", "fit", "pixels", "regions", "normalise", "report"}
+    scan = {"input", "sample", "detector", "detectors", "fit", "pixels", "regions", "normalise", "quantify", "report"}
     assert effective(check_config(INPUT, "x")).keys() == scan
     benchmark = effective(check_config({**INPUT, "benchmark": {"seed": 3}}, "x"))
-    assert benchmark.keys() == scan - {"detectors", "pixels", "regions", "report"} | {"benchmark"}
+    assert benchmark.keys() == scan - {"detectors", "pixels", "regions", "normalise", "quantify", "report"} | {"benchmark"}
     assert benchmark["benchmark"]["seed"] == 3
     study = effective(check_config({**INPUT, "case_study": {"trials": 2}}, "x"))
-    assert study.keys() == scan - {"report"} | {"case_study"}
+    assert study.keys() == scan - {"normalise", "quantify", "report"} | {"case_study"}
     for plain in (benchmark, study):
         assert effective(check_config(plain, "again")) == plain
 

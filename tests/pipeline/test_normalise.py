@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import xarray as xr
 from normalise_samples import ELEMENTS, FLUX, RATES, SHAPE, TABLE, plan_timed, run_timed, write_timed_scan
-from scan_units import finished_tasks
+from run_samples import run_all
+from scan_units import finished_tasks, units_of
 
 import hpcxrf
 from hpcxrf.config.run import check_config
 from hpcxrf.errors import ConfigError, InputFileError
+from hpcxrf.pipeline.blocks import blocks_of
 from hpcxrf.pipeline.normalise.choice import (
     calculate_live_time,
     choose_i0,
@@ -20,12 +22,15 @@ from hpcxrf.pipeline.normalise.choice import (
 )
 from hpcxrf.pipeline.normalise.reference import read_reference
 from hpcxrf.pipeline.normalise.task import run_normalise
+from hpcxrf.pipeline.normalise.times import ScanTimes, find_live_times, sum_exposure
 from hpcxrf.pipeline.request import check_request
-from hpcxrf.quantify.normalise import PixelFlag
+from hpcxrf.quantify.normalise import PixelFlag, normalise_spectrum
 from hpcxrf.results.store.maps import finalise, is_complete, reopen
+from hpcxrf.runner.journal import finished_line
 from hpcxrf.runner.verify import find_damage
 from hpcxrf.runner.worker import forget_attempts
 from hpcxrf.store.rundir import RunDir
+from hpcxrf.store.spectra import open_spectra
 
 US_IC = {"i0": "us_ic", "reference": FLUX}
 
@@ -205,6 +210,36 @@ def test_a_detector_with_other_ratios_is_named_and_left_out_where_asked(tmp_path
         assert rate == pytest.approx(RATES["Cu"], rel=0.03)
 
 
+def test_the_exposure_of_the_integrated_spectra_gives_the_rates_of_the_sample(run):
+    path, store, _ = run
+    config = normalise_of().normalise
+    (spectra_store,) = (path / "spectra").glob("*.zarr")
+    spectra = open_spectra(spectra_store)
+    times = ScanTimes(
+        store=spectra,
+        config=config,
+        reference=None,
+        live=find_live_times(spectra, config, "scan"),
+        i0=choose_i0(config, spectra.scaler_names, "scan"),
+        parts=(0, 1),
+    )
+    exposure = sum_exposure(times, blocks_of(SHAPE))
+    assert exposure.live_time_s.tolist() == pytest.approx([0.95 * 72.0, 0.85 * 72.0])
+    spectrum = xr.open_zarr(store, group="spectrum", chunks=None)
+    for d, share in enumerate((0.6, 0.4)):
+        one = spectrum.sel(detector=str(d), component="Fe")
+        found = normalise_spectrum(
+            one.amplitude.values[None],
+            one.sigma.values[None],
+            np.zeros(1),
+            live_time_s=float(exposure.live_time_s[d]),
+            i0=exposure.i0[d],
+            reference=FLUX,
+        )
+        assert abs(found.rate[0] - share * RATES["Fe"]) < 4.0 * found.sigma[0]
+        assert found.i0_sigma[0] < 1e-3 * found.rate[0]
+
+
 # --- the reference -------------------------------------------------------------------------------
 
 
@@ -226,14 +261,15 @@ def test_another_reference_scan_makes_only_the_normalised_maps_again(tmp_path):
     path = write_timed_scan(tmp_path / "other", shares=(1.0,), seed=3)
     write_timed_scan(tmp_path / "scan", shares=(1.0,))
     wanted = {"i0": "us_ic", "reference": str(path)}
-    run_timed(tmp_path / "scan", tmp_path / "run", wanted)
-    run = RunDir(path=tmp_path / "run")
     (same,) = plan_timed(tmp_path / "scan", tmp_path / "run", wanted).jobs
-    assert "normalise" in finished_tasks(run, same)
+    _, records = run_all(same)
+    run = RunDir(path=tmp_path / "run")
+    for unit in units_of(same):
+        run.append(same.dataset_id, finished_line(records[unit.task], same, unit))
+    assert set(finished_tasks(run, same)) == set(records)
     write_timed_scan(tmp_path / "other", shares=(1.0,), seed=4)
     (other,) = plan_timed(tmp_path / "scan", tmp_path / "run", wanted).jobs
-    left = set(finished_tasks(run, same)) - set(finished_tasks(run, other))
-    assert left == {"normalise", "finalise"}
+    assert set(records) - set(finished_tasks(run, other)) == {"normalise", "finalise"}
 
 
 def normalise_of(**changed):

@@ -22,7 +22,7 @@ from hpcxrf.pipeline.normalise.facts import (
     note_judged,
     refuse_all_flagged,
 )
-from hpcxrf.pipeline.normalise.times import RowTimes, ScanTimes, find_live_times, read_rows, sum_live_times
+from hpcxrf.pipeline.normalise.times import RowTimes, ScanTimes, find_live_times, read_rows, sum_exposure
 from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.pipeline.records import DatasetJob, I0Reference
 from hpcxrf.quantify.i0 import FloatMap
@@ -127,7 +127,7 @@ def normalise_results(
         parts=[d for d in range(store.shape[0]) if d not in apart],
     )
     blocks = blocks_of(shape_yx, block_yx)
-    totals = sum_live_times(times, blocks)
+    totals = sum_exposure(times, blocks).live_time_s
     each = [name for name in names if name != SUM]
     judged = _judge_detectors(spectrum, each, totals, apart) if len(each) > 1 else {}
     used = [name for name in each if name not in judged or config.detectors == "all"]

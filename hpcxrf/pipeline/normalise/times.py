@@ -106,12 +106,38 @@ def find_live_times(store: SpectraStore, config: NormaliseConfig, where: object)
     return found
 
 
-def sum_live_times(times: ScanTimes, blocks: Sequence[Block]) -> NDArray[np.float64]:
-    """Live time (detector,) of all pixels together, seconds."""
-    total = np.zeros(times.store.shape[0])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exposure:
+    """Exposure of the integrated spectra of a scan, as `normalise_spectrum` takes it."""
+
+    live_time_s: NDArray[np.float64]
+    """(detector,) live time of all pixels together, seconds; 0 of a detector without one."""
+    i0: tuple[tuple[float, float], ...] | None
+    """Mean I0 of every detector's pixels, weighted by their live times, with its error by counting; NaN where none is
+    known. None: rates are not divided by I0."""
+
+
+def sum_exposure(times: ScanTimes, blocks: Sequence[Block]) -> Exposure:
+    """Add up the exposure of all pixels.
+
+    Args:
+        times: where live times and I0 come from.
+        blocks: all blocks of the maps, which say how many rows are read at a time.
+    """
+    live, lit, flux, variance = np.zeros((4, times.store.shape[0]))
     for rows, _ in read_rows(times, blocks):
-        total += np.nansum(rows.live_time_s, axis=(1, 2))
-    return total
+        seconds = np.nan_to_num(rows.live_time_s)
+        live += seconds.sum(axis=(1, 2))
+        if rows.i0 is not None:
+            known = np.where(rows.i0.rate > 0.0, seconds, 0.0)
+            lit += known.sum(axis=(1, 2))
+            flux += (known * np.nan_to_num(rows.i0.rate)).sum(axis=(1, 2))
+            variance += ((known * rows.i0.sigma) ** 2).sum(axis=(1, 2))
+    if times.i0 is None:
+        return Exposure(live_time_s=live, i0=None)
+    total = np.where(lit > 0.0, lit, np.nan)
+    means, errors = (flux / total).tolist(), (np.sqrt(variance) / total).tolist()
+    return Exposure(live_time_s=live, i0=tuple(zip(means, errors, strict=True)))
 
 
 def read_rows(times: ScanTimes, blocks: Sequence[Block]) -> Iterator[tuple[RowTimes, list[Block]]]:
