@@ -17,6 +17,7 @@ from hpcxrf.results.export.source import (
     ExportSource,
     PixelPositions,
     Quantity,
+    chunk_of_maps,
     list_detectors,
     list_quantities,
     make_names,
@@ -67,7 +68,9 @@ def _write_images(data: h5py.Group, quantity: Quantity, positions: PixelPosition
     names = make_names([name_line(component) for component in quantity.components])
     shape = (quantity.values.sizes["y"], quantity.values.sizes["x"])
     for name, component in zip(names, quantity.components, strict=True):
-        dataset = data.create_dataset(name, shape, dtype=np.float32, chunks=True, compression="gzip", shuffle=True)
+        dataset = data.create_dataset(
+            name, shape, dtype=np.float32, chunks=chunk_of_maps(shape), compression="gzip", shuffle=True
+        )
         dataset.attrs["units"], dataset.attrs["long_name"] = quantity.units, f"{component} ({quantity.units})"
         dataset.attrs["interpretation"] = "image"
     for band, values in read_bands(quantity.values):

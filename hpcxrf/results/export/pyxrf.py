@@ -14,7 +14,14 @@ from hpcxrf.formats.layout_pyxrf import ROOT
 from hpcxrf.results.export.new_hdf5 import create_file
 from hpcxrf.results.export.pymca import name_line
 from hpcxrf.results.export.run_spectra import SUM, list_members, read_counts, summed_type
-from hpcxrf.results.export.source import ExportSource, list_detectors, list_quantities, read_bands, read_positions
+from hpcxrf.results.export.source import (
+    ExportSource,
+    chunk_of_maps,
+    list_detectors,
+    list_quantities,
+    read_bands,
+    read_positions,
+)
 from hpcxrf.store.spectra import SpectraStore
 
 _FITS: Final = {"amplitude": "xrf_fit", "sigma": "xrf_fit_error"}
@@ -75,12 +82,7 @@ def _write_fits(group: h5py.Group, source: ExportSource, detector: str) -> None:
             continue
         shape = quantity.values.shape
         stored = group.create_dataset(
-            _FITS[quantity.key],
-            shape,
-            dtype=np.float32,
-            chunks=(1, min(shape[1], 512), min(shape[2], 512)),
-            compression="gzip",
-            shuffle=True,
+            _FITS[quantity.key], shape, dtype=np.float32, chunks=chunk_of_maps(shape), compression="gzip", shuffle=True
         )
         stored.attrs["units"] = quantity.units
         for band, values in read_bands(quantity.values):
