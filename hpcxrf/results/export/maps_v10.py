@@ -65,7 +65,7 @@ def write(source: ExportSource, folder: Path, stem: str) -> None:
     """
     if source.spectra is None:
         source.notes.append("without spectra, times and scalers, which are in the run directory: name that")
-    for detector in list_detectors(source):
+    for detector in list_detectors(source, ("maps",)):
         suffix = ".h5" if detector == SUM else f".h5{detector}"
         with create_file(folder / f"{stem}{suffix}") as file:
             _write_file(file, source, detector)

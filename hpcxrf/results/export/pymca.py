@@ -53,8 +53,8 @@ def write(source: ExportSource, folder: Path, stem: str) -> None:
             for quantity in list_quantities(source, detector):
                 key = _GROUPS.get(quantity.key, quantity.key)
                 _write_images(create_group(results, key, "NXdata"), quantity, positions)
+                results.attrs.setdefault("default", key)
             entry.attrs["default"], process.attrs["default"] = "xrf_fit", "results"
-            results.attrs["default"] = next(iter(_GROUPS.values()))
 
 
 def name_line(component: str) -> str:

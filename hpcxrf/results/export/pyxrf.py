@@ -42,7 +42,7 @@ def write(source: ExportSource, folder: Path, stem: str) -> None:
         else:
             _write_counts(root, source, source.spectra)
             _write_scalers(root, source.spectra)
-        fitted = list_detectors(source)
+        fitted = list_detectors(source, ("maps",))
         for detector in fitted:
             _write_fits(root.require_group(_name(detector)), source, detector)
         if len(fitted) == 1 and SUM not in fitted:

@@ -133,9 +133,9 @@ def source_of_maps(maps: xr.Dataset, name: str) -> ExportSource:
     )
 
 
-def list_detectors(source: ExportSource) -> tuple[str, ...]:
-    """Names of the detectors of all maps."""
-    groups = [source.groups[name] for name in LAYER_GROUPS if name in source.groups]
+def list_detectors(source: ExportSource, layers: Sequence[str] = LAYER_GROUPS) -> tuple[str, ...]:
+    """Names of the detectors of all maps, or of those of some groups: derived layers may have a sum that maps lack."""
+    groups = [source.groups[name] for name in layers if name in source.groups]
     return tuple(dict.fromkeys(str(d) for one in groups if "detector" in one.coords for d in one["detector"].values))
 
 
