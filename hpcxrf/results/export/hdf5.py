@@ -56,10 +56,16 @@ def write_quantity(
                 data[name][band.start * columns : band.stop * columns] = values[index].ravel()
             else:
                 data[name][band] = values[index]
-    data.attrs["signal"] = names[0]
-    data.attrs["auxiliary_signals"] = list(names[1:])
+    write_signals(data, names)
     data["title"] = quantity.long_name
     write_axes(data, positions)
+
+
+def write_signals(data: h5py.Group, names: Sequence[str]) -> None:
+    """Say which dataset is drawn, and which beside it."""
+    data.attrs["signal"] = names[0]
+    if len(names) > 1:
+        data.attrs["auxiliary_signals"] = list(names[1:])
 
 
 def write_pixel_map(data: h5py.Group, name: str, values: xr.DataArray, positions: PixelPositions | None) -> None:

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from hpcxrf import __version__
-from hpcxrf.results.export.hdf5 import create_group, write_axes, write_json
+from hpcxrf.results.export.hdf5 import create_group, write_axes, write_json, write_signals
 from hpcxrf.results.export.new_hdf5 import create_file
 from hpcxrf.results.export.source import (
     ExportSource,
@@ -76,6 +76,6 @@ def _write_images(data: h5py.Group, quantity: Quantity, positions: PixelPosition
     for band, values in read_bands(quantity.values):
         for index, name in enumerate(names):
             data[name][band] = values[index]
-    data.attrs["signal"], data.attrs["auxiliary_signals"] = names[0], list(names[1:])
+    write_signals(data, names)
     data["title"] = quantity.long_name
     write_axes(data, positions if positions is not None and positions.columns_um is not None else None)
