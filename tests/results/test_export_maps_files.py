@@ -193,6 +193,7 @@ def test_pyxrf_has_counts_maps_errors_scalers_and_positions(pyxrf_file, run, amp
             assert root[f"{name}/xrf_fit"][()].tobytes() == amplitude[place].tobytes()
             assert root[f"{name}/xrf_fit_error"][()].tobytes() == sigma[place].tobytes()
             names = texts(root[f"{name}/xrf_fit_name"])
+            assert texts(root[f"{name}/xrf_fit_error_name"]) == names
             assert names[IRON] == "Fe_K"
             assert (names[4], names[8], names[-2:]) == ("Pt_L", "Au_M", ["elastic", "compton"])
         assert np.unravel_index(np.nanargmax(root["detsum/xrf_fit"][IRON]), SHAPE) == CORNER

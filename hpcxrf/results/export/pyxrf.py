@@ -47,7 +47,7 @@ def write(source: ExportSource, folder: Path, stem: str) -> None:
             _write_fits(root.require_group(_name(detector)), source, detector)
         if len(fitted) == 1 and SUM not in fitted:
             # PyXRF looks at the sum first: of one detector it is that detector.
-            for name in (*_FITS.values(), "xrf_fit_name"):
+            for name in (end for one in _FITS.values() for end in (one, f"{one}_name")):
                 root.require_group("detsum")[name] = root[f"{_name(fitted[0])}/{name}"]
         _write_positions(root, source)
         _write_metadata(root.create_group("scan_metadata"), source)
@@ -87,9 +87,8 @@ def _write_fits(group: h5py.Group, source: ExportSource, detector: str) -> None:
         stored.attrs["units"] = quantity.units
         for band, values in read_bands(quantity.values):
             stored[:, band] = values
-        if quantity.key == "amplitude":
-            names = [name_line(component) for component in quantity.components]
-            group["xrf_fit_name"] = _encode([_NAMES.get(name, name) for name in names])
+        names = [name_line(component) for component in quantity.components]
+        group[f"{_FITS[quantity.key]}_name"] = _encode([_NAMES.get(name, name) for name in names])
 
 
 def _write_scalers(root: h5py.Group, store: SpectraStore) -> None:
