@@ -217,6 +217,14 @@ def test_the_only_detector_is_also_the_sum_of_pyxrf(tmp_path):
         assert opened["xrfmap/detsum/xrf_fit"] == opened["xrfmap/det1/xrf_fit"]
 
 
+def test_pyxrf_finds_the_groups_that_it_opens_without_looking(tmp_path):
+    store = make_run(tmp_path, detectors=("1",), spectra=False)
+    [file] = export_source(read_source(store, spectra=True), "pyxrf", tmp_path / "one")
+    with h5py.File(file) as opened:
+        assert {name for name in opened["xrfmap"] if "det" in name} == {"det1", "det2", "detsum"}
+        assert opened["xrfmap/detsum/xrf_fit"] == opened["xrfmap/det2/xrf_fit"]
+
+
 def test_an_override_file_of_each_detector_reads_back_bit_for_bit(run, tmp_path):
     [folder] = export_source(read_source(run), "override", tmp_path / "leaf")
     name = "maps_fit_parameters_override.txt"

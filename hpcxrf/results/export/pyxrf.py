@@ -43,12 +43,16 @@ def write(source: ExportSource, folder: Path, stem: str) -> None:
             _write_counts(root, source, source.spectra)
             _write_scalers(root, source.spectra)
         fitted = list_detectors(source, ("maps",))
+        # PyXRF counts the groups and opens det1 to the last of them, and detsum, whatever is in them.
+        root.require_group("detsum")
+        for number in range(1 + max((int(one) for one in fitted if one.isdigit()), default=-1)):
+            root.require_group(_name(str(number)))
         for detector in fitted:
             _write_fits(root.require_group(_name(detector)), source, detector)
         if len(fitted) == 1 and SUM not in fitted:
             # PyXRF looks at the sum first: of one detector it is that detector.
             for name in (end for one in _FITS.values() for end in (one, f"{one}_name")):
-                root.require_group("detsum")[name] = root[f"{_name(fitted[0])}/{name}"]
+                root[f"detsum/{name}"] = root[f"{_name(fitted[0])}/{name}"]
         _write_positions(root, source)
         _write_metadata(root.create_group("scan_metadata"), source)
 
