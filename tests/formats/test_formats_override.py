@@ -1,5 +1,6 @@
 """Override files and standards: read, changed, written back."""
 
+import math
 import re
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from hpcxrf.errors import ConfigError, InputFileError, OutputError
 from hpcxrf.formats.override import (
     change_values,
     find_override,
+    make_override,
     read_override,
     theta_bounds,
     theta_values,
     width_law,
     write_override,
 )
+from hpcxrf.formats.override_text import THETA
 from hpcxrf.formats.standard import read_standards
 from hpcxrf.physics.parameters import PARAMETER_NAMES
 
@@ -284,3 +287,27 @@ def test_an_incomplete_standard_is_refused(tmp_path: Path, text: str, fault: str
     path.write_text(text)
     with pytest.raises(InputFileError, match=fault):
         read_standards(path)
+
+
+@given(
+    theta=st.fixed_dictionaries(
+        {}, optional={name: st.floats(-1e6, 1e6, allow_nan=False) for name in sorted(set(THETA.values()))}
+    )
+)
+def test_a_new_file_reads_back_bit_for_bit(theta, tmp_path_factory):
+    path = tmp_path_factory.mktemp("new") / "maps_fit_parameters_override.txt0"
+    made = make_override(
+        path, theta=theta, elements=["Si", "Pt_L"], pileup=["Si_Cl"], width_law=2.96, title="CAL_OFFSET: 9\nleaf"
+    )
+    write_override(made, path)
+    found = read_override(path)
+    assert theta_values(found, law=2.96, target=2.96) == theta
+    assert (found.elements, found.pileup) == (("Si", "Pt_L"), ("Si_Cl",))
+    assert width_law(found, "auto")[0] == 2.96
+
+
+def test_a_number_that_is_not_finite_is_refused_in_a_new_file(tmp_path):
+    with pytest.raises(ConfigError, match="must be finite"):
+        make_override(
+            tmp_path / "a", theta={"energy_slope": math.nan}, elements=["Fe"], pileup=[], width_law=3.58, title=""
+        )

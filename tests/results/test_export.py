@@ -208,6 +208,18 @@ def test_a_result_of_a_newer_schema_is_named_and_the_others_are_exported(run, tm
         find_exportable(tmp_path / "results" / "new.zarr")
 
 
+@pytest.mark.parametrize("form", EXPORT_FORMATS)
+def test_layers_may_have_a_sum_that_the_maps_lack(form, tmp_path):
+    store = make_run(tmp_path / "run", detectors=("0", "1"), layer_detectors=("sum",))
+    [ended] = export_results({NAME: store}, form, tmp_path / "a", is_folder=False)
+    assert ended.state == "written", ended.reason
+    names = {path.name for path in ended.files}
+    if form in {"tiff", "ome-zarr"}:
+        assert {"a_sum_areal_density", "a_det0_amplitude"} <= {name.partition(".")[0] for name in names}
+    if form == "maps":
+        assert names == {"a.h50", "a.h51"}
+
+
 def test_datasets_are_chosen_by_patterns_of_their_names(run, tmp_path):
     for name in ("leaf-1", "leaf-2", "root-1"):
         shutil.copytree(run / "results" / f"{NAME}.zarr", tmp_path / "results" / f"{name}.zarr")

@@ -193,6 +193,7 @@ def test_pyxrf_has_counts_maps_errors_scalers_and_positions(pyxrf_file, run, amp
             assert root[f"{name}/xrf_fit"][()].tobytes() == amplitude[place].tobytes()
             assert root[f"{name}/xrf_fit_error"][()].tobytes() == sigma[place].tobytes()
             names = texts(root[f"{name}/xrf_fit_name"])
+            assert texts(root[f"{name}/xrf_fit_error_name"]) == names
             assert names[IRON] == "Fe_K"
             assert (names[4], names[8], names[-2:]) == ("Pt_L", "Au_M", ["elastic", "compton"])
         assert np.unravel_index(np.nanargmax(root["detsum/xrf_fit"][IRON]), SHAPE) == CORNER
@@ -214,6 +215,14 @@ def test_the_only_detector_is_also_the_sum_of_pyxrf(tmp_path):
     [file] = export_source(read_source(store, spectra=True), "pyxrf", tmp_path / "one")
     with h5py.File(file) as opened:
         assert opened["xrfmap/detsum/xrf_fit"] == opened["xrfmap/det1/xrf_fit"]
+
+
+def test_pyxrf_finds_the_groups_that_it_opens_without_looking(tmp_path):
+    store = make_run(tmp_path, detectors=("1",), spectra=False)
+    [file] = export_source(read_source(store, spectra=True), "pyxrf", tmp_path / "one")
+    with h5py.File(file) as opened:
+        assert {name for name in opened["xrfmap"] if "det" in name} == {"det1", "det2", "detsum"}
+        assert opened["xrfmap/detsum/xrf_fit"] == opened["xrfmap/det2/xrf_fit"]
 
 
 def test_an_override_file_of_each_detector_reads_back_bit_for_bit(run, tmp_path):

@@ -157,6 +157,24 @@ def test_unknown_positions_leave_the_axes_to_the_viewer(tmp_path):
         assert list(file["entry/detector_sum/sigma"].attrs["axes"]) == [".", "."]
 
 
+def test_a_single_component_and_a_detector_without_a_fit_are_drawn_as_well(run, tmp_path, maps):
+    nxdata = pytest.importorskip("silx.io.nxdata", reason="silx is missing: pip install 'hpcxrf[test]'")
+    hpcxrf.register_accessor()
+    [path] = maps.isel(component=[IRON]).xrf.to("nexus", tmp_path / "iron.nxs")
+    with h5py.File(path) as file:
+        default = nxdata.get_default(file)
+        assert default.is_valid, default.issues
+        same(default.signal, maps["amplitude"].values[0, IRON])
+    source = read_source(run[1])
+    source.groups["spectrum"].load()["energy_kev"][0] = np.nan
+    [path] = export_source(source, "nexus", tmp_path / "unfitted.nxs")
+    with h5py.File(path) as file:
+        spectrum = nxdata.NXdata(file["entry/detector_0/spectrum"])
+        assert spectrum.is_valid, spectrum.issues
+        assert list(file["entry/detector_0/spectrum"].attrs["axes"]) == ["."]
+        assert list(file["entry/detector_1/spectrum"].attrs["axes"]) == ["energy_kev"]
+
+
 def test_bands_of_a_large_map_are_put_together(tmp_path):
     make_store(tmp_path / "s.zarr", shape_yx=(150, 20))
     amplitude = open_results(tmp_path / "s.zarr")["maps"]["amplitude"].values

@@ -344,3 +344,16 @@ def test_the_pixels_of_a_tile_are_row_major():
     maps = true_maps((4, 6))
     fit = pixel_fit(maps)
     assert fit.amplitude[1 * 6 + 2, 3] == torch.tensor(maps[3, 1, 2], dtype=torch.float32)
+
+
+def test_a_copy_of_the_maps_alone_says_where_they_come_from(tmp_path):
+    path = tmp_path / "s.zarr"
+    origin = {"title": "leaf", "source": "leaf.mda", "hpcxrf_version": "0.1.0"}
+    create(path, attributes={**origin, "configuration": {"pixels": {}}})
+    shutil.copytree(path / "maps", tmp_path / "copy.zarr")
+    with xr.open_zarr(tmp_path / "copy.zarr", consolidated=False) as maps:
+        assert maps.attrs == {**origin, "units": "count"}
+        assert {name: maps[name].attrs["units"] for name in ("amplitude", "status")} == {
+            "amplitude": "count",
+            "status": "1",
+        }

@@ -90,6 +90,7 @@ def make_run(
     detectors: tuple[str, ...] = ("0", "1", "sum"),
     positions_um: tuple[np.ndarray, np.ndarray] | None = None,
     layers: bool = True,
+    layer_detectors: tuple[str, ...] | None = None,
     spectra: bool = True,
     seed: int = 3,
     live_s: float = 0.25,
@@ -124,7 +125,7 @@ def make_run(
     write_spectrum_fits(store, fits, N_CHANNELS, line_markers=line_markers())
     _write_regions(store, detectors, fits)
     if layers:
-        _write_layers(store, detectors, maps)
+        _write_layers(store, layer_detectors or detectors, maps)
     finalise(store, {})
     if spectra:
         shape = (2, *SHAPE, N_CHANNELS)

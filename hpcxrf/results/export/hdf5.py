@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import xarray as xr
 
-from hpcxrf.results.export.source import PixelPositions, Quantity, make_names, read_bands
+from hpcxrf.results.export.source import PixelPositions, Quantity, chunk_of_maps, make_names, read_bands
 
 AXIS_NAMES: Final = ("y_um", "x_um")
 _POINTS_PER_CHUNK: Final = 1 << 16
@@ -56,10 +56,16 @@ def write_quantity(
                 data[name][band.start * columns : band.stop * columns] = values[index].ravel()
             else:
                 data[name][band] = values[index]
-    data.attrs["signal"] = names[0]
-    data.attrs["auxiliary_signals"] = list(names[1:])
+    write_signals(data, names)
     data["title"] = quantity.long_name
     write_axes(data, positions)
+
+
+def write_signals(data: h5py.Group, names: Sequence[str]) -> None:
+    """Say which dataset is drawn, and which beside it."""
+    data.attrs["signal"] = names[0]
+    if len(names) > 1:
+        data.attrs["auxiliary_signals"] = list(names[1:])
 
 
 def write_pixel_map(data: h5py.Group, name: str, values: xr.DataArray, positions: PixelPositions | None) -> None:
@@ -75,7 +81,7 @@ def write_pixel_map(data: h5py.Group, name: str, values: xr.DataArray, positions
 
 
 def _create_map(data: h5py.Group, name: str, shape: tuple[int, ...], dtype: Any) -> h5py.Dataset:  # noqa: ANN401
-    chunks = (min(shape[0], _POINTS_PER_CHUNK),) if len(shape) == 1 else True
+    chunks = (min(shape[0], _POINTS_PER_CHUNK),) if len(shape) == 1 else chunk_of_maps(shape)
     return data.create_dataset(name, shape, dtype=dtype, compression="gzip", shuffle=True, chunks=chunks)
 
 

@@ -24,7 +24,8 @@ from hpcxrf.formats.maps_writer import (
 from hpcxrf.physics.model import COMPTON, ELASTIC
 from hpcxrf.results.export.new_hdf5 import create_file
 from hpcxrf.results.export.run_spectra import SUM, list_members, read_counts, read_times
-from hpcxrf.results.export.source import ExportSource, list_detectors, read_bands, read_positions
+from hpcxrf.results.export.source import ExportSource, chunk_of_maps, list_detectors, read_bands, read_positions
+from hpcxrf.store.schema import BLOCK_Y
 from hpcxrf.store.spectra import SpectraStore
 
 FloatArray = NDArray[np.float64]
@@ -64,7 +65,7 @@ def write(source: ExportSource, folder: Path, stem: str) -> None:
     """
     if source.spectra is None:
         source.notes.append("without spectra, times and scalers, which are in the run directory: name that")
-    for detector in list_detectors(source):
+    for detector in list_detectors(source, ("maps",)):
         suffix = ".h5" if detector == SUM else f".h5{detector}"
         with create_file(folder / f"{stem}{suffix}") as file:
             _write_file(file, source, detector)
@@ -126,13 +127,13 @@ def _write_maps(
         f"{_FITTED}/Counts_Per_Sec",
         shape,
         dtype="f4",
-        chunks=shape if whole else (1, min(shape[1], 512), min(shape[2], 512)),
+        chunks=shape if whole else chunk_of_maps(shape),
         maxshape=(None, None, None),
         compression="gzip",
     )
     stored.attrs["meaning"] = _MEANING if is_rate else _MEANING.replace(" over live time", "")
     scatter = [components.index(name) for name in (ELASTIC, COMPTON) if name in components]
-    for band, values in read_bands(one["amplitude"]):
+    for band, values in read_bands(one["amplitude"], shape[1] if whole else BLOCK_Y):
         rates = values.astype(np.float64) / per_s[band]
         layers = [rates[index] for index in order]
         layers += [total[band] / per_s[band]] if total is not None else []

@@ -14,6 +14,7 @@ from hpcxrf.results.export.hdf5 import (
     write_note,
     write_pixel_map,
     write_quantity,
+    write_signals,
     write_table,
 )
 from hpcxrf.results.export.new_hdf5 import create_file
@@ -154,7 +155,7 @@ def _write_spectrum(data: h5py.Group, spectrum: xr.Dataset) -> None:
     axis = spectrum["energy_kev"].values
     known = bool(axis.size and (axis == axis).all())  # noqa: PLR0124 (a detector without a fit has no energies)
     _write_line(data, "energy_kev" if known else "energy_unknown", spectrum["energy_kev"])
-    data.attrs["signal"], data.attrs["auxiliary_signals"] = _SPECTRUM_LINES[0], list(_SPECTRUM_LINES[1:])
+    write_signals(data, _SPECTRUM_LINES)
     data.attrs["axes"] = ["energy_kev" if known else "."]
 
 

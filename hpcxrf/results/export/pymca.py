@@ -11,12 +11,13 @@ import h5py
 import numpy as np
 
 from hpcxrf import __version__
-from hpcxrf.results.export.hdf5 import create_group, write_axes, write_json
+from hpcxrf.results.export.hdf5 import create_group, write_axes, write_json, write_signals
 from hpcxrf.results.export.new_hdf5 import create_file
 from hpcxrf.results.export.source import (
     ExportSource,
     PixelPositions,
     Quantity,
+    chunk_of_maps,
     list_detectors,
     list_quantities,
     make_names,
@@ -52,8 +53,8 @@ def write(source: ExportSource, folder: Path, stem: str) -> None:
             for quantity in list_quantities(source, detector):
                 key = _GROUPS.get(quantity.key, quantity.key)
                 _write_images(create_group(results, key, "NXdata"), quantity, positions)
+                results.attrs.setdefault("default", key)
             entry.attrs["default"], process.attrs["default"] = "xrf_fit", "results"
-            results.attrs["default"] = next(iter(_GROUPS.values()))
 
 
 def name_line(component: str) -> str:
@@ -67,12 +68,14 @@ def _write_images(data: h5py.Group, quantity: Quantity, positions: PixelPosition
     names = make_names([name_line(component) for component in quantity.components])
     shape = (quantity.values.sizes["y"], quantity.values.sizes["x"])
     for name, component in zip(names, quantity.components, strict=True):
-        dataset = data.create_dataset(name, shape, dtype=np.float32, chunks=True, compression="gzip", shuffle=True)
+        dataset = data.create_dataset(
+            name, shape, dtype=np.float32, chunks=chunk_of_maps(shape), compression="gzip", shuffle=True
+        )
         dataset.attrs["units"], dataset.attrs["long_name"] = quantity.units, f"{component} ({quantity.units})"
         dataset.attrs["interpretation"] = "image"
     for band, values in read_bands(quantity.values):
         for index, name in enumerate(names):
             data[name][band] = values[index]
-    data.attrs["signal"], data.attrs["auxiliary_signals"] = names[0], list(names[1:])
+    write_signals(data, names)
     data["title"] = quantity.long_name
     write_axes(data, positions if positions is not None and positions.columns_um is not None else None)

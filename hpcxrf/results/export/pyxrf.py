@@ -14,7 +14,14 @@ from hpcxrf.formats.layout_pyxrf import ROOT
 from hpcxrf.results.export.new_hdf5 import create_file
 from hpcxrf.results.export.pymca import name_line
 from hpcxrf.results.export.run_spectra import SUM, list_members, read_counts, summed_type
-from hpcxrf.results.export.source import ExportSource, list_detectors, list_quantities, read_bands, read_positions
+from hpcxrf.results.export.source import (
+    ExportSource,
+    chunk_of_maps,
+    list_detectors,
+    list_quantities,
+    read_bands,
+    read_positions,
+)
 from hpcxrf.store.spectra import SpectraStore
 
 _FITS: Final = {"amplitude": "xrf_fit", "sigma": "xrf_fit_error"}
@@ -35,13 +42,17 @@ def write(source: ExportSource, folder: Path, stem: str) -> None:
         else:
             _write_counts(root, source, source.spectra)
             _write_scalers(root, source.spectra)
-        fitted = list_detectors(source)
+        fitted = list_detectors(source, ("maps",))
+        # PyXRF counts the groups and opens det1 to the last of them, and detsum, whatever is in them.
+        root.require_group("detsum")
+        for number in range(1 + max((int(one) for one in fitted if one.isdigit()), default=-1)):
+            root.require_group(_name(str(number)))
         for detector in fitted:
             _write_fits(root.require_group(_name(detector)), source, detector)
         if len(fitted) == 1 and SUM not in fitted:
             # PyXRF looks at the sum first: of one detector it is that detector.
-            for name in (*_FITS.values(), "xrf_fit_name"):
-                root.require_group("detsum")[name] = root[f"{_name(fitted[0])}/{name}"]
+            for name in (end for one in _FITS.values() for end in (one, f"{one}_name")):
+                root[f"detsum/{name}"] = root[f"{_name(fitted[0])}/{name}"]
         _write_positions(root, source)
         _write_metadata(root.create_group("scan_metadata"), source)
 
@@ -75,19 +86,13 @@ def _write_fits(group: h5py.Group, source: ExportSource, detector: str) -> None:
             continue
         shape = quantity.values.shape
         stored = group.create_dataset(
-            _FITS[quantity.key],
-            shape,
-            dtype=np.float32,
-            chunks=(1, min(shape[1], 512), min(shape[2], 512)),
-            compression="gzip",
-            shuffle=True,
+            _FITS[quantity.key], shape, dtype=np.float32, chunks=chunk_of_maps(shape), compression="gzip", shuffle=True
         )
         stored.attrs["units"] = quantity.units
         for band, values in read_bands(quantity.values):
             stored[:, band] = values
-        if quantity.key == "amplitude":
-            names = [name_line(component) for component in quantity.components]
-            group["xrf_fit_name"] = _encode([_NAMES.get(name, name) for name in names])
+        names = [name_line(component) for component in quantity.components]
+        group[f"{_FITS[quantity.key]}_name"] = _encode([_NAMES.get(name, name) for name in names])
 
 
 def _write_scalers(root: h5py.Group, store: SpectraStore) -> None:

@@ -12,7 +12,7 @@ from hpcxrf.store.spectra import SpectraStore
 FloatArray = NDArray[np.float64]
 
 SUM: Final = "sum"
-_BLOCK_BYTES: Final = 64 << 20
+_BLOCK_BYTES: Final = 16 << 20
 TIME_FIELDS: Final = ("live_time_s", "real_time_s", "icr_hz", "ocr_hz")
 
 
@@ -33,7 +33,10 @@ def read_times(store: SpectraStore, members: tuple[int, ...]) -> Mapping[str, Fl
 def read_counts(store: SpectraStore, members: tuple[int, ...]) -> Iterator[tuple[slice, NDArray[Any]]]:
     """Read counts (y, x, channel) in blocks of rows; of several detectors the sum of their raw channels."""
     _, height, width, channels = store.shape
-    rows = max(1, min(height, _BLOCK_BYTES // (len(members) * width * channels * store.dtype.itemsize)))
+    chunk = store.chunks[1]
+    wanted = _BLOCK_BYTES // (len(members) * width * channels * store.dtype.itemsize)
+    # Whole chunks, each of which is decoded once.
+    rows = max(1, wanted // chunk) * chunk
     for first in range(0, height, rows):
         part = slice(first, min(first + rows, height))
         block = store.read_rows(members, part)

@@ -1,7 +1,7 @@
 """What the writers of all formats read: a result, its maps by detector and quantity, positions, names for files."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -21,8 +21,9 @@ LAYER_GROUPS: Final = ("maps", "normalised", "areal_density")
 """Groups whose variables may be maps (detector, component, y, x)."""
 _GROUPS: Final = (*LAYER_GROUPS, "spectrum", "parameters", "regions")
 _LAYER_DIMS: Final = ("component", "y", "x")
-_HELD_BYTES: Final = 256 << 20
+_HELD_BYTES: Final = 64 << 20
 """Largest quantity that is read at once where a writer wants its maps one by one."""
+_CHUNK_COLUMNS: Final = 4096
 _LARGEST_NAME: Final = 80
 
 
@@ -38,6 +39,8 @@ class ExportSource:
     """Provenance: the root attributes of the store."""
     spectra: SpectraStore | None = None
     """The spectra of the run, where they are wanted and there."""
+    close: Callable[[], None] = lambda: None
+    """Closes the files of the store."""
     notes: list[str] = field(default_factory=list)
     """Sentences for people on what could not be written; writers add theirs."""
 
@@ -117,6 +120,7 @@ def read_source(path: Path, *, spectra: bool = False) -> ExportSource:
         name=folder.name.removesuffix(".zarr"),
         groups={name: tree[name].to_dataset() for name in _GROUPS if name in tree.children},
         attributes={str(key): value for key, value in tree.attrs.items()},
+        close=tree.close,
         spectra=open_spectra(beside) if spectra and is_store(beside) else None,
     )
 
@@ -129,9 +133,9 @@ def source_of_maps(maps: xr.Dataset, name: str) -> ExportSource:
     )
 
 
-def list_detectors(source: ExportSource) -> tuple[str, ...]:
-    """Names of the detectors of all maps."""
-    groups = [source.groups[name] for name in LAYER_GROUPS if name in source.groups]
+def list_detectors(source: ExportSource, layers: Sequence[str] = LAYER_GROUPS) -> tuple[str, ...]:
+    """Names of the detectors of all maps, or of those of some groups: derived layers may have a sum that maps lack."""
+    groups = [source.groups[name] for name in layers if name in source.groups]
     return tuple(dict.fromkeys(str(d) for one in groups if "detector" in one.coords for d in one["detector"].values))
 
 
@@ -154,6 +158,12 @@ def read_bands(values: xr.DataArray, height: int = BLOCK_Y) -> Iterator[tuple[sl
     for row in range(0, values.sizes["y"], height):
         rows = slice(row, min(row + height, values.sizes["y"]))
         yield rows, values.isel(y=rows).values
+
+
+def chunk_of_maps(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Chunk of maps (y, x) or (component, y, x): rows of a band, so that each is compressed once."""
+    *_, rows, columns = shape
+    return (*(1 for _ in shape[:-2]), max(1, min(rows, BLOCK_Y)), max(1, min(columns, _CHUNK_COLUMNS)))
 
 
 def read_layers(values: xr.DataArray) -> Iterator[NDArray[Any]]:

@@ -4,6 +4,7 @@ import os
 import shutil
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import import_module
@@ -269,15 +270,15 @@ def _export_one(target: Target, form: str, row: ExportFormat, written: Written |
         if not force and written is not None and written.result == mark and written.is_there(target.folder):
             files = tuple(target.folder / name for name in written.bytes_by_name)
             return Exported(name=target.name, state="there", files=files, notes=written.notes)
-        source = read_source(target.store, spectra=row.spectra)
-        _require_groups(source, form, row)
+        with closing(read_source(target.store, spectra=row.spectra)) as source:
+            _require_groups(source, form, row)
 
-        def record(sizes: Mapping[str, int]) -> None:
-            notes = tuple(source.notes)
-            one = Written(format=form, stem=target.stem, result=mark, bytes_by_name=sizes, notes=notes)
-            append_record(target.folder, one)
+            def record(sizes: Mapping[str, int]) -> None:
+                notes = tuple(source.notes)
+                one = Written(format=form, stem=target.stem, result=mark, bytes_by_name=sizes, notes=notes)
+                append_record(target.folder, one)
 
-        files, notes = _publish(source, target, row, record)
+            files, notes = _publish(source, target, row, record)
         for name in () if written is None else written.bytes_by_name:
             if target.folder / name not in files:
                 _remove(target.folder / name)
