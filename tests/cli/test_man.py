@@ -79,7 +79,12 @@ def test_the_wheel_installs_pages_and_completion_where_shells_and_man_look(tmp_p
     )
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("hpcxrf-*.whl")
-    inside = {name.partition(".data/data/")[2]: name for name in zipfile.ZipFile(wheel).namelist()}
+    packed = zipfile.ZipFile(wheel).namelist()
+    # Templates, tables and scripts: what a page or a command opens is of no use in the repository alone.
+    opened = [n for n in names if n.startswith("hpcxrf/") and n.endswith((".j2", ".yaml", ".csv", ".js", ".css"))]
+    assert len(opened) > 10
+    assert [name for name in opened if name not in packed] == []
+    inside = {name.partition(".data/data/")[2]: name for name in packed}
     for page in FOLDER.glob("*.1"):
         assert f"share/man/man1/{page.name}" in inside
     for place in (
