@@ -16,7 +16,7 @@ from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.pipeline.prepare.resolve import resolve_detector
 from hpcxrf.pipeline.prepare.sources import read_sources
 from hpcxrf.pipeline.quantify.scans import StandardScan
-from hpcxrf.quantify.checks import Conditions, check_standard, find_standard_families
+from hpcxrf.quantify.checks import Conditions, check_standard
 from hpcxrf.results.store.normalised import COMBINED
 from hpcxrf.store.spectra import SpectraStore
 
@@ -120,13 +120,7 @@ def refuse_standards(sample: Sample, standards: Sequence[StandardScan], config: 
                 standard.measured(names),
                 standard.conditions(names),
                 sample.conditions(entry),
-                families=find_seen_families(standard, names),
                 allow=config.allow,
             )
     if faults:
         raise ConfigError("\n".join([f"{source}: cannot be quantified:", *(f"  {f}" for f in dict.fromkeys(faults))]))
-
-
-def find_seen_families(standard: StandardScan, names: Sequence[str]) -> tuple[str, ...]:
-    """Families of a standard's elements that were fitted and that its certificate has."""
-    return find_standard_families(standard.certified, list(standard.sum_rates(names)))

@@ -7,7 +7,6 @@ from typing import Any, Final
 from hpcxrf.errors import OutputError
 from hpcxrf.physics.detector import Detector
 from hpcxrf.quantify.checks import Conditions, MeasuredStandard
-from hpcxrf.quantify.curve import StandardPoint
 from hpcxrf.quantify.standards import CertifiedDensity, CertifiedStandard
 
 VERSION: Final = 1
@@ -76,7 +75,9 @@ class StandardScan:
         bounds = [f"{p} (detector {n})" for n in names for p in self.detectors[n].at_bound]
         return MeasuredStandard(
             rates_hz={family: one.rate_hz for family, one in rates.items()},
-            sigma_hz={family: (one.counting_hz**2 + one.theta_hz**2) ** 0.5 for family, one in rates.items()},
+            sigma_hz={family: one.counting_hz for family, one in rates.items()},
+            theta_sigma_hz={family: one.theta_hz for family, one in rates.items()},
+            i0=self.i0_relative,
             saturated_pixels=sum(self.detectors[n].saturated_pixels for n in names),
             at_bound=tuple(bounds),
         )
@@ -90,28 +91,6 @@ class StandardScan:
             i0_name=self.i0_name,
             i0_reference=self.i0_reference,
         )
-
-    def list_points(self, names: Sequence[str], families: Sequence[str]) -> list[StandardPoint]:
-        """Points of a calibration: the families of its elements as some detectors saw them together."""
-        rates = self.sum_rates(names)
-        points = []
-        for family in families:
-            one, symbol = rates[family], family.partition("_")[0]
-            density = self.certified.densities[symbol]
-            points.append(
-                StandardPoint(
-                    standard=self.certified.name,
-                    family=family,
-                    areal_density_ug_cm2=density.areal_density_ug_cm2,
-                    rate_hz=one.rate_hz,
-                    counting=one.counting_hz / one.rate_hz,
-                    theta=one.theta_hz / one.rate_hz,
-                    i0=self.i0_relative,
-                    certificate=density.relative_error,
-                    is_error_assumed=density.is_error_assumed,
-                )
-            )
-        return points
 
 
 def pack_scan(scan: StandardScan) -> dict[str, Any]:

@@ -19,10 +19,11 @@ from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.pipeline.quantify.facts import describe_areal_densities, note_areal_densities
 from hpcxrf.pipeline.quantify.maps_responses import MAPS_CONSTANTS, find_maps_responses
 from hpcxrf.pipeline.quantify.measure import read_or_measure_standards
-from hpcxrf.pipeline.quantify.sample import Sample, find_seen_families, read_sample, refuse_standards
+from hpcxrf.pipeline.quantify.sample import Sample, read_sample, refuse_standards
 from hpcxrf.pipeline.quantify.scans import StandardScan
 from hpcxrf.pipeline.records import DatasetJob
 from hpcxrf.quantify.calibration import Calibration, Response, calibrate, convert_rates
+from hpcxrf.quantify.checks import build_points
 from hpcxrf.quantify.matrix import Layer, LayerCorrection, correct_layer
 from hpcxrf.results.store.areal_density import (
     TERMS,
@@ -156,7 +157,7 @@ def _is_family(name: str) -> bool:
 
 def _calibrate(sample: Sample, entry: str, standards: Sequence[StandardScan]) -> Calibration:
     names = sample.parts[entry]
-    points = [point for one in standards for point in one.list_points(names, find_seen_families(one, names))]
+    points = [point for one in standards for point in build_points(one.certified, one.measured(names))]
     return calibrate(points, sample.incident_energy_kev, sample.detector[names[0]])
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcxrf.results.store.derived import group_checksums
 from hpcxrf.results.store.maps import POSITION_VARIABLES
 from hpcxrf.results.store.storage import (
     ArrayPlan,
@@ -23,8 +24,6 @@ from hpcxrf.results.store.storage import (
     publish_folder,
     write_tile,
 )
-from hpcxrf.store.array_writer import METADATA
-from hpcxrf.store.files import tree_sha256
 from hpcxrf.store.schema import AREAL_DENSITY_VARIABLES, RESPONSE_VARIABLES
 
 GROUP: Final = "areal_density"
@@ -124,11 +123,4 @@ def areal_density_files(path: Path) -> dict[str, str]:
     Raises:
         OSError: something there cannot be read.
     """
-    group = path / GROUP
-    written = [group / METADATA]
-    for array in sorted(file.parent for file in group.glob(f"*/{METADATA}")):
-        # What blocks fill becomes one shard when the store is closed, with other metadata.
-        written += sorted((array / "c").iterdir()) if (array / "c").is_dir() else []
-        if array.name not in AREAL_DENSITY_VARIABLES:
-            written.append(array)
-    return {str(one.relative_to(path)): tree_sha256(one) for one in written}
+    return group_checksums(path, GROUP, AREAL_DENSITY_VARIABLES)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hpcxrf.quantify.i0 import I0
 from hpcxrf.quantify.normalise import Combination, NormalisedMaps
+from hpcxrf.results.store.derived import group_checksums
 from hpcxrf.results.store.maps import POSITION_VARIABLES
 from hpcxrf.results.store.storage import (
     ArrayPlan,
@@ -23,8 +24,6 @@ from hpcxrf.results.store.storage import (
     publish_folder,
     write_tile,
 )
-from hpcxrf.store.array_writer import METADATA
-from hpcxrf.store.files import tree_sha256
 from hpcxrf.store.schema import COMBINATION_VARIABLES, I0_VARIABLES, NORMALISED_VARIABLES
 
 # Rates have as many digits as counts that were fitted, which no level makes much smaller.
@@ -133,11 +132,4 @@ def normalised_files(path: Path) -> dict[str, str]:
     Raises:
         OSError: something there cannot be read.
     """
-    group = path / GROUP
-    written = [group / METADATA]
-    for array in sorted(file.parent for file in group.glob(f"*/{METADATA}")):
-        # What blocks fill becomes one shard when the store is closed, with other metadata.
-        written += sorted((array / "c").iterdir()) if (array / "c").is_dir() else []
-        if array.name not in NORMALISED_VARIABLES | I0_VARIABLES:
-            written.append(array)
-    return {str(one.relative_to(path)): tree_sha256(one) for one in written}
+    return group_checksums(path, GROUP, (NORMALISED_VARIABLES | I0_VARIABLES))
