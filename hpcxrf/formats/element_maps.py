@@ -97,8 +97,11 @@ def _read_xrf_maps(path: Path, file: h5py.File) -> Iterable[ElementMaps]:
         if stored is None:
             continue
         rates = _read_maps(stored)
+        # XRF-Maps writes no attributes: what says what it counts is an export of this program.
+        meaning = str(stored.attrs.get("meaning", ""))
+        is_rate = not meaning or "live time" in meaning
         names = read_texts(find_dataset(file, (names_at,)))[: len(rates)]
-        live_time_s = read_live_time_s(path, rates.shape[1:])
+        live_time_s = read_live_time_s(path, rates.shape[1:]) if is_rate else np.ones(rates.shape[1:])
         if live_time_s is None:
             raise InputFileError(
                 f"{path}: {place} is in counts per second, and the file has no live time of its pixels; write it with "
@@ -111,8 +114,8 @@ def _read_xrf_maps(path: Path, file: h5py.File) -> Iterable[ElementMaps]:
             detector=None if member is None else str(int(member["number"])),
             names=tuple(names[i] for i in kept),
             counts=rates[kept] * live_time_s,
-            quantity="window" if method == "roi" else "strongest line",
-            remarks=("rates were multiplied with the live time, real time x OCR / ICR",),
+            quantity="window" if method == "roi" else "family" if meaning else "strongest line",
+            remarks=("rates were multiplied with the live time, real time x OCR / ICR",) if is_rate else (),
         )
 
 

@@ -111,3 +111,11 @@ def test_the_browser_shows_the_page_without_a_complaint(store, ours, tmp_path, c
     done = browse(chromium, tmp_path, "--dump-dom", (tmp_path / "page.html").as_uri())
     assert "CONSOLE" not in done.stderr
     assert "aria-sort" in done.stdout or "<th><button" in done.stdout
+
+
+def test_what_this_program_exports_in_the_layout_of_xrf_maps_agrees_with_itself(store, tmp_path):
+    (path,) = find_results(store).to("maps", tmp_path / "scan.h50")
+    (found,) = compare_with(store, path)
+    assert found.quantity == "family"
+    for one in found.agreements:
+        assert one.ratio == pytest.approx(1.0, abs=1e-5)
