@@ -131,6 +131,20 @@ def test_the_limit_of_detectors_that_are_combined_is_that_of_their_sum():
     assert (found.rate > 1.645 * 10.0).mean() == pytest.approx(0.05, abs=0.01)
 
 
+def test_the_limit_by_hand_also_where_a_pixel_lacks_a_detector():
+    sigma0 = (5.0, 10.0)
+    first, second = (
+        normalised([row], [[8.0] * 2], [[2.71 + 3.29 * one] * 2], [1.0] * 2)
+        for row, one in zip(([50.0, 50.0], [50.0, np.nan]), sigma0, strict=True)
+    )
+    # Variances 25 and 100: weights 0.8 and 0.2, each over a share of a half.
+    combination = find_combination(np.full((2, 1), 50.0), np.full((2, 1), 1e-3), np.array([[25.0], [100.0]]))
+    found = combine_detectors([first, second], combination, np.ones((2, 1))).detection_limit[0, 0]
+    np.testing.assert_allclose(combination.weight[:, 0], [0.8, 0.2], rtol=1e-6)
+    assert found[0] == pytest.approx(2.71 * (1.6**2 + 0.4**2) / 2 + 3.29 * np.hypot(1.6 * 5.0, 0.4 * 10.0))
+    assert found[1] == pytest.approx(2.71 * 2.0 + 3.29 * 2.0 * 5.0)
+
+
 def test_the_error_of_i0_is_common_to_all_detectors_and_not_averaged():
     one = normalised([[1e6]], [[1e3]], [[1e3]], [1.0], i0=([100.0], [5.0]))
     combination = find_combination(np.full((4, 1), 1e6), np.full((4, 1), 1e3), np.full((4, 1), 1e6))
