@@ -117,16 +117,23 @@ class Exposure:
     known. None: rates are not divided by I0."""
 
 
-def sum_exposure(times: ScanTimes, blocks: Sequence[Block]) -> Exposure:
+def sum_exposure(
+    times: ScanTimes, blocks: Sequence[Block], left_out: Mapping[int, Sequence[tuple[int, int]]] | None = None
+) -> Exposure:
     """Add up the exposure of all pixels.
 
     Args:
         times: where live times and I0 come from.
         blocks: all blocks of the maps, which say how many rows are read at a time.
+        left_out: pixels (y, x) by detector that its spectrum is the sum without.
     """
     live, lit, flux, variance = np.zeros((4, times.store.shape[0]))
     for rows, _ in read_rows(times, blocks):
         seconds = np.nan_to_num(rows.live_time_s)
+        for detector, pixels in (left_out or {}).items():
+            for y, x in pixels:
+                if 0 <= y - rows.first < seconds.shape[1]:
+                    seconds[detector, y - rows.first, x] = 0.0
         live += seconds.sum(axis=(1, 2))
         if rows.i0 is not None:
             known = np.where(rows.i0.rate > 0.0, seconds, 0.0)

@@ -27,7 +27,7 @@ from hpcxrf.physics.element_list import read_element_list
 from hpcxrf.pipeline.blocks import blocks_of
 from hpcxrf.pipeline.integrated import fit_clean
 from hpcxrf.pipeline.normalise.choice import choose_i0
-from hpcxrf.pipeline.normalise.times import ScanTimes, find_live_times, read_rows
+from hpcxrf.pipeline.normalise.times import ScanTimes, find_live_times, sum_exposure
 from hpcxrf.pipeline.pixels.flags import saturated_pixels
 from hpcxrf.pipeline.plan import make_plan
 from hpcxrf.pipeline.prepare.elements import ask_for_elements, list_found
@@ -38,7 +38,6 @@ from hpcxrf.pipeline.prepare.sources import read_sources
 from hpcxrf.pipeline.quantify.certificates import find_certificate
 from hpcxrf.pipeline.quantify.scans import DetectorScan, FamilyRate, StandardScan, pack_scan, unpack_scan
 from hpcxrf.pipeline.records import I0Reference
-from hpcxrf.quantify.i0 import I0, mean_i0
 from hpcxrf.quantify.normalise import normalise_spectrum
 from hpcxrf.quantify.standards import CertifiedStandard
 from hpcxrf.runner.worker import one_thread
@@ -148,14 +147,16 @@ def _measure(
         i0=choose_i0(config.normalise, store.scaler_names, scan),
         parts=list(range(store.shape[0])),
     )
+    exposure = sum_exposure(times, blocks_of(store.shape[1:3]), fitted.findings.outliers)
     facts = scan_facts(store, scan)
     detectors, errors = {}, []
     for name, fit in fitted.fits.items():
         if fit.status not in SOLVED:
             continue
-        live, i0 = _sum_times(times, int(name), fitted.findings.outliers.get(int(name), ()))
+        live = float(exposure.live_time_s[int(name)])
+        i0 = None if exposure.i0 is None else exposure.i0[int(name)]
         described = Detector(**resolve_detector(plain.detector, read_sources(plain.fit, facts, int(name))))
-        if not live > 0.0:
+        if not live > 0.0 or (i0 is not None and not i0[0] > 0.0):
             continue
         rates, error = _normalise(fit, live, i0, reference)
         errors.append(error)
@@ -165,7 +166,9 @@ def _measure(
             rates=rates, detector=described, at_bound=tuple(bounds), saturated_pixels=_count_saturated(store, name, fit)
         )
     if not detectors:
-        raise FitError(f"{scan}: no detector of the standard has a fit and a live time; check its scan with hpcxrf fit")
+        raise FitError(
+            f"{scan}: no detector of the standard has a fit, a live time and an I0; check its scan with hpcxrf fit"
+        )
     return StandardScan(
         certified=certified,
         source=scan.name,
@@ -227,28 +230,6 @@ def choose_elements(
             continue
         names.append(symbol if shell == "K" else f"{symbol}_{shell}")
     return tuple(names), notes
-
-
-def _sum_times(
-    times: ScanTimes, detector: int, left_out: Sequence[tuple[int, int]]
-) -> tuple[float, tuple[float, float] | None]:
-    """Live time of the pixels that a detector's spectrum is the sum of, and their mean I0 with its error.
-
-    Only pixels with both count, as in maps: of the others the sum has counts, which are no part of a rate.
-    """
-    blocks = blocks_of(times.store.shape[1:3])
-    live = np.zeros(times.store.shape[1:3])
-    rate, sigma = np.full_like(live, np.nan), np.zeros_like(live)
-    for rows, inside in read_rows(times, blocks):
-        for block in inside:
-            live[block.y, block.x] = rows.live_of(block)[detector]
-            i0 = rows.i0_of(block)
-            if i0 is not None:
-                rate[block.y, block.x], sigma[block.y, block.x] = i0.rate, i0.sigma
-    for y, x in left_out:
-        live[y, x] = 0.0
-    live = np.nan_to_num(live)
-    return float(live.sum()), None if times.i0 is None else mean_i0(I0(rate=rate, sigma=sigma), live)
 
 
 def _normalise(
