@@ -49,11 +49,6 @@ def export(
     """Write the results of a run, or of one scan, in the format of another program.
 
     What an earlier export wrote of the same results is skipped, so that the same command goes on where it stopped.
-
-    Raises:
-        ConfigError: no such format or dataset.
-        OutputError: no results, or files of another origin are in the way.
-        DatasetsFailedError: some datasets could not be exported; all others are.
     """
     from hpcxrf.cli.progress import show_step
     from hpcxrf.cli.terminal import console

@@ -46,13 +46,20 @@ def quantify(
     unit: Annotated[
         str | None, typer.Option(help="Unit of a table that does not say it: ug/cm2 or ng/mm2.", show_default="ug/cm2")
     ] = None,
-    settings: opt.Set = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="SECTION.KEY=VALUE",
+            help="Set any value of normalise and quantify, as in --set 'quantify.allow=[energy]'. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: opt.AsJson = False,
 ) -> None:
     """Make areal densities (ug/cm2) of the maps of a run, by standards that are fitted as its scans were.
 
-    Nothing is fitted again but the standards. It goes on as `hpcxrf resume` does: on Slurm if the run was submitted,
-    else here; after an interruption `hpcxrf resume` continues.
+    Nothing is fitted again but the standards. On Slurm if the run was submitted, else here; `hpcxrf resume` goes on.
     """
     from hpcxrf.cli.terminal import console
     from hpcxrf.cluster.login.densities import ask_for_densities
