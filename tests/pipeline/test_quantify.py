@@ -6,14 +6,16 @@ import warnings
 import numpy as np
 import pytest
 import xarray as xr
-from normalise_samples import FLUX, RATES, run_timed, write_timed_scan
+from normalise_samples import FLUX, RATES, TABLE, run_timed, write_timed_scan
 from pages import browse, parsed
 
 import hpcxrf
-from hpcxrf.config.run import check_config
+from hpcxrf.cluster.login.densities import ask_for_densities
+from hpcxrf.config.run import check_config, effective
+from hpcxrf.config.settings import Setting
 from hpcxrf.errors import ConfigError
 from hpcxrf.pipeline.quantify.measure import FOLDER
-from hpcxrf.pipeline.request import check_request
+from hpcxrf.pipeline.request import check_request, config_of_run, keep_configuration
 from hpcxrf.quantify.calibration_json import calibration_from_json
 from hpcxrf.runner.verify import find_damage
 from hpcxrf.store.rundir import RunDir
@@ -229,3 +231,25 @@ def test_the_curve_of_xrf_maps_divides_every_element(tmp_path, standard):
     own = maps.areal_density.sel(detector="0").mean(("y", "x"))
     ratio = [float(own.sel(component=e)) / CERTIFIED[e] for e in CERTIFIED]
     assert 0.5 < min(ratio) < 1.0 < max(ratio) < 2.0
+
+
+def test_a_run_is_asked_for_nothing_but_what_rests_on_its_maps(tmp_path, standard):
+    write_timed_scan(tmp_path / "scan")
+    run_timed(tmp_path / "scan", tmp_path / "run", {})
+    path = RunDir(path=tmp_path / "run")
+    path.run_file.write_text("")
+    config = check_config({"input": {"files": [str(tmp_path / "scan" / "scan.npz")]}}, "test")
+    keep_configuration(path, config)
+    path.effective_file.write_text(json.dumps(effective(config)))
+    other = Setting(place=("fit", "kbeta_sd"), value=0.2, origin="--set fit.kbeta_sd")
+    with pytest.raises(ConfigError, match=r"--set fit.kbeta_sd: quantify sets values of .* only"):
+        ask_for_densities(path.path, [other])
+    i0 = Setting(place=("normalise", "i0"), value="us_ic", origin="--i0")
+    table = Setting(place=("normalise", "scalers"), value=TABLE, origin="--set")
+    with pytest.raises(ConfigError, match="no standard is named"):
+        ask_for_densities(path.path, [Setting(place=("normalise", "live_time"), value="auto", origin="--set")])
+    named = [Setting(place=("quantify", key), value=value, origin=f"--{key}") for key, value in standard.items()]
+    assert ask_for_densities(path.path, [i0, table, *named]) == 1
+    kept, _ = config_of_run(path)
+    assert kept.normalise.reference == standard["standards"][0]
+    assert path.effective()["quantify"]["standards"] == standard["standards"]

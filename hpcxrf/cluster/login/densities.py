@@ -56,12 +56,14 @@ def ask_for_densities(folder: Path, settings: Sequence[Setting]) -> int:
             raise ConfigError(f"{folder}: no standard is named; give --standard with the scan of one")
         check_request(config)
         changed = (before.normalise, before.quantify) != (config.normalise, config.quantify)
-        number = sum(_undo(run, record.dataset_id, changed=changed) for record in read_datasets(run))
+        done = [record.dataset_id for record in read_datasets(run) if record.state == "done"]
+        for dataset_id in done:
+            _undo(run, dataset_id, changed=changed)
         forget_end(run)
         keep_configuration(run, config)
         text = json.dumps(effective(config), indent=2, sort_keys=True)
         atomic_write_text(run.effective_file, text + "\n")
-    return number
+    return len(done)
 
 
 def _complete(before: RunConfig, settings: Sequence[Setting]) -> list[Setting]:
@@ -77,11 +79,10 @@ def _complete(before: RunConfig, settings: Sequence[Setting]) -> list[Setting]:
     return [*settings, added]
 
 
-def _undo(run: RunDir, dataset_id: str, *, changed: bool) -> bool:
+def _undo(run: RunDir, dataset_id: str, *, changed: bool) -> None:
     """Let the next driver look at a dataset again; what was derived by other values is derived again."""
     last = last_lines(run.read_journal(dataset_id))
     done = [task for task in _DERIVED if last.get(task, {}).get("event") == FINISHED]
     if changed:
         run.append_all(dataset_id, [{"event": RETRY, "task": task, "reason": "quantify"} for task in done])
     forget_dataset(run, dataset_id, "areal densities were asked for")
-    return True
