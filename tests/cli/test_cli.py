@@ -33,6 +33,9 @@ COMMANDS = (
     "unpack",
     "list",
     "dashboard",
+    "quantify",
+    "export",
+    "compare",
 )
 
 

@@ -15,7 +15,7 @@ import hpcxrf
 pytestmark = pytest.mark.more
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "docs" / "notebooks" / "archive-to-areal-density.ipynb"
-ELEMENTS = "Si,P,S,Cl,Ar,K,Ca,Ti,Cr,Mn,Fe,Co,Ni,Cu,Zn"
+ELEMENTS = "Al,Si,P,S,Cl,Ar,K,Ca,Ti,Cr,Mn,Fe,Co,Ni,Cu,Zn,La_L,Pb_M"
 CERTIFIED = {"Ca": 1.931, "Fe": 0.504, "Cu": 0.284}
 
 

@@ -52,7 +52,7 @@ def group(store):
 def test_the_group_opens_without_a_warning_and_says_what_its_arrays_are(run):
     _, store, _ = run
     maps = group(store)
-    assert maps.detector.values.tolist() == ["0", "1", "sum", "combined"]
+    assert maps.detector.values.tolist() == ["sum", "0", "1", "combined"]
     assert maps.rate.dims == maps.sigma.dims == ("detector", "component", "y", "x")
     assert maps.rate.shape[2:] == SHAPE
     for name in ("rate", "sigma", "detection_limit", "live_time_s", "i0", "i0_sigma", "share", "weight"):

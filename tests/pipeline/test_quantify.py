@@ -140,6 +140,7 @@ def test_what_was_measured_of_a_standard_is_kept_for_other_datasets(run):
     assert not [one for one in (path / FOLDER).iterdir() if one.name != "0.json"]
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(
     ("standard_scan", "table", "sections", "message"),
     [
@@ -159,6 +160,7 @@ def test_what_speaks_against_a_standard_is_a_failure_with_a_remedy(tmp_path, sta
         run_timed(tmp_path / "scan", tmp_path / "run", US_IC, **asked)
 
 
+@pytest.mark.more
 def test_a_standard_at_another_energy_is_refused_unless_it_is_said(tmp_path):
     write_timed_scan(tmp_path / "scan")
     asked = write_standard(tmp_path)
@@ -205,6 +207,7 @@ def test_a_standard_without_a_scan_or_a_certificate_is_refused_before_the_run(tm
     check(standards=[str(tmp_path / "scan" / "scan.npz")], unit="ng/mm2")
 
 
+@pytest.mark.more
 def test_a_layer_divides_by_its_signal_and_is_stated(tmp_path, standard):
     write_timed_scan(tmp_path / "scan")
     layer = {"matrix": "given", "formula": "SiO2", "areal_density_ug_cm2": 5000.0}
@@ -219,6 +222,7 @@ def test_a_layer_divides_by_its_signal_and_is_stated(tmp_path, standard):
     assert "SiO2" in group(thick).attrs["layer"]["description"]
 
 
+@pytest.mark.more
 def test_the_curve_of_xrf_maps_divides_every_element(tmp_path, standard):
     write_timed_scan(tmp_path / "scan")
     store, _ = run_timed(
