@@ -1,4 +1,4 @@
-"""What peak shapes and axis make uncertain: in proportion to what is certain, by as much in every pixel for the rest."""
+"""What peak shapes and axis make uncertain: in proportion to what is certain, by as much in every pixel otherwise."""
 
 import json
 
