@@ -86,9 +86,22 @@ def test_workers_that_slurm_gives_two_devices_end_the_run_with_one_sentence(dril
 @pytest.mark.slow
 def test_pending_worker_jobs_cost_one_squeue_every_ten_seconds_and_no_keys_stay(drill):
     drill.prepare(2, workers=12, mode="elastic", site={"workers_per_node": 12, "cores_per_node": 12})
-    # Nobody but the driver fits.
-    held = ["-N3", "--ntasks-per-node=7", "-c1", "--mem=100", "-o", "/dev/null"]
-    blocker = drill.slurm.run("sbatch", "--parsable", *held, "--wrap", "sleep 600").strip()
+    # Of 24 cores one is left, for the driver: workers that got others would end the run before it is looked at.
+    blockers = [
+        drill.slurm.run(
+            "sbatch",
+            "--parsable",
+            f"-N{nodes}",
+            f"--ntasks-per-node={tasks}",
+            "-c1",
+            "--mem=100",
+            "-o",
+            "/dev/null",
+            "--wrap",
+            "sleep 600",
+        ).strip()
+        for nodes, tasks in ((3, 7), (2, 1))
+    ]
     counted = Counted(drill, "squeue", "sbatch", "scancel", "sinfo", "scontrol")
     counted.submit(drill)
     drill.wait(lambda: len(drill.slurm.run("squeue", "-h", "-o", "%A").split()) >= 10)
@@ -100,7 +113,7 @@ def test_pending_worker_jobs_cost_one_squeue_every_ten_seconds_and_no_keys_stay(
     assert min(b - a for a, b in itertools.pairwise(times)) >= 9.5
     assert max(arguments.count(",") for _, arguments in counted.calls("squeue")) >= 5
     assert not [name for name in drill.run.secrets.iterdir() if name.name.startswith(".")]
-    drill.slurm.run("scancel", blocker)
+    drill.slurm.run("scancel", *blockers)
     assert drill.wait_for_end() == "COMPLETED", drill.logs()
     drill.require_all_equal()
     assert list(drill.run.secrets.iterdir()) == []
