@@ -48,8 +48,9 @@ def check_request(config: RunConfig) -> None:
         read_override(Path(config.fit.override))
     if config.fit.previous is not None:
         require_previous(Path(config.fit.previous))
-    read_reference(config)
+    # A standard may be the reference of I0, too: what is said of it is said as of a standard.
     check_standards(config.quantify)
+    read_reference(config)
 
 
 def keep_configuration(run: RunDir, config: RunConfig) -> None:

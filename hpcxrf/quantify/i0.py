@@ -30,7 +30,7 @@ class I0:
     """(y, x): standard uncertainty by counting, same unit; 0 where it is not known."""
 
 
-def i0_rate(
+def compute_i0_rate(
     values: FloatMap, *, kind: Literal["count", "rate"], gate_s: FloatMap | float | None, gain: FloatMap | float = 1.0
 ) -> I0:
     """Turn the values of a scaler into a rate with its counting error.
@@ -60,12 +60,12 @@ def i0_rate(
     return I0(rate=rate * factor, sigma=np.where(np.isfinite(sigma), sigma, 0.0) * factor)
 
 
-def gate_seconds(clock: FloatMap, clock_hz: float) -> FloatMap:
+def compute_gate_s(clock: FloatMap, clock_hz: float) -> FloatMap:
     """Seconds (y, x) that a clock of so many ticks a second counted; NaN where it did not count."""
     return np.where(np.isfinite(clock) & (clock > 0.0), clock, np.nan) / clock_hz
 
 
-def sensitivity_a_per_v(number: FloatMap, unit: FloatMap) -> FloatMap:
+def find_sensitivity_a_per_v(number: FloatMap, unit: FloatMap) -> FloatMap:
     """Sensitivity (y, x) of an SR570 in A/V from the places of number and unit in its lists; NaN where there is none.
 
     Args:
@@ -79,7 +79,7 @@ def sensitivity_a_per_v(number: FloatMap, unit: FloatMap) -> FloatMap:
     return np.where(inside, values, np.nan)
 
 
-def mean_i0(i0: I0, weight: FloatMap | None = None) -> tuple[float, float]:
+def average_i0(i0: I0, weight: FloatMap | None = None) -> tuple[float, float]:
     """Mean I0 over the pixels where it is known, and its counting error.
 
     Args:

@@ -90,7 +90,7 @@ def compute_maps_shape(
     """
     symbol, shell = parse_family(family)
     z = xraylib.SymbolToAtomicNumber(symbol)
-    found = absorption or photoelectric_absorption
+    found = absorption or compute_photoabsorption
     try:
         line_kev = float(xraylib.LineEnergy(z, getattr(xraylib, _LINES[shell][0])))
         emitted = _absorbed_share(z, shell, incident_energy_kev, found) * _find_yield(z, shell)
@@ -99,7 +99,7 @@ def compute_maps_shape(
     return emitted * _find_transmission(line_kev, geometry, found)
 
 
-def photoelectric_absorption(symbol: str, energy_kev: float) -> float:
+def compute_photoabsorption(symbol: str, energy_kev: float) -> float:
     """Photoelectric absorption coefficient of an element, cm2/g, of xraylib."""
     return float(xraylib.CS_Photo(xraylib.SymbolToAtomicNumber(symbol), energy_kev))
 

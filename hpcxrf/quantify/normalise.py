@@ -286,8 +286,8 @@ def normalise_spectrum(
         counting_sigma: (component,) counts.
         theta_sigma: (component,) counts, without what counting does.
         live_time_s: live time of all pixels together, seconds.
-        i0: mean I0 of these pixels, weighted by their live times, and its standard uncertainty: `mean_i0`; None: rates
-            are not divided by it.
+        i0: mean I0 of these pixels, weighted by their live times, and its standard uncertainty, as of `average_i0`;
+            None: rates are not divided by it.
         reference: I0 that the rates are brought to, in the unit of `i0`.
         detection_limit: (component,) counts.
 

@@ -22,7 +22,7 @@ from hpcxrf.quantify.curve import (
     PRIOR_SCATTER,
     RelativeErrors,
     StandardPoint,
-    one_sigma_quantile,
+    find_one_sigma_quantile,
 )
 from hpcxrf.quantify.sensitivity import MODEL_ERROR, compute_sensitivity
 
@@ -91,7 +91,7 @@ def test_the_geometry_counts_where_lines_lie_elsewhere():
 
 @pytest.mark.parametrize("freedom", [4, 8, 9, 20])
 def test_the_quantile_is_that_of_student(freedom):
-    assert one_sigma_quantile(freedom) == pytest.approx(student.ppf(norm.cdf(1.0), freedom), abs=5e-5)
+    assert find_one_sigma_quantile(freedom) == pytest.approx(student.ppf(norm.cdf(1.0), freedom), abs=5e-5)
 
 
 def test_a_shell_without_a_standard_is_scaled_by_k_with_the_error_of_its_model():

@@ -17,9 +17,9 @@ from hpcxrf.quantify.maps_curve import (
     MapsGeometry,
     MapsPoint,
     compute_maps_shape,
+    compute_photoabsorption,
     fit_maps_curve,
     fit_maps_factor,
-    photoelectric_absorption,
 )
 
 # XRF-Maps on its axo_std scan with NNLS: what it gets for its own standard, ug/cm2, and the factor of its curve.
@@ -99,7 +99,7 @@ def test_jumps_and_yields_of_k_are_those_of_its_table(tables):
 def test_absorption_of_both_tables_agrees_within_two_percent_and_of_silicon_within_four(tables):
     henke = henke_absorption(tables)
     for symbol, within in {"Ca": 0.02, "Fe": 0.02, "Cu": 0.02, "Si": 0.04}.items():
-        assert photoelectric_absorption(symbol, 10.1) / henke(symbol, 10.1) == pytest.approx(1.0, abs=within), symbol
+        assert compute_photoabsorption(symbol, 10.1) / henke(symbol, 10.1) == pytest.approx(1.0, abs=within), symbol
 
 
 def test_areal_densities_of_its_own_standard_come_back_from_rates_that_made_them():
@@ -143,7 +143,7 @@ def test_windows_are_exponentials_and_a_chip_of_no_thickness_absorbs_all():
 def test_higher_edges_take_their_share_where_the_energy_excites_them():
     l3_only, all_l = 12.0, 14.5  # L edges of platinum: 11.56, 13.27, 13.88 keV
     ratio = compute_maps_shape("Pt_L", all_l, MapsGeometry()) / compute_maps_shape("Pt_L", l3_only, MapsGeometry())
-    absorbed = photoelectric_absorption("Pt", all_l + 0.1) / photoelectric_absorption("Pt", l3_only + 0.1)
+    absorbed = compute_photoabsorption("Pt", all_l + 0.1) / compute_photoabsorption("Pt", l3_only + 0.1)
     jumps = xraylib.JumpFactor(78, xraylib.L2_SHELL) * xraylib.JumpFactor(78, xraylib.L1_SHELL)
     assert ratio == pytest.approx(absorbed / jumps, rel=2e-3)
 

@@ -14,7 +14,7 @@ from hpcxrf.config.normalise import LiveTimeChoice, NormaliseConfig
 from hpcxrf.config.scalers import ScalerConfig, ScalerKind
 from hpcxrf.errors import ConfigError
 from hpcxrf.formats.scan import ScanScalars
-from hpcxrf.quantify.i0 import I0, FloatMap, gate_seconds, i0_rate, sensitivity_a_per_v
+from hpcxrf.quantify.i0 import I0, FloatMap, compute_gate_s, compute_i0_rate, find_sensitivity_a_per_v
 
 _SHOWN: Final = 12
 LiveTimeSource = Literal["real_time * ocr / icr", "live time of the file", "real time", "given"]
@@ -147,11 +147,11 @@ def read_i0(choice: I0Choice, read: ReadScaler, reference_gain: float | None) ->
     """
     gate: FloatMap | float | None = choice.clock if not isinstance(choice.clock, str) else None
     if isinstance(choice.clock, str):
-        gate = gate_seconds(read(choice.clock), choice.clock_hz)
+        gate = compute_gate_s(read(choice.clock), choice.clock_hz)
     gain: FloatMap | float = 1.0
     if reference_gain is not None and (own := read_gain(choice, read)) is not None:
         gain = own / reference_gain
-    return i0_rate(read(choice.pv), kind=choice.kind, gate_s=gate, gain=gain)
+    return compute_i0_rate(read(choice.pv), kind=choice.kind, gate_s=gate, gain=gain)
 
 
 def read_gain(choice: I0Choice, read: ReadScaler) -> FloatMap | None:
@@ -159,7 +159,7 @@ def read_gain(choice: I0Choice, read: ReadScaler) -> FloatMap | None:
     if choice.amplifier is None:
         return None
     number, unit = (read(name) for name in choice.amplifier)
-    return sensitivity_a_per_v(number, unit)
+    return find_sensitivity_a_per_v(number, unit)
 
 
 def choose_live_time(

@@ -11,7 +11,7 @@ from hpcxrf.formats.registry import open_scan
 from hpcxrf.pipeline.normalise.choice import choose_i0, read_gain, read_i0
 from hpcxrf.pipeline.prepare.inputs import checksum_stamp, read_options
 from hpcxrf.pipeline.records import I0Reference
-from hpcxrf.quantify.i0 import mean_i0
+from hpcxrf.quantify.i0 import average_i0
 
 
 def read_reference(config: RunConfig) -> I0Reference | None:
@@ -51,7 +51,7 @@ def _measure_reference(normalise: NormaliseConfig, path: Path, config: RunConfig
     values = dict(zip(scalars.scaler_names, scalars.scaler_values, strict=True))
     i0 = read_i0(choice, values.__getitem__, None)
     good = np.isfinite(i0.rate) & (True if scalars.measured is None else scalars.measured)
-    mean, _ = mean_i0(i0, good.astype(np.float64))
+    mean, _ = average_i0(i0, good.astype(np.float64))
     if not mean > 0.0:
         raise ConfigError(
             f"normalise.reference: {path}: {choice.pv} is not positive in any pixel; name another scan, or give a "

@@ -38,7 +38,7 @@ class Written:
         )
 
 
-def fingerprint(store: Path) -> str:
+def compute_fingerprint(store: Path) -> str:
     """SHA-256 of the metadata of a results store, which name its arrays, its configuration and its sources.
 
     The same for a store that was packed; other where it was fitted otherwise, or has got another group.

@@ -16,7 +16,7 @@ from hpcxrf.results.export.formats import EXPORT_FORMATS, ExportFormat
 from hpcxrf.results.export.record import (
     Written,
     append_record,
-    fingerprint,
+    compute_fingerprint,
     list_abandoned,
     measure,
     partial_name,
@@ -258,7 +258,7 @@ def _refuse_existing(
 
 def _is_of(written: Written, target: Target) -> bool:
     try:
-        return written.result == fingerprint(target.store)
+        return written.result == compute_fingerprint(target.store)
     except HpcxrfError:
         # Its own turn tells what is wrong with it.
         return True
@@ -266,7 +266,7 @@ def _is_of(written: Written, target: Target) -> bool:
 
 def _export_one(target: Target, form: str, row: ExportFormat, written: Written | None, *, force: bool) -> Exported:
     try:
-        mark = fingerprint(target.store)
+        mark = compute_fingerprint(target.store)
         if not force and written is not None and written.result == mark and written.is_there(target.folder):
             files = tuple(target.folder / name for name in written.bytes_by_name)
             return Exported(name=target.name, state="there", files=files, notes=written.notes)
