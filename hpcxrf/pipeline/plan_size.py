@@ -13,7 +13,7 @@ from hpcxrf.pipeline.plan import Plan
 from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.pipeline.records import DatasetJob, Stage
 from hpcxrf.store.packed import MOST_PACKED_BYTES
-from hpcxrf.store.schema import MODEL_VARIABLES, band_count, spectra_layout
+from hpcxrf.store.schema import MODEL_VARIABLES, TILE_SIDE, TILED_PIXELS, band_count, spectra_layout
 
 # Of a scan whose elements are in its override file, which nobody has read yet.
 _USUAL_COMPONENTS: Final = 20
@@ -29,7 +29,8 @@ _SHIFTS: Final = 3
 # An array in a folder is that folder, its metadata and one file of numbers; a group is two.
 _ARRAY_INODES: Final = 3
 _GROUP_INODES: Final = 2
-_SPECTRA_ARRAYS: Final = 15
+_TILE_BYTES: Final = 4
+_SPECTRA_ARRAYS: Final = 16
 _RESULTS_ARRAYS: Final = 44
 _REGION_ARRAYS: Final = 26
 # Normalised maps with their coordinates.
@@ -129,7 +130,8 @@ def bytes_written(job: DatasetJob) -> int:
     listed = 0 if job.config.sample.elements == AUTO else len(job.config.sample.elements)
     components = listed + _BEYOND_ELEMENTS if listed else _USUAL_COMPONENTS
     shifts = _SHIFTS if METHODS[job.config.pixels.method].free else 0
-    spectra = n_detectors * n_y * n_x * (n_channels * _COUNTS_BYTES + _TIMES_BYTES)
+    tiles = n_channels * _TILE_BYTES // TILE_SIDE**2 if n_y * n_x > TILED_PIXELS else 0
+    spectra = n_detectors * n_y * n_x * (n_channels * _COUNTS_BYTES + tiles + _TIMES_BYTES)
     pixel = components * _COMPONENT_BYTES + shifts * _SHIFT_BYTES + _PIXEL_BYTES
     normalised = components * 12 + 5 if job.config.normalise.wanted else 0
     normalised += components * 16 if job.config.quantify.wanted else 0

@@ -11,6 +11,7 @@ from hpcxrf.errors import InputFileError
 from hpcxrf.formats.counts import MendedCounts, mend_counts
 from hpcxrf.formats.scan import RawScan
 from hpcxrf.store.spikes import NO_PLACES, Places, can_have_spikes, find_spikes, join_places
+from hpcxrf.store.tile_sums import TileSums, sum_tiles
 
 Counts = NDArray[Any]
 
@@ -19,7 +20,7 @@ COUNT_TYPES: Final = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.uint3
 
 MOST_COUNTS: Final = 1e15
 _PIECE_VALUES: Final = 1 << 17
-"""Counts that are copied or summed in one go: they stay in the cache of a core from one step to the next."""
+"""Counts that are copied in one go: they stay in the cache of a core from one step to the next."""
 
 
 class WiderCountsError(Exception):
@@ -212,14 +213,21 @@ def _check_fits(block: Counts, dtype: np.dtype[Any], where: str) -> None:
         raise WiderCountsError(needed, float(block.sum(dtype=np.float64)) / (block.size / block.shape[-1]))
 
 
-def sum_band(values: Counts, first_row: int = 0) -> BandSpectra:
+def sum_band(values: Counts, first_row: int = 0, tiles: TileSums | None = None) -> BandSpectra:
     """Sum and maximum over the pixels of a band, in an order that no memory layout changes, and suspicious channels.
 
     Args:
         values: (detector, row, x, channel), of a stored type.
         first_row: row of the scan at which the band begins.
+        tiles: what the sums of the band's tiles are added to; None: nothing.
     """
-    totals, tops = zip(*(_sum_detector(detector) for detector in values), strict=True)
+    if values.dtype.kind == "f":
+        totals, tops = zip(*(_sum_fractions(detector) for detector in values), strict=True)
+    else:
+        sums, tops = zip(*(sum_tiles(detector, first_row) for detector in values), strict=True)
+        totals = tuple(one.sum(axis=(0, 1)).astype(np.float64) for one in sums)
+        if tiles is not None:
+            tiles.add(first_row, np.stack(sums))
     highest = np.stack(tops)
     spikes = NO_PLACES
     if can_have_spikes(values.dtype, float(highest.max())):
@@ -227,23 +235,12 @@ def sum_band(values: Counts, first_row: int = 0) -> BandSpectra:
     return BandSpectra(total=np.stack(totals), highest=highest.astype(np.float64), spikes=spikes)
 
 
-def _sum_detector(rows: Counts) -> tuple[NDArray[np.float64], Counts]:
-    """Sum and maximum (channel,) over the pixels of a detector."""
-    if rows.dtype.kind == "f":
-        total = np.zeros(rows.shape[-1])
-        for row in rows:
-            total += row.sum(axis=0, dtype=np.float64)
-        return total, rows.max(axis=(0, 1))
-    # Whole numbers have one sum, whatever the order.
-    pixels = rows.reshape(-1, rows.shape[-1])
-    whole, highest = np.zeros(pixels.shape[1], dtype=np.uint64), pixels[0].copy()
-    step = max(1, _PIECE_VALUES // pixels.shape[1])
-    kind = np.uint64 if pixels.dtype.itemsize > 2 else np.uint32
-    for start in range(0, len(pixels), step):
-        piece = pixels[start : start + step]
-        whole += np.add.reduce(piece, axis=0, dtype=kind)
-        np.maximum(highest, piece.max(axis=0), out=highest)
-    return whole.astype(np.float64), highest
+def _sum_fractions(rows: Counts) -> tuple[NDArray[np.float64], Counts]:
+    """Sum and maximum (channel,) over the pixels of a detector whose counts are not whole."""
+    total = np.zeros(rows.shape[-1])
+    for row in rows:
+        total += row.sum(axis=0, dtype=np.float64)
+    return total, rows.max(axis=(0, 1))
 
 
 def combine(parts: Iterable[BandSpectra]) -> BandSpectra:

@@ -142,14 +142,22 @@ def write_blocks(path: Path, blocks: Iterable[bytes], *, sync: bool = False) -> 
     digest = hashlib.sha256()
     with path.open("wb", buffering=0) as file:
         for block in blocks:
-            left = memoryview(block)
-            while left:
-                # A disk that fills up takes the part that fits, and only the next write says so.
-                left = left[file.write(left) :]
+            write_whole(file, block)
             digest.update(block)
         if sync:
             os.fsync(file.fileno())
     return digest.hexdigest()
+
+
+def write_whole(file: FileIO, block: bytes) -> None:
+    """Write bytes to an unbuffered file: a full disk takes the part that fits, and only the next write says so.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    left = memoryview(block)
+    while left:
+        left = left[file.write(left) :]
 
 
 def create_text(path: Path, text: str) -> bool:

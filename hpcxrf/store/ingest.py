@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 
 from hpcxrf.errors import DamagedStoreError, InputFileError, OutputError
@@ -40,6 +41,7 @@ from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, FILES_ATTRIBUTE, shard_file
 from hpcxrf.store.source_hash import SourceHash, hash_sources
 from hpcxrf.store.spectra import open_spectra
 from hpcxrf.store.template import finish, is_torn_store, open_counts, write_beside, write_faults
+from hpcxrf.store.tile_sums import TileSums, collect_tiles
 
 __all__ = ["COUNTS", "IngestRecord", "ingest_scan", "progress_file"]
 
@@ -191,15 +193,27 @@ def _fill(
 
 def _write_bands(work: Work, progress: Progress) -> BandSpectra:
     _sweep(work.path)
-    rows, kept = work.scan.shape[1], open_counts(work.path)
-    parts = {band: sum_band(np.asarray(kept[:, work.rows(band)]), work.rows(band).start) for band in work.done}
+    rows, kept, trusted = work.scan.shape[1], open_counts(work.path), frozenset(work.done)
+    parts = []
     progress(work.rows_done, rows)
-    with BandWriter(work, lambda: progress(work.rows_done, rows)) as writer:
-        for band in read_bands(work.scan, work.layout.band_rows, work.pending, work.dtype):
+    with (
+        collect_tiles(work.path, work.scan.shape, work.dtype) as tiles,
+        BandWriter(work, lambda: progress(work.rows_done, rows)) as writer,
+    ):
+        fresh = read_bands(work.scan, work.layout.band_rows, work.pending, work.dtype)
+        for number in range(work.bands):
+            if number in trusted:
+                parts.append(_sum_kept(kept, work.rows(number), tiles))
+                continue
+            band = next(fresh)
             add_faults(work, band.number, band.missing, band.negative, band.lowest)
             writer.write(band)
-            parts[band.number] = sum_band(band.counts, work.rows(band.number).start)
-    return combine(parts[band] for band in sorted(parts))
+            parts.append(sum_band(band.counts, work.rows(band.number).start, tiles))
+    return combine(parts)
+
+
+def _sum_kept(counts: zarr.Array[Any], rows: slice, tiles: TileSums | None) -> BandSpectra:
+    return sum_band(np.asarray(counts[:, rows]), rows.start, tiles)
 
 
 def _sweep(path: Path) -> None:

@@ -5,8 +5,9 @@ Two stores per dataset, Zarr format 3, every group readable by `xarray.open_zarr
 `spectra/<dataset_id>.zarr` (root group): counts (detector, y, x, channel), live_time_s, real_time_s,
 icr_hz, ocr_hz (detector, y, x), scaler (name, y, x), x_um, y_um (y, x), measured (y, x), integrated and
 max_channel_spectrum (detector, channel); string coordinates detector, name, and the unit of each name; energy
-calibration and incident energy of the file, provenance and notes in the root attributes. A scan without
-scalers has neither `scaler` nor `name`; times and positions that the file does not give are NaN.
+calibration and incident energy of the file, provenance and notes in the root attributes. Large scans have tile_sums
+(detector, tile_y, tile_x, channel), too. A scan without scalers has neither `scaler` nor `name`; times and positions
+that the file does not give are NaN.
 
 `results/<dataset_id>.zarr`: groups `maps`, `spectrum`, `parameters`, where there are regions `regions` and
 `regions/maps`, where maps are normalised `normalised`, provenance in the root attributes. `complete: true` in the root
@@ -93,6 +94,17 @@ FAULT_VARIABLES: Final = table(
 """Arrays beside those of a spectra store: `missing` only where a file gives spectra of NaN, `spike` only where a pixel
 has channels that by their neighbours no detector can have counted."""
 
+TILE_SIDE: Final = 16
+TILED_PIXELS: Final = 64 * 64
+"""Scans of so many pixels or fewer have no sums of tiles: their counts are read at once."""
+TILE_SUMS: Final = "tile_sums"
+TILE_VARIABLES: Final = table(
+    """
+    tile_sums  detector tile_y tile_x channel  uint32  count  counts of all pixels of a tile of 16 x 16 pixels
+    """
+)
+"""Beside the counts of scans of more than 4096 pixels, where these are whole numbers; uint64 beside uint32 counts."""
+
 SPECTRA_COORDINATES: Final = table(
     """
     detector  detector  string  1  detector, counted from 0
@@ -151,6 +163,11 @@ def spectra_layout(shape: tuple[int, int, int, int], itemsize: int) -> SpectraLa
         chunks=(1, chunk_rows, chunk_columns, channels),
         shards=(detectors, _ceil_to(min(band_rows, rows), chunk_rows), _ceil_to(columns, chunk_columns), channels),
     )
+
+
+def tile_grid(shape: tuple[int, int, int, int]) -> tuple[int, int]:
+    """Tiles of a scan along y and x; the last may be smaller than the others."""
+    return -(-shape[1] // TILE_SIDE), -(-shape[2] // TILE_SIDE)
 
 
 def band_count(rows: int, band_rows: int) -> int:

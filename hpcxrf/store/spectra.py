@@ -17,7 +17,7 @@ from hpcxrf.notes import Note, unpack_notes
 from hpcxrf.store.attributes import Attributes, SourceFile, read_calibration, read_root_attributes
 from hpcxrf.store.bands import counted_type
 from hpcxrf.store.packed import SUFFIX, locate_store
-from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, band_count
+from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, TILE_SUMS, band_count, tile_grid
 from hpcxrf.store.shards import ShardReader, open_shards
 
 
@@ -101,6 +101,7 @@ class SpectraStore:
     scaler_units: tuple[str, ...]
     _group: zarr.Group = field(repr=False, compare=False)
     _counts: ShardReader = field(repr=False, compare=False)
+    _tiles: ShardReader | None = field(repr=False, compare=False)
     _kept: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False, compare=False)
     """Small arrays that were read whole, by name: the pixels ask for them with every tile."""
 
@@ -137,6 +138,32 @@ class SpectraStore:
         for place, detector in enumerate(detectors):
             self._counts.read_into(region[place], detector, rows, columns)
         return region
+
+    @property
+    def has_tiles(self) -> bool:
+        """Whether the store has sums of tiles: small scans and stores of earlier versions have none."""
+        return self._tiles is not None
+
+    def tile_sums(self, detector: int, tile_y: slice = slice(None), tile_x: slice = slice(None)) -> NDArray[Any]:
+        """Sums of the spectra of tiles of 16 x 16 pixels, (tile_y, tile_x, channel), whole numbers.
+
+        Raises:
+            ValueError: the store has none, or the slices have a step.
+            DamagedStoreError: they cannot be read.
+        """
+        if self._tiles is None:
+            raise ValueError(f"{self.path}: has no sums of tiles; add up its counts")
+        grid = zip(tile_grid(self.shape), (tile_y, tile_x), strict=True)
+        rows, columns = (range(size)[_require_contiguous(one)] for size, one in grid)
+        sums = np.empty((len(rows), len(columns), self.shape[3]), dtype=self._tiles.dtype)
+        try:
+            self._tiles.read_into(sums, self._checked(detector), rows, columns)
+        except (ValueError, RuntimeError, OSError) as error:
+            raise DamagedStoreError(
+                f"{self.path}: sums of tiles cannot be read ({type(error).__name__}: {error}); "
+                "the next run or resume ingests the scan again"
+            ) from error
+        return sums
 
     def integrated(self, detector: int) -> NDArray[np.float64]:
         """Sum of the spectra of all pixels of one detector, (channel,)."""
@@ -253,7 +280,18 @@ def _build_store(path: Path, attributes: Attributes, group: zarr.Group, counts: 
         scaler_units=_read_texts(group, "unit"),
         _group=group,
         _counts=open_shards(path, counts.metadata.to_dict(), names, np.dtype(counts.dtype)),
+        _tiles=_open_tiles(path, group),
     )
+
+
+def _open_tiles(path: Path, group: zarr.Group) -> ShardReader | None:
+    if TILE_SUMS not in group:
+        return None
+    tiles = group[TILE_SUMS]
+    if not isinstance(tiles, zarr.Array):
+        raise OutputError(f"{path}/{TILE_SUMS}: is not an array; remove the store and ingest again")
+    name = f"{TILE_SUMS}/{tiles.metadata.encode_chunk_key((0, 0, 0, 0))}"
+    return open_shards(path, tiles.metadata.to_dict(), [name], np.dtype(tiles.dtype))
 
 
 def _read_texts(group: zarr.Group, name: str) -> tuple[str, ...]:
