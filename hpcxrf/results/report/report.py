@@ -15,7 +15,8 @@ from hpcxrf.notes import Note
 from hpcxrf.results.report import views
 from hpcxrf.results.report.judgement import Judgement, read_judgement, wants_page
 from hpcxrf.results.report.page.dataset import DatasetSummary, read_details, write_dataset_page
-from hpcxrf.results.report.page.look import DRAWING, load_page_look, load_templates
+from hpcxrf.results.report.page.head import read_head
+from hpcxrf.results.report.page.look import DRAWING, allow_scripts, load_page_look, load_templates
 from hpcxrf.results.store.maps import open_results
 from hpcxrf.results.store.storage import replace_file
 from hpcxrf.store.packed import is_store
@@ -78,6 +79,7 @@ class Section:
 
     row: DatasetRow
     details: Markup
+    has_side_files: bool
 
 
 @dataclass(slots=True)
@@ -136,6 +138,7 @@ def write_report(
             verdicts=dict(sorted(table.verdicts.items())),
             sections=sections,
             shown={section.row.anchor for section in sections},
+            policy=allow_scripts(has_side_files=any(section.has_side_files for section in sections)),
             **load_page_look(*DRAWING),
         )
     )
@@ -157,7 +160,7 @@ def _build_table(datasets: Iterable[DatasetSummary], folder: Path, pages: PagesC
         for kept in (table.first, table.done if row.done else table.failed):
             if len(kept) < MAX_ROWS:
                 kept.append(row)
-        if row.page and dataset.results_path is not None and not (folder / row.page).is_file():
+        if row.page and dataset.results_path is not None and not read_head(folder / row.page).is_current:
             with open_results(dataset.results_path) as tree:
                 write_dataset_page(dataset, tree, folder / row.page)
     return table
@@ -210,5 +213,6 @@ def _build_sections(table: _Table, folder: Path) -> list[Section]:
         room -= len(details.encode())
         if room <= 0:
             break
-        sections.append(Section(row=row, details=Markup(details)))  # noqa: S704  escaped when it was drawn
+        side = (folder / row.page).with_suffix(".files").is_dir()
+        sections.append(Section(row=row, details=Markup(details), has_side_files=side))  # noqa: S704  escaped when it was drawn
     return sections
