@@ -166,8 +166,10 @@ def _point_decision_limit(limit: FloatArray, photon_variance: FloatArray, factor
 def _read_band(
     band: xr.Dataset, factor: int
 ) -> tuple[FloatArray, SmallArray, SmallArray, SmallArray, FloatArray, NDArray[np.uint8], NDArray[np.int64]]:
-    """Picture; sigma, detection limit and amplitude of every `factor`-th pixel; sigma and outcome of the points;
-    the histogram."""
+    """Read picture, sigma, limit and amplitude of some pixels, sigma and outcome of the points, histogram.
+
+    Sigma, limit and amplitude are those of every `factor`-th pixel along each axis.
+    """
     status = band["status"].values
     solved = np.isin(status, SOLVED)
     amplitude: SmallArray = band["amplitude"].values

@@ -184,10 +184,10 @@ def _render_details(summary: DatasetSummary, tree: xr.DataTree) -> _Details:
         summarise_maps(maps, name, side=side, photon_variance=read_photon_variance(maps, name, factors.get(name, 1.0)))
         for name in map(str, maps["detector"].values)
     ]
+    # The sum where there is one, which is the first, or in older stores the last: on it regions were found.
+    shown = next((one for one in summaries if one.detector == SUM), summaries[0])
     regions = None
     if "regions" in tree.children:
-        # They were found on the sum where there is one, which is the first, or in older stores the last.
-        shown = next((one for one in summaries if one.detector == SUM), summaries[0])
         regions = _build_regions(tree["regions"].to_dataset(), shown)
     rows = () if regions is None else regions.rows
     pages = [
@@ -219,19 +219,19 @@ def _render_details(summary: DatasetSummary, tree: xr.DataTree) -> _Details:
             densities=build_densities(tree[DENSITIES].to_dataset()) if DENSITIES in tree.children else None,
         )
     )
-    return _Details(html=html, files=layers.files, thumbnail=draw_thumbnail(summaries[0]))
+    return _Details(html=html, files=layers.files, thumbnail=draw_thumbnail(shown))
 
 
 def _list_overlays(
     summary: DatasetSummary, tree: xr.DataTree, shown: Sequence[MapSummary], rows: Sequence[RegionRow]
 ) -> list[list[Overlay]]:
-    """Spectra over the integrated ones, of each detector; those of the regions over that of the first detector only."""
+    """Spectra over the integrated ones, of each detector; those of the regions over one of them."""
     regions = tree["regions"].to_dataset() if "regions" in tree.children else None
     highest = {} if summary.spectra_path is None else read_highest(summary.spectra_path)
     names = [f"region {row.number}, {row.name}" for row in rows]
-    return [
-        list_overlays(one.detector, highest, regions if place == 0 else None, names) for place, one in enumerate(shown)
-    ]
+    detectors = [one.detector for one in shown]
+    chosen = SUM if SUM in detectors else detectors[0]
+    return [list_overlays(name, highest, regions if name == chosen else None, names) for name in detectors]
 
 
 def _build_regions(regions: xr.Dataset, summary: MapSummary) -> RegionsPage:

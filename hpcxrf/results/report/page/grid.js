@@ -6,7 +6,7 @@
   const { view, picture } = hpcxrf;
   const ORDERS = [["z", "atomic number"], ["name", "name"], ["counts", "counts"], ["share", "share above the limit"]];
 
-  const build = (core) => {
+  const build = (core, actions = []) => {
     const { scan, state } = core;
     const list = make("div", { class: "thumbs", role: "group", "aria-label": "maps of all components" });
     list.style.setProperty("--aspect", String(picture.findAspect(scan.shape, scan.step_um)));
@@ -43,6 +43,7 @@
       const small = await core.thumbnails();
       if (turn !== core.turn) { return; }
       thumbs.forEach(({ node }, name) => { node.disabled = !small.has(name); });
+      thumbs.forEach((thumb, name) => { if (!small.has(name)) { thumb.values = null; thumb.canvas.width = 0; } });
       small.forEach((one, name) => {
         const thumb = thumbs.get(name);
         if (!thumb) { return; }
@@ -60,7 +61,7 @@
       const at = names.indexOf(state.component);
       return names[(at + by_ + names.length) % names.length];
     };
-    return { node: make("div", { class: "grid-side" }, make("div", { class: "bar" }, by.node), list), draw, tell, step, reveal: (name) => thumbs.get(name)?.node.scrollIntoView?.({ block: "nearest" }) };
+    return { node: make("div", { class: "grid-side" }, make("div", { class: "bar" }, by.node, make("span", { class: "push" }, ...actions)), list), draw, tell, step, reveal: (name) => thumbs.get(name)?.node.scrollIntoView?.({ block: "nearest" }) };
   };
 
   hpcxrf.grid = { build };

@@ -17,7 +17,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.results.names import shown_name
+from hpcxrf.results.names import SUM, shown_name
 from hpcxrf.results.report.colours import colour_limits
 from hpcxrf.results.report.page.data import pack_json
 from hpcxrf.results.report.page.derived import read_derived
@@ -32,6 +32,8 @@ INLINE_BYTES: Final = 300_000
 """Blocks of a dataset that take no more than this are in its page."""
 _SIGMA_STEPS: Final = 63
 """Steps of an uncertainty from its lowest to its highest value, even in its logarithm: a few percent each."""
+
+_NO_REGIONS: Final = np.zeros((0, 1, 1), dtype=np.uint16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,17 +93,17 @@ def build_scan_layers(
         _add_detector(blocks, f"{dataset_id}.files/{place}.js", one)
     first = shown[0].summary
     derived = f"{dataset_id}.files/derived.js"
-    for one in read_derived(tree, first.factor):
-        for key, block, layer in _pack_derived(one.describe(), one.values, one.sigma):
+    for maps in read_derived(tree, first.factor):
+        for key, block, layer in _pack_derived(maps.describe(), maps.values, maps.sigma):
             blocks.add(derived, key, block, layer)
-    labels = tree["regions"]["label"].values if "regions" in tree.children else np.zeros((0, 1, 1), np.uint16)
+    labels = tree["regions"].to_dataset()["label"].values if "regions" in tree.children else _NO_REGIONS
     region_layers = _add_regions(blocks, f"{dataset_id}.files/0.js", labels, regions, first.factor)
     description = {
         "name": name,
         "shape": list(first.shape_yx),
         "step_um": None if first.step_um is None else list(first.step_um),
         "factor": first.factor,
-        "detectors": [one.summary.detector for one in shown],
+        "detectors": sorted((one.summary.detector for one in shown), key=lambda name: name != SUM),
         "components": _describe_components(shown, tree["spectrum"].to_dataset()),
         "layers": list(blocks.layers.values()),
         "regions": [{**one, "layer": region_layers[int(one["number"])]} for one in regions] if region_layers else [],
@@ -214,8 +216,7 @@ def _pack_derived(
     """Blocks of a derived quantity and of its uncertainty, each with its key and its layer."""
     detector, name = layer["detectors"][0], layer["name"]
     limits = [colour_limits(one) for one in values]
-    medians = [float(np.nanmedian(one)) if np.isfinite(one).any() else 0.0 for one in sigma]
-    levels = [to_levels(one, ends, s) for one, ends, s in zip(values, limits, medians, strict=True)]
+    levels = [to_levels(one, ends) for one, ends in zip(values, limits, strict=True)]
     of_sigma, sigma_limits = zip(*map(to_log_levels, sigma), strict=True)
     about = {**layer, "name": f"{name}_sigma", "label": f"sigma of the {layer['label']}"}
     return [

@@ -78,7 +78,6 @@
     };
     stage.addEventListener("pointerdown", (event) => {
       if (event.button !== 0) { return; }
-      stage.focus({ preventScroll: true });
       if (tool === "look") { return; }
       event.preventDefault();
       stage.setPointerCapture(event.pointerId);

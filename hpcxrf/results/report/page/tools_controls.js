@@ -6,14 +6,14 @@
   const { colours, view } = hpcxrf;
   const SHOWS = [["map", "One map"], ["rgb", "RGB overlay", "three components in one picture"], ["ratio", "Ratio", "one component over another"]];
   const TOOLS = [
-    ["look", "Point", "point to read a pixel, click to keep it"], ["line", "Line profile", "drag a line"],
+    ["look", "Point", "point to read a pixel, click to keep it"], ["line", "Line", "drag a line to see the values along it"],
     ["box", "Box", "drag a box to select pixels"], ["lasso", "Lasso", "draw around the pixels to select"]];
   const PRIMARY_NAMES = [["red-green-blue", "red, green, blue"], ["magenta-yellow-cyan", "magenta, yellow, cyan"]];
-  const nameDetector = (name) => (name === "sum" ? "sum of all" : /^\d+$/.test(name) ? `detector ${name}` : name);
+  const nameDetector = (name) => (name === "sum" ? "sum of all" : name === "combined" ? "all detectors combined" : /^\d+$/.test(name) ? `detector ${name}` : name);
 
   const makeSelection = (core) => {
     const { scan, state } = core;
-    const clear = button("Clear selection", "all pixels again (Escape)", () => core.selectPixels(null));
+    const clear = button("Clear", "clear the selection: all pixels again (Escape)", () => core.selectPixels(null));
     const parts = [];
     if (scan.regions?.length) {
       const options = [["", "–"], ...scan.regions.map((one) => [String(one.number), `${one.number} ${one.name} (${one.n_pixels} px)`])];
@@ -47,7 +47,6 @@
     const detector = choice("Detector", scan.detectors.map((name) => [name, nameDetector(name)]), state.detector, (value) => core.set({ detector: value }));
     const offered = scan.layers.filter((one) => !one.name.endsWith("sigma") || one.name === "sigma").map((one) => [one.name, one.label]);
     const layer = choice("Layer", offered, state.layer, (value) => core.set({ layer: value, ...(core.layer(value).each ? {} : { show: "map" }) }));
-    const component = choice("Component", names, state.component, (value) => core.choose(value));
     const show = group("what the large picture shows", SHOWS, state.show, (value) => core.set({ show: value, ...(core.layer().each ? {} : { layer: scan.layers[0].name }) }));
     const log = group("scale of the colours", [["linear", "Linear"], ["log", "Log", "logarithmic (l)"]], "linear", (value) => core.set({ log: value === "log" }));
     const spans = [...core.steps.map(([low, high]) => [`${low} ${high}`, low === 0 ? "lowest to highest" : `percentile ${low} to ${high}`]), ["given", "given"]];
@@ -71,23 +70,21 @@
     const save = hpcxrf.tools.buildSave(core);
     const help = button("?", "list of keys (?)", () => core.showKeys(), { class: "help", "aria-label": "list of keys" });
     const rows = {
-      map: make("div", { class: "bar" }, component.node),
       rgb: make("div", { class: "bar" }, ...triple.map((one) => one.node), primaries.node),
       ratio: make("div", { class: "bar" }, ...pair.map((one) => one.node)),
     };
     const ofColours = make("span", { class: "together" }, palette.node, reversed.node);
     const node = make("div", { class: "controls" },
-      make("div", { class: "bar" }, detector.node, layer.node, show.node, ...Object.values(rows), make("span", { class: "push" }, ...save.nodes, help)),
+      make("div", { class: "bar" }, detector.node, layer.node, show.node, ...Object.values(rows)),
       make("div", { class: "bar" }, log.node, span.node, low.node, high.node, together.node, ofColours));
     const selection = makeSelection(core);
     const tool = group("what the pointer does", TOOLS, state.tool, (value) => core.set({ tool: value }));
     const tools = make("div", { class: "bar" }, tool.node, ...selection.nodes);
-    detector.node.hidden = scan.detectors.length < 2;
 
     const draw = (current) => {
       detector.set(state.detector);
+      detector.node.hidden = scan.detectors.length < 2 || core.layer().detectors?.includes(state.detector) === false;
       layer.set(state.layer);
-      component.set(state.component);
       show.set(state.show);
       tool.set(state.tool);
       log.set(state.log ? "log" : "linear");
@@ -98,7 +95,6 @@
       triple.forEach((one, i) => one.set(state.rgb[i]));
       pair.forEach((one, i) => one.set(state.ratio[i]));
       Object.entries(rows).forEach(([name, row]) => { row.hidden = name !== state.show; });
-      rows.map.hidden ||= !core.layer().each;
       span.set(state.limits.kind === "given" ? "given" : `${state.limits.low} ${state.limits.high}`);
       const limits = current?.limits;
       [low, high].forEach((field, i) => {
@@ -111,7 +107,7 @@
       ofColours.hidden = state.show === "rgb" || !numbers;
       save.draw(current);
     };
-    return { node, tools, draw, select: selection.set };
+    return { node, tools, actions: [...save.nodes, help], draw, select: selection.set };
   };
 
   // The colours beside the large map with their numbers, or what its colours mean.

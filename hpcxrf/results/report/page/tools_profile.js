@@ -62,7 +62,7 @@
       const { current } = core;
       if (!node.open || !current) { return; }
       chart.replaceChildren();
-      if (!ends) { text.textContent = "Choose the tool Line profile and drag a line in the large map."; return; }
+      if (!ends) { text.textContent = "Choose the tool Line and drag a line in the large map."; return; }
       core.big.outline(`M${ends[0][1]} ${ends[0][0]}L${ends[1][1]} ${ends[1][0]}`);
       const { length, points, at } = measure(current);
       const maps = current.kind === "ratio" ? [{ values: current.values }] : current.maps;
@@ -73,7 +73,8 @@
       const sigma = sigmaLayer ? await core.map(sigmaLayer.name, sigmaLayer.each ? state.component : null).catch(() => null) : null;
       if (turn !== core.turn) { return; }
       const sigmas = sigma ? points.map(({ index }) => sigma.values[index]) : null;
-      const reach = curves.flat().filter(Number.isFinite);
+      const reached = sigmas ? curves[0].flatMap((value, i) => [value - sigmas[i], value + sigmas[i]]) : [];
+      const reach = [...curves.flat(), ...reached].filter(Number.isFinite);
       const [low, high] = reach.length ? [Math.min(0, ...reach), Math.max(...reach)] : [0, 1];
       const top = high > low ? high + 0.06 * (high - low) : low + 1;
       const x = (value) => LEFT + (length > 0 ? value / length : 0) * (WIDTH - LEFT - RIGHT);

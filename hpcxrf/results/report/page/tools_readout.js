@@ -13,10 +13,11 @@
   const buildReadout = (core) => {
     const { scan, state } = core;
     const title = make("b", { class: "readout-title" });
+    const subtitle = make("span", { class: "small" });
     const value = make("output", { class: "readout-value", "aria-live": "off" });
     const selected = make("p", { class: "readout-selected", role: "status" });
     const facts = make("p", { class: "small" });
-    const node = make("div", { class: "readout" }, make("p", {}, title, " ", value), selected, facts);
+    const node = make("div", { class: "readout" }, make("p", {}, title, " ", subtitle), make("p", {}, value), selected, facts);
     let sigmas = [];
     let decision = null;
     let mask = null;
@@ -40,7 +41,7 @@
     const writeFacts = (current) => {
       const parts = [];
       if (current.factor > 1) { parts.push(`One point is the mean of ${current.factor} × ${current.factor} pixels.`); }
-      if (scan.coarse && !current.codes) { parts.push("Values of this page are 8 bit: 255 levels between the 1st and the 99th percentile; ≤ and ≥ mark their ends."); }
+      if (scan.coarse && !current.codes) { parts.push("8-bit values: 255 levels from the 1st to the 99th percentile of the map; ≤ and ≥ mark their ends."); }
       if (current.kind === "ratio") { parts.push(`Grey where ${core.label(state.ratio[1])} is not found.`); }
       if (state.layer === "decision") { parts.push("Pixels below the decision limit are grey."); }
       if (!scan.step_um) { parts.push("No positions in the file: lengths are in pixels."); }
@@ -48,6 +49,9 @@
     };
     const draw = (current) => {
       title.textContent = current.title;
+      const detector = core.detector(current.layer);
+      const about = [current.layer.label === current.title || current.layer.name === "amplitude" ? "" : current.layer.label, detector === state.detector ? "" : hpcxrf.tools.nameDetector(detector)];
+      subtitle.textContent = about.filter(Boolean).join(", ");
       writeFacts(current);
       load(current);
     };
@@ -67,11 +71,12 @@
         const found = decision && !Number.isNaN(core.valueAt(decision, at)) ? (core.valueAt(decision, at) > 0 ? "" : ", not found") : "";
         words = text === "not fitted" ? text : `${text}${unit}${scan.coarse ? " (8 bit)" : ""}${found}`;
       } else {
+        const isClipped = current.kind === "ratio" && current.maps.some((map) => /^[≤≥]/.test(core.writeValue(map, core.valueAt(map, at))));
         const each = current.maps.map((map, i) => `${core.label(current.names[i])} ${valueOf(map, sigmas[i], at)}`);
         const share = current.kind === "ratio" ? core.valueAt({ ...current, values: current.values }, at) : NaN;
         const error = current.kind === "ratio" && sigmas[0] && sigmas[1]
           ? view.ratioSigma(...current.maps.flatMap((map, i) => [core.valueAt(map, at), core.valueAt(sigmas[i], at)])) : NaN;
-        words = (current.kind === "ratio" ? `${Number.isNaN(share) ? "no ratio" : view.writeWithSigma(share, error)} · ` : "") + each.join(" · ") + unit;
+        words = (current.kind === "ratio" ? `${Number.isNaN(share) ? "no ratio" : view.writeWithSigma(share, error)}${isClipped ? " (of a clipped value)" : ""} · ` : "") + each.join(" · ") + unit;
       }
       value.textContent = `${words} · ${writePlace(scan, at)}`;
     };

@@ -136,9 +136,9 @@
       },
     });
     core.big = big;
-    const grid = hpcxrf.grid.build(core);
     const readout = hpcxrf.tools.buildReadout(core);
     const controls = hpcxrf.tools.buildControls(core);
+    const grid = hpcxrf.grid.build(core, controls.actions);
     const bar = hpcxrf.tools.buildColourBar(core);
     const scatter = hpcxrf.tools.buildScatter(core);
     const profile = hpcxrf.tools.buildProfile(core);
@@ -208,9 +208,9 @@
     container.replaceChildren(
       controls.node,
       make("div", { class: "viewer-body" },
-        make("div", { class: "large" }, controls.tools, make("div", { class: "stage-row" }, big.node, bar.node), readout.node),
-        grid.node),
-      make("div", { class: "viewer-tools" }, scatter.node, profile.node));
+        make("div", { class: "large" }, controls.tools, make("div", { class: "stage-row" }, big.node, bar.node), readout.node,
+          make("div", { class: "viewer-tools" }, profile.node, scatter.node)),
+        grid.node));
     keys.attach();
     big.setTool(state.tool);
     const ready = core.refresh();
