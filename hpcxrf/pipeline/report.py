@@ -56,6 +56,8 @@ def summarise_dataset(run: RunDir, record: DatasetRecord) -> DatasetSummary:
         shape=None if len(record.shape) != 4 else (*record.shape,),
         seconds=record.seconds,
         results_path=run.results_store(record.dataset_id) if done else None,
+        spectra_path=run.spectra_store(record.dataset_id),
+        files={"results": run.results_store(record.dataset_id), "regions": run.regions_table(record.dataset_id)},
         notes=record.notes,
         judgement=_read_judgement(record.facts),
     )

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from hpcxrf.pipeline.request import config_of_run
+from hpcxrf.results.report.report import PAGES
+from hpcxrf.results.report.single_file import write_single_file
 from hpcxrf.runner.ending import read_end
 from hpcxrf.store.rundir import open_run
 from hpcxrf.workloads import read_workload
@@ -21,3 +23,12 @@ def report_again(folder: Path) -> Path:
     config, _ = config_of_run(run)
     workload.summarise(config, read_end(run))
     return run.path / workload.page
+
+
+def write_in_one_file(report: Path) -> Path:
+    """Write a report that `report_again` wrote as one file beside it.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    return write_single_file(report, report.parent / PAGES)

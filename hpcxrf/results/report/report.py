@@ -1,10 +1,11 @@
 """The report: one HTML page that needs nothing else, for people who want to see what a run did."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from markupsafe import Markup
 
@@ -15,10 +16,11 @@ from hpcxrf.notes import Note
 from hpcxrf.results.report import views
 from hpcxrf.results.report.judgement import Judgement, read_judgement, wants_page
 from hpcxrf.results.report.page.dataset import DatasetSummary, read_details, write_dataset_page
-from hpcxrf.results.report.page.look import DRAWING, load_page_look, load_templates
+from hpcxrf.results.report.page.head import read_head
+from hpcxrf.results.report.page.look import DRAWING, allow_scripts, load_page_look, load_templates
 from hpcxrf.results.store.maps import open_results
 from hpcxrf.results.store.storage import replace_file
-from hpcxrf.store.packed import is_store
+from hpcxrf.store.packed import is_store, locate_store
 
 MAX_BYTES: Final = 9_500_000
 """Largest size of the page; a dataset that no longer fits keeps its row in the table, with a link to its own page."""
@@ -29,8 +31,10 @@ PAGES: Final = "pages"
 MAX_ROWS: Final = 5000
 """Rows of the dataset table; failures come first in what is kept."""
 
-_ROW_BYTES: Final = 700
-_FRAME_BYTES: Final = 100_000
+_ROW_BYTES: Final = 1000
+_FRAME_BYTES: Final = 200_000
+_THUMBNAIL_BYTES: Final = 1_000_000
+"""Characters of all pictures in the table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +74,10 @@ class DatasetRow:
     flags: tuple[str, ...]
     pixels: int
     total_s: float
+    thumbnail: str = ""
+    """`data:` address of its picture in small; empty without one."""
+    links: tuple[tuple[str, str], ...] = ()
+    """Words and addresses, relative to the report, of what there is of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +86,7 @@ class Section:
 
     row: DatasetRow
     details: Markup
+    has_side_files: bool
 
 
 @dataclass(slots=True)
@@ -121,13 +130,15 @@ def write_report(
         OutputError: `path` cannot be written.
     """
     table = _build_table(datasets, path.parent, pages)
-    sections = _build_sections(table, path.parent)
+    rows = _complete_rows(table.rows, path.parent)
+    sections = _build_sections(table, rows, path.parent)
     page = (
         load_templates(Path(__file__).parent)
         .get_template("report.html.j2")
         .render(
             run=run,
-            rows=table.rows,
+            rows=rows,
+            words=[verdict.word for verdict in Verdict if verdict is not Verdict.NOT_JUDGED],
             n_rows=table.n_rows,
             failed=table.failed,
             n_failed=table.n_failed,
@@ -136,6 +147,7 @@ def write_report(
             verdicts=dict(sorted(table.verdicts.items())),
             sections=sections,
             shown={section.row.anchor for section in sections},
+            policy=allow_scripts(has_side_files=any(section.has_side_files for section in sections)),
             **load_page_look(*DRAWING),
         )
     )
@@ -157,7 +169,7 @@ def _build_table(datasets: Iterable[DatasetSummary], folder: Path, pages: PagesC
         for kept in (table.first, table.done if row.done else table.failed):
             if len(kept) < MAX_ROWS:
                 kept.append(row)
-        if row.page and dataset.results_path is not None and not (folder / row.page).is_file():
+        if row.page and dataset.results_path is not None and not read_head(folder / row.page).is_current:
             with open_results(dataset.results_path) as tree:
                 write_dataset_page(dataset, tree, folder / row.page)
     return table
@@ -199,9 +211,31 @@ def _read_or_take_judgement(dataset: DatasetSummary, store: Path) -> Judgement:
     return read_judgement(store)
 
 
-def _build_sections(table: _Table, folder: Path) -> list[Section]:
+def _complete_rows(rows: Iterable[DatasetRow], folder: Path) -> list[DatasetRow]:
+    """Add pictures in small, as many as have room, and links to the rows that the table shows."""
+    room = _THUMBNAIL_BYTES
+    complete = []
+    for row in rows:
+        thumbnail = read_head(folder / row.page).thumbnail if row.page and room > 0 else ""
+        room -= len(thumbnail)
+        complete.append(replace(row, thumbnail=thumbnail, links=_list_links(row, folder)))
+    return complete
+
+
+def _list_links(row: DatasetRow, folder: Path) -> tuple[tuple[str, str], ...]:
+    links = [("page", folder / row.page)] if row.page else []
+    for word, file in row.summary.files.items():
+        if is_store(file):
+            links.append((word, locate_store(file)))
+        elif file.is_file():
+            links.append((word, file))
+    inside = ((word, file.relative_to(folder)) for word, file in links if file.is_relative_to(folder))
+    return tuple((word, quote(file.as_posix())) for word, file in inside)
+
+
+def _build_sections(table: _Table, rows: Sequence[DatasetRow], folder: Path) -> list[Section]:
     """Details of the first datasets with a page, as many as fit."""
-    room = MAX_BYTES - _ROW_BYTES * len(table.rows) - _FRAME_BYTES
+    room = MAX_BYTES - _ROW_BYTES * len(rows) - sum(len(row.thumbnail) for row in rows) - _FRAME_BYTES
     sections: list[Section] = []
     for row in table.done:
         if not row.page:
@@ -210,5 +244,6 @@ def _build_sections(table: _Table, folder: Path) -> list[Section]:
         room -= len(details.encode())
         if room <= 0:
             break
-        sections.append(Section(row=row, details=Markup(details)))  # noqa: S704  escaped when it was drawn
+        side = (folder / row.page).with_suffix(".files").is_dir()
+        sections.append(Section(row=row, details=Markup(details), has_side_files=side))  # noqa: S704  escaped when it was drawn
     return sections

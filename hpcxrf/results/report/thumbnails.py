@@ -8,7 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.fitting.uncertainty import decision_limit, null_sigma
+from hpcxrf.fitting.uncertainty import CURRIE_DECISION, POISSON_DECISION, decision_limit, null_sigma
 from hpcxrf.results.report.colours import colour_limits
 from hpcxrf.store.schema import BLOCK_Y
 
@@ -50,6 +50,12 @@ class MapSummary:
     """(component,) False where no more pixels exceed their decision limit than chance allows, and none by far."""
     status_counts: dict[FitStatus, int]
     """Pixels by outcome, all of them."""
+    sigma: FloatArray
+    """(component, y, x) standard uncertainty of the pictures' points, of one of their pixels over the root of n."""
+    above: NDArray[np.bool_]
+    """(component, y, x) whether a point is above its decision limit, which falls with the number of its pixels."""
+    status: NDArray[np.uint8]
+    """(y, x) outcome of the fit; of the outcomes within a point the one of the highest code."""
 
 
 def summarise_maps(
@@ -68,10 +74,10 @@ def summarise_maps(
     factor = max(1, -(-max(n_y, n_x) // side))
     rows = factor * max(1, BLOCK_Y // factor)
     bands = [_read_band(one.isel(y=slice(y, y + rows)), factor) for y in range(0, n_y, rows)]
-    pictures, sigma, limit, amplitude = (
-        np.concatenate(parts, axis=-2) for parts in zip(*(band[:4] for band in bands), strict=True)
+    pictures, sigma, limit, amplitude, of_points, outcome = (
+        np.concatenate(parts, axis=-2) for parts in zip(*(band[:6] for band in bands), strict=True)
     )
-    histogram = np.sum([band[4] for band in bands], axis=0)
+    histogram = np.sum([band[6] for band in bands], axis=0)
     photon = np.ones(maps.sizes["component"]) if photon_variance is None else photon_variance
     share = _share_above(amplitude, limit, photon)
     return MapSummary(
@@ -86,6 +92,9 @@ def summarise_maps(
         above_limit=share,
         found=_find_in_pixels(amplitude, limit, share, photon),
         status_counts={status: int(histogram[status]) for status in FitStatus},
+        sigma=of_points,
+        above=pictures > _point_decision_limit(limit.astype(np.float64), photon[:, None, None], factor),
+        status=outcome,
     )
 
 
@@ -120,6 +129,15 @@ def block_mean(values: NDArray[np.floating], factor: int) -> FloatArray:
     return mean
 
 
+def _block_max(values: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """Maximum over squares of `factor` pixels (y, x)."""
+    if factor == 1:
+        return values
+    rows = np.maximum.reduceat(values, np.arange(0, values.shape[0], factor), axis=0)
+    highest: NDArray[np.uint8] = np.maximum.reduceat(rows, np.arange(0, values.shape[1], factor), axis=1)
+    return highest
+
+
 def _block_sum(values: NDArray[np.floating] | NDArray[np.bool_], factor: int) -> FloatArray:
     """Sum over squares of `factor` pixels of the last two axes; sums of whole slices are the fastest in numpy."""
     n_y, n_x = values.shape[-2:]
@@ -134,21 +152,39 @@ def _block_sum(values: NDArray[np.floating] | NDArray[np.bool_], factor: int) ->
     return total
 
 
+def _point_decision_limit(limit: FloatArray, photon_variance: FloatArray, factor: int) -> FloatArray:
+    """Decision limit of the mean of `factor` x `factor` pixels, each with the detection limit `limit`.
+
+    The counts of the square are those of one pixel of its whole exposure, and the mean is one of n = `factor`^2 parts
+    of them: noise falls with the root of n, what a single count weighs with n.
+    """
+    return (
+        CURRIE_DECISION * null_sigma(limit, photon_variance) / factor + POISSON_DECISION * photon_variance / factor**2
+    )
+
+
 def _read_band(
     band: xr.Dataset, factor: int
-) -> tuple[FloatArray, SmallArray, SmallArray, SmallArray, NDArray[np.int64]]:
-    """Picture, then sigma, detection limit and amplitude of every `factor`-th pixel, then the histogram."""
+) -> tuple[FloatArray, SmallArray, SmallArray, SmallArray, FloatArray, NDArray[np.uint8], NDArray[np.int64]]:
+    """Read picture, sigma, limit and amplitude of some pixels, sigma and outcome of the points, histogram.
+
+    Sigma, limit and amplitude are those of every `factor`-th pixel along each axis.
+    """
     status = band["status"].values
     solved = np.isin(status, SOLVED)
     amplitude: SmallArray = band["amplitude"].values
     if not solved.all():
         amplitude = np.where(solved, amplitude, np.float32(np.nan))
     thin = (..., slice(None, None, factor), slice(None, None, factor))
+    sigma: SmallArray = band["sigma"].values
+    few = sigma[thin].copy()  # a view would keep the whole band
     return (
         block_mean(amplitude, factor),
-        band["sigma"].values[thin].copy(),  # a view would keep the whole band
+        few,
         band["detection_limit"].values[thin].copy(),
         amplitude[thin].copy(),
+        few / factor,
+        _block_max(status, factor),
         np.bincount(status.ravel(), minlength=max(FitStatus) + 1),
     )
 

@@ -1,6 +1,7 @@
 """The page of one dataset: maps, spectra, amplitudes, parameters. Written where the fit ran, not in the driver."""
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -17,7 +18,9 @@ from hpcxrf.results.report.judgement import Judgement, find_worst_merit
 from hpcxrf.results.report.misfits import BAD, LIMITS, TICKS, UNIT, Misfits, summarise_misfits
 from hpcxrf.results.report.page.data import pack_json
 from hpcxrf.results.report.page.densities import build_densities
-from hpcxrf.results.report.page.look import DRAWING, load_page_look, load_templates
+from hpcxrf.results.report.page.head import LAYOUT, draw_thumbnail
+from hpcxrf.results.report.page.layers import ShownMaps, build_scan_layers
+from hpcxrf.results.report.page.look import DRAWING, allow_scripts, load_page_look, load_templates
 from hpcxrf.results.report.page.maps import MapGrid, Scale, build_map_grid, choose_side, cover_percent
 from hpcxrf.results.report.page.regions import (
     NOT_REFINED,
@@ -27,7 +30,7 @@ from hpcxrf.results.report.page.regions import (
     build_region_rows,
     choose_base_map,
 )
-from hpcxrf.results.report.page.spectrum import build_spectrum
+from hpcxrf.results.report.page.spectrum import Overlay, build_spectrum, list_overlays, read_highest
 from hpcxrf.results.report.shifts import summarise_shifts
 from hpcxrf.results.report.thumbnails import MapSummary, panel_aspect, summarise_maps
 from hpcxrf.results.store.areal_density import GROUP as DENSITIES
@@ -56,6 +59,10 @@ class DatasetSummary:
     """Seconds by stage."""
     results_path: Path | None = None
     """Results store, None where there is none."""
+    spectra_path: Path | None = None
+    """Store of its spectra, None where it is not known."""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Files to link, by the word of the link; those that are not there are left out."""
     judgement: Judgement | None = None
     """What `read_judgement` says of the store; None: it is not known without reading the store."""
     notes: tuple[Note, ...] = ()
@@ -91,14 +98,25 @@ class DetectorPage:
     caption: str
     misfits: str
     """Sentence on the peaks of the residual that suggested elements explain; empty without any."""
+    shift_names: tuple[str, ...]
     spectrum: Markup | None
     """The integrated spectrum as JSON; None where nothing was fitted."""
-    numbers: tuple[Markup, ...]
-    """What the page's script needs to tell the values of the maps, of the shifts and of the quality; JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Details:
+    """The details of a dataset."""
+
+    html: str
+    files: Mapping[str, str]
+    """Side files by name relative to the folder of the page."""
+    thumbnail: str
 
 
 def write_dataset_page(summary: DatasetSummary, tree: xr.DataTree, path: Path) -> None:
     """Write the page of a dataset, readable from a file without a network; replaces an earlier one at once.
+
+    What a large dataset's viewer shows beside the maps lies in files beside the page, in `<dataset>.files/`.
 
     Args:
         summary: of a dataset that is done.
@@ -108,6 +126,7 @@ def write_dataset_page(summary: DatasetSummary, tree: xr.DataTree, path: Path) -
     Raises:
         OutputError: `path` cannot be written.
     """
+    details = _render_details(summary, tree)
     page = (
         load_templates()
         .get_template("dataset.html.j2")
@@ -115,13 +134,31 @@ def write_dataset_page(summary: DatasetSummary, tree: xr.DataTree, path: Path) -
             summary=summary,
             begin=_BEGIN,
             end=_END,
-            details=Markup(_render_details(summary, tree)),  # noqa: S704  rendered with autoescape
+            layout=LAYOUT,
+            thumbnail=details.thumbnail,
+            details=Markup(details.html),  # noqa: S704  rendered with autoescape
+            policy=allow_scripts(has_side_files=bool(details.files)),
             **load_page_look(*DRAWING),
         )
     )
     path.parent.mkdir(mode=0o700, exist_ok=True)
+    _write_side_files(path.parent, f"{summary.dataset_id}.files", details.files)
     with replace_file(path) as partial:
         partial.write_text(page, encoding="utf-8", errors="backslashreplace")
+
+
+def _write_side_files(folder: Path, own: str, files: Mapping[str, str]) -> None:
+    """Write the side files of a page, none of an earlier one stays."""
+    if not files:
+        shutil.rmtree(folder / own, ignore_errors=True)
+        return
+    (folder / own).mkdir(mode=0o700, exist_ok=True)
+    for name, text in files.items():
+        with replace_file(folder / name) as partial:
+            partial.write_text(text, encoding="utf-8")
+    for old in (folder / own).iterdir():
+        if f"{own}/{old.name}" not in files:
+            old.unlink()
 
 
 def read_details(path: Path) -> str:
@@ -135,9 +172,9 @@ def read_details(path: Path) -> str:
     return text[text.index(_BEGIN) + len(_BEGIN) : text.index(_END)]
 
 
-def _render_details(summary: DatasetSummary, tree: xr.DataTree) -> str:
+def _render_details(summary: DatasetSummary, tree: xr.DataTree) -> _Details:
     # Every array of these groups is shown: read once, not once a detector and table.
-    for group in ("spectrum", "parameters"):
+    for group in ("spectrum", "parameters", "regions"):
         if group in tree.children:
             tree[group].load()
     maps = tree["maps"].to_dataset()
@@ -147,23 +184,54 @@ def _render_details(summary: DatasetSummary, tree: xr.DataTree) -> str:
         summarise_maps(maps, name, side=side, photon_variance=read_photon_variance(maps, name, factors.get(name, 1.0)))
         for name in map(str, maps["detector"].values)
     ]
+    # The sum where there is one, which is the first, or in older stores the last: on it regions were found.
+    shown = next((one for one in summaries if one.detector == SUM), summaries[0])
     regions = None
     if "regions" in tree.children:
-        # They were found on the sum where there is one, which is the first, or in older stores the last.
-        shown = next((one for one in summaries if one.detector == SUM), summaries[0])
         regions = _build_regions(tree["regions"].to_dataset(), shown)
-    return (
+    rows = () if regions is None else regions.rows
+    pages = [
+        _build_detector(tree, maps, one, overlays)
+        for one, overlays in zip(summaries, _list_overlays(summary, tree, summaries, rows), strict=True)
+    ]
+    layers = build_scan_layers(
+        summary.name,
+        summary.dataset_id,
+        [
+            ShownMaps(
+                summary=one, maps=page.maps, shifts=page.shifts, shift_names=page.shift_names, quality=page.quality
+            )
+            for one, page in zip(summaries, pages, strict=True)
+        ],
+        tree,
+        [{"number": row.number, "name": row.name, "n_pixels": row.n_pixels, "reason": row.reason} for row in rows],
+    )
+    html = (
         load_templates()
         .get_template("details.html.j2")
         .render(
             summary=summary,
             merit=find_worst_merit(tree["spectrum"].to_dataset()),
-            pages=[_build_detector(tree, maps, one) for one in summaries],
+            pages=pages,
+            scan=pack_json(layers.description),
             regions=regions,
             normalised=tree["normalised"].attrs["normalisation"] if "normalised" in tree.children else "",
             densities=build_densities(tree[DENSITIES].to_dataset()) if DENSITIES in tree.children else None,
         )
     )
+    return _Details(html=html, files=layers.files, thumbnail=draw_thumbnail(shown))
+
+
+def _list_overlays(
+    summary: DatasetSummary, tree: xr.DataTree, shown: Sequence[MapSummary], rows: Sequence[RegionRow]
+) -> list[list[Overlay]]:
+    """Spectra over the integrated ones, of each detector; those of the regions over one of them."""
+    regions = tree["regions"].to_dataset() if "regions" in tree.children else None
+    highest = {} if summary.spectra_path is None else read_highest(summary.spectra_path)
+    names = [f"region {row.number}, {row.name}" for row in rows]
+    detectors = [one.detector for one in shown]
+    chosen = SUM if SUM in detectors else detectors[0]
+    return [list_overlays(name, highest, regions if name == chosen else None, names) for name in detectors]
 
 
 def _build_regions(regions: xr.Dataset, summary: MapSummary) -> RegionsPage:
@@ -178,14 +246,16 @@ def _build_regions(regions: xr.Dataset, summary: MapSummary) -> RegionsPage:
     )
 
 
-def _build_detector(tree: xr.DataTree, maps: xr.Dataset, summary: MapSummary) -> DetectorPage:
+def _build_detector(
+    tree: xr.DataTree, maps: xr.Dataset, summary: MapSummary, overlays: Sequence[Overlay]
+) -> DetectorPage:
     view = views.build_detector_view(tree, summary)
     grid = build_map_grid(summary, unit="counts")
     shifts = summarise_shifts(maps, summary)
     moved = None if shifts is None else build_map_grid(shifts, unit="")
     misfits = summarise_misfits(maps, summary)
     quality = None if misfits is None else build_map_grid(misfits.summary, unit=UNIT, scale=_QUALITY)
-    spectrum = build_spectrum(tree["spectrum"].to_dataset(), summary.detector)
+    spectrum = build_spectrum(tree["spectrum"].to_dataset(), summary.detector, overlays)
     return DetectorPage(
         view=view,
         misfits=views.describe_misfits(view.suggested),
@@ -195,7 +265,7 @@ def _build_detector(tree: xr.DataTree, maps: xr.Dataset, summary: MapSummary) ->
         quality_caption="" if misfits is None else _describe_misfits(misfits),
         caption=_write_caption(summary.factor, known_positions=summary.step_um is not None),
         spectrum=None if spectrum is None else pack_json(spectrum),
-        numbers=tuple(pack_json(one.numbers) for one in (grid, moved, quality) if one is not None),
+        shift_names=() if shifts is None else shifts.components,
     )
 
 

@@ -10,13 +10,34 @@ import jinja2
 from markupsafe import Markup
 
 from hpcxrf.results.report import views
-from hpcxrf.results.report.colours import NOT_FITTED, VIRIDIS, viridis_gradient
+from hpcxrf.results.report.colours import NOT_FITTED, list_colour_maps, viridis_gradient
 from hpcxrf.results.report.page.data import pack_json
 
 TABLES: Final = "tables.js"
 """Tables that sort, and the switch of the counts axis."""
-DRAWING: Final = (TABLES, "spectrum.js", "maps.js")
-"""Scripts of a page with spectra and maps."""
+VIEWING: Final = (
+    "dom.js",
+    "colours.js",
+    "view.js",
+    "select.js",
+    "scan.js",
+    "picture.js",
+    "grid.js",
+    "tools_controls.js",
+    "tools_readout.js",
+    "tools_save.js",
+    "tools_scatter.js",
+    "tools_profile.js",
+    "tools_keys.js",
+    "viewer.js",
+    "axes.js",
+    "spectrum.js",
+)
+"""Scripts of everything that draws maps and spectra, in the order in which a page runs them."""
+DRAWING: Final = (TABLES, *VIEWING, "page.js")
+"""Scripts of a report."""
+STYLES: Final = ("page.css", "viewer.css")
+"""Styles of a page, one after the other."""
 
 
 @functools.cache
@@ -50,11 +71,21 @@ def load_page_look(*scripts: str) -> dict[str, object]:
     script = "\n".join(map(_read_text, scripts or (TABLES,)))
     colours = f":root {{ --map-scale: {viridis_gradient()}; --not-fitted: {NOT_FITTED}; }}\n"
     return {
-        "style": Markup(colours + _read_text("page.css")),  # noqa: S704  a file of this package
+        "style": Markup(colours + "".join(map(_read_text, STYLES))),  # noqa: S704  a file of this package
         "script": Markup(script),  # noqa: S704  a file of this package
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "map_colours": pack_json(VIRIDIS.hex()),
+        "map_colours": pack_json(list_colour_maps()),
     }
+
+
+def allow_scripts(*, has_side_files: bool) -> str:
+    """What a page's policy says of scripts beside the hash of its own.
+
+    Args:
+        has_side_files: its script loads side files: the trust in it passes on to the scripts that it creates, from a
+            file as over HTTP, and to no script that stands in the page.
+    """
+    return " 'strict-dynamic'" if has_side_files else ""
 
 
 def _read_text(name: str) -> str:

@@ -24,7 +24,8 @@ LARGEST_SIDE: Final = 400
 """Points of a map along its longer side."""
 _STEPS_PER_SIGMA: Final = 4
 """Levels within one sigma of a pixel: finer ones would show noise alone, which does not compress."""
-_NOT_FITTED: Final = bytes.fromhex(NOT_FITTED[1:])
+NOT_FITTED_COLOUR: Final = bytes.fromhex(NOT_FITTED[1:])
+"""Red, green and blue of what was not fitted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +71,6 @@ class MapGrid:
     bar_percent: float
     """Length of the scale bar, percent of the width."""
     bar_text: str
-    numbers: dict[str, object]
-    """What the page's script needs to tell the value under the cursor; JSON."""
 
 
 def choose_side(shape_yx: tuple[int, int], n_maps: int) -> int:
@@ -119,13 +118,6 @@ def build_map_grid(summary: MapSummary, *, unit: str, scale: Scale | None = None
         cover_percent=cover_percent(summary),
         bar_percent=100 * length / width,
         bar_text=_write_length(length, known=summary.step_um is not None),
-        numbers={
-            "unit": unit,
-            "factor": summary.factor,
-            "shape": list(summary.shape_yx),
-            "step_um": summary.step_um,
-            "limits": [one.limits for one in maps],
-        },
     )
 
 
@@ -141,7 +133,7 @@ def _build_map(summary: MapSummary, index: int, sigma: float, scale: Scale | Non
     low, high = limits
     return PageMap(
         name=shown_name(summary.components[index]),
-        image=pack_png(to_levels(picture, limits, sigma), _NOT_FITTED + VIRIDIS[: 3 * LEVELS]),
+        image=pack_png(to_levels(picture, limits, sigma), NOT_FITTED_COLOUR + VIRIDIS[: 3 * LEVELS]),
         limits=limits,
         ticks=tuple(
             Tick(percent=100 * (value - low) / (high - low), text=format_number(value))

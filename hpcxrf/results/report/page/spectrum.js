@@ -1,6 +1,10 @@
 "use strict";
-// Spectra from the numbers in the page: counts, fit, components, lines and residual as SVG; drag to zoom.
+// Spectra from their numbers: counts, fit, components, lines and residual as SVG; other spectra over them; drag to zoom.
 (() => {
+  const hpcxrf = (window.hpcxrf ??= {});
+  const { make, draw: create, button } = hpcxrf.dom;
+  const { write, evenTicks, decadeTicks, spread } = hpcxrf.axes;
+  const { clamp } = hpcxrf.view;
   const root = document.documentElement;
   const INK = "#22272e";
   const FAINT = "#8b929c";
@@ -20,71 +24,17 @@
   const SMALLEST_WIDTH = 560;
 
   const floats = (text) => new Float32Array(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
-  const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
-  const create = (name, attributes, text) => {
-    const node = document.createElementNS("http://www.w3.org/2000/svg", name);
-    Object.entries(attributes).forEach(([key, value]) => node.setAttribute(key, value));
-    if (text !== undefined) { node.textContent = text; }
-    return node;
-  };
-
-  // Numbers and ticks -------------------------------------------------------------------------------------------
-  const raised = (n) => String(n).replace(/./g, (c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c] ?? "⁻");
-  const write = (value) => {
-    const size = Math.abs(value);
-    if (size < 1e-12) { return "0"; }
-    if (size >= 1e9) { return value.toExponential(2).replace(/e\+?(-?\d+)/, (_, n) => ` × 10${raised(n)}`); }
-    const text = size >= 1000 ? value.toFixed(0) : size < 0.01 ? value.toFixed(2) : String(Number(value.toPrecision(3)));
-    return text.replace(/\B(?=(\d{3})+(?!\d))/g, size >= 1000 ? "\u2009" : "").replace("-", "−");
-  };
-  const niceStep = (span, most) => {
-    const decade = 10 ** Math.floor(Math.log10(span / most));
-    return decade * [1, 2, 5, 10].find((size) => span / (size * decade) <= most);
-  };
-  const evenTicks = (low, high, most) => {
-    const step = niceStep(high - low, most);
-    const ticks = [];
-    for (let i = Math.ceil(low / step - 1e-9); i <= Math.floor(high / step + 1e-9); i += 1) { ticks.push(i * step); }
-    return { ticks, decimals: Math.max(0, -Math.floor(Math.log10(step) + 1e-9)) };
-  };
-  const decadeTicks = (low, high) => {
-    const ticks = [];
-    for (let n = Math.floor(Math.log10(low)); n <= Math.log10(high); n += 1) {
-      for (let i = 1; i < 10; i += 1) {
-        const at = i * 10 ** n;
-        if (at >= low && at <= high) { ticks.push([at, i === 1 ? (n < 4 && n >= 0 ? write(at) : `10${raised(n)}`) : ""]); }
-      }
-    }
-    return ticks;
-  };
-  // Sorted positions moved as little as it takes to be `gap` apart: pool adjacent violators.
-  const spread = (positions, wanted, low, high) => {
-    const gap = Math.min(wanted, (high - low) / Math.max(positions.length - 1, 1));
-    const pools = [];
-    positions.forEach((position, i) => {
-      let [mean, size] = [position - gap * i, 1];
-      while (pools.length && pools.at(-1)[0] > mean) {
-        const [earlier, number] = pools.pop();
-        mean = (mean * size + earlier * number) / (size + number);
-        size += number;
-      }
-      pools.push([mean, size]);
-    });
-    const level = pools.flatMap(([mean, size]) => Array(size).fill(mean));
-    return level.map((at, i) => clamp(at, low, high - gap * (positions.length - 1)) + gap * i);
-  };
-
-  // What is read from the page ----------------------------------------------------------------------------------
-  const read = (figure) => {
-    const numbers = JSON.parse(figure.querySelector("script.numbers").textContent);
+  // What is drawn: arrays of numbers; without a fit, model and background are null ----------------------------------
+  const read = (numbers) => {
     const [energy, counts, model, background] =
-      ["energy_kev", "counts", "model", "background"].map((name) => floats(numbers[name]));
-    const residual = counts.map((n, i) => (n - model[i]) / Math.sqrt(Math.max(model[i], 1)));
-    const parts = numbers.components.map((part) => ({ ...part, counts: floats(part.counts) }));
+      ["energy_kev", "counts", "model", "background"].map((name) => (numbers[name] ? floats(numbers[name]) : null));
+    const residual = model ? counts.map((n, i) => (n - model[i]) / Math.sqrt(Math.max(model[i], 1))) : null;
+    const parts = (numbers.components ?? []).map((part) => ({ ...part, counts: floats(part.counts) }));
+    const overlays = (numbers.overlays ?? []).map((one) => ({ ...one, counts: floats(one.counts) }));
     const least = counts.reduce((low, n) => Math.min(low, n), Infinity);
-    const sizes = residual.filter(Number.isFinite).map(Math.abs).sort();
+    const sizes = residual ? residual.filter(Number.isFinite).map(Math.abs).sort() : [];
     return {
-      energy, counts, model, background, residual, parts, markers: numbers.markers,
+      energy, counts, model, background, residual, parts, overlays, markers: numbers.markers ?? [],
       floor: Math.max(0.5, 0.3 * least),
       reach: Math.max(4, 1.2 * (sizes[Math.floor(0.995 * (sizes.length - 1))] ?? 0)),
     };
@@ -118,13 +68,15 @@
     first = Math.max(0, first - 1);
     stop = Math.min(data.energy.length, stop + 1);
     let peak = 1;
-    for (let i = first; i < stop; i += 1) { peak = Math.max(peak, data.counts[i] || 0, data.model[i] || 0); }
+    const over = data.overlays.filter((one) => chart.on.has(one.name));
+    const heights = [data.counts, ...(data.model ? [data.model] : []), ...over.map((one) => one.counts)];
+    heights.forEach((values) => { for (let i = first; i < stop; i += 1) { peak = Math.max(peak, values[i] || 0); } });
     const log = root.dataset.scale !== "linear";
     const [bottom, top] = log ? [data.floor, 2 * Math.max(peak, 10 * data.floor)] : [0, 1.06 * peak];
     const scale = log ? Math.log : (n) => n;
     const span = scale(top) - scale(bottom);
     return {
-      first, stop, log, bottom, top, width,
+      first, stop, log, bottom, top, width, over,
       x: (e) => LEFT + ((e - low) / (high - low)) * (width - LEFT - RIGHT),
       y: (n) => (log && n < bottom * 0.999 ? NaN : BOTTOM - ((scale(n) - scale(bottom)) / span) * COUNTS),
       r: (z) => STRIP + RESIDUAL * (0.5 - clamp(z, -data.reach, data.reach) / (2 * data.reach)),
@@ -146,16 +98,16 @@
       line(LEFT - (text ? 5 : 3), f.y(at), LEFT, f.y(at));
       if (text) { label(LEFT - 8, f.y(at) + 4, "end", text); }
     });
-    evenTicks(-chart.data.reach, chart.data.reach, 5).ticks.forEach((z) => {
+    if (chart.data.residual) { evenTicks(-chart.data.reach, chart.data.reach, 5).ticks.forEach((z) => {
       line(LEFT - 4, f.r(z), LEFT, f.r(z));
       label(LEFT - 8, f.r(z) + 4, "end", write(z));
-    });
+    }); }
     [[LEFT, TOP, LEFT, BOTTOM], [LEFT, BOTTOM, right, BOTTOM], [LEFT, STRIP, LEFT, STRIP + RESIDUAL],
       [LEFT, STRIP + RESIDUAL, right, STRIP + RESIDUAL]].forEach((ends) => line(...ends));
     label((LEFT + right) / 2, HEIGHT - 5, "middle", "energy (keV)");
     const turned = (y, text) => svg.append(create("text", { transform: `translate(13 ${y}) rotate(-90)`, "text-anchor": "middle" }, text));
     turned(TOP + COUNTS / 2, "counts per channel");
-    turned(STRIP + RESIDUAL / 2, "residual / σ");
+    turned(STRIP + RESIDUAL / 2, chart.data.residual ? "residual / σ" : "");
   };
 
   const drawMarkers = (svg, chart, f) => {
@@ -174,15 +126,16 @@
     const x = (i) => f.x(data.energy[i]);
     const inside = create("g", { "clip-path": `url(#${clip})`, fill: "none" });
     const curve = (d, stroke, attributes) => inside.append(create("path", { d, stroke, ...attributes }));
-    data.parts.forEach((part) => {
+    data.parts.filter((part) => !chart.off.has(part.name)).forEach((part) => {
       const stop = Math.min(f.stop, part.first + part.counts.length);
       curve(trace(x, (i) => f.y(part.counts[i - part.first]), Math.max(f.first, part.first), stop), part.colour, { opacity: 0.85, class: "part" });
     });
-    curve(trace(x, (i) => f.y(data.background[i]), f.first, f.stop), FAINT, { "stroke-width": 1.4, "stroke-dasharray": "6 4", class: "background" });
+    if (data.background) { curve(trace(x, (i) => f.y(data.background[i]), f.first, f.stop), FAINT, { "stroke-width": 1.4, "stroke-dasharray": "6 4", class: "background" }); }
     const round = { "stroke-linecap": "round", "stroke-width": 3 };
     curve(dots(x, (i) => (f.log && data.counts[i] <= 0 ? NaN : f.y(data.counts[i])), f.first, f.stop), INK, { ...round, class: "counts" });
-    curve(trace(x, (i) => f.y(data.model[i]), f.first, f.stop), FIT, { "stroke-width": 1.3, class: "fit" });
-    curve(dots(x, (i) => f.r(data.residual[i]), f.first, f.stop), INK, { ...round, "stroke-width": 2.6, class: "residual" });
+    f.over.forEach((one) => curve(trace(x, (i) => f.y(one.counts[i]), f.first, f.stop), one.colour, { "stroke-width": 1.3, "stroke-dasharray": "7 2", class: "overlay" }));
+    if (data.model) { curve(trace(x, (i) => f.y(data.model[i]), f.first, f.stop), FIT, { "stroke-width": 1.3, class: "fit" }); }
+    if (data.residual) { curve(dots(x, (i) => f.r(data.residual[i]), f.first, f.stop), INK, { ...round, "stroke-width": 2.6, class: "residual" }); }
     svg.append(inside);
   };
 
@@ -215,13 +168,14 @@
     chart.at = clamp(i, 0, data.energy.length - 1);
     const at = chart.at;
     chart.cursor.setAttribute("d", `M${f.x(data.energy[at])} ${TOP}V${STRIP + RESIDUAL}`);
-    const parts = data.parts
+    const parts = data.parts.filter((part) => !chart.off.has(part.name))
       .map((part) => [part.counts[at - part.first] ?? 0, part.name])
       .filter(([n]) => n >= 0.5).sort((a, b) => b[0] - a[0]).slice(0, 4);
-    const words = [["counts", data.counts[at]], ["fit", data.model[at]], ["background", data.background[at]]];
+    const words = [["counts", data.counts], ["fit", data.model], ["background", data.background], ...chart.f.over.map((one) => [one.name, one.counts])]
+      .filter(([, values]) => values).map(([word, values]) => `${word} ${write(values[at])}`);
     chart.output.textContent = [
-      `${data.energy[at].toFixed(3)} keV`, ...words.map(([word, n]) => `${word} ${write(n)}`),
-      ...parts.map(([n, name]) => `${name} ${write(n)}`), `residual ${write(data.residual[at])} σ`].join(" · ");
+      `${data.energy[at].toFixed(3)} keV`, ...words, ...parts.map(([n, name]) => `${name} ${write(n)}`),
+      ...(data.residual ? [`residual ${write(data.residual[at])} σ`] : [])].join(" · ");
   };
   const zoom = (chart, low, high) => {
     const [first, last] = [chart.data.energy[0], chart.data.energy.at(-1)];
@@ -240,7 +194,7 @@
     return i > 0 && at - energy[i - 1] < energy[i] - at ? i - 1 : i;
   };
   const steer = (chart) => {
-    const { svg, data } = chart;
+    const { svg } = chart;
     let from = null;
     const whole = () => zoom(chart, -Infinity, Infinity);
     svg.addEventListener("pointerdown", (event) => {
@@ -248,7 +202,7 @@
     });
     svg.addEventListener("pointermove", (event) => {
       const at = energyAt(chart, event);
-      tell(chart, nearest(data.energy, at));
+      tell(chart, nearest(chart.data.energy, at));
       if (from === null) { return; }
       const ends = [from, at].map(chart.f.x);
       chart.chosen.setAttribute("x", Math.min(...ends));
@@ -264,7 +218,7 @@
     chart.whole.addEventListener("click", whole);
     svg.addEventListener("keydown", (event) => {
       const half = (chart.shown[1] - chart.shown[0]) / 4;
-      const centre = data.energy[chart.at ?? 0];
+      const centre = chart.data.energy[chart.at ?? 0];
       const act = {
         ArrowLeft: () => tell(chart, (chart.at ?? 0) - (event.shiftKey ? 20 : 1)),
         ArrowRight: () => tell(chart, (chart.at ?? 0) + (event.shiftKey ? 20 : 1)),
@@ -276,42 +230,80 @@
     });
   };
 
-  const key = (word, attributes) => {
-    const item = document.createElement("span");
-    const picture = create("svg", { viewBox: "0 0 26 10", "aria-hidden": "true" });
-    picture.append(create("path", { d: "M1 5H25", fill: "none", ...attributes }));
-    item.append(picture, ` ${word}`);
-    return item;
+  // Legend ------------------------------------------------------------------------------------------------------
+  const sample = (attributes) => create("svg", { viewBox: "0 0 26 10", "aria-hidden": "true", class: "sample" }, create("path", { d: "M1 5H25", fill: "none", ...attributes }));
+  const key = (word, attributes) => make("span", {}, sample(attributes), ` ${word}`);
+  // A component or an overlay that can be switched on and off.
+  const toggle = (word, attributes, isOn, act) => {
+    const node = button("", `show or hide ${word}`, () => { act(); node.setAttribute("aria-pressed", String(isOn())); }, { class: "switchable", "aria-pressed": String(isOn()) });
+    node.append(sample(attributes), ` ${word}`);
+    return node;
+  };
+  const flip = (set, name) => { if (!set.delete(name)) { set.add(name); } };
+  const fillLegend = (chart) => {
+    const { data, legend } = chart;
+    const again = () => draw(chart);
+    const setAll = (on) => {
+      chart.off = new Set(on ? [] : data.parts.map((part) => part.name));
+      fillLegend(chart);
+      again();
+    };
+    const parts = data.parts.filter((part) => part.counts.length).map((part) => toggle(
+      part.name, { stroke: part.colour, "stroke-width": 2 }, () => !chart.off.has(part.name), () => { flip(chart.off, part.name); again(); }));
+    const overlays = data.overlays.map((one) => toggle(
+      one.name, { stroke: one.colour, "stroke-width": 1.6, "stroke-dasharray": "7 2" }, () => chart.on.has(one.name), () => { flip(chart.on, one.name); again(); }));
+    const row = (label, ...nodes) => make("div", { class: "key-row", role: "group", "aria-label": label }, make("span", { class: "small" }, label), ...nodes);
+    legend.replaceChildren(
+      make("div", { class: "key-row" },
+        key("counts", { d: "M5 5h0M13 5h0M21 5h0", stroke: INK, "stroke-width": 3.4, "stroke-linecap": "round" }),
+        ...(data.model ? [key("fit", { stroke: FIT, "stroke-width": 1.6 })] : []),
+        ...(data.background ? [key("background", { stroke: FAINT, "stroke-width": 1.6, "stroke-dasharray": "6 4" })] : []),
+        chart.whole),
+      ...(parts.length ? [row("Components", ...parts, button("all", "show all components", () => setAll(true)), button("none", "hide all components", () => setAll(false)))] : []),
+      ...(overlays.length ? [row("Compare with", ...overlays)] : []),
+      chart.output);
+  };
+  const adopt = (chart, numbers) => {
+    chart.data = read(numbers);
+    const [first, last] = [chart.data.energy[0], chart.data.energy.at(-1)];
+    // A zoom stays while the spectrum is the same detector's; components and overlays keep their switches.
+    chart.shown = chart.shown && chart.shown[0] >= first && chart.shown[1] <= last ? chart.shown : [first, last];
+    chart.whole.hidden = chart.shown[0] === first && chart.shown[1] === last;
   };
   let made = 0;
-  const build = (figure) => {
-    const box = document.createElement("div");
-    box.className = "chart";
-    const svg = create("svg", { role: "img", tabindex: 0, "aria-label": "integrated spectrum with its fit; arrow keys read it, + and - zoom" });
-    box.append(svg);
-    const legend = document.createElement("div");
-    legend.className = "key";
-    const output = document.createElement("output");
-    const whole = document.createElement("button");
-    whole.type = "button";
-    whole.textContent = "Whole spectrum";
-    whole.hidden = true;
-    output.textContent = "Point at the spectrum to read it, drag to zoom.";
-    legend.append(
-      key("counts", { d: "M5 5h0M13 5h0M21 5h0", stroke: INK, "stroke-width": 3.4, "stroke-linecap": "round" }),
-      key("fit", { stroke: FIT, "stroke-width": 1.6 }),
-      key("background", { stroke: FAINT, "stroke-width": 1.6, "stroke-dasharray": "6 4" }),
-      key("components, in the colour of their lines", { stroke: "#0072b2" }), whole, output);
-    figure.prepend(box, legend);
-    const data = read(figure);
+  const build = (figure, numbers) => {
+    const label = "spectrum; arrow keys read it, plus and minus zoom, Escape shows the whole";
+    const svg = create("svg", { role: "img", tabindex: 0, "aria-label": label });
+    const box = make("div", { class: "chart" }, svg);
+    const legend = make("div", { class: "key" });
+    const output = make("output", {}, "Point at the spectrum to read it, drag to zoom.");
+    const whole = make("button", { type: "button", class: "whole" }, "Whole spectrum");
     made += 1;
-    const chart = { data, box, svg, output, whole, clip: `clip-${made}`, shown: [data.energy[0], data.energy.at(-1)] };
+    const chart = { box, svg, legend, output, whole, clip: `clip-${made}`, off: new Set(), on: new Set(), shown: null };
+    figure.prepend(box, legend);
+    adopt(chart, numbers);
+    fillLegend(chart);
     draw(chart);
     steer(chart);
     // A spectrum in a part that is closed has no width: it is drawn when the part opens.
-    new ResizeObserver(() => { if (box.clientWidth && box.clientWidth !== chart.drawn) { chart.drawn = box.clientWidth; draw(chart); } }).observe(box);
-    root.addEventListener("scalechange", () => draw(chart));
-    window.addEventListener("beforeprint", () => draw(chart, 1000));
+    const observer = new ResizeObserver(() => { if (box.clientWidth && box.clientWidth !== chart.drawn) { chart.drawn = box.clientWidth; draw(chart); } });
+    observer.observe(box);
+    const again = () => draw(chart);
+    const print = () => draw(chart, 1000);
+    root.addEventListener("scalechange", again);
+    window.addEventListener("beforeprint", print);
+    return {
+      update: (changed) => { adopt(chart, changed); fillLegend(chart); draw(chart); },
+      zoom: (low, high) => zoom(chart, low, high),
+      destroy: () => {
+        observer.disconnect();
+        root.removeEventListener("scalechange", again);
+        window.removeEventListener("beforeprint", print);
+        box.remove();
+        legend.remove();
+      },
+    };
   };
-  document.querySelectorAll("figure.spectrum:has(script.numbers)").forEach(build);
+
+  hpcxrf.spectrum = { build };
 })();

@@ -30,6 +30,27 @@
     });
   });
 
+  // Rows whose text has all the words, and whose data are those chosen.
+  all(".filters").forEach((box) => {
+    const table = document.getElementById(box.dataset.table);
+    const fields = all("[data-filter]", box);
+    const rows = [...table.tBodies[0].rows];
+    const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
+    const output = box.querySelector("output");
+    const filter = () => {
+      const wanted = Object.fromEntries(fields.map((field) => [field.dataset.filter, field.value.trim()]));
+      const words = wanted.text.toLowerCase().split(/\s+/).filter(Boolean);
+      const shown = rows.filter((row) => {
+        const fits = words.every((word) => texts.get(row).includes(word)) && ["status", "verdict"].every((name) => !wanted[name] || row.dataset[name] === wanted[name]);
+        row.hidden = !fits;
+        return fits;
+      });
+      output.textContent = shown.length === rows.length ? `${rows.length} datasets` : `${shown.length} of ${rows.length} datasets`;
+    };
+    fields.forEach((field) => field.addEventListener("input", filter));
+    filter();
+  });
+
   const show = (scale) => {
     root.dataset.scale = scale;
     all("[data-scale][aria-pressed]").forEach((b) => { b.ariaPressed = String(b.dataset.scale === scale); });
