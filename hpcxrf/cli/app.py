@@ -12,6 +12,7 @@ from hpcxrf.cli import (
     dashboard,
     demo,
     doctor,
+    explore,
     export,
     fit,
     ingest,
@@ -64,6 +65,7 @@ def _main(
 app.command(epilog=demo.EXAMPLE, rich_help_panel=_MAPS)(demo.demo)
 app.command(epilog=run.EXAMPLE, rich_help_panel=_MAPS)(run.run)
 app.command(epilog=report.EXAMPLE, rich_help_panel=_MAPS)(report.report)
+app.command(epilog=explore.EXAMPLE, rich_help_panel=_MAPS)(explore.explore)
 app.command(epilog=export.EXAMPLE, rich_help_panel=_MAPS)(export.export)
 app.command(epilog=inspect.EXAMPLE, rich_help_panel=_FILES)(inspect.inspect)
 app.command(epilog=fit.EXAMPLE, rich_help_panel=_FILES)(fit.fit)

@@ -12,9 +12,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from hpcxrf.fitting.limits import detection_limit, null_sigma
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.judge import judge_fit
-from hpcxrf.fitting.uncertainty import combine_variances, detection_limit, null_sigma
+from hpcxrf.fitting.uncertainty import combine_variances
 
 # Groups of neighbouring channels with about the same counts: single ones of few counts would say little.
 _GROUPS: Final = 160

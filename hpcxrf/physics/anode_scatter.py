@@ -14,10 +14,9 @@ from torch import Tensor
 from hpcxrf.physics.constants import ConstantSet
 from hpcxrf.physics.parameters import INDEX
 from hpcxrf.physics.scatter import ComptonShape, compton_derivatives, compton_shape
+from hpcxrf.physics.scatter_names import OTHER_SERIES
 from hpcxrf.physics.tube import Series
 
-OTHER_SERIES: Final = "ANODE_{series}_SCT"
-"""Name of the elastic component of the anode's other series."""
 _STRONG: Final = 0.1
 _APART_KEV: Final = 0.1
 _INCIDENT: Final = INDEX["coherent_sct_energy"]

@@ -11,7 +11,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from hpcxrf.physics.anode_scatter import OTHER_SERIES, ScatterCopies, adjust_shares, compton_of_copies
+from hpcxrf.physics import scatter_names
+from hpcxrf.physics.anode_scatter import ScatterCopies, adjust_shares, compton_of_copies
 from hpcxrf.physics.constants import ConstantSet
 from hpcxrf.physics.lines import LineTable
 from hpcxrf.physics.parameters import INDEX, PARAMETER_NAMES
@@ -19,9 +20,9 @@ from hpcxrf.physics.ratios import RatioModel, adjust_ratios
 from hpcxrf.physics.scatter import ComptonShape, compton_shape, line_sigma_kev
 from hpcxrf.physics.shapes import gaussian, low_energy_tail, maps_low_energy_tail, step
 
-ELASTIC: Final = "COHERENT_SCT_AMPLITUDE"
-COMPTON: Final = "COMPTON_AMPLITUDE"
-SCATTER: Final = frozenset({ELASTIC, COMPTON, *(OTHER_SERIES.format(series=one) for one in "KL")})
+ELASTIC: Final = scatter_names.ELASTIC
+COMPTON: Final = scatter_names.COMPTON
+SCATTER: Final = scatter_names.SCATTER
 """Names of all columns of scattered photons."""
 
 # An absorption edge is some eV wide, and the incident energy is a fitted parameter: a sharp switch would

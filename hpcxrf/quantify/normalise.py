@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcxrf.fitting.uncertainty import CURRIE_FACTOR, CURRIE_OFFSET, null_sigma
+from hpcxrf.fitting.limits import CURRIE_FACTOR, CURRIE_OFFSET, null_sigma
 from hpcxrf.quantify.i0 import I0, FloatMap
 
 Floats = NDArray[Any]

@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from hpcxrf.errors import ConfigError
-from hpcxrf.fitting.uncertainty import decision_limit
+from hpcxrf.fitting.limits import decision_limit
 from hpcxrf.results.photon_variance import read_photon_variance
 
 if TYPE_CHECKING:

@@ -2,8 +2,7 @@
 
 from typing import Final
 
-from hpcxrf.physics.anode_scatter import OTHER_SERIES
-from hpcxrf.physics.model import COMPTON, ELASTIC
+from hpcxrf.physics.scatter_names import COMPTON, ELASTIC, OTHER_SERIES
 
 SUM: Final = "sum"
 """Name, on the detector axis, of the raw sum of all detectors."""

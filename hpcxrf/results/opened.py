@@ -8,7 +8,7 @@ from pathlib import Path
 import xarray as xr
 
 from hpcxrf.errors import ConfigError, DatasetsFailedError, OutputError
-from hpcxrf.results.store.maps import is_complete, open_results
+from hpcxrf.results.store.opening import is_complete, open_results
 from hpcxrf.store.packed import SUFFIX, folder_of, is_store, locate_store
 
 _SHOWN = 20

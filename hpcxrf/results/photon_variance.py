@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 if TYPE_CHECKING:
     # A fit of one file has no need of it.
     import xarray as xr
+    from torch import Tensor
 
 PHOTON_VARIANCE: Final = "photon_variance"
 
 
-def name_components(components: Sequence[str], photon_variance: Tensor) -> dict[str, float]:
+def name_components(components: Sequence[str], photon_variance: "Tensor") -> dict[str, float]:
     """Values of one detector as the attribute has them.
 
     Args:

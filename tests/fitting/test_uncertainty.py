@@ -7,16 +7,11 @@ import pytest
 import torch
 from fit_samples import TRUTH, amplitudes, drawn, expected_counts, setup, table, theta_of
 
+from hpcxrf.fitting.limits import decision_limit, detection_limit, null_sigma
 from hpcxrf.fitting.model_error import Flaws
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
 from hpcxrf.fitting.spectrum.mismatch import evaluate_fit, find_flaws
-from hpcxrf.fitting.uncertainty import (
-    _sum_information,
-    decision_limit,
-    detection_limit,
-    null_sigma,
-    spectrum_uncertainty,
-)
+from hpcxrf.fitting.uncertainty import _sum_information, spectrum_uncertainty
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.physics.model import model_spectrum
 from hpcxrf.physics.parameters import INDEX, PARAMETERS

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.kernels.layout import SMALLEST_SIGMA
+from hpcxrf.fitting.limits import CURRIE_FACTOR, CURRIE_OFFSET
 from hpcxrf.fitting.pixels.basis import PixelOperator
 from hpcxrf.fitting.pixels.pairs import with_totals
 from hpcxrf.fitting.result import FitStatus
-from hpcxrf.fitting.uncertainty import CURRIE_FACTOR, CURRIE_OFFSET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

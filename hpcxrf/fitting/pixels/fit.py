@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hpcxrf.errors import FitError
+from hpcxrf.fitting.limits import detection_limit
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator
 from hpcxrf.fitting.pixels.compiled import CompiledFit, fit_compiled
 from hpcxrf.fitting.pixels.compiled_nonnegative import hold_at_zero
@@ -29,7 +30,6 @@ from hpcxrf.fitting.pixels.product import paired_product
 from hpcxrf.fitting.pixels.snip import clip_first, clipping_width
 from hpcxrf.fitting.pixels.tabulated_deviance import tabulate
 from hpcxrf.fitting.result import FitStatus, PixelFit
-from hpcxrf.fitting.uncertainty import detection_limit
 from hpcxrf.methods import METHODS, PixelMethodName, methods_that
 
 Prepare = Callable[[PixelBasis, PixelModel | None, torch.device], Solver]

@@ -7,7 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from hpcxrf.fitting.uncertainty import detection_limit
+from hpcxrf.fitting.limits import detection_limit
 
 # Share of a column's norm below which what projection left of it is rounding.
 _NOTHING: Final = 1e-9

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hpcxrf.fitting.limits import detection_limit, null_sigma
 from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
-from hpcxrf.fitting.uncertainty import detection_limit, null_sigma
 from hpcxrf.pipeline.blocks import Block
 from hpcxrf.pipeline.pixels.flags import saturated_pixels
 from hpcxrf.pipeline.pixels.task import read_block

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 import xarray as xr
 
-from hpcxrf.fitting.result import FitStatus
+from hpcxrf.fitting.status import FitStatus
 from hpcxrf.results.report.thumbnails import FloatArray, MapSummary, block_mean
 from hpcxrf.store.schema import BLOCK_Y
 

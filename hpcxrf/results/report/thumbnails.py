@@ -7,8 +7,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from hpcxrf.fitting.result import FitStatus
-from hpcxrf.fitting.uncertainty import CURRIE_DECISION, POISSON_DECISION, decision_limit, null_sigma
+from hpcxrf.fitting.limits import CURRIE_DECISION, POISSON_DECISION, decision_limit, null_sigma
+from hpcxrf.fitting.status import FitStatus
 from hpcxrf.results.report.colours import colour_limits
 from hpcxrf.store.schema import BLOCK_Y
 

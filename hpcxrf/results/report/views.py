@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from hpcxrf.fitting.result import FitStatus
-from hpcxrf.fitting.uncertainty import decision_limit
+from hpcxrf.fitting.limits import decision_limit
+from hpcxrf.fitting.status import FitStatus
 from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.notes import Note, unpack_notes
 from hpcxrf.results.names import name_detector, shown_name

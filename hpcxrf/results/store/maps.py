@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 import numpy as np
-import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
 from hpcxrf.errors import DamagedStoreError, OutputError
 from hpcxrf.fitting.result import PixelFit
 from hpcxrf.results.photon_variance import PHOTON_VARIANCE
+from hpcxrf.results.store.opening import is_complete, open_results
 from hpcxrf.results.store.spectra import create_spectrum_group, write_spectrum_fits
 from hpcxrf.results.store.storage import (
     ArrayPlan,
@@ -35,12 +35,11 @@ from hpcxrf.results.store.storage import (
     require_readable_schema,
     update_attributes,
     write_tile,
-    zarr_store,
 )
 from hpcxrf.store.array_writer import METADATA, consolidate
 from hpcxrf.store.files import ABSENT
 from hpcxrf.store.gather import gather_chunks, scatter_chunks
-from hpcxrf.store.packed import has_root, is_store, read_root, remove_store, unpack_store
+from hpcxrf.store.packed import has_root, remove_store, unpack_store
 from hpcxrf.store.schema import (
     BLOCK_ATTRIBUTE,
     BLOCK_X,
@@ -48,7 +47,6 @@ from hpcxrf.store.schema import (
     COMPLETE_ATTRIBUTE,
     LATER_VARIABLES,
     MAP_VARIABLES,
-    READABLE_SCHEMAS,
     SCHEMA_ATTRIBUTE,
     SCHEMA_VERSION,
     SHIFT_VARIABLES,
@@ -244,28 +242,6 @@ def reopen(path: Path) -> None:
             scatter_chunks(path)
     except DamagedStoreError:
         remove_store(path)
-
-
-def is_complete(path: Path) -> bool:
-    """Whether `finalise` has finished on a store of this schema version."""
-    if not is_store(path):
-        return False
-    attributes = read_root(path)["attributes"]
-    return bool(attributes.get(COMPLETE_ATTRIBUTE)) and attributes.get(SCHEMA_ATTRIBUTE) in READABLE_SCHEMAS
-
-
-def open_results(path: Path) -> xr.DataTree:
-    """Open a store, finished or not, folder or zip, lazily and without Dask: `maps`, `spectrum`, `parameters`.
-
-    Args:
-        path: `X.zarr`, also where the store is the zip beside it, or `X.zarr.zip`.
-
-    Raises:
-        OutputError: no results store there, or one of another schema version.
-    """
-    closed = bool(require_readable_schema(path).get(COMPLETE_ATTRIBUTE))
-    tree: xr.DataTree = xr.open_datatree(zarr_store(path), engine="zarr", chunks=None, consolidated=closed)  # type: ignore[arg-type]
-    return tree
 
 
 def _shift_sizes(maps: zarr.Group) -> dict[str, int]:

@@ -19,7 +19,7 @@ from zarr.storage import LocalStore, StoreLike, ZipStore
 
 from hpcxrf.config.untrusted import read_json_object
 from hpcxrf.errors import OutputError
-from hpcxrf.fitting.result import FitStatus
+from hpcxrf.fitting.status import FitStatus
 from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.quantify.normalise import PixelFlag
 from hpcxrf.store.array_writer import METADATA, TEXT, write_group

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcxrf.errors import OutputError
-from hpcxrf.fitting.result import FitStatus
+from hpcxrf.fitting.status import FitStatus
 from hpcxrf.store.files import atomic_write_text
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from hpcxrf.fitting.result import FitStatus
-from hpcxrf.physics.model import SCATTER
+from hpcxrf.fitting.status import FitStatus
+from hpcxrf.physics.scatter_names import SCATTER
 from hpcxrf.results.names import SUM, name_detector, shown_name
 from hpcxrf.results.report.colours import CYCLE, colour_limits
 from hpcxrf.results.report.page.data import pack_png

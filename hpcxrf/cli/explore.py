@@ -1,0 +1,115 @@
+"""`hpcxrf explore`: a run in the browser."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from hpcxrf.errors import ConfigError
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from hpcxrf.explore.listening import Listening
+    from hpcxrf.explore.targets import Target
+
+EXAMPLE: Final = (
+    "Example:  hpcxrf explore out   |   hpcxrf explore out --dataset leaf-1a2b3c4d --port 8000   |   "
+    "hpcxrf explore out --socket"
+)
+_HOUR_S: Final = 3600.0
+
+
+def explore(
+    what: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Run directory, or a store of results.", show_default=False)
+    ],
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset of the run.", show_default="the first that is finished")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of 127.0.0.1.", show_default="any that is free")
+    ] = None,
+    socket: Annotated[
+        bool, typer.Option("--socket", help="Listen on a Unix socket, to be reached through ssh.")
+    ] = False,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")] = False,
+    idle_h: Annotated[
+        float, typer.Option(min=0.01, max=720.0, help="Hours without a request after which it stops.")
+    ] = 4.0,
+) -> None:
+    """Look at the maps of a run in the browser: the spectra of any pixels, and fits by eye.
+
+    Results are never changed. Who opens the printed address can look at the run: it holds a secret that is new with
+    every start. On a machine that others use, too, the explorer listens on a socket of your own instead of a port.
+    """
+    import asyncio
+
+    from hpcxrf.explore.access import explain_sharing, new_access
+    from hpcxrf.explore.listening import listen_on_port, listen_on_socket
+    from hpcxrf.explore.server import close_explorer, make_explorer
+    from hpcxrf.explore.serving import serve
+
+    if socket and port is not None:
+        raise ConfigError("--socket and --port: choose one; without either the machine decides")
+    explorer = make_explorer(_find(what), dataset, new_access())
+    sharing = "" if socket or port is not None else explain_sharing()
+    door: AbstractContextManager[Listening] = listen_on_socket() if socket or sharing else listen_on_port(port)
+    try:
+        with door as listening, _browser(listening, explorer.access.secret, no_browser):
+            asyncio.run(
+                serve(
+                    explorer,
+                    listening,
+                    idle_s=idle_h * _HOUR_S,
+                    ready=lambda: _print_way(listening, explorer.access.secret, sharing),
+                )
+            )
+    finally:
+        close_explorer(explorer)
+    sys.stderr.write(f"stopped: nothing was asked for {idle_h:g} h\n")
+
+
+def _find(what: Path) -> "Target":
+    from hpcxrf.config.untrusted import show_name
+    from hpcxrf.errors import InputFileError
+    from hpcxrf.explore.targets import find_target
+
+    target = find_target(what)
+    if target is not None:
+        return target
+    name = show_name(str(what))
+    if not what.exists():
+        raise InputFileError(f"{name}: no such file or folder; name the folder that `hpcxrf run -o` made")
+    if what.is_dir():
+        raise InputFileError(f"{name}: is not a run directory; name the folder that `hpcxrf run -o` made")
+    raise InputFileError(f"{name}: was not fitted; `hpcxrf run {name} -o out` first, then `hpcxrf explore out`")
+
+
+def _browser(listening: "Listening", secret: str, no_browser: bool) -> "AbstractContextManager[None]":
+    """Open a browser where there is a display, and where the address is on this machine."""
+    from contextlib import nullcontext
+
+    from hpcxrf.explore.listening import open_in_browser
+
+    has_display = sys.platform == "darwin" or any(os.environ.get(one) for one in ("DISPLAY", "WAYLAND_DISPLAY"))
+    if no_browser or not has_display or listening.path is not None:
+        return nullcontext()
+    return open_in_browser(f"{listening.address}#{secret}")
+
+
+def _print_way(listening: "Listening", secret: str, sharing: str) -> None:
+    from hpcxrf.cli.terminal import console
+
+    out = console()
+    if sharing:
+        out.print(f"this machine is shared ({sharing}): it listens on a socket of your own", markup=False)
+    if listening.tunnel is not None:
+        out.print("on your own machine, and leave it open:", markup=False)
+        sys.stdout.write(f"{listening.tunnel}\n")
+    out.print("open in a browser:" if listening.tunnel is None else "then open in a browser:", markup=False)
+    sys.stdout.write(f"{listening.address}#{secret}\n")
+    sys.stdout.flush()
+    out.print("Ctrl-C stops it", markup=False)

@@ -1,0 +1,385 @@
+"""The explorer's HTTP: plain handlers over one scan, each a function from a request to an answer.
+
+What takes long runs in threads of one task at a time: `counts` adds up spectra, `maps` reads maps, `fits` speaks with
+the process that fits. So the loop always answers, a map does not wait for a sum, and what nobody waits for any more is
+not begun.
+"""
+
+import asyncio
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcxrf.errors import ConfigError, HpcxrfError, OutputError
+from hpcxrf.explore.access import OPEN_PATH, Access, find_refusal, is_same, write_cookie
+from hpcxrf.explore.describe import describe_scan, describe_spectrum
+from hpcxrf.explore.exchange import BYTES, Answer, Request, answer_error, answer_fault, answer_json
+from hpcxrf.explore.page_files import PAGE_PATH, PageFiles
+from hpcxrf.explore.session import MapView, Session, open_session
+from hpcxrf.explore.targets import Target
+
+_LARGEST_SIDE: Final = 4096
+_MOST_SESSIONS: Final = 2
+"""Scans that are open at once: each keeps maps and counts in memory."""
+_POLL_S: Final = 0.15
+_POLL_STEP_S: Final = 0.01
+_NO_FITS: Final = "fits need a run directory with its spectra; start `hpcxrf explore RUN`"
+
+Json = dict[str, Any]
+
+
+class Fits(Protocol):
+    """Fits by eye of one dataset, as `hpcxrf.explore.fit_session.FitSession` makes them."""
+
+    def detectors_of(self, name: str) -> tuple[int, ...]:
+        """Numbers of the detectors whose counts `submit` needs."""
+        ...
+
+    def submit(
+        self,
+        request: Mapping[str, Any],
+        counts: Mapping[int, NDArray[np.integer[Any]]] | None = None,
+        *,
+        n_pixels: int | None = None,
+        session: str = "",
+    ) -> Json:
+        """Ask for a fit; gives its id."""
+        ...
+
+    def poll(self, job_id: str) -> Json:
+        """State of a request, and the fit when it is done."""
+        ...
+
+    def cancel(self, job_id: str) -> Json:
+        """End a request."""
+        ...
+
+    def history(self) -> list[Json]:
+        """Kept fits without their spectra, oldest first."""
+        ...
+
+    def one(self, fit_id: str) -> Json:
+        """One fit whole."""
+        ...
+
+    def take_back(self) -> Json | None:
+        """Mark the last kept fit as taken back."""
+        ...
+
+    def elements(self, detector: str) -> list[Json]:
+        """The periodic table with its evidence."""
+        ...
+
+    def write(self, request: Mapping[str, Any]) -> Json:
+        """Text of a file; nothing is written."""
+        ...
+
+    def close(self) -> None:
+        """End what runs."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Opened:
+    """A scan that is open, and its fits once they were asked for."""
+
+    session: Session
+    fits: Fits | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Explorer:
+    """All that the handlers share; made by `make_explorer`, ended by `close_explorer`."""
+
+    target: Target
+    access: Access
+    files: PageFiles
+    make_fits: Callable[[Session], Fits] | None
+    default: str
+    """The dataset_id that is meant where a request names none."""
+    opened: dict[str, Opened]
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    pools: Mapping[str, ThreadPoolExecutor] = field(
+        default_factory=lambda: {name: ThreadPoolExecutor(1, f"explore-{name}") for name in ("counts", "maps", "fits")}
+    )
+    last_used: float = field(default_factory=time.monotonic)
+    """When something was asked last, by the monotonic clock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handler:
+    """What answers the requests of one method and path."""
+
+    pool: str
+    """Threads in which it runs; empty: it does not wait, and runs in the loop."""
+    answer: Callable[[Explorer, Request], Answer]
+
+
+def make_explorer(
+    target: Target, dataset: str | None, access: Access, make_fits: Callable[[Session], Fits] | None = None
+) -> Explorer:
+    """Open a scan, so that what is wrong with it is said before a browser opens.
+
+    Args:
+        target: what was given.
+        dataset: dataset_id of one of its scans; None: the first that is finished.
+        access: secret and cookie.
+        make_fits: makes the fits of a scan; None: there are none.
+
+    Raises:
+        ConfigError: no such dataset.
+        OutputError: it is not finished, or cannot be read.
+    """
+    chosen = target.dataset(dataset)
+    session = open_session(target, chosen)
+    return Explorer(
+        target=target,
+        access=access,
+        files=PageFiles(),
+        make_fits=make_fits,
+        default=chosen.dataset_id,
+        opened={chosen.dataset_id: Opened(session=session)},
+    )
+
+
+def close_explorer(explorer: Explorer) -> None:
+    """End the fits and the threads; what a thread is at is waited for."""
+    for pool in explorer.pools.values():
+        pool.shutdown(wait=False, cancel_futures=True)
+    with explorer.lock:
+        for one in explorer.opened.values():
+            if one.fits is not None:
+                one.fits.close()
+
+
+async def answer_request(
+    explorer: Explorer, request: Request, headers: Mapping[str, str], is_gone: Callable[[], bool] = lambda: False
+) -> Answer:
+    """Answer a request, whatever it is.
+
+    Args:
+        explorer: what is served.
+        request: method, path, query, body.
+        headers: headers by name.
+        is_gone: says whether nobody waits for the answer any more.
+    """
+    refusal = find_refusal(explorer.access, request.method, request.path, headers, len(request.body))
+    if refusal is not None:
+        return answer_fault(refusal.status, refusal.reason)
+    explorer.last_used = time.monotonic()
+    try:
+        return await _handle(explorer, request, is_gone)
+    except HpcxrfError as error:
+        return answer_error(error)
+    except Exception:  # noqa: BLE001  one request that meets a fault of the program does not end the others
+        traceback.print_exc(file=sys.stderr)
+        return answer_fault(500, "a fault of the program; the terminal of `hpcxrf explore` has the details")
+
+
+async def _handle(explorer: Explorer, request: Request, is_gone: Callable[[], bool]) -> Answer:
+    handler = find_handler(request)
+    if handler is None:
+        return answer_fault(404, "there is nothing of this name; reload the page")
+    if handler.pool:
+        return await asyncio.get_running_loop().run_in_executor(
+            explorer.pools[handler.pool], lambda: _run_unless(is_gone, handler, explorer, request)
+        )
+    if (request.method, request.path) == ("GET", "/api/fit"):
+        return await _wait_for_fit(explorer, request)
+    return handler.answer(explorer, request)
+
+
+def _run_unless(is_gone: Callable[[], bool], handler: Handler, explorer: Explorer, request: Request) -> Answer:
+    if is_gone():
+        return answer_fault(499, "nobody waits for it any more")
+    return handler.answer(explorer, request)
+
+
+def find_handler(request: Request) -> Handler | None:
+    """Find what answers a request; None: nothing does."""
+    if request.method == "GET" and request.path.startswith(PAGE_PATH):
+        return _PAGE
+    return _HANDLERS.get((request.method, request.path))
+
+
+def _open_dataset(explorer: Explorer, name: str | None) -> Opened:
+    """The open scan that a request means; another one of the run is opened, and the one used longest ago closed."""
+    chosen = explorer.target.dataset(explorer.default if name is None else name)
+    with explorer.lock:
+        found = explorer.opened.pop(chosen.dataset_id, None)
+        if found is None:
+            found = Opened(session=open_session(explorer.target, chosen))
+            while len(explorer.opened) >= _MOST_SESSIONS:
+                oldest = explorer.opened.pop(next(iter(explorer.opened)))
+                if oldest.fits is not None:
+                    oldest.fits.close()
+        explorer.opened[chosen.dataset_id] = found
+    return found
+
+
+def _session(explorer: Explorer, name: str | None) -> Session:
+    return _open_dataset(explorer, name).session
+
+
+def _fits(explorer: Explorer, name: str | None) -> Fits:
+    opened = _open_dataset(explorer, name)
+    with explorer.lock:
+        if opened.fits is None:
+            if explorer.make_fits is None or opened.session.target.run is None:
+                raise OutputError(_NO_FITS)
+            opened.fits = explorer.make_fits(opened.session)
+        return opened.fits
+
+
+def _answer_page(explorer: Explorer, _request: Request) -> Answer:
+    name = explorer.target.name.rstrip("/").rpartition("/")[2]
+    return Answer(kind="text/html; charset=utf-8", body=explorer.files.render(title=name).encode())
+
+
+def _answer_file(explorer: Explorer, request: Request) -> Answer:
+    found = explorer.files.read(request.path.removeprefix(PAGE_PATH))
+    if found is None:
+        return answer_fault(404, "there is no such file; reload the page")
+    kind, content = found
+    # Only the page's own files: they are the same for everyone, and change with a new version alone.
+    return Answer(kind=kind, body=content)
+
+
+def _answer_open(explorer: Explorer, request: Request) -> Answer:
+    if not is_same(request.read_object().get("secret"), explorer.access.secret):
+        return answer_fault(403, "not the secret of this start; open the address that `hpcxrf explore` printed last")
+    answer = answer_json({"open": True})
+    return Answer(body=answer.body, headers={"Set-Cookie": write_cookie(explorer.access)})
+
+
+def _answer_scan(explorer: Explorer, request: Request) -> Answer:
+    return answer_json(describe_scan(_session(explorer, request.query.get("dataset"))))
+
+
+def _answer_map(explorer: Explorer, request: Request) -> Answer:
+    session = _session(explorer, request.query.get("dataset"))
+    side = request.whole_number("side", 1, _LARGEST_SIDE) if "side" in request.query else None
+    component = request.query.get("component") or None
+    return _pack_map(session.map(request.parameter("detector"), request.parameter("layer"), component, side))
+
+
+def _answer_thumbnails(explorer: Explorer, request: Request) -> Answer:
+    session = _session(explorer, request.query.get("dataset"))
+    side = request.whole_number("side", 1, _LARGEST_SIDE) if "side" in request.query else 128
+    return _pack_map(session.thumbnails(request.parameter("detector"), request.parameter("layer"), side))
+
+
+def _pack_map(view: MapView) -> Answer:
+    headers = {
+        "X-Shape": ",".join(map(str, view.values.shape)),
+        "X-Factor": str(view.factor),
+        # Headers are Latin-1; the page decodes what is written by %.
+        "X-Unit": _quote(view.unit),
+    }
+    return Answer(kind=BYTES, body=view.values.astype("<f4", copy=False).tobytes(), headers=headers)
+
+
+def _quote(text: str) -> str:
+    from urllib.parse import quote
+
+    return quote(text, safe=" /")
+
+
+def _answer_spectrum(explorer: Explorer, request: Request) -> Answer:
+    began = time.perf_counter()
+    content = request.read_object()
+    session = _session(explorer, _text_of(content, "dataset"))
+    detector = _text_of(content, "detector") or session.detectors[0]
+    selected = session.sum_counts(detector, session.select(content.get("selection")))
+    return answer_json(describe_spectrum(session, selected, time.perf_counter() - began))
+
+
+def _answer_submit(explorer: Explorer, request: Request) -> Answer:
+    content = request.read_object()
+    dataset, page = content.pop("dataset", None), content.pop("page", "")
+    fits, session = _fits(explorer, dataset), _session(explorer, dataset)
+    selection = content.get("selection")
+    if isinstance(selection, dict) and selection.get("kind") == "all":
+        return answer_json(fits.submit(content, session=str(page)[:64]))
+    mask = session.select(selection)
+    parts = fits.detectors_of(_text_of(content, "detector") or "")
+    counts = {one: session.sum_counts(str(one), mask).counts.astype(np.int64) for one in parts}
+    n_pixels = int(np.count_nonzero(mask))
+    return answer_json(fits.submit(content, counts, n_pixels=n_pixels, session=str(page)[:64]))
+
+
+async def _wait_for_fit(explorer: Explorer, request: Request) -> Answer:
+    """Give the state of a fit, once it has ended or a moment has passed."""
+    job_id, ends = request.parameter("id"), time.monotonic() + _POLL_S
+    opened = explorer.opened.get(request.query.get("dataset", explorer.default))
+    if opened is None or opened.fits is None:
+        raise ConfigError(f"no fit was asked for with the id {job_id[:40]!r}; ask for it again")
+    while True:
+        state = opened.fits.poll(job_id)
+        if state["state"] not in {"waiting", "running"} or time.monotonic() > ends:
+            return answer_json(state)
+        await asyncio.sleep(_POLL_STEP_S)
+
+
+def _answer_fit(explorer: Explorer, request: Request) -> Answer:
+    return answer_json(_fits(explorer, request.query.get("dataset")).poll(request.parameter("id")))
+
+
+def _answer_cancel(explorer: Explorer, request: Request) -> Answer:
+    content = request.read_object()
+    return answer_json(_fits(explorer, _text_of(content, "dataset")).cancel(_text_of(content, "id") or ""))
+
+
+def _answer_history(explorer: Explorer, request: Request) -> Answer:
+    return answer_json(_fits(explorer, request.query.get("dataset")).history())
+
+
+def _answer_one(explorer: Explorer, request: Request) -> Answer:
+    return answer_json(_fits(explorer, request.query.get("dataset")).one(request.parameter("id")))
+
+
+def _answer_take_back(explorer: Explorer, request: Request) -> Answer:
+    return answer_json(_fits(explorer, _text_of(request.read_object(), "dataset")).take_back())
+
+
+def _answer_elements(explorer: Explorer, request: Request) -> Answer:
+    return answer_json(_fits(explorer, request.query.get("dataset")).elements(request.parameter("detector")))
+
+
+def _answer_write(explorer: Explorer, request: Request) -> Answer:
+    content = request.read_object()
+    return answer_json(_fits(explorer, content.pop("dataset", None)).write(content))
+
+
+def _text_of(content: Mapping[str, Any], name: str) -> str | None:
+    value = content.get(name)
+    if value is not None and not isinstance(value, str):
+        raise ConfigError(f"{name}: must be a text; reload the page")
+    return value
+
+
+_PAGE: Final = Handler(pool="", answer=_answer_file)
+_HANDLERS: Final[Mapping[tuple[str, str], Handler]] = {
+    ("GET", "/"): Handler(pool="", answer=_answer_page),
+    ("POST", OPEN_PATH): Handler(pool="", answer=_answer_open),
+    ("GET", "/api/scan"): Handler(pool="maps", answer=_answer_scan),
+    ("GET", "/api/map"): Handler(pool="maps", answer=_answer_map),
+    ("GET", "/api/thumbnails"): Handler(pool="maps", answer=_answer_thumbnails),
+    ("POST", "/api/spectrum"): Handler(pool="counts", answer=_answer_spectrum),
+    ("POST", "/api/fit"): Handler(pool="counts", answer=_answer_submit),
+    ("GET", "/api/fit"): Handler(pool="", answer=_answer_fit),
+    ("POST", "/api/fit/cancel"): Handler(pool="fits", answer=_answer_cancel),
+    ("GET", "/api/history"): Handler(pool="fits", answer=_answer_history),
+    ("GET", "/api/history/one"): Handler(pool="fits", answer=_answer_one),
+    ("POST", "/api/history/take_back"): Handler(pool="fits", answer=_answer_take_back),
+    ("GET", "/api/elements"): Handler(pool="fits", answer=_answer_elements),
+    ("POST", "/api/write"): Handler(pool="fits", answer=_answer_write),
+}

@@ -1,0 +1,86 @@
+"""The loop that serves the explorer: tornado's HTTP/1.1 around plain handlers, until nobody asks for hours."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from hpcxrf.explore.access import HEADERS
+from hpcxrf.explore.exchange import Answer, Request
+from hpcxrf.explore.listening import Listening
+from hpcxrf.explore.server import Explorer, answer_request
+
+if TYPE_CHECKING:
+    from tornado.httputil import HTTPServerRequest
+
+BODY_LIMIT: Final = 4 << 20
+"""Bytes of a body beyond which a connection is closed; of what is above `access.MOST_BODY_BYTES` the answer says so."""
+_BODY_S: Final = 30.0
+_LONGEST_SLEEP_S: Final = 30.0
+
+
+async def serve(explorer: Explorer, listening: Listening, *, idle_s: float, ready: Callable[[], None]) -> None:
+    """Answer until nothing was asked for so long, or the task is cancelled.
+
+    Args:
+        explorer: what is served.
+        listening: where.
+        idle_s: time without a request after which the server stops, s.
+        ready: called when the door is open.
+    """
+    from tornado.httpserver import HTTPServer
+
+    # A browser that is closed in the middle of an answer is no news.
+    logging.getLogger("tornado.general").setLevel(logging.ERROR)
+    tasks: set[asyncio.Task[None]] = set()
+
+    def receive(received: "HTTPServerRequest") -> None:
+        task = asyncio.get_running_loop().create_task(_respond(explorer, received))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    server = HTTPServer(receive, max_body_size=BODY_LIMIT, body_timeout=_BODY_S, idle_connection_timeout=3600.0)
+    server.add_sockets(listening.sockets)
+    try:
+        ready()
+        while (left := explorer.last_used + idle_s - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, _LONGEST_SLEEP_S))
+    finally:
+        server.stop()
+        for task in tasks:
+            task.cancel()
+
+
+async def _respond(explorer: Explorer, received: "HTTPServerRequest") -> None:
+    from tornado.httputil import HTTPHeaders, ResponseStartLine
+    from tornado.iostream import StreamClosedError
+
+    connection, gone = received.connection, threading.Event()
+    connection.set_close_callback(gone.set)
+    request = Request(
+        method=received.method,
+        path=received.path,
+        query={name: values[-1].decode("utf-8", "replace") for name, values in received.query_arguments.items()},
+        body=received.body,
+    )
+    answer = await answer_request(explorer, request, received.headers, gone.is_set)
+    if gone.is_set():
+        return
+    headers = HTTPHeaders({**HEADERS, **answer.headers, "Content-Type": answer.kind})
+    headers["Content-Length"] = str(len(answer.body))
+    start = ResponseStartLine("HTTP/1.1", answer.status, _name_status(answer))
+    try:
+        await connection.write_headers(start, headers, b"" if received.method == "HEAD" else answer.body)
+        connection.finish()
+    except StreamClosedError:
+        return
+
+
+def _name_status(answer: Answer) -> str:
+    try:
+        return HTTPStatus(answer.status).phrase
+    except ValueError:
+        return "Closed"

@@ -1,0 +1,156 @@
+"""Sums of the counts of any pixels of a scan: exactly those that are stored, and as few of them read as can be.
+
+Whole numbers have one sum, whatever the order. So tiles of 16 x 16 pixels that lie wholly inside a selection are taken
+from their sums, where the store has these, and only what is left is added up from the counts, chunk by chunk.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcxrf.explore.kept import KeptArrays
+
+Mask = NDArray[np.bool_]
+
+TILE_SIDE: Final = 16
+_FEW_BLOCKS: Final = 4
+"""Chunks of one selection that are kept for the next one: more of them would push each other out."""
+# So many counts of two bytes do not exceed four.
+_PIECE_PIXELS: Final = 1 << 16
+
+
+class TiledCounts(Protocol):
+    """Counts of a scan, and the sums of its tiles where there are any, as a store of spectra gives them."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(detector, y, x, channel)."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the counts."""
+        ...
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """(detector, y, x, channel) of what is read at once."""
+        ...
+
+    def read_rows(self, detectors: Sequence[int], y: slice, x: slice = ...) -> NDArray[Any]:
+        """Read counts of a region, (detector, y, x, channel)."""
+        ...
+
+    def tile_sums(self, detector: int, tile_y: slice = ..., tile_x: slice = ...) -> NDArray[Any]:
+        """Read sums of tiles, (tile_y, tile_x, channel)."""
+        ...
+
+    def integrated(self, detector: int) -> NDArray[np.float64]:
+        """Read the sum of all pixels of one detector, (channel,)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptCounts:
+    """Counts of a scan, of which the chunks and tiles that were read last are kept in memory."""
+
+    store: TiledCounts
+    has_tiles: bool
+    """Whether the store has sums of tiles: small scans and stores of earlier versions have none."""
+    blocks: KeptArrays
+    tiles: KeptArrays
+
+    def read_block(self, detector: int, y: slice, x: slice, *, keep: bool) -> NDArray[Any]:
+        """Read a whole chunk of one detector, (y, x, channel)."""
+
+        def read() -> NDArray[Any]:
+            return np.asarray(self.store.read_rows([detector], y, x)[0])
+
+        return self.blocks.get((detector, y.start, x.start), read) if keep else read()
+
+    def read_tiles(self, detector: int, rows: slice) -> NDArray[Any]:
+        """Read some rows of tiles of one detector, (tile_y, tile_x, channel)."""
+        return self.tiles.get((detector, rows.start), lambda: self.store.tile_sums(detector, rows))
+
+
+def sum_selection(counts: KeptCounts, detector: int, mask: Mask) -> NDArray[Any]:
+    """Add up the spectra of the selected pixels of one detector.
+
+    Args:
+        counts: of the scan.
+        detector: number from 0.
+        mask: (y, x) of the scan.
+
+    Returns:
+        (channel,) uint64, exactly the sum of the stored counts; float64 where these are not whole numbers.
+
+    Raises:
+        DamagedStoreError: counts or sums that are needed cannot be read.
+    """
+    store = counts.store
+    whole_numbers = store.dtype.kind == "u"
+    if mask.all():
+        # The store has this sum; whole numbers are exact in it.
+        integrated = store.integrated(detector)
+        return np.rint(integrated).astype(np.uint64) if whole_numbers else integrated
+    total = np.zeros(store.shape[3], dtype=np.uint64 if whole_numbers else np.float64)
+    rest = mask
+    if counts.has_tiles and int(np.count_nonzero(mask)) >= TILE_SIDE**2:
+        inner = find_inner_tiles(mask)
+        total += _sum_tiles(counts, detector, inner)
+        rest = mask & ~np.kron(inner, np.ones((TILE_SIDE, TILE_SIDE), dtype=np.bool_))[: mask.shape[0], : mask.shape[1]]
+    met = list(_list_blocks(rest, store.chunks[1:3]))
+    for y, x in met:
+        block = counts.read_block(detector, y, x, keep=len(met) <= _FEW_BLOCKS)
+        total += _sum_pixels(block, rest[y, x])
+    return total
+
+
+def find_inner_tiles(mask: Mask) -> Mask:
+    """Find the tiles all of whose pixels are selected, (tile_y, tile_x); the last ones may be smaller."""
+    n_y, n_x = mask.shape
+    tiles_y, tiles_x = -(-n_y // TILE_SIDE), -(-n_x // TILE_SIDE)
+    padded = np.ones((tiles_y * TILE_SIDE, tiles_x * TILE_SIDE), dtype=np.bool_)
+    padded[:n_y, :n_x] = mask
+    return np.asarray(padded.reshape(tiles_y, TILE_SIDE, tiles_x, TILE_SIDE).all(axis=(1, 3)))
+
+
+def _sum_tiles(counts: KeptCounts, detector: int, inner: Mask) -> NDArray[np.uint64]:
+    total = np.zeros(counts.store.shape[3], dtype=np.uint64)
+    # So many rows at once that a few of them together are some megabytes.
+    for row in np.flatnonzero(inner.any(axis=1)).tolist():
+        sums = counts.read_tiles(detector, slice(row, row + 1))[0]
+        total += np.add.reduce(sums[_as_slice(inner[row])], axis=0, dtype=np.uint64)
+    return total
+
+
+def _as_slice(chosen: NDArray[np.bool_]) -> slice | NDArray[np.bool_]:
+    """The same places as a slice where they are one run, which saves copying them."""
+    places = np.flatnonzero(chosen)
+    first, stop = int(places[0]), int(places[-1]) + 1
+    return slice(first, stop) if stop - first == places.size else chosen
+
+
+def _list_blocks(mask: Mask, step_yx: Sequence[int]) -> Iterator[tuple[slice, slice]]:
+    """Chunks of the counts, clipped to the scan, in which a pixel is selected."""
+    n_y, n_x = mask.shape
+    step_y, step_x = step_yx
+    for y in range(0, n_y, step_y):
+        rows = slice(y, min(y + step_y, n_y))
+        for first in np.unique(np.flatnonzero(mask[rows].any(axis=0)) // step_x).tolist():
+            yield rows, slice(first * step_x, min((first + 1) * step_x, n_x))
+
+
+def _sum_pixels(block: NDArray[Any], inside: Mask) -> NDArray[Any]:
+    """Sum of the spectra (y, x, channel) of some pixels (y, x)."""
+    pixels = block.reshape(-1, block.shape[-1]) if inside.all() else block[inside]
+    if block.dtype.kind == "f":
+        return np.asarray(pixels.sum(axis=0, dtype=np.float64))
+    kind = np.uint64 if block.dtype.itemsize > 2 else np.uint32
+    total = np.zeros(block.shape[-1], dtype=np.uint64)
+    for start in range(0, len(pixels), _PIECE_PIXELS):
+        total += np.add.reduce(pixels[start : start + _PIECE_PIXELS], axis=0, dtype=kind)
+    return total
