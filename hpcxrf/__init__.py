@@ -18,6 +18,7 @@ _LIBRARY: Final = (
     "amplitudes",
     "decision_limits",
     "default_theta",
+    "fit_amplitudes",
     "fit_integrated",
     "fit_map",
     "fit_spectrum",

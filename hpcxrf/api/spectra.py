@@ -1,13 +1,14 @@
 """Integrated spectra that are arrays: fitted, refined, read and drawn."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy.typing as npt
 
 from hpcxrf.fitting.result import SpectrumFit
+from hpcxrf.fitting.spectrum.held import fit_at_theta, fit_components
 from hpcxrf.fitting.spectrum.near_edges import drop_unexcited
 from hpcxrf.fitting.spectrum.prepare import FitOptions, prepare_spectrum
 from hpcxrf.fitting.spectrum.problem import Background, Method, Objective, Source, start_from
@@ -26,6 +27,15 @@ from hpcxrf.pipeline.arguments import (
     require_solution,
     split_names,
     start_warm,
+)
+from hpcxrf.pipeline.prepare.theta import Bounds
+from hpcxrf.pipeline.theta_arguments import (
+    ThetaChanges,
+    change_problem,
+    check_theta,
+    hold_start,
+    require_held,
+    start_theta,
 )
 from hpcxrf.runner.worker import one_thread
 
@@ -154,7 +164,16 @@ fit_integrated = fit_spectrum
 
 
 def refine(
-    counts: Counts | RawScan, fit: SpectrumFit, mask: npt.ArrayLike | None = None, *, detector: int | None = None
+    counts: Counts | RawScan,
+    fit: SpectrumFit,
+    mask: npt.ArrayLike | None = None,
+    *,
+    detector: int | None = None,
+    theta: Mapping[str, float] | None = None,
+    fixed: Collection[str] = (),
+    free: Collection[str] = (),
+    bounds: Mapping[str, Bounds] | None = None,
+    same_counts: bool = False,
 ) -> SpectrumFit:
     """Fit the summed spectrum of a region again from the theta of an earlier fit: theta and amplitudes together.
 
@@ -163,12 +182,19 @@ def refine(
         fit: fit of the whole scan's spectrum of the same detector.
         mask: (y, x), True inside the region; None: all pixels.
         detector: number of the detector, counted from 0, where the counts have several.
+        theta: values of theta by name from which the search begins, in the place of those of `fit`; those that are
+            held keep them.
+        fixed: names of parameters that are held.
+        free: names of parameters that are fitted although `fit` held them.
+        bounds: (lower, upper) of theta by name; None for one of the two: as they were.
+        same_counts: True where the counts are those of `fit`: priors stay where they were before it, so that no count
+            is used twice. Otherwise they are about the theta of `fit`, and the flaws of the model those that it showed.
 
     Returns:
         The fit of the region, with the same components.
 
     Raises:
-        ConfigError: counts, mask or detector that are not valid.
+        ConfigError: counts, mask, detector or theta that are not valid, all faults at once.
         FitError: an earlier fit without solution.
         InputFileError: the scan cannot be read.
 
@@ -177,15 +203,76 @@ def refine(
         >>> region = hpcxrf.refine(cube, fit, iron > iron.median())
         >>> hpcxrf.amplitudes(region)["Fe"].counts < hpcxrf.amplitudes(fit)["Fe"].counts
         True
+        >>> held = hpcxrf.refine(cube, fit, same_counts=True, theta={"fwhm_offset": 0.12}, fixed=["fwhm_offset"])
+        >>> hpcxrf.parameters(held)["fwhm_offset"].value
+        0.12
     """
     from hpcxrf.pipeline.map_arguments import region_spectrum
 
     with errors_of("refine"):
-        known = fit.model_error if math.isfinite(fit.model_error) else None
-        problem = replace(start_from(problem_of(fit), fit.theta), model_error=known)
+        problem = replace(problem_of(fit), method="separable")
+        changes = ThetaChanges(values=theta or {}, fixed=fixed, free=free, bounds=bounds or {})
+        if not same_counts or problem.find_axis:
+            problem = start_from(problem, fit.theta)
+        if not same_counts:
+            problem = replace(problem, model_error=fit.model_error if math.isfinite(fit.model_error) else None)
+        check_theta(changes, problem.parameters)
+        start = start_theta(fit, changes)
+        problem = hold_start(change_problem(problem, changes), start)
         spectrum = region_spectrum(counts, fit, mask, detector)
         with one_thread():
-            return refit(spectrum, replace(problem, method="separable"))
+            return (solve_problem if same_counts else refit)(spectrum, problem, start=start)
+
+
+def fit_amplitudes(
+    counts: Counts | RawScan,
+    fit: SpectrumFit,
+    mask: npt.ArrayLike | None = None,
+    *,
+    detector: int | None = None,
+    theta: Mapping[str, float] | None = None,
+    only: Sequence[str] | None = None,
+) -> SpectrumFit:
+    """Fit the amplitudes alone, at the theta and the line ratios of an earlier fit: linear, in some milliseconds.
+
+    Sigma is that at this theta, which is taken for known.
+
+    Args:
+        counts: raw counts of a map as for `fit_map`, or the (channel,) spectrum that is already summed.
+        fit: fit of a spectrum of the same detector.
+        mask: (y, x), True inside the region; None: all pixels.
+        detector: number of the detector, counted from 0, where the counts have several.
+        theta: values of theta by name, in the place of those of `fit`.
+        only: components that are fitted, in the channels that show them; background and all other components are held
+            at `fit`, which must be of the same counts. None: all, and the background with them.
+
+    Returns:
+        The fit, with the components of `fit`.
+
+    Raises:
+        ConfigError: counts, mask, detector, theta or names that are not valid, all faults at once.
+        FitError: an earlier fit without solution, or no line of `only` in the fit range.
+        InputFileError: the scan cannot be read.
+
+    Example:
+        >>> wider = hpcxrf.fit_amplitudes(cube, fit, theta={"fwhm_offset": 0.2})
+        >>> wider.deviance > fit.deviance
+        True
+        >>> iron = hpcxrf.fit_amplitudes(cube, fit, only=["Fe"])
+        >>> hpcxrf.amplitudes(iron)["Ca"] == hpcxrf.amplitudes(fit)["Ca"]
+        True
+    """
+    from hpcxrf.pipeline.map_arguments import region_spectrum
+
+    with errors_of("fit_amplitudes"):
+        problem, changes = problem_of(fit), ThetaChanges(values=theta or {})
+        check_theta(changes, problem.parameters)
+        spectrum = region_spectrum(counts, fit, mask, detector)
+        with one_thread():
+            if only is None:
+                return fit_at_theta(spectrum, fit, problem, start_theta(fit, changes))
+            require_held(spectrum, fit, changes, only)
+            return fit_components(fit, problem, split_names(only))
 
 
 def amplitudes(fit: SpectrumFit) -> dict[str, Amplitude]:

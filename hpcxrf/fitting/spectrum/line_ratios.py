@@ -75,7 +75,8 @@ class FreeRatios:
 def has_free_ratios(problem: FitProblem) -> bool:
     """True where the ratios of the line table are fitted: not with MAPS constants, nor by the published optimisers."""
     fluorescent = bool((problem.table.edge_kev > 0.0).any())
-    return problem.method == "separable" and not problem.constants.maps_line_shape and fluorescent
+    adjustable = problem.method == "separable" and not problem.constants.maps_line_shape
+    return adjustable and fluorescent and not problem.hold_ratios
 
 
 def free_ratios(

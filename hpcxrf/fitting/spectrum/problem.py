@@ -56,6 +56,8 @@ class FitProblem:
     model_error: float | None = None
     """Size of the model's flaws in units of usual ones, as the fit of the whole scan showed it; None: it is estimated
     from the residual."""
+    hold_ratios: bool = False
+    """True: the line ratios stay those of the table, which an earlier fit has adjusted."""
     find_axis: bool = False
     """True: the energy axis is to be determined from the spectrum, and its starting values mean nothing."""
 

@@ -25,12 +25,14 @@ from hpcxrf.physics.parameters import INDEX, pack
 _INCIDENT: Final = INDEX[INCIDENT]
 
 
-def solve_problem(counts: Tensor, problem: FitProblem) -> SpectrumFit:
+def solve_problem(counts: Tensor, problem: FitProblem, *, start: Tensor | None = None) -> SpectrumFit:
     """Fit the integrated spectrum of one detector.
 
     Args:
         counts: (channel,) raw counts of the full spectrum.
         problem: of `prepare_spectrum`.
+        start: (parameter,) theta from which the search begins, where the energy axis is not to be found; None: the
+            problem's own start, its peaks brought into place. The priors stay about the problem's.
 
     Returns:
         The fit with its verdict, and with the problem as it was posed. A component that the fitted energy does not
@@ -48,22 +50,24 @@ def solve_problem(counts: Tensor, problem: FitProblem) -> SpectrumFit:
         # About another incident energy, where the elastic peak stands elsewhere.
         problem = fit.problem or problem
     else:
-        fit = judge_given(fit_spectrum(counts, problem), counts, problem)
+        starts = None if start is None else start[None]
+        fit = judge_given(fit_spectrum(counts, problem, starts=starts), counts, problem)
     fit = _settle(_fit_at_fitted_energy(counts, fit, problem), problem)
     return replace(fit, notes=(*fit.notes, *_note_estimates(problem.table.component_names)))
 
 
-def refit(counts: Tensor, problem: FitProblem) -> SpectrumFit:
+def refit(counts: Tensor, problem: FitProblem, *, start: Tensor | None = None) -> SpectrumFit:
     """Fit another spectrum of the same detector from the problem's own start, without a search.
 
     Args:
         counts: (channel,) raw counts of the full spectrum, of a region for example.
         problem: of `start_from` at the theta of an earlier fit; one without energy axis is solved from nothing.
+        start: (parameter,) theta from which the steps begin; None: the problem's own, about which its priors are.
     """
     if problem.find_axis:
         return solve_problem(counts, problem)
     begun = _take_lines_of_start(problem)
-    fit = fit_spectrum(counts, begun, starts=pack(problem.parameters)[None])
+    fit = fit_spectrum(counts, begun, starts=(pack(problem.parameters) if start is None else start)[None])
     return _settle(_fit_at_fitted_energy(counts, fit, begun, nominal_kev=problem.table.incident_energy_kev), problem)
 
 

@@ -1,0 +1,184 @@
+"""A fit as the page has it: JSON without NaN, of a fit in memory or of one that a run's store keeps."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import torch
+import xarray as xr
+
+from hpcxrf.fitting.objective import poisson_weights
+from hpcxrf.fitting.result import FitStatus, SpectrumFit
+from hpcxrf.fitting.spectrum.detector_sum import evaluate_columns
+from hpcxrf.fitting.uncertainty import decision_limit
+from hpcxrf.fitting.verdict import Verdict
+from hpcxrf.notes import Note
+from hpcxrf.pipeline.arguments import find_markers
+from hpcxrf.results.names import shown_name
+from hpcxrf.results.photon_variance import read_photon_variance
+from hpcxrf.results.report.page.spectrum import build_spectrum
+from hpcxrf.results.report.picture import build_fit_dataset
+from hpcxrf.results.report.views import read_fit_notes, read_merits, read_verdict_reasons
+
+CORRELATED: Final = 0.3
+"""Correlation of two amplitudes from which they are said to overlap."""
+_RIDGE: Final = 1e-10
+
+Json = dict[str, Any]
+
+
+def pack_fit(fit: SpectrumFit, detector: str, *, overlaps: Mapping[str, Sequence[str]] | None = None) -> Json:
+    """Numbers of a solved fit.
+
+    Args:
+        fit: the fit.
+        detector: name of its detector.
+        overlaps: names by name of the component that its amplitude is correlated with; None: not known.
+    """
+    rows = zip(
+        fit.parameter_names,
+        fit.parameter_units,
+        fit.theta.tolist(),
+        fit.theta_sigma.tolist(),
+        fit.theta_initial.tolist(),
+        fit.theta_lower.tolist(),
+        fit.theta_upper.tolist(),
+        fit.free.tolist(),
+        fit.at_bound.tolist(),
+        strict=True,
+    )
+    return {
+        "detector": detector,
+        "status": fit.status.name.lower(),
+        "verdict": fit.verdict.word,
+        "verdict_reasons": list(fit.verdict_reasons),
+        "r2": finite(fit.r2),
+        "r2_expected": finite(fit.r2_expected),
+        "reduced_chi2": finite(fit.reduced_chi2),
+        "deviance": finite(fit.deviance),
+        "cpu_s": fit.cpu_s,
+        "parameters": [_pack_parameter(*row) for row in rows],
+        "amplitudes": _pack_amplitudes(
+            fit.component_names, fit.amplitude.tolist(), fit.amplitude_sigma.tolist(), fit.decision_limit.tolist()
+        ),
+        "notes": _pack_notes(fit.notes),
+        "overlaps": {} if overlaps is None else {name: list(others) for name, others in overlaps.items()},
+        "spectrum": build_spectrum(build_fit_dataset(fit, detector, find_markers(fit)), detector),
+    }
+
+
+def pack_stored_fit(tree: xr.DataTree, detector: str) -> Json:
+    """Numbers of the integrated fit of a run.
+
+    Args:
+        tree: an open results store.
+        detector: name on the detector axis.
+    """
+    spectrum = tree["spectrum"].to_dataset().load()
+    merit = read_merits(spectrum)[detector]
+    one = spectrum.sel(detector=detector)
+    names = [str(name) for name in spectrum["component"].values]
+    photon = read_photon_variance(spectrum, detector, float(tree.attrs.get("count_factor", {}).get(detector, 1.0)))
+    limits = [
+        decision_limit(limit, variance)
+        for limit, variance in zip(one["detection_limit"].values.tolist(), photon.tolist(), strict=True)
+    ]
+    return {
+        "detector": detector,
+        "status": FitStatus(merit.status).name.lower(),
+        "verdict": Verdict(merit.verdict).word,
+        "verdict_reasons": list(read_verdict_reasons(spectrum, detector)),
+        **{key: finite(getattr(merit, key)) for key in ("r2", "r2_expected", "reduced_chi2", "deviance", "cpu_s")},
+        "parameters": read_parameters(tree, detector),
+        "amplitudes": _pack_amplitudes(names, one["amplitude"].values.tolist(), one["sigma"].values.tolist(), limits),
+        "notes": _pack_notes(read_fit_notes(spectrum, detector)),
+        "suggested": pack_suggested(tree.attrs.get("suggested", {}).get(detector, [])),
+        "overlaps": {},
+        "spectrum": build_spectrum(spectrum, detector),
+    }
+
+
+def read_parameters(tree: xr.DataTree, detector: str) -> list[Json]:
+    """Rows of theta of the integrated fit of a run."""
+    table = tree["parameters"].to_dataset().load().sel(detector=detector)
+    columns = ("value", "sigma", "initial", "lower", "upper", "free", "at_bound")
+    rows = zip(
+        map(str, table["name"].values),
+        map(str, table["unit"].values),
+        *(table[name].values.tolist() for name in columns),
+        strict=True,
+    )
+    return [_pack_parameter(*row) for row in rows]
+
+
+def pack_suggested(records: Iterable[Mapping[str, Any]]) -> list[Json]:
+    """Suggested components without their lines."""
+    return [{key: record[key] for key in ("name", "z", "counts", "sigma")} for record in records]
+
+
+def find_overlaps(fit: SpectrumFit) -> dict[str, list[str]]:
+    """Find which amplitudes are correlated with which others, theta held, by the counting noise of the fit.
+
+    Args:
+        fit: a solved fit of one detector.
+    """
+    if fit.problem is None:
+        return {}
+    channel = torch.arange(fit.first_channel, fit.first_channel + fit.counts.shape[0], dtype=torch.float64)
+    phi = evaluate_columns(fit, fit.problem, channel)
+    hats = fit.background_parts.T
+    columns = torch.cat([phi, hats / hats.sum(dim=0).clamp(min=1e-300)], dim=1)
+    gram = columns.T @ (columns * poisson_weights(fit.model)[:, None])
+    scale = gram.diagonal().clamp(min=1e-300).rsqrt()
+    unit = gram * scale[:, None] * scale + _RIDGE * torch.eye(gram.shape[0], dtype=gram.dtype)
+    inverse, fault = torch.linalg.inv_ex(unit)
+    if int(fault):
+        return {}
+    sd = inverse.diagonal().clamp(min=1e-300).rsqrt()
+    correlation = (inverse * sd[:, None] * sd)[: phi.shape[1], : phi.shape[1]]
+    names = fit.component_names
+    return {
+        name: [names[j] for j in torch.nonzero(row.abs() >= CORRELATED)[:, 0].tolist() if j != i]
+        for i, (name, row) in enumerate(zip(names, correlation, strict=True))
+    }
+
+
+def finite(value: float) -> float | None:
+    """A number, None for NaN and infinity, which JSON has not."""
+    return value if math.isfinite(value) else None
+
+
+def _pack_parameter(
+    name: str,
+    unit: str,
+    value: float,
+    sigma: float,
+    initial: float,
+    lower: float,
+    upper: float,
+    free: float,
+    at_bound: float,
+) -> Json:
+    numbers = {"value": value, "sigma": sigma, "initial": initial, "lower": lower, "upper": upper}
+    shown = {key: finite(float(number)) for key, number in numbers.items()}
+    return {"name": name, "unit": unit, **shown, "free": bool(free), "at_bound": bool(at_bound)}
+
+
+def _pack_amplitudes(
+    names: Sequence[str], amplitude: Sequence[float], sigma: Sequence[float], limit: Sequence[float]
+) -> list[Json]:
+    return [
+        {
+            "name": name,
+            "label": shown_name(name),
+            "amplitude": finite(value),
+            "sigma": finite(error),
+            "limit": finite(least),
+            "found": bool(value > least),
+        }
+        for name, value, error, least in zip(names, amplitude, sigma, limit, strict=True)
+    ]
+
+
+def _pack_notes(notes: Iterable[Note]) -> list[Json]:
+    return [{"kind": note.kind, "text": note.text} for note in notes]
