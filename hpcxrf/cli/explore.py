@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from hpcxrf.errors import ConfigError
+from hpcxrf.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from hpcxrf.explore.fit_session import FitSession
     from hpcxrf.explore.listening import Listening
+    from hpcxrf.explore.session import Session
     from hpcxrf.explore.targets import Target
 
 EXAMPLE: Final = (
@@ -54,7 +56,7 @@ def explore(
 
     if socket and port is not None:
         raise ConfigError("--socket and --port: choose one; without either the machine decides")
-    explorer = make_explorer(_find(what), dataset, new_access())
+    explorer = make_explorer(_find(what), dataset, new_access(), _make_fits)
     sharing = "" if socket or port is not None else explain_sharing()
     door: AbstractContextManager[Listening] = listen_on_socket() if socket or sharing else listen_on_port(port)
     try:
@@ -70,6 +72,16 @@ def explore(
     finally:
         close_explorer(explorer)
     sys.stderr.write(f"stopped: nothing was asked for {idle_h:g} h\n")
+
+
+def _make_fits(session: "Session") -> "FitSession":
+    from hpcxrf.explore.fit_session import FitSession
+
+    if session.target.run is None:
+        raise OutputError("fits need the run directory with its spectra; start `hpcxrf explore RUN`")
+    fits = FitSession(session.target.run, session.dataset.dataset_id)
+    fits.start()
+    return fits
 
 
 def _find(what: Path) -> "Target":

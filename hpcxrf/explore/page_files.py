@@ -1,6 +1,5 @@
 """Files of the page: a list that is fixed when the server starts; a browser names one of it, never a path."""
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,21 +9,26 @@ PAGE_PATH: Final = "/page/"
 _SHARED: Final = Path(__file__).parents[1] / "results" / "report" / "page"
 _OWN: Final = Path(__file__).parent / "page"
 _TEMPLATE: Final = "explore.html.j2"
-_BOKEH: Final = ("bokeh.min.js", "bokeh-api.min.js", "bokeh-gl.min.js")
-_KINDS: Final[Mapping[str, str]] = {
-    ".js": "text/javascript; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
+_SCRIPTS: Final = (
+    "client.js",
+    "provider.js",
+    "fit_panel.js",
+    "elements_panel.js",
+    "history_panel.js",
+    "write_panel.js",
+    "explore.js",
+)
+"""Scripts of the explorer, which run after those that it shares with reports."""
+_STYLES: Final = ("explore.css",)
+_KINDS: Final[Mapping[str, str]] = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
 
 
 def list_page_files() -> dict[str, Path]:
-    """List the scripts and styles of reports, of the explorer, and BokehJS of the installed package, by name."""
-    folders = [folder for folder in (_SHARED, _OWN) if folder.is_dir()]
-    files = {file.name: file for folder in folders for file in sorted(folder.iterdir()) if file.suffix in _KINDS}
-    found = importlib.util.find_spec("bokeh")
-    scripts = None if found is None or found.origin is None else Path(found.origin).parent / "server" / "static" / "js"
-    return files | {name: scripts / name for name in _BOKEH if scripts is not None and (scripts / name).is_file()}
+    """List the scripts and styles of reports and of the explorer by name, in the order in which a page has them."""
+    from hpcxrf.results.report.page.look import STYLES, TABLES, VIEWING
+
+    shared = {name: _SHARED / name for name in (*STYLES, TABLES, *VIEWING)}
+    return shared | {name: _OWN / name for name in (*_STYLES, *_SCRIPTS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +44,18 @@ class PageFiles:
 
     def render(self, title: str) -> str:
         """Write the page itself."""
-        from hpcxrf.results.report.page.look import load_templates
+        from hpcxrf.results.report.colours import list_colour_maps
+        from hpcxrf.results.report.page.data import pack_json
+        from hpcxrf.results.report.page.look import load_templates, write_colours
 
-        scripts = [name for name in self.files if name.endswith(".js")]
-        styles = [name for name in self.files if name.endswith(".css")]
-        return load_templates(_OWN).get_template(_TEMPLATE).render(title=title, scripts=scripts, styles=styles)
+        return (
+            load_templates(_OWN)
+            .get_template(_TEMPLATE)
+            .render(
+                title=title,
+                scripts=[name for name in self.files if name.endswith(".js")],
+                styles=[name for name in self.files if name.endswith(".css")],
+                colours=write_colours(),
+                map_colours=pack_json(list_colour_maps()),
+            )
+        )

@@ -69,13 +69,17 @@ def load_page_look(*scripts: str) -> dict[str, object]:
         scripts: files of this package, one after the other; those of `DRAWING` for spectra and maps.
     """
     script = "\n".join(map(_read_text, scripts or (TABLES,)))
-    colours = f":root {{ --map-scale: {viridis_gradient()}; --not-fitted: {NOT_FITTED}; }}\n"
     return {
-        "style": Markup(colours + "".join(map(_read_text, STYLES))),  # noqa: S704  a file of this package
+        "style": Markup(write_colours() + "".join(map(_read_text, STYLES))),  # noqa: S704  a file of this package
         "script": Markup(script),  # noqa: S704  a file of this package
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "map_colours": pack_json(list_colour_maps()),
     }
+
+
+def write_colours() -> str:
+    """Style that gives the colours of maps names, which the files of style use."""
+    return f":root {{ --map-scale: {viridis_gradient()}; --not-fitted: {NOT_FITTED}; }}\n"
 
 
 def allow_scripts(*, has_side_files: bool) -> str:

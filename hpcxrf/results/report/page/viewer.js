@@ -188,7 +188,9 @@
       }
     };
     core.set = (changes) => {
+      const before = state.detector;
       Object.assign(state, changes);
+      if (state.detector !== before) { core.emit("detectorchosen", { detector: state.detector }); }
       if ("tool" in changes) { big.setTool(state.tool); controls.draw(core.current); }
       if (Object.keys(changes).some((name) => name !== "tool")) { return core.refresh(); }
       return Promise.resolve();
