@@ -135,7 +135,7 @@
     app.on("spectrum", (numbers) => { if (chart) { chart.update(numbers); } else { chart = hpcxrf.spectrum.build(id("spectrum"), numbers); } });
     app.on("fault", (text) => { id("fault").textContent = text; id("fault").hidden = !text; });
     app.on("busy", (text) => { id("busy").textContent = text; });
-    app.on("selection", (selection) => { id("selection").textContent = describeSelection(selection, scan); viewer.mark(selection.kind === "all" ? null : selection); });
+    app.on("selection", (selection) => { id("selection").textContent = describeSelection(selection, scan); viewer.mark(["all", "pixel"].includes(selection.kind) ? null : selection); });
     app.on("fit", ({ fit }) => { if (!app.numbers) { id("counted").textContent = `${fit.n_pixels} pixels`; } });
     app.on("counted", ({ n_pixels: n, live_time_s: live }) => { id("counted").textContent = `${n} ${n === 1 ? "pixel" : "pixels"}${live ? `, ${live.toPrecision(4)} s live` : ""}`; });
     container.addEventListener("pixelchosen", ({ detail }) => app.choose({ kind: "pixel", y: detail.y, x: detail.x }));
