@@ -4,7 +4,7 @@
   const hpcxrf = (window.hpcxrf ??= {});
   const { make, choice } = hpcxrf.dom;
   const { view, picture } = hpcxrf;
-  const ORDERS = [["z", "atomic number"], ["name", "name"], ["counts", "counts"], ["share", "share above the limit"]];
+  const ORDERS = [["z", "Z"], ["name", "name"], ["counts", "counts"], ["share", "share above limit"]];
 
   const build = (core, actions = []) => {
     const { scan, state } = core;

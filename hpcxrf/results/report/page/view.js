@@ -78,9 +78,10 @@
     const counts = new Uint32Array(bins * bins);
     for (let i = 0; i < a.length; i += 1) {
       if (mask !== null && !mask[i]) { continue; }
-      const column = Math.floor(place(a[i], limitsA, log) * bins);
-      const row = Math.floor(place(b[i], limitsB, log) * bins);
-      if (column >= 0 && row >= 0 && column <= bins && row <= bins) { counts[Math.min(row, bins - 1) * bins + Math.min(column, bins - 1)] += 1; }
+      const [across, up] = [place(a[i], limitsA, log), place(b[i], limitsB, log)];
+      if (across >= 0 && up >= 0 && across <= 1 && up <= 1) {
+        counts[Math.min(Math.floor(up * bins), bins - 1) * bins + Math.min(Math.floor(across * bins), bins - 1)] += 1;
+      }
     }
     return counts;
   };
