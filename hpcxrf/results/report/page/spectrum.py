@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from hpcxrf.results.detectors import take_detector
 from hpcxrf.results.names import shown_name
 from hpcxrf.results.report.colours import CYCLE
 from hpcxrf.results.report.page.data import pack_floats
@@ -25,7 +26,7 @@ def build_spectrum(spectrum: xr.Dataset, detector: str) -> dict[str, Any] | None
         spectrum: group `spectrum` of a results store, loaded; its attribute `line_markers` names the lines.
         detector: name on the detector axis.
     """
-    one = spectrum.sel(detector=detector)
+    one = take_detector(spectrum, detector)
     fitted = np.flatnonzero(np.isfinite(one["model"].values))
     if fitted.size == 0:
         return None
