@@ -1,7 +1,9 @@
 """`hpcxrf explore`: a run in the browser."""
 
 import os
+import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -10,6 +12,7 @@ import typer
 from hpcxrf.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from hpcxrf.explore.fit_session import FitSession
@@ -60,8 +63,8 @@ def explore(
     sharing = "" if socket or port is not None else explain_sharing()
     door: AbstractContextManager[Listening] = listen_on_socket() if socket or sharing else listen_on_port(port)
     try:
-        with door as listening, _browser(listening, explorer.access.secret, no_browser):
-            asyncio.run(
+        with door as listening, _browser(listening, explorer.access.secret, no_browser), _keep_handler():
+            terminated = asyncio.run(
                 serve(
                     explorer,
                     listening,
@@ -71,6 +74,8 @@ def explore(
             )
     finally:
         close_explorer(explorer)
+    if terminated:
+        signal.raise_signal(signal.SIGTERM)
     sys.stderr.write(f"stopped: nothing was asked for {idle_h:g} h\n")
 
 
@@ -82,6 +87,16 @@ def _make_fits(session: "Session") -> "FitSession":
     fits = FitSession(session.target.run, session.dataset.dataset_id)
     fits.start()
     return fits
+
+
+@contextmanager
+def _keep_handler() -> "Iterator[None]":
+    """Leave the handler of SIGTERM as it was: the loop sets its own, and removes it with any other."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _find(what: Path) -> "Target":

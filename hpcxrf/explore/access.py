@@ -169,17 +169,23 @@ def explain_sharing(processes: Path = Path("/proc")) -> str:
         return ""
     if _hides_processes(processes):
         return "processes of other users are hidden on it"
+    return "another user works on it" if _has_other_people(processes) else ""
+
+
+def _has_other_people(processes: Path) -> bool:
     mine = os.getuid()
-    for entry in os.scandir(processes):
-        if not entry.name.isdecimal():
-            continue
-        try:
-            owner = entry.stat().st_uid
-        except OSError:
-            continue
-        if _FIRST_USER <= owner < _NOBODY and owner != mine:
-            return "another user works on it"
-    return ""
+    with os.scandir(processes) as entries:
+        for entry in entries:
+            if not entry.name.isdecimal():
+                continue
+            try:
+                owner = entry.stat().st_uid
+            except OSError:
+                # It has ended meanwhile.
+                continue
+            if _FIRST_USER <= owner < _NOBODY and owner != mine:
+                return True
+    return False
 
 
 def _hides_processes(processes: Path) -> bool:

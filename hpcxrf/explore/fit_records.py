@@ -7,10 +7,10 @@ from typing import Any, Final
 import torch
 import xarray as xr
 
+from hpcxrf.fitting.limits import decision_limit
 from hpcxrf.fitting.objective import poisson_weights
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import evaluate_columns
-from hpcxrf.fitting.limits import decision_limit
 from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.notes import Note
 from hpcxrf.pipeline.arguments import find_markers

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hpcxrf.errors import ConfigError
 from hpcxrf.fitting.limits import decision_limit
+from hpcxrf.results.detectors import take_detector
 from hpcxrf.results.photon_variance import read_photon_variance
 from hpcxrf.results.report import misfits
 from hpcxrf.results.report.thumbnails import SOLVED
@@ -130,7 +131,7 @@ def read_layer(
         raise ConfigError("; ".join(faults))
     if layer.name == "regions":
         return _read_regions(groups["regions"])
-    one = groups[layer.group].isel(detector=layer.detectors.index(detector))
+    one = take_detector(groups[layer.group], detector)
     if layer.each:
         one = one.isel(component=_as_index([layer.components.index(name) for name in components]))
     read = _find_reader(layer, one, detector, factors)

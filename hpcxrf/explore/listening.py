@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from hpcxrf.cluster.login.tunnel import ssh_command
 from hpcxrf.cluster.security import write_private
 from hpcxrf.errors import OutputError
 
@@ -44,22 +43,24 @@ def listen_on_port(port: int | None) -> Iterator[Listening]:
     Raises:
         OutputError: the port cannot be had.
     """
-    from tornado.netutil import bind_sockets
-
     try:
-        sockets: list[Any] = bind_sockets(port or 0, "127.0.0.1")
+        bound = socket.create_server(("127.0.0.1", port or 0))
     except OSError as error:
         raise OutputError(
             f"port {port}: {error.strerror}; name another --port, or none for one that is free"
         ) from error
-    number = sockets[0].getsockname()[1]
-    # Whoever came by ssh has the browser elsewhere.
-    tunnel = ssh_command(None, socket.gethostname(), number) if "SSH_CONNECTION" in os.environ else None
+    bound.setblocking(False)
+    number = bound.getsockname()[1]
+    tunnel = None
+    if "SSH_CONNECTION" in os.environ:
+        # Whoever came by ssh has the browser elsewhere.
+        from hpcxrf.cluster.login.tunnel import ssh_command
+
+        tunnel = ssh_command(None, socket.gethostname(), number)
     try:
-        yield Listening(sockets=tuple(sockets), address=f"http://127.0.0.1:{number}/", tunnel=tunnel, path=None)
+        yield Listening(sockets=(bound,), address=f"http://127.0.0.1:{number}/", tunnel=tunnel, path=None)
     finally:
-        for one in sockets:
-            one.close()
+        bound.close()
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -22,14 +24,17 @@ _BODY_S: Final = 30.0
 _LONGEST_SLEEP_S: Final = 30.0
 
 
-async def serve(explorer: Explorer, listening: Listening, *, idle_s: float, ready: Callable[[], None]) -> None:
-    """Answer until nothing was asked for so long, or the task is cancelled.
+async def serve(explorer: Explorer, listening: Listening, *, idle_s: float, ready: Callable[[], None]) -> bool:
+    """Answer until nothing was asked for so long, SIGTERM comes, or the task is cancelled.
 
     Args:
         explorer: what is served.
         listening: where.
         idle_s: time without a request after which the server stops, s.
         ready: called when the door is open.
+
+    Returns:
+        True where it was SIGTERM.
     """
     from tornado.httpserver import HTTPServer
 
@@ -42,16 +47,27 @@ async def serve(explorer: Explorer, listening: Listening, *, idle_s: float, read
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
+    terminated = _watch_termination()
     server = HTTPServer(receive, max_body_size=BODY_LIMIT, body_timeout=_BODY_S, idle_connection_timeout=3600.0)
     server.add_sockets(listening.sockets)
     try:
         ready()
-        while (left := explorer.last_used + idle_s - time.monotonic()) > 0:
-            await asyncio.sleep(min(left, _LONGEST_SLEEP_S))
+        while not terminated.is_set() and (left := explorer.last_used + idle_s - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(terminated.wait(), timeout=min(left, _LONGEST_SLEEP_S))
     finally:
         server.stop()
         for task in tasks:
             task.cancel()
+    return terminated.is_set()
+
+
+def _watch_termination() -> asyncio.Event:
+    """An event that is set by SIGTERM: what a handler of signals raises inside the loop, the loop may swallow."""
+    terminated = asyncio.Event()
+    if threading.current_thread() is threading.main_thread():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
+    return terminated
 
 
 async def _respond(explorer: Explorer, received: "HTTPServerRequest") -> None:

@@ -235,8 +235,8 @@ class Session:
             self.require_unchanged()
             where = self.dataset.results or self.dataset.spectra
             raise DamagedStoreError(
-                f"{where}: cannot be read ({type(error).__name__}: {error}); `hpcxrf verify` names the damaged files, "
-                "and `hpcxrf resume` makes them again"
+                f"{where}: cannot be read ({type(error).__name__}: {error}); `hpcxrf verify RUN` names what is "
+                "damaged, and with --redo `hpcxrf resume RUN` makes it again"
             ) from error
         self.require_unchanged()
 
@@ -339,11 +339,11 @@ def _open_counts(target: Target, dataset: Dataset) -> tuple[KeptCounts | None, s
     from hpcxrf.store.spectra import open_spectra
 
     if dataset.spectra is None:
-        return None, f"{target.name}: holds maps alone; spectra need the run directory: explore that"
+        return None, f"{target.name}: holds maps alone; for its spectra explore the run directory"
     if not is_store(dataset.spectra):
         return None, (
-            f"{dataset.spectra}: the spectra are not there any more; `hpcxrf resume {target.run}` reads them again "
-            "from the files of the scan"
+            f"{dataset.spectra}: the spectra are not there any more; `hpcxrf verify {target.run} --redo && "
+            f"hpcxrf resume {target.run}` reads them again from the files of the scan"
         )
     store: Any = open_spectra(dataset.spectra)
     return KeptCounts(

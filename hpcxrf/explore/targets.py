@@ -68,27 +68,31 @@ def find_target(path: Path) -> Target | None:
     Raises:
         OutputError: a run without any results, or a store that cannot be read.
     """
+    named = str(path)
+    # A folder that is given as `.` has a name, too.
+    path = path.absolute()
+    if not path.name:
+        return None
     if is_store(path) and "scan_name" in read_root(path).get("attributes", {}):
         spectra = folder_of(path)
         name = name_dataset(spectra)
-        return Target(
-            name=str(path), run=None, datasets={name: Dataset(dataset_id=name, results=None, spectra=spectra)}
-        )
+        alone = Dataset(dataset_id=name, results=None, spectra=spectra)
+        return Target(name=named, run=None, datasets={name: alone})
     stores = list_stores(path) if path.is_dir() or is_store(path) else []
     run = _find_run(path, stores)
     if not stores:
         if run is None:
             return None
-        raise OutputError(f"{path}: has no results yet; `hpcxrf status {path}` tells how far the run is")
-    named = {name_dataset(store): folder_of(store) for store in stores}
+        raise OutputError(f"{named}: has no results yet; `hpcxrf status {named}` tells how far the run is")
+    found = {name_dataset(store): folder_of(store) for store in stores}
     return Target(
-        name=str(path),
+        name=named,
         run=run,
         datasets={
             name: Dataset(
                 dataset_id=name, results=store, spectra=None if run is None else RunDir(path=run).spectra_store(name)
             )
-            for name, store in sorted(named.items())
+            for name, store in sorted(found.items())
         },
     )
 

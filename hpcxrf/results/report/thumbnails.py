@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from hpcxrf.fitting.limits import CURRIE_DECISION, POISSON_DECISION, decision_limit, null_sigma
 from hpcxrf.fitting.status import FitStatus
+from hpcxrf.results.detectors import take_detector
 from hpcxrf.results.report.colours import colour_limits
 from hpcxrf.store.schema import BLOCK_Y
 
@@ -69,7 +70,7 @@ def summarise_maps(
         side: Largest number of rows or columns of the pictures.
         photon_variance: (component,) variance that one recorded count adds to an amplitude; None: 1.
     """
-    one = maps.sel(detector=detector)
+    one = take_detector(maps, detector)
     n_y, n_x = one.sizes["y"], one.sizes["x"]
     factor = max(1, -(-max(n_y, n_x) // side))
     rows = factor * max(1, BLOCK_Y // factor)

@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from hpcxrf.errors import OutputError
+from hpcxrf.results.detectors import take_detector
 from hpcxrf.results.names import SUM, shown_name
 from hpcxrf.results.report.colours import CYCLE
 from hpcxrf.results.report.page.data import pack_floats
@@ -42,7 +43,7 @@ def build_spectrum(spectrum: xr.Dataset, detector: str, overlays: Sequence[Overl
         detector: name on the detector axis.
         overlays: spectra that may be shown beside it.
     """
-    one = spectrum.sel(detector=detector)
+    one = take_detector(spectrum, detector)
     fitted = np.flatnonzero(np.isfinite(one["model"].values))
     if fitted.size == 0:
         return None
