@@ -2,15 +2,12 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
-import torch
 import xarray as xr
 
 from hpcxrf.fitting.limits import decision_limit
-from hpcxrf.fitting.objective import poisson_weights
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
-from hpcxrf.fitting.spectrum.detector_sum import evaluate_columns
 from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.notes import Note
 from hpcxrf.pipeline.arguments import find_markers
@@ -19,10 +16,6 @@ from hpcxrf.results.photon_variance import read_photon_variance
 from hpcxrf.results.report.page.spectrum import build_spectrum
 from hpcxrf.results.report.picture import build_fit_dataset
 from hpcxrf.results.report.views import read_fit_notes, read_merits, read_verdict_reasons
-
-CORRELATED: Final = 0.3
-"""Correlation of two amplitudes from which they are said to overlap."""
-_RIDGE: Final = 1e-10
 
 Json = dict[str, Any]
 
@@ -114,33 +107,6 @@ def read_parameters(tree: xr.DataTree, detector: str) -> list[Json]:
 def pack_suggested(records: Iterable[Mapping[str, Any]]) -> list[Json]:
     """Suggested components without their lines."""
     return [{key: record[key] for key in ("name", "z", "counts", "sigma")} for record in records]
-
-
-def find_overlaps(fit: SpectrumFit) -> dict[str, list[str]]:
-    """Find which amplitudes are correlated with which others, theta held, by the counting noise of the fit.
-
-    Args:
-        fit: a solved fit of one detector.
-    """
-    if fit.problem is None:
-        return {}
-    channel = torch.arange(fit.first_channel, fit.first_channel + fit.counts.shape[0], dtype=torch.float64)
-    phi = evaluate_columns(fit, fit.problem, channel)
-    hats = fit.background_parts.T
-    columns = torch.cat([phi, hats / hats.sum(dim=0).clamp(min=1e-300)], dim=1)
-    gram = columns.T @ (columns * poisson_weights(fit.model)[:, None])
-    scale = gram.diagonal().clamp(min=1e-300).rsqrt()
-    unit = gram * scale[:, None] * scale + _RIDGE * torch.eye(gram.shape[0], dtype=gram.dtype)
-    inverse, fault = torch.linalg.inv_ex(unit)
-    if int(fault):
-        return {}
-    sd = inverse.diagonal().clamp(min=1e-300).rsqrt()
-    correlation = (inverse * sd[:, None] * sd)[: phi.shape[1], : phi.shape[1]]
-    names = fit.component_names
-    return {
-        name: [names[j] for j in torch.nonzero(row.abs() >= CORRELATED)[:, 0].tolist() if j != i]
-        for i, (name, row) in enumerate(zip(names, correlation, strict=True))
-    }
 
 
 def finite(value: float) -> float | None:

@@ -8,7 +8,7 @@ from hpcxrf.errors import ConfigError
 from hpcxrf.explore.elements import build_elements
 from hpcxrf.explore.fits import Counts, FitProcess, Job
 from hpcxrf.explore.history import History, describe_changes, tell_time
-from hpcxrf.explore.requests import read_request
+from hpcxrf.explore.requests import FitRequest, read_request
 from hpcxrf.explore.run_facts import RUN_FIT, OpenedRun, open_run_facts, read_run_fit
 from hpcxrf.explore.writing import describe_command, write_fit
 from hpcxrf.results.names import SUM
@@ -177,6 +177,7 @@ class FitSession:
             "selection": dict(request.selection),
             "n_pixels": job.n_pixels,
             "focus": None if request.focus is None else list(request.focus),
+            "start": self._list_moved(request),
             **fit,
             "taken_back": False,
             "command": describe_command(self.opened, request),
@@ -186,6 +187,11 @@ class FitSession:
             self._history.append(whole)
         self._latest[request.detector] = whole
         return whole
+
+    def _list_moved(self, request: FitRequest) -> dict[str, float]:
+        """Values of theta that were set by hand: those that the run does not have."""
+        stored = {row["name"]: row["value"] for row in self.opened.facts.parameters[request.detector]}
+        return {name: value for name, value in request.values.items() if value != stored[name]}
 
     def _find_parent(self, fit_id: str) -> Json | None:
         return self.run_fit(fit_id.removeprefix(RUN_FIT)) if fit_id.startswith(RUN_FIT) else self._find(fit_id)

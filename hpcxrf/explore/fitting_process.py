@@ -28,17 +28,23 @@ from torch import Tensor
 
 from hpcxrf import api
 from hpcxrf.errors import FitError, HpcxrfError
-from hpcxrf.explore.fit_records import Json, find_overlaps, pack_fit, pack_suggested
+from hpcxrf.explore.fit_records import Json, pack_fit, pack_suggested
 from hpcxrf.explore.held_fits import extend_fit
-from hpcxrf.fitting.count_scale import carry_count_factor
-from hpcxrf.fitting.pixels.fit import single_thread
 from hpcxrf.fitting.result import SpectrumFit
-from hpcxrf.fitting.spectrum.compiled import load_spectrum_kernels
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED
-from hpcxrf.fitting.spectrum.suggestion import Suggestion, combine_detectors
+from hpcxrf.fitting.spectrum.overlaps import find_overlaps
 from hpcxrf.pipeline.prepare.inputs import SUM
-from hpcxrf.pipeline.prepare.suggestions import as_records, suggest_components
-from hpcxrf.pipeline.stored_fits import StoredScan, arrange_elements, fit_whole, open_stored_scan, scan_counts, sum_fits
+from hpcxrf.pipeline.stored_fits import (
+    StoredScan,
+    arrange_elements,
+    carry_factor,
+    fit_whole,
+    open_stored_scan,
+    prepare_process,
+    scan_counts,
+    suggest_again,
+    sum_fits,
+)
 
 INTERRUPT: Final = signal.SIGUSR1
 """Signal that ends the fit that is running."""
@@ -93,21 +99,24 @@ def answer(request: Mapping[str, Any], desk: Desk) -> Json:
     if not fits:
         raise FitError("these pixels have no counts; choose others")
     found = sum_fits(desk.scan, fits, counts) if is_sum else next(iter(fits.values()))
+    fitted = time.process_time() - began
     if found.status not in SOLVED:
         reason = found.status.name.lower().replace("_", " ")
         raise FitError(f"the fit has no solution ({reason}); choose more pixels, or start from another theta")
     full = request["kind"] == "full"
-    suggested = _suggest(desk.scan, list(fits.values())) if full else ()
+    suggested = suggest_again(desk.scan, list(fits.values())) if full else []
     if not is_sum:
         _keep(desk.made, request["id"], _Made(counts=counts[numbers[0]], fit=found), _MOST_FITS)
     strongest = max(fits.values(), key=lambda fit: float(fit.counts.sum()))
     packed = pack_fit(found, detector, overlaps=find_overlaps(strongest) if full else None)
-    packed["parameters"] = _show_request(packed["parameters"], request)
+    if not full or request["focus"]:
+        base = find_base(numbers[0], elements, desk)
+        packed["parameters"] = _show_request(packed["parameters"], request, base)
     return {
         **packed,
         "elements": list(elements),
-        "suggested": pack_suggested(as_records(suggested)),
-        "engine_s": found.cpu_s,
+        "suggested": pack_suggested(suggested),
+        "engine_s": fitted,
         "cpu_s": time.process_time() - began,
     }
 
@@ -159,7 +168,7 @@ def _fit_detector(
             bounds={name: (ends[0], ends[1]) for name, ends in request["bounds"].items()},
             same_counts=request["counts"] is None,
         )
-    return carry_count_factor(fit, desk.scan.findings.factor_of(str(detector)))
+    return carry_factor(desk.scan, fit, str(detector))
 
 
 def _changes_nothing(request: Mapping[str, Any], base: SpectrumFit) -> bool:
@@ -184,26 +193,20 @@ def _find_held(request: Mapping[str, Any], base: SpectrumFit, counts: Tensor, de
     return held if held.component_names == base.component_names else extend_fit(held, base)
 
 
-def _suggest(scan: StoredScan, fits: Sequence[SpectrumFit]) -> tuple[Suggestion, ...]:
-    known = [fit for fit in fits if fit.problem is not None]
-    problems = [fit.problem for fit in known if fit.problem is not None]
-    return combine_detectors(suggest_components(scan.config.fit, known, problems))
-
-
-def _show_request(parameters: list[Json], request: Mapping[str, Any]) -> list[Json]:
-    """Rows of theta as they were asked for: at a fixed theta nothing is free, but the table stays what it was."""
-    held, free, bounds = set(request["fixed"]), set(request["free"]), request["bounds"]
-    if request["kind"] == "full" and not request["focus"]:
-        return parameters
+def _show_request(parameters: list[Json], request: Mapping[str, Any], base: SpectrumFit) -> list[Json]:
+    """Rows of theta as a full fit has them: at a fixed theta nothing is free, but the table stays what it was."""
+    held, freed = set(request["fixed"]), set(request["free"])
     rows = []
-    for row in parameters:
-        lower, upper = bounds.get(row["name"], (None, None))
+    for row, free, low, high in zip(
+        parameters, base.free.tolist(), base.theta_lower.tolist(), base.theta_upper.tolist(), strict=True
+    ):
+        lower, upper = request["bounds"].get(row["name"], (None, None))
         rows.append(
             {
                 **row,
-                "free": row["name"] in free or (row["free"] and row["name"] not in held),
-                "lower": row["lower"] if lower is None else lower,
-                "upper": row["upper"] if upper is None else upper,
+                "free": (free or row["name"] in freed) and row["name"] not in held,
+                "lower": low if lower is None else lower,
+                "upper": high if upper is None else upper,
             }
         )
     return rows
@@ -273,9 +276,8 @@ def main(arguments: Sequence[str]) -> None:
         output.flush()
 
     try:
-        single_thread()
+        prepare_process()
         scan = open_stored_scan(Path(arguments[0]), arguments[1])
-        load_spectrum_kernels()
         desk = Desk(scan=scan)
         find_base(scan.members[0] if scan.members else 0, scan.elements, desk)
     except HpcxrfError as error:

@@ -176,8 +176,9 @@ def _describe_parameters(fit: Mapping[str, Any], parent: Mapping[str, Any]) -> l
         old = before.get(row["name"])
         if old is None:
             continue
-        if not row["free"] and (old["free"] or row["value"] != old["value"]):
-            held.append(f"{row['name']} at {_show(row['value'])} {row['unit']}".rstrip(" 1"))
+        if not row["free"] and (old["free"] or not _is_same(row["value"], old["value"])):
+            unit = "" if row["unit"] == "1" else f" {row['unit']}"
+            held.append(f"{row['name']} at {_show(row['value'])}{unit}")
         if row["free"] and not old["free"]:
             freed.append(row["name"])
         if (row["lower"], row["upper"]) != (old["lower"], old["upper"]) and row["free"]:
@@ -186,6 +187,11 @@ def _describe_parameters(fit: Mapping[str, Any], parent: Mapping[str, Any]) -> l
             stuck.append(row["name"])
     words = (("held: ", held), ("fitted as well: ", freed), ("bounds: ", bounded), ("now at a bound: ", stuck))
     return [f"{word}{_shorten(names)}" for word, names in words if names]
+
+
+def _is_same(one: float | None, other: float | None) -> bool:
+    """Whether two values are the same but for rounding, as in the mean of several detectors."""
+    return one == other or (one is not None and other is not None and math.isclose(one, other, rel_tol=1e-9))
 
 
 def _shorten(names: list[str]) -> str:

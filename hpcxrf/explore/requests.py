@@ -168,34 +168,45 @@ def _read_theta(raw: object, request: FitRequest, facts: RunFacts, faults: list[
     if not isinstance(raw, Mapping):
         faults.append("theta is not an object; give mode, value, lower and upper by name of the parameter")
         return request
-    values: dict[str, float] = {}
-    bounds: dict[str, Bounds] = {}
-    modes: dict[str, str] = {}
-    for name, row in raw.items():
-        if not isinstance(row, Mapping):
-            faults.append(f"{str(name)[:_SHOWN]}: is not an object; give mode, value, lower and upper")
-            continue
-        if (fault := _find_row_fault(str(name)[:_SHOWN], row)) is not None:
-            faults.append(fault)
-            continue
-        if row.get("mode") is not None:
-            modes[name] = row["mode"]
-        if row.get("value") is not None:
-            values[name] = float(row["value"])
-        known = stored.get(name, {})
-        lower, upper = (_changed_end(row.get(end), known.get(end)) for end in ("lower", "upper"))
-        if lower is not None or upper is not None:
-            bounds[name] = (lower, upper)
+    rows = _read_rows(raw, stored, faults)
+    values = {name: float(row["value"]) for name, row in rows.items() if row.get("value") is not None}
+    modes = {name: row.get("mode") for name, row in rows.items()}
+    bounds: dict[str, Bounds] = {
+        name: ends for name, row in rows.items() if (ends := _read_bounds(row, stored[name])) != (None, None)
+    }
     fixed = tuple(name for name, mode in modes.items() if mode == "fix")
     free = tuple(name for name, mode in modes.items() if mode == "fit")
     faults += theta_faults(values, fixed, free, bounds, build_rows(facts.parameters[request.detector]))
     if request.detector == SUM:
-        moved = [name for name, value in values.items() if name in stored and value != stored[name]["value"]]
+        moved = [name for name, value in values.items() if value != stored[name]["value"]]
         if moved := list(dict.fromkeys([*moved, *bounds])):
             faults.append(
                 f"{', '.join(moved)}: theta of the sum is the mean of its detectors; choose a detector to change it"
             )
     return replace(request, values=values, fixed=fixed, free=free, bounds=bounds)
+
+
+def _read_rows(
+    raw: Mapping[Any, Any], stored: Mapping[str, Mapping[str, Any]], faults: list[str]
+) -> dict[str, Mapping[str, Any]]:
+    """The sound rows of the table by name; the faults of all others are added."""
+    rows: dict[str, Mapping[str, Any]] = {}
+    for name, row in raw.items():
+        shown = str(name)[:_SHOWN]
+        if name not in stored:
+            faults.append(f"no parameter is called {shown}; there are {', '.join(stored)}")
+        elif not isinstance(row, Mapping):
+            faults.append(f"{shown}: is not an object; give mode, value, lower and upper")
+        elif (fault := _find_row_fault(shown, row)) is not None:
+            faults.append(fault)
+        else:
+            rows[name] = row
+    return rows
+
+
+def _read_bounds(row: Mapping[str, Any], stored: Mapping[str, Any]) -> Bounds:
+    """Bounds of a row that differ from those of the run."""
+    return _changed_end(row.get("lower"), stored["lower"]), _changed_end(row.get("upper"), stored["upper"])
 
 
 def _changed_end(end: float | None, known: float | None) -> float | None:

@@ -105,6 +105,7 @@ def complete_run_fit(tree: xr.DataTree, detector: str, opened: OpenedRun) -> Jso
         "n_pixels": opened.n_pixels,
         "elements": list(opened.facts.elements),
         "focus": None,
+        "start": {},
         "changed": [],
         "taken_back": False,
     }

@@ -33,6 +33,7 @@ Json = dict[str, Any]
 Corners = list[list[float]]
 
 _KINDS: Final = ("override", "run_file", "section", "regions")
+_THETA: Final = ("needed", "all", "none")
 _SHOWN: Final = 40
 _SELECTION: Final = "selection"
 """Name of the region that a selection becomes in a command."""
@@ -43,7 +44,9 @@ def write_fit(request: Mapping[str, Any], fit: Mapping[str, Any] | None, opened:
 
     Args:
         request: kind (`override`, `run_file`: a whole new run file, `section`: its changed lines, `regions`: a CSV of
-            their corners), regions: [{name, polygon: [[y, x], ...]}].
+            their corners), regions: [{name, polygon: [[y, x], ...]}], theta: which of it is a start (`needed`: what was
+            held or moved by hand, so that a run gives the fit of the explorer; `all`: every fitted value, for other
+            scans; `none`).
         fit: the fit that it is of; None: elements and theta are those of the run.
         opened: the run.
 
@@ -61,7 +64,10 @@ def write_fit(request: Mapping[str, Any], fit: Mapping[str, Any] | None, opened:
         return write_override_text(fit, opened)
     if kind == "regions":
         return write_regions_text(regions, opened)
-    sections = build_sections(fit, regions, opened)
+    theta = request.get("theta", "needed")
+    if theta not in _THETA:
+        raise ConfigError(f"theta is {str(theta)[:_SHOWN]!r}; give {', '.join(_THETA)}")
+    sections = build_sections(fit, regions, opened, theta)
     if kind == "section":
         text = _explain(fit, opened) + _dump(sections)
         name = f"{opened.dataset_id}-changes.yaml"
@@ -132,8 +138,12 @@ def write_override_text(fit: Mapping[str, Any] | None, opened: OpenedRun) -> Jso
         width_law=opened.facts.width_factor,
         title=f"{opened.attributes.get('title', opened.dataset_id)}, detector {detector}, fit {fit['id']}",
     )
-    text = "".join(override.lines)
-    return {"file_name": name, "text": text, "command": f"hpcxrf run {_run_file(opened)} --override {name} -o out"}
+    command = f"hpcxrf run {_run_file(opened)} --override {name} -o out"
+    if opened.n_detectors > 1:
+        # One that is named is that of all detectors; beside the scan each has its own.
+        folder = shlex.quote(str(Path(opened.attributes["source_files"][0]["path"]).parent))
+        command = f"mv {name} {folder} && hpcxrf run {_run_file(opened)} -o out"
+    return {"file_name": name, "text": "".join(override.lines), "command": command}
 
 
 def write_regions_text(regions: Mapping[str, Corners], opened: OpenedRun) -> Json:
@@ -155,17 +165,18 @@ def write_regions_text(regions: Mapping[str, Corners], opened: OpenedRun) -> Jso
 
 
 def build_sections(
-    fit: Mapping[str, Any] | None, regions: Mapping[str, Corners], opened: OpenedRun
+    fit: Mapping[str, Any] | None, regions: Mapping[str, Corners], opened: OpenedRun, theta: str = "needed"
 ) -> dict[str, dict[str, Any]]:
     """The lines of a run file that a fit and drawn regions change.
 
-    Theta is the start of the next fit. Of a scan with several detectors the energy axis stays out of it, since each has
-    its own; of a sum, whose theta is a mean, all of it.
+    Of a scan with several detectors the energy axis stays out of `fit.start`, since each has its own; of a sum, whose
+    theta is a mean, all of it. A start is the mean of a prior: fitted values that nobody moved are better left to the
+    run, which finds them again.
     """
     sections: dict[str, dict[str, Any]] = {}
     if fit is not None:
         sections["sample"] = {"elements": list(fit["elements"])}
-        changed = _build_fit_section(fit, opened) if fit["detector"] != SUM else {}
+        changed = _build_fit_section(fit, opened, theta) if fit["detector"] != SUM and theta != "none" else {}
         if changed:
             sections["fit"] = changed
     if regions:
@@ -173,14 +184,19 @@ def build_sections(
     return sections
 
 
-def _build_fit_section(fit: Mapping[str, Any], opened: OpenedRun) -> dict[str, Any]:
+def _build_fit_section(fit: Mapping[str, Any], opened: OpenedRun, theta: str) -> dict[str, Any]:
     config = opened.config.fit
     stored = {row["name"]: row for row in opened.facts.parameters[fit["detector"]]}
     beside = {INCIDENT} if opened.facts.reach_kev == 0.0 else set()
     if opened.n_detectors > 1:
         beside |= {*AXIS, INCIDENT}
     rows = [row for row in fit["parameters"] if row["name"] not in beside and row["value"] is not None]
-    moved = [row for row in rows if row["free"] or row["value"] != stored[row["name"]]["value"]]
+    by_hand = fit.get("start", {})
+    moved = [
+        row
+        for row in rows
+        if (row["free"] and (theta == "all" or row["name"] in by_hand)) or (not row["free"] and _is_held(row, stored))
+    ]
     start = {**config.start, **{row["name"]: row["value"] for row in moved}}
     table = {p.name: p.free for p in PARAMETERS}
     held = [row["name"] for row in rows if not row["free"] and (stored[row["name"]]["free"] or table[row["name"]])]
@@ -200,6 +216,12 @@ def _build_fit_section(fit: Mapping[str, Any], opened: OpenedRun) -> dict[str, A
     if config.calibration == "none" and set(start) & set(AXIS):
         section["calibration"] = "auto"
     return {key: value for key, value in section.items() if value}
+
+
+def _is_held(row: Mapping[str, Any], stored: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether a parameter is held by hand: fitted in the run, or held there at another value."""
+    before = stored[row["name"]]
+    return bool(before["free"]) or row["value"] != before["value"]
 
 
 def _ends(row: Mapping[str, Any]) -> tuple[float | None, float | None]:
@@ -267,6 +289,9 @@ def _explain(fit: Mapping[str, Any] | None, opened: OpenedRun) -> str:
         if fit["detector"] == SUM:
             said.append("theta of the sum is the mean of its detectors: each starts as in the run")
         elif opened.n_detectors > 1:
+            said.append(
+                f"what is held or started here was fitted to detector {fit['detector']}, and is for all of them"
+            )
             said.append("the energy axis is left out of fit.start: each detector has its own")
         if fit.get("focus"):
             said.append("amplitudes of a focus are not part of a run file; a run fits all components together")

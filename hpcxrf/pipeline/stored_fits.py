@@ -8,7 +8,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -17,10 +17,13 @@ from torch import Tensor
 from hpcxrf.config.run import RunConfig
 from hpcxrf.errors import FitError, OutputError
 from hpcxrf.fitting.count_scale import carry_count_factor
+from hpcxrf.fitting.pixels.fit import single_thread
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
+from hpcxrf.fitting.spectrum.compiled import load_spectrum_kernels
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED, fit_detector_sum
 from hpcxrf.fitting.spectrum.problem import FitProblem, fit_range
 from hpcxrf.fitting.spectrum.solve import solve_problem
+from hpcxrf.fitting.spectrum.suggestion import combine_detectors
 from hpcxrf.notes import Note
 from hpcxrf.physics.model import SCATTER
 from hpcxrf.pipeline.pixels.findings import Findings, read_findings
@@ -28,6 +31,7 @@ from hpcxrf.pipeline.pixels.flags import saturated_spectra
 from hpcxrf.pipeline.prepare.facts import scan_facts
 from hpcxrf.pipeline.prepare.from_config import prepare
 from hpcxrf.pipeline.prepare.inputs import SUM
+from hpcxrf.pipeline.prepare.suggestions import as_records, suggest_components
 from hpcxrf.pipeline.records import ScanFacts
 from hpcxrf.pipeline.regions.refine import refinement_config
 from hpcxrf.pipeline.request import config_of_run
@@ -137,7 +141,7 @@ def fit_whole(scan: StoredScan, detector: int, elements: Sequence[str]) -> Spect
     problem = pose(scan, detector, elements)
     with one_thread():
         fit = solve_problem(scan_counts(scan, detector), problem)
-    fit = carry_count_factor(fit, scan.findings.factor_of(str(detector)))
+    fit = carry_factor(scan, fit, str(detector))
     stored = scan.theta.get(str(detector))
     if tuple(elements) != scan.elements or stored is None or fit.status not in SOLVED or is_same(fit, stored):
         return fit
@@ -180,7 +184,37 @@ def sum_fits(scan: StoredScan, fits: Mapping[int, SpectrumFit], counts: Counts) 
     zeros = torch.zeros(scan.facts.n_channels, dtype=torch.float64)
     with one_thread():
         fit = fit_detector_sum(torch.stack([counts.get(d, zeros) for d in every]), parts, known)
-    return carry_count_factor(fit, scan.findings.factor_of(SUM))
+    return carry_factor(scan, fit, SUM)
+
+
+def carry_factor(scan: StoredScan, fit: SpectrumFit, name: str) -> SpectrumFit:
+    """The fit with the errors of counts that scatter as those of the scan do.
+
+    Args:
+        scan: the scan.
+        fit: fit of counts of a detector, or of the sum.
+        name: name of the detector.
+    """
+    return carry_count_factor(fit, scan.findings.factor_of(name))
+
+
+def suggest_again(scan: StoredScan, fits: Sequence[SpectrumFit]) -> list[dict[str, Any]]:
+    """Components that are not listed but in the residuals, of all detectors together, as JSON values.
+
+    Args:
+        scan: the scan, whose run file says whether anything is looked for.
+        fits: solved fits of detectors.
+    """
+    known = [(fit, fit.problem) for fit in fits if fit.problem is not None]
+    with one_thread():
+        found = suggest_components(scan.config.fit, [fit for fit, _ in known], [problem for _, problem in known])
+    return as_records(combine_detectors(found))
+
+
+def prepare_process() -> None:
+    """Set a process up for fits, which takes seconds: one thread, and the kernels, compiled where they are not yet."""
+    single_thread()
+    load_spectrum_kernels()
 
 
 def arrange_elements(scan: StoredScan, names: Collection[str]) -> tuple[str, ...]:
