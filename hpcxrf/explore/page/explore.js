@@ -38,6 +38,13 @@
       try { app.emit("fault", ""); return await work(); } catch (error) { app.emit("fault", error.message); return null; }
     };
     const key = () => JSON.stringify([app.detector, app.selection]);
+    // What was asked for first may be answered last: only the newest choice counts.
+    let turn = 0;
+    const begin = () => {
+      turn += 1;
+      const mine = turn;
+      return () => mine === turn;
+    };
 
     app.refit = (kind, { keep = false } = {}) => guard(async () => {
       const mine = key();
@@ -67,13 +74,13 @@
       return app.refit("full");
     };
     app.choose = (selection) => guard(async () => {
+      const isNewest = begin();
       app.selection = selection;
       app.emit("selection", selection);
       [app.shownKey, app.over] = [key(), null];
-      const mine = app.shownKey;
       const slow = setTimeout(() => app.emit("busy", "adding up spectra"), 1000 * SLOW_S);
       const found = await client.post("/api/spectrum", { dataset, detector: app.detector, selection }).finally(() => { clearTimeout(slow); app.emit("busy", ""); });
-      if (mine !== key()) { return; }
+      if (!isNewest()) { return; }
       app.numbers = found.spectrum;
       app.emit("counted", found);
       draw();
@@ -96,7 +103,9 @@
     });
     app.fetchFit = (one) => client.get("/api/history/one", { dataset, id: one });
     app.goOnFrom = (one) => guard(async () => {
+      const isNewest = begin();
       const fit = await app.fetchFit(one);
+      if (!isNewest()) { return; }
       [app.kept, app.fit, app.detector, app.selection] = [fit, fit, fit.detector, fit.selection];
       [app.elements, app.focus, app.theta] = [[...fit.elements], new Set(fit.focus ?? []), new Map()];
       app.adopt(fit);
