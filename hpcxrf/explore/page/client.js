@@ -41,13 +41,14 @@
 
   const pause = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
   // One fit at a time: a newer one makes the answer of an older one worthless, and it is never given.
-  const makeFitter = (tell) => {
+  const makeFitter = (tell, tellCommand) => {
     let newest = 0;
     return async (request) => {
       newest += 1;
       const mine = newest;
       const started = performance.now();
-      const { id } = await post("/api/fit", request);
+      const { id, command } = await post("/api/fit", request);
+      tellCommand(command ?? "");
       for (;;) {
         if (mine !== newest) { return null; }
         const state = await get("/api/fit", { id });

@@ -5,6 +5,7 @@
   const { client, dom: { make, button } } = hpcxrf;
   const SLOW_S = 0.2;
   const OVERLAY = "#7b3294";
+  const HELD = ["#0072b2", "#009e73", "#cc79a7", "#8c6d1f"];
   const id = (name) => document.getElementById(name);
 
   const describeSelection = (selection, scan) => ({
@@ -21,17 +22,17 @@
     const listeners = new Map();
     const app = {
       scan, dataset, detector: scan.detectors_fit[0], selection: { kind: "all" }, fit: null, kept: null, numbers: null, over: null,
-      elements: [...scan.elements], theta: new Map(), focus: new Set(), drawn: [],
+      elements: [...scan.elements], theta: new Map(), focus: new Set(), drawn: [], held: [],
       on: (name, act) => listeners.set(name, [...(listeners.get(name) ?? []), act]),
       emit: (name, value) => (listeners.get(name) ?? []).forEach((act) => act(value)),
     };
     const fitter = client.makeFitter((state, seconds) => app.emit("busy", state !== null && seconds > SLOW_S
-      ? `${state === "waiting" ? "waiting for the process that fits" : "fitting"}, ${seconds.toFixed(1)} s` : ""));
+      ? `${state === "waiting" ? "waiting for the process that fits" : "fitting"}, ${seconds.toFixed(1)} s` : ""), (command) => app.emit("command", command));
 
     const draw = () => {
       const numbers = app.fit?.spectrum && app.fitted === app.shownKey ? app.fit.spectrum : app.numbers;
       if (!numbers) { return; }
-      const overlays = [...(numbers.overlays ?? []), ...(app.over ? [app.over] : [])];
+      const overlays = [...(numbers.overlays ?? []), ...app.held, ...(app.over ? [app.over] : [])];
       app.emit("spectrum", { ...numbers, overlays });
     };
     const guard = async (work) => {
@@ -86,9 +87,18 @@
       draw();
       await app.refit("amplitudes");
     });
+    // The spectrum that is shown stays as a curve beside those that come after it; once more, and it is gone.
+    app.hold = () => {
+      const numbers = app.numbers ?? app.fit?.spectrum;
+      const name = describeSelection(app.selection, scan);
+      const others = app.held.filter((one) => one.name !== name);
+      app.held = others.length < app.held.length || !numbers ? others
+        : [...others, { name, colour: HELD[others.length % HELD.length], counts: numbers.counts }];
+      draw();
+    };
     app.setDetector = (name) => {
       if (scan.detectors_fit.includes(name) && name !== app.detector) {
-        app.detector = name;
+        [app.detector, app.held, app.numbers] = [name, [], null];
         app.reset();
       }
     };
@@ -143,6 +153,7 @@
     let chart = null;
     app.on("spectrum", (numbers) => { if (chart) { chart.update(numbers); } else { chart = hpcxrf.spectrum.build(id("spectrum"), numbers); } });
     app.on("fault", (text) => { id("fault").textContent = text; id("fault").hidden = !text; });
+    app.on("command", (text) => { id("command").textContent = text; });
     app.on("busy", (text) => { id("busy").textContent = text; });
     app.on("selection", (selection) => { id("selection").textContent = describeSelection(selection, scan); viewer.mark(["all", "pixel"].includes(selection.kind) ? null : selection); });
     app.on("fit", ({ fit }) => { if (!app.numbers) { id("counted").textContent = `${fit.n_pixels} pixels`; } });
@@ -152,6 +163,7 @@
     container.addEventListener("detectorchosen", ({ detail }) => app.setDetector(detail.detector));
     id("whole").addEventListener("click", () => app.choose({ kind: "all" }), { signal });
     id("region").addEventListener("change", (event) => { if (event.target.value) { app.choose({ kind: "region", number: Number(event.target.value) }); } }, { signal });
+    id("hold").addEventListener("click", () => app.hold(), { signal });
     id("draw-region").addEventListener("click", () => {
       const { selection } = app;
       const polygon = selection.kind === "polygon" ? selection.points : selection.kind === "box"
