@@ -41,13 +41,15 @@
 
   const pause = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
   // One fit at a time: a newer one makes the answer of an older one worthless, and it is never given.
+  // Each page has a name of its own: a fit of one page does not end that of another.
+  const page = Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, "0")).join("");
   const makeFitter = (tell, tellCommand) => {
     let newest = 0;
     return async (request) => {
       newest += 1;
       const mine = newest;
       const started = performance.now();
-      const { id, command } = await post("/api/fit", request);
+      const { id, command } = await post("/api/fit", { ...request, page });
       tellCommand(command ?? "");
       for (;;) {
         if (mine !== newest) { return null; }
