@@ -40,7 +40,7 @@ def told(figure):
 
 
 def lines(figure):
-    return figure.locator("text.line").all_inner_texts()
+    return figure.locator("text.line").all_text_contents()
 
 
 @pytest.mark.browser
@@ -118,7 +118,8 @@ def test_counts_alone_are_drawn_and_replaced_and_others_laid_over_them(open_page
     fitted = {**bare, "model": pack_floats(counts + 1), "background": pack_floats(np.ones(energy.size))}
     page = open_page(page_path.as_uri())
     page.evaluate(
-        "(numbers) => { const figure = document.createElement('figure'); figure.className = 'spectrum'; figure.id = 'own';"
+        "(numbers) => { const figure = document.createElement('figure');"
+        "Object.assign(figure, { className: 'spectrum', id: 'own' });"
         "document.querySelector('main').append(figure); window.own = hpcxrf.spectrum.build(figure, numbers); }",
         bare,
     )

@@ -27,7 +27,7 @@
         return core.selectPixels({ kind: "threshold", detector: core.detector(layer), layer: layer.name, component: layer.each ? state.component : null, low: ends[0], high: ends[1] });
       };
       const [from, to] = ["Values from", "to"].map((label, i) => {
-        const field = number(label, (value) => { ends[i] = value; });
+        const field = number(label, (value) => { ends[i] = value; }, `select values ${label.replace("Values ", "")}`);
         field.input.addEventListener("input", () => { ends[i] = Number.isFinite(field.input.valueAsNumber) ? field.input.valueAsNumber : null; });
         return field;
       });
@@ -60,13 +60,13 @@
       const [low, high] = core.current?.limits ?? [0, 1];
       core.set({ limits: { kind: "given", low, high, [end]: value } });
     };
-    const [low, high] = [number("from", give("low")), number("to", give("high"))];
+    const [low, high] = [number("from", give("low"), "limits from"), number("to", give("high"), "limits to")];
     const together = check("one scale for all", state.together, (on) => core.set({ together: on }), "the same limits for the maps of all components");
     const palette = choice("Colours", colours.names().map((name) => [name, name]), state.colours, (value) => core.set({ colours: value }));
     const reversed = check("reversed", state.reversed, (on) => core.set({ reversed: on }), "high values dark");
     const triple = state.rgb.map((name, i) => choice(["Red", "Green", "Blue"][i], names, name, (value) => core.set({ rgb: state.rgb.with(i, value) })));
-    const primaries = choice("in", PRIMARY_NAMES, state.primaries, (value) => core.set({ primaries: value }));
-    const pair = state.ratio.map((name, i) => choice(["Ratio of", "to"][i], names, name, (value) => core.set({ ratio: state.ratio.with(i, value) })));
+    const primaries = choice("in", PRIMARY_NAMES, state.primaries, (value) => core.set({ primaries: value }), "Overlay in");
+    const pair = state.ratio.map((name, i) => choice(["Ratio of", "to"][i], names, name, (value) => core.set({ ratio: state.ratio.with(i, value) }), ["Ratio of", "Ratio to"][i]));
     const save = hpcxrf.tools.buildSave(core);
     const help = button("?", "list of keys (?)", () => core.showKeys(), { class: "help", "aria-label": "list of keys" });
     const rows = {
