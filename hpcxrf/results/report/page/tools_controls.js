@@ -49,9 +49,10 @@
     const layer = choice("Layer", offered, state.layer, (value) => core.set({ layer: value, ...(core.layer(value).each ? {} : { show: "map" }) }));
     const show = group("what the large picture shows", SHOWS, state.show, (value) => core.set({ show: value, ...(core.layer().each ? {} : { layer: scan.layers[0].name }) }));
     const log = group("scale of the colours", [["linear", "Linear"], ["log", "Log", "logarithmic (l)"]], "linear", (value) => core.set({ log: value === "log" }));
-    const spans = [...core.steps.map(([low, high]) => [`${low} ${high}`, low === 0 ? "lowest to highest" : `percentile ${low} to ${high}`]), ["given", "given"]];
+    const spans = [...core.steps.map(([low, high]) => [`${low} ${high}`, low === 0 ? "lowest to highest" : `percentile ${low} to ${high}`]), ["layer", "the same on all pages"], ["given", "given"]];
     const setSpan = (value) => {
       if (value === "given") { const [low, high] = core.current?.limits ?? [0, 1]; core.set({ limits: { kind: "given", low, high } }); return; }
+      if (value === "layer") { core.set({ limits: { kind: "layer" } }); return; }
       const [low, high] = value.split(" ").map(Number);
       core.set({ limits: { kind: "percentile", low, high } });
     };
@@ -95,7 +96,8 @@
       triple.forEach((one, i) => one.set(state.rgb[i]));
       pair.forEach((one, i) => one.set(state.ratio[i]));
       Object.entries(rows).forEach(([name, row]) => { row.hidden = name !== state.show; });
-      span.set(state.limits.kind === "given" ? "given" : `${state.limits.low} ${state.limits.high}`);
+      span.set(state.limits.kind === "percentile" ? `${state.limits.low} ${state.limits.high}` : state.limits.kind);
+      span.select.querySelector('[value="layer"]').hidden = !core.layer().limits;
       const limits = current?.limits;
       [low, high].forEach((field, i) => {
         field.node.hidden = !limits;
