@@ -20,13 +20,16 @@ PROVIDER = """
   window.asked = [];
   const scan = {
     name: "a scan", shape: [ny, nx], step_um: null, detectors: ["sum", "0"], coarse: false,
-    components: ["Fe", "Zn"].map((name, i) => (
-      { name, label: name, z: 26 + 4 * i, counts: { sum: 9 - i, 0: 4 }, share: { sum: 0.5, 0: 0.4 }, found: { sum: true, 0: true } })),
+    components: ["Fe", "Zn"].map((name, i) => ({
+      name, label: name, z: 26 + 4 * i, counts: { sum: 9 - i, 0: 4 }, share: { sum: 0.5, 0: 0.4 },
+      found: { sum: true, 0: true } })),
     layers: [
       { name: "amplitude", label: "amplitude", unit: "counts", each: true },
       { name: "status", label: "outcome", unit: "", each: false },
       { name: "regions", label: "regions", unit: "", each: false }],
-    regions: [{ number: 1, name: "<b>one</b>", n_pixels: 16, reason: "" }, { number: 2, name: "two", n_pixels: 24, reason: "" }],
+    regions: [
+      { number: 1, name: "<b>one</b>", n_pixels: 16, reason: "" },
+      { number: 2, name: "two", n_pixels: 24, reason: "" }],
     map: async (detector, layer, component) => {
       window.asked.push([detector, layer, component]);
       if (layer === "status") { throw new Error("the store is gone; open another run"); }
@@ -34,11 +37,13 @@ PROVIDER = """
       if (component === "Zn" && window.slow) { await new Promise((resolve) => setTimeout(resolve, 300)); }
       return { values, shape: [ny, nx], factor: 1, unit: layer === "regions" ? "" : "counts" };
     },
-    thumbnails: async () => ["Fe", "Zn"].map((component) => ({ component, values: maps[component], shape: [ny, nx], factor: 1 })),
+    thumbnails: async () => ["Fe", "Zn"].map((component) => (
+      { component, values: maps[component], shape: [ny, nx], factor: 1 })),
   };
   window.events = [];
   const place = document.querySelector("#place");
-  ["pixelchosen", "selectionmade", "selectionpreview"].forEach((name) => place.addEventListener(name, (e) => window.events.push([name, e.detail])));
+  ["pixelchosen", "selectionmade", "selectionpreview"].forEach((name) => place.addEventListener(
+    name, (event) => window.events.push([name, event.detail])));
   window.viewer = hpcxrf.viewer.build(place, scan, { select: true, keys: [["r", "fit again"]] });
 """
 

@@ -46,8 +46,9 @@ def lines(figure):
 @pytest.mark.browser
 def test_the_spectrum_is_drawn_and_tells_its_numbers(open_page, page_path, spectrum):
     page = open_page(page_path.as_uri())
-    assert page.evaluate("() => document.documentElement.dataset.spectra") == "1"
     figure = page.locator("figure.spectrum")
+    figure.scroll_into_view_if_needed()
+    page.wait_for_function("() => document.documentElement.dataset.spectra === '1'")
     assert lines(figure)[:10] == [f"{name} Kα" for name in ("S", "K", "Ca", "Ti", "Cr", "Mn", "Fe", "Ni", "Cu", "Zn")]
     places = figure.locator("text.line").evaluate_all(
         "(texts) => texts.map((text) => Number(/translate\\(([\\d.]+)/.exec(text.getAttribute('transform'))[1]))"
@@ -79,6 +80,7 @@ def test_the_spectrum_is_drawn_and_tells_its_numbers(open_page, page_path, spect
 def test_a_drag_zooms_and_components_are_switched(open_page, page_path):
     page = open_page(page_path.as_uri())
     figure = page.locator("figure.spectrum")
+    figure.scroll_into_view_if_needed()
     svg = figure.locator(".chart svg")
     svg.scroll_into_view_if_needed()
     box = svg.bounding_box()
