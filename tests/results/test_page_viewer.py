@@ -163,6 +163,23 @@ def test_what_was_not_fitted_is_grey_and_limits_and_colours_change_the_picture(v
     viewer.act(lambda: viewer.root.get_by_label("one scale for all").check())
 
 
+def test_limits_are_dragged_at_the_colour_bar(viewer):
+    bar = viewer.root.locator(".colour-bar")
+    bar.scroll_into_view_if_needed()
+    box = bar.bounding_box()
+    low, high = (viewer.root.get_by_label(f"limits {end}") for end in ("from", "to"))
+    before = float(low.input_value()), float(high.input_value())
+    mouse = viewer.page.mouse
+    mouse.move(box["x"] + 5, box["y"] + 0.1 * box["height"])
+    mouse.down()
+    viewer.act(lambda: mouse.move(box["x"] + 5, box["y"] + 0.6 * box["height"]))
+    mouse.up()
+    assert float(high.input_value()) == pytest.approx(sum(before) / 2, rel=0.02)
+    assert float(low.input_value()) == pytest.approx(before[0])
+    viewer.act(lambda: bar.dblclick(position={"x": 5, "y": 5}))
+    assert (float(low.input_value()), float(high.input_value())) == before
+
+
 def test_keys_step_contrast_and_scale_and_list_themselves(viewer):
     page = viewer.page
     viewer.act(lambda: page.keyboard.press("ArrowRight"))

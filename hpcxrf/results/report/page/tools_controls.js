@@ -117,8 +117,28 @@
     const scale = make("div", { class: "colour-scale" });
     const marks = make("div", { class: "colour-ticks" });
     const legend = make("ul", { class: "colour-legend" });
-    const bar = make("div", { class: "colour-bar" }, scale, marks);
+    const bar = make("div", { class: "colour-bar", title: "drag its upper or lower half to move a limit; double-click for the usual limits" }, scale, marks);
     const node = make("div", { class: "beside" }, bar, legend);
+    let held = null;
+    let next = null;
+    const share = (event) => { const box = scale.getBoundingClientRect(); return view.clamp(1 - (event.clientY - box.top) / box.height, 0, 1); };
+    bar.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0) { return; }
+      bar.setPointerCapture(event.pointerId);
+      held = { from: share(event), limits: core.current.limits, isHigh: share(event) > 0.5 };
+    });
+    bar.addEventListener("pointermove", (event) => {
+      if (!held) { return; }
+      const [low, high] = held.limits;
+      const at = held.isHigh ? Math.max(1 + share(event) - held.from, 0.02) : Math.min(share(event) - held.from, 0.98);
+      const value = core.state.log ? low * (high / low) ** at : low + at * (high - low);
+      const limits = held.isHigh ? { kind: "given", low, high: value } : { kind: "given", low: value, high };
+      // One picture a frame.
+      if (next === null) { requestAnimationFrame(() => { core.set({ limits: next }); next = null; }); }
+      next = limits;
+    });
+    ["pointerup", "pointercancel"].forEach((name) => bar.addEventListener(name, () => { held = null; }));
+    bar.addEventListener("dblclick", () => core.set({ limits: core.usual() }));
     const draw = (current) => {
       const { state } = core;
       bar.hidden = !current.limits;

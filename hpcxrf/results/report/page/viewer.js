@@ -44,6 +44,7 @@
       if (!sorted.has(values)) { sorted.set(values, view.sortFinite(values)); }
       return sorted.get(values);
     };
+    core.usual = () => (core.layer().limits ? { kind: "layer" } : USUAL);
     core.shown = () => (state.show === "rgb" ? state.rgb : state.show === "ratio" ? state.ratio : core.layer().each ? [state.component] : []);
     core.emit = (name, detail) => container.dispatchEvent(new CustomEvent(name, { detail, bubbles: true }));
 
@@ -194,7 +195,7 @@
       const isOther = ["layer", "show"].some((name) => name in changes && changes[name] !== state[name]);
       Object.assign(state, changes);
       if (isOther && !("limits" in changes)) {
-        if (core.layer().limits) { state.limits = { kind: "layer" }; } else if (state.limits.kind !== "percentile") { state.limits = USUAL; }
+        if (core.layer().limits || state.limits.kind !== "percentile") { state.limits = core.usual(); }
       }
       if ("tool" in changes) { big.setTool(state.tool); controls.draw(core.current); }
       if (Object.keys(changes).some((name) => name !== "tool")) { return core.refresh(); }
