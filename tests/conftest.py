@@ -82,7 +82,7 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Open an address in a page of its own, `open_page(address, width=1280, color_scheme="dark")`: no error may show."""
+    """Open an address in a page of its own: `open_page(address, width=1280, color_scheme="dark")`; errors fail."""
     contexts, faults = [], []
 
     def open_one(address: str, *, width: int = 1280, height: int = 900, **options) -> Page:
@@ -90,7 +90,9 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
         contexts.append(context)
         context.set_default_timeout(10_000)
         page = context.new_page()
-        page.on("console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None)
+        page.on(
+            "console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None
+        )
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.goto(address)
         return page

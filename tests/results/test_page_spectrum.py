@@ -40,14 +40,15 @@ def told(figure):
 
 
 def lines(figure):
-    return figure.locator("text.line").all_inner_texts()
+    return figure.locator("text.line").all_text_contents()
 
 
 @pytest.mark.browser
 def test_the_spectrum_is_drawn_and_tells_its_numbers(open_page, page_path, spectrum):
     page = open_page(page_path.as_uri())
-    assert page.evaluate("() => document.documentElement.dataset.spectra") == "1"
     figure = page.locator("figure.spectrum")
+    figure.scroll_into_view_if_needed()
+    page.wait_for_function("() => document.documentElement.dataset.spectra === '1'")
     assert lines(figure)[:10] == [f"{name} Kα" for name in ("S", "K", "Ca", "Ti", "Cr", "Mn", "Fe", "Ni", "Cu", "Zn")]
     places = figure.locator("text.line").evaluate_all(
         "(texts) => texts.map((text) => Number(/translate\\(([\\d.]+)/.exec(text.getAttribute('transform'))[1]))"
@@ -79,6 +80,7 @@ def test_the_spectrum_is_drawn_and_tells_its_numbers(open_page, page_path, spect
 def test_a_drag_zooms_and_components_are_switched(open_page, page_path):
     page = open_page(page_path.as_uri())
     figure = page.locator("figure.spectrum")
+    figure.scroll_into_view_if_needed()
     svg = figure.locator(".chart svg")
     svg.scroll_into_view_if_needed()
     box = svg.bounding_box()
@@ -118,7 +120,8 @@ def test_counts_alone_are_drawn_and_replaced_and_others_laid_over_them(open_page
     fitted = {**bare, "model": pack_floats(counts + 1), "background": pack_floats(np.ones(energy.size))}
     page = open_page(page_path.as_uri())
     page.evaluate(
-        "(numbers) => { const figure = document.createElement('figure'); figure.className = 'spectrum'; figure.id = 'own';"
+        "(numbers) => { const figure = document.createElement('figure');"
+        "Object.assign(figure, { className: 'spectrum', id: 'own' });"
         "document.querySelector('main').append(figure); window.own = hpcxrf.spectrum.build(figure, numbers); }",
         bare,
     )

@@ -138,7 +138,9 @@ def test_pointing_tells_every_map_with_its_sigma_and_place(viewer, summary):
         low, high = colour_limits(summary.pictures[index])
         expected = np.clip(summary.pictures[index, 30, 20], low, high)
         number = float(text.replace("\u2009", "").replace("−", "-").lstrip("≤≥ "))
-        assert number == pytest.approx(expected, abs=float(max((high - low) / 254, summary.median_sigma[index] / 4)), rel=0.006)
+        assert number == pytest.approx(
+            expected, abs=float(max((high - low) / 254, summary.median_sigma[index] / 4)), rel=0.006
+        )
     viewer.point(80, 20)
     assert viewer.read().startswith("not fitted")
 
@@ -152,13 +154,30 @@ def test_what_was_not_fitted_is_grey_and_limits_and_colours_change_the_picture(v
     viewer.act(lambda: viewer.root.get_by_label("reversed").check())
     assert (viewer.pixels()[:64, :, 0] == 255 - grey[:64, :, 0]).all()
     viewer.act(lambda: viewer.root.get_by_label("reversed").uncheck())
-    limit = viewer.root.get_by_label("to", exact=True)
+    limit = viewer.root.get_by_label("limits to")
     viewer.act(lambda: (limit.fill("200"), limit.press("Enter")))
-    assert viewer.root.get_by_label("Limits").input_value() == "given"
+    assert viewer.root.get_by_label("Limits", exact=True).input_value() == "given"
     assert viewer.pixels()[:64, :, 0].mean() > grey[:64, :, 0].mean()
     ticks = viewer.root.locator(".colour-ticks span").all_inner_texts()
     assert max(float(tick.strip("–").replace("\u2009", "")) for tick in ticks) <= 200
     viewer.act(lambda: viewer.root.get_by_label("one scale for all").check())
+
+
+def test_limits_are_dragged_at_the_colour_bar(viewer):
+    bar = viewer.root.locator(".colour-bar")
+    bar.scroll_into_view_if_needed()
+    box = bar.bounding_box()
+    low, high = (viewer.root.get_by_label(f"limits {end}") for end in ("from", "to"))
+    before = float(low.input_value()), float(high.input_value())
+    mouse = viewer.page.mouse
+    mouse.move(box["x"] + 5, box["y"] + 0.1 * box["height"])
+    mouse.down()
+    viewer.act(lambda: mouse.move(box["x"] + 5, box["y"] + 0.6 * box["height"]))
+    mouse.up()
+    assert float(high.input_value()) == pytest.approx(sum(before) / 2, rel=0.02)
+    assert float(low.input_value()) == pytest.approx(before[0])
+    viewer.act(lambda: bar.dblclick(position={"x": 5, "y": 5}))
+    assert (float(low.input_value()), float(high.input_value())) == before
 
 
 def test_keys_step_contrast_and_scale_and_list_themselves(viewer):
@@ -169,10 +188,10 @@ def test_keys_step_contrast_and_scale_and_list_themselves(viewer):
     viewer.act(lambda: page.keyboard.press("ArrowLeft"))
     assert viewer.title() == "Mn"
     viewer.act(lambda: page.keyboard.press("]"))
-    assert viewer.root.get_by_label("Limits").input_value() == "2 98"
+    assert viewer.root.get_by_label("Limits", exact=True).input_value() == "2 98"
     viewer.act(lambda: page.keyboard.press("["))
     viewer.act(lambda: page.keyboard.press("["))
-    assert viewer.root.get_by_label("Limits").input_value() == "0.5 99.5"
+    assert viewer.root.get_by_label("Limits", exact=True).input_value() == "0.5 99.5"
     linear = viewer.pixels()
     viewer.act(lambda: page.keyboard.press("l"))
     assert (viewer.pixels() != linear).any()
@@ -182,7 +201,7 @@ def test_keys_step_contrast_and_scale_and_list_themselves(viewer):
     page.keyboard.press("Escape")
     assert not page.get_by_role("dialog").is_visible()
     # Typing a number is no key of the viewer.
-    viewer.root.get_by_label("to", exact=True).press("l")
+    viewer.root.get_by_label("limits to").press("l")
     page.wait_for_timeout(100)
     assert viewer.root.get_by_role("button", name="Log").get_attribute("aria-pressed") == "true"
 
@@ -230,7 +249,7 @@ def test_three_components_at_once_and_the_ratio_of_two(viewer, summary):
     viewer.act(lambda: viewer.tool("RGB overlay"))
     assert viewer.title() == "Fe, Ca, Cu"
     for name, value in (("Red", "Ca"), ("Green", "S")):
-        viewer.act(lambda name=name, value=value: viewer.root.get_by_label(name).select_option(value))
+        viewer.act(lambda name=name, value=value: viewer.root.get_by_label(name, exact=True).select_option(value))
     red = viewer.pixels()[:64, :, 0].astype(float)
     picture = summary.pictures[COMPONENTS.index("Ca")][:64]
     # Blue has some red of its own.
@@ -238,10 +257,10 @@ def test_three_components_at_once_and_the_ratio_of_two(viewer, summary):
     assert np.corrcoef(red[good], np.clip(picture, *colour_limits(picture))[good])[0, 1] > 0.95
     viewer.point(30, 20)
     assert [one in viewer.read() for one in ("Ca ", "S ", "Ca")] == [True] * 3
-    viewer.act(lambda: viewer.root.get_by_label("in", exact=True).select_option("magenta-yellow-cyan"))
+    viewer.act(lambda: viewer.root.get_by_label("Overlay in").select_option("magenta-yellow-cyan"))
     viewer.act(lambda: viewer.tool("Ratio"))
     viewer.act(lambda: viewer.root.get_by_label("Ratio of").select_option("Zn"))
-    viewer.act(lambda: viewer.root.get_by_label("to", exact=True).first.select_option("Fe"))
+    viewer.act(lambda: viewer.root.get_by_label("Ratio to").select_option("Fe"))
     rows = viewer.table()
     assert rows[0] == ["row", "column", "y_um", "x_um", "Zn (counts), 8 bit", *rows[0][5:]]
     assert rows[0][-1] == "Zn / Fe"
@@ -287,7 +306,8 @@ def test_pixels_are_selected_in_the_map_and_in_the_scatter_plot(viewer):
     assert "Selected: 200 pixels" in viewer.root.locator(".readout-selected").inner_text()
     assert "200 points are selected" in viewer.root.locator(".scatter").inner_text()
     shade = viewer.root.locator("canvas.map-shade").evaluate(
-        "(canvas) => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data].filter((_, i) => i % 4 === 3)"
+        "(canvas) => { const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);"
+        "return [...data].filter((_, i) => i % 4 === 3); }"
     )
     dark = np.reshape(shade, (90, 60)) > 0
     assert not dark[10:20, 20:40].any()

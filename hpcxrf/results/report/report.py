@@ -1,7 +1,8 @@
 """The report: one HTML page that needs nothing else, for people who want to see what a run did."""
 
+import contextlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -35,6 +36,7 @@ _ROW_BYTES: Final = 1000
 _FRAME_BYTES: Final = 200_000
 _THUMBNAIL_BYTES: Final = 1_000_000
 """Characters of all pictures in the table."""
+_LARGEST_THUMBNAIL: Final = 3000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +132,8 @@ def write_report(
         OutputError: `path` cannot be written.
     """
     table = _build_table(datasets, path.parent, pages)
+    sections = _build_sections(table, path.parent)
     rows = _complete_rows(table.rows, path.parent)
-    sections = _build_sections(table, rows, path.parent)
     page = (
         load_templates(Path(__file__).parent)
         .get_template("report.html.j2")
@@ -169,7 +171,7 @@ def _build_table(datasets: Iterable[DatasetSummary], folder: Path, pages: PagesC
         for kept in (table.first, table.done if row.done else table.failed):
             if len(kept) < MAX_ROWS:
                 kept.append(row)
-        if row.page and dataset.results_path is not None and not read_head(folder / row.page).is_current:
+        if row.page and dataset.results_path is not None and not (folder / row.page).is_file():
             with open_results(dataset.results_path) as tree:
                 write_dataset_page(dataset, tree, folder / row.page)
     return table
@@ -222,6 +224,14 @@ def _complete_rows(rows: Iterable[DatasetRow], folder: Path) -> list[DatasetRow]
     return complete
 
 
+def _renew_page(dataset: DatasetSummary, page: Path) -> None:
+    """Write the page of an earlier version again, as far as its results can be read."""
+    if dataset.results_path is None or read_head(page).is_current:
+        return
+    with contextlib.suppress(HpcxrfError), open_results(dataset.results_path) as tree:
+        write_dataset_page(dataset, tree, page)
+
+
 def _list_links(row: DatasetRow, folder: Path) -> tuple[tuple[str, str], ...]:
     links = [("page", folder / row.page)] if row.page else []
     for word, file in row.summary.files.items():
@@ -233,13 +243,15 @@ def _list_links(row: DatasetRow, folder: Path) -> tuple[tuple[str, str], ...]:
     return tuple((word, quote(file.as_posix())) for word, file in inside)
 
 
-def _build_sections(table: _Table, rows: Sequence[DatasetRow], folder: Path) -> list[Section]:
+def _build_sections(table: _Table, folder: Path) -> list[Section]:
     """Details of the first datasets with a page, as many as fit."""
-    room = MAX_BYTES - _ROW_BYTES * len(rows) - sum(len(row.thumbnail) for row in rows) - _FRAME_BYTES
+    n_rows = len(table.rows)
+    room = MAX_BYTES - _ROW_BYTES * n_rows - min(_THUMBNAIL_BYTES, _LARGEST_THUMBNAIL * n_rows) - _FRAME_BYTES
     sections: list[Section] = []
     for row in table.done:
         if not row.page:
             continue
+        _renew_page(row.summary, folder / row.page)
         details = read_details(folder / row.page)
         room -= len(details.encode())
         if room <= 0:

@@ -58,7 +58,7 @@ def encode_png(index: NDArray[np.uint8], colours: bytes, opacity: bytes = b"", *
         (b"PLTE", colours),
         *([(b"tRNS", opacity)] if opacity else []),
         *([(b"iTXt", b"Description\0\0\0\0\0" + text.encode("utf-8", "replace"))] if text else []),
-        (b"IDAT", zlib.compress(rows.tobytes(), 4)),
+        (b"IDAT", zlib.compress(rows.tobytes(), 3)),
         (b"IEND", b""),
     )
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in parts)

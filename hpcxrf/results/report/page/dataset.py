@@ -219,7 +219,11 @@ def _render_details(summary: DatasetSummary, tree: xr.DataTree) -> _Details:
             densities=build_densities(tree[DENSITIES].to_dataset()) if DENSITIES in tree.children else None,
         )
     )
-    return _Details(html=html, files=layers.files, thumbnail=draw_thumbnail(shown))
+    return _Details(
+        html=html,
+        files=layers.files,
+        thumbnail=draw_thumbnail(shown, next(page.maps for page in pages if page.view.name == shown.detector)),
+    )
 
 
 def _list_overlays(

@@ -21,21 +21,21 @@
     return node;
   };
   // A choice with its label: options are [value, text].
-  const choice = (label, options, value, act) => {
-    const select = make("select", {}, ...options.map(([key, text]) => make("option", { value: key }, text)));
+  const choice = (label, options, value, act, name = label) => {
+    const select = make("select", { "aria-label": name }, ...options.map(([key, text]) => make("option", { value: key }, text)));
     select.value = value;
     select.addEventListener("change", () => act(select.value));
     const node = make("label", { class: "field" }, make("span", {}, label), select);
     return { node, select, set: (key) => { select.value = key; } };
   };
   const check = (label, value, act, title = "") => {
-    const input = make("input", { type: "checkbox" });
+    const input = make("input", { type: "checkbox", "aria-label": label });
     input.checked = value;
     input.addEventListener("change", () => act(input.checked));
     return { node: make("label", { class: "field check", title }, input, make("span", {}, label)), input, set: (on) => { input.checked = on; } };
   };
-  const number = (label, act) => {
-    const input = make("input", { type: "number", step: "any", size: 8 });
+  const number = (label, act, name = label) => {
+    const input = make("input", { type: "number", step: "any", size: 8, "aria-label": name });
     input.addEventListener("change", () => { if (Number.isFinite(input.valueAsNumber)) { act(input.valueAsNumber); } });
     return { node: make("label", { class: "field" }, make("span", {}, label), input), input, set: (value) => { input.value = String(Number(value.toPrecision(6))); } };
   };

@@ -9,8 +9,8 @@ import numpy as np
 
 from hpcxrf.results.report.colours import VIRIDIS, colour_limits
 from hpcxrf.results.report.page.data import pack_png
-from hpcxrf.results.report.page.maps import LEVELS, NOT_FITTED_COLOUR, to_levels
-from hpcxrf.results.report.thumbnails import MapSummary, block_mean, select_most_visible
+from hpcxrf.results.report.page.maps import LEVELS, NOT_FITTED_COLOUR, MapGrid, to_levels
+from hpcxrf.results.report.thumbnails import MapSummary, block_mean
 
 LAYOUT: Final = "hpcxrf page 2"
 """Name of the layout of this version: a page of another one is written again when a report is."""
@@ -45,9 +45,16 @@ def read_head(path: Path) -> PageHead:
     )
 
 
-def draw_thumbnail(summary: MapSummary) -> str:
-    """Draw the map that shows most, at most 48 points along a side; the `data:` address."""
-    picture = summary.pictures[summary.components.index(select_most_visible(summary, 1)[0])]
+def draw_thumbnail(summary: MapSummary, maps: MapGrid) -> str:
+    """Draw the map that shows most, at most 48 points along a side; the `data:` address.
+
+    Args:
+        summary: of one detector.
+        maps: the same, with the limits of its maps.
+    """
+    spread = np.array([np.subtract(*one.limits[::-1]) for one in maps.maps])
+    best = np.argmax(np.nan_to_num(spread / np.maximum(summary.median_sigma, 1e-12)))
+    picture = summary.pictures[best]
     small = block_mean(picture, max(1, -(-max(picture.shape) // _THUMBNAIL_SIDE)))
     # Few levels compress to a third.
     levels = to_levels(small, colour_limits(small)).astype(np.int64)

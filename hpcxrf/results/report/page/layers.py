@@ -134,7 +134,7 @@ def write_side_file(name: str, blocks: Mapping[str, Any]) -> str:
 
 def pack_levels(levels: NDArray[np.uint8]) -> str:
     """Base64 of compressed levels (..., y, x)."""
-    return base64.b64encode(zlib.compress(np.ascontiguousarray(levels).tobytes(), 4)).decode()
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(levels).tobytes(), 2)).decode()
 
 
 def to_log_levels(values: FloatArray) -> tuple[NDArray[np.uint8], tuple[float, float]]:

@@ -128,7 +128,9 @@
       shade: (mask, size, factor) => {
         shade.hidden = mask === null;
         if (mask === null) { return; }
-        putPixels(shade, Uint32Array.from(mask, (on) => (on ? CLEAR : SHADE)), size);
+        const pixels = new Uint32Array(mask.length);
+      for (let i = 0; i < mask.length; i += 1) { pixels[i] = mask[i] ? CLEAR : SHADE; }
+      putPixels(shade, pixels, size);
         cover(shade, size, factor, shape);
       },
       outline: (d) => put("path", d),

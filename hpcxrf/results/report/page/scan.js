@@ -86,7 +86,7 @@
       const about = facts.layers.find((one) => one.name === layer);
       const names = about.components ?? facts.components.map((one) => one.name);
       const index = about.each ? names.indexOf(component) : 0;
-      const key = layer === "regions" ? layer : `${detector}/${layer}`;
+      const key = layer.startsWith("regions") ? layer : `${detector}/${layer}`;
       if (index < 0 || !(key in data)) { throw new Error(`no ${about.label} of ${about.each ? component : detector} in this page`); }
       const { levels, shape, limits, scale } = await readBlock(key, index);
       // Values at the ends of the levels may lie beyond them.

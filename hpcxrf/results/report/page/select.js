@@ -3,38 +3,51 @@
 (() => {
   const hpcxrf = (window.hpcxrf ??= {});
 
-  // Even-odd rule; a point on an edge belongs to one of the two sides.
-  const isInside = (y, x, points) => {
-    let inside = false;
-    for (let i = 0, j = points.length - 1; i < points.length; j = i, i += 1) {
-      const [[yi, xi], [yj, xj]] = [points[i], points[j]];
-      if ((yi > y) !== (yj > y) && x < ((xj - xi) * (y - yi)) / (yj - yi) + xi) { inside = !inside; }
-    }
-    return inside;
-  };
+  // Places that are inside by the even-odd rule, row by row: those between an odd and an even crossing of the outline.
   // A pixel's place is its row and column in the scan; a point of a coarser picture has that of its middle.
-  const fromPlaces = (shape, factor, test) => {
-    const [height, width] = shape;
+  const fillPolygon = (points, [height, width], factor) => {
     const mask = new Uint8Array(height * width);
+    const toColumn = (x) => Math.min(Math.max(Math.ceil((x + 0.5) / factor - 0.5), 0), width);
     for (let row = 0; row < height; row += 1) {
-      for (let column = 0; column < width; column += 1) {
-        mask[row * width + column] = test((row + 0.5) * factor - 0.5, (column + 0.5) * factor - 0.5) ? 1 : 0;
+      const y = (row + 0.5) * factor - 0.5;
+      const crossings = [];
+      for (let i = 0, j = points.length - 1; i < points.length; j = i, i += 1) {
+        const [[yi, xi], [yj, xj]] = [points[i], points[j]];
+        if ((yi > y) !== (yj > y)) { crossings.push(((xj - xi) * (y - yi)) / (yj - yi) + xi); }
+      }
+      crossings.sort((a, b) => a - b);
+      for (let k = 0; k + 1 < crossings.length; k += 2) {
+        mask.fill(1, row * width + toColumn(crossings[k]), row * width + toColumn(crossings[k + 1]));
       }
     }
+    return mask;
+  };
+  const fillBox = ({ y: [top, bottom], x: [left, right] }, [height, width], factor) => {
+    const inside = (i, first, stop) => { const at = (i + 0.5) * factor - 0.5; return at >= first && at < stop; };
+    const mask = new Uint8Array(height * width);
+    const columns = Uint8Array.from({ length: width }, (_, x) => (inside(x, left, right) ? 1 : 0));
+    for (let row = 0; row < height; row += 1) { if (inside(row, top, bottom)) { mask.set(columns, row * width); } }
+    return mask;
+  };
+  const test = (values, fits) => {
+    const mask = new Uint8Array(values.length);
+    for (let i = 0; i < values.length; i += 1) { mask[i] = fits(values[i]) ? 1 : 0; }
     return mask;
   };
 
   // Eight pixels a byte, the first one the highest bit, row by row, as numpy.packbits has it.
   const pack = (mask) => {
     const bytes = new Uint8Array(Math.ceil(mask.length / 8));
-    mask.forEach((on, i) => { if (on) { bytes[i >> 3] |= 128 >> (i & 7); } });
+    for (let i = 0; i < mask.length; i += 1) { if (mask[i]) { bytes[i >> 3] |= 128 >> (i & 7); } }
     let text = "";
     for (let i = 0; i < bytes.length; i += 8192) { text += String.fromCharCode(...bytes.subarray(i, i + 8192)); }
     return btoa(text);
   };
   const unpack = (bits, length) => {
     const bytes = Uint8Array.from(atob(bits), (c) => c.charCodeAt(0));
-    return Uint8Array.from({ length }, (_, i) => (bytes[i >> 3] >> (7 - (i & 7))) & 1);
+    const mask = new Uint8Array(length);
+    for (let i = 0; i < length; i += 1) { mask[i] = (bytes[i >> 3] >> (7 - (i & 7))) & 1; }
+    return mask;
   };
   // From points of a picture to the pixels of the scan, and back.
   const refine = (mask, [height, width], factor, [ny, nx]) => {
@@ -68,16 +81,16 @@
         mask[Math.floor(y / factor) * shape[1] + Math.floor(x / factor)] = 1;
         return mask;
       },
-      box: ({ y: [top, bottom], x: [left, right] }) => fromPlaces(shape, factor, (y, x) => y >= top && y < bottom && x >= left && x < right),
-      polygon: ({ points }) => fromPlaces(shape, factor, (y, x) => isInside(y, x, points)),
-      region: ({ number }) => Uint8Array.from(values, (label) => (label === number ? 1 : 0)),
-      threshold: ({ low, high }) =>
-        Uint8Array.from(values, (value) => (!Number.isNaN(value) && value >= (low ?? -Infinity) && value <= (high ?? Infinity) ? 1 : 0)),
+      box: (box) => fillBox(box, shape, factor),
+      polygon: ({ points }) => fillPolygon(points, shape, factor),
+      region: ({ number }) => test(values, (label) => label === number),
+      // NaN is on neither side of a limit.
+      threshold: ({ low, high }) => test(values, (value) => value >= (low ?? -Infinity) && value <= (high ?? Infinity)),
       mask: ({ bits }) => coarsen(unpack(bits, scanShape[0] * scanShape[1]), scanShape, shape, factor),
     };
     return kinds[selection.kind](selection);
   };
   const fromMask = (mask, { shape, factor, scanShape }) => ({ kind: "mask", bits: pack(refine(mask, shape, factor, scanShape)) });
 
-  hpcxrf.select = { isInside, pack, unpack, refine, coarsen, toMask, fromMask };
+  hpcxrf.select = { pack, unpack, refine, coarsen, toMask, fromMask };
 })();

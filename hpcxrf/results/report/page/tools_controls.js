@@ -27,7 +27,7 @@
         return core.selectPixels({ kind: "threshold", detector: core.detector(layer), layer: layer.name, component: layer.each ? state.component : null, low: ends[0], high: ends[1] });
       };
       const [from, to] = ["Values from", "to"].map((label, i) => {
-        const field = number(label, (value) => { ends[i] = value; });
+        const field = number(label, (value) => { ends[i] = value; }, `select values ${label.replace("Values ", "")}`);
         field.input.addEventListener("input", () => { ends[i] = Number.isFinite(field.input.valueAsNumber) ? field.input.valueAsNumber : null; });
         return field;
       });
@@ -49,9 +49,10 @@
     const layer = choice("Layer", offered, state.layer, (value) => core.set({ layer: value, ...(core.layer(value).each ? {} : { show: "map" }) }));
     const show = group("what the large picture shows", SHOWS, state.show, (value) => core.set({ show: value, ...(core.layer().each ? {} : { layer: scan.layers[0].name }) }));
     const log = group("scale of the colours", [["linear", "Linear"], ["log", "Log", "logarithmic (l)"]], "linear", (value) => core.set({ log: value === "log" }));
-    const spans = [...core.steps.map(([low, high]) => [`${low} ${high}`, low === 0 ? "lowest to highest" : `percentile ${low} to ${high}`]), ["given", "given"]];
+    const spans = [...core.steps.map(([low, high]) => [`${low} ${high}`, low === 0 ? "lowest to highest" : `percentile ${low} to ${high}`]), ["layer", "the same on all pages"], ["given", "given"]];
     const setSpan = (value) => {
       if (value === "given") { const [low, high] = core.current?.limits ?? [0, 1]; core.set({ limits: { kind: "given", low, high } }); return; }
+      if (value === "layer") { core.set({ limits: { kind: "layer" } }); return; }
       const [low, high] = value.split(" ").map(Number);
       core.set({ limits: { kind: "percentile", low, high } });
     };
@@ -60,13 +61,13 @@
       const [low, high] = core.current?.limits ?? [0, 1];
       core.set({ limits: { kind: "given", low, high, [end]: value } });
     };
-    const [low, high] = [number("from", give("low")), number("to", give("high"))];
+    const [low, high] = [number("from", give("low"), "limits from"), number("to", give("high"), "limits to")];
     const together = check("one scale for all", state.together, (on) => core.set({ together: on }), "the same limits for the maps of all components");
     const palette = choice("Colours", colours.names().map((name) => [name, name]), state.colours, (value) => core.set({ colours: value }));
     const reversed = check("reversed", state.reversed, (on) => core.set({ reversed: on }), "high values dark");
     const triple = state.rgb.map((name, i) => choice(["Red", "Green", "Blue"][i], names, name, (value) => core.set({ rgb: state.rgb.with(i, value) })));
-    const primaries = choice("in", PRIMARY_NAMES, state.primaries, (value) => core.set({ primaries: value }));
-    const pair = state.ratio.map((name, i) => choice(["Ratio of", "to"][i], names, name, (value) => core.set({ ratio: state.ratio.with(i, value) })));
+    const primaries = choice("in", PRIMARY_NAMES, state.primaries, (value) => core.set({ primaries: value }), "Overlay in");
+    const pair = state.ratio.map((name, i) => choice(["Ratio of", "to"][i], names, name, (value) => core.set({ ratio: state.ratio.with(i, value) }), ["Ratio of", "Ratio to"][i]));
     const save = hpcxrf.tools.buildSave(core);
     const help = button("?", "list of keys (?)", () => core.showKeys(), { class: "help", "aria-label": "list of keys" });
     const rows = {
@@ -95,7 +96,8 @@
       triple.forEach((one, i) => one.set(state.rgb[i]));
       pair.forEach((one, i) => one.set(state.ratio[i]));
       Object.entries(rows).forEach(([name, row]) => { row.hidden = name !== state.show; });
-      span.set(state.limits.kind === "given" ? "given" : `${state.limits.low} ${state.limits.high}`);
+      span.set(state.limits.kind === "percentile" ? `${state.limits.low} ${state.limits.high}` : state.limits.kind);
+      span.select.querySelector('[value="layer"]').hidden = !core.layer().limits;
       const limits = current?.limits;
       [low, high].forEach((field, i) => {
         field.node.hidden = !limits;
@@ -115,8 +117,28 @@
     const scale = make("div", { class: "colour-scale" });
     const marks = make("div", { class: "colour-ticks" });
     const legend = make("ul", { class: "colour-legend" });
-    const bar = make("div", { class: "colour-bar" }, scale, marks);
+    const bar = make("div", { class: "colour-bar", title: "drag its upper or lower half to move a limit; double-click for the usual limits" }, scale, marks);
     const node = make("div", { class: "beside" }, bar, legend);
+    let held = null;
+    let next = null;
+    const share = (event) => { const box = scale.getBoundingClientRect(); return view.clamp(1 - (event.clientY - box.top) / box.height, 0, 1); };
+    bar.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0) { return; }
+      bar.setPointerCapture(event.pointerId);
+      held = { from: share(event), limits: core.current.limits, isHigh: share(event) > 0.5 };
+    });
+    bar.addEventListener("pointermove", (event) => {
+      if (!held) { return; }
+      const [low, high] = held.limits;
+      const at = held.isHigh ? Math.max(1 + share(event) - held.from, 0.02) : Math.min(share(event) - held.from, 0.98);
+      const value = core.state.log ? low * (high / low) ** at : low + at * (high - low);
+      const limits = held.isHigh ? { kind: "given", low, high: value } : { kind: "given", low: value, high };
+      // One picture a frame.
+      if (next === null) { requestAnimationFrame(() => { core.set({ limits: next }); next = null; }); }
+      next = limits;
+    });
+    ["pointerup", "pointercancel"].forEach((name) => bar.addEventListener(name, () => { held = null; }));
+    bar.addEventListener("dblclick", () => core.set({ limits: core.usual() }));
     const draw = (current) => {
       const { state } = core;
       bar.hidden = !current.limits;

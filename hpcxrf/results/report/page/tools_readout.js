@@ -22,10 +22,13 @@
     let decision = null;
     let mask = null;
     let place = null;
+    let loaded = "";
 
     // Uncertainties and decisions come after the map: a page may have to read them from another file.
     const load = async (current) => {
-      const turn = core.turn;
+      const key = JSON.stringify([core.detector(current.layer), current.layer.name, current.names ?? state.component, current.kind]);
+      if (key === loaded) { return; }
+      loaded = key;
       [sigmas, decision] = [[], null];
       const names = current.names ?? [current.layer.each ? state.component : null];
       const sigma = core.sigmaLayer(current.layer.name);
@@ -33,7 +36,7 @@
       const read = (layer, component) => core.map(layer, component).catch((error) => { facts.textContent = error.message; return null; });
       const maps = await Promise.all([
         ...(sigma ? names.map((name) => read(sigma.name, sigma.each ? name : null)) : []), ...(found ? [read("decision", state.component)] : [])]);
-      if (turn !== core.turn) { return; }
+      if (key !== loaded) { return; }
       decision = found ? maps.pop() : null;
       sigmas = maps;
       if (place) { tell(place); }
@@ -83,7 +86,7 @@
     const tellSelected = () => {
       const { current } = core;
       if (!mask || !current) { selected.textContent = ""; return; }
-      const number = mask.reduce((sum, on) => sum + on, 0) * current.factor ** 2;
+      const number = view.count(mask) * current.factor ** 2;
       const named = current.codes ? [] : current.maps.map((map, i) => {
         const found = view.total(map.values, mask);
         return `${core.label(current.names?.[i] ?? state.component)} mean ${view.write(found.mean)}${current.unit ? ` ${current.unit}` : ""}`;

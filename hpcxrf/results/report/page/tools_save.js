@@ -79,7 +79,7 @@
   const tabulate = (core) => {
     const { current, scan, mask, state } = core;
     const [height, width] = current.shape;
-    const unit = current.unit ? ` (${current.unit})` : "";
+    const unit = current.maps[0].unit && !current.codes ? ` (${current.maps[0].unit})` : "";
     const eightBit = scan.coarse && !current.codes ? ", 8 bit" : "";
     const names = current.names ?? [current.layer.each ? state.component : current.layer.label];
     const columns = [...current.maps.map((map) => map.values), ...(current.kind === "ratio" ? [current.values] : [])];

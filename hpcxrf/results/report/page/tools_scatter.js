@@ -69,7 +69,7 @@
       } catch (error) { text.textContent = error.message; }
     };
     const tellCorrelation = () => {
-      const marked = mask ? ` ${view.write(mask.reduce((sum, on) => sum + on, 0), 9)} points are selected (orange).` : " Drag a box to select its pixels in the map.";
+      const marked = mask ? ` ${view.write(view.count(mask), 9)} points are selected (orange).` : " Drag a box to select its pixels in the map.";
       text.textContent = `Correlation ${view.write(view.correlate(...shown.maps.map((map) => map.values)), 3)}.${marked}`;
     };
 
@@ -98,8 +98,10 @@
       if (right - left < 0.005 && top - bottom < 0.005) { core.selectPixels(null); return; }
       const [a, b] = shown.maps;
       const inside = (value, limits, low, high) => { const at = view.place(value, limits, log); return at >= low && at <= high; };
-      const chosen = Uint8Array.from(a.values, (value, i) =>
-        (inside(value, shown.limits[0], left, right) && inside(b.values[i], shown.limits[1], bottom, top) ? 1 : 0));
+      const chosen = new Uint8Array(a.values.length);
+      for (let i = 0; i < chosen.length; i += 1) {
+        chosen[i] = inside(a.values[i], shown.limits[0], left, right) && inside(b.values[i], shown.limits[1], bottom, top) ? 1 : 0;
+      }
       core.selectPixels(select.fromMask(chosen, { shape: a.shape, factor: a.factor, scanShape: scan.shape }));
     });
     return {

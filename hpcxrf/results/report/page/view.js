@@ -6,7 +6,12 @@
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
   // Limits ------------------------------------------------------------------------------------------------------
-  const sortFinite = (values) => Float32Array.from(values).filter(Number.isFinite).sort();
+  const sortFinite = (values) => {
+    const finite = new Float32Array(values.length);
+    let n = 0;
+    for (let i = 0; i < values.length; i += 1) { if (Number.isFinite(values[i])) { finite[n] = values[i]; n += 1; } }
+    return finite.subarray(0, n).sort();
+  };
   const percentile = (sorted, share) => {
     if (sorted.length === 0) { return NaN; }
     const at = (clamp(share, 0, 100) / 100) * (sorted.length - 1);
@@ -50,28 +55,51 @@
     const grey = Math.round(110 + 0.35 * light);
     return hpcxrf.colours.pack(grey, grey, grey);
   };
-  const paintCodes = (values, colourOf, missing) => Uint32Array.from(values, (code) => (Number.isNaN(code) ? missing : colourOf(code)));
+  const paintCodes = (values, colourOf, missing) => {
+    const known = new Map();
+    const pixels = new Uint32Array(values.length);
+    for (let i = 0; i < values.length; i += 1) {
+      const code = values[i];
+      if (Number.isNaN(code)) { pixels[i] = missing; continue; }
+      if (!known.has(code)) { known.set(code, colourOf(code)); }
+      pixels[i] = known.get(code);
+    }
+    return pixels;
+  };
+  const toByte = (part) => (255 * (part > 1 ? 1 : part) + 0.5) | 0;
   // Up to three maps at once; `primaries`: red, green and blue (0 to 1) of each. Missing where all are.
   const compose = (maps, limits, { log = false, primaries, missing }) => {
     const pixels = new Uint32Array(maps[0].length);
+    const last = log ? limits.map(([low, high]) => 1 / Math.log(high / low)) : limits.map(([low, high]) => 1 / (high - low));
     for (let i = 0; i < pixels.length; i += 1) {
-      const sum = [0, 0, 0];
-      let known = false;
-      maps.forEach((values, k) => {
-        if (Number.isNaN(values[i])) { return; }
+      let [known, red, green, blue] = [false, 0, 0, 0];
+      for (let k = 0; k < maps.length; k += 1) {
+        const value = maps[k][i];
+        if (value !== value) { continue; }
         known = true;
-        const share = clamp(values[i] > 0 || !log ? place(values[i], limits[k], log) : 0, 0, 1);
-        primaries[k].forEach((part, c) => { sum[c] += share * part; });
-      });
-      pixels[i] = known ? hpcxrf.colours.pack(...sum.map((part) => Math.round(255 * Math.min(part, 1)))) : missing;
+        const share = log ? (value > 0 ? Math.log(value / limits[k][0]) * last[k] : 0) : (value - limits[k][0]) * last[k];
+        const light = share <= 0 ? 0 : share >= 1 ? 1 : share;
+        red += light * primaries[k][0];
+        green += light * primaries[k][1];
+        blue += light * primaries[k][2];
+      }
+      pixels[i] = known ? ((255 << 24) | (toByte(blue) << 16) | (toByte(green) << 8) | toByte(red)) >>> 0 : missing;
     }
     return pixels;
   };
 
   // Several maps ------------------------------------------------------------------------------------------------
   // NaN where the lower map is not positive, or where `known` is 0.
-  const ratio = (above, below, known = null) =>
-    Float32Array.from(above, (value, i) => (below[i] > 0 && (known === null || known[i] > 0) ? value / below[i] : NaN));
+  const ratio = (above, below, known = null) => {
+    const values = new Float32Array(above.length).fill(NaN);
+    for (let i = 0; i < values.length; i += 1) { if (below[i] > 0 && (known === null || known[i] > 0)) { values[i] = above[i] / below[i]; } }
+    return values;
+  };
+  const count = (mask) => {
+    let number = 0;
+    for (let i = 0; i < mask.length; i += 1) { number += mask[i]; }
+    return number;
+  };
   const ratioSigma = (a, sigmaA, b, sigmaB) => Math.abs(a / b) * Math.hypot(sigmaA / a, sigmaB / b);
   // Counts of pixels (bin of b, bin of a), row 0 the lowest b; `mask` leaves pixels out.
   const histogram = (a, b, bins, limitsA, limitsB, log = false, mask = null) => {
@@ -174,7 +202,7 @@
   const csv = (rows) => rows.map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
 
   hpcxrf.view = {
-    clamp, sortFinite, percentile, findLimits, joinLimits, place, paint, paintCodes, compose, ratio, ratioSigma, histogram, correlate, total,
+    clamp, sortFinite, percentile, findLimits, joinLimits, place, paint, paintCodes, compose, ratio, ratioSigma, histogram, correlate, total, count,
     followLine, order, niceLength, writeLength, ticks, logTicks, write, writeWithSigma, csv,
   };
 })();

@@ -4,6 +4,7 @@
   const hpcxrf = (window.hpcxrf ??= {});
   const { make } = hpcxrf.dom;
   const { view, select, colours, picture } = hpcxrf;
+  const USUAL = { kind: "percentile", low: 1, high: 99 };
   const STEPS = [[0, 100], [0.1, 99.9], [0.5, 99.5], [1, 99], [2, 98], [5, 95], [10, 90], [20, 80]];
   const PRIMARIES = {
     "red-green-blue": [[1, 0, 0], [0, 1, 0], [0.15, 0.35, 1]],
@@ -21,7 +22,7 @@
     const best = chooseFirst(scan);
     return {
       detector: scan.detectors[0], layer: scan.layers[0].name, component: best[0], by: "z", show: "map", log: false,
-      limits: { kind: "percentile", low: 1, high: 99 }, together: false, colours: "viridis", reversed: false,
+      limits: USUAL, together: false, colours: "viridis", reversed: false,
       rgb: [0, 1, 2].map((i) => best[i % best.length]), primaries: "red-green-blue", ratio: [best[0], best[1 % best.length]],
       tool: "look", pixel: null, selection: null, ...options.state,
     };
@@ -43,14 +44,16 @@
       if (!sorted.has(values)) { sorted.set(values, view.sortFinite(values)); }
       return sorted.get(values);
     };
+    core.usual = () => (core.layer().limits ? { kind: "layer" } : USUAL);
     core.shown = () => (state.show === "rgb" ? state.rgb : state.show === "ratio" ? state.ratio : core.layer().each ? [state.component] : []);
     core.emit = (name, detail) => container.dispatchEvent(new CustomEvent(name, { detail, bubbles: true }));
 
     // Limits of one map, or of all where they have one scale.
-    core.limitsOf = (map, all = null) => {
-      const layer = core.layer(core.drawnLayer());
-      const own = (one) => view.findLimits(core.sort(one.values), state.limits, state.log);
-      if (layer.limits && state.limits.kind !== "given" && !state.log) { return layer.limits; }
+    core.limitsOf = (map, all = null, layer = core.layer(core.drawnLayer())) => {
+      const isFixed = state.limits.kind === "layer";
+      if (isFixed && layer.limits && !state.log) { return layer.limits; }
+      const wanted = isFixed ? USUAL : state.limits;
+      const own = (one) => view.findLimits(core.sort(one.values), wanted, state.log);
       return all ? view.joinLimits(all.map(own)) : own(map);
     };
     core.table = () => colours.table(state.colours, state.reversed);
@@ -62,7 +65,7 @@
       const all = await scan.thumbnails(detector, name);
       const found = state.layer === "decision" ? new Map((await scan.thumbnails(detector, "decision")).map((one) => [one.component, one.values])) : new Map();
       const together = state.together && layer.each ? all : null;
-      return new Map(all.map((one) => [one.component, { ...one, limits: core.limitsOf(one, together), faint: found.get(one.component) ?? null }]));
+      return new Map(all.map((one) => [one.component, { ...one, limits: core.limitsOf(one, together, core.layer(name)), faint: found.get(one.component) ?? null }]));
     };
     core.valueAt = (map, { y, x }) => map.values[Math.floor(y / map.factor) * map.shape[1] + Math.floor(x / map.factor)];
     core.writeValue = (map, value, sigma = NaN) => {
@@ -114,7 +117,7 @@
     const maps = await Promise.all(state.ratio.map((one) => core.map(name, one)));
     const known = core.layer("decision") ? await core.map("decision", state.ratio[1]).then((one) => one.values, () => null) : null;
     const values = view.ratio(maps[0].values, maps[1].values, known && known.length === maps[1].values.length ? known : null);
-    const limits = view.findLimits(core.sort(values), state.limits, state.log);
+    const limits = view.findLimits(core.sort(values), state.limits.kind === "layer" ? USUAL : state.limits, state.log);
     const title = state.ratio.map(core.label).join(" / ");
     const pixels = view.paint(values, { limits, log: state.log, table: core.table(), missing: colours.notFitted });
     return { kind: "ratio", layer: core.layer(name), title, maps, names: state.ratio, values, shape: maps[0].shape, factor: maps[0].factor, unit: "", limits, pixels };
@@ -189,7 +192,12 @@
     };
     core.set = (changes) => {
       const before = state.detector;
+      // Limits that were given, or that belong to a layer, mean nothing in another one.
+      const isOther = ["layer", "show"].some((name) => name in changes && changes[name] !== state[name]);
       Object.assign(state, changes);
+      if (isOther && !("limits" in changes)) {
+        if (core.layer().limits || state.limits.kind !== "percentile") { state.limits = core.usual(); }
+      }
       if (state.detector !== before) { core.emit("detectorchosen", { detector: state.detector }); }
       if ("tool" in changes) { big.setTool(state.tool); controls.draw(core.current); }
       if (Object.keys(changes).some((name) => name !== "tool")) { return core.refresh(); }
@@ -201,7 +209,7 @@
         const by = ((high - low) * (step > 0 ? -0.1 : 0.125));
         return core.set({ limits: { kind: "given", low: low - by * (low === 0 ? 0 : 1), high: high + by } });
       }
-      const at = STEPS.findIndex(([low]) => low >= state.limits.low);
+      const at = STEPS.findIndex(([low]) => low >= (state.limits.low ?? USUAL.low));
       const [low, high] = STEPS[view.clamp(at + Math.sign(step), 0, STEPS.length - 1)];
       return core.set({ limits: { kind: "percentile", low, high } });
     };
