@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from hpcxrf.errors import ConfigError, DamagedStoreError, HpcxrfError, OutputError
 from hpcxrf.explore.kept import KeptArrays
-from hpcxrf.explore.layers import Cube, Layer, list_layers, read_layer
+from hpcxrf.explore.layers import COUNTS, Cube, Layer, list_layers, list_window_layers, read_layer
 from hpcxrf.explore.selections import Mask, SelectionSources, select_pixels
 from hpcxrf.explore.targets import Dataset, Target, stamp_store
 from hpcxrf.explore.tiles import KeptCounts, sum_selection
+from hpcxrf.explore.windows import Window, choose_windows, sum_windows
+from hpcxrf.formats.scan import EnergyCalibration
 from hpcxrf.results.names import SUM
 from hpcxrf.results.photon_variance import read_photon_variance
 from hpcxrf.results.report.thumbnails import MapSummary, block_mean, summarise_maps
@@ -74,6 +76,10 @@ class Session:
     shape_yx: tuple[int, int]
     detectors: tuple[str, ...]
     """Names on the detector axis of the maps, sum first."""
+    calibration: tuple[EnergyCalibration, ...] | None
+    """Energy axis of each detector as the file gives it; None: it gives none, or the spectra are not there."""
+    windows: tuple[Window, ...]
+    """Windows of energy of a scan that was not fitted."""
     _stamps: Mapping[Path, tuple[int, int, int] | None]
     _maps: KeptArrays = field(repr=False)
     _summaries: dict[str, MapSummary] = field(default_factory=dict, repr=False)
@@ -119,8 +125,9 @@ class Session:
 
     @property
     def components(self) -> tuple[str, ...]:
-        """Components of the maps, in the order of the store."""
-        return self.layers["amplitude"].components if "amplitude" in self.layers else ()
+        """Components of the maps, in the order of the store; of a scan that was not fitted, names of its windows."""
+        first = next((layer for layer in self.layers.values() if layer.each), None)
+        return () if first is None else first.components
 
     def select(self, selection: object) -> Mask:
         """Find the pixels (y, x) of a selection.
@@ -250,6 +257,8 @@ class Session:
 
     def _cube(self, layer: Layer, detector: str, names: Sequence[str]) -> Cube:
         """Maps of some components at full size, from the whole layer where it is small enough to be kept."""
+        if layer.group == COUNTS:
+            return self._windows(layer, detector, names)
         whole = 4 * self.shape_yx[0] * self.shape_yx[1] * max(1, len(layer.components)) <= _LAYER_BYTES
         wanted = layer.components if whole else tuple(names)
         if unknown := [name for name in names if name not in layer.components]:
@@ -263,6 +272,19 @@ class Session:
         factors = self.attributes.get("count_factor", {})
         with self._reading():
             return read_layer(self.groups, layer, detector, names, factors)
+
+    def _windows(self, layer: Layer, detector: str, names: Sequence[str]) -> Cube:
+        """Counts of the pixels of a scan that was not fitted, all or in windows of energy."""
+        if unknown := [name for name in names if name not in layer.components]:
+            raise ConfigError(f"component {unknown[0]!r}: layer {layer.name} has no map of it")
+        which, store = self.parts_of(detector), self.require_counts().store
+
+        def read() -> Cube:
+            with self._reading():
+                return sum_windows(store, which, self.windows, self.calibration or ())
+
+        every: Cube = self._maps.get((COUNTS, detector), read)
+        return every[[1 + layer.components.index(name) for name in names]] if layer.each else every[:1]
 
     def _portions(self, layer: Layer) -> Iterator[tuple[str, ...]]:
         """Components of a layer, as many at once as fit into what is kept."""
@@ -308,26 +330,34 @@ def open_session(target: Target, dataset: Dataset) -> Session:
     counts, no_counts = _open_counts(target, dataset)
     if counts is not None and dataset.spectra is not None:
         stamps[dataset.spectra] = stamp_store(dataset.spectra)
-    if not groups:
-        if counts is None:
-            raise OutputError(no_counts)
-        return Session(
-            target=target, dataset=dataset, groups={}, attributes={}, layers={}, counts=counts, no_counts="",
-            shape_yx=counts.store.shape[1:3], detectors=tuple(map(str, range(counts.store.shape[0]))),
-            _stamps=stamps, _maps=KeptArrays(most_bytes=_MAP_BYTES),
-        )  # fmt: skip
-    maps = groups["maps"]
-    names = [str(name) for name in maps["detector"].values]
+    facts: Any = None if counts is None else counts.store
+    calibration = None if facts is None else facts.calibration
+    windows: tuple[Window, ...] = ()
+    if groups:
+        maps, layers = groups["maps"], list_layers(groups)
+        shape_yx = (maps.sizes["y"], maps.sizes["x"])
+        names = [str(name) for name in maps["detector"].values]
+    elif counts is None:
+        raise OutputError(no_counts)
+    else:
+        shape_yx = facts.shape[1:3]
+        names = [*map(str, range(facts.shape[0])), *([SUM] if facts.shape[0] > 1 else [])]
+        if calibration is not None:
+            integrated = np.stack([facts.integrated(number) for number in range(facts.shape[0])])
+            windows = choose_windows(integrated, calibration, facts.incident_energy_kev)
+        layers = list_window_layers(tuple(names), tuple(window.name for window in windows))
     return Session(
         target=target,
         dataset=dataset,
         groups=groups,
         attributes=attributes,
-        layers=list_layers(groups),
+        layers=layers,
         counts=counts,
         no_counts=no_counts,
-        shape_yx=(maps.sizes["y"], maps.sizes["x"]),
+        shape_yx=shape_yx,
         detectors=tuple(sorted(names, key=lambda name: name != SUM)),
+        calibration=calibration,
+        windows=windows,
         _stamps=stamps,
         _maps=KeptArrays(most_bytes=_MAP_BYTES),
     )
