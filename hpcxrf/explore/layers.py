@@ -22,7 +22,7 @@ Cube = NDArray[np.float32]
 SHIFT: Final = "shift:"
 COUNTS: Final = "counts"
 """Group of the layers that are made of the counts themselves."""
-_BAND_VALUES: Final = 8_000_000
+_BAND_VALUES: Final = 2_000_000
 """Values of one array that are read at once."""
 # As the pages have them: theta moves by electronvolts.
 _SCALES: Final = {"keV": (1000.0, "eV"), "keV/channel": (1000.0, "eV/channel")}
