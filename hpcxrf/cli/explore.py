@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -29,7 +29,7 @@ _HOUR_S: Final = 3600.0
 
 def explore(
     what: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Run directory, or a store of results.", show_default=False)
+        Path, typer.Argument(metavar="RUN", help="Run directory, a store of results, or a scan.", show_default=False)
     ],
     dataset: Annotated[
         str | None, typer.Option(help="Dataset of the run.", show_default="the first that is finished")
@@ -47,6 +47,8 @@ def explore(
 ) -> None:
     """Look at the maps of a run in the browser: the spectra of any pixels, and fits by eye.
 
+    A scan that was not fitted is read first, and shown with the counts around the lines of elements.
+
     Results are never changed. Who opens the printed address can look at the run: it holds a secret that is new with
     every start. On a machine that others use, too, the explorer listens on a socket of your own instead of a port.
     """
@@ -59,21 +61,22 @@ def explore(
 
     if socket and port is not None:
         raise ConfigError("--socket and --port: choose one; without either the machine decides")
-    explorer = make_explorer(_find(what), dataset, new_access(), _make_fits)
-    sharing = "" if socket or port is not None else explain_sharing()
-    door: AbstractContextManager[Listening] = listen_on_socket() if socket or sharing else listen_on_port(port)
-    try:
-        with door as listening, _browser(listening, explorer.access.secret, no_browser), _keep_handler():
-            terminated = asyncio.run(
-                serve(
-                    explorer,
-                    listening,
-                    idle_s=idle_h * _HOUR_S,
-                    ready=lambda: _print_way(listening, explorer.access.secret, sharing),
-                )
+    with ExitStack() as stack:
+        explorer = make_explorer(_open_target(what, stack), dataset, new_access(), _make_fits)
+        stack.callback(close_explorer, explorer)
+        sharing = "" if socket or port is not None else explain_sharing()
+        door: AbstractContextManager[Listening] = listen_on_socket() if socket or sharing else listen_on_port(port)
+        listening = stack.enter_context(door)
+        stack.enter_context(_browser(listening, explorer.access.secret, no_browser))
+        stack.enter_context(_keep_handler())
+        terminated = asyncio.run(
+            serve(
+                explorer,
+                listening,
+                idle_s=idle_h * _HOUR_S,
+                ready=lambda: _print_way(listening, explorer.access.secret, sharing),
             )
-    finally:
-        close_explorer(explorer)
+        )
     if terminated:
         signal.raise_signal(signal.SIGTERM)
     sys.stderr.write(f"stopped: nothing was asked for {idle_h:g} h\n")
@@ -99,20 +102,25 @@ def _keep_handler() -> "Iterator[None]":
         signal.signal(signal.SIGTERM, handler)
 
 
-def _find(what: Path) -> "Target":
+def _open_target(what: Path, stack: ExitStack) -> "Target":
+    """The run or store that is named, or a file, read for as long as the stack is open."""
+    from hpcxrf.cli.progress import show_step
+    from hpcxrf.cli.terminal import console
     from hpcxrf.config.untrusted import show_name
     from hpcxrf.errors import InputFileError
+    from hpcxrf.explore.files import read_file
     from hpcxrf.explore.targets import find_target
+    from hpcxrf.formats.registry import is_zarr
 
     target = find_target(what)
     if target is not None:
         return target
-    name = show_name(str(what))
-    if not what.exists():
-        raise InputFileError(f"{name}: no such file or folder; name the folder that `hpcxrf run -o` made")
-    if what.is_dir():
-        raise InputFileError(f"{name}: is not a run directory; name the folder that `hpcxrf run -o` made")
-    raise InputFileError(f"{name}: was not fitted; `hpcxrf run {name} -o out` first, then `hpcxrf explore out`")
+    if what.is_dir() and not is_zarr(what):
+        raise InputFileError(
+            f"{show_name(str(what))}: is not a run directory; name the folder that `hpcxrf run -o` made, or a scan"
+        )
+    with show_step(console(), "read", "rows") as advance:
+        return stack.enter_context(read_file(what, advance))
 
 
 def _browser(listening: "Listening", secret: str, no_browser: bool) -> "AbstractContextManager[None]":

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hpcxrf.errors import FitError
 from hpcxrf.explore.session import SelectedCounts, Session
+from hpcxrf.explore.windows import Window, channel_energies_kev
 from hpcxrf.notes import Note, unpack_notes
 from hpcxrf.physics.components import parse_component
 from hpcxrf.physics.scatter_names import SCATTER
@@ -29,7 +30,7 @@ def describe_scan(session: Session) -> dict[str, Any]:
         `layers`, `regions`, and where the scan comes from. The share of a component is null where it is not known.
     """
     return {
-        "name": str(session.attributes.get("title", session.dataset.dataset_id)),
+        "name": _find_name(session),
         "shape": list(session.shape_yx),
         "step_um": _find_step(session),
         "detectors": list(session.detectors),
@@ -38,12 +39,13 @@ def describe_scan(session: Session) -> dict[str, Any]:
         "coarse": False,
         "regions": _describe_regions(session),
         "dataset_id": session.dataset.dataset_id,
-        "source": str(session.attributes.get("source", "")),
+        "source": str(session.attributes.get("source", _find_name(session))),
+        "fitted": bool(session.groups),
         "shape_full": _find_full_shape(session),
         "datasets": list(session.target.datasets),
         "run": None if session.target.run is None else session.target.run.resolve().name,
         "incident_energy_kev": _find_energy(session),
-        "elements": [name for name in session.components if name not in SCATTER],
+        "elements": [name for name in session.components if name not in SCATTER] if session.groups else [],
         "detectors_fit": _list_fitted(session.groups.get("spectrum")),
         "has_spectra": session.counts is not None,
         "no_spectra": session.no_counts,
@@ -83,7 +85,16 @@ def read_atomic_number(component: str) -> int:
     return max((int(xraylib.SymbolToAtomicNumber(symbol)) for symbol, _ in families), default=0)
 
 
+def _find_name(session: Session) -> str:
+    if session.counts is not None and not session.groups:
+        store: Any = session.counts.store
+        return str(store.scan_name)
+    return str(session.attributes.get("title", session.dataset.dataset_id))
+
+
 def _describe_components(session: Session) -> list[dict[str, Any]]:
+    if not session.groups:
+        return [_describe_window(session, window) for window in session.windows]
     spectrum = session.groups.get("spectrum")
     summaries = {name: session.summary(name) for name in session.summarised_detectors()}
     described = []
@@ -107,6 +118,23 @@ def _describe_components(session: Session) -> list[dict[str, Any]]:
     return described
 
 
+def _describe_window(session: Session, window: Window) -> dict[str, Any]:
+    """The window of a family: its counts, and no shares, which only a fit has."""
+    store, calibration = session.require_counts().store, session.calibration or ()
+    counts = [
+        float(store.integrated(number)[window.channels(one, store.shape[3])].sum())
+        for number, one in enumerate(calibration)
+    ]
+    return {
+        "name": window.name,
+        "label": window.name,
+        "z": read_atomic_number(window.name),
+        "counts": {one: sum(counts[number] for number in session.parts_of(one)) for one in session.detectors},
+        "share": dict.fromkeys(session.detectors),
+        "found": dict.fromkeys(session.detectors, True),
+    }
+
+
 def _read_column(spectrum: xr.Dataset, name: str, component: str) -> dict[str, float]:
     """One number of the integrated fits of all detectors."""
     names = [str(one) for one in spectrum["component"].values]
@@ -127,7 +155,8 @@ def _describe_regions(session: Session) -> list[dict[str, Any]]:
 
 def _find_step(session: Session) -> list[float] | None:
     if not session.groups:
-        return None
+        store: Any = session.require_counts().store
+        return find_step_um(*store.positions_um())
     step = session.summary(session.detectors[0]).step_um
     return None if step is None else list(step)
 
@@ -158,6 +187,9 @@ def _list_fitted(spectrum: xr.Dataset | None) -> list[str]:
 
 def _list_notes(session: Session) -> list[Note]:
     notes = list(unpack_notes(session.attributes))
+    if not session.groups:
+        store: Any = session.require_counts().store
+        notes += store.notes
     spectrum = session.groups.get("spectrum")
     if spectrum is not None:
         for name in map(str, spectrum["detector"].values):
@@ -190,13 +222,19 @@ def _build_numbers(session: Session, selected: SelectedCounts) -> tuple[dict[str
 
 def _find_axis(session: Session, detector: str) -> FloatArray:
     """Energy of every channel by the file's calibration; the number of the channel where it gives none."""
-    store: Any = session.require_counts().store
-    channel = np.arange(store.shape[3], dtype=np.float64)
-    if store.calibration is None:
-        return channel
-    one = store.calibration[int(detector) if detector.isdecimal() else 0]
-    energy_kev: FloatArray = one.offset_kev + one.slope_kev * channel + one.quadratic_kev * channel**2
-    return energy_kev
+    n_channels = session.require_counts().store.shape[3]
+    if session.calibration is None:
+        return np.arange(n_channels, dtype=np.float64)
+    return channel_energies_kev(session.calibration[int(detector) if detector.isdecimal() else 0], n_channels)
+
+
+def find_step_um(x_um: FloatArray, y_um: FloatArray) -> list[float] | None:
+    """Median steps (y, x) of the stage, micrometres; None where it did not move or no position is known."""
+    steps = [np.abs(np.diff(one, axis=axis)) for axis, one in enumerate((y_um, x_um))]
+    moved = [one[np.isfinite(one) & (one > 0)] for one in steps]
+    known = [float(np.median(one)) for one in moved if one.size]
+    # A scan of one row has no step along y; square pixels are the only sensible picture of it.
+    return [float(np.median(one)) if one.size else known[0] for one in moved] if known else None
 
 
 def _finite(value: float | None) -> float | None:

@@ -16,7 +16,8 @@ class KeptArrays:
     most_bytes: int
     """Of all of them together; a larger one is not kept."""
     _arrays: OrderedDict[Hashable, NDArray[Any]] = field(default_factory=OrderedDict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    # What is made may ask for what it is made of.
+    _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def get(self, key: Hashable, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         """Give the array of a key, which is made where it is not there; it is not to be written to."""

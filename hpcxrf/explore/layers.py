@@ -1,7 +1,7 @@
 """Layers of maps: what a results store has to show of every pixel, read as one kind of array."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -20,7 +20,9 @@ Cube = NDArray[np.float32]
 """(component, y, x); of a layer that has one map a detector, the first axis has length 1."""
 
 SHIFT: Final = "shift:"
-_BAND_VALUES: Final = 8_000_000
+COUNTS: Final = "counts"
+"""Group of the layers that are made of the counts themselves."""
+_BAND_VALUES: Final = 2_000_000
 """Values of one array that are read at once."""
 # As the pages have them: theta moves by electronvolts.
 _SCALES: Final = {"keV": (1000.0, "eV"), "keV/channel": (1000.0, "eV/channel")}
@@ -99,6 +101,27 @@ def _make_layer(row: tuple[str, str, str, str, bool], groups: Mapping[str, xr.Da
         components=_texts(of["component"]) if each else (),
         meanings=_read_meanings(of["status"]) if name == "status" else {},
     )
+
+
+def list_window_layers(detectors: tuple[str, ...], windows: tuple[str, ...]) -> dict[str, Layer]:
+    """List the layers of a scan that was not fitted: all counts of a pixel, and those in windows of energy.
+
+    Args:
+        detectors: names on the detector axis.
+        windows: names of the families around whose lines the windows are.
+    """
+    counts = Layer(
+        name="counts",
+        label="all counts",
+        unit="counts",
+        each=False,
+        group=COUNTS,
+        detectors=detectors,
+        components=(),
+        meanings={},
+    )
+    window = replace(counts, name="window", label="counts around the line", each=True, components=windows)
+    return {"window": window, "counts": counts} if windows else {"counts": counts}
 
 
 def read_layer(

@@ -49,7 +49,7 @@ def listen_on_port(port: int | None) -> Iterator[Listening]:
         raise OutputError(
             f"port {port}: {error.strerror}; name another --port, or none for one that is free"
         ) from error
-    bound.setblocking(False)
+    bound.settimeout(0.0)
     number = bound.getsockname()[1]
     tunnel = None
     if "SSH_CONNECTION" in os.environ:

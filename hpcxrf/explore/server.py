@@ -22,8 +22,9 @@ from hpcxrf.errors import ConfigError, HpcxrfError, OutputError
 from hpcxrf.explore.access import OPEN_PATH, Access, find_refusal, is_same, write_cookie
 from hpcxrf.explore.describe import describe_scan, describe_spectrum
 from hpcxrf.explore.exchange import BYTES, Answer, Request, answer_error, answer_fault, answer_json
+from hpcxrf.explore.opening import open_session
 from hpcxrf.explore.page_files import PAGE_PATH, PageFiles
-from hpcxrf.explore.session import MapView, Session, open_session
+from hpcxrf.explore.session import MapView, Session
 from hpcxrf.explore.targets import Target
 
 _LARGEST_SIDE: Final = 4096

@@ -13,22 +13,20 @@ from numpy.typing import NDArray
 
 from hpcxrf.errors import ConfigError, DamagedStoreError, HpcxrfError, OutputError
 from hpcxrf.explore.kept import KeptArrays
-from hpcxrf.explore.layers import Cube, Layer, list_layers, read_layer
+from hpcxrf.explore.layers import COUNTS, Cube, Layer, read_layer
 from hpcxrf.explore.selections import Mask, SelectionSources, select_pixels
 from hpcxrf.explore.targets import Dataset, Target, stamp_store
 from hpcxrf.explore.tiles import KeptCounts, sum_selection
+from hpcxrf.explore.windows import Window, sum_windows
+from hpcxrf.formats.scan import EnergyCalibration
 from hpcxrf.results.names import SUM
 from hpcxrf.results.photon_variance import read_photon_variance
 from hpcxrf.results.report.thumbnails import MapSummary, block_mean, summarise_maps
-from hpcxrf.results.store.opening import is_complete, open_results
 
-_GROUPS: Final = ("maps", "spectrum", "parameters", "regions", "normalised", "areal_density")
-_MAP_BYTES: Final = 192 << 20
 _LAYER_BYTES: Final = 96 << 20
 """Largest layer of one detector that is read and kept with all its components; of a larger one, one map at a time."""
-_BLOCK_BYTES: Final = 64 << 20
-_TILE_BYTES: Final = 48 << 20
-_SUMMARY_SIDE: Final = 256
+_SUMMARY_SIDE: Final = 128
+"""Side of the thumbnails that come with the summary of a detector."""
 _SUMMARY_VALUES: Final = 40_000_000
 """Pixels times components of all detectors up to which the shares of every detector are known from the start."""
 
@@ -58,7 +56,7 @@ class SelectedCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """An open scan; made by `open_session`. Threads may use it at once."""
+    """An open scan; made by `hpcxrf.explore.opening.open_session`. Threads may use it at once."""
 
     target: Target
     dataset: Dataset
@@ -74,6 +72,10 @@ class Session:
     shape_yx: tuple[int, int]
     detectors: tuple[str, ...]
     """Names on the detector axis of the maps, sum first."""
+    calibration: tuple[EnergyCalibration, ...] | None
+    """Energy axis of each detector as the file gives it; None: it gives none, or the spectra are not there."""
+    windows: tuple[Window, ...]
+    """Windows of energy of a scan that was not fitted."""
     _stamps: Mapping[Path, tuple[int, int, int] | None]
     _maps: KeptArrays = field(repr=False)
     _summaries: dict[str, MapSummary] = field(default_factory=dict, repr=False)
@@ -107,6 +109,9 @@ class Session:
             OutputError: the store changed since it was opened, or is gone or damaged.
         """
         kind, factor = self._layer(layer), self._factor(side)
+        known = self._summaries.get(detector)
+        if layer == "amplitude" and known is not None and known.factor == factor:
+            return MapView(values=known.pictures.astype(np.float32), factor=factor, unit=kind.unit)
         if not kind.each:
             return MapView(values=_shrink(self._cube(kind, detector, ()), factor, kind), factor=factor, unit=kind.unit)
         small = [-(-size // factor) for size in self.shape_yx]
@@ -119,8 +124,9 @@ class Session:
 
     @property
     def components(self) -> tuple[str, ...]:
-        """Components of the maps, in the order of the store."""
-        return self.layers["amplitude"].components if "amplitude" in self.layers else ()
+        """Components of the maps, in the order of the store; of a scan that was not fitted, names of its windows."""
+        first = next((layer for layer in self.layers.values() if layer.each), None)
+        return () if first is None else first.components
 
     def select(self, selection: object) -> Mask:
         """Find the pixels (y, x) of a selection.
@@ -250,8 +256,9 @@ class Session:
 
     def _cube(self, layer: Layer, detector: str, names: Sequence[str]) -> Cube:
         """Maps of some components at full size, from the whole layer where it is small enough to be kept."""
-        whole = 4 * self.shape_yx[0] * self.shape_yx[1] * max(1, len(layer.components)) <= _LAYER_BYTES
-        wanted = layer.components if whole else tuple(names)
+        if layer.group == COUNTS:
+            return self._windows(layer, detector, names)
+        wanted = layer.components if self._is_kept_whole(layer) else tuple(names)
         if unknown := [name for name in names if name not in layer.components]:
             raise ConfigError(f"component {unknown[0]!r}: layer {layer.name} has no map of it")
         cube: Cube = self._maps.get((layer.name, detector, wanted), lambda: self._read(layer, detector, wanted))
@@ -259,10 +266,26 @@ class Session:
             return cube
         return cube[[wanted.index(name) for name in names]] if len(names) > 1 else cube[wanted.index(names[0]), None]
 
+    def _is_kept_whole(self, layer: Layer) -> bool:
+        return 4 * self.shape_yx[0] * self.shape_yx[1] * max(1, len(layer.components)) <= _LAYER_BYTES
+
     def _read(self, layer: Layer, detector: str, names: Sequence[str]) -> Cube:
         factors = self.attributes.get("count_factor", {})
         with self._reading():
             return read_layer(self.groups, layer, detector, names, factors)
+
+    def _windows(self, layer: Layer, detector: str, names: Sequence[str]) -> Cube:
+        """Counts of the pixels of a scan that was not fitted, all or in windows of energy."""
+        if unknown := [name for name in names if name not in layer.components]:
+            raise ConfigError(f"component {unknown[0]!r}: layer {layer.name} has no map of it")
+        which, store = self.parts_of(detector), self.require_counts().store
+
+        def read() -> Cube:
+            with self._reading():
+                return sum_windows(store, which, self.windows, self.calibration or ())
+
+        every: Cube = self._maps.get((COUNTS, detector), read)
+        return every[[1 + layer.components.index(name) for name in names]] if layer.each else every[:1]
 
     def _portions(self, layer: Layer) -> Iterator[tuple[str, ...]]:
         """Components of a layer, as many at once as fit into what is kept."""
@@ -274,7 +297,7 @@ class Session:
         """(detector, y, x) seconds: 0 where nothing was measured, NaN where there are counts and no known time."""
 
         def read() -> NDArray[np.float32]:
-            # What store has them is fixed by `open_session`.
+            # What stores have them is fixed by `open_session`.
             store: Any = self.require_counts().store
             measured, live = store.measured(), store.times().live_time_s
             for number, one in enumerate(live):
@@ -284,74 +307,6 @@ class Session:
             return np.asarray(live)
 
         return self._maps.get("live_time_s", read)
-
-
-def open_session(target: Target, dataset: Dataset) -> Session:
-    """Open a scan; arrays are read when they are asked for.
-
-    Args:
-        target: what the explorer was given.
-        dataset: one of its scans.
-
-    Raises:
-        OutputError: its results are not finished, or its stores cannot be read.
-    """
-    groups: dict[str, xr.Dataset] = {}
-    attributes: dict[Any, Any] = {}
-    stamps = {path: stamp_store(path) for path in (dataset.results,) if path is not None}
-    if dataset.results is not None:
-        if not is_complete(dataset.results):
-            raise OutputError(f"{dataset.results}: is not finished; `hpcxrf status` tells how far the run is")
-        tree = open_results(dataset.results)
-        groups = {name: tree[name].to_dataset() for name in _GROUPS if name in tree.children}
-        attributes = dict(tree.attrs)
-    counts, no_counts = _open_counts(target, dataset)
-    if counts is not None and dataset.spectra is not None:
-        stamps[dataset.spectra] = stamp_store(dataset.spectra)
-    if not groups:
-        if counts is None:
-            raise OutputError(no_counts)
-        return Session(
-            target=target, dataset=dataset, groups={}, attributes={}, layers={}, counts=counts, no_counts="",
-            shape_yx=counts.store.shape[1:3], detectors=tuple(map(str, range(counts.store.shape[0]))),
-            _stamps=stamps, _maps=KeptArrays(most_bytes=_MAP_BYTES),
-        )  # fmt: skip
-    maps = groups["maps"]
-    names = [str(name) for name in maps["detector"].values]
-    return Session(
-        target=target,
-        dataset=dataset,
-        groups=groups,
-        attributes=attributes,
-        layers=list_layers(groups),
-        counts=counts,
-        no_counts=no_counts,
-        shape_yx=(maps.sizes["y"], maps.sizes["x"]),
-        detectors=tuple(sorted(names, key=lambda name: name != SUM)),
-        _stamps=stamps,
-        _maps=KeptArrays(most_bytes=_MAP_BYTES),
-    )
-
-
-def _open_counts(target: Target, dataset: Dataset) -> tuple[KeptCounts | None, str]:
-    """Counts of a scan, or why they are not there."""
-    from hpcxrf.store.packed import is_store
-    from hpcxrf.store.spectra import open_spectra
-
-    if dataset.spectra is None:
-        return None, f"{target.name}: holds maps alone; for its spectra explore the run directory"
-    if not is_store(dataset.spectra):
-        return None, (
-            f"{dataset.spectra}: the spectra are not there any more; `hpcxrf verify {target.run} --redo && "
-            f"hpcxrf resume {target.run}` reads them again from the files of the scan"
-        )
-    store: Any = open_spectra(dataset.spectra)
-    return KeptCounts(
-        store=store,
-        has_tiles=bool(getattr(store, "has_tiles", False)),
-        blocks=KeptArrays(most_bytes=_BLOCK_BYTES),
-        tiles=KeptArrays(most_bytes=_TILE_BYTES),
-    ), ""
 
 
 def _sum_live_times(times_s: NDArray[Any], mask: Mask, which: Sequence[int]) -> float | None:

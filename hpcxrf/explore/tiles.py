@@ -4,7 +4,9 @@ Whole numbers have one sum, whatever the order. So tiles of 16 x 16 pixels that 
 from their sums, where the store has these, and only what is left is added up from the counts, chunk by chunk.
 """
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -18,6 +20,8 @@ Mask = NDArray[np.bool_]
 TILE_SIDE: Final = 16
 _FEW_BLOCKS: Final = 4
 """Chunks of one selection that are kept for the next one: more of them would push each other out."""
+_MOST_THREADS: Final = 4
+"""Threads that decode chunks: decoding is most of a large sum, and lets other threads work."""
 # So many counts of two bytes do not exceed four.
 _PIECE_PIXELS: Final = 1 << 16
 
@@ -103,10 +107,15 @@ def sum_selection(counts: KeptCounts, detector: int, mask: Mask) -> NDArray[Any]
         total += _sum_tiles(counts, detector, inner)
         rest = mask & ~np.kron(inner, np.ones((TILE_SIDE, TILE_SIDE), dtype=np.bool_))[: mask.shape[0], : mask.shape[1]]
     met = list(_list_blocks(rest, store.chunks[1:3]))
-    for y, x in met:
-        block = counts.read_block(detector, y, x, keep=len(met) <= _FEW_BLOCKS)
-        total += _sum_pixels(block, rest[y, x])
-    return total
+    few = len(met) <= _FEW_BLOCKS
+
+    def add_up(place: tuple[slice, slice]) -> NDArray[Any]:
+        return _sum_pixels(counts.read_block(detector, *place, keep=few), rest[place])
+
+    if few:
+        return sum(map(add_up, met), start=total)
+    with ThreadPoolExecutor(min(_MOST_THREADS, len(os.sched_getaffinity(0)))) as pool:
+        return sum(pool.map(add_up, met), start=total)
 
 
 def find_inner_tiles(mask: Mask) -> Mask:

@@ -69,7 +69,7 @@ def inspect_file(path: Path, options: ReadOptions, advance: Advance | None = Non
     scan = open_scan(path, options)
     place = find_override(path, 0)
     override = None if place is None else read_override(place)
-    energy, calibration, notes = _with_override(scan, override)
+    energy, calibration, notes = complete_from_override(scan, override)
     scalars = scan.read_scalars()
     total, mended = sum_mended(scan, advance)
     return {
@@ -96,7 +96,7 @@ def _sum_by_detector(times_s: NDArray[np.float64] | None) -> list[float] | None:
     return None if times_s is None else np.nansum(times_s, axis=(1, 2)).tolist()
 
 
-def _with_override(
+def complete_from_override(
     scan: RawScan, override: Override | None
 ) -> tuple[float | None, tuple[EnergyCalibration, ...] | None, list[Note]]:
     """Incident energy and calibration of the file, else of the override file, and sentences on the latter."""

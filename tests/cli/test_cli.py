@@ -35,6 +35,7 @@ COMMANDS = (
     "dashboard",
     "quantify",
     "export",
+    "explore",
     "compare",
 )
 

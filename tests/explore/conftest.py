@@ -3,7 +3,8 @@
 import pytest
 from explore_samples import MadeRun, make_run
 
-from hpcxrf.explore.session import Session, open_session
+from hpcxrf.explore.opening import open_session
+from hpcxrf.explore.session import Session
 from hpcxrf.explore.targets import find_target
 
 

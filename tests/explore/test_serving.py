@@ -1,5 +1,6 @@
 """The command and its server as they are used: ports, sockets, other users, Ctrl-C."""
 
+import asyncio
 import hashlib
 import http.client
 import json
@@ -12,12 +13,18 @@ import subprocess
 import sys
 import tempfile
 import time
+import webbrowser
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 from explore_samples import NAME
 
+from hpcxrf.explore.access import new_access
+from hpcxrf.explore.listening import listen_on_port, open_in_browser
+from hpcxrf.explore.server import close_explorer, make_explorer
+from hpcxrf.explore.serving import serve
+from hpcxrf.explore.targets import find_target
 from tests.conftest import skip_or_fail
 
 NOBODY = 65534
@@ -41,8 +48,9 @@ def explored(*arguments, **environment):
             lines.append(line.strip())
         yield began, lines
     finally:
-        began.kill()
-        began.wait()
+        # It puts away its folders.
+        began.terminate()
+        began.wait(30)
         began.stdout.close()
         began.stderr.close()
 
@@ -182,20 +190,28 @@ def test_a_shared_machine_has_a_socket_by_itself(made, tmp_path):
         assert lines[0].startswith(f"ssh -N -L 8000:{tmp_path}")
 
 
-def test_it_stops_by_itself_when_nobody_asks(made):
-    with explored(made.folder, "--port", free_port(), "--idle-h", "0.01") as (process, lines):
-        assert "#" in lines[-1]
-        # 0.01 h are 36 s: a clock that is wrong by an order would show.
-        time.sleep(0.5)
-        assert process.poll() is None
+def test_it_stops_by_itself_when_nobody_asks_and_not_while_somebody_does(made):
+    explorer = make_explorer(find_target(made.folder), None, new_access())
+
+    async def watch(listening):
+        ended = asyncio.create_task(serve(explorer, listening, idle_s=0.5, ready=lambda: None))
+        for _ in range(8):
+            await asyncio.sleep(0.1)
+            explorer.last_used = time.monotonic()
+        assert not ended.done()
+        return await asyncio.wait_for(ended, 20)
+
+    with listen_on_port(None) as listening:
+        assert asyncio.run(watch(listening)) is False
+    close_explorer(explorer)
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (("nothing-here",), 3, "no such file or folder"),
+        (("nothing-here",), 3, "no such file"),
         ((".",), 3, "is not a run directory"),
-        (("{file}",), 3, "was not fitted; `hpcxrf run"),
+        (("{file}",), 3, "of no known format"),
         (("{run}", "--dataset", "other"), 2, "not a dataset"),
         (("{run}", "--socket", "--port", "8000"), 2, "choose one"),
         (("{run}", "--port", "{taken}"), 4, "name another --port"),
@@ -216,10 +232,6 @@ def test_what_cannot_be_explored_is_refused_with_its_exit_code(
 
 
 def test_the_browser_is_given_a_file_of_the_user_alone_and_no_secret_on_a_command_line(monkeypatch):
-    import webbrowser
-
-    from hpcxrf.explore.listening import open_in_browser
-
     given = []
     monkeypatch.setattr(webbrowser, "open", given.append)
     with open_in_browser("http://127.0.0.1:8000/#secret-of-this-start"):

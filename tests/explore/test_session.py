@@ -12,8 +12,10 @@ from store_damage import spoil_chunks
 
 from hpcxrf.errors import ConfigError, DamagedStoreError, OutputError
 from hpcxrf.explore.describe import describe_scan, describe_spectrum, read_atomic_number
+from hpcxrf.explore.layers import list_layers, read_layer
+from hpcxrf.explore.opening import open_session
 from hpcxrf.explore.selections import pack_mask
-from hpcxrf.explore.session import Session, open_session
+from hpcxrf.explore.session import Session
 from hpcxrf.explore.targets import find_target
 
 
@@ -238,3 +240,54 @@ def test_pixels_without_a_number_are_nan_at_every_size(tmp_path):
     assert np.isnan(session.map("0", "decision", "Fe").values[:, 2:]).all()
     told = describe_scan(session)
     assert told["components"][0]["share"]["0"] is not None
+
+
+def test_layers_of_rates_densities_regions_and_shifts_are_read_as_they_are():
+    rng = np.random.default_rng(2)
+    axes = {"detector": ["0", "sum"], "component": ["Si", "Fe"]}
+    each, one = ("detector", "component", "y", "x"), ("detector", "y", "x")
+    shift = rng.random((2, 2, 4, 5)).astype("f4")
+    maps = xr.Dataset(
+        {
+            "amplitude": (each, np.ones((2, 2, 4, 5), "f4")),
+            "detection_limit": (each, np.ones((2, 2, 4, 5), "f4")),
+            "sigma": (each, np.ones((2, 2, 4, 5), "f4")),
+            "status": (one, np.ones((2, 4, 5), "u1")),
+            "theta_shift": (("detector", "parameter", "y", "x"), shift),
+        },
+        coords={
+            **axes,
+            "parameter": ["energy_offset", "compton_angle"],
+            "parameter_unit": ("parameter", ["keV", "deg"]),
+        },
+    )
+    rate, density = rng.random((2, 2, 4, 5)).astype("f4"), rng.random((1, 1, 4, 5)).astype("f4")
+    label = np.zeros((2, 4, 5), "u2")
+    label[0, 0], label[1, :2] = 1, 2
+    groups = {
+        "maps": maps,
+        "normalised": xr.Dataset({"rate": (each, rate)}, coords={**axes, "detector": ["0", "combined"]}),
+        "areal_density": xr.Dataset(
+            {"areal_density": (each, density), "sigma": (each, density / 3)},
+            coords={"detector": ["0"], "component": ["Fe"]},
+        ),
+        "regions": xr.Dataset({"label": (("layer", "y", "x"), label)}),
+    }
+    layers = list_layers(groups)
+    assert "misfit" not in layers
+    assert layers["normalised"].detectors == ("0", "combined")
+    assert layers["areal_density"].components == ("Fe",)
+    assert (layers["shift:energy_offset"].unit, layers["shift:compton_angle"].unit) == ("eV", "deg")
+
+    def read(name, detector, *components):
+        return read_layer(groups, layers[name], detector, components, {})
+
+    np.testing.assert_allclose(read("shift:energy_offset", "sum")[0], 1000 * shift[1, 0])
+    np.testing.assert_allclose(read("shift:compton_angle", "0")[0], shift[0, 1])
+    np.testing.assert_array_equal(read("normalised", "combined", "Fe", "Si"), rate[1, ::-1])
+    np.testing.assert_array_equal(read("areal_density", "0", "Fe"), density[0])
+    np.testing.assert_allclose(read("areal_density_sigma", "0", "Fe"), density[0] / 3)
+    # Where regions overlap, the first layer is seen.
+    assert read("regions", "0")[0][:3, 0].tolist() == [1, 2, 0]
+    with pytest.raises(ConfigError, match=r"detector 'sum'.*component 'Si'"):
+        read("areal_density", "sum", "Si")

@@ -21,7 +21,8 @@
   const makeApp = (scan, dataset) => {
     const listeners = new Map();
     const app = {
-      scan, dataset, detector: scan.detectors_fit[0], selection: { kind: "all" }, fit: null, kept: null, numbers: null, over: null,
+      scan, dataset, detector: scan.detectors_fit[0] ?? scan.detectors[0],
+      canFit: scan.run !== null && scan.has_spectra && scan.detectors_fit.length > 0, selection: { kind: "all" }, fit: null, kept: null, numbers: null, over: null,
       elements: [...scan.elements], theta: new Map(), focus: new Set(), drawn: [], held: [],
       on: (name, act) => listeners.set(name, [...(listeners.get(name) ?? []), act]),
       emit: (name, value) => (listeners.get(name) ?? []).forEach((act) => act(value)),
@@ -48,6 +49,7 @@
     };
 
     app.refit = (kind, { keep = false } = {}) => guard(async () => {
+      if (!app.canFit) { return null; }
       const mine = key();
       const fit = await fitter({
         dataset, detector: app.detector, selection: app.selection, elements: app.elements, kind, keep,
@@ -97,14 +99,14 @@
       draw();
     };
     app.setDetector = (name) => {
-      if (scan.detectors_fit.includes(name) && name !== app.detector) {
+      if ((!app.canFit || scan.detectors_fit.includes(name)) && name !== app.detector) {
         [app.detector, app.held, app.numbers] = [name, [], null];
         app.reset();
       }
     };
     app.reset = () => {
       [app.elements, app.theta, app.focus, app.over, app.kept] = [[...scan.elements], new Map(), new Set(), null, null];
-      return app.selection.kind === "all" ? app.goOnFrom(`run-${app.detector}`) : app.choose(app.selection);
+      return app.canFit && app.selection.kind === "all" ? app.goOnFrom(`run-${app.detector}`) : app.choose(app.selection);
     };
     app.takeBack = () => guard(async () => {
       const before = await client.post("/api/history/take_back", { dataset });
@@ -205,16 +207,24 @@
     id("drawn").textContent = "";
     const app = makeApp(scan, scan.dataset_id);
     const viewer = hpcxrf.viewer.build(container, scan, { select: true });
-    tabs(id("panels"), [
+    if (!app.canFit) {
+      id("panels").replaceChildren(make("p", { class: "none" }, scan.no_spectra || "This scan was not fitted: `hpcxrf run FILE -o out`, then `hpcxrf explore out`, fits and refits it."));
+    } else {
+      tabs(id("panels"), [
       ["Fit", (panel) => hpcxrf.fitPanel.build(panel, app)],
       ["Elements", (panel) => hpcxrf.elementsPanel.build(panel, app)],
       ["History", (panel) => hpcxrf.historyPanel.build(panel, app)],
       ["Out of it", (panel) => hpcxrf.writePanel.build(panel, app)]]);
+    }
     listen(app, viewer, container, running.signal);
     await viewer.ready;
     document.documentElement.dataset.ready = "maps";
-    await app.goOnFrom(`run-${app.detector}`);
-    await Promise.all([app.refreshElements(), app.refreshHistory()]);
+    if (app.canFit) {
+      await app.goOnFrom(`run-${app.detector}`);
+      await Promise.all([app.refreshElements(), app.refreshHistory()]);
+    } else if (scan.has_spectra) {
+      await app.choose({ kind: "all" });
+    }
     document.documentElement.dataset.ready = "all";
   };
 
