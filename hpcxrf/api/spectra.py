@@ -12,6 +12,7 @@ from hpcxrf.fitting.spectrum.held import fit_at_theta, fit_components
 from hpcxrf.fitting.spectrum.near_edges import drop_unexcited
 from hpcxrf.fitting.spectrum.prepare import FitOptions, prepare_spectrum
 from hpcxrf.fitting.spectrum.problem import Background, Method, Objective, Source, start_from
+from hpcxrf.fitting.spectrum.search import set_axis
 from hpcxrf.fitting.spectrum.solve import refit, solve_problem
 from hpcxrf.formats.scan import RawScan
 from hpcxrf.physics.detector import Detector
@@ -212,10 +213,11 @@ def refine(
     with errors_of("refine"):
         problem = replace(problem_of(fit), method="separable")
         changes = ThetaChanges(values=theta or {}, fixed=fixed, free=free, bounds=bounds or {})
-        if not same_counts or problem.find_axis:
-            problem = start_from(problem, fit.theta)
         if not same_counts:
+            problem = start_from(problem, fit.theta)
             problem = replace(problem, model_error=fit.model_error if math.isfinite(fit.model_error) else None)
+        elif problem.find_axis:
+            problem = replace(set_axis(problem, fit.theta), find_axis=False)
         check_theta(changes, problem.parameters)
         start = start_theta(fit, changes)
         problem = hold_start(change_problem(problem, changes), start)

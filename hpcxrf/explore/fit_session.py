@@ -130,7 +130,7 @@ class FitSession:
             ConfigError: no kept fit is left.
         """
         before = self._history.take_back()
-        self._latest.clear()
+        self._latest = {} if before is None else {before["detector"]: before}
         return before
 
     def elements(self, detector: str) -> list[Json]:

@@ -38,6 +38,7 @@ from hpcxrf.pipeline.stored_fits import (
     StoredScan,
     arrange_elements,
     carry_factor,
+    fit_as_extended,
     fit_whole,
     open_stored_scan,
     prepare_process,
@@ -127,6 +128,12 @@ def find_base(detector: int, elements: tuple[str, ...], desk: Desk) -> SpectrumF
     if key in desk.bases:
         desk.bases.move_to_end(key)
         return desk.bases[key]
+    if elements == desk.scan.elements and not desk.bases:
+        # Once, before any other.
+        for d, one in fit_as_extended(desk.scan).items():
+            desk.bases[d, elements] = one
+        if key in desk.bases:
+            return desk.bases[key]
     fit = fit_whole(desk.scan, detector, elements)
     _keep(desk.bases, key, fit, _MOST_BASES)
     return fit

@@ -28,6 +28,7 @@ from hpcxrf.notes import Note
 from hpcxrf.physics.model import SCATTER
 from hpcxrf.pipeline.pixels.findings import Findings, read_findings
 from hpcxrf.pipeline.pixels.flags import saturated_spectra
+from hpcxrf.pipeline.prepare.detectors import fit_detectors
 from hpcxrf.pipeline.prepare.facts import scan_facts
 from hpcxrf.pipeline.prepare.from_config import prepare
 from hpcxrf.pipeline.prepare.inputs import SUM
@@ -56,6 +57,8 @@ class StoredScan:
     spectra: SpectraStore
     config: RunConfig
     """Configuration of the run with the components of its fit, separable."""
+    given: RunConfig
+    """Configuration of the run."""
     facts: ScanFacts
     findings: Findings
     elements: tuple[str, ...]
@@ -95,6 +98,7 @@ def open_stored_scan(run_dir: Path, dataset_id: str) -> StoredScan:
     return StoredScan(
         spectra=spectra,
         config=refinement_config(config, components),
+        given=config,
         facts=scan_facts(spectra, Path(spectra.sources[0].path)),
         findings=read_findings(attributes),
         elements=tuple(name for name in components if name not in SCATTER),
@@ -150,6 +154,23 @@ def fit_whole(scan: StoredScan, detector: int, elements: Sequence[str]) -> Spect
         "has changed since; fits by eye begin at this one"
     )
     return dataclasses.replace(fit, notes=(*fit.notes, Note("warning", text)))
+
+
+def fit_as_extended(scan: StoredScan) -> dict[int, SpectrumFit]:
+    """Fit the whole scan as the run did, which added elements by suggestion and went on from fits with fewer.
+
+    Returns:
+        Fits by detector; none where the run added nothing so, or is not met with its files of today.
+    """
+    if not scan.given.fit.auto_elements or scan.given.fit.method != "separable":
+        return {}
+    every = range(scan.facts.n_detectors)
+    with one_thread():
+        counts = torch.stack([scan_counts(scan, d) for d in every])
+        found = fit_detectors(scan.given, scan.facts, every, counts)
+    if {name for fit in found.fits for name in fit.component_names} - SCATTER != set(scan.elements):
+        return {}
+    return {d: carry_factor(scan, fit, str(d)) for d, fit in zip(every, found.fits, strict=True)}
 
 
 def is_same(fit: SpectrumFit, theta: Mapping[str, float]) -> bool:

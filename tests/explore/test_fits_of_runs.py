@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from explore_runs import film_run, glass_run, make_run, salt_run
+from explore_runs import GLASS, film_run, glass_run, make_run, salt_run
 
 from hpcxrf import api
 from hpcxrf.errors import FitError
@@ -99,6 +99,39 @@ def test_the_settings_of_the_run_give_its_theta_and_figures_again(fitters, name,
     for component, row in by_name(fit).items():
         assert row["limit"] == pytest.approx(by_name(stored)[component]["limit"], rel=1e-6)
         assert row["found"] == by_name(stored)[component]["found"]
+
+
+@pytest.mark.parametrize(
+    ("elements", "fit"),
+    [
+        # The start of the energy axis means nothing, and what a fit began from is not in the run.
+        (GLASS, {"calibration": "none"}),
+        # Elements were added by suggestion, each time from the theta of the fit with fewer.
+        (GLASS[:-3], {"auto_elements": True}),
+    ],
+)
+def test_the_settings_of_a_run_that_found_its_way_give_its_theta_again(shared_data, tmp_path, elements, fit):
+    source = shared_data / "larch-srm1832" / "srm1832.mca"
+    sample = {"elements": list(elements), "incident_energy_kev": 12.5}
+    section = {"energy_range_kev": [1.0, 13.5], **fit}
+    one = Fitter(make_run(tmp_path / "run", source, stages=("ingest", "integrated"), sample=sample, fit=section))
+    found, stored = one.fit(theta=one.theta()), one.run_fit("0")
+    assert found["elements"] == list(one.opened.facts.elements)
+    assert [row["value"] for row in found["parameters"]] == [row["value"] for row in stored["parameters"]]
+    assert amplitudes(found) == amplitudes(stored)
+    moved = one.fit(theta=one.theta(fwhm_offset={"value": stored["parameters"][3]["value"] * 1.02}))
+    for row, before in zip(moved["parameters"], stored["parameters"], strict=True):
+        if before["sigma"] and not before["at_bound"]:
+            assert abs(row["value"] - before["value"]) < 0.3 * before["sigma"], row["name"]
+
+
+def test_a_run_whose_files_have_changed_says_that_its_fit_is_not_met(film):
+    scan = film.desk.scan
+    theta = {**scan.theta, "0": {**scan.theta["0"], "fwhm_offset": scan.theta["0"]["fwhm_offset"] + 1e-4}}
+    desk = Desk(scan=dataclasses.replace(scan, theta=theta))
+    fit = find_base(0, scan.elements, desk)
+    assert any(note.kind == "warning" and "the run's own fit is not met" in note.text for note in fit.notes)
+    assert not any("not met" in note.text for note in find_base(1, scan.elements, desk).notes)
 
 
 def test_a_region_that_the_run_refined_gives_the_numbers_of_the_run_again(film):
