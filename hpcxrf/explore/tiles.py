@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcxrf.explore.kept import KeptArrays
+from hpcxrf.store.schema import TILE_SIDE
 
 Mask = NDArray[np.bool_]
 
-TILE_SIDE: Final = 16
+
 _FEW_BLOCKS: Final = 4
 """Chunks of one selection that are kept for the next one: more of them would push each other out."""
 _MOST_THREADS: Final = 4
