@@ -90,7 +90,7 @@ def _open_counts(target: Target, dataset: Dataset) -> tuple[KeptCounts | None, s
     store: Any = open_spectra(dataset.spectra)
     return KeptCounts(
         store=store,
-        has_tiles=bool(getattr(store, "has_tiles", False)),
+        has_tiles=store.has_tiles,
         blocks=KeptArrays(most_bytes=_BLOCK_BYTES),
         tiles=KeptArrays(most_bytes=_TILE_BYTES),
     ), ""

@@ -44,7 +44,7 @@ def amplitudes_to_csv(source: "ExportSource", path: Path) -> None:
     Raises:
         OutputError: `path` cannot be written.
     """
-    spectrum = source.groups["spectrum"].load()
+    spectrum = source.groups["spectrum"]
     columns = ("amplitude", "sigma", "detection_limit")
     factors = source.attributes.get("count_factor", {})
     names = [str(name) for name in spectrum["component"].values]
@@ -76,7 +76,7 @@ def parameters_to_csv(source: "ExportSource", path: Path) -> None:
     columns = ("value", "sigma", "initial", "lower", "upper", "free", "at_bound")
     rows: list[tuple[Cell, ...]] = []
     if "parameters" in source.groups:
-        table = source.groups["parameters"].load()
+        table = source.groups["parameters"]
         names, texts = (table[key].values.tolist() for key in ("name", "unit"))
         units = dict(zip(names, texts, strict=True))
         for detector, name, *values in _list_rows(table, "name", columns):
@@ -180,7 +180,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]])
 
 
 def _list_rows(table: xr.Dataset, dim: str, columns: Sequence[str]) -> Iterable[tuple[Cell, ...]]:
-    for detector in table["detector"].values:
-        for label in table[dim].values:
-            one = table.sel({"detector": detector, dim: label})
-            yield str(detector), str(label), *(one[name].item() for name in columns)
+    arrays = (one.transpose("detector", dim) for one in xr.broadcast(*(table[name] for name in columns)))
+    for detector, *rows in zip(table["detector"].values, *(one.values.tolist() for one in arrays), strict=True):
+        for label, *values in zip(table[dim].values, *rows, strict=True):
+            yield str(detector), str(label), *values
