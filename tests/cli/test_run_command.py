@@ -91,6 +91,9 @@ def test_report_writes_the_page_again_and_nothing_else(hpcxrf, finished):
     assert "leaf-" in page.read_text()
     after = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file() and p != page}
     assert after == others
+    ran = hpcxrf("report", finished, "--single-file")
+    assert f"one file: {finished / 'report-single-file.html'}" in ran.err
+    assert "data:image/" in (finished / "report-single-file.html").read_text()
 
 
 @pytest.mark.parametrize("make", [False, True])

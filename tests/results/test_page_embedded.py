@@ -42,7 +42,7 @@ PROVIDER = """
   };
   window.events = [];
   const place = document.querySelector("#place");
-  ["pixelchosen", "selectionmade", "selectionpreview"].forEach((name) => place.addEventListener(
+  ["pixelchosen", "selectionmade", "selectionpreview", "detectorchosen"].forEach((name) => place.addEventListener(
     name, (event) => window.events.push([name, event.detail])));
   window.viewer = hpcxrf.viewer.build(place, scan, { select: true, keys: [["r", "fit again"]] });
 """
@@ -80,6 +80,7 @@ def test_the_calls_change_what_is_shown(page):
     page.evaluate("() => window.viewer.toggleLog()")
     page.evaluate("() => window.viewer.contrast(1)")
     state = page.evaluate("() => window.viewer.state()")
+    assert events(page, "detectorchosen") == [{"detector": "0"}]
     assert (state["detector"], state["log"], state["limits"]["low"]) == ("0", True, 2)
     assert ["0", "amplitude", "Fe"] in page.evaluate("() => window.asked")
     page.evaluate("() => window.viewer.setLayer('regions')")

@@ -194,7 +194,9 @@
       const before = state.detector;
       // Limits that were given, or that belong to a layer, mean nothing in another one.
       const isOther = ["layer", "show"].some((name) => name in changes && changes[name] !== state[name]);
+      const before = state.detector;
       Object.assign(state, changes);
+      if (state.detector !== before) { core.emit("detectorchosen", { detector: state.detector }); }
       if (isOther && !("limits" in changes)) {
         if (core.layer().limits || state.limits.kind !== "percentile") { state.limits = core.usual(); }
       }
