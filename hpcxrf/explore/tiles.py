@@ -5,7 +5,7 @@ from their sums, where the store has these, and only what is left is added up fr
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -26,6 +26,10 @@ _MOST_THREADS: Final = 4
 """Threads that decode chunks: decoding is most of a large sum, and lets other threads work."""
 # So many counts of two bytes do not exceed four.
 _PIECE_PIXELS: Final = 1 << 16
+
+
+class NobodyWaitsError(Exception):
+    """A sum was given up: who asked for it has gone."""
 
 
 class TiledCounts(Protocol):
@@ -92,19 +96,23 @@ class KeptCounts:
         return self.tiles.get((tuple(detectors), group), read)
 
 
-def sum_selection(counts: KeptCounts, detectors: Sequence[int], mask: Mask) -> NDArray[Any]:
+def sum_selection(
+    counts: KeptCounts, detectors: Sequence[int], mask: Mask, is_gone: Callable[[], bool] = lambda: False
+) -> NDArray[Any]:
     """Add up the spectra of the selected pixels of some detectors.
 
     Args:
         counts: of the scan.
         detectors: numbers from 0, at least one.
         mask: (y, x) of the scan.
+        is_gone: asked before every chunk whether nobody waits any more.
 
     Returns:
         (channel,) uint64, exactly the sum of the stored counts; float64 where these are not whole numbers.
 
     Raises:
         DamagedStoreError: counts or sums that are needed cannot be read.
+        NobodyWaitsError: nobody waits any more.
     """
     store = counts.store
     whole_numbers = store.dtype.kind == "u"
@@ -123,6 +131,8 @@ def sum_selection(counts: KeptCounts, detectors: Sequence[int], mask: Mask) -> N
 
     def add_up(block: tuple[int, slice, slice]) -> NDArray[Any]:
         detector, y, x = block
+        if is_gone():
+            raise NobodyWaitsError
         return _sum_pixels(counts.read_block(detector, y, x, keep=few), rest[y, x])
 
     if few:

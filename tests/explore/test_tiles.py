@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcxrf.explore.kept import KeptArrays
-from hpcxrf.explore.tiles import TILE_SIDE, KeptCounts, find_inner_tiles, sum_selection
+from hpcxrf.explore.tiles import TILE_SIDE, KeptCounts, NobodyWaitsError, find_inner_tiles, sum_selection
 
 
 class ArrayStore:
@@ -76,6 +76,21 @@ def test_only_what_is_left_of_the_tiles_is_read_from_the_counts():
     # The chunk (1, 16, 8, 5) that the one pixel lies in, and no other.
     assert np.argwhere(store.read).min(axis=0).tolist() == [32, 0]
     assert store.read.sum() == 5 * 8
+
+
+@pytest.mark.parametrize("width", [9, 50])
+def test_a_sum_that_nobody_waits_for_ends_at_the_next_chunk(width):
+    store, asked = ArrayStore(made()), []
+
+    def is_gone():
+        asked.append(1)
+        return len(asked) > 2
+
+    mask = np.zeros(store.shape[1:3], dtype=bool)
+    mask[:, ::3][:, :width] = True
+    with pytest.raises(NobodyWaitsError):
+        sum_selection(kept(store, has_tiles=False), [0, 1], mask, is_gone)
+    assert store.read.sum() <= 2 * 16 * 8
 
 
 def test_tiles_at_the_end_of_the_scan_are_inner_when_all_their_pixels_are():
