@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -29,6 +29,8 @@ class Request:
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    is_gone: Callable[[], bool] = lambda: False
+    """Says whether nobody waits for the answer any more."""
 
     def read_object(self) -> dict[str, Any]:
         """Read the body, a JSON object.

@@ -26,6 +26,7 @@ from hpcxrf.explore.opening import open_session
 from hpcxrf.explore.page_files import PAGE_PATH, PageFiles
 from hpcxrf.explore.session import MapView, Session
 from hpcxrf.explore.targets import Target
+from hpcxrf.explore.tiles import NobodyWaitsError
 
 _LARGEST_SIDE: Final = 4096
 _MOST_SESSIONS: Final = 2
@@ -161,23 +162,22 @@ def close_explorer(explorer: Explorer) -> None:
                 one.fits.close()
 
 
-async def answer_request(
-    explorer: Explorer, request: Request, headers: Mapping[str, str], is_gone: Callable[[], bool] = lambda: False
-) -> Answer:
+async def answer_request(explorer: Explorer, request: Request, headers: Mapping[str, str]) -> Answer:
     """Answer a request, whatever it is.
 
     Args:
         explorer: what is served.
         request: method, path, query, body.
         headers: headers by name.
-        is_gone: says whether nobody waits for the answer any more.
     """
     refusal = find_refusal(explorer.access, request.method, request.path, headers, len(request.body))
     if refusal is not None:
         return answer_fault(refusal.status, refusal.reason)
     explorer.last_used = time.monotonic()
     try:
-        return await _handle(explorer, request, is_gone)
+        return await _handle(explorer, request)
+    except NobodyWaitsError:
+        return answer_fault(499, "nobody waits for it any more")
     except HpcxrfError as error:
         return answer_error(error)
     except Exception:  # noqa: BLE001  one request that meets a fault of the program does not end the others
@@ -185,22 +185,22 @@ async def answer_request(
         return answer_fault(500, "a fault of the program; the terminal of `hpcxrf explore` has the details")
 
 
-async def _handle(explorer: Explorer, request: Request, is_gone: Callable[[], bool]) -> Answer:
+async def _handle(explorer: Explorer, request: Request) -> Answer:
     handler = find_handler(request)
     if handler is None:
         return answer_fault(404, "there is nothing of this name; reload the page")
     if handler.pool:
         return await asyncio.get_running_loop().run_in_executor(
-            explorer.pools[handler.pool], lambda: _run_unless(is_gone, handler, explorer, request)
+            explorer.pools[handler.pool], lambda: _run(handler, explorer, request)
         )
     if (request.method, request.path) == ("GET", "/api/fit"):
         return await _wait_for_fit(explorer, request)
     return handler.answer(explorer, request)
 
 
-def _run_unless(is_gone: Callable[[], bool], handler: Handler, explorer: Explorer, request: Request) -> Answer:
-    if is_gone():
-        return answer_fault(499, "nobody waits for it any more")
+def _run(handler: Handler, explorer: Explorer, request: Request) -> Answer:
+    if request.is_gone():
+        raise NobodyWaitsError
     return handler.answer(explorer, request)
 
 
@@ -299,7 +299,7 @@ def _answer_spectrum(explorer: Explorer, request: Request) -> Answer:
     content = request.read_object()
     session = _session(explorer, _text_of(content, "dataset"))
     detector = _text_of(content, "detector") or session.detectors[0]
-    selected = session.sum_counts(detector, session.select(content.get("selection")))
+    selected = session.sum_counts(detector, session.select(content.get("selection")), request.is_gone)
     return answer_json(describe_spectrum(session, selected, time.perf_counter() - began))
 
 

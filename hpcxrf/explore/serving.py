@@ -40,12 +40,13 @@ async def serve(explorer: Explorer, listening: Listening, *, idle_s: float, read
 
     # A browser that is closed in the middle of an answer is no news.
     logging.getLogger("tornado.general").setLevel(logging.ERROR)
-    tasks: set[asyncio.Task[None]] = set()
+    tasks: dict[asyncio.Task[None], threading.Event] = {}
 
     def receive(received: "HTTPServerRequest") -> None:
-        task = asyncio.get_running_loop().create_task(_respond(explorer, received))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        gone = threading.Event()
+        task = asyncio.get_running_loop().create_task(_respond(explorer, received, gone))
+        tasks[task] = gone
+        task.add_done_callback(tasks.pop)
 
     terminated = _watch_termination()
     server = HTTPServer(receive, max_body_size=BODY_LIMIT, body_timeout=_BODY_S, idle_connection_timeout=3600.0)
@@ -57,7 +58,9 @@ async def serve(explorer: Explorer, listening: Listening, *, idle_s: float, read
                 await asyncio.wait_for(terminated.wait(), timeout=min(left, _LONGEST_SLEEP_S))
     finally:
         server.stop()
-        for task in tasks:
+        for task, gone in tasks.items():
+            # A thread that adds up for it gives up, too.
+            gone.set()
             task.cancel()
     return terminated.is_set()
 
@@ -70,19 +73,20 @@ def _watch_termination() -> asyncio.Event:
     return terminated
 
 
-async def _respond(explorer: Explorer, received: "HTTPServerRequest") -> None:
+async def _respond(explorer: Explorer, received: "HTTPServerRequest", gone: threading.Event) -> None:
     from tornado.httputil import HTTPHeaders, ResponseStartLine
     from tornado.iostream import StreamClosedError
 
-    connection, gone = received.connection, threading.Event()
+    connection = received.connection
     connection.set_close_callback(gone.set)
     request = Request(
         method=received.method,
         path=received.path,
         query={name: values[-1].decode("utf-8", "replace") for name, values in received.query_arguments.items()},
         body=received.body,
+        is_gone=gone.is_set,
     )
-    answer = await answer_request(explorer, request, received.headers, gone.is_set)
+    answer = await answer_request(explorer, request, received.headers)
     if gone.is_set():
         return
     headers = HTTPHeaders({**HEADERS, **answer.headers, "Content-Type": answer.kind})

@@ -1,7 +1,6 @@
 """One scan that is looked at: its maps, the counts of any of its pixels, and what there is to know of it."""
 
-import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,28 +154,25 @@ class Session:
             inside: Mask = regions["label"].isel(layer=layer).values == number
         return inside
 
-    def sum_counts(self, detector: str, mask: Mask) -> SelectedCounts:
+    def sum_counts(self, detector: str, mask: Mask, is_gone: Callable[[], bool] = lambda: False) -> SelectedCounts:
         """Add up the counts of some pixels: exactly those that are stored.
 
         Args:
             detector: number, or `sum`: all that the sum is made of.
             mask: (y, x).
+            is_gone: says whether nobody waits for it any more.
 
         Raises:
             ConfigError: no such detector.
+            NobodyWaitsError: nobody waits for it any more.
             OutputError: the spectra are not there, changed, or are damaged.
         """
         counts = self.require_counts()
         which = self.parts_of(detector)
         with self._reading():
-            parts = [sum_selection(counts, number, mask) for number in which]
+            total = sum_selection(counts, which, mask, is_gone)
             live = _sum_live_times(self._live_times(), mask, which)
-        return SelectedCounts(
-            detector=detector,
-            n_pixels=int(np.count_nonzero(mask)),
-            live_time_s=live,
-            counts=functools.reduce(np.add, parts),
-        )
+        return SelectedCounts(detector=detector, n_pixels=int(np.count_nonzero(mask)), live_time_s=live, counts=total)
 
     def require_counts(self) -> KeptCounts:
         """Give the counts of the scan.

@@ -5,7 +5,7 @@ from their sums, where the store has these, and only what is left is added up fr
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -18,13 +18,18 @@ from hpcxrf.store.schema import TILE_SIDE
 
 Mask = NDArray[np.bool_]
 
-
+_TILE_ROWS: Final = 8
+"""Rows of tiles that are read at once: of a large scan some megabytes."""
 _FEW_BLOCKS: Final = 4
 """Chunks of one selection that are kept for the next one: more of them would push each other out."""
 _MOST_THREADS: Final = 4
 """Threads that decode chunks: decoding is most of a large sum, and lets other threads work."""
 # So many counts of two bytes do not exceed four.
 _PIECE_PIXELS: Final = 1 << 16
+
+
+class NobodyWaitsError(Exception):
+    """A sum was given up: who asked for it has gone."""
 
 
 class TiledCounts(Protocol):
@@ -76,46 +81,63 @@ class KeptCounts:
 
         return self.blocks.get((detector, y.start, x.start), read) if keep else read()
 
-    def read_tiles(self, detector: int, rows: slice) -> NDArray[Any]:
-        """Read some rows of tiles of one detector, (tile_y, tile_x, channel)."""
-        return self.tiles.get((detector, rows.start), lambda: self.store.tile_sums(detector, rows))
+    def read_tiles(self, detectors: Sequence[int], group: int) -> NDArray[Any]:
+        """Read a group of rows of tiles, detectors added up, (tile_y, tile_x, channel)."""
+        rows = slice(group * _TILE_ROWS, (group + 1) * _TILE_ROWS)
+
+        def read() -> NDArray[Any]:
+            first, *others = detectors
+            total = self.store.tile_sums(first, rows)
+            for one in others:
+                # Tiles of 256 pixels of two bytes have room for 256 detectors.
+                total = total + self.store.tile_sums(one, rows)
+            return total
+
+        return self.tiles.get((tuple(detectors), group), read)
 
 
-def sum_selection(counts: KeptCounts, detector: int, mask: Mask) -> NDArray[Any]:
-    """Add up the spectra of the selected pixels of one detector.
+def sum_selection(
+    counts: KeptCounts, detectors: Sequence[int], mask: Mask, is_gone: Callable[[], bool] = lambda: False
+) -> NDArray[Any]:
+    """Add up the spectra of the selected pixels of some detectors.
 
     Args:
         counts: of the scan.
-        detector: number from 0.
+        detectors: numbers from 0, at least one.
         mask: (y, x) of the scan.
+        is_gone: asked before every chunk whether nobody waits any more.
 
     Returns:
         (channel,) uint64, exactly the sum of the stored counts; float64 where these are not whole numbers.
 
     Raises:
         DamagedStoreError: counts or sums that are needed cannot be read.
+        NobodyWaitsError: nobody waits any more.
     """
     store = counts.store
     whole_numbers = store.dtype.kind == "u"
     if mask.all():
         # The store has this sum; whole numbers are exact in it.
-        integrated = store.integrated(detector)
-        return np.rint(integrated).astype(np.uint64) if whole_numbers else integrated
+        integrated = np.sum([store.integrated(one) for one in detectors], axis=0)
+        return np.asarray(np.rint(integrated).astype(np.uint64) if whole_numbers else integrated)
     total = np.zeros(store.shape[3], dtype=np.uint64 if whole_numbers else np.float64)
     rest = mask
     if counts.has_tiles and int(np.count_nonzero(mask)) >= TILE_SIDE**2:
         inner = find_inner_tiles(mask)
-        total += _sum_tiles(counts, detector, inner)
+        total += _sum_tiles(counts, detectors, inner)
         rest = mask & ~np.kron(inner, np.ones((TILE_SIDE, TILE_SIDE), dtype=np.bool_))[: mask.shape[0], : mask.shape[1]]
-    met = list(_list_blocks(rest, store.chunks[1:3]))
+    met = [(one, *place) for place in _list_blocks(rest, store.chunks[1:3]) for one in detectors]
     few = len(met) <= _FEW_BLOCKS
 
-    def add_up(place: tuple[slice, slice]) -> NDArray[Any]:
-        return _sum_pixels(counts.read_block(detector, *place, keep=few), rest[place])
+    def add_up(block: tuple[int, slice, slice]) -> NDArray[Any]:
+        detector, y, x = block
+        if is_gone():
+            raise NobodyWaitsError
+        return _sum_pixels(counts.read_block(detector, y, x, keep=few), rest[y, x])
 
     if few:
         return sum(map(add_up, met), start=total)
-    with ThreadPoolExecutor(min(_MOST_THREADS, len(os.sched_getaffinity(0)))) as pool:
+    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
         return sum(pool.map(add_up, met), start=total)
 
 
@@ -128,11 +150,10 @@ def find_inner_tiles(mask: Mask) -> Mask:
     return np.asarray(padded.reshape(tiles_y, TILE_SIDE, tiles_x, TILE_SIDE).all(axis=(1, 3)))
 
 
-def _sum_tiles(counts: KeptCounts, detector: int, inner: Mask) -> NDArray[np.uint64]:
+def _sum_tiles(counts: KeptCounts, detectors: Sequence[int], inner: Mask) -> NDArray[np.uint64]:
     total = np.zeros(counts.store.shape[3], dtype=np.uint64)
-    # So many rows at once that a few of them together are some megabytes.
     for row in np.flatnonzero(inner.any(axis=1)).tolist():
-        sums = counts.read_tiles(detector, slice(row, row + 1))[0]
+        sums = counts.read_tiles(detectors, row // _TILE_ROWS)[row % _TILE_ROWS]
         total += np.add.reduce(sums[_as_slice(inner[row])], axis=0, dtype=np.uint64)
     return total
 

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hpcxrf.config.pixels import rename_old_options
-from hpcxrf.config.run import name_workload
 from hpcxrf.config.untrusted import read_json_object, report_faults
 from hpcxrf.config.younger import YOUNGER_OPTIONS
 from hpcxrf.errors import OutputError
@@ -146,6 +144,9 @@ class RunDir:
         Raises:
             OutputError: the file is gone or damaged.
         """
+        # The schema of the run file takes longer to load than most that only look at a run.
+        from hpcxrf.config.pixels import rename_old_options
+
         remedy = "name another output folder"
         content = read_json_object(self.effective_file, OutputError, remedy=remedy)
         with report_faults(self.effective_file, OutputError, remedy):
@@ -157,6 +158,8 @@ class RunDir:
         Raises:
             OutputError: the file is gone or damaged.
         """
+        from hpcxrf.config.run import name_workload
+
         return name_workload(self.effective())
 
 

@@ -263,9 +263,9 @@ def test_a_map_does_not_wait_for_a_sum_and_two_browsers_get_their_own(explorer, 
     free = threading.Event()
     summed = server.Session.sum_counts
 
-    def slow(self, detector, mask):
+    def slow(self, *arguments):
         assert free.wait(20)
-        return summed(self, detector, mask)
+        return summed(self, *arguments)
 
     monkeypatch.setattr(server.Session, "sum_counts", slow)
 
@@ -289,14 +289,14 @@ def test_what_nobody_waits_for_is_not_begun(explorer, monkeypatch):
     begun = []
     monkeypatch.setattr(server.Session, "sum_counts", lambda *_: begun.append(1))
     content = json.dumps({"selection": POINT}).encode()
-    request = Request(method="POST", path="/api/spectrum", body=content)
+    request = Request(method="POST", path="/api/spectrum", body=content, is_gone=lambda: True)
     headers = {
         "Host": HOST,
         "Origin": f"http://{HOST}",
         "Content-Type": "application/json",
         "Cookie": f"{explorer.access.cookie_name}={explorer.access.cookie_value}",
     }
-    answer = asyncio.run(answer_request(explorer, request, headers, lambda: True))
+    answer = asyncio.run(answer_request(explorer, request, headers))
     assert answer.status == 499
     assert begun == []
 

@@ -9,6 +9,7 @@ import xarray as xr
 import zarr
 from explore_samples import NAME, SHAPE_YX, make_run
 from store_damage import spoil_chunks
+from store_scans import made_scan, whole, write_source
 
 from hpcxrf.errors import ConfigError, DamagedStoreError, OutputError
 from hpcxrf.explore.describe import describe_scan, describe_spectrum, read_atomic_number
@@ -17,6 +18,7 @@ from hpcxrf.explore.opening import open_session
 from hpcxrf.explore.selections import pack_mask
 from hpcxrf.explore.session import Session
 from hpcxrf.explore.targets import find_target
+from hpcxrf.store.ingest import ingest_scan
 
 
 def opened(folder, dataset=None) -> Session:
@@ -291,3 +293,21 @@ def test_layers_of_rates_densities_regions_and_shifts_are_read_as_they_are():
     assert read("regions", "0")[0][:3, 0].tolist() == [1, 2, 0]
     with pytest.raises(ConfigError, match=r"detector 'sum'.*component 'Si'"):
         read("areal_density", "sum", "Si")
+
+
+def test_a_scan_that_is_large_enough_for_tiles_is_summed_as_exactly(tmp_path):
+    # More than 4096 pixels: where the ingest writes sums of tiles, these are used.
+    source = tmp_path / "source"
+    source.mkdir()
+    scan = made_scan(write_source(source), shape=(2, 70, 75, 40), dtype="uint16")
+    ingest_scan(scan, tmp_path / "large.zarr")
+    session = opened(tmp_path / "large.zarr")
+    assert session.counts.has_tiles == hasattr(session.counts.store, "has_tiles")
+    counts = whole(scan).astype(np.uint64)
+    angle = np.linspace(0, 2 * np.pi, 50)
+    lasso = {"kind": "polygon", "points": np.column_stack([35 + 30 * np.sin(angle), 37 + 33 * np.cos(angle)]).tolist()}
+    mask = session.select(lasso)
+    assert 2000 < mask.sum() < 4000
+    for detector, which in (("1", [1]), ("sum", [0, 1])):
+        selected = session.sum_counts(detector, mask)
+        np.testing.assert_array_equal(selected.counts, counts[which][:, mask].sum(axis=(0, 1)))

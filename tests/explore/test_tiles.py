@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcxrf.explore.kept import KeptArrays
-from hpcxrf.explore.tiles import TILE_SIDE, KeptCounts, find_inner_tiles, sum_selection
+from hpcxrf.explore.tiles import TILE_SIDE, KeptCounts, NobodyWaitsError, find_inner_tiles, sum_selection
 
 
 class ArrayStore:
@@ -52,16 +52,17 @@ def test_the_sum_is_that_of_the_counts(dtype, has_tiles, seed, share):
     mask = rng.random(counts.shape[1:3]) < share
     # Whole tiles, too.
     mask[: rng.integers(0, 38), : rng.integers(0, 51)] = True
-    found = sum_selection(kept(ArrayStore(counts), has_tiles=has_tiles), 1, mask)
-    assert found.dtype == np.uint64
-    np.testing.assert_array_equal(found, counts[1][mask].sum(axis=0, dtype=np.uint64))
+    for which in ([1], [0, 1]):
+        found = sum_selection(kept(ArrayStore(counts), has_tiles=has_tiles), which, mask)
+        assert found.dtype == np.uint64
+        np.testing.assert_array_equal(found, counts[which][:, mask].sum(axis=(0, 1), dtype=np.uint64))
 
 
 def test_counts_with_fractions_are_added_up_as_such():
     counts = made("float32")
     mask = np.zeros(counts.shape[1:3], dtype=bool)
     mask[3:30, 4:40] = True
-    found = sum_selection(kept(ArrayStore(counts), has_tiles=False), 0, mask)
+    found = sum_selection(kept(ArrayStore(counts), has_tiles=False), [0], mask)
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, counts[0][mask].sum(axis=0, dtype=np.float64), rtol=1e-12)
 
@@ -71,10 +72,25 @@ def test_only_what_is_left_of_the_tiles_is_read_from_the_counts():
     mask = np.zeros(store.shape[1:3], dtype=bool)
     mask[0:32, 16:48] = True
     mask[33, 2] = True
-    sum_selection(kept(store), 0, mask)
+    sum_selection(kept(store), [0], mask)
     # The chunk (1, 16, 8, 5) that the one pixel lies in, and no other.
     assert np.argwhere(store.read).min(axis=0).tolist() == [32, 0]
     assert store.read.sum() == 5 * 8
+
+
+@pytest.mark.parametrize("width", [9, 50])
+def test_a_sum_that_nobody_waits_for_ends_at_the_next_chunk(width):
+    store, asked = ArrayStore(made()), []
+
+    def is_gone():
+        asked.append(1)
+        return len(asked) > 2
+
+    mask = np.zeros(store.shape[1:3], dtype=bool)
+    mask[:, ::3][:, :width] = True
+    with pytest.raises(NobodyWaitsError):
+        sum_selection(kept(store, has_tiles=False), [0, 1], mask, is_gone)
+    assert store.read.sum() <= 2 * 16 * 8
 
 
 def test_tiles_at_the_end_of_the_scan_are_inner_when_all_their_pixels_are():
@@ -90,10 +106,10 @@ def test_a_chunk_that_was_read_is_kept_and_of_many_none_is():
     counts, mask = kept(store), np.zeros(store.shape[1:3], dtype=bool)
     mask[20, 20] = True
     for _ in range(3):
-        sum_selection(counts, 0, mask)
+        sum_selection(counts, [0], mask)
     assert store.read.max() == 1
     mask[:, ::3] = True
-    sum_selection(counts, 0, mask)
+    sum_selection(counts, [0], mask)
     assert counts.blocks.nbytes == 16 * 8 * 5 * 2
 
 
