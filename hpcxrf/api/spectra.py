@@ -368,7 +368,7 @@ def plot_fit(fit: SpectrumFit, *, scale: Literal["log", "linear"] = "log", title
     Example:
         >>> hpcxrf.plot_fit(fit).savefig("fit.png")
     """
-    from hpcxrf.results.report.picture import build_fit_dataset
+    from hpcxrf.results.report.fit_dataset import build_fit_dataset
     from hpcxrf.results.report.plots import draw_spectrum_figure
 
     require_solution(fit, "plot_fit")

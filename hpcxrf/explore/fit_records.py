@@ -13,8 +13,8 @@ from hpcxrf.notes import Note
 from hpcxrf.pipeline.arguments import find_markers
 from hpcxrf.results.names import shown_name
 from hpcxrf.results.photon_variance import read_photon_variance
+from hpcxrf.results.report.fit_dataset import build_fit_dataset
 from hpcxrf.results.report.page.spectrum import build_spectrum
-from hpcxrf.results.report.picture import build_fit_dataset
 from hpcxrf.results.report.views import read_fit_notes, read_merits, read_verdict_reasons
 
 Json = dict[str, Any]

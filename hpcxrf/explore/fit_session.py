@@ -30,7 +30,7 @@ class FitSession:
         self._history = History(run_dir=run_dir, dataset_id=dataset_id)
         self._process = FitProcess(run_dir, dataset_id, complete=self._complete)
         self._latest: dict[str, Json] = {}
-        """Latest fit by detector, for the evidence of the elements."""
+        """Latest fit of everything by detector, for the evidence of the elements."""
         self._run_fits: dict[str, Json] = {}
 
     def start(self) -> None:
@@ -185,7 +185,8 @@ class FitSession:
         whole["changed"] = describe_changes(whole, parent or self.run_fit(request.detector))
         if request.keep:
             self._history.append(whole)
-        self._latest[request.detector] = whole
+        if request.kind == "full" and not request.focus:
+            self._latest[request.detector] = whole
         return whole
 
     def _list_moved(self, request: FitRequest) -> dict[str, float]:

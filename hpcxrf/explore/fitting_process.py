@@ -100,24 +100,25 @@ def answer(request: Mapping[str, Any], desk: Desk) -> Json:
     if not fits:
         raise FitError("these pixels have no counts; choose others")
     found = sum_fits(desk.scan, fits, counts) if is_sum else next(iter(fits.values()))
-    fitted = time.process_time() - began
     if found.status not in SOLVED:
         reason = found.status.name.lower().replace("_", " ")
         raise FitError(f"the fit has no solution ({reason}); choose more pixels, or start from another theta")
-    full = request["kind"] == "full"
+    # What the residual speaks for belongs to a fit of everything.
+    full = request["kind"] == "full" and not request["focus"]
     suggested = suggest_again(desk.scan, list(fits.values())) if full else []
+    engine_s = time.process_time() - began
     if not is_sum:
         _keep(desk.made, request["id"], _Made(counts=counts[numbers[0]], fit=found), _MOST_FITS)
     strongest = max(fits.values(), key=lambda fit: float(fit.counts.sum()))
     packed = pack_fit(found, detector, overlaps=find_overlaps(strongest) if full else None)
-    if not full or request["focus"]:
+    if not full:
         base = find_base(numbers[0], elements, desk)
         packed["parameters"] = _show_request(packed["parameters"], request, base)
     return {
         **packed,
         "elements": list(elements),
         "suggested": pack_suggested(suggested),
-        "engine_s": fitted,
+        "engine_s": engine_s,
         "cpu_s": time.process_time() - began,
     }
 
