@@ -194,13 +194,11 @@
       const before = state.detector;
       // Limits that were given, or that belong to a layer, mean nothing in another one.
       const isOther = ["layer", "show"].some((name) => name in changes && changes[name] !== state[name]);
-      const before = state.detector;
       Object.assign(state, changes);
       if (state.detector !== before) { core.emit("detectorchosen", { detector: state.detector }); }
       if (isOther && !("limits" in changes)) {
         if (core.layer().limits || state.limits.kind !== "percentile") { state.limits = core.usual(); }
       }
-      if (state.detector !== before) { core.emit("detectorchosen", { detector: state.detector }); }
       if ("tool" in changes) { big.setTool(state.tool); controls.draw(core.current); }
       if (Object.keys(changes).some((name) => name !== "tool")) { return core.refresh(); }
       return Promise.resolve();
