@@ -6,6 +6,7 @@ import io
 
 import numpy as np
 import pytest
+import xarray as xr
 from PIL import Image
 from results_sample import COMPONENTS, make_store
 
@@ -236,6 +237,35 @@ def test_layers_are_what_the_store_says(viewer, summary):
     is_grey = (rgb.max(-1) == rgb.min(-1)) & known
     np.testing.assert_array_equal(is_grey, ~above & known)
     assert 0.02 < above.mean() < 0.98
+
+
+def test_deviance_and_shifts_of_theta_are_layers_of_their_own(open_page, store, tmp_path):
+    path = tmp_path / "shifts.html"
+    with open_results(store) as tree:
+        maps = tree["maps"].to_dataset().load()
+        z = np.linspace(-1, 5, 2 * 90 * 60, dtype=np.float32).reshape(2, 90, 60)
+        shift = np.stack([z / 1000, 10 * z], axis=1)
+        more = {"deviance_z": (maps["deviance"].dims, z), "theta_shift": (("detector", "parameter", "y", "x"), shift)}
+        names = {"parameter": ["energy_offset", "fwhm"], "parameter_unit": ("parameter", ["keV", "1"])}
+        tree["maps"] = xr.DataTree(maps.assign(more).assign_coords(names))
+        summary = DatasetSummary(dataset_id="scan", name="scan", source="s", status="done", results_path=store)
+        write_dataset_page(summary, tree, path)
+    viewer = Viewer(open_page(path.as_uri()), (90, 60))
+    layer = viewer.root.get_by_label("Layer")
+    assert layer.locator("option").all_inner_texts()[-3:] == [
+        "deviance above noise", "shift of energy_offset", "shift of fwhm",
+    ]  # fmt: skip
+    viewer.act(lambda: layer.select_option("misfit"))
+    assert viewer.root.get_by_label("Limits", exact=True).input_value() == "layer"
+    viewer.point(40, 30)
+    assert float(viewer.read().split(" σ")[0]) == pytest.approx(z[0, 40, 30], abs=0.05)
+    viewer.act(lambda: layer.select_option("shift:energy_offset"))
+    viewer.point(40, 30)
+    assert float(viewer.read().split(" eV")[0]) == pytest.approx(z[0, 40, 30], abs=0.05)
+    # Another layer has the usual limits again.
+    viewer.act(lambda: layer.select_option("misfit"))
+    viewer.act(lambda: viewer.root.locator(".thumb", has_text="Fe").click())
+    assert viewer.root.get_by_label("Limits", exact=True).input_value() == "1 99"
 
 
 def test_another_detector_has_its_own_maps(viewer):

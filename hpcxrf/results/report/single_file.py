@@ -1,9 +1,12 @@
 """A report as one file: what its side files hold is put into the page."""
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
+
+from markupsafe import escape
 
 from hpcxrf.results.report.page.data import pack_json
 from hpcxrf.results.store.storage import replace_file
@@ -11,6 +14,7 @@ from hpcxrf.results.store.storage import replace_file
 SINGLE_FILE: Final = "report-single-file.html"
 """Name of the page beside the report."""
 _RECEIVE: Final = "hpcxrf.scan.receive("
+_NAME: Final = re.compile(r'"file":"([\w.-]+\.files/\w+\.js)"')
 _BLOCK: Final = '<script type="application/json" id="map-colours">'
 
 
@@ -30,9 +34,8 @@ def write_single_file(report: Path, pages: Path) -> Path:
     """
     text = report.read_text(encoding="utf-8")
     blocks = "".join(
-        f'<script type="application/json" class="side" data-name="{name}">{pack_json(value)}</script>\n'
-        for name, value in _read_side_files(pages)
-        if f'"file":"{name}"' in text
+        f'<script type="application/json" class="side" data-name="{escape(name)}">{pack_json(blocks)}</script>\n'
+        for name, blocks in _read_side_files(pages, sorted(set(_NAME.findall(text))))
     )
     path = report.with_name(SINGLE_FILE)
     with replace_file(path) as partial:
@@ -40,9 +43,10 @@ def write_single_file(report: Path, pages: Path) -> Path:
     return path
 
 
-def _read_side_files(pages: Path) -> Iterator[tuple[str, object]]:
-    """Name and blocks of every side file; a name has no character that HTML or JSON knows."""
-    for file in sorted(pages.glob("*.files/*.js")):
-        call = file.read_text(encoding="utf-8").strip().removeprefix(_RECEIVE).removesuffix(");")
-        name, blocks = json.loads(f"[{call}]")
-        yield str(name), blocks
+def _read_side_files(pages: Path, names: Sequence[str]) -> Iterator[tuple[str, object]]:
+    """Name and blocks of the side files of these names; one that is gone is left out, and the page says so."""
+    for name in names:
+        file = pages / name
+        if file.is_file():
+            call = file.read_text(encoding="utf-8").strip().removeprefix(_RECEIVE).removesuffix(");")
+            yield name, json.loads(f"[{call}]")[1]

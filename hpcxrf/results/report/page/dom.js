@@ -37,7 +37,8 @@
   const number = (label, act, name = label) => {
     const input = make("input", { type: "number", step: "any", size: 8, "aria-label": name });
     input.addEventListener("change", () => { if (Number.isFinite(input.valueAsNumber)) { act(input.valueAsNumber); } });
-    return { node: make("label", { class: "field" }, make("span", {}, label), input), input, set: (value) => { input.value = String(Number(value.toPrecision(6))); } };
+    const set = (value) => { input.value = String(Number(value.toPrecision(6))); };
+    return { node: make("label", { class: "field" }, make("span", {}, label), input), input, set };
   };
   // Buttons of which one is pressed.
   const group = (label, options, value, act) => {

@@ -16,7 +16,8 @@
       const value = make("output", {});
       const caption = make("span", { class: "thumb-name" }, component.label);
       const fact = make("span", { class: "thumb-fact" });
-      const node = make("button", { type: "button", class: "thumb" }, make("span", { class: "thumb-head" }, caption, fact), make("span", { class: "thumb-picture" }, canvas, value));
+      const node = make("button", { type: "button", class: "thumb" },
+        make("span", { class: "thumb-head" }, caption, fact), make("span", { class: "thumb-picture" }, canvas, value));
       node.addEventListener("click", () => core.choose(component.name));
       return [component.name, { component, node, canvas, value, fact }];
     }));
@@ -61,7 +62,9 @@
       const at = names.indexOf(state.component);
       return names[(at + by_ + names.length) % names.length];
     };
-    return { node: make("div", { class: "grid-side" }, make("div", { class: "bar" }, by.node, make("span", { class: "push" }, ...actions)), list), draw, tell, step, reveal: (name) => thumbs.get(name)?.node.scrollIntoView?.({ block: "nearest" }) };
+    const bar = make("div", { class: "bar" }, by.node, make("span", { class: "push" }, ...actions));
+    const reveal = (name) => thumbs.get(name)?.node.scrollIntoView({ block: "nearest" });
+    return { node: make("div", { class: "grid-side" }, bar, list), draw, tell, step, reveal };
   };
 
   hpcxrf.grid = { build };

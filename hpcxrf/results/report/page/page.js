@@ -33,7 +33,7 @@
     section.closest(".body").classList.add("has-viewer");
     wait(section, buildViewer);
   });
-  document.querySelectorAll("figure.spectrum:has(script.numbers)").forEach((figure) => wait(figure, buildSpectrum));
+  document.querySelectorAll("figure.spectrum > script.numbers").forEach((block) => wait(block.parentNode, buildSpectrum));
   // On paper there are spectra too, and in place of viewers the pictures.
   window.addEventListener("beforeprint", () => [...waiting].filter(([, build]) => build === buildSpectrum).forEach(([figure]) => {
     waiting.delete(figure);

@@ -130,10 +130,14 @@
       const stop = Math.min(f.stop, part.first + part.counts.length);
       curve(trace(x, (i) => f.y(part.counts[i - part.first]), Math.max(f.first, part.first), stop), part.colour, { opacity: 0.85, class: "part" });
     });
-    if (data.background) { curve(trace(x, (i) => f.y(data.background[i]), f.first, f.stop), FAINT, { "stroke-width": 1.4, "stroke-dasharray": "6 4", class: "background" }); }
+    if (data.background) {
+      const dashed = { "stroke-width": 1.4, "stroke-dasharray": "6 4", class: "background" };
+      curve(trace(x, (i) => f.y(data.background[i]), f.first, f.stop), FAINT, dashed);
+    }
     const round = { "stroke-linecap": "round", "stroke-width": 3 };
     curve(dots(x, (i) => (f.log && data.counts[i] <= 0 ? NaN : f.y(data.counts[i])), f.first, f.stop), INK, { ...round, class: "counts" });
-    f.over.forEach((one) => curve(trace(x, (i) => f.y(one.counts[i]), f.first, f.stop), one.colour, { "stroke-width": 1.3, "stroke-dasharray": "7 2", class: "overlay" }));
+    const over = { "stroke-width": 1.3, "stroke-dasharray": "7 2", class: "overlay" };
+    f.over.forEach((one) => curve(trace(x, (i) => f.y(one.counts[i]), f.first, f.stop), one.colour, over));
     if (data.model) { curve(trace(x, (i) => f.y(data.model[i]), f.first, f.stop), FIT, { "stroke-width": 1.3, class: "fit" }); }
     if (data.residual) { curve(dots(x, (i) => f.r(data.residual[i]), f.first, f.stop), INK, { ...round, "stroke-width": 2.6, class: "residual" }); }
     svg.append(inside);
@@ -231,11 +235,14 @@
   };
 
   // Legend ------------------------------------------------------------------------------------------------------
-  const sample = (attributes) => create("svg", { viewBox: "0 0 26 10", "aria-hidden": "true", class: "sample" }, create("path", { d: "M1 5H25", fill: "none", ...attributes }));
+  const sample = (attributes) => create("svg", { viewBox: "0 0 26 10", "aria-hidden": "true", class: "sample" },
+    create("path", { d: "M1 5H25", fill: "none", ...attributes }));
   const key = (word, attributes) => make("span", {}, sample(attributes), ` ${word}`);
   // A component or an overlay that can be switched on and off.
   const toggle = (word, attributes, isOn, act) => {
-    const node = button("", `show or hide ${word}`, () => { act(); node.setAttribute("aria-pressed", String(isOn())); }, { class: "switchable", "aria-pressed": String(isOn()) });
+    const press = () => node.setAttribute("aria-pressed", String(isOn()));
+    const node = button("", `show or hide ${word}`, () => { act(); press(); }, { class: "switchable" });
+    press();
     node.append(sample(attributes), ` ${word}`);
     return node;
   };
@@ -251,7 +258,9 @@
     const parts = data.parts.filter((part) => part.counts.length).map((part) => toggle(
       part.name, { stroke: part.colour, "stroke-width": 2 }, () => !chart.off.has(part.name), () => { flip(chart.off, part.name); again(); }));
     const overlays = data.overlays.map((one) => toggle(
-      one.name, { stroke: one.colour, "stroke-width": 1.6, "stroke-dasharray": "7 2" }, () => chart.on.has(one.name), () => { flip(chart.on, one.name); again(); }));
+      one.name, { stroke: one.colour, "stroke-width": 1.6, "stroke-dasharray": "7 2" },
+      () => chart.on.has(one.name), () => { flip(chart.on, one.name); again(); }));
+    const every = [button("all", "show all components", () => setAll(true)), button("none", "hide all components", () => setAll(false))];
     const row = (label, ...nodes) => make("div", { class: "key-row", role: "group", "aria-label": label }, make("span", { class: "small" }, label), ...nodes);
     legend.replaceChildren(
       make("div", { class: "key-row" },
@@ -259,7 +268,7 @@
         ...(data.model ? [key("fit", { stroke: FIT, "stroke-width": 1.6 })] : []),
         ...(data.background ? [key("background", { stroke: FAINT, "stroke-width": 1.6, "stroke-dasharray": "6 4" })] : []),
         chart.whole),
-      ...(parts.length ? [row("Components", ...parts, button("all", "show all components", () => setAll(true)), button("none", "hide all components", () => setAll(false)))] : []),
+      ...(parts.length ? [row("Components", ...parts, ...every)] : []),
       ...(overlays.length ? [row("Compare with", ...overlays)] : []),
       chart.output);
   };

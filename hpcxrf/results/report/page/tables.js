@@ -41,7 +41,8 @@
       const wanted = Object.fromEntries(fields.map((field) => [field.dataset.filter, field.value.trim()]));
       const words = wanted.text.toLowerCase().split(/\s+/).filter(Boolean);
       const shown = rows.filter((row) => {
-        const fits = words.every((word) => texts.get(row).includes(word)) && ["status", "verdict"].every((name) => !wanted[name] || row.dataset[name] === wanted[name]);
+        const isChosen = ["status", "verdict"].every((name) => !wanted[name] || row.dataset[name] === wanted[name]);
+        const fits = isChosen && words.every((word) => texts.get(row).includes(word));
         row.hidden = !fits;
         return fits;
       });

@@ -9,7 +9,8 @@
     ["look", "Point", "point to read a pixel, click to keep it"], ["line", "Line", "drag a line to see the values along it"],
     ["box", "Box", "drag a box to select pixels"], ["lasso", "Lasso", "draw around the pixels to select"]];
   const PRIMARY_NAMES = [["red-green-blue", "red, green, blue"], ["magenta-yellow-cyan", "magenta, yellow, cyan"]];
-  const nameDetector = (name) => (name === "sum" ? "sum of all" : name === "combined" ? "all detectors combined" : /^\d+$/.test(name) ? `detector ${name}` : name);
+  const NAMED = { sum: "sum of all", combined: "all detectors combined" };
+  const nameDetector = (name) => NAMED[name] ?? (/^\d+$/.test(name) ? `detector ${name}` : name);
 
   const makeSelection = (core) => {
     const { scan, state } = core;
@@ -24,7 +25,8 @@
       const ends = [null, null];
       const apply = () => {
         const layer = core.layer(core.drawnLayer());
-        return core.selectPixels({ kind: "threshold", detector: core.detector(layer), layer: layer.name, component: layer.each ? state.component : null, low: ends[0], high: ends[1] });
+        const of = { detector: core.detector(layer), layer: layer.name, component: layer.each ? state.component : null };
+        return core.selectPixels({ kind: "threshold", ...of, low: ends[0], high: ends[1] });
       };
       const [from, to] = ["Values from", "to"].map((label, i) => {
         const field = number(label, (value) => { ends[i] = value; }, `select values ${label.replace("Values ", "")}`);
@@ -47,9 +49,13 @@
     const detector = choice("Detector", scan.detectors.map((name) => [name, nameDetector(name)]), state.detector, (value) => core.set({ detector: value }));
     const offered = scan.layers.filter((one) => !one.name.endsWith("sigma") || one.name === "sigma").map((one) => [one.name, one.label]);
     const layer = choice("Layer", offered, state.layer, (value) => core.set({ layer: value, ...(core.layer(value).each ? {} : { show: "map" }) }));
-    const show = group("what the large picture shows", SHOWS, state.show, (value) => core.set({ show: value, ...(core.layer().each ? {} : { layer: scan.layers[0].name }) }));
-    const log = group("scale of the colours", [["linear", "Linear"], ["log", "Log", "logarithmic (l)"]], "linear", (value) => core.set({ log: value === "log" }));
-    const spans = [...core.steps.map(([low, high]) => [`${low} ${high}`, low === 0 ? "lowest to highest" : `percentile ${low} to ${high}`]), ["layer", "the same on all pages"], ["given", "given"]];
+    const setShow = (value) => core.set({ show: value, ...(core.layer().each ? {} : { layer: scan.layers[0].name }) });
+    const show = group("what the large picture shows", SHOWS, state.show, setShow);
+    const scales = [["linear", "Linear"], ["log", "Log", "logarithmic (l)"]];
+    const log = group("scale of the colours", scales, "linear", (value) => core.set({ log: value === "log" }));
+    const nameSpan = (low, high) => (low === 0 ? "lowest to highest" : `percentile ${low} to ${high}`);
+    const spans = [
+      ...core.steps.map(([low, high]) => [`${low} ${high}`, nameSpan(low, high)]), ["layer", "the same on all pages"], ["given", "given"]];
     const setSpan = (value) => {
       if (value === "given") { const [low, high] = core.current?.limits ?? [0, 1]; core.set({ limits: { kind: "given", low, high } }); return; }
       if (value === "layer") { core.set({ limits: { kind: "layer" } }); return; }
@@ -67,7 +73,8 @@
     const reversed = check("reversed", state.reversed, (on) => core.set({ reversed: on }), "high values dark");
     const triple = state.rgb.map((name, i) => choice(["Red", "Green", "Blue"][i], names, name, (value) => core.set({ rgb: state.rgb.with(i, value) })));
     const primaries = choice("in", PRIMARY_NAMES, state.primaries, (value) => core.set({ primaries: value }), "Overlay in");
-    const pair = state.ratio.map((name, i) => choice(["Ratio of", "to"][i], names, name, (value) => core.set({ ratio: state.ratio.with(i, value) }), ["Ratio of", "Ratio to"][i]));
+    const pair = state.ratio.map((name, i) => choice(
+      ["Ratio of", "to"][i], names, name, (value) => core.set({ ratio: state.ratio.with(i, value) }), ["Ratio of", "Ratio to"][i]));
     const save = hpcxrf.tools.buildSave(core);
     const help = button("?", "list of keys (?)", () => core.showKeys(), { class: "help", "aria-label": "list of keys" });
     const rows = {

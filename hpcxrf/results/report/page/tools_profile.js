@@ -17,7 +17,8 @@
       const { y, x } = state.pixel ?? { y: Math.floor(scan.shape[0] / 2), x: Math.floor(scan.shape[1] / 2) };
       follow(...(axis === "row" ? [[y + 0.5, 0.5], [y + 0.5, scan.shape[1] - 0.5]] : [[0.5, x + 0.5], [scan.shape[0] - 0.5, x + 0.5]]));
     };
-    const saveTable = button("Save CSV", "the values along the line", () => save(`${fileName(scan.name, "profile")}.csv`, view.csv(rows), "text/csv"), { disabled: true });
+    const write = () => save(`${fileName(scan.name, "profile")}.csv`, view.csv(rows), "text/csv");
+    const saveTable = button("Save CSV", "the values along the line", write, { disabled: true });
     const node = make("details", { class: "tool profile" }, make("summary", {}, "Line profile"),
       make("div", { class: "bar" },
         button("Draw a line", "then drag in the large map", () => core.set({ tool: "line" })),
@@ -55,7 +56,10 @@
     };
     const drawCurve = (x, y, at, values, colour) => {
       let d = "";
-      values.forEach((value, i) => { if (Number.isFinite(value)) { d += `${i > 0 && Number.isFinite(values[i - 1]) ? "L" : "M"}${x(at[i]).toFixed(1)} ${y(value).toFixed(1)}h0`; } });
+      values.forEach((value, i) => {
+        if (!Number.isFinite(value)) { return; }
+        d += `${i > 0 && Number.isFinite(values[i - 1]) ? "L" : "M"}${x(at[i]).toFixed(1)} ${y(value).toFixed(1)}h0`;
+      });
       chart.append(svg("path", { d, stroke: colour, class: "curve" }));
     };
     const update = async () => {
@@ -83,11 +87,14 @@
       if (sigmas) { drawBand(x, y, at, curves[0], sigmas); }
       curves.forEach((values, i) => drawCurve(x, y, at, values, COLOURS[i]));
       drawAxes(x, y, length, [low, top], current.unit);
-      labels.forEach((name, i) => { if (labels.length > 1) { chart.append(svg("text", { x: LEFT + 10 + 90 * i, y: TOP + 10, fill: COLOURS[i], class: "strong" }, name)); } });
+      if (labels.length > 1) {
+        chart.append(...labels.map((name, i) => svg("text", { x: LEFT + 10 + 90 * i, y: TOP + 10, fill: COLOURS[i], class: "strong" }, name)));
+      }
       text.textContent = `${labels.join(", ")} over ${view.write(length)} ${scan.step_um ? "µm" : "pixels"}${sigmas ? "; the band is ± σ" : ""}.`;
       rows = [
         [scan.step_um ? "distance_um" : "distance_pixels", "row", "column", ...labels, ...(sigmas ? ["sigma"] : [])],
-        ...points.map(({ row, column }, i) => [at[i], row * current.factor, column * current.factor, ...curves.map((values) => values[i]), ...(sigmas ? [sigmas[i]] : [])])];
+        ...points.map(({ row, column }, i) => [
+          at[i], row * current.factor, column * current.factor, ...curves.map((values) => values[i]), ...(sigmas ? [sigmas[i]] : [])])];
       saveTable.disabled = false;
     };
     const follow = (from, to) => {

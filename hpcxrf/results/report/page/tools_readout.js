@@ -4,6 +4,7 @@
   const hpcxrf = (window.hpcxrf ??= {});
   const { make } = hpcxrf.dom;
   const { view } = hpcxrf;
+  const EIGHT_BIT = "8-bit values: 255 levels from the 1st to the 99th percentile of the map; ≤ and ≥ mark their ends.";
 
   const writePlace = (scan, { y, x }) => {
     const position = scan.step_um ? `x ${view.write(x * scan.step_um[1])} µm, y ${view.write(y * scan.step_um[0])} µm · ` : "";
@@ -44,7 +45,7 @@
     const writeFacts = (current) => {
       const parts = [];
       if (current.factor > 1) { parts.push(`One point is the mean of ${current.factor} × ${current.factor} pixels.`); }
-      if (scan.coarse && !current.codes) { parts.push("8-bit values: 255 levels from the 1st to the 99th percentile of the map; ≤ and ≥ mark their ends."); }
+      if (scan.coarse && !current.codes) { parts.push(EIGHT_BIT); }
       if (current.kind === "ratio") { parts.push(`Grey where ${core.label(state.ratio[1])} is not found.`); }
       if (state.layer === "decision") { parts.push("Pixels below the decision limit are grey."); }
       if (!scan.step_um) { parts.push("No positions in the file: lengths are in pixels."); }
@@ -53,7 +54,8 @@
     const draw = (current) => {
       title.textContent = current.title;
       const detector = core.detector(current.layer);
-      const about = [current.layer.label === current.title || current.layer.name === "amplitude" ? "" : current.layer.label, detector === state.detector ? "" : hpcxrf.tools.nameDetector(detector)];
+      const isPlain = current.layer.label === current.title || current.layer.name === "amplitude";
+      const about = [isPlain ? "" : current.layer.label, detector === state.detector ? "" : hpcxrf.tools.nameDetector(detector)];
       subtitle.textContent = about.filter(Boolean).join(", ");
       writeFacts(current);
       load(current);
@@ -79,7 +81,8 @@
         const share = current.kind === "ratio" ? core.valueAt({ ...current, values: current.values }, at) : NaN;
         const error = current.kind === "ratio" && sigmas[0] && sigmas[1]
           ? view.ratioSigma(...current.maps.flatMap((map, i) => [core.valueAt(map, at), core.valueAt(sigmas[i], at)])) : NaN;
-        words = (current.kind === "ratio" ? `${Number.isNaN(share) ? "no ratio" : view.writeWithSigma(share, error)}${isClipped ? " (of a clipped value)" : ""} · ` : "") + each.join(" · ") + unit;
+        const ratio = `${Number.isNaN(share) ? "no ratio" : view.writeWithSigma(share, error)}${isClipped ? " (of a clipped value)" : ""}`;
+        words = [...(current.kind === "ratio" ? [ratio] : []), ...each].join(" · ") + unit;
       }
       value.textContent = `${words} · ${writePlace(scan, at)}`;
     };
@@ -91,7 +94,8 @@
         const found = view.total(map.values, mask);
         return `${core.label(current.names?.[i] ?? state.component)} mean ${view.write(found.mean)}${current.unit ? ` ${current.unit}` : ""}`;
       });
-      selected.textContent = [`Selected: ${current.factor > 1 ? "about " : ""}${view.write(number, 9)} ${number === 1 ? "pixel" : "pixels"}`, ...named].join(" · ");
+      const pixels = `${current.factor > 1 ? "about " : ""}${view.write(number, 9)} ${number === 1 ? "pixel" : "pixels"}`;
+      selected.textContent = [`Selected: ${pixels}`, ...named].join(" · ");
     };
     return { node, draw: (current) => { draw(current); tellSelected(); }, tell, select: (chosen) => { mask = chosen; tellSelected(); } };
   };

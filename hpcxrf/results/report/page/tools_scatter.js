@@ -20,7 +20,8 @@
     const plot = make("div", { class: "scatter-plot", role: "img", "aria-label": "scatter plot: drag a box to select its pixels in the map" }, canvas, over);
     const [across, up] = [make("div", { class: "axis across" }), make("div", { class: "axis up" })];
     const text = make("p", { class: "small", role: "status" });
-    const scale = group("scale of the axes", [["linear", "Linear"], ["log", "Log"]], "linear", (value) => { log = value === "log"; scale.set(value); update(); });
+    const setScale = (value) => { log = value === "log"; scale.set(value); update(); };
+    const scale = group("scale of the axes", [["linear", "Linear"], ["log", "Log"]], "linear", setScale);
     const fields = pair.map((name, i) => choice(["Across", "Up"][i], names, name, (value) => { pair[i] = value; update(); }));
     const node = make("details", { class: "tool scatter" }, make("summary", {}, "Scatter plot of two components"),
       make("div", { class: "bar" }, ...fields.map((one) => one.node), scale.node),

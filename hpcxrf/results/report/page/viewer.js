@@ -57,7 +57,7 @@
       return all ? view.joinLimits(all.map(own)) : own(map);
     };
     core.table = () => colours.table(state.colours, state.reversed);
-    core.paint = (one) => view.paint(one.values, { limits: one.limits, log: state.log, table: core.table(), missing: colours.notFitted, faint: one.faint ?? null });
+    core.paint = ({ values, limits, faint = null }) => view.paint(values, { limits, faint, log: state.log, table: core.table(), missing: colours.notFitted });
     core.thumbnails = async () => {
       const layer = core.layer(core.drawnLayer());
       const name = layer.each ? layer.name : scan.layers[0].name;
@@ -65,15 +65,19 @@
       const all = await scan.thumbnails(detector, name);
       const found = state.layer === "decision" ? new Map((await scan.thumbnails(detector, "decision")).map((one) => [one.component, one.values])) : new Map();
       const together = state.together && layer.each ? all : null;
-      return new Map(all.map((one) => [one.component, { ...one, limits: core.limitsOf(one, together, core.layer(name)), faint: found.get(one.component) ?? null }]));
+      const complete = (one) => ({ ...one, limits: core.limitsOf(one, together, core.layer(name)), faint: found.get(one.component) ?? null });
+      return new Map(all.map((one) => [one.component, complete(one)]));
     };
     core.valueAt = (map, { y, x }) => map.values[Math.floor(y / map.factor) * map.shape[1] + Math.floor(x / map.factor)];
     core.writeValue = (map, value, sigma = NaN) => {
       if (Number.isNaN(value)) { return "not fitted"; }
-      const close = map.range ? (Math.abs(value - map.range[0]) < 1e-6 * (map.range[1] - map.range[0]) ? "≤ " : value >= map.range[1] * (1 - 1e-6) ? "≥ " : "") : "";
+      const [low, high] = map.range ?? [-Infinity, Infinity];
+      const near = 1e-6 * (high - low);
+      const close = value <= low + near ? "≤ " : value >= high - near ? "≥ " : "";
       return close + view.writeWithSigma(value, sigma);
     };
-    core.describeCode = (layer, code) => layer.codes?.[code] ?? (layer.name.startsWith("regions") ? (code === 0 ? "no region" : `region ${code}`) : String(code));
+    const nameRegion = (code) => (code === 0 ? "no region" : `region ${code}`);
+    core.describeCode = (layer, code) => layer.codes?.[code] ?? (layer.name.startsWith("regions") ? nameRegion(code) : String(code));
     return core;
   };
 
@@ -92,7 +96,9 @@
     const base = { kind: "map", layer, title, maps: [map], values: map.values, shape: map.shape, factor: map.factor, unit: map.unit ?? layer.unit ?? "" };
     if (codes) {
       const pixels = view.paintCodes(map.values, codeColour(layer), colours.notFitted);
-      return { ...base, codes, pixels, entries: [...new Set(map.values)].filter(Number.isFinite).sort((a, b) => a - b).map((code) => [colours.css(codeColour(layer)(code)), core.describeCode(layer, code)]) };
+      const found = [...new Set(map.values)].filter(Number.isFinite).sort((a, b) => a - b);
+      const entries = found.map((code) => [colours.css(codeColour(layer)(code)), core.describeCode(layer, code)]);
+      return { ...base, codes, pixels, entries };
     }
     const faint = state.layer === "decision" ? (await core.map("decision", state.component)).values : null;
     const all = state.together && layer.each ? await core.scan.thumbnails(core.detector(layer), layer.name) : null;
@@ -108,7 +114,8 @@
     const primaries = PRIMARIES[state.primaries];
     const pixels = view.compose(maps.map((map) => map.values), limits, { log: state.log, primaries, missing: colours.notFitted });
     const entries = state.rgb.map((one, i) => [colours.css(colours.pack(...primaries[i].map((part) => Math.round(255 * part)))), core.label(one)]);
-    return { kind: "rgb", layer: core.layer(name), title: state.rgb.map(core.label).join(", "), maps, names: state.rgb, shape: maps[0].shape, factor: maps[0].factor, unit: maps[0].unit, pixels, entries };
+    const { shape, factor, unit } = maps[0];
+    return { kind: "rgb", layer: core.layer(name), title: state.rgb.map(core.label).join(", "), maps, names: state.rgb, shape, factor, unit, pixels, entries };
   };
   const composeRatio = async (core) => {
     const { state } = core;
@@ -120,7 +127,8 @@
     const limits = view.findLimits(core.sort(values), state.limits.kind === "layer" ? USUAL : state.limits, state.log);
     const title = state.ratio.map(core.label).join(" / ");
     const pixels = view.paint(values, { limits, log: state.log, table: core.table(), missing: colours.notFitted });
-    return { kind: "ratio", layer: core.layer(name), title, maps, names: state.ratio, values, shape: maps[0].shape, factor: maps[0].factor, unit: "", limits, pixels };
+    const { shape, factor } = maps[0];
+    return { kind: "ratio", layer: core.layer(name), title, maps, names: state.ratio, values, shape, factor, unit: "", limits, pixels };
   };
   const COMPOSERS = { map: composeMap, rgb: composeRgb, ratio: composeRatio };
 
@@ -130,7 +138,8 @@
     const { state } = core;
     let hovered = null;
     const big = picture.build({
-      shape: scan.shape, step: scan.step_um, label: "large map: point to read it, click to keep a pixel; shift and arrow keys move over it, Enter keeps the pixel",
+      shape: scan.shape, step: scan.step_um,
+      label: "large map: point to read it, click to keep a pixel; shift and arrow keys move over it, Enter keeps the pixel",
       act: {
         hover: (place) => { hovered = place; tell(); if (place) { core.emit("selectionpreview", place); } },
         pick: (place) => { core.pin(place); core.emit("pixelchosen", place); },
@@ -152,7 +161,7 @@
       grid.tell(place);
     };
 
-    core.choose = (name) => core.set({ component: name, ...(core.layer().each ? {} : { layer: scan.layers[0].name }), ...(state.show === "map" ? {} : { show: "map" }) });
+    core.choose = (name) => core.set({ component: name, show: "map", ...(core.layer().each ? {} : { layer: scan.layers[0].name }) });
     core.pin = (place) => { state.pixel = place; big.pin(place); tell(); };
     core.step = (by) => { core.choose(grid.step(by)); grid.reveal(state.component); };
     // A mask of the picture's points darkens all others; every selection comes through here.
@@ -170,7 +179,10 @@
     const toMask = async (selection) => {
       const { shape, factor } = core.current;
       const region = scan.regions?.find((one) => one.number === selection.number);
-      const source = { region: () => core.map(region?.layer ?? "regions", null), threshold: () => scan.map(selection.detector, selection.layer, selection.component) }[selection.kind];
+      const source = {
+        region: () => core.map(region?.layer ?? "regions", null),
+        threshold: () => scan.map(selection.detector, selection.layer, selection.component),
+      }[selection.kind];
       return select.toMask(selection, { shape, factor, scanShape: scan.shape, values: source ? (await source()).values : null });
     };
     core.refresh = async () => {
