@@ -239,7 +239,10 @@ def test_pixels_without_a_number_are_nan_at_every_size(tmp_path):
     assert np.isfinite(whole.values[1:, :2]).all()
     assert np.isnan(small.values[:, 1]).all()
     assert np.isfinite(small.values[1, 0])
-    assert np.isnan(session.map("0", "decision", "Fe").values[:, 2:]).all()
+    decision = session.map("0", "decision", "Fe").values
+    assert np.isnan(decision[:, 2:]).all()
+    assert np.isnan(decision[0, 0])
+    assert np.isfinite(decision[1:, :2]).all()
     told = describe_scan(session)
     assert told["components"][0]["share"]["0"] is not None
 
