@@ -78,9 +78,10 @@ def mask_polygon(points: NDArray[np.float64], shape_yx: tuple[int, int]) -> Mask
     """
     n_y, n_x = shape_yx
     turns = np.zeros((n_y, n_x + 1), dtype=np.uint8)
-    for (y0, x0), (y1, x1) in zip(points, np.roll(points, -1, axis=0), strict=True):
-        low, high = (y0, y1) if y0 < y1 else (y1, y0)
-        rows = np.arange(max(0, math.ceil(low)), min(n_y, math.ceil(high)))
+    for first, second in zip(points, np.roll(points, -1, axis=0), strict=True):
+        # From its lower end, so that an edge is crossed at the same place whichever way it is gone along.
+        (y0, x0), (y1, x1) = (first, second) if first[0] < second[0] else (second, first)
+        rows = np.arange(max(0, math.ceil(y0)), min(n_y, math.ceil(y1)))
         if rows.size:
             cross = x0 + (rows - y0) * ((x1 - x0) / (y1 - y0))
             # One edge crosses a row once: no place occurs twice.
