@@ -78,11 +78,13 @@ def mask_polygon(points: NDArray[np.float64], shape_yx: tuple[int, int]) -> Mask
     """
     n_y, n_x = shape_yx
     turns = np.zeros((n_y, n_x + 1), dtype=np.uint8)
-    for (y0, x0), (y1, x1) in zip(points, np.roll(points, -1, axis=0), strict=True):
-        low, high = (y0, y1) if y0 < y1 else (y1, y0)
-        rows = np.arange(max(0, math.ceil(low)), min(n_y, math.ceil(high)))
+    for first, second in zip(points, np.roll(points, -1, axis=0), strict=True):
+        # From its lower end, so that an edge is crossed at the same place whichever way it is gone along.
+        (y0, x0), (y1, x1) = (first, second) if first[0] < second[0] else (second, first)
+        rows = np.arange(max(0, math.ceil(y0)), min(n_y, math.ceil(y1)))
         if rows.size:
-            cross = x0 + (rows - y0) * ((x1 - x0) / (y1 - y0))
+            # A share of the edge from 0 to 1: the slope of one that is hardly high would be infinite.
+            cross = x0 + (x1 - x0) * ((rows - y0) / (y1 - y0))
             # One edge crosses a row once: no place occurs twice.
             turns[rows, np.clip(np.ceil(cross), 0, n_x).astype(np.int64)] ^= 1
     inside: Mask = np.bitwise_xor.accumulate(turns[:, :-1], axis=1).astype(np.bool_)

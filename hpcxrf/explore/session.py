@@ -231,6 +231,11 @@ class Session:
         self.require_unchanged()
         try:
             yield
+        except DamagedStoreError as error:
+            if self.target.run is None:
+                raise
+            # A resumed run trusts its journals: it has to be told of damage.
+            raise DamagedStoreError(f"{error}, after `hpcxrf verify {self.target.run} --redo`") from error
         except HpcxrfError:
             raise
         except (ValueError, RuntimeError, OSError, KeyError) as error:

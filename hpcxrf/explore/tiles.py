@@ -22,7 +22,7 @@ _TILE_ROWS: Final = 8
 """Rows of tiles that are read at once: of a large scan some megabytes."""
 _FEW_BLOCKS: Final = 4
 """Chunks of one selection that are kept for the next one: more of them would push each other out."""
-_MOST_THREADS: Final = 4
+_MOST_THREADS: Final = 3
 """Threads that decode chunks: decoding is most of a large sum, and lets other threads work."""
 # So many counts of two bytes do not exceed four.
 _PIECE_PIXELS: Final = 1 << 16
