@@ -65,6 +65,11 @@ class Explored:
             mouse.move(*place, steps=6)
         mouse.up()
 
+    def choose_detector(self, name):
+        with self.page.expect_response(lambda response: f"id=run-{name}" in response.url):
+            self.page.get_by_label("Detector").first.select_option(name)
+        self.page.wait_for_timeout(200)
+
     def text(self, selector):
         return self.page.locator(selector).inner_text()
 
@@ -115,8 +120,7 @@ def test_spectra_of_pixels_boxes_and_regions_are_exactly_those_of_the_store(expl
     one = explore(film)
     page, shape = one.page, film.spectra.shape[1:3]
     assert one.text("#selection") == "the whole scan"
-    page.get_by_label("Detector").first.select_option("2")
-    page.wait_for_timeout(300)
+    one.choose_detector("2")
     counts, n_pixels = one.counts(lambda: one.drag([(3.5, 4.5)], shape))
     np.testing.assert_array_equal(counts, selected(film, 2, (3, 4), (4, 5))[0])
     assert (n_pixels, one.text("#selection")) == (1, "pixel at row 3, column 4")
@@ -140,6 +144,8 @@ def test_spectra_of_pixels_boxes_and_regions_are_exactly_those_of_the_store(expl
 def test_theta_by_hand_the_amplitudes_follow_the_slider_and_the_fit_the_release(explore, film):
     one = explore(film)
     page = one.page
+    expect(page.get_by_label("slider of fwhm_offset")).to_be_disabled()
+    one.choose_detector("0")
     slider = page.get_by_label("slider of fwhm_offset")
     slider.scroll_into_view_if_needed()
     box = slider.bounding_box()
@@ -149,7 +155,6 @@ def test_theta_by_hand_the_amplitudes_follow_the_slider_and_the_fit_the_release(
     held = one.fit(lambda: page.mouse.move(box["x"] + 0.8 * box["width"], middle, steps=4), "amplitudes")
     asked = float(page.get_by_label("value of fwhm_offset").input_value())
     width = next(row for row in held["parameters"] if row["name"] == "fwhm_offset")
-    assert not any(row["free"] for row in held["parameters"])
     assert width["value"] == pytest.approx(asked, rel=0.05)
     free = one.fit(page.mouse.up, "full")
     assert free["deviance"] < held["deviance"]
@@ -168,11 +173,9 @@ def test_elements_are_added_and_removed_by_a_click_and_taken_back(explore, film)
     one = explore(film)
     page = one.page
     one.tab("Elements")
-    lead = page.get_by_role("button", name=re.compile("^Lead"))
-    expect(lead).to_be_enabled()
     expect(page.get_by_role("button", name=re.compile("^Iron"))).to_have_attribute("aria-pressed", "true")
-    page.get_by_role("button", name=re.compile("^Gallium")).click()
-    assert "not excited" in one.text(".families")
+    page.get_by_role("button", name=re.compile("^Germanium")).click()
+    assert "not excited: its edge is at 11.1 keV" in one.text(".families")
     page.get_by_role("button", name=re.compile("^Iron")).click()
     without = one.fit(lambda: page.get_by_role("button", name="Remove Fe", exact=True).click())
     assert "Fe" not in without["elements"]
@@ -190,11 +193,12 @@ def test_elements_are_added_and_removed_by_a_click_and_taken_back(explore, film)
 
 def test_a_focus_fits_the_window_of_its_element_alone(explore, film):
     one = explore(film)
+    one.choose_detector("0")
     focused = one.fit(lambda: one.page.get_by_label("focus on Cu", exact=True).check(), "full")
     assert focused["focus"] == ["Cu"]
     amplitudes = {row["name"]: row["amplitude"] for row in focused["amplitudes"]}
     run = {row["name"]: row["amplitude"] for row in one_fit(one)["amplitudes"]}
-    assert amplitudes["Ca"] == pytest.approx(run["Ca"], rel=1e-6)
+    assert amplitudes["Ca"] == pytest.approx(run["Ca"], rel=1e-3)
 
 
 def one_fit(one):
@@ -246,7 +250,7 @@ def test_nothing_is_cut_off_and_every_control_has_a_name(explore, film, options)
     width = page.evaluate("() => [document.documentElement.scrollWidth, window.innerWidth]")
     assert width[0] <= width[1]
     nameless = page.locator("button, select, input").evaluate_all(
-        """nodes => nodes.filter(node => !(node.innerText?.trim() || node.ariaLabel || node.closest('label')
+        """nodes => nodes.filter(node => !(node.textContent.trim() || node.ariaLabel || node.closest('label')
             || node.title)).map(node => node.outerHTML)"""
     )
     assert nameless == []
@@ -256,13 +260,16 @@ def test_a_fitting_process_that_dies_is_said_and_begun_again(explore, film):
     one = explore(film)
     one.fit(lambda: one.page.get_by_role("button", name="Fit", exact=True).click())
     children = subprocess.run(
-        ["pgrep", "-f", f"fit_child.*{re.escape(str(film.run_dir))}"], capture_output=True, text=True, check=False
+        ["pgrep", "-f", f"fitting_process.*{re.escape(str(film.run_dir))}"], capture_output=True, text=True, check=False
     ).stdout.split()
     assert children
     for child in children:
         os.kill(int(child), signal.SIGKILL)
+    one.page.get_by_role("button", name="Fit", exact=True).click()
+    expect(one.page.locator("#fault")).to_contain_text("ask for the fit once more", timeout=PATIENCE_MS)
     again = one.fit(lambda: one.page.get_by_role("button", name="Fit", exact=True).click())
     assert again["r2"] > 0.9
+    expect(one.page.locator("#fault")).to_be_hidden()
 
 
 def test_two_pages_at_once_do_not_get_each_others_fits(explore, film, open_page):
@@ -274,6 +281,7 @@ def test_two_pages_at_once_do_not_get_each_others_fits(explore, film, open_page)
     page.goto(first.page.url)
     page.locator("html[data-ready=all]").wait_for(state="attached", timeout=PATIENCE_MS)
     page.get_by_role("button", name="Fit", exact=True).click()
+    first.choose_detector("0")
     mine = first.fit(lambda: first.page.get_by_label("focus on Cu", exact=True).check(), "full")
     assert mine["focus"] == ["Cu"]
     second.close()

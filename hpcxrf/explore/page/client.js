@@ -26,7 +26,7 @@
       values: new Float32Array(await answer.arrayBuffer()),
       shape: answer.headers.get("X-Shape").split(",").map(Number),
       factor: Number(answer.headers.get("X-Factor") ?? 1),
-      unit: answer.headers.get("X-Unit") ?? "",
+      unit: decodeURIComponent(answer.headers.get("X-Unit") ?? ""),
     };
   };
 

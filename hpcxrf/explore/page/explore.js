@@ -36,6 +36,8 @@
       const overlays = [...(numbers.overlays ?? []), ...app.held, ...(app.over ? [app.over] : [])];
       app.emit("spectrum", { ...numbers, overlays });
     };
+    // Every detector of the sum keeps its own theta: there is none to be moved by hand.
+    app.isSum = () => app.detector === "sum";
     const guard = async (work) => {
       try { app.emit("fault", ""); return await work(); } catch (error) { app.emit("fault", error.message); return null; }
     };
@@ -53,7 +55,7 @@
       const mine = key();
       const fit = await fitter({
         dataset, detector: app.detector, selection: app.selection, elements: app.elements, kind, keep,
-        theta: Object.fromEntries(app.theta), focus: app.focus.size ? [...app.focus] : null, parent: app.kept?.id ?? null,
+        theta: app.isSum() ? {} : Object.fromEntries(app.theta), focus: app.focus.size ? [...app.focus] : null, parent: app.kept?.id ?? null,
       });
       if (!fit || mine !== key()) { return null; }
       [app.fit, app.fitted] = [fit, mine];

@@ -35,6 +35,7 @@
       node.value = Number.isFinite(bound) ? String(Number(bound.toPrecision(6))) : "";
       return node;
     });
+    [input, slider, free, ...bounds].forEach((node) => { node.disabled = app.isSum(); });
     const ask = (changes) => app.ask(row.name, { mode: free.checked ? "fit" : "fix", value: input.valueAsNumber, ...changes });
 
     slider.addEventListener("input", () => {
@@ -59,6 +60,7 @@
   const makeAmplitude = (app, row) => {
     const focus = make("input", { type: "checkbox", "aria-label": `focus on ${row.label ?? row.name}` });
     focus.checked = app.focus.has(row.name);
+    focus.disabled = app.isSum();
     focus.addEventListener("change", () => app.setFocus(row.name, focus.checked));
     const remove = app.elements.includes(row.name)
       ? button("×", `take ${row.label ?? row.name} out of the list and fit again`, () => app.toggleElement(row.name), { class: "quiet", "aria-label": `remove ${row.label ?? row.name}` }) : "";
@@ -75,6 +77,7 @@
     const parameters = make("div", { class: "scroll" });
     const amplitudes = make("div", { class: "scroll" });
     const suggested = make("p", { class: "suggested" });
+    const sum = make("p", { class: "small", hidden: true }, "Of the sum each detector keeps its own theta: choose a detector above the maps to move it by hand.");
     let withHeld = false;
     const held = hpcxrf.dom.check("parameters that are held, too", withHeld, (on) => { withHeld = on; parameters.classList.toggle("free-only", !on); });
     parameters.classList.add("free-only");
@@ -83,7 +86,7 @@
       button("Keep", "keep this fit in the history", () => app.refit("full", { keep: true })),
       button("Take back", "back to the fit before (z)", () => app.takeBack()),
       button("As the run fitted", "theta, elements and focus of the run", () => app.reset()));
-    container.append(tools, figures, suggested, make("h4", { class: "with-tools" }, "Parameters", held.node), parameters, make("h4", {}, "Amplitudes"), amplitudes);
+    container.append(tools, figures, suggested, make("h4", { class: "with-tools" }, "Parameters", held.node), sum, parameters, make("h4", {}, "Amplitudes"), amplitudes);
 
     const show = (fit, quick) => {
       const tile = (value, word, bad = false) => make("li", { class: bad ? "bad" : "" }, make("b", {}, value), ` ${word}`);
@@ -94,6 +97,7 @@
         tile(`${short(fit.cpu_s * 1000, 2)} ms`, "processor time"), tile(String(fit.n_pixels), fit.n_pixels === 1 ? "pixel" : "pixels"));
       suggested.replaceChildren(...(fit.suggested.length ? ["In the residual, not in the list: ",
         ...fit.suggested.map((one) => button(`${one.name} (z ${short(one.z, 3)})`, `add ${one.name} and fit again`, () => app.toggleElement(one.name)))] : []));
+      sum.hidden = !app.isSum();
       // While a slider is held it must not be replaced under the hand.
       if (!quick) {
         parameters.replaceChildren(make("table", { class: "parameters" },
