@@ -162,7 +162,7 @@ def test_theta_by_hand_the_amplitudes_follow_the_slider_and_the_fit_the_release(
     row = next(row for row in fixed["parameters"] if row["name"] == "fwhm_offset")
     assert not row["free"]
     kept = one.fit(lambda: page.keyboard.press("r"), "full")
-    assert kept["deviance"] == pytest.approx(fixed["deviance"], rel=1e-6)
+    assert kept["deviance"] == pytest.approx(fixed["deviance"], rel=1e-3)
     one.tab("History")
     expect(page.locator(".history li")).to_have_count(1)
     lines = (film.run_dir / "explore" / "history.jsonl").read_text().splitlines()
