@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from pages import run_summary
 from results_sample import COMPONENTS, make_store
 
-from hpcxrf.fitting.uncertainty import decision_limit
+from hpcxrf.fitting.limits import decision_limit
 from hpcxrf.results.report.page import layers
 from hpcxrf.results.report.page.dataset import DatasetSummary, read_details, write_dataset_page
 from hpcxrf.results.report.page.elements import find_atomic_number

@@ -23,7 +23,7 @@
     const app = {
       scan, dataset, detector: scan.detectors_fit[0] ?? scan.detectors[0],
       canFit: scan.run !== null && scan.has_spectra && scan.detectors_fit.length > 0, selection: { kind: "all" }, fit: null, kept: null, numbers: null, over: null,
-      elements: [...scan.elements], theta: new Map(), focus: new Set(), drawn: [], held: [],
+      elements: [...scan.elements], theta: new Map(), focus: new Set(), touched: new Set(), drawn: [], held: [],
       on: (name, act) => listeners.set(name, [...(listeners.get(name) ?? []), act]),
       emit: (name, value) => (listeners.get(name) ?? []).forEach((act) => act(value)),
     };
@@ -71,7 +71,10 @@
       const asked = app.theta.get(row.name);
       app.theta.set(row.name, { mode: row.free ? "fit" : "fix", ...asked, value: row.value });
     });
-    app.ask = (name, wanted) => app.theta.set(name, { ...app.theta.get(name), ...wanted });
+    app.ask = (name, wanted) => {
+      app.touched.add(name);
+      app.theta.set(name, { ...app.theta.get(name), ...wanted });
+    };
     app.setFocus = (name, on) => { if (on) { app.focus.add(name); } else { app.focus.delete(name); } app.refit("full"); };
     app.toggleElement = (name) => {
       app.elements = app.elements.includes(name) ? app.elements.filter((one) => one !== name) : [...app.elements, name];

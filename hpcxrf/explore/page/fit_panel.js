@@ -50,7 +50,7 @@
       ask({ [["lower", "upper"][i]]: Number.isFinite(node.valueAsNumber) ? node.valueAsNumber : null });
       app.refit("full");
     }));
-    return make("tr", { class: row.at_bound ? "stuck" : mode === "fix" ? "fixed" : "" },
+    return make("tr", { class: row.at_bound ? "stuck" : mode === "fix" && !app.touched.has(row.name) ? "fixed" : "" },
       make("td", { class: "name" }, row.name, row.unit && row.unit !== "1" ? make("span", { class: "small" }, ` ${row.unit}`) : "",
         row.at_bound ? make("span", { class: "flag" }, "at bound") : ""),
       make("td", {}, free), make("td", { class: "n" }, input), make("td", {}, slider),
