@@ -1,9 +1,10 @@
-"""The options of a run file as fields of a form: kind, choices, default and help, from the schema and its docstrings."""
+"""The options of a run file as fields of a form: kind, choices, default, and help by their docstrings."""
 
 import ast
 import dataclasses
 import functools
 import inspect
+import itertools
 import json
 import textwrap
 import typing
@@ -88,7 +89,7 @@ def find_section_class(annotation: object) -> type:
     return typing.cast("type", found[0])
 
 
-def _read_section(name: str, kind: type, schema: Mapping[str, Any]) -> Section:
+def _read_section(name: str, kind: type, schema: Json) -> Section:
     shape, told = schema["$defs"][kind.__name__], read_docstrings(kind)
     return Section(
         name=name,
@@ -145,22 +146,26 @@ def _with_inner(forms: Sequence[Json], schema: Json) -> list[Json]:
 
 
 def _choose_kind(forms: Sequence[Json]) -> tuple[Kind, tuple[Any, ...]]:
-    named = tuple(value for form in forms for value in form.get("enum", [form["const"]] if "const" in form else ()))
+    named = tuple(value for form in forms for value in _list_named(form))
     types = [form.get("type") for form in forms]
-    if len(forms) == 1 and types[0] == "array":
-        items = forms[0].get("items", {})
-        if "enum" in items or "const" in items:
-            return "choices", tuple(items.get("enum", [items.get("const")]))
-        return ("list" if items == {"type": "string"} else "yaml"), ()
-    if types == ["boolean"]:
-        return "switch", ()
-    if named and all("enum" in form or "const" in form or form.get("type") == "boolean" for form in forms):
+    if named and all(_list_named(form) or form.get("type") == "boolean" for form in forms):
         return "choice", (*((False, True) if "boolean" in types else ()), *named)
-    if len(forms) == 1 and types[0] in {"integer", "number"}:
-        return "number", ()
-    if types == ["string"]:
-        return "text", ()
-    return "yaml", named
+    if types == ["array"]:
+        return _choose_kind_of_list(forms[0].get("items", {}))
+    simple: Mapping[str, Kind] = {"boolean": "switch", "integer": "number", "number": "number", "string": "text"}
+    return (simple.get(str(types[0]), "yaml") if len(forms) == 1 else "yaml"), named
+
+
+def _choose_kind_of_list(items: Json) -> tuple[Kind, tuple[Any, ...]]:
+    named = _list_named(items)
+    if named:
+        return "choices", named
+    return ("list" if items == {"type": "string"} else "yaml"), ()
+
+
+def _list_named(form: Json) -> tuple[Any, ...]:
+    """The values of an enumeration; none: it is not one."""
+    return tuple(form.get("enum", [form["const"]] if "const" in form else ()))
 
 
 def _describe_range(form: Json) -> str:
@@ -189,7 +194,7 @@ def read_docstrings(kind: type) -> Mapping[str, str]:
     body = tree.body if isinstance(tree, ast.ClassDef) else []
     return {
         field.target.id: " ".join(text.value.value.split())
-        for field, text in zip(body, body[1:], strict=False)
+        for field, text in itertools.pairwise(body)
         if isinstance(field, ast.AnnAssign)
         and isinstance(field.target, ast.Name)
         and isinstance(text, ast.Expr)

@@ -160,7 +160,7 @@ def _read_change(place: str, change: Mapping[str, Any]) -> Any:  # noqa: ANN401 
 
 def _head(text: str) -> str:
     """Comments before the first section."""
-    lines = []
+    lines: list[str] = []
     for line in text.splitlines(keepends=True):
         if line.strip() and not line.startswith("#"):
             return "".join(lines)

@@ -19,6 +19,7 @@ from hpcxrf.cluster.login.logs import latest_log, runs_in, tail
 from hpcxrf.cluster.login.status import GOING_ON, AskSlurm, RunStatus, ask_seldom, run_status
 from hpcxrf.config.untrusted import show_lines, show_name
 from hpcxrf.errors import ConfigError, OutputError
+from hpcxrf.explore.run_plans import Plans
 from hpcxrf.explore.targets import Dataset, Target, find_target
 from hpcxrf.notes import pack_notes
 from hpcxrf.runner.datasets import read_datasets
@@ -52,6 +53,7 @@ class Runs:
     known: dict[str, Path] = field(default_factory=dict)
     """Runs by key, as they were last looked for."""
     targets: dict[str, tuple[int, Target]] = field(default_factory=dict)
+    plans: Plans = field(default_factory=Plans)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
