@@ -16,9 +16,9 @@ _SCRIPTS: Final = (
     "elements_panel.js",
     "history_panel.js",
     "write_panel.js",
-    "run_form.js",
-    "run_follow.js",
     "run_list.js",
+    "run_follow.js",
+    "run_form.js",
     "runs.js",
     "explore.js",
 )

@@ -115,11 +115,12 @@ def begin(runs: Runs, asked: Mapping[str, Any]) -> Json:
         raise ConfigError(
             "this is not what was shown: something changed since; look at the script again and confirm it"
         )
-    if prepared.run_file is not None:
-        _write_run_file(prepared.run_file, prepared.text)
     if prepared.site == HERE:
+        _write_run_file(prepared)
         return {"job_id": None, "process": _begin_here(runs, prepared)}
     job_id = submit_again(prepared.run) if prepared.submission is None else submit_run(prepared.submission)
+    # The run directory has the text already: a submission that is refused leaves no run file behind.
+    _write_run_file(prepared)
     return {"job_id": job_id, "process": None}
 
 
@@ -222,9 +223,9 @@ def _show_here(run: RunDir, argv: list[str]) -> str:
     return f"{shlex.join(argv)} \\\n    >> {shlex.quote(str(run.logs / _LOG))} 2>&1 &\n"
 
 
-def _write_run_file(path: Path, text: str) -> None:
-    if not path.exists():
-        atomic_write_text(path, text)
+def _write_run_file(prepared: Prepared) -> None:
+    if prepared.run_file is not None and not prepared.run_file.exists():
+        atomic_write_text(prepared.run_file, prepared.text)
 
 
 def _begin_here(runs: Runs, prepared: Prepared) -> int:

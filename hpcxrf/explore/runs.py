@@ -131,8 +131,12 @@ def choose_dataset(target: Target | None, runs: Runs | None, name: str) -> tuple
         OutputError: it is not finished.
     """
     key, _, own = name.rpartition("/")
-    if target is None and not key and runs is not None and runs.alone:
-        key = next(iter(list_keys(runs)))
+    if runs is not None and runs.alone:
+        only = next(iter(list_keys(runs)))
+        if target is not None and key in {"", only} and own in {"", *target.datasets}:
+            key = ""
+        elif not key:
+            key = only
     if key or target is None:
         if runs is None or not key:
             raise ConfigError("no run is open; choose one of the list of runs")

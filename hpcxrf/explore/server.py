@@ -346,7 +346,9 @@ def _answer_submit(explorer: Explorer, request: Request) -> Answer:
 async def _wait_for_fit(explorer: Explorer, request: Request) -> Answer:
     """Give the state of a fit, once it has ended or a moment has passed."""
     job_id, ends = request.parameter("id"), time.monotonic() + _POLL_S
-    opened = explorer.opened.get(request.query.get("dataset", explorer.default))
+    name = request.query.get("dataset", explorer.default)
+    # Of a run that was given itself the scans are open without its name.
+    opened = explorer.opened.get(name) or explorer.opened.get(name.rpartition("/")[2])
     if opened is None or opened.fits is None:
         raise ConfigError(f"no fit was asked for with the id {job_id[:40]!r}; ask for it again")
     while True:

@@ -3,7 +3,7 @@
 (() => {
   const hpcxrf = (window.hpcxrf ??= {});
   const { client, dom: { make, button } } = hpcxrf;
-  const { chip, bar, counted, countBar, reportLink, duration, when } = hpcxrf.runList;
+  const { chip, prose, bar, counted, countBar, reportLink, duration, when } = hpcxrf.runList;
 
   // Asks before anything happens: what is shown is what is done, and only the second button does it.
   const confirm = (title, parts, word, act) => new Promise((resolve) => {
@@ -101,7 +101,7 @@
       const before = JSON.stringify(shown?.datasets);
       shown = run;
       title.textContent = run.name;
-      state.replaceChildren(chip(run.verdict, ""), ` ${run.reason}`, make("br", {}), countBar(run), make("span", { class: "small" },
+      state.replaceChildren(chip(run.verdict, ""), " ", ...prose(run.reason), make("br", {}), countBar(run), make("span", { class: "small" },
         ` ${counted(run)} · begun ${when(run.begun)} · ${duration(run.wall_s)}`), ...run.notes.map((note) => make("span", { class: "notes block" }, note)));
       if (another || tools.dataset.verdict !== run.verdict) { drawTools(run); tools.dataset.verdict = run.verdict; }
       drawStages(run);
@@ -109,6 +109,7 @@
       logName.textContent = run.log_name ? `Log: ${run.log_name}` : "Log";
       const atEnd = another || log.scrollTop + log.clientHeight >= log.scrollHeight - 30;
       if (log.textContent !== run.log) { log.textContent = run.log; }
+      log.classList.toggle("none", !run.log_name);
       if (atEnd) { log.scrollTop = log.scrollHeight; }
       if (another || before !== JSON.stringify(run.datasets)) { drawDatasets(); }
     };

@@ -2,7 +2,7 @@
 // The run file as a form and as text, in step: each change goes to the server, which gives text, values and faults.
 (() => {
   const hpcxrf = (window.hpcxrf ??= {});
-  const { client, dom: { make, button, save } } = hpcxrf;
+  const { client, dom: { make, button, save }, runList: { prose } } = hpcxrf;
   const TYPING_MS = 350;
   const OPEN = ["input", "sample"];
 
@@ -60,11 +60,11 @@
     const control = makeControl(field, field.place, (change) => send({ [field.place]: change }));
     const reset = button("↺", `take ${field.place} out of the run file: ${defaultText(field)}`, () => send({ [field.place]: null }), { class: "quiet", hidden: true, "aria-label": `reset ${field.place}` });
     const fault = make("p", { class: "fault", id: `fault-${field.place}` });
-    const hints = [["yaml"].includes(field.kind) ? "YAML" : field.kind === "list" ? (field.one_a_line ? "one a line" : "commas between") : "", field.range, `default: ${defaultText(field)}`];
+    const hints = [["yaml"].includes(field.kind) ? "YAML" : field.kind === "list" ? (field.one_a_line ? "one a line" : "commas between") : "", field.range, field.required ? "must be given" : `default: ${defaultText(field)}`];
     const node = make("div", { class: "option", "data-place": field.place },
       make("p", { class: "key" }, make("code", {}, name), " ", reset),
       make("div", { class: "value" }, control.node, make("span", { class: "small hint" }, hints.filter(Boolean).join(" · "))),
-      make("p", { class: "small help" }, field.help, ...(field.inner.length ? [make("span", {}, ` Within it: ${field.inner.join(", ")}.`)] : [])), fault);
+      make("p", { class: "small help" }, ...prose(field.help.replaceAll("None:", "none:")), ...(field.inner.length ? [make("span", {}, ` Within it: ${field.inner.join(", ")}.`)] : [])), fault);
     control.focus.setAttribute("aria-describedby", fault.id);
     const set = (told, faults) => {
       if (document.activeElement !== control.focus || !["INPUT", "TEXTAREA"].includes(control.focus.tagName) || control.focus.type === "checkbox") { control.set(told); }
@@ -77,8 +77,15 @@
     return { node, set, control, place: field.place, words: `${field.place} ${field.help}`.toLowerCase() };
   };
 
+  // A fault whose option, where it begins with one, leads there.
+  const describeFault = ({ places: [place], text }, reveal) => {
+    const link = place && text.startsWith(place) ? button(place, "go to this option", () => reveal(place), { class: "link" }) : null;
+    if (link) { return [link, ...prose(text.slice(place.length))]; }
+    return place ? [button(place, "go to this option", () => reveal(place), { class: "link" }), ": ", ...prose(text)] : prose(text);
+  };
+
   const build = (container, app, told) => {
-    const text = make("textarea", { class: "yaml", spellcheck: "false", "aria-label": "text of the run file", rows: 18, wrap: "off" });
+    const text = make("textarea", { class: "yaml", spellcheck: "false", "aria-label": "text of the run file", rows: 15, wrap: "off" });
     const faultList = make("ul", { class: "faults", "aria-live": "polite" });
     const summary = make("p", { class: "checked", role: "status" });
     const groups = make("div", { class: "groups" });
@@ -95,8 +102,7 @@
         sections.forEach((section) => section.tell(answer));
       }
       state.changed = answer.values ? Object.values(answer.values).filter((one) => one.changed).length : 0;
-      faultList.replaceChildren(...answer.faults.map((one) => make("li", {},
-        one.places.length ? button(one.places[0], "go to this option", () => reveal(one.places[0]), { class: "link" }) : "", one.places.length ? " " : "", one.text)));
+      faultList.replaceChildren(...answer.faults.map((one) => make("li", {}, ...describeFault(one, reveal))));
       summary.textContent = answer.faults.length ? `${answer.faults.length} ${answer.faults.length === 1 ? "fault" : "faults"}` : `No fault · ${answer.workload} · ${state.changed} changed`;
       summary.classList.toggle("wrong", answer.faults.length > 0);
       app.checked(answer);
@@ -173,5 +179,5 @@
     return { load, settle, state, reveal };
   };
 
-  hpcxrf.runForm = { build };
+  hpcxrf.runForm = { build, describeFault };
 })();

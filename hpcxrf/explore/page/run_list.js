@@ -17,6 +17,8 @@
     return Number.isNaN(at.getTime()) ? "–" : `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${two(at.getHours())}:${two(at.getMinutes())}`;
   };
   const chip = (verdict, reason) => make("span", { class: `chip ${KINDS[verdict] ?? "bad"}`, title: reason }, verdict);
+  // A sentence with what stands between backticks as code.
+  const prose = (text) => text.split("`").map((part, i) => (i % 2 ? make("code", {}, part) : part));
   // Parts of a whole, as a bar; its numbers stand beside it.
   const bar = (label, whole, parts) => {
     const node = make("span", { class: "parts", role: "img", "aria-label": label });
@@ -45,12 +47,12 @@
     const row = (run, chosen) => make("tr", { "aria-selected": String(run.key === chosen), class: run.key === chosen ? "chosen" : "" },
       make("td", { class: "name" }, button(run.name, "state, log and datasets of this run", () => app.choose(run.key), { class: "link" })),
       make("td", {}, chip(run.verdict, run.reason)),
-      make("td", {}, countBar(run), make("span", { class: "n beside" }, `${run.done} / ${run.known}`)),
+      make("td", { class: "counts" }, countBar(run), make("span", { class: "n beside" }, `${run.done} / ${run.known}`)),
       make("td", { class: "n" }, run.failed + run.not_tried ? String(run.failed + run.not_tried) : "–"),
       make("td", {}, run.workload ?? "–"),
       make("td", { class: "when" }, when(run.begun)),
       make("td", { class: "n" }, duration(run.wall_s)),
-      make("td", { class: "links" },
+      make("td", { class: "opens" },
         ...(run.workload === "scan" && run.done ? [button("Maps", `maps and spectra of ${run.name}`, () => app.open(run.key, ""), { class: "link" }), " "] : []),
         ...(run.report ? [reportLink(run)] : [])));
 
@@ -63,5 +65,5 @@
     return { draw };
   };
 
-  hpcxrf.runList = { build, chip, bar, counted, countBar, reportLink, duration, when };
+  hpcxrf.runList = { build, chip, prose, bar, counted, countBar, reportLink, duration, when };
 })();

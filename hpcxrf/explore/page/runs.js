@@ -88,8 +88,9 @@
     app.choose = (key) => guard(async () => {
       app.chosen = key;
       table.draw(latest, key);
-      follow.draw(await client.get("/api/runs/one", { run: key }));
+      const run = await client.get("/api/runs/one", { run: key });
       one.hidden = false;
+      follow.draw(run);
     });
     app.startFrom = (key) => guard(async () => {
       await form.load(key);
@@ -107,7 +108,7 @@
         for (;;) {
           const state = await client.get("/api/runs/plan", asked);
           if (state.state === "given up") { return; }
-          if (state.state === "done") { drawPlan(state); return; }
+          if (state.state === "done") { drawPlan(state); steps.answer.scrollIntoView({ block: "nearest" }); return; }
           steps.answer.replaceChildren(make("p", { class: "small" }, `opening files, ${state.elapsed_s.toFixed(0)} s`));
           await new Promise((resolve) => { setTimeout(resolve, PLAN_MS); });
         }
@@ -120,7 +121,7 @@
         ...(plan ? [make("dl", { class: "facts" }, ...planRows(plan).flatMap(([word, value]) => [make("dt", {}, word), make("dd", {}, value)]))] : []),
         ...notes.map((note) => make("p", { class: (plan.warnings ?? []).includes(note) ? "notes" : "small" }, note)),
         ...refused.map(([file, reason]) => make("p", { class: "fault" }, reason.startsWith(file) ? reason : `${file}: ${reason}`)),
-        ...faults.map((one) => make("p", { class: "fault" }, one.places.length ? button(one.places[0], "go to this option", () => form.reveal(one.places[0]), { class: "link" }) : "", " ", one.text)),
+        ...faults.map((one) => make("p", { class: "fault" }, ...hpcxrf.runForm.describeFault(one, form.reveal))),
         ...(faults.length ? [] : [make("p", { class: "small good-word" }, "Nothing speaks against it.")]));
     };
     app.begin = () => guard(async () => {
