@@ -72,8 +72,9 @@ def check_text(text: str, folder: Path) -> CheckedText:
 
 def find_faults(message: str) -> list[Fault]:
     """Take a message apart into its faults, each with the options that it names."""
-    first, *others = message.splitlines()
-    lines = [line.strip() for line in others if line.startswith("  ")] or [" ".join([first, *others])]
+    first, *others = message.splitlines() or [""]
+    listed = [line.strip() for line in others if line.startswith("  ")] if first.endswith(":") else []
+    lines = listed or [message.strip()]
     return [Fault(places=find_places(line), text=show_lines(line)) for line in lines]
 
 
