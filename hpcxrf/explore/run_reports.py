@@ -10,7 +10,6 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
@@ -79,20 +78,19 @@ def _write_code(runs: Runs, key: str) -> str:
 
 def _answer_file(run: RunDir, name: str) -> Answer:
     kind = next((kind for kind, form in _KINDS.values() if form.fullmatch(name)), None)
-    file = run.path / name
-    if kind is None or not _lies_in(file, run.path):
+    if kind is None or not _is_in_place(run, name):
         return answer_fault(404, "a report has no such file; stores are opened from the list of runs")
     try:
-        content = read_regular(file, OutputError, largest=MOST_BYTES)
+        content = read_regular(run.path / name, OutputError, largest=MOST_BYTES)
     except OutputError:
         return answer_fault(404, "this file of the report is not there, or cannot be read; `hpcxrf report` writes it")
     headers = dict(_HEADERS) | ({"Content-Disposition": "attachment"} if kind.startswith("text/csv") else {})
     return Answer(kind=kind, body=content, headers=headers)
 
 
-def _lies_in(file: Path, folder: Path) -> bool:
-    """Whether a file is within a folder where links have been followed."""
+def _is_in_place(run: RunDir, name: str) -> bool:
+    """Whether a file of a run is where its name says: what is a link, or lies beyond one, is none of its report."""
     try:
-        return file.resolve().is_relative_to(folder.resolve())
+        return (run.path / name).resolve() == run.path.resolve() / name
     except (OSError, RuntimeError):
         return False

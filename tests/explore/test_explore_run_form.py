@@ -75,11 +75,7 @@ NEEDED = {
         for key in ("i0", "i0_kind", "i0_clock", "i0_clock_hz", "reference")
     },
     **{
-        f"quantify.{key}": {
-            "quantify.standards": ["a.mda"],
-            "normalise.live_time": "auto",
-            "quantify.allow": ["no_i0"],
-        }
+        f"quantify.{key}": {"quantify.standards": ["a.mda"], "normalise.live_time": "auto", "quantify.allow": ["no_i0"]}
         for key in ("standards", "table", "elements", "layer")
     },
 }
