@@ -25,10 +25,10 @@ from hpcxrf.config.site_files import site_folders
 from hpcxrf.config.untrusted import read_regular, show_name
 from hpcxrf.errors import ConfigError, OutputError
 from hpcxrf.explore.run_text import check_text
-from hpcxrf.explore.runs import Runs, find_run
+from hpcxrf.explore.runs import Begun, Runs, find_run
 from hpcxrf.store.catalog import is_dataset_id
 from hpcxrf.store.files import atomic_write_text
-from hpcxrf.store.rundir import RunDir, prepare_folder, require_own_folder
+from hpcxrf.store.rundir import RunDir, prepare_folder, refuse_foreign_content, require_own_folder
 from hpcxrf.workloads import choose_workload
 
 Json = dict[str, Any]
@@ -185,8 +185,7 @@ def _look_at_place(run: RunDir, run_file: Path, text: str) -> tuple[str, ...]:
         return (
             f"{run.path.name} is a run already: it goes on if its configuration is the same, and is refused if not",
         )
-    if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
-        raise OutputError(f"{run.path}: is there already and is no run; choose another name")
+    refuse_foreign_content(run.path)
     return ()
 
 
@@ -231,7 +230,8 @@ def _write_run_file(prepared: Prepared) -> None:
 def _begin_here(runs: Runs, prepared: Prepared) -> int:
     """Begin a run on this machine, which goes on when the explorer ends; gives the number of its process."""
     run = prepare_folder(prepared.run.path)
-    with (run.logs / _LOG).open("ab") as log:
+    path = run.logs / _LOG
+    with path.open("ab") as log:
         process = subprocess.Popen(
             shlex.split(prepared.command),
             cwd=run.path,
@@ -240,7 +240,7 @@ def _begin_here(runs: Runs, prepared: Prepared) -> int:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    runs.begun.append(process)
+    runs.begun.append(Begun(run=run, process=process, log=path))
     return process.pid
 
 

@@ -32,8 +32,18 @@ Json = dict[str, Any]
 _ASK_SLURM_S: Final = 20.0
 """Seconds between two questions to the controller of one job: it is everybody's."""
 _LOG_LINES: Final = 200
+_SHOWN_LINES: Final = 20
 _MOST_DATASETS: Final = 500
 _MOST_RUNS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A process that works on a run, begun here; it goes on without the explorer."""
+
+    run: RunDir
+    process: "subprocess.Popen[bytes]"
+    log: Path
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,8 +58,10 @@ class Runs:
     report_key: bytes
     """From which the addresses of reports are made, new with every start."""
     ask: AskSlurm = field(default_factory=lambda: ask_seldom(slurm.job_state, _ASK_SLURM_S))
-    begun: list["subprocess.Popen[bytes]"] = field(default_factory=list)
-    """Runs that were begun here: they go on without the explorer."""
+    begun: list[Begun] = field(default_factory=list)
+    """Processes that go on."""
+    refused: list[Json] = field(default_factory=list)
+    """What ended before it made a run directory: `name`, `code` and the end of its `log`."""
     known: dict[str, Path] = field(default_factory=dict)
     """Runs by key, as they were last looked for."""
     targets: dict[str, tuple[int, Target]] = field(default_factory=dict)
@@ -177,6 +189,7 @@ def describe_runs(runs: Runs) -> Json:
         "folder": show_name(str(runs.folder)),
         "alone": runs.alone,
         "read_only": runs.read_only,
+        "refused": runs.refused,
         "runs": sorted(rows, key=lambda row: str(row["begun"]), reverse=True),
     }
 
@@ -284,5 +297,13 @@ def _lines(text: str) -> Iterator[str]:
 
 
 def _reap(runs: Runs) -> None:
-    """Let processes go that have ended: until then they count as alive."""
-    runs.begun = [process for process in runs.begun if process.poll() is None]
+    """Let processes go that have ended, which until then count as alive; keep what those said that made no run."""
+    left = []
+    for one in runs.begun:
+        code = one.process.poll()
+        if code is None:
+            left.append(one)
+        elif not one.run.effective_file.is_file():
+            log = show_lines("".join(_lines(tail(one.log, _SHOWN_LINES))))
+            runs.refused.append({"name": one.run.path.name, "code": code, "log": log})
+    runs.begun = left

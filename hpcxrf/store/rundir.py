@@ -267,7 +267,7 @@ def prepare_folder(folder: Path) -> RunDir:
         require_own_folder(folder)
         run = RunDir(path=folder)
         if not run.effective_file.exists():
-            _refuse_foreign_content(folder)
+            refuse_foreign_content(folder)
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(_OWNER_ONLY)
     for name in _FOLDERS:

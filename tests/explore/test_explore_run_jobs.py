@@ -84,7 +84,12 @@ def test_a_run_is_prepared_without_writing_and_begun_by_the_code_of_what_was_sho
         until(lambda: f"run {folder}/leaf-1.yaml" in (folder / "leaf-1" / "logs" / "run-here.log").read_text())
     finally:
         os.kill(process, signal.SIGKILL)
-    until(lambda: asked.get("/api/runs") and not asked.runs.begun)
+    until(lambda: asked.get("/api/runs")["refused"])
+    # It was killed before it had made a run, and what it said is told.
+    [refused] = asked.get("/api/runs")["refused"]
+    assert (refused["name"], refused["code"]) == ("leaf-1", -signal.SIGKILL)
+    assert "leaf-1.yaml" in refused["log"]
+    assert asked.post("/api/runs/prepare", request)["code"] == told["code"]
 
 
 def spy(real, calls):
@@ -120,7 +125,7 @@ def test_a_site_profile_that_changed_since_is_refused_and_the_same_is_submitted(
     request = {**NEW, "site": "lab", "text": run_file()}
     told = asked.post("/api/runs/prepare", request)
     # The worker's interpreter is not in the script, but what the driver is told.
-    site(tmp_path, GOOD, worker_python="/tmp/evil")
+    site(tmp_path, GOOD, worker_python="/home/evil/python")
     assert "not what was shown" in asked.post("/api/runs/begin", request | {"code": told["code"]}, 400)["error"]
     site(tmp_path, GOOD)
     assert asked.post("/api/runs/begin", request | {"code": told["code"]})["job_id"] == "17"
@@ -150,7 +155,7 @@ def test_a_site_profile_that_changed_since_is_refused_and_the_same_is_submitted(
         ({"site": "lab", "text": run_file(input={"files": ["gone.h5"]})}, 400, "input not found"),
         ({"text": run_file(sample={"elements": ["Qq"]})}, 422, "Qq"),
         ({"name": "old", "text": run_file()}, 409, "says something else"),
-        ({"name": "taken"}, 409, "is no run"),
+        ({"name": "taken"}, 409, "is not a run directory"),
         ({"name": "link"}, 409, "is a link"),
         ({"run": "../old"}, 400, "no such run"),
     ],

@@ -57,12 +57,12 @@
     const guard = async (work) => {
       try { app.fault(""); return await work(); } catch (error) { app.fault(error.message); return null; }
     };
-    const goOn = (run) => guard(async () => { if (await begin({ run: run.key })) { app.refresh(); } });
+    const goOn = (run) => guard(async () => { if (await begin({ run: run.key })) { app.touched = Date.now(); app.refresh(); } });
     const end = (run) => guard(async () => {
       const what = run.job_id ? `job ${run.job_id}` : "the process of this run";
       const done = await confirm(`Stop ${run.name}?`, [make("p", {}, `This ends ${what}. What is finished is kept, and “Go on” does what is missing.`)],
         "Stop it", () => client.post("/api/runs/stop", { run: run.key }));
-      if (done) { app.refresh(); }
+      if (done) { app.touched = Date.now(); app.refresh(); }
     });
     const drawTools = (run) => {
       const complete = run.verdict === "done";

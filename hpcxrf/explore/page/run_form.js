@@ -90,6 +90,8 @@
     const summary = make("p", { class: "checked", role: "status" });
     const groups = make("div", { class: "groups" });
     const state = { text: "", faults: [], changed: 0, queue: Promise.resolve(), waiting: 0 };
+    // Changes that are on their way: an answer to an earlier one does not put their options back.
+    const sent = [];
     const fields = [];
 
     const show = (answer) => {
@@ -98,7 +100,8 @@
       groups.classList.toggle("unread", answer.values === null);
       groups.inert = answer.values === null;
       if (answer.values) {
-        fields.forEach((field) => field.set(answer.values[field.place], answer.faults.filter((one) => one.places.includes(field.place)).map((one) => one.text)));
+        const underway = new Set(sent.flat());
+        fields.filter((field) => !underway.has(field.place)).forEach((field) => field.set(answer.values[field.place], answer.faults.filter((one) => one.places.includes(field.place)).map((one) => one.text)));
         sections.forEach((section) => section.tell(answer));
       }
       state.changed = answer.values ? Object.values(answer.values).filter((one) => one.changed).length : 0;
@@ -110,15 +113,17 @@
     // One after the other: each change is made to the text that the one before has left.
     const send = (changes, typed) => {
       state.waiting += 1;
+      sent.push(Object.keys(changes));
       state.queue = state.queue.then(async () => {
         state.waiting -= 1;
         // What was typed meanwhile counts, and has a request of its own.
-        if (typed !== undefined && state.waiting) { return; }
+        if (typed !== undefined && state.waiting) { sent.shift(); return; }
         try {
           const answer = await client.post("/api/runs/text", { text: typed ?? state.text, changes });
+          sent.shift();
           if (typed === undefined || text.value === typed) { show(answer); }
           app.fault("");
-        } catch (error) { app.fault(error.message); }
+        } catch (error) { sent.shift(); app.fault(error.message); }
       });
       return state.queue;
     };

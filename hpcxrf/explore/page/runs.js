@@ -6,6 +6,8 @@
   const LIST_MS = 5000;
   const FOLLOW_MS = 2000;
   const PLAN_MS = 250;
+  // A run that was begun or stopped takes a while to say so.
+  const TOUCHED_MS = 60_000;
   const id = (name) => document.getElementById(name);
 
   const bytes = (n) => {
@@ -59,7 +61,7 @@
   const buildView = (container, found, told, start) => {
     const fault = make("p", { class: "notes", role: "alert", hidden: true });
     const app = {
-      readOnly: found.read_only, chosen: null,
+      readOnly: found.read_only, chosen: null, wanted: null, touched: 0,
       fault: (text) => { fault.textContent = text; fault.hidden = !text; },
       checked: () => {},
       open: (key, dataset) => start(key, dataset),
@@ -72,6 +74,8 @@
     const columns = make("div", { class: "columns" });
     const steps = makeSteps(app, told, found);
     app.steps = steps.node;
+    const refused = make("div", { "aria-live": "polite" });
+    list.append(refused);
     container.append(fault, list, one, fresh);
     fresh.append(columns);
     const form = hpcxrf.runForm.build(columns, app, told);
@@ -80,7 +84,16 @@
       try { app.fault(""); return await work(); } catch (error) { app.fault(error.message); fault.scrollIntoView({ block: "nearest" }); return null; }
     };
     let latest = found;
-    const drawList = (now) => { latest = now; table.draw(now, app.chosen); };
+    const drawList = (now) => {
+      latest = now;
+      table.draw(now, app.chosen);
+      refused.replaceChildren(...now.refused.map((run) => make("div", { class: "notes" }, `${run.name} did not begin (exit code ${run.code}):`, make("pre", { tabindex: 0 }, run.log))));
+      const begun = now.runs.find((run) => run.name === app.wanted);
+      if (begun) {
+        app.wanted = null;
+        app.choose(begun.key).then(() => one.scrollIntoView({ block: "start" }));
+      }
+    };
     app.refresh = () => guard(async () => {
       drawList(await client.get("/api/runs"));
       if (app.chosen) { follow.draw(await client.get("/api/runs/one", { run: app.chosen })); }
@@ -130,17 +143,16 @@
       const asked = { ...steps.asked(), text };
       const done = await hpcxrf.runFollow.begin(asked);
       if (!done) { return; }
-      const now = await client.get("/api/runs");
-      drawList(now);
-      const run = now.runs.find((row) => row.name === asked.name);
-      if (run) { await app.choose(run.key); one.scrollIntoView({ block: "start" }); }
+      app.touched = Date.now();
+      app.wanted = asked.name;
+      drawList(await client.get("/api/runs"));
     });
 
     // Asked again only while it is looked at and something goes on: a page left open does not keep the server awake.
     let [listed, followed] = [Date.now(), Date.now()];
     setInterval(() => {
       if (container.hidden || document.visibilityState !== "visible") { return; }
-      const goes = latest.runs.some((run) => run.going_on) || Date.now() - begun < 60_000;
+      const goes = latest.runs.some((run) => run.going_on) || Date.now() - app.touched < TOUCHED_MS;
       if (goes && Date.now() - listed > LIST_MS) {
         listed = Date.now();
         client.get("/api/runs").then(drawList).catch((error) => app.fault(error.message));
@@ -152,7 +164,6 @@
         client.get("/api/runs/one", { run: key }).then((run) => { if (key === app.chosen) { follow.draw(run); } }).catch((error) => app.fault(error.message));
       }
     }, 500);
-    const begun = Date.now();
     drawList(found);
     const first = found.runs.find((run) => run.going_on) ?? (found.alone ? found.runs[0] : null);
     return Promise.all([first ? app.choose(first.key) : null, app.startFrom("")]).then(() => ({ refresh: app.refresh }));
