@@ -331,7 +331,12 @@ def open_run(folder: Path) -> RunDir:
     return run
 
 
-def _refuse_foreign_content(folder: Path) -> None:
+def refuse_foreign_content(folder: Path) -> None:
+    """Refuse a folder that cannot become a run directory, since it holds something else.
+
+    Raises:
+        OutputError: it does, or is no folder.
+    """
     if not folder.exists():
         return
     if not folder.is_dir():

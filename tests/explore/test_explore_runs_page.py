@@ -115,7 +115,8 @@ def test_form_and_text_are_in_step_and_faults_stand_at_their_options(folder, exp
         # And from the text to the form.
         text = page.get_by_label("text of the run file")
         text.fill(
-            "input: {files: [a.mda]}\npixels: {method: nnls, deviance: false}\nregions: {find: [areas]}\nfit: {kbeta: 1}\n"
+            "input: {files: [a.mda]}\npixels: {method: nnls, deviance: false}\n"
+            "regions: {find: [areas]}\nfit: {kbeta: 1}\n"
         )
         page.get_by_label("Find an option").fill("")
         expect(page.get_by_label("pixels.method", exact=True)).to_have_value('"nnls"')
