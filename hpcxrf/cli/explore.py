@@ -55,8 +55,8 @@ def explore(
     Of a folder of runs: how each is, its report and log, and a form for the run file of a new one, which is begun here
     or on Slurm once its script was confirmed.
 
-    Results are never changed. Who opens the printed address can look at the run: it holds a secret that is new with
-    every start. On a machine that others use, too, the explorer listens on a socket of your own instead of a port.
+    Results are never changed. Who opens the printed address can look at the run, and begin runs as you unless it is
+    --read-only: it holds a secret that is new with every start. On a machine that others use, too, the explorer listens on a socket of your own instead of a port.
     """
     import asyncio
 
