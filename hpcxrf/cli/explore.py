@@ -56,7 +56,8 @@ def explore(
     or on Slurm once its script was confirmed.
 
     Results are never changed. Who opens the printed address can look at the run, and begin runs as you unless it is
-    --read-only: it holds a secret that is new with every start. On a machine that others use, too, the explorer listens on a socket of your own instead of a port.
+    --read-only: it holds a secret that is new with every start. On a machine that others use, too, the explorer listens
+    on a socket of your own instead of a port.
     """
     import asyncio
 

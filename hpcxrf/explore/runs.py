@@ -142,7 +142,7 @@ def choose_dataset(target: Target | None, runs: Runs | None, name: str) -> tuple
         ConfigError: there is none of that name.
         OutputError: it is not finished.
     """
-    key, _, own = name.rpartition("/")
+    key, _, own = ("", "", name) if runs is None else name.rpartition("/")
     if runs is not None and runs.alone:
         only = next(iter(list_keys(runs)))
         if target is not None and key in {"", only} and own in {"", *target.datasets}:

@@ -183,7 +183,8 @@ def test_a_run_goes_from_the_form_to_its_maps(folder, scans, explored):
         expect(page.get_by_label("end of the log")).not_to_be_empty()
         with page.context.expect_page() as report:
             row.get_by_role("link", name="Report").click()
-        report.value.locator(".viewer").first.scroll_into_view_if_needed()
+        # Maps are drawn when they come into view.
+        report.value.set_viewport_size({"width": 1280, "height": 4000})
         report.value.locator(".viewer[data-drawn]").first.wait_for()
         assert report.value.evaluate("origin") == "null"
         report.value.close()

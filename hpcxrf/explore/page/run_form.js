@@ -18,6 +18,11 @@
     if (value === null || (Array.isArray(value) && !value.length) || (typeof value === "object" && !Object.keys(value).length)) { return "none"; }
     return Array.isArray(value) ? value.join(", ") : String(value);
   };
+  // The reference says None where a run file says null, or nothing at all.
+  const explain = (field) => {
+    const [first, later] = field.default === null ? ["Not given:", "not given:"] : ["null:", "null:"];
+    return field.help.replace(/(^|\. )None:/g, `$1${first}`).replaceAll("None:", later);
+  };
   const readTyped = (field, typed) => {
     const text = typed.trim();
     if (!text) { return null; }
@@ -64,7 +69,7 @@
     const node = make("div", { class: "option", "data-place": field.place },
       make("p", { class: "key" }, make("code", {}, name), " ", reset),
       make("div", { class: "value" }, control.node, make("span", { class: "small hint" }, hints.filter(Boolean).join(" · "))),
-      make("p", { class: "small help" }, ...prose(field.help.replaceAll("None:", "none:")), ...(field.inner.length ? [make("span", {}, ` Within it: ${field.inner.join(", ")}.`)] : [])), fault);
+      make("p", { class: "small help" }, ...prose(explain(field)), ...(field.inner.length ? [make("span", {}, ` Within it: ${field.inner.join(", ")}.`)] : [])), fault);
     control.focus.setAttribute("aria-describedby", fault.id);
     const set = (told, faults) => {
       if (document.activeElement !== control.focus || !["INPUT", "TEXTAREA"].includes(control.focus.tagName) || control.focus.type === "checkbox") { control.set(told); }
