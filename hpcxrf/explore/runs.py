@@ -9,7 +9,6 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -22,7 +21,7 @@ from hpcxrf.errors import ConfigError, OutputError
 from hpcxrf.explore.run_plans import Plans
 from hpcxrf.explore.targets import Dataset, Target, find_target
 from hpcxrf.notes import pack_notes
-from hpcxrf.runner.datasets import read_datasets
+from hpcxrf.runner.datasets import ENDINGS, read_datasets
 from hpcxrf.runner.ending import has_end, read_end
 from hpcxrf.store.rundir import RunDir
 from hpcxrf.workloads import read_workload
@@ -65,6 +64,8 @@ class Runs:
     known: dict[str, Path] = field(default_factory=dict)
     """Runs by key, as they were last looked for."""
     targets: dict[str, tuple[int, Target]] = field(default_factory=dict)
+    endings: dict[str, tuple[tuple[int, int] | None, list[Json]]] = field(default_factory=dict)
+    """Datasets of a run that have ended, by key, with the stamp of the file that they were read from."""
     plans: Plans = field(default_factory=Plans)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -200,18 +201,36 @@ def describe_run(runs: Runs, key: str) -> Json:
     run = find_run(runs, key)
     row = _describe_row(runs, key, run.path)
     name, lines = _read_log(run)
-    datasets = list(islice(read_datasets(run), _MOST_DATASETS + 1)) if row["verdict"] != "unreadable" else []
+    datasets = _list_datasets(runs, key, run) if row["verdict"] != "unreadable" else []
     return {
         **row,
         "log_name": name,
         "log": lines,
-        "datasets": [
-            {"dataset_id": one.dataset_id, "name": show_name(one.name), "state": one.state, "reason": one.reason}
-            for one in datasets[:_MOST_DATASETS]
-        ],
+        "datasets": datasets[:_MOST_DATASETS],
         "more_datasets": len(datasets) > _MOST_DATASETS,
         "submitted": (run.path / "jobs" / "job.sh").is_file(),
     }
+
+
+def _list_datasets(runs: Runs, key: str, run: RunDir) -> list[Json]:
+    """Datasets that have ended, those that failed first; read again when another has ended."""
+    file = run.path / ENDINGS
+    stamp = (file.stat().st_mtime_ns, file.stat().st_size) if file.is_file() else None
+    kept = runs.endings.get(key)
+    if kept is not None and stamp is not None and kept[0] == stamp:
+        return kept[1]
+    ended = sorted(read_datasets(run), key=lambda one: one.state == "done")
+    rows: list[Json] = [
+        {
+            "dataset_id": one.dataset_id,
+            "name": show_name(one.name),
+            "state": one.state,
+            "reason": show_lines(one.reason),
+        }
+        for one in ended[: _MOST_DATASETS + 1]
+    ]
+    runs.endings[key] = (stamp, rows)
+    return rows
 
 
 def _describe_row(runs: Runs, key: str, path: Path) -> Json:

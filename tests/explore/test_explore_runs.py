@@ -12,7 +12,7 @@ from hpcxrf.cluster.job_files import run_comment
 from hpcxrf.cluster.slurm import JobState
 from hpcxrf.errors import ConfigError, OutputError, SlurmError
 from hpcxrf.explore.access import new_access
-from hpcxrf.explore.runs import choose_dataset, find_runs, list_keys
+from hpcxrf.explore.runs import choose_dataset, find_run, find_runs, list_keys
 from hpcxrf.explore.targets import find_finished, find_target
 from hpcxrf.store.lock import run_lock
 
@@ -104,10 +104,12 @@ def test_a_run_is_followed_with_stages_log_and_datasets(asked, folder):
     assert 190 < len(told["log"].splitlines()) <= 200
     torn = asked.get("/api/runs/one?run=torn")
     assert [(one["state"], one["reason"]) for one in torn["datasets"]] == [
-        ("done", ""),
         ("failed", "is cut short"),
         ("not tried", ""),
+        ("done", ""),
     ]
+    end_dataset(find_run(asked.runs, "torn"), 1, "done")
+    assert [one["state"] for one in asked.get("/api/runs/one?run=torn")["datasets"]] == ["not tried", "done", "done"]
     assert torn["reasons"] == [{"text": "is cut short", "number": 1}]
     assert "not submitted" in torn["log"]
     assert asked.get("/api/runs/one?run=damaged")["datasets"] == []

@@ -190,8 +190,8 @@ def test_a_run_goes_from_the_form_to_its_maps(folder, scans, explored):
         report.value.close()
         row.get_by_role("button", name="Maps").click()
         page.wait_for_selector("html[data-ready=all]", state="attached", timeout=60_000)
-        expect(page.get_by_label("Dataset", exact=True).locator("option")).to_have_count(2)
-        assert page.get_by_label("Dataset", exact=True).input_value().startswith("leaf-1/s0")
+        expect(page.locator("#dataset option")).to_have_count(2)
+        assert page.locator("#dataset").input_value().startswith("leaf-1/s0")
         page.get_by_role("button", name="Runs", exact=True).click()
         expect(row.locator(".chip")).to_have_text("done")
 

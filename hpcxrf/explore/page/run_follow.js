@@ -92,7 +92,7 @@
         make("td", { class: "name" }, one.state === "done" && shown.workload === "scan"
           ? button(one.name, `maps of ${one.dataset_id}`, () => app.open(shown.key, one.dataset_id), { class: "link" }) : one.name),
         make("td", {}, make("span", { class: `chip ${one.state === "done" ? "good" : one.state === "failed" ? "bad" : "wait"}` }, one.state)), make("td", { class: "reason" }, one.reason))));
-      more.textContent = shown.more_datasets ? "The first 500 are shown; the report has all." : rows.length ? "" : shown.datasets.length ? "None of them." : "None has ended yet.";
+      more.textContent = shown.more_datasets ? "500 are shown, those that failed first; the report has all." : rows.length ? "" : shown.datasets.length ? "None of them." : "None has ended yet.";
     };
     filter.addEventListener("input", () => { if (shown) { drawDatasets(); } });
 

@@ -47,7 +47,7 @@
     const row = (run, chosen) => make("tr", { "aria-selected": String(run.key === chosen), class: run.key === chosen ? "chosen" : "" },
       make("td", { class: "name" }, button(run.name, "state, log and datasets of this run", () => app.choose(run.key), { class: "link" })),
       make("td", {}, chip(run.verdict, run.reason)),
-      make("td", { class: "counts" }, countBar(run), make("span", { class: "beside" }, `${run.done} / ${run.known}`)),
+      make("td", { class: "counts" }, countBar(run), make("span", { class: "numbers" }, `${run.done} / ${run.known}`)),
       make("td", { class: "n" }, run.failed + run.not_tried ? String(run.failed + run.not_tried) : "–"),
       make("td", {}, run.workload ?? "–"),
       make("td", { class: "when" }, when(run.begun)),
