@@ -63,7 +63,11 @@ class Runs:
     """What ended before it made a run directory: `name`, `code` and the end of its `log`."""
     known: dict[str, Path] = field(default_factory=dict)
     """Runs by key, as they were last looked for."""
+    left_out: int = 0
+    """Runs that were found and are not among them: behind a link that leads out, or beyond the most that are listed."""
     targets: dict[str, tuple[int, Target]] = field(default_factory=dict)
+    done: dict[str, tuple[tuple[int, ...], Json]] = field(default_factory=dict)
+    """Runs that are done, as they were described last, by key, with the stamps of their files."""
     endings: dict[str, tuple[tuple[int, int] | None, list[Json]]] = field(default_factory=dict)
     """Datasets of a run that have ended, by key, with the stamp of the file that they were read from."""
     plans: Plans = field(default_factory=Plans)
@@ -103,7 +107,9 @@ def list_keys(runs: Runs) -> dict[str, Path]:
         found = {name_key(Path(runs.folder.name)): runs.folder}
     else:
         real = runs.folder.resolve()
-        paths = [path for path in runs_in(runs.folder) if path.resolve().is_relative_to(real)]
+        every = runs_in(runs.folder)
+        paths = [path for path in every if path.resolve().is_relative_to(real)]
+        runs.left_out = len(every) - min(len(paths), _MOST_RUNS)
         found = {name_key(path.relative_to(runs.folder)): path for path in paths[:_MOST_RUNS]}
     runs.known = found
     return found
@@ -191,6 +197,7 @@ def describe_runs(runs: Runs) -> Json:
         "alone": runs.alone,
         "read_only": runs.read_only,
         "refused": runs.refused,
+        "left_out": runs.left_out,
         "runs": sorted(rows, key=lambda row: str(row["begun"]), reverse=True),
     }
 
@@ -234,6 +241,27 @@ def _list_datasets(runs: Runs, key: str, run: RunDir) -> list[Json]:
 
 
 def _describe_row(runs: Runs, key: str, path: Path) -> Json:
+    """Describe a run in a line; of one that is done its records are read once."""
+    stamp = _stamp_run(path)
+    kept = runs.done.get(key)
+    if kept is not None and kept[0] == stamp:
+        return kept[1]
+    row = _read_row(runs, key, path)
+    if row["verdict"] == "done":
+        runs.done[key] = (stamp, row)
+    return row
+
+
+def _stamp_run(path: Path) -> tuple[int, ...]:
+    """When what decides on the state of a run was written last, ns; 0 where it is not there."""
+    run = RunDir(path=path)
+    places = (run.effective_file, run.lock_file, path / ENDINGS, path / "state" / "end.json", path / "jobs", path)
+    return tuple(
+        place.stat().st_mtime_ns if place.exists() else 0 for place in (*places, path / "jobs" / "events.jsonl")
+    )
+
+
+def _read_row(runs: Runs, key: str, path: Path) -> Json:
     run = RunDir(path=path)
     shared = {"key": key, "name": show_name(str(path.relative_to(runs.folder))) if not runs.alone else path.name}
     try:

@@ -14,6 +14,7 @@ from hpcxrf.errors import ConfigError, OutputError, SlurmError
 from hpcxrf.explore.access import new_access
 from hpcxrf.explore.runs import choose_dataset, find_run, find_runs, list_keys
 from hpcxrf.explore.targets import find_finished, find_target
+from hpcxrf.runner.ending import forget_end
 from hpcxrf.store.lock import run_lock
 
 POINT = {"detector": "sum", "selection": {"kind": "pixel", "y": 2, "x": 3}}
@@ -87,6 +88,7 @@ def test_the_list_has_every_run_of_the_folder_as_hpcxrf_status_tells_it(asked, f
     assert (found["running"]["known"], found["running"]["wall_s"]) == (10, 65.0)
     assert [found["group/within it"][key] for key in ("key", "workload")] == ["group/within%20it", "benchmark"]
     assert {name for name, row in found.items() if row["going_on"]} == {"pending", "running"}
+    assert told["left_out"] == 1
     for name in ("done", "torn", "stopped", "new"):
         by_command = hpcxrf("status", folder / name, "--json").json
         assert by_command["verdict"] == found[name]["verdict"]
@@ -120,6 +122,25 @@ def test_a_run_at_work_here_is_running(asked, folder):
     with run_lock(run):
         assert asked.row("here")["verdict"] == "running"
     assert asked.row("here")["verdict"] == "new"
+
+
+def test_a_run_that_was_done_is_read_again_when_it_goes_on(asked, folder, monkeypatch):
+    from hpcxrf.explore import runs
+
+    read = []
+    real = runs.run_status
+    monkeypatch.setattr(runs, "run_status", lambda path, ask: read.append(path.name) or real(path, ask))
+    assert asked.row("done")["done"] == 2
+    assert asked.row("done")["done"] == 2
+    assert read.count("done") == 1
+    assert read.count("stopped") == 2
+    run = find_run(asked.runs, "done")
+    end_dataset(run, 3, "done")
+    assert asked.row("done")["done"] == 3
+    with run_lock(run):
+        assert asked.row("done")["verdict"] == "running"
+    forget_end(run)
+    assert asked.row("done")["verdict"] == "stopped"
 
 
 def test_a_slurm_that_does_not_answer_is_a_note(asked):

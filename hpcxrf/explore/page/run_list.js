@@ -39,10 +39,11 @@
   const build = (container, app) => {
     const body = make("tbody", {});
     const none = make("p", { class: "small", hidden: true }, "No run is here yet: begin one below.");
+    const more = make("p", { class: "small", hidden: true });
     const columns = [["Run"], ["State"], ["Datasets"], ["Failed", "n"], ["Workload"], ["Begun"], ["Wall time", "n"], ["Open"]];
     container.append(
       make("div", { class: "scroll" }, make("table", { class: "runs" },
-        make("thead", {}, make("tr", {}, ...columns.map(([title, kind]) => make("th", { scope: "col", class: kind }, title)))), body)), none);
+        make("thead", {}, make("tr", {}, ...columns.map(([title, kind]) => make("th", { scope: "col", class: kind }, title)))), body)), none, more);
 
     const row = (run, chosen) => make("tr", { "aria-selected": String(run.key === chosen), class: run.key === chosen ? "chosen" : "" },
       make("td", { class: "name" }, button(run.name, "state, log and datasets of this run", () => app.choose(run.key), { class: "link" })),
@@ -60,6 +61,8 @@
       const focused = document.activeElement?.closest("table.runs") ? document.activeElement.textContent : null;
       body.replaceChildren(...found.runs.map((run) => row(run, chosen)));
       none.hidden = found.runs.length > 0;
+      more.hidden = !found.left_out;
+      more.textContent = `${found.left_out} more ${found.left_out === 1 ? "run is" : "runs are"} left out: links that lead out of the folder, or beyond the first thousand.`;
       if (focused !== null) { [...body.querySelectorAll("button.link")].find((one) => one.textContent === focused)?.focus(); }
     };
     return { draw };
