@@ -132,6 +132,22 @@ def test_form_and_text_are_in_step_and_faults_stand_at_their_options(folder, exp
         expect(page.get_by_label("pixels.method", exact=True)).to_have_value('"linear"')
 
 
+def test_what_is_changed_while_an_answer_is_awaited_stays_as_it_was_changed(folder, explored):
+    slow = "((real) => { window.fetch = async (path, options) => { const answer = await real(path, options);"
+    slow += "if (path.includes('/text')) { await new Promise((r) => setTimeout(r, 700)); } return answer; }; })(fetch)"
+    with explored(folder) as page:
+        page.get_by_label("Find an option").fill("suggest")
+        page.evaluate(slow)
+        page.get_by_label("fit.suggest", exact=True).uncheck()
+        page.get_by_label("fit.auto_elements", exact=True).check()
+        page.wait_for_timeout(1000)
+        # The first answer is there, the second is not.
+        assert text_of(page)["fit"] == {"suggest": False}
+        expect(page.get_by_label("fit.auto_elements", exact=True)).to_be_checked()
+        page.wait_for_timeout(700)
+        assert text_of(page)["fit"] == {"suggest": False, "auto_elements": True}
+
+
 def test_names_are_texts_and_keys_of_the_maps_do_nothing_here(folder, explored):
     with explored(folder, width=1920) as page:
         page.get_by_role("button", name="new <b>", exact=True).click()
