@@ -143,7 +143,7 @@ def test_what_is_changed_while_an_answer_is_awaited_stays_as_it_was_changed(fold
         page.wait_for_timeout(1000)
         # The first answer is there, the second is not.
         assert text_of(page)["fit"] == {"suggest": False}
-        expect(page.get_by_label("fit.auto_elements", exact=True)).to_be_checked()
+        assert page.get_by_label("fit.auto_elements", exact=True).is_checked()
         page.wait_for_timeout(700)
         assert text_of(page)["fit"] == {"suggest": False, "auto_elements": True}
 
