@@ -13,10 +13,14 @@ from tests.cluster.drills import make_scans
 pytestmark = [pytest.mark.slurm, pytest.mark.browser, pytest.mark.more, pytest.mark.timeout(290)]
 
 
+N_SCANS = 30
+
+
 def test_a_run_is_submitted_from_the_page_followed_stopped_and_goes_on(slurm_cluster, tmp_path, open_page):
     folder = tmp_path / "runs"
     folder.mkdir()
-    make_scans(tmp_path / "scans", 2)
+    # Slurm is asked every 20 s: a job of a few scans would be over before it is seen at work.
+    make_scans(tmp_path / "scans", N_SCANS)
     raw = {
         "input": {"files": [str(tmp_path / "scans")]},
         "fit": {"suggest": False},
@@ -49,11 +53,11 @@ def test_a_run_is_submitted_from_the_page_followed_stopped_and_goes_on(slurm_clu
         page.get_by_role("button", name="Go on…").click()
         assert page.get_by_role("dialog").get_by_label("script").inner_text().strip() == script.strip()
         page.get_by_role("dialog").get_by_role("button", name="Submit it").click()
-        expect(row.locator(".chip")).to_have_text("done", timeout=150_000)
+        expect(row.locator(".chip")).to_have_text("done", timeout=180_000)
         expect(page.get_by_label("end of the log")).not_to_be_empty()
         expect(row.get_by_role("link", name="Report")).to_be_visible()
         page.close()
     run = RunDir(path=folder / "leaf-1")
-    assert [record.state for record in read_datasets(run)] == ["done", "done"]
+    assert [record.state for record in read_datasets(run)] == ["done"] * N_SCANS
     assert [event["event"] for event in read_events(run)].count("submitted") == 2
     assert yaml.safe_load((folder / "leaf-1.yaml").read_text()) == raw
