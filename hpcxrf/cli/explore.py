@@ -17,19 +17,25 @@ if TYPE_CHECKING:
 
     from hpcxrf.explore.fit_session import FitSession
     from hpcxrf.explore.listening import Listening
+    from hpcxrf.explore.runs import Runs
     from hpcxrf.explore.session import Session
     from hpcxrf.explore.targets import Target
 
 EXAMPLE: Final = (
     "Example:  hpcxrf explore out   |   hpcxrf explore out --dataset leaf-1a2b3c4d --port 8000   |   "
-    "hpcxrf explore out --socket"
+    "hpcxrf explore out --socket   |   hpcxrf explore my-runs"
 )
 _HOUR_S: Final = 3600.0
 
 
 def explore(
     what: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Run directory, a store of results, or a scan.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="Run directory, a folder of run directories, a store of results, or a scan.",
+            show_default=False,
+        ),
     ],
     dataset: Annotated[
         str | None, typer.Option(help="Dataset of the run.", show_default="the first that is finished")
@@ -44,25 +50,32 @@ def explore(
     idle_h: Annotated[
         float, typer.Option(min=0.01, max=720.0, help="Hours without a request after which it stops.")
     ] = 4.0,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Begin and stop no runs.")] = False,
 ) -> None:
     """Look at the maps of a run in the browser: the spectra of any pixels, and fits by eye.
 
-    A scan that was not fitted is read first, and shown with the counts around the lines of elements.
+    A scan that was not fitted is read first, and shown with the counts around the lines of elements. Of a folder of
+    runs: how each is, its report and log, and a form for the run file of a new one, which is begun here or on Slurm
+    once its script was confirmed.
 
-    Results are never changed. Who opens the printed address can look at the run: it holds a secret that is new with
-    every start. On a machine that others use, too, the explorer listens on a socket of your own instead of a port.
+    Results are never changed. Who opens the printed address can look at the run, and begin runs as you unless it is
+    --read-only: it holds a secret that is new with every start. On a machine that others use, too, the explorer listens
+    on a socket of your own instead of a port.
     """
     import asyncio
 
     from hpcxrf.explore.access import explain_sharing, new_access
     from hpcxrf.explore.listening import listen_on_port, listen_on_socket
+    from hpcxrf.explore.runs import find_runs
     from hpcxrf.explore.server import close_explorer, make_explorer
     from hpcxrf.explore.serving import serve
 
     if socket and port is not None:
         raise ConfigError("--socket and --port: choose one; without either the machine decides")
+    access = new_access()
+    runs = find_runs(what, access.cookie_value.encode(), read_only=read_only)
     with ExitStack() as stack:
-        explorer = make_explorer(_open_target(what, stack), dataset, new_access(), _make_fits)
+        explorer = make_explorer(_find(what, runs, dataset, stack), dataset, access, _make_fits, runs)
         stack.callback(close_explorer, explorer)
         sharing = "" if socket or port is not None else explain_sharing()
         door: AbstractContextManager[Listening] = listen_on_socket() if socket or sharing else listen_on_port(port)
@@ -102,22 +115,28 @@ def _keep_handler() -> "Iterator[None]":
         signal.signal(signal.SIGTERM, handler)
 
 
-def _open_target(what: Path, stack: ExitStack) -> "Target":
-    """The run or store that is named, or a file, read for as long as the stack is open."""
+def _find(what: Path, runs: "Runs | None", dataset: str | None, stack: ExitStack) -> "Target | None":
+    """The scans of what is named; a file is read for as long as the stack is open. None: there are runs to look at."""
     from hpcxrf.cli.progress import show_step
     from hpcxrf.cli.terminal import console
     from hpcxrf.config.untrusted import show_name
     from hpcxrf.errors import InputFileError
     from hpcxrf.explore.files import read_file
-    from hpcxrf.explore.targets import find_target
+    from hpcxrf.explore.targets import find_finished, find_target
     from hpcxrf.formats.registry import is_zarr
 
+    if runs is not None and dataset is None:
+        return find_finished(what) if runs.alone else None
+
+    if runs is not None and dataset is None:
+        return find_finished(what) if runs.alone else None
     target = find_target(what)
     if target is not None:
         return target
     if what.is_dir() and not is_zarr(what):
         raise InputFileError(
-            f"{show_name(str(what))}: is not a run directory; name the folder that `hpcxrf run -o` made, or a scan"
+            f"{show_name(str(what))}: is not a run directory and holds none; name the folder that `hpcxrf run -o` "
+            "made, a scan, or an empty folder to begin runs in"
         )
     with show_step(console(), "read", "rows") as advance:
         return stack.enter_context(read_file(what, advance))

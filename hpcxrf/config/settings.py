@@ -85,6 +85,11 @@ def resolve_paths(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return result
 
 
+def names_path(section: str, key: str) -> bool:
+    """Whether an option names files."""
+    return (section, key) in _PATHS
+
+
 def _resolve_path(place: tuple[str, ...], value: Any, folder: Path) -> Any:  # noqa: ANN401 (any YAML value)
     """Return a path, or every path of a list or mapping, under the folder; anything else as it is."""
     if place[:2] not in _PATHS:

@@ -21,6 +21,8 @@ from hpcxrf.cluster.dashboard import is_own_page, new_token
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 MOST_BODY_BYTES: Final = 1 << 20
 OPEN_PATH: Final = "/open"
+REPORT_PATH: Final = "/report/"
+"""Addresses of reports have a code in them that stands in the place of the cookie: `hpcxrf.explore.run_reports`."""
 _FREE_PATHS: Final = ("/", OPEN_PATH)
 _PAGE_PATH: Final = "/page/"
 _FIRST_USER: Final = 1000
@@ -81,7 +83,7 @@ def find_refusal(access: Access, method: str, path: str, headers: Mapping[str, s
     """
     refusals = (
         _refuse_method(method),
-        _refuse_page(method, headers),
+        _refuse_page(method, path, headers),
         _refuse_body(headers, body_bytes) if method == "POST" else None,
         _refuse_stranger(access, path, headers),
     )
@@ -92,11 +94,14 @@ def _refuse_method(method: str) -> Refusal | None:
     return None if method in {"GET", "POST"} else Refusal(status=405, reason="only GET and POST are answered")
 
 
-def _refuse_page(method: str, headers: Mapping[str, str]) -> Refusal | None:
+def _refuse_page(method: str, path: str, headers: Mapping[str, str]) -> Refusal | None:
     """Refuse what was not asked by our own page, or by a person who typed the address."""
     host = headers.get("Host", "")
     if not is_loopback(host):
         return Refusal(status=403, reason="not the loopback; open the address that `hpcxrf explore` printed")
+    if method == "GET" and path.startswith(REPORT_PATH):
+        # The page of a report has no origin: whatever it asks for is of another site.
+        return None
     origin = headers.get("Origin", "")
     own = origin.startswith("http://") and is_own_page(origin, host)
     site = headers.get("Sec-Fetch-Site", "same-origin")
@@ -114,7 +119,11 @@ def _refuse_body(headers: Mapping[str, str], body_bytes: int) -> Refusal | None:
 
 
 def _refuse_stranger(access: Access, path: str, headers: Mapping[str, str]) -> Refusal | None:
-    if path in _FREE_PATHS or path.startswith(_PAGE_PATH) or has_cookie(access, headers.get("Cookie", "")):
+    if (
+        path in _FREE_PATHS
+        or path.startswith((_PAGE_PATH, REPORT_PATH))
+        or has_cookie(access, headers.get("Cookie", ""))
+    ):
         return None
     return Refusal(
         status=403, reason="no access, or that of another start; open the address that `hpcxrf explore` printed"

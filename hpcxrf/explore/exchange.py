@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from hpcxrf.config.untrusted import show_name
-from hpcxrf.errors import ConfigError, DamagedStoreError, FitError, HpcxrfError, OutputError
+from hpcxrf.config.untrusted import show_lines, show_name
+from hpcxrf.errors import ConfigError, DamagedStoreError, FitError, HpcxrfError, InputFileError, OutputError, SlurmError
 
 JSON: Final = "application/json; charset=utf-8"
 BYTES: Final = "application/octet-stream"
@@ -17,6 +17,8 @@ _STATUS: Final[tuple[tuple[type[HpcxrfError], int], ...]] = (
     (FitError, 422),
     (DamagedStoreError, 500),
     (OutputError, 409),
+    (InputFileError, 400),
+    (SlurmError, 502),
 )
 """Status of an answer by the error; the first that fits."""
 
@@ -86,7 +88,7 @@ def answer_json(value: object, status: int = 200) -> Answer:
 
 def answer_fault(status: int, sentence: str) -> Answer:
     """Answer that it cannot be done, and why."""
-    return answer_json({"error": show_name(sentence)}, status)
+    return answer_json({"error": show_lines(sentence)}, status)
 
 
 def answer_error(error: HpcxrfError) -> Answer:

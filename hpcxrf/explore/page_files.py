@@ -16,10 +16,14 @@ _SCRIPTS: Final = (
     "elements_panel.js",
     "history_panel.js",
     "write_panel.js",
+    "run_list.js",
+    "run_follow.js",
+    "run_form.js",
+    "runs.js",
     "explore.js",
 )
 """Scripts of the explorer, which run after those that it shares with reports."""
-_STYLES: Final = ("explore.css",)
+_STYLES: Final = ("explore.css", "runs.css")
 _KINDS: Final[Mapping[str, str]] = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
 
 
@@ -42,8 +46,13 @@ class PageFiles:
         file = self.files.get(name)
         return None if file is None else (_KINDS[file.suffix], file.read_bytes())
 
-    def render(self, title: str) -> str:
-        """Write the page itself."""
+    def render(self, title: str, begin: str = "results") -> str:
+        """Write the page itself.
+
+        Args:
+            title: name of what was given.
+            begin: view with which it begins: `maps`, `runs`, or `results` of a store that has no run.
+        """
         from hpcxrf.results.report.colours import list_colour_maps
         from hpcxrf.results.report.page.data import pack_json
         from hpcxrf.results.report.page.look import load_templates, write_colours
@@ -53,6 +62,7 @@ class PageFiles:
             .get_template(_TEMPLATE)
             .render(
                 title=title,
+                begin=begin,
                 scripts=[name for name in self.files if name.endswith(".js")],
                 styles=[name for name in self.files if name.endswith(".css")],
                 colours=write_colours(),

@@ -19,11 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcxrf.errors import ConfigError, HpcxrfError, OutputError
-from hpcxrf.explore.access import OPEN_PATH, Access, find_refusal, is_same, write_cookie
+from hpcxrf.explore.access import OPEN_PATH, REPORT_PATH, Access, find_refusal, is_same, write_cookie
 from hpcxrf.explore.describe import describe_scan, describe_spectrum
 from hpcxrf.explore.exchange import BYTES, Answer, Request, answer_error, answer_fault, answer_json
 from hpcxrf.explore.opening import open_session
 from hpcxrf.explore.page_files import PAGE_PATH, PageFiles
+from hpcxrf.explore.run_handlers import RUN_ANSWERS
+from hpcxrf.explore.run_plans import close_plans
+from hpcxrf.explore.run_reports import answer_report
+from hpcxrf.explore.runs import Runs, choose_dataset, name_in_run
 from hpcxrf.explore.session import MapView, Session
 from hpcxrf.explore.targets import Target
 from hpcxrf.explore.tiles import NobodyWaitsError
@@ -33,6 +37,8 @@ _MOST_SESSIONS: Final = 2
 """Scans that are open at once: each keeps maps and counts in memory."""
 _POLL_S: Final = 0.15
 _POLL_STEP_S: Final = 0.01
+_NO_RUNS: Final = "these are results without their run; start `hpcxrf explore` with the run directory or its folder"
+_POOLS: Final = ("counts", "maps", "fits", "runs", "forms")
 _NO_FITS: Final = "fits need a run directory with its spectra; start `hpcxrf explore RUN`"
 
 Json = dict[str, Any]
@@ -101,16 +107,19 @@ class Opened:
 class Explorer:
     """All that the handlers share; made by `make_explorer`, ended by `close_explorer`."""
 
-    target: Target
+    target: Target | None
+    """None: nothing of what was given has results yet."""
     access: Access
     files: PageFiles
     make_fits: Callable[[Session], Fits] | None
     default: str
     """The dataset_id that is meant where a request names none."""
     opened: dict[str, Opened]
+    runs: Runs | None = None
+    """Runs of the folder that was given, or the run; None: it is neither."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     pools: Mapping[str, ThreadPoolExecutor] = field(
-        default_factory=lambda: {name: ThreadPoolExecutor(1, f"explore-{name}") for name in ("counts", "maps", "fits")}
+        default_factory=lambda: {name: ThreadPoolExecutor(1, f"explore-{name}") for name in _POOLS}
     )
     last_used: float = field(default_factory=time.monotonic)
     """When something was asked last, by the monotonic clock."""
@@ -126,29 +135,37 @@ class Handler:
 
 
 def make_explorer(
-    target: Target, dataset: str | None, access: Access, make_fits: Callable[[Session], Fits] | None = None
+    target: Target | None,
+    dataset: str | None,
+    access: Access,
+    make_fits: Callable[[Session], Fits] | None = None,
+    runs: Runs | None = None,
 ) -> Explorer:
     """Open a scan, so that what is wrong with it is said before a browser opens.
 
     Args:
-        target: what was given.
+        target: what was given; None: a folder of runs, or a run without results.
         dataset: dataset_id of one of its scans; None: the first that is finished.
         access: secret and cookie.
         make_fits: makes the fits of a scan; None: there are none.
+        runs: the runs of what was given; None: it is neither a run nor a folder of such.
 
     Raises:
         ConfigError: no such dataset.
         OutputError: it is not finished, or cannot be read.
     """
-    chosen = target.dataset(dataset)
-    session = open_session(target, chosen)
+    opened: dict[str, Opened] = {}
+    if target is not None:
+        chosen = target.dataset(dataset)
+        opened[chosen.dataset_id] = Opened(session=open_session(target, chosen))
     return Explorer(
         target=target,
         access=access,
         files=PageFiles(),
         make_fits=make_fits,
-        default=chosen.dataset_id,
-        opened={chosen.dataset_id: Opened(session=session)},
+        default=next(iter(opened), ""),
+        opened=opened,
+        runs=runs,
     )
 
 
@@ -156,6 +173,8 @@ def close_explorer(explorer: Explorer) -> None:
     """End the fits and the threads; what a thread is at is waited for."""
     for pool in explorer.pools.values():
         pool.shutdown(wait=False, cancel_futures=True)
+    if explorer.runs is not None:
+        close_plans(explorer.runs.plans)
     with explorer.lock:
         for one in explorer.opened.values():
             if one.fits is not None:
@@ -208,21 +227,24 @@ def find_handler(request: Request) -> Handler | None:
     """Find what answers a request; None: nothing does."""
     if request.method == "GET" and request.path.startswith(PAGE_PATH):
         return _PAGE
+    if request.method == "GET" and request.path.startswith(REPORT_PATH):
+        return _REPORT
     return _HANDLERS.get((request.method, request.path))
 
 
 def _open_dataset(explorer: Explorer, name: str | None) -> Opened:
     """The open scan that a request means; another one of the run is opened, and the one used longest ago closed."""
-    chosen = explorer.target.dataset(explorer.default if name is None else name)
+    asked = explorer.default if name is None else name
+    target, chosen, whole = choose_dataset(explorer.target, explorer.runs, asked)
     with explorer.lock:
-        found = explorer.opened.pop(chosen.dataset_id, None)
+        found = explorer.opened.pop(whole, None)
         if found is None:
-            found = Opened(session=open_session(explorer.target, chosen))
+            found = Opened(session=open_session(target, chosen))
             while len(explorer.opened) >= _MOST_SESSIONS:
                 oldest = explorer.opened.pop(next(iter(explorer.opened)))
                 if oldest.fits is not None:
                     oldest.fits.close()
-        explorer.opened[chosen.dataset_id] = found
+        explorer.opened[whole] = found
     return found
 
 
@@ -241,8 +263,10 @@ def _fits(explorer: Explorer, name: str | None) -> Fits:
 
 
 def _answer_page(explorer: Explorer, _request: Request) -> Answer:
-    name = explorer.target.name.rstrip("/").rpartition("/")[2]
-    return Answer(kind="text/html; charset=utf-8", body=explorer.files.render(title=name).encode())
+    given = explorer.target.name if explorer.target is not None else str(_require_runs(explorer).folder)
+    name = given.rstrip("/").rpartition("/")[2]
+    begin = "results" if explorer.runs is None else "maps" if explorer.default else "runs"
+    return Answer(kind="text/html; charset=utf-8", body=explorer.files.render(title=name, begin=begin).encode())
 
 
 def _answer_file(explorer: Explorer, request: Request) -> Answer:
@@ -262,7 +286,10 @@ def _answer_open(explorer: Explorer, request: Request) -> Answer:
 
 
 def _answer_scan(explorer: Explorer, request: Request) -> Answer:
-    return answer_json(describe_scan(_session(explorer, request.query.get("dataset"))))
+    name = request.query.get("dataset")
+    described = describe_scan(_session(explorer, name))
+    key = (name or "").rpartition("/")[0]
+    return answer_json(name_in_run(described, key) if key else described)
 
 
 def _answer_map(explorer: Explorer, request: Request) -> Answer:
@@ -320,7 +347,9 @@ def _answer_submit(explorer: Explorer, request: Request) -> Answer:
 async def _wait_for_fit(explorer: Explorer, request: Request) -> Answer:
     """Give the state of a fit, once it has ended or a moment has passed."""
     job_id, ends = request.parameter("id"), time.monotonic() + _POLL_S
-    opened = explorer.opened.get(request.query.get("dataset", explorer.default))
+    name = request.query.get("dataset", explorer.default)
+    # Of a run that was given itself the scans are open without its name.
+    opened = explorer.opened.get(name) or explorer.opened.get(name.rpartition("/")[2])
     if opened is None or opened.fits is None:
         raise ConfigError(f"no fit was asked for with the id {job_id[:40]!r}; ask for it again")
     while True:
@@ -360,6 +389,20 @@ def _answer_write(explorer: Explorer, request: Request) -> Answer:
     return answer_json(_fits(explorer, content.pop("dataset", None)).write(content))
 
 
+def _require_runs(explorer: Explorer) -> Runs:
+    if explorer.runs is None:
+        raise ConfigError(_NO_RUNS)
+    return explorer.runs
+
+
+def _answer_report(explorer: Explorer, request: Request) -> Answer:
+    return answer_report(_require_runs(explorer), request.path)
+
+
+def _answer_of_runs(answer: Callable[[Runs, Request], Answer]) -> Callable[[Explorer, Request], Answer]:
+    return lambda explorer, request: answer(_require_runs(explorer), request)
+
+
 def _text_of(content: Mapping[str, Any], name: str) -> str | None:
     value = content.get(name)
     if value is not None and not isinstance(value, str):
@@ -368,6 +411,7 @@ def _text_of(content: Mapping[str, Any], name: str) -> str | None:
 
 
 _PAGE: Final = Handler(pool="", answer=_answer_file)
+_REPORT: Final = Handler(pool="runs", answer=_answer_report)
 _HANDLERS: Final[Mapping[tuple[str, str], Handler]] = {
     ("GET", "/"): Handler(pool="", answer=_answer_page),
     ("POST", OPEN_PATH): Handler(pool="", answer=_answer_open),
@@ -383,4 +427,5 @@ _HANDLERS: Final[Mapping[tuple[str, str], Handler]] = {
     ("POST", "/api/history/take_back"): Handler(pool="fits", answer=_answer_take_back),
     ("GET", "/api/elements"): Handler(pool="fits", answer=_answer_elements),
     ("POST", "/api/write"): Handler(pool="fits", answer=_answer_write),
+    **{asked: Handler(pool=pool, answer=_answer_of_runs(answer)) for asked, (pool, answer) in RUN_ANSWERS.items()},
 }

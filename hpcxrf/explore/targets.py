@@ -97,6 +97,17 @@ def find_target(path: Path) -> Target | None:
     )
 
 
+def find_finished(path: Path) -> Target | None:
+    """Find the scans of a run directory of which at least one is finished; None: none is yet."""
+    try:
+        target = find_target(path)
+        if target is not None:
+            target.dataset(None)
+    except OutputError:
+        return None
+    return target
+
+
 def _find_run(path: Path, stores: list[Path]) -> Path | None:
     """The run directory that is named, or that a store of results lies in."""
     places = [path, path.parent, *(store.parent.parent for store in stores[:1])]

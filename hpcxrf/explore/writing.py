@@ -13,12 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
-from hpcxrf.config.input import InputConfig
-from hpcxrf.config.run import RunConfig, check_config, drop_unused
+from hpcxrf.config.run import check_config
 from hpcxrf.config.untrusted import show_name
 from hpcxrf.errors import ConfigError
+from hpcxrf.explore.given import dump_sections, list_given, plain_values
 from hpcxrf.explore.requests import FitRequest
 from hpcxrf.explore.run_facts import OpenedRun
 from hpcxrf.fitting.spectrum.theta import AXIS, INCIDENT
@@ -69,7 +67,7 @@ def write_fit(request: Mapping[str, Any], fit: Mapping[str, Any] | None, opened:
         raise ConfigError(f"theta is {str(theta)[:_SHOWN]!r}; give {', '.join(_THETA)}")
     sections = build_sections(fit, regions, opened, theta)
     if kind == "section":
-        text = _explain(fit, opened) + _dump(sections)
+        text = _explain(fit, opened) + dump_sections(sections)
         name = f"{opened.dataset_id}-changes.yaml"
         command = f"hpcxrf run {_run_file(opened)} {_set(sections)} -o {opened.run_dir.name}-2"
         return {"file_name": name, "text": text, "command": command}
@@ -211,7 +209,7 @@ def _build_fit_section(fit: Mapping[str, Any], opened: OpenedRun, theta: str) ->
     }
     section: dict[str, Any] = {"start": start, "fixed": fixed, "free": free}
     if bounds:
-        kept = {name: _plain(dataclasses.asdict(row)) for name, row in config.parameters.items()}
+        kept = {name: plain_values(dataclasses.asdict(row)) for name, row in config.parameters.items()}
         section["parameters"] = {**kept, **{name: {**kept.get(name, {}), **ends} for name, ends in bounds.items()}}
     if config.calibration == "none" and set(start) & set(AXIS):
         section["calibration"] = "auto"
@@ -245,40 +243,10 @@ def write_run_file(sections: Mapping[str, Any], fit: Mapping[str, Any] | None, o
         raw[section] = {**before, **values}
     name = f"{opened.dataset_id}-new.yaml"
     check_config(raw, name)
-    text = _explain(fit, opened) + _dump(raw)
+    text = _explain(fit, opened) + dump_sections(raw)
     output = f"{opened.dataset_id}-new-run"
     command = f"hpcxrf plan {name} && hpcxrf run {name} -o {output}"
     return {"file_name": name, "text": text, "command": command}
-
-
-def list_given(config: RunConfig) -> dict[str, dict[str, Any]]:
-    """The sections of a run file with what differs from the defaults, as YAML has it."""
-    default = RunConfig(input=InputConfig(files=config.input.files))
-    given, plain = _sections(config), _sections(default)
-    found = {
-        section: {key: value for key, value in values.items() if key == "files" or value != plain[section].get(key)}
-        for section, values in given.items()
-        if section in plain
-    }
-    return {section: values for section, values in found.items() if values}
-
-
-def _sections(config: RunConfig) -> dict[str, dict[str, Any]]:
-    return {
-        name: _plain(values)
-        for name, values in drop_unused(
-            {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
-        ).items()
-    }
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as YAML has them, which knows no tuples."""
-    return dict(json.loads(json.dumps({key: value for key, value in values.items() if value is not None})))
-
-
-def _dump(sections: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(dict(sections), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
 
 
 def _explain(fit: Mapping[str, Any] | None, opened: OpenedRun) -> str:
@@ -314,7 +282,7 @@ def describe_command(opened: OpenedRun, request: FitRequest) -> str:
         "fixed": [name for name in request.fixed if stored[name]["free"]],
         "free": [name for name in request.free if not stored[name]["free"]],
         "parameters": {
-            name: _plain({"lower": lower, "upper": upper}) for name, (lower, upper) in request.bounds.items()
+            name: plain_values({"lower": lower, "upper": upper}) for name, (lower, upper) in request.bounds.items()
         },
     }
     if any(fit.values()):
@@ -336,7 +304,7 @@ def _describe_selection(selection: Mapping[str, Any]) -> dict[str, Any] | None:
         return {"polygons": {_SELECTION: [list(point) for point in selection["points"]]}}
     if kind == "threshold" and selection.get("layer") == "amplitude":
         ends = {"above": selection.get("low"), "below": selection.get("high")}
-        return {"thresholds": {_SELECTION: {"component": selection["component"], **_plain(ends)}}}
+        return {"thresholds": {_SELECTION: {"component": selection["component"], **plain_values(ends)}}}
     return None
 
 

@@ -21,7 +21,8 @@ from hpcxrf.store.rundir import FAILED, FINISHED, RunDir
 
 OPEN_TASK: Final = "open"
 """Task of an item whose file cannot be opened."""
-_FILE: Final = "datasets.jsonl"
+ENDINGS: Final = "datasets.jsonl"
+"""File of a run directory with a line for every item that ended."""
 _KEPT_FACTS: Final = ("r2", "suggested", "machine", "merit", "flags", "axis_flags")
 _REMEDY: Final = "remove the file, and the same command makes it again from the journals"
 _TYPES: Final = {"number": int, "home": str, "dataset_id": str, "name": str, "state": str, "source": str} | {
@@ -71,7 +72,7 @@ def append_dataset(run: RunDir, record: DatasetRecord, number: int) -> None:
     Raises:
         OutputError: the folder cannot be written.
     """
-    append_line(run.path / _FILE, {"number": number, **dataclasses.asdict(record), **pack_notes(record.notes)})
+    append_line(run.path / ENDINGS, {"number": number, **dataclasses.asdict(record), **pack_notes(record.notes)})
 
 
 def read_datasets(run: RunDir) -> Iterator[DatasetRecord]:
@@ -79,7 +80,7 @@ def read_datasets(run: RunDir) -> Iterator[DatasetRecord]:
 
     A run directory of version 0.1.0 has no such file: its journals are read instead.
     """
-    file = run.path / _FILE
+    file = run.path / ENDINGS
     if not file.is_file():
         yield from filter(None, (_read_journal(run, name) for name in run.dataset_ids()))
         return
@@ -91,12 +92,12 @@ def read_datasets(run: RunDir) -> Iterator[DatasetRecord]:
 
 def has_records(run: RunDir) -> bool:
     """Whether the items of a run that ended have lines of their own, as they have since version 0.1.0."""
-    return (run.path / _FILE).is_file()
+    return (run.path / ENDINGS).is_file()
 
 
 def read_kept(run: RunDir) -> dict[str, DatasetRecord]:
     """Items that an earlier driver finished, by dataset_id; without what only tables need."""
-    file = run.path / _FILE
+    file = run.path / ENDINGS
     kept: dict[str, DatasetRecord] = {}
     for _, content in _read_whole_lines(file) if file.is_file() else ():
         name = content["dataset_id"]
@@ -122,7 +123,7 @@ def forget_dataset(run: RunDir, dataset_id: str, reason: str) -> None:
     Raises:
         OutputError: the folder cannot be written.
     """
-    file = run.path / _FILE
+    file = run.path / ENDINGS
     found = [place for (_, name), place in _places(file).items() if name == dataset_id] if file.is_file() else []
     # A run of version 0.1.0, or an item that never ended, has nothing to be taken back.
     for number, offset in found[:1]:

@@ -270,7 +270,7 @@ def prepare_folder(folder: Path) -> RunDir:
         require_own_folder(folder)
         run = RunDir(path=folder)
         if not run.effective_file.exists():
-            _refuse_foreign_content(folder)
+            refuse_foreign_content(folder)
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(_OWNER_ONLY)
     for name in _FOLDERS:
@@ -334,7 +334,12 @@ def open_run(folder: Path) -> RunDir:
     return run
 
 
-def _refuse_foreign_content(folder: Path) -> None:
+def refuse_foreign_content(folder: Path) -> None:
+    """Refuse a folder that cannot become a run directory, since it holds something else.
+
+    Raises:
+        OutputError: it does, or is no folder.
+    """
     if not folder.exists():
         return
     if not folder.is_dir():

@@ -233,5 +233,5 @@
     document.documentElement.dataset.ready = "all";
   };
 
-  client.open().then(() => start(undefined)).catch(fail);
+  client.open().then(() => hpcxrf.runs.begin(start)).catch(fail);
 })();

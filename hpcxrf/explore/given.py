@@ -1,0 +1,46 @@
+"""What a run file says: the sections of a configuration that differ from the defaults, and their text."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from hpcxrf.config.benchmark import BenchmarkConfig
+from hpcxrf.config.case_study import CaseStudyConfig
+from hpcxrf.config.input import InputConfig
+from hpcxrf.config.run import RunConfig, drop_unused
+
+
+def list_given(config: RunConfig) -> dict[str, dict[str, Any]]:
+    """The sections of a run file with what differs from the defaults, as YAML has it.
+
+    A section that chooses the workload is there even where it says nothing else, and so are the input files.
+    """
+    default = RunConfig(
+        input=InputConfig(files=config.input.files),
+        benchmark=None if config.benchmark is None else BenchmarkConfig(),
+        case_study=None if config.case_study is None else CaseStudyConfig(),
+    )
+    given, plain = _sections(config), _sections(default)
+    found = {
+        section: {key: value for key, value in values.items() if key == "files" or value != plain[section][key]}
+        for section, values in given.items()
+    }
+    return {section: values for section, values in found.items() if values or section in {"benchmark", "case_study"}}
+
+
+def _sections(config: RunConfig) -> dict[str, dict[str, Any]]:
+    every = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
+    return dict(json.loads(json.dumps(drop_unused(every))))
+
+
+def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as YAML has them, which knows no tuples; without those that are None."""
+    return dict(json.loads(json.dumps({key: value for key, value in values.items() if value is not None})))
+
+
+def dump_sections(sections: Mapping[str, Any]) -> str:
+    """The text of a run file."""
+    return yaml.safe_dump(dict(sections), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
