@@ -37,6 +37,16 @@ def test_a_request_of_the_own_page_is_answered():
         f"{ACCESS.cookie_name}={ACCESS.secret}",
         "a=;;\x00=",
     ],
+    ids=[
+        "none",
+        "empty",
+        "of another value",
+        "without a value",
+        "of another name",
+        "of another start",
+        "the secret",
+        "torn",
+    ],
 )
 def test_without_the_cookie_of_this_start_nothing_is_answered(cookie):
     for method, path in (("GET", "/api/scan"), ("POST", "/api/spectrum"), ("GET", "/else"), ("GET", "/api/map")):
