@@ -13,15 +13,15 @@ import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hpcxrf.errors import ConfigError, HpcxrfError, OutputError
 from hpcxrf.explore.access import OPEN_PATH, REPORT_PATH, Access, find_refusal, is_same, write_cookie
 from hpcxrf.explore.describe import describe_scan, describe_spectrum
 from hpcxrf.explore.exchange import BYTES, Answer, Request, answer_error, answer_fault, answer_json
+from hpcxrf.explore.fit_service import Fits
 from hpcxrf.explore.opening import open_session
 from hpcxrf.explore.page_files import PAGE_PATH, PageFiles
 from hpcxrf.explore.run_handlers import RUN_ANSWERS
@@ -40,59 +40,6 @@ _POLL_STEP_S: Final = 0.01
 _NO_RUNS: Final = "these are results without their run; start `hpcxrf explore` with the run directory or its folder"
 _POOLS: Final = ("counts", "maps", "fits", "runs", "forms")
 _NO_FITS: Final = "fits need a run directory with its spectra; start `hpcxrf explore RUN`"
-
-Json = dict[str, Any]
-
-
-class Fits(Protocol):
-    """Fits by eye of one dataset, as `hpcxrf.explore.fit_session.FitSession` makes them."""
-
-    def detectors_of(self, name: str) -> tuple[int, ...]:
-        """Numbers of the detectors whose counts `submit` needs."""
-        ...
-
-    def submit(
-        self,
-        request: Mapping[str, Any],
-        counts: Mapping[int, NDArray[np.integer[Any]]] | None = None,
-        *,
-        n_pixels: int | None = None,
-        session: str = "",
-    ) -> Json:
-        """Ask for a fit; gives its id."""
-        ...
-
-    def poll(self, job_id: str) -> Json:
-        """State of a request, and the fit when it is done."""
-        ...
-
-    def cancel(self, job_id: str) -> Json:
-        """End a request."""
-        ...
-
-    def history(self) -> list[Json]:
-        """Kept fits without their spectra, oldest first."""
-        ...
-
-    def one(self, fit_id: str) -> Json:
-        """One fit whole."""
-        ...
-
-    def take_back(self) -> Json | None:
-        """Mark the last kept fit as taken back."""
-        ...
-
-    def elements(self, detector: str) -> list[Json]:
-        """The periodic table with its evidence."""
-        ...
-
-    def write(self, request: Mapping[str, Any]) -> Json:
-        """Text of a file; nothing is written."""
-        ...
-
-    def close(self) -> None:
-        """End what runs."""
-        ...
 
 
 @dataclass(slots=True, kw_only=True)
