@@ -249,6 +249,8 @@ def test_nothing_is_cut_off_and_every_control_has_a_name(explore, film, options)
     page = explore(film, **options).page
     width = page.evaluate("() => [document.documentElement.scrollWidth, window.innerWidth]")
     assert width[0] <= width[1]
+    assert page.locator(".stage").bounding_box()["width"] > 220
+    assert page.locator(".colour-scale").bounding_box()["height"] > 200
     nameless = page.locator("button, select, input").evaluate_all(
         """nodes => nodes.filter(node => !(node.textContent.trim() || node.ariaLabel || node.closest('label')
             || node.title)).map(node => node.outerHTML)"""

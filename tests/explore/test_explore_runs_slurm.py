@@ -45,7 +45,7 @@ def test_a_run_is_submitted_from_the_page_followed_stopped_and_goes_on(slurm_clu
         row = page.locator("table.runs tr", has=page.get_by_role("button", name="leaf-1", exact=True))
         expect(row.locator(".chip")).to_have_text("running", timeout=60_000)
         assert (folder / "leaf-1" / "jobs" / "job.sh").read_text().strip() == script.strip()
-        expect(page.locator(".stage-row").first).to_be_visible(timeout=120_000)
+        expect(page.locator(".work-row").first).to_be_visible(timeout=120_000)
         # Stopped by a second word, and gone on with by the same script.
         page.get_by_role("button", name="Stop…").click()
         page.get_by_role("dialog").get_by_role("button", name="Stop it").click()

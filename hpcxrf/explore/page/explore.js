@@ -160,7 +160,7 @@
     let chart = null;
     app.on("spectrum", (numbers) => { if (chart) { chart.update(numbers); } else { chart = hpcxrf.spectrum.build(id("spectrum"), numbers); } });
     app.on("fault", (text) => { id("fault").textContent = text; id("fault").hidden = !text; });
-    app.on("command", (text) => { id("command").textContent = text; });
+    app.on("command", (text) => { id("command").textContent = text; id("same").hidden = !text; });
     app.on("busy", (text) => { id("busy").textContent = text; });
     app.on("selection", (selection) => { id("selection").textContent = describeSelection(selection, scan); viewer.mark(["all", "pixel"].includes(selection.kind) ? null : selection); });
     app.on("fit", ({ fit }) => { if (!app.numbers) { id("counted").textContent = `${fit.n_pixels} pixels`; } });
@@ -213,7 +213,7 @@
     const app = makeApp(scan, scan.dataset_id);
     const viewer = hpcxrf.viewer.build(container, scan, { select: true });
     if (!app.canFit) {
-      id("panels").replaceChildren(make("p", { class: "none" }, scan.no_spectra || "This scan was not fitted: `hpcxrf run FILE -o out`, then `hpcxrf explore out`, fits and refits it."));
+      id("panels").replaceChildren(make("p", { class: "none" }, scan.no_spectra || "This scan was not fitted. Fit it with: hpcxrf run FILE -o out; then explore out."));
     } else {
       tabs(id("panels"), [
       ["Fit", (panel) => hpcxrf.fitPanel.build(panel, app)],

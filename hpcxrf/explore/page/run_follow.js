@@ -81,7 +81,7 @@
       stages.replaceChildren(
         make("p", { class: "small" }, `${progress.state} on ${progress.host} since ${duration(progress.uptime_s)}, ${progress.workers} of ${progress.workers_wanted} workers, `
           + `${progress.tasks_per_s.toFixed(2)} tasks/s, time left ${left}`),
-        ...Object.entries(progress.stages).map(([name, one]) => make("p", { class: "stage-row" }, make("span", {}, name),
+        ...Object.entries(progress.stages).map(([name, one]) => make("p", { class: "work-row" }, make("span", {}, name),
           bar(`${name}: ${one.done} of ${one.total}`, one.total, [["done", one.done], ["failed", one.failed], ["untried", one.not_tried]]), make("span", { class: "n" }, `${one.done} / ${one.total}`))),
         ...progress.alarms.map((alarm) => make("p", { class: "notes" }, alarm)));
     };
