@@ -21,7 +21,7 @@ from hpcxrf.store.files import append_shared_line, atomic_write_text, read_lines
 from hpcxrf.store.rundir import RunDir
 
 Mode = Literal["allocation", "elastic"]
-EventName = Literal["submitted", "started", "ended", "cancelled", "requeued"]
+EventName = Literal["submitted", "started", "ended", "cancelled", "requeued", "asked"]
 
 WORKER_MARK: Final = ":worker"
 """End of the comment on worker jobs, which tells them from the driver's job."""

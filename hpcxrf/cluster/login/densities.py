@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from hpcxrf.cluster.job_files import was_submitted
+from hpcxrf.cluster.job_files import append_event, read_events, was_submitted
 from hpcxrf.cluster.login.run_jobs import list_run_jobs, require_no_job
+from hpcxrf.cluster.login.status import latest_job
 from hpcxrf.cluster.slurm import job_ended
 from hpcxrf.config.run import RunConfig, effective
 from hpcxrf.config.settings import Setting
@@ -60,6 +61,9 @@ def ask_for_densities(folder: Path, settings: Sequence[Setting]) -> int:
         for dataset_id in done:
             _undo(run, dataset_id, changed=changed)
         forget_end(run)
+        if (job_id := latest_job(read_events(run))) is not None:
+            # Else the good end of its last job would say that nothing is missing.
+            append_event(run, "asked", job_id=job_id)
         keep_configuration(run, config)
         text = json.dumps(effective(config), indent=2, sort_keys=True)
         atomic_write_text(run.effective_file, text + "\n")

@@ -136,7 +136,7 @@ def latest_job(events: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def _look_up(mine: Sequence[Mapping[str, Any]], job_id: str, ask: AskSlurm) -> tuple[JobState | None, tuple[Note, ...]]:
-    if _last(mine) == "ended" and _exit_code(mine) in _FINAL:
+    if _last(mine) == "asked" or (_last(mine) == "ended" and _exit_code(mine) in _FINAL):
         return None, ()
     try:
         return ask(job_id), ()
@@ -158,7 +158,7 @@ def _judge_job(
         return _describe_waiting(state) if state.state == "PENDING" else _describe_running(state)
     if _was_cancelled(mine) or (state is not None and state.state == "CANCELLED"):
         return ("cancelled", f"job {job_id} was cancelled; `hpcxrf resume` goes on with what is missing")
-    if last == "ended":
+    if last in {"asked", "ended"}:
         return _judge_end(mine, job_id)
     if state is not None:
         why = "" if state.reason in {"None", ""} else f" ({state.reason})"
@@ -183,6 +183,8 @@ def _was_cancelled(mine: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _judge_end(mine: Sequence[Mapping[str, Any]], job_id: str) -> tuple[Verdict, str]:
+    if _last(mine) == "asked":
+        return "stopped", "more was asked of the run since its last job; `hpcxrf resume` makes it"
     code = _exit_code(mine)
     reason = next(e.get("reason") for e in reversed(mine) if e["event"] == "ended")
     why = f": {reason}" if reason else ""
