@@ -2,6 +2,7 @@
 
 import io
 import math
+import struct
 import tokenize
 import zipfile
 import zlib
@@ -30,6 +31,11 @@ ZARR_SIGNS: Final = ("zarr.json", ".zarray", ".zgroup")
 _MOST_LINKS: Final = 1000
 
 Region = tuple[slice, ...]
+_LOCAL_HEADER: Final = struct.Struct("<26xHH")
+"""Header of a member of a zip: the lengths of its name and of what is beside it are the last of it."""
+_ENCRYPTED: Final = 1
+_BLOCK_BYTES: Final = 1 << 20
+
 READ_FAULTS: Final = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 """Exceptions of numpy, zipfile and zarr on damaged files; numpy tokenizes the header of a npy."""
 
@@ -285,8 +291,67 @@ def _read_layout(path: Path, stream: IO[bytes], size: int) -> _Layout:
 
 @contextmanager
 def _open_member(path: Path, name: str) -> Iterator[IO[bytes]]:
-    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
-        yield stream
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo(f"{name}.npy")
+        if info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & _ENCRYPTED:
+            with path.open("rb") as file:
+                yield io.BufferedReader(_StoredMember(file, info))
+            return
+        with archive.open(info) as stream:
+            yield stream
+
+
+class _StoredMember(io.RawIOBase):
+    """A member of a zip that is not compressed, read where it lies: `zipfile` reads all that it skips.
+
+    Its checksum is compared when its last byte is read.
+    """
+
+    def __init__(self, file: IO[bytes], info: zipfile.ZipInfo) -> None:
+        """Find where the member begins.
+
+        Raises:
+            BadZipFile: its header is damaged.
+        """
+        file.seek(info.header_offset)
+        header = file.read(_LOCAL_HEADER.size)
+        if len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\x03\x04":
+            raise zipfile.BadZipFile(f"no member begins at {info.header_offset}")
+        self._file = file
+        self._info = info
+        self._begin = info.header_offset + _LOCAL_HEADER.size + sum(_LOCAL_HEADER.unpack(header))
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._info.file_size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401  any writable buffer
+        view = memoryview(buffer).cast("B")
+        view = view[: max(0, self._info.file_size - self._at)]
+        self._file.seek(self._begin + self._at)
+        count = self._file.readinto(view)  # type: ignore[attr-defined]  # typeshed's IO lacks it
+        self._at += count
+        if count and self._at == self._info.file_size:
+            self._check()
+        return int(count)
+
+    def _check(self) -> None:
+        self._file.seek(self._begin)
+        left, found = self._info.file_size, 0
+        while left and (block := self._file.read(min(left, _BLOCK_BYTES))):
+            found, left = zlib.crc32(block, found), left - len(block)
+        if found != self._info.CRC:
+            raise zipfile.BadZipFile(f"Bad CRC-32 for file {self._info.filename!r}")
 
 
 def _build_container(path: Path, form: str, layouts: Mapping[str, _Layout], opened: Callable[[str], Any]) -> Container:

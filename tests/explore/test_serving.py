@@ -155,8 +155,15 @@ def test_a_body_beyond_all_bounds_closes_the_connection_and_the_next_one_is_serv
         assert ask(one, "GET", "/api/scan", Cookie=cookie)[0].status == 200
 
 
-def test_a_socket_is_a_file_of_the_user_alone_and_gone_at_the_end(made, tmp_path):
-    with explored(made.folder, "--socket", TMPDIR=str(tmp_path), XDG_RUNTIME_DIR="") as (process, lines):
+@pytest.fixture
+def short_path():
+    """A folder whose name leaves room for that of a socket, of which there are 108 bytes."""
+    with tempfile.TemporaryDirectory(prefix="x", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_a_socket_is_a_file_of_the_user_alone_and_gone_at_the_end(made, short_path):
+    with explored(made.folder, "--socket", TMPDIR=str(short_path), XDG_RUNTIME_DIR="") as (process, lines):
         path = re.search(r"ssh -N -L 8000:(\S+) \S+@\S+", lines[0])[1]
         assert lines[-1].startswith("http://localhost:8000/#")
         assert stat.S_IMODE(Path(path).stat().st_mode) == 0o600
@@ -167,7 +174,7 @@ def test_a_socket_is_a_file_of_the_user_alone_and_gone_at_the_end(made, tmp_path
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 75
         assert not Path(path).exists()
-    assert list(tmp_path.iterdir()) == []
+    assert list(short_path.iterdir()) == []
 
 
 def test_a_second_user_of_the_machine_gets_nothing_by_the_socket_and_nothing_by_a_port_without_the_secret(made):
@@ -185,9 +192,9 @@ def test_a_second_user_of_the_machine_gets_nothing_by_the_socket_and_nothing_by_
         assert subprocess.run([sys.executable, "-c", code, path], check=False).returncode == 13
 
 
-def test_a_shared_machine_has_a_socket_by_itself(made, tmp_path):
-    with explored(made.folder, TMPDIR=str(tmp_path), XDG_RUNTIME_DIR="", SLURM_JOB_ID="7") as (_, lines):
-        assert lines[0].startswith(f"ssh -N -L 8000:{tmp_path}")
+def test_a_shared_machine_has_a_socket_by_itself(made, short_path):
+    with explored(made.folder, TMPDIR=str(short_path), XDG_RUNTIME_DIR="", SLURM_JOB_ID="7") as (_, lines):
+        assert lines[0].startswith(f"ssh -N -L 8000:{short_path}")
 
 
 def test_it_stops_by_itself_when_nobody_asks_and_not_while_somebody_does(made):
@@ -218,12 +225,12 @@ def test_it_stops_by_itself_when_nobody_asks_and_not_while_somebody_does(made):
     ],
 )
 def test_what_cannot_be_explored_is_refused_with_its_exit_code(
-    hpcxrf, made, tmp_path, monkeypatch, arguments, code, told
+    hpcxrf, made, short_path, monkeypatch, arguments, code, told
 ):
-    text = tmp_path / "notes.txt"
+    text = short_path / "notes.txt"
     text.write_text("nothing")
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        monkeypatch.chdir(tmp_path)
+        monkeypatch.chdir(short_path)
         names = {"run": made.folder, "file": text, "taken": taken.getsockname()[1]}
         ran = hpcxrf("explore", *(one.format(**names) for one in arguments), "--no-browser")
     assert ran.code == code
