@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcxrf.results.store.derived import group_checksums
+from hpcxrf.results.store.derived import DERIVED_LEVEL, group_checksums
 from hpcxrf.results.store.maps import POSITION_VARIABLES
 from hpcxrf.results.store.storage import (
     ArrayPlan,
@@ -89,7 +89,9 @@ def create_areal_density(
             create_labels(group, dim, labels)
         known = " ".join(positions_um)
         for name, spec in AREAL_DENSITY_VARIABLES.items():
-            plan = ArrayPlan(spec=spec, sizes=sizes, coordinates=known, many_writers=True, block_yx=block_yx)
+            plan = ArrayPlan(
+                spec=spec, sizes=sizes, coordinates=known, many_writers=True, block_yx=block_yx, level=DERIVED_LEVEL
+            )
             create_array(group, name, plan)
         for name, values in positions_um.items():
             create_array(group, name, ArrayPlan(spec=POSITION_VARIABLES[name], sizes=sizes), values)

@@ -2,9 +2,14 @@
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Final
 
 from hpcxrf.store.array_writer import METADATA
 from hpcxrf.store.files import tree_sha256
+
+# What is derived has as many digits as counts that were fitted, which no level makes much smaller.
+DERIVED_LEVEL: Final = -1
+"""Level of the compression of its maps, `create_plain_array`."""
 
 
 def group_checksums(path: Path, group: str, tiled: Collection[str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hpcxrf.quantify.i0 import I0
 from hpcxrf.quantify.normalise import Combination, NormalisedMaps
-from hpcxrf.results.store.derived import group_checksums
+from hpcxrf.results.store.derived import DERIVED_LEVEL, group_checksums
 from hpcxrf.results.store.maps import POSITION_VARIABLES
 from hpcxrf.results.store.storage import (
     ArrayPlan,
@@ -26,8 +26,6 @@ from hpcxrf.results.store.storage import (
 )
 from hpcxrf.store.schema import COMBINATION_VARIABLES, I0_VARIABLES, NORMALISED_VARIABLES
 
-# Rates have as many digits as counts that were fitted, which no level makes much smaller.
-_LEVEL: Final = -1
 GROUP: Final = "normalised"
 COMBINED: Final = "combined"
 """Name, on the detector axis, of the detectors that are normalised each and then combined."""
@@ -73,7 +71,7 @@ def create_normalised(
         known = " ".join(positions_um)
         for name, spec in variables.items():
             plan = ArrayPlan(
-                spec=spec, sizes=sizes, coordinates=known, many_writers=True, block_yx=block_yx, level=_LEVEL
+                spec=spec, sizes=sizes, coordinates=known, many_writers=True, block_yx=block_yx, level=DERIVED_LEVEL
             )
             create_array(group, name, plan)
         for name, values in positions_um.items():
