@@ -41,7 +41,7 @@ def small_bands(monkeypatch):
     monkeypatch.setattr(schema, "BAND_BYTES_MIN", store_scans.SMALL_BAND_BYTES)
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 70), st.integers(1, 40), st.integers(1, 70)),
     rows_per_read=st.integers(1, 50),
