@@ -87,8 +87,7 @@ def read_atomic_number(component: str) -> int:
 
 def _find_name(session: Session) -> str:
     if session.counts is not None and not session.groups:
-        store: Any = session.counts.store
-        return str(store.scan_name)
+        return session.counts.store.scan_name
     return str(session.attributes.get("title", session.dataset.dataset_id))
 
 
@@ -155,8 +154,7 @@ def _describe_regions(session: Session) -> list[dict[str, Any]]:
 
 def _find_step(session: Session) -> list[float] | None:
     if not session.groups:
-        store: Any = session.require_counts().store
-        return find_step_um(*store.positions_um())
+        return find_step_um(*session.require_counts().store.positions_um())
     step = session.summary(session.detectors[0]).step_um
     return None if step is None else list(step)
 
@@ -173,7 +171,7 @@ def _find_full_shape(session: Session) -> list[int]:
 def _find_energy(session: Session) -> float | None:
     stored = session.attributes.get("incident_energy_kev")
     if stored is None and session.counts is not None:
-        stored = getattr(session.counts.store, "incident_energy_kev", None)
+        stored = session.counts.store.incident_energy_kev
     return None if stored is None else float(stored)
 
 
@@ -188,8 +186,7 @@ def _list_fitted(spectrum: xr.Dataset | None) -> list[str]:
 def _list_notes(session: Session) -> list[Note]:
     notes = list(unpack_notes(session.attributes))
     if not session.groups:
-        store: Any = session.require_counts().store
-        notes += store.notes
+        notes += session.require_counts().store.notes
     spectrum = session.groups.get("spectrum")
     if spectrum is not None:
         for name in map(str, spectrum["detector"].values):

@@ -42,7 +42,7 @@ from hpcxrf.pipeline.stored_fits import (
     fit_whole,
     open_stored_scan,
     prepare_process,
-    scan_counts,
+    read_scan_counts,
     suggest_again,
     sum_fits,
 )
@@ -147,7 +147,7 @@ def _counts_of(request: Mapping[str, Any], detector: int, desk: Desk) -> Tensor:
         values = np.frombuffer(base64.b64decode(sent[str(detector)]), dtype="<i8")
         return torch.from_numpy(values.astype(np.float64))
     if detector not in desk.whole:
-        desk.whole[detector] = scan_counts(desk.scan, detector)
+        desk.whole[detector] = read_scan_counts(desk.scan, detector)
     return desk.whole[detector]
 
 

@@ -36,7 +36,7 @@ def _sections(config: RunConfig) -> dict[str, dict[str, Any]]:
     return dict(json.loads(json.dumps(drop_unused(every))))
 
 
-def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
+def strip_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values as YAML has them, which knows no tuples; without those that are None."""
     return dict(json.loads(json.dumps({key: value for key, value in values.items() if value is not None})))
 

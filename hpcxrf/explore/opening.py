@@ -87,10 +87,8 @@ def _open_counts(target: Target, dataset: Dataset) -> tuple[KeptCounts | None, s
             f"{dataset.spectra}: the spectra are not there any more; `hpcxrf verify {target.run} --redo && "
             f"hpcxrf resume {target.run}` reads them again from the files of the scan"
         )
-    store: Any = open_spectra(dataset.spectra)
     return KeptCounts(
-        store=store,
-        has_tiles=store.has_tiles,
+        store=open_spectra(dataset.spectra),
         blocks=KeptArrays(most_bytes=_BLOCK_BYTES),
         tiles=KeptArrays(most_bytes=_TILE_BYTES),
     ), ""

@@ -10,7 +10,7 @@ from hpcxrf.physics.components import parse_component, unexcited_reason
 from hpcxrf.physics.element_list import read_element_list
 from hpcxrf.physics.model import SCATTER
 from hpcxrf.physics.parameters import PARAMETERS, Parameter
-from hpcxrf.pipeline.prepare.theta import Bounds, theta_faults
+from hpcxrf.pipeline.prepare.theta import Bounds, find_theta_faults
 from hpcxrf.results.names import SUM
 
 Kind = Literal["amplitudes", "full"]
@@ -176,7 +176,7 @@ def _read_theta(raw: object, request: FitRequest, facts: RunFacts, faults: list[
     }
     fixed = tuple(name for name, mode in modes.items() if mode == "fix")
     free = tuple(name for name, mode in modes.items() if mode == "fit")
-    faults += theta_faults(values, fixed, free, bounds, build_rows(facts.parameters[request.detector]))
+    faults += find_theta_faults(values, fixed, free, bounds, build_rows(facts.parameters[request.detector]))
     if request.detector == SUM:
         moved = [name for name, value in values.items() if value != stored[name]["value"]]
         if moved := list(dict.fromkeys([*moved, *bounds])):

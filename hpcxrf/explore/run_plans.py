@@ -130,13 +130,15 @@ def read_answer(code: int, out: str, told: str, run_file: str) -> Json:
     if code < 0:
         return {"state": "given up"}
     message = told.rpartition("error: ")[2].strip().replace(run_file, "the run file") if code else ""
+    plan = _read_object(out)
+    if plan is None and not code:
+        code, message = 1, f"hpcxrf plan --json printed no JSON object but {out[:80]!r}; give it in a terminal"
+    faults = find_faults(show_lines(message)) if code else []
     return {
         "state": "done",
         "code": code,
-        "plan": _read_object(out),
-        "faults": [
-            {"places": list(one.places), "text": one.text} for one in (find_faults(show_lines(message)) if code else [])
-        ],
+        "plan": plan,
+        "faults": [{"places": list(one.places), "text": one.text} for one in faults],
     }
 
 

@@ -298,8 +298,7 @@ class Session:
         """(detector, y, x) seconds: 0 where nothing was measured, NaN where there are counts and no known time."""
 
         def read() -> NDArray[np.float32]:
-            # What stores have them is fixed by `open_session`.
-            store: Any = self.require_counts().store
+            store = self.require_counts().store
             measured, live = store.measured(), store.times().live_time_s
             for number, one in enumerate(live):
                 known = measured & ~store.missing(number)

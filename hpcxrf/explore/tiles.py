@@ -8,13 +8,14 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpcxrf.explore.kept import KeptArrays
 from hpcxrf.store.schema import TILE_SIDE
+from hpcxrf.store.spectra import SpectraStore
 
 Mask = NDArray[np.bool_]
 
@@ -32,44 +33,11 @@ class NobodyWaitsError(Exception):
     """A sum was given up: who asked for it has gone."""
 
 
-class TiledCounts(Protocol):
-    """Counts of a scan, and the sums of its tiles where there are any, as a store of spectra gives them."""
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(detector, y, x, channel)."""
-        ...
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the counts."""
-        ...
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """(detector, y, x, channel) of what is read at once."""
-        ...
-
-    def read_rows(self, detectors: Sequence[int], y: slice, x: slice = ...) -> NDArray[Any]:
-        """Read counts of a region, (detector, y, x, channel)."""
-        ...
-
-    def tile_sums(self, detector: int, tile_y: slice = ..., tile_x: slice = ...) -> NDArray[Any]:
-        """Read sums of tiles, (tile_y, tile_x, channel)."""
-        ...
-
-    def integrated(self, detector: int) -> NDArray[np.float64]:
-        """Read the sum of all pixels of one detector, (channel,)."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptCounts:
     """Counts of a scan, of which the chunks and tiles that were read last are kept in memory."""
 
-    store: TiledCounts
-    has_tiles: bool
-    """Whether the store has sums of tiles: small scans and stores of earlier versions have none."""
+    store: SpectraStore
     blocks: KeptArrays
     tiles: KeptArrays
 
@@ -122,7 +90,7 @@ def sum_selection(
         return np.asarray(np.rint(integrated).astype(np.uint64) if whole_numbers else integrated)
     total = np.zeros(store.shape[3], dtype=np.uint64 if whole_numbers else np.float64)
     rest = mask
-    if counts.has_tiles and int(np.count_nonzero(mask)) >= TILE_SIDE**2:
+    if counts.store.has_tiles and int(np.count_nonzero(mask)) >= TILE_SIDE**2:
         inner = find_inner_tiles(mask)
         total += _sum_tiles(counts, detectors, inner)
         rest = mask & ~np.kron(inner, np.ones((TILE_SIDE, TILE_SIDE), dtype=np.bool_))[: mask.shape[0], : mask.shape[1]]

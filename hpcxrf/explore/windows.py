@@ -12,8 +12,8 @@ import numpy as np
 import xraylib
 from numpy.typing import NDArray
 
-from hpcxrf.explore.tiles import TiledCounts
 from hpcxrf.formats.scan import EnergyCalibration
+from hpcxrf.store.spectra import SpectraStore
 
 FloatArray = NDArray[np.float64]
 
@@ -95,7 +95,7 @@ def choose_windows(
 
 
 def sum_windows(
-    counts: TiledCounts, detectors: Sequence[int], windows: Sequence[Window], calibration: Sequence[EnergyCalibration]
+    counts: SpectraStore, detectors: Sequence[int], windows: Sequence[Window], calibration: Sequence[EnergyCalibration]
 ) -> NDArray[np.float32]:
     """Add up the counts of every pixel: all of them, then those in each window.
 

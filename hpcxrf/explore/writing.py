@@ -16,7 +16,7 @@ from typing import Any, Final
 from hpcxrf.config.run import check_config
 from hpcxrf.config.untrusted import show_name
 from hpcxrf.errors import ConfigError
-from hpcxrf.explore.given import dump_sections, list_given, plain_values
+from hpcxrf.explore.given import dump_sections, list_given, strip_values
 from hpcxrf.explore.requests import FitRequest
 from hpcxrf.explore.run_facts import OpenedRun
 from hpcxrf.fitting.spectrum.theta import AXIS, INCIDENT
@@ -209,7 +209,7 @@ def _build_fit_section(fit: Mapping[str, Any], opened: OpenedRun, theta: str) ->
     }
     section: dict[str, Any] = {"start": start, "fixed": fixed, "free": free}
     if bounds:
-        kept = {name: plain_values(dataclasses.asdict(row)) for name, row in config.parameters.items()}
+        kept = {name: strip_values(dataclasses.asdict(row)) for name, row in config.parameters.items()}
         section["parameters"] = {**kept, **{name: {**kept.get(name, {}), **ends} for name, ends in bounds.items()}}
     if config.calibration == "none" and set(start) & set(AXIS):
         section["calibration"] = "auto"
@@ -282,7 +282,7 @@ def describe_command(opened: OpenedRun, request: FitRequest) -> str:
         "fixed": [name for name in request.fixed if stored[name]["free"]],
         "free": [name for name in request.free if not stored[name]["free"]],
         "parameters": {
-            name: plain_values({"lower": lower, "upper": upper}) for name, (lower, upper) in request.bounds.items()
+            name: strip_values({"lower": lower, "upper": upper}) for name, (lower, upper) in request.bounds.items()
         },
     }
     if any(fit.values()):
@@ -304,7 +304,7 @@ def _describe_selection(selection: Mapping[str, Any]) -> dict[str, Any] | None:
         return {"polygons": {_SELECTION: [list(point) for point in selection["points"]]}}
     if kind == "threshold" and selection.get("layer") == "amplitude":
         ends = {"above": selection.get("low"), "below": selection.get("high")}
-        return {"thresholds": {_SELECTION: {"component": selection["component"], **plain_values(ends)}}}
+        return {"thresholds": {_SELECTION: {"component": selection["component"], **strip_values(ends)}}}
     return None
 
 

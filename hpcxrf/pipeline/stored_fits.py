@@ -124,7 +124,7 @@ def pose(scan: StoredScan, detector: int, elements: Sequence[str]) -> FitProblem
     return prepared.problem
 
 
-def scan_counts(scan: StoredScan, detector: int) -> Tensor:
+def read_scan_counts(scan: StoredScan, detector: int) -> Tensor:
     """Counts (channel,) of the whole scan that the run fitted, of a detector that may have no results of its own."""
     if (stored := scan.counts.get(str(detector))) is not None:
         return stored
@@ -144,7 +144,7 @@ def fit_whole(scan: StoredScan, detector: int, elements: Sequence[str]) -> Spect
     """
     problem = pose(scan, detector, elements)
     with one_thread():
-        fit = solve_problem(scan_counts(scan, detector), problem)
+        fit = solve_problem(read_scan_counts(scan, detector), problem)
     fit = carry_factor(scan, fit, str(detector))
     stored = scan.theta.get(str(detector))
     if tuple(elements) != scan.elements or stored is None or fit.status not in SOLVED or is_same(fit, stored):
@@ -166,7 +166,7 @@ def fit_as_extended(scan: StoredScan) -> dict[int, SpectrumFit]:
         return {}
     every = range(scan.facts.n_detectors)
     with one_thread():
-        counts = torch.stack([scan_counts(scan, d) for d in every])
+        counts = torch.stack([read_scan_counts(scan, d) for d in every])
         found = fit_detectors(scan.given, scan.facts, every, counts)
     if {name for fit in found.fits for name in fit.component_names} - SCATTER != set(scan.elements):
         return {}

@@ -13,7 +13,7 @@ from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.physics.parameters import Parameter
 from hpcxrf.pipeline.arguments import split_names, theta_by_name
-from hpcxrf.pipeline.prepare.theta import Bounds, theta_faults
+from hpcxrf.pipeline.prepare.theta import Bounds, find_theta_faults
 
 _ROOM_SCALES: Final = 10.0
 """Steps beyond a start outside of its bounds to which these are moved: at a bound it could not move."""
@@ -37,7 +37,7 @@ def check_theta(changes: ThetaChanges, rows: Sequence[Parameter]) -> None:
     Raises:
         ConfigError: all of them at once, each with its remedy.
     """
-    faults = theta_faults(changes.values, changes.fixed, changes.free, changes.bounds, rows)
+    faults = find_theta_faults(changes.values, changes.fixed, changes.free, changes.bounds, rows)
     if faults:
         raise ConfigError("; ".join(faults))
 

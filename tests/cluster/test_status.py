@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from hpcxrf.cluster.failures import ask_again, failures, name_kind, tally
-from hpcxrf.cluster.job_files import RunProgress, StageProgress, append_event, run_comment, write_progress
+from hpcxrf.cluster.job_files import append_event, run_comment, write_progress
 from hpcxrf.cluster.login.logs import follow_log, latest_log, runs_in, tail
 from hpcxrf.cluster.login.status import ask_seldom, run_status
 from hpcxrf.cluster.login.tunnel import ssh_command, way_to_dashboard
@@ -18,6 +18,7 @@ from hpcxrf.runner.ending import RunEnd, forget_end, keep_end
 from hpcxrf.runner.records import DatasetRecord
 from hpcxrf.store.lock import run_lock
 from hpcxrf.store.rundir import create_or_resume, left_alone, read_or_set_aside, set_damaged_aside
+from tests.samples.job_samples import make_progress
 
 
 @pytest.fixture
@@ -51,28 +52,6 @@ def verdict(run, ask) -> str:
     return run_status(run.path, ask).verdict
 
 
-def progress(**fields) -> RunProgress:
-    usual = {
-        "host": "n1",
-        "pid": 1,
-        "job_id": "7",
-        "state": "running",
-        "uptime_s": 65.0,
-        "datasets": 10,
-        "datasets_done": 4,
-        "datasets_failed": 1,
-        "datasets_running": 2,
-        "stages": {"ingest": StageProgress(total=10, done=5, failed=1, pixels=0)},
-        "workers": 3,
-        "workers_wanted": 4,
-        "seconds_since_progress": 1.0,
-        "tasks_per_s": 0.5,
-        "eta_s": 120.0,
-        "alarms": ("worker 2 is paused",),
-    }
-    return RunProgress(**{**usual, **fields})
-
-
 FINISHED = {"task": "finalise", "event": "finished", "checksums": {}}
 
 
@@ -101,7 +80,7 @@ def test_a_slurm_that_does_not_answer_is_a_note_and_no_verdict(run):
     append_event(run, "submitted", job_id="7")
     assert verdict(run, silent) == "pending"
     append_event(run, "started", job_id="7")
-    write_progress(run, progress())
+    write_progress(run, make_progress())
     status = run_status(run.path, silent)
     assert status.verdict == "running"
     assert "no answer in 30 s" in status.notes[0].text

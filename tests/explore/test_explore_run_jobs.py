@@ -276,3 +276,6 @@ def test_faults_of_a_plan_are_at_their_options():
     assert answer["plan"] == {"datasets": 3}
     assert read_answer(-9, "", "", "/x/run.yaml") == {"state": "given up"}
     assert read_answer(1, "no json", "error: it broke", "x")["plan"] is None
+    # Where there is no plan, there must be a fault: else the page says that nothing speaks against it.
+    (fault,) = read_answer(0, "no json", "", "x")["faults"]
+    assert "printed no JSON object but 'no json'" in fault["text"]

@@ -6,9 +6,10 @@ import shutil
 
 import pytest
 from explore_samples import NAME
-from run_folders import Asked, bare_run, end_dataset, ended_run, submitted_run, tell_progress
+from job_samples import make_progress
+from run_folders import Asked, bare_run, end_dataset, ended_run, submitted_run
 
-from hpcxrf.cluster.job_files import run_comment
+from hpcxrf.cluster.job_files import run_comment, write_progress
 from hpcxrf.cluster.slurm import JobState
 from hpcxrf.errors import ConfigError, OutputError, SlurmError
 from hpcxrf.explore.access import new_access
@@ -40,7 +41,7 @@ def folder(tmp_path):
     end_dataset(bare_run(place / "stopped"), 1, "done")
     bare_run(place / "new")
     submitted_run(place / "pending", "21", "submitted")
-    tell_progress(submitted_run(place / "running", "22", "submitted", "started"))
+    write_progress(submitted_run(place / "running", "22", "submitted", "started"), make_progress())
     submitted_run(place / "cancelled", "7", "submitted", "started", "cancelled")
     submitted_run(place / "failed", "7", "submitted", "started", "ended", exit_code=1, reason="no <script> left")
     submitted_run(place / "lost", "7", "submitted", "started")

@@ -16,7 +16,7 @@ from hpcxrf.explore.fits import pack_request
 from hpcxrf.explore.fitting_process import Desk, answer, find_base
 from hpcxrf.explore.requests import read_request
 from hpcxrf.explore.run_facts import open_run_facts, read_run_fit
-from hpcxrf.pipeline.stored_fits import open_stored_scan, scan_counts
+from hpcxrf.pipeline.stored_fits import open_stored_scan, read_scan_counts
 from hpcxrf.results.store.maps import open_results
 
 RUNS = {"film": film_run, "glass": glass_run, "salt": salt_run}
@@ -163,7 +163,7 @@ def test_amplitudes_at_another_theta_are_those_of_the_library(film):
     fit = film.fit(kind="amplitudes", theta=theta)
     base = find_base(0, film.opened.facts.elements, film.desk)
     same = api.fit_amplitudes(
-        scan_counts(film.desk.scan, 0), base, theta={"fwhm_offset": 0.14, "energy_offset": -0.004}
+        read_scan_counts(film.desk.scan, 0), base, theta={"fwhm_offset": 0.14, "energy_offset": -0.004}
     )
     assert list(amplitudes(fit).values()) == same.amplitude.tolist()
     shown = by_name(fit, "parameters")
@@ -280,9 +280,9 @@ def test_pixels_without_counts_and_elements_outside_of_the_range_say_what_to_do(
 
 
 def test_the_fit_range_of_a_run_without_results_of_each_detector_is_summed_from_its_spectra(film):
-    whole = scan_counts(film.desk.scan, 3)
+    whole = read_scan_counts(film.desk.scan, 3)
     stored = film.desk.scan.counts["3"]
     without = {name: counts for name, counts in film.desk.scan.counts.items() if name == "sum"}
-    again = scan_counts(dataclasses.replace(film.desk.scan, counts=without), 3)
+    again = read_scan_counts(dataclasses.replace(film.desk.scan, counts=without), 3)
     assert torch.equal(whole, stored)
     assert torch.equal(again, stored)

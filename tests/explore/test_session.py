@@ -299,13 +299,13 @@ def test_layers_of_rates_densities_regions_and_shifts_are_read_as_they_are():
 
 
 def test_a_scan_that_is_large_enough_for_tiles_is_summed_as_exactly(tmp_path):
-    # More than 4096 pixels: where the ingest writes sums of tiles, these are used.
+    # More than 4096 pixels: the ingest writes sums of tiles.
     source = tmp_path / "source"
     source.mkdir()
     scan = made_scan(write_source(source), shape=(2, 70, 75, 40), dtype="uint16")
     ingest_scan(scan, tmp_path / "large.zarr")
     session = opened(tmp_path / "large.zarr")
-    assert session.counts.has_tiles == hasattr(session.counts.store, "has_tiles")
+    assert session.counts.store.has_tiles
     counts = whole(scan).astype(np.uint64)
     angle = np.linspace(0, 2 * np.pi, 50)
     lasso = {"kind": "polygon", "points": np.column_stack([35 + 30 * np.sin(angle), 37 + 33 * np.cos(angle)]).tolist()}

@@ -12,7 +12,8 @@ from hpcxrf.explore.tiles import TILE_SIDE, KeptCounts, NobodyWaitsError, find_i
 class ArrayStore:
     """Counts in memory, with the places that were read."""
 
-    def __init__(self, counts, chunks=(1, 16, 8, 5)):
+    def __init__(self, counts, chunks=(1, 16, 8, 5), *, has_tiles=True):
+        self.has_tiles = has_tiles
         self.counts, self.shape, self.dtype, self.chunks = counts, counts.shape, counts.dtype, chunks
         self.read = np.zeros(counts.shape[1:3], dtype=int)
 
@@ -31,9 +32,9 @@ class ArrayStore:
         return self.counts[detector].sum((0, 1), dtype=np.float64)
 
 
-def kept(store, *, has_tiles=True, most_bytes=1 << 20):
+def kept(store, *, most_bytes=1 << 20):
     arrays = [KeptArrays(most_bytes=most_bytes) for _ in range(2)]
-    return KeptCounts(store=store, has_tiles=has_tiles, blocks=arrays[0], tiles=arrays[1])
+    return KeptCounts(store=store, blocks=arrays[0], tiles=arrays[1])
 
 
 def made(dtype="uint16", shape=(2, 37, 50, 5)):
@@ -53,7 +54,7 @@ def test_the_sum_is_that_of_the_counts(dtype, has_tiles, seed, share):
     # Whole tiles, too.
     mask[: rng.integers(0, 38), : rng.integers(0, 51)] = True
     for which in ([1], [0, 1]):
-        found = sum_selection(kept(ArrayStore(counts), has_tiles=has_tiles), which, mask)
+        found = sum_selection(kept(ArrayStore(counts, has_tiles=has_tiles)), which, mask)
         assert found.dtype == np.uint64
         np.testing.assert_array_equal(found, counts[which][:, mask].sum(axis=(0, 1), dtype=np.uint64))
 
@@ -62,7 +63,7 @@ def test_counts_with_fractions_are_added_up_as_such():
     counts = made("float32")
     mask = np.zeros(counts.shape[1:3], dtype=bool)
     mask[3:30, 4:40] = True
-    found = sum_selection(kept(ArrayStore(counts), has_tiles=False), [0], mask)
+    found = sum_selection(kept(ArrayStore(counts, has_tiles=False)), [0], mask)
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, counts[0][mask].sum(axis=0, dtype=np.float64), rtol=1e-12)
 
@@ -89,7 +90,7 @@ def test_a_sum_that_nobody_waits_for_ends_at_the_next_chunk(width):
     mask = np.zeros(store.shape[1:3], dtype=bool)
     mask[:, ::3][:, :width] = True
     with pytest.raises(NobodyWaitsError):
-        sum_selection(kept(store, has_tiles=False), [0, 1], mask, is_gone)
+        sum_selection(kept(store), [0, 1], mask, is_gone)
     assert store.read.sum() <= 2 * 16 * 8
 
 

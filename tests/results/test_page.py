@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from matplotlib import colormaps
-from pages import parsed
+from pages import parsed, write_page
 from PIL import Image
 from results_sample import COMPONENTS, LINES_KEV, make_store
 from scipy.ndimage import distance_transform_cdt
@@ -36,11 +36,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page_path(store):
-    path = store.parent / "scan.html"
-    summary = DatasetSummary(dataset_id="scan", name="scan", source="scan.h5", status="done", results_path=store)
-    with open_results(store) as tree:
-        write_dataset_page(summary, tree, path)
-    return path
+    return write_page(store)
 
 
 def image_of(address: str) -> Image.Image:

@@ -5,10 +5,10 @@ import re
 
 import numpy as np
 import pytest
+from pages import write_page
 from results_sample import COMPONENTS, make_store
 
 from hpcxrf.results.report.page.data import pack_floats
-from hpcxrf.results.report.page.dataset import DatasetSummary, write_dataset_page
 from hpcxrf.results.report.page.spectrum import Overlay, build_spectrum, list_overlays
 from hpcxrf.results.store.maps import open_results
 
@@ -28,11 +28,7 @@ def spectrum(store):
 
 @pytest.fixture(scope="module")
 def page_path(store):
-    path = store.parent / "scan.html"
-    summary = DatasetSummary(dataset_id="scan", name="scan", source="scan.h5", status="done", results_path=store)
-    with open_results(store) as tree:
-        write_dataset_page(summary, tree, path)
-    return path
+    return write_page(store)
 
 
 def told(figure):

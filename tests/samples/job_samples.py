@@ -7,7 +7,7 @@ import sys
 import time
 
 from hpcxrf.cluster.job.worker_terms import WorkerTerms
-from hpcxrf.cluster.job_files import JobRequest
+from hpcxrf.cluster.job_files import JobRequest, RunProgress, StageProgress
 
 REQUEST = JobRequest(
     site="test",
@@ -59,3 +59,26 @@ def wait_until(condition):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def make_progress(**fields) -> RunProgress:
+    """The account of a driver at work."""
+    usual = {
+        "host": "n1",
+        "pid": 1,
+        "job_id": "7",
+        "state": "running",
+        "uptime_s": 65.0,
+        "datasets": 10,
+        "datasets_done": 4,
+        "datasets_failed": 1,
+        "datasets_running": 2,
+        "stages": {"ingest": StageProgress(total=10, done=5, failed=1, pixels=0)},
+        "workers": 3,
+        "workers_wanted": 4,
+        "seconds_since_progress": 1.0,
+        "tasks_per_s": 0.5,
+        "eta_s": 120.0,
+        "alarms": ("worker 2 is paused",),
+    }
+    return RunProgress(**{**usual, **fields})

@@ -4,7 +4,9 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+from hpcxrf.results.report.page.dataset import DatasetSummary, write_dataset_page
 from hpcxrf.results.report.report import RunSummary
+from hpcxrf.results.store.maps import open_results
 
 FLAGS = (
     "--headless",
@@ -76,3 +78,12 @@ def browse(chromium: str, tmp_path: Path, *arguments: str) -> subprocess.Complet
         timeout=120,
         check=True,
     )
+
+
+def write_page(store: Path) -> Path:
+    """Write the page of a results store beside it."""
+    path = store.parent / "scan.html"
+    summary = DatasetSummary(dataset_id="scan", name="scan", source="scan.h5", status="done", results_path=store)
+    with open_results(store) as tree:
+        write_dataset_page(summary, tree, path)
+    return path

@@ -9,7 +9,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-from hpcxrf.cluster.job_files import RunProgress, StageProgress, append_event, write_progress
+from hpcxrf.cluster.job_files import append_event
 from hpcxrf.config.run import check_config, effective
 from hpcxrf.explore.access import new_access
 from hpcxrf.explore.exchange import Request
@@ -58,30 +58,6 @@ def submitted_run(folder: Path, job_id: str, *events: str, **details):
     for event in events:
         append_event(run, event, job_id=job_id, **(details if event == "ended" else {}))
     return run
-
-
-def tell_progress(run) -> None:
-    """The account of a driver at work."""
-    stages = {"ingest": StageProgress(total=10, done=5, failed=1, pixels=0)}
-    account = {
-        "host": "n1",
-        "pid": 1,
-        "job_id": "7",
-        "state": "running",
-        "uptime_s": 65.0,
-        "datasets": 10,
-        "datasets_done": 4,
-        "datasets_failed": 1,
-        "datasets_running": 2,
-        "stages": stages,
-        "workers": 3,
-        "workers_wanted": 4,
-        "seconds_since_progress": 1.0,
-        "tasks_per_s": 0.5,
-        "eta_s": 120.0,
-        "alarms": ("worker 2 is paused",),
-    }
-    write_progress(run, RunProgress(**account))
 
 
 class Asked:

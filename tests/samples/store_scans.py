@@ -114,3 +114,14 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def interrupt_at(call: int):
+    """A `progress` of an ingest that is interrupted when it is told so many times and once more."""
+    calls = iter(range(1000))
+
+    def interrupt(rows_done: int, rows: int) -> None:
+        if next(calls) == call:
+            raise KeyboardInterrupt
+
+    return interrupt

@@ -18,7 +18,7 @@ import xarray
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from store_scans import made_scan, tree_content, whole, write_source
+from store_scans import interrupt_at, made_scan, tree_content, whole, write_source
 
 from hpcxrf.errors import InputFileError, OutputError
 from hpcxrf.formats.scan import ScanScalars
@@ -248,14 +248,8 @@ def test_interrupted_after_any_band_it_goes_on_and_ends_equal(tmp_path, source, 
     assert bands > 4
     for stop_after in range(bands):
         path = tmp_path / f"{stop_after}.zarr"
-        calls = iter(range(100))
-
-        def interrupt(rows_done, rows, calls=calls, stop_after=stop_after):
-            if next(calls) == stop_after:
-                raise KeyboardInterrupt
-
         with pytest.raises(KeyboardInterrupt):
-            ingest_scan(made_scan(source), path, progress=interrupt)
+            ingest_scan(made_scan(source), path, progress=interrupt_at(stop_after))
         assert progress_file(path).exists()
         record = ingest_scan(made_scan(source, rows_per_read=7), path)
         assert record.resumed_bands == stop_after
@@ -297,14 +291,8 @@ def test_a_disk_that_fills_at_any_write_is_named_and_resumed_from(tmp_path, sour
 def test_a_torn_shard_is_not_trusted(tmp_path, source, small_bands):
     whole_path, path = tmp_path / "whole.zarr", tmp_path / "s.zarr"
     ingest_scan(made_scan(source), whole_path)
-    calls = iter(range(100))
-
-    def interrupt(rows_done, rows):
-        if next(calls) == 3:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        ingest_scan(made_scan(source), path, progress=interrupt)
+        ingest_scan(made_scan(source), path, progress=interrupt_at(3))
     shard = path / "counts/c.0.1.0.0"
     shard.write_bytes(shard.read_bytes()[:-100])
     with progress_file(path).open("a") as journal:

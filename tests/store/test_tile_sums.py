@@ -13,7 +13,7 @@ import xarray
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from store_scans import made_scan, tree_content, whole, write_source
+from store_scans import interrupt_at, made_scan, tree_content, whole, write_source
 
 from hpcxrf.errors import DamagedStoreError, OutputError
 from hpcxrf.store import schema, tile_sums
@@ -102,14 +102,8 @@ def test_interrupted_after_any_band_it_ends_with_the_same_bytes(tmp_path, every_
     assert (whole_path / "tile_sums/c.0.0.0.0").is_file()
     for stop_after in range(bands):
         path = tmp_path / f"{stop_after}.zarr"
-        calls = iter(range(100))
-
-        def interrupt(rows_done, rows, calls=calls, stop_after=stop_after):
-            if next(calls) == stop_after:
-                raise KeyboardInterrupt
-
         with pytest.raises(KeyboardInterrupt):
-            ingest_scan(made_scan(source), path, progress=interrupt)
+            ingest_scan(made_scan(source), path, progress=interrupt_at(stop_after))
         ingest_scan(made_scan(source, rows_per_read=7), path)
         assert tree_content(path) == tree_content(whole_path)
 

@@ -15,7 +15,7 @@ Bounds = tuple[float | None, float | None]
 _MOST: Final = {p.name: AXIS_LIMITS.get(p.name, (min(p.lower, 0.0), p.upper)) for p in PARAMETERS}
 
 
-def theta_faults(
+def find_theta_faults(
     values: Mapping[str, float],
     fixed: Collection[str],
     free: Collection[str],
