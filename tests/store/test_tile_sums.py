@@ -21,6 +21,7 @@ from hpcxrf.store.ingest import ingest_scan
 from hpcxrf.store.packed import pack_store
 from hpcxrf.store.schema import TILE_SIDE
 from hpcxrf.store.spectra import open_spectra
+from hpcxrf.store.tile_sums import sum_tiles
 
 
 def add_up(counts: np.ndarray) -> np.ndarray:
@@ -67,6 +68,15 @@ def test_tiles_are_the_sums_of_their_counts_for_any_shape_and_block(
         assert dataset["tile_sums"].dtype == ("uint64" if store.dtype == np.uint32 else "uint32")
     last = store.tile_sums(0, slice(expected.shape[1] - 1, None), slice(0, 1))
     np.testing.assert_array_equal(last, expected[0, -1:, :1])
+
+
+@pytest.mark.parametrize("first_row", [0, 5, 15, 16, 37])
+def test_the_tiles_of_a_band_begin_at_the_rows_of_the_scan(first_row):
+    rows = np.random.default_rng(first_row).integers(0, 9, (40, 35, 6), dtype=np.uint8)
+    sums, highest = sum_tiles(rows, first_row)
+    scan = np.concatenate([np.zeros((first_row % TILE_SIDE, *rows.shape[1:])), rows])
+    np.testing.assert_array_equal(sums, add_up(scan[None])[0])
+    np.testing.assert_array_equal(highest, rows.max(axis=(0, 1)))
 
 
 def test_sums_do_not_overflow(tmp_path, every_scan):
