@@ -165,11 +165,14 @@ def test_tables_sort_and_spectra_change_scale_on_a_click(page_path, chromium, tm
 
 
 @pytest.mark.browser
-def test_a_screenshot_is_not_blank(page_path, chromium, tmp_path):
+def test_a_screenshot_is_not_blank(page_path, open_page, tmp_path):
     from matplotlib.image import imread
 
     shot = tmp_path / "shot.png"
-    browse(chromium, tmp_path, "--window-size=1280,2400", f"--screenshot={shot}", page_path.as_uri())
+    page = open_page(page_path.as_uri(), height=2400)
+    # The maps are drawn once they are in sight, which a picture taken at load does not wait for.
+    page.wait_for_selector(".viewer[data-drawn]")
+    page.screenshot(path=shot)
     pixels = imread(shot)[..., :3]
     assert pixels.shape[:2] == (2400, 1280)
     dark_end = np.array([0x44, 0x01, 0x54]) / 255  # of the colours of the maps
