@@ -1,23 +1,19 @@
 """What of a run is done and what failed, counted from its journals."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from hpcxrf.cluster.job_files import RunProgress
 from hpcxrf.cluster.slurm import job_ended
 from hpcxrf.errors import OutputError
 from hpcxrf.runner.datasets import OPEN_TASK, has_records, read_datasets
 from hpcxrf.runner.ending import has_end
+from hpcxrf.runner.kinds import name_kind
 from hpcxrf.runner.records import DatasetRecord
 from hpcxrf.store.lock import run_lock
 from hpcxrf.store.rundir import FAILED, FINISHED, RETRY, Record, RunDir, leave_alone
 from hpcxrf.workloads import read_workload
-
-# In whatever an error says, what differs from file to file: absolute paths, in quotes where they have blanks.
-_PATH: Final = re.compile(r"'/[^']*'|\"/[^\"]*\"|(?<![^\s(=])/\S*[^\s:,;.)]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,19 +26,6 @@ class Failure:
     task: str
     reason: str
     traceback: str
-
-
-def name_kind(reason: str, dataset_id: str, name: str) -> str:
-    """A reason without the names of files, so that equal ones can be counted.
-
-    Args:
-        reason: what was recorded.
-        dataset_id: of the dataset that failed.
-        name: name of its file.
-    """
-    first = reason.strip().splitlines()[0] if reason.strip() else "no reason was recorded"
-    own_file = re.compile(rf"[^\s'\"(]*{re.escape(name)}")
-    return _PATH.sub("<file>", own_file.sub("<file>", first).replace(dataset_id, "<dataset>"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,12 +5,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hpcxrf.config.run import RunConfig, effective
+from hpcxrf.results.report.archive.facts import unpack_fit_facts
 from hpcxrf.results.report.judgement import Judgement
 from hpcxrf.results.report.page.dataset import DatasetSummary
 from hpcxrf.results.report.report import RunSummary, write_report
 from hpcxrf.results.report.views import pack_merit, unpack_merit
 from hpcxrf.runner.datasets import describe_ending, read_datasets
 from hpcxrf.runner.ending import RunEnd, now, versions
+from hpcxrf.runner.kinds import name_kind
 from hpcxrf.runner.records import DatasetRecord
 from hpcxrf.store.rundir import RunDir
 
@@ -59,6 +61,13 @@ def summarise_dataset(run: RunDir, record: DatasetRecord) -> DatasetSummary:
         spectra_path=run.spectra_store(record.dataset_id),
         files={"results": run.results_store(record.dataset_id), "regions": run.regions_table(record.dataset_id)},
         notes=record.notes,
+        reason_kind="" if done else name_kind(record.reason, record.dataset_id, record.name),
+        cpu_s=record.cpu_s,
+        gpu_s=record.gpu_s,
+        date=record.facts.get("date"),
+        source_format=record.facts.get("format", ""),
+        fits=unpack_fit_facts(record.facts.get("fits", ())),
+        suggested=tuple(record.facts.get("suggested", ())),
         judgement=_read_judgement(record.facts),
     )
 

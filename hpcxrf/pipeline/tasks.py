@@ -48,6 +48,7 @@ from hpcxrf.pipeline.prepare.suggestions import as_records
 from hpcxrf.pipeline.records import BlockRange, DatasetJob
 from hpcxrf.pipeline.regions.given import check_thresholds
 from hpcxrf.pipeline.report import pack_judgement, summarise_dataset
+from hpcxrf.pipeline.trend import describe_fits
 from hpcxrf.pipeline.units import pixel_task_name
 from hpcxrf.results.export.csv_tables import regions_to_csv
 from hpcxrf.results.photon_variance import name_components
@@ -168,6 +169,8 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
                 "r2": {name: fit.r2 for name, fit in wanted.items() if fit.status in SOLVED},
                 "status": {name: fit.status.name for name, fit in wanted.items()},
                 "suggested": [s.name for s in combine_detectors(found.suggested)],
+                "fits": describe_fits(fits, store),
+                "format": store.format,
             },
             notes=notes,
         )

@@ -23,7 +23,7 @@ OPEN_TASK: Final = "open"
 """Task of an item whose file cannot be opened."""
 ENDINGS: Final = "datasets.jsonl"
 """File of a run directory with a line for every item that ended."""
-_KEPT_FACTS: Final = ("r2", "suggested", "machine", "merit", "flags", "axis_flags")
+_KEPT_FACTS: Final = ("r2", "suggested", "machine", "merit", "flags", "axis_flags", "fits", "date", "format")
 _REMEDY: Final = "remove the file, and the same command makes it again from the journals"
 _TYPES: Final = {"number": int, "home": str, "dataset_id": str, "name": str, "state": str, "source": str} | {
     "shape": list,
@@ -54,6 +54,7 @@ def summarise(item: Item, records: Sequence[TaskRecord], **ending: Any) -> Datas
         shape=tuple(getattr(item, "shape", ())),
         seconds=seconds,
         cpu_s=sum(record.cpu_s for record in records),
+        gpu_s=sum(record.wall_s for record in records if record.device.startswith("cuda")),
         notes=tuple(dict.fromkeys(note for record in records for note in record.notes)),
         facts={key: facts[key] for facts in told for key in _KEPT_FACTS if key in facts},
         made_from=item.made_from,

@@ -115,6 +115,8 @@ class DatasetRecord:
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Wall seconds of its tasks by stage."""
     cpu_s: float = 0.0
+    gpu_s: float = 0.0
+    """Wall seconds of its tasks on GPUs."""
     notes: tuple[Note, ...] = ()
     """Choices made and doubts, of all stages."""
     facts: Mapping[str, Any] = field(default_factory=dict)

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from hpcxrf.cluster.failures import ask_again, failures, name_kind, tally
+from hpcxrf.cluster.failures import ask_again, failures, tally
 from hpcxrf.cluster.job_files import append_event, run_comment, write_progress
 from hpcxrf.cluster.login.logs import follow_log, latest_log, runs_in, tail
 from hpcxrf.cluster.login.status import ask_seldom, run_status
@@ -226,19 +226,6 @@ def test_reasons_of_plain_paths_fall_together(run):
     for number in range(3):
         run.append(f"scan{number}-0000000{number}", failed("open", f"/data/scan{number}.h5: is cut short"))
     assert tally(run, None, live=False).reasons == (("<file>: is cut short", 3),)
-
-
-@pytest.mark.parametrize(
-    ("reason", "kind"),
-    [
-        ("scans/a.h5: is cut short at /x/y.dat", "<file>: is cut short at <file>"),
-        ("'/my data/a.h5': is cut, see a-1", "<file>: is cut, see <dataset>"),
-        ("10 keV/channel of MAPS HDF5 (.h5 or .h50-.h57)", "10 keV/channel of MAPS HDF5 (.h5 or .h50-.h57)"),
-        ("\n", "no reason was recorded"),
-    ],
-)
-def test_of_a_reason_only_what_is_a_file_of_its_own_is_left_out(reason, kind):
-    assert name_kind(reason, "a-1", "a.h5") == kind
 
 
 def test_what_was_done_after_it_failed_has_not_failed(run):

@@ -15,10 +15,13 @@ from hpcxrf.errors import HpcxrfError
 from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.notes import Note
 from hpcxrf.results.report import views
+from hpcxrf.results.report.archive.gather import ArchivePoint, gather_trends
+from hpcxrf.results.report.archive.page import MOST_ROWS, measure_throughput, pack_trends
 from hpcxrf.results.report.judgement import Judgement, read_judgement, wants_page
+from hpcxrf.results.report.page.data import pack_json
 from hpcxrf.results.report.page.dataset import DatasetSummary, read_details, write_dataset_page
 from hpcxrf.results.report.page.head import read_head
-from hpcxrf.results.report.page.look import DRAWING, allow_scripts, load_page_look, load_templates
+from hpcxrf.results.report.page.look import REPORTING, allow_scripts, load_page_look, load_templates
 from hpcxrf.results.store.maps import open_results
 from hpcxrf.results.store.storage import replace_file
 from hpcxrf.store.packed import is_store, locate_store
@@ -31,6 +34,9 @@ PAGES: Final = "pages"
 
 MAX_ROWS: Final = 5000
 """Rows of the dataset table; failures come first in what is kept."""
+
+MOST_DETAILED: Final = 30
+"""Datasets of a run of more than which none is shown in full in the report itself: each has a page of its own."""
 
 _ROW_BYTES: Final = 1000
 _FRAME_BYTES: Final = 200_000
@@ -107,6 +113,14 @@ class _Table:
     """Pixels of all datasets that are done."""
     verdicts: Counter[Verdict] = field(default_factory=Counter)
     """Datasets by the verdict on the detector that fits worst, those that were judged."""
+    points: list[ArchivePoint] = field(default_factory=list)
+    """Datasets that are done."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Datasets that are not, by reason."""
+    seconds: Counter[str] = field(default_factory=Counter)
+    """Wall seconds of the tasks by stage."""
+    cpu_s: float = 0.0
+    gpu_s: float = 0.0
 
     @property
     def rows(self) -> list[DatasetRow]:
@@ -132,7 +146,10 @@ def write_report(
         OutputError: `path` cannot be written.
     """
     table = _build_table(datasets, path.parent, pages)
-    sections = _build_sections(table, path.parent)
+    # A page of many datasets would open slowly, and nobody reads details where they are not looked for.
+    sections = _build_sections(table, path.parent) if table.n_rows <= MOST_DETAILED else []
+    trends = gather_trends(table.points)
+    n_done = table.n_rows - table.n_failed
     rows = _complete_rows(table.rows, path.parent)
     page = (
         load_templates(Path(__file__).parent)
@@ -149,8 +166,20 @@ def write_report(
             verdicts=dict(sorted(table.verdicts.items())),
             sections=sections,
             shown={section.row.anchor for section in sections},
+            trends=trends,
+            trend_numbers=None if trends is None else pack_json(pack_trends(trends)),
+            throughput=measure_throughput(
+                table.seconds,
+                wall_s=run.seconds,
+                n_datasets=n_done,
+                n_pixels=table.n_pixels,
+                cpu_s=table.cpu_s,
+                gpu_s=table.gpu_s,
+            ),
+            kinds=table.reasons.most_common(),
+            most_rows=MOST_ROWS,
             policy=allow_scripts(has_side_files=any(section.has_side_files for section in sections)),
-            **load_page_look(*DRAWING),
+            **load_page_look(*REPORTING),
         )
     )
     with replace_file(path) as partial:
@@ -168,6 +197,7 @@ def _build_table(datasets: Iterable[DatasetSummary], folder: Path, pages: PagesC
         table.n_pixels += row.pixels if row.done else 0
         if row.merit is not None and row.merit.verdict is not Verdict.NOT_JUDGED:
             table.verdicts[row.merit.verdict] += 1
+        _gather_facts(table, row)
         for kept in (table.first, table.done if row.done else table.failed):
             if len(kept) < MAX_ROWS:
                 kept.append(row)
@@ -175,6 +205,27 @@ def _build_table(datasets: Iterable[DatasetSummary], folder: Path, pages: PagesC
             with open_results(dataset.results_path) as tree:
                 write_dataset_page(dataset, tree, folder / row.page)
     return table
+
+
+def _gather_facts(table: _Table, row: DatasetRow) -> None:
+    """Add what the sections on all datasets together need of one."""
+    dataset = row.summary
+    table.seconds.update(dataset.seconds)
+    table.cpu_s += dataset.cpu_s
+    table.gpu_s += dataset.gpu_s
+    if not row.done:
+        table.reasons[dataset.reason_kind or row.reason or "no reason was recorded"] += 1
+        return
+    kind = f"{dataset.source_format} {dataset.shape[3]} channels".strip() if dataset.shape else dataset.source_format
+    point = ArchivePoint(
+        name=dataset.name,
+        link=quote(row.page),
+        date=dataset.date,
+        kind=kind,
+        fits=dataset.fits,
+        suggested=dataset.suggested,
+    )
+    table.points.append(point)
 
 
 def _build_row(index: int, dataset: DatasetSummary, pages: PagesChoice) -> DatasetRow:

@@ -13,6 +13,7 @@ from hpcxrf.notes import Note
 from hpcxrf.results.names import SUM, shown_name
 from hpcxrf.results.photon_variance import read_photon_variance
 from hpcxrf.results.report import views
+from hpcxrf.results.report.archive.facts import FitFacts
 from hpcxrf.results.report.colours import HIGH_PERCENTILE, LOW_PERCENTILE
 from hpcxrf.results.report.judgement import Judgement, find_worst_merit
 from hpcxrf.results.report.misfits import BAD, LIMITS, TICKS, UNIT, Misfits, summarise_misfits
@@ -63,6 +64,20 @@ class DatasetSummary:
     """Store of its spectra, None where it is not known."""
     files: Mapping[str, Path] = field(default_factory=dict)
     """Files to link, by the word of the link; those that are not there are left out."""
+    reason_kind: str = ""
+    """The reason without names of files, by which equal ones are counted."""
+    cpu_s: float = 0.0
+    """CPU seconds of its tasks."""
+    gpu_s: float = 0.0
+    """Wall seconds of its tasks on GPUs."""
+    date: str | None = None
+    """When it was measured, ISO 8601; None: its file does not say."""
+    source_format: str = ""
+    """Name of the format of its file; empty where it is not known."""
+    fits: tuple[FitFacts, ...] = ()
+    """Fits of its detectors, for the trends of a run."""
+    suggested: tuple[str, ...] = ()
+    """Components that are not listed but present in the residual."""
     judgement: Judgement | None = None
     """What `read_judgement` says of the store; None: it is not known without reading the store."""
     notes: tuple[Note, ...] = ()

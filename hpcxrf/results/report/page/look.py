@@ -9,7 +9,9 @@ from typing import Final
 import jinja2
 from markupsafe import Markup
 
+from hpcxrf.results.names import shown_name
 from hpcxrf.results.report import views
+from hpcxrf.results.report.archive.page import describe_shifts
 from hpcxrf.results.report.colours import NOT_FITTED, list_colour_maps, viridis_gradient
 from hpcxrf.results.report.page.data import pack_json
 
@@ -35,8 +37,10 @@ VIEWING: Final = (
 )
 """Scripts of everything that draws maps and spectra, in the order in which a page runs them."""
 DRAWING: Final = (TABLES, *VIEWING, "page.js")
+"""Scripts of the page of a dataset."""
+REPORTING: Final = (*DRAWING, "archive.js")
 """Scripts of a report."""
-STYLES: Final = ("page.css", "viewer.css")
+STYLES: Final = ("page.css", "viewer.css", "archive.css")
 """Styles of a page, one after the other."""
 
 
@@ -57,6 +61,8 @@ def load_templates(*folders: Path) -> jinja2.Environment:
         duration=views.format_duration,
         to_sigma=views.format_to_sigma,
         status_text=views.format_status,
+        shifts=describe_shifts,
+        shown=shown_name,
     )
     return environment
 

@@ -1,0 +1,1 @@
+"""What the report says of many datasets together: trends of detectors, failures, figures of merit, throughput."""
