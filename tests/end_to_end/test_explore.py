@@ -44,7 +44,7 @@ def run(request, shared_data, tmp_path_factory) -> Path:
         "--workers",
         "1",
     ]
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     # 6: a verdict on a fit that was given few elements; the maps are there.
     assert done.returncode in {0, 6}, done.stderr
     return out

@@ -18,11 +18,14 @@ from mda_files import write_step_scan
 from hpcxrf.errors import OutputError
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.formats.maps_writer import write_maps_v10
+from hpcxrf.runner.datasets import read_datasets
 from hpcxrf.store.files import append_line, read_lines
+from hpcxrf.store.rundir import RunDir
 from tests.samples.bad_scans import AXIS, FIT, SHAPE, cut, write_array, write_whole
 
 pytestmark = pytest.mark.more
 
+WRITE_FAILED = 4
 SOME_FAILED = 6
 LAST_ROW, LAST_POINT = 2, 3
 """The scan that stopped: rows 0 and 1 and three points of row 2."""
@@ -210,9 +213,13 @@ def test_a_full_disk_while_results_are_written_and_then_room(good, small_disk):
     command = [sys.executable, "-m", "hpcxrf", "run", str(good), "-o", str(disk / "run"), *listed]
     options = {"capture_output": True, "text": True, "env": {**os.environ, "COLUMNS": "400"}}
     done = subprocess.run([*command, "--workers", "1"], check=False, **options)
-    assert done.returncode == SOME_FAILED, done.stderr
-    assert "results/good-" in done.stderr
-    assert "No space left on device; free space" in done.stderr
+    # The report is larger than what is left, too: its error ends the run, and the record names the results.
+    assert done.returncode == WRITE_FAILED, done.stderr
+    assert "report.html: No space left on device; free space" in done.stderr
+    (record,) = read_datasets(RunDir(path=disk / "run"))
+    assert record.state == "failed"
+    assert "results/good-" in record.reason
+    assert "No space left on device; free space" in record.reason
     assert enlarge() == 0
     again = subprocess.run([*command, "--workers", "1"], check=False, **options)
     assert again.returncode == 0, again.stderr
