@@ -102,6 +102,11 @@ def summarise(config: RunConfig, end: RunEnd) -> None:
     write_run_report(config, end)
 
 
+def list_fixed(config: RunConfig) -> tuple[str, ...] | None:
+    """What must be the same when a run goes on: of one over a catalogue no more than which catalogue it is."""
+    return None if config.input.catalogue is None else ("input.catalogue",)
+
+
 SCAN: Final = Workload(
     name="scan",
     stages=STAGE_TITLES,
@@ -110,6 +115,7 @@ SCAN: Final = Workload(
     one_core=False,
     check=check_request,
     lasting=effective,
+    fixed=list_fixed,
     plan=plan_scans,
     units_of=units_of,
     run_unit=run_unit,
