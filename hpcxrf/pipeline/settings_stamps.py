@@ -9,14 +9,14 @@ from hpcxrf import __version__
 from hpcxrf.config.run import RunConfig, effective
 from hpcxrf.pipeline.records import Stamps
 
-READING: Final = "reading"
-FITS: Final = "fits"
-NORMALISE: Final = "normalise_settings"
-QUANTIFY: Final = "quantify_settings"
-REGIONS: Final = "region_settings"
-REPORT: Final = "report_settings"
+READING: Final = "reading settings"
+FITS: Final = "fit settings"
+NORMALISE: Final = "normalise settings"
+QUANTIFY: Final = "quantify settings"
+REGIONS: Final = "region settings"
+REPORT: Final = "report settings"
 """Kinds of `made_from`."""
-VERSION: Final = "hpcxrf"
+VERSION: Final = "version of hpcxrf"
 """Name of the stamp that is the version of this program."""
 _SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     READING: ("input",),

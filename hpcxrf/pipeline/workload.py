@@ -96,10 +96,13 @@ def reopen(job: DatasetJob, last: Mapping[str, Record]) -> None:
 
 
 def summarise(config: RunConfig, end: RunEnd) -> None:
-    """Write the report of a run from its records."""
+    """Write the report of a run from its records, and of one over a catalogue the index of its results."""
+    from hpcxrf.pipeline.index import write_index
     from hpcxrf.pipeline.report import write_run_report
 
     write_run_report(config, end)
+    if config.input.catalogue is not None:
+        write_index(end.run, config)
 
 
 def list_fixed(config: RunConfig) -> tuple[str, ...] | None:

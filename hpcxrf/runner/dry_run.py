@@ -1,9 +1,10 @@
 """What a run would do now, and why: of every item whether it is done, or what is missing of it. Nothing is written."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from hpcxrf.config.run import RunConfig
 from hpcxrf.errors import OutputError
@@ -12,7 +13,15 @@ from hpcxrf.runner.done import find_finished, last_lines
 from hpcxrf.runner.journal import kinds_read
 from hpcxrf.runner.records import Item, Kept, Refusal, Unit
 from hpcxrf.runner.workload import Planned, PlanRequest, Workload
-from hpcxrf.store.rundir import FAILED, RETRY, Record, RunDir, left_alone
+from hpcxrf.store.rundir import FAILED, RETRY, Record, RunDir, left_alone, refuse_other_configuration
+
+_KINDS: Final[Mapping[str, str]] = {
+    "stamps": "input",
+    "region_stamps": "labels of regions",
+    "reference_stamps": "reference of I0",
+    "standard_stamps": "standard",
+}
+"""Kinds of files by the words of reasons."""
 
 Action = Literal["run", "nothing", "refused", "left alone"]
 
@@ -41,9 +50,12 @@ def explain_run(workload: Workload, config: RunConfig, run_dir: Path) -> Iterato
         run_dir: the run directory, which need not be there.
 
     Raises:
-        HpcxrfError: the plan cannot go on.
+        HpcxrfError: the plan cannot go on, or the folder holds a run that does not go on with this configuration.
     """
     run = RunDir(path=run_dir.absolute())
+    if run.effective_file.exists():
+        wanted = json.loads(json.dumps(workload.lasting(config)))
+        refuse_other_configuration(run, wanted, workload.fixed(config))
     request = PlanRequest(config=config, run_dir=run.path, kept=read_kept(run))
     alone = left_alone(run)
     for planned in workload.plan(request):
@@ -63,16 +75,19 @@ def _explain(workload: Workload, planned: Planned, alone: Mapping[str, str]) -> 
     if not workload.foresees(planned):
         return Intention(**common, action="run", reason="its tasks are known when others are done")
     units = workload.units_of(planned)
+    left, reason = _find_left(workload, planned, units)
+    return Intention(**common, action="run" if left else "nothing", reason=reason, tasks=left, of=len(units))
+
+
+def _find_left(workload: Workload, item: Item, units: Sequence[Unit]) -> tuple[int, str]:
+    """Number of tasks that are to run, and why."""
     try:
-        journal = RunDir(path=planned.run_dir).read_journal(planned.dataset_id)
+        journal = RunDir(path=item.run_dir).read_journal(item.dataset_id)
     except OutputError:
-        return Intention(**common, action="run", reason="its journal is damaged", tasks=len(units), of=len(units))
-    done = find_finished(workload, planned, units, journal)
+        return len(units), "its journal is damaged"
+    done = find_finished(workload, item, units, journal)
     left = [unit for unit in units if unit.task not in done]
-    if not left:
-        return Intention(**common, action="nothing", reason="done", of=len(units))
-    reason = _find_reason(workload, planned, left, last_lines(journal))
-    return Intention(**common, action="run", reason=reason, tasks=len(left), of=len(units))
+    return len(left), _find_reason(workload, item, left, last_lines(journal)) if left else "done"
 
 
 def _find_reason(workload: Workload, item: Item, left: Sequence[Unit], last: Mapping[str, Record]) -> str:
@@ -101,7 +116,7 @@ def _list_changes(item: Item, unit: Unit, line: Record) -> list[str]:
     """What a task read that is another now."""
     written = line.get("made_from") or {}
     return [
-        f"{kind.replace('_', ' ').removesuffix(' stamps')}: {word} {name}"
+        f"{_KINDS.get(kind, kind)}: {word} {name}"
         for kind in kinds_read(item, unit)
         for word, name in _compare(written.get(kind) or {}, item.made_from[kind])
     ]

@@ -301,7 +301,7 @@ def create_or_resume(
     wanted = json.loads(json.dumps(effective))
     run = prepare_folder(folder)
     if run.effective_file.exists():
-        _refuse_other_configuration(run, wanted, fixed)
+        refuse_other_configuration(run, wanted, fixed)
         if fixed is not None and wanted != run.effective():
             _write_configuration(run, run_text, wanted)
         return run
@@ -309,7 +309,7 @@ def create_or_resume(
     if create_text(run.effective_file, _dump(wanted)):
         atomic_write_text(run.run_file, run_text)
     else:
-        _refuse_other_configuration(run, wanted, fixed)
+        refuse_other_configuration(run, wanted, fixed)
     return run
 
 
@@ -368,7 +368,17 @@ def refuse_foreign_content(folder: Path) -> None:
         )
 
 
-def _refuse_other_configuration(run: RunDir, wanted: Record, fixed: Collection[str] | None) -> None:
+def refuse_other_configuration(run: RunDir, wanted: Record, fixed: Collection[str] | None) -> None:
+    """Refuse to go on with a run of another configuration, naming every value that differs.
+
+    Args:
+        run: a run directory that has its configuration.
+        wanted: the whole configuration, of JSON types.
+        fixed: values (`section.key`) that must be equal; None: all of them.
+
+    Raises:
+        OutputError: values that differ, with both.
+    """
     new = _flat(wanted)
     old = {key: value for key, value in YOUNGER_OPTIONS.items() if key in new} | _flat(run.effective())
     every = old.keys() | new.keys()

@@ -1,0 +1,1 @@
+"""Archives of scans: their catalogue, and what runs over them have found."""
