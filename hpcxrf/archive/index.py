@@ -62,8 +62,8 @@ class Archive(Mapping[str, "xr.DataTree"]):
         """Read what became of every dataset, and what was fitted of its integrated spectra.
 
         Args:
-            where: condition on the columns of the table `result` as SQL writes it, `verdict = 'good' and r2 > 0.9`; None:
-                all datasets.
+            where: condition on the columns of the table `result` as SQL writes it, `verdict = 'good' and r2 > 0.9`;
+                None: all datasets.
 
         Returns:
             By `dataset`: state, fault, verdict, r2, deviance, path, date, sample ...; by `dataset` and `detector`

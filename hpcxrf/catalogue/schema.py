@@ -77,8 +77,8 @@ def require_catalogue(path: Path) -> None:
     version = int.from_bytes(head[60:64])
     if version > VERSION:
         raise InputFileError(
-            f"{name}: a catalogue of version {version}, made by a newer hpcxrf; this one reads up to version {VERSION}: "
-            "update hpcxrf, or make the catalogue again under another name"
+            f"{name}: a catalogue of version {version}, made by a newer hpcxrf; this one reads up to "
+            f"version {VERSION}: update hpcxrf, or make the catalogue again under another name"
         )
     page_bytes = int.from_bytes(head[16:18])
     expected = int.from_bytes(head[28:32]) * (65536 if page_bytes == 1 else page_bytes)

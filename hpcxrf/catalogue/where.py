@@ -8,7 +8,8 @@ the statement, for each thing that the statement would do.
 import re
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Final
 
 from hpcxrf.catalogue.rows import COLUMNS
@@ -49,35 +50,42 @@ def check_where(expression: str) -> None:
     """
     if len(expression) > MAX_LENGTH:
         raise ConfigError(f"--where: {len(expression)} characters; at most {MAX_LENGTH}: write a shorter condition")
-    faults: list[str] = []
-    depth = deepest = 0
-    before = ""
+    tokens = list(_split(expression))
+    words = [token for token in tokens if token is not None]
+    before = ["", *(word[0] for word in words)]
+    faults = [fault for word, one in zip(words, before, strict=False) if (fault := _explain(word, one)) is not None]
+    if len(words) < len(tokens):
+        place = words[-1].end() if words else 0
+        faults.append(f"{show_name(expression[place:].lstrip()[:20])!r} is not understood")
+    faults += _explain_nesting([word[0] for word in words])
+    if not tokens:
+        faults.append("it is empty")
+    if faults:
+        raise ConfigError(_describe(expression, faults))
+
+
+def _split(expression: str) -> Iterator[re.Match[str] | None]:
+    """Split a condition into its words; None, and no more, where there is none."""
     place = 0
     while place < len(expression):
         match = _TOKEN.match(expression, place)
         if match is None:
-            faults.append(f"{show_name(expression[place : place + 20])!r} is not understood")
-            break
+            yield None
+            return
         place = match.end()
-        if match.lastgroup == "space":
-            continue
-        fault = _explain(match, before)
-        if fault is not None:
-            faults.append(fault)
-        depth += {"(": 1, ")": -1}.get(match[0], 0)
-        deepest = max(deepest, depth)
-        if depth < 0:
-            faults.append("a ')' closes nothing")
-            break
-        before = match[0]
-    if depth > 0:
+        if match.lastgroup != "space":
+            yield match
+
+
+def _explain_nesting(words: list[str]) -> list[str]:
+    depths = list(accumulate({"(": 1, ")": -1}.get(word, 0) for word in words))
+    deepest = max(depths, default=0)
+    faults = ["a ')' closes nothing"] if min(depths, default=0) < 0 else []
+    if not faults and depths and depths[-1] > 0:
         faults.append("a '(' is not closed")
     if deepest > MAX_DEPTH:
         faults.append(f"{deepest} parentheses within each other; at most {MAX_DEPTH}")
-    if not before:
-        faults.append("it is empty")
-    if faults:
-        raise ConfigError(_describe(expression, faults))
+    return faults
 
 
 def _explain(match: re.Match[str], before: str) -> str | None:
@@ -96,8 +104,8 @@ def _explain(match: re.Match[str], before: str) -> str | None:
 
 def _describe(expression: str, faults: list[str]) -> str:
     return (
-        f"--where {show_name(expression)[:200]!r}: {'; '.join(dict.fromkeys(faults))}; write comparisons of columns, as "
-        f"{EXAMPLE}; columns: {', '.join(COLUMNS)}"
+        f"--where {show_name(expression)[:200]!r}: {'; '.join(dict.fromkeys(faults))}; write comparisons of columns, "
+        f"as {EXAMPLE}; columns: {', '.join(COLUMNS)}"
     )
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
@@ -67,16 +68,16 @@ def _explain(workload: Workload, planned: Planned, alone: Mapping[str, str]) -> 
         record = planned.record
         reason = "done; its files were touched and hold the same" if planned.renewed else "done"
         return Intention(dataset_id=record.dataset_id, source=Path(record.source), action="nothing", reason=reason)
-    common = {"dataset_id": planned.dataset_id, "source": planned.source}
+    intend = partial(Intention, dataset_id=planned.dataset_id, source=planned.source)
     if isinstance(planned, Refusal):
-        return Intention(**common, action="refused", reason=planned.reason)
+        return intend(action="refused", reason=planned.reason)
     if planned.dataset_id in alone:
-        return Intention(**common, action="left alone", reason=alone[planned.dataset_id])
+        return intend(action="left alone", reason=alone[planned.dataset_id])
     if not workload.foresees(planned):
-        return Intention(**common, action="run", reason="its tasks are known when others are done")
+        return intend(action="run", reason="its tasks are known when others are done")
     units = workload.units_of(planned)
     left, reason = _find_left(workload, planned, units)
-    return Intention(**common, action="run" if left else "nothing", reason=reason, tasks=left, of=len(units))
+    return intend(action="run" if left else "nothing", reason=reason, tasks=left, of=len(units))
 
 
 def _find_left(workload: Workload, item: Item, units: Sequence[Unit]) -> tuple[int, str]:

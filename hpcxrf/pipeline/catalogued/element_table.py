@@ -45,7 +45,7 @@ def read_element_table(path: Path) -> ElementTable:
     try:
         text = read_regular(path, InputFileError).decode("utf-8-sig")
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        columns = {name.strip().lower(): name for name in reader.fieldnames or () if name is not None}
+        columns = {name.strip().lower(): name for name in reader.fieldnames or ()}
         lines = [(reader.line_num, row) for row in reader]
     except (InputFileError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"sample.elements_table: {show_name(str(path))}: cannot be read: {error}") from error
