@@ -7,7 +7,7 @@ YOUNGER_OPTIONS: Final[Mapping[str, object]] = {
     "detectors.exclude": [],
     "detectors.judge": True,
     "fit.posterior": "laplace",
-    "fit.warm_start": "none",
+    "fit.warm_start": "auto",
     "groups": [],
     "input.catalogue": None,
     "input.detector_axis": None,

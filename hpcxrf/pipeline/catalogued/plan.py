@@ -20,7 +20,8 @@ _MADE_FROM: Final = ("stamps", READING, FITS)
 def wants_donor(config: RunConfig) -> bool:
     """Whether the fits of a dataset may begin at that of another."""
     fit, studied = config.fit, config.benchmark is not None or config.case_study is not None
-    return fit.warm_start == "donor" and fit.method == "separable" and fit.previous is None and not studied
+    wanted = fit.warm_start == "donor" or (fit.warm_start == "auto" and fit.calibration == "none")
+    return wanted and fit.method == "separable" and fit.previous is None and not studied
 
 
 def plan_catalogue(request: PlanRequest) -> Iterator[DatasetJob | Refusal | Kept]:
