@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from hpcxrf.config.run import check_config, effective, load_run_file
 from hpcxrf.errors import ConfigError, InputFileError
-from hpcxrf.pipeline.catalogued.donors import SERVED, choose_donors
+from hpcxrf.pipeline.catalogued.donors import SERVED, choose_donors, name_family
 from hpcxrf.pipeline.catalogued.element_table import find_elements, read_element_table
-from hpcxrf.pipeline.catalogued.entries import Entry, read_entries
+from hpcxrf.pipeline.catalogued.entries import read_entries
 from hpcxrf.pipeline.plan import make_plan
 from hpcxrf.pipeline.request import check_request
 from hpcxrf.pipeline.units import units_of
@@ -169,38 +169,31 @@ def test_all_faults_of_a_table_are_named_with_their_lines(tmp_path):
         read_element_table(table)
 
 
-def entries(numbers, date="2024-03-01"):
-    blank = Entry(
-        number=0,
-        root="/a",
-        path="x",
-        member=None,
-        groups=(),
-        elements=None,
-        size=1,
-        is_ok=True,
-        family=("x", date[:7]),
-        date=date,
-    )
-    return [dataclasses.replace(blank, number=number) for number in numbers]
-
-
-@given(st.lists(st.tuples(st.sampled_from(["2024-01", "2024-02"]), st.integers(1, 28)), max_size=80))
-def test_donors_serve_at_most_fifteen_others_and_have_none_themselves(dates):
-    every = [
-        dataclasses.replace(entries([n], f"{month}-{day:02}")[0], family=(month,))
-        for n, (month, day) in enumerate(dates)
-    ]
-    donor_of = choose_donors(every)
+@given(st.lists(st.lists(st.integers(1, 28), max_size=40), max_size=4))
+def test_donors_serve_at_most_fifteen_others_and_have_none_themselves(months):
+    numbers = iter(range(1000))
+    families = [[(f"2024-{month:02}-{day:02}", next(numbers)) for day in days] for month, days in enumerate(months)]
+    donor_of = choose_donors(families)
     assert not donor_of.keys() & set(donor_of.values())
     assert all(list(donor_of.values()).count(donor) < SERVED for donor in donor_of.values())
-    by_number = {one.number: one for one in every}
+    place = {number: (month, (date, number)) for month, days in enumerate(families) for date, number in days}
     for number, donor in donor_of.items():
-        assert by_number[donor].family == by_number[number].family
-        assert (by_number[donor].date, donor) < (by_number[number].date, number)
-    # A scan of the next month, found later, changes no donor.
-    later = [*every, *(dataclasses.replace(one, family=("2024-03",)) for one in entries([1000, 1001], "2024-03-05"))]
-    assert donor_of.items() <= choose_donors(later).items()
+        assert place[donor] < place[number]
+        assert place[donor][0] == place[number][0]
+    assert len(donor_of) == sum(len(days) - -(-len(days) // SERVED) for days in families)
+    # Scans of another month, found later, change no donor.
+    assert donor_of.items() <= choose_donors([*families, [("2025-01-01", 1000), ("2025-01-02", 1001)]]).items()
+
+
+def test_scans_of_a_month_and_of_the_same_detectors_are_put_together():
+    one = row(1, "/a", "x/1.mda", date="2024-03-01T10:00:00", instrument="i")
+    assert name_family(one, ()) == name_family(dataclasses.replace(one, path="y/2.mda", date="2024-03-31"), ())
+    for other in ({"date": "2024-04-01"}, {"n_detectors": 4}, {"n_channels": 4096}, {"instrument": "j"}):
+        assert name_family(one, ()) != name_family(dataclasses.replace(one, **other), ())
+    assert name_family(one, ()) != name_family(one, (0,))
+    undated = dataclasses.replace(one, date=None)
+    assert name_family(undated, ()) == name_family(dataclasses.replace(undated, path="x/2.mda"), ())
+    assert name_family(undated, ()) != name_family(dataclasses.replace(undated, path="y/2.mda"), ())
 
 
 def test_donors_come_first_in_the_plan_and_the_others_follow_them(archive, tmp_path):
@@ -216,6 +209,11 @@ def test_donors_come_first_in_the_plan_and_the_others_follow_them(archive, tmp_p
     assert again[1].donor == others[0].donor
     other = make_plan(config_of(archive, fit={"warm_start": "donor", "kbeta_sd": 0.1}), tmp_path / "run").jobs
     assert other[1].donor.stamp != others[0].donor.stamp
+
+
+def test_by_default_fits_begin_at_donors_where_the_energy_axis_is_to_be_found(archive, tmp_path):
+    jobs = make_plan(config_of(archive, fit={"calibration": "none"}), tmp_path / "run").jobs
+    assert [job.donor is not None for job in jobs] == [False, True, True]
 
 
 def test_without_warm_starts_and_in_a_benchmark_no_dataset_waits_for_another(archive, tmp_path):

@@ -6,28 +6,49 @@ it begins where the files say. So no fit waits for more than one other, a sixtee
 a scan that is added later changes the donors of its own month alone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
 from typing import Final
 
-from hpcxrf.pipeline.catalogued.entries import Entry
+from hpcxrf.catalogue.rows import ScanRow
+from hpcxrf.config.run import RunConfig
 
 SERVED: Final = 16
 """Scans of which one is the donor of the others."""
+_MONTH: Final = len("2024-01")
+
+Dated = tuple[str, int]
+"""Date and number of a scan."""
 
 
-def choose_donors(entries: Iterable[Entry]) -> dict[int, int]:
+def wants_donor(config: RunConfig) -> bool:
+    """Whether the fits of a dataset may begin at that of another."""
+    fit, studied = config.fit, config.benchmark is not None or config.case_study is not None
+    wanted = fit.warm_start == "donor" or (fit.warm_start == "auto" and fit.calibration == "none")
+    return wanted and fit.method == "separable" and fit.previous is None and not studied
+
+
+def name_family(row: ScanRow, groups: Sequence[int]) -> tuple[object, ...]:
+    """What scans of the same detectors, time and configuration have in common.
+
+    Args:
+        row: the scan.
+        groups: groups of the run file that hold it.
+    """
+    period = row.date[:_MONTH] if row.date else str(PurePosixPath(row.path).parent)
+    return row.instrument, row.format, row.n_detectors, row.n_channels, tuple(groups), period
+
+
+def choose_donors(families: Iterable[Sequence[Dated]]) -> dict[int, int]:
     """Number of the donor by number of each scan that has one.
 
     Args:
-        entries: in the order of the catalogue, those that can be opened by what it says.
+        families: scans that can be opened by what the catalogue says, those of the same `name_family` together.
     """
-    together: dict[tuple[object, ...], list[Entry]] = {}
-    for entry in entries:
-        together.setdefault(entry.family, []).append(entry)
     chosen: dict[int, int] = {}
-    for family in together.values():
-        family.sort(key=lambda entry: (entry.date, entry.number))
-        for place, entry in enumerate(family):
+    for family in families:
+        numbers = [number for _, number in sorted(family)]
+        for place, number in enumerate(numbers):
             if place % SERVED:
-                chosen[entry.number] = family[place - place % SERVED].number
+                chosen[number] = numbers[place - place % SERVED]
     return chosen

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
 from hpcxrf.catalogue.read import read_catalogue
@@ -14,12 +14,12 @@ from hpcxrf.catalogue.rows import ScanRow
 from hpcxrf.config.run import RunConfig, of_groups
 from hpcxrf.errors import InputFileError
 from hpcxrf.notes import Note
+from hpcxrf.pipeline.catalogued.donors import Dated, choose_donors, name_family, wants_donor
 from hpcxrf.pipeline.catalogued.element_table import ElementTable, find_elements, read_element_table
 from hpcxrf.store.catalog import dataset_id
 
 OK: Final = "ok"
 REFUSED: Final = "refused"
-_MONTH: Final = len("2024-01")
 
 Groups = tuple[int, ...]
 
@@ -40,11 +40,6 @@ class Entry:
     """Elements by the table; None: it does not name the scan."""
     size: int
     """Counts of all its spectra; by the size of the file where the shape is not known."""
-    is_ok: bool
-    """Whether it can be opened, by what the catalogue says."""
-    family: tuple[object, ...]
-    """What scans of the same detectors and time have in common."""
-    date: str
 
     @property
     def file(self) -> Path:
@@ -61,6 +56,8 @@ class Entries:
     """The folder that names the datasets relative to itself."""
     configs: Mapping[Groups, RunConfig]
     """Configurations by the groups that they are of."""
+    donor_of: Mapping[int, int]
+    """Number of the donor by number of each scan that has one."""
     notes: tuple[Note, ...]
     """What was left out, and why."""
 
@@ -98,6 +95,7 @@ def read_entries(config: RunConfig) -> Entries:
     left: Counter[str] = Counter()
     entries: list[Entry] = []
     roots = tuple(_list_roots(catalogue))
+    families: dict[tuple[object, ...], list[Dated]] = {}
     seen: set[tuple[Path, str | None]] = set()
     for row in read_catalogue(catalogue, config.input.where):
         if row.state not in {OK, REFUSED}:
@@ -116,6 +114,8 @@ def read_entries(config: RunConfig) -> Entries:
         if listed is not None and listed not in tables:
             tables[listed] = read_element_table(Path(listed))
         elements = None if listed is None else find_elements(tables[listed], row.path, row.sample)
+        if row.state == OK and wants_donor(configs[groups]):
+            families.setdefault(name_family(row, groups), []).append((row.date or "", len(entries)))
         entries.append(_read_entry(row, len(entries), groups, elements))
     if not entries:
         condition = "" if config.input.where is None else f" that meets {config.input.where!r}"
@@ -124,6 +124,7 @@ def read_entries(config: RunConfig) -> Entries:
         entries=tuple(entries),
         base=Path(os.path.commonpath(roots)),
         configs=configs,
+        donor_of=choose_donors(families.values()),
         notes=tuple(_note_left(catalogue, left)),
     )
 
@@ -141,8 +142,6 @@ def _read_entry(row: ScanRow, number: int, groups: Groups, elements: tuple[str, 
     size = row.size_bytes
     if row.n_detectors and row.shape_y and row.shape_x and row.n_channels:
         size = row.n_detectors * row.shape_y * row.shape_x * row.n_channels
-    period = sys.intern(row.date[:_MONTH] if row.date else str(PurePosixPath(row.path).parent))
-    family = (row.instrument, row.format, row.n_detectors, row.n_channels, groups, period)
     return Entry(
         number=number,
         root=sys.intern(row.root),
@@ -151,9 +150,6 @@ def _read_entry(row: ScanRow, number: int, groups: Groups, elements: tuple[str, 
         groups=groups,
         elements=elements,
         size=size,
-        is_ok=row.state == OK,
-        family=family,
-        date=row.date or "",
     )
 
 

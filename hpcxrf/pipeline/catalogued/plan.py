@@ -4,8 +4,6 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from hpcxrf.config.run import RunConfig
-from hpcxrf.pipeline.catalogued.donors import choose_donors
 from hpcxrf.pipeline.catalogued.entries import Entries, Entry, Groups, read_entries
 from hpcxrf.pipeline.opening import ORIGINAL, SharedInputs, Wanted, find_kept, look_ahead, open_dataset, read_shared
 from hpcxrf.pipeline.records import DatasetJob, Donor
@@ -15,13 +13,6 @@ from hpcxrf.runner.workload import PlanRequest
 
 _MADE_FROM: Final = ("stamps", READING, FITS)
 """Kinds of what a donor's fit is made from."""
-
-
-def wants_donor(config: RunConfig) -> bool:
-    """Whether the fits of a dataset may begin at that of another."""
-    fit, studied = config.fit, config.benchmark is not None or config.case_study is not None
-    wanted = fit.warm_start == "donor" or (fit.warm_start == "auto" and fit.calibration == "none")
-    return wanted and fit.method == "separable" and fit.previous is None and not studied
 
 
 def plan_catalogue(request: PlanRequest) -> Iterator[DatasetJob | Refusal | Kept]:
@@ -38,14 +29,11 @@ def plan_catalogue(request: PlanRequest) -> Iterator[DatasetJob | Refusal | Kept
     found = read_entries(request.config)
     for note in found.notes:
         request.note(note)
-    able = (entry for entry in found.entries if entry.is_ok and wants_donor(found.configs[entry.groups]))
-    donor_of = choose_donors(able)
     plan = _Plan(
         request=request,
         found=found,
         shared={groups: read_shared(config) for groups, config in found.configs.items()},
-        donor_of=donor_of,
-        donors=frozenset(donor_of.values()),
+        donors=frozenset(found.donor_of.values()),
     )
     for opened, (entry, looked) in enumerate(look_ahead(_order(plan), plan.look), start=1):
         request.opened(opened, len(found.entries))
@@ -57,8 +45,6 @@ class _Plan:
     request: PlanRequest
     found: Entries
     shared: Mapping[Groups, SharedInputs]
-    donor_of: Mapping[int, int]
-    """Number of the donor by number of the scan."""
     donors: Set[int]
     """Numbers of the donors."""
     settled: dict[int, tuple[Donor, bool]] = field(default_factory=dict)
@@ -81,7 +67,7 @@ class _Plan:
     def settle(self, entry: Entry, looked: tuple[Wanted, DatasetJob | Refusal | Kept]) -> DatasetJob | Refusal | Kept:
         """Give a scan its donor, which comes before it; one that was done with another donor is not done."""
         wanted, one = looked
-        number = self.donor_of.get(entry.number, -1)
+        number = self.found.donor_of.get(entry.number, -1)
         donor, is_done = self.settled.get(number, (None, True))
         stamp = {} if donor is None else {donor.dataset_id: donor.stamp}
         if isinstance(one, Kept) and one.record.made_from.get("donor", {}) != stamp:
