@@ -5,7 +5,6 @@ aligned region, and returns a record; arrays never travel through the scheduler.
 it once.
 """
 
-import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +28,7 @@ from hpcxrf.fitting.spectrum.suggestion import combine_detectors
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.notes import Note, pack_notes
 from hpcxrf.pipeline.blocks import Block, block_of_job, blocks_of, pixels_of
+from hpcxrf.pipeline.fit_attributes import describe_merit, describe_model_error, describe_theta
 from hpcxrf.pipeline.integrated import ScanFit, fit_clean
 from hpcxrf.pipeline.pixels.choices import choose_for_pixels
 from hpcxrf.pipeline.pixels.compiling import begin_compiling
@@ -348,31 +348,13 @@ def _create(
             "incident_energy_kev": table.incident_energy_kev,
             "configuration": effective(job.config),
             "run_file": RunDir(path=job.run_dir).run_file.read_text(encoding="utf-8"),
-            "theta_by_detector": {name: _theta_by_name(fit) for name, fit in fits.items() if name != SUM},
-            "merit_by_detector": {name: _merit(fit) for name, fit in fits.items()},
-            "model_error_by_detector": {name: _model_error(fit) for name, fit in fits.items() if name != SUM},
+            "theta_by_detector": {name: describe_theta(fit) for name, fit in fits.items() if name != SUM},
+            "merit_by_detector": {name: describe_merit(fit) for name, fit in fits.items()},
+            "model_error_by_detector": {name: describe_model_error(fit) for name, fit in fits.items() if name != SUM},
             "suggested": {name: as_records(s) for name, s in suggested.items()},
             **chosen,
         },
     )
-
-
-def _theta_by_name(fit: SpectrumFit) -> dict[str, float] | None:
-    """Fitted theta; None for a detector whose fit has no solution, as JSON has no NaN."""
-    if fit.status not in SOLVED:
-        return None
-    return dict(zip(fit.parameter_names, fit.theta.tolist(), strict=True))
-
-
-def _merit(fit: SpectrumFit) -> dict[str, Any]:
-    """Figures of merit as JSON, which has no NaN."""
-    numbers = {"r2": fit.r2, "r2_expected": fit.r2_expected, "reduced_chi2": fit.reduced_chi2, "deviance": fit.deviance}
-    known = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-    return {"status": int(fit.status), "verdict": int(fit.verdict), **known}
-
-
-def _model_error(fit: SpectrumFit) -> float | None:
-    return fit.model_error if fit.status in SOLVED and math.isfinite(fit.model_error) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
