@@ -10,6 +10,7 @@ from catalogue_samples import ELEMENTS, touch_later, write_archive, write_catalo
 from stub_workload import workers_here
 
 import hpcxrf
+from hpcxrf.cluster.failures import ask_again
 from hpcxrf.config.run import check_config
 from hpcxrf.errors import OutputError
 from hpcxrf.pipeline.index import write_index
@@ -224,3 +225,10 @@ def test_a_donor_that_fails_leaves_the_others_cold_and_stops_none(client, tmp_pa
         found = dict(base.execute("SELECT name, coalesce(start, state) FROM result"))
     base.close()
     assert found == {"a.npy": "failed", "b.npy": "cold"}
+    # What failed is tried again by the text of its reason alone.
+    run = RunDir(path=tmp_path / "run")
+    assert ask_again(run, "out of memory") == []
+    assert [one.task for one in ask_again(run, "NO COUNTS")] == ["integrated"]
+    assert explain(config, run.path)["a"] == ("run", "integrated is to be done again: hpcxrf retry")
+    executed, ended = drive(client, config, run.path)
+    assert (executed, ended.failed) == ({}, 1)

@@ -4,13 +4,15 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from hpcxrf.config.run import RunConfig
 from hpcxrf.pipeline.catalogued.entries import Entries, Entry, Groups, read_entries
 from hpcxrf.pipeline.opening import ORIGINAL, SharedInputs, Wanted, find_kept, look_ahead, open_dataset, read_shared
-from hpcxrf.pipeline.records import DatasetJob, Donor
+from hpcxrf.pipeline.records import DatasetJob, Donor, Stamps
 from hpcxrf.pipeline.settings_stamps import FITS, READING, stamp_settings, stamp_values
 from hpcxrf.runner.records import Kept, Refusal
 from hpcxrf.runner.workload import PlanRequest
 
+Settings = tuple[tuple[str, Stamps], ...]
 _MADE_FROM: Final = ("stamps", READING, FITS)
 """Kinds of what a donor's fit is made from."""
 
@@ -49,6 +51,8 @@ class _Plan:
     """Numbers of the donors."""
     settled: dict[int, tuple[Donor, bool]] = field(default_factory=dict)
     """Donors that can be opened, by number, with whether they are done already."""
+    stamps: dict[tuple[object, ...], Settings] = field(default_factory=dict)
+    """Stamps of configurations by what makes them differ."""
 
     def look(self, entry: Entry) -> tuple[Wanted, DatasetJob | Refusal | Kept]:
         """Find a scan done, or open it; which donor it has makes no difference to that."""
@@ -59,10 +63,17 @@ class _Plan:
             config=config,
             shared=self.shared[entry.groups],
             number=entry.number,
-            settings=stamp_settings(config),
+            settings=self._stamp(entry, config),
             datasets=len(self.found.entries),
         )
         return wanted, find_kept(wanted, self.request) or open_dataset(wanted, self.request)
+
+    def _stamp(self, entry: Entry, config: RunConfig) -> Settings:
+        """Stamps of a configuration, which many scans have in common."""
+        key = entry.groups, entry.elements, entry.member
+        if key not in self.stamps:
+            self.stamps[key] = stamp_settings(config)
+        return self.stamps[key]
 
     def settle(self, entry: Entry, looked: tuple[Wanted, DatasetJob | Refusal | Kept]) -> DatasetJob | Refusal | Kept:
         """Give a scan its donor, which comes before it; one that was done with another donor is not done."""
