@@ -225,6 +225,7 @@ def test_a_donor_that_fails_leaves_the_others_cold_and_stops_none(client, tmp_pa
         found = dict(base.execute("SELECT name, coalesce(start, state) FROM result"))
     base.close()
     assert found == {"a.npy": "failed", "b.npy": "cold"}
+    assert hpcxrf.open_archive(tmp_path / "run").is_current
     # What failed is tried again by the text of its reason alone.
     run = RunDir(path=tmp_path / "run")
     assert ask_again(run, "out of memory") == []
@@ -232,3 +233,16 @@ def test_a_donor_that_fails_leaves_the_others_cold_and_stops_none(client, tmp_pa
     assert explain(config, run.path)["a"] == ("run", "integrated is to be done again: hpcxrf retry")
     executed, ended = drive(client, config, run.path)
     assert (executed, ended.failed) == ({}, 1)
+    assert not hpcxrf.open_archive(run.path).is_current
+
+
+@pytest.mark.more
+def test_results_do_not_depend_on_what_is_at_work_at_a_time(client, finished, tmp_path):
+    _, _, config = finished
+    found = []
+    for in_flight in (1, 3):
+        run = create_or_resume(tmp_path / f"of-{in_flight}", "{}", SCAN.lasting(config), fixed=SCAN.fixed(config))
+        request = PlanRequest(config=config, run_dir=run.path, kept={})
+        assert run_items(SCAN, SCAN.plan(request), run, client, in_flight=in_flight).done == len(NAMES)
+        found.append({name: one["theta_by_detector"] for name, one in attributes_of(run.path).items()})
+    assert found[0] == found[1]

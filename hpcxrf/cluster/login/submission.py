@@ -146,6 +146,9 @@ def submit_run(submission: Submission) -> str:
     with _guard(run):
         workload = choose_workload(submission.config)
         lasting, fixed = workload.lasting(submission.config), workload.fixed(submission.config)
+        if fixed is not None:
+            # Another configuration takes the place of that of a run, and not of one that is at work.
+            _require_idle(run)
         create_or_resume(submission.folder, submission.run_text, lasting, fixed=fixed)
         _require_writable(run)
         known = _require_idle(run)
