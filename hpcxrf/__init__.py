@@ -24,6 +24,7 @@ _LIBRARY: Final = (
     "fit_spectrum",
     "line_table",
     "model_spectrum",
+    "open_archive",
     "open_results",
     "open_scan",
     "parameters",

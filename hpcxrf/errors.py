@@ -57,5 +57,9 @@ class SlurmError(HpcxrfError):
     exit_code = 7
 
 
+class OtherScanError(OutputError):
+    """A finished store of spectra is that of another scan, or of other options of reading."""
+
+
 class DamagedStoreError(OutputError):
     """A store that was finished lost a file or holds bytes that cannot be read; it is made again."""

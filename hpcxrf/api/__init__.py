@@ -29,6 +29,7 @@ from hpcxrf.api.spectra import (
     posterior,
     refine,
 )
+from hpcxrf.archive.index import open_archive
 from hpcxrf.physics.detector import Detector
 from hpcxrf.physics.tube import Layer, Tube
 
@@ -47,6 +48,7 @@ __all__ = [
     "fit_spectrum",
     "line_table",
     "model_spectrum",
+    "open_archive",
     "open_results",
     "open_scan",
     "parameters",

@@ -15,6 +15,7 @@ from hpcxrf.cli import (
     explore,
     export,
     fit,
+    index,
     ingest,
     inspect,
     jobs,
@@ -81,6 +82,7 @@ app.command(epilog=dashboard.EXAMPLE, rich_help_panel=_RUNS)(dashboard.dashboard
 app.command(epilog=jobs.RESUME_EXAMPLE, rich_help_panel=_RUNS)(jobs.resume)
 app.command(epilog=jobs.RETRY_EXAMPLE, rich_help_panel=_RUNS)(jobs.retry)
 app.command(epilog=quantify.EXAMPLE, rich_help_panel=_RUNS)(quantify.quantify)
+app.command(epilog=index.EXAMPLE, rich_help_panel=_RUNS)(index.index)
 app.command(epilog=pack.PACK_EXAMPLE, rich_help_panel=_RUNS)(pack.pack)
 app.command(epilog=pack.UNPACK_EXAMPLE, rich_help_panel=_RUNS)(pack.unpack)
 app.command(epilog=verify.EXAMPLE, rich_help_panel=_RUNS)(verify.verify)

@@ -2,11 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from hpcxrf.cli import options as opt
+from hpcxrf.errors import ConfigError
 
 EXAMPLE: Final = (
     "Examples:  hpcxrf run scan.h50 --elements Si,Fe,Zn --energy 12 -o out   |   "
@@ -44,10 +45,23 @@ def run(
     energy_offset: opt.EnergyOffset = None,
     energy_slope: opt.EnergySlope = None,
     strict: opt.Strict = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say of every dataset whether it would be run, and why; run nothing.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --dry-run: one JSON object on standard output.")
+    ] = False,
     help_all: opt.HelpAll = False,
 ) -> None:
     """Run everything here: a run file with options over it, or scans. The same command goes on where it stopped."""
     config, text = opt.read_request(files, context.params)
+    if dry_run:
+        from hpcxrf.cli.dry_run import explain
+
+        explain(config, output, as_json=as_json)
+        return
+    if as_json:
+        raise ConfigError("--json shows what --dry-run finds; give both, or read the index of the run when it is done")
     run_on_this_machine(config, text, output, strict=strict)
 
 

@@ -38,6 +38,11 @@ class FitConfig:
     energy."""
     previous: str | None = None
     """Finished results store (`results/<dataset_id>.zarr`) of an earlier scan with the same detectors."""
+    warm_start: Literal["auto", "none", "donor"] = "auto"
+    """Where the search for theta begins, of scans of a catalogue: where the files say (`none`), or at the fit of
+    another scan of the same detectors (`donor`), which the plan chooses; priors are the same. A fit that does not end
+    as good as that one is made again without, and the better of the two is kept. `auto`: `donor` where the energy axis
+    is to be found (`calibration: none`), `none` elsewhere, where it saves little."""
     incident_energy_sd_kev: Positive = 0.3
     """Standard deviation of the prior of the incident energy, keV; the fit may end 1.5 times as far away."""
     override: str = "auto"

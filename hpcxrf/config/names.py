@@ -10,9 +10,8 @@ def option_names(config: type) -> list[str]:
     """List the options of a configuration as `section.key`, a section that is a plain value by its name."""
     names = []
     for name, annotation in typing.get_type_hints(config, include_extras=False).items():
-        section = next(
-            (kind for kind in (annotation, *typing.get_args(annotation)) if dataclasses.is_dataclass(kind)), None
-        )
+        kinds = () if typing.get_origin(annotation) is tuple else (annotation, *typing.get_args(annotation))
+        section = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
         if section is not None:
             names += [f"{name}.{field.name}" for field in dataclasses.fields(section)]
         elif name in {field.name for field in dataclasses.fields(config)}:

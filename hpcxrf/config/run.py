@@ -21,7 +21,8 @@ from hpcxrf.config.detectors import DetectorsConfig
 from hpcxrf.config.execution import ExecutionConfig
 from hpcxrf.config.fields import CHECKED
 from hpcxrf.config.fit import FitConfig
-from hpcxrf.config.input import InputConfig
+from hpcxrf.config.groups import GroupConfig, group_faults, override_sections
+from hpcxrf.config.input import InputConfig, input_faults
 from hpcxrf.config.names import nearest_name, option_names
 from hpcxrf.config.normalise import NormaliseConfig, normalise_faults, with_site_scalers
 from hpcxrf.config.pixels import PixelConfig, old_name_faults, pixel_faults
@@ -52,7 +53,7 @@ class _Choice:
 
 
 _CHOICES: Final[Mapping[str, _Choice]] = {
-    "case_study": _Choice(workload="case-study", unused=("normalise", "quantify", "report", "store")),
+    "case_study": _Choice(workload="case-study", unused=("groups", "normalise", "quantify", "report", "store")),
     "benchmark": _Choice(
         workload="benchmark", unused=("pixels", "regions", "normalise", "quantify", "report", "detectors", "store")
     ),
@@ -76,6 +77,8 @@ class RunConfig:
     normalise: NormaliseConfig = field(default_factory=NormaliseConfig)
     quantify: QuantifyConfig = field(default_factory=QuantifyConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
+    groups: tuple[GroupConfig, ...] = ()
+    """Scans of a catalogue that are treated otherwise than the sections say; of several groups the later one wins."""
     benchmark: BenchmarkConfig | None = None
     """Section that makes the run a benchmark; None: the run file has no such section."""
     case_study: CaseStudyConfig | None = None
@@ -168,7 +171,51 @@ def _check_sections(raw: object, where: str) -> RunConfig:
     faults = [*_section_faults(raw), *_faults(config)]
     if faults:
         raise ConfigError("\n".join([f"{where}: not a valid run file:", *[f"  {f}" for f in faults]]))
-    return dataclasses.replace(config, normalise=with_site_scalers(config.normalise))
+    config = dataclasses.replace(config, normalise=with_site_scalers(config.normalise))
+    return _check_groups(config, where) if config.groups else config
+
+
+def _check_groups(config: RunConfig, where: str) -> RunConfig:
+    """Check every group with the sections that it changes; each keeps the table of its site, as a run does."""
+    faults: list[str] = []
+    groups: list[GroupConfig] = []
+    for number, group in enumerate(config.groups):
+        faults += [f"  groups[{number}]: {fault}" for fault in group_faults(group)]
+        try:
+            normalise = of_groups(config, (number,)).normalise
+        except ConfigError as error:
+            faults += [f"  groups[{number}]: {line.strip()}" for line in str(error).splitlines()[1:]]
+            continue
+        scalers = dataclasses.asdict(normalise)["scalers"]
+        given = {**group.normalise, "scalers": scalers} if "site" in group.normalise and scalers else group.normalise
+        groups.append(dataclasses.replace(group, normalise=given))
+    if faults:
+        raise ConfigError("\n".join([f"{where}: not a valid run file:", *faults]))
+    return dataclasses.replace(config, groups=tuple(groups))
+
+
+def of_groups(config: RunConfig, numbers: Sequence[int]) -> RunConfig:
+    """The configuration of the scans that some of the groups hold, which has no groups of its own.
+
+    Args:
+        config: a checked run file.
+        numbers: places of the groups in `config.groups`, in their order.
+
+    Raises:
+        ConfigError: together they are not valid; all faults at once.
+    """
+    if not numbers:
+        return dataclasses.replace(config, groups=())
+    sections = list_sections(config)
+    for number in numbers:
+        sections = override_sections(sections, config.groups[number])
+    return check_config(sections, f"groups[{', '.join(map(str, numbers))}]")
+
+
+def list_sections(config: RunConfig) -> dict[str, Any]:
+    """The sections of a configuration as plain values, those that its workload acts on, without its groups."""
+    plain = dataclasses.asdict(dataclasses.replace(config, groups=()))
+    return drop_unused({name: value for name, value in plain.items() if value is not None and name != "groups"})
 
 
 def load_run_file(
@@ -276,9 +323,12 @@ def _section_faults(raw: object) -> list[str]:
 
 
 def _faults(config: RunConfig) -> list[str]:
-    faults = []
-    if not config.input.files:
-        faults.append("input.files: is empty; name at least one file")
+    faults = input_faults(config.input)
+    faults += [
+        f"{name}: needs a catalogue; give input.catalogue"
+        for name, given in (("groups", config.groups), ("sample.elements_table", config.sample.elements_table))
+        if given and config.input.catalogue is None
+    ]
     span = config.fit.energy_range_kev
     if span is not None and not 0.0 <= span[0] < span[1]:
         faults.append(f"fit.energy_range_kev: {list(span)} must rise from 0 keV or more")

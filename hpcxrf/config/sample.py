@@ -21,6 +21,9 @@ class SampleConfig:
     elements: tuple[str, ...] = ()
     """Families to be fitted: `Fe` (K), `Pt_L`, `Au_M`, pile-up `Ca_Ca`. None: those of the override file, and without
     one those that the spectrum shows; `auto` alone: these in any case."""
+    elements_table: str | None = None
+    """Table (CSV) of the elements of scans of a catalogue, with the columns `path` or `sample`, and `elements`; a scan
+    that it names has the elements of the last such row, whatever `elements` says. None: there is no table."""
     incident_energy_kev: Positive | None = None
     """Energy of the beam, keV; None: that of the scan or the override file."""
     source: Literal["monochromatic", "tube"] = "monochromatic"

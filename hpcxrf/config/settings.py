@@ -13,6 +13,8 @@ from hpcxrf.errors import ConfigError
 
 _PATHS: Final = (
     ("input", "files"),
+    ("input", "catalogue"),
+    ("sample", "elements_table"),
     ("fit", "override"),
     ("fit", "previous"),
     ("regions", "labels"),
@@ -82,6 +84,9 @@ def resolve_paths(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         values = result.get(section)
         if isinstance(values, Mapping) and key in values:
             result[section] = {**values, key: _resolve_path((section, key), values[key], folder)}
+    groups = result.get("groups")
+    if isinstance(groups, list):
+        result["groups"] = [resolve_paths(one, folder) if isinstance(one, Mapping) else one for one in groups]
     return result
 
 

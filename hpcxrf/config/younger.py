@@ -7,9 +7,13 @@ YOUNGER_OPTIONS: Final[Mapping[str, object]] = {
     "detectors.exclude": [],
     "detectors.judge": True,
     "fit.posterior": "laplace",
+    "fit.warm_start": "auto",
+    "groups": [],
+    "input.catalogue": None,
     "input.detector_axis": None,
     "input.map_shape": None,
     "input.positions": None,
+    "input.where": None,
     "normalise.detectors": "auto",
     "normalise.i0": None,
     "normalise.i0_clock": "auto",
@@ -27,5 +31,6 @@ YOUNGER_OPTIONS: Final[Mapping[str, object]] = {
     "quantify.table": None,
     "quantify.unit": None,
     "report.pages": "all",
+    "sample.elements_table": None,
 }
 """Default by `section.key`: a run that was begun without the option goes on with it."""

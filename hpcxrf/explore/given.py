@@ -10,11 +10,11 @@ import yaml
 from hpcxrf.config.benchmark import BenchmarkConfig
 from hpcxrf.config.case_study import CaseStudyConfig
 from hpcxrf.config.input import InputConfig
-from hpcxrf.config.run import RunConfig, drop_unused
+from hpcxrf.config.run import RunConfig, list_sections
 
 
-def list_given(config: RunConfig) -> dict[str, dict[str, Any]]:
-    """The sections of a run file with what differs from the defaults, as YAML has it.
+def list_given(config: RunConfig) -> dict[str, Any]:
+    """The sections of a run file with what differs from the defaults, as YAML has it, and its groups.
 
     A section that chooses the workload is there even where it says nothing else, and so are the input files.
     """
@@ -25,15 +25,24 @@ def list_given(config: RunConfig) -> dict[str, dict[str, Any]]:
     )
     given, plain = _sections(config), _sections(default)
     found = {
-        section: {key: value for key, value in values.items() if key == "files" or value != plain[section][key]}
+        section: {key: value for key, value in values.items() if _is_given(key, value, plain[section][key])}
         for section, values in given.items()
     }
-    return {section: values for section, values in found.items() if values or section in {"benchmark", "case_study"}}
+    left = {section: values for section, values in found.items() if values or section in {"benchmark", "case_study"}}
+    return {**left, "groups": _list_groups(config)} if config.groups else left
+
+
+def _is_given(key: str, value: object, default: object) -> bool:
+    return (key == "files" and bool(value)) or value != default
+
+
+def _list_groups(config: RunConfig) -> list[dict[str, Any]]:
+    groups = json.loads(json.dumps([dataclasses.asdict(group) for group in config.groups]))
+    return [{section: values for section, values in group.items() if values} for group in groups]
 
 
 def _sections(config: RunConfig) -> dict[str, dict[str, Any]]:
-    every = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
-    return dict(json.loads(json.dumps(drop_unused(every))))
+    return dict(json.loads(json.dumps(list_sections(config))))
 
 
 def strip_values(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,8 @@ Json = dict[str, Any]
 
 _OPTIONAL: Final = ("benchmark", "case_study")
 """Sections that choose another workload than a scan."""
+_LISTS: Final = frozenset({"groups"})
+"""What of a run file is not a section of options: it is edited in the text."""
 _REFERENCE: Final = "#/$defs/"
 
 
@@ -69,6 +71,7 @@ def list_sections() -> tuple[Section, ...]:
     return tuple(
         _read_section(field.name, find_section_class(kinds[field.name]), schema)
         for field in dataclasses.fields(RunConfig)
+        if field.name not in _LISTS
     )
 
 

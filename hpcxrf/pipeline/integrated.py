@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from hpcxrf.fitting.count_scale import carry_count_factor
 from hpcxrf.fitting.pixels.basis import PixelBasis
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED, fit_detector_sum
+from hpcxrf.fitting.spectrum.warm import WarmStart
 from hpcxrf.notes import Note
 from hpcxrf.pipeline.pixels.count_factors import average_factor, find_count_factors
 from hpcxrf.pipeline.pixels.findings import Findings, fits_for
@@ -50,8 +52,15 @@ class ScanFit:
     findings: Findings
 
 
-def fit_clean(store: SpectraStore, job: DatasetJob) -> tuple[CleanSpectra, ScanFit]:
+def fit_clean(
+    store: SpectraStore, job: DatasetJob, starts: Mapping[int, WarmStart] = MappingProxyType({})
+) -> tuple[CleanSpectra, ScanFit]:
     """Sum the spectra without outlier and saturated pixels, and fit them.
+
+    Args:
+        store: the scan.
+        job: the dataset.
+        starts: fits of the same detectors in another scan, by number, at which the searches begin.
 
     Raises:
         FitError: no detector has counts in the fit range, or none but in saturated pixels.
@@ -62,7 +71,7 @@ def fit_clean(store: SpectraStore, job: DatasetJob) -> tuple[CleanSpectra, ScanF
     for d, one in outliers.items():
         first[d] -= one.sum_of(one.spectra)
     # Which channels matter is known with the calibration, and one outlier may spoil that.
-    fitted = fit_scan(first, store, job, Findings())
+    fitted = fit_scan(first, store, job, Findings(), starts)
     ranges = _ranges(fitted)
     left, flagged = _leave_out(whole, store, outliers, ranges)
     if not any(left[d, within].any() for d, within in ranges.items()):
@@ -71,7 +80,7 @@ def fit_clean(store: SpectraStore, job: DatasetJob) -> tuple[CleanSpectra, ScanF
             "holds); narrow the fit range to channels that are not full, or leave the scan out"
         )
     if not np.array_equal(left, first):
-        fitted = fit_scan(left, store, job, Findings())
+        fitted = fit_scan(left, store, job, Findings(), starts)
     findings = Findings(outliers=flagged)
     factors, texts = _find_factors(fitted, store, findings)
     findings = replace(fitted.findings, outliers=flagged, factors=factors)
@@ -82,7 +91,13 @@ def fit_clean(store: SpectraStore, job: DatasetJob) -> tuple[CleanSpectra, ScanF
     return CleanSpectra(spectra=left, notes=notes), replace(fitted, fits=fits, findings=findings)
 
 
-def fit_scan(spectra: NDArray[np.float64], store: SpectraStore, job: DatasetJob, findings: Findings) -> ScanFit:
+def fit_scan(
+    spectra: NDArray[np.float64],
+    store: SpectraStore,
+    job: DatasetJob,
+    findings: Findings,
+    starts: Mapping[int, WarmStart] = MappingProxyType({}),
+) -> ScanFit:
     """Fit every detector, and their sum where asked for; give the basis of each result's pixels.
 
     Args:
@@ -90,12 +105,13 @@ def fit_scan(spectra: NDArray[np.float64], store: SpectraStore, job: DatasetJob,
         store: the scan.
         job: the dataset.
         findings: what is known already; detectors that disagree are added.
+        starts: fits of the same detectors in another scan, by number.
 
     Raises:
         FitError: no detector has counts in the fit range.
     """
     counts = torch.from_numpy(spectra)
-    found = fit_detectors(job.config, scan_facts(store, job.source), range(store.shape[0]), counts)
+    found = fit_detectors(job.config, scan_facts(store, job.source), range(store.shape[0]), counts, starts)
     every = found.fits
     if not any(fit.status in SOLVED for fit in every):
         raise FitError(

@@ -1,33 +1,21 @@
 """What will run: the datasets of a run file, found, opened and named before any work starts."""
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 from hpcxrf.config.run import RunConfig
-from hpcxrf.config.store import wants_packing
-from hpcxrf.errors import ConfigError, HpcxrfError, InputFileError
+from hpcxrf.errors import InputFileError
 from hpcxrf.formats.candidates import Candidates, list_candidates, notes_on_left_out, why_left_out
-from hpcxrf.formats.registry import open_scan
-from hpcxrf.formats.scan import RawScan
-from hpcxrf.methods import METHODS
 from hpcxrf.notes import Note
-from hpcxrf.pipeline.memory import IDLE_WORKER_BYTES, memory_fault, stage_memory
-from hpcxrf.pipeline.normalise.choice import require_normalisable
-from hpcxrf.pipeline.normalise.reference import read_reference, reference_stamps
-from hpcxrf.pipeline.prepare.inputs import archive_root, detector_names, input_stamps, read_options, stamps_hold
-from hpcxrf.pipeline.quantify.certificates import standard_stamps
-from hpcxrf.pipeline.records import DatasetJob, I0Reference, Stage
-from hpcxrf.pipeline.regions.given import region_stamps, require_given
+from hpcxrf.pipeline.catalogued.plan import plan_catalogue
+from hpcxrf.pipeline.memory import IDLE_WORKER_BYTES
+from hpcxrf.pipeline.opening import Wanted, find_kept, look_ahead, open_dataset, read_shared
+from hpcxrf.pipeline.prepare.inputs import archive_root
+from hpcxrf.pipeline.records import DatasetJob, Stage
 from hpcxrf.runner.records import Kept, Refusal
 from hpcxrf.runner.workload import PlanRequest
 from hpcxrf.store.catalog import dataset_id
-
-_OPENERS: Final = 8
-_OPENED_AHEAD: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,21 +25,6 @@ class Plan:
     jobs: tuple[DatasetJob, ...]
     refusals: tuple[Refusal, ...]
     notes: tuple[Note, ...]
-
-
-def require_few(config: RunConfig, shape: tuple[int, int, int, int], source: Path) -> None:
-    """Refuse more pixels than the method fits in a sensible time.
-
-    Raises:
-        ConfigError: both numbers and the remedies.
-    """
-    number, method = shape[0] * shape[1] * shape[2], config.pixels.method
-    most = METHODS[method].most_pixels
-    if most is not None and number > most:
-        raise ConfigError(
-            f"{source}: pixels.method {method} fits at most {most} pixels times detectors, and the scan has {number}; "
-            f"use another method, and regions.remap: {method} for the regions of interest"
-        )
 
 
 def make_plan(
@@ -96,146 +69,64 @@ def plan_scans(request: PlanRequest) -> Iterator[DatasetJob | Refusal | Kept]:
         InputFileError: nothing was found at all, every name that was tried is listed; or a label image of
             `regions`, or the scan that gives the reference of I0, cannot be read.
     """
+    if request.config.input.catalogue is not None:
+        yield from plan_catalogue(request)
+    else:
+        yield from _plan_files(request)
+
+
+def _plan_files(request: PlanRequest) -> Iterator[DatasetJob | Refusal | Kept]:
     config = request.config
     candidates = list_candidates([Path(name) for name in config.input.files])
     for note in candidates.notes:
         request.note(note)
-    archive = _Archive(
-        request=request,
-        candidates=candidates,
-        root=archive_root(config.input.files),
-        region_stamps=region_stamps(config.regions),
-        reference=read_reference(config),
-        reference_stamps=reference_stamps(config.normalise),
-        standard_stamps=standard_stamps(config.quantify),
-    )
+    root, shared = archive_root(config.input.files), read_shared(config)
+
+    def want(path: Path, number: int = 0) -> Wanted:
+        return Wanted(
+            path=path,
+            dataset_id=dataset_id(path.absolute(), root),
+            config=config,
+            shared=shared,
+            number=number,
+            datasets=len(candidates.paths),
+        )
+
+    def look(path: Path) -> DatasetJob | Refusal | Kept | str:
+        wanted = want(path)
+        kept = find_kept(wanted, request)
+        if kept is not None:
+            return kept
+        reason = why_left_out(path, candidates)
+        return open_dataset(wanted, request) if reason is None else reason
+
     left: dict[Path, str] = {}
     number = 0
-    for opened, (path, found) in enumerate(_look_ahead(archive), start=1):
+    for opened, (path, found) in enumerate(look_ahead(candidates.paths, look), start=1):
         request.opened(opened, len(candidates.paths))
         if isinstance(found, str):
             left[path] = found
             continue
-        yield found if isinstance(found, Kept) else replace(found, number=number)
+        yield replace(found, number=number)
         number += 1
-    if number == 0:
-        # What was named one by one is reported as what it is, where there is nothing else.
-        for path in candidates.paths:
-            if path in candidates.explicit:
-                del left[path]
-                yield replace(_plan_one(path, archive), number=number)
-                number += 1
-    for note in notes_on_left_out(left):
+    # What was named one by one is reported as what it is, where there is nothing else.
+    named = [path for path in candidates.paths if path in candidates.explicit] if number == 0 else []
+    for path in named:
+        del left[path]
+        yield open_dataset(want(path, number), request)
+        number += 1
+    _note_left_out(request, candidates, left, found=number)
+
+
+def _note_left_out(request: PlanRequest, candidates: Candidates, left: Mapping[Path, str], *, found: int) -> None:
+    """Say what is not a scan, and refuse to run without any."""
+    notes = notes_on_left_out(left)
+    for note in notes:
         request.note(note)
-    if number == 0:
-        names = "\n".join(f"  {name}" for name in config.input.files)
-        notes = [note.text for note in (*candidates.notes, *notes_on_left_out(left))]
-        raise InputFileError("\n".join([f"no scan found in:\n{names}", *notes, "give files, folders or patterns"]))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Archive:
-    """What the opening of every file shares."""
-
-    request: PlanRequest
-    candidates: Candidates
-    root: Path
-    """The folder that names the datasets relative to itself."""
-    region_stamps: tuple[tuple[str, str], ...]
-    reference: I0Reference | None
-    reference_stamps: tuple[tuple[str, str], ...]
-    standard_stamps: tuple[tuple[str, str], ...]
-
-
-def _look_ahead(archive: _Archive) -> Iterator[tuple[Path, DatasetJob | Refusal | Kept | str]]:
-    """Every candidate in order, with what it is or why it is left out; files are opened by a few threads ahead."""
-    waiting: deque[tuple[Path, Future[DatasetJob | Refusal | Kept | str]]] = deque()
-    pool = ThreadPoolExecutor(_OPENERS, thread_name_prefix="open")
-    try:
-        for path in archive.candidates.paths:
-            waiting.append((path, pool.submit(_look, path, archive)))
-            if len(waiting) > _OPENED_AHEAD:
-                first, found = waiting.popleft()
-                yield first, found.result()
-        while waiting:
-            first, found = waiting.popleft()
-            yield first, found.result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _look(path: Path, archive: _Archive) -> DatasetJob | Refusal | Kept | str:
-    kept = _find_kept(path, archive)
-    if kept is not None:
-        return kept
-    reason = why_left_out(path, archive.candidates)
-    return _plan_one(path, archive) if reason is None else reason
-
-
-def _find_kept(path: Path, archive: _Archive) -> Kept | None:
-    """The record of a scan that is done and whose files are as they were: they are not opened again."""
-    if not archive.request.kept:
-        return None
-    record = archive.request.kept.get(dataset_id(path.absolute(), archive.root))
-    if record is None:
-        return None
-    stamps = record.made_from.get("stamps", {})
-    regions = record.made_from.get("region_stamps", {})
-    reference = record.made_from.get("reference_stamps", {})
-    standards = record.made_from.get("standard_stamps", {})
-    others = (
-        dict(archive.region_stamps) == regions
-        and dict(archive.reference_stamps) == reference
-        and dict(archive.standard_stamps) == standards
-    )
-    same = str(path.absolute()) in stamps and others
-    return Kept(record=record) if same and stamps_hold(archive.request.config, path, stamps) else None
-
-
-def _plan_one(path: Path, archive: _Archive) -> DatasetJob | Refusal:
-    """The item of a file, or why it cannot be run."""
-    request, config = archive.request, archive.request.config
-    name = dataset_id(path.absolute(), archive.root)
-    try:
-        scan = open_scan(path, read_options(config))
-        require_given(config.regions, scan.shape[1:3])
-        require_few(config, scan.shape, path)
-        names = detector_names(config, scan.shape[0])
-        if config.normalise.wanted:
-            require_normalisable(config.normalise, scan.read_scalars(), path)
-    except HpcxrfError as error:
-        text = str(error)
-        reason = text if str(path) in text else f"{path}: {text}"
-        return Refusal(dataset_id=name, source=path, reason=reason)
-    job = DatasetJob(
-        number=0,
-        dataset_id=name,
-        source=path.absolute(),
-        run_dir=request.run_dir.absolute(),
-        config=config,
-        detectors=names,
-        shape=scan.shape,
-        stamps=input_stamps(config, scan, path),
-        region_stamps=archive.region_stamps,
-        reference_stamps=archive.reference_stamps,
-        standard_stamps=archive.standard_stamps,
-        i0_reference=archive.reference,
-        pack=wants_packing(config.store, len(archive.candidates.paths)),
-    )
-    memory = _memory(job, scan)
-    fault = None if request.worker_bytes is None else memory_fault(memory, request.worker_bytes)
-    if fault is not None:
-        return Refusal(dataset_id=name, source=path, reason=f"{path}: {fault}")
-    return replace(job, memory_bytes=tuple(memory.items()))
-
-
-def _memory(job: DatasetJob, scan: RawScan) -> dict[Stage, int]:
-    return stage_memory(
-        job,
-        rows_per_read=scan.rows_per_read,
-        source_itemsize=scan.dtype.itemsize,
-        threads=job.config.execution.threads or 1,
-    )
+    if not found:
+        names = "\n".join(f"  {name}" for name in request.config.input.files)
+        texts = [note.text for note in (*candidates.notes, *notes)]
+        raise InputFileError("\n".join([f"no scan found in:\n{names}", *texts, "give files, folders or patterns"]))
 
 
 def memory_by_stage(plan: Plan) -> dict[Stage, int]:

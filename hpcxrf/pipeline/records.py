@@ -8,6 +8,9 @@ from typing import Literal
 from hpcxrf.config.run import RunConfig
 from hpcxrf.formats.scan import EnergyCalibration
 
+Stamps = tuple[tuple[str, str], ...]
+"""Names with what tells one state of what they name from another."""
+
 Stage = Literal["ingest", "integrated", "pixels", "normalise", "quantify", "regions", "refine", "finalise"]
 STAGES: tuple[Stage, ...] = ("ingest", "integrated", "pixels", "normalise", "quantify", "regions", "refine", "finalise")
 """Stages of a scan, each after the ones before it."""
@@ -26,6 +29,15 @@ class I0Reference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Donor:
+    """A scan of the same detectors at whose fit that of another begins."""
+
+    dataset_id: str
+    stamp: str
+    """Checksum of all that its own fit is made from: the same stamp, the same theta."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetJob:
     """One dataset of a run."""
 
@@ -39,20 +51,27 @@ class DatasetJob:
     """Of the results: "sum" and/or "0".."n-1"."""
     shape: tuple[int, int, int, int]
     """(detector, y, x, channel)."""
-    stamps: tuple[tuple[str, str], ...] = ()
+    stamps: Stamps = ()
     """Name and stamp of every file that the results are made from: a finished task counts only for these."""
-    region_stamps: tuple[tuple[str, str], ...] = ()
+    region_stamps: Stamps = ()
     """The same of the label images that give regions, which the fits of the scan do not depend on."""
-    reference_stamps: tuple[tuple[str, str], ...] = ()
+    reference_stamps: Stamps = ()
     """The same of the scan that the reference of I0 is made from, which nothing but normalised maps depends on."""
-    standard_stamps: tuple[tuple[str, str], ...] = ()
+    standard_stamps: Stamps = ()
     """The same of the standards and their table, which nothing but areal densities depends on."""
+    settings: tuple[tuple[str, Stamps], ...] = ()
+    """Stamps of its configuration by kind, where a run goes on with another one; else its tasks are of that of the run
+    whatever they were made with."""
+    donor: Donor | None = None
+    """Scan at whose fit the search for theta begins; None: where the files say."""
     i0_reference: I0Reference | None = None
     """I0 that normalised maps are brought to; None: they are not divided by I0."""
     memory_bytes: tuple[tuple[Stage, int], ...] = ()
     """By stage: most that a worker will need above what it holds when idle."""
     after: tuple[int, ...] = ()
     """Numbers of the items of the run that must be done before."""
+    follows: tuple[int, ...] = ()
+    """Number of the donor, where it is not done yet."""
     pack: bool = False
     """Its stores become one file each when they are closed."""
 
@@ -64,7 +83,13 @@ class DatasetJob:
             "region_stamps": dict(self.region_stamps),
             "reference_stamps": dict(self.reference_stamps),
             "standard_stamps": dict(self.standard_stamps),
+            **{kind: dict(stamps) for kind, stamps in self.settings},
+            **({} if self.donor is None else {"donor": {self.donor.dataset_id: self.donor.stamp}}),
         }
+
+    def reads(self, *kinds: str) -> tuple[str, ...]:
+        """Those kinds of `made_from` that it has, for a task that reads them itself."""
+        return tuple(kind for kind in kinds if kind in self.made_from)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,7 +35,7 @@ from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.pipeline.prepare.suggestions import as_records, suggest_components
 from hpcxrf.pipeline.records import ScanFacts
 from hpcxrf.pipeline.regions.refine import refinement_config
-from hpcxrf.pipeline.request import config_of_run
+from hpcxrf.pipeline.request import config_of_dataset, config_of_run
 from hpcxrf.results.store.basis import component_names
 from hpcxrf.results.store.maps import open_results
 from hpcxrf.results.store.storage import require_readable_schema
@@ -84,9 +84,9 @@ def open_stored_scan(run_dir: Path, dataset_id: str) -> StoredScan:
         ConfigError: the run was made by another version, whose options are none any more.
     """
     run = open_run(run_dir)
-    config, _ = config_of_run(run)
     path = run.results_store(dataset_id)
     attributes = require_readable_schema(path)
+    config = config_of_dataset(config_of_run(run)[0], attributes)
     spectra = open_spectra(run.spectra_store(dataset_id))
     components = component_names(path)
     spectrum = open_results(path)["spectrum"].to_dataset()

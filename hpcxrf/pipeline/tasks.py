@@ -5,7 +5,7 @@ aligned region, and returns a record; arrays never travel through the scheduler.
 it once.
 """
 
-import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -18,7 +18,7 @@ import torch
 from hpcxrf import __version__
 from hpcxrf.config.run import RunConfig, effective
 from hpcxrf.config.sample import AUTO
-from hpcxrf.errors import InputFileError
+from hpcxrf.errors import InputFileError, OtherScanError
 from hpcxrf.fitting.pixels.basis import PixelBasis, photon_variance
 from hpcxrf.fitting.pixels.parts import Solver
 from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
@@ -28,6 +28,7 @@ from hpcxrf.fitting.spectrum.suggestion import combine_detectors
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.notes import Note, pack_notes
 from hpcxrf.pipeline.blocks import Block, block_of_job, blocks_of, pixels_of
+from hpcxrf.pipeline.fit_attributes import describe_merit, describe_model_error, describe_theta
 from hpcxrf.pipeline.integrated import ScanFit, fit_clean
 from hpcxrf.pipeline.pixels.choices import choose_for_pixels
 from hpcxrf.pipeline.pixels.compiling import begin_compiling
@@ -38,6 +39,7 @@ from hpcxrf.pipeline.pixels.flags import find_doubts
 from hpcxrf.pipeline.pixels.from_config import free_parameters, needs_model, pixel_model_of, stored_solver
 from hpcxrf.pipeline.pixels.task import PixelTask, fit_blocks
 from hpcxrf.pipeline.prepare.detectors import DetectorFits
+from hpcxrf.pipeline.prepare.donor import describe_start, read_donor
 from hpcxrf.pipeline.prepare.elements import ask_for_elements
 from hpcxrf.pipeline.prepare.facts import scan_facts
 from hpcxrf.pipeline.prepare.from_config import line_markers
@@ -54,6 +56,7 @@ from hpcxrf.results.export.csv_tables import regions_to_csv
 from hpcxrf.results.photon_variance import name_components
 from hpcxrf.results.report.judgement import judge, wants_page
 from hpcxrf.results.report.page.dataset import write_dataset_page
+from hpcxrf.results.store import areal_density, normalised, regions
 from hpcxrf.results.store.basis import component_names, read_basis, write_basis
 from hpcxrf.results.store.maps import (
     block_checksums,
@@ -71,7 +74,7 @@ from hpcxrf.runner.datasets import summarise
 from hpcxrf.runner.records import TaskRecord
 from hpcxrf.runner.worker import Clock, attempt, choose_device, one_thread
 from hpcxrf.store.files import checksum_tree
-from hpcxrf.store.ingest import ingest_scan
+from hpcxrf.store.ingest import IngestRecord, ingest_scan
 from hpcxrf.store.packed import locate_store, pack_store, remove_store, unpack_store
 from hpcxrf.store.rundir import RunDir
 from hpcxrf.store.spectra import Spectra, SpectraStore, open_spectra
@@ -83,7 +86,7 @@ def run_ingest(job: DatasetJob) -> TaskRecord:
     begin_compiling(job.config)
     with attempt(job, "ingest"):
         clock = Clock()
-        record = ingest_scan(open_scan(job.source, read_options(job.config)), store)
+        record = _ingest(job, store)
         refuse_changed_inputs(job)
         return clock.record(
             job,
@@ -94,6 +97,18 @@ def run_ingest(job: DatasetJob) -> TaskRecord:
             checksums=_relative(job, {str(store / name): value for name, value in record.checksums.items()}),
             facts={"dtype": record.dtype, "shape": list(record.shape), "name": job.source.name},
         )
+
+
+def _ingest(job: DatasetJob, store: Path) -> IngestRecord:
+    """Fill the store, which in a run over a catalogue may be that of what the scan was before."""
+    options = read_options(job.config)
+    try:
+        return ingest_scan(open_scan(job.source, options), store)
+    except OtherScanError:
+        if not job.settings:
+            raise
+        remove_store(store)
+        return ingest_scan(open_scan(job.source, options), store)
 
 
 def refuse_changed_inputs(job: DatasetJob) -> None:
@@ -123,12 +138,13 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         clock = Clock()
         store = open_spectra(run.spectra_store(job.dataset_id))
         with one_thread():
-            clean, fitted = fit_clean(store, job)
+            start = read_donor(job)
+            clean, fitted = fit_clean(store, job, start.detectors)
             found, fits, bases, findings = fitted.found, fitted.fits, fitted.bases, fitted.findings
             components = next(iter(fits.values())).component_names
             absent = _check_thresholds(job, store, components)
             chosen = choose_for_pixels(bases, store, job, findings)
-        noted = [*store.notes, *find_doubts(store), *clean.notes, *found.notes, *chosen.notes, *absent]
+        noted = [*store.notes, *find_doubts(store), *clean.notes, *start.notes, *found.notes, *chosen.notes, *absent]
         notes = tuple(dict.fromkeys(noted))
         path = run.results_store(job.dataset_id)
         # Whatever is there belongs to an integrated fit that no longer counts, and so do its pixels.
@@ -138,6 +154,7 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
             "mixed": chosen.mixed,
             "phases": chosen.weights,
             "background_columns": chosen.background,
+            **({} if job.donor is None else {"warm_start": describe_start(job.donor, start, found.began)}),
         }
         wanted = {name: fits[name] for name in job.detectors}
         photon = {
@@ -266,7 +283,9 @@ def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         devices = sorted({r.device for r in after if r.stage == "pixels"})
         table = run.regions_table(job.dataset_id)
         notes = tuple(check_sums(path, job.config.pixels))
-        finalise(path, {"devices": devices, "torch_version": str(torch.__version__)})
+        _remove_unwanted(path, job.config)
+        made = {"devices": devices, "torch_version": str(torch.__version__), "configuration": effective(job.config)}
+        finalise(path, made)
         with clock.writing(), open_results(path) as tree:
             if job.config.regions.wanted:
                 regions_to_csv(tree["regions"].to_dataset() if "regions" in tree.children else None, table)
@@ -283,6 +302,18 @@ def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
                 pack_store(run.spectra_store(job.dataset_id))
         facts = pack_judgement(judgement)
         return clock.record(job, "finalise", "finalise", checksums=checksums, facts=facts, notes=notes)
+
+
+def _remove_unwanted(path: Path, config: RunConfig) -> None:
+    """Take out what was derived with an earlier configuration, and is not asked for any more."""
+    wanted = {
+        normalised.GROUP: config.normalise.wanted,
+        areal_density.GROUP: config.quantify.wanted,
+        regions.GROUP: config.regions.wanted,
+    }
+    for group, is_wanted in wanted.items():
+        if not is_wanted and (path / group).is_dir():
+            shutil.rmtree(path / group)
 
 
 def _create(
@@ -320,23 +351,13 @@ def _create(
             "incident_energy_kev": table.incident_energy_kev,
             "configuration": effective(job.config),
             "run_file": RunDir(path=job.run_dir).run_file.read_text(encoding="utf-8"),
-            "theta_by_detector": {name: _theta_by_name(fit) for name, fit in fits.items() if name != SUM},
-            "model_error_by_detector": {name: _model_error(fit) for name, fit in fits.items() if name != SUM},
+            "theta_by_detector": {name: describe_theta(fit) for name, fit in fits.items() if name != SUM},
+            "merit_by_detector": {name: describe_merit(fit) for name, fit in fits.items()},
+            "model_error_by_detector": {name: describe_model_error(fit) for name, fit in fits.items() if name != SUM},
             "suggested": {name: as_records(s) for name, s in suggested.items()},
             **chosen,
         },
     )
-
-
-def _theta_by_name(fit: SpectrumFit) -> dict[str, float] | None:
-    """Fitted theta; None for a detector whose fit has no solution, as JSON has no NaN."""
-    if fit.status not in SOLVED:
-        return None
-    return dict(zip(fit.parameter_names, fit.theta.tolist(), strict=True))
-
-
-def _model_error(fit: SpectrumFit) -> float | None:
-    return fit.model_error if fit.status in SOLVED and math.isfinite(fit.model_error) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

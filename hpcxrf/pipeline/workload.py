@@ -96,10 +96,18 @@ def reopen(job: DatasetJob, last: Mapping[str, Record]) -> None:
 
 
 def summarise(config: RunConfig, end: RunEnd) -> None:
-    """Write the report of a run from its records."""
+    """Write the report of a run from its records, and of one over a catalogue the index of its results."""
+    from hpcxrf.pipeline.index import write_index
     from hpcxrf.pipeline.report import write_run_report
 
     write_run_report(config, end)
+    if config.input.catalogue is not None:
+        write_index(end.run, config)
+
+
+def list_fixed(config: RunConfig) -> tuple[str, ...] | None:
+    """What must be the same when a run goes on: of one over a catalogue no more than which catalogue it is."""
+    return None if config.input.catalogue is None else ("input.catalogue",)
 
 
 SCAN: Final = Workload(
@@ -110,6 +118,7 @@ SCAN: Final = Workload(
     one_core=False,
     check=check_request,
     lasting=effective,
+    fixed=list_fixed,
     plan=plan_scans,
     units_of=units_of,
     run_unit=run_unit,

@@ -6,7 +6,7 @@ open its journals.
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -131,6 +131,25 @@ def forget_dataset(run: RunDir, dataset_id: str, reason: str) -> None:
         with file.open("rb") as stream:
             record = _read_at(stream, offset)
         append_dataset(run, dataclasses.replace(record, state="not tried", reason=reason), number)
+
+
+def renew_datasets(run: RunDir, made_from: Mapping[str, Mapping[str, Mapping[str, str]]]) -> None:
+    """Write down stamps of today of items that are done, whose files were touched and hold the same.
+
+    Args:
+        run: whose lock is held.
+        made_from: stamps by kind, by dataset_id.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    if not made_from:
+        return
+    file = run.path / ENDINGS
+    with file.open("rb") as stream:
+        for (home, name), (number, offset) in _places(file).items():
+            if not home and name in made_from:
+                append_dataset(run, dataclasses.replace(_read_at(stream, offset), made_from=made_from[name]), number)
 
 
 def describe_ending(record: DatasetRecord) -> str:

@@ -50,10 +50,15 @@ def count_if_finished(workload: Workload, planned: Iterable[Planned]) -> int | N
     """
     count = 0
     for one in planned:
-        if isinstance(one, Refusal) or not (isinstance(one, Kept) or _is_finished(workload, one)):
+        if isinstance(one, Refusal) or not (_is_kept(one) if isinstance(one, Kept) else _is_finished(workload, one)):
             return None
         count += 1
     return count
+
+
+def _is_kept(kept: Kept) -> bool:
+    """Whether nothing is to be written of it either: once its stamps are renewed, its files need not be read again."""
+    return not kept.renewed
 
 
 def _is_finished(workload: Workload, item: Item) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from distributed import Client, Future, as_completed
 
 from hpcxrf.errors import DamagedStoreError
-from hpcxrf.runner.datasets import OPEN_TASK, append_dataset, summarise
+from hpcxrf.runner.datasets import OPEN_TASK, append_dataset, renew_datasets, summarise
 from hpcxrf.runner.done import find_finished, last_lines
 from hpcxrf.runner.graph import submit
 from hpcxrf.runner.hooks import Ended, Hooks, Progress
@@ -74,6 +74,8 @@ class _Drive:
     """Records of tasks that have ended, by key, until the driver sees that they have."""
     good: dict[int, bool] = field(default_factory=dict)
     """Whether an ended item is done, by number."""
+    renewed: dict[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
+    """Stamps of today by dataset_id, of what is done and whose files have been touched."""
     ended: Ended = field(default_factory=Ended)
     token: str = field(default_factory=lambda: secrets.token_hex(4))
     """Part of the keys of all futures of this run, and name under which workers report their records."""
@@ -122,6 +124,7 @@ def run_items(
     finally:
         planner.stop()
         client.unsubscribe_topic(drive.token)
+    renew_datasets(run, drive.renewed)
     if not drive.ended.left:
         leave_alone(run, {})
         forget_attempts(run.path)
@@ -161,6 +164,9 @@ def _take_items(drive: _Drive, planner: Planner, in_flight: int) -> bool:
         drive.hooks.dataset("planned")
         if isinstance(found, Kept):
             drive.ended.done += 1
+            drive.good[found.number] = True
+            if found.renewed:
+                drive.renewed[found.record.dataset_id] = found.record.made_from
             drive.hooks.dataset("done")
         elif isinstance(found, Refusal):
             _refuse(drive, found)
@@ -202,9 +208,8 @@ def _begin_or_hold(drive: _Drive, item: Item) -> None:
     known = [drive.good.get(number) for number in item.after]
     if False in known:
         reason = "not tried: what it is made from failed"
-        drive.good[item.number] = False
         _account(drive, summarise(item, (), state="not tried", reason=reason), item.number, drive.run)
-    elif None in known:
+    elif None in known or any(number not in drive.good for number in item.follows):
         drive.held.append(item)
     else:
         _begin(drive, item)
@@ -335,7 +340,6 @@ def _end(drive: _Drive, state: _Running) -> None:
     for future in state.futures.values():
         # What a task reports that had to be run again although its record was known.
         drive.records.pop(future.key, None)
-    drive.good[item.number] = not state.failures
     records = [state.records[task] for task in state.units if task in state.records]
     ending: dict[str, Any] = {}
     if state.failures:
@@ -348,6 +352,7 @@ def _end(drive: _Drive, state: _Running) -> None:
 
 def _account(drive: _Drive, record: DatasetRecord, number: int, home: RunDir) -> None:
     """Write down how an item ended, in the run and in the run directory that the item has of its own; count it."""
+    drive.good[number] = record.state == "done"
     append_dataset(home, record, number)
     if home != drive.run:
         inside = home.path.relative_to(drive.run.path).as_posix()

@@ -38,6 +38,10 @@ class Item(Protocol):
     def after(self) -> tuple[int, ...]:
         """Numbers of the items that must be done before its units are known."""
 
+    @property
+    def follows(self) -> tuple[int, ...]:
+        """Numbers of the items that must have ended before, well or not; they come earlier in the plan."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
@@ -130,3 +134,7 @@ class Kept:
     """An item that an earlier driver finished and whose files are as they were: it is not opened again."""
 
     record: DatasetRecord
+    renewed: bool = False
+    """Whether its files have other stamps and the same content, which the record says now."""
+    number: int = 0
+    """Its place in the plan."""

@@ -48,6 +48,9 @@ class Workload:
     """Refuse a run file before an archive is read for it."""
     lasting: Callable[[RunConfig], dict[str, Any]]
     """The part of the configuration that must be the same when a run goes on."""
+    fixed: Callable[[RunConfig], tuple[str, ...] | None] = lambda _config: None
+    """What of that must be the same, as `section.key`, where items keep what they were made with and are done again by
+    themselves with another configuration; None: all of it."""
     plan: Callable[[PlanRequest], Iterator[Planned]]
     """Find the items and open them, one by one."""
     units_of: Callable[[Any], Sequence[Unit]]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import hpcxrf
-from hpcxrf.errors import OutputError
+from hpcxrf.errors import OtherScanError, OutputError
 from hpcxrf.formats.scan import EnergyCalibration, RawScan
 from hpcxrf.notes import pack_notes
 from hpcxrf.store.packed import has_store, is_store, read_root
@@ -101,14 +101,14 @@ def refuse_other_scan(path: Path, stored: Attributes, wanted: Attributes) -> Non
     """Accept a finished store only for the scan that it was made of, read with the same options.
 
     Raises:
-        OutputError: every difference, stored and requested.
+        OtherScanError: every difference, stored and requested.
     """
     checksums = {"SHA-256": ([_list_checksums(stored)], [_list_checksums(wanted)])}
     options = {key: (stored.get(key), wanted[key]) for key in _IDENTITY}
     different = [f"  {key}: stored {old}, now {new}" for key, (old, new) in (checksums | options).items() if old != new]
     if different:
         files = ", ".join(source["path"] for source in wanted["sources"])
-        raise OutputError(
+        raise OtherScanError(
             "\n".join(
                 [
                     f"{path}: holds another scan than {files}, or one read with other options:",

@@ -6,7 +6,7 @@ driver out. This module imports neither torch nor dask nor zarr: it answers on a
 
 import json
 import os
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -279,7 +279,9 @@ def prepare_folder(folder: Path) -> RunDir:
     return run
 
 
-def create_or_resume(folder: Path, run_text: str, effective: Mapping[str, object]) -> RunDir:
+def create_or_resume(
+    folder: Path, run_text: str, effective: Mapping[str, object], *, fixed: Collection[str] | None = None
+) -> RunDir:
     """Make a run directory for this configuration, or go on with the one that is there.
 
     Where another process may start on the same folder, take the lock before (`prepare_folder`, `run_lock`): what is
@@ -287,8 +289,10 @@ def create_or_resume(folder: Path, run_text: str, effective: Mapping[str, object
 
     Args:
         folder: the run directory.
-        run_text: the run file as given; kept from the first time.
-        effective: the whole configuration, of JSON types; it must be equal on every resume.
+        run_text: the run file as given; kept from the first time, or the last where the configuration may change.
+        effective: the whole configuration, of JSON types.
+        fixed: values (`section.key`) that must be equal on every resume, of a run that goes on with another
+            configuration; None: all of them.
 
     Raises:
         OutputError: the folder belongs to another user, cannot be written, holds something else, or a run of another
@@ -297,14 +301,25 @@ def create_or_resume(folder: Path, run_text: str, effective: Mapping[str, object
     wanted = json.loads(json.dumps(effective))
     run = prepare_folder(folder)
     if run.effective_file.exists():
-        _refuse_other_configuration(run, wanted)
+        refuse_other_configuration(run, wanted, fixed)
+        if fixed is not None and wanted != run.effective():
+            _write_configuration(run, run_text, wanted)
         return run
     # Of two that start at once one makes the file, and the other is held to it.
-    if create_text(run.effective_file, json.dumps(wanted, indent=2, sort_keys=True) + "\n"):
+    if create_text(run.effective_file, _dump(wanted)):
         atomic_write_text(run.run_file, run_text)
     else:
-        _refuse_other_configuration(run, wanted)
+        refuse_other_configuration(run, wanted, fixed)
     return run
+
+
+def _write_configuration(run: RunDir, run_text: str, effective: Record) -> None:
+    atomic_write_text(run.run_file, run_text)
+    atomic_write_text(run.effective_file, _dump(effective))
+
+
+def _dump(effective: Record) -> str:
+    return json.dumps(effective, indent=2, sort_keys=True) + "\n"
 
 
 def require_own_folder(folder: Path) -> None:
@@ -353,10 +368,22 @@ def refuse_foreign_content(folder: Path) -> None:
         )
 
 
-def _refuse_other_configuration(run: RunDir, wanted: Record) -> None:
+def refuse_other_configuration(run: RunDir, wanted: Record, fixed: Collection[str] | None) -> None:
+    """Refuse to go on with a run of another configuration, naming every value that differs.
+
+    Args:
+        run: a run directory that has its configuration.
+        wanted: the whole configuration, of JSON types.
+        fixed: values (`section.key`) that must be equal; None: all of them.
+
+    Raises:
+        OutputError: values that differ, with both.
+    """
     new = _flat(wanted)
     old = {key: value for key, value in YOUNGER_OPTIONS.items() if key in new} | _flat(run.effective())
-    keys = sorted(key for key in old.keys() | new.keys() if _value(old, key) != _value(new, key))
+    every = old.keys() | new.keys()
+    compared = every if fixed is None else every & set(fixed)
+    keys = sorted(key for key in compared if _value(old, key) != _value(new, key))
     if keys:
         lines = [f"  {key}: the run has {_value(old, key)}, this command {_value(new, key)}" for key in keys]
         raise OutputError(

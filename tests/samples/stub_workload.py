@@ -28,6 +28,7 @@ class StubItem:
     """Reason by task; one that begins with `damaged` is a damaged store."""
     sleep_s: float = 0.0
     after: tuple[int, ...] = ()
+    follows: tuple[int, ...] = ()
     stamp: str = "1"
     quiet: bool = False
     """Leave no list of what was run."""

@@ -146,7 +146,7 @@ def run_here(
     planned = require_work(workload.plan(request))
     prepare_folder(run.path)
     with run_lock(run):
-        create_or_resume(run.path, run_text, workload.lasting(config))
+        create_or_resume(run.path, run_text, workload.lasting(config), fixed=workload.fixed(config))
         keep_configuration(run, config)
         set_damaged_aside(run, kept)
         done = _count_if_finished(workload, request)

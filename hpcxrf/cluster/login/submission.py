@@ -98,7 +98,7 @@ def prepare_submission(
     workload = choose_workload(config)
     workload.check(config)
     if workload.reads_files:
-        _require_inputs(config.input.files)
+        _require_inputs(config.input.files if config.input.catalogue is None else (config.input.catalogue,))
     if workload.one_core:
         site = one_core_site(site)
         config = replace(config, execution=replace(config.execution, device="cpu"))
@@ -144,9 +144,12 @@ def submit_run(submission: Submission) -> str:
     _require_partition(submission)
     run = prepare_folder(submission.folder)
     with _guard(run):
-        create_or_resume(
-            submission.folder, submission.run_text, choose_workload(submission.config).lasting(submission.config)
-        )
+        workload = choose_workload(submission.config)
+        lasting, fixed = workload.lasting(submission.config), workload.fixed(submission.config)
+        if fixed is not None:
+            # Another configuration takes the place of that of a run, and not of one that is at work.
+            _require_idle(run)
+        create_or_resume(submission.folder, submission.run_text, lasting, fixed=fixed)
         _require_writable(run)
         known = _require_idle(run)
         keep_configuration(run, submission.config)

@@ -1,8 +1,9 @@
 """The integrated spectra of the detectors of one scan: prepared, fitted, and fitted again with what is missing."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 import torch
@@ -15,6 +16,7 @@ from hpcxrf.fitting.spectrum.near_edges import drop_unexcited, notes_of_left_out
 from hpcxrf.fitting.spectrum.problem import FitProblem, start_from
 from hpcxrf.fitting.spectrum.solve import solve_problem
 from hpcxrf.fitting.spectrum.suggestion import Suggestion, add_elements
+from hpcxrf.fitting.spectrum.warm import WarmStart, solve_warm
 from hpcxrf.notes import Note
 from hpcxrf.pipeline.prepare.elements import list_found
 from hpcxrf.pipeline.prepare.from_config import PreparedFit, prepare
@@ -35,9 +37,17 @@ class DetectorFits:
     """Components by detector, in the same order, that are not listed but present in the residual."""
     notes: tuple[Note, ...]
     """Choices made, each once."""
+    began: tuple[str, ...] = ()
+    """Where each fit began, of those that were given another scan's: `warm`, or `cold: ` with the reason."""
 
 
-def fit_detectors(config: RunConfig, facts: ScanFacts, detectors: Sequence[int], counts: Tensor) -> DetectorFits:
+def fit_detectors(
+    config: RunConfig,
+    facts: ScanFacts,
+    detectors: Sequence[int],
+    counts: Tensor,
+    starts: Mapping[int, WarmStart] = MappingProxyType({}),
+) -> DetectorFits:
     """Fit the integrated spectrum of each detector.
 
     Args:
@@ -45,6 +55,7 @@ def fit_detectors(config: RunConfig, facts: ScanFacts, detectors: Sequence[int],
         facts: facts of the scan.
         detectors: numbers of the detectors, counted from 0.
         counts: (detector, channel), of all detectors of the scan.
+        starts: fits of the same detectors in another scan, by number, at which the searches begin.
 
     Raises:
         ConfigError: no elements, calibration or incident energy.
@@ -55,7 +66,8 @@ def fit_detectors(config: RunConfig, facts: ScanFacts, detectors: Sequence[int],
     prepared, notes = _prepare_alike(config, facts, detectors, counts)
     notes = [*said, *notes]
     problems = [p.problem for p in prepared]
-    problems, fits = _solve(counts, detectors, problems)
+    solved = [_solve_one(counts[d], p, starts.get(d)) for d, p in zip(detectors, problems, strict=True)]
+    problems, fits = _drop_unexcited([fit for fit, _ in solved], problems)
     notes += notes_of_left_out(fits)
     suggested = suggest_components(config.fit, fits, problems)
     added: dict[str, float] = {}
@@ -77,6 +89,7 @@ def fit_detectors(config: RunConfig, facts: ScanFacts, detectors: Sequence[int],
         problems=tuple(problems),
         fits=tuple(fits),
         suggested=tuple(suggested),
+        began=tuple(began for _, began in solved),
         notes=tuple(dict.fromkeys([*notes, *(n for p in prepared for n in p.notes)])),
     )
 
@@ -84,8 +97,19 @@ def fit_detectors(config: RunConfig, facts: ScanFacts, detectors: Sequence[int],
 def _solve(
     counts: Tensor, detectors: Sequence[int], problems: Sequence[FitProblem]
 ) -> tuple[list[FitProblem], list[SpectrumFit]]:
+    fits = [solve_problem(counts[d], p) for d, p in zip(detectors, problems, strict=True)]
+    return _drop_unexcited(fits, problems)
+
+
+def _solve_one(counts: Tensor, problem: FitProblem, start: WarmStart | None) -> tuple[SpectrumFit, str]:
+    return (solve_problem(counts, problem), "") if start is None else solve_warm(counts, problem, start)
+
+
+def _drop_unexcited(
+    fits: Sequence[SpectrumFit], problems: Sequence[FitProblem]
+) -> tuple[list[FitProblem], list[SpectrumFit]]:
     """Problems and fits of all detectors, without the families that the fitted energy does not excite in any."""
-    fits = drop_unexcited([solve_problem(counts[d], p) for d, p in zip(detectors, problems, strict=True)])
+    fits = drop_unexcited(fits)
     return [fit.problem or problem for fit, problem in zip(fits, problems, strict=True)], fits
 
 

@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -12,7 +12,7 @@ from hpcxrf.errors import ConfigError
 from hpcxrf.formats.scan import RawScan, ReadOptions
 from hpcxrf.methods import METHODS
 from hpcxrf.pipeline.prepare.sources import find_override_file
-from hpcxrf.store.files import file_sha256
+from hpcxrf.store.files import file_sha256, tree_sha256
 from hpcxrf.store.gather import METADATA
 from hpcxrf.store.packed import StoreFiles, folder_of, is_packed, is_store, packed_file
 
@@ -71,18 +71,38 @@ def input_stamps(config: RunConfig, scan: RawScan, source: Path) -> tuple[tuple[
     return tuple(dict.fromkeys(stamps))
 
 
-def stamps_hold(config: RunConfig, source: Path, stamps: Mapping[str, str]) -> bool:
-    """Whether the files that a result was made from are as they were, and no override file has appeared since.
+def renew_stamps(
+    config: RunConfig, source: Path, stamps: Mapping[str, str], read_checksums: Callable[[], Mapping[str, str]]
+) -> Mapping[str, str] | None:
+    """Stamps of today of the files that a result was made from; None: one is another, or an override file has appeared.
 
     Args:
         config: the run file.
         source: the scan's own file.
         stamps: what `input_stamps` gave then; no scan is opened for this.
+        read_checksums: gives the SHA-256 that the scan's files had then by name, for those that have another time.
     """
     appeared = find_override_file(config.fit, source, 0)
     if appeared is not None and appeared.is_file() and str(appeared.absolute()) not in stamps:
+        return None
+    changed = [name for name, stamp in stamps.items() if not is_unchanged(Path(name), stamp)]
+    if not changed:
+        return stamps
+    known = read_checksums() if all(_has_size_of(Path(name), stamps[name]) for name in changed) else {}
+    try:
+        renewed = {name: _stamp(Path(name)) for name in changed}
+        same = all(name in known and tree_sha256(Path(name)) == known[name] for name in changed)
+        return {**stamps, **renewed} if same and all(is_unchanged(Path(n), one) for n, one in renewed.items()) else None
+    except OSError:
+        return None
+
+
+def _has_size_of(file: Path, stamp: str) -> bool:
+    """Whether a file has the size that its stamp says, of those with a size."""
+    try:
+        return stamp.split(" bytes", 1)[0] == str(file.stat().st_size)
+    except OSError:
         return False
-    return all(is_unchanged(Path(name), stamp) for name, stamp in stamps.items())
 
 
 def is_unchanged(file: Path, stamp: str) -> bool:

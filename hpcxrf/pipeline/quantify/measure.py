@@ -190,7 +190,7 @@ def _configure(config: RunConfig, scan: Path) -> RunConfig:
     found = config.quantify.elements is None
     return dataclasses.replace(
         config,
-        input=dataclasses.replace(config.input, files=(str(scan),)),
+        input=dataclasses.replace(config.input, files=(str(scan),), catalogue=None, where=None),
         pixels=dataclasses.replace(config.pixels, detectors="each"),
         fit=dataclasses.replace(config.fit, suggest=found, auto_elements=found),
         regions=RegionsConfig(find=()),

@@ -69,6 +69,11 @@ class BenchmarkJob:
         """A dataset of a benchmark needs no other."""
         return ()
 
+    @property
+    def follows(self) -> tuple[int, ...]:
+        """Every method begins where it says, never at the fit of another dataset."""
+        return ()
+
 
 def check_benchmark(config: RunConfig) -> None:
     """Refuse what cannot be compared, before an archive is read for it.

@@ -57,6 +57,7 @@ class StudyJob:
     dataset: DatasetJob
     """The simulated scan, in the run directory of the study."""
     after: tuple[int, ...]
+    follows: tuple[int, ...] = ()
 
     @property
     def source(self) -> Path:

@@ -1,0 +1,1 @@
+"""Scans of a catalogue as the datasets of a run."""
