@@ -84,7 +84,8 @@ def _print_comparison(found: "Comparison") -> None:
         if numbers[key]
     ]
     out.print(
-        f"{numbers['datasets']} datasets: {', '.join([*parts, *lacking])}; {numbers['changed']} changed", markup=False
+        f"{numbers['datasets']} {'dataset' if numbers['datasets'] == 1 else 'datasets'}: {', '.join([*parts, *lacking])}; {numbers['changed']} changed",
+        markup=False,
     )
     for title, kinds in (("options", numbers["configuration"]), ("versions and constants", numbers["versions"])):
         for one in kinds[:_SHOWN_KINDS]:

@@ -105,6 +105,7 @@ class OpenStore:
         self.parameters = open_group(path, "parameters") if self.has_parameters else None
 
     def read(self, group: zarr.Group, name: str) -> NDArray[Any]:
+        """Read a whole array of a group."""
         return np.asarray(array_of(group, name)[:])
 
 
@@ -194,7 +195,7 @@ def _compare_maps(first: OpenStore, second: OpenStore, i: int, j: int) -> dict[s
     return {"maps": tuple(changes), "pixels": words, "pixels_changed": int((outcomes[0] != outcomes[1]).sum())}
 
 
-def open_pair(first: Path, second: Path) -> "tuple[OpenStore, OpenStore]":
+def open_pair(first: Path, second: Path) -> tuple[OpenStore, OpenStore]:
     """Open two results stores for `read_map_pairs`.
 
     Raises:
@@ -204,7 +205,7 @@ def open_pair(first: Path, second: Path) -> "tuple[OpenStore, OpenStore]":
 
 
 def read_map_pairs(
-    first: "OpenStore", second: "OpenStore", detector: str, *, only: Collection[str] | None = None
+    first: OpenStore, second: OpenStore, detector: str, *, only: Collection[str] | None = None
 ) -> Iterator[tuple[str, tuple[FloatArray, FloatArray, FloatArray]]]:
     """Read amplitude and sigma of the first side and amplitude of the second, (y, x), of each component of both.
 

@@ -144,7 +144,7 @@ def _shorten(detector: Mapping[str, Any]) -> dict[str, Any]:
         known = [one for one in detector[name] if _is_number(one["in_sigma"])]
         short[name] = sorted(known, key=lambda one: -one["in_sigma"])[:_ROWS]
         short[f"n_{name}"] = len(detector[name])
-    for one in (*short["amplitudes"], *short["maps"]):
+    for one in (*short["theta"], *short["amplitudes"], *short["maps"]):
         one["label"] = shown_name(one.get("component") or one["name"])
     return short
 
