@@ -86,7 +86,7 @@ def find_result(path: Path, dataset: str | None = None) -> Path:
     names = list(found)
     if dataset is None and len(names) == 1:
         return found.stores[names[0]]
-    if dataset not in found.stores:
+    if dataset is None or dataset not in found.stores:
         listed = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
         asked = "name one with --dataset" if dataset is None else f"{dataset!r} is not one of them"
         raise ConfigError(f"{path}: has the finished datasets {listed}; {asked}")
@@ -141,7 +141,7 @@ def plan_rerun(
     differences = [
         *_list_unrecorded(provenance),
         *_compare_inputs(inputs, places),
-        *_compare_found(config, source, inputs, places),
+        *(_compare_found(config, source, inputs, places) if "inputs" in provenance else ()),
         *_compare_environments(provenance),
         *_compare_devices(attributes, provenance),
         *_compare_constants(config, attributes, provenance),

@@ -83,10 +83,9 @@ def _print_comparison(found: "Comparison") -> None:
         for key in ("only_in_first", "only_in_second", "without_results")
         if numbers[key]
     ]
-    out.print(
-        f"{numbers['datasets']} {'dataset' if numbers['datasets'] == 1 else 'datasets'}: {', '.join([*parts, *lacking])}; {numbers['changed']} changed",
-        markup=False,
-    )
+    noun = "dataset" if numbers["datasets"] == 1 else "datasets"
+    told = ", ".join([*parts, *lacking])
+    out.print(f"{numbers['datasets']} {noun}: {told}; {numbers['changed']} changed", markup=False)
     for title, kinds in (("options", numbers["configuration"]), ("versions and constants", numbers["versions"])):
         for one in kinds[:_SHOWN_KINDS]:
             out.print(
