@@ -53,7 +53,7 @@ def test_those_that_changed_most_have_pictures_and_no_others(page):
     found = parsed(page.read_text(encoding="utf-8"))
     details = [a for a in found.attributes("details") if a.get("class") == "dataset"]
     assert [one["id"] for one in details] == ["changed-1", "changed-2"]
-    assert len(found.attributes("img")) == 2 * 3 * 3
+    assert len(found.attributes("img")) == 3 * (1 + 2)  # first, second and ratio of Ca; of Fe and Zn
 
 
 def test_pictures_of_ratios_are_grey_without_signal_and_centred_on_one():

@@ -50,13 +50,22 @@ def compare_pair(pair: Pair, first: Side, second: Side, limits: Limits) -> Datas
         "second_reason": "" if theirs else second.failures.get(pair.second or "", ""),
     }
     if ours is None or theirs is None:
-        return DatasetChange(**facts, **_judge_missing(pair, ours, theirs))
+        there = ours or theirs
+        named = facts if there is None else {**facts, "name": _read_title(there) or facts["name"]}
+        return DatasetChange(**named, **_judge_missing(pair, ours, theirs))
     try:
         return _compare_stores(ours, theirs, limits, facts)
     except (HpcxrfError, OSError, ValueError, KeyError) as error:
         return DatasetChange(
             **facts, fault=str(error) or type(error).__name__, outcome="worse", why=("cannot be read",)
         )
+
+
+def _read_title(store: Path) -> str:
+    try:
+        return str(require_readable_schema(store).get("title") or "")
+    except HpcxrfError:
+        return ""
 
 
 def _judge_missing(pair: Pair, ours: Path | None, theirs: Path | None) -> dict[str, Any]:
@@ -127,13 +136,21 @@ def _compare_detectors(first: OpenStore, second: OpenStore, names: Sequence[str]
     thetas = [_read_theta(one) for one in (first, second)]
     for name in names:
         i, j = first.detectors.index(name), second.detectors.index(name)
-        pair = {key: (merits[0][key][i], merits[1][key][j]) for key in merits[0]}
-        floats = {key: (float(pair[key][0]), float(pair[key][1])) for key in ("r2", "r2_expected", "deviance")}
-        codes = {key: (int(pair[key][0]), int(pair[key][1])) for key in ("verdict", "status")}
+        floats = {
+            key: (float(merits[0][key][i]), float(merits[1][key][j])) for key in ("r2", "r2_expected", "deviance")
+        }
+        codes = {key: (int(merits[0][key][i]), int(merits[1][key][j])) for key in ("verdict", "status")}
+        maps, pixels, pixels_changed = _compare_maps(first, second, name)
         yield DetectorChange(
             detector=name,
-            **floats,
-            **codes,
+            r2=floats["r2"],
+            r2_expected=floats["r2_expected"],
+            deviance=floats["deviance"],
+            verdict=codes["verdict"],
+            status=codes["status"],
+            maps=maps,
+            pixels=pixels,
+            pixels_changed=pixels_changed,
             theta=tuple(_compare_theta(thetas[0], thetas[1], i, j)),
             amplitudes=tuple(
                 Change(
@@ -146,7 +163,6 @@ def _compare_detectors(first: OpenStore, second: OpenStore, names: Sequence[str]
                 )
                 for component, a, b in _list_shared(first, second)
             ),
-            **_compare_maps(first, second, i, j),
         )
 
 
@@ -180,19 +196,21 @@ def _compare_theta(first: Mapping[str, Any], second: Mapping[str, Any], i: int, 
             )
 
 
-def _compare_maps(first: OpenStore, second: OpenStore, i: int, j: int) -> dict[str, Any]:
-    """Maps and outcomes of a detector; nothing where they have other shapes."""
-    outcomes = [np.asarray(array_of(one.maps, "status")[k]) for one, k in ((first, i), (second, j))]
+def _compare_maps(
+    first: OpenStore, second: OpenStore, detector: str
+) -> tuple[tuple[MapChange, ...], dict[str, tuple[int, int]], int]:
+    """Maps of a detector, its pixels by outcome, and how many have another one; nothing where the shapes differ."""
+    outcomes = [np.asarray(array_of(one.maps, "status")[one.detectors.index(detector)]) for one in (first, second)]
     if outcomes[0].shape != outcomes[1].shape:
-        return {}
+        return (), {}, 0
     counts = [np.bincount(one.ravel(), minlength=max(FitStatus) + 1) for one in outcomes]
     words = {
         status.name.lower().replace("_", " "): (int(counts[0][status]), int(counts[1][status]))
         for status in FitStatus
         if counts[0][status] or counts[1][status]
     }
-    changes = [_compare_component(name, *maps) for name, maps in read_map_pairs(first, second, first.detectors[i])]
-    return {"maps": tuple(changes), "pixels": words, "pixels_changed": int((outcomes[0] != outcomes[1]).sum())}
+    changes = tuple(_compare_component(name, *maps) for name, maps in read_map_pairs(first, second, detector))
+    return changes, words, int((outcomes[0] != outcomes[1]).sum())
 
 
 def open_pair(first: Path, second: Path) -> tuple[OpenStore, OpenStore]:

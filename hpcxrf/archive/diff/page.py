@@ -91,6 +91,7 @@ def write_diff_page(comparison: Comparison, path: Path) -> None:
         n_shown=min(every, MAX_ROWS),
         details=_build_details(comparison),
         n_details=len(comparison.most),
+        most_rows=_ROWS,
         **load_page_look(),
     )
     stream.enable_buffering(50)
@@ -141,16 +142,12 @@ def _shorten(detector: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a detector that changed most."""
     short = dict(detector) | {"title": name_detector(detector["detector"])}
     for name in ("theta", "amplitudes", "maps"):
-        known = [one for one in detector[name] if _is_number(one["in_sigma"])]
+        known = [one for one in detector[name] if one["in_sigma"] > 0.0]
         short[name] = sorted(known, key=lambda one: -one["in_sigma"])[:_ROWS]
         short[f"n_{name}"] = len(detector[name])
     for one in (*short["theta"], *short["amplitudes"], *short["maps"]):
         one["label"] = shown_name(one.get("component") or one["name"])
     return short
-
-
-def _is_number(value: float) -> bool:
-    return math.isfinite(value)
 
 
 def _draw_pictures(comparison: Comparison, values: Mapping[str, Any]) -> tuple[MapPictures, ...]:
@@ -159,7 +156,7 @@ def _draw_pictures(comparison: Comparison, values: Mapping[str, Any]) -> tuple[M
         (one["in_sigma"], detector["detector"], one["component"])
         for detector in values["detectors"]
         for one in detector["maps"]
-        if _is_number(one["in_sigma"])
+        if one["in_sigma"] > 0.0
     ]
     wanted = heapq.nlargest(_MAPS, known)
     pictures: dict[tuple[str, str], MapPictures] = {}
