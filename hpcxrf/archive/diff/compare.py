@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from hpcxrf.archive.diff.facts import Change, DatasetChange, DetectorChange, Limits, MapChange, Outcome
 from hpcxrf.archive.diff.sides import Pair, Side
 from hpcxrf.config.pixels import rename_old_options
-from hpcxrf.errors import HpcxrfError
+from hpcxrf.errors import HpcxrfError, OutputError
 from hpcxrf.fitting.status import FitStatus
 from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.results.compare.agreement import compare_component
 from hpcxrf.results.names import name_detector, shown_name
-from hpcxrf.results.store.storage import array_of, labels_of, open_group, require_readable_schema
+from hpcxrf.results.store.storage import labels_of, require_readable_schema, zarr_store
 from hpcxrf.store.rundir import compare_configurations
 
 FloatArray = NDArray[np.float64]
@@ -101,38 +101,52 @@ def _compare_stores(ours: Path, theirs: Path, limits: Limits, facts: dict[str, A
 
 
 class OpenStore:
-    """What is read of a results store, opened once."""
+    """A results store, all of its members opened at once: one by one they take most of the time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.root = open_group(path, "")
-        self.maps = open_group(path, "maps")
-        self.spectrum = open_group(path, "spectrum")
-        self.detectors = labels_of(self.maps, "detector")
-        self.components = labels_of(self.maps, "component")
-        self.has_parameters = "parameters" in self.root
-        self.parameters = open_group(path, "parameters") if self.has_parameters else None
+        try:
+            self.root = zarr.open_group(zarr_store(path), mode="r")
+            self.members = dict(self.root.members(max_depth=None))
+        except FileNotFoundError as error:
+            raise OutputError(f"{path}: no results store here; run the fit of this dataset first") from error
+        self.detectors = self.read_labels("maps", "detector")
+        self.components = self.read_labels("maps", "component")
 
-    def read(self, group: zarr.Group, name: str) -> NDArray[Any]:
-        """Read a whole array of a group."""
-        return np.asarray(array_of(group, name)[:])
+    def array(self, name: str) -> "zarr.Array[Any]":
+        """An array by its path; raises OutputError where there is none."""
+        found = self.members.get(name)
+        if not isinstance(found, zarr.Array):
+            raise OutputError(f"{self.path}/{name}: missing from the store; remove the store, and run again")
+        return found
+
+    def read(self, name: str) -> NDArray[Any]:
+        """Read a whole array by its path."""
+        return np.asarray(self.array(name)[:])
+
+    def read_labels(self, group: str, name: str) -> tuple[str, ...]:
+        """Read the strings of a coordinate."""
+        found = self.members.get(group)
+        if not isinstance(found, zarr.Group):
+            raise OutputError(f"{self.path}/{group}: missing from the store; remove the store, and run again")
+        return labels_of(found, name)
 
 
 def _list_lacking(one: OpenStore, other: OpenStore) -> Iterator[str]:
     yield from (shown_name(name) for name in one.components if name not in other.components)
     yield from (name_detector(name) for name in one.detectors if name not in other.detectors)
-    yield from (f"group {name}" for name in _GROUPS if name in one.root and name not in other.root)
+    yield from (f"group {name}" for name in _GROUPS if name in one.members and name not in other.members)
 
 
 def _compare_detectors(first: OpenStore, second: OpenStore, names: Sequence[str]) -> Iterator[DetectorChange]:
     merits = [
         {
-            name: one.read(one.spectrum, name) if name in one.spectrum else np.zeros(len(one.detectors))
+            name: one.read(f"spectrum/{name}") if f"spectrum/{name}" in one.members else np.zeros(len(one.detectors))
             for name in ("r2", "r2_expected", "deviance", "verdict", "status")
         }
         for one in (first, second)
     ]
-    amplitudes = [{name: one.read(one.spectrum, name) for name in ("amplitude", "sigma")} for one in (first, second)]
+    amplitudes = [{name: one.read(f"spectrum/{name}") for name in ("amplitude", "sigma")} for one in (first, second)]
     thetas = [_read_theta(one) for one in (first, second)]
     for name in names:
         i, j = first.detectors.index(name), second.detectors.index(name)
@@ -175,11 +189,10 @@ def _list_shared(first: OpenStore, second: OpenStore) -> list[tuple[str, int, in
 
 
 def _read_theta(store: OpenStore) -> dict[str, Any]:
-    group = store.parameters
-    if group is None:
+    if "parameters" not in store.members:
         return {"name": (), "unit": (), "value": np.zeros((0, 0)), "sigma": np.zeros((0, 0))}
-    values = {name: store.read(group, name) for name in ("value", "sigma")}
-    return {"name": labels_of(group, "name"), "unit": labels_of(group, "unit"), **values}
+    labels = {name: store.read_labels("parameters", name) for name in ("name", "unit")}
+    return {**labels, **{name: store.read(f"parameters/{name}") for name in ("value", "sigma")}}
 
 
 def _compare_theta(first: Mapping[str, Any], second: Mapping[str, Any], i: int, j: int) -> Iterator[Change]:
@@ -200,7 +213,7 @@ def _compare_maps(
     first: OpenStore, second: OpenStore, detector: str
 ) -> tuple[tuple[MapChange, ...], dict[str, tuple[int, int]], int]:
     """Maps of a detector, its pixels by outcome, and how many have another one; nothing where the shapes differ."""
-    outcomes = [np.asarray(array_of(one.maps, "status")[one.detectors.index(detector)]) for one in (first, second)]
+    outcomes = [np.asarray(one.array("maps/status")[one.detectors.index(detector)]) for one in (first, second)]
     if outcomes[0].shape != outcomes[1].shape:
         return (), {}, 0
     counts = [np.bincount(one.ravel(), minlength=max(FitStatus) + 1) for one in outcomes]
@@ -235,8 +248,8 @@ def read_map_pairs(
     """
     i, j = first.detectors.index(detector), second.detectors.index(detector)
     shared = [one for one in _list_shared(first, second) if only is None or one[0] in only]
-    amplitude, sigma = array_of(first.maps, "amplitude"), array_of(first.maps, "sigma")
-    other = array_of(second.maps, "amplitude")
+    amplitude, sigma = first.array("maps/amplitude"), first.array("maps/sigma")
+    other = second.array("maps/amplitude")
     # A chunk has all components: those that fit into memory are read at once.
     step = max(1, _MAP_BYTES // max(1, math.prod(amplitude.shape[-2:]) * 4))
     for begin in range(0, len(shared), step):
