@@ -33,7 +33,7 @@ from hpcxrf.store.packed import folder_of, is_store
 
 DifferenceKind = Literal["input", "version", "processor", "constant", "record"]
 
-_PROCESSOR: Final = ("processor", "vector instructions", "machine code")
+_PROCESSOR: Final = ("processor", "vector instructions", "processor flags")
 _MISSING: Final = "not there"
 _SHOWN: Final = 20
 

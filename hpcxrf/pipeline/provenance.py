@@ -18,7 +18,6 @@ import torch
 import hpcxrf
 from hpcxrf.config.run import RunConfig, effective
 from hpcxrf.errors import FitError, HpcxrfError
-from hpcxrf.fitting.kernels.machine_code import describe_processor
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.physics.components import find_emitted_lines, parse_component
 from hpcxrf.physics.constants import constant_set
@@ -58,6 +57,10 @@ _COMPUTING: Final = ("torch", "numpy", "numba", "llvmlite", "xraylib", "scikit-l
 _MADE_OF: Final = ("config", "fitting", "formats", "physics", "pipeline", "quantify", "store")
 """Packages of this program whose texts are its numerics, with their data."""
 _TEXTS: Final = (".py", ".yaml", ".csv")
+_FLAGS: Final = {"flags", "Features"}
+"""Lines of /proc/cpuinfo, of x86 and of Arm."""
+_NUMERIC: Final = ("sse", "ssse", "avx", "fma", "f16c", "amx", "asimd", "sve", "sme")
+"""Beginnings of flags of instructions for numbers; a newer kernel names further ones of other kinds."""
 _DIGITS: Final = 16
 _GRID_KEV: Final = tuple(np.arange(1.0, 40.5, 0.5).tolist())
 _HASHED: Final = "sha256 "
@@ -77,7 +80,7 @@ def _describe_program() -> dict[str, str]:
         **found,
         "processor": machine_type(),
         "vector instructions": str(torch.backends.cpu.get_cpu_capability()),
-        "machine code": describe_processor(),
+        "processor flags": _hash_flags(),
     }
 
 
@@ -86,6 +89,14 @@ def _find_version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
+
+
+def _hash_flags() -> str:
+    """Fingerprint of the instructions for numbers that the processor has: kernels are compiled for them."""
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    lines = (line.partition(":") for line in text.splitlines())
+    every = next((flags.split() for name, _, flags in lines if name.strip() in _FLAGS), [])
+    return _fingerprint(sorted(flag for flag in every if flag.startswith(_NUMERIC)))
 
 
 def _hash_program() -> str:
