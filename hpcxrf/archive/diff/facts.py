@@ -132,12 +132,19 @@ class DatasetChange:
         return bool(self.first and self.second) and not (self.first_reason or self.second_reason or self.fault)
 
     @property
+    def is_failed_twice(self) -> bool:
+        """Whether neither side has results of it: nothing of it can have changed."""
+        return bool(self.first_reason and self.second_reason)
+
+    @property
     def worst(self) -> DetectorChange | None:
         """The detector that fits worst on the second side by verdict, then by R2; None without any."""
         return max(self.detectors, key=lambda one: (one.verdict[1], -_low_if_unknown(one.r2[1])), default=None)
 
     def is_changed(self, limits: Limits) -> bool:
         """Whether anything differs by more than the limits, or only one side has it."""
+        if self.is_failed_twice:
+            return False
         moved = any(one.is_moved for detector in self.detectors for one in detector.theta)
         lacking = self.only_first or self.only_second
         return bool(not self.is_compared or self.outcome != "same" or self.largest > limits.sigma or moved or lacking)

@@ -185,7 +185,7 @@ def compare_runs(
 
 def _rank(change: DatasetChange) -> float:
     """How much a dataset changed: what one side lost or gained comes first."""
-    if change.first is None or change.second is None:
+    if change.first is None or change.second is None or change.is_failed_twice:
         return 0.0
     return change.largest if change.is_compared else math.inf
 
