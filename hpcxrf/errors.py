@@ -2,7 +2,8 @@
 
 Exit codes (documented in README): 0 done; 1 a fault of the program; 2 command line or run file; 3 input
 file; 4 output folder or store; 5 the fit as asked is impossible; 6 finished, but some datasets failed or
-their fits are wrong; 7 Slurm refuses or does not answer; 75 stopped early, resumable; 130 Ctrl-C, resumable.
+their fits are wrong; 7 Slurm refuses or does not answer; 8 what was compared differs; 75 stopped early, resumable;
+130 Ctrl-C, resumable.
 """
 
 from typing import ClassVar, Final
@@ -59,6 +60,12 @@ class SlurmError(HpcxrfError):
 
 class OtherScanError(OutputError):
     """A finished store of spectra is that of another scan, or of other options of reading."""
+
+
+class DifferentError(HpcxrfError):
+    """What was compared is not the same: two runs, or a result and what it was made from, or it and its second."""
+
+    exit_code = 8
 
 
 class DamagedStoreError(OutputError):

@@ -1,1 +1,1 @@
-"""Archives of scans as a whole: what they hold, and what was made of them. Answers on a login node."""
+"""Archives: their catalogue, runs over them, what changed between two, scans as they land. Answers on a login node."""

@@ -11,6 +11,7 @@ from hpcxrf.cli import (
     compare,
     dashboard,
     demo,
+    diff,
     doctor,
     explore,
     export,
@@ -24,6 +25,7 @@ from hpcxrf.cli import (
     plan,
     quantify,
     report,
+    rerun,
     run,
     simulate,
     site,
@@ -86,6 +88,8 @@ app.command(epilog=index.EXAMPLE, rich_help_panel=_RUNS)(index.index)
 app.command(epilog=pack.PACK_EXAMPLE, rich_help_panel=_RUNS)(pack.pack)
 app.command(epilog=pack.UNPACK_EXAMPLE, rich_help_panel=_RUNS)(pack.unpack)
 app.command(epilog=verify.EXAMPLE, rich_help_panel=_RUNS)(verify.verify)
+app.command(epilog=rerun.EXAMPLE, rich_help_panel=_RUNS)(rerun.rerun)
+app.command(epilog=diff.EXAMPLE, rich_help_panel=_OTHER)(diff.diff)
 app.command(epilog=compare.EXAMPLE, rich_help_panel=_OTHER)(compare.compare)
 app.command(epilog=benchmark.EXAMPLE, rich_help_panel=_OTHER)(benchmark.benchmark)
 app.command("case-study", epilog=case_study.EXAMPLE, rich_help_panel=_OTHER)(case_study.case_study)

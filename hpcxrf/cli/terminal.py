@@ -4,7 +4,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from rich.console import Console
@@ -37,6 +37,21 @@ def results_console() -> Console:
 def print_json(value: Mapping[str, Any]) -> None:
     """Print one JSON object; what is not finite becomes null."""
     sys.stdout.write(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def print_long_json(value: Mapping[str, Any], name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Print one JSON object with a list that is written row by row, and never held whole.
+
+    Args:
+        value: the object without the list, at least one value.
+        name: key of the list, which comes last.
+        rows: what is in it.
+    """
+    head = json.dumps(_plain(value), indent=2, allow_nan=False)
+    sys.stdout.write(f"{head.removesuffix(chr(10) + '}')},\n  {json.dumps(name)}: [")
+    for number, row in enumerate(rows):
+        sys.stdout.write(("," if number else "") + "\n    " + json.dumps(_plain(row), allow_nan=False))
+    sys.stdout.write("\n  ]\n}\n")
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 (any JSON value)

@@ -94,10 +94,14 @@ def keep_configuration(run: RunDir, config: RunConfig) -> None:
     Raises:
         OutputError: the run directory cannot be written.
     """
+    atomic_write_text(run.configuration_file, write_run_file(config))
+
+
+def write_run_file(config: RunConfig) -> str:
+    """Text of the run file that says the same as a configuration, every option of it."""
     sections = drop_unused({name: value for name, value in asdict(config).items() if value is not None})
     # Through JSON: YAML has no tuples.
-    text = yaml.safe_dump(json.loads(json.dumps(sections)), sort_keys=False, allow_unicode=True)
-    atomic_write_text(run.configuration_file, text)
+    return yaml.safe_dump(json.loads(json.dumps(sections)), sort_keys=False, allow_unicode=True)
 
 
 def config_of_run(run: RunDir, settings: Sequence[Setting] = ()) -> tuple[RunConfig, str]:

@@ -47,6 +47,7 @@ from hpcxrf.pipeline.prepare.inputs import SUM, is_unchanged, read_options
 from hpcxrf.pipeline.prepare.resolve import list_components
 from hpcxrf.pipeline.prepare.sources import read_sources
 from hpcxrf.pipeline.prepare.suggestions import as_records
+from hpcxrf.pipeline.provenance import begin_provenance, end_provenance
 from hpcxrf.pipeline.records import BlockRange, DatasetJob
 from hpcxrf.pipeline.regions.given import check_thresholds
 from hpcxrf.pipeline.report import pack_judgement, summarise_dataset
@@ -284,7 +285,12 @@ def run_finalise(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
         table = run.regions_table(job.dataset_id)
         notes = tuple(check_sums(path, job.config.pixels))
         _remove_unwanted(path, job.config)
-        made = {"devices": devices, "torch_version": str(torch.__version__), "configuration": effective(job.config)}
+        made = {
+            "devices": devices,
+            "torch_version": str(torch.__version__),
+            "configuration": effective(job.config),
+            **end_provenance(job, require_readable_schema(path), after),
+        }
         finalise(path, made)
         with clock.writing(), open_results(path) as tree:
             if job.config.regions.wanted:
@@ -349,6 +355,7 @@ def _create(
             "constants": job.config.fit.constants,
             "line_table": table.table_version,
             "incident_energy_kev": table.incident_energy_kev,
+            **begin_provenance(job.config.fit.constants, table.component_names, table.incident_energy_kev),
             "configuration": effective(job.config),
             "run_file": RunDir(path=job.run_dir).run_file.read_text(encoding="utf-8"),
             "theta_by_detector": {name: describe_theta(fit) for name, fit in fits.items() if name != SUM},

@@ -41,22 +41,23 @@ def run_unit(job: DatasetJob, unit: Unit, after: Sequence[TaskRecord]) -> TaskRe
     # Torch, and all that reads and writes: for the workers, never for the driver that submits this.
     from hpcxrf.pipeline import tasks
     from hpcxrf.pipeline.normalise.task import run_normalise
+    from hpcxrf.pipeline.provenance import mark_task
     from hpcxrf.pipeline.quantify.task import run_quantify
     from hpcxrf.pipeline.regions import tasks as regions
 
     if unit.stage == "ingest":
         return tasks.run_ingest(job)
+    if unit.stage in {"integrated", "finalise"}:
+        return (tasks.run_integrated if unit.stage == "integrated" else tasks.run_finalise)(job, after)
     if unit.stage == "pixels":
-        return tasks.run_pixels(job, unit.work, after)
-    if unit.stage == "refine":
+        record = tasks.run_pixels(job, unit.work, after)
+    elif unit.stage == "refine":
         slot, slots = unit.work
-        return regions.run_refine(job, slot, slots, after)
-    if unit.stage == "normalise":
-        return run_normalise(job, after)
-    if unit.stage == "quantify":
-        return run_quantify(job, after)
-    work = {"integrated": tasks.run_integrated, "regions": regions.run_regions, "finalise": tasks.run_finalise}
-    return work[unit.stage](job, after)
+        record = regions.run_refine(job, slot, slots, after)
+    else:
+        work = {"normalise": run_normalise, "quantify": run_quantify, "regions": regions.run_regions}
+        record = work[unit.stage](job, after)
+    return mark_task(record, RunDir(path=job.run_dir).results_store(job.dataset_id))
 
 
 def is_there(job: DatasetJob, unit: Unit) -> bool:

@@ -368,6 +368,19 @@ def refuse_foreign_content(folder: Path) -> None:
         )
 
 
+def compare_configurations(old: Mapping[str, object], new: Mapping[str, object]) -> list[tuple[str, str, str]]:
+    """List the options in which two effective configurations differ: `section.key`, and both values as JSON.
+
+    An option that one of them lacks since it is younger has its default there.
+    """
+    flat = [_flat(old), _flat(new)]
+    younger = {key: value for key, value in YOUNGER_OPTIONS.items() if any(key in one for one in flat)}
+    first, second = (younger | one for one in flat)
+    keys = sorted(first.keys() | second.keys())
+    values = ((key, _value(first, key), _value(second, key)) for key in keys)
+    return [(key, before, after) for key, before, after in values if before != after]
+
+
 def refuse_other_configuration(run: RunDir, wanted: Record, fixed: Collection[str] | None) -> None:
     """Refuse to go on with a run of another configuration, naming every value that differs.
 
@@ -379,13 +392,11 @@ def refuse_other_configuration(run: RunDir, wanted: Record, fixed: Collection[st
     Raises:
         OutputError: values that differ, with both.
     """
-    new = _flat(wanted)
-    old = {key: value for key, value in YOUNGER_OPTIONS.items() if key in new} | _flat(run.effective())
-    every = old.keys() | new.keys()
-    compared = every if fixed is None else every & set(fixed)
-    keys = sorted(key for key in compared if _value(old, key) != _value(new, key))
-    if keys:
-        lines = [f"  {key}: the run has {_value(old, key)}, this command {_value(new, key)}" for key in keys]
+    different = [
+        one for one in compare_configurations(run.effective(), wanted) if fixed is None or one[0] in set(fixed)
+    ]
+    if different:
+        lines = [f"  {key}: the run has {old}, this command {new}" for key, old, new in different]
         raise OutputError(
             "\n".join(
                 [

@@ -103,8 +103,8 @@ def draw_component(agreement: Agreement, ours: FloatArray, theirs: FloatArray) -
     return ComponentPictures(
         agreement=agreement,
         label=shown_name(agreement.component),
-        ours=_draw_map(ours, low, high),
-        theirs=_draw_map(theirs, low, high),
+        ours=draw_map(ours, low, high),
+        theirs=draw_map(theirs, low, high),
         differences=_draw_values(np.log1p(density), 0.0, float(np.log1p(density.max())) or 1.0),
         mean_range=(float(left), float(right)),
         half_height=half,
@@ -128,7 +128,8 @@ def _plain(value: float | str) -> float | str | None:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _draw_map(values: FloatArray, low: float, high: float) -> str:
+def draw_map(values: FloatArray, low: float, high: float) -> str:
+    """Draw a map (y, x) between two limits, at most 400 points along a side; the `data:` address."""
     step = max(1, -(-max(values.shape) // _LARGEST_SIDE))
     return _draw_values(values[::step, ::step], low, high)
 
