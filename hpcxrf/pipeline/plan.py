@@ -100,15 +100,7 @@ def plan_scans(request: PlanRequest) -> Iterator[DatasetJob | Refusal | Kept]:
     candidates = list_candidates([Path(name) for name in config.input.files])
     for note in candidates.notes:
         request.note(note)
-    archive = _Archive(
-        request=request,
-        candidates=candidates,
-        root=archive_root(config.input.files),
-        region_stamps=region_stamps(config.regions),
-        reference=read_reference(config),
-        reference_stamps=reference_stamps(config.normalise),
-        standard_stamps=standard_stamps(config.quantify),
-    )
+    archive = open_archive(request, candidates)
     left: dict[Path, str] = {}
     number = 0
     for opened, (path, found) in enumerate(_look_ahead(archive), start=1):
@@ -123,7 +115,7 @@ def plan_scans(request: PlanRequest) -> Iterator[DatasetJob | Refusal | Kept]:
         for path in candidates.paths:
             if path in candidates.explicit:
                 del left[path]
-                yield replace(_plan_one(path, archive), number=number)
+                yield replace(plan_scan(path, archive), number=number)
                 number += 1
     for note in notes_on_left_out(left):
         request.note(note)
@@ -134,20 +126,48 @@ def plan_scans(request: PlanRequest) -> Iterator[DatasetJob | Refusal | Kept]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Archive:
+class Archive:
     """What the opening of every file shares."""
 
     request: PlanRequest
     candidates: Candidates
+    """The files that the scan is found among."""
     root: Path
     """The folder that names the datasets relative to itself."""
     region_stamps: tuple[tuple[str, str], ...]
+    """Stamps of the label images that give regions."""
     reference: I0Reference | None
+    """I0 that maps are brought to."""
     reference_stamps: tuple[tuple[str, str], ...]
+    """Stamps of the scan that gives it."""
     standard_stamps: tuple[tuple[str, str], ...]
+    """Stamps of the standards and their table."""
+
+    def name_dataset(self, path: Path) -> str:
+        """Name of the dataset that a file is."""
+        return dataset_id(path.absolute(), self.root)
 
 
-def _look_ahead(archive: _Archive) -> Iterator[tuple[Path, DatasetJob | Refusal | Kept | str]]:
+def open_archive(request: PlanRequest, candidates: Candidates) -> Archive:
+    """Read once what the opening of every file shares.
+
+    Raises:
+        ConfigError: the scan that gives the reference of I0 lacks it.
+        InputFileError: a label image of `regions`, or the scan that gives the reference of I0, cannot be read.
+    """
+    config = request.config
+    return Archive(
+        request=request,
+        candidates=candidates,
+        root=archive_root(config.input.files),
+        region_stamps=region_stamps(config.regions),
+        reference=read_reference(config),
+        reference_stamps=reference_stamps(config.normalise),
+        standard_stamps=standard_stamps(config.quantify),
+    )
+
+
+def _look_ahead(archive: Archive) -> Iterator[tuple[Path, DatasetJob | Refusal | Kept | str]]:
     """Every candidate in order, with what it is or why it is left out; files are opened by a few threads ahead."""
     waiting: deque[tuple[Path, Future[DatasetJob | Refusal | Kept | str]]] = deque()
     pool = ThreadPoolExecutor(_OPENERS, thread_name_prefix="open")
@@ -164,19 +184,19 @@ def _look_ahead(archive: _Archive) -> Iterator[tuple[Path, DatasetJob | Refusal 
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _look(path: Path, archive: _Archive) -> DatasetJob | Refusal | Kept | str:
-    kept = _find_kept(path, archive)
+def _look(path: Path, archive: Archive) -> DatasetJob | Refusal | Kept | str:
+    kept = find_kept(path, archive)
     if kept is not None:
         return kept
     reason = why_left_out(path, archive.candidates)
-    return _plan_one(path, archive) if reason is None else reason
+    return plan_scan(path, archive) if reason is None else reason
 
 
-def _find_kept(path: Path, archive: _Archive) -> Kept | None:
+def find_kept(path: Path, archive: Archive) -> Kept | None:
     """The record of a scan that is done and whose files are as they were: they are not opened again."""
     if not archive.request.kept:
         return None
-    record = archive.request.kept.get(dataset_id(path.absolute(), archive.root))
+    record = archive.request.kept.get(archive.name_dataset(path))
     if record is None:
         return None
     stamps = record.made_from.get("stamps", {})
@@ -192,10 +212,10 @@ def _find_kept(path: Path, archive: _Archive) -> Kept | None:
     return Kept(record=record) if same and stamps_hold(archive.request.config, path, stamps) else None
 
 
-def _plan_one(path: Path, archive: _Archive) -> DatasetJob | Refusal:
-    """The item of a file, or why it cannot be run."""
+def plan_scan(path: Path, archive: Archive) -> DatasetJob | Refusal:
+    """The item of a file, its number not yet known, or why it cannot be run."""
     request, config = archive.request, archive.request.config
-    name = dataset_id(path.absolute(), archive.root)
+    name = archive.name_dataset(path)
     try:
         scan = open_scan(path, read_options(config))
         require_given(config.regions, scan.shape[1:3])

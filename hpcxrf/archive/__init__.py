@@ -1,0 +1,1 @@
+"""Archives of scans: what is there, what changed, and what is landing."""
