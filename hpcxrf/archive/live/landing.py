@@ -251,10 +251,11 @@ class Landing:
             self.views.offer(lead, decision, stamps, now_s)
 
     def _take(self, lead: str, parts: tuple[str, ...], decision: Decision, now_s: float) -> Planned | None:
-        """The item of a scan that is complete; None: it is no scan, has results under another name, or is not yet one."""
+        """The item of a scan that is complete; None: it is no scan, was taken under another name, or is none yet."""
         name, path = os.path.split(lead)[1], Path(lead)
         reason = why_left_out(path, candidates_among(list_neighbours(lead, self.files)))
         if reason == UNKNOWN and decision.resting_s < self.waiting.patience_s and not self.until.once:
+            self.undecided.pop(lead, None)
             self._look_later(lead, parts, now_s + self.waiting.patience_s - decision.resting_s)
             return None
         if reason is not None:
