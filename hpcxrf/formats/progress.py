@@ -11,9 +11,8 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from io import BufferedReader
 from pathlib import Path
-from typing import Final, Literal
+from typing import BinaryIO, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +68,7 @@ def read_progress(path: Path) -> FileProgress:
         return FileProgress(state="not said")
 
 
-def _read(file: BufferedReader) -> FileProgress:
+def _read(file: BinaryIO) -> FileProgress:
     head = file.read(_HEAD_BYTES)
     size = os.fstat(file.fileno()).st_size
     if not head:
@@ -85,7 +84,7 @@ def _read(file: BufferedReader) -> FileProgress:
     return FileProgress(state="not said")
 
 
-def _read_mda(file: BufferedReader, head: bytes, size: int) -> FileProgress:
+def _read_mda(file: BinaryIO, head: bytes, size: int) -> FileProgress:
     """The outermost record and, by three numbers each, those of its rows."""
     rank = struct.unpack_from(">i", head, 8)[0]
     extra_at = struct.unpack_from(">i", head, 12 + 4 * rank + 4)[0]
@@ -101,7 +100,7 @@ def _read_mda(file: BufferedReader, head: bytes, size: int) -> FileProgress:
     return replace(growing, state="complete" if 0 < extra_at < size else "not said", by_rows=False)
 
 
-def _count_whole_rows(file: BufferedReader, offsets: Sequence[int], size: int) -> int:
+def _count_whole_rows(file: BinaryIO, offsets: Sequence[int], size: int) -> int:
     """Leading rows of which every point is finished; one that was written lies before the end of the file."""
     done = 0
     for offset in offsets:
@@ -114,12 +113,12 @@ def _count_whole_rows(file: BufferedReader, offsets: Sequence[int], size: int) -
     return done
 
 
-def _read_integers(file: BufferedReader, at: int, count: int) -> tuple[int, ...]:
+def _read_integers(file: BinaryIO, at: int, count: int) -> tuple[int, ...]:
     file.seek(at)
     return struct.unpack(f">{count}i", file.read(4 * count))
 
 
-def _read_hdf5(file: BufferedReader, head: bytes, size: int) -> FileProgress:
+def _read_hdf5(file: BinaryIO, head: bytes, size: int) -> FileProgress:
     """Superblock of version 0 to 3: HDF5 File Format Specification 3.0, section II.A."""
     place = next(one for one in SIGNATURE_PLACES if head.startswith(SIGNATURE, one))
     version = head[place + 8]
@@ -146,7 +145,7 @@ def _read_end(head: bytes, place: int, version: int) -> int:
     return 0 if end == (1 << 8 * width) - 1 else end
 
 
-def _is_locked(file: BufferedReader) -> bool:
+def _is_locked(file: BinaryIO) -> bool:
     """Whether a writer holds a lock: of POSIX, which NFS passes on, or by `flock` on this host, as HDF5 does."""
     asked = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
     answer = fcntl.fcntl(file.fileno(), fcntl.F_GETLK, asked)
@@ -161,7 +160,7 @@ def _is_locked(file: BufferedReader) -> bool:
     return any(fields[1:4:2] == ["FLOCK", "WRITE"] and fields[5] == wanted for fields in map(str.split, lines))
 
 
-def _read_npy(file: BufferedReader, size: int) -> FileProgress:
+def _read_npy(file: BinaryIO, size: int) -> FileProgress:
     file.seek(0)
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

@@ -82,6 +82,12 @@ class Files:
             if watched is not None:
                 self.settled[path] = watched.stamp
 
+    def watch_again(self, path: str, now_s: float) -> None:
+        """Watch a settled file again, as if it had changed: another one that belongs to it did."""
+        stamp = self.settled.pop(path, None)
+        if stamp is not None:
+            self.watched[path] = WatchedFile(stamp=stamp, changed_s=now_s)
+
     def look_at(self, paths: Iterable[str], now_s: float) -> tuple[str, ...]:
         """Look at settled files out of their turn; those that changed meanwhile and are watched again."""
         changed: list[str] = []

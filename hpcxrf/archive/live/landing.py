@@ -8,7 +8,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -77,6 +77,8 @@ class Landing:
     clock: Callable[[], float] = time.monotonic
     after_poll: Callable[[], None] = lambda: None
     """Called at the end of every look."""
+    companions: dict[str, str] = field(default_factory=dict)
+    """Leading file by further file of its scan that does not have its name, as the spectra of a fly scan."""
     at_work: dict[str, _AtWork] = field(default_factory=dict)
     """Scans that the driver has, by dataset_id."""
     undecided: dict[str, Decision] = field(default_factory=dict)
@@ -111,6 +113,7 @@ class Landing:
             changes = self.files.poll(began)
             self.polls += 1
             self.settle_ended()
+            self._watch_leads(changes.changed, began)
             self._tell_folders()
             yield from self._decide_all(began)
             self._tell_gone(changes)
@@ -166,7 +169,12 @@ class Landing:
         )
         if work is not None:
             # A file that changed while it was read has its turn at once.
-            self.files.look_at(work.parts, now_s)
+            self._watch_leads(self.files.look_at(work.parts, now_s), now_s)
+
+    def _watch_leads(self, changed: Iterable[str], now_s: float) -> None:
+        for path in changed:
+            if path in self.companions:
+                self.files.watch_again(self.companions[path], now_s)
 
     def _remember_members(self, record: DatasetRecord) -> None:
         members = [name for name in record.made_from.get("stamps", {}) if is_member(name)]
@@ -275,7 +283,9 @@ class Landing:
             self._look_later(lead, parts, now_s + broken_s - decision.resting_s)
             return None
         if isinstance(found, DatasetJob):
-            parts = tuple(dict.fromkeys((*parts, *(name for name, _ in found.stamps if name in self.files.watched))))
+            others = [one for one, _ in found.stamps if one not in parts and one in self.files.watched]
+            parts = (*parts, *others)
+            self.companions |= dict.fromkeys(others, lead)
             if forget_other_scan(found):
                 text = "the file is another one now; its results are made anew"
                 self.tell(LiveEvent(kind="replaced", name=name, path=lead, dataset_id=found.dataset_id, text=text))

@@ -339,8 +339,8 @@ def _signals_taken(signals: _Signals) -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in signals.before.items():
-            signal.signal(number, handler)
+        for known, handler in signals.before.items():
+            signal.signal(known, handler)
 
 
 def _close(session: _Session, signals: _Signals) -> LiveResult:
