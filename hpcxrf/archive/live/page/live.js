@@ -61,7 +61,7 @@
   };
   const show = (data) => {
     const counts = data.counts;
-    const card = (value, text, bad) => make("li", { class: bad ? "bad" : "" }, make("b", {}, value), text);
+    const card = (value, text, bad) => make("li", { class: bad ? "bad" : "" }, make("b", {}, value), ` ${text}`);
     byId("counts").replaceChildren(
       card(counts.done, "done"), card(counts.failed, "failed", counts.failed > 0), card(counts.at_work, "at work"),
       card(counts.growing, "growing"), ...(counts.before ? [card(counts.before, "done before")] : []));
