@@ -82,6 +82,7 @@ def test_detectors_that_land_one_after_another_are_one_scan_and_later_ones_are_w
     watched.play(24, {1: lambda: write("b.h50"), 2: lambda: write("b.h51"), 15: lambda: write("b.h52")})
     assert [(job.source.name, job.shape[0]) for job in watched.taken] == [("a.h50", 3), ("b.h50", 3)]
     assert "2 of 3 detectors are there" in watched.texts("growing")
+    assert watched.at_poll["b.h50"] >= 17
     # One that never gets them all is not waited for without end.
     watched.play(50, {1: lambda: write("c.h50")})
     assert [(job.source.name, job.shape[0]) for job in watched.taken][2:] == [("c.h50", 1)]
@@ -291,6 +292,9 @@ def test_first_views_are_asked_for_when_there_are_new_rows_one_at_a_time(folder,
         def done(self):
             return len(begun) < 2
 
+        def cancel(self):
+            begun.append("given up")
+
         def result(self):
             return {"rows": begun[-1][1], "elements": ["Fe"], "r2": 0.9, "verdict": "good"}
 
@@ -302,4 +306,7 @@ def test_first_views_are_asked_for_when_there_are_new_rows_one_at_a_time(folder,
     write_step_scan(folder / "a.mda", COUNTS, last_row=2)
     watched.play(40, {20: lambda: write_step_scan(folder / "a.mda", COUNTS, last_row=5)})
     assert begun == [("a.mda", 2), ("a.mda", 5)]
+    # The second one does not end.
+    watched.play(130)
+    assert begun[2:] == ["given up"]
     assert [event.values["rows"] for event in watched.events if event.kind == "view"] == [2]

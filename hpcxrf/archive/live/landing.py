@@ -16,7 +16,16 @@ from typing import Any, Final
 from hpcxrf.archive.live.events import LiveEvent, Tell
 from hpcxrf.archive.live.files import Changes, Files, Stamp
 from hpcxrf.archive.live.history import find_moved, forget_other_scan
-from hpcxrf.archive.live.scans import Decision, Waiting, decide, is_member, list_files, list_neighbours, name_lead
+from hpcxrf.archive.live.scans import (
+    Decision,
+    Waiting,
+    count_members,
+    decide,
+    is_member,
+    list_files,
+    list_neighbours,
+    name_lead,
+)
 from hpcxrf.archive.live.views import Views
 from hpcxrf.formats.candidates import UNKNOWN, candidates_among, why_left_out
 from hpcxrf.pipeline.plan import Archive, find_kept, plan_scan
@@ -28,6 +37,8 @@ from hpcxrf.store.rundir import RunDir
 
 _JUDGING_SHARE: Final = 0.4
 """Part of the time between two looks that is spent on deciding on scans; those that are left have their turn next."""
+_LEAST_JUDGED: Final = 16
+"""Scans that are decided on after every look, however long it took."""
 _ONCE_POLLS: Final = 3
 """Looks after which a file that still changes is left to grow, where nothing is waited for."""
 
@@ -117,7 +128,7 @@ class Landing:
             self._tell_folders()
             yield from self._decide_all(began)
             self._tell_gone(changes)
-            self.views.collect()
+            self.views.collect(self.clock())
             self.after_poll()
             if self._is_over(self.clock()):
                 return
@@ -206,10 +217,11 @@ class Landing:
             del self.undecided[lead]
             self.views.forget(lead)
         self.later = {lead: known for lead, known in self.later.items() if lead in youngest}
-        until_s = now_s + _JUDGING_SHARE * self.waiting.poll_s
+        until_s = self.clock() + _JUDGING_SHARE * self.waiting.poll_s
         self.behind = False
-        for lead in sorted(youngest, key=youngest.__getitem__, reverse=True):
-            if self.stop.is_set() or len(self.at_work) >= self.most_ahead or self.clock() > until_s:
+        for judged, lead in enumerate(sorted(youngest, key=youngest.__getitem__, reverse=True)):
+            late = judged >= _LEAST_JUDGED and self.clock() > until_s
+            if self.stop.is_set() or len(self.at_work) >= self.most_ahead or late:
                 self.behind = True
                 return
             found = self._decide(lead, now_s)
@@ -228,7 +240,7 @@ class Landing:
         kept = find_kept(Path(lead), self.archive)
         if kept is not None and set(parts) <= kept.record.made_from.get("stamps", {}).keys():
             return self._keep(lead, parts, kept)
-        expected = self.members.get(os.path.split(lead)[0], 1) if is_member(lead) else 1
+        expected = max(self.members.get(os.path.split(lead)[0], 1), count_members(parts)) if is_member(lead) else 1
         decision = decide(lead, parts, self.files.watched, now_s, self.waiting, expected=expected)
         if decision.act == "wait":
             self._wait(lead, decision, stamps, now_s)

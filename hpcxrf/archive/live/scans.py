@@ -100,6 +100,11 @@ def is_member(path: str) -> bool:
     return _MEMBER.match(os.path.split(path)[1]) is not None
 
 
+def count_members(parts: Sequence[str]) -> int:
+    """Detectors that a scan has by the highest number among its files: one that is not there may be still to come."""
+    return max(int(part.rpartition(".h5")[2]) for part in parts) + 1
+
+
 def may_be_companion(lead: str) -> bool:
     """Whether the name is that of the spectra of a fly scan, whose MDA file may be still to come."""
     return lead.endswith(_COMPANION_END)

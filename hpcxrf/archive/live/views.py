@@ -13,6 +13,8 @@ from hpcxrf.errors import HpcxrfError
 EVERY_S: Final = 15.0
 """Seconds from one view of a scan to the next, at least."""
 LEAST_ROWS: Final = 2
+LIMIT_S: Final = 120.0
+"""Seconds after which a view is given up: a file over which workers die would be fitted again for ever."""
 
 
 class Future(Protocol):
@@ -23,6 +25,9 @@ class Future(Protocol):
 
     def result(self) -> dict[str, Any]:
         """What it returned; an error is raised."""
+
+    def cancel(self) -> object:
+        """Give it up."""
 
 
 BeginView = Callable[[Path, int | None], Future | None]
@@ -37,7 +42,8 @@ class Views:
     tell: Tell
     last: dict[str, tuple[float, object]] = field(default_factory=dict)
     """Time of the last view of a scan, and what it was of."""
-    running: tuple[str, Future] | None = None
+    running: tuple[str, Future, float] | None = None
+    """Scan, view and the time of its beginning."""
 
     def offer(self, lead: str, decision: Decision, stamps: object, now_s: float) -> None:
         """Begin a view of a scan, where it has new rows and no other view runs."""
@@ -51,14 +57,23 @@ class Views:
         begun = self.begin(Path(lead), rows)
         if begun is not None:
             self.last[lead] = (now_s, seen)
-            self.running = (lead, begun)
+            self.running = (lead, begun, now_s)
 
-    def collect(self) -> None:
+    def collect(self, now_s: float) -> None:
         """Tell of the view that has ended."""
-        if self.running is None or not self.running[1].done():
+        if self.running is None:
             return
-        (lead, future), self.running = self.running, None
+        lead, future, began_s = self.running
+        late = now_s - began_s > LIMIT_S
+        if not (future.done() or late):
+            return
+        self.running = None
         if lead not in self.last:
+            return
+        if late and not future.done():
+            future.cancel()
+            # No further one before it is complete.
+            self.last[lead] = (float("inf"), None)
             return
         try:
             values = future.result()
