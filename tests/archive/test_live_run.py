@@ -18,8 +18,9 @@ from hpcxrf.pipeline.workload import SCAN
 from hpcxrf.results.store.maps import open_results
 from hpcxrf.runner.datasets import next_number, read_datasets
 from hpcxrf.runner.driver import run_items
+from hpcxrf.runner.ending import read_end
 from hpcxrf.runner.hooks import Hooks
-from hpcxrf.store.rundir import FINISHED, RunDir
+from hpcxrf.store.rundir import FINISHED, RunDir, create_or_resume
 
 SECTIONS = {"regions": {"find": []}, "fit": {"suggest": False}, "report": {"pages": "none"}}
 
@@ -104,3 +105,10 @@ def test_a_first_view_is_the_fit_over_the_rows_that_are_complete(scans):
     # Of a file that does not say how many rows are complete, the last one may be half written.
     assert view_rows(scans / "scan.npy", config, None)["rows"] == 3
     assert view_rows(scans / "scan.npy", config, 2) == seen
+
+
+def test_a_folder_in_which_nothing_landed_has_a_report_too(tmp_path):
+    run = create_or_resume(tmp_path / "run", "{}", {})
+    config = check_config({"input": {"files": [str(tmp_path)]}, **SECTIONS}, "test")
+    SCAN.summarise(config, read_end(run))
+    assert "0</b> datasets done" in run.report_file.read_text()

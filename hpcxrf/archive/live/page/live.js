@@ -23,7 +23,7 @@
   const cell = (...children) => make("td", {}, ...children);
   const number = (text) => make("td", { class: "n" }, text);
   const verdict = (text) => (text && text !== "not judged" ? chip(text, text === "good") : "–");
-  const time = (text) => (text ? new Date(text).toLocaleTimeString() : "–");
+  const time = (text) => (text ? new Date(text).toLocaleTimeString([], { hour12: false }) : "–");
 
   const load = (name) => new Promise((resolve, reject) => {
     const script = document.createElement("script");
@@ -48,7 +48,7 @@
       number(shape ? (shape[1] * shape[2]).toLocaleString("en") : "–"),
       number(fixed(scan.r2, 5)),
       number(duration(scan.seconds)),
-      cell(time(scan.time)),
+      number(time(scan.time)),
       found);
   };
   const showGrowing = (scan) => {
