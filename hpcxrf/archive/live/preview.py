@@ -1,12 +1,13 @@
 """What workers do for scans that are watched: a first view of one that grows, and the loading of what fits need."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 from hpcxrf.config.run import RunConfig
 
 LISTED: Final = 12
-"""Components that a first view lists, the strongest first."""
+"""Families that are listed of a scan, the strongest first."""
 
 
 def view_rows(path: Path, config: RunConfig, rows: int | None) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def view_rows(path: Path, config: RunConfig, rows: int | None) -> dict[str, Any]
     found = [name for name, is_found in zip(fit.component_names, fit.found.tolist(), strict=True) if is_found]
     return {
         "rows": complete,
-        "elements": sorted(found, key=amplitudes.__getitem__, reverse=True)[:LISTED],
+        "elements": _list_families(sorted(found, key=amplitudes.__getitem__, reverse=True)),
         "r2": fit.r2,
         "verdict": fit.verdict.word,
     }
@@ -50,7 +51,7 @@ def warm_up(config: RunConfig) -> None:
 
 
 def list_found(store: Path) -> list[str]:
-    """Components that were found in the integrated spectrum of a finished scan, the strongest first.
+    """Families of elements that were found in the integrated spectrum of a finished scan, the strongest first.
 
     Args:
         store: its results store, folder or zip.
@@ -73,5 +74,11 @@ def list_found(store: Path) -> list[str]:
         amplitude = np.nan_to_num(values["amplitude"].values)
         limit = decision_limit(values["detection_limit"].values, read_photon_variance(spectrum, shown))
         names = [str(name) for name in values["component"].values]
-    found = [int(i) for i in np.argsort(-amplitude) if amplitude[i] > limit[i]]
-    return [names[i] for i in found[:LISTED]]
+    return _list_families(names[int(i)] for i in np.argsort(-amplitude) if amplitude[i] > limit[i])
+
+
+def _list_families(components: Iterable[str]) -> list[str]:
+    """The first families of elements among components; scattered lines have other names for people."""
+    from hpcxrf.results.names import shown_name
+
+    return [name for name in components if shown_name(name) == name][:LISTED]
