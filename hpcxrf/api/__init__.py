@@ -15,6 +15,7 @@ For Datasets that were opened by other means call `register_accessor()` once.
 
 from hpcxrf.api.maps import fit_map, open_scan, plot_maps, register_accessor
 from hpcxrf.api.model import default_theta, line_table, model_spectrum
+from hpcxrf.api.processing import Outcome, process
 from hpcxrf.api.runs import open_results, run
 from hpcxrf.api.spectra import (
     Amplitude,
@@ -37,6 +38,7 @@ __all__ = [
     "Amplitude",
     "Detector",
     "Layer",
+    "Outcome",
     "Tube",
     "Value",
     "amplitudes",
@@ -55,6 +57,7 @@ __all__ = [
     "plot_fit",
     "plot_maps",
     "posterior",
+    "process",
     "refine",
     "register_accessor",
     "run",

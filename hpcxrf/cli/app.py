@@ -20,6 +20,7 @@ from hpcxrf.cli import (
     ingest,
     inspect,
     jobs,
+    live,
     logs,
     pack,
     plan,
@@ -67,6 +68,7 @@ def _main(
 
 app.command(epilog=demo.EXAMPLE, rich_help_panel=_MAPS)(demo.demo)
 app.command(epilog=run.EXAMPLE, rich_help_panel=_MAPS)(run.run)
+app.command(epilog=live.EXAMPLE, rich_help_panel=_MAPS)(live.live)
 app.command(epilog=report.EXAMPLE, rich_help_panel=_MAPS)(report.report)
 app.command(epilog=explore.EXAMPLE, rich_help_panel=_MAPS)(explore.explore)
 app.command(epilog=export.EXAMPLE, rich_help_panel=_MAPS)(export.export)

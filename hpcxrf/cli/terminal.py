@@ -36,7 +36,12 @@ def results_console() -> Console:
 
 def print_json(value: Mapping[str, Any]) -> None:
     """Print one JSON object; what is not finite becomes null."""
-    sys.stdout.write(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(plain_values(value), indent=2, allow_nan=False) + "\n")
+
+
+def plain_values(value: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON values: what is not finite becomes null."""
+    return {str(name): _plain(one) for name, one in value.items()}
 
 
 def print_long_json(value: Mapping[str, Any], name: str, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -56,7 +61,7 @@ def print_long_json(value: Mapping[str, Any], name: str, rows: Iterable[Mapping[
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return plain_values(value)
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):

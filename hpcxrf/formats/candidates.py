@@ -86,6 +86,23 @@ def list_candidates(inputs: list[Path]) -> Candidates:
     )
 
 
+def candidates_among(names: Iterable[str]) -> Candidates:
+    """Files that are known already, of which `why_left_out` tells what is a scan; no folder is listed.
+
+    Args:
+        names: paths of files, none of them a symbolic link.
+    """
+    found = dict.fromkeys(names)
+    unique = {real: name for name, real in _resolve_all(found, found).items()}
+    return Candidates(
+        paths=tuple(Path(name) for name in found),
+        explicit=frozenset(),
+        lowest=_lowest_members(unique),
+        companions=_companions(unique),
+        notes=(),
+    )
+
+
 def _expanded(item: Path, notes: list[Note], plain: set[str]) -> tuple[list[str], bool]:
     """Candidates of one input, and whether it was named explicitly."""
     if is_folder(item) and not is_zarr(item):

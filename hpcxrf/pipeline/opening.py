@@ -16,12 +16,13 @@ from hpcxrf.methods import METHODS
 from hpcxrf.pipeline.memory import memory_fault, stage_memory
 from hpcxrf.pipeline.normalise.choice import require_normalisable
 from hpcxrf.pipeline.normalise.reference import read_reference, reference_stamps
-from hpcxrf.pipeline.prepare.inputs import detector_names, input_stamps, read_options, renew_stamps
+from hpcxrf.pipeline.prepare.inputs import archive_root, detector_names, input_stamps, read_options, renew_stamps
 from hpcxrf.pipeline.quantify.certificates import standard_stamps
 from hpcxrf.pipeline.records import DatasetJob, I0Reference, Stage, Stamps
 from hpcxrf.pipeline.regions.given import region_stamps, require_given
 from hpcxrf.runner.records import Kept, Refusal
 from hpcxrf.runner.workload import PlanRequest
+from hpcxrf.store.catalog import dataset_id
 from hpcxrf.store.packed import read_root
 from hpcxrf.store.rundir import RunDir
 
@@ -75,6 +76,49 @@ def read_shared(config: RunConfig) -> SharedInputs:
         reference_stamps=reference_stamps(config.normalise),
         standard_stamps=standard_stamps(config.quantify),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What the opening of every file shares, where files or folders are named."""
+
+    request: PlanRequest
+    root: Path
+    """The folder that names the datasets relative to itself."""
+    shared: SharedInputs
+    datasets: int
+    """How many the run has, about."""
+
+    def name_dataset(self, path: Path) -> str:
+        """Name of the dataset that a file is."""
+        return dataset_id(path.absolute(), self.root)
+
+    def want(self, path: Path, number: int = 0) -> Wanted:
+        """The dataset that a file is to be, with its place in the plan."""
+        return Wanted(
+            path=path,
+            dataset_id=self.name_dataset(path),
+            config=self.request.config,
+            shared=self.shared,
+            number=number,
+            datasets=self.datasets,
+        )
+
+
+def begin_opening(request: PlanRequest, *, datasets: int) -> Opening:
+    """Read once what the opening of every file shares.
+
+    Args:
+        request: what is to be planned.
+        datasets: how many the run has, about.
+
+    Raises:
+        ConfigError: the scan that gives the reference of I0 is not there, or lacks it.
+        InputFileError: a label image of `regions`, or the scan that gives the reference of I0, cannot be read.
+    """
+    config = request.config
+    root = archive_root(config.input.files)
+    return Opening(request=request, root=root, shared=read_shared(config), datasets=datasets)
 
 
 def look_ahead(wanted: Iterable[One], look: Callable[[One], Found]) -> Iterator[tuple[One, Found]]:

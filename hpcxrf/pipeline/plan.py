@@ -10,12 +10,10 @@ from hpcxrf.formats.candidates import Candidates, list_candidates, notes_on_left
 from hpcxrf.notes import Note
 from hpcxrf.pipeline.catalogued.plan import plan_catalogue
 from hpcxrf.pipeline.memory import IDLE_WORKER_BYTES
-from hpcxrf.pipeline.opening import Wanted, find_kept, look_ahead, open_dataset, read_shared
-from hpcxrf.pipeline.prepare.inputs import archive_root
+from hpcxrf.pipeline.opening import begin_opening, find_kept, look_ahead, open_dataset
 from hpcxrf.pipeline.records import DatasetJob, Stage
 from hpcxrf.runner.records import Kept, Refusal
 from hpcxrf.runner.workload import PlanRequest
-from hpcxrf.store.catalog import dataset_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,20 +78,10 @@ def _plan_files(request: PlanRequest) -> Iterator[DatasetJob | Refusal | Kept]:
     candidates = list_candidates([Path(name) for name in config.input.files])
     for note in candidates.notes:
         request.note(note)
-    root, shared = archive_root(config.input.files), read_shared(config)
-
-    def want(path: Path, number: int = 0) -> Wanted:
-        return Wanted(
-            path=path,
-            dataset_id=dataset_id(path.absolute(), root),
-            config=config,
-            shared=shared,
-            number=number,
-            datasets=len(candidates.paths),
-        )
+    opening = begin_opening(request, datasets=len(candidates.paths))
 
     def look(path: Path) -> DatasetJob | Refusal | Kept | str:
-        wanted = want(path)
+        wanted = opening.want(path)
         kept = find_kept(wanted, request)
         if kept is not None:
             return kept
@@ -113,7 +101,7 @@ def _plan_files(request: PlanRequest) -> Iterator[DatasetJob | Refusal | Kept]:
     named = [path for path in candidates.paths if path in candidates.explicit] if number == 0 else []
     for path in named:
         del left[path]
-        yield open_dataset(want(path, number), request)
+        yield open_dataset(opening.want(path, number), request)
         number += 1
     _note_left_out(request, candidates, left, found=number)
 

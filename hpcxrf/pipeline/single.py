@@ -17,6 +17,7 @@ from hpcxrf.fitting.count_scale import carry_count_factor
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED, fit_detector_sum
 from hpcxrf.fitting.spectrum.suggestion import Suggestion, combine_detectors
+from hpcxrf.formats.progress import crop_rows
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import RawScan
 from hpcxrf.notes import Note
@@ -56,7 +57,9 @@ class FileFit:
     """Components that are not in the list, but present in the residual."""
 
 
-def fit_file(path: Path, config: RunConfig, detector: str, advance: Advance | None = None) -> FileFit:
+def fit_file(
+    path: Path, config: RunConfig, detector: str, advance: Advance | None = None, *, rows: int | None = None
+) -> FileFit:
     """Fit the integrated spectrum of one detector, or of the raw sum of all.
 
     Args:
@@ -64,6 +67,7 @@ def fit_file(path: Path, config: RunConfig, detector: str, advance: Advance | No
         config: a checked configuration; its input files are not used.
         detector: a number counted from 0, or `sum`.
         advance: called with (rows read, rows).
+        rows: the first rows alone, of a scan that is still being written; None: all.
 
     Raises:
         ConfigError: no such detector; no elements, calibration or incident energy.
@@ -71,6 +75,8 @@ def fit_file(path: Path, config: RunConfig, detector: str, advance: Advance | No
         FitError: the fit is impossible with these options, or the spectrum has no counts.
     """
     scan = open_scan(path, read_options(config))
+    if rows is not None:
+        scan = crop_rows(scan, min(rows, scan.shape[1]))
     wanted = _detectors(path, detector, scan.shape[0])
     detector_names(config, scan.shape[0])  # refuses exclusions that the scan cannot have
     if detector != SUM and wanted[0] in config.detectors.exclude:

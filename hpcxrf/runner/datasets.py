@@ -118,6 +118,17 @@ def read_kept(run: RunDir) -> dict[str, DatasetRecord]:
     return kept
 
 
+def next_number(run: RunDir) -> int:
+    """The first number that no item of a run had so far: those of a plan that goes on begin there.
+
+    Raises:
+        OutputError: a line is damaged.
+    """
+    file = run.path / ENDINGS
+    lines = _read_whole_lines(file) if file.is_file() else ()
+    return 1 + max((content["number"] for _, content in lines), default=-1)
+
+
 def forget_dataset(run: RunDir, dataset_id: str, reason: str) -> None:
     """Say that an item that was done is to be looked at again by the next driver.
 

@@ -365,3 +365,4 @@ def _account(drive: _Drive, record: DatasetRecord, number: int, home: RunDir) ->
         if len(drive.ended.reasons) < _MOST_REASONS:
             drive.ended.reasons[record.dataset_id] = record.reason
     drive.hooks.dataset(record.state)
+    drive.hooks.record(record)

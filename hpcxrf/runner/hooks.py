@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from hpcxrf.runner.records import DatasetRecord
+
 DatasetEvent = Literal["planned", "begun", "ended", "done", "failed", "not tried"]
 """`ended` follows every `begun`; the last three may come without: files that cannot be opened, items found finished."""
 
@@ -33,6 +35,8 @@ class Hooks:
     """Keys of the tasks that workers are running."""
     dataset: Callable[[DatasetEvent], None] = lambda _event: None
     """Takes every item when it is planned, begins and ends."""
+    record: Callable[[DatasetRecord], None] = lambda _record: None
+    """Takes how an item ended, once that is written down; not of items that an earlier driver finished."""
     units: Callable[[Mapping[str, int]], None] = lambda _counts: None
     """Takes the number of tasks by stage of every item, when they are known."""
     all_begun: Callable[[], None] = lambda: None
