@@ -16,6 +16,7 @@ from hpcxrf.cli import (
     export,
     fit,
     ingest,
+    init,
     inspect,
     jobs,
     logs,
@@ -24,6 +25,7 @@ from hpcxrf.cli import (
     quantify,
     report,
     run,
+    schema,
     simulate,
     site,
     status,
@@ -63,6 +65,7 @@ def _main(
 
 
 app.command(epilog=demo.EXAMPLE, rich_help_panel=_MAPS)(demo.demo)
+app.command(epilog=init.EXAMPLE, rich_help_panel=_MAPS)(init.init)
 app.command(epilog=run.EXAMPLE, rich_help_panel=_MAPS)(run.run)
 app.command(epilog=report.EXAMPLE, rich_help_panel=_MAPS)(report.report)
 app.command(epilog=explore.EXAMPLE, rich_help_panel=_MAPS)(explore.explore)
@@ -88,4 +91,5 @@ app.command(epilog=compare.EXAMPLE, rich_help_panel=_OTHER)(compare.compare)
 app.command(epilog=benchmark.EXAMPLE, rich_help_panel=_OTHER)(benchmark.benchmark)
 app.command("case-study", epilog=case_study.EXAMPLE, rich_help_panel=_OTHER)(case_study.case_study)
 app.add_typer(simulate.app, name="simulate", rich_help_panel=_OTHER)
+app.command(epilog=schema.EXAMPLE, rich_help_panel=_OTHER)(schema.schema)
 app.command(epilog=doctor.EXAMPLE, rich_help_panel=_OTHER)(doctor.doctor)
