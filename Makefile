@@ -26,7 +26,7 @@ $(BIN)/python:
 	touch $@
 
 .venv/docs.stamp: .venv/test.stamp
-	$(INSTALL) -e '.[test,docs]'
+	$(INSTALL) -e '.[test,docs,release]'
 	touch $@
 
 .venv/release.stamp: .venv/run.stamp

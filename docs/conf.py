@@ -26,7 +26,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["packaging/README.md", "gallery/*.md", "**/.ipynb_checkpoints"]
+exclude_patterns = ["gallery", "**/.ipynb_checkpoints"]
 templates_path: list[str] = []
 
 # -- Pages ----------------------------------------------------------------------------------------------------------

@@ -61,7 +61,8 @@ def make_formats_page() -> str:
     from hpcxrf.formats.registry import list_file_formats
 
     lines = _title(
-        "File formats", "A file is recognised by its content, never by its name. `hpcxrf inspect --formats` lists these too."
+        "File formats",
+        "A file is recognised by its content, never by its name. `hpcxrf inspect --formats` lists these too.",
     )
     rows = [
         (row.name, row.files, row.reads, "" if row.extra is None else f"`hpcxrf[{row.extra}]`")
@@ -77,10 +78,10 @@ def make_run_file_page() -> str:
 
     lines = _title(
         "Run file",
-        "A run file is YAML: sections, and options in them. Everything but `input.files` has a default. Unknown names are "
-        "refused, and all faults are reported at once. `hpcxrf init scan` writes a file with every option and a comment "
-        "on each; `--set section.key=value` changes one on the command line; `hpcxrf schema run` prints the schema for "
-        "editors.",
+        "A run file is YAML: sections, and options in them. Everything but `input.files` has a default. Unknown names "
+        "are refused, and all faults are reported at once. `hpcxrf init scan` writes a file with every option and a "
+        "comment on each; `--set section.key=value` changes one on the command line; `hpcxrf schema run` prints the "
+        "schema for editors.",
     )
     return _join([*lines, *_describe_schema(RunConfig, make_run_schema(), by_section=True)])
 
@@ -125,23 +126,23 @@ def make_stores_page() -> str:
 _STORE_GROUPS: Final = (
     (
         "Spectra",
-        "The root group of `spectra/<dataset>.zarr`. `counts` is uint8, uint16 where a channel exceeds 255, uint32 where "
-        "one exceeds 65535, and float32 only where counts are not whole numbers: beware of sums in one byte. `missing`, "
-        "`spike` and `tile_sums` are there only where they are needed. A scan without scalers has neither `scaler` nor "
-        "`name`. Energy calibration, incident energy and provenance are in the root attributes.",
+        "The root group of `spectra/<dataset>.zarr`. `counts` is uint8, uint16 where a channel exceeds 255, uint32 "
+        "where one exceeds 65535, and float32 only where counts are not whole numbers: beware of sums in one byte. "
+        "`missing`, `spike` and `tile_sums` are there only where they are needed. A scan without scalers has neither "
+        "`scaler` nor `name`. Energy calibration, incident energy and provenance are in the root attributes.",
         ("SPECTRA_VARIABLES", "FAULT_VARIABLES", "TILE_VARIABLES", "SPECTRA_COORDINATES"),
     ),
     (
         "Results: maps",
         "The group `maps` of `results/<dataset>.zarr`: one number for each pixel. The coordinate `detector` has `sum`, "
-        "`0`, `1` ...; `component` has the names of the families and of the scatter peaks. The shifts of theta are there "
-        "where pixels have a theta of their own (`nonlinear`, `full`).",
+        "`0`, `1` ...; `component` has the names of the families and of the scatter peaks. The shifts of theta are "
+        "there where pixels have a theta of their own (`nonlinear`, `full`).",
         ("MAP_VARIABLES", "SHIFT_VARIABLES"),
     ),
     (
         "Results: spectrum",
         "The group `spectrum`: the integrated spectrum of each detector with its fit. The figures of merit `r2`, "
-        "`r2_expected`, `reduced_chi2`, `deviance` and `cpu_s` are float64 and `status` is uint8, one value a detector.",
+        "`r2_expected`, `reduced_chi2`, `deviance` and `cpu_s` are float64 and `status` is uint8, one value for each.",
         ("SPECTRUM_VARIABLES",),
     ),
     (
@@ -171,9 +172,9 @@ _STORE_GROUPS: Final = (
     ),
     (
         "Results: basis and model",
-        "What the pixels were fitted with: the group `basis` has the columns of the linear model, and where pixels have "
-        "a theta of their own its changes; every group `model/<detector>` has the lines of the model. Classes of weights "
-        "have names that begin with `phase`, as in version 0.1.0.",
+        "What the pixels were fitted with: the group `basis` has the columns of the linear model, and where pixels "
+        "have a theta of their own its changes; every group `model/<detector>` has the lines of the model. Classes of "
+        "weights have names that begin with `phase`, as in version 0.1.0.",
         ("BASIS_VARIABLES", "WEIGHT_CLASS_VARIABLES", "TANGENT_VARIABLES", "MODEL_VARIABLES"),
     ),
 )
@@ -217,7 +218,8 @@ def _describe_schema(kind: type, schema: Mapping[str, Any], *, by_section: bool)
         for name, section in sections.items():
             lines += [f"## {name}", "", definitions[section]["description"], ""]
             lines += [*_describe_options(definitions[section], definitions), ""]
-        inner = [one.__name__ for one in list_classes(kind) if one is not kind and one.__name__ not in sections.values()]
+        inner = [one.__name__ for one in list_classes(kind) if one is not kind]
+        inner = [name for name in inner if name not in sections.values()]
     for name in inner:
         lines += ["", f"## {_heading(name)}", "", definitions[name]["description"], ""]
         lines += _describe_options(definitions[name], definitions)

@@ -1,4 +1,4 @@
-"""JSON schemas of run files and site profiles, for editors: what pydantic checks, with the docstrings as descriptions."""
+"""JSON schemas of run files and site profiles, for editors: what pydantic checks, described by docstrings."""
 
 import dataclasses
 import inspect
