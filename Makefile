@@ -55,12 +55,12 @@ test-more: .venv/test.stamp
 # The pages, with their notebooks and scripts run; then the tests of the site.
 docs: .venv/docs.stamp
 	$(BIN)/python -m sphinx -n -W --keep-going -d build/doctrees docs build/docs
-	HPCXRF_SITE=build/docs $(PYTEST) tests/docs
+	HPCXRF_SITE=build/docs $(PYTEST) tests/docs/test_site.py
 
 # What is published: sdist, wheel, bill of materials.
 release: .venv/release.stamp
 	rm -rf dist
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python docs/packaging/make_sbom.py > dist/hpcxrf.cdx.json
 
 # The lowest versions that pyproject.toml allows, in an environment of their own; torch is the pinned one.
