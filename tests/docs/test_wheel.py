@@ -80,7 +80,16 @@ def test_the_package_is_that_of_the_wheel(installed):
 def test_the_demonstration_runs(installed):
     assert "hpcxrf demo" in shell_lines(START)
     installed("hpcxrf demo --workers 1")
-    assert (installed.folder / "hpcxrf-demo" / "run" / "report.html").stat().st_size > 100_000
+    run = installed.folder / "hpcxrf-demo" / "run"
+    assert (run / "report.html").stat().st_size > 100_000
+    page = (ROOT / "docs" / "reference" / "what-a-run-leaves.md").read_text(encoding="utf-8")
+    told = [name.rstrip("/") for name in re.findall(r"^\| `([^`]+)`", page, re.MULTILINE)]
+    for path in run.rglob("*"):
+        if any(folder.suffix == ".zarr" for folder in path.parents):
+            continue
+        place = re.sub(r"leaf_on_soil-[0-9a-f]{8}", "<dataset>", str(path.relative_to(run)))
+        known = (name == place or name.startswith(f"{place}/") or place.startswith(f"{name}/") for name in told)
+        assert any(known), f"{place} is not on the page of what a run leaves"
 
 
 def test_the_commands_of_the_first_page_run_in_their_order(installed):
