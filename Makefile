@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-more test-slow fuzz bench lint clean
+.PHONY: demo test test-more test-slow docs release floors fuzz bench lint clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -23,6 +23,14 @@ $(BIN)/python:
 
 .venv/bench.stamp: .venv/test.stamp
 	$(INSTALL) -e '.[test,bench]'
+	touch $@
+
+.venv/docs.stamp: .venv/test.stamp
+	$(INSTALL) -e '.[test,docs,release]'
+	touch $@
+
+.venv/release.stamp: .venv/run.stamp
+	$(INSTALL) -e '.[release]'
 	touch $@
 
 demo: .venv/run.stamp
@@ -44,6 +52,21 @@ test: lint
 test-more: .venv/test.stamp
 	$(PYTEST) -m 'more and not slow' $(SHARED)
 
+# The pages, with their notebooks and scripts run; then the tests of the site.
+docs: .venv/docs.stamp
+	$(BIN)/python -m sphinx -n -W --keep-going -d build/doctrees docs build/docs
+	HPCXRF_SITE=build/docs $(PYTEST) tests/docs/test_site.py
+
+# What is published: sdist, wheel, bill of materials.
+release: .venv/release.stamp
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python docs/packaging/make_sbom.py > dist/hpcxrf.cdx.json
+
+# The lowest versions that pyproject.toml allows, in an environment of their own; torch is the pinned one.
+floors:
+	$(PYTHON) docs/packaging/floors.py --run build/floors
+
 # Damaged files of every kind, N of them: make fuzz N=100000 SEED=2
 N := 2000
 SEED := 1
@@ -57,4 +80,4 @@ bench: .venv/bench.stamp
 	$(PYTEST) tests/bench -m bench --benchmark-enable -o addopts='--strict-markers'
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv docs/built-gallery docs/sg_execution_times.rst build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

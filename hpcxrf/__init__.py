@@ -7,7 +7,7 @@ its names, so that the import itself takes no time.
 from importlib import import_module
 from typing import Any, Final
 
-__version__: Final = "0.1.0"
+__version__: Final = "0.2.0"
 
 _LIBRARY: Final = (
     "Amplitude",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
+import hpcxrf.api
 from hpcxrf import errors
 from hpcxrf.cli.app import app
 from hpcxrf.errors import HpcxrfError
@@ -51,10 +52,31 @@ def test_every_command_and_option_of_a_page_exists(page):
         assert {word.split("=")[0] for word in rest if word.startswith("-")} <= known, words
 
 
-def test_the_index_names_every_page():
+def test_the_index_names_every_page_and_notebook():
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     linked = {(ROOT / "docs" / name).resolve() for name in re.findall(r"\]\(([^)#]+)\)", index)}
-    assert linked == set(PAGES) - {ROOT / "docs" / "index.md"}
+    of_sections = {page for page in PAGES if page.name == "index.md"}
+    assert linked == (set(PAGES) - of_sections) | set((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+
+
+def test_every_page_is_in_the_contents_of_the_site():
+    """A page that no list of contents names is a warning of Sphinx, which `make docs` takes for an error."""
+    named: set[Path] = {ROOT / "docs" / "index.md"}
+    for page in PAGES:
+        for block in re.findall(
+            r"^```{toctree}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+        ):
+            entries = [line for line in block.splitlines() if line and not line.startswith(":")]
+            for entry in entries:
+                found = page.parent.glob(f"{entry}.md") if "*" in entry else [(page.parent / f"{entry}.md").resolve()]
+                named.update(found)
+    assert set(PAGES) <= named
+
+
+def test_the_page_of_python_names_all_of_the_library():
+    page = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"^\.\. auto(?:function|class|data):: (\w+)$", page, re.MULTILINE))
+    assert shown == set(hpcxrf.api.__all__)
 
 
 def test_the_exit_codes_of_the_page_are_those_of_the_program():

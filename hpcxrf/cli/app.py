@@ -18,6 +18,7 @@ from hpcxrf.cli import (
     fit,
     index,
     ingest,
+    init,
     inspect,
     jobs,
     live,
@@ -28,6 +29,7 @@ from hpcxrf.cli import (
     report,
     rerun,
     run,
+    schema,
     simulate,
     site,
     status,
@@ -67,6 +69,7 @@ def _main(
 
 
 app.command(epilog=demo.EXAMPLE, rich_help_panel=_MAPS)(demo.demo)
+app.command(epilog=init.EXAMPLE, rich_help_panel=_MAPS)(init.init)
 app.command(epilog=run.EXAMPLE, rich_help_panel=_MAPS)(run.run)
 app.command(epilog=live.EXAMPLE, rich_help_panel=_MAPS)(live.live)
 app.command(epilog=report.EXAMPLE, rich_help_panel=_MAPS)(report.report)
@@ -96,4 +99,5 @@ app.command(epilog=compare.EXAMPLE, rich_help_panel=_OTHER)(compare.compare)
 app.command(epilog=benchmark.EXAMPLE, rich_help_panel=_OTHER)(benchmark.benchmark)
 app.command("case-study", epilog=case_study.EXAMPLE, rich_help_panel=_OTHER)(case_study.case_study)
 app.add_typer(simulate.app, name="simulate", rich_help_panel=_OTHER)
+app.command(epilog=schema.EXAMPLE, rich_help_panel=_OTHER)(schema.schema)
 app.command(epilog=doctor.EXAMPLE, rich_help_panel=_OTHER)(doctor.doctor)

@@ -1,20 +1,19 @@
 """Man pages and completion scripts, made from the commands: `python -m hpcxrf.cli.man` writes them anew.
 
-They lie in `hpcxrf/cli/shell/` and are installed below `share/`; a test compares them with the commands.
+They lie in `hpcxrf/cli/shell/` and are installed below `share/`; a test compares them with the commands. In a checkout
+the pages of `hpcxrf.cli.reference` are written too.
 """
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from hpcxrf.cli import reference
+from hpcxrf.cli.reference import PROGRAM, list_commands, list_examples
+
 FOLDER: Final = Path(__file__).parent / "shell"
-REFERENCE: Final = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"
-"""Page of the commands, in a checkout."""
-FORMATS_PAGE: Final = REFERENCE.with_name("formats.md")
-"""Page of the file formats, in a checkout."""
-_PROGRAM: Final = "hpcxrf"
 _COMPLETION_FILES: Final = {"bash": "hpcxrf", "zsh": "_hpcxrf", "fish": "hpcxrf.fish"}
 _EXIT_CODES: Final = (
     ("0", "done"),
@@ -38,45 +37,12 @@ def make_files() -> dict[str, str]:
 
     # Vendored by the command line library, which gives its commands no public type.
     root: Any = typer.main.get_command(app)
-    pages = {f"{'-'.join(words)}.1": _make_page(words, command) for words, command in _list_commands((_PROGRAM,), root)}
+    pages = {f"{'-'.join(words)}.1": _make_page(words, command) for words, command in list_commands((PROGRAM,), root)}
     scripts = {
-        name: get_completion_script(prog_name=_PROGRAM, complete_var="_HPCXRF_COMPLETE", shell=shell) + "\n"
+        name: get_completion_script(prog_name=PROGRAM, complete_var="_HPCXRF_COMPLETE", shell=shell) + "\n"
         for shell, name in _COMPLETION_FILES.items()
     }
     return pages | scripts
-
-
-def make_reference() -> str:
-    """Make the page `docs/reference/commands.md`: every command with its first sentence and its example."""
-    import typer
-
-    from hpcxrf.cli.app import app
-
-    root: Any = typer.main.get_command(app)
-    lines = ["# Commands", "", "Each has `--help`. This page is written by `python -m hpcxrf.cli.man`.", ""]
-    lines += ["| command | does |", "|---|---|"]
-    found = [(words, command) for words, command in _list_commands((_PROGRAM,), root) if len(words) > 1]
-    for words, command in found:
-        sentence = " ".join((command.help or "").split("\n\n")[0].split())
-        lines.append(f"| `{' '.join(words)}` | {sentence} |")
-    lines += ["", "## Examples", ""]
-    for _, command in found:
-        examples = (command.epilog or "").partition(":")[2].split("   |   ")
-        lines += [f"* `{text.strip()}`" for text in examples if text.strip()]
-    return "\n".join(lines) + "\n"
-
-
-def make_formats_page() -> str:
-    """Make the page `docs/reference/formats.md`: the table of formats, from the registry of the readers."""
-    from hpcxrf.formats.registry import list_file_formats
-
-    lines = ["# File formats", "", "A file is recognised by its content, never by its name. The list is that of"]
-    lines += ["`hpcxrf inspect --formats`, and this page is written by `python -m hpcxrf.cli.man`.", ""]
-    lines += ["| format | files | what is read | needs |", "|---|---|---|---|"]
-    for row in list_file_formats():
-        needs = "" if row.extra is None else f"`hpcxrf[{row.extra}]`"
-        lines.append(f"| {row.name} | {row.files} | {row.reads} | {needs} |")
-    return "\n".join(lines) + "\n"
 
 
 def _list_formats() -> list[tuple[str, str]]:
@@ -89,13 +55,6 @@ def _list_formats() -> list[tuple[str, str]]:
     ]
 
 
-def _list_commands(words: tuple[str, ...], command: Any) -> Iterator[tuple[tuple[str, ...], Any]]:  # noqa: ANN401
-    """List a command and those below it, each with the words that call it."""
-    yield words, command
-    for name, inner in sorted(getattr(command, "commands", {}).items()):
-        yield from _list_commands((*words, name), inner)
-
-
 def _make_page(words: tuple[str, ...], command: Any) -> str:  # noqa: ANN401
     from hpcxrf import __version__
 
@@ -105,7 +64,7 @@ def _make_page(words: tuple[str, ...], command: Any) -> str:  # noqa: ANN401
     help_text = [" ".join(part.split()) for part in (command.help or "").split("\n\n")]
     title, name = "-".join(words).upper(), "-".join(words)
     lines = [
-        f'.TH "{_escape(title)}" 1 "" "{_PROGRAM} {__version__}" "User commands"',
+        f'.TH "{_escape(title)}" 1 "" "{PROGRAM} {__version__}" "User commands"',
         ".SH NAME",
         rf"{_escape(name)} \- {_escape(help_text[0])}",
         ".SH SYNOPSIS",
@@ -119,10 +78,9 @@ def _make_page(words: tuple[str, ...], command: Any) -> str:  # noqa: ANN401
     lines += _make_list("COMMANDS", below)
     lines += _make_list("FORMATS", _list_formats() if words[1:] == ("inspect",) else ())
     if command.epilog:
-        examples = command.epilog.partition(":")[2].split("   |   ")
-        lines += [".SH EXAMPLES", *(line for text in examples for line in (".PP", _escape(text.strip())))]
+        lines += [".SH EXAMPLES", *(line for text in list_examples(command) for line in (".PP", _escape(text)))]
     lines += _make_list("EXIT STATUS", _EXIT_CODES)
-    above = [_PROGRAM] if len(words) > 1 else [f"{_PROGRAM}-{inner}" for inner, _ in below]
+    above = [PROGRAM] if len(words) > 1 else [f"{PROGRAM}-{inner}" for inner, _ in below]
     lines += [".SH SEE ALSO", ", ".join(rf"\fB{_escape(other)}\fR(1)" for other in above)]
     return "\n".join(lines) + "\n"
 
@@ -149,9 +107,9 @@ def main() -> None:
             old.unlink()
     for name, text in files.items():
         (FOLDER / name).write_text(text, encoding="utf-8")
-    if REFERENCE.parent.is_dir():
-        REFERENCE.write_text(make_reference(), encoding="utf-8")
-        FORMATS_PAGE.write_text(make_formats_page(), encoding="utf-8")
+    if reference.FOLDER.is_dir():
+        for name, text in reference.make_pages().items():
+            (reference.FOLDER / name).write_text(text, encoding="utf-8")
     sys.stderr.write(f"{len(files)} files in {FOLDER}\n")
 
 

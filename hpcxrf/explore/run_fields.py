@@ -1,12 +1,9 @@
 """The options of a run file as fields of a form: kind, choices, default, and help by their docstrings."""
 
-import ast
 import dataclasses
 import functools
 import inspect
-import itertools
 import json
-import textwrap
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +11,7 @@ from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter
 
+from hpcxrf.config.docstrings import read_docstrings
 from hpcxrf.config.run import RunConfig
 from hpcxrf.config.settings import names_path
 
@@ -181,26 +179,3 @@ def _describe_range(form: Json) -> str:
         f"below {form['exclusiveMaximum']:g}" if "exclusiveMaximum" in form else "",
     ]
     return ", ".join(filter(None, words))
-
-
-@functools.cache
-def read_docstrings(kind: type) -> Mapping[str, str]:
-    """Read the docstrings below the fields of a dataclass, which are the reference of the run file.
-
-    Args:
-        kind: class whose source is at hand.
-
-    Returns:
-        Text in one line by the name of the field.
-    """
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-    body = tree.body if isinstance(tree, ast.ClassDef) else []
-    return {
-        field.target.id: " ".join(text.value.value.split())
-        for field, text in itertools.pairwise(body)
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(field.target, ast.Name)
-        and isinstance(text, ast.Expr)
-        and isinstance(text.value, ast.Constant)
-        and isinstance(text.value.value, str)
-    }

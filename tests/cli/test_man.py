@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from hpcxrf.cli.app import app
-from hpcxrf.cli.man import FOLDER, FORMATS_PAGE, REFERENCE, make_files, make_formats_page, make_reference
+from hpcxrf.cli.man import FOLDER, make_files
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,20 +21,6 @@ def test_the_files_are_those_of_the_commands():
     assert sorted(wanted) == sorted(file.name for file in FOLDER.iterdir()), "run python -m hpcxrf.cli.man"
     for name, text in wanted.items():
         assert (FOLDER / name).read_text(encoding="utf-8") == text, f"{name}: run python -m hpcxrf.cli.man"
-
-
-def test_the_reference_of_the_commands_is_in_step_with_them():
-    assert REFERENCE.read_text(encoding="utf-8") == make_reference(), "run python -m hpcxrf.cli.man"
-
-
-def test_the_page_of_the_formats_is_the_list_of_the_program(hpcxrf):
-    assert FORMATS_PAGE.read_text(encoding="utf-8") == make_formats_page(), "run python -m hpcxrf.cli.man"
-    rows = hpcxrf("inspect", "--formats", "--json").json["formats"]
-    page, manual = FORMATS_PAGE.read_text(encoding="utf-8"), (FOLDER / "hpcxrf-inspect.1").read_text()
-    assert len(rows) >= 18
-    for row in rows:
-        assert f"| {row['name']} | {row['files']} |" in page
-        assert row["name"] in manual.split(".SH FORMATS")[1].replace(r"\-", "-")
 
 
 def test_the_page_of_a_command_has_its_rare_options_and_its_example():
@@ -70,7 +56,7 @@ def test_the_wheel_installs_pages_and_completion_where_shells_and_man_look(tmp_p
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     names = tracked.stdout.splitlines() or [str(p.relative_to(ROOT)) for p in ROOT.rglob("*") if p.is_file()]
     for name in names:
-        if name.startswith(("hpcxrf/", "slurm/")) or "/" not in name:
+        if name.startswith(("hpcxrf/", "slurm/", "workflows/")) or "/" not in name:
             (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, tmp_path / "tree" / name)
     code = f"from setuptools import build_meta; build_meta.build_wheel({str(tmp_path)!r})"
@@ -92,5 +78,6 @@ def test_the_wheel_installs_pages_and_completion_where_shells_and_man_look(tmp_p
         "share/zsh/site-functions/_hpcxrf",
         "share/fish/vendor_completions.d/hpcxrf.fish",
         "share/hpcxrf/sites/generic-gpu.yaml",
+        "share/hpcxrf/workflows/scan.yaml",
     ):
         assert place in inside
