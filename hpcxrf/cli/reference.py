@@ -210,10 +210,7 @@ def _describe_schema(kind: type, schema: Mapping[str, Any], *, by_section: bool)
         lines = _describe_options(schema, definitions)
         inner = [one.__name__ for one in list_classes(kind) if one is not kind]
     else:
-        sections = {
-            name: next(form["$ref"].rpartition("/")[2] for form in shape["anyOf"] if "$ref" in form)
-            for name, shape in schema["properties"].items()
-        }
+        sections = {name: _name_section(shape) for name, shape in schema["properties"].items()}
         lines = []
         for name, section in sections.items():
             lines += [f"## {name}", "", definitions[section]["description"], ""]
@@ -224,6 +221,13 @@ def _describe_schema(kind: type, schema: Mapping[str, Any], *, by_section: bool)
         lines += ["", f"## {_heading(name)}", "", definitions[name]["description"], ""]
         lines += _describe_options(definitions[name], definitions)
     return lines
+
+
+def _name_section(shape: Mapping[str, Any]) -> str:
+    """Name of the definition that a section is, or that the items of a list of sections are."""
+    forms = [shape, *shape.get("anyOf", ())]
+    forms += [form["items"] for form in forms if "items" in form]
+    return str(next(form["$ref"] for form in forms if "$ref" in form)).rpartition("/")[2]
 
 
 def _describe_options(shape: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[str]:
