@@ -65,6 +65,16 @@ async def serve(explorer: Explorer, listening: Listening, *, idle_s: float, read
     return terminated.is_set()
 
 
+def run_server(explorer: Explorer, listening: Listening, *, idle_s: float, ready: Callable[[], None]) -> bool:
+    """Do what `serve` does, outside of any loop; the handler of SIGTERM is afterwards what it was."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        return asyncio.run(serve(explorer, listening, idle_s=idle_s, ready=ready))
+    finally:
+        # The loop set its own, and removes it with any other.
+        signal.signal(signal.SIGTERM, handler)
+
+
 def _watch_termination() -> asyncio.Event:
     """An event that is set by SIGTERM: what a handler of signals raises inside the loop, the loop may swallow."""
     terminated = asyncio.Event()
