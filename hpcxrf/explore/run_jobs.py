@@ -220,7 +220,7 @@ def _prepare_again(runs: Runs, key: str, *, retry: bool) -> Prepared:
     failed = tuple((one.dataset_id, one.task) for one in failures(run)) if retry else ()
     if retry and not failed:
         raise OutputError(
-            f"{run.path}: nothing of it has failed that was not asked for already; look at the list again"
+            f"{run.path}: nothing has failed that was not asked for again already; look at the list anew"
         )
     kept = run.path / "jobs" / "job.sh"
     if kept.is_file():

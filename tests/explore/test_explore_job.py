@@ -5,6 +5,7 @@ import os
 import re
 import stat
 import subprocess
+from dataclasses import replace
 
 import pytest
 from test_serving import hash_tree
@@ -54,10 +55,6 @@ def address_of(run, job_id="17"):
     return address
 
 
-def changed(state, **fields):
-    return JobState(**{name: getattr(state, name) for name in JobState.__dataclass_fields__} | fields)
-
-
 def test_the_script_is_of_one_core_ends_before_its_time_and_is_none_of_the_run(run, sites):
     sites(partition="gpu", driver_partition="small", gpus_per_node=4, account="xrf", scratch="/s", modules=["python"])
     job = prepare_explorer_job(run.path, "lab", ("--idle-h", "4", "--dataset", "leaf-1a2b3c4d"), 7200)
@@ -72,7 +69,7 @@ def test_the_script_is_of_one_core_ends_before_its_time_and_is_none_of_the_run(r
     assert "umask 077" in lines
     assert job.command == f"sbatch --chdir={run.path} --output={run.path}/explore/job-%j.log"
     [comment] = [one.partition("=")[2] for one in given if one.startswith("--comment=")]
-    state = changed(RUNS, comment=comment, name="hpcxrf-explore", folder=str(run.path))
+    state = replace(RUNS, comment=comment, name="hpcxrf-explore", folder=str(run.path))
     # Even where Slurm gave it the number of a job that the run had once.
     assert not is_job_of(state, run.path, ["17"])
 
@@ -174,7 +171,7 @@ def test_whoever_waits_is_told_why_once_and_gets_the_address(run, monkeypatch):
 def test_the_wait_has_an_end_and_a_job_that_ended_is_said_to_have_with_its_log(run, monkeypatch):
     monkeypatch.setattr(explorer_jobs, "_LOOK_S", 0.0)
     assert wait_for_address(run, "17", patience_s=0.0, tell=lambda _: None, ask=lambda _: WAITS) is None
-    ended = changed(RUNS, state="FAILED", reason="NonZeroExitCode")
+    ended = replace(RUNS, state="FAILED", reason="NonZeroExitCode")
     # What it left is not believed any more.
     address_of(run)
     with pytest.raises(OutputError, match=r"ended before anybody could look: FAILED \(NonZeroExitCode\).*has nothing"):

@@ -1,13 +1,12 @@
 """`hpcxrf explore RUN --submit` on a real Slurm: waited for, reached through a tunnel, and ended in every way."""
 
-import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -45,7 +44,7 @@ def submit(run, *arguments):
 
 
 @contextmanager
-def ended_soon(slurm, run):
+def ended_soon(run):
     """Whatever happens, and afterwards nothing of the job is left."""
     until(lambda: find_explorer_job(run) is not None, "a job")
     job = find_explorer_job(run)
@@ -71,7 +70,7 @@ def test_it_is_submitted_reached_through_a_tunnel_found_again_and_cancelled(run,
     assert re.search(r"^job \d+ is in the queue$", said, re.MULTILINE), said
     path = re.fullmatch(r"ssh -N -L 8000:(\S+/explore\.sock) .*\S+@\S+", tunnel)[1]
     secret = re.fullmatch(r"http://localhost:8000/#([\w-]{22})", address)[1]
-    with ended_soon(slurm_cluster, run) as job_id:
+    with ended_soon(run) as job_id:
         assert f"scancel {job_id}" in said
         with forwarded(path) as port:
             page = browser.new_page()
@@ -133,7 +132,7 @@ def test_whoever_waits_sees_why_and_leaves_the_job_by_ctrl_c(run, slurm_cluster)
 def test_it_ends_by_itself_when_nobody_asks(run, slurm_cluster):
     tunnel, _, _ = submit(run, "--idle-h", "0.01")
     path = Path(tunnel.split()[3].partition(":")[2])
-    with ended_soon(slurm_cluster, run) as job_id:
+    with ended_soon(run) as job_id:
         assert path.exists()
     assert not path.parent.exists()
     assert "ended: nothing was asked for 0.01 h" in log_of(run, job_id)
@@ -144,20 +143,20 @@ def test_it_ends_before_its_time_limit(run, slurm_cluster, monkeypatch):
     tunnel, _, _ = submit(run, "--time", "0:02:00")
     path = Path(tunnel.split()[3].partition(":")[2])
     monkeypatch.setitem(globals(), "PATIENCE_S", 300.0)
-    with ended_soon(slurm_cluster, run) as job_id:
+    with ended_soon(run) as job_id:
         pass
     assert not path.parent.exists()
     assert "ended: it was told to, or its time limit is near" in log_of(run, job_id)
     assert "TIMEOUT" not in slurm_cluster.run("squeue", "-h", "-t", "all", "-o", "%T", "-j", job_id)
 
 
-def test_a_job_that_cannot_begin_is_said_to_have_ended_with_its_log(run, slurm_cluster):
-    shutil.rmtree(run.path / "results")
-    run_file = run.path / "spectra" / f"{NAME}.zarr"
-    with suppress(FileNotFoundError):
-        shutil.rmtree(run_file)
-    # Without anything to look at the runs are served all the same; a dataset that is not there is none.
-    ran = subprocess.run(command(run, "--dataset", "leaf"), capture_output=True, text=True, check=False, timeout=200)
-    assert ran.returncode in {2, 4}, ran.stderr
-    assert ran.stdout == ""
-    assert os.path.lexists(run.path)
+def test_a_job_that_cannot_begin_is_said_to_have_ended_with_its_log(run, slurm_cluster, tmp_path, monkeypatch):
+    (tmp_path / "sites").mkdir()
+    profile = (ROOT / "slurm" / "testcluster.yaml").read_text() + "scratch: /nowhere/at/all\n"
+    (tmp_path / "sites" / "broken.yaml").write_text(profile)
+    monkeypatch.setenv("HPCXRF_SITES", str(tmp_path / "sites"))
+    argv = [one if one != "testcluster" else "broken" for one in command(run)]
+    ran = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=200)
+    assert (ran.returncode, ran.stdout) == (4, ""), ran.stderr
+    assert "ended before anybody could look: FAILED" in ran.stderr
+    assert "a socket needs a folder of a local disk" in ran.stderr

@@ -5,7 +5,7 @@ No ssh server can be counted on where tests run; ssh itself reads the printed li
 
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 @contextmanager
@@ -38,13 +38,9 @@ def _accept(listening, path):
 
 
 def _copy(source, sink):
-    try:
+    with suppress(OSError):
         while content := source.recv(1 << 16):
             sink.sendall(content)
-    except OSError:
-        pass
     for one, how in ((sink, socket.SHUT_WR), (source, socket.SHUT_RD)):
-        try:
+        with suppress(OSError):
             one.shutdown(how)
-        except OSError:
-            pass
