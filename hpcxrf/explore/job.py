@@ -3,7 +3,7 @@
     python -m hpcxrf.explore.job RUN --idle-h 4 [--dataset ID] [--read-only] [--scratch FOLDER]
 
 What it prints goes to the log of the job: the secret is not among it. It ends when nobody asked for so many hours, or
-is told to (SIGTERM, a minute before the time limit), and takes socket and file along.
+is told to (SIGTERM, a minute or two before the time limit), and takes socket and file along.
 """
 
 import argparse

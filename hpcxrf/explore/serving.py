@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from hpcxrf.explore.access import HEADERS
 from hpcxrf.explore.exchange import Answer, Request
+from hpcxrf.explore.explorer import Explorer
 from hpcxrf.explore.listening import Listening
-from hpcxrf.explore.server import Explorer, answer_request
+from hpcxrf.explore.server import answer_request
 
 if TYPE_CHECKING:
     from tornado.httputil import HTTPServerRequest

@@ -140,7 +140,7 @@ def test_it_ends_by_itself_when_nobody_asks(run, slurm_cluster):
 
 @pytest.mark.timeout(500)
 def test_it_ends_before_its_time_limit(run, slurm_cluster, monkeypatch):
-    tunnel, _, _ = submit(run, "--time", "0:02:00")
+    tunnel, _, _ = submit(run, "--time", "0:03:00")
     path = Path(tunnel.split()[3].partition(":")[2])
     monkeypatch.setitem(globals(), "PATIENCE_S", 300.0)
     with ended_soon(run) as job_id:

@@ -35,7 +35,7 @@ MEMORY_MB: Final = 2000
 _MARK: Final = "hpcxrf-explore:"
 _FOLDER: Final = "explore"
 _LOG: Final = f"{_FOLDER}/job-%j.log"
-_SHORTEST_S: Final = 120
+_SHORTEST_S: Final = 180
 _ASK_SLURM_S: Final = 5.0
 _LOOK_S: Final = 0.5
 _SHOWN_LINES: Final = 8
@@ -93,7 +93,8 @@ def prepare_explorer_job(
     limit_s = site.time_limit_s if time_limit_s is None else time_limit_s
     if limit_s < _SHORTEST_S:
         raise ConfigError(
-            f"a time limit of {limit_s} s: the explorer is told to end a minute before it; give {_SHORTEST_S} s or more"
+            f"a time limit of {limit_s} s: the explorer is told to end a minute or two before it; give {_SHORTEST_S} s "
+            "or more"
         )
     refuse_folder(run.path)
     scratch = () if site.scratch is None else ("--scratch", site.scratch)

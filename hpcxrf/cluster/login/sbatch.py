@@ -173,7 +173,7 @@ def render(site: SiteProfile, request: JobRequest, size: JobSize, *, run_dir: Pa
 def render_one_core(
     site: SiteProfile, *, name: str, comment: str, time_limit_s: int, memory_mb: int, words: Sequence[str]
 ) -> str:
-    """The batch script of a small job beside those of runs: one core, no GPU, told to end a minute before its time.
+    """The batch script of a small job beside those of runs: one core, no GPU, told to end before its time.
 
     Args:
         site: the profile; the job goes where the driver of an elastic run would.
