@@ -121,8 +121,17 @@ def open_dataset(explorer: Explorer, name: str | None) -> Opened:
 
 
 def find_session(explorer: Explorer, name: str | None) -> Session:
-    """The open scan of a name, without its fits; raises as `open_dataset` does."""
-    return open_dataset(explorer, name).session
+    """Give the open scan of a name, without its fits; what is kept of it in memory counts no longer once it changed.
+
+    Raises:
+        StoreChangedError: it was written again since it was opened.
+        StoreGoneError: it is gone.
+        ConfigError: as `open_dataset`.
+        OutputError: as `open_dataset`.
+    """
+    session = open_dataset(explorer, name).session
+    session.require_unchanged()
+    return session
 
 
 def find_fits(explorer: Explorer, name: str | None) -> Fits:

@@ -28,7 +28,9 @@ def session(made) -> Session:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory) -> Path:
-    """The run of `hpcxrf demo`; nothing may change it."""
+    """The run of `hpcxrf demo`, or the one that `HPCXRF_DEMO_RUN` names; nothing may change it."""
+    if made_before := os.environ.get("HPCXRF_DEMO_RUN"):
+        return Path(made_before)
     folder = tmp_path_factory.mktemp("demo")
     root = str(Path(__file__).resolve().parents[2])
     argv = [sys.executable, "-m", "hpcxrf", "demo", "-o", str(folder), "--workers", "1"]

@@ -49,6 +49,9 @@ def test_what_was_written_again_is_refused_until_it_is_opened_anew(explorer, fol
     fits = explorer.opened[NAME].fits
     write_again(folder)
     for answer in (
+        # Not from memory either.
+        get(explorer, MAP),
+        get(explorer, "/api/scan"),
         get(explorer, "/api/map?detector=0&layer=sigma&component=Fe"),
         post(explorer, "/api/spectrum", {"selection": {"kind": "pixel", "y": 1, "x": 1}}),
         post(explorer, "/api/fit", {"detector": "0", "selection": {"kind": "all"}}),
