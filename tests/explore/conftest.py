@@ -33,7 +33,7 @@ def demo(tmp_path_factory) -> Path:
         return Path(made_before)
     folder = tmp_path_factory.mktemp("demo")
     root = str(Path(__file__).resolve().parents[2])
-    argv = [sys.executable, "-m", "hpcxrf", "demo", "-o", str(folder), "--workers", "1"]
+    argv = [sys.executable, "-m", "hpcxrf", "demo", "-o", str(folder), "--workers", "2"]
     ran = subprocess.run(
         argv, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": root}, timeout=800
     )

@@ -117,6 +117,7 @@ def test_what_has_not_failed_or_is_at_work_or_only_read_is_not_tried_again(asked
     assert asked.ask("POST", "/api/runs/begin", {"run": "old", "retry": True}, **outside).status == 403
 
 
+# The last one: a browser's event loop runs to the end of the module.
 @pytest.mark.browser
 def test_the_button_shows_the_command_and_nothing_happens_before_it_is_confirmed(folder, open_page):
     before = journals(folder)

@@ -121,6 +121,22 @@ def test_a_run_of_a_folder_is_opened_anew_by_its_name(made, tmp_path):
     close_explorer(explorer)
 
 
+def test_two_pages_that_ask_at_once_open_it_once(explorer, folder, monkeypatch):
+    from hpcxrf.explore import explorer as module
+
+    write_again(folder)
+    opened = []
+    real = module.open_session
+    monkeypatch.setattr(module, "open_session", lambda *parts: opened.append(1) or real(*parts))
+
+    async def both():
+        return await asyncio.gather(*(ask(explorer, "POST", "/api/reopen", {}) for _ in range(2)))
+
+    assert [json.loads(one.body) for one in asyncio.run(both())] == [{"dataset": NAME}] * 2
+    assert len(opened) == 1
+
+
+# The last one: a browser's event loop runs to the end of the module.
 @pytest.mark.browser
 def test_the_page_offers_what_is_there_now_and_says_when_there_is_nothing(folder, browser):
     with served(folder) as (_, address):
@@ -145,18 +161,3 @@ def test_the_page_offers_what_is_there_now_and_says_when_there_is_nothing(folder
         expect(page.locator("#changed")).to_contain_text("is gone since it was opened")
         expect(page.locator("#reopen")).to_be_hidden()
         page.close()
-
-
-def test_two_pages_that_ask_at_once_open_it_once(explorer, folder, monkeypatch):
-    from hpcxrf.explore import explorer as module
-
-    write_again(folder)
-    opened = []
-    real = module.open_session
-    monkeypatch.setattr(module, "open_session", lambda *parts: opened.append(1) or real(*parts))
-
-    async def both():
-        return await asyncio.gather(*(ask(explorer, "POST", "/api/reopen", {}) for _ in range(2)))
-
-    assert [json.loads(one.body) for one in asyncio.run(both())] == [{"dataset": NAME}] * 2
-    assert len(opened) == 1

@@ -31,7 +31,8 @@
   const write = (node, share) => {
     if (node.type === "textarea") { return node.value + (share < 0.5 ? "\n# a word" : "\nfit: {suggest: false}"); }
     const near = String(Number(node.value) * (0.9 + 0.2 * share));
-    const texts = [node.value, "", "0", "-1", "1", "12.5", "1e300", "abc", near];
+    // A field of numbers takes no words, and says so in the console.
+    const texts = [node.value, "", "0", "-1", "1", "12.5", "1e300", node.type === "number" ? "3e-300" : "abc", near];
     return texts[Math.floor(share * texts.length)];
   };
   const act = ([index, share]) => {
@@ -51,6 +52,14 @@
       tell("input", "change");
     } else { node.click(); }
   };
+  // Where something is to be drawn on, once it is in sight; null: it is not there now.
+  const locate = (selector) => {
+    const node = document.querySelector("dialog[open]") ? null : [...document.querySelectorAll(selector)].find(isUsable);
+    if (!node) { return null; }
+    node.scrollIntoView({ block: "center" });
+    const { x, y, width, height } = node.getBoundingClientRect();
+    return { x, y, width, height };
+  };
   // Values of a map, base64.
   const readMap = async (asked) => {
     const answer = await real(`/api/map?${new URLSearchParams(asked)}`);
@@ -59,5 +68,5 @@
     return btoa(text);
   };
 
-  window.soak = { list, act, readMap, take: () => seen.splice(0) };
+  window.soak = { list, act, locate, readMap, take: () => seen.splice(0) };
 })();

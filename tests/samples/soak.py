@@ -94,11 +94,7 @@ class Soak:
         self.page.evaluate("(one) => window.soak.act(one)", [index, wanted])
 
     def _draw(self, selector: str) -> None:
-        node = self.page.locator(selector).first
-        if self.page.locator("dialog[open]").count() or not node.is_visible():
-            return
-        node.scroll_into_view_if_needed()
-        box = node.bounding_box()
+        box = self.page.evaluate("(one) => window.soak.locate(one)", selector)
         if box is None:
             return
         places = [
