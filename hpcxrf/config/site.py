@@ -91,7 +91,8 @@ class SiteProfile:
     partition: str | None = None
     """Partition of the jobs; None: SBATCH_PARTITION where it is set, else the cluster's default."""
     driver_partition: str | None = None
-    """Partition of the driver's own small job in elastic mode; None: the same as `partition`."""
+    """Partition of small jobs of one core, the driver's in elastic mode and an explorer's; None: the same as
+    `partition`."""
     account: str | None = None
     """Account that is charged; None: SBATCH_ACCOUNT where it is set, else the user's default."""
     constraint: str | None = None

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from hpcxrf.config.untrusted import show_lines, show_name
 from hpcxrf.errors import ConfigError, DamagedStoreError, FitError, HpcxrfError, InputFileError, OutputError, SlurmError
+from hpcxrf.explore.changes import StoreChangedError, StoreGoneError
 
 JSON: Final = "application/json; charset=utf-8"
 BYTES: Final = "application/octet-stream"
@@ -21,6 +22,8 @@ _STATUS: Final[tuple[tuple[type[HpcxrfError], int], ...]] = (
     (SlurmError, 502),
 )
 """Status of an answer by the error; the first that fits."""
+_CHANGES: Final[tuple[tuple[type[HpcxrfError], str], ...]] = ((StoreChangedError, "written"), (StoreGoneError, "gone"))
+"""What a page is told beside the sentence, so that it can offer what is there now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,15 +89,16 @@ def answer_json(value: object, status: int = 200) -> Answer:
     return Answer(status=status, body=text.encode("utf-8", "backslashreplace"))
 
 
-def answer_fault(status: int, sentence: str) -> Answer:
+def answer_fault(status: int, sentence: str, **more: str) -> Answer:
     """Answer that it cannot be done, and why."""
-    return answer_json({"error": show_lines(sentence)}, status)
+    return answer_json({"error": show_lines(sentence), **more}, status)
 
 
 def answer_error(error: HpcxrfError) -> Answer:
     """Answer with the message of an error that a user can do something about."""
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
-    return answer_fault(status, str(error))
+    changed = next((word for kind, word in _CHANGES if isinstance(error, kind)), None)
+    return answer_fault(status, str(error), **({} if changed is None else {"changed": changed}))
 
 
 def _refuse_constant(name: str) -> None:

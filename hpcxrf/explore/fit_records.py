@@ -1,4 +1,4 @@
-"""A fit as the page has it: JSON without NaN, of a fit in memory or of one that a run's store keeps."""
+"""A fit of a run as the page has it: JSON without NaN, from its store; no torch here, which takes seconds to load."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,57 +7,15 @@ from typing import Any
 import xarray as xr
 
 from hpcxrf.fitting.limits import decision_limit
-from hpcxrf.fitting.result import FitStatus, SpectrumFit
+from hpcxrf.fitting.status import FitStatus
 from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.notes import Note
-from hpcxrf.pipeline.arguments import find_markers
 from hpcxrf.results.names import shown_name
 from hpcxrf.results.photon_variance import read_photon_variance
-from hpcxrf.results.report.fit_dataset import build_fit_dataset
 from hpcxrf.results.report.page.spectrum import build_spectrum
 from hpcxrf.results.report.views import read_fit_notes, read_merits, read_verdict_reasons
 
 Json = dict[str, Any]
-
-
-def pack_fit(fit: SpectrumFit, detector: str, *, overlaps: Mapping[str, Sequence[str]] | None = None) -> Json:
-    """Numbers of a solved fit.
-
-    Args:
-        fit: the fit.
-        detector: name of its detector.
-        overlaps: names by name of the component that its amplitude is correlated with; None: not known.
-    """
-    rows = zip(
-        fit.parameter_names,
-        fit.parameter_units,
-        fit.theta.tolist(),
-        fit.theta_sigma.tolist(),
-        fit.theta_initial.tolist(),
-        fit.theta_lower.tolist(),
-        fit.theta_upper.tolist(),
-        fit.free.tolist(),
-        fit.at_bound.tolist(),
-        strict=True,
-    )
-    return {
-        "detector": detector,
-        "status": fit.status.name.lower(),
-        "verdict": fit.verdict.word,
-        "verdict_reasons": list(fit.verdict_reasons),
-        "r2": finite(fit.r2),
-        "r2_expected": finite(fit.r2_expected),
-        "reduced_chi2": finite(fit.reduced_chi2),
-        "deviance": finite(fit.deviance),
-        "cpu_s": fit.cpu_s,
-        "parameters": [_pack_parameter(*row) for row in rows],
-        "amplitudes": _pack_amplitudes(
-            fit.component_names, fit.amplitude.tolist(), fit.amplitude_sigma.tolist(), fit.decision_limit.tolist()
-        ),
-        "notes": _pack_notes(fit.notes),
-        "overlaps": {} if overlaps is None else {name: list(others) for name, others in overlaps.items()},
-        "spectrum": build_spectrum(build_fit_dataset(fit, detector, find_markers(fit)), detector),
-    }
 
 
 def pack_stored_fit(tree: xr.DataTree, detector: str) -> Json:
@@ -83,8 +41,8 @@ def pack_stored_fit(tree: xr.DataTree, detector: str) -> Json:
         "verdict_reasons": list(read_verdict_reasons(spectrum, detector)),
         **{key: finite(getattr(merit, key)) for key in ("r2", "r2_expected", "reduced_chi2", "deviance", "cpu_s")},
         "parameters": read_parameters(tree, detector),
-        "amplitudes": _pack_amplitudes(names, one["amplitude"].values.tolist(), one["sigma"].values.tolist(), limits),
-        "notes": _pack_notes(read_fit_notes(spectrum, detector)),
+        "amplitudes": pack_amplitudes(names, one["amplitude"].values.tolist(), one["sigma"].values.tolist(), limits),
+        "notes": pack_notes(read_fit_notes(spectrum, detector)),
         "suggested": pack_suggested(tree.attrs.get("suggested", {}).get(detector, [])),
         "overlaps": {},
         "spectrum": build_spectrum(spectrum, detector),
@@ -101,7 +59,7 @@ def read_parameters(tree: xr.DataTree, detector: str) -> list[Json]:
         *(table[name].values.tolist() for name in columns),
         strict=True,
     )
-    return [_pack_parameter(*row) for row in rows]
+    return [pack_parameter(*row) for row in rows]
 
 
 def pack_suggested(records: Iterable[Mapping[str, Any]]) -> list[Json]:
@@ -114,7 +72,7 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _pack_parameter(
+def pack_parameter(
     name: str,
     unit: str,
     value: float,
@@ -125,14 +83,16 @@ def _pack_parameter(
     free: float,
     at_bound: float,
 ) -> Json:
+    """A row of theta."""
     numbers = {"value": value, "sigma": sigma, "initial": initial, "lower": lower, "upper": upper}
     shown = {key: finite(float(number)) for key, number in numbers.items()}
     return {"name": name, "unit": unit, **shown, "free": bool(free), "at_bound": bool(at_bound)}
 
 
-def _pack_amplitudes(
+def pack_amplitudes(
     names: Sequence[str], amplitude: Sequence[float], sigma: Sequence[float], limit: Sequence[float]
 ) -> list[Json]:
+    """Rows of amplitudes: counts with their sigma, and the limit from which a component is found."""
     return [
         {
             "name": name,
@@ -146,5 +106,6 @@ def _pack_amplitudes(
     ]
 
 
-def _pack_notes(notes: Iterable[Note]) -> list[Json]:
+def pack_notes(notes: Iterable[Note]) -> list[Json]:
+    """Notes of a fit."""
     return [{"kind": note.kind, "text": note.text} for note in notes]

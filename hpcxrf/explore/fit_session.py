@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hpcxrf.errors import ConfigError
+from hpcxrf.errors import ConfigError, OutputError
 from hpcxrf.explore.elements import build_elements
 from hpcxrf.explore.fits import Counts, FitProcess, Job
 from hpcxrf.explore.history import History, describe_changes, tell_time
 from hpcxrf.explore.requests import FitRequest, read_request
 from hpcxrf.explore.run_facts import RUN_FIT, OpenedRun, open_run_facts, read_run_fit
+from hpcxrf.explore.session import Session
 from hpcxrf.explore.writing import describe_command, write_fit
 from hpcxrf.results.names import SUM
 
@@ -196,6 +197,20 @@ class FitSession:
 
     def _find_parent(self, fit_id: str) -> Json | None:
         return self.run_fit(fit_id.removeprefix(RUN_FIT)) if fit_id.startswith(RUN_FIT) else self._find(fit_id)
+
+
+def make_fits(session: Session) -> FitSession:
+    """Make the fits of an open scan, and start their process.
+
+    Raises:
+        OutputError: it is not of a run, or its results cannot be read.
+        ConfigError: the run was made by another version, whose options are none any more.
+    """
+    if session.target.run is None:
+        raise OutputError("fits need the run directory with its spectra; start `hpcxrf explore RUN`")
+    fits = FitSession(session.target.run, session.dataset.dataset_id)
+    fits.start()
+    return fits
 
 
 def _require(found: Json | None, job_id: str) -> Json:

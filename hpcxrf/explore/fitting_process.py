@@ -28,8 +28,9 @@ from torch import Tensor
 
 from hpcxrf import api
 from hpcxrf.errors import FitError, HpcxrfError
-from hpcxrf.explore.fit_records import Json, pack_fit, pack_suggested
+from hpcxrf.explore.fit_records import Json, pack_suggested
 from hpcxrf.explore.held_fits import extend_fit
+from hpcxrf.explore.solved_fits import pack_fit
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED
 from hpcxrf.fitting.spectrum.overlaps import find_overlaps

@@ -27,12 +27,21 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Line:
+    """A line of the file without the spectrum of its fit: of all that would be kept in memory that is nearly all."""
+
+    record: Json
+    start: int
+    """Where it begins in the file, bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class History:
     """The kept fits of one dataset of a run."""
 
     run_dir: Path
     dataset_id: str
-    _read: dict[tuple[int, int], list[Json]] = field(default_factory=dict, repr=False, compare=False)
+    _read: dict[tuple[int, int], list[_Line]] = field(default_factory=dict, repr=False, compare=False)
     """What was read last, by size and time of the file."""
 
     @property
@@ -48,28 +57,31 @@ class History:
         """
         self._append({"event": _FIT, "dataset_id": self.dataset_id, "fit": dict(fit)})
 
-    def fits(self) -> list[Json]:
-        """All kept fits, oldest first, with their spectra; those taken back say so.
+    def summaries(self) -> list[Json]:
+        """All kept fits, oldest first, without their spectra; those taken back say so.
 
         Raises:
             OutputError: the file is damaged.
         """
-        lines = [line for line in self._lines() if line["dataset_id"] == self.dataset_id]
+        lines = [line.record for line in self._lines() if line.record["dataset_id"] == self.dataset_id]
         gone = {line["id"] for line in lines if line["event"] == _TAKEN_BACK}
         kept = (line["fit"] for line in lines if line["event"] == _FIT)
         return [{**fit, "taken_back": fit["id"] in gone} for fit in kept]
 
-    def summaries(self) -> list[Json]:
-        """All kept fits, oldest first, without their spectra.
+    def one(self, fit_id: str) -> Json | None:
+        """A kept fit with its spectrum; None: there is none of this id.
 
         Raises:
             OutputError: the file is damaged.
         """
-        return [{key: value for key, value in fit.items() if key != "spectrum"} for fit in self.fits()]
-
-    def one(self, fit_id: str) -> Json | None:
-        """A kept fit with its spectrum; None: there is none of this id."""
-        return next((fit for fit in self.fits() if fit["id"] == fit_id), None)
+        kept = next((fit for fit in self.summaries() if fit["id"] == fit_id), None)
+        if kept is None:
+            return None
+        start = next(line.start for line in self._lines() if line.record.get("fit", {}).get("id") == fit_id)
+        with self.file.open("rb") as file:
+            file.seek(start)
+            whole = json.loads(file.readline())
+        return {**whole["fit"], "taken_back": kept["taken_back"]}
 
     def take_back(self) -> Json | None:
         """Mark the last kept fit as taken back.
@@ -81,34 +93,42 @@ class History:
             ConfigError: no fit is left to take back.
             OutputError: the file is damaged, or cannot be written.
         """
-        left = [fit for fit in self.fits() if not fit["taken_back"]]
+        left = [fit for fit in self.summaries() if not fit["taken_back"]]
         if not left:
             raise ConfigError("no kept fit is left to take back; keep one first")
         self._append({"event": _TAKEN_BACK, "dataset_id": self.dataset_id, "id": left[-1]["id"], "at": tell_time()})
-        return left[-2] if len(left) > 1 else None
+        return self.one(left[-2]["id"]) if len(left) > 1 else None
 
     def _append(self, record: Mapping[str, Any]) -> None:
         with output_faults(self.file.parent, bytes_needed=0):
             self.file.parent.mkdir(mode=_OWNER_ONLY, exist_ok=True)
         append_shared_line(self.file, record)
 
-    def _lines(self) -> list[Json]:
+    def _lines(self) -> list[_Line]:
         try:
             found = self.file.stat()
         except FileNotFoundError:
             return []
         key = (found.st_size, found.st_mtime_ns)
-        if key not in self._read:
+        lines = self._read.get(key)
+        if lines is None:
             lines = _read_lines(self.file)
+            # Two threads may come here at once: each has its own lines, and either's are kept.
             self._read.clear()
             self._read[key] = lines
-        return self._read[key]
+        return lines
 
 
-def _read_lines(file: Path) -> list[Json]:
+def _read_lines(file: Path) -> list[_Line]:
     content = read_regular(file, OutputError, largest=MAX_JOURNAL_BYTES)
-    whole = content[: content.rfind(b"\n") + 1].splitlines()
-    return [_read_line(file, number, line) for number, line in enumerate(whole, start=1)]
+    whole = content[: content.rfind(b"\n") + 1].split(b"\n")[:-1]
+    lines, start = [], 0
+    for number, text in enumerate(whole, start=1):
+        record = _read_line(file, number, text)
+        record.get("fit", {}).pop("spectrum", None)
+        lines.append(_Line(record=record, start=start))
+        start += len(text) + 1
+    return lines
 
 
 def _read_line(file: Path, number: int, line: bytes) -> Json:

@@ -64,16 +64,20 @@ def listen_on_port(port: int | None) -> Iterator[Listening]:
 
 
 @contextmanager
-def listen_on_socket(port: int = TUNNEL_PORT) -> Iterator[Listening]:
+def listen_on_socket(port: int = TUNNEL_PORT, root: Path | None = None) -> Iterator[Listening]:
     """Listen on a Unix socket, mode 0600 in a folder 0700 that is removed at the end.
 
     Args:
         port: of the tunnel's near end.
+        root: folder of a local disk in which that folder is made; None: that of this login, else of temporary files.
 
     Raises:
         OutputError: no folder for it, or its name is too long.
     """
-    folder = Path(tempfile.mkdtemp(prefix="hpcxrf-explore-", dir=_find_private_root()))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="hpcxrf-explore-", dir=root or _find_private_root()))
+    except OSError as error:
+        raise OutputError(f"{error.filename}: {error.strerror}; a socket needs a folder of a local disk") from error
     path = folder / "explore.sock"
     try:
         if len(os.fsencode(path)) > _LONGEST_SOCKET:

@@ -8,8 +8,8 @@ from typing import Any, Final, Literal, get_args
 from hpcxrf.errors import ConfigError, FitError
 from hpcxrf.physics.components import parse_component, unexcited_reason
 from hpcxrf.physics.element_list import read_element_list
-from hpcxrf.physics.model import SCATTER
 from hpcxrf.physics.parameters import PARAMETERS, Parameter
+from hpcxrf.physics.scatter_names import SCATTER
 from hpcxrf.pipeline.prepare.theta import Bounds, find_theta_faults
 from hpcxrf.results.names import SUM
 

@@ -12,9 +12,9 @@ from hpcxrf.explore.fit_records import Json, pack_stored_fit, read_parameters
 from hpcxrf.explore.requests import RunFacts
 from hpcxrf.fitting.spectrum.theta import EDGE_REACH_SD
 from hpcxrf.physics.constants import constant_set
-from hpcxrf.physics.model import ELASTIC, SCATTER
+from hpcxrf.physics.scatter_names import ELASTIC, SCATTER
 from hpcxrf.pipeline.request import config_of_run
-from hpcxrf.results.store.maps import open_results
+from hpcxrf.results.store.opening import open_results
 from hpcxrf.results.store.storage import require_readable_schema
 from hpcxrf.store.rundir import open_run
 

@@ -9,20 +9,21 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from hpcxrf.cluster.failures import failures
 from hpcxrf.cluster.login.sbatch import place_options
 from hpcxrf.cluster.login.sites import find_site
 from hpcxrf.cluster.login.status import GOING_ON, run_status
-from hpcxrf.cluster.login.steering import cancel_run
+from hpcxrf.cluster.login.steering import cancel_run, retry_failed
 from hpcxrf.cluster.login.submission import Submission, SubmitOptions, prepare_submission, submit_again, submit_run
 from hpcxrf.cluster.slurm import seconds_of
 from hpcxrf.config.run import RunConfig
 from hpcxrf.config.site_files import site_folders
-from hpcxrf.config.untrusted import read_regular, show_name
+from hpcxrf.config.untrusted import read_regular, show_lines, show_name
 from hpcxrf.errors import ConfigError, OutputError
 from hpcxrf.explore.run_text import check_text
 from hpcxrf.explore.runs import Begun, Runs, find_run
@@ -37,6 +38,7 @@ HERE: Final = ""
 """In the place of a site: this machine."""
 _LOG: Final = "run-here.log"
 _MOST: Final = 100_000
+_SHOWN_REASONS: Final = 5
 _RUNNER: Final = (sys.executable, "-P", "-m", "hpcxrf")
 """`-P`: nothing is imported from the folder in which it starts."""
 
@@ -57,6 +59,8 @@ class Prepared:
     submission: Submission | None
     """None: on this machine, or again."""
     site: str
+    failed: tuple[tuple[str, str], ...] = ()
+    """Dataset and task of what failed and is tried again; none where that was not asked for."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -64,7 +68,7 @@ class Prepared:
         """Code of all of it: another run file, folder, script or command has another one."""
         # What the driver is told of the site is not in the script, and is confirmed with it.
         told = "" if self.submission is None else repr(self.submission.request)
-        shown = [str(self.run.path), self.text, self.script, self.command, self.site, told]
+        shown = [str(self.run.path), self.text, self.script, self.command, self.site, told, self.failed]
         return hashlib.sha256(json.dumps(shown).encode("utf-8", "replace")).hexdigest()
 
 
@@ -78,7 +82,8 @@ def prepare(runs: Runs, asked: Mapping[str, Any]) -> Prepared:
 
     Args:
         runs: where.
-        asked: JSON of the page: `site` (a name; empty: this machine), `workers`, `nodes`, `time`, and either of these.
+        asked: JSON of the page: `site` (a name; empty: this machine), `workers`, `nodes`, `time`, and either of these;
+            `retry` with `run`: what failed is tried again, too.
 
     Raises:
         ConfigError: the explorer only reads, faults of the run file, a name that is none, a site that is not there.
@@ -87,7 +92,9 @@ def prepare(runs: Runs, asked: Mapping[str, Any]) -> Prepared:
     """
     if runs.read_only:
         raise ConfigError("this explorer only reads (--read-only); start it without, or use `hpcxrf submit`")
-    return _prepare_again(runs, _text(asked, "run")) if asked.get("run") else _prepare_new(runs, asked)
+    if asked.get("run"):
+        return _prepare_again(runs, _text(asked, "run"), retry=asked.get("retry") is True)
+    return _prepare_new(runs, asked)
 
 
 def describe_prepared(prepared: Prepared) -> Json:
@@ -118,6 +125,8 @@ def begin(runs: Runs, asked: Mapping[str, Any]) -> Json:
     if prepared.site == HERE:
         _write_run_file(prepared)
         return {"job_id": None, "process": _begin_here(runs, prepared)}
+    if prepared.failed:
+        retry_failed(prepared.run.path, None)
     job_id = submit_again(prepared.run) if prepared.submission is None else submit_run(prepared.submission)
     # The run directory has the text already: a submission that is refused leaves no run file behind.
     _write_run_file(prepared)
@@ -202,20 +211,48 @@ def _prepare_submission(config: RunConfig, text: str, folder: Path, site: str, a
     return prepare_submission(config, text, folder, find_site(site), options)
 
 
-def _prepare_again(runs: Runs, key: str) -> Prepared:
+def _prepare_again(runs: Runs, key: str, *, retry: bool) -> Prepared:
     run = find_run(runs, key)
     require_own_folder(run.path)
     status = run_status(run.path, runs.ask)
     if status.verdict in GOING_ON:
         raise OutputError(f"{run.path}: is {status.verdict}; stop it first, or wait for it")
+    failed = tuple((one.dataset_id, one.task) for one in failures(run)) if retry else ()
+    if retry and not failed:
+        raise OutputError(f"{run.path}: nothing has failed that was not asked for again already; look at the list anew")
     kept = run.path / "jobs" / "job.sh"
     if kept.is_file():
         script = read_regular(kept, OutputError).decode("utf-8", "replace")
         command, site = shlex.join(["sbatch", *place_options(run.path.absolute())]), "as before"
+    elif runs.in_job:
+        raise ConfigError(
+            f"this explorer is a job of one core, and what it begins ends with it; give `hpcxrf resume {run.path}` on "
+            "the machine where the run was begun"
+        )
     else:
-        argv = [*_RUNNER, "resume", str(run.path)]
+        argv = [*_RUNNER, *(["retry", str(run.path), "--failed"] if retry else ["resume", str(run.path)])]
         script, command, site = _show_here(run, argv), shlex.join(argv), HERE
-    return Prepared(run=run, run_file=None, text="", script=script, command=command, submission=None, site=site)
+    notes = _describe_retry(run, failed, status.tally.reasons) if retry else ()
+    return Prepared(
+        run=run,
+        run_file=None,
+        text="",
+        script=script,
+        command=command,
+        submission=None,
+        site=site,
+        failed=failed,
+        notes=notes,
+    )
+
+
+def _describe_retry(
+    run: RunDir, failed: Sequence[tuple[str, str]], reasons: Sequence[tuple[str, int]]
+) -> tuple[str, ...]:
+    """Sentences on what is tried again, as `hpcxrf retry` does it, with the most frequent reasons of the failures."""
+    number = len({dataset for dataset, _ in failed})
+    said = f"`hpcxrf retry {shlex.quote(str(run.path))} --failed`: {len(failed)} failed tasks of {number} datasets"
+    return (f"{said} are tried again", *(show_lines(f"{n} × {text}") for text, n in reasons[:_SHOWN_REASONS]))
 
 
 def _show_here(run: RunDir, argv: list[str]) -> str:

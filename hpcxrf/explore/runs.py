@@ -54,6 +54,8 @@ class Runs:
     alone: bool
     """Whether it is one run, beside which none can be begun."""
     read_only: bool
+    in_job: bool = False
+    """Whether the explorer is a job itself, with which all that it begins on its own machine ends."""
     report_key: bytes
     """From which the addresses of reports are made, new with every start."""
     ask: AskSlurm = field(default_factory=lambda: ask_seldom(slurm.job_state, _ASK_SLURM_S))
@@ -74,20 +76,23 @@ class Runs:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def find_runs(folder: Path, report_key: bytes, *, read_only: bool) -> Runs | None:
+def find_runs(folder: Path, report_key: bytes, *, read_only: bool, in_job: bool = False) -> Runs | None:
     """Find the runs of what was given.
 
     Args:
         folder: run directory; or a folder of such, of run files (.yaml), or an empty one.
         report_key: of this start.
         read_only: whether nothing may be begun or stopped.
+        in_job: whether the explorer is a job.
 
     Returns:
         None: it is none of these.
     """
     if not folder.is_dir():
         return None
-    runs = Runs(folder=folder.absolute(), alone=_is_run(folder), read_only=read_only, report_key=report_key)
+    runs = Runs(
+        folder=folder.absolute(), alone=_is_run(folder), read_only=read_only, in_job=in_job, report_key=report_key
+    )
     if runs.alone or list_keys(runs) or any(folder.glob("*.yaml")) or not any(folder.iterdir()):
         return runs
     return None

@@ -7,69 +7,30 @@ not begun.
 
 import asyncio
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from hpcxrf.errors import ConfigError, HpcxrfError, OutputError
-from hpcxrf.explore.access import OPEN_PATH, REPORT_PATH, Access, find_refusal, is_same, write_cookie
+from hpcxrf.errors import ConfigError, HpcxrfError
+from hpcxrf.explore.access import OPEN_PATH, REPORT_PATH, find_refusal, is_same, write_cookie
 from hpcxrf.explore.describe import describe_scan, describe_spectrum
 from hpcxrf.explore.exchange import BYTES, Answer, Request, answer_error, answer_fault, answer_json
-from hpcxrf.explore.fit_service import Fits
-from hpcxrf.explore.opening import open_session
-from hpcxrf.explore.page_files import PAGE_PATH, PageFiles
+from hpcxrf.explore.explorer import Explorer, find_fits, find_session, reopen
+from hpcxrf.explore.page_files import PAGE_PATH
 from hpcxrf.explore.run_handlers import RUN_ANSWERS
-from hpcxrf.explore.run_plans import close_plans
 from hpcxrf.explore.run_reports import answer_report
-from hpcxrf.explore.runs import Runs, choose_dataset, name_in_run
-from hpcxrf.explore.session import MapView, Session
-from hpcxrf.explore.targets import Target
+from hpcxrf.explore.runs import Runs, name_in_run
+from hpcxrf.explore.session import MapView
 from hpcxrf.explore.tiles import NobodyWaitsError
 
 _LARGEST_SIDE: Final = 4096
-_MOST_SESSIONS: Final = 2
-"""Scans that are open at once: each keeps maps and counts in memory."""
 _POLL_S: Final = 0.15
 _POLL_STEP_S: Final = 0.01
 _NO_RUNS: Final = "these are results without their run; start `hpcxrf explore` with the run directory or its folder"
-_POOLS: Final = ("counts", "maps", "fits", "runs", "forms")
-_NO_FITS: Final = "fits need a run directory with its spectra; start `hpcxrf explore RUN`"
-
-
-@dataclass(slots=True, kw_only=True)
-class Opened:
-    """A scan that is open, and its fits once they were asked for."""
-
-    session: Session
-    fits: Fits | None = None
-
-
-@dataclass(slots=True, kw_only=True)
-class Explorer:
-    """All that the handlers share; made by `make_explorer`, ended by `close_explorer`."""
-
-    target: Target | None
-    """None: nothing of what was given has results yet."""
-    access: Access
-    files: PageFiles
-    make_fits: Callable[[Session], Fits] | None
-    default: str
-    """The dataset_id that is meant where a request names none."""
-    opened: dict[str, Opened]
-    runs: Runs | None = None
-    """Runs of the folder that was given, or the run; None: it is neither."""
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    pools: Mapping[str, ThreadPoolExecutor] = field(
-        default_factory=lambda: {name: ThreadPoolExecutor(1, f"explore-{name}") for name in _POOLS}
-    )
-    last_used: float = field(default_factory=time.monotonic)
-    """When something was asked last, by the monotonic clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,53 +40,6 @@ class Handler:
     pool: str
     """Threads in which it runs; empty: it does not wait, and runs in the loop."""
     answer: Callable[[Explorer, Request], Answer]
-
-
-def make_explorer(
-    target: Target | None,
-    dataset: str | None,
-    access: Access,
-    make_fits: Callable[[Session], Fits] | None = None,
-    runs: Runs | None = None,
-) -> Explorer:
-    """Open a scan, so that what is wrong with it is said before a browser opens.
-
-    Args:
-        target: what was given; None: a folder of runs, or a run without results.
-        dataset: dataset_id of one of its scans; None: the first that is finished.
-        access: secret and cookie.
-        make_fits: makes the fits of a scan; None: there are none.
-        runs: the runs of what was given; None: it is neither a run nor a folder of such.
-
-    Raises:
-        ConfigError: no such dataset.
-        OutputError: it is not finished, or cannot be read.
-    """
-    opened: dict[str, Opened] = {}
-    if target is not None:
-        chosen = target.dataset(dataset)
-        opened[chosen.dataset_id] = Opened(session=open_session(target, chosen))
-    return Explorer(
-        target=target,
-        access=access,
-        files=PageFiles(),
-        make_fits=make_fits,
-        default=next(iter(opened), ""),
-        opened=opened,
-        runs=runs,
-    )
-
-
-def close_explorer(explorer: Explorer) -> None:
-    """End the fits and the threads; what a thread is at is waited for."""
-    for pool in explorer.pools.values():
-        pool.shutdown(wait=False, cancel_futures=True)
-    if explorer.runs is not None:
-        close_plans(explorer.runs.plans)
-    with explorer.lock:
-        for one in explorer.opened.values():
-            if one.fits is not None:
-                one.fits.close()
 
 
 async def answer_request(explorer: Explorer, request: Request, headers: Mapping[str, str]) -> Answer:
@@ -179,36 +93,6 @@ def find_handler(request: Request) -> Handler | None:
     return _HANDLERS.get((request.method, request.path))
 
 
-def _open_dataset(explorer: Explorer, name: str | None) -> Opened:
-    """The open scan that a request means; another one of the run is opened, and the one used longest ago closed."""
-    asked = explorer.default if name is None else name
-    target, chosen, whole = choose_dataset(explorer.target, explorer.runs, asked)
-    with explorer.lock:
-        found = explorer.opened.pop(whole, None)
-        if found is None:
-            found = Opened(session=open_session(target, chosen))
-            while len(explorer.opened) >= _MOST_SESSIONS:
-                oldest = explorer.opened.pop(next(iter(explorer.opened)))
-                if oldest.fits is not None:
-                    oldest.fits.close()
-        explorer.opened[whole] = found
-    return found
-
-
-def _session(explorer: Explorer, name: str | None) -> Session:
-    return _open_dataset(explorer, name).session
-
-
-def _fits(explorer: Explorer, name: str | None) -> Fits:
-    opened = _open_dataset(explorer, name)
-    with explorer.lock:
-        if opened.fits is None:
-            if explorer.make_fits is None or opened.session.target.run is None:
-                raise OutputError(_NO_FITS)
-            opened.fits = explorer.make_fits(opened.session)
-        return opened.fits
-
-
 def _answer_page(explorer: Explorer, _request: Request) -> Answer:
     given = explorer.target.name if explorer.target is not None else str(_require_runs(explorer).folder)
     name = given.rstrip("/").rpartition("/")[2]
@@ -234,20 +118,20 @@ def _answer_open(explorer: Explorer, request: Request) -> Answer:
 
 def _answer_scan(explorer: Explorer, request: Request) -> Answer:
     name = request.query.get("dataset")
-    described = describe_scan(_session(explorer, name))
+    described = describe_scan(find_session(explorer, name))
     key = (name or "").rpartition("/")[0]
     return answer_json(name_in_run(described, key) if key else described)
 
 
 def _answer_map(explorer: Explorer, request: Request) -> Answer:
-    session = _session(explorer, request.query.get("dataset"))
+    session = find_session(explorer, request.query.get("dataset"))
     side = request.whole_number("side", 1, _LARGEST_SIDE) if "side" in request.query else None
     component = request.query.get("component") or None
     return _pack_map(session.map(request.parameter("detector"), request.parameter("layer"), component, side))
 
 
 def _answer_thumbnails(explorer: Explorer, request: Request) -> Answer:
-    session = _session(explorer, request.query.get("dataset"))
+    session = find_session(explorer, request.query.get("dataset"))
     side = request.whole_number("side", 1, _LARGEST_SIDE) if "side" in request.query else 128
     return _pack_map(session.thumbnails(request.parameter("detector"), request.parameter("layer"), side))
 
@@ -271,7 +155,7 @@ def _quote(text: str) -> str:
 def _answer_spectrum(explorer: Explorer, request: Request) -> Answer:
     began = time.perf_counter()
     content = request.read_object()
-    session = _session(explorer, _text_of(content, "dataset"))
+    session = find_session(explorer, _text_of(content, "dataset"))
     detector = _text_of(content, "detector") or session.detectors[0]
     selected = session.sum_counts(detector, session.select(content.get("selection")), request.is_gone)
     return answer_json(describe_spectrum(session, selected, time.perf_counter() - began))
@@ -280,7 +164,7 @@ def _answer_spectrum(explorer: Explorer, request: Request) -> Answer:
 def _answer_submit(explorer: Explorer, request: Request) -> Answer:
     content = request.read_object()
     dataset, page = content.pop("dataset", None), content.pop("page", "")
-    fits, session = _fits(explorer, dataset), _session(explorer, dataset)
+    fits, session = find_fits(explorer, dataset), find_session(explorer, dataset)
     selection = content.get("selection")
     if isinstance(selection, dict) and selection.get("kind") == "all":
         return answer_json(fits.submit(content, session=str(page)[:64]))
@@ -307,33 +191,37 @@ async def _wait_for_fit(explorer: Explorer, request: Request) -> Answer:
 
 
 def _answer_fit(explorer: Explorer, request: Request) -> Answer:
-    return answer_json(_fits(explorer, request.query.get("dataset")).poll(request.parameter("id")))
+    return answer_json(find_fits(explorer, request.query.get("dataset")).poll(request.parameter("id")))
 
 
 def _answer_cancel(explorer: Explorer, request: Request) -> Answer:
     content = request.read_object()
-    return answer_json(_fits(explorer, _text_of(content, "dataset")).cancel(_text_of(content, "id") or ""))
+    return answer_json(find_fits(explorer, _text_of(content, "dataset")).cancel(_text_of(content, "id") or ""))
 
 
 def _answer_history(explorer: Explorer, request: Request) -> Answer:
-    return answer_json(_fits(explorer, request.query.get("dataset")).history())
+    return answer_json(find_fits(explorer, request.query.get("dataset")).history())
 
 
 def _answer_one(explorer: Explorer, request: Request) -> Answer:
-    return answer_json(_fits(explorer, request.query.get("dataset")).one(request.parameter("id")))
+    return answer_json(find_fits(explorer, request.query.get("dataset")).one(request.parameter("id")))
 
 
 def _answer_take_back(explorer: Explorer, request: Request) -> Answer:
-    return answer_json(_fits(explorer, _text_of(request.read_object(), "dataset")).take_back())
+    return answer_json(find_fits(explorer, _text_of(request.read_object(), "dataset")).take_back())
+
+
+def _answer_reopen(explorer: Explorer, request: Request) -> Answer:
+    return answer_json({"dataset": reopen(explorer, _text_of(request.read_object(), "dataset"))})
 
 
 def _answer_elements(explorer: Explorer, request: Request) -> Answer:
-    return answer_json(_fits(explorer, request.query.get("dataset")).elements(request.parameter("detector")))
+    return answer_json(find_fits(explorer, request.query.get("dataset")).elements(request.parameter("detector")))
 
 
 def _answer_write(explorer: Explorer, request: Request) -> Answer:
     content = request.read_object()
-    return answer_json(_fits(explorer, content.pop("dataset", None)).write(content))
+    return answer_json(find_fits(explorer, content.pop("dataset", None)).write(content))
 
 
 def _require_runs(explorer: Explorer) -> Runs:
@@ -363,6 +251,7 @@ _HANDLERS: Final[Mapping[tuple[str, str], Handler]] = {
     ("GET", "/"): Handler(pool="", answer=_answer_page),
     ("POST", OPEN_PATH): Handler(pool="", answer=_answer_open),
     ("GET", "/api/scan"): Handler(pool="maps", answer=_answer_scan),
+    ("POST", "/api/reopen"): Handler(pool="maps", answer=_answer_reopen),
     ("GET", "/api/map"): Handler(pool="maps", answer=_answer_map),
     ("GET", "/api/thumbnails"): Handler(pool="maps", answer=_answer_thumbnails),
     ("POST", "/api/spectrum"): Handler(pool="counts", answer=_answer_spectrum),

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from hpcxrf.explore.access import HEADERS
 from hpcxrf.explore.exchange import Answer, Request
+from hpcxrf.explore.explorer import Explorer
 from hpcxrf.explore.listening import Listening
-from hpcxrf.explore.server import Explorer, answer_request
+from hpcxrf.explore.server import answer_request
 
 if TYPE_CHECKING:
     from tornado.httputil import HTTPServerRequest
@@ -63,6 +64,16 @@ async def serve(explorer: Explorer, listening: Listening, *, idle_s: float, read
             gone.set()
             task.cancel()
     return terminated.is_set()
+
+
+def run_server(explorer: Explorer, listening: Listening, *, idle_s: float, ready: Callable[[], None]) -> bool:
+    """Do what `serve` does, outside of any loop; the handler of SIGTERM is afterwards what it was."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        return asyncio.run(serve(explorer, listening, idle_s=idle_s, ready=ready))
+    finally:
+        # The loop set its own, and removes it with any other.
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _watch_termination() -> asyncio.Event:

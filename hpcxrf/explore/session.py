@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from hpcxrf.errors import ConfigError, DamagedStoreError, HpcxrfError, OutputError
+from hpcxrf.explore.changes import StoreChangedError, StoreGoneError
 from hpcxrf.explore.kept import KeptArrays
 from hpcxrf.explore.layers import COUNTS, Cube, Layer, read_layer
 from hpcxrf.explore.selections import Mask, SelectionSources, select_pixels
@@ -216,14 +217,24 @@ class Session:
         """Refuse stores that are not those that were opened.
 
         Raises:
-            OutputError: a store is gone or was written again.
+            StoreChangedError: a store was written again, or removed from a run that is there.
+            StoreGoneError: the run is gone, or the store that was given without one.
         """
         for path, stamp in self._stamps.items():
             now = stamp_store(path)
-            if now is None:
-                raise OutputError(f"{path}: is gone since it was opened; start `hpcxrf explore` again on what is there")
-            if now != stamp:
-                raise OutputError(f"{path}: was written again since it was opened; start `hpcxrf explore` again")
+            if now == stamp:
+                continue
+            if now is not None:
+                raise StoreChangedError(f"{path}: was written again since it was opened; load what is there now")
+            run = self.target.run
+            if run is not None and run.is_dir():
+                raise StoreChangedError(
+                    f"{path}: is gone since it was opened, and its run is still there; load what is there now"
+                )
+            raise StoreGoneError(
+                f"{path if run is None else run}: is gone since it was opened: it was moved or removed, or its disk is "
+                "not there; reload this page when it is back, or start `hpcxrf explore` where it is now"
+            )
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

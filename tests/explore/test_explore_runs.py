@@ -249,7 +249,7 @@ def test_names_with_markup_and_damaged_bytes_are_texts(tmp_path):
 
 
 def test_stores_alone_have_no_runs(made):
-    from hpcxrf.explore.server import make_explorer
+    from hpcxrf.explore.explorer import make_explorer
 
     asked = object.__new__(Asked)
     asked.explorer = make_explorer(find_target(made.results), None, new_access())

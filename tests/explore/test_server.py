@@ -10,10 +10,11 @@ import pytest
 from explore_samples import NAME, SHAPE_YX
 
 from hpcxrf.errors import ConfigError
-from hpcxrf.explore import server
 from hpcxrf.explore.access import new_access
 from hpcxrf.explore.exchange import Request
-from hpcxrf.explore.server import answer_request, close_explorer, make_explorer
+from hpcxrf.explore.explorer import close_explorer, make_explorer
+from hpcxrf.explore.server import answer_request
+from hpcxrf.explore.session import Session
 from hpcxrf.explore.targets import find_target
 
 HOST = "127.0.0.1:8000"
@@ -260,13 +261,13 @@ def test_a_get_of_what_changes_something_is_not_answered(explorer):
 
 def test_a_map_does_not_wait_for_a_sum_and_two_browsers_get_their_own(explorer, made, monkeypatch):
     free = threading.Event()
-    summed = server.Session.sum_counts
+    summed = Session.sum_counts
 
     def slow(self, *arguments):
         assert free.wait(20)
         return summed(self, *arguments)
 
-    monkeypatch.setattr(server.Session, "sum_counts", slow)
+    monkeypatch.setattr(Session, "sum_counts", slow)
 
     async def both():
         points = [{"kind": "pixel", "y": y, "x": 5} for y in range(6)]
@@ -286,7 +287,7 @@ def test_a_map_does_not_wait_for_a_sum_and_two_browsers_get_their_own(explorer, 
 
 def test_what_nobody_waits_for_is_not_begun(explorer, monkeypatch):
     begun = []
-    monkeypatch.setattr(server.Session, "sum_counts", lambda *_: begun.append(1))
+    monkeypatch.setattr(Session, "sum_counts", lambda *_: begun.append(1))
     content = json.dumps({"selection": POINT}).encode()
     request = Request(method="POST", path="/api/spectrum", body=content, is_gone=lambda: True)
     headers = {
@@ -301,7 +302,7 @@ def test_what_nobody_waits_for_is_not_begun(explorer, monkeypatch):
 
 
 def test_a_fault_of_the_program_is_one_answer_and_the_next_request_is_answered(explorer, monkeypatch, capsys):
-    monkeypatch.setattr(server.Session, "select", lambda *_: 1 / 0)
+    monkeypatch.setattr(Session, "select", lambda *_: 1 / 0)
     answer = post(explorer, "/api/spectrum", {"selection": POINT})
     assert answer.status == 500
     assert "ZeroDivisionError" not in read(answer)["error"]

@@ -21,8 +21,8 @@ import pytest
 from explore_samples import NAME
 
 from hpcxrf.explore.access import new_access
+from hpcxrf.explore.explorer import close_explorer, make_explorer
 from hpcxrf.explore.listening import listen_on_port, open_in_browser
-from hpcxrf.explore.server import close_explorer, make_explorer
 from hpcxrf.explore.serving import serve
 from hpcxrf.explore.targets import find_target
 from tests.conftest import skip_or_fail

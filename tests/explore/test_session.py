@@ -199,7 +199,7 @@ def test_a_run_that_vanishes_or_changes_is_said_to_have(copy):
         session.map("0", "sigma", "Fe")
     shutil.rmtree(copy)
     for read in (lambda: session.map("1", "sigma", "Fe"), lambda: session.sum_counts("1", mask)):
-        with pytest.raises(OutputError, match="is gone since it was opened; start `hpcxrf explore` again"):
+        with pytest.raises(OutputError, match="is gone since it was opened: it was moved or removed"):
             read()
 
 

@@ -13,8 +13,9 @@ from hpcxrf.cluster.job_files import append_event
 from hpcxrf.config.run import check_config, effective
 from hpcxrf.explore.access import new_access
 from hpcxrf.explore.exchange import Request
+from hpcxrf.explore.explorer import make_explorer
 from hpcxrf.explore.runs import find_runs
-from hpcxrf.explore.server import answer_request, make_explorer
+from hpcxrf.explore.server import answer_request
 from hpcxrf.pipeline.request import keep_configuration
 from hpcxrf.runner.datasets import append_dataset
 from hpcxrf.runner.ending import RunEnd, keep_end

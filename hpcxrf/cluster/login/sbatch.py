@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -162,12 +163,47 @@ def render(site: SiteProfile, request: JobRequest, size: JobSize, *, run_dir: Pa
         ConfigError: a control character or a backslash in a name.
     """
     words = [*site.driver_launcher, site.interpreter or python, "-m", "hpcxrf.cluster.job", str(run_dir)]
-    refuse_control_characters(str(run_dir), "the run directory")
-    if "\\" in str(run_dir):
-        raise ConfigError(f"the run directory {run_dir}: Slurm cannot write a log below a backslash; rename it")
+    refuse_folder(run_dir)
     for word in words[:-1]:
         refuse_control_characters(word, "the command of the driver")
     options = [*_run_options(site, request), *_amount(site, request, size), *_where(site, request)]
+    return _write_script(site, options, request.setup, words)
+
+
+def render_one_core(
+    site: SiteProfile, *, name: str, comment: str, time_limit_s: int, memory_mb: int, words: Sequence[str]
+) -> str:
+    """The batch script of a small job beside those of runs: one core, no GPU, told to end before its time.
+
+    Args:
+        site: the profile; the job goes where the driver of an elastic run would.
+        name: of the job.
+        comment: by which it is found.
+        time_limit_s: time limit in seconds.
+        memory_mb: memory in MiB.
+        words: command and arguments.
+
+    Raises:
+        ConfigError: a control character in a word.
+    """
+    for word in words:
+        refuse_control_characters(word, "a word of the command")
+    options = [
+        f"--job-name={name}",
+        *_comment(site, comment),
+        "--open-mode=append",
+        "--no-requeue",
+        f"--signal=B:TERM@{_SIGNAL_MARGIN_S}",
+        "--nodes=1",
+        "--ntasks=1",
+        "--cpus-per-task=1",
+        f"--mem={memory_mb}M",
+        *_place(site, site.driver_partition or site.partition, time_limit_s),
+    ]
+    return _write_script(site, options, setup_lines(site), words)
+
+
+def _write_script(site: SiteProfile, options: Sequence[str], setup: Sequence[str], words: Sequence[str]) -> str:
     lines = [
         # Only a login shell knows `module` everywhere.
         "#!/bin/bash -l" if site.modules else "#!/bin/bash",
@@ -175,19 +211,19 @@ def render(site: SiteProfile, request: JobRequest, size: JobSize, *, run_dir: Pa
         "",
         "umask 077",
         "ulimit -c 0",
-        *request.setup,
+        *setup,
         # exec: signals reach Python itself; a shell would die of USR1.
         shlex.join(["exec", *words]),
     ]
     return "\n".join(lines) + "\n"
 
 
-def place_options(run_dir: Path) -> tuple[str, ...]:
+def place_options(run_dir: Path, log: str = _LOG) -> tuple[str, ...]:
     """Options of sbatch: where the job works and logs.
 
     Slurm expands `%j` and its like in the log's whole path, in a relative one in the folder that it starts from.
     """
-    return (f"--chdir={run_dir}", f"--output={str(run_dir).replace('%', '%%')}/{_LOG}")
+    return (f"--chdir={run_dir}", f"--output={str(run_dir).replace('%', '%%')}/{log}")
 
 
 def after_options(job_id: str | None) -> tuple[str, ...]:
@@ -201,6 +237,17 @@ def after_options(job_id: str | None) -> tuple[str, ...]:
     if not JOB_ID.fullmatch(job_id):
         raise ConfigError(f"--after {job_id!r}: must be the number of a job")
     return (f"--dependency=afterany:{job_id}",)
+
+
+def refuse_folder(run_dir: Path) -> None:
+    """Refuse a run directory in whose name a job could not work.
+
+    Raises:
+        ConfigError: a control character or a backslash in it.
+    """
+    refuse_control_characters(str(run_dir), "the run directory")
+    if "\\" in str(run_dir):
+        raise ConfigError(f"the run directory {run_dir}: Slurm cannot write a log below a backslash; rename it")
 
 
 def refuse_control_characters(text: str, what: str) -> None:

@@ -155,7 +155,7 @@ def _judge_job(
     last = _last(mine)
     if state is not None and not state.ended:
         # A job that left early may have been put back into the queue.
-        return _describe_waiting(state) if state.state == "PENDING" else _describe_running(state)
+        return ("pending" if state.state == "PENDING" else "running"), describe_job(state)
     if _was_cancelled(mine) or (state is not None and state.state == "CANCELLED"):
         return ("cancelled", f"job {job_id} was cancelled; `hpcxrf resume` goes on with what is missing")
     if last in {"asked", "ended"}:
@@ -201,14 +201,12 @@ def _exit_code(mine: Sequence[Mapping[str, Any]]) -> object:
     return next((e.get("exit_code") for e in reversed(mine) if e["event"] == "ended"), None)
 
 
-def _describe_waiting(state: JobState) -> tuple[Verdict, str]:
-    start = "" if state.start in {"N/A", ""} else f", expected to start {state.start}"
-    return "pending", f"job {state.job_id} waits: {state.reason}{start}"
-
-
-def _describe_running(state: JobState) -> tuple[Verdict, str]:
-    where = state.nodes or "its nodes"
-    return "running", f"job {state.job_id} is {state.state} on {where} since {state.elapsed}"
+def describe_job(state: JobState) -> str:
+    """A sentence on a job that has not ended: why it waits, or where it runs."""
+    if state.state == "PENDING":
+        start = "" if state.start in {"N/A", ""} else f", expected to start {state.start}"
+        return f"job {state.job_id} waits: {state.reason}{start}"
+    return f"job {state.job_id} is {state.state} on {state.nodes or 'its nodes'} since {state.elapsed}"
 
 
 def _judge_without_job(run: RunDir, count: Callable[[], Tally]) -> tuple[Verdict, str]:

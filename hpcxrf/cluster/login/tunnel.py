@@ -3,6 +3,7 @@
 import getpass
 import http.client
 import json
+import shlex
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,9 +66,25 @@ def ssh_command(login: str | None, host: str, port: int) -> str:
         host: of the dashboard.
         port: of the dashboard, the same on both ends.
     """
+    return _join_ssh(login, host, f"{port}:127.0.0.1:{port}")
+
+
+def ssh_to_socket(login: str | None, host: str, path: str, port: int) -> str:
+    """A tunnel from a port of the user's own machine to a Unix socket of a compute node (OpenSSH 6.7 or later).
+
+    Args:
+        login: host name as it is known from outside; None: the node is reached directly.
+        host: on which the socket is.
+        path: of the socket.
+        port: at the near end.
+    """
+    return _join_ssh(login, host, f"{port}:{path}")
+
+
+def _join_ssh(login: str | None, host: str, forward: str) -> str:
     user = getpass.getuser()
     through = [] if login is None or login == host else ["-J", f"{user}@{login}"]
-    return " ".join(["ssh", "-N", "-L", f"{port}:127.0.0.1:{port}", *through, f"{user}@{host}"])
+    return shlex.join(["ssh", "-N", "-L", forward, *through, f"{user}@{host}"])
 
 
 def _try_dashboard(host: str, port: int, token: str, job_id: str | None) -> tuple[bool | None, str]:

@@ -4,15 +4,21 @@
   const hpcxrf = (window.hpcxrf ??= {});
   const PATIENCE_MS = 60;
 
+  // That a run has changed is news for the whole page, whoever asked: it is told as an event, too.
   const explain = async (answer) => {
     const body = await answer.json().catch(() => ({}));
-    return body.error ?? `The explorer answered ${answer.status}; look at the terminal that started it.`;
+    const fault = new Error(body.error ?? `The explorer answered ${answer.status}; look at the terminal that started it.`);
+    if (body.changed) {
+      fault.changed = body.changed;
+      window.dispatchEvent(new CustomEvent("runchanged", { detail: body }));
+    }
+    return fault;
   };
   const ask = async (path, options) => {
     const answer = await fetch(path, { credentials: "same-origin", cache: "no-store", ...options }).catch(() => {
       throw new Error("The explorer does not answer: it was stopped, or the tunnel to it is closed. Start it again.");
     });
-    if (!answer.ok) { throw new Error(await explain(answer)); }
+    if (!answer.ok) { throw await explain(answer); }
     return answer;
   };
   const query = (values) => new URLSearchParams(Object.entries(values).filter(([, value]) => value !== undefined && value !== null)).toString();

@@ -39,7 +39,7 @@
     // Every detector of the sum keeps its own theta: there is none to be moved by hand.
     app.isSum = () => app.detector === "sum";
     const guard = async (work) => {
-      try { app.emit("fault", ""); return await work(); } catch (error) { app.emit("fault", error.message); return null; }
+      try { app.emit("fault", ""); return await work(); } catch (error) { app.emit("fault", error.changed ? "" : error.message); return null; }
     };
     const key = () => JSON.stringify([app.detector, app.selection]);
     // What was asked for first may be answered last: only the newest choice counts.
@@ -192,12 +192,15 @@
     const next = scan.datasets[(at + by + scan.datasets.length) % scan.datasets.length];
     if (next !== undefined && next !== scan.dataset_id) { start(next).catch(fail); }
   };
-  const fail = (error) => { id("fault").textContent = error.message; id("fault").hidden = false; };
+  const fail = (error) => { if (!error.changed) { id("fault").textContent = error.message; id("fault").hidden = false; } };
 
   let running = null;
+  let opened;
   const start = async (dataset) => {
     const scan = await hpcxrf.scan.fromServer(dataset);
     running?.abort();
+    opened = scan.dataset_id;
+    id("changed").hidden = true;
     running = new AbortController();
     document.title = `${scan.name} – hpcxrf`;
     id("name").textContent = scan.name;
@@ -232,6 +235,20 @@
     }
     document.documentElement.dataset.ready = "all";
   };
+
+  // What was opened is not there any more as it was: what is there now is loaded where there is something.
+  window.addEventListener("runchanged", ({ detail }) => {
+    id("changed").firstElementChild.textContent = detail.error;
+    id("reopen").hidden = detail.changed !== "written";
+    id("changed").hidden = false;
+  });
+  id("reopen").addEventListener("click", async () => {
+    id("reopen").disabled = true;
+    try {
+      id("fault").hidden = true;
+      await start((await client.post("/api/reopen", { dataset: opened })).dataset);
+    } catch (error) { fail(error); } finally { id("reopen").disabled = false; }
+  });
 
   client.open().then(() => hpcxrf.runs.begin(start)).catch(fail);
 })();

@@ -3,7 +3,7 @@
 (() => {
   const hpcxrf = (window.hpcxrf ??= {});
   const { client, dom: { make, button } } = hpcxrf;
-  const { chip, prose, bar, counted, countBar, reportLink, duration, when } = hpcxrf.runList;
+  const { chip, prose, bar, counted, countBar, reportLink, canRetry, duration, when } = hpcxrf.runList;
 
   // Asks before anything happens: what is shown is what is done, and only the second button does it.
   const confirm = (title, parts, word, act) => new Promise((resolve) => {
@@ -24,12 +24,13 @@
   const begin = async (asked) => {
     const told = await client.post("/api/runs/prepare", asked);
     const here = !told.command.startsWith("sbatch ");
-    return confirm(here ? "Run on this machine?" : "Submit to Slurm?", [
+    const title = asked.retry ? "Try again what failed?" : here ? "Run on this machine?" : "Submit to Slurm?";
+    return confirm(title, [
       make("dl", { class: "facts" },
         make("dt", {}, "Run directory"), make("dd", { class: "path" }, told.folder),
         ...(told.run_file ? [make("dt", {}, "Run file"), make("dd", { class: "path" }, told.run_file)] : []),
         ...(here ? [] : [make("dt", {}, "Command"), make("dd", { class: "path" }, told.command)])),
-      ...told.notes.map((note) => make("p", { class: "notes" }, note)),
+      ...told.notes.map((note) => make("p", { class: "notes" }, ...prose(note))),
       make("p", { class: "small" }, here ? "This command is run; it goes on when the explorer is stopped:" : "This script is submitted:"),
       make("pre", { class: "script", tabindex: 0, "aria-label": "script" }, told.script),
     ], here ? "Run it" : "Submit it", () => client.post("/api/runs/begin", { ...asked, code: told.code }));
@@ -57,7 +58,8 @@
     const guard = async (work) => {
       try { app.fault(""); return await work(); } catch (error) { app.fault(error.message); return null; }
     };
-    const goOn = (run) => guard(async () => { if (await begin({ run: run.key })) { app.touched = Date.now(); app.refresh(); } });
+    const goOn = (run, more = {}) => guard(async () => { if (await begin({ run: run.key, ...more })) { app.touched = Date.now(); app.refresh(); } });
+    app.retry = (run) => goOn(run, { retry: true });
     const end = (run) => guard(async () => {
       const what = run.job_id ? `job ${run.job_id}` : "the process of this run";
       const done = await confirm(`Stop ${run.name}?`, [make("p", {}, `This ends ${what}. What is finished is kept, and “Go on” does what is missing.`)],
@@ -71,6 +73,7 @@
         ...(run.report ? [reportLink(run)] : []),
         button("New run like this", "its run file in the form", () => app.startFrom(run.key)),
         ...(app.readOnly || complete || run.going_on || run.verdict === "unreadable" ? [] : [button("Go on…", "do what is missing; the script is shown first", () => goOn(run))]),
+        ...(canRetry(run, app) ? [button("Retry failed…", "try again what failed, and do what is missing; the command is shown first", () => app.retry(run))] : []),
         ...(app.readOnly || !run.going_on ? [] : [button("Stop…", "end its job or process; you are asked first", () => end(run))]));
       tools.querySelector("a")?.classList.add("as-button");
     };
@@ -103,7 +106,8 @@
       title.textContent = run.name;
       state.replaceChildren(chip(run.verdict, ""), " ", ...prose(run.reason), make("br", {}), countBar(run), make("span", { class: "small" },
         ` ${counted(run)} · begun ${when(run.begun)} · ${duration(run.wall_s)}`), ...run.notes.map((note) => make("span", { class: "notes block" }, note)));
-      if (another || tools.dataset.verdict !== run.verdict) { drawTools(run); tools.dataset.verdict = run.verdict; }
+      const tooled = `${run.verdict}, ${canRetry(run, app) ? "some failed" : "none failed"}`;
+      if (another || tools.dataset.drawn !== tooled) { drawTools(run); tools.dataset.drawn = tooled; }
       drawStages(run);
       reasons.replaceChildren(...run.reasons.map((one) => make("li", {}, `${one.number} × ${one.text}`)));
       logName.textContent = run.log_name ? `Log: ${run.log_name}` : "Log";

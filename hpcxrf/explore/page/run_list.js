@@ -36,6 +36,8 @@
   const countBar = (run) => bar(counted(run), run.known, [["done", run.done], ["failed", run.failed], ["untried", run.not_tried], ["at-work", run.running]]);
   const reportLink = (run) => make("a", { href: run.report, target: "_blank", rel: "noopener noreferrer", title: "in a page of its own, without access to the explorer" }, "Report");
 
+  const canRetry = (run, app) => !app.readOnly && !run.going_on && run.failed > 0;
+
   const build = (container, app) => {
     const body = make("tbody", {});
     const none = make("p", { class: "small", hidden: true }, "No run is here yet: begin one below.");
@@ -55,7 +57,8 @@
       make("td", { class: "n" }, duration(run.wall_s)),
       make("td", { class: "opens" },
         ...(run.workload === "scan" && run.done ? [button("Maps", `maps and spectra of ${run.name}`, () => app.open(run.key, ""), { class: "link" }), " "] : []),
-        ...(run.report ? [reportLink(run)] : [])));
+        ...(run.report ? [reportLink(run), " "] : []),
+        ...(canRetry(run, app) ? [button("Retry…", `try again what failed in ${run.name}; the command is shown first`, () => app.retry(run), { class: "link" })] : [])));
 
     const draw = (found, chosen) => {
       const focused = document.activeElement?.closest("table.runs") ? document.activeElement.textContent : null;
@@ -68,5 +71,5 @@
     return { draw };
   };
 
-  hpcxrf.runList = { build, chip, prose, bar, counted, countBar, reportLink, duration, when };
+  hpcxrf.runList = { build, chip, prose, bar, counted, countBar, reportLink, canRetry, duration, when };
 })();

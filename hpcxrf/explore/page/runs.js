@@ -192,7 +192,7 @@
       views[0].disabled = false;
       await show("maps");
       id("fault").hidden = true;
-      await start(`${key}/${dataset}`).catch((error) => { id("fault").textContent = error.message; id("fault").hidden = false; });
+      await start(`${key}/${dataset}`).catch((error) => { [id("fault").textContent, id("fault").hidden] = [error.message, Boolean(error.changed)]; });
     };
     // Keys of the view of maps do nothing while it is not seen.
     window.addEventListener("keydown", (event) => { if (document.body.dataset.view === "runs") { event.stopImmediatePropagation(); } }, true);

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import xarray as xr
 
 from hpcxrf.fitting.limits import decision_limit
-from hpcxrf.fitting.result import FitStatus
+from hpcxrf.fitting.status import FitStatus
 from hpcxrf.results.photon_variance import read_photon_variance
 from hpcxrf.results.store.storage import replace_file
 
