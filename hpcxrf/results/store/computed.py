@@ -76,7 +76,9 @@ def add_computed_maps(tree: xr.DataTree) -> None:
 
 def _replace(stored: xr.Variable, rows: Container[int], compute: Compute) -> xr.Variable:
     lazy = indexing.LazilyIndexedArray(PartlyStored(stored, rows, compute))
-    return xr.Variable(stored.dims, lazy, stored.attrs, stored.encoding, fastpath=True)
+    # As xarray has what it opens: read once where all is wanted, and never written through.
+    data = indexing.MemoryCachedArray(indexing.CopyOnWriteArray(lazy))  # type: ignore[arg-type, no-untyped-call]
+    return xr.Variable(stored.dims, data, stored.attrs, stored.encoding, fastpath=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
