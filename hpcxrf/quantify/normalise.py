@@ -8,12 +8,12 @@ share, so that no average over detectors makes it smaller.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcxrf.fitting.limits import CURRIE_FACTOR, CURRIE_OFFSET, null_sigma
+from hpcxrf.fitting.limits import CURRIE_FACTOR, CURRIE_OFFSET
 from hpcxrf.quantify.i0 import I0, FloatMap
 
 Floats = NDArray[Any]
@@ -55,11 +55,16 @@ class NormalisedMaps:
     @property
     def sigma(self) -> Floats:
         """(component, y, x) standard uncertainty of the rate, counting and I0 together."""
-        total = self.rate * self.i0_relative_sigma
-        total *= total
-        total += self.counting_sigma * self.counting_sigma
-        root: Floats = np.sqrt(total, out=total)
-        return root
+        return add_i0_error(self.rate, self.counting_sigma, self.i0_relative_sigma)
+
+
+def add_i0_error(rate: Floats, counting_sigma: Floats, i0_relative_sigma: Floats) -> Floats:
+    """Standard uncertainty (component, y, x) of rates, counting and I0 together; as in `NormalisedMaps`."""
+    total = rate * i0_relative_sigma
+    total *= total
+    total += counting_sigma * counting_sigma
+    root: Floats = np.sqrt(total, out=total)
+    return root
 
 
 def normalise_maps(
@@ -81,18 +86,10 @@ def normalise_maps(
         i0: incident flux of the pixels; None: rates are not divided by it.
         reference: I0 that the rates are brought to, in the unit of `i0`.
     """
-    timed = live_time_s > 0.0
-    lit = np.ones(timed.shape, dtype=np.bool_) if i0 is None else i0.rate > 0.0
-    fitted = np.isfinite(amplitude).any(axis=0)
-    flag = np.full(timed.shape, PixelFlag.NORMALISED, dtype=np.uint8)
-    for good, why in ((lit, PixelFlag.NO_I0), (timed, PixelFlag.NO_LIVE_TIME), (fitted, PixelFlag.NOT_FITTED)):
-        flag[~good] = why
+    flag = find_flags(amplitude, live_time_s=live_time_s, i0=i0)
     good = flag == PixelFlag.NORMALISED
-    factor = 1.0 / np.where(good, live_time_s, np.nan).astype(np.float64)
-    relative = np.where(good, 0.0, np.nan)
-    if i0 is not None:
-        factor, relative = factor * (reference / i0.rate), np.where(good, i0.sigma / i0.rate, np.nan)
-    factor = factor.astype(amplitude.dtype)
+    factor = compute_factor(good, live_time_s, None if i0 is None else i0.rate, reference).astype(amplitude.dtype)
+    relative = np.where(good, 0.0, np.nan) if i0 is None else np.where(good, i0.sigma / i0.rate, np.nan)
     return NormalisedMaps(
         rate=amplitude * factor,
         counting_sigma=sigma * factor,
@@ -101,6 +98,32 @@ def normalise_maps(
         factor=factor,
         flag=flag,
     )
+
+
+def find_flags(amplitude: Floats, *, live_time_s: Floats, i0: I0 | None) -> NDArray[np.uint8]:
+    """Flags (y, x) of the pixels of one detector, as `normalise_maps` takes them."""
+    timed = live_time_s > 0.0
+    lit = np.ones(timed.shape, dtype=np.bool_) if i0 is None else i0.rate > 0.0
+    fitted = np.isfinite(amplitude).any(axis=0)
+    flag = np.full(timed.shape, PixelFlag.NORMALISED, dtype=np.uint8)
+    for good, why in ((lit, PixelFlag.NO_I0), (timed, PixelFlag.NO_LIVE_TIME), (fitted, PixelFlag.NOT_FITTED)):
+        flag[~good] = why
+    return flag
+
+
+def compute_factor(
+    good: NDArray[np.bool_], live_time_s: Floats, i0_rate: Floats | None, reference: float = 1.0
+) -> FloatMap:
+    """Rate (y, x) of one count at the reference I0; NaN of pixels that are not good.
+
+    Args:
+        good: (y, x) pixels that have a live time and an I0.
+        live_time_s: (y, x).
+        i0_rate: (y, x); None: rates are not divided by it.
+        reference: I0 that the rates are brought to.
+    """
+    factor: FloatMap = 1.0 / np.where(good, live_time_s, np.nan).astype(np.float64)
+    return factor if i0_rate is None else factor * (reference / i0_rate.astype(np.float64))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +191,7 @@ def combine_detectors(
         photon_variance: (detector, component) variance that one recorded count adds to an amplitude, count.
     """
     shape, kind = maps[0].rate.shape, maps[0].rate.dtype
-    signal, variance, null, photon, weight = (np.zeros(shape, dtype=kind) for _ in range(5))
+    signal, variance, null, photon, weight, scratch = (np.zeros(shape, dtype=kind) for _ in range(6))
     relative = np.zeros(shape[1:], dtype=kind)
     for d, one in enumerate(maps):
         share, own = combination.share[d], combination.weight[d]
@@ -178,20 +201,29 @@ def combine_detectors(
         _add_detector(
             (signal, variance, null, photon, weight),
             one,
-            None if complete else good & np.isfinite(one.rate) & (own > 0.0)[:, None, None],
-            scale=scale[:, None, None].astype(kind),
-            share=share[:, None, None].astype(kind),
-            weight=own[:, None, None].astype(kind),
-            per_count=photon_variance[d][:, None, None].astype(kind) * one.factor,
+            True if complete else good & np.isfinite(one.rate) & (own > 0.0)[:, None, None],
+            scale=scale,
+            share=share,
+            weight=own,
+            photon_variance=photon_variance[d],
+            scratch=scratch,
         )
         np.fmax(relative, one.i0_relative_sigma, out=relative)
     norm = np.divide(1.0, weight, out=np.full_like(weight, np.nan), where=weight > 0.0)
     flag = np.min([one.flag for one in maps], axis=0)
+    for total in (variance, null):
+        np.sqrt(total, out=total)
+    null *= CURRIE_FACTOR
+    photon *= CURRIE_OFFSET
+    photon *= norm
+    null += photon
+    for total in (signal, variance, null):
+        np.multiply(total, norm, out=total)
     return NormalisedMaps(
-        rate=signal * norm,
-        counting_sigma=np.sqrt(variance) * norm,
+        rate=signal,
+        counting_sigma=variance,
         i0_relative_sigma=np.where(flag == PixelFlag.NORMALISED, relative, np.nan).astype(kind),
-        detection_limit=CURRIE_FACTOR * np.sqrt(null) * norm + CURRIE_OFFSET * photon * norm**2,
+        detection_limit=null,
         factor=np.full(shape[1:], np.nan, dtype=kind),
         flag=flag.astype(np.uint8),
     )
@@ -200,34 +232,47 @@ def combine_detectors(
 def _add_detector(
     sums: tuple[Floats, Floats, Floats, Floats, Floats],
     one: NormalisedMaps,
-    good: NDArray[np.bool_] | None,
+    good: NDArray[np.bool_] | Literal[True],
     *,
-    scale: Floats,
-    share: Floats,
-    weight: Floats,
-    per_count: Floats,
+    scale: FloatMap,
+    share: FloatMap,
+    weight: FloatMap,
+    photon_variance: Floats,
+    scratch: Floats,
 ) -> None:
     """Add a detector to the sums (component, y, x) of signal, variance, null variance, photon variance and weight.
+
+    Every term is made in one array that stays in the processor's cache.
 
     Args:
         sums: added to in place.
         one: maps of the detector.
-        good: (component, y, x) where it is added; None: everywhere.
-        scale: (component, 1, 1) weight over share.
-        share: (component, 1, 1).
-        weight: (component, 1, 1).
-        per_count: (component, y, x) variance that one recorded count adds, in the unit of the rate.
+        good: (component, y, x) where it is added; True: everywhere.
+        scale: (component,) weight over share.
+        share: (component,).
+        weight: (component,).
+        photon_variance: (component,) variance that one recorded count adds, count.
+        scratch: (component, y, x), written over.
     """
-    # What the limit was made of, in the unit of the rate.
-    parts = (
-        scale * one.rate,
-        (scale * one.counting_sigma) ** 2,
-        (scale * null_sigma(one.detection_limit, per_count)) ** 2,
-        scale**2 * share * per_count,
-        np.broadcast_to(weight, one.rate.shape),
-    )
-    for total, part in zip(sums, parts, strict=True):
-        np.add(total, part if good is None else np.where(good, part, 0.0), out=total)
+    signal, variance, null, photon, total = sums
+
+    def column(values: Floats) -> Floats:
+        return np.asarray(values, dtype=scratch.dtype)[:, None, None]
+
+    np.multiply(one.rate, column(scale), out=scratch)
+    np.add(signal, scratch, out=signal, where=good)
+    np.multiply(one.counting_sigma, column(scale), out=scratch)
+    scratch *= scratch
+    np.add(variance, scratch, out=variance, where=good)
+    # What the limit was made of, `null_sigma`, in the unit of the rate: a count adds the factor as often.
+    np.multiply(column(-CURRIE_OFFSET * photon_variance), one.factor, out=scratch)
+    scratch += one.detection_limit
+    scratch *= column(scale / CURRIE_FACTOR)
+    scratch *= scratch
+    np.add(null, scratch, out=null, where=good)
+    np.multiply(column(scale**2 * share * photon_variance), one.factor, out=scratch)
+    np.add(photon, scratch, out=photon, where=good)
+    np.add(total, column(weight), out=total, where=good)
 
 
 def sum_live_time(live_time_s: Floats, share: Floats) -> FloatMap:

@@ -7,9 +7,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from hpcxrf.results.store.maps import POSITION_VARIABLES
 from hpcxrf.results.store.storage import describe_flags
-from hpcxrf.store.schema import MAP_VARIABLES, SHIFT_VARIABLES
+from hpcxrf.store.schema import MAP_VARIABLES, POSITION_VARIABLES, SHIFT_VARIABLES
 
 Arrays = Mapping[str, NDArray[Any]]
 _SPECS: Final = {**MAP_VARIABLES, **SHIFT_VARIABLES}

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import xarray as xr
 import yaml
 from normalise_samples import FLUX, TABLE, write_timed_scan
 
+from hpcxrf.results.store.opening import open_results
 from hpcxrf.store.rundir import RunDir
 from tests.samples.stand_in_jobs import until, until_queue
 
@@ -61,7 +61,8 @@ def test_a_submitted_run_gets_its_areal_densities_by_a_second_job(hpcxrf, lab, s
     assert (count_finished(run, "pixels"), count_finished(run, "integrated")) == (pixels, fits)
     assert count_finished(run, "quantify") == 1
     (name,) = run.dataset_ids()
-    with xr.open_zarr(run.results_store(name), group="areal_density", chunks=None) as densities:
+    with open_results(run.results_store(name)) as tree:
+        densities = tree["areal_density"].to_dataset()
         mean = densities.areal_density.mean(("y", "x")).sel(detector="sum")
         # The sample is the standard, measured again.
         for element, density in CERTIFIED.items():

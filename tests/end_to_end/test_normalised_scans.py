@@ -7,6 +7,7 @@ from run_samples import run_all
 
 from hpcxrf.config.run import check_config
 from hpcxrf.pipeline.plan import make_plan
+from hpcxrf.results.store.opening import open_results
 
 pytestmark = pytest.mark.more
 
@@ -30,7 +31,7 @@ def stores(shared_data, tmp_path_factory):
 
 
 def opened(stores, name, group="normalised"):
-    return xr.open_zarr(stores[name], group=group, chunks=None).load()
+    return open_results(stores[name])[group].to_dataset().load()
 
 
 def first_over_others(values) -> float:

@@ -25,7 +25,7 @@ from hpcxrf.pipeline.normalise.task import run_normalise
 from hpcxrf.pipeline.normalise.times import ScanTimes, find_live_times, sum_exposure
 from hpcxrf.pipeline.request import check_request
 from hpcxrf.quantify.normalise import PixelFlag, normalise_spectrum
-from hpcxrf.results.store.maps import finalise, is_complete, reopen
+from hpcxrf.results.store.maps import finalise, is_complete, open_results, reopen
 from hpcxrf.runner.journal import finished_line
 from hpcxrf.runner.verify import find_damage
 from hpcxrf.runner.worker import forget_attempts
@@ -44,14 +44,14 @@ def run(tmp_path_factory):
 
 
 def group(store):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        return xr.open_zarr(store, group="normalised", chunks=None).load()
+    return open_results(store)["normalised"].to_dataset().load()
 
 
 def test_the_group_opens_without_a_warning_and_says_what_its_arrays_are(run):
     _, store, _ = run
-    maps = group(store)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        maps = xr.open_zarr(store, group="normalised", chunks=None).load()
     assert maps.detector.values.tolist() == ["sum", "0", "1", "combined"]
     assert maps.rate.dims == maps.sigma.dims == ("detector", "component", "y", "x")
     assert maps.rate.shape[2:] == SHAPE
@@ -71,6 +71,10 @@ def test_the_group_opens_without_a_warning_and_says_what_its_arrays_are(run):
     assert about["live_time_source"] == {"0": "real_time * ocr / icr", "1": "real_time * ocr / icr"}
     assert about["detectors_left_out"] == {}
     assert about["source"] == "scan.npz"
+    assert about["stored_detectors"] == ["combined"]
+    assert "combined are stored; those of other detectors are NaN here" in about["comment"]
+    assert np.isfinite(maps.rate).all(("component", "y", "x")).values.tolist() == [False, False, False, True]
+    assert (maps.flag == PixelFlag.NORMALISED).all()
 
 
 def test_pixels_of_any_exposure_and_flux_have_the_rate_of_the_sample(run):

@@ -17,6 +17,7 @@ from hpcxrf.errors import ConfigError
 from hpcxrf.pipeline.quantify.measure import FOLDER
 from hpcxrf.pipeline.request import check_request, config_of_run, keep_configuration
 from hpcxrf.quantify.calibration_json import calibration_from_json
+from hpcxrf.results.store.opening import open_results
 from hpcxrf.runner.verify import find_damage
 from hpcxrf.store.rundir import RunDir
 
@@ -53,9 +54,7 @@ def run(tmp_path_factory, standard):
 
 
 def group(store):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        return xr.open_zarr(store, group="areal_density", chunks=None).load()
+    return open_results(store)["areal_density"].to_dataset().load()
 
 
 def test_elements_of_the_standard_have_the_densities_of_the_sample(run):
@@ -91,6 +90,18 @@ def test_own_points_have_the_error_of_their_certificate(run):
     assert terms["standard"] == pytest.approx(0.03)
     assert (terms["curve"], terms["model"]) == (0.0, 0.0)
     assert terms["counting"] < 0.02
+
+
+def test_the_group_opens_by_itself_with_the_maps_of_the_entry_that_stands_for_all(run):
+    _, store, _ = run
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        alone = xr.open_zarr(store, group="areal_density", chunks=None).load()
+    assert alone.attrs["stored_detectors"] == [alone.attrs["primary"]] == ["combined"]
+    xr.testing.assert_identical(alone.sel(detector="combined"), group(store).sel(detector="combined"))
+    for name in ("areal_density", "sigma", "counting_sigma", "detection_limit"):
+        known = np.isfinite(alone[name]).all(("component", "y", "x")).values.tolist()
+        assert known == [False, False, False, True]
 
 
 def test_the_group_says_what_it_is_and_its_calibration_can_be_used_elsewhere(run):

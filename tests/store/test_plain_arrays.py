@@ -18,8 +18,8 @@ from hpcxrf.results.store.storage import (
     labels_of,
     read_attributes,
     update_attributes,
-    write_tile,
 )
+from hpcxrf.results.store.tiled import open_map
 from hpcxrf.store.array_writer import pack_texts, unpack_texts
 from hpcxrf.store.plain_arrays import is_plain
 from hpcxrf.store.schema import VariableSpec
@@ -176,14 +176,14 @@ def test_tiles_of_blocks_are_those_that_zarr_writes(tmp_path, dims, dtype):
     tiles = [(0, slice(0, 4), slice(0, 7)), (1, slice(0, 2), slice(0, 4)), (1, slice(2, 5), slice(4, 7))]
     for first, y, x in [(1, slice(0, 2), slice(0, 4)), *tiles]:
         part = values[first, ..., y, x] if (first, y, x) in tiles else values[0, ..., y, x]
-        write_tile(tmp_path / "ours/a", first, y, x, part)
+        open_map(tmp_path / "ours/a").write(first, y, x, part)
         theirs[first, ..., y, x] = part
     assert content_of(tmp_path / "ours/a") == content_of(tmp_path / "theirs/a")
 
 
 def test_tiles_of_an_array_with_other_chunks_are_left_to_zarr(tmp_path):
     array = zarr.create_array(tmp_path / "a", shape=(2, 6, 8), chunks=(2, 3, 8), dtype="float32", fill_value=np.nan)
-    write_tile(tmp_path / "a", 1, slice(0, 6), slice(0, 8), np.ones((6, 8), np.float32))
+    open_map(tmp_path / "a").write(1, slice(0, 6), slice(0, 8), np.ones((6, 8), np.float32))
     assert np.isnan(array[0]).all()
     assert (array[1] == 1.0).all()
 

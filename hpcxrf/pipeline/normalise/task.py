@@ -1,5 +1,6 @@
 """What a worker runs for the normalised maps of a scan, block by block, so that no scan is whole in memory."""
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,19 +33,16 @@ from hpcxrf.quantify.normalise import (
     PixelFlag,
     combine_detectors,
     find_combination,
+    find_flags,
     find_ratio_outliers,
     normalise_maps,
     sum_live_time,
 )
 from hpcxrf.results.photon_variance import unpack_components
-from hpcxrf.results.store.normalised import (
-    COMBINED,
-    create_normalised,
-    normalised_files,
-    write_i0_block,
-    write_normalised_block,
-)
-from hpcxrf.results.store.storage import array_of, labels_of, open_group, read_tile, require_readable_schema
+from hpcxrf.results.store.derived import write_blocks
+from hpcxrf.results.store.normalised import COMBINED, create_normalised, normalised_files, open_rates
+from hpcxrf.results.store.storage import array_of, labels_of, open_group, require_readable_schema
+from hpcxrf.results.store.tiled import TiledMap, open_map
 from hpcxrf.runner.records import TaskRecord
 from hpcxrf.runner.worker import Clock, attempt, one_thread
 from hpcxrf.store.rundir import RunDir
@@ -54,6 +52,7 @@ from hpcxrf.store.spectra import SpectraStore, open_spectra
 _COMPARED_KEV: Final = 3.0
 # Scatter depends on the angle, pile-up on the count rate.
 _FAMILY: Final = re.compile(r"[A-Z][a-z]?(_[LM])?")
+_COUNTS: Final = ("amplitude", "sigma", "detection_limit")
 # Blocks in which the noise of the detectors is compared: some all over the scan, as counts vary over it.
 _SAMPLE_BLOCKS: Final = 4
 
@@ -135,7 +134,12 @@ def normalise_results(
     photon = np.stack([unpack_components(noise, components, name, factors.get(name, 1.0)) for name in names])
     shares = _share_counts(store, totals, times.parts)
     source = _Source(
-        path=path, n_components=len(components), names=names, times=times, reference=reference, shares=shares
+        counts={name: open_map(path / "maps" / name) for name in _COUNTS},
+        n_components=len(components),
+        names=names,
+        times=times,
+        reference=reference,
+        shares=shares,
     )
     combination = None
     if len(each) > 1 and used:
@@ -143,6 +147,8 @@ def normalise_results(
         combination = find_combination(rate, sigma, _sample_variance(source, blocks, used))
     positions = {name: np.asarray(array_of(maps, name)[...]) for name in ("x_um", "y_um") if name in maps}
     entries = [*names, *([COMBINED] if combination is not None else [])]
+    # The one that stands for all is written, and nothing that follows from the maps of counts.
+    primary = next(name for name in (COMBINED, SUM, *entries) if name in entries)
     left_out = {name: why for name, why in judged.items() if name not in used}
     create_normalised(
         path,
@@ -150,15 +156,16 @@ def normalise_results(
         components=components,
         shape_yx=shape_yx,
         block_yx=block_yx,
+        stored=[primary],
         attributes=describe_group(root, times, reference, left_out),
         with_i0=times.i0 is not None,
         combination=None if combination is None else (used, combination),
         positions_um=positions,
     )
-    flags = np.zeros((len(entries), len(PixelFlag)), dtype=np.int64)
+    flags, rates = np.zeros((len(entries), len(PixelFlag)), dtype=np.int64), open_rates(path)
     for rows, inside in read_rows(times, blocks):
         for block in inside:
-            flags += _write_block(path, source, rows, block, used, combination, photon)
+            flags += _write_block(rates, source, rows, block, entries.index(primary), used, combination, photon)
     refuse_all_flagged(flags, times, where)
     return (
         Note("fact", describe_normalisation(times, reference)),
@@ -172,8 +179,8 @@ def normalise_results(
 class _Source:
     """Maps of counts with what they are divided by."""
 
-    path: Path
-    """The results store."""
+    counts: Mapping[str, TiledMap]
+    """Maps by name of `_COUNTS`."""
     n_components: int
     names: Sequence[str]
     times: ScanTimes
@@ -189,54 +196,75 @@ class _Source:
             return own
         return sum_live_time(live[list(self.times.parts)], self.shares[list(self.times.parts)])
 
+    def read(self, quantity: str, name: str, block: Block) -> NDArray[Any]:
+        """Read counts (component, y, x) of one block of an entry: `amplitude`, `sigma` or `detection_limit`."""
+        return self.counts[quantity].read(self.names.index(name), block.y, block.x)
+
     def normalise(self, name: str, rows: RowTimes, block: Block) -> NormalisedMaps:
         """Normalise one block of an entry of the detector axis."""
-        at = self.names.index(name)
-        amplitude, sigma, limit = (
-            read_tile(self.path / "maps" / one, at, block.y, block.x)
-            for one in ("amplitude", "sigma", "detection_limit")
-        )
         return normalise_maps(
-            amplitude,
-            sigma,
-            limit,
+            *(self.read(quantity, name, block) for quantity in _COUNTS),
             live_time_s=self.live_of(name, rows, block),
             i0=rows.i0_of(block),
             reference=1.0 if self.reference is None else self.reference.value,
         )
 
+    def find_flags(self, name: str, rows: RowTimes, block: Block) -> NDArray[np.uint8]:
+        """Flags of one block of an entry of the detector axis."""
+        amplitude = self.read("amplitude", name, block)
+        return find_flags(amplitude, live_time_s=self.live_of(name, rows, block), i0=rows.i0_of(block))
+
     def counting_variance(self, name: str, rows: RowTimes, block: Block) -> NDArray[Any]:
         """Variance (component, y, x) of a detector's rates by counting, but for I0, which all detectors share."""
-        sigma = read_tile(self.path / "maps" / "sigma", self.names.index(name), block.y, block.x)
+        sigma = self.read("sigma", name, block)
         live = self.live_of(name, rows, block)
         variance: NDArray[Any] = (sigma / np.where(live > 0.0, live, np.nan)) ** 2
         return variance
 
 
 def _write_block(
-    path: Path,
+    rates: Mapping[str, TiledMap],
     source: _Source,
     rows: RowTimes,
     block: Block,
+    primary: int,
     used: Sequence[str],
     combination: Combination | None,
     photon: NDArray[np.float64],
 ) -> NDArray[np.int64]:
-    """Normalise and write one block of all detectors; number of pixels (entry, flag)."""
-    done: list[NormalisedMaps] = []
-    for row, name in enumerate(source.names):
-        done.append(source.normalise(name, rows, block))
-        write_normalised_block(path, row, block.y, block.x, done[-1], source.live_of(name, rows, block))
+    """Normalise and write one block: what pixels have of all entries, and the maps of the primary one.
+
+    Args:
+        rates: maps that are written.
+        source: maps of counts with what they are divided by.
+        rows: times of the block's rows.
+        block: which.
+        primary: place on the detector axis of the entry whose maps are stored.
+        used: names of the detectors that are combined.
+        combination: how; None: they are not.
+        photon: (detector, component) variance that one recorded count adds.
+
+    Returns:
+        Number of pixels (entry, flag).
+    """
+    names = source.names
+    wanted = used if combination is not None else [names[primary]]
+    parts = {name: source.normalise(name, rows, block) for name in wanted}
+    flags = [parts[name].flag if name in parts else source.find_flags(name, rows, block) for name in names]
+    live = [source.live_of(name, rows, block) for name in names]
+    stored = parts[wanted[0]]
     if combination is not None:
-        at = [source.names.index(name) for name in used]
-        together = combine_detectors([done[i] for i in at], combination, photon[at])
-        unknown = np.full(together.flag.shape, np.nan)
-        write_normalised_block(path, len(source.names), block.y, block.x, together, unknown)
-        done.append(together)
+        stored = combine_detectors([*parts.values()], combination, photon[[names.index(name) for name in used]])
+        flags.append(stored.flag)
+        live.append(np.full(stored.flag.shape, np.nan))
+    maps = {"rate": stored.rate, "sigma": stored.sigma, "detection_limit": stored.detection_limit}
+    write_blocks(rates, primary, block.y, block.x, maps)
+    for row, (flag, live_time_s) in enumerate(zip(flags, live, strict=True)):
+        write_blocks(rates, row, block.y, block.x, {"flag": flag, "live_time_s": live_time_s})
     i0 = rows.i0_of(block)
     if i0 is not None:
-        write_i0_block(path, block.y, block.x, i0)
-    return np.stack([np.bincount(one.flag.ravel(), minlength=len(PixelFlag)) for one in done])
+        write_blocks(rates, None, block.y, block.x, {"i0": i0.rate, "i0_sigma": i0.sigma})
+    return np.stack([np.bincount(flag.ravel(), minlength=len(PixelFlag)) for flag in flags])
 
 
 def _integrated_rates(
@@ -294,9 +322,8 @@ def _sample_variance(source: _Source, blocks: Sequence[Block], used: Sequence[st
     chosen = [blocks[i] for i in np.unique(np.linspace(0, len(blocks) - 1, _SAMPLE_BLOCKS).round().astype(int))]
     shape = (len(used), source.n_components)
     total, number = np.zeros(shape), np.zeros(shape)
-    for block in chosen:
-        rows = source.times.read(block.y)
-        for i, name in enumerate(used):
+    for rows, inside in read_rows(source.times, chosen):
+        for block, (i, name) in itertools.product(inside, enumerate(used)):
             variance = source.counting_variance(name, rows, block)
             total[i] += np.nansum(variance, axis=(1, 2))
             number[i] += np.isfinite(variance).sum(axis=(1, 2))

@@ -17,6 +17,7 @@ from hpcxrf.pipeline.prepare.resolve import resolve_detector
 from hpcxrf.pipeline.prepare.sources import read_sources
 from hpcxrf.pipeline.quantify.scans import StandardScan
 from hpcxrf.quantify.checks import Conditions, check_standard
+from hpcxrf.results.store.derived import STORED_ATTRIBUTE
 from hpcxrf.results.store.normalised import COMBINED
 from hpcxrf.store.spectra import SpectraStore
 
@@ -46,6 +47,10 @@ class Sample:
     def shape_yx(self) -> tuple[int, int]:
         """Rows and columns."""
         return self.maps.sizes["y"], self.maps.sizes["x"]
+
+    def is_stored(self, row: int) -> bool:
+        """Whether the store holds the rates of a place on the detector axis; those of others are computed when read."""
+        return self.entries[row] in self.maps.attrs.get(STORED_ATTRIBUTE, self.entries)
 
     def conditions(self, entry: str) -> Conditions:
         """How an entry was measured and fitted."""

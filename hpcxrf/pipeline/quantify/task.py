@@ -22,18 +22,22 @@ from hpcxrf.pipeline.quantify.measure import read_or_measure_standards
 from hpcxrf.pipeline.quantify.sample import Sample, read_sample, refuse_standards
 from hpcxrf.pipeline.quantify.scans import StandardScan
 from hpcxrf.pipeline.records import DatasetJob
-from hpcxrf.quantify.calibration import Calibration, Response, calibrate, convert_rates
+from hpcxrf.quantify.calibration import Calibration, Response, calibrate
 from hpcxrf.quantify.checks import build_points
+from hpcxrf.quantify.densities import DensityScale, combine_density_sigma, scale_rates
 from hpcxrf.quantify.matrix import Layer, LayerCorrection, correct_layer
+from hpcxrf.quantify.normalise import PixelFlag, compute_factor
 from hpcxrf.results.store.areal_density import (
     TERMS,
     ResponseTable,
     areal_density_files,
     create_areal_density,
-    write_areal_density_block,
+    open_densities,
 )
-from hpcxrf.results.store.maps import open_results
-from hpcxrf.results.store.normalised import COMBINED
+from hpcxrf.results.store.derived import write_blocks
+from hpcxrf.results.store.normalised import COMBINED, open_rates
+from hpcxrf.results.store.opening import open_results
+from hpcxrf.results.store.tiled import TiledMap, open_map
 from hpcxrf.runner.records import TaskRecord
 from hpcxrf.runner.worker import Clock, attempt, one_thread
 from hpcxrf.store.rundir import RunDir
@@ -123,23 +127,27 @@ def quantify_results(
     if config.quantify.layer is not None:
         correction = _correct_layer(config.quantify.layer, sample, primary, responses[primary], calibrations[primary])
     factors = {family: 1.0 if correction is None else correction.factors.get(family, math.nan) for family in families}
-    theta = _find_theta_errors(sample, families)
+    theta = _find_theta_errors(path, sample, families, block_yx)
+    table = _tabulate(sample, families, responses, factors, theta)
     create_areal_density(
         path,
         detectors=sample.entries,
         components=families,
         shape_yx=sample.shape_yx,
         block_yx=block_yx,
+        stored=[primary],
         attributes=describe_areal_densities(
             tree.attrs, sample, standards, calibrations, primary, correction, maps_constants=maps_constants
         ),
-        responses=_tabulate(sample, families, responses, factors, theta),
+        responses=table,
         positions_um={name: sample.maps[name].values for name in ("x_um", "y_um") if name in sample.maps.coords},
     )
+    row = sample.entries.index(primary)
+    places = [sample.components.index(family) for family in families]
+    rates, densities, scale = open_rates(path), open_densities(path), table.scale_of(row)
     for block in blocks_of(sample.shape_yx, block_yx):
-        for row, entry in enumerate(sample.entries):
-            values = _convert_block(sample, entry, row, block, families, responses.get(entry, {}), factors, theta)
-            write_areal_density_block(path, row, block.y, block.x, values)
+        found = _convert_block(_read_rates(rates, sample, row, block), places, scale)
+        write_blocks(densities, row, block.y, block.x, found)
     notes = tuple(note_areal_densities(standards, calibrations[primary], correction, maps_constants=maps_constants))
     if len(reached) < len(families):
         without = ", ".join(family for family in families if family not in reached)
@@ -201,20 +209,25 @@ class _ThetaErrors:
     """(entry, family) counts per second, the same in every pixel, of components that are not; 0 of others."""
 
 
-def _find_theta_errors(sample: Sample, families: Sequence[str]) -> _ThetaErrors:
+def _find_theta_errors(path: Path, sample: Sample, families: Sequence[str], block_yx: tuple[int, int]) -> _ThetaErrors:
     """Find what the sum of the pixels' counting errors leaves of the uncertainties of the integrated spectra."""
     names = [str(name) for name in sample.counts["detector"].values]
     shape = (len(names), len(sample.components))
     variance, of_counts, of_rates, number = np.zeros(shape), np.zeros(len(names)), np.zeros(len(names)), np.zeros(shape)
-    rows = [sample.entries.index(name) for name in names]
-    for block in blocks_of(sample.shape_yx):
-        counts = sample.counts["sigma"][:, :, block.y, block.x].values.astype(np.float64)
-        rates = sample.maps["sigma"][rows, :, block.y, block.x].values.astype(np.float64)
-        variance += np.nansum(counts**2, axis=(2, 3))
-        number += np.isfinite(counts).sum(axis=(2, 3))
-        both = np.isfinite(counts) & np.isfinite(rates)
-        of_counts += np.where(both, counts, 0.0).sum(axis=(1, 2, 3))
-        of_rates += np.where(both, rates, 0.0).sum(axis=(1, 2, 3))
+    errors, rates = open_map(path / "maps" / "sigma"), open_rates(path)
+    for block in blocks_of(sample.shape_yx, block_yx):
+        for row, name in enumerate(names):
+            counts = errors.read(row, block.y, block.x)
+            known = np.isfinite(counts)
+            number[row] += np.count_nonzero(known, axis=(1, 2))
+            if not known.all():
+                counts = np.where(known, counts, 0.0)
+            variance[row] += np.einsum("cyx,cyx->c", counts, counts, dtype=np.float64)
+            # Rate of one count, weighted as the errors are.
+            factor = _read_factor(rates, sample.entries.index(name), block, sample.i0_reference)
+            total = np.where(np.isfinite(factor), counts.sum(axis=0, dtype=np.float64), 0.0)
+            of_counts[row] += total.sum()
+            of_rates[row] += (total * np.nan_to_num(factor)).sum()
     whole = sample.spectrum.sel(detector=names)
     amplitude, sigma = whole["amplitude"].values, whole["sigma"].values
     certain = amplitude > _CERTAIN * sigma
@@ -233,6 +246,16 @@ def _find_theta_errors(sample: Sample, families: Sequence[str]) -> _ThetaErrors:
         names = [*names, COMBINED]
     order = [names.index(entry) for entry in sample.entries]
     return _ThetaErrors(relative=relative[order][:, places], floor_hz=floor[order][:, places])
+
+
+def _read_factor(rates: Mapping[str, TiledMap], row: int, block: Block, reference: float | None) -> FloatArray:
+    """Rate (y, x) of one count in a block of an entry that is not combined; NaN where there is none."""
+    return compute_factor(
+        rates["flag"].read(row, block.y, block.x) == np.uint8(PixelFlag.NORMALISED),
+        rates["live_time_s"].read(row, block.y, block.x),
+        rates["i0"].read(None, block.y, block.x) if "i0" in rates else None,
+        1.0 if reference is None else reference,
+    )
 
 
 def _tabulate(
@@ -260,44 +283,24 @@ def _tabulate(
     )
 
 
+def _read_rates(rates: Mapping[str, TiledMap], sample: Sample, row: int, block: Block) -> dict[str, NDArray[Any]]:
+    """Rates, their sigma and detection limits (component, y, x) of one block of an entry."""
+    names = ("rate", "sigma", "detection_limit")
+    if sample.is_stored(row):
+        return {name: rates[name].read(row, block.y, block.x) for name in names}
+    return {name: sample.maps[name][row, :, block.y, block.x].values for name in names}
+
+
 def _convert_block(
-    sample: Sample,
-    entry: str,
-    row: int,
-    block: Block,
-    families: Sequence[str],
-    responses: Mapping[str, Response],
-    factors: Mapping[str, float],
-    theta: _ThetaErrors,
+    rates: Mapping[str, NDArray[Any]], places: Sequence[int], scale: DensityScale
 ) -> dict[str, NDArray[Any]]:
-    """Maps (component, y, x) of one block by name; NaN where the entry has no response."""
-    rates, sigma, limit = (
-        sample.maps[name][row, :, block.y, block.x].values.astype(np.float64)
-        for name in ("rate", "sigma", "detection_limit")
+    """Maps (family, y, x) of one block by name; NaN where the entry has no response."""
+    density, counting, limit = (
+        scale_rates(rates[name][places], scale) for name in ("rate", "sigma", "detection_limit")
     )
-    done: dict[str, list[NDArray[Any]]] = {
-        "areal_density": [],
-        "sigma": [],
-        "counting_sigma": [],
-        "detection_limit": [],
+    return {
+        "areal_density": density,
+        "sigma": combine_density_sigma(density, counting, scale),
+        "counting_sigma": counting,
+        "detection_limit": limit,
     }
-    for column, family in enumerate(families):
-        place, response = sample.components.index(family), responses.get(family)
-        if response is None or not math.isfinite(factors[family]):
-            for one in done.values():
-                one.append(np.full(rates.shape[1:], np.nan))
-            continue
-        found = convert_rates(
-            response,
-            rates[place],
-            sigma[place],
-            limit[place],
-            theta=float(theta.relative[row, column]),
-            layer_factor=factors[family],
-        )
-        done["areal_density"].append(found.areal_density_ug_cm2)
-        floor = float(theta.floor_hz[row, column]) / (response.rate_hz_per_ug_cm2 * factors[family])
-        done["sigma"].append(np.hypot(found.sigma_ug_cm2, floor))
-        done["counting_sigma"].append(found.counting_sigma_ug_cm2)
-        done["detection_limit"].append(np.asarray(found.detection_limit_ug_cm2))
-    return {name: np.stack(values) for name, values in done.items()}

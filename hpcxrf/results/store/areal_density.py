@@ -1,19 +1,20 @@
 """The group `areal_density` of a results store: maps of areal densities in ug/cm2, beside the normalised ones.
 
-One task makes the group and writes all of it, block by block.
+One task makes the group and writes all of it, block by block: responses and errors of every detector, and the maps of
+the one that stands for all. As in the group `normalised`, `open_results` computes those of the others.
 """
 
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcxrf.results.store.derived import DERIVED_LEVEL, group_checksums
-from hpcxrf.results.store.maps import POSITION_VARIABLES
+from hpcxrf.quantify.densities import DensityScale
+from hpcxrf.results.store.derived import describe_stored, group_checksums
 from hpcxrf.results.store.storage import (
     ArrayPlan,
     create_array,
@@ -22,9 +23,12 @@ from hpcxrf.results.store.storage import (
     create_texts,
     output_errors,
     publish_folder,
-    write_tile,
 )
-from hpcxrf.store.schema import AREAL_DENSITY_VARIABLES, RESPONSE_VARIABLES
+from hpcxrf.results.store.tiled import TiledMap, open_map
+from hpcxrf.store.schema import AREAL_DENSITY_VARIABLES, MAP_LEVEL, POSITION_VARIABLES, RESPONSE_VARIABLES
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 GROUP: Final = "areal_density"
 TERMS: Final = ("counting", "theta", "i0", "standard", "curve", "geometry", "model")
@@ -46,6 +50,24 @@ class ResponseTable:
     origin: NDArray[np.object_]
     """(detector, component) `own point`, `curve` ..; empty where there is none."""
 
+    def scale_of(self, row: int) -> DensityScale:
+        """How the rates of a place on the detector axis become areal densities."""
+        return DensityScale(
+            density_of_rate=1.0 / (self.response[row] * self.layer_factor[row]),
+            relative_error=np.sqrt((self.relative_error[row] ** 2).sum(axis=1)),
+            floor_ug_cm2=self.theta_floor[row],
+        )
+
+
+def read_scales(group: "xr.Dataset") -> tuple[DensityScale, ...]:
+    """Read how the rates of every place on the detector axis become areal densities.
+
+    Args:
+        group: the group, open.
+    """
+    table = ResponseTable(**{name: group[name].values for name in (*RESPONSE_VARIABLES, "origin")})
+    return tuple(table.scale_of(row) for row in range(len(table.response)))
+
 
 def create_areal_density(
     path: Path,
@@ -54,6 +76,7 @@ def create_areal_density(
     components: Sequence[str],
     shape_yx: tuple[int, int],
     block_yx: tuple[int, int],
+    stored: Sequence[str],
     attributes: Mapping[str, Any],
     responses: ResponseTable,
     positions_um: Mapping[str, NDArray[np.float64]],
@@ -66,6 +89,7 @@ def create_areal_density(
         components: families of single elements.
         shape_yx: pixels (y, x).
         block_yx: rows and columns of a block.
+        stored: names of the detectors whose maps are written.
         attributes: of the group, JSON values.
         responses: what rates are divided by, with its errors.
         positions_um: stage positions `x_um`, `y_um` (y, x), where they are known.
@@ -84,13 +108,13 @@ def create_areal_density(
         if (path / GROUP).exists():
             shutil.rmtree(path / GROUP)
     with publish_folder(path / GROUP) as partial:
-        group = create_group(partial, attributes)
+        group = create_group(partial, {**attributes, **describe_stored(stored)})
         for dim, labels in (("detector", detectors), ("component", components), ("term", TERMS)):
             create_labels(group, dim, labels)
         known = " ".join(positions_um)
         for name, spec in AREAL_DENSITY_VARIABLES.items():
             plan = ArrayPlan(
-                spec=spec, sizes=sizes, coordinates=known, many_writers=True, block_yx=block_yx, level=DERIVED_LEVEL
+                spec=spec, sizes=sizes, coordinates=known, many_writers=True, block_yx=block_yx, level=MAP_LEVEL
             )
             create_array(group, name, plan)
         for name, values in positions_um.items():
@@ -101,22 +125,13 @@ def create_areal_density(
         create_texts(group, "origin", ("detector", "component"), responses.origin, about)
 
 
-def write_areal_density_block(path: Path, row: int, y: slice, x: slice, values: Mapping[str, NDArray[Any]]) -> None:
-    """Write one block of one entry of the detector axis; twice equals once.
-
-    Args:
-        path: the results store.
-        row: place on the detector axis.
-        y: rows of the block.
-        x: columns of the block.
-        values: (component, y, x) by name of `AREAL_DENSITY_VARIABLES`.
+def open_densities(path: Path) -> dict[str, TiledMap]:
+    """Open the maps of the group, by name, to write their blocks.
 
     Raises:
-        OutputError: the group is missing or cannot be written.
+        OutputError: the group is missing, or damaged.
     """
-    with output_errors(path / GROUP):
-        for name, spec in AREAL_DENSITY_VARIABLES.items():
-            write_tile(path / GROUP / name, row, y, x, values[name].astype(spec.dtype, copy=False))
+    return {name: open_map(path / GROUP / name) for name in AREAL_DENSITY_VARIABLES}
 
 
 def areal_density_files(path: Path) -> dict[str, str]:

@@ -1,15 +1,47 @@
 """Groups that are made of finished maps by one task."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from numpy.typing import NDArray
+
+from hpcxrf.results.store.storage import output_errors
+from hpcxrf.results.store.tiled import TiledMap
 from hpcxrf.store.array_writer import METADATA
 from hpcxrf.store.files import tree_sha256
 
-# What is derived has as many digits as counts that were fitted, which no level makes much smaller.
-DERIVED_LEVEL: Final = -1
-"""Level of the compression of its maps, `create_plain_array`."""
+STORED_ATTRIBUTE: Final = "stored_detectors"
+"""Attribute of the group: detectors whose maps are in it. A group without it has those of all."""
+
+
+def describe_stored(stored: Sequence[str]) -> dict[str, Any]:
+    """Attributes that say which maps are in the group, for people, too, who open it with another program."""
+    text = (
+        f"Maps (detector, component, y, x) of {', '.join(stored)} are stored; those of other detectors are NaN here, "
+        "and computed by hpcxrf.open_results of the group maps and the other arrays of this one."
+    )
+    return {STORED_ATTRIBUTE: list(stored), "comment": text}
+
+
+def write_blocks(
+    maps: Mapping[str, TiledMap], row: int | None, y: slice, x: slice, values: Mapping[str, NDArray[Any]]
+) -> None:
+    """Write one block of some maps of a group; twice equals once.
+
+    Args:
+        maps: open maps by name.
+        row: place on the detector axis; None: maps (y, x).
+        y: rows of the block.
+        x: columns of the block.
+        values: (*, y, x) by name, of any type of numbers.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    for name, one in values.items():
+        with output_errors(maps[name].folder):
+            maps[name].write(row, y, x, one.astype(maps[name].dtype, copy=False))
 
 
 def group_checksums(path: Path, group: str, tiled: Collection[str]) -> dict[str, str]:

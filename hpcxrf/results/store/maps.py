@@ -34,8 +34,8 @@ from hpcxrf.results.store.storage import (
     read_json,
     require_readable_schema,
     update_attributes,
-    write_tile,
 )
+from hpcxrf.results.store.tiled import open_map
 from hpcxrf.store.array_writer import METADATA, consolidate
 from hpcxrf.store.files import ABSENT
 from hpcxrf.store.gather import gather_chunks, scatter_chunks
@@ -46,11 +46,12 @@ from hpcxrf.store.schema import (
     BLOCK_Y,
     COMPLETE_ATTRIBUTE,
     LATER_VARIABLES,
+    MAP_LEVEL,
     MAP_VARIABLES,
+    POSITION_VARIABLES,
     SCHEMA_ATTRIBUTE,
     SCHEMA_VERSION,
     SHIFT_VARIABLES,
-    table,
 )
 
 __all__ = [
@@ -69,13 +70,6 @@ FloatMap = NDArray[np.float64]
 
 _ORIGIN: Final = ("title", "source", "source_files", "hpcxrf_version")
 """Root attributes that the group `maps` has, too."""
-
-POSITION_VARIABLES: Final = table(
-    """
-    y_um  y x  float64  um  stage y
-    x_um  y x  float64  um  stage x
-    """
-)
 
 
 def create_results(
@@ -178,7 +172,7 @@ def write_block(path: Path, detector_index: int, y: slice, x: slice, fit: PixelF
         arrays = _tile_arrays(fit, tile, n_components, _shift_sizes(maps))
         for name, values in arrays.items():
             if name in maps or name not in LATER_VARIABLES:
-                write_tile(path / "maps" / name, detector_index, y, x, values)
+                open_map(path / "maps" / name).write(detector_index, y, x, values)
 
 
 def block_checksums(path: Path, detector_index: int, y: slice, x: slice) -> dict[str, str]:
@@ -266,7 +260,9 @@ def _create_maps(
         create_labels(group, dim, names)
     known = "x_um y_um" if positions_um else ""
     for name, spec in MAP_VARIABLES.items():
-        plan = ArrayPlan(spec=spec, sizes=sizes, coordinates=known, many_writers=True, block_yx=block_yx)
+        plan = ArrayPlan(
+            spec=spec, sizes=sizes, coordinates=known, many_writers=True, block_yx=block_yx, level=MAP_LEVEL
+        )
         create_array(group, name, plan)
     for name, values in zip(("x_um", "y_um"), positions_um or (), strict=False):
         create_array(group, name, ArrayPlan(spec=POSITION_VARIABLES[name], sizes=sizes), values)

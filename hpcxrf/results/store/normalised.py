@@ -1,6 +1,8 @@
 """The group `normalised` of a results store: maps of counts per second at a fixed I0, beside those of counts.
 
-One task makes the group and writes all of it, block by block.
+One task makes the group and writes all of it, block by block: live times, flags and I0 of every detector, and the maps
+of those that stand for all. The maps of any other detector are its counts times a number a pixel: `open_results`
+computes them when they are read (`computed.py`), and for whoever opens the group alone they are NaN.
 """
 
 import shutil
@@ -11,10 +13,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcxrf.quantify.i0 import I0
-from hpcxrf.quantify.normalise import Combination, NormalisedMaps
-from hpcxrf.results.store.derived import DERIVED_LEVEL, group_checksums
-from hpcxrf.results.store.maps import POSITION_VARIABLES
+from hpcxrf.quantify.normalise import Combination
+from hpcxrf.results.store.derived import describe_stored, group_checksums
 from hpcxrf.results.store.storage import (
     ArrayPlan,
     create_array,
@@ -22,9 +22,9 @@ from hpcxrf.results.store.storage import (
     create_labels,
     output_errors,
     publish_folder,
-    write_tile,
 )
-from hpcxrf.store.schema import COMBINATION_VARIABLES, I0_VARIABLES, NORMALISED_VARIABLES
+from hpcxrf.results.store.tiled import TiledMap, open_map
+from hpcxrf.store.schema import COMBINATION_VARIABLES, I0_VARIABLES, MAP_LEVEL, NORMALISED_VARIABLES, POSITION_VARIABLES
 
 GROUP: Final = "normalised"
 COMBINED: Final = "combined"
@@ -38,6 +38,7 @@ def create_normalised(
     components: Sequence[str],
     shape_yx: tuple[int, int],
     block_yx: tuple[int, int],
+    stored: Sequence[str],
     attributes: Mapping[str, Any],
     with_i0: bool,
     combination: tuple[Sequence[str], Combination] | None,
@@ -51,6 +52,7 @@ def create_normalised(
         components: names of the components.
         shape_yx: pixels (y, x).
         block_yx: rows and columns of a block.
+        stored: those of them whose maps are written.
         attributes: of the group, JSON values.
         with_i0: rates are divided by I0, which is kept.
         combination: names of the detectors that are combined, and their shares and weights.
@@ -65,13 +67,13 @@ def create_normalised(
         if (path / GROUP).exists():
             shutil.rmtree(path / GROUP)
     with publish_folder(path / GROUP) as partial:
-        group = create_group(partial, attributes)
+        group = create_group(partial, {**attributes, **describe_stored(stored)})
         create_labels(group, "detector", detectors)
         create_labels(group, "component", components)
         known = " ".join(positions_um)
         for name, spec in variables.items():
             plan = ArrayPlan(
-                spec=spec, sizes=sizes, coordinates=known, many_writers=True, block_yx=block_yx, level=DERIVED_LEVEL
+                spec=spec, sizes=sizes, coordinates=known, many_writers=True, block_yx=block_yx, level=MAP_LEVEL
             )
             create_array(group, name, plan)
         for name, values in positions_um.items():
@@ -85,43 +87,14 @@ def create_normalised(
                 create_array(group, name, ArrayPlan(spec=spec, sizes=sizes), values)
 
 
-def write_normalised_block(
-    path: Path, row: int, y: slice, x: slice, maps: NormalisedMaps, live_time_s: NDArray[np.floating]
-) -> None:
-    """Write one block of one entry of the detector axis; twice equals once.
-
-    Args:
-        path: the results store.
-        row: place on the detector axis.
-        y: rows of the block.
-        x: columns of the block.
-        maps: its pixels.
-        live_time_s: (y, x).
+def open_rates(path: Path) -> dict[str, TiledMap]:
+    """Open the maps of the group that are there, by name, to read and write their blocks.
 
     Raises:
-        OutputError: the group is missing or cannot be written.
+        OutputError: the group is missing, or damaged.
     """
-    values: dict[str, NDArray[Any]] = {
-        "rate": maps.rate,
-        "sigma": maps.sigma,
-        "detection_limit": maps.detection_limit,
-        "live_time_s": live_time_s,
-        "flag": maps.flag,
-    }
-    with output_errors(path / GROUP):
-        for name, one in values.items():
-            write_tile(path / GROUP / name, row, y, x, one.astype(NORMALISED_VARIABLES[name].dtype, copy=False))
-
-
-def write_i0_block(path: Path, y: slice, x: slice, i0: I0) -> None:
-    """Write the incident flux of one block.
-
-    Raises:
-        OutputError: the group is missing or cannot be written.
-    """
-    with output_errors(path / GROUP):
-        for name, one in (("i0", i0.rate), ("i0_sigma", i0.sigma)):
-            write_tile(path / GROUP / name, None, y, x, one.astype(I0_VARIABLES[name].dtype, copy=False))
+    names = (*NORMALISED_VARIABLES, *(name for name in I0_VARIABLES if (path / GROUP / name).is_dir()))
+    return {name: open_map(path / GROUP / name) for name in names}
 
 
 def normalised_files(path: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import xarray as xr
 
+from hpcxrf.results.store.computed import add_computed_maps
 from hpcxrf.results.store.storage import require_readable_schema, zarr_store
 from hpcxrf.store.packed import is_store, read_root
 from hpcxrf.store.schema import COMPLETE_ATTRIBUTE, READABLE_SCHEMAS, SCHEMA_ATTRIBUTE
@@ -20,6 +21,8 @@ def is_complete(path: Path) -> bool:
 def open_results(path: Path) -> xr.DataTree:
     """Open a store, finished or not, folder or zip, lazily and without Dask: `maps`, `spectrum`, `parameters`.
 
+    Maps of single detectors in `normalised` and `areal_density`, which a store does not hold, are computed when read.
+
     Args:
         path: `X.zarr`, also where the store is the zip beside it, or `X.zarr.zip`.
 
@@ -28,4 +31,5 @@ def open_results(path: Path) -> xr.DataTree:
     """
     closed = bool(require_readable_schema(path).get(COMPLETE_ATTRIBUTE))
     tree: xr.DataTree = xr.open_datatree(zarr_store(path), engine="zarr", chunks=None, consolidated=closed)  # type: ignore[arg-type]
+    add_computed_maps(tree)
     return tree

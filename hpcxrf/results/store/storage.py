@@ -177,16 +177,17 @@ def fill_rows(group: Path, rows: Mapping[int, Mapping[str, NDArray[Any]]]) -> No
 
 def _fill_chunks(folder: Path, metadata: Mapping[str, Any], rows: Mapping[int, NDArray[Any]]) -> None:
     height, *rest = metadata["chunk_grid"]["configuration"]["chunk_shape"]
-    whole, dtype = tuple(metadata["shape"][1:]), _dtype_of(metadata)
+    whole, dtype = tuple(metadata["shape"][1:]), dtype_of(metadata)
     for band in sorted({row // height for row in rows}):
         number = (band, *(0 for _ in rest))
-        chunk = np.empty((1, *rest), dtype=dtype) if height == 1 else _read_chunk(folder, metadata, number)
+        chunk = np.empty((1, *rest), dtype=dtype) if height == 1 else read_chunk(folder, metadata, number)
         for row in (row for row in rows if row // height == band):
             chunk[row % height] = np.broadcast_to(rows[row], whole).astype(dtype)
         write_plain_chunk(folder, metadata, number, chunk)
 
 
-def _read_chunk(folder: Path, metadata: Mapping[str, Any], number: Sequence[int]) -> NDArray[Any]:
+def read_chunk(folder: Path, metadata: Mapping[str, Any], number: Sequence[int]) -> NDArray[Any]:
+    """Read one chunk of an array of `create_array`; raises OutputError where it is damaged."""
     with _report_damage(folder):
         return read_plain_chunk(folder, metadata, number)
 
@@ -199,68 +200,8 @@ def _report_damage(folder: Path) -> Iterator[None]:
         raise OutputError(f"{folder}: damaged ({error}); remove the store, and run again") from error
 
 
-def write_tile(folder: Path, first: int | None, y: slice, x: slice, values: NDArray[Any]) -> None:
-    """Write whole blocks of a map that several tasks fill.
-
-    Args:
-        folder: of the array, (first, *, y, x), or (y, x).
-        first: place on the first axis; None: the array has no axes but y and x.
-        y: rows, from the beginning of a block to the end of one, or of the scan.
-        x: columns, likewise.
-        values: (*, y, x).
-
-    Raises:
-        OutputError: the array is missing, or its metadata are damaged.
-        OSError: the folder cannot be written.
-    """
-    if not (folder / METADATA).is_file():
-        raise OutputError(f"{folder}: missing from the store; remove the store, and run again")
-    metadata = read_json(folder / METADATA)
-    chunk = tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"])
-    lead = () if first is None else (first,)
-    *before, height, width = chunk
-    middle = before[len(lead) :]
-    if not is_plain(metadata) or before != [*(1 for _ in lead), *metadata["shape"][len(lead) : -2]]:
-        zarr.open_array(folder, mode="r+")[(*lead, ..., y, x)] = values
-        return
-    dtype = _dtype_of(metadata)
-    for row, column in itertools.product(range(y.start, y.stop, height), range(x.start, x.stop, width)):
-        part = values[..., row - y.start : row - y.start + height, column - x.start : column - x.start + width]
-        if part.shape[-2:] == (height, width) and part.dtype == dtype:
-            whole = part.reshape(chunk)
-        else:
-            whole = np.full(chunk, np.nan if dtype.kind == "f" else metadata["fill_value"], dtype=dtype)
-            whole[..., : part.shape[-2], : part.shape[-1]] = part
-        write_plain_chunk(folder, metadata, (*lead, *(0 for _ in middle), row // height, column // width), whole)
-
-
-def read_tile(folder: Path, first: int, y: slice, x: slice) -> NDArray[Any]:
-    """Read one block of a map that several tasks have filled, from a store that is not closed.
-
-    Args:
-        folder: of the array, (first, *, y, x).
-        first: place on the first axis.
-        y: rows of the block.
-        x: columns of the block.
-
-    Returns:
-        (*, y, x).
-
-    Raises:
-        OutputError: the array is missing, or damaged.
-    """
-    metadata = read_json(folder / METADATA)
-    chunk = metadata["chunk_grid"]["configuration"]["chunk_shape"]
-    height, width = chunk[-2:]
-    within = y.start % height == x.start % width == 0 and y.stop - y.start <= height and x.stop - x.start <= width
-    if not is_plain(metadata) or chunk[:-2] != [1, *metadata["shape"][1:-2]] or not within:
-        values: NDArray[Any] = np.asarray(zarr.open_array(folder, mode="r")[first, ..., y, x])
-        return values
-    number = (first, *(0 for _ in chunk[1:-2]), y.start // height, x.start // width)
-    return _read_chunk(folder, metadata, number)[0, ..., : y.stop - y.start, : x.stop - x.start]
-
-
-def _dtype_of(metadata: Mapping[str, Any]) -> np.dtype[Any]:
+def dtype_of(metadata: Mapping[str, Any]) -> np.dtype[Any]:
+    """Type of an array's values, by its metadata."""
     name = metadata["data_type"]
     return np.dtype(object) if name == TEXT else np.dtype(name)
 
