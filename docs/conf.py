@@ -126,11 +126,12 @@ html_show_sourcelink = False
 html_theme_options = {
     "github_url": "https://github.com/hpcxrf/hpcxrf",
     "show_toc_level": 2,
+    "navbar_align": "left",
     "navigation_with_keys": False,
     "header_links_before_dropdown": 7,
     "footer_start": ["copyright"],
     "footer_end": [],
     "show_prev_next": True,
 }
-html_sidebars = {"start": [], "index": []}
+html_sidebars: dict[str, list[str]] = {"index": []}
 html_static_path: list[str] = []

@@ -23,7 +23,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 def commands_in(text: str) -> list[list[str]]:
     """Words of every hpcxrf command in a shell block or between backticks."""
-    lines = [line for block in blocks(text, "sh") for line in block.splitlines()]
+    lines = [line for block in blocks(text, "sh") for line in block.replace("\\\n", " ").splitlines()]
     inline = re.findall(r"`(hpcxrf [a-z][^`]*)`", text)
     words = [shlex.split(line, comments=True) for line in (*lines, *inline)]
     return [w[1:] for w in words if w and w[0] == "hpcxrf"]

@@ -137,7 +137,7 @@ _STORE_GROUPS: Final = (
         "The group `maps` of `results/<dataset>.zarr`: one number for each pixel. The coordinate `detector` has `sum`, "
         "`0`, `1` ...; `component` has the names of the families and of the scatter peaks. The shifts of theta are "
         "there where pixels have a theta of their own (`nonlinear`, `full`).",
-        ("MAP_VARIABLES", "SHIFT_VARIABLES"),
+        ("MAP_VARIABLES", "SHIFT_VARIABLES", "POSITION_VARIABLES"),
     ),
     (
         "Results: spectrum",

@@ -37,6 +37,13 @@ COMMANDS = (
     "export",
     "explore",
     "compare",
+    "catalog",
+    "index",
+    "rerun",
+    "diff",
+    "live",
+    "init",
+    "schema",
 )
 
 
@@ -81,7 +88,19 @@ def test_help_of_every_command_has_an_example_and_the_long_one_names_every_optio
 def test_the_short_help_of_a_run_names_the_few_options_that_most_need(hpcxrf, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     text = hpcxrf("run", "--help").out
-    few = ("elements", "energy", "pixels", "detectors", "workers", "device", "output", "set", "help", "help-all")
+    few = (
+        "elements",
+        "energy",
+        "pixels",
+        "detectors",
+        "workers",
+        "device",
+        "output",
+        "set",
+        "dry-run",
+        "help",
+        "help-all",
+    )
     assert sorted(set(re.findall(r" --([a-z-]+) ", text.split("Example")[0]))) == sorted(few)
 
 

@@ -47,7 +47,9 @@ def test_the_commands_are_all_there_with_all_their_options():
             for parameter in command.params:
                 option = parameter.param_type_name == "option"
                 name = parameter.opts[-1] if option else parameter.metavar or parameter.name.upper()
-                assert re.search(rf"^\| `[^`]*{re.escape(name)}", section, re.MULTILINE), (words, name)
+                # Names of arguments are written large by some versions of typer.
+                found = re.search(rf"^\| `[^`]*{re.escape(name)}", section, re.MULTILINE | re.IGNORECASE)
+                assert found, (words, name)
 
 
 def test_the_page_of_the_formats_is_the_list_of_the_program(hpcxrf):

@@ -128,7 +128,7 @@ def test_the_section_of_a_run_file_chooses_the_workload(section, workload):
 
 def test_the_effective_configuration_holds_the_sections_of_the_workload_and_no_other():
     scan = {"input", "sample", "detector", "detectors", "fit", "pixels", "regions", "normalise", "quantify", "report"}
-    assert effective(check_config(INPUT, "x")).keys() == scan
+    assert effective(check_config(INPUT, "x")).keys() == scan | {"groups"}
     benchmark = effective(check_config({**INPUT, "benchmark": {"seed": 3}}, "x"))
     others = {"normalise", "quantify", "report"}
     assert benchmark.keys() == scan - others - {"detectors", "pixels", "regions"} | {"benchmark"}

@@ -194,6 +194,15 @@ def test_nexusformat_reads_the_tree(nexus, maps):
     assert root["entry/process"].nxclass == "NXprocess"
 
 
+def test_the_reader_of_hyperspy_has_every_map_as_a_signal(nexus, maps):
+    rsciio = pytest.importorskip("rsciio.nexus", reason="rosettasciio is missing: pip install 'hpcxrf[test]'")
+    signals = rsciio.file_reader(str(nexus))
+    images = [one["data"] for one in signals if one["data"].shape == maps["amplitude"].shape[2:]]
+    for wanted in maps["amplitude"].values.reshape(-1, *maps["amplitude"].shape[2:]):
+        assert any(np.array_equal(image, wanted, equal_nan=True) for image in images)
+    assert "um" in {axis.get("units") for one in signals for axis in one["axes"]}
+
+
 def test_the_rgb_correlator_of_pymca_finds_its_images(run, maps, tmp_path):
     utils = pytest.importorskip("PyMca5.PyMcaIO.NexusUtils", reason="PyMca5 is missing: pip install 'hpcxrf[bench]'")
     [path] = export_source(read_source(run[1]), "pymca", tmp_path / "scan.h5")
