@@ -18,7 +18,7 @@ from hpcxrf.pipeline.normalise.choice import require_normalisable
 from hpcxrf.pipeline.normalise.reference import read_reference, reference_stamps
 from hpcxrf.pipeline.prepare.inputs import archive_root, detector_names, input_stamps, read_options, renew_stamps
 from hpcxrf.pipeline.quantify.certificates import standard_stamps
-from hpcxrf.pipeline.records import DatasetJob, I0Reference, Stage, Stamps
+from hpcxrf.pipeline.records import ORIGINAL, DatasetJob, I0Reference, Stage, Stamps
 from hpcxrf.pipeline.regions.given import region_stamps, require_given
 from hpcxrf.runner.records import Kept, Refusal
 from hpcxrf.runner.workload import PlanRequest
@@ -28,9 +28,6 @@ from hpcxrf.store.rundir import RunDir
 
 _OPENERS: Final = 8
 _OPENED_AHEAD: Final = 64
-
-ORIGINAL: Final = "original_stamps"
-"""Kind of `made_from`: the stamps that a dataset was made with, where its files have others since and hold the same."""
 
 One = TypeVar("One")
 Found = TypeVar("Found")
@@ -191,6 +188,7 @@ def open_dataset(wanted: Wanted, request: PlanRequest) -> DatasetJob | Refusal:
             require_normalisable(config.normalise, scan.read_scalars(), path)
     except HpcxrfError as error:
         return refuse(str(error))
+    stamps = input_stamps(config, scan, path)
     job = DatasetJob(
         number=wanted.number,
         dataset_id=wanted.dataset_id,
@@ -199,17 +197,26 @@ def open_dataset(wanted: Wanted, request: PlanRequest) -> DatasetJob | Refusal:
         config=config,
         detectors=names,
         shape=scan.shape,
-        stamps=input_stamps(config, scan, path),
+        stamps=stamps,
         region_stamps=shared.region_stamps,
         reference_stamps=shared.reference_stamps,
         standard_stamps=shared.standard_stamps,
         settings=wanted.settings,
+        original_stamps=_find_original(wanted, request, stamps),
         i0_reference=shared.reference,
         pack=wants_packing(config.store, wanted.datasets),
     )
     memory = _memory(job, scan)
     fault = None if request.worker_bytes is None else memory_fault(memory, request.worker_bytes)
     return refuse(f"{path}: {fault}") if fault is not None else replace(job, memory_bytes=tuple(memory.items()))
+
+
+def _find_original(wanted: Wanted, request: PlanRequest, stamps: Stamps) -> Stamps:
+    """Stamps that a dataset was fitted with, where its record says that its files have others and hold the same."""
+    record = request.kept.get(wanted.dataset_id)
+    if record is None or record.made_from.get("stamps") != dict(stamps):
+        return ()
+    return tuple(record.made_from.get(ORIGINAL, {}).items())
 
 
 def _memory(job: DatasetJob, scan: RawScan) -> dict[Stage, int]:

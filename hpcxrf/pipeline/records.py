@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from hpcxrf.config.run import RunConfig
 from hpcxrf.formats.scan import EnergyCalibration
 
 Stamps = tuple[tuple[str, str], ...]
 """Names with what tells one state of what they name from another."""
+
+ORIGINAL: Final = "original_stamps"
+"""Kind of `made_from`: the stamps that a dataset was made with, where its files have others since and hold the same."""
 
 Stage = Literal["ingest", "integrated", "pixels", "normalise", "quantify", "regions", "refine", "finalise"]
 STAGES: tuple[Stage, ...] = ("ingest", "integrated", "pixels", "normalise", "quantify", "regions", "refine", "finalise")
@@ -62,6 +65,8 @@ class DatasetJob:
     settings: tuple[tuple[str, Stamps], ...] = ()
     """Stamps of its configuration by kind, where a run goes on with another one; else its tasks are of that of the run
     whatever they were made with."""
+    original_stamps: Stamps = ()
+    """Stamps that its files had when it was fitted, where they were touched since and hold the same."""
     donor: Donor | None = None
     """Scan at whose fit the search for theta begins; None: where the files say."""
     i0_reference: I0Reference | None = None
@@ -84,6 +89,7 @@ class DatasetJob:
             "reference_stamps": dict(self.reference_stamps),
             "standard_stamps": dict(self.standard_stamps),
             **{kind: dict(stamps) for kind, stamps in self.settings},
+            **({ORIGINAL: dict(self.original_stamps)} if self.original_stamps else {}),
             **({} if self.donor is None else {"donor": {self.donor.dataset_id: self.donor.stamp}}),
         }
 

@@ -160,7 +160,22 @@ def renew_datasets(run: RunDir, made_from: Mapping[str, Mapping[str, Mapping[str
     with file.open("rb") as stream:
         for (home, name), (number, offset) in _places(file).items():
             if not home and name in made_from:
+                _renew_journal(run, name, made_from[name])
                 append_dataset(run, dataclasses.replace(_read_at(stream, offset), made_from=made_from[name]), number)
+
+
+def _renew_journal(run: RunDir, dataset_id: str, made_from: Mapping[str, Mapping[str, str]]) -> None:
+    """Say the same of its tasks, which else would be done again with those that another change asks for."""
+    try:
+        last = last_lines(run.read_journal(dataset_id))
+    except OutputError:
+        return
+    lines = [
+        {**line, "made_from": {k: made_from.get(k, stamps) for k, stamps in line["made_from"].items()}, "renewed": True}
+        for line in last.values()
+        if line["event"] == FINISHED and line.get("made_from")
+    ]
+    run.append_all(dataset_id, lines)
 
 
 def describe_ending(record: DatasetRecord) -> str:

@@ -70,6 +70,9 @@ def test_stamps_of_files_that_were_touched_are_written_down_once_with_all_else_t
     after = {record.dataset_id: record for record in read_datasets(run)}
     assert after["scan-00000000"] == dataclasses.replace(before["scan-00000000"], made_from={"stamps": {"source": "2"}})
     assert after["scan-00000001"] == before["scan-00000001"]
+    # Nor does another change have its tasks done again, which are those of the same files.
+    run_items(STUB, iter([item(run, 0, stamp="2")]), run, client, in_flight=8)
+    assert take_executed(run.path) == set()
 
 
 def test_a_dry_run_says_why_every_item_would_run_and_writes_nothing(client, run):

@@ -6,8 +6,8 @@ from typing import Final
 
 from hpcxrf.config.run import RunConfig
 from hpcxrf.pipeline.catalogued.entries import Entries, Entry, Groups, read_entries
-from hpcxrf.pipeline.opening import ORIGINAL, SharedInputs, Wanted, find_kept, look_ahead, open_dataset, read_shared
-from hpcxrf.pipeline.records import DatasetJob, Donor, Stamps
+from hpcxrf.pipeline.opening import SharedInputs, Wanted, find_kept, look_ahead, open_dataset, read_shared
+from hpcxrf.pipeline.records import ORIGINAL, DatasetJob, Donor, Stamps
 from hpcxrf.pipeline.settings_stamps import FITS, READING, stamp_settings, stamp_values
 from hpcxrf.runner.records import Kept, Refusal
 from hpcxrf.runner.workload import PlanRequest
