@@ -121,7 +121,7 @@ def served(*arguments, **environment):
         yield began, found[0]
     finally:
         began.terminate()
-        began.wait(20)
+        began.wait(60)
         began.stdout.close()
         began.stderr.close()
 

@@ -68,5 +68,25 @@
     return btoa(text);
   };
 
-  window.soak = { list, act, locate, readMap, take: () => seen.splice(0) };
+  // Everything is looked at once: what the server keeps of it within its bounds is no growth.
+  const warm = async (dataset) => {
+    const get = async (path, values = {}) => (await real(`${path}?${new URLSearchParams(values)}`)).arrayBuffer();
+    const post = async (path, body) => (await real(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) })).arrayBuffer();
+    const scan = JSON.parse(new TextDecoder().decode(await get("/api/scan", { dataset })));
+    for (const { name: layer, each, detectors } of scan.layers) {
+      for (const detector of detectors) {
+        await get("/api/thumbnails", { dataset, layer, detector });
+        await get("/api/map", { dataset, layer, detector, ...(each ? { component: scan.components[0].name } : {}) });
+      }
+    }
+    const [high, wide] = scan.shape;
+    const points = [[0.3, 0.3], [high - 1.3, 2.3], [2.3, wide - 1.3]];
+    for (const detector of scan.detectors) {
+      for (const selection of [{ kind: "all" }, { kind: "polygon", points }]) { await post("/api/spectrum", { dataset, detector, selection }); }
+      await get("/api/elements", { dataset, detector });
+    }
+    for (const path of ["/api/runs", "/api/runs/form", "/api/runs/start", "/api/history"]) { await get(path); }
+  };
+
+  window.soak = { list, act, locate, readMap, warm, take: () => seen.splice(0) };
 })();
