@@ -52,6 +52,7 @@ class ChildPool:
     """Most children at a time."""
     idle: "queue.SimpleQueue[subprocess.Popen[bytes]]" = field(default_factory=queue.SimpleQueue)
     started: int = 0
+    alive: "set[subprocess.Popen[bytes]]" = field(default_factory=set)
     guard: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -123,7 +124,7 @@ def _start(pool: ChildPool) -> "subprocess.Popen[bytes]":
         "OMP_NUM_THREADS": "1",
     }
     try:
-        return subprocess.Popen(
+        child = subprocess.Popen(
             [sys.executable, "-P", "-m", pool.module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -137,6 +138,9 @@ def _start(pool: ChildPool) -> "subprocess.Popen[bytes]":
         raise InputFileError(
             f"the process that looks at files first cannot be started: {error.strerror}; allow more processes"
         ) from error
+    with pool.guard:
+        pool.alive.add(child)
+    return child
 
 
 def _talk(child: "subprocess.Popen[bytes]", question: bytes) -> dict[str, Any] | None:
@@ -172,7 +176,15 @@ def end_child(pool: ChildPool, child: "subprocess.Popen[bytes]") -> int:
         code = child.wait()
     with pool.guard:
         pool.started -= 1
+        pool.alive.discard(child)
     return code
+
+
+def kill_children(pool: ChildPool) -> None:
+    """End all children at once, whatever they are at: their answers are not waited for."""
+    with pool.guard:
+        for child in pool.alive:
+            child.kill()
 
 
 def end_children(pool: ChildPool) -> None:

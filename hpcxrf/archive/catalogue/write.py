@@ -16,6 +16,7 @@ from hpcxrf.store.files import output_faults, sync_folder
 
 _MARKS: Final = ", ".join("?" * len(COLUMNS))
 INSERT: Final = f"INSERT INTO scan VALUES ({_MARKS})"  # noqa: S608 - marks alone
+INSERT_OR_REPLACE: Final = f"INSERT OR REPLACE INTO scan VALUES ({_MARKS})"  # noqa: S608 - marks alone
 
 
 def write_catalogue(path: Path, rows: Iterable[ScanRow]) -> None:
