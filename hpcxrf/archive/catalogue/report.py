@@ -26,7 +26,7 @@ class Reason:
 
     state: str
     text: str
-    """Its numbers and names replaced by `#` and `...`."""
+    """As it was found; numbers and names replaced by `#` and `...` where several files have it."""
     count: int
     example: str
     """Path of one file."""
@@ -66,7 +66,8 @@ class Counting:
     states: Counter[str] = field(default_factory=Counter)
     formats: Counter[str] = field(default_factory=Counter)
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
-    examples: dict[tuple[str, str], str] = field(default_factory=dict)
+    examples: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    """Path and fault of one file of each."""
 
     def add(self, state: str, format_name: str | None, fault: str | None, path: str) -> None:
         """Count a row."""
@@ -78,7 +79,7 @@ class Counting:
         if key not in self.examples and len(self.examples) >= _MOST_REASONS:
             key = (state, "others")
         self.reasons[key] += 1
-        self.examples.setdefault(key, show_name(path))
+        self.examples.setdefault(key, (show_name(path), fault or ""))
 
     def finish(self) -> Contents:
         """The numbers."""
@@ -86,7 +87,12 @@ class Counting:
             states={name: self.states[name] for name in STATES if self.states[name]},
             formats=dict(sorted(self.formats.items(), key=lambda item: (-item[1], item[0]))),
             reasons=tuple(
-                Reason(state=key[0], text=key[1], count=count, example=self.examples[key])
+                Reason(
+                    state=key[0],
+                    text=key[1] if count > 1 else self.examples[key][1],
+                    count=count,
+                    example=self.examples[key][0],
+                )
                 for key, count in self.reasons.most_common()
             ),
         )
