@@ -1,7 +1,9 @@
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -35,13 +37,18 @@ def start(archive: Path, out: Path) -> subprocess.Popen[str]:
 
 def wait_for_rows(out: Path, process: subprocess.Popen[str]) -> None:
     """Wait until some rows are committed aside."""
-    aside, until = out.with_name(f".{out.name}.walk"), time.monotonic() + 120
+    aside, until = out.with_name(f".{out.name}.walk"), time.monotonic() + 200
     while time.monotonic() < until and process.poll() is None:
-        if aside.exists() and aside.stat().st_size > 0:
-            time.sleep(1.0)
+        if aside.exists() and count_rows(aside) >= 3:
             return
-        time.sleep(0.05)
-    pytest.fail("nothing was written")
+        time.sleep(0.02)
+    pytest.fail(f"nothing was written: {process.poll()}")
+
+
+def count_rows(aside: Path) -> int:
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{aside}?mode=ro&immutable=1", uri=True)) as connection:
+        return connection.execute("SELECT count(*) FROM scan").fetchone()[0]
+    return 0
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])

@@ -164,9 +164,9 @@ def test_names_of_i0_are_those_of_the_site_and_those_that_look_like_one():
         "sic",
         "mi0",
     )
-    assert find_i0_names(names, {}) == ["US_IC", "us_ic", "S:SRcurrentAI", "I0", "IC2"]
+    assert find_i0_names(names, {}) == ["US_IC", "us_ic", "S:SRcurrentAI", "I0", "i0_1", "IC2"]
     table = {"us_ic": ["2xfm:scaler3_cts1.B", "2xfm:mcs:mca2.VAL"], "ds_ic": ["other"], "ring": ["S:SRcurrentAI"]}
-    assert find_i0_names(names[:4], table) == ["us_ic", "ring", "US_IC", "us_ic"]
+    assert find_i0_names(names[:4], table) == ["us_ic", "ring", "US_IC"]
 
 
 def test_a_fault_is_one_line_without_the_name_of_its_own_file(tmp_path):

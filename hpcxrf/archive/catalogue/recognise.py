@@ -46,9 +46,9 @@ def answer_question(question: Mapping[str, Any]) -> dict[str, Any]:
     answer: dict[str, Any] = {"fault": "", "state": "ok"}
     try:
         answer["fingerprint"] = make_fingerprint(path)
-        if question["sha256"]:
-            answer["sha256"] = file_sha256(path)
         _describe(path, question, answer)
+        if question["sha256"] and answer["state"] == "ok":
+            answer["sha256"] = file_sha256(path)
     except FileNotFoundError:
         return {"fault": "", "gone": True}
     except OSError as error:
@@ -135,4 +135,5 @@ def find_i0_names(names: Sequence[str], table: Mapping[str, Sequence[str]]) -> l
     """
     of_table = {name: set(pvs) & set(names) for name, pvs in table.items()}
     known = {pv for pvs in of_table.values() for pv in pvs}
-    return [name for name, pvs in of_table.items() if pvs] + [n for n in names if n not in known and _I0.search(n)]
+    like_one = (name for name in names if name not in known and _I0.search(name))
+    return list(dict.fromkeys([*(name for name, pvs in of_table.items() if pvs), *like_one]))

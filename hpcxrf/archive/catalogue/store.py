@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hpcxrf import __version__
+from hpcxrf.archive.catalogue.read import open_read_only
 from hpcxrf.archive.catalogue.schema import catalogue_faults, create_tables, require_catalogue
 from hpcxrf.archive.catalogue.write import open_alone, remove_aside, replace_synced, write_faults
 from hpcxrf.errors import InputFileError
@@ -85,19 +86,35 @@ def _open_aside(path: Path, aside: Path) -> sqlite3.Connection:
             half.replace(aside)
         finally:
             half.unlink(missing_ok=True)
-        connection = open_alone(aside)
-        with catalogue_faults(path):
-            _require_sound(connection, path)
-        return connection
+        return _open_copy(path, aside)
     connection = open_alone(aside)
     with connection:
         create_tables(connection)
     return connection
 
 
+def _open_copy(path: Path, aside: Path) -> sqlite3.Connection:
+    """Open the copy of a catalogue, which goes again where it is damaged."""
+    try:
+        with catalogue_faults(path):
+            connection = open_alone(aside)
+            try:
+                _require_sound(connection, path)
+            except BaseException:
+                connection.close()
+                raise
+    except InputFileError:
+        remove_aside(aside)
+        raise
+    return connection
+
+
 def _open_left(path: Path, aside: Path) -> sqlite3.Connection | None:
     """What an earlier start left; None where it is damaged, or of an older catalogue than the one that is there."""
-    connection = open_alone(aside)
+    try:
+        connection = open_alone(aside)
+    except sqlite3.Error:
+        return None
     try:
         _require_sound(connection, aside)
         open_walks = connection.execute("SELECT count(*) FROM walk WHERE ended IS NULL").fetchone()[0]
@@ -114,7 +131,7 @@ def _open_left(path: Path, aside: Path) -> sqlite3.Connection | None:
 def _find_last_walk(path: Path) -> int | None:
     if not path.exists():
         return None
-    connection = open_alone(path)
+    connection = open_read_only(path)
     try:
         found: int | None = connection.execute("SELECT max(walk) FROM walk").fetchone()[0]
         return found

@@ -137,7 +137,7 @@ def _read_entries(walking: _Walking, progress: Progress) -> None:
     for work in _plan(walking):
         done += 1
         if work is not None:
-            waiting.append((work, walking.threads.submit(_ask, walking, work)))
+            waiting.append((work, _begin(walking, work)))
         while len(waiting) > _AHEAD or (waiting and waiting[0][1].done()):
             first, answer = waiting.popleft()
             _write_row(walking, first, answer.result())
@@ -151,6 +151,16 @@ def _read_entries(walking: _Walking, progress: Progress) -> None:
         progress("read", done - len(waiting), total)
     walking.walk.connection.commit()
     progress("read", total, total)
+
+
+def _begin(walking: _Walking, work: _Work) -> "Future[dict[str, Any]]":
+    """Begin to read a file; what is known without that waits for its turn, so that rows are numbered in order."""
+    if work.group is not None:
+        return walking.threads.submit(_ask, walking, work)
+    unlisted = work.entry.kind == UNLISTED
+    known: Future[dict[str, Any]] = Future()
+    known.set_result({"state": "refused" if unlisted else "ignored", "fault": work.entry.fault, "retry": unlisted})
+    return known
 
 
 def _plan(walking: _Walking) -> Iterator[_Work | None]:
@@ -175,10 +185,6 @@ def _plan_entry(walking: _Walking, root: Path, number: int, entry: Entry) -> _Wo
     work = _Work(root=root, entry=entry, stamp=stamp, kept=kept, change=_name_change(walking, kept, stamp), group=group)
     if kept is not None and not _must_read(walking, kept, stamp):
         changes.keep_unchanged(walking.walk, kept)
-        return None
-    if group is None:
-        state = "refused" if entry.kind == UNLISTED else "ignored"
-        _write_row(walking, work, {"state": state, "fault": entry.fault, "retry": entry.kind == UNLISTED})
         return None
     return work
 

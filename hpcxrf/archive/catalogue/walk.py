@@ -131,16 +131,26 @@ def _keep(connection: sqlite3.Connection, number: int, part: _Folder) -> None:
 def _work(
     root: bytes, todo: "queue.SimpleQueue[bytes | None]", found: "queue.Queue[_Folder]", stop: threading.Event
 ) -> None:
-    while (path := todo.get()) is not None:
-        for part in _list_folder(root, path):
-            while not stop.is_set():
-                try:
-                    found.put(part, timeout=0.2)
-                except queue.Full:
-                    continue
-                break
-            if stop.is_set():
-                return
+    while (path := todo.get()) is not None and not stop.is_set():
+        try:
+            for part in _list_folder(root, path):
+                _hand_over(found, part, stop)
+        except Exception as error:  # noqa: BLE001 - whoever waits for this folder must hear of its end
+            _hand_over(found, _Folder(path, [_make_unlisted(path, error)], [], ended=True), stop)
+
+
+def _hand_over(found: "queue.Queue[_Folder]", part: _Folder, stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            found.put(part, timeout=0.2)
+        except queue.Full:
+            continue
+        return
+
+
+def _make_unlisted(path: bytes, error: BaseException) -> Entry:
+    fault = f"a folder that cannot be listed: {describe_fault(error)}; check its permissions"
+    return Entry(path=path, kind=UNLISTED, fault=fault)
 
 
 def _list_folder(root: bytes, path: bytes) -> Iterator[_Folder]:
@@ -161,8 +171,7 @@ def _list_folder(root: bytes, path: bytes) -> Iterator[_Folder]:
     except (FileNotFoundError, NotADirectoryError):
         pass  # gone since its parent was listed
     except OSError as error:
-        fault = f"a folder that cannot be listed: {describe_fault(error)}; check its permissions"
-        entries = [*entries, Entry(path=path, kind=UNLISTED, fault=fault)]
+        entries = [*entries, _make_unlisted(path, error)]
     yield _Folder(path, entries, folders, ended=True)
 
 

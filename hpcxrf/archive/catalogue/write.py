@@ -37,6 +37,10 @@ def write_catalogue(path: Path, rows: Iterable[ScanRow]) -> None:
                 with connection:
                     create_tables(connection)
                     connection.executemany(INSERT, map(to_record, rows))
+                    # Without a stamp the next walk reads them all.
+                    connection.execute(
+                        "INSERT INTO kept SELECT scan_id, '', NULL, '', state, fault, '[]', 0, 0, 'new' FROM scan"
+                    )
             finally:
                 connection.close()
             replace_synced(aside, path)
@@ -45,10 +49,18 @@ def write_catalogue(path: Path, rows: Iterable[ScanRow]) -> None:
 
 
 def open_alone(path: Path) -> sqlite3.Connection:
-    """Connect to a file that no other process opens: without locks, which network file systems may lack or fake."""
+    """Connect to a file that no other process opens: without locks, which network file systems may lack or fake.
+
+    Raises:
+        sqlite3.Error: it cannot be opened, or is not a database.
+    """
     connection = sqlite3.connect(f"file:{quote(bytes(path.absolute()))}?mode=rwc&nolock=1", uri=True)
-    connection.execute("PRAGMA journal_mode = TRUNCATE")
-    connection.execute("PRAGMA synchronous = NORMAL")
+    try:
+        connection.execute("PRAGMA journal_mode = TRUNCATE")
+        connection.execute("PRAGMA synchronous = NORMAL")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
