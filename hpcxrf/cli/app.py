@@ -8,6 +8,7 @@ from hpcxrf import __version__
 from hpcxrf.cli import (
     benchmark,
     case_study,
+    catalog,
     compare,
     dashboard,
     demo,
@@ -48,6 +49,7 @@ app = typer.Typer(
 
 _MAPS: Final = "Maps on this machine"
 _FILES: Final = "Single files"
+_ARCHIVES: Final = "Archives"
 _CLUSTER: Final = "On a Slurm cluster"
 _RUNS: Final = "Runs, wherever they work"
 _OTHER: Final = "Comparisons and tests"
@@ -78,6 +80,7 @@ app.command(epilog=export.EXAMPLE, rich_help_panel=_MAPS)(export.export)
 app.command(epilog=inspect.EXAMPLE, rich_help_panel=_FILES)(inspect.inspect)
 app.command(epilog=fit.EXAMPLE, rich_help_panel=_FILES)(fit.fit)
 app.command(epilog=ingest.EXAMPLE, rich_help_panel=_FILES)(ingest.ingest)
+app.command(epilog=catalog.EXAMPLE, rich_help_panel=_ARCHIVES)(catalog.catalog)
 app.add_typer(site.app, name="site", rich_help_panel=_CLUSTER)
 app.command(epilog=plan.EXAMPLE, rich_help_panel=_CLUSTER)(plan.plan)
 app.command(epilog=jobs.SUBMIT_EXAMPLE, rich_help_panel=_CLUSTER)(jobs.submit)

@@ -23,7 +23,7 @@ from hpcxrf.fitting.spectrum.theta import AXIS, INCIDENT
 from hpcxrf.formats.override import OVERRIDE_NAME, make_override
 from hpcxrf.physics.components import parse_component
 from hpcxrf.physics.parameters import PARAMETERS
-from hpcxrf.results.export.csv_tables import escape_cell
+from hpcxrf.results.export.cells import escape_cell
 from hpcxrf.results.names import SUM
 from hpcxrf.store.rundir import RunDir
 

@@ -22,6 +22,8 @@ MAX_BLOCK_BYTES: Final = 16 * 2**20
 """Bytes of counts that one read holds, unless a single row is larger."""
 MAX_ROW_BYTES: Final = 4 * 2**30
 MAX_TEXT_BYTES: Final = 16 * 2**20
+_SMALL_BYTES: Final = 2**20
+"""A chunk of any file may have as much."""
 HDF5_FAULTS: Final = (OSError, RuntimeError, ValueError, TypeError, KeyError)
 """Exceptions of h5py on damaged files: a KeyError where a group names an object that cannot be opened."""
 
@@ -76,11 +78,12 @@ def find_dataset(file: h5py.File, names: Sequence[str], *, allow_external: bool 
 
 def _refuse_large_chunks(file: h5py.File, dataset: h5py.Dataset) -> None:
     """Refuse chunks that a file of this size cannot hold: the library unpacks them whole."""
-    if dataset.chunks is None:
+    chunks = dataset.chunks
+    if chunks is None or math.prod(chunks) * dataset.dtype.itemsize <= _SMALL_BYTES:
         return
     name = f"{file.filename}: {show_name(str(dataset.name))}"
-    bytes_each = math.prod(dataset.chunks) * dataset.dtype.itemsize
-    require_room(name, f"one chunk {dataset.chunks}", bytes_each, [Path(os.fsdecode(dataset.file.filename))])
+    bytes_each = math.prod(chunks) * dataset.dtype.itemsize
+    require_room(name, f"one chunk {chunks}", bytes_each, [Path(os.fsdecode(dataset.file.filename))])
 
 
 def _refuse_external_storage(file: h5py.File, dataset: h5py.Dataset) -> None:

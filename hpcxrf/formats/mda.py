@@ -36,6 +36,7 @@ from hpcxrf.formats.mda_scalars import (
     read_step_scalars,
 )
 from hpcxrf.formats.scan import RawScan, ReadOptions
+from hpcxrf.formats.signatures import COMPANION_FOLDERS
 from hpcxrf.formats.table import FileFormat
 from hpcxrf.notes import Note
 
@@ -54,7 +55,6 @@ FILE_FORMATS: Final = (
 SPECTRUM_NAME: Final = re.compile(r"^(?P<prefix>.*:)?mca(?P<number>\d+)(?:\.VAL)?$")
 MONOCHROMATOR_ENERGY: Final = re.compile(r"(?i:mono|bragg).*(?i:energy)|(?i:mono|bragg)\S*?E(?:_|AO|RdbkAO)")
 ENERGY_UNITS_KEV: Final = {"kev": 1.0, "ev": 1e-3}
-COMPANION_FOLDERS: Final = ("../flyXRF.h5", "flyXRF.h5", "../flyXRF", "flyXRF", ".")
 Shape = tuple[int, int, int, int]
 
 

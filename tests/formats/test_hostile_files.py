@@ -16,7 +16,7 @@ import pytest
 
 from hpcxrf.config.untrusted import MAX_DEPTH, parse_yaml, refuse_irregular, show_lines, show_name
 from hpcxrf.errors import ConfigError, InputFileError
-from hpcxrf.formats import edge, first_look, registry
+from hpcxrf.formats import children, edge, first_look, registry
 from hpcxrf.formats.candidates import find_scans
 from hpcxrf.formats.hdf5_links import follow_path, has_path
 from hpcxrf.formats.label_images import read_label_image
@@ -295,17 +295,18 @@ def test_the_first_look_goes_on_after_a_child_was_ended(tmp_path):
 def test_a_look_that_waits_for_a_busy_child_goes_on_when_that_child_dies(tmp_path, monkeypatch):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["counts"] = np.ones((3, 4, 256), np.uint16)
-    monkeypatch.setattr(first_look, "_CHILDREN", first_look._Children())
-    monkeypatch.setattr(first_look, "_MOST_CHILDREN", 1)
-    busy = first_look._take_child()
+    looks = first_look._Looks()
+    looks.pool.most = 1
+    monkeypatch.setattr(first_look, "_LOOKS", looks)
+    busy = children.take_child(looks.pool)
     waiting = threading.Thread(target=first_look.require_readable, args=(tmp_path / "a.h5",), daemon=True)
     waiting.start()
     time.sleep(0.5)
     assert waiting.is_alive()
-    first_look._end(busy)
+    children.end_child(looks.pool, busy)
     waiting.join(timeout=60)
     assert not waiting.is_alive()
-    first_look.end_children()
+    children.end_children(looks.pool)
 
 
 def test_children_end_with_the_process_that_started_them(tmp_path):
@@ -313,7 +314,7 @@ def test_children_end_with_the_process_that_started_them(tmp_path):
         file["counts"] = np.ones((3, 4, 256), np.uint16)
     code = (
         "import sys; from pathlib import Path; from hpcxrf.formats import first_look as f;"
-        "f.require_readable(Path(sys.argv[1])); child = f._CHILDREN.idle.get(); f._CHILDREN.idle.put(child);"
+        "f.require_readable(Path(sys.argv[1])); child = f._LOOKS.pool.idle.get(); f._LOOKS.pool.idle.put(child);"
         "print(child.pid, flush=True)"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "a.h5"], capture_output=True, text=True, check=True)

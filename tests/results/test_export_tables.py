@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from results_sample import COMPONENTS, EXPOSURE, PARAMETERS, make_store
 
 from hpcxrf.errors import OutputError
-from hpcxrf.results.export.csv_tables import amplitudes_to_csv, escape_cell, parameters_to_csv
+from hpcxrf.results.export.cells import escape_cell
+from hpcxrf.results.export.csv_tables import amplitudes_to_csv, parameters_to_csv
 from hpcxrf.results.export.source import read_source
 from hpcxrf.results.store.maps import create_results
 

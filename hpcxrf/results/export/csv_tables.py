@@ -5,21 +5,18 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import xarray as xr
 
 from hpcxrf.fitting.limits import decision_limit
 from hpcxrf.fitting.status import FitStatus
+from hpcxrf.results.export.cells import Cell, escape_cell
 from hpcxrf.results.photon_variance import read_photon_variance
 from hpcxrf.results.store.storage import replace_file
 
 if TYPE_CHECKING:
     from hpcxrf.results.export.source import ExportSource
-
-Cell = str | float | int
-
-_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def write(source: "ExportSource", folder: Path, stem: str) -> None:
@@ -152,16 +149,6 @@ def _list_region_quantities(one: xr.Dataset) -> Iterable[tuple[Cell, ...]]:
     columns = [one[key].values.tolist() for key in ("unit", "theta", "theta_sigma")]
     for name, unit, value, sigma in zip(one["name"].values, *columns, strict=True):
         yield "theta", str(name), str(unit), value, sigma, math.nan
-
-
-def escape_cell(cell: Cell) -> Cell:
-    """A cell that no spreadsheet takes for a formula: text that starts like one gets an apostrophe.
-
-    Numbers stay numbers; NaN becomes an empty cell.
-    """
-    if isinstance(cell, str):
-        return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
-    return "" if isinstance(cell, float) and math.isnan(cell) else cell
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:

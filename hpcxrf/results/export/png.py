@@ -6,7 +6,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcxrf.results.export.csv_tables import Cell, write_csv
+from hpcxrf.results.export.cells import Cell
+from hpcxrf.results.export.csv_tables import write_csv
 from hpcxrf.results.export.source import (
     ExportSource,
     PixelPositions,

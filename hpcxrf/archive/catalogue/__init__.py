@@ -1,0 +1,1 @@
+"""Walking an archive into its catalogue, which `hpcxrf.catalogue` reads."""
