@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcxrf.archive.catalogue import where as conditions
+from hpcxrf.catalogue import where as conditions
 from hpcxrf.archive.catalogue.write import write_catalogue
 from hpcxrf.catalogue.read import read_catalogue
 from hpcxrf.catalogue.rows import COLUMNS, ScanRow, from_record, to_record
