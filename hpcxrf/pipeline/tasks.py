@@ -25,7 +25,9 @@ from hpcxrf.fitting.result import FitStatus, PixelFit, SpectrumFit
 from hpcxrf.fitting.spectrum.detector_sum import SOLVED
 from hpcxrf.fitting.spectrum.posterior import sample_posterior
 from hpcxrf.fitting.spectrum.suggestion import combine_detectors
+from hpcxrf.formats.origins import read_origin
 from hpcxrf.formats.registry import open_scan
+from hpcxrf.formats.scan import RawScan
 from hpcxrf.notes import Note, pack_notes
 from hpcxrf.pipeline.blocks import Block, block_of_job, blocks_of, pixels_of
 from hpcxrf.pipeline.fit_attributes import describe_merit, describe_model_error, describe_theta
@@ -87,7 +89,9 @@ def run_ingest(job: DatasetJob) -> TaskRecord:
     begin_compiling(job.config)
     with attempt(job, "ingest"):
         clock = Clock()
-        record = _ingest(job, store)
+        scan = open_scan(job.source, read_options(job.config))
+        record = _ingest(job, scan, store)
+        date = read_origin(scan).date
         refuse_changed_inputs(job)
         return clock.record(
             job,
@@ -96,20 +100,19 @@ def run_ingest(job: DatasetJob) -> TaskRecord:
             bytes_read=record.source_bytes,
             bytes_written=record.stored_bytes,
             checksums=_relative(job, {str(store / name): value for name, value in record.checksums.items()}),
-            facts={"dtype": record.dtype, "shape": list(record.shape), "name": job.source.name},
+            facts={"dtype": record.dtype, "shape": list(record.shape), "name": job.source.name, "date": date},
         )
 
 
-def _ingest(job: DatasetJob, store: Path) -> IngestRecord:
+def _ingest(job: DatasetJob, scan: RawScan, store: Path) -> IngestRecord:
     """Fill the store, which in a run over a catalogue may be that of what the scan was before."""
-    options = read_options(job.config)
     try:
-        return ingest_scan(open_scan(job.source, options), store)
+        return ingest_scan(scan, store)
     except OtherScanError:
         if not job.settings:
             raise
         remove_store(store)
-        return ingest_scan(open_scan(job.source, options), store)
+        return ingest_scan(scan, store)
 
 
 def refuse_changed_inputs(job: DatasetJob) -> None:
