@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from hpcxrf.catalogue.rows import COLUMNS, ScanRow, from_record
+from hpcxrf.catalogue.rows import COLUMNS, ScanRow, decode_text, from_record
 from hpcxrf.catalogue.schema import catalogue_faults, require_catalogue
 from hpcxrf.catalogue.where import LIMIT_S, Clock, check_where, explain_refusal, guard
 from hpcxrf.errors import InputFileError
@@ -95,3 +95,19 @@ def _iterate(
                 yield from_record(record, path)
     finally:
         connection.close()
+
+
+def read_roots(path: Path) -> tuple[str, ...]:
+    """Read the folders that a catalogue lists.
+
+    Raises:
+        InputFileError: the file is damaged, not a catalogue, or made by a newer hpcxrf.
+    """
+    require_catalogue(path)
+    connection = open_read_only(path)
+    try:
+        with catalogue_faults(path):
+            found = connection.execute("SELECT DISTINCT root FROM scan ORDER BY root").fetchall()
+    finally:
+        connection.close()
+    return tuple(str(decode_text(root)) for (root,) in found)

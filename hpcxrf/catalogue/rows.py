@@ -11,7 +11,7 @@ from hpcxrf.errors import InputFileError
 
 STATES: Final[Mapping[str, str]] = {
     "ok": "a scan that a run takes",
-    "refused": "a scan that cannot be read, or a file of no use to a run that looks like one",
+    "refused": "a scan that cannot be read",
     "ignored": "a file that a run leaves out",
     "vanished": "was there at an earlier walk",
     "duplicate": "the content of another scan under a second name",

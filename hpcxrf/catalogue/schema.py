@@ -16,6 +16,16 @@ APPLICATION_ID: Final = 0x68785266
 """`hxRf`, in the header of the file: `PRAGMA application_id`."""
 SIGNATURE: Final = b"SQLite format 3\0"
 _HEADER_BYTES: Final = 100
+_BOOKKEEPING: Final = (
+    # What a later walk compares: `stamp` of the files of a scan; `state` and `fault` as reading found them; `extra`,
+    # files of the scan that its name does not tell; `walk`, the last one that found it, and what had become of it.
+    "CREATE TABLE kept (scan_id INTEGER PRIMARY KEY, stamp TEXT NOT NULL, fingerprint TEXT, file_key TEXT, "
+    "state TEXT NOT NULL, fault TEXT, extra TEXT NOT NULL, retry INTEGER NOT NULL, walk INTEGER NOT NULL, "
+    "change TEXT NOT NULL)",
+    "CREATE INDEX kept_content ON kept (fingerprint)",
+    "CREATE TABLE walk (walk INTEGER PRIMARY KEY, began TEXT NOT NULL, ended TEXT, roots TEXT NOT NULL, "
+    "sha256 INTEGER NOT NULL, program TEXT NOT NULL)",
+)
 
 
 def declare_scan() -> str:
@@ -37,6 +47,8 @@ def create_tables(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute(declare_scan())
     connection.execute("CREATE INDEX scan_place ON scan (root, path, member)")
+    for statement in _BOOKKEEPING:
+        connection.execute(statement)
 
 
 @contextmanager
