@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hpcxrf.catalogue.read import read_catalogue
+from hpcxrf.catalogue.read import read_catalogue, read_roots
 from hpcxrf.catalogue.rows import ScanRow
 from hpcxrf.config.run import RunConfig, of_groups
 from hpcxrf.errors import InputFileError
@@ -94,7 +94,8 @@ def read_entries(config: RunConfig) -> Entries:
     tables: dict[str, ElementTable] = {}
     left: Counter[str] = Counter()
     entries: list[Entry] = []
-    roots = tuple(_list_roots(catalogue))
+    # Of the whole catalogue: a condition must not rename a dataset.
+    roots = read_roots(catalogue)
     families: dict[tuple[object, ...], list[Dated]] = {}
     seen: set[tuple[Path, str | None]] = set()
     for row in read_catalogue(catalogue, config.input.where):
@@ -127,15 +128,6 @@ def read_entries(config: RunConfig) -> Entries:
         donor_of=choose_donors(families.values()),
         notes=tuple(_note_left(catalogue, left)),
     )
-
-
-def _list_roots(catalogue: Path) -> Iterator[str]:
-    """Folders of the whole catalogue: a condition must not rename a dataset."""
-    last = None
-    for row in read_catalogue(catalogue):
-        if row.root != last:
-            yield row.root
-            last = row.root
 
 
 def _read_entry(row: ScanRow, number: int, groups: Groups, elements: tuple[str, ...] | None) -> Entry:
