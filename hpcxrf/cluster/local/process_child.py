@@ -37,7 +37,7 @@ def main() -> int:
     answered = threading.Event()
     threading.Thread(target=_end_with_caller, args=(answered,), name="caller", daemon=True).start()
     try:
-        answer = {"outcome": _process(question)}
+        answer: dict[str, Any] = {"outcome": _process(question)}
     except HpcxrfError as error:
         answer = {"error": type(error).__name__, "text": str(error)}
     answered.set()
