@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +44,12 @@ class Drill:
 
     def drawn(self, act):
         """Do something that draws the maps anew, and wait until they are."""
-        viewer = self.page.locator(".viewer")
+        viewer, ends = self.page.locator(".viewer"), time.monotonic() + PATIENCE_MS / 1000
         before = int(viewer.get_attribute("data-drawn") or 0)
         act()
-        self.page.wait_for_function(f"Number(document.querySelector('.viewer').dataset.drawn) > {before}")
+        while int(viewer.get_attribute("data-drawn") or 0) <= before:
+            assert time.monotonic() < ends, "the maps were not drawn anew"
+            self.page.wait_for_timeout(30)
 
     def choose(self, label, value):
         self.drawn(lambda: self.page.get_by_label(label, exact=True).first.select_option(value))

@@ -76,7 +76,7 @@ def test_it_is_submitted_reached_through_a_tunnel_found_again_and_cancelled(run,
             page = browser.new_page()
             page.set_default_timeout(60_000)
             page.goto(f"http://localhost:{port}/#{secret}")
-            page.locator("html[data-ready=maps]").wait_for(state="attached")
+            page.locator("html[data-ready=all]").wait_for(state="attached")
             with page.expect_response(lambda one: one.url.endswith("/api/spectrum")) as got:
                 page.locator(".stage").click()
             assert got.value.json()["n_pixels"] == 1
