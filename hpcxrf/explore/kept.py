@@ -26,12 +26,24 @@ class KeptArrays:
                 self._arrays.move_to_end(key)
                 return self._arrays[key]
             made = make()
-            made.flags.writeable = False
+            self.keep(key, made)
+            return made
+
+    def find(self, key: Hashable) -> NDArray[Any] | None:
+        """Give the array of a key; None where it is not there. Nobody waits for a thread that makes one."""
+        with self._lock:
+            if key in self._arrays:
+                self._arrays.move_to_end(key)
+            return self._arrays.get(key)
+
+    def keep(self, key: Hashable, made: NDArray[Any]) -> None:
+        """Keep an array, which is not to be written to any more."""
+        made.flags.writeable = False
+        with self._lock:
             if made.nbytes <= self.most_bytes:
                 self._arrays[key] = made
                 while self.nbytes > self.most_bytes:
                     self._arrays.popitem(last=False)
-            return made
 
     @property
     def nbytes(self) -> int:

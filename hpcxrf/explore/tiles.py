@@ -4,10 +4,11 @@ Whole numbers have one sum, whatever the order. So tiles of 16 x 16 pixels that 
 from their sums, where the store has these, and only what is left is added up from the counts, chunk by chunk.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -25,6 +26,8 @@ _FEW_BLOCKS: Final = 4
 """Chunks of one selection that are kept for the next one: more of them would push each other out."""
 _MOST_THREADS: Final = 3
 """Threads that decode chunks: decoding is most of a large sum, and lets other threads work."""
+_SUM_BYTES: Final = 16 << 20
+"""Sums of chunks that are kept: of 2048 channels a thousand."""
 # So many counts of two bytes do not exceed four.
 _PIECE_PIXELS: Final = 1 << 16
 
@@ -40,6 +43,8 @@ class KeptCounts:
     store: SpectraStore
     blocks: KeptArrays
     tiles: KeptArrays
+    sums: KeptArrays = field(default_factory=lambda: KeptArrays(most_bytes=_SUM_BYTES))
+    """Sums of selected pixels of one chunk: of a selection that changes at one side, the other chunks are known."""
 
     def read_block(self, detector: int, y: slice, x: slice, *, keep: bool) -> NDArray[Any]:
         """Read a whole chunk of one detector, (y, x, channel)."""
@@ -101,7 +106,15 @@ def sum_selection(
         detector, y, x = block
         if is_gone():
             raise NobodyWaitsError
-        return _sum_pixels(counts.read_block(detector, y, x, keep=few), rest[y, x])
+        if few:
+            return _sum_pixels(counts.read_block(detector, y, x, keep=True), rest[y, x])
+        pixels = hashlib.blake2b(np.packbits(rest[y, x]).tobytes(), digest_size=16).digest()
+        key = (detector, y.start, x.start, pixels)
+        known = counts.sums.find(key)
+        if known is None:
+            known = _sum_pixels(counts.read_block(detector, y, x, keep=False), rest[y, x])
+            counts.sums.keep(key, known)
+        return known
 
     if few:
         return sum(map(add_up, met), start=total)

@@ -133,7 +133,8 @@ def bytes_written(job: DatasetJob) -> int:
     tiles = n_channels * _TILE_BYTES // TILE_SIDE**2 if n_y * n_x > TILED_PIXELS else 0
     spectra = n_detectors * n_y * n_x * (n_channels * _COUNTS_BYTES + tiles + _TIMES_BYTES)
     pixel = components * _COMPONENT_BYTES + shifts * _SHIFT_BYTES + _PIXEL_BYTES
-    normalised = components * 12 + 5 if job.config.normalise.wanted else 0
-    normalised += components * 16 if job.config.quantify.wanted else 0
     combined = len([name for name in job.detectors if name != SUM]) > 1
-    return spectra + pixel_spectra(job) * pixel + n_y * n_x * (len(job.detectors) + combined) * normalised
+    # Live times and flags of every entry, I0, and the maps of the entry that stands for all.
+    derived = components * 12 + 5 * (len(job.detectors) + combined) + 8 if job.config.normalise.wanted else 0
+    derived += components * 16 if job.config.quantify.wanted else 0
+    return spectra + pixel_spectra(job) * pixel + n_y * n_x * derived

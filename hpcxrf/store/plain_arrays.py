@@ -73,9 +73,12 @@ def write_plain_chunk(folder: Path, metadata: Mapping[str, Any], number: Sequenc
     if content is None:
         file.unlink(missing_ok=True)
         return
-    file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-    partial.write_bytes(content)
+    try:
+        partial.write_bytes(content)
+    except FileNotFoundError:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
     partial.replace(file)
 
 
@@ -94,10 +97,14 @@ def read_plain_chunk(folder: Path, metadata: Mapping[str, Any], number: Sequence
     """
     separator = metadata["chunk_key_encoding"]["configuration"]["separator"]
     dtype = np.dtype(metadata["data_type"])
-    values = np.full(metadata["chunk_grid"]["configuration"]["chunk_shape"], metadata["fill_value"], dtype=dtype)
+    shape = metadata["chunk_grid"]["configuration"]["chunk_shape"]
     file = folder / separator.join(["c", *map(str, number)])
-    if file.is_file():
-        zstd.decompress(file.read_bytes(), values)
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        return np.full(shape, metadata["fill_value"], dtype=dtype)
+    values = np.empty(shape, dtype=dtype)
+    zstd.decompress(content, values)
     return values
 
 

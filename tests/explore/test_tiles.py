@@ -114,6 +114,27 @@ def test_a_chunk_that_was_read_is_kept_and_of_many_none_is():
     assert counts.blocks.nbytes == 16 * 8 * 5 * 2
 
 
+@pytest.mark.parametrize("has_tiles", [True, False])
+def test_of_a_selection_that_changed_at_one_side_only_these_chunks_are_read_again(has_tiles):
+    store = ArrayStore(made(), has_tiles=has_tiles)
+    counts, mask = kept(store), np.zeros(store.shape[1:3], dtype=bool)
+
+    def add_up():
+        store.read[...] = 0
+        found = sum_selection(counts, [0, 1], mask)
+        np.testing.assert_array_equal(found, store.counts[:, mask].sum(axis=(0, 1), dtype=np.uint64))
+        return set(np.flatnonzero(store.read.any(axis=1)).tolist())
+
+    mask[1:, 2:45] = True
+    assert 36 in add_up()
+    assert add_up() == set()
+    mask[36, 40:45] = False
+    # The chunks of the last rows that the pixels lie in.
+    assert min(add_up()) >= 32
+    mask[:, 45:] = True
+    assert 1 in add_up()
+
+
 def test_kept_arrays_stay_within_their_bound_and_drop_what_was_used_longest_ago():
     arrays, made_keys = KeptArrays(most_bytes=100), []
 

@@ -1,7 +1,7 @@
 """Live times and I0 of a scan, some rows at a time."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,9 +56,18 @@ class ScanTimes:
     i0: I0Choice | None
     parts: Sequence[int]
     """Detectors that the raw sum is made of."""
+    _kept: dict[tuple[int, int], RowTimes] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Rows that were read last: several passes ask for those of a scan that is read at once."""
 
     def read(self, y: slice) -> RowTimes:
         """Read live times and I0 of some rows."""
+        place = (y.start, y.stop)
+        if place not in self._kept:
+            self._kept.clear()
+            self._kept[place] = self._read(y)
+        return self._kept[place]
+
+    def _read(self, y: slice) -> RowTimes:
         times, measured = self.store.times(y), self.store.measured(y)
         live = np.stack(
             [

@@ -107,7 +107,7 @@ def quantify_results(
         ConfigError: what speaks against the use of the standards for this scan.
         FitError: a layer that cannot be described.
     """
-    tree = open_results(path)
+    tree = open_results(path, ("maps", "normalised", "spectrum"))
     sample = read_sample(tree, store, config, source)
     families = [name for name in sample.components if _is_family(name)]
     if not families:

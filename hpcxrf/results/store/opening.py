@@ -1,5 +1,6 @@
 """A results store, opened for reading; no torch here: pages, exports and the explorer need it without the fit."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import xarray as xr
@@ -18,18 +19,27 @@ def is_complete(path: Path) -> bool:
     return bool(attributes.get(COMPLETE_ATTRIBUTE)) and attributes.get(SCHEMA_ATTRIBUTE) in READABLE_SCHEMAS
 
 
-def open_results(path: Path) -> xr.DataTree:
+def open_results(path: Path, groups: Sequence[str] = ()) -> xr.DataTree:
     """Open a store, finished or not, folder or zip, lazily and without Dask: `maps`, `spectrum`, `parameters`.
 
     Maps of single detectors in `normalised` and `areal_density`, which a store does not hold, are computed when read.
 
     Args:
         path: `X.zarr`, also where the store is the zip beside it, or `X.zarr.zip`.
+        groups: open these alone, which is faster; all without.
 
     Raises:
         OutputError: no results store there, or one of another schema version.
     """
-    closed = bool(require_readable_schema(path).get(COMPLETE_ATTRIBUTE))
-    tree: xr.DataTree = xr.open_datatree(zarr_store(path), engine="zarr", chunks=None, consolidated=closed)  # type: ignore[arg-type]
+    root = require_readable_schema(path)
+    closed = bool(root.get(COMPLETE_ATTRIBUTE))
+    if groups:
+        opened = {
+            name: xr.open_zarr(zarr_store(path), group=name, chunks=None, consolidated=closed)  # type: ignore[arg-type]
+            for name in groups
+        }
+        tree = xr.DataTree.from_dict({"/": xr.Dataset(attrs=root), **opened})
+    else:
+        tree = xr.open_datatree(zarr_store(path), engine="zarr", chunks=None, consolidated=closed)  # type: ignore[arg-type]
     add_computed_maps(tree)
     return tree
