@@ -22,7 +22,7 @@ _BOOKKEEPING: Final = (
     "CREATE TABLE kept (scan_id INTEGER PRIMARY KEY, stamp TEXT NOT NULL, fingerprint TEXT, file_key TEXT, "
     "state TEXT NOT NULL, fault TEXT, extra TEXT NOT NULL, retry INTEGER NOT NULL, walk INTEGER NOT NULL, "
     "change TEXT NOT NULL)",
-    "CREATE INDEX kept_content ON kept (fingerprint)",
+    "CREATE INDEX kept_content ON kept (fingerprint, walk)",
     "CREATE TABLE walk (walk INTEGER PRIMARY KEY, began TEXT NOT NULL, ended TEXT, roots TEXT NOT NULL, "
     "sha256 INTEGER NOT NULL, program TEXT NOT NULL)",
 )

@@ -28,23 +28,30 @@ def follow_path(file: h5py.File, name: str, *, allow_external: bool = False) -> 
         InputFileError: the way leaves the file and `allow_external` is False, leads to something that is not a regular
             file, or has more than `MAX_LINKS` links.
     """
-    if _is_plain(file, name):
-        return file[name]
-    return _follow(file, name, allow_external=allow_external, links_left=MAX_LINKS)
+    plain = _is_plain(file, name)
+    if plain is None:
+        return _follow(file, name, allow_external=allow_external, links_left=MAX_LINKS)
+    return file[name] if plain else None
 
 
-def _is_plain(file: h5py.File, name: str) -> bool:
-    """Whether hard links alone lead to an object: such a way, as nearly all are, need not be followed by hand."""
+def _is_plain(file: h5py.File, name: str) -> bool | None:
+    """Whether hard links alone lead to an object, as nearly always: such a way need not be followed by hand.
+
+    Returns:
+        False: hard links lead to where there is nothing. None: there is another link on the way, or it is not sound.
+    """
     links, place = file.id.links, b""
     try:
         for part in _split(name):
             place += b"/" + part.encode()
             # No link before this one leads anywhere else, so that the library finds just this one.
-            if not links.exists(place) or links.get_info(place).type != h5py.h5l.TYPE_HARD:
+            if not links.exists(place):
                 return False
+            if links.get_info(place).type != h5py.h5l.TYPE_HARD:
+                return None
     except (RuntimeError, KeyError, ValueError, OSError):
-        return False
-    return bool(place)
+        return None
+    return True if place else None
 
 
 def has_path(file: h5py.File, name: str) -> bool:

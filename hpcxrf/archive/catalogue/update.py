@@ -133,24 +133,29 @@ def _read_entries(walking: _Walking, progress: Progress) -> None:
     """Read what has to be read, several files at a time; rows are written in the order of the names."""
     total = walking.walk.connection.execute("SELECT count(*) FROM entry").fetchone()[0]
     waiting: deque[tuple[_Work, Future[dict[str, Any]]]] = deque()
-    done = 0
-    for work in _plan(walking):
-        done += 1
+    for done, work in enumerate(_plan(walking), start=1):
         if work is not None:
             waiting.append((work, _begin(walking, work)))
         while len(waiting) > _AHEAD or (waiting and waiting[0][1].done()):
-            first, answer = waiting.popleft()
-            _write_row(walking, first, answer.result())
-        if time.monotonic() - walking.committed_s > COMMIT_S:
-            walking.walk.connection.commit()
-            walking.committed_s = time.monotonic()
-            progress("read", done - len(waiting), total)
+            _write_first(walking, waiting)
+        _commit_at_times(walking, progress, done - len(waiting), total)
     while waiting:
-        first, answer = waiting.popleft()
-        _write_row(walking, first, answer.result())
-        progress("read", done - len(waiting), total)
+        _write_first(walking, waiting)
+        _commit_at_times(walking, progress, total - len(waiting), total)
     walking.walk.connection.commit()
     progress("read", total, total)
+
+
+def _write_first(walking: _Walking, waiting: "deque[tuple[_Work, Future[dict[str, Any]]]]") -> None:
+    work, answer = waiting.popleft()
+    _write_row(walking, work, answer.result())
+
+
+def _commit_at_times(walking: _Walking, progress: Progress, done: int, total: int) -> None:
+    if time.monotonic() - walking.committed_s > COMMIT_S:
+        walking.walk.connection.commit()
+        walking.committed_s = time.monotonic()
+        progress("read", done, total)
 
 
 def _begin(walking: _Walking, work: _Work) -> "Future[dict[str, Any]]":
