@@ -55,6 +55,29 @@ def run_and_report(
     return record
 
 
+def submit_aside(
+    client: Client,
+    work: Callable[..., Any],
+    *arguments: Any,  # noqa: ANN401 (what the function takes)
+    key: str,
+    worker: str | None = None,
+    priority: int = 0,
+) -> Future:
+    """Submit something beside the units of items, whose result is small and which no record tells of.
+
+    Args:
+        client: client of the cluster.
+        work: a function of a module.
+        arguments: what it takes, small.
+        key: name of the task, which no other one has.
+        worker: address of the worker that is to do it; None: any.
+        priority: what is lower is done later.
+    """
+    workers = None if worker is None else [worker]
+    future: Future = client.submit(work, *arguments, key=key, workers=workers, pure=False, priority=priority)
+    return future
+
+
 def submit(
     client: Client, work: RunUnit, item: Item, units: Sequence[Unit], finished: Mapping[str, TaskRecord], drive: str
 ) -> dict[str, Future]:

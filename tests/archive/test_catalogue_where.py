@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcxrf.catalogue import where as conditions
 from hpcxrf.archive.catalogue.write import write_catalogue
+from hpcxrf.catalogue import where as conditions
 from hpcxrf.catalogue.read import read_catalogue
 from hpcxrf.catalogue.rows import COLUMNS, ScanRow, from_record, to_record
 from hpcxrf.catalogue.schema import APPLICATION_ID, VERSION, create_tables

@@ -98,6 +98,7 @@ def test_the_short_help_of_a_run_names_the_few_options_that_most_need(hpcxrf, mo
         "output",
         "set",
         "dry-run",
+        "json",
         "help",
         "help-all",
     )

@@ -117,9 +117,10 @@ def test_a_run_of_version_0_1_0_goes_on_with_the_defaults_of_younger_options(gra
     (job,) = jobs_of(grains, tmp_path / "run")
     old = effective(job.config)
     for name, default in YOUNGER_OPTIONS.items():
-        section, key = name.split(".")
-        assert old[section][key] == default
-        del old[section][key]
+        section, _, key = name.partition(".")
+        held = old[section] if key else old
+        assert held[key or section] == default
+        del held[key or section]
     create_or_resume(tmp_path / "run", "", {section: values for section, values in old.items() if values})
     create_or_resume(tmp_path / "run", "", effective(job.config))
     wanted = effective(job.config)

@@ -18,7 +18,7 @@ from hpcxrf.fitting.result import FitStatus
 from hpcxrf.methods import METHODS
 from hpcxrf.physics.constants import PHYSICS
 from hpcxrf.pipeline.blocks import blocks_of
-from hpcxrf.pipeline.plan import require_few
+from hpcxrf.pipeline.opening import require_few
 from hpcxrf.pipeline.regions.remap import around
 from hpcxrf.pipeline.tasks import run_pixels
 from hpcxrf.results.report.report import DatasetSummary, write_report

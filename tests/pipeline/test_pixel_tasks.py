@@ -432,7 +432,7 @@ def test_a_plan_refuses_a_scan_too_large_for_its_workers(tmp_path, monkeypatch):
     source = tmp_path / "scan.raw"
     source.write_bytes(b"")
     monkeypatch.setattr(plan, "why_left_out", lambda path, candidates: None)
-    monkeypatch.setattr(plan, "open_scan", opened)
+    monkeypatch.setattr("hpcxrf.pipeline.opening.open_scan", opened)
     config = check_config(
         {"input": {"files": [str(source)]}, "sample": {"elements": ["Fe"]}, "fit": {"override": "none"}}, "test"
     )

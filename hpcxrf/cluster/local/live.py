@@ -32,6 +32,7 @@ from hpcxrf.pipeline.workload import SCAN
 from hpcxrf.runner.datasets import next_number, read_kept
 from hpcxrf.runner.driver import run_items
 from hpcxrf.runner.ending import RunEnd, describe_device, forget_end, keep_end, now
+from hpcxrf.runner.graph import submit_aside
 from hpcxrf.runner.hooks import Hooks
 from hpcxrf.runner.records import DatasetRecord
 from hpcxrf.runner.worker import forget_attempts
@@ -285,10 +286,8 @@ class _ViewStarter:
 
     def __call__(self, path: Path, rows: int | None) -> Future:
         self.count += 1
-        future: Future = self.handle.client.submit(
-            view_rows, path, self.config, rows, key=f"view-{self.count:06}", pure=False, priority=-1
-        )
-        return future
+        key = f"view-{self.count:06}"
+        return submit_aside(self.handle.client, view_rows, path, self.config, rows, key=key, priority=-1)
 
 
 def _drive(session: _Session, handle: LocalClusterHandle, *, in_flight: int) -> _Signals:
@@ -297,7 +296,7 @@ def _drive(session: _Session, handle: LocalClusterHandle, *, in_flight: int) -> 
     signals = _Signals(landing.stop)
     # Held while the driver runs: what nobody waits for, Dask gives up.
     warm = [
-        handle.client.submit(warm_up, session.config, key=f"warm-{address}", workers=[address], pure=False)
+        submit_aside(handle.client, warm_up, session.config, key=f"warm-{address}", worker=address)
         for address in handle.client.scheduler_info()["workers"]
     ]
 
