@@ -12,7 +12,7 @@ from hpcxrf.config.run import RunConfig, check_config, drop_unused, name_workloa
 from hpcxrf.config.untrusted import is_there, show_name
 from hpcxrf.errors import ConfigError, HpcxrfError, InputFileError, OutputError
 from hpcxrf.formats.registry import open_scan
-from hpcxrf.pipeline.prepare.inputs import checksum_stamp, read_options
+from hpcxrf.pipeline.prepare.inputs import read_options
 from hpcxrf.pipeline.prepare.sources import find_override_file
 from hpcxrf.pipeline.provenance import (
     ENVIRONMENT,
@@ -23,12 +23,12 @@ from hpcxrf.pipeline.provenance import (
     THREADS,
     describe_constants,
     describe_environment,
+    hash_earlier_fit,
     list_beside,
 )
 from hpcxrf.results.opened import find_results, name_dataset
 from hpcxrf.results.store.storage import require_readable_schema
 from hpcxrf.store.files import tree_bytes, tree_sha256
-from hpcxrf.store.gather import METADATA
 from hpcxrf.store.packed import folder_of, is_store
 
 DifferenceKind = Literal["input", "version", "processor", "constant", "record"]
@@ -202,18 +202,15 @@ def _measure(one: _Input, place: Path) -> tuple[int | None, str]:
     """Size and checksum of what lies at a place, in the place of the latter what keeps it from being read."""
     try:
         if one.kind == PREVIOUS:
-            # Its theta is an attribute of its root, and nothing else of it has a part in the fit.
-            return (
-                (None, checksum_stamp(place / METADATA)[1].partition(" ")[2]) if is_store(place) else (None, _MISSING)
-            )
+            return None, hash_earlier_fit(place) if is_store(place) else _MISSING
         if not is_there(place):
             return None, _MISSING
         size = tree_bytes(place)
         if one.size_bytes is not None and size != one.size_bytes:
             return size, f"{size} bytes"
         return size, tree_sha256(place)
-    except OSError as error:
-        return None, f"cannot be read: {error.strerror}"
+    except (OSError, HpcxrfError) as error:
+        return None, f"cannot be read: {error}"
 
 
 def _find_source(

@@ -31,7 +31,9 @@ from hpcxrf.results.store.storage import require_readable_schema
 from hpcxrf.runner.ending import versions
 from hpcxrf.runner.records import TaskRecord
 from hpcxrf.runner.worker import machine_type
+from hpcxrf.store.attributes import hash_record
 from hpcxrf.store.gather import METADATA
+from hpcxrf.store.packed import folder_of
 
 PROVENANCE: Final = "provenance"
 """Root attribute of a results store."""
@@ -217,11 +219,11 @@ def list_inputs(job: DatasetJob, sources: Sequence[Mapping[str, Any]]) -> list[d
         {"kind": SCAN, "path": path, "bytes": int(one["bytes"]), "sha256": str(one["sha256"])}
         for path, one in zip(known, sources, strict=True)
     ]
-    for name, stamp in job.stamps:
-        if stamp.startswith(_HASHED):
-            place = Path(name)
-            is_fit = place.name == METADATA
-            found.append(_describe_input(PREVIOUS if is_fit else OVERRIDE, name, stamp))
+    hashed = [(name, stamp) for name, stamp in job.stamps if stamp.startswith(_HASHED)]
+    found += [_describe_input(OVERRIDE, name, stamp) for name, stamp in hashed if Path(name).name != METADATA]
+    if job.config.fit.previous is not None:
+        store = folder_of(Path(job.config.fit.previous).absolute())
+        found.append({"kind": PREVIOUS, "path": str(store), "bytes": None, "sha256": hash_earlier_fit(store)})
     found += [_describe_input(LABELS, name, stamp) for name, stamp in job.region_stamps]
     found += [_describe_input(REFERENCE, name, stamp) for name, stamp in job.reference_stamps]
     standards = set(job.config.quantify.standards)
@@ -260,8 +262,17 @@ def _list_companions(config: RunConfig, scan: Path) -> tuple[Path, ...]:
     return tuple(file.absolute() for file in files if file.absolute() != scan.absolute() and file.is_file())
 
 
+def hash_earlier_fit(store: Path) -> str:
+    """Checksum of what a fit takes from an earlier one: its theta and constants, whatever else the store gets.
+
+    Raises:
+        OutputError: no results store there.
+    """
+    attributes = require_readable_schema(store)
+    return hash_record({name: attributes.get(name) for name in ("theta_by_detector", "constants")})
+
+
 def _describe_input(kind: str, name: str, stamp: str) -> dict[str, Any]:
     path = Path(name)
-    size = None if kind == PREVIOUS else path.stat().st_size if path.is_file() else None
-    place = str(path.parent) if kind == PREVIOUS else name
-    return {"kind": kind, "path": place, "bytes": size, "sha256": stamp.removeprefix(_HASHED)}
+    size = path.stat().st_size if path.is_file() else None
+    return {"kind": kind, "path": name, "bytes": size, "sha256": stamp.removeprefix(_HASHED)}

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+from diff_samples import write_result
 from rerun_samples import write_sample
 
 from hpcxrf.archive.rerun import find_result, plan_rerun
@@ -87,6 +88,28 @@ def test_an_override_file_that_changed_or_is_new_is_an_input_that_differs(sample
     assert differences(bare.store) == []
     (bare.scan.parent / OVERRIDE).write_text("ELEMENTS_TO_FIT: Si\n")
     assert differences(bare.store) == [("input", str(bare.scan.parent / OVERRIDE), "was not there", "is there")]
+
+
+def test_an_earlier_fit_is_an_input_by_its_theta_alone(tmp_path):
+    theta = {"0": {"energy_offset": 0.1, "energy_slope": 0.01}}
+    about = {"theta_by_detector": theta, "constants": "physics"}
+    donor = write_result(tmp_path / "old" / "donor.zarr", attributes=about)
+    sample = write_sample(tmp_path, fit={"calibration": "previous", "previous": str(donor)})
+    assert differences(sample.store) == []
+    update_attributes(donor, {"title": "quantified meanwhile"})
+    assert pack_store(donor)
+    assert differences(sample.store) == []
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    assert [(one[0], one[1], one[3]) for one in differences(sample.store)] == [
+        ("input", f"earlier fit {donor}", "not there")
+    ]
+    plan = plan_rerun(sample.store, [tmp_path])
+    assert plan.differences == ()
+    assert plan.config.fit.previous == str(tmp_path / "new" / "donor.zarr")
+    other = write_result(donor, attributes={**about, "theta_by_detector": {"0": {"energy_offset": 0.2}}})
+    ((_, what, recorded, here),) = differences(sample.store)
+    assert what == f"earlier fit {other}"
+    assert recorded != here
 
 
 def test_a_changed_constant_is_named_with_both_values(sample, monkeypatch):

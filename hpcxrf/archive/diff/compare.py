@@ -106,7 +106,8 @@ class OpenStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.root = zarr.open_group(zarr_store(path), mode="r")
+            # Consolidated metadata would show arrays whose files are gone, full of NaN.
+            self.root = zarr.open_group(zarr_store(path), mode="r", use_consolidated=False)
             self.members = dict(self.root.members(max_depth=None))
         except FileNotFoundError as error:
             raise OutputError(f"{path}: no results store here; run the fit of this dataset first") from error

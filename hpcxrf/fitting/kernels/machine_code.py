@@ -145,12 +145,6 @@ def _find_folder(candidates: tuple[Path, ...]) -> Path | None:
     return next((base / name for base in candidates if _is_own(base) and _is_own(base / name)), None)
 
 
-def describe_processor() -> str:
-    """Name the kind of processor that kernels are compiled for, with a fingerprint of its instructions."""
-    features = hashlib.sha256(llvmlite.binding.get_host_cpu_features().flatten().encode()).hexdigest()[:12]
-    return f"{llvmlite.binding.get_host_cpu_name()}-{features}"
-
-
 def _name_machine() -> str:
     features = llvmlite.binding.get_host_cpu_features().flatten()
     # numba sees changes of a kernel's own file, and not of the files that its parts are in.
