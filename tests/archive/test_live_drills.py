@@ -17,7 +17,7 @@ from run_samples import spectrum, write_scan
 from hpcxrf.runner.datasets import read_datasets
 from hpcxrf.store.rundir import FINISHED, RunDir
 
-pytestmark = [pytest.mark.more, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.more, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).resolve().parents[2]
 ELEMENTS = ("Si", "Fe", "Zn")
@@ -93,7 +93,7 @@ def test_a_process_that_is_killed_loses_nothing_and_the_next_one_does_nothing_tw
         wait_for(first, "done", "a.npy")
         # A second one on the same output is refused, and disturbs nothing.
         with live(scans, run.path) as second:
-            _, told = second.communicate(timeout=300)
+            _, told = second.communicate(timeout=600)
             assert second.returncode == 4, told
             assert f"pid {first.pid}" in told
         add(scans, "b", 2)
@@ -126,7 +126,7 @@ def test_a_signal_ends_it_in_order_and_the_lock_and_every_process_are_gone(scans
     with live(scans, run.path) as process:
         wait_for(process, "done", "a.npy")
         os.kill(process.pid, number)
-        _, told = process.communicate(timeout=300)
+        _, told = process.communicate(timeout=600)
     assert process.returncode == 0, told
     assert "Traceback" not in told
     assert survivors(process.pid) == []

@@ -75,7 +75,7 @@ def test_arguments_and_outcome_are_plain_values_and_nothing_is_asked_without_fil
 
 
 @pytest.mark.more
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_function_that_is_sent_as_its_source_gives_an_outcome_and_a_second_call_does_nothing(
     scans, run_file, tmp_path
 ):
@@ -126,7 +126,7 @@ def call(arguments):
 
 
 @pytest.mark.more
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_it_works_in_workers_of_pools_that_may_start_no_processes_of_their_own_and_in_threads(
     scans, run_file, tmp_path
 ):
@@ -146,7 +146,7 @@ def test_it_works_in_workers_of_pools_that_may_start_no_processes_of_their_own_a
 
 
 @pytest.mark.more
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_what_a_call_started_ends_with_a_caller_that_is_killed_and_the_next_call_goes_on(scans, run_file, tmp_path):
     output = tmp_path / "out"
     program = f"import hpcxrf; hpcxrf.process({str(scans / 'scan.npy')!r}, {str(run_file)!r}, {str(output)!r})"
@@ -168,7 +168,7 @@ def test_what_a_call_started_ends_with_a_caller_that_is_killed_and_the_next_call
 
 
 @pytest.mark.more
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_ewoks_task_of_the_page_runs_in_a_graph(scans, run_file, tmp_path, monkeypatch):
     if importlib.util.find_spec("ewokscore") is None:
         pytest.skip("ewokscore is not installed; pip install 'hpcxrf[bench]', or pip install ewokscore")
