@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 START = (ROOT / "docs" / "start.md").read_text(encoding="utf-8")
 DENSITIES = (ROOT / "docs" / "how-to" / "areal-densities.md").read_text(encoding="utf-8")
 
-pytestmark = pytest.mark.more
+# Kernels are compiled for the place where the wheel lies.
+pytestmark = [pytest.mark.more, pytest.mark.timeout(1200)]
 
 
 def shell_lines(page: str) -> list[str]:
