@@ -25,7 +25,7 @@ from hpcxrf.store.files import tree_sha256
 
 pytestmark = [pytest.mark.browser, pytest.mark.more, pytest.mark.timeout(1500)]
 PICTURES = os.environ.get("HPCXRF_DRILL_PICTURES")
-PATIENCE_MS = 120_000
+PATIENCE_MS = 90_000
 
 
 class Drill:
@@ -146,8 +146,8 @@ def see_maps(drill):
     expect(page.locator(".profile p[role=status]")).to_contain_text("over")
     table = drill.saved(lambda: page.locator(".profile").get_by_role("button", name="Save CSV").click()).decode()
     assert len(list(csv.reader(io.StringIO(table)))) > 50
-    assert drill.saved(lambda: drill.press("PNG")).startswith(b"\x89PNG")
-    rows = list(csv.reader(io.StringIO(drill.saved(lambda: drill.press("CSV")).decode())))
+    assert drill.saved(lambda: drill.press("Save PNG")).startswith(b"\x89PNG")
+    rows = list(csv.reader(io.StringIO(drill.saved(lambda: drill.press("Save CSV", ".grid-side")).decode())))
     assert len(rows) > drill.shape[0]
     page.locator(".profile summary").click()
     drill.press("Point")
