@@ -219,9 +219,7 @@ def _prepare_again(runs: Runs, key: str, *, retry: bool) -> Prepared:
         raise OutputError(f"{run.path}: is {status.verdict}; stop it first, or wait for it")
     failed = tuple((one.dataset_id, one.task) for one in failures(run)) if retry else ()
     if retry and not failed:
-        raise OutputError(
-            f"{run.path}: nothing has failed that was not asked for again already; look at the list anew"
-        )
+        raise OutputError(f"{run.path}: nothing has failed that was not asked for again already; look at the list anew")
     kept = run.path / "jobs" / "job.sh"
     if kept.is_file():
         script = read_regular(kept, OutputError).decode("utf-8", "replace")
