@@ -169,8 +169,10 @@ def see_spectra(drill):
     page.locator("#spectrum svg[tabindex]").hover()
     expect(figure.locator("output")).to_contain_text("keV")
     figure.get_by_role("button", name="Whole spectrum").click()
-    # A spectrum that is held lies over those that come after it.
+    # What was read there is read again of another spectrum, and one that is held lies over those that come after it.
+    told = figure.locator("output").inner_text()
     drill.summed(lambda: page.locator(".stage").click())
+    expect(figure.locator("output")).not_to_have_text(told)
     page.locator("#hold").click()
     expect(figure.locator(".key-row", has_text="Compare with")).to_contain_text("pixel")
     drill.picture("2-spectra")
