@@ -25,7 +25,7 @@ from hpcxrf.store.files import tree_sha256
 
 pytestmark = [pytest.mark.browser, pytest.mark.more, pytest.mark.timeout(1500)]
 PICTURES = os.environ.get("HPCXRF_DRILL_PICTURES")
-PATIENCE_MS = 90_000
+PATIENCE_MS = 240_000
 
 
 class Drill:
@@ -346,7 +346,7 @@ def test_the_eight_groups_one_after_the_other(demo, tmp_path, open_page):
     with served(run_dir) as (process, address):
         page = open_page(address, height=1000)
         page.set_default_timeout(PATIENCE_MS)
-        expect.set_options(timeout=30_000)
+        expect.set_options(timeout=60_000)
         try:
             page.locator("html[data-ready=all]").wait_for(state="attached")
             drill = Drill(page, run_dir)
