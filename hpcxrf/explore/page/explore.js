@@ -21,7 +21,8 @@
   const makeApp = (scan, dataset) => {
     const listeners = new Map();
     const app = {
-      scan, dataset, detector: scan.detectors_fit[0] ?? scan.detectors[0],
+      // That of the maps, where it has a fit: runs of earlier versions have the sum last among their fits.
+      scan, dataset, detector: scan.detectors_fit.length && !scan.detectors_fit.includes(scan.detectors[0]) ? scan.detectors_fit[0] : scan.detectors[0],
       canFit: scan.run !== null && scan.has_spectra && scan.detectors_fit.length > 0, selection: { kind: "all" }, fit: null, kept: null, numbers: null, over: null,
       elements: [...scan.elements], theta: new Map(), focus: new Set(), touched: new Set(), drawn: [], held: [],
       on: (name, act) => listeners.set(name, [...(listeners.get(name) ?? []), act]),

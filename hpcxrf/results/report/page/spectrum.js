@@ -302,7 +302,13 @@
     root.addEventListener("scalechange", again);
     window.addEventListener("beforeprint", print);
     return {
-      update: (changed) => { adopt(chart, changed); fillLegend(chart); draw(chart); },
+      // What was read at the pointer is read again: the numbers are those of the spectrum that is shown.
+      update: (changed) => {
+        adopt(chart, changed);
+        fillLegend(chart);
+        draw(chart);
+        if (chart.at !== undefined && chart.f) { tell(chart, chart.at); }
+      },
       zoom: (low, high) => zoom(chart, low, high),
       destroy: () => {
         observer.disconnect();
