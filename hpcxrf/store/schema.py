@@ -34,7 +34,7 @@ methods are to keep many cores busy; the attribute `map_block` of results says w
 BLOCK_ATTRIBUTE: Final = "map_block"
 MAP_LEVEL: Final = -1
 """Level of Zstandard of maps. Fitted numbers have noise in all their digits: level 3 makes them 6 to 14 %
-smaller, and takes four times as long to write and to read."""
+smaller, and takes four times as long to write and twice as long to read."""
 
 COMPLETE_ATTRIBUTE: Final = "complete"
 FILES_ATTRIBUTE: Final = "file_sha256"
