@@ -225,7 +225,9 @@ NORMALISED_VARIABLES: Final = table(
     live_time_s      detector y x            float32  s          live time that the counts were divided by
     """
 )
-"""Arrays of the group `normalised`; its detectors are those of `maps` and, where there are several, `combined`."""
+"""Arrays of the group `normalised`; its detectors are those of `maps` and, where there are several, `combined`. The
+store holds the maps (detector, component, y, x) of the detectors that the attribute `stored_detectors` names;
+`open_results` computes those of the others. So it is with `areal_density`."""
 
 I0_VARIABLES: Final = table(
     """
