@@ -34,7 +34,7 @@ methods are to keep many cores busy; the attribute `map_block` of results says w
 BLOCK_ATTRIBUTE: Final = "map_block"
 MAP_LEVEL: Final = -1
 """Level of Zstandard of maps. Fitted numbers have noise in all their digits: level 3 makes them 6 to 14 %
-smaller, and takes four times as long to write and to read."""
+smaller, and takes four times as long to write and twice as long to read."""
 
 COMPLETE_ATTRIBUTE: Final = "complete"
 FILES_ATTRIBUTE: Final = "file_sha256"
@@ -225,7 +225,9 @@ NORMALISED_VARIABLES: Final = table(
     live_time_s      detector y x            float32  s          live time that the counts were divided by
     """
 )
-"""Arrays of the group `normalised`; its detectors are those of `maps` and, where there are several, `combined`."""
+"""Arrays of the group `normalised`; its detectors are those of `maps` and, where there are several, `combined`. The
+store holds the maps (detector, component, y, x) of the detectors that the attribute `stored_detectors` names;
+`open_results` computes those of the others. So it is with `areal_density`."""
 
 I0_VARIABLES: Final = table(
     """

@@ -34,10 +34,7 @@ def open_results(path: Path, groups: Sequence[str] = ()) -> xr.DataTree:
     root = require_readable_schema(path)
     closed = bool(root.get(COMPLETE_ATTRIBUTE))
     if groups:
-        opened = {
-            name: xr.open_zarr(zarr_store(path), group=name, chunks=None, consolidated=closed)  # type: ignore[arg-type]
-            for name in groups
-        }
+        opened = {name: xr.open_zarr(zarr_store(path), group=name, chunks=None, consolidated=closed) for name in groups}
         tree = xr.DataTree.from_dict({"/": xr.Dataset(attrs=root), **opened})
     else:
         tree = xr.open_datatree(zarr_store(path), engine="zarr", chunks=None, consolidated=closed)  # type: ignore[arg-type]
