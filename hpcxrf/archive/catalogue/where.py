@@ -176,7 +176,8 @@ def _make_authorizer() -> Callable[[int, str | None, str | None, str | None, str
             selects += 1
             return sqlite3.SQLITE_OK if selects == 1 else sqlite3.SQLITE_DENY
         if action == sqlite3.SQLITE_READ:
-            known = first == "scan" and second in COLUMNS and source is None
+            # No column: the table is gone through for its rows alone.
+            known = first == "scan" and (not second or second in COLUMNS) and source is None
             return sqlite3.SQLITE_OK if known else sqlite3.SQLITE_DENY
         # LIKE is a function to SQLite.
         known = action == sqlite3.SQLITE_FUNCTION and second == "like"
