@@ -11,7 +11,8 @@ import xarray as xr
 
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.notes import Note
-from hpcxrf.results.export.csv_tables import Cell, write_csv
+from hpcxrf.results.export.cells import Cell
+from hpcxrf.results.export.csv_tables import write_csv
 from hpcxrf.results.report.page.look import load_page_look, load_templates
 from hpcxrf.results.store.storage import replace_file
 from hpcxrf.studies.arms import ARMS

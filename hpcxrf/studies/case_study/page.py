@@ -9,7 +9,8 @@ from typing import Final
 import numpy as np
 from matplotlib.figure import Figure
 
-from hpcxrf.results.export.csv_tables import Cell, write_csv
+from hpcxrf.results.export.cells import Cell
+from hpcxrf.results.export.csv_tables import write_csv
 from hpcxrf.results.report.page.look import load_page_look, load_templates
 from hpcxrf.results.report.plots import encode
 from hpcxrf.results.store.storage import replace_file
