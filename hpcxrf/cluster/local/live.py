@@ -287,7 +287,8 @@ class _ViewStarter:
     def __call__(self, path: Path, rows: int | None) -> Future:
         self.count += 1
         key = f"view-{self.count:06}"
-        return submit_aside(self.handle.client, view_rows, path, self.config, rows, key=key, priority=-1)
+        future: Future = submit_aside(self.handle.client, view_rows, path, self.config, rows, key=key, priority=-1)
+        return future
 
 
 def _drive(session: _Session, handle: LocalClusterHandle, *, in_flight: int) -> _Signals:
