@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-import xarray as xr
 from normalise_samples import ELEMENTS, FLUX, run_timed, write_timed_scan
 
 from hpcxrf.pipeline.quantify.measure import FOLDER
+from hpcxrf.results.store.opening import open_results
 
 ABSENT = "Ni"
 
@@ -22,10 +22,10 @@ def run(tmp_path_factory):
     write_timed_scan(folder / "scan")
     sections = {"quantify": {"standards": [str(path)]}, "sample": {"elements": [*ELEMENTS, ABSENT]}}
     store, _ = run_timed(folder / "scan", folder / "run", {"i0": "us_ic", "reference": FLUX}, **sections)
-    groups = {
-        name: xr.open_zarr(store, group=name, chunks=None).load()
-        for name in ("maps", "spectrum", "normalised", "areal_density")
-    }
+    with open_results(store) as tree:
+        groups = {
+            name: tree[name].to_dataset().load() for name in ("maps", "spectrum", "normalised", "areal_density")
+        }
     (kept,) = (folder / "run" / FOLDER).glob("*.json")
     return groups, json.loads(kept.read_text())
 
@@ -54,7 +54,10 @@ def test_a_component_that_is_not_there_is_uncertain_by_as_much_in_every_pixel(ru
     spectrum = groups["spectrum"].sel(detector="0", component=ABSENT)
     assert float(spectrum.amplitude) < 3.0 * float(spectrum.sigma)
     rates, counts = groups["normalised"].sel(detector="0"), groups["maps"].sel(detector="0")
-    factor = float(rates.sigma.astype(float).sum()) / float(counts.sigma.astype(float).sum())
+    # Rate of one count, in the mean over the pixels weighted as their counting errors are.
+    of_one = float(groups["normalised"].reference) / (rates.live_time_s * groups["normalised"].i0)
+    weight = counts.sigma.astype(float).sum("component")
+    factor = float((of_one * weight).sum() / weight.sum())
     found = groups["areal_density"].sel(detector="0", component=ABSENT)
     mean = excess(groups, ABSENT) / counts.sigma.sel(component=ABSENT).size * factor
     assert float(found.theta_floor) == pytest.approx(mean / float(found.response), rel=1e-6)
