@@ -284,7 +284,7 @@ def fit_live(drill):
     expect(entries).to_have_count(1)
     entries.get_by_role("button", name="Overlay").click()
     entries.get_by_role("button", name="Difference").click()
-    expect(page.locator("#panels .scroll table")).to_contain_text("in σ")
+    expect(page.get_by_role("tabpanel", name="History").locator("table")).to_contain_text("in σ")
     drill.picture("6-fit")
     page.keyboard.press("z")
     expect(page.locator(".history .flag", has_text="taken back")).to_have_count(1)
