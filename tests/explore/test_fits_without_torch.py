@@ -16,7 +16,7 @@ import json, sys, time
 sys.modules["torch"] = sys.modules["numba"] = None
 from pathlib import Path
 from hpcxrf.explore.fit_session import FitSession
-KINDS = ("override", "run_file", "regions")
+KINDS = ("override", "run_file")
 one = FitSession(Path(sys.argv[1]), sys.argv[2])
 try:
     job = one.submit({"detector": "0", "kind": "full", "keep": True})["id"]
@@ -49,4 +49,4 @@ def test_everything_of_fits_but_the_fits_does_without_torch(shared_data, tmp_pat
     assert told["r2"] == told["run"]
     assert (told["kept"], told["before"]) == (1, None)
     assert told["elements"] > 80
-    assert len(told["files"]) == 3
+    assert len(told["files"]) == 2

@@ -74,6 +74,7 @@ def test_bits_of_a_pixel_do_not_depend_on_its_neighbours(method):
     assert_same_bits(part(fit(hard, method), slice(1, None, 2)), part(fit(counts, method), slice(1, None, 2)))
 
 
+@pytest.mark.slow
 def test_bits_of_the_full_model_do_not_depend_on_the_tiling():
     counts = poisson_pixels(varied(12, 3.0))
     whole = fit(counts, "full")

@@ -357,6 +357,7 @@ def predicted_mb(job):
     return {stage: needed / 2**20 for stage, needed in memory.items()}
 
 
+@pytest.mark.slow
 def test_a_cube_of_256_mb_takes_less_than_100_mb_above_an_idle_worker(tmp_path):
     job = made_job(tmp_path, (1, 256, 256, 2048))
     for stage in ("integrated", "pixels"):

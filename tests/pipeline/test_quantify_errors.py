@@ -23,9 +23,7 @@ def run(tmp_path_factory):
     sections = {"quantify": {"standards": [str(path)]}, "sample": {"elements": [*ELEMENTS, ABSENT]}}
     store, _ = run_timed(folder / "scan", folder / "run", {"i0": "us_ic", "reference": FLUX}, **sections)
     with open_results(store) as tree:
-        groups = {
-            name: tree[name].to_dataset().load() for name in ("maps", "spectrum", "normalised", "areal_density")
-        }
+        groups = {name: tree[name].to_dataset().load() for name in ("maps", "spectrum", "normalised", "areal_density")}
     (kept,) = (folder / "run" / FOLDER).glob("*.json")
     return groups, json.loads(kept.read_text())
 

@@ -305,7 +305,7 @@ def test_a_guess_of_a_line_beyond_the_spectrum_is_a_count_and_a_tube_has_no_elas
     assert 0.0 < float(found.log10_amplitude[3]) < 0.3  # Zn: one count in its strongest line
 
 
-@pytest.mark.parametrize("method", ["adam", pytest.param("sbplx", marks=needs_nlopt)])
+@pytest.mark.parametrize("method", ["adam", pytest.param("sbplx", marks=[needs_nlopt, pytest.mark.slow])])
 def test_at_few_counts_random_amplitudes_and_not_the_optimiser_are_what_fails(method):
     counts = drawn(sum(expected_counts(2e3, lines=TABLE)), 3)
     given = setup(TABLE, background="snip")
