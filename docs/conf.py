@@ -5,6 +5,8 @@ import re
 import sys
 from pathlib import Path
 
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
 from matplotlib.figure import Figure
 from sphinx.application import Sphinx
 from sphinx_gallery.scrapers import figure_rst
@@ -27,7 +29,6 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["gallery", "built-gallery/*.ipynb", "built-gallery/*.json", "**/.ipynb_checkpoints"]
@@ -36,6 +37,8 @@ templates_path: list[str] = []
 # -- Pages ----------------------------------------------------------------------------------------------------------
 myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
 myst_heading_anchors = 3
+html_math_renderer = "mathml"
+html_context = {"default_mode": "auto"}
 suppress_warnings = ["config.cache"]  # of the gallery's functions in this file, which cannot be pickled
 
 # Types of other packages, which are looked up nowhere: the build needs no network.
@@ -73,8 +76,21 @@ def after_napoleon(_app: Sphinx, what: str, name: str, _thing: object, _options:
         lines[:] = _AS_WRITTEN.pop(name, lines)
 
 
+def write_math(writer: nodes.NodeVisitor, node: nodes.Element) -> None:
+    """Write a formula within a sentence as MathML, which browsers draw themselves: no script from elsewhere."""
+    writer.body.append(tex2mathml(node.astext(), as_block=False))
+    raise nodes.SkipNode
+
+
+def write_formula(writer: nodes.NodeVisitor, node: nodes.Element) -> None:
+    """Write a formula on a line of its own as MathML."""
+    writer.body.append(f'<div class="formula">{tex2mathml(node.astext(), as_block=True)}</div>')
+    raise nodes.SkipNode
+
+
 def setup(app: Sphinx) -> None:
-    """Connect what mends docstrings around the extension that reads them."""
+    """Connect what draws formulas, and what mends docstrings around the extension that reads them."""
+    app.add_html_math_renderer("mathml", (write_math, None), (write_formula, None))
     app.connect("autodoc-process-docstring", before_napoleon, priority=400)
     app.connect("autodoc-process-docstring", after_napoleon, priority=600)
 
