@@ -1,5 +1,6 @@
 """What the drills share: tiny scans, jobs on the private Slurm, and the results of an undisturbed run."""
 
+import hashlib
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from hpcxrf.cluster.login.submission import SubmitOptions, prepare_submission, s
 from hpcxrf.config.run import check_config, effective
 from hpcxrf.config.site import check_site
 from hpcxrf.pipeline.plan import make_plan
+from hpcxrf.pipeline.provenance import ENVIRONMENT
 from hpcxrf.runner.done import last_lines
 from hpcxrf.store.files import tree_files, tree_sha256
 from hpcxrf.store.rundir import FINISHED, RunDir, create_or_resume
@@ -66,10 +68,16 @@ def undisturbed(config, run_text: str, folder: Path) -> dict[str, dict[str, str]
 
 
 def sums_of(run: RunDir, dataset_id: str) -> dict[str, str]:
-    """Checksums of every file of a dataset's results, except the CPU seconds that a fit took."""
+    """Checksums of every file of a dataset's results, except the CPU seconds that a fit took, and where it was made."""
     store = run.results_store(dataset_id)
     files = [f for f in tree_files(store) if not f.match("spectrum/cpu_s/c.*")]
-    return {str(f.relative_to(store)): tree_sha256(f) for f in files}
+    sums = {str(f.relative_to(store)): tree_sha256(f) for f in files}
+    root = json.loads((store / "zarr.json").read_text(encoding="utf-8"))
+    made = root["attributes"]["provenance"]
+    # Threads of a job are others than those of this process.
+    for name in (ENVIRONMENT, "other_environments", "gpus"):
+        made.pop(name, None)
+    return sums | {"zarr.json": hashlib.sha256(json.dumps(root).encode()).hexdigest()}
 
 
 def is_finished(run: RunDir, dataset_id: str, task: str) -> bool:
