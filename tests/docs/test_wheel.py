@@ -78,6 +78,7 @@ def test_the_package_is_that_of_the_wheel(installed):
     assert installed("hpcxrf --version").strip() == f"hpcxrf {hpcxrf.__version__}"
 
 
+@pytest.mark.slow
 def test_the_demonstration_runs(installed):
     assert "hpcxrf demo" in shell_lines(START)
     installed("hpcxrf demo --workers 1")
@@ -93,6 +94,7 @@ def test_the_demonstration_runs(installed):
         assert any(known), f"{place} is not on the page of what a run leaves"
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_first_page_run_in_their_order(installed):
     write_scan(simulate_scan(demo_spec(seed=2, shape=(1, 6, 9, 2048), name="scan")), installed.folder)
     own = [line for line in shell_lines(START) if re.match(r"hpcxrf (inspect|fit|run|export)\b", line)]
@@ -114,6 +116,7 @@ def test_a_run_file_comes_with_it(installed):
     assert "generic-cpu: " in installed("hpcxrf site list")
 
 
+@pytest.mark.slow
 def test_measured_scans_become_areal_densities_by_the_command_of_the_page(installed, shared_data):
     (line,) = [one for one in shell_lines(DENSITIES) if one.startswith("hpcxrf quantify out ")]
     data = shared_data / "aps-2ide"

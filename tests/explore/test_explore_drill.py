@@ -23,7 +23,7 @@ from run_folders import served
 from hpcxrf.config.run import check_config
 from hpcxrf.store.files import tree_sha256
 
-pytestmark = [pytest.mark.browser, pytest.mark.more, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(1500)]
 PICTURES = os.environ.get("HPCXRF_DRILL_PICTURES")
 PATIENCE_MS = 240_000
 

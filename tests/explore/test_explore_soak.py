@@ -26,7 +26,7 @@ MOST_GROWTH = 0.10
 @pytest.mark.parametrize(
     "minutes",
     [
-        pytest.param(1.0, marks=[pytest.mark.more, pytest.mark.timeout(900)]),
+        pytest.param(1.0, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
         pytest.param(10.0, marks=[pytest.mark.slow, pytest.mark.timeout(3000)]),
     ],
 )
