@@ -237,7 +237,7 @@ def test_a_donor_that_fails_leaves_the_others_cold_and_stops_none(client, tmp_pa
     assert not hpcxrf.open_archive(run.path).is_current
 
 
-@pytest.mark.more
+@pytest.mark.slow
 def test_results_do_not_depend_on_what_is_at_work_at_a_time(client, finished, tmp_path):
     _, _, config = finished
     found = []

@@ -56,7 +56,7 @@ def spread(seed, run, number):
     return run
 
 
-@pytest.mark.more
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_datasets(tmp_path):
     first = write_result(tmp_path / "first.zarr")
     second = write_result(tmp_path / "second.zarr", theta={"energy_offset": 2.0}, scale={"Fe": 1.1})

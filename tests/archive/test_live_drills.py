@@ -17,7 +17,7 @@ from run_samples import spectrum, write_scan
 from hpcxrf.runner.datasets import read_datasets
 from hpcxrf.store.rundir import FINISHED, RunDir
 
-pytestmark = [pytest.mark.more, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).resolve().parents[2]
 ELEMENTS = ("Si", "Fe", "Zn")

@@ -16,7 +16,7 @@ from hpcxrf.results.store.storage import update_attributes
 from hpcxrf.simulate import demo_spec, simulate_scan, write_scan
 from hpcxrf.store.packed import pack_store, read_root
 
-pytestmark = pytest.mark.more
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 ELEMENTS = ["Al", "Si", "P", "S", "Cl", "Ar", "K", "Ca", "Ti", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "La_L"]

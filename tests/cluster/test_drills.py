@@ -145,7 +145,8 @@ def test_a_preempted_job_is_run_again_by_slurm_itself(drill):
     assert [e["restart_count"] for e in drill.events("started")] == [0, 1]
 
 
-@pytest.mark.parametrize("scans", [4, pytest.param(42, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+@pytest.mark.slow
+@pytest.mark.parametrize("scans", [4, pytest.param(42, marks=pytest.mark.timeout(1800))])
 def test_poisoned_scans_fail_alone(drill, scans):
     drill.prepare(scans, faults={"abort": ["s01"], "raise": ["s02"]})
     drill.submit()

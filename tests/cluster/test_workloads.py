@@ -129,6 +129,7 @@ def test_a_benchmark_whose_driver_is_killed_goes_on_with_what_is_missing(job, lo
     assert before.keys() < after.keys()
 
 
+@pytest.mark.slow
 def test_a_benchmark_that_is_requeued_before_its_time_limit_ends_with_the_same_numbers(job, local):
     job.submit()
     job.wait(lambda: finished_fits(job) >= 1, 120)

@@ -19,7 +19,7 @@ from hpcxrf.cluster.login.explorer_jobs import find_explorer_job
 from hpcxrf.cluster.login.run_jobs import list_run_jobs
 from hpcxrf.store.rundir import RunDir
 
-pytestmark = [pytest.mark.slurm, pytest.mark.more, pytest.mark.timeout(290)]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(290)]
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 120.0
 
