@@ -1,7 +1,7 @@
 """What a run would do now, and why: of every item whether it is done, or what is missing of it. Nothing is written."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -131,11 +131,3 @@ def _compare(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[tupl
             yield "no more", name
         elif before[name] != now[name]:
             yield "changed", name
-
-
-def count_actions(intentions: Iterable[Intention]) -> dict[Action, int]:
-    """Number of items by what would be done with them."""
-    counts: dict[Action, int] = {}
-    for one in intentions:
-        counts[one.action] = counts.get(one.action, 0) + 1
-    return counts

@@ -140,13 +140,7 @@ def _list_lacking(one: OpenStore, other: OpenStore) -> Iterator[str]:
 
 
 def _compare_detectors(first: OpenStore, second: OpenStore, names: Sequence[str]) -> Iterator[DetectorChange]:
-    merits = [
-        {
-            name: one.read(f"spectrum/{name}") if f"spectrum/{name}" in one.members else np.zeros(len(one.detectors))
-            for name in ("r2", "r2_expected", "deviance", "verdict", "status")
-        }
-        for one in (first, second)
-    ]
+    merits = [_read_merits(one) for one in (first, second)]
     amplitudes = [{name: one.read(f"spectrum/{name}") for name in ("amplitude", "sigma")} for one in (first, second)]
     thetas = [_read_theta(one) for one in (first, second)]
     for name in names:
@@ -179,6 +173,13 @@ def _compare_detectors(first: OpenStore, second: OpenStore, names: Sequence[str]
                 for component, a, b in _list_shared(first, second)
             ),
         )
+
+
+def _read_merits(store: OpenStore) -> dict[str, NDArray[Any]]:
+    """Figures of merit and codes (detector,) by name; a store of an earlier version has no verdict: not judged."""
+    merits = {name: store.read(f"spectrum/{name}") for name in ("r2", "r2_expected", "deviance", "status")}
+    unjudged = np.full(len(store.detectors), Verdict.NOT_JUDGED)
+    return {**merits, "verdict": store.read("spectrum/verdict") if "spectrum/verdict" in store.members else unjudged}
 
 
 def _list_shared(first: OpenStore, second: OpenStore) -> list[tuple[str, int, int]]:

@@ -46,6 +46,8 @@ class Drift:
     """What is found in a series."""
 
     steps: tuple[Step, ...]
+    away: FloatArray
+    """(point,) value minus the median of its neighbours on its side of the steps; NaN where it is not judged."""
     is_outlier: NDArray[np.bool_]
     """(point,)."""
     noise: float
@@ -68,18 +70,16 @@ def find_drift(values: FloatArray, sigma: FloatArray) -> Drift:
     """
     n = len(values)
     if n < LEAST_POINTS:
-        return Drift(steps=(), is_outlier=np.zeros(n, bool), noise=math.nan)
+        return Drift(steps=(), away=np.full(n, np.nan), is_outlier=np.zeros(n, bool), noise=math.nan)
     noise = estimate_noise(values, sigma)
     places = _find_steps(values, noise, 0, n)
     ends = [0, *places, n]
-    outlier = np.zeros(n, bool)
-    own = np.nan_to_num(sigma)
+    away = np.zeros(n)
     for first, stop in itertools.pairwise(ends):
-        part = values[first:stop]
-        away = np.abs(part - _running_median(part))
-        outlier[first:stop] = away > _OUTLIER * np.hypot(noise, own[first:stop])
+        away[first:stop] = values[first:stop] - _running_median(values[first:stop])
+    outlier = np.abs(away) > _OUTLIER * np.hypot(noise, np.nan_to_num(sigma))
     steps = tuple(_measure_step(values, ~outlier, at, ends[i], ends[i + 2], noise) for i, at in enumerate(places))
-    return Drift(steps=steps, is_outlier=outlier, noise=noise)
+    return Drift(steps=steps, away=away, is_outlier=outlier, noise=noise)
 
 
 def estimate_noise(values: FloatArray, sigma: FloatArray) -> float:

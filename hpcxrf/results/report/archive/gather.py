@@ -237,7 +237,7 @@ def _join_outliers(series: Sequence[Series], points: Sequence[ArchivePoint]) -> 
     found: dict[tuple[int, str], list[ShiftedParameter]] = defaultdict(list)
     for one in series:
         for i in np.flatnonzero(one.drift.is_outlier) if one.parameter != DEAD_TIME else ():
-            size = float(one.value[i] - np.median(one.value[max(0, i - 5) : i + 6]))
+            size = float(one.drift.away[i])
             moved = ShiftedParameter(name=one.parameter, unit=one.unit, size=size, in_sigma=size / one.drift.noise)
             found[int(one.at[i]), one.detector].append(moved)
     outliers = [

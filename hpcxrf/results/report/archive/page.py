@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from hpcxrf.results.report.archive.gather import DEAD_TIME, ArchivePoint, Histogram, Series, ShiftedParameter, Trends
+from hpcxrf.results.report.archive.gather import DEAD_TIME, Histogram, Series, ShiftedParameter, Trends
 from hpcxrf.results.report.colours import CYCLE
 from hpcxrf.results.report.page.data import pack_floats
 from hpcxrf.results.report.views import format_number
@@ -132,8 +132,3 @@ def describe_shifts(parameters: Sequence[ShiftedParameter], *, most: int = 4) ->
 
 def _in_sigma(value: float) -> str:
     return f" ({format_number(abs(value), 2)} σ)" if math.isfinite(value) and abs(value) < 1e4 else ""
-
-
-def name_ends(before: ArchivePoint, after: ArchivePoint) -> tuple[str, str]:
-    """Words on when a change was, for its two ends: dates where they are known."""
-    return (before.date or "")[:16].replace("T", " "), (after.date or "")[:16].replace("T", " ")
