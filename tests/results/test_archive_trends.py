@@ -121,7 +121,8 @@ def test_histograms_count_every_fit_once_and_say_what_is_not_known():
     assert sum(deviance.counts["good"]) == 40
     assert deviance.median == pytest.approx(np.median(values))
     assert list(deviance.counts["good"]) == np.histogram(values, deviance.edges)[0].tolist()
-    assert by_title["Dead time"].n_missing == 30
+    assert (by_title["Dead time"].n_missing, by_title["Dead time"].median) == (30, 20.0)  # percent
+    assert by_title["Share of the variance that the fit leaves"].median == pytest.approx(0.01)  # R2 is 0.99
     unknown = [replace(one, fits=(replace(one.fits[0], dead_time=math.nan),)) for one in points]
     assert "Dead time" not in {one.title for one in gather_trends(unknown).histograms}
 
