@@ -200,9 +200,11 @@
   const start = async (dataset) => {
     const scan = await hpcxrf.scan.fromServer(dataset);
     running?.abort();
+    delete document.documentElement.dataset.ready;
     opened = scan.dataset_id;
     id("changed").hidden = true;
     running = new AbortController();
+    const { signal } = running;
     document.title = `${scan.name} – hpcxrf`;
     id("name").textContent = scan.name;
     const datasets = id("dataset");
@@ -225,8 +227,9 @@
       ["History", (panel) => hpcxrf.historyPanel.build(panel, app)],
       ["Out of it", (panel) => hpcxrf.writePanel.build(panel, app)]]);
     }
-    listen(app, viewer, container, running.signal);
+    listen(app, viewer, container, signal);
     await viewer.ready;
+    if (signal.aborted) { return; }
     document.documentElement.dataset.ready = "maps";
     if (app.canFit) {
       await app.goOnFrom(`run-${app.detector}`);
@@ -234,7 +237,7 @@
     } else if (scan.has_spectra) {
       await app.choose({ kind: "all" });
     }
-    document.documentElement.dataset.ready = "all";
+    if (!signal.aborted) { document.documentElement.dataset.ready = "all"; }
   };
 
   // What was opened is not there any more as it was: what is there now is loaded where there is something.
