@@ -13,7 +13,7 @@ from hpcxrf.errors import InputFileError
 from hpcxrf.formats import edge, first_look
 from hpcxrf.formats.other_files import recognise_other
 from hpcxrf.formats.registry import is_zarr, name_other_kind, read_head, scan_formats
-from hpcxrf.formats.signatures import is_hdf5
+from hpcxrf.formats.signatures import belies_its_name, is_hdf5
 from hpcxrf.notes import Note
 
 PATTERN: Final = re.compile(r"[*?\[]")
@@ -257,7 +257,8 @@ def _explain_content(path: Path, head: bytes) -> str | None:
 
     reader = next((reader for reader in scan_formats() if edge.sniff(reader.sniff, path, head)), None)
     if reader is None:
-        return UNKNOWN
+        # A web page or a pointer in the place of a scan is a scan that was lost, and no other file.
+        return None if belies_its_name(path, head) else UNKNOWN
     return "the fit of a spectrum" if reader.sniff is columns.sniff and columns.holds_fit(path, head) else None
 
 

@@ -45,6 +45,8 @@ FILE_FORMATS: Final = (
 )
 MEMBER_NAME: Final = re.compile(r"^(?P<stem>.+)\.h5(?P<number>\d+)$")
 SPECTRA: Final = ("/MAPS/Spectra/mca_arr", "/MAPS/mca_arr")
+MARKS: Final = (*SPECTRA, "/MAPS/Spectra", "/MAPS/Scan", "/MAPS/Scalers", "/MAPS/scalers")
+"""Members that tell a MAPS file, with spectra or without: what else it holds is no array of spectra."""
 CALIBRATION: Final = ("/MAPS/Spectra/Energy_Calibration", "/MAPS/energy_calib")
 INTEGRATED: Final = ("/MAPS/Spectra/Integrated_Spectra/Spectra", "/MAPS/int_spec")
 OVERRIDE: Final = "/MAPS/Fit_Parameters_Override"
@@ -86,12 +88,12 @@ class _Times:
 
 
 def sniff(path: Path, head: bytes) -> bool:
-    """True where the file holds `/MAPS` with spectra in it."""
+    """True where the file is laid out as a MAPS file, also where its spectra are missing: opening it says so."""
     if not is_hdf5(head):
         return False
     try:
         with h5py.File(path, "r", locking=False) as file:
-            return any(has_path(file, name) for name in SPECTRA)
+            return any(has_path(file, name) for name in MARKS)
     except HDF5_FAULTS:
         return False
 
@@ -177,8 +179,8 @@ def _find_spectra(file: h5py.File, *, allow_external: bool) -> h5py.Dataset:
     found = find_dataset(file, SPECTRA, allow_external=allow_external)
     if found is None:
         raise InputFileError(
-            f"{file.filename}: neither {' nor '.join(SPECTRA)} is a dataset; MAPS results without "
-            "their spectra cannot be fitted: name the raw file"
+            f"{file.filename}: a MAPS file without spectra: neither {' nor '.join(SPECTRA)} is a dataset, and results "
+            "without their spectra cannot be fitted; name the raw file, or another array of this one (--dataset-path)"
         )
     return found
 

@@ -11,7 +11,7 @@ from hpcxrf.errors import InputFileError
 from hpcxrf.formats import edge, first_look
 from hpcxrf.formats.other_files import recognise_other
 from hpcxrf.formats.scan import RawScan, ReadOptions
-from hpcxrf.formats.signatures import is_hdf5
+from hpcxrf.formats.signatures import belies_its_name, is_hdf5
 from hpcxrf.formats.table import FileFormat
 
 OVERRIDE_TEXT: Final = re.compile(rb"(?m)^\s*(ELEMENTS_TO_FIT|COHERENT_SCT_ENERGY|CAL_OFFSET_\[)")
@@ -109,6 +109,11 @@ def _open_scan(path: Path, given: ReadOptions) -> RawScan:
         if edge.sniff(reader.sniff, path, head):
             return _with_given_calibration(path, edge.open_within_bounds(reader.open_file, path, given), given)
     _refuse_table(path, head)
+    if belies_its_name(path, head):
+        raise InputFileError(
+            f"{path}: of no known format: it is named {path.suffix}, but begins with {head[:16]!r}; "
+            "copy it again from the instrument"
+        )
     wanted = "; ".join(reader.looks_for for reader in formats)
     raise InputFileError(f"{path}: of no known format (it begins with {head[:8]!r}); looked for: {wanted}")
 

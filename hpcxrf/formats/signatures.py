@@ -1,5 +1,7 @@
 """How files begin and where they lie; known without the libraries that read them."""
 
+import re
+from pathlib import Path
 from typing import Final
 
 NPY_SIGNATURE: Final = b"\x93NUMPY"
@@ -8,7 +10,22 @@ SIGNATURE_PLACES: Final = (0, 512, 1024, 2048)
 COMPANION_FOLDERS: Final = ("../flyXRF.h5", "flyXRF.h5", "../flyXRF", "flyXRF", ".")
 """Folders of the spectra of a fly scan, from the folder of its MDA file, the nearest first."""
 
+_HDF5_NAME: Final = re.compile(r"\.(h5\d*|hdf5?|nxs|hspy)")
+
 
 def is_hdf5(head: bytes) -> bool:
     """True where the first bytes are those of an HDF5 file."""
     return any(head.startswith(SIGNATURE, place) for place in SIGNATURE_PLACES)
+
+
+def belies_its_name(path: Path, head: bytes) -> bool:
+    """Whether a file that no reader takes is named as a scan: another file, a web page, is in the place of one.
+
+    Args:
+        path: the file.
+        head: its first bytes.
+    """
+    suffix = path.suffix.lower()
+    # Real HDF5 without spectra may be anything; what begins as an MDA file has been taken by its reader.
+    is_named = suffix in {".mda", ".npy"} or _HDF5_NAME.fullmatch(suffix) is not None
+    return is_named and not is_hdf5(head) and not head.startswith(NPY_SIGNATURE)

@@ -73,7 +73,7 @@ def test_names_pipes_links_and_broken_files_have_a_row_and_a_reason_each(tmp_pat
         "self.h5": ("ignored", "leads back to itself"),
         "nowhere.h5": ("ignored", "a file that is not there"),
         "half.h5": ("refused", "truncated"),
-        "text.h5": ("ignored", "no known format"),
+        "text.h5": ("refused", "named .h5, but begins with b'ten notes'"),
         "store.zarr": ("ignored", "Zarr store"),
         "open.h5": ("refused", "another program writes"),
     }

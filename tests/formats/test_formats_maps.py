@@ -320,3 +320,15 @@ def test_a_file_that_another_program_has_locked_is_read(tmp_path):
     with path.open("rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         np.testing.assert_array_equal(open_scan(path).read_counts(slice(0, 5)), counts)
+
+
+@pytest.mark.parametrize("kept", ["Spectra", "Scan", "Scalers"])
+def test_a_file_without_its_spectra_is_refused_and_its_scalers_are_not_taken_for_some(tmp_path, kept):
+    (path,) = write(tmp_path, some_counts()[:1])
+    with h5py.File(path, "r+") as file:
+        del file["MAPS"]
+        file[f"MAPS/{kept}/Values"] = np.ones((3, 8, 600), np.float32)
+    with pytest.raises(InputFileError, match=r"a MAPS file without spectra: neither /MAPS/Spectra/mca_arr nor"):
+        open_scan(path)
+    asked = ReadOptions(dataset_path=f"/MAPS/{kept}/Values", energy_axis=2)
+    assert open_scan(path, asked).shape == (1, 3, 8, 600)

@@ -142,6 +142,20 @@ def test_an_explicit_companion_is_left_out_where_its_mda_is_an_input(shared_data
     assert find_scans([companion, folder / "mda" / "2xfm_0010.mda"])[0][0] == companion
 
 
+@pytest.mark.parametrize("name", ["lost.h5", "lost.h51", "lost.HDF5", "lost.nxs", "lost.mda", "lost.npy"])
+def test_what_is_in_the_place_of_a_scan_in_a_folder_is_no_other_file(tmp_path, name):
+    """A web page of a portal, the pointer of a store of large files: the scan itself was lost."""
+    write(tmp_path, "whole")
+    (tmp_path / name).write_text("<html>403 Forbidden</html>")
+    (tmp_path / "page.html").write_text("<html>403 Forbidden</html>")
+    found, notes = find_scans([tmp_path])
+    assert sorted(names(found)) == sorted(["whole.h50", name])
+    assert [note.text for note in notes if "page.html" in note.text]
+    assert not [note.text for note in notes if name in note.text]
+    with pytest.raises(InputFileError, match=r"of no known format: it is named \.\w+, but begins with b'<html>"):
+        open_scan(tmp_path / name)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -45,7 +45,7 @@ def cpu_s():
     ("name", "words"),
     [
         ("attribute_loop.h5", "busy without an end"),
-        ("huge_dimension.h50", "2147483648 channels"),
+        ("huge_dimension.h50", "a MAPS file without spectra"),
         ("huge_times.h50", "more memory"),
         ("negative_shape.npy", "shape"),
         ("nested_header.npy", "header of 4294967295 bytes"),

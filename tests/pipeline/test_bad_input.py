@@ -58,7 +58,9 @@ def test_a_file_without_rights(hpcxrf, good, monkeypatch):
 def test_a_file_of_no_known_format(hpcxrf, tmp_path):
     path = tmp_path / "scan.mda"
     path.write_bytes(b"PK\x03\x04 an archive of something else")
-    refused(hpcxrf("inspect", path), INPUT, path, "PK", "no known format", "MDA", "EPICS MCA text")
+    refused(hpcxrf("inspect", path), INPUT, path, "PK", "no known format", "named .mda", "copy it again")
+    other = path.rename(tmp_path / "scan.dat")
+    refused(hpcxrf("inspect", other), INPUT, other, "PK", "no known format", "MDA", "EPICS MCA text")
 
 
 def test_a_zero_length_file(hpcxrf, tmp_path):
