@@ -3,8 +3,11 @@
 import re
 from typing import Final
 
-# In whatever an error says, what differs from file to file: absolute paths, in quotes where they have blanks.
-_PATH: Final = re.compile(r"'/[^']*'|\"/[^\"]*\"|(?<![^\s(=])/\S*[^\s:,;.)]")
+# In whatever an error says, what differs from file to file: absolute paths, in quotes where they have blanks. Paths
+# within files of known layouts tell the kind of the fault.
+_PATH: Final = re.compile(
+    r"'/[^']*'|\"/[^\"]*\"|(?<![^\s(=])/(?!(?:MAPS|MAPS_RAW|xrfmap|entry\w*|exchange)/)\S*[^\s:,;.)]"
+)
 
 
 def name_kind(reason: str, dataset_id: str, name: str) -> str:

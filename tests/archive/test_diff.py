@@ -214,6 +214,10 @@ def test_it_loads_neither_torch_nor_dask(plain):
 def test_nothing_to_compare_is_an_error(tmp_path, plain, hpcxrf):
     (tmp_path / "empty").mkdir()
     assert hpcxrf("diff", plain, tmp_path / "empty").code == 4
+    told = hpcxrf("diff", tmp_path / "lost", tmp_path / "gone")
+    assert told.code == 4
+    assert f"{tmp_path / 'lost'}: no results here" in told.err
+    assert f"{tmp_path / 'gone'}: no results here" in told.err
 
 
 def test_what_a_dataset_says_does_not_depend_on_what_came_before(tmp_path):

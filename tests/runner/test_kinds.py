@@ -10,6 +10,10 @@ from hpcxrf.runner.kinds import name_kind
     [
         ("scans/a.h5: is cut short at /x/y.dat", "<file>: is cut short at <file>"),
         ("'/my data/a.h5': is cut, see a-1", "<file>: is cut, see <dataset>"),
+        (
+            "/d/a.h5: neither /MAPS/mca_arr nor /entry/data is there",
+            "<file>: neither /MAPS/mca_arr nor /entry/data is there",
+        ),
         ("10 keV/channel of MAPS HDF5 (.h5 or .h50-.h57)", "10 keV/channel of MAPS HDF5 (.h5 or .h50-.h57)"),
         ("\n", "no reason was recorded"),
     ],

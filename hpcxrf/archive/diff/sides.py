@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from hpcxrf.errors import OutputError
 from hpcxrf.results.opened import find_results
 from hpcxrf.results.store.storage import require_readable_schema
 from hpcxrf.runner.datasets import describe_ending, read_datasets
@@ -50,6 +51,23 @@ def read_side(path: Path) -> Side:
         ended = ((r.dataset_id, describe_ending(r) or r.state) for r in read_datasets(run) if r.state != "done")
         failures |= {name: reason for name, reason in ended if name not in found.stores}
     return Side(path=path, is_store=is_store(path), stores=found.stores, failures=failures)
+
+
+def read_sides(first: Path, second: Path) -> tuple[Side, Side]:
+    """Find the datasets of both sides.
+
+    Raises:
+        OutputError: no results on one side, or on both, which are then both named.
+    """
+    sides, faults = [], []
+    for path in (first, second):
+        try:
+            sides.append(read_side(path))
+        except OutputError as error:
+            faults.append(str(error))
+    if faults:
+        raise OutputError("\n".join(dict.fromkeys(faults)))
+    return sides[0], sides[1]
 
 
 def match_datasets(first: Side, second: Side) -> Iterator[Pair]:

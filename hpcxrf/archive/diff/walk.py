@@ -15,7 +15,7 @@ from typing import IO, Any, Final
 
 from hpcxrf.archive.diff.compare import compare_pair
 from hpcxrf.archive.diff.facts import OUTCOMES, DatasetChange, Limits, pack_change
-from hpcxrf.archive.diff.sides import Side, match_datasets, read_side
+from hpcxrf.archive.diff.sides import Side, match_datasets, read_sides
 from hpcxrf.fitting.verdict import Verdict
 
 _MOST_KINDS: Final = 200
@@ -159,7 +159,7 @@ def compare_runs(
     Raises:
         OutputError: no results on one side.
     """
-    sides = read_side(first), read_side(second)
+    sides = read_sides(first, second)
     summary, offsets, rank = Summary(), array("q"), array("d")
     total = max(len(side.stores) + len(side.failures) for side in sides)
     with tempfile.TemporaryFile(prefix="hpcxrf-diff-") as lines:
