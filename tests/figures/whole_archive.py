@@ -40,8 +40,8 @@ COMMAND = [sys.executable, "-m", "hpcxrf"]
 RUN_FILE = "input: {catalogue: archive.sqlite}\nexecution: {dashboard: false}\n"
 PROFILE = {
     "cores_per_node": 8,
-    "nodes": 1,
-    "workers_per_node": 4,
+    "nodes": 2,
+    "workers_per_node": 2,
     "memory_per_worker_mb": 1500,
     "driver_memory_mb": 900,
     "time_limit_h": 6,
