@@ -13,7 +13,7 @@ from hpcxrf.errors import InputFileError
 from hpcxrf.formats import edge, first_look
 from hpcxrf.formats.other_files import recognise_other
 from hpcxrf.formats.registry import is_zarr, name_other_kind, read_head, scan_formats
-from hpcxrf.formats.signatures import belies_its_name, is_hdf5
+from hpcxrf.formats.signatures import MEMBER_NAME, belies_its_name, is_hdf5
 from hpcxrf.notes import Note
 
 PATTERN: Final = re.compile(r"[*?\[]")
@@ -169,8 +169,6 @@ def _resolve_all(names: Iterable[str], plain: Collection[str]) -> dict[str, str]
 
 
 def _lowest_members(paths: Iterable[str]) -> dict[str, str]:
-    from hpcxrf.formats.maps_hdf5 import MEMBER_NAME
-
     lowest: dict[str, tuple[int, str]] = {}
     for path in paths:
         folder, name = os.path.split(path)
@@ -216,8 +214,6 @@ def why_left_out(path: Path, candidates: Candidates) -> str | None:
 
 
 def _why_no_scan(path: Path, candidates: Candidates) -> str | None:
-    from hpcxrf.formats.maps_hdf5 import MEMBER_NAME
-
     place = Path(os.path.realpath(path))
     match = MEMBER_NAME.match(place.name)
     lowest = candidates.lowest.get(str(place.with_name(match["stem"])), place.name) if match else place.name

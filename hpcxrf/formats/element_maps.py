@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats.hdf5_files import find_dataset, open_hdf5, read_texts
-from hpcxrf.formats.maps_hdf5 import MEMBER_NAME, read_live_time_s
+from hpcxrf.formats.maps_hdf5 import read_live_time_s
+from hpcxrf.formats.signatures import MEMBER_NAME
 
 FloatArray = NDArray[np.float64]
 Quantity = Literal["family", "strongest line", "window"]

@@ -1,6 +1,5 @@
 """MAPS HDF5 of XRF-Maps, versions 9 and 10: `X.h50` .. `X.h5N` are the detectors of one scan."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -27,7 +26,7 @@ from hpcxrf.formats.hdf5_files import (
 from hpcxrf.formats.hdf5_links import has_path
 from hpcxrf.formats.maps_raw import live_time, rate
 from hpcxrf.formats.scan import EnergyCalibration, FloatMap, RawScan, ReadOptions, ScanScalars
-from hpcxrf.formats.signatures import is_hdf5
+from hpcxrf.formats.signatures import MEMBER_NAME, is_hdf5
 from hpcxrf.formats.table import FileFormat
 from hpcxrf.notes import Note
 
@@ -43,7 +42,6 @@ FILE_FORMATS: Final = (
         reads="maps of one detector; axis, times, scalers, positions, incident energy",
     ),
 )
-MEMBER_NAME: Final = re.compile(r"^(?P<stem>.+)\.h5(?P<number>\d+)$")
 SPECTRA: Final = ("/MAPS/Spectra/mca_arr", "/MAPS/mca_arr")
 MARKS: Final = (*SPECTRA, "/MAPS/Spectra", "/MAPS/Scan", "/MAPS/Scalers", "/MAPS/scalers")
 """Members that tell a MAPS file, with spectra or without: what else it holds is no array of spectra."""

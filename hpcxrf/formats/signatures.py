@@ -10,6 +10,9 @@ SIGNATURE_PLACES: Final = (0, 512, 1024, 2048)
 COMPANION_FOLDERS: Final = ("../flyXRF.h5", "flyXRF.h5", "../flyXRF", "flyXRF", ".")
 """Folders of the spectra of a fly scan, from the folder of its MDA file, the nearest first."""
 
+MEMBER_NAME: Final = re.compile(r"^(?P<stem>.+)\.h5(?P<number>\d+)$")
+"""A detector of a MAPS scan: `X.h50` .. `X.h5N`."""
+_MOST_MEMBERS: Final = 16
 _HDF5_NAME: Final = re.compile(r"\.(h5\d*|hdf5?|nxs|hspy)")
 
 
@@ -29,3 +32,15 @@ def belies_its_name(path: Path, head: bytes) -> bool:
     # Real HDF5 without spectra may be anything; what begins as an MDA file has been taken by its reader.
     is_named = suffix in {".mda", ".npy"} or _HDF5_NAME.fullmatch(suffix) is not None
     return is_named and not is_hdf5(head) and not head.startswith(NPY_SIGNATURE)
+
+
+def list_member_names(path: Path) -> tuple[Path, ...]:
+    """Where the detectors of a MAPS scan lie, if they are there; nothing of other files.
+
+    Args:
+        path: one of them.
+    """
+    match = MEMBER_NAME.match(path.name)
+    if match is None:
+        return ()
+    return tuple(path.with_name(f"{match['stem']}.h5{number}") for number in range(_MOST_MEMBERS))

@@ -10,6 +10,7 @@ from typing import Final
 from hpcxrf.config.run import RunConfig
 from hpcxrf.errors import ConfigError
 from hpcxrf.formats.scan import RawScan, ReadOptions
+from hpcxrf.formats.signatures import list_member_names
 from hpcxrf.methods import METHODS
 from hpcxrf.pipeline.prepare.sources import find_override_file
 from hpcxrf.store.files import file_sha256, tree_sha256
@@ -74,7 +75,7 @@ def input_stamps(config: RunConfig, scan: RawScan, source: Path) -> tuple[tuple[
 def renew_stamps(
     config: RunConfig, source: Path, stamps: Mapping[str, str], read_checksums: Callable[[], Mapping[str, str]]
 ) -> Mapping[str, str] | None:
-    """Stamps of today of the files that a result was made from; None: one is another, or an override file has appeared.
+    """Stamps of today of the files that a result was made from; None: one is another, or one has appeared beside it.
 
     Args:
         config: the run file.
@@ -83,7 +84,8 @@ def renew_stamps(
         read_checksums: gives the SHA-256 that the scan's files had then by name, for those that have another time.
     """
     appeared = find_override_file(config.fit, source, 0)
-    if appeared is not None and appeared.is_file() and str(appeared.absolute()) not in stamps:
+    beside = [*list_member_names(source), *([] if appeared is None else [appeared])]
+    if any(str(file.absolute()) not in stamps and file.is_file() for file in beside):
         return None
     changed = [name for name, stamp in stamps.items() if not is_unchanged(Path(name), stamp)]
     if not changed:
