@@ -129,6 +129,12 @@ def test_no_energy_axis_at_all(hpcxrf, counts, tmp_path):
     refused(ran, CONFIG, path, "no energy calibration", "energy_slope_kev")
 
 
+@pytest.mark.parametrize("elements", [("--elements", "Fe"), ()])
+def test_all_that_nobody_says_of_a_scan_is_named_at_once(hpcxrf, counts, tmp_path, elements):
+    path = write_array(tmp_path / "cube.h5", counts)
+    refused(hpcxrf("fit", path, *elements), CONFIG, path, "incident energy is not known", "no energy calibration")
+
+
 # What is asked for cannot be ------------------------------------------------------------------
 
 

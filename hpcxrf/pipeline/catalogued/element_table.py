@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hpcxrf.config.sample import AUTO
 from hpcxrf.config.untrusted import read_regular, show_name
 from hpcxrf.errors import ConfigError, FitError, InputFileError
 from hpcxrf.physics.element_list import read_element_list
 
 _COLUMNS: Final = ("path", "sample", "elements")
-_AUTO: Final = ("auto",)
 _BETWEEN: Final = re.compile(r"[\s,;]+")
 _MAGIC: Final = re.compile(r"[*?[]")
 _SHOWN: Final = 20
@@ -83,7 +83,7 @@ def _find_fault(elements: Elements, place: str, sample: str) -> str:
         return "give a path or a sample, one of them"
     if not elements:
         return "lists no elements; 'auto' finds them in the spectrum"
-    if elements == _AUTO:
+    if elements == AUTO:
         return ""
     try:
         read_element_list(elements)

@@ -13,7 +13,7 @@ from hpcxrf.fitting.spectrum.prepare import FitOptions
 from hpcxrf.notes import Note
 from hpcxrf.physics.constants import constant_set
 from hpcxrf.physics.detector import Detector
-from hpcxrf.pipeline.prepare.resolve import resolve_detector, resolve_incident
+from hpcxrf.pipeline.prepare.resolve import require_known, resolve_detector, resolve_incident
 from hpcxrf.pipeline.prepare.sources import read_sources
 from hpcxrf.pipeline.records import ScanFacts
 
@@ -40,7 +40,7 @@ def list_found(
         counts: (detector, channel), of all detectors of the scan.
 
     Raises:
-        ConfigError: no incident energy.
+        ConfigError: no incident energy, or no energy calibration.
         FitError: nothing is found.
     """
     config = ask_for_elements(config, facts, detectors[0])
@@ -48,6 +48,7 @@ def list_found(
         return config, ()
     best = max(detectors, key=lambda d: float(counts[d].sum()))
     sources, fit = read_sources(config.fit, facts, best), config.fit
+    require_known(config, sources)
     found = find_elements(
         counts[best],
         resolve_incident(config.sample, sources),

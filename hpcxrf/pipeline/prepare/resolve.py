@@ -1,5 +1,6 @@
 """Every value that a fit is prepared with, decided once, with the place that it comes from."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any, Final
 from hpcxrf.config.detector import DetectorConfig
 from hpcxrf.config.fit import FitConfig
 from hpcxrf.config.run import RunConfig
-from hpcxrf.config.sample import SampleConfig
+from hpcxrf.config.sample import AUTO, SampleConfig
 from hpcxrf.errors import ConfigError, FitError
 from hpcxrf.fitting.spectrum.theta import AXIS, AXIS_LIMITS, INCIDENT, edge_reach_kev
 from hpcxrf.formats.override import Override, theta_bounds, theta_values, width_law
@@ -74,6 +75,7 @@ def resolve(config: RunConfig, sources: Sources) -> Settings:
             does not name; names, values and options that cannot be fitted.
         FitError: elements that do not exist, are listed twice, or none that the incident energy excites.
     """
+    require_known(config, sources)
     tube = resolve_tube(config.sample, sources.facts)
     refuse_start(config.fit)
     override = sources.override
@@ -112,6 +114,32 @@ def list_components(config: RunConfig, sources: Sources) -> tuple[str, ...]:
         FitError: elements that do not exist or are listed twice.
     """
     return read_element_list(_elements(config.sample, sources.override).value).names
+
+
+def require_known(config: RunConfig, sources: Sources) -> None:
+    """Refuse a scan of which nobody says what a fit must know: all that is missing at once.
+
+    Raises:
+        ConfigError: no incident energy, no energy calibration or no elements in any source; a tube that the run file
+            does not name.
+    """
+
+    def find_elements() -> object:
+        return () if config.sample.elements == AUTO else _elements(config.sample, sources.override)
+
+    faults = []
+    for find in (
+        lambda: _incident_energy(config.sample, sources),
+        # Which energy it is compared with plays no part in whether there is an axis.
+        lambda: _calibration(config.fit, sources, math.nan),
+        find_elements,
+    ):
+        try:
+            find()
+        except ConfigError as error:
+            faults.append(str(error))
+    if faults:
+        raise ConfigError("\n".join(faults))
 
 
 def resolve_incident(sample: SampleConfig, sources: Sources) -> float:
