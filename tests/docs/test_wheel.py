@@ -103,9 +103,9 @@ def test_the_commands_of_the_first_page_run_in_their_order(installed):
         installed(line)
     assert list((installed.folder / "out" / "export" / "nexus").glob("scan-*.nxs"))
     (code,) = re.findall(r"^```python\n(.*?)^```", START, re.DOTALL | re.MULTILINE)
-    script = installed.folder / "numbers.py"
+    script = installed.folder / "read_maps.py"
     script.write_text(code + "\nprint(iron.shape, error.attrs['units'])\n", encoding="utf-8")
-    assert installed("python numbers.py").split() == ["(1,", "6,", "9)", "count"]
+    assert installed("python read_maps.py").split() == ["(1,", "6,", "9)", "count"]
 
 
 def test_a_run_file_comes_with_it(installed):
@@ -120,7 +120,8 @@ def test_a_run_file_comes_with_it(installed):
 def test_measured_scans_become_areal_densities_by_the_command_of_the_page(installed, shared_data):
     (line,) = [one for one in shell_lines(DENSITIES) if one.startswith("hpcxrf quantify out ")]
     data = shared_data / "aps-2ide"
-    for path in (data / "mda" / "2xfm_0010.mda", data / "mda" / "axo_std.mda", data / "maps_standardinfo.txt"):
+    names = ("mda/2xfm_0010.mda", "mda/axo_std.mda", "maps_standardinfo.txt", "maps_fit_parameters_override.txt")
+    for path in (data / name for name in names):
         (installed.folder / path.name).write_bytes(path.read_bytes())
     installed("hpcxrf run 2xfm_0010.mda --elements Si,S,Ar,Ca,Fe,Cu,Zn --energy 10 --set regions.find=[] -o densities")
     installed(line.replace("quantify out", "quantify densities"))
