@@ -113,4 +113,5 @@ def _print_comparison(found: "Comparison") -> None:
 def _list_cells(values: dict[str, Any]) -> tuple[str, ...]:
     reason = values["fault"] or values["second_reason"] or values["first_reason"]
     why = "; ".join([*values["why"], *([reason] if reason else [])])
-    return values["name"], values["outcome"], f"{values['largest']:.3g}", values["largest_of"], why
+    sigma = "" if reason else f"{values['largest']:.3g}"
+    return values["name"], values["outcome"], sigma, values["largest_of"], why
