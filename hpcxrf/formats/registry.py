@@ -16,6 +16,8 @@ from hpcxrf.formats.table import FileFormat
 
 OVERRIDE_TEXT: Final = re.compile(rb"(?m)^\s*(ELEMENTS_TO_FIT|COHERENT_SCT_ENERGY|CAL_OFFSET_\[)")
 STANDARD_TEXT: Final = re.compile(rb"(?m)^\s*ELEMENTS_IN_STANDARD")
+FIT_PARAMETERS: Final = "a file of fit parameters"
+"""What an override file is: no scan, but read with those beside it."""
 ZARR_MARKERS: Final = ("zarr.json", ".zgroup", ".zarray")
 
 
@@ -171,7 +173,7 @@ def name_other_kind(path: Path, head: bytes) -> str | None:
         return "the truth of a simulated scan" if _has_truth(path) else None
     if STANDARD_TEXT.search(head):
         return "a description of standards"
-    return "a file of fit parameters" if OVERRIDE_TEXT.search(head) else None
+    return FIT_PARAMETERS if OVERRIDE_TEXT.search(head) else None
 
 
 def _has_truth(path: Path) -> bool:

@@ -197,11 +197,13 @@ def test_what_lies_beside_scans_is_left_out_and_a_run_directory_is_not_entered(f
     watched = watch(folder, folder / "run", input=PLAIN)
     (folder / "maps_fit_parameters_override.txt").write_text("ELEMENTS_TO_FIT: Fe\n")
     (folder / "notes.txt").write_text("beam lost at 3\n")
+    (folder / "standards.txt").write_text("FILENAME: a\nELEMENTS_IN_STANDARD: Ca\n")
     np.save(folder / "run" / "inside.npy", COUNTS)
     np.save(folder / "scan.npy", COUNTS)
     watched.play(8)
     assert watched.names() == ["scan.npy"]
-    assert watched.told("left out") == ["maps_fit_parameters_override.txt"]
+    # An override file is read with the scans beside it: nothing to tell.
+    assert watched.told("left out") == ["standards.txt"]
 
 
 def test_a_fly_scan_waits_for_its_spectra_whatever_comes_first(folder, tmp_path, shared_data):

@@ -28,6 +28,7 @@ from hpcxrf.archive.live.scans import (
 )
 from hpcxrf.archive.live.views import Views
 from hpcxrf.formats.candidates import UNKNOWN, candidates_among, why_left_out
+from hpcxrf.formats.registry import FIT_PARAMETERS
 from hpcxrf.pipeline.opening import Opening, find_kept, open_dataset
 from hpcxrf.pipeline.printout import verdict_of
 from hpcxrf.pipeline.records import DatasetJob
@@ -280,7 +281,8 @@ class Landing:
             return None
         if reason is not None:
             self._put_away(lead, parts)
-            self.tell(LiveEvent(kind="left out", name=name, path=lead, text=reason))
+            if reason != FIT_PARAMETERS:
+                self.tell(LiveEvent(kind="left out", name=name, path=lead, text=reason))
             return None
         moved = find_moved(path, self.opening.request.run_dir, self.kept)
         if moved is not None:
