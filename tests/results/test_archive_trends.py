@@ -169,7 +169,7 @@ def archive_page(tmp_path_factory):
             seconds={"ingest": 1.0, "pixels": 2.0},
             results_path=store,
             cpu_s=2.5,
-            fits=fits_of(i),
+            fits=tuple(replace(one, r2=1.0 - 3.5e-4) for one in fits_of(i)),
             suggested=("Ga",) if i % 3 == 0 else (),
         )
         for i in range(50)
@@ -235,6 +235,7 @@ def test_trends_are_drawn_steered_and_lead_to_pages(archive_page, open_page):
     chart = page.locator("figure.trend .chart svg[viewBox]")
     chart.wait_for()
     assert page.locator(".histograms figure").count() == 3
+    assert "median 0.00035." in page.locator(".histograms figcaption").first.inner_text()
     assert page.locator(".trend .step").count() == 1
     drawn = page.locator(".trend .points").first.get_attribute("d")
     assert drawn.count("M") == 50

@@ -22,6 +22,9 @@
   const key = (colour, word) => make("span", {}, draw("svg", { viewBox: "0 0 10 10", class: "dot", "aria-hidden": "true" },
     draw("circle", { cx: 5, cy: 5, r: 4, fill: colour })), ` ${word}`);
 
+  // Of shares of a ten-thousandth, too, what differs is read.
+  const digits = (n) => String(Number(n.toPrecision(3)));
+
   // Distributions -----------------------------------------------------------------------------------------------
   const drawHistogram = ({ title, word, log, edges, counts, median, missing }) => {
     const [width, height] = [360, 170];
@@ -33,7 +36,7 @@
     const most = Math.max(...total, 1);
     const x = (value) => left + ((scale(value) - low) / (high - low)) * (width - left - right);
     const y = (n) => top + (1 - n / most) * (height - top - foot);
-    const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title}: median ${write(median)}` });
+    const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title}: median ${digits(median)}` });
     total.forEach((_, i) => {
       let from = 0;
       words.forEach((name) => {
@@ -41,7 +44,7 @@
         if (!n) { return; }
         const bar = draw("rect", {
           x: x(edges[i]) + 0.5, width: Math.max(x(edges[i + 1]) - x(edges[i]) - 1, 0.5), y: y(from + n), height: y(from) - y(from + n), fill: VERDICTS[name],
-        }, draw("title", {}, `${write(edges[i])} to ${write(edges[i + 1])}: ${n} ${name}`));
+        }, draw("title", {}, `${digits(edges[i])} to ${digits(edges[i + 1])}: ${n} ${name}`));
         svg.append(bar);
         from += n;
       });
@@ -60,7 +63,7 @@
       path(`M${x(median)} ${top}V${height - foot}`, { stroke: INK, "stroke-dasharray": "4 3" }),
       label((left + width - right) / 2, height - 5, "middle", word));
     const unknown = missing ? `; not known of ${missing}` : "";
-    return make("figure", {}, svg, make("figcaption", {}, `${title}: number of fits, median ${write(median)}${unknown}. `, ...words.map((name) => key(VERDICTS[name], `${name} `))));
+    return make("figure", {}, svg, make("figcaption", {}, `${title}: number of fits, median ${digits(median)}${unknown}. `, ...words.map((name) => key(VERDICTS[name], `${name} `))));
   };
 
   // Trends ------------------------------------------------------------------------------------------------------
