@@ -59,6 +59,8 @@ def test_random_clicking_finds_no_fault_and_the_server_does_not_grow(demo, tmp_p
         before = max(rss for share, rss in memory if share <= WARM or share == memory[0][0])
         after = max(rss for share, rss in memory if share > 0.8)
         figures = f"{soak.acts} acts, {soak.compared} answers compared, {before / 1e6:.0f} to {after / 1e6:.0f} MB"
+        tenths = [max((rss for share, rss in memory if 10 * share <= at + 1), default=0) / 1e6 for at in range(10)]
+        figures += f"; highest so far by tenths of the time: {', '.join(f'{one:.0f}' for one in tenths)}"
         sys.stdout.write(f"{figures}\n")
         assert soak.compared > minutes
         assert after < (1 + MOST_GROWTH) * before, f"{figures}; {told}"

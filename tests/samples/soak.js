@@ -84,6 +84,10 @@
     for (const detector of scan.detectors) {
       for (const selection of [{ kind: "all" }, { kind: "polygon", points }]) { await post("/api/spectrum", { dataset, detector, selection }); }
       await get("/api/elements", { dataset, detector });
+      // Blocks of counts are kept, too, as many as their bound allows.
+      for (let y = 0; y < high; y += 16) {
+        for (let x = 0; x < wide; x += 16) { await post("/api/spectrum", { dataset, detector, selection: { kind: "pixel", y, x } }); }
+      }
     }
     for (const path of ["/api/runs", "/api/runs/form", "/api/runs/start", "/api/history"]) { await get(path); }
   };
