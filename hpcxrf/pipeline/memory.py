@@ -36,8 +36,8 @@ NORMALISE_PIXELS: Final = 1 << 19
 _NORMALISED_COPIES: Final = 6
 _TIMES_COPIES: Final = 6
 _SCALERS: Final = 12
-# Freed memory is not given back at once: a scan of 8 GB took 1 % more than its bands and blocks hold on a quiet machine,
-# and 20 % more where other programs kept the processors busy.
+# Freed memory is not given back at once: a scan of 8 GB took 1 % more than its bands and blocks hold on a quiet
+# machine, and 20 % more where other programs kept the processors busy.
 _KEPT_BY_ALLOCATOR: Final = 1.25
 
 
