@@ -41,6 +41,7 @@ PROVIDER = """
       { component, values: maps[component], shape: [ny, nx], factor: 1 })),
   };
   window.events = [];
+  window.scan = scan;
   const place = document.querySelector("#place");
   ["pixelchosen", "selectionmade", "selectionpreview", "detectorchosen"].forEach((name) => place.addEventListener(
     name, (event) => window.events.push([name, event.detail])));
@@ -91,6 +92,23 @@ def test_the_calls_change_what_is_shown(page):
     page.evaluate("() => window.viewer.destroy()")
     assert page.locator("#place > *").count() == 0
     page.keyboard.press("ArrowRight")  # no error after the end
+
+
+def test_before_the_first_map_is_there_nothing_of_it_can_be_used(page):
+    page.evaluate(
+        """() => {
+          window.viewer.destroy();
+          const scan = { ...window.scan, map: () => new Promise(() => {}), thumbnails: () => new Promise(() => {}) };
+          window.viewer = hpcxrf.viewer.build(document.querySelector("#place"), scan, { select: true });
+        }"""
+    )
+    for name in ("Save PNG", "Save CSV"):
+        assert page.get_by_role("button", name=name, exact=True).is_disabled()
+    for event in ("pointerdown", "pointermove", "pointerup", "dblclick"):
+        page.locator(".colour-bar").dispatch_event(event, {"button": 0, "pointerId": 1})
+    for key in ("ArrowRight", "[", "]", "l"):
+        page.keyboard.press(key)
+    page.get_by_label("Region").select_option("2")  # no error, which the fixture would find
 
 
 def test_a_click_is_a_pixel_and_pointing_a_preview(page):

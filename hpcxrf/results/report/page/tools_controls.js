@@ -130,7 +130,7 @@
     let next = null;
     const share = (event) => { const box = scale.getBoundingClientRect(); return view.clamp(1 - (event.clientY - box.top) / box.height, 0, 1); };
     bar.addEventListener("pointerdown", (event) => {
-      if (event.button !== 0) { return; }
+      if (event.button !== 0 || !core.current) { return; }
       bar.setPointerCapture(event.pointerId);
       held = { from: share(event), limits: core.current.limits, isHigh: share(event) > 0.5 };
     });

@@ -102,7 +102,9 @@
     const nodes = [
       button("Save PNG", "the picture that is shown, with its scales", savePicture, { "data-save": "png" }),
       button("Save CSV", "the values that are shown, a row for each point", () => save(name("csv"), tabulate(core), "text/csv"), { "data-save": "csv" })];
-    return { nodes, draw: (current) => nodes.forEach((node) => { node.disabled = !current; }) };
+    const draw = (current) => nodes.forEach((node) => { node.disabled = !current; });
+    draw(null);
+    return { nodes, draw };
   };
 
   hpcxrf.tools = { ...hpcxrf.tools, buildSave, composePicture: compose, tabulate };
