@@ -138,16 +138,16 @@ def run_integrated(job: DatasetJob, after: Sequence[TaskRecord]) -> TaskRecord:
     """
     del after
     run = RunDir(path=job.run_dir)
-    with attempt(job, "integrated"):
+    # All of it: whatever is computed here is stored.
+    with attempt(job, "integrated"), one_thread():
         clock = Clock()
         store = open_spectra(run.spectra_store(job.dataset_id))
-        with one_thread():
-            start = read_donor(job)
-            clean, fitted = fit_clean(store, job, start.detectors)
-            found, fits, bases, findings = fitted.found, fitted.fits, fitted.bases, fitted.findings
-            components = next(iter(fits.values())).component_names
-            absent = _check_thresholds(job, store, components)
-            chosen = choose_for_pixels(bases, store, job, findings)
+        start = read_donor(job)
+        clean, fitted = fit_clean(store, job, start.detectors)
+        found, fits, bases, findings = fitted.found, fitted.fits, fitted.bases, fitted.findings
+        components = next(iter(fits.values())).component_names
+        absent = _check_thresholds(job, store, components)
+        chosen = choose_for_pixels(bases, store, job, findings)
         noted = [*store.notes, *find_doubts(store), *clean.notes, *start.notes, *found.notes, *chosen.notes, *absent]
         notes = tuple(dict.fromkeys(noted))
         path = run.results_store(job.dataset_id)
@@ -203,9 +203,7 @@ def _draw_posteriors(path: Path, job: DatasetJob, fitted: ScanFit) -> tuple[str,
         return ()
     fits = [(str(d), fit) for d, fit in enumerate(fitted.found.fits) if fit.status in SOLVED]
     for name, fit in fits:
-        with one_thread():
-            found = sample_posterior(fit, fitted.found.problems[int(name)])
-        write_posterior(path, name, found)
+        write_posterior(path, name, sample_posterior(fit, fitted.found.problems[int(name)]))
     return (INFERENCE,) if fits else ()
 
 

@@ -78,7 +78,7 @@ def test_ingesting_twice_changes_nothing(hpcxrf, scan, tmp_path):
 
 def test_the_scans_of_a_run_file_are_ingested(hpcxrf, tmp_path):
     hpcxrf("simulate", "-o", tmp_path / "in", "--seed", 3, "--size", 2, 3, "--name", "s")
-    (tmp_path / "in" / "notes.h5").write_text("not a scan")
+    (tmp_path / "in" / "notes.dat").write_text("not a scan")
     file = tmp_path / "run.yaml"
     file.write_text("input: {files: [in]}\n")
     ran = hpcxrf("ingest", file, "-o", tmp_path / "stores")
@@ -86,4 +86,4 @@ def test_the_scans_of_a_run_file_are_ingested(hpcxrf, tmp_path):
     [line] = ran.out.splitlines()
     assert line.startswith(f"{tmp_path / 'in' / 's.h50'} -> {tmp_path / 'stores'}/s-")
     # What was left out of a folder is named.
-    assert "notes.h5" in ran.err
+    assert "notes.dat" in ran.err

@@ -48,7 +48,8 @@ def test_the_kernel_gives_what_the_tensors_give(level, deviance):
     assert float((ours.sigma / theirs.sigma - 1.0).abs().max()) < 2e-3
     assert bool((ours.amplitude >= 0.0).all())
     if deviance:
-        assert float((ours.deviance - theirs.deviance).abs().max()) < 1e-4
+        # Of pixels of 30 000 counts single precision has no more digits, and processors round otherwise.
+        assert float((ours.deviance - theirs.deviance).abs().max()) < 2e-4
         assert float((ours.deviance_z - theirs.deviance_z).abs().max()) < 0.02
 
 

@@ -86,11 +86,18 @@ def _take(values: Array, first: Number, n: Number, lanes: Array) -> None:
 
 
 @part
-def _move_mean(steep: Array, signed: Array, a: Array, first: Number, n: Number, sums: Array) -> None:
+def _move_mean(steep: Array, unbiased: Array, a: Array, sums: Array) -> None:
     """Take the mean at the unbiased coefficients, along its tangent."""
     for k in range(_U(a.shape[0])):
-        for lane in range(n):
-            sums[_U(0), lane] += steep[k, lane] * (signed[k, first + lane] - a[k, lane])
+        for lane in range(_LANES):
+            sums[_U(0), lane] += steep[k, lane] * (unbiased[k, lane] - a[k, lane])
+
+
+@part
+def _compare(misfit: Array, sums: Array, variance_floor: Number) -> None:
+    """The deviance less its mean, over its standard deviation, in the place of the deviance."""
+    for lane in range(_LANES):
+        misfit[lane] = (misfit[lane] - sums[_U(0), lane]) / np.sqrt(max(sums[_U(1), lane], variance_floor))
 
 
 @kernel(
@@ -128,12 +135,18 @@ def standardise(
     n_columns, n_samples = _U(coefficients.shape[0]), _U(samples.shape[1])
     n_pixels = _U(out.shape[0])
     a, q = np.zeros((n_columns, _LANES), np.float32), np.zeros((n_columns, _LANES), np.float32)
-    u = np.zeros((n_columns, _LANES), np.float32)
+    u, unbiased = np.zeros((n_columns, _LANES), np.float32), np.zeros((n_columns, _LANES), np.float32)
+    z = np.zeros(_LANES, np.float32)
     mu, slope = np.zeros((n_samples, _LANES), np.float32), np.zeros((n_samples, _LANES), np.float32)
     back, sums = np.zeros((1, _LANES), np.float32), np.zeros((2, _LANES), np.float32)
     for first in range(_U(0), n_pixels, _LANES):
         n = min(_LANES, n_pixels - first)
+        # All lanes are computed with, also of what is left of other pixels: a processor may round what remains after
+        # whole vectors otherwise.
         _take(coefficients, first, n, a)
+        _take(signed, first, n, unbiased)
+        for lane in range(n):
+            z[lane] = misfit[first + lane]
         clear(sums[0])
         clear(sums[1])
         for i in range(n_samples):
@@ -141,12 +154,12 @@ def standardise(
             _add_terms(mu, i, samples[0, i], share * samples[1, i], slope, sums)
         for k in range(n_columns):
             _combine(gather, k, slope, q, k)
-        _move_mean(q, signed, a, first, n, sums)
+        _move_mean(q, unbiased, a, sums)
         for k in range(n_columns):
             _combine(inverse, k, q, u, k)
         for i in range(n_samples):
             _combine(response, i, u, back, _U(0))
             _take_off(mu, slope, back, i, samples[0, i], sums)
+        _compare(z, sums, variance_floor)
         for lane in range(n):
-            z = (misfit[first + lane] - sums[_U(0), lane]) / np.sqrt(max(sums[_U(1), lane], variance_floor))
-            out[first + lane] = z
+            out[first + lane] = z[lane]

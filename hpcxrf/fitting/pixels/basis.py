@@ -10,6 +10,7 @@ from torch import Tensor
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.pixels.bands import MOST_ROUNDING, BandedProjector, banded_projector, one_band, rounding
 from hpcxrf.fitting.pixels.pairs import MOST_LOSS, Grouping, candidates, every_channel
+from hpcxrf.fitting.pixels.single import to_single
 
 if TYPE_CHECKING:
     from hpcxrf.fitting.pixels.tangent import Tangents
@@ -169,11 +170,11 @@ def pixel_operator(
     total = basis.coefficients.clamp(min=0.0)
     floor = (total / total.sum()) @ (basis.columns.T @ squares)
     return PixelOperator(
-        columns=basis.columns.T.contiguous().to(torch.float32),
-        projector=chosen.projector.contiguous().to(torch.float32),
+        columns=to_single(basis.columns.T.contiguous()),
+        projector=to_single(chosen.projector.contiguous()),
         gram=chosen.gram,
         weighted=chosen.weighted,
-        variance=(basis.columns.T @ squares).to(torch.float32),
+        variance=to_single(basis.columns.T @ squares),
         variance_floor=floor.to(torch.float32),
         photon_variance=_photon_variance(basis, whole).to(torch.float32),
         measured=chosen.used[: basis.n_components],

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hpcxrf.fitting.pixels.bands import BandedProjector
 from hpcxrf.fitting.pixels.pairs import LEAST_ROWS, SURPLUS, Grouping
+from hpcxrf.fitting.pixels.single import to_single
 
 _FACTOR: Final = 2**16 + 1
 _WHOLE_LINES: Final = 16
@@ -137,7 +138,7 @@ def _rows(weights: Tensor, grouping: Grouping) -> Tensor:
     """(column, sum) float32: weights by channel as those of the sums."""
     paired = weights[grouping.start + 1 : grouping.end : 2] * SURPLUS
     before = weights[grouping.first : grouping.start]
-    return torch.cat([before, paired, weights[grouping.end : grouping.stop]]).T.to(torch.float32)
+    return to_single(torch.cat([before, paired, weights[grouping.end : grouping.stop]]).T)
 
 
 def _whole(part: _Part) -> _Part:

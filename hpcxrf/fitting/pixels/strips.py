@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcxrf.fitting.kernels.layout import EIGHT, FOUR, LAST, PITCH
+from hpcxrf.fitting.pixels.single import to_single
 
 TILE: Final = 32
 """Channels in a row that are taken or left together: as many as a loop of the widest vectors takes at once."""
@@ -93,7 +94,7 @@ def strips_of(values: Tensor, runs: tuple[Run, ...], *, complete: bool) -> Strip
             # What fills a strip up goes to, or is taken from, a place after the last column.
             columns.append([*kept, *[values.shape[1]] * (8 - len(kept))])
             blocks.append(block.flatten())
-    return np.array(places, np.uint64), np.array(columns, np.uint64), torch.cat(blocks).numpy()
+    return np.array(places, np.uint64), np.array(columns, np.uint64), to_single(torch.cat(blocks)).numpy()
 
 
 def strips_of_rows(matrix: Tensor, size: int) -> StripArrays:
@@ -105,7 +106,7 @@ def strips_of_rows(matrix: Tensor, size: int) -> StripArrays:
     """
     filled = torch.nn.functional.pad(matrix, (0, size - matrix.shape[1], 0, size - matrix.shape[0]))
     groups = [range(i, i + 8) for i in range(0, size, 8)]
-    blocks = torch.nn.functional.pad(filled, (0, PITCH - size)).to(torch.float32)
+    blocks = to_single(torch.nn.functional.pad(filled, (0, PITCH - size)))
     places = [(0, size, group.start * PITCH, EIGHT) for group in groups]
     return np.array(places, np.uint64), np.array(groups, np.uint64), blocks.flatten().numpy()
 
@@ -117,7 +118,7 @@ def sparse_rows(matrix: Tensor) -> SparseRows:
         matrix: (row, column).
     """
     starts, columns, numbers = [0], [], []
-    for row in matrix.numpy():
+    for row in to_single(matrix).numpy():
         kept = np.flatnonzero(row)
         missing = -len(kept) % 4
         columns += [*kept.tolist(), *[0] * missing]
