@@ -220,7 +220,8 @@ def map_detector(
     )
     found = fit_blocks(blocks_of(shape_yx), task, write)
     high = check_arrays(name, fits[name], arrays["amplitude"], arrays["sigma"], config)
-    photon = findings.factor_of(name) * photon_variance(basis)
+    with one_thread():
+        photon = findings.factor_of(name) * photon_variance(basis)
     return DetectorMaps(
         arrays=arrays,
         photon_variance=name_components(fits[name].component_names, photon),
