@@ -62,7 +62,9 @@ def make_one_nan(file: Path) -> None:
 
 
 def close_the_shutter(file: Path) -> None:
-    replace_counts(file, np.zeros_like)
+    # Of all detectors: one without counts among others is a dead detector, and no broken scan.
+    for detector in file.parent.glob(f"{file.stem}.h5?"):
+        replace_counts(detector, np.zeros_like)
 
 
 def lose_an_axis(file: Path) -> None:
