@@ -76,7 +76,9 @@
     for (const { name: layer, each, detectors } of scan.layers) {
       for (const detector of detectors) {
         await get("/api/thumbnails", { dataset, layer, detector });
-        await get("/api/map", { dataset, layer, detector, ...(each ? { component: scan.components[0].name } : {}) });
+        for (const component of each ? scan.components.map((one) => ({ component: one.name })) : [{}]) {
+          await get("/api/map", { dataset, layer, detector, ...component });
+        }
       }
     }
     const [high, wide] = scan.shape;
