@@ -124,7 +124,7 @@ def require_known(config: RunConfig, sources: Sources) -> None:
             does not name.
     """
 
-    def find_elements() -> object:
+    def find_list() -> object:
         return () if config.sample.elements == AUTO else _elements(config.sample, sources.override)
 
     faults = []
@@ -132,7 +132,7 @@ def require_known(config: RunConfig, sources: Sources) -> None:
         lambda: _incident_energy(config.sample, sources),
         # Which energy it is compared with plays no part in whether there is an axis.
         lambda: _calibration(config.fit, sources, math.nan),
-        find_elements,
+        find_list,
     ):
         try:
             find()
