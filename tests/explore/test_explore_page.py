@@ -82,8 +82,8 @@ def free_port():
 
 @pytest.fixture
 def explore(open_page):
-    """Serve a run as a user does, and open its page."""
-    served = []
+    """Serve a run as a user does, and open its page; closed before its server is: a page that still asks has errors."""
+    served, opened = [], []
 
     def start(made, **options):
         child = subprocess.Popen(
@@ -95,9 +95,13 @@ def explore(open_page):
         )
         served.append(child)
         address = next(found for line in child.stdout if (found := re.match(r"http://\S+", line)))
-        return Explored(made, address.group(), open_page, **options)
+        one = Explored(made, address.group(), open_page, **options)
+        opened.append(one)
+        return one
 
     yield start
+    for one in opened:
+        one.page.close()
     for child in served:
         child.send_signal(signal.SIGINT)
         _, said = child.communicate(timeout=60)
