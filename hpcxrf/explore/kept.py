@@ -16,6 +16,8 @@ class KeptArrays:
     most_bytes: int
     """Of all of them together; a larger one is not kept."""
     _arrays: OrderedDict[Hashable, NDArray[Any]] = field(default_factory=OrderedDict)
+    # One number, counted as arrays come and go: of thousands of them, adding up takes longer than making one.
+    _bytes: list[int] = field(default_factory=lambda: [0])
     # What is made may ask for what it is made of.
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -40,12 +42,16 @@ class KeptArrays:
         """Keep an array, which is not to be written to any more."""
         made.flags.writeable = False
         with self._lock:
-            if made.nbytes <= self.most_bytes:
-                self._arrays[key] = made
-                while self.nbytes > self.most_bytes:
-                    self._arrays.popitem(last=False)
+            if made.nbytes > self.most_bytes:
+                return
+            if (before := self._arrays.pop(key, None)) is not None:
+                self._bytes[0] -= before.nbytes
+            self._arrays[key] = made
+            self._bytes[0] += made.nbytes
+            while self.nbytes > self.most_bytes:
+                self._bytes[0] -= self._arrays.popitem(last=False)[1].nbytes
 
     @property
     def nbytes(self) -> int:
         """Bytes of what is kept."""
-        return sum(one.nbytes for one in self._arrays.values())
+        return self._bytes[0]

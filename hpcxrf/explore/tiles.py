@@ -28,8 +28,9 @@ _MOST_THREADS: Final = 3
 """Threads that decode chunks: decoding is most of a large sum, and lets other threads work."""
 _SUM_BYTES: Final = 16 << 20
 """Sums of chunks that are kept: of 2048 channels a thousand."""
-# So many counts of two bytes do not exceed four.
-_PIECE_PIXELS: Final = 1 << 16
+_SUMMED: Final = {1: (1 << 8, np.uint16), 2: (1 << 16, np.uint32)}
+"""By bytes of a count: so many pixels of the largest of them have no larger sum than this type, and the narrowest type
+is the fastest."""
 
 
 class NobodyWaitsError(Exception):
@@ -47,10 +48,10 @@ class KeptCounts:
     """Sums of selected pixels of one chunk: of a selection that changes at one side, the other chunks are known."""
 
     def read_block(self, detector: int, y: slice, x: slice, *, keep: bool) -> NDArray[Any]:
-        """Read a whole chunk of one detector, (y, x, channel)."""
+        """Read a whole chunk of one detector as it is stored, (y, x, channel)."""
 
         def read() -> NDArray[Any]:
-            return np.asarray(self.store.read_rows([detector], y, x)[0])
+            return self.store.read_stored(detector, y, x)
 
         return self.blocks.get((detector, y.start, x.start), read) if keep else read()
 
@@ -161,8 +162,8 @@ def _sum_pixels(block: NDArray[Any], inside: Mask) -> NDArray[Any]:
     pixels = block.reshape(-1, block.shape[-1]) if inside.all() else block[inside]
     if block.dtype.kind == "f":
         return np.asarray(pixels.sum(axis=0, dtype=np.float64))
-    kind = np.uint64 if block.dtype.itemsize > 2 else np.uint32
+    piece, kind = _SUMMED.get(block.dtype.itemsize, (len(pixels), np.uint64))
     total = np.zeros(block.shape[-1], dtype=np.uint64)
-    for start in range(0, len(pixels), _PIECE_PIXELS):
-        total += np.add.reduce(pixels[start : start + _PIECE_PIXELS], axis=0, dtype=kind)
+    for start in range(0, len(pixels), piece):
+        total += np.add.reduce(pixels[start : start + piece], axis=0, dtype=kind)
     return total

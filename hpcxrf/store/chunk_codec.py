@@ -55,7 +55,7 @@ class ShardFormat:
         )
         return content + CHECKSUM.pack(google_crc32c.value(content))
 
-    def decode(self, content: bytes, target: NDArray[Any]) -> None:
+    def decode(self, content: bytes | memoryview, target: NDArray[Any]) -> None:
         """Decode a chunk into contiguous memory of its size.
 
         Raises:
@@ -67,7 +67,8 @@ class ShardFormat:
             return
         if len(content) < _BLOSC_SIZES.size + CHECKSUM.size:
             raise ValueError("ends too early")
-        content, stored = content[: -CHECKSUM.size], content[-CHECKSUM.size :]
+        # The checksum takes no view.
+        content, stored = bytes(content[: -CHECKSUM.size]), content[-CHECKSUM.size :]
         if google_crc32c.value(content) != CHECKSUM.unpack(stored)[0]:
             raise ValueError("its checksum is another")
         if _BLOSC_SIZES.unpack(content[: _BLOSC_SIZES.size]) != (target.nbytes, len(content)):

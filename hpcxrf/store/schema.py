@@ -116,8 +116,9 @@ SPECTRA_COORDINATES: Final = table(
     """
 )
 
-CHUNK_BYTES: Final = 8 << 20
-"""Largest size of a chunk of counts before compression, which large scans reach."""
+CHUNK_BYTES: Final = 1 << 20
+"""Largest size of a chunk of counts before compression, which large scans reach: of 2048 channels 16 x 16 pixels. What
+lies at the edge of a region is read with its chunks; larger ones are read no faster, and these stay in the cache."""
 
 BAND_BYTES_MIN: Final = 16 << 20
 BAND_BYTES_MAX: Final = 128 << 20
@@ -146,7 +147,7 @@ class SpectraLayout:
 
 
 def spectra_layout(shape: tuple[int, int, int, int], itemsize: int) -> SpectraLayout:
-    """Cut a scan into chunks of about 8 MB with all channels, and into y-bands of one shard each.
+    """Cut a scan into chunks of about 1 MB with all channels, and into y-bands of one shard each.
 
     Rows of chunks and of bands are powers of two, so that map blocks fall on whole chunks, unless the scan is
     lower than one chunk.

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from hpcxrf.errors import DamagedStoreError
 from hpcxrf.store.chunk_codec import ShardFormat, read_format
 from hpcxrf.store.packed import StoreFiles
 from hpcxrf.store.shard_index import NO_CHUNK, Part, Places, read_index
+
+_READ_BYTES: Final = 2 << 20
+"""Encoded bytes beyond which a read is not made longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +51,14 @@ class ShardReader:
         _, height, width, _ = self.form.chunk
         direct = target.dtype == self.dtype and len(columns) == width
         for y in _steps(rows, height):
-            for x in _steps(columns, width):
+            for x, content in self._read_chunks(detector, y, _steps(columns, width)):
                 part, within = _meet(y, rows, height), _meet(x, columns, width)
                 into = target[part.start - rows.start : part.stop - rows.start]
                 if direct and len(part) == height and len(within) == width:
-                    self._decode(detector, y, x, into)
+                    self._decode((detector, y, x), content, into)
                     continue
                 whole = self._buffer()
-                self._decode(detector, y, x, whole)
+                self._decode((detector, y, x), content, whole)
                 into[:, within.start - columns.start : within.stop - columns.start] = whole[
                     part.start - y * height : part.stop - y * height, within.start - x * width : within.stop - x * width
                 ]
@@ -66,19 +69,34 @@ class ShardReader:
         kept: NDArray[Any] = self._kept.chunk
         return kept
 
-    def _decode(self, detector: int, y: int, x: int, target: NDArray[Any]) -> None:
-        """Decode the chunk of a detector at (y, x), counted in chunks, into memory of its size."""
-        steps = self.form.grid[1]
-        shard = self.shards[y // steps]
-        offset, size = map(int, self._index(y // steps)[detector, y % steps, x, 0])
-        if offset == NO_CHUNK:
+    def _read_chunks(self, detector: int, y: int, steps: range) -> Iterator[tuple[int, memoryview | None]]:
+        """Encoded chunks of a detector in the row `y` of chunks, those beside each other in the file at once.
+
+        Opening a file for each of them would cost a remote file system more than reading them.
+        """
+        rows = self.form.grid[1]
+        shard, places = self.shards[y // rows], self._index(y // rows)[detector, y % rows, :, 0]
+        for run in _join(places, steps):
+            first, last = places[run.start], places[run.stop - 1]
+            start, stop = int(first[0]), int(last[0]) + int(last[1])
+            if start == NO_CHUNK:
+                yield run.start, None
+                continue
+            content = memoryview(shard.within(start, stop - start).read())
+            for x in run:
+                offset, size = map(int, places[x])
+                yield x, content[offset - start : offset - start + size]
+
+    def _decode(self, place: tuple[int, int, int], content: memoryview | None, target: NDArray[Any]) -> None:
+        """Decode the chunk at (detector, y, x), counted in chunks, into memory of its size."""
+        if content is None:
             target[...] = 0
             return
-        content = shard.within(offset, size).read()
         try:
             self.form.decode(content, target)
         except (ValueError, RuntimeError) as error:
-            raise ValueError(f"chunk {detector}, {y}, {x} of {shard.file}: {error}") from error
+            where = ", ".join(map(str, place))
+            raise ValueError(f"chunk {where} of {self.shards[place[1] // self.form.grid[1]].file}: {error}") from error
 
     def _index(self, band: int) -> Places:
         """(detector, y, x, 1, 2): offset and bytes of each chunk of a band's shard."""
@@ -108,8 +126,20 @@ def open_shards(path: Path, metadata: Mapping[str, Any], names: Sequence[str], d
     return ShardReader(form=read_format(path, metadata), dtype=dtype, shards=tuple(files.part(name) for name in names))
 
 
-def _steps(wanted: range, step: int) -> Iterator[int]:
-    return iter(range(wanted.start // step, -(-wanted.stop // step)))
+def _join(places: Places, steps: range) -> Iterator[range]:
+    """Chunks (offset, size) that follow each other in the file, as many as are read at once."""
+    start = steps.start
+    for x in steps:
+        offset, size = map(int, places[x])
+        following = int(places[x + 1][0]) if x + 1 < steps.stop else NO_CHUNK
+        length = offset + size - int(places[start][0])
+        if offset == NO_CHUNK or following != offset + size or length > _READ_BYTES:
+            yield range(start, x + 1)
+            start = x + 1
+
+
+def _steps(wanted: range, step: int) -> range:
+    return range(wanted.start // step, -(-wanted.stop // step))
 
 
 def _meet(number: int, wanted: range, step: int) -> range:

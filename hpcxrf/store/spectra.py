@@ -120,23 +120,31 @@ class SpectraStore:
             IndexError: there is no such detector.
             ValueError: the slices have a step.
         """
+        return self._read_counts(detectors, (_require_contiguous(y), _require_contiguous(x)), self.dtype)
+
+    def read_stored(self, detector: int, y: slice, x: slice = slice(None)) -> NDArray[Any]:
+        """Counts of a region of one detector, (y, x, channel), of the type that they are stored in: beware of sums.
+
+        Raises:
+            IndexError: there is no such detector.
+            ValueError: the slices have a step.
+        """
         part = _require_contiguous(y), _require_contiguous(x)
+        return np.asarray(self._read_counts([detector], part, self._counts.dtype)[0])
+
+    def _read_counts(self, detectors: Sequence[int], part: tuple[slice, slice], dtype: np.dtype[Any]) -> NDArray[Any]:
         places = [self._checked(detector) for detector in detectors]
+        rows, columns = (range(size)[one] for size, one in zip(self.shape[1:3], part, strict=True))
+        region = np.empty((len(places), len(rows), len(columns), self.shape[3]), dtype=dtype)
         try:
-            return self._read_counts(places, part)
+            for place, detector in enumerate(places):
+                self._counts.read_into(region[place], detector, rows, columns)
         except (ValueError, RuntimeError, OSError) as error:
             # What codecs raise has many types; a store that was finished gives no other cause for them.
-            rows = range(self.shape[1])[part[0]]
             raise DamagedStoreError(
                 f"{self.path}: counts of rows {rows.start} to {rows.stop - 1} cannot be read "
                 f"({type(error).__name__}: {error}); the next run or resume ingests the scan again"
             ) from error
-
-    def _read_counts(self, detectors: Sequence[int], part: tuple[slice, slice]) -> NDArray[Any]:
-        rows, columns = (range(size)[one] for size, one in zip(self.shape[1:3], part, strict=True))
-        region = np.empty((len(detectors), len(rows), len(columns), self.shape[3]), dtype=self.dtype)
-        for place, detector in enumerate(detectors):
-            self._counts.read_into(region[place], detector, rows, columns)
         return region
 
     @property

@@ -17,9 +17,9 @@ class ArrayStore:
         self.counts, self.shape, self.dtype, self.chunks = counts, counts.shape, counts.dtype, chunks
         self.read = np.zeros(counts.shape[1:3], dtype=int)
 
-    def read_rows(self, detectors, y, x=slice(None)):
+    def read_stored(self, detector, y, x=slice(None)):
         self.read[y, x] += 1
-        return self.counts[list(detectors), y, x]
+        return self.counts[detector, y, x]
 
     def tile_sums(self, detector, tile_y=slice(None), tile_x=slice(None)):
         n_y, n_x = (-(-size // TILE_SIDE) for size in self.shape[1:3])
@@ -38,12 +38,12 @@ def kept(store, *, most_bytes=1 << 20):
 
 
 def made(dtype="uint16", shape=(2, 37, 50, 5)):
-    top = {"uint16": 65535, "uint32": 2**32 - 1, "float32": 100}[dtype]
+    top = {"uint8": 255, "uint16": 65535, "uint32": 2**32 - 1, "float32": 100}[dtype]
     values = np.random.default_rng(3).integers(0, top, shape, dtype=np.uint64)
     return (values / 7).astype(dtype) if dtype == "float32" else values.astype(dtype)
 
 
-@pytest.mark.parametrize("dtype", ["uint16", "uint32"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32"])
 @pytest.mark.parametrize("has_tiles", [True, False])
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1))
 @settings(max_examples=40)
@@ -57,6 +57,17 @@ def test_the_sum_is_that_of_the_counts(dtype, has_tiles, seed, share):
         found = sum_selection(kept(ArrayStore(counts, has_tiles=has_tiles)), which, mask)
         assert found.dtype == np.uint64
         np.testing.assert_array_equal(found, counts[which][:, mask].sum(axis=(0, 1), dtype=np.uint64))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32"])
+def test_no_sum_of_the_largest_counts_overflows(dtype):
+    top = np.iinfo(dtype).max
+    # A chunk of more pixels than a narrow sum has room for.
+    counts = np.full((1, 260, 300, 3), top, dtype=dtype)
+    store = ArrayStore(counts, (1, 260, 300, 3), has_tiles=False)
+    mask = np.ones((260, 300), dtype=bool)
+    mask[0, 0] = False
+    assert sum_selection(kept(store), [0], mask).tolist() == 3 * [int(top) * (260 * 300 - 1)]
 
 
 def test_counts_with_fractions_are_added_up_as_such():
@@ -150,5 +161,8 @@ def test_kept_arrays_stay_within_their_bound_and_drop_what_was_used_longest_ago(
     assert made_keys == ["a", "b", "c", "b"]
     assert make("large", 101).nbytes == 101
     assert arrays.nbytes == 80
+    # Another one in the place of the same key.
+    arrays.keep("a", np.zeros(10, dtype=np.uint8))
+    assert arrays.nbytes == 50
     with pytest.raises(ValueError, match="read-only"):
         make("a")[0] = 1

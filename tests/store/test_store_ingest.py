@@ -412,7 +412,7 @@ def test_shards_are_whole_chunks_and_a_scan_is_tens_of_files(detectors, rows, co
 
 @pytest.mark.parametrize(
     ("shape", "chunk_mb", "files"),
-    [((1, 1000, 1000, 2048), 8.4, 63), ((4, 1000, 1000, 2048), 8.4, 125), ((1, 512, 512, 2048), 8.4, 32)],
+    [((1, 1000, 1000, 2048), 1.05, 63), ((4, 1000, 1000, 2048), 1.05, 125), ((1, 512, 512, 2048), 1.05, 32)],
 )
 def test_layouts_of_typical_scans(shape, chunk_mb, files):
     layout = spectra_layout(shape, 2)

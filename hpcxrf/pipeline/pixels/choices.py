@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     # It loads zarr, which a fit of one file has no need of.
     from hpcxrf.store.spectra import Spectra, SpectraStore
 
-# Chunks spread over the scan are read for the weight classes.
-_SAMPLE_CHUNKS: Final = 16
-# Pixels of these chunks that the number of background columns is judged by.
 _JUDGED_PIXELS: Final = 32_768
+"""Pixels that the number of background columns is judged by: those of chunks spread over the scan."""
+_LEAST_CHUNKS: Final = 16
+"""Chunks that are read at least, however large they are, so that they lie all over the scan."""
 
 Bases = dict[str, PixelBasis]
 ReadBlock = Callable[["Spectra", Block, str], tuple[NDArray[Any], NDArray[np.bool_]]]
@@ -130,8 +130,9 @@ def _read_sample(
     step_y, step_x = store.chunks[1:3]
     across = -(-n_x // step_x)
     down = -(-n_y // step_y)
-    columns = _spread_evenly(across, max(1, round(_SAMPLE_CHUNKS**0.5)), _SAMPLE_CHUNKS // down)
-    rows = _spread_evenly(down, _SAMPLE_CHUNKS // len(columns), 1)
+    number = max(_LEAST_CHUNKS, -(-_JUDGED_PIXELS // (step_y * step_x)))
+    columns = _spread_evenly(across, max(1, round(number**0.5)), number // down)
+    rows = _spread_evenly(down, number // len(columns), 1)
     each = -(-most // (len(rows) * len(columns)))
     for y, x in ((y, x) for y in rows for x in columns):
         block = Block(y=slice(y * step_y, min((y + 1) * step_y, n_y)), x=slice(x * step_x, min((x + 1) * step_x, n_x)))
