@@ -22,6 +22,9 @@ class ExecutionConfig:
     """Device of the fits. `auto` is the GPU where there is one; `cuda` without one is an error."""
     datasets_in_flight: Annotated[int, Field(ge=1)] = 8
     """Number of datasets whose tasks are with the scheduler at a time."""
+    join_tasks: Literal["auto", "never"] = "auto"
+    """`auto`: where stores are packed, all tasks of a scan of up to 16 MB of counts are one, done in the memory of its
+    machine; `never`: each is a task of its own."""
     task_limit_s: Positive = 3600.0
     """Time limit of a task in a Slurm job, seconds; a longer one is ended with its worker, and tried twice more."""
     dashboard: bool = True

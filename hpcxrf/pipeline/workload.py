@@ -6,6 +6,7 @@ from typing import Final
 from hpcxrf.config.run import RunConfig, effective
 from hpcxrf.errors import OutputError
 from hpcxrf.pipeline.blocks import block_of_job
+from hpcxrf.pipeline.joined import is_joined
 from hpcxrf.pipeline.plan import plan_scans
 from hpcxrf.pipeline.printout import describe_scans
 from hpcxrf.pipeline.records import DatasetJob
@@ -58,6 +59,18 @@ def run_unit(job: DatasetJob, unit: Unit, after: Sequence[TaskRecord]) -> TaskRe
         work = {"normalise": run_normalise, "quantify": run_quantify, "regions": regions.run_regions}
         record = work[unit.stage](job, after)
     return mark_task(record, RunDir(path=job.run_dir).results_store(job.dataset_id))
+
+
+def run_joined(job: DatasetJob, units: Sequence[Unit]) -> list[TaskRecord] | None:
+    """Do all tasks of a small scan on a worker; None: they are to be done one by one there.
+
+    Args:
+        job: the scan.
+        units: all of `units_of`.
+    """
+    from hpcxrf.pipeline import joined
+
+    return joined.run_joined(job, units)
 
 
 def is_there(job: DatasetJob, unit: Unit) -> bool:
@@ -123,6 +136,8 @@ SCAN: Final = Workload(
     plan=plan_scans,
     units_of=units_of,
     run_unit=run_unit,
+    joins=is_joined,
+    run_joined=run_joined,
     foresees=lambda _job: True,
     is_there=is_there,
     reopen=reopen,

@@ -4,7 +4,7 @@ import json
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
@@ -14,8 +14,9 @@ from distributed import Client, Future, as_completed
 from hpcxrf.errors import DamagedStoreError
 from hpcxrf.runner.datasets import OPEN_TASK, append_dataset, renew_datasets, summarise
 from hpcxrf.runner.done import find_finished, last_lines
-from hpcxrf.runner.graph import submit
+from hpcxrf.runner.graph import submit, submit_joined
 from hpcxrf.runner.hooks import Ended, Hooks, Progress
+from hpcxrf.runner.joined import Outcome, read_outcome
 from hpcxrf.runner.journal import (
     describe_failure,
     failure_line,
@@ -42,14 +43,20 @@ class _Running:
     records: dict[str, TaskRecord]
     futures: dict[str, Future]
     """What was submitted, by task."""
-    waiting: dict[str, str]
-    """Task by key of what has not ended."""
+    waiting: dict[str, list[str]]
+    """Tasks by key of what has not ended: one, or of a joined item all."""
+    joined: bool
+    """All of it is one task for Dask."""
     failures: dict[str, str] = field(default_factory=dict)
     """Reason by task."""
     not_tried: list[str] = field(default_factory=list)
     undone: list[Record] = field(default_factory=list)
     """What damage found by a task takes back; written last, since it must be the last word on its task."""
     given_up: bool = False
+
+    def each_future(self) -> Iterable[Future]:
+        """What was submitted, once."""
+        return {future.key: future for future in self.futures.values()}.values()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,16 +230,25 @@ def _begin(drive: _Drive, item: Item) -> None:
     _announce(drive, units, done)
     if len(done) < len(units):
         drive.workload.reopen(item, last_lines(journal))
-    futures = submit(drive.client, drive.workload.run_unit, item, units, done, drive.token)
+    workload = drive.workload
+    joined = workload.run_joined if not done and len(units) > 1 and workload.joins(item) else None
+    if joined is None:
+        futures = submit(drive.client, workload.run_unit, item, units, done, drive.token)
+    else:
+        futures = submit_joined(drive.client, workload.run_unit, joined, item, units, drive.token)
+    waiting: dict[str, list[str]] = {}
+    for task, future in futures.items():
+        waiting.setdefault(future.key, []).append(task)
     state = _Running(
         item=item,
         units={unit.task: unit for unit in units},
         records=dict(done),
         futures=futures,
-        waiting={future.key: task for task, future in futures.items()},
+        waiting=waiting,
+        joined=joined is not None,
     )
     drive.active[item.number] = state
-    for future in futures.values():
+    for future in state.each_future():
         drive.running[future.key] = state
         drive.completed.add(future)
     if not futures:
@@ -254,7 +270,7 @@ def _drain(drive: _Drive, planner: Planner) -> None:
     given_up = [
         future
         for state in drive.active.values()
-        for future in state.futures.values()
+        for future in state.each_future()
         if future.key in state.waiting and not future.done() and future.key not in at_work
     ]
     for future in given_up:
@@ -289,36 +305,53 @@ def _settle_ended(drive: _Drive) -> bool:
 
 
 def _settle(drive: _Drive, state: _Running, future: Future) -> list[Record]:
-    """What the journal is to say of a task that has ended."""
-    unit = state.units[state.waiting.pop(future.key)]
-    record = _take_record(drive, future)
-    if record is not None:
-        state.records[unit.task] = record
-        drive.hooks.progress(Progress(stage=unit.stage, pixels=record.pixels, ok=True))
-        return [finished_line(record, state.item, unit)]
-    # Dask hands the error of a task on to those that need it.
-    tried = not any(_has_failed(state.futures.get(name)) for name in unit.needs)
-    drive.hooks.progress(Progress(stage=unit.stage, pixels=0, ok=False, tried=tried))
-    if not tried:
-        state.not_tried.append(unit.task)
-        return []
-    error = future.exception()
-    state.failures[unit.task] = describe_failure(error)
-    line = failure_line(unit.task, state.failures[unit.task], trace_failure(error, future.traceback()))
-    if isinstance(error, DamagedStoreError):
-        # What a damaged store was made by is to be done again: the first unit, on which all others rest.
-        state.undone = [{"event": RETRY, "task": next(iter(state.units)), "damaged": True, "reason": str(error)}]
-    return [line]
+    """What the journal is to say of the tasks that have ended with a future."""
+    tasks = state.waiting.pop(future.key)
+    outcomes = _take_outcomes(drive, state, future, tasks)
+    lines: list[Record] = []
+    for unit in (state.units[task] for task in tasks):
+        outcome = outcomes.get(unit.task)
+        record = None if outcome is None else outcome.record
+        if record is not None:
+            state.records[unit.task] = record
+            drive.hooks.progress(Progress(stage=unit.stage, pixels=record.pixels, ok=True))
+            lines.append(finished_line(record, state.item, unit))
+            continue
+        drive.hooks.progress(Progress(stage=unit.stage, pixels=0, ok=False, tried=outcome is not None))
+        if outcome is None:
+            state.not_tried.append(unit.task)
+            continue
+        state.failures[unit.task] = outcome.reason
+        lines.append(failure_line(unit.task, outcome.reason, outcome.trace))
+        if outcome.damaged:
+            # What a damaged store was made by is to be done again: the first unit, on which all others rest.
+            first = next(iter(state.units))
+            state.undone = [{"event": RETRY, "task": first, "damaged": True, "reason": outcome.reason}]
+    return lines
 
 
-def _take_record(drive: _Drive, future: Future) -> TaskRecord | None:
-    """The record of a task that has ended; None: it failed."""
+def _take_outcomes(drive: _Drive, state: _Running, future: Future, tasks: Sequence[str]) -> dict[str, Outcome]:
+    """How the tasks of a future that has ended did, by task; those that failed ones kept from running are not there."""
     # It comes before the end of the task, on the same way, and stays known when the worker dies.
     report = drive.records.pop(future.key, None)
     if report is not None:
-        return read_record(json.loads(report))
-    # A report is lost with a connection of the driver to itself.
-    return None if _has_failed(future) else future.result()
+        told = json.loads(report)
+        found = (
+            [read_outcome(one) for one in told] if state.joined else [Outcome(task=tasks[0], record=read_record(told))]
+        )
+    elif _has_failed(future):
+        # Dask hands the error of a task on to those that need it.
+        needs = [] if state.joined else state.units[tasks[0]].needs
+        if any(_has_failed(state.futures.get(name)) for name in needs):
+            return {}
+        error = future.exception()
+        reason, trace = describe_failure(error), trace_failure(error, future.traceback())
+        damaged = isinstance(error, DamagedStoreError)
+        found = [Outcome(task=tasks[0], reason=reason, trace=trace, damaged=damaged)]
+    else:
+        # A report is lost with a connection of the driver to itself.
+        found = future.result() if state.joined else [Outcome(task=tasks[0], record=future.result())]
+    return {outcome.task: outcome for outcome in found}
 
 
 def _has_failed(future: Future | None) -> bool:
@@ -337,7 +370,7 @@ def _end(drive: _Drive, state: _Running) -> None:
         drive.ended.left += 1
         return
     forget_records(item)
-    for future in state.futures.values():
+    for future in state.each_future():
         # What a task reports that had to be run again although its record was known.
         drive.records.pop(future.key, None)
     records = [state.records[task] for task in state.units if task in state.records]

@@ -1,58 +1,13 @@
 """The Dask graph of one item, from what its units need. The one module that submits."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from distributed import Client, Future, get_worker
+from distributed import Client, Future
 
-from hpcxrf.runner.journal import pack_record
+from hpcxrf.runner.executing import RunUnit, run_and_report
+from hpcxrf.runner.joined import JOINED, RunJoined, run_joined_and_report
 from hpcxrf.runner.records import Item, TaskRecord, Unit
-from hpcxrf.runner.worker import keep_record, read_kept_record, sync_written
-
-RunUnit = Callable[[Any, Unit, Sequence[TaskRecord]], TaskRecord]
-
-
-def run_once(work: RunUnit, item: Item, unit: Unit, after: Sequence[TaskRecord]) -> TaskRecord:
-    """What a worker runs for a unit; one that was finished under this driver is not run again.
-
-    Args:
-        work: `run_unit` of the workload.
-        item: the item.
-        unit: one of its units.
-        after: records of the units that it needs.
-
-    Returns:
-        The record, once all that it names is on the disk.
-    """
-    known = read_kept_record(item, unit.task)
-    if known is not None:
-        return known
-    record = work(item, unit, after)
-    sync_written(item.run_dir, record.checksums or {})
-    keep_record(item, record)
-    return record
-
-
-def run_and_report(
-    work: RunUnit, item: Item, topic: str, unit: Unit, after: Sequence[TaskRecord], key: str
-) -> TaskRecord:
-    """`run_once`, and the record on its way to the driver, ahead of the message that the task has ended.
-
-    A driver that fetches every result asks the scheduler, which asks the worker: a tenth to a quarter more CPU time,
-    and of a worker that has just died it waits for an answer.
-
-    Args:
-        work: `run_unit` of the workload.
-        item: the item.
-        topic: name under which the driver listens.
-        unit: one of its units.
-        after: records of the units that it needs.
-        key: key of this task.
-    """
-    record = run_once(work, item, unit, after)
-    get_worker().log_event(topic, {"key": key, "record": json.dumps(pack_record(record))})
-    return record
 
 
 def submit_aside(
@@ -122,3 +77,24 @@ def _group_independent(units: Sequence[Unit]) -> Iterator[list[Unit]]:
         tasks.add(unit.task)
     if group:
         yield group
+
+
+def submit_joined(
+    client: Client, work: RunUnit, joined: RunJoined, item: Item, units: Sequence[Unit], drive: str
+) -> dict[str, Future]:
+    """Submit all of an item as one task.
+
+    Args:
+        client: client of the cluster.
+        work: `run_unit` of the workload.
+        joined: `run_joined` of the workload.
+        item: the item.
+        units: all of the item, each after those that it needs.
+        drive: as of `submit`.
+
+    Returns:
+        The one future, by every task.
+    """
+    key = f"{JOINED}-{item.number:06}-{drive}"
+    future = client.submit(run_joined_and_report, work, joined, item, drive, units, key, key=key, pure=False)
+    return dict.fromkeys((unit.task for unit in units), future)

@@ -6,7 +6,7 @@ import platform
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -171,9 +171,18 @@ def keep_record(item: Item, record: TaskRecord) -> None:
     Raises:
         OutputError: the folder cannot be written.
     """
-    file = _record_file(item, record.task)
+    keep_records(item, record.task, [record])
+
+
+def keep_records(item: Item, name: str, records: Sequence[TaskRecord]) -> None:
+    """The same of several, under one name.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    file = _record_file(item, name)
     temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
-    content = json.dumps(pack_record(record))
+    content = json.dumps([pack_record(record) for record in records])
     with output_faults(item.run_dir, bytes_needed=len(content)):
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Not synced: it matters as long as the driver lives, and after a crash no longer.
@@ -183,12 +192,22 @@ def keep_record(item: Item, record: TaskRecord) -> None:
 
 def read_kept_record(item: Item, task: str) -> TaskRecord | None:
     """The record of a task that has been finished under this driver, or None."""
+    records = read_kept_records(item, task)
+    return None if records is None or len(records) != 1 else records[0]
+
+
+def read_kept_records(item: Item, name: str) -> list[TaskRecord] | None:
+    """The records that were kept under a name by a task that has been finished under this driver, or None."""
     try:
-        content = json.loads(_record_file(item, task).read_bytes())
-        return read_record(content)
+        return [read_record(one) for one in json.loads(_record_file(item, name).read_bytes())]
     except (OSError, ValueError, TypeError, AttributeError, RecursionError, OutputError):
         # Damaged is as good as not there: the task is done again.
         return None
+
+
+def keeps_any(item: Item) -> bool:
+    """Whether any task of an item has been finished under this driver."""
+    return (item.run_dir / RECORDS / item.dataset_id).is_dir()
 
 
 def sync_written(run_dir: Path, written: Iterable[str]) -> None:
@@ -250,6 +269,11 @@ def attempt(item: Item, task: str) -> Iterator[None]:
         marker.unlink(missing_ok=True)
     for path in earlier:
         path.unlink(missing_ok=True)
+
+
+def has_died(item: Item, task: str) -> bool:
+    """Whether a task ended its worker under this driver."""
+    return any((item.run_dir / ATTEMPTS).glob(f"{item.dataset_id}.{task}.[0-9]"))
 
 
 def is_restarted() -> bool:

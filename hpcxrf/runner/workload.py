@@ -57,6 +57,10 @@ class Workload:
     """All tasks of an item, each after those that it needs."""
     run_unit: Callable[[Any, Unit, Sequence[TaskRecord]], TaskRecord]
     """What a worker does for one of them; given to workers by its name."""
+    joins: Callable[[Any], bool] = lambda _item: False
+    """Whether all units of an item are to be one task, done by `run_joined`."""
+    run_joined: Callable[[Any, Sequence[Unit]], list[TaskRecord] | None] | None = None
+    """What a worker does for all units of an item at once; None as its answer: they are to be done one by one here."""
     foresees: Callable[[Any], bool]
     """Whether the tasks of an item are known before anything of the run has been done."""
     is_there: Callable[[Any, Unit], bool]

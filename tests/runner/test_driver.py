@@ -15,7 +15,7 @@ from stub_workload import STUB, StubItem, run_unit, take_executed, units_of, wor
 import hpcxrf
 from hpcxrf.cluster.failures import ask_again, failures, tally
 from hpcxrf.errors import InputFileError
-from hpcxrf.runner import graph
+from hpcxrf.runner import executing
 from hpcxrf.runner.datasets import read_datasets, read_kept
 from hpcxrf.runner.driver import run_items
 from hpcxrf.runner.hooks import Hooks
@@ -321,9 +321,9 @@ def test_a_task_that_was_finished_under_this_driver_is_not_run_again_and_is_on_t
     run, monkeypatch
 ):
     calls = []
-    monkeypatch.setattr(graph, "sync_written", lambda _folder, written: calls.append(("synced", list(written))))
-    keep = graph.keep_record
-    monkeypatch.setattr(graph, "keep_record", lambda *of: calls.append("kept") or keep(*of))
+    monkeypatch.setattr(executing, "sync_written", lambda _folder, written: calls.append(("synced", list(written))))
+    keep = executing.keep_record
+    monkeypatch.setattr(executing, "keep_record", lambda *of: calls.append("kept") or keep(*of))
     item = StubItem(number=0, run_dir=run.path)
     unit = units_of(item)[0]
 
@@ -331,12 +331,12 @@ def test_a_task_that_was_finished_under_this_driver_is_not_run_again_and_is_on_t
         calls.append("worked")
         return dataclasses.replace(run_unit(*of), checksums={"a.zarr": "1"})
 
-    first = graph.run_once(work, item, unit, ())
-    assert graph.run_once(work, item, unit, ()) == first
+    first = executing.run_once(work, item, unit, ())
+    assert executing.run_once(work, item, unit, ()) == first
     assert calls == ["worked", ("synced", ["a.zarr"]), "kept"]
     # The journal has it when the item has ended.
     forget_records(item)
-    graph.run_once(work, item, unit, ())
+    executing.run_once(work, item, unit, ())
     assert calls.count("worked") == 2
 
 

@@ -2,7 +2,7 @@
 
 from hpcxrf.pipeline.workload import SCAN
 from hpcxrf.runner.done import find_finished
-from hpcxrf.runner.graph import run_once
+from hpcxrf.runner.executing import run_once
 
 
 def units_of(job):
