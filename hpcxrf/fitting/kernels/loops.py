@@ -173,12 +173,3 @@ def add_8(x: Array, place: Array, columns: Array, c: Array, out: Array) -> None:
         first = x0 * c[k] + x1 * c[k + COLUMN_1] + x2 * c[k + COLUMN_2] + x3 * c[k + COLUMN_3]
         second = x4 * c[k + COLUMN_4] + x5 * c[k + COLUMN_5] + x6 * c[k + COLUMN_6] + x7 * c[k + COLUMN_7]
         out[begin + i] += first + second
-
-
-@part
-def multiply(x: Array, strips: Strips, out: Array) -> None:
-    """`x @ matrix`, of a small matrix in strips of 8 of its rows; x with a 0 after its last number."""
-    place, rows, c = strips
-    clear(out)
-    for j in range(_U(place.shape[0])):
-        add_8(x, place[j], rows[j], c, out)

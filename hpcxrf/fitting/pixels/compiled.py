@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hpcxrf.fitting.kernels.layout import FLOAT32, HIGHEST_PULL, LOWEST_PULL, PULL_STEPS, UINT8, UINT16, UINT32
+from hpcxrf.fitting.kernels.layout import FLOAT32, HIGHEST_PULL, LANES, LOWEST_PULL, PULL_STEPS, UINT8, UINT16, UINT32
 from hpcxrf.fitting.pixels.bands import LEFT_OUT, MOST_ROUNDING, BandedProjector, mixing_matrix, rounding
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, unit_diagonal
 from hpcxrf.fitting.pixels.sparse import SparseFit, prepare_sparse
@@ -171,7 +171,7 @@ def fit_compiled(
             *pixels, one.projector, one.spectra, one.columns, one.left_out, one.variance, fit.tables, *results
         )
     else:
-        room = torch.zeros((2, padded(fit.n_channels)))
+        room = torch.zeros((LANES + 1, padded(fit.n_channels)))
         load_map_kernels().fit_pixels(
             *pixels,
             int(coefficients is not None),
@@ -180,8 +180,8 @@ def fit_compiled(
             fit.columns,
             fit.variance,
             fit.tables,
-            room[0].numpy(),
-            room[1].numpy(),
+            room[:LANES].numpy(),
+            room[LANES].numpy(),
             *results,
         )
     return FittedPixels(
