@@ -11,7 +11,7 @@ from hpcxrf.results.report.page.dataset import DatasetSummary
 from hpcxrf.results.report.report import RunSummary, write_report
 from hpcxrf.results.report.views import pack_merit, unpack_merit
 from hpcxrf.runner.datasets import describe_ending, read_datasets
-from hpcxrf.runner.ending import RunEnd, now, versions
+from hpcxrf.runner.ending import RunEnd, tell_finish, versions
 from hpcxrf.runner.kinds import name_kind
 from hpcxrf.runner.records import DatasetRecord
 from hpcxrf.store.rundir import RunDir
@@ -33,7 +33,7 @@ def write_run_report(config: RunConfig, end: RunEnd) -> None:
         configuration=json.dumps(effective(config), indent=2),
         device=end.device,
         started=end.started,
-        finished=now(),
+        finished=tell_finish(end),
         seconds=end.wall_s,
         command=end.command,
         notes=end.notes,

@@ -83,6 +83,17 @@ def read_end(run: RunDir) -> RunEnd:
         return RunEnd(run=run, **plain | {"notes": unpack_notes(content), "wall_s": float(plain["wall_s"])})
 
 
+def tell_finish(end: RunEnd) -> str:
+    """When a run came to its end, ISO 8601 with time zone, also where its pages are written again later.
+
+    Raises:
+        OutputError: what was kept of its start is no time.
+    """
+    with report_faults(end.run.path / _FILE, OutputError, _REMEDY):
+        finished = datetime.datetime.fromisoformat(end.started) + datetime.timedelta(seconds=end.wall_s)
+        return finished.isoformat(timespec="seconds")
+
+
 def describe_device(device: str, workers: int, threads: int) -> str:
     """What a run computes on, for people."""
     each = f"{workers} workers x {threads} thread{'s' * (threads != 1)}"

@@ -82,6 +82,7 @@ def test_the_demonstration_ends_by_naming_a_report_and_is_not_done_twice(tmp_pat
 
 def test_report_writes_the_page_again_and_nothing_else(hpcxrf, finished):
     page = finished / "report.html"
+    ended = re.search(r"<dt>Finished</dt><dd>(.+?)</dd>", page.read_text())[1]
     page.unlink()
     others = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
     ran = hpcxrf("report", finished)
@@ -89,6 +90,8 @@ def test_report_writes_the_page_again_and_nothing_else(hpcxrf, finished):
     assert str(page) in ran.err
     assert page.read_text().count("data:image/") >= 2
     assert "leaf-" in page.read_text()
+    # The time of the run, not of this command.
+    assert f"<dt>Finished</dt><dd>{ended}</dd>" in page.read_text()
     after = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file() and p != page}
     assert after == others
     ran = hpcxrf("report", finished, "--single-file")

@@ -1,10 +1,14 @@
 """Sums of selections: exactly the sum of the counts, whatever is taken from tiles."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hpcxrf.explore import tiles
 from hpcxrf.explore.kept import KeptArrays
 from hpcxrf.explore.tiles import TILE_SIDE, KeptCounts, NobodyWaitsError, find_inner_tiles, sum_selection
 
@@ -57,6 +61,26 @@ def test_the_sum_is_that_of_the_counts(dtype, has_tiles, seed, share):
         found = sum_selection(kept(ArrayStore(counts, has_tiles=has_tiles)), which, mask)
         assert found.dtype == np.uint64
         np.testing.assert_array_equal(found, counts[which][:, mask].sum(axis=(0, 1), dtype=np.uint64))
+
+
+def test_a_large_sum_is_made_by_threads_and_a_small_one_by_none(monkeypatch):
+    counts = made()
+    mask = np.random.default_rng(1).random(counts.shape[1:3]) < 0.5
+    threads = set()
+
+    class Watched(ArrayStore):
+        def read_stored(self, *of):
+            threads.add(threading.get_ident())
+            time.sleep(0.002)
+            return super().read_stored(*of)
+
+    found = []
+    for many in (False, True):
+        monkeypatch.setattr(tiles, "_THREAD_COUNTS", 1 if many else 1 << 27)
+        threads.clear()
+        found.append(sum_selection(kept(Watched(counts)), [0, 1], mask))
+        assert (threading.get_ident() not in threads) == many
+        np.testing.assert_array_equal(found[-1], counts[:, mask].sum(axis=(0, 1), dtype=np.uint64))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32"])

@@ -13,7 +13,7 @@ from hpcxrf.config.benchmark import BenchmarkTask
 from hpcxrf.config.run import RunConfig, effective, require_benchmark
 from hpcxrf.runner.datasets import OPEN_TASK, read_datasets
 from hpcxrf.runner.done import last_lines
-from hpcxrf.runner.ending import RunEnd, now, versions
+from hpcxrf.runner.ending import RunEnd, tell_finish, versions
 from hpcxrf.runner.records import DatasetRecord
 from hpcxrf.simulate import ScanTruth, read_truth
 from hpcxrf.simulate.spec import SCATTER_COMPONENTS
@@ -70,7 +70,7 @@ def summarise(config: RunConfig, end: RunEnd) -> BenchmarkResult:
         background=asked.background,
         device=", ".join([end.device, *machines]),
         started=end.started,
-        finished=now(),
+        finished=tell_finish(end),
         seconds=end.wall_s,
         command=end.command,
         versions=versions(),

@@ -14,7 +14,7 @@ from hpcxrf.pipeline.request import config_of_run
 from hpcxrf.results.store.regions import read_region_mask, read_region_names
 from hpcxrf.runner.datasets import read_datasets
 from hpcxrf.runner.done import last_lines
-from hpcxrf.runner.ending import RunEnd, now, versions
+from hpcxrf.runner.ending import RunEnd, tell_finish, versions
 from hpcxrf.runner.journal import read_record
 from hpcxrf.store.rundir import FAILED, FINISHED, RunDir
 from hpcxrf.studies.case_study.data import StudyOutcome, find_richest_region, gather_study
@@ -85,7 +85,7 @@ def summarise(config: RunConfig, job: DatasetJob, end: RunEnd) -> StudyResult:
         map_limits=limits(config, "map"),
         device=end.device,
         started=end.started,
-        finished=now(),
+        finished=tell_finish(end),
         seconds=end.wall_s,
         cpu_s=sum(record.cpu_s for record in outcome.records.values()),
         n_tasks=len(units),
