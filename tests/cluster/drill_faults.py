@@ -11,22 +11,22 @@ import time
 import uuid
 from pathlib import Path
 
-from hpcxrf.runner import graph
+from hpcxrf.runner import executing
 
 FAULTS = json.loads(os.environ.get("DRILL_FAULTS", "{}"))
 
 
 def dask_setup(worker):
     del worker
-    once = graph.run_once
+    once = executing.run_once
 
     def faulty(work, job, unit, after):
         # What was finished under this driver is not run again, whatever Dask asks for.
-        if unit.stage == "pixels" and graph.read_kept_record(job, unit.task) is None:
+        if unit.stage == "pixels" and executing.read_kept_record(job, unit.task) is None:
             _disturb(job, unit)
         return once(work, job, unit, after)
 
-    graph.run_once = faulty
+    executing.run_once = faulty
 
 
 def _disturb(job, unit):
