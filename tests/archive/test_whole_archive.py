@@ -19,9 +19,11 @@ def whole_archive(what, folder, *more):
     return done.stdout
 
 
-def test_an_archive_in_one_command_here_and_on_slurm_where_it_is_killed_again_and_again(slurm_programs, tmp_path):
+# Packed, so that each scan is one task, as in a run of more than 50.
+@pytest.mark.parametrize("pack", ["folder", "zip"])
+def test_an_archive_in_one_command_here_and_on_slurm_where_it_is_killed_again_and_again(slurm_programs, tmp_path, pack):
     folder = tmp_path / "archive"
-    sizes = ("--scans", str(SCANS), "--seed", "3", "--side", "6", "--detectors", "1", "--share", "0.42")
+    sizes = ("--scans", str(SCANS), "--seed", "3", "--side", "6", "--detectors", "1", "--share", "0.42", "--pack", pack)
     whole_archive("make", folder, *sizes)
     here = whole_archive("here", folder)
     assert "all 10 failed for their own reasons" in here

@@ -61,6 +61,7 @@ def main():
     parser.add_argument("--detectors", type=int)
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--share", type=float, default=0.02)
+    parser.add_argument("--pack", choices=["auto", "zip", "folder"], default="auto")
     given = parser.parse_args()
     folder = given.folder.absolute()
     if given.what == "make":
@@ -75,7 +76,7 @@ def make(folder: Path, given: argparse.Namespace) -> None:
     sizes = {"shape_yx": (given.side, given.side), "detectors": given.detectors}
     broken = make_broken_archive(folder / "in", given.scans, given.seed, share=given.share, **sizes)
     (folder / "broken.json").write_text(json.dumps(broken, indent=1))
-    (folder / "run.yaml").write_text(RUN_FILE)
+    (folder / "run.yaml").write_text(f"{RUN_FILE}store: {{pack: {given.pack}}}\n")
 
 
 def run_here(folder: Path) -> None:
