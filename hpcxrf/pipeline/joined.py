@@ -17,7 +17,7 @@ from hpcxrf.pipeline.records import DatasetJob
 from hpcxrf.runner.records import TaskRecord, Unit
 from hpcxrf.runner.worker import choose_device
 from hpcxrf.store.files import output_faults, sync_folder
-from hpcxrf.store.packed import packed_file, remove_store
+from hpcxrf.store.packed import has_store, packed_file
 from hpcxrf.store.rundir import RunDir
 from hpcxrf.store.scratch import scratch_folder
 
@@ -31,8 +31,8 @@ _MOST_S: Final = 5.0
 """Seconds of its pixels; those of a slower method are worth tasks of their own."""
 
 
-def is_joined(job: DatasetJob) -> bool:
-    """Whether a scan is to be one task: a small one of an archive, which needs nothing of other scans of the run.
+def may_join(job: DatasetJob) -> bool:
+    """Whether a scan may be one task: a small one of an archive, which needs nothing of other scans of the run.
 
     Args:
         job: the scan.
@@ -65,7 +65,8 @@ def run_joined(job: DatasetJob, units: Sequence[Unit]) -> list[TaskRecord] | Non
         units: all of it.
 
     Returns:
-        A record of each; None: this worker has a GPU, to which tasks go one by one.
+        A record of each; None: they are to be done one by one, since this worker has a GPU, or the run has something of
+        the scan already, which its tasks compare with it.
 
     Raises:
         OutputError: the run directory cannot be written.
@@ -74,9 +75,10 @@ def run_joined(job: DatasetJob, units: Sequence[Unit]) -> list[TaskRecord] | Non
     # What a driver has no need of is loaded by `run_unit` as well.
     from hpcxrf.pipeline.workload import run_unit
 
-    if choose_device(job.config).type != "cpu":
-        return None
     run = RunDir(path=job.run_dir)
+    stores = (run.spectra_store(job.dataset_id), run.results_store(job.dataset_id))
+    if choose_device(job.config).type != "cpu" or any(map(has_store, stores)):
+        return None
     with scratch_folder(bytes_needed=scratch_bytes(job)) as folder:
         inside = RunDir(path=folder)
         for name in ("state", "spectra", "results"):
@@ -93,8 +95,6 @@ def _move(inside: RunDir, run: RunDir, dataset_id: str) -> None:
     """Move what is left of a finished scan into the run, on the disk before anything names it."""
     for store in ("spectra_store", "results_store"):
         made, wanted = (getattr(one, store)(dataset_id) for one in (inside, run))
-        # What an earlier driver began is not of these tasks.
-        remove_store(wanted)
         _move_file(packed_file(made), packed_file(wanted))
     for file in ("page_file", "regions_table"):
         made, wanted = (getattr(one, file)(dataset_id) for one in (inside, run))

@@ -10,7 +10,7 @@ from typing import Final
 from hpcxrf.config.sample import AUTO
 from hpcxrf.methods import METHODS, PixelMethodName
 from hpcxrf.pipeline.blocks import SAMPLE_PIXELS, tile_shape
-from hpcxrf.pipeline.joined import is_joined, scratch_bytes
+from hpcxrf.pipeline.joined import scratch_bytes
 from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.pipeline.records import STAGES, DatasetJob, Stage
 from hpcxrf.store.schema import BLOCK_X, BLOCK_Y, CHUNK_BYTES, spectra_layout
@@ -77,7 +77,7 @@ def stage_memory(job: DatasetJob, *, rows_per_read: int, source_itemsize: int, t
             again = 3 * block_counts + _expansion_bytes(job, *named)
             found["refine"] = found["integrated"] + (again if regions.remap else 0)
     # A folder in memory counts as memory of the process that writes into it.
-    beside = scratch_bytes(job) if is_joined(job) else 0
+    beside = scratch_bytes(job) if job.join else 0
     return {stage: found[stage] + beside for stage in STAGES if stage in found}
 
 

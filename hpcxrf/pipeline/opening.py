@@ -13,6 +13,7 @@ from hpcxrf.errors import ConfigError, HpcxrfError, OutputError
 from hpcxrf.formats.registry import open_scan
 from hpcxrf.formats.scan import RawScan
 from hpcxrf.methods import METHODS
+from hpcxrf.pipeline.joined import may_join
 from hpcxrf.pipeline.memory import memory_fault, stage_memory
 from hpcxrf.pipeline.normalise.choice import require_normalisable
 from hpcxrf.pipeline.normalise.reference import read_reference, reference_stamps
@@ -206,9 +207,15 @@ def open_dataset(wanted: Wanted, request: PlanRequest) -> DatasetJob | Refusal:
         i0_reference=shared.reference,
         pack=wants_packing(config.store, wanted.datasets),
     )
-    memory = _memory(job, scan)
-    fault = None if request.worker_bytes is None else memory_fault(memory, request.worker_bytes)
-    return refuse(f"{path}: {fault}") if fault is not None else replace(job, memory_bytes=tuple(memory.items()))
+    fault = None
+    # What does not fit into a worker in one task may in tasks of its own.
+    for join in (True, False) if may_join(job) else (False,):
+        job = replace(job, join=join)
+        memory = _memory(job, scan)
+        fault = None if request.worker_bytes is None else memory_fault(memory, request.worker_bytes)
+        if fault is None:
+            return replace(job, memory_bytes=tuple(memory.items()))
+    return refuse(f"{path}: {fault}")
 
 
 def _find_original(wanted: Wanted, request: PlanRequest, stamps: Stamps) -> Stamps:

@@ -79,6 +79,8 @@ class DatasetJob:
     """Number of the donor, where it is not done yet."""
     pack: bool = False
     """Its stores become one file each when they are closed."""
+    join: bool = False
+    """All its tasks are one."""
 
     @property
     def made_from(self) -> Mapping[str, Mapping[str, str]]:

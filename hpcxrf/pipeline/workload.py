@@ -6,7 +6,6 @@ from typing import Final
 from hpcxrf.config.run import RunConfig, effective
 from hpcxrf.errors import OutputError
 from hpcxrf.pipeline.blocks import block_of_job
-from hpcxrf.pipeline.joined import is_joined
 from hpcxrf.pipeline.plan import plan_scans
 from hpcxrf.pipeline.printout import describe_scans
 from hpcxrf.pipeline.records import DatasetJob
@@ -136,7 +135,7 @@ SCAN: Final = Workload(
     plan=plan_scans,
     units_of=units_of,
     run_unit=run_unit,
-    joins=is_joined,
+    joins=lambda job: job.join,
     run_joined=run_joined,
     foresees=lambda _job: True,
     is_there=is_there,

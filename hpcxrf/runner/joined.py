@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from distributed import get_worker
 
-from hpcxrf.errors import DamagedStoreError
+from hpcxrf.errors import DamagedStoreError, OutputError
 from hpcxrf.runner.executing import RunUnit, run_once
 from hpcxrf.runner.journal import describe_failure, pack_record, read_record, trace_failure
 from hpcxrf.runner.records import Item, TaskRecord, Unit
@@ -83,7 +83,11 @@ def _run_in_one_place(joined: RunJoined, item: Item, units: Sequence[Unit]) -> l
         _LOG.info("%s: not in one task (%s)", item.dataset_id, error)
         return None
     if records is not None:
-        keep_records(item, JOINED, records)
+        try:
+            keep_records(item, JOINED, records)
+        except OutputError as error:
+            # They are wanted only where this worker dies before its next message.
+            _LOG.warning("%s: its records are not kept (%s)", item.dataset_id, error)
     return records
 
 

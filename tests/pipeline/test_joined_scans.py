@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+import numpy as np
 import pytest
 from normalise_samples import plan_timed, write_timed_scan
 from run_samples import jobs_of, spectrum, write_scan
@@ -12,13 +13,16 @@ import hpcxrf.pipeline.joined
 from hpcxrf.archive.same import compare_stores
 from hpcxrf.config.run import check_config
 from hpcxrf.errors import OutputError
-from hpcxrf.pipeline.joined import MOST_BYTES, is_joined, run_joined
+from hpcxrf.pipeline.joined import MOST_BYTES, may_join, run_joined
+from hpcxrf.pipeline.plan import make_plan
 from hpcxrf.pipeline.records import Donor
 from hpcxrf.pipeline.workload import SCAN
 from hpcxrf.runner import joined as runner_joined
+from hpcxrf.runner.worker import forget_records
 from hpcxrf.store import scratch
 from hpcxrf.store.packed import is_packed, packed_file
 from hpcxrf.store.rundir import RunDir, create_or_resume
+from hpcxrf.store.spectra import open_spectra
 
 ELEMENTS = ("Si", "Fe", "Zn")
 PACKED = {"store": {"pack": "zip"}}
@@ -103,21 +107,47 @@ def test_normalised_maps_are_the_same_in_one_task(tmp_path, memory):
     write_timed_scan(tmp_path / "in")
     wanted = {"i0": "us_ic", "reference": 2e5}
     jobs = [plan_timed(tmp_path / "in", tmp_path / name, wanted, **PACKED).jobs[0] for name in ("one", "other")]
-    assert is_joined(jobs[0])
+    assert may_join(jobs[0])
     require_same(both_ways(jobs))
 
 
-def test_what_an_earlier_driver_began_gives_way(scan, tmp_path, memory):
+@pytest.mark.parametrize("n_done", [1, 2, None])
+def test_what_an_earlier_driver_left_is_for_the_tasks_one_by_one(scan, tmp_path, memory, n_done):
+    (job,) = jobs_of(scan, tmp_path / "one", **PACKED)
+    create_or_resume(job.run_dir, "input: {}\n", {})
+    begun = []
+    for unit in units_of(job)[:n_done]:
+        begun.append(run_unit(job, unit, begun))
+    assert run_joined(job, units_of(job)) is None
+
+
+def test_a_finished_scan_is_not_lost_to_another_one_of_its_name(scan, tmp_path, memory):
     (job,) = jobs_of(scan, tmp_path / "one", **PACKED)
     run = create_or_resume(job.run_dir, "input: {}\n", {})
-    begun = []
-    for unit in units_of(job)[:2]:
-        begun.append(run_unit(job, unit, begun))
-    assert run.results_store(job.dataset_id).is_dir()
-    run_joined(job, units_of(job))
-    assert not run.results_store(job.dataset_id).exists()
-    assert not run.spectra_store(job.dataset_id).exists()
-    assert is_packed(run.results_store(job.dataset_id))
+    runner_joined.run_joined(SCAN.run_unit, SCAN.run_joined, job, units_of(job))
+    forget_records(job)
+    counts = open_spectra(run.spectra_store(job.dataset_id)).read_rows([0, 1], slice(None))
+    results = packed_file(run.results_store(job.dataset_id)).read_bytes()
+    write_scan(scan, [[[spectrum({"Si": 50.0, "Fe": 900.0, "Zn": 20.0})] * 12] * 9] * 2, elements=ELEMENTS, seed=4)
+    (changed,) = jobs_of(scan, tmp_path / "one", **PACKED)
+    [outcome] = runner_joined.run_joined(SCAN.run_unit, SCAN.run_joined, changed, units_of(changed))
+    assert "another scan" in outcome.reason
+    np.testing.assert_array_equal(
+        open_spectra(run.spectra_store(job.dataset_id)).read_rows([0, 1], slice(None)), counts
+    )
+    assert packed_file(run.results_store(job.dataset_id)).read_bytes() == results
+
+
+def test_a_scan_for_which_a_worker_has_no_memory_in_one_task_keeps_its_tasks(tmp_path):
+    mean = spectrum({"Si": 300.0, "Fe": 30.0, "Zn": 200.0}, n_channels=1024)
+    write_scan(tmp_path / "in", [[[mean] * 80] * 80], elements=ELEMENTS)
+    raw = {"input": {"files": [str(tmp_path / "in" / "scan.npy")]}, **PACKED}
+    plans = {
+        mb: make_plan(check_config(raw, "test"), tmp_path / "one", worker_bytes=mb << 20) for mb in range(500, 900, 10)
+    }
+    found = [plan.jobs[0].join if plan.jobs else None for plan in plans.values()]
+    # With more memory first refused, then in tasks of its own, then in one.
+    assert list(dict.fromkeys(found)) == [None, False, True]
 
 
 def test_a_scan_that_fails_says_what_its_task_says_and_keeps_what_was_finished(scan, tmp_path, memory, monkeypatch):
@@ -158,17 +188,17 @@ def test_a_worker_with_a_gpu_does_the_tasks_one_by_one(scan, tmp_path, monkeypat
     assert run_joined(job, units_of(job)) is None
 
 
-def test_what_is_joined_is_small_and_needs_nothing_of_others(scan, tmp_path):
+def test_what_may_join_is_small_and_needs_nothing_of_others(scan, tmp_path):
     (job,) = jobs_of(scan, tmp_path / "one", **PACKED)
 
     def changed(**sections):
         raw = {"input": {"files": ["x.npy"]}, **PACKED, **sections}
         return dataclasses.replace(job, config=check_config(raw, "test"))
 
-    assert is_joined(job)
-    assert is_joined(changed())
+    assert may_join(job)
+    assert may_join(changed())
     side = int((MOST_BYTES / 2 / 2048) ** 0.5)
-    assert is_joined(dataclasses.replace(job, shape=(1, side, side, 2048)))
+    assert may_join(dataclasses.replace(job, shape=(1, side, side, 2048)))
     others = [
         dataclasses.replace(job, pack=False),
         dataclasses.replace(job, shape=(1, side, side + 1, 2048)),
@@ -179,4 +209,4 @@ def test_what_is_joined_is_small_and_needs_nothing_of_others(scan, tmp_path):
         changed(fit={"posterior": "hmc"}),
         dataclasses.replace(changed(pixels={"method": "full"}), shape=(1, 64, 64, 2048)),
     ]
-    assert [is_joined(one) for one in others] == [False] * len(others)
+    assert [may_join(one) for one in others] == [False] * len(others)

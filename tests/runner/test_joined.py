@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from stub_workload import STUB, StubItem, run_unit, take_executed, units_of, workers_here
 
-from hpcxrf.errors import FitError
+from hpcxrf.errors import FitError, OutputError
 from hpcxrf.runner.datasets import read_datasets
 from hpcxrf.runner.driver import run_items
 from hpcxrf.runner.hooks import Hooks
@@ -148,6 +148,16 @@ def test_a_failure_leaves_no_marker(run):
     [outcome] = run_joined(run_unit, do_all, item, units_of(item))
     assert (outcome.task, outcome.record, outcome.reason) == ("first", None, "is cursed")
     assert list((run.path / ATTEMPTS).iterdir()) == []
+
+
+def test_records_that_cannot_be_kept_are_given_all_the_same(run, monkeypatch):
+    def refuse(*_of):
+        raise OutputError("no room")
+
+    monkeypatch.setattr("hpcxrf.runner.joined.keep_records", refuse)
+    item = StubItem(number=0, run_dir=run.path)
+    assert all(one.record is not None for one in run_joined(run_unit, do_all, item, units_of(item)))
+    assert together(run) == [item.dataset_id]
 
 
 def test_outcomes_survive_json(run):

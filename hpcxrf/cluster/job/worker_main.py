@@ -38,6 +38,7 @@ from hpcxrf.cluster.local.cluster import LOOPBACK, dask_settings
 from hpcxrf.cluster.local.worker import THREAD_VARIABLES, WorkerSetup, make_worker
 from hpcxrf.errors import HpcxrfError
 from hpcxrf.store.rundir import RunDir
+from hpcxrf.store.scratch import remove_abandoned
 
 
 @dataclass(slots=True)
@@ -106,7 +107,11 @@ def _work(run: RunDir, name: str, node_gpu: str | None) -> int:
     # On the node's own disk: Dask locks files in it, which network file systems do badly.
     with tempfile.TemporaryDirectory(prefix="hpcxrf-", dir=scratch, ignore_cleanup_errors=True) as folder:
         options = _options(run, name, terms, tls_files, folder)
-        return asyncio.run(_serve(terms, options, diary)) or diary.found_fault()
+        try:
+            return asyncio.run(_serve(terms, options, diary)) or diary.found_fault()
+        finally:
+            # A process of this worker that was killed left what it had in memory.
+            remove_abandoned()
 
 
 def _pin_node_gpu(node_gpu: str | None) -> list[HpcxrfError]:

@@ -33,6 +33,7 @@ from hpcxrf.cluster.dashboard import (
 from hpcxrf.cluster.local.worker import THREAD_VARIABLES, WorkerSetup, make_nanny
 from hpcxrf.cluster.security import temporary_security
 from hpcxrf.errors import ConfigError, HpcxrfError, OutputError
+from hpcxrf.store.scratch import remove_abandoned
 
 MAX_CPU_WORKERS: Final = 16
 """Each worker holds some 0.3 GB of interpreter and libraries before it works."""
@@ -138,6 +139,8 @@ def local_cluster(
     device = "cuda:0" if gpus else "cpu"
     token = new_token()
     with ExitStack() as stack:
+        # Last, when all workers have ended: one that was killed left what it had in memory.
+        stack.callback(remove_abandoned)
         log_path = stack.enter_context(logging_to(run_dir / "logs", token))
         stack.enter_context(process_environment(dict.fromkeys(THREAD_VARIABLES, str(threads_per_worker))))
         stack.enter_context(dask.config.set(dask_settings(dashboard=dashboard)))

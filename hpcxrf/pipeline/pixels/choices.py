@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 _JUDGED_PIXELS: Final = 32_768
 """Pixels that the number of background columns is judged by: those of chunks spread over the scan."""
 _LEAST_CHUNKS: Final = 16
-"""Chunks that are read at least, however large they are, so that they lie all over the scan."""
+_MANY_CHUNKS: Final = 64
+_SAMPLE_BYTES: Final = 128 << 20
+"""Chunks that are read: at least 16, so that they lie all over the scan, and 64 or as many as the pixels need where
+that is not more than this of decoded counts."""
 
 Bases = dict[str, PixelBasis]
 ReadBlock = Callable[["Spectra", Block, str], tuple[NDArray[Any], NDArray[np.bool_]]]
@@ -130,7 +133,9 @@ def _read_sample(
     step_y, step_x = store.chunks[1:3]
     across = -(-n_x // step_x)
     down = -(-n_y // step_y)
-    number = max(_LEAST_CHUNKS, -(-_JUDGED_PIXELS // (step_y * step_x)))
+    wanted = max(_MANY_CHUNKS, -(-most // (step_y * step_x)))
+    room = _SAMPLE_BYTES // (2 * step_y * step_x * store.shape[3])
+    number = max(_LEAST_CHUNKS, min(wanted, room))
     columns = _spread_evenly(across, max(1, round(number**0.5)), number // down)
     rows = _spread_evenly(down, number // len(columns), 1)
     each = -(-most // (len(rows) * len(columns)))
