@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import Final
+from typing import Final, NoReturn
 
 from hpcxrf.config.untrusted import show_lines, show_name
 from hpcxrf.errors import EXIT_INTERRUPTED, EXIT_RESUMABLE, HpcxrfError, OutputError
@@ -47,9 +47,19 @@ def main() -> None:
         if end.code == EXIT_INTERRUPTED:
             sys.stderr.write(f"interrupted: {_GO_ON}")
         raise
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _TerminatedError, RuntimeError) as error:
+        _leave(error)
+
+
+def _leave(error: BaseException) -> NoReturn:
+    """End as a signal asks for; one that comes within a lock of the standard library leaves it as a RuntimeError."""
+    cause: BaseException | None = error
+    while isinstance(cause, RuntimeError):
+        cause = cause.__context__
+    if isinstance(cause, KeyboardInterrupt):
         sys.stderr.write(f"interrupted: {_GO_ON}")
         sys.exit(EXIT_INTERRUPTED)
-    except _TerminatedError:
+    if isinstance(cause, _TerminatedError):
         sys.stderr.write(f"terminated: {_GO_ON}")
         sys.exit(EXIT_RESUMABLE)
+    raise error

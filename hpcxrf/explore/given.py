@@ -5,12 +5,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from hpcxrf.config.benchmark import BenchmarkConfig
 from hpcxrf.config.case_study import CaseStudyConfig
 from hpcxrf.config.input import InputConfig
 from hpcxrf.config.run import RunConfig, list_sections
+from hpcxrf.config.yaml_text import dump_yaml
 
 
 def list_given(config: RunConfig) -> dict[str, Any]:
@@ -52,4 +51,4 @@ def strip_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def dump_sections(sections: Mapping[str, Any]) -> str:
     """The text of a run file."""
-    return yaml.safe_dump(dict(sections), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+    return dump_yaml(dict(sections), default_flow_style=None, width=110)

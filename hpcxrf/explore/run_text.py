@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from hpcxrf.config.run import RunConfig, check_config, workload_name
 from hpcxrf.config.settings import resolve_paths
 from hpcxrf.config.untrusted import parse_yaml, report_faults, show_lines, show_name
+from hpcxrf.config.yaml_text import dump_yaml
 from hpcxrf.errors import ConfigError
 from hpcxrf.explore.given import dump_sections
 from hpcxrf.explore.run_fields import Field, list_fields, list_sections
@@ -204,7 +203,7 @@ def write_value(value: object) -> str:
     """Write a value as YAML in one line; of a missing one nothing."""
     if value is None:
         return ""
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6, sort_keys=False)
+    text = dump_yaml(value, default_flow_style=True, width=10**6)
     return text.removesuffix("\n").removesuffix("\n...")
 
 

@@ -52,6 +52,11 @@ def may_join(job: DatasetJob) -> bool:
     )
 
 
+def is_joined(job: DatasetJob) -> bool:
+    """Whether a scan is one task: its plan may have given it a donor since it was opened."""
+    return job.join and may_join(job)
+
+
 def scratch_bytes(job: DatasetJob) -> int:
     """Bytes in memory of the stores of a scan that is one task."""
     return _COPIES * math.prod(job.shape) * _COUNT_BYTES + _BESIDE_BYTES

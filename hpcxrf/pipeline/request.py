@@ -10,14 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hpcxrf.catalogue.schema import require_catalogue
 from hpcxrf.catalogue.where import check_where
 from hpcxrf.config.run import RunConfig, check_config, drop_unused, effective, of_groups
 from hpcxrf.config.sample import AUTO
 from hpcxrf.config.settings import Setting, apply_settings
 from hpcxrf.config.untrusted import parse_yaml, read_regular, read_yaml, report_faults
+from hpcxrf.config.yaml_text import dump_yaml
 from hpcxrf.errors import ConfigError, FitError, HpcxrfError, OutputError
 from hpcxrf.fitting.spectrum.theta import EDGE_REACH_SD
 from hpcxrf.formats.override import read_override
@@ -101,7 +100,7 @@ def write_run_file(config: RunConfig) -> str:
     """Text of the run file that says the same as a configuration, every option of it."""
     sections = drop_unused({name: value for name, value in asdict(config).items() if value is not None})
     # Through JSON: YAML has no tuples.
-    return yaml.safe_dump(json.loads(json.dumps(sections)), sort_keys=False, allow_unicode=True)
+    return dump_yaml(json.loads(json.dumps(sections)))
 
 
 def config_of_run(run: RunDir, settings: Sequence[Setting] = ()) -> tuple[RunConfig, str]:

@@ -6,6 +6,7 @@ from typing import Final
 from hpcxrf.config.run import RunConfig, effective
 from hpcxrf.errors import OutputError
 from hpcxrf.pipeline.blocks import block_of_job
+from hpcxrf.pipeline.joined import is_joined
 from hpcxrf.pipeline.plan import plan_scans
 from hpcxrf.pipeline.printout import describe_scans
 from hpcxrf.pipeline.records import DatasetJob
@@ -135,7 +136,7 @@ SCAN: Final = Workload(
     plan=plan_scans,
     units_of=units_of,
     run_unit=run_unit,
-    joins=lambda job: job.join,
+    joins=is_joined,
     run_joined=run_joined,
     foresees=lambda _job: True,
     is_there=is_there,

@@ -13,7 +13,7 @@ import hpcxrf.pipeline.joined
 from hpcxrf.archive.same import compare_stores
 from hpcxrf.config.run import check_config
 from hpcxrf.errors import OutputError
-from hpcxrf.pipeline.joined import MOST_BYTES, may_join, run_joined
+from hpcxrf.pipeline.joined import MOST_BYTES, is_joined, may_join, run_joined
 from hpcxrf.pipeline.plan import make_plan
 from hpcxrf.pipeline.records import Donor
 from hpcxrf.pipeline.workload import SCAN
@@ -199,6 +199,10 @@ def test_what_may_join_is_small_and_needs_nothing_of_others(scan, tmp_path):
     assert may_join(changed())
     side = int((MOST_BYTES / 2 / 2048) ** 0.5)
     assert may_join(dataclasses.replace(job, shape=(1, side, side, 2048)))
+    assert is_joined(dataclasses.replace(job, join=True))
+    assert not is_joined(dataclasses.replace(job, join=False))
+    # The plan of an archive gives a donor to a scan that was opened before.
+    assert not is_joined(dataclasses.replace(job, join=True, donor=Donor(dataset_id="a-00000000", stamp="1")))
     others = [
         dataclasses.replace(job, pack=False),
         dataclasses.replace(job, shape=(1, side, side + 1, 2048)),
