@@ -13,8 +13,10 @@ from hpcxrf.pipeline.blocks import SAMPLE_PIXELS, tile_shape
 from hpcxrf.pipeline.joined import scratch_bytes
 from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.pipeline.records import STAGES, DatasetJob, Stage
-from hpcxrf.store.schema import BLOCK_X, BLOCK_Y, CHUNK_BYTES, spectra_layout
+from hpcxrf.store.schema import BLOCK_X, BLOCK_Y, spectra_layout
 
+_READ_FOR_SAMPLE: Final = 32 << 20
+"""Bytes of the chunks that the sample is taken from, and of what the groups of its pixels are made of."""
 IDLE_WORKER_BYTES: Final = 400 << 20
 """Resident memory of a worker that has done nothing: the libraries."""
 # What a stage loads on first use, and what the allocator keeps of many sizes.
@@ -123,7 +125,7 @@ def _sample_bytes(job: DatasetJob) -> int:
     Half of them are taken for the scatter, in float64 with their square; all for the classes, in float32.
     """
     number = min(job.shape[1] * job.shape[2], SAMPLE_PIXELS)
-    return _SAMPLE_COPIES * number * job.shape[3] * 4 + 4 * CHUNK_BYTES
+    return _SAMPLE_COPIES * number * job.shape[3] * 4 + _READ_FOR_SAMPLE
 
 
 def memory_fault(memory: Mapping[Stage, int], worker_bytes: int) -> str | None:
