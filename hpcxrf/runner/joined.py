@@ -80,14 +80,14 @@ def _run_in_one_place(joined: RunJoined, item: Item, units: Sequence[Unit]) -> l
         with attempt(item, JOINED):
             records = joined(item, units)
     except Exception as error:  # noqa: BLE001  what it is will be found, and told, by the unit that has it alone
-        _LOG.info("%s: not in one task (%s)", item.dataset_id, error)
+        _LOG.warning("%s: its tasks are done one by one, since in one task: %s", item.source, describe_failure(error))
         return None
     if records is not None:
         try:
             keep_records(item, JOINED, records)
         except OutputError as error:
             # They are wanted only where this worker dies before its next message.
-            _LOG.warning("%s: its records are not kept (%s)", item.dataset_id, error)
+            _LOG.warning("%s: its records are not kept: %s", item.source, error)
     return records
 
 

@@ -5,12 +5,11 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
-from ssh_server import INSTALL, missing_programs, ssh_server
+from ssh_server import INSTALL, missing_programs, ssh_server, wait_until_open
 
 from hpcxrf.cluster.login.explorer_jobs import find_explorer_job
 from hpcxrf.store.rundir import RunDir
@@ -53,7 +52,7 @@ def test_the_printed_line_opens_a_tunnel_and_the_page_works_through_it(
     program, *rest = shlex.split(line)
     tunnel = subprocess.Popen([program, "-F", str(ssh_settings), *rest], stderr=subprocess.PIPE, text=True)
     try:
-        wait_until_open(int(port), tunnel)
+        wait_until_open(int(port), tunnel, tunnel.stderr.read)
         page = browser.new_page()
         page.set_default_timeout(60_000)
         page.goto(address)
@@ -74,16 +73,3 @@ def test_the_printed_line_opens_a_tunnel_and_the_page_works_through_it(
     sessions = (ssh_settings.parent / "sshd.log").read_text()
     # One to the login node, one through it to the node of the job.
     assert sessions.count("Accepted publickey") == 2
-
-
-def wait_until_open(port, tunnel):
-    ends = time.monotonic() + 60
-    while time.monotonic() < ends:
-        assert tunnel.poll() is None, tunnel.stderr.read()
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except ConnectionRefusedError:
-            time.sleep(0.1)
-        else:
-            return
-    raise AssertionError("the tunnel does not listen")

@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,19 +46,20 @@ def ssh_server(folder: Path) -> Iterator[Path]:
     command = [str(_find("sshd")), "-D", "-e", "-f", str(folder / "sshd_config")]
     with (folder / "sshd.log").open("w") as log, subprocess.Popen(command, stderr=log) as server:
         try:
-            _wait_until_open(port, server, folder / "sshd.log")
+            wait_until_open(port, server, (folder / "sshd.log").read_text)
             yield settings
         finally:
             server.terminate()
 
 
-def _wait_until_open(port: int, server: subprocess.Popen, log: Path) -> None:
-    for _ in range(100):
-        assert server.poll() is None, log.read_text()
+def wait_until_open(port: int, process: subprocess.Popen, said: Callable[[], str]) -> None:
+    """Until a process listens on the loopback; `said` tells what it said where it ends instead."""
+    for _ in range(600):
+        assert process.poll() is None, said()
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
         except ConnectionRefusedError:
             time.sleep(0.1)
         else:
             return
-    raise AssertionError(f"sshd does not listen: {log.read_text()}")
+    raise AssertionError(f"port {port} is not open")

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from hpcxrf.fitting.kernels.layout import FAR_OUT, FEW_COUNTS, NEAR, NEAR_SCALE, SMALLEST_EXPECTATION
-from hpcxrf.fitting.kernels.loops import ROWS, Array, Number, Rows, clear, log
+from hpcxrf.fitting.kernels.loops import ROWS, Array, Number, Rows, clear, log, take_pixels
 from hpcxrf.fitting.kernels.machine_code import kernel, part
 
 _F: Final = np.float32
@@ -78,14 +78,6 @@ def _take_off(mu: Array, slope: Array, response: Array, row: Number, number: Num
 
 
 @part
-def _take(values: Array, first: Number, n: Number, lanes: Array) -> None:
-    """Some pixels of (column, pixel)."""
-    for k in range(_U(values.shape[0])):
-        for lane in range(n):
-            lanes[k, lane] = values[k, first + lane]
-
-
-@part
 def _move_mean(steep: Array, unbiased: Array, a: Array, sums: Array) -> None:
     """Take the mean at the unbiased coefficients, along its tangent."""
     for k in range(_U(a.shape[0])):
@@ -143,8 +135,8 @@ def standardise(
         n = min(_LANES, n_pixels - first)
         # All lanes are computed with, also of what is left of other pixels: a processor may round what remains after
         # whole vectors otherwise.
-        _take(coefficients, first, n, a)
-        _take(signed, first, n, unbiased)
+        take_pixels(coefficients, first, n, a)
+        take_pixels(signed, first, n, unbiased)
         for lane in range(n):
             z[lane] = misfit[first + lane]
         clear(sums[0])

@@ -92,6 +92,22 @@ def log(x: Number) -> Number:
 
 
 @part
+def take_pixels(values: Array, first: Number, n: Number, lanes: Array) -> None:
+    """Some pixels of (column, pixel) into (column, lane)."""
+    for k in range(_U(values.shape[0])):
+        for lane in range(n):
+            lanes[k, lane] = values[k, first + lane]
+
+
+@part
+def put_pixels(lanes: Array, first: Number, n: Number, values: Array) -> None:
+    """Lanes (column, lane) into (column, pixel), row by row: columns lie whole pages apart."""
+    for k in range(_U(values.shape[0])):
+        for lane in range(n):
+            values[k, first + lane] = lanes[k, lane]
+
+
+@part
 def clear(x: Array) -> None:
     """Zeros."""
     for i in range(_U(x.shape[0])):

@@ -40,7 +40,9 @@ from hpcxrf.fitting.kernels.loops import (
     add_up,
     clear,
     log,
+    put_pixels,
     read_counts,
+    take_pixels,
 )
 from hpcxrf.fitting.kernels.machine_code import kernel, part
 
@@ -262,22 +264,6 @@ def _project(y: Array, strips: Strips, b: Array) -> None:
 
 
 @part
-def _take(values: Array, begin: Number, n: Number, lanes: Array) -> None:
-    """Some pixels of (column, pixel)."""
-    for k in range(_U(values.shape[0])):
-        for lane in range(n):
-            lanes[k, lane] = values[k, begin + lane]
-
-
-@part
-def _put(lanes: Array, begin: Number, n: Number, values: Array) -> None:
-    """Some pixels into (column, pixel)."""
-    for k in range(_U(values.shape[0])):
-        for lane in range(n):
-            values[k, begin + lane] = lanes[k, lane]
-
-
-@part
 def _take_own(spread: Array, e: Array, tables: Strips, begin: Number, n: Number, nulls: Array) -> None:
     """The variance in the absence of each component: without what its own counts add."""
     _, floor, own = tables
@@ -345,14 +331,14 @@ def fit_pixels(
         n = min(_LANES, n_pixels - begin)
         _read_pixels(data, form, begin, n, y, total)
         if known:
-            _take(coefficients, begin, n, a)
+            take_pixels(coefficients, begin, n, a)
         else:
             _project(y, projector, b)
             _multiply(b, mixing, a, n_columns)
-            _put(a, begin, n, coefficients)
+            put_pixels(a, begin, n, coefficients)
         if n_components > 0:
             _variance(a, n_columns, n_components, variance, tables, root, b, spread)
-            _put(spread, begin, n, variances)
+            put_pixels(spread, begin, n, variances)
             _take_own(spread, b, tables, begin, n, nulls)
         if deviance.shape[0] > 0:
             for lane in range(n):

@@ -19,7 +19,7 @@ from hpcxrf.fitting.kernels.layout import (
     UINT16,
     UINT32,
 )
-from hpcxrf.fitting.kernels.loops import LARGEST, ROWS, TABLES, TINY, Array, Number, Rows, clear, log
+from hpcxrf.fitting.kernels.loops import LARGEST, ROWS, TABLES, TINY, Array, Number, Rows, clear, log, put_pixels
 from hpcxrf.fitting.kernels.machine_code import kernel, part
 
 _F: Final = np.float32
@@ -275,14 +275,6 @@ def _variances(a: Array, matrix: Array, tables: Rows, root: Array, pull: Array, 
 
 
 @part
-def _write(a: Array, p: Number, n: Number, out: Array) -> None:
-    """Some pixels of (column, pixel), row by row: columns lie whole pages apart."""
-    for j in range(_U(out.shape[0])):
-        for lane in range(n):
-            out[j, p + lane] = a[j, lane]
-
-
-@part
 def _write_variances(e: Array, variance: Array, tables: Rows, p: Number, n: Number, out: Array, nulls: Array) -> None:
     _, floor, own = tables
     for i in range(_U(out.shape[0])):
@@ -356,7 +348,7 @@ def fit_sparse_pixels(
                 a[j, lane] = own[j]
             if deviance.shape[0] > 0:
                 seen[lane] = _compare(place, found, k, spectra, own, model)
-        _write(a, p, n, coefficients)
+        put_pixels(a, p, n, coefficients)
         if n_components > 0:
             _variances(a, matrix, tables, mu[_U(0)], some, e, spread)
             _write_variances(e, spread, tables, p, n, variances, nulls)
