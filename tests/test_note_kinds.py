@@ -3,9 +3,12 @@
 import json
 from types import SimpleNamespace
 
+import pytest
+
+from hpcxrf.errors import OutputError
 from hpcxrf.notes import Note, pack_notes, unpack_notes
 from hpcxrf.runner.datasets import append_dataset, read_datasets
-from hpcxrf.runner.ending import RunEnd, keep_end, read_end
+from hpcxrf.runner.ending import RunEnd, keep_end, read_end, tell_finish
 from hpcxrf.runner.journal import finished_line, read_record
 from hpcxrf.runner.records import DatasetRecord, TaskRecord, Unit
 from hpcxrf.store.rundir import create_or_resume
@@ -72,3 +75,12 @@ def test_the_end_of_a_run_keeps_kinds(tmp_path):
     end = RunEnd(run=run, wall_s=1.0, device="CPU", command="", started="", notes=NOTES)
     keep_end(end)
     assert read_end(run) == end
+
+
+def test_a_run_finished_its_seconds_after_it_began(tmp_path):
+    run = create_or_resume(tmp_path / "run", "a: 1\n", {})
+    told = {"run": run, "device": "CPU", "command": "", "notes": ()}
+    end = RunEnd(wall_s=3700.6, started="2026-11-20T23:30:00+00:00", **told)
+    assert tell_finish(end) == "2026-11-21T00:31:40+00:00"
+    with pytest.raises(OutputError, match=r"end\.json"):
+        tell_finish(RunEnd(wall_s=1.0, started="yesterday", **told))
