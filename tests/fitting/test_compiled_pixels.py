@@ -6,10 +6,10 @@ import pytest
 import torch
 from pixel_samples import BASIS, SOLVERS, fit, poisson_pixels
 
-from hpcxrf.fitting.kernels.layout import LAST
+from hpcxrf.fitting.kernels.layout import FOUR
 from hpcxrf.fitting.objective import poisson_deviance
 from hpcxrf.fitting.pixels.fit import fit_pixels, prepare_solver
-from hpcxrf.fitting.pixels.strips import TILE, by_tile, cut_into_runs, strips_of
+from hpcxrf.fitting.pixels.strips import by_tile, cut_into_runs, strips_of
 from hpcxrf.fitting.result import FitStatus
 
 COMPILED = SOLVERS["linear"]
@@ -77,20 +77,28 @@ def test_the_type_of_the_counts_and_the_tile_change_no_bit():
             assert torch.equal(getattr(found, name), getattr(whole, name)[41:48])
 
 
-def test_strips_hold_every_column_where_it_is_kept_and_each_run_is_completed_once():
+def test_strips_hold_every_column_where_it_is_kept():
     values = torch.rand(470, 21, generator=torch.Generator().manual_seed(0)).double()
     for k in range(21):
         values[: 15 * k, k] = values[15 * k + 160 :, k] = 0.0
-    present = by_tile(values).abs().sum(dim=1) > 0.0
-    for complete in (False, True):
-        runs = cut_into_runs(present, complete=complete)
-        places, columns, numbers = strips_of(values, runs, complete=complete)
-        seen, done = torch.zeros(len(present) * TILE, 22).double(), torch.zeros(len(present) * TILE)
-        for (first, n, offset, kind), kept in zip(places.tolist(), columns.tolist(), strict=True):
-            for j, k in enumerate(kept[: 4 if kind == 0 else 8]):
-                begin = offset + j * 528
-                seen[first : first + n, k] += torch.from_numpy(numbers[begin : begin + n])
-            done[first : first + n] += kind == LAST
-        torch.testing.assert_close(seen[:470, :21].float(), values.float(), rtol=0.0, atol=0.0)
-        assert float(seen[470:].abs().max()) == float(seen[:, 21].abs().max()) == 0.0
-        assert done.unique().tolist() == ([1.0] if complete else [0.0])
+    runs = cut_into_runs(by_tile(values).abs().sum(dim=1) > 0.0)
+    seen, starts = torch.zeros(470, 22).double(), []
+    for (first, n, offset, kind), kept in zip(*map(list, strips_of(values, runs)[:2]), strict=True):
+        width = 4 if kind == FOUR else 8
+        numbers = strips_of(values, runs)[2][int(offset) : int(offset) + int(n) * width].reshape(int(n), width)
+        seen[int(first) : int(first) + int(n), kept[:width].astype(int)] += torch.from_numpy(numbers)
+        starts.append(int(first))
+    torch.testing.assert_close(seen[:, :21].float(), values.float(), rtol=0.0, atol=0.0)
+    assert float(seen[:, 21].abs().max()) == 0.0
+    # The kernels go through them run by run.
+    assert starts == sorted(starts)
+    assert set(starts) == {run.start for run in runs}
+
+
+def test_a_run_without_columns_has_a_strip_that_holds_nothing():
+    values = torch.zeros(100, 3).double()
+    values[:5, 1] = 1.0
+    places, columns, numbers = strips_of(values, cut_into_runs(by_tile(values).abs().sum(dim=1) > 0.0))
+    assert int(places[:, 1].sum()) == 100
+    assert columns[-1].tolist() == [3] * 8
+    assert not numbers[int(places[-1, 2]) :].any()

@@ -2,14 +2,9 @@
 
 from typing import Final
 
-PITCH: Final = 528
-"""Distance of a strip's columns, in numbers: whole cache lines, but no power of two, of which few lie in a cache."""
 FOUR: Final = 0
 EIGHT: Final = 1
-LAST: Final = 2
-"""Kinds of strips: 4 columns, 8 columns, 8 columns that complete the expectation of their channels."""
-LANES: Final = 16
-"""Pixels side by side where their amplitudes are made: a vector of the widest processors, two of others."""
+"""Kinds of strips: 4 columns or 8."""
 UINT8: Final = 0
 UINT16: Final = 1
 UINT32: Final = 2

@@ -13,22 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hpcxrf.fitting.kernels.layout import FLOAT32, HIGHEST_PULL, LANES, LOWEST_PULL, PULL_STEPS, UINT8, UINT16, UINT32
-from hpcxrf.fitting.pixels.bands import LEFT_OUT, MOST_ROUNDING, BandedProjector, mixing_matrix, rounding
+from hpcxrf.fitting.kernels.layout import FLOAT32, HIGHEST_PULL, LOWEST_PULL, PULL_STEPS, UINT8, UINT16, UINT32
+from hpcxrf.fitting.pixels.bands import MOST_ROUNDING, BandedProjector, mixing_matrix, rounding
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, unit_diagonal
 from hpcxrf.fitting.pixels.sparse import SparseFit, prepare_sparse
-from hpcxrf.fitting.pixels.strips import (
-    MOST_ROWS,
-    StripArrays,
-    by_tile,
-    cut_into_runs,
-    padded,
-    strips_of,
-    strips_of_rows,
-)
+from hpcxrf.fitting.pixels.strips import StripArrays, by_tile, cut_into_runs, no_strips, strips_of, strips_of_all
 
 FAR: Final = 1e-8
 """Share of a column's largest expectation below which a whole tile of channels is left out."""
+# Share of a column's information below which its projector is left out of a tile: less than bands leave out
+# (`bands.LEFT_OUT`), as runs here are shorter, and what a pixel unlike the mean has in each of them adds up.
+_LEFT_OUT: Final = 1e-13
 COUNT_TYPES: Final = {torch.uint8: UINT8, torch.uint16: UINT16, torch.uint32: UINT32, torch.float32: FLOAT32}
 """Types of counts that kernels read."""
 
@@ -69,11 +64,6 @@ class FittedPixels:
     """(pixel,) Poisson deviance."""
 
 
-def can_be_compiled(operator: PixelOperator) -> bool:
-    """Whether the kernel has room for the columns: always but for bases of more than 512."""
-    return len(operator.columns) <= MOST_ROWS
-
-
 def compile_fit(basis: PixelBasis, operator: PixelOperator, *, sparse: bool = False) -> CompiledFit:
     """Prepare the kernel's matrices, and compile it where that was not done.
 
@@ -87,23 +77,19 @@ def compile_fit(basis: PixelBasis, operator: PixelOperator, *, sparse: bool = Fa
         load_sparse_kernel()
     projector, mixing = _cut_projector(basis, operator)
     tiles = by_tile(operator.columns.T).abs().amax(dim=1)
-    expectation = cut_into_runs(tiles > FAR * tiles.amax(dim=0), complete=True)
-    n, n_components = len(operator.columns), operator.n_components
-    size = -(-n // 8) * 8
+    expectation = cut_into_runs(tiles > FAR * tiles.amax(dim=0))
+    n_components = operator.n_components
     own = operator.variance[:n_components].diagonal()
-    floor, own = (
-        torch.nn.functional.pad(x.to(torch.float32), (0, size - n_components)) for x in (operator.variance_floor, own)
-    )
     return CompiledFit(
-        n_columns=n,
+        n_columns=len(operator.columns),
         n_components=n_components,
         n_channels=operator.columns.shape[1],
         total=slice(operator.grouping.first, operator.grouping.stop),
         projector=projector,
-        mixing=strips_of_rows(mixing, size),
-        columns=strips_of(operator.columns.T, expectation, complete=True),
-        variance=strips_of_rows(operator.variance, size),
-        tables=(_hazard(), floor.numpy(), own.numpy()),
+        mixing=strips_of_all(mixing.T),
+        columns=strips_of(operator.columns.T, expectation),
+        variance=strips_of_all(operator.variance.T),
+        tables=(_hazard(), _single(operator.variance_floor), _single(own)),
         sparse=prepare_sparse(operator) if sparse else None,
     )
 
@@ -112,23 +98,22 @@ def compile_expectation(columns: Tensor) -> CompiledFit:
     """Prepare for the deviance alone of pixels whose coefficients are known, and compile where that was not done.
 
     Args:
-        columns: (column, channel), counts of one count; at most `MOST_ROWS`.
+        columns: (column, channel), counts of one count.
     """
     load_map_kernels()
     n, n_channels = columns.shape
     tiles = by_tile(columns.T).abs().amax(dim=1)
-    runs = cut_into_runs(tiles > FAR * tiles.amax(dim=0), complete=True)
-    no_strips = (np.zeros((0, 4), np.uint64), np.zeros((0, 8), np.uint64), np.zeros(0, np.float32))
-    nothing = np.zeros(-(-n // 8) * 8, np.float32)
+    runs = cut_into_runs(tiles > FAR * tiles.amax(dim=0))
+    nothing = np.zeros(0, np.float32)
     return CompiledFit(
         n_columns=n,
         n_components=0,
         n_channels=n_channels,
         total=slice(0, n_channels),
-        projector=no_strips,
-        mixing=no_strips,
-        columns=strips_of(columns.T, runs, complete=True),
-        variance=no_strips,
+        projector=no_strips(),
+        mixing=no_strips(),
+        columns=strips_of(columns.T, runs),
+        variance=no_strips(),
         tables=(_hazard(), nothing, nothing),
     )
 
@@ -171,7 +156,6 @@ def fit_compiled(
             *pixels, one.projector, one.spectra, one.columns, one.left_out, one.variance, fit.tables, *results
         )
     else:
-        room = torch.zeros((LANES + 1, padded(fit.n_channels)))
         load_map_kernels().fit_pixels(
             *pixels,
             int(coefficients is not None),
@@ -180,8 +164,6 @@ def fit_compiled(
             fit.columns,
             fit.variance,
             fit.tables,
-            room[:LANES].numpy(),
-            room[LANES].numpy(),
             *results,
         )
     return FittedPixels(
@@ -228,26 +210,29 @@ def _cut_projector(basis: PixelBasis, operator: PixelOperator) -> tuple[StripArr
     """T and `(T' Phi)^-1` transposed, T left out where it is next to nothing; whole where float32 would not bear it."""
     weighted, columns = operator.weighted, basis.columns
     share = by_tile(columns * weighted).sum(dim=1)
-    runs = cut_into_runs(share > LEFT_OUT * share.sum(dim=0), complete=False)
-    cut = torch.zeros_like(by_tile(weighted))
+    runs = cut_into_runs(share > _LEFT_OUT * share.sum(dim=0))
+    cut = torch.zeros_like(weighted)
     for run in runs:
         kept = list(run.columns)
-        cut[run.start : run.stop, :, kept] = by_tile(weighted)[run.start : run.stop][:, :, kept]
-    cut = cut.flatten(0, 1)[: len(weighted)]
+        cut[run.start : run.stop, kept] = weighted[run.start : run.stop, kept]
     mixing = mixing_matrix(cut.T @ columns, unit_diagonal(operator.gram)[1] > 0)
     eye, expected = torch.eye(len(mixing), dtype=mixing.dtype), basis.expected.clamp(min=0.0)
     whole = operator.projector.to(torch.float64)
     changed, least = (rounding(_banded(t, m), expected) for t, m in ((cut, mixing), (whole, eye)))
     if bool((changed <= (2.0 * least).clamp(min=MOST_ROUNDING)).all()):
-        return strips_of(cut, runs, complete=False), mixing
-    everywhere = cut_into_runs(torch.ones_like(share, dtype=torch.bool), complete=False)
-    return strips_of(whole, everywhere, complete=False), eye
+        return strips_of(cut, runs), mixing
+    everywhere = cut_into_runs(torch.ones_like(share, dtype=torch.bool))
+    return strips_of(whole, everywhere), eye
 
 
 def _banded(weights: Tensor, mixing: Tensor) -> BandedProjector:
     """With a column for the totals, whose rounding does not matter."""
     one = torch.nn.functional.pad
     return BandedProjector(bands=(), weights=one(weights, (0, 1)), mixing=one(mixing, (0, 1, 0, 1)))
+
+
+def _single(x: Tensor) -> NDArray[np.float32]:
+    return np.ascontiguousarray(x.to(torch.float32).numpy())
 
 
 def _hazard() -> NDArray[np.float32]:

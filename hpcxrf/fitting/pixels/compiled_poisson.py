@@ -115,7 +115,7 @@ def load_poisson_kernels() -> ModuleType:
 
 
 def _strips(values: Tensor, present: Tensor) -> StripArrays:
-    return strips_of(values, cut_into_runs(present, complete=False), complete=False)
+    return strips_of(values, cut_into_runs(present))
 
 
 def _is_near(columns: Tensor) -> Tensor:

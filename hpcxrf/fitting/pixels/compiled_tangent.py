@@ -12,7 +12,6 @@ from torch import Tensor
 
 from hpcxrf.fitting.kernels.tangent_layout import COLUMNS, ROWS
 from hpcxrf.fitting.pixels.compiled import CompiledFit, compile_expectation
-from hpcxrf.fitting.pixels.strips import MOST_ROWS
 
 if TYPE_CHECKING:
     from hpcxrf.fitting.pixels.tangent import TangentOperator
@@ -41,8 +40,8 @@ class CompiledTangent:
     """(pair, 2): parameters."""
     half: Matrix
     """(pair,)."""
-    expectation: CompiledFit | None
-    """All columns, for the deviance; None where they are more than the kernel has room for."""
+    expectation: CompiledFit
+    """All columns, for the deviance."""
 
 
 def compile_tangent(tangent: "TangentOperator") -> CompiledTangent:
@@ -67,7 +66,7 @@ def compile_tangent(tangent: "TangentOperator") -> CompiledTangent:
         motion=tangent.motion.contiguous().numpy(),
         pairs=torch.stack([tangent.first.argmax(dim=1), tangent.second.argmax(dim=1)], dim=1).numpy().astype(np.uint64),
         half=tangent.half.contiguous().numpy(),
-        expectation=compile_expectation(tangent.all_columns) if len(tangent.all_columns) <= MOST_ROWS else None,
+        expectation=compile_expectation(tangent.all_columns),
     )
 
 

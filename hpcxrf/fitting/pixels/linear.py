@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator
-from hpcxrf.fitting.pixels.compiled import can_be_compiled, compile_fit
+from hpcxrf.fitting.pixels.compiled import compile_fit
 from hpcxrf.fitting.pixels.model import PixelModel
 from hpcxrf.fitting.pixels.parts import Estimate, Solver, move_to, prepare_operator
 from hpcxrf.fitting.pixels.sparse import has_few_counts
@@ -39,7 +39,7 @@ def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -
     operator = prepare_operator(basis, device)
     if basis.weight_classes is None:
         solver = projection_solver(operator)
-        if device.type != "cpu" or not can_be_compiled(operator):
+        if device.type != "cpu":
             return solver
         return replace(solver, compiled=compile_fit(basis, operator, sparse=has_few_counts(basis)))
     classes = move_to(device, class_operator(basis.weight_classes, basis))

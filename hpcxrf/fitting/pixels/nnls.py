@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hpcxrf.fitting.nnls import nnls_gram
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, unit_diagonal
-from hpcxrf.fitting.pixels.compiled import can_be_compiled, compile_fit
+from hpcxrf.fitting.pixels.compiled import compile_fit
 from hpcxrf.fitting.pixels.compiled_nonnegative import compile_nonnegative, hold_at_zero
 from hpcxrf.fitting.pixels.model import PixelModel
 from hpcxrf.fitting.pixels.parts import Estimate, Solver, prepare_operator, times
@@ -60,7 +60,7 @@ def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -
     """
     del model
     operator = prepare_operator(basis, device)
-    if device.type == "cpu" and can_be_compiled(operator):
+    if device.type == "cpu":
         return _compiled_solver(basis, operator)
     return tensor_solver(operator)
 

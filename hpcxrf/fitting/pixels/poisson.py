@@ -27,7 +27,7 @@ from hpcxrf.fitting.kernels.layout import (
     TOLERANCE,
 )
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, unit_diagonal
-from hpcxrf.fitting.pixels.compiled import can_be_compiled, compile_fit, fit_compiled
+from hpcxrf.fitting.pixels.compiled import compile_fit, fit_compiled
 from hpcxrf.fitting.pixels.compiled_poisson import compile_likelihood, inverse_information, maximise
 from hpcxrf.fitting.pixels.model import PixelModel
 from hpcxrf.fitting.pixels.parts import (
@@ -108,7 +108,7 @@ def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -
     del model
     operator = prepare_operator(basis, device)
     prepared = likelihood(operator)
-    if device.type == "cpu" and can_be_compiled(operator):
+    if device.type == "cpu":
         return _compiled_solver(basis, operator, prepared)
 
     def estimate(counts: Tensor, signed: Tensor, *, deviance: bool, errors: bool) -> Estimate:

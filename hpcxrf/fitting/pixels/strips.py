@@ -11,16 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hpcxrf.fitting.kernels.layout import EIGHT, FOUR, LAST, PITCH
+from hpcxrf.fitting.kernels.layout import EIGHT, FOUR
 from hpcxrf.fitting.pixels.single import to_single
 
 TILE: Final = 32
-"""Channels in a row that are taken or left together: as many as a loop of the widest vectors takes at once."""
-MOST_ROWS: Final = PITCH // TILE * TILE
-"""Longest strip, and the largest size of a small matrix."""
+"""Channels in a row that are taken or left together."""
+# Longest run: its counts, its expectation and its numbers lie in a core's nearest cache.
+_MOST_TILES: Final = 3
 # Time of a strip of n channels and r columns, in multiplications: n (r + _PASS) to read what they meet, and a call.
-_PASS: Final = 3
-_CALL: Final = 500
+_PASS: Final = 1
+_CALL: Final = 40
 
 StripArrays = tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.float32]]
 SparseRows = tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.float32]]
@@ -29,39 +29,33 @@ SparseRows = tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """Tiles `start` to `stop`, and the columns that are kept there."""
+    """Rows `start` to `stop`, and the columns that are kept there."""
 
     start: int
     stop: int
     columns: tuple[int, ...]
 
 
-def padded(n_channels: int) -> int:
-    """Channels up to the end of the last tile."""
-    return -(-n_channels // TILE) * TILE
-
-
 def by_tile(values: Tensor) -> Tensor:
     """Values (channel, column) as (tile, channel, column), with zeros to the end of the last tile."""
-    missing = padded(len(values)) - len(values)
+    missing = -len(values) % TILE
     return torch.nn.functional.pad(values, (0, 0, 0, missing)).reshape(-1, TILE, values.shape[1])
 
 
-def cut_into_runs(present: Tensor, *, complete: bool) -> tuple[Run, ...]:
+def cut_into_runs(present: Tensor) -> tuple[Run, ...]:
     """The cuts of least time, by the shortest way from the first tile to the last.
 
     Args:
         present: (tile, column) bool: where a column is kept.
-        complete: whether each run ends with a strip of 8, as an expectation that is used at once.
     """
     best, before = [0.0], [0]
     # Tiles above each that hold something of a column.
     filled = np.zeros((len(present) + 1, present.shape[1]), dtype=np.int64)
     np.cumsum(present.numpy(), axis=0, out=filled[1:])
     for j in range(1, len(present) + 1):
-        first = max(0, j - MOST_ROWS // TILE)
+        first = max(0, j - _MOST_TILES)
         kept = np.count_nonzero(filled[j] - filled[first:j], axis=1).tolist()
-        ways = [(best[i] + _time(j - i, kept[i - first], complete=complete), i) for i in range(first, j)]
+        ways = [(best[i] + _time(j - i, kept[i - first]), i) for i in range(first, j)]
         time, last = min(ways)
         best.append(time)
         before.append(last)
@@ -69,46 +63,41 @@ def cut_into_runs(present: Tensor, *, complete: bool) -> tuple[Run, ...]:
     while cuts[0] > 0:
         cuts.insert(0, before[cuts[0]])
     return tuple(
-        Run(start=i, stop=j, columns=tuple(torch.nonzero(present[i:j].any(dim=0))[:, 0].tolist()))
+        Run(start=TILE * i, stop=TILE * j, columns=tuple(torch.nonzero(present[i:j].any(dim=0))[:, 0].tolist()))
         for i, j in pairwise(cuts)
     )
 
 
-def strips_of(values: Tensor, runs: tuple[Run, ...], *, complete: bool) -> StripArrays:
-    """Places (strip, 4: first channel, channels, first number, kind), columns (strip, 8), and numbers.
+def strips_of(values: Tensor, runs: tuple[Run, ...]) -> StripArrays:
+    """Places (strip, 4: first channel, channels, first number, kind), columns (strip, 8), and numbers by channel.
 
     Args:
         values: (channel, column).
-        runs: runs of `cut_into_runs`.
-        complete: whether each run ends with a strip of 8.
+        runs: runs of `cut_into_runs`; each has a strip at least, of which all numbers are 0 where it has no column.
     """
-    tiles = by_tile(values)
     blocks: list[Tensor] = []
-    places, columns = [], []
+    places, columns, n = [], [], 0
     for run in runs:
-        rows = tiles[run.start : run.stop].flatten(0, 1)
-        for kind, kept in _split(run.columns, complete=complete):
-            block = torch.zeros((4 if kind == FOUR else 8, PITCH))
-            block[: len(kept), : len(rows)] = rows[:, list(kept)].T
-            places.append((TILE * run.start, len(rows), sum(len(b) for b in blocks), kind))
+        rows = values[run.start : run.stop]
+        for kind, kept in _split(run.columns):
+            width = 4 if kind == FOUR else 8
+            block = torch.nn.functional.pad(rows[:, list(kept)], (0, width - len(kept)))
+            places.append((run.start, len(rows), n, kind))
             # What fills a strip up goes to, or is taken from, a place after the last column.
             columns.append([*kept, *[values.shape[1]] * (8 - len(kept))])
             blocks.append(block.flatten())
+            n += block.numel()
     return np.array(places, np.uint64), np.array(columns, np.uint64), to_single(torch.cat(blocks)).numpy()
 
 
-def strips_of_rows(matrix: Tensor, size: int) -> StripArrays:
-    """A small matrix (row, column) as strips of 8 of its rows, its columns filled up to `size`.
+def strips_of_all(matrix: Tensor) -> StripArrays:
+    """A small matrix (row, column) as strips over all of its rows."""
+    return strips_of(matrix, (Run(start=0, stop=len(matrix), columns=tuple(range(matrix.shape[1]))),))
 
-    Args:
-        matrix: (row, column), at most `MOST_ROWS` of each.
-        size: multiple of 8.
-    """
-    filled = torch.nn.functional.pad(matrix, (0, size - matrix.shape[1], 0, size - matrix.shape[0]))
-    groups = [range(i, i + 8) for i in range(0, size, 8)]
-    blocks = to_single(torch.nn.functional.pad(filled, (0, PITCH - size)))
-    places = [(0, size, group.start * PITCH, EIGHT) for group in groups]
-    return np.array(places, np.uint64), np.array(groups, np.uint64), blocks.flatten().numpy()
+
+def no_strips() -> StripArrays:
+    """A matrix that is not there."""
+    return np.zeros((0, 4), np.uint64), np.zeros((0, 8), np.uint64), np.zeros(0, np.float32)
 
 
 def sparse_rows(matrix: Tensor) -> SparseRows:
@@ -127,17 +116,14 @@ def sparse_rows(matrix: Tensor) -> SparseRows:
     return np.array(starts, np.uint64), np.array(columns, np.uint64), np.array(numbers, np.float32)
 
 
-def _split(columns: tuple[int, ...], *, complete: bool) -> Iterator[tuple[int, tuple[int, ...]]]:
+def _split(columns: tuple[int, ...]) -> Iterator[tuple[int, tuple[int, ...]]]:
     """Kinds and columns of the strips of a run."""
-    n = max(len(columns) - 8, 0) if complete else len(columns)
-    for i in range(0, n, 8):
-        kept = columns[i : min(i + 8, n)]
+    for i in range(0, max(len(columns), 1), 8):
+        kept = columns[i : i + 8]
         yield (FOUR if len(kept) <= 4 else EIGHT), kept
-    if complete:
-        yield LAST, columns[n:]
 
 
 @lru_cache(maxsize=4096)
-def _time(tiles: int, n_columns: int, *, complete: bool) -> float:
-    kinds = [kind for kind, _ in _split(tuple(range(n_columns)), complete=complete)]
+def _time(tiles: int, n_columns: int) -> float:
+    kinds = [kind for kind, _ in _split(tuple(range(n_columns)))]
     return sum(TILE * tiles * ((4 if kind == FOUR else 8) + _PASS) + _CALL for kind in kinds)
