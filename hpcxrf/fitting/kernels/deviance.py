@@ -107,7 +107,8 @@ def _standardise(
 
 @kernel(
     f"void(float32[:,::1], float32[:,::1], float32[::1], float32, {ROWS}, {ROWS}, {ROWS}, {ROWS}, float32[:,::1], "
-    "float32, float32[::1])"
+    "float32, float32[::1])",
+    makes_arrays=True,
 )
 def standardise(
     coefficients: Array,

@@ -11,18 +11,20 @@ import numpy as np
 
 from hpcxrf.fitting.kernels.layout import DARK
 from hpcxrf.fitting.kernels.loops import Array, Number
-from hpcxrf.fitting.kernels.machine_code import part
+from hpcxrf.fitting.kernels.machine_code import glue, part
 
 _U: Final = np.uint64
 _STEPS: Final = 100
 _LONG: Final = 0.25
 # Square of the length of the last step, twice: about the deviance that is left before it.
-_TOLERANCE: Final = 1e-5
+_TOLERANCE: Final = 1e-4
 # Of an equal share of the counts: the start of a column that single precision leaves at 0.
 _LEAST_SHARE: Final = 0.02
 _PIVOTS: Final = 60
 _PATIENCE: Final = 3
 _ROUNDING: Final = 1e-9
+Room = tuple[Array, Array, Array, Array, Array]
+"""Two matrices, five vectors, two rows of flags, and a list of channels."""
 
 
 @part
@@ -71,10 +73,13 @@ def _find_wrong(h: Array, c: Array, z: Array, free: Array, wrong: Array) -> Numb
     """Mark free columns below 0, and held ones that would rise; how many there are."""
     n, count = _U(c.shape[0]), 0
     for j in range(n):
-        slope = -c[j]
-        for k in range(n):
-            slope += h[j, k] * z[k]
-        wrong[j] = z[j] < 0.0 if free[j] else slope < -_ROUNDING * (abs(c[j]) + h[j, j])
+        if free[j]:
+            wrong[j] = z[j] < 0.0
+        else:
+            slope = -c[j]
+            for k in range(n):
+                slope += h[j, k] * z[k]
+            wrong[j] = slope < -_ROUNDING * (abs(c[j]) + h[j, j])
         count += wrong[j]
     return count
 
@@ -171,8 +176,17 @@ def _measure(h: Array, z: Array, at: Array) -> Number:
     return max(size, 0.0)
 
 
+@glue
+def make_room(n: Number, n_channels: Number) -> Room:
+    """Room for `climb_exactly` of n columns."""
+    flags, seen = np.zeros((2, n), np.bool_), np.zeros(n_channels, np.uint64)
+    return np.zeros((n, n)), np.zeros((n, n)), np.zeros((5, n)), flags, seen
+
+
 @part
-def climb_exactly(y: Array, n_channels: Number, x: Array, rows: Array, totals: Array, usable: Array) -> Number:
+def climb_exactly(
+    y: Array, n_channels: Number, x: Array, rows: Array, totals: Array, usable: Array, room: Room
+) -> Number:
     """Go from x to the most likely coefficients, in place; whether that was reached.
 
     Args:
@@ -182,16 +196,20 @@ def climb_exactly(y: Array, n_channels: Number, x: Array, rows: Array, totals: A
         rows: (channel, column).
         totals: (column,) counts of one unit.
         usable: (column,) 1 for a column with counts.
+        room: of `make_room`.
     """
     n = _U(totals.shape[0])
-    h, lower = np.zeros((n, n)), np.zeros((n, n))
-    g, c, z, b, at = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
-    free, wrong = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
-    seen = np.zeros(n_channels, np.uint64)
+    h, lower, vectors, flags, seen = room
+    g, c, z, b, at = vectors[0], vectors[1], vectors[2], vectors[3], vectors[4]
+    free, wrong = flags[0], flags[1]
+    for j in range(n):
+        at[j] = 0.0
     n_seen = _begin(y, n_channels, x, totals, usable, seen, at)
     for _ in range(_STEPS):
-        h[:] = 0.0
-        g[:] = totals
+        for j in range(n):
+            g[j] = totals[j]
+            for k in range(n):
+                h[j, k] = 0.0
         _expand(y, seen, n_seen, rows, at, h, g)
         _set_up(g, usable, at, h, c, free)
         if not _minimise(h, c, free, wrong, lower, b, z):

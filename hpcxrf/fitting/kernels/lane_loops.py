@@ -108,10 +108,12 @@ def read_lanes(
         _turn_counts(data.view(np.float32), begin, n, stride, n_channels, y)
     seen = add_rows(y, first, stop)
     finite = size(seen + add_rows(y, _U(0), first) + add_rows(y, stop, n_channels)) <= LARGEST
-    totals = np.empty(LANES, np.float32)
-    store(totals, _U(0), where(finite, seen, spread(_F(np.nan))))
+    # By way of the first row, of which the counts are put back.
+    kept = load(y, _U(0))
+    store(y, _U(0), where(finite, seen, spread(_F(np.nan))))
     for lane in range(n):
-        total[begin + lane] = totals[lane]
+        total[begin + lane] = y[0, lane]
+    store(y, _U(0), kept)
     if fails(finite):
         for i in range(n_channels):
             store(y, i, where(finite, load(y, i), spread(_ZERO)))

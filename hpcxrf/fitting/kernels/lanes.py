@@ -4,7 +4,7 @@ A loop over pixels that is left to the compiler goes to memory between any two s
 arrays overlap. With a type, a kernel says what stays in registers, and multiplies as fast as a core can. Every lane has
 the same operations in the same order, so that a pixel's numbers do not hang on its lane or its companions.
 
-Rows of lanes lie one after the other in arrays of float32. These functions exist in compiled code only.
+Rows of lanes lie one after the other in arrays of float32 or float64. These functions exist in compiled code only.
 """
 
 import operator
@@ -21,15 +21,15 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 LANES: Final = 16 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 8
 """Pixels side by side: a vector of the widest processors, else one of AVX2 or two of others."""
 Lanes = Any
-"""A number of each pixel, float32."""
+"""A number of each pixel, float32 or float64."""
 Mask = Any
 """A yes or no of each pixel."""
 
 _BIT: Final = ir.IntType(1)
-_FLOAT: Final = ir.FloatType()
 _WORD: Final = ir.IntType(32)
-_VECTOR: Final = ir.VectorType(_FLOAT, LANES)
 _WORDS: Final = ir.VectorType(_WORD, LANES)
+_SINGLES: Final = ir.VectorType(ir.FloatType(), LANES)
+_DOUBLES: Final = ir.VectorType(ir.DoubleType(), LANES)
 _BITS: Final = ir.VectorType(_BIT, LANES)
 # A multiplication and an addition may become one operation; nothing else is reordered.
 _FLAGS: Final = ("contract", "nsz")
@@ -54,8 +54,9 @@ _instruction: Final = cast(Callable[[Callable[..., Lowering]], Callable[..., Any
 class LanesType(types.Type):
     """Type of a number of each pixel."""
 
-    def __init__(self) -> None:
-        super().__init__(name="Lanes")
+    def __init__(self, dtype: Kind) -> None:
+        self.dtype = dtype
+        super().__init__(name=f"Lanes({dtype})")
 
 
 class MaskType(types.Type):
@@ -65,10 +66,18 @@ class MaskType(types.Type):
         super().__init__(name="Mask")
 
 
+def _vector(kind: Kind) -> Value:
+    return _SINGLES if kind.dtype == types.float32 else _DOUBLES
+
+
+def _of(dtype: Kind) -> Kind:
+    return _SINGLE if dtype == types.float32 else _DOUBLE
+
+
 @_type(LanesType)
 class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Kind, kind: Kind) -> None:
-        super().__init__(manager, kind, _VECTOR)
+        super().__init__(manager, kind, _vector(kind))
 
 
 @_type(MaskType)
@@ -77,23 +86,27 @@ class _MaskModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(manager, kind, _BITS)
 
 
-_LANES: Final = LanesType()
+_SINGLE: Final = LanesType(types.float32)
+_DOUBLE: Final = LanesType(types.float64)
 _MASK: Final = MaskType()
 # A number that all pixels share may stand on one side.
 _OPERANDS: Final = ((LanesType, LanesType), (LanesType, types.Float), (types.Float, LanesType))
 
 
-def _define(function: Callable[..., object], result: Kind, build: Callable[[Builder, Value, Value], Value]) -> None:
-    """Give an operator of Python a meaning for lanes."""
+def _define(
+    function: Callable[..., object], result: Kind | None, build: Callable[[Builder, Value, Value], Value]
+) -> None:
+    """Give an operator of Python a meaning for lanes; without a result's type, it is that of the operands."""
 
     @_meaning(function)
     class _Template(AbstractTemplate):  # type: ignore[misc]
         def generic(self, args: Sequence[Kind], kws: object) -> Kind | None:
             del kws
-            vectors = [isinstance(one, LanesType) for one in args]
-            if len(args) == 2 and any(vectors) and all(vectors[i] or args[i] == types.float32 for i in (0, 1)):
-                return signature(result, *args)
-            return None
+            vectors = [one for one in args if isinstance(one, LanesType)]
+            if len(args) != 2 or not vectors:
+                return None
+            fitting = all(one in (vectors[0], vectors[0].dtype) for one in args)
+            return signature(result or vectors[0], *args) if fitting else None
 
     def lower(context: object, builder: Builder, sig: Kind, args: Sequence[Value]) -> Value:
         del context
@@ -118,8 +131,8 @@ for _operator, _in_place, _method in (
     (operator.mul, operator.imul, "fmul"),
     (operator.truediv, operator.itruediv, "fdiv"),
 ):
-    _define(_operator, _LANES, _calculate(_method))
-    _define(_in_place, _LANES, _calculate(_method))
+    _define(_operator, None, _calculate(_method))
+    _define(_in_place, None, _calculate(_method))
 for _operator, _sign in ((operator.gt, ">"), (operator.ge, ">="), (operator.lt, "<"), (operator.le, "<=")):
     _define(_operator, _MASK, _order(_sign))
 
@@ -130,17 +143,19 @@ def _built(result: Kind, build: Callable[..., Value], *kinds: Kind) -> Lowering:
 
 
 def _spread(builder: Builder, x: Value) -> Value:
-    nothing = ir.Constant(_VECTOR, ir.Undefined)
+    nothing = ir.Constant(ir.VectorType(x.type, LANES), ir.Undefined)
     first = builder.insert_element(nothing, x, _WORD(0))
     return builder.shuffle_vector(first, nothing, ir.Constant(_WORDS, [0] * LANES))
 
 
-def _call(name: str, result: Value) -> Callable[..., Value]:
-    """A function of LLVM's own."""
+def _call(name: str, result: Value | None = None) -> Callable[..., Value]:
+    """A function of LLVM's own; of a number of each pixel where the result has no other type."""
 
     def build(builder: Builder, x: Value) -> Value:
-        kind = ir.FunctionType(result, [x.type])
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [x])
+        kind = ir.FunctionType(result or x.type, [x.type])
+        suffix = "i1" if result else "f32" if x.type == _SINGLES else "f64"
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}{suffix}")
+        return builder.call(function, [x])
 
     return build
 
@@ -148,35 +163,35 @@ def _call(name: str, result: Value) -> Callable[..., Value]:
 def _row(context: Any, builder: Builder, kind: Kind, array: Value, row: Value) -> Value:  # noqa: ANN401
     """Pointer to a row of lanes."""
     data = context.make_array(kind)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [builder.mul(row, row.type(LANES))]), _VECTOR.as_pointer())
+    return builder.bitcast(builder.gep(data, [builder.mul(row, row.type(LANES))]), _vector(kind).as_pointer())
 
 
 @_instruction
 def spread(typing: object, x: Kind) -> Lowering:
     """The same number in all lanes."""
     del typing
-    return _built(_LANES, _spread, x)
+    return _built(_of(x), _spread, x)
 
 
 @_instruction
 def larger(typing: object, a: Kind, b: Kind) -> Lowering:
     """The larger of two numbers, b where a is none."""
     del typing
-    return _built(_LANES, lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b), a, b)
+    return _built(a, lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b), a, b)
 
 
 @_instruction
 def smaller(typing: object, a: Kind, b: Kind) -> Lowering:
     """The smaller of two numbers, b where a is none."""
     del typing
-    return _built(_LANES, lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), a, b), a, b)
+    return _built(a, lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), a, b), a, b)
 
 
 @_instruction
 def where(typing: object, mask: Kind, a: Kind, b: Kind) -> Lowering:
     """A number where the mask holds, else another."""
     del typing
-    return _built(_LANES, lambda builder, mask, a, b: builder.select(mask, a, b), mask, a, b)
+    return _built(a, lambda builder, mask, a, b: builder.select(mask, a, b), mask, a, b)
 
 
 @_instruction
@@ -204,14 +219,14 @@ def inverse(typing: object, mask: Kind) -> Lowering:
 def holds(typing: object, mask: Kind) -> Lowering:
     """Whether the mask holds in any lane."""
     del typing
-    return _built(types.boolean, _call(f"llvm.vector.reduce.or.v{LANES}i1", _BIT), mask)
+    return _built(types.boolean, _call("vector.reduce.or", _BIT), mask)
 
 
 @_instruction
 def fails(typing: object, mask: Kind) -> Lowering:
     """Whether the mask does not hold in some lane."""
     del typing
-    every = _call(f"llvm.vector.reduce.and.v{LANES}i1", _BIT)
+    every = _call("vector.reduce.and", _BIT)
     return _built(types.boolean, lambda builder, mask: builder.not_(every(builder, mask)), mask)
 
 
@@ -219,14 +234,14 @@ def fails(typing: object, mask: Kind) -> Lowering:
 def root(typing: object, x: Kind) -> Lowering:
     """Square root."""
     del typing
-    return _built(_LANES, _call(f"llvm.sqrt.v{LANES}f32", _VECTOR), x)
+    return _built(x, _call("sqrt"), x)
 
 
 @_instruction
 def size(typing: object, x: Kind) -> Lowering:
     """Absolute value."""
     del typing
-    return _built(_LANES, _call(f"llvm.fabs.v{LANES}f32", _VECTOR), x)
+    return _built(x, _call("fabs"), x)
 
 
 def _exponent(builder: Builder, bits: Value) -> Value:
@@ -236,9 +251,9 @@ def _exponent(builder: Builder, bits: Value) -> Value:
 
 @_instruction
 def exponent(typing: object, x: Kind) -> Lowering:
-    """2^23 e, of a positive number 2^e m with 2/3 <= m < 4/3."""
+    """2^23 e, of a positive number 2^e m in single precision with 2/3 <= m < 4/3."""
     del typing
-    return _built(_LANES, lambda b, x: b.sitofp(_exponent(b, b.bitcast(x, _WORDS)), _VECTOR), x)
+    return _built(_SINGLE, lambda b, x: b.sitofp(_exponent(b, b.bitcast(x, _WORDS)), _SINGLES), x)
 
 
 @_instruction
@@ -248,9 +263,9 @@ def mantissa(typing: object, x: Kind) -> Lowering:
 
     def build(builder: Builder, x: Value) -> Value:
         bits = builder.bitcast(x, _WORDS)
-        return builder.bitcast(builder.sub(bits, _exponent(builder, bits)), _VECTOR)
+        return builder.bitcast(builder.sub(bits, _exponent(builder, bits)), _SINGLES)
 
-    return _built(_LANES, build, x)
+    return _built(_SINGLE, build, x)
 
 
 @_instruction
@@ -263,7 +278,7 @@ def load(typing: object, array: Kind, row: Kind) -> Lowering:
         found.align = _FLOAT_BYTES
         return found
 
-    return _LANES(array, row), generate
+    return _of(array.dtype)(array, row), generate
 
 
 @_instruction
@@ -283,7 +298,7 @@ def turn(typing: object, numbers: Kind, begin: Kind, stride: Kind, rows: Kind, r
     """Put `LANES` neighbouring numbers of each of `LANES` pixels into as many rows of lanes.
 
     `numbers` is a flat array of unsigned whole numbers, or of float32; the first pixel's begin at `begin`, those of the
-    next one `stride` places farther. They go to `rows`, from `row` on.
+    next one `stride` places farther. They go to `rows`, of float32, from `row` on.
     """
     del typing
     whole = numbers.dtype != types.float32
@@ -297,7 +312,7 @@ def turn(typing: object, numbers: Kind, begin: Kind, stride: Kind, rows: Kind, r
             place = builder.add(first, builder.mul(step, step.type(lane)))
             vector = builder.load(builder.bitcast(builder.gep(data, [place]), kind))
             vector.align = 1
-            vectors.append(builder.uitofp(vector, _VECTOR) if whole else vector)
+            vectors.append(builder.uitofp(vector, _SINGLES) if whole else vector)
         for i, vector in enumerate(_transpose(builder, vectors)):
             place = builder.add(to, to.type(i))
             builder.store(vector, _row(context, builder, sig.args[3], target, place)).align = _FLOAT_BYTES

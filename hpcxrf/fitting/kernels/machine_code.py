@@ -41,7 +41,7 @@ _LOG = logging.getLogger(__name__)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def kernel(signature: str) -> Callable[[Function], Function]:
+def kernel(signature: str, *, makes_arrays: bool = False) -> Callable[[Function], Function]:
     """Decorator of a function that is compiled for this signature, releases the interpreter and is kept in the cache.
 
     A function has one signature: two that are saved at a time could take one file name. What it calls stands in this
@@ -49,21 +49,28 @@ def kernel(signature: str) -> Callable[[Function], Function]:
 
     Args:
         signature: of numba, types of all arguments.
+        makes_arrays: whether it has arrays of its own. Where it has not, a piece of an array costs nothing: else each
+            is counted, by an instruction that waits for all other cores.
     """
     cached = _use_cache(os.environ)
-    compiler = numba.njit(signature, cache=cached, nogil=True, fastmath=set(FAST_MATH), error_model="numpy")
-    return cast(Callable[[Function], Function], compiler)
+    return cast(Callable[[Function], Function], numba.njit(signature, cache=cached, **_options(arrays=makes_arrays)))
 
 
 def part(function: Function) -> Function:
-    """Decorator of a part of kernels of this package: compiled with those that call it, and not by itself."""
-    return cast(Function, numba.njit(nogil=True, fastmath=set(FAST_MATH), error_model="numpy")(function))
+    """Decorator of a part of kernels of this package: compiled with those that call it, and not by itself.
+
+    It makes no arrays.
+    """
+    return cast(Function, numba.njit(**_options(arrays=False))(function))
 
 
 def glue(function: Function) -> Function:
     """Decorator of a part that only calls others: written into what calls it, before that is compiled."""
-    compiler = numba.njit(nogil=True, fastmath=set(FAST_MATH), error_model="numpy", inline="always")
-    return cast(Function, compiler(function))
+    return cast(Function, numba.njit(inline="always", **_options(arrays=True))(function))
+
+
+def _options(*, arrays: bool) -> dict[str, Any]:
+    return {"nogil": True, "fastmath": set(FAST_MATH), "error_model": "numpy", "_nrt": arrays}
 
 
 def load_kernels(module: str) -> ModuleType:

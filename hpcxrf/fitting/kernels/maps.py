@@ -107,7 +107,8 @@ def _take_own(variance: Array, tables: Strips, n: Number, e: Array) -> None:
 
 @kernel(
     f"void(uint8[::1], int64, uint64, uint64, uint64, uint64, int64, {STRIPS}, {STRIPS}, {STRIPS}, {STRIPS}, "
-    f"{TABLES}, float32[:,::1], float32[::1], float32[:,::1], float32[:,::1], float32[::1])"
+    f"{TABLES}, float32[:,::1], float32[::1], float32[:,::1], float32[:,::1], float32[:,::1], float32[::1])",
+    makes_arrays=True,
 )
 def fit_pixels(
     data: Array,
@@ -126,6 +127,7 @@ def fit_pixels(
     total: Array,
     variances: Array,
     nulls: Array,
+    expected: Array,
     deviance: Array,
 ) -> None:
     """Fit pixels by shared weights; what is not wanted comes with no room for its result.
@@ -147,6 +149,7 @@ def fit_pixels(
         total: (pixel,); NaN where a count is not finite, and the coefficients are 0.
         variances: (component, pixel).
         nulls: (component, pixel) variance in the absence of the component.
+        expected: (column, pixel) what is expected of coefficients that are not negative, given these.
         deviance: (pixel,).
     """
     n_columns, n_components = _U(coefficients.shape[0]), _U(variances.shape[0])
@@ -169,6 +172,7 @@ def fit_pixels(
         if n_components > 0:
             _find_variance(a, n_components, variance, tables, room, b, spreads)
             put_lanes(spreads, begin, n, variances)
+            put_lanes(b, begin, n, expected)
             _take_own(spreads, tables, n_components, b)
             put_lanes(b, begin, n, nulls)
         if deviance.shape[0] > 0:

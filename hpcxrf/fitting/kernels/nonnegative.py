@@ -108,7 +108,7 @@ def _pivot(inverse: Array, a: Array, rows: Array, lower: Array, multipliers: Arr
     return False
 
 
-@kernel("void(float32[:,::1], float64[:,::1], float64[::1], float32[:,::1], uint8[::1])")
+@kernel("void(float32[:,::1], float64[:,::1], float64[::1], float32[:,::1], uint8[::1])", makes_arrays=True)
 def hold_at_zero(signed: Array, inverse: Array, scale: Array, found: Array, solved: Array) -> None:
     """Non-negative coefficients of all pixels.
 

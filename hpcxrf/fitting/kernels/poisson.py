@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from hpcxrf.fitting.kernels.exact_poisson import climb_exactly
+from hpcxrf.fitting.kernels.exact_poisson import climb_exactly, make_room
 from hpcxrf.fitting.kernels.lane_loops import (
     add_rows,
     add_strips,
@@ -47,8 +47,8 @@ from hpcxrf.fitting.kernels.layout import (
     ROUNDING,
     TOLERANCE,
 )
-from hpcxrf.fitting.kernels.loops import STRIPS, Array, Number, Strips
-from hpcxrf.fitting.kernels.machine_code import kernel, part
+from hpcxrf.fitting.kernels.loops import STRIPS, Array, Number, Strips, read_counts
+from hpcxrf.fitting.kernels.machine_code import glue, kernel, part
 
 _F: Final = np.float32
 _U: Final = np.uint64
@@ -277,7 +277,7 @@ def _take_back(x: Array, lane: Number, counts: Number, at: Array) -> None:
         at[j] = left
 
 
-@part
+@glue
 def _make_system(n: Number, n_packed: Number) -> System:
     packed, lower = np.zeros((n_packed + _1, _WIDTH), np.float32), np.zeros((n_packed, _WIDTH), np.float32)
     inverse_root, b = np.zeros((n, _WIDTH), np.float32), np.zeros((n, _WIDTH), np.float32)
@@ -286,7 +286,8 @@ def _make_system(n: Number, n_packed: Number) -> System:
 
 @kernel(
     f"void(uint8[::1], int64, uint64, uint64, {_GRIDS}, float32[:,::1], float32[:,::1], float64[::1], "
-    "float32[:,::1], uint8[::1])"
+    "float32[:,::1], uint8[::1])",
+    makes_arrays=True,
 )
 def maximise(
     data: Array,
@@ -323,6 +324,7 @@ def maximise(
     lanes, slope = np.zeros((n + _1, _WIDTH), np.float32), np.zeros((n + _1, _WIDTH), np.float32)
     system = _make_system(n, n_packed)
     form, seen = (kind, stride, n_channels, _U(0), n_channels), np.zeros(x.shape[0], np.float32)
+    exact = make_room(n, n_channels)
     ended, at, one = np.zeros(_WIDTH, np.float32), np.zeros(n, np.float32), np.zeros(n_channels, np.float32)
     for begin in range(_U(0), _U(x.shape[0]), _WIDTH):
         count = min(_WIDTH, _U(x.shape[0]) - begin)
@@ -340,9 +342,8 @@ def maximise(
                     x[p, j] = lanes[j, lane]
             else:
                 _take_back(lanes, lane, seen[p], at)
-                for i in range(n_channels):
-                    one[i] = y[i, lane]
-                done = climb_exactly(one, n_channels, at, rows, totals, units[1])
+                read_counts(data, kind, p * stride, n_channels, one)
+                done = climb_exactly(one, n_channels, at, rows, totals, units[1], exact)
                 for j in range(n):
                     x[p, j] = at[j]
             solved[p] = 1 if done else 0
@@ -366,7 +367,7 @@ def _invert(j: Number, n: Number, system: System) -> Lanes:
     return total
 
 
-@kernel(f"void(float32[:,::1], {STRIPS}, {STRIPS}, uint64, float32[::1], float32[:,::1])")
+@kernel(f"void(float32[:,::1], {STRIPS}, {STRIPS}, uint64, float32[::1], float32[:,::1])", makes_arrays=True)
 def invert_information(x: Array, coarse: Strips, pairs: Strips, n_joined: int, usable: Array, variance: Array) -> None:
     """Diagonal of the inverse of the expected information, with the floor of the shared weights; NaN: singular.
 

@@ -285,7 +285,8 @@ def _write_variances(e: Array, variance: Array, tables: Rows, p: Number, n: Numb
 
 @kernel(
     f"void(uint8[::1], int64, uint64, uint64, uint64, uint64, float32[::1], float32[::1], {ROWS}, float32[::1], "
-    f"float32[:,::1], {TABLES}, float32[:,::1], float32[::1], float32[:,::1], float32[:,::1], float32[::1])"
+    f"float32[:,::1], {TABLES}, float32[:,::1], float32[::1], float32[:,::1], float32[:,::1], float32[::1])",
+    makes_arrays=True,
 )
 def fit_sparse_pixels(
     data: Array,

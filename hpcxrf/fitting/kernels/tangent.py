@@ -248,7 +248,10 @@ _OPERATOR: Final = (
 )
 
 
-@kernel(f"void({_MATRIX}, {_MATRIX}, float32[::1], {_OPERATOR}, uint64, {_MATRIX}, {_MATRIX}, float32[::1])")
+@kernel(
+    f"void({_MATRIX}, {_MATRIX}, float32[::1], {_OPERATOR}, uint64, {_MATRIX}, {_MATRIX}, float32[::1])",
+    makes_arrays=True,
+)
 def take_steps(
     signed: Array,
     rhs: Array,

@@ -60,6 +60,8 @@ class FittedPixels:
     """(pixel, component)."""
     null_variance: Tensor | None
     """(pixel, component), in the absence of the component."""
+    expected: Tensor | None
+    """(pixel, column): what is expected of coefficients that are not negative, given these."""
     misfit: Tensor | None
     """(pixel,) Poisson deviance."""
 
@@ -130,7 +132,13 @@ def find_deviance(counts: Tensor, factors: Tensor, expectation: CompiledFit) -> 
 
 
 def fit_compiled(
-    counts: Tensor, fit: CompiledFit, *, deviance: bool, errors: bool, coefficients: Tensor | None = None
+    counts: Tensor,
+    fit: CompiledFit,
+    *,
+    deviance: bool,
+    errors: bool,
+    coefficients: Tensor | None = None,
+    expected: bool = False,
 ) -> FittedPixels:
     """Fit a micro-batch.
 
@@ -140,6 +148,7 @@ def fit_compiled(
         deviance: whether the misfit is wanted.
         errors: whether the variances are wanted.
         coefficients: (pixel, column) float32, where they are known and the rest is wanted; None: least squares.
+        expected: whether the expectation of the coefficients is wanted, too, with the variances.
     """
     if counts.dtype not in COUNT_TYPES:
         counts = counts.to(torch.float32)
@@ -148,12 +157,21 @@ def fit_compiled(
     found = torch.empty((fit.n_columns, n)) if coefficients is None else coefficients.T.contiguous()
     total, misfit = torch.empty(n), torch.empty(n if deviance else 0)
     spread = torch.empty((2, fit.n_components if errors else 0, n))
-    results = (found.numpy(), total.numpy(), spread[0].numpy(), spread[1].numpy(), misfit.numpy())
+    positive = torch.empty((fit.n_columns if errors and expected else 0, n))
+    results = (found.numpy(), total.numpy(), spread[0].numpy(), spread[1].numpy())
     pixels = (data, COUNT_TYPES[counts.dtype], stride, fit.n_channels, fit.total.start, fit.total.stop)
     if fit.sparse is not None and coefficients is None:
         one = fit.sparse
         load_sparse_kernel().fit_sparse_pixels(
-            *pixels, one.projector, one.spectra, one.columns, one.left_out, one.variance, fit.tables, *results
+            *pixels,
+            one.projector,
+            one.spectra,
+            one.columns,
+            one.left_out,
+            one.variance,
+            fit.tables,
+            *results,
+            misfit.numpy(),
         )
     else:
         load_map_kernels().fit_pixels(
@@ -165,12 +183,15 @@ def fit_compiled(
             fit.variance,
             fit.tables,
             *results,
+            positive.numpy(),
+            misfit.numpy(),
         )
     return FittedPixels(
         coefficients=found.T,
         total=total,
         variance=spread[0].T if errors else None,
         null_variance=spread[1].T if errors else None,
+        expected=positive.T if errors and expected else None,
         misfit=misfit if deviance else None,
     )
 

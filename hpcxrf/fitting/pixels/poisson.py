@@ -126,12 +126,11 @@ def _compiled_solver(basis: PixelBasis, operator: PixelOperator, model: Likeliho
     def estimate(counts: Tensor, signed: Tensor, *, deviance: bool, errors: bool) -> Estimate:
         x, solved = maximise(counts, _start(signed, model), compiled)
         coefficients = x * model.scale
-        known = fit_compiled(counts, shared, deviance=deviance, errors=False, coefficients=coefficients)
-        variance, null = None, None
-        if errors:
-            expected = expected_coefficients(coefficients, operator) / model.scale.clamp(min=1e-30)
-            own = inverse_information(expected, compiled)
-            variance, null = _variances(coefficients, own, operator, model)
+        known = fit_compiled(counts, shared, deviance=deviance, errors=errors, coefficients=coefficients, expected=True)
+        variance, null = known.variance, known.null_variance
+        if known.expected is not None and variance is not None and null is not None:
+            own = inverse_information(known.expected / model.scale.clamp(min=1e-30), compiled)
+            variance, null = _variances(own, variance, null, model)
         return Estimate(
             coefficients=coefficients,
             solved=solved,
@@ -191,7 +190,7 @@ def fit_poisson(
     variance, null = None, None
     if errors:
         own = _inverse_diagonals(coefficients, operator, model)
-        variance, null = _variances(coefficients, own, operator, model)
+        variance, null = _variances(own, *shared_variance(coefficients, operator), model)
     return Estimate(
         coefficients=coefficients,
         solved=torch.cat([done for _, done in found]),
@@ -306,16 +305,14 @@ def _solve(information: Tensor, slope: Tensor, free: Tensor) -> Tensor:
     return torch.nan_to_num(torch.cholesky_solve(slope[:, :, None], factor)[:, :, 0])
 
 
-def _variances(coefficients: Tensor, own: Tensor, operator: PixelOperator, model: Likelihood) -> tuple[Tensor, Tensor]:
+def _variances(own: Tensor, shared: Tensor, null: Tensor, model: Likelihood) -> tuple[Tensor, Tensor]:
     """Variance of the amplitudes (pixel, component) by the expected information; in the component's absence.
 
     The information is that of the expectation given the estimate, with the floor of the shared weights: a component
     that came out at 0 in a dark place would otherwise claim to be known exactly. The absence lowers it as it lowers
     that of the shared weights.
     """
-    n = operator.n_components
-    shared, null = shared_variance(coefficients, operator)
-    variance = (own * model.scale**2)[:, :n]
+    variance = (own * model.scale**2)[:, : shared.shape[1]]
     variance = torch.where(torch.isfinite(variance) & (variance > 0), variance, shared)
     return variance, null * variance / shared
 
