@@ -42,7 +42,7 @@ def test_the_kernel_takes_the_steps_of_the_tensors(level):
     sigma = theirs.variance.sqrt()
     apart = ((ours.coefficients - theirs.coefficients)[:, :N_COMPONENTS] / sigma)[done].abs()
     assert float(apart.max()) < 5e-4
-    assert float(apart.median()) < 1e-5
+    assert float(apart.median()) < 2e-5
     moved = ((ours.shift - theirs.shift) / theirs.shift_sigma)[done].abs()
     # Tensors take the same number of steps of all pixels: some slow ones have not quite ended.
     assert float(moved.max()) < 5e-3

@@ -1,263 +1,262 @@
 """Steps of amplitudes and theta of pixels that have a theta each, by the tangent dictionary.
 
-The same steps as `hpcxrf.fitting.pixels.tangent` takes with tensors. Three pixels at a time meet four rows of a matrix:
-twelve sums that stay in registers, of numbers that are read once. Every pixel ends by itself, when a step has become
-too short to count, and has the same numbers whichever of the three it is.
+The same steps as `hpcxrf.fitting.pixels.tangent` takes with tensors, pixels side by side in lanes. Every pixel ends by
+itself, when a step has become too short to count, and keeps what it has while its companions go on.
 """
 
 from typing import Final
 
 import numpy as np
 
-from hpcxrf.fitting.kernels.loops import LARGEST, Array, Number, clear
-from hpcxrf.fitting.kernels.machine_code import kernel, part
-from hpcxrf.fitting.kernels.tangent_layout import FARTHEST, LONGEST_STEP, SHORT, SIDE, STEPS
+from hpcxrf.fitting.kernels.lane_loops import multiply_lanes, project_lanes, put_lanes, read_lanes, take_lanes
+from hpcxrf.fitting.kernels.lanes import LANES, Lanes, Mask, both, holds, larger, load, root, size, spread, store, where
+from hpcxrf.fitting.kernels.loops import LARGEST, STRIPS, Array, Number, Strips
+from hpcxrf.fitting.kernels.machine_code import glue, kernel, part
+from hpcxrf.fitting.kernels.tangent_layout import FARTHEST, LONGEST_STEP, SHORT, STEPS
 
 _F: Final = np.float32
 _U: Final = np.uint64
 _ZERO: Final = np.float32(0.0)
+_ONE: Final = np.float32(1.0)
 _1: Final = np.uint64(1)
 _2: Final = np.uint64(2)
-_3: Final = np.uint64(3)
-_4: Final = np.uint64(4)
-_SIDE: Final = np.uint64(SIDE)
+_WIDTH: Final = np.uint64(LANES)
 _SHORT: Final = np.float32(SHORT)
 _LONGEST_STEP: Final = np.float32(LONGEST_STEP)
 _FARTHEST: Final = np.float32(FARTHEST)
+Law = tuple[Array, Array, Array, Array]
+"""Centre (parameter,), motion (place, parameter), parameters of the pairs (pair, 2), and their factors (pair,)."""
+State = tuple[Array, Array, Array]
+"""Coefficients, d, and products of all columns with the counts; all with lanes, as what follows."""
+Sums = tuple[Array, Array, Array, Array, Array]
+"""Coefficients of all columns, their products with the Gram matrix, factors of the changes, products of every two
+amplitudes, and the curvature."""
+Slopes = tuple[Array, Array, Array, Array, Array, Array]
+"""Slope by the coefficients and by d, the coefficients' answer to either, the step in d, and Cholesky's factor."""
 
 
 @part
-def _multiply_4(matrix: Array, begin: Number, n: Number, x: Array, out: Array, to: Number, rows: Number) -> None:
-    """Four rows of a matrix times the three vectors."""
-    a0 = a1 = a2 = b0 = b1 = b2 = c0 = c1 = c2 = d0 = d1 = d2 = _ZERO
-    for i in range(n):
-        x0, x1, x2 = x[i], x[i + n], x[i + _2 * n]
-        k = begin + i
-        g = matrix[k]
-        a0 += x0 * g
-        a1 += x1 * g
-        a2 += x2 * g
-        g = matrix[k + n]
-        b0 += x0 * g
-        b1 += x1 * g
-        b2 += x2 * g
-        g = matrix[k + _2 * n]
-        c0 += x0 * g
-        c1 += x1 * g
-        c2 += x2 * g
-        g = matrix[k + _3 * n]
-        d0 += x0 * g
-        d1 += x1 * g
-        d2 += x2 * g
-    out[to], out[to + rows], out[to + _2 * rows] = a0, a1, a2
-    to += _1
-    out[to], out[to + rows], out[to + _2 * rows] = b0, b1, b2
-    to += _1
-    out[to], out[to + rows], out[to + _2 * rows] = c0, c1, c2
-    to += _1
-    out[to], out[to + rows], out[to + _2 * rows] = d0, d1, d2
-
-
-@part
-def _multiply(matrix: Array, x: Array, out: Array) -> None:
-    """`matrix @ x` of each of the three, x (pixel, column) and the result (pixel, row)."""
-    rows, n = _U(matrix.shape[0]), _U(matrix.shape[1])
-    numbers, vectors, results = matrix.reshape(matrix.size), x.reshape(x.size), out.reshape(out.size)
-    for r in range(_U(0), rows, _4):
-        _multiply_4(numbers, r * n, n, vectors, results, r, rows)
-
-
-@part
-def _spread(a: Array, d: Array, pairs: Array, half: Array, n: Number, k: Number, weights: Array, every: Array) -> None:
-    """Factors of the columns' changes, and coefficients of all columns, of a pixel."""
-    m = _U(d.shape[0])
+def _spread_out(a: Array, d: Array, law: Law, n: Number, sums: Sums) -> None:
+    """Factors of the columns' changes, coefficients of all columns, and products of every two amplitudes."""
+    every, _, weights, products, _ = sums
+    pairs, half = law[2], law[3]
+    m, k = _U(d.shape[0]), _U(a.shape[0]) - _1
     for q in range(m):
-        weights[q] = d[q]
+        store(weights, q, load(d, q))
     for p in range(_U(half.shape[0])):
-        weights[m + p] = half[p] * d[pairs[p, 0]] * d[pairs[p, 1]]
+        store(weights, m + p, load(d, pairs[p, 0]) * load(d, pairs[p, 1]) * half[p])
     for c in range(k):
-        every[c] = a[c]
+        store(every, c, load(a, c))
     for q in range(_U(weights.shape[0])):
-        w, begin = weights[q], k + q * n
+        w, begin = load(weights, q), k + q * n
         for c in range(n):
-            every[begin + c] = w * a[c]
-
-
-@part
-def _pair_up(own: Array, n: Number, products: Array) -> None:
-    """Products of every two amplitudes, each pair once."""
+            store(every, begin + c, w * load(a, c))
     place = _U(0)
     for i in range(n):
-        x = own[i]
+        x = load(a, i)
         for j in range(i + _1):
-            products[place + j] = x * own[j]
+            store(products, place + j, x * load(a, j))
         place += i + _1
 
 
 @part
-def _find_slopes(
-    right: Array,
-    level: Number,
-    centre: Array,
-    a: Array,
-    d: Array,
-    rest: Array,
-    weights: Array,
-    pairs: Array,
-    half: Array,
-    n: Number,
-    slope_a: Array,
-    slope_d: Array,
-) -> None:
-    """Slopes of the misfit of a pixel, downwards, by the coefficients and by d; `rest` is taken from `right`."""
-    m, k = _U(d.shape[0]), _U(a.shape[0])
+def _find_slopes(state: State, level: Lanes, law: Law, n: Number, sums: Sums, slopes: Slopes) -> None:
+    """Slopes of the misfit, downwards, by the coefficients and by d."""
+    a, d, right = state
+    _, rest, weights, _, _ = sums
+    slope_a, slope_d, _, _, _, _ = slopes
+    centre, _, pairs, half = law
+    m, k = _U(d.shape[0]), _U(a.shape[0]) - _1
     for c in range(_U(right.shape[0])):
-        rest[c] = right[c] - rest[c]
-    _copy(rest, k, slope_a)
+        store(rest, c, load(right, c) - load(rest, c))
+    for c in range(k):
+        store(slope_a, c, load(rest, c))
     for q in range(m):
-        slope_d[q] = -level * (d[q] + centre[q])
+        store(slope_d, q, (_ZERO - level) * (load(d, q) + centre[q]))
     for q in range(_U(weights.shape[0])):
-        w, gain, begin = weights[q], _ZERO, k + q * n
+        w, gain, begin = load(weights, q), spread(_ZERO), k + q * n
         for c in range(n):
-            change = rest[begin + c]
-            slope_a[c] += w * change
-            gain += change * a[c]
+            change = load(rest, begin + c)
+            store(slope_a, c, load(slope_a, c) + w * change)
+            gain += change * load(a, c)
         if q < m:
-            slope_d[q] += gain
+            store(slope_d, q, load(slope_d, q) + gain)
         else:
-            one, other, share = pairs[q - m, 0], pairs[q - m, 1], half[q - m] * gain
-            slope_d[one] += share * d[other]
-            slope_d[other] += share * d[one]
+            one, other, share = pairs[q - m, 0], pairs[q - m, 1], gain * half[q - m]
+            store(slope_d, one, load(slope_d, one) + share * load(d, other))
+            store(slope_d, other, load(slope_d, other) + share * load(d, one))
 
 
 @part
-def _solve(bent: Array, level: Number, wanted: Array, lower: Array, move: Array) -> None:
+def _solve(bent: Array, level: Lanes, wanted: Array, lower: Array, move: Array) -> None:
     """Solve for a step by Cholesky's factor; 0 where the curvature has none.
 
     Args:
         bent: lower triangle of the curvature, by rows, without the prior.
         level: curvature of the prior.
-        wanted: (parameter,).
-        lower: (parameter, parameter), overwritten.
-        move: (parameter,).
+        wanted: (parameter, lane).
+        lower: lower triangle by rows, overwritten.
+        move: (parameter, lane).
     """
-    m = _U(wanted.shape[0])
-    place: Number = _U(0)
-    sound: Number = True
+    m, row = _U(move.shape[0]), _U(0)
+    sound = spread(_ZERO) <= _ZERO
     for p in range(m):
-        for q in range(p + _1):
-            s = bent[place] + level if p == q else bent[place]
+        row += p
+        column = _U(0)
+        for q in range(p):
+            column += q
+            s = load(bent, row + q)
             for r in range(q):
-                s -= lower[p, r] * lower[q, r]
-            if p == q:
-                sound = sound and s > _ZERO
-                lower[p, p] = np.sqrt(s) if sound else _F(1.0)
-            else:
-                lower[p, q] = s / lower[q, q]
-            place += _1
-        s = wanted[p]
+                s -= load(lower, row + r) * load(lower, column + r)
+            store(lower, row + q, s / load(lower, column + q))
+        s, v = load(bent, row + p) + level, load(wanted, p)
         for r in range(p):
-            s -= lower[p, r] * move[r]
-        move[p] = s / lower[p, p]
+            one = load(lower, row + r)
+            s -= one * one
+            v -= one * load(move, r)
+        positive = s > _ZERO
+        sound = both(sound, positive)
+        diagonal = root(where(positive, s, spread(_ONE)))
+        store(lower, row + p, diagonal)
+        store(move, p, v / diagonal)
     for back in range(m):
         end = m - _1 - back
-        s = move[end]
+        s = load(move, end)
         for r in range(end + _1, m):
-            s -= lower[r, end] * move[r]
-        move[end] = s / lower[end, end]
-    if not sound:
-        for p in range(m):
-            move[p] = _ZERO
+            s -= load(lower, r * (r + _1) // _2 + end) * load(move, r)
+        s /= load(lower, end * (end + _1) // _2 + end)
+        store(move, end, s)
+    for p in range(m):
+        store(move, p, where(sound, load(move, p), spread(_ZERO)))
 
 
 @part
 def _shorten(d: Array, limit: Number, motion: Array) -> None:
     """The same direction, no farther than a limit in units of the reach."""
-    reached = limit
+    reached = spread(limit)
     for place in range(_U(motion.shape[0])):
-        moved = _ZERO
+        moved = spread(_ZERO)
         for q in range(_U(d.shape[0])):
-            moved += motion[place, q] * d[q]
-        reached = max(reached, abs(moved))
+            moved += load(d, q) * motion[place, q]
+        reached = larger(size(moved), reached)
     for q in range(_U(d.shape[0])):
-        d[q] *= limit / reached
+        store(d, q, load(d, q) * (limit / reached))
 
 
 @part
-def _find_move(
-    d: Array, level: Number, bent: Array, follow: Array, slope_a: Array, slope_d: Array, lower: Array, move: Array
-) -> Number:
-    """The step in d, and its length in units of its uncertainty."""
+def _find_move(d: Array, level: Lanes, bent: Array, law: Law, slopes: Slopes) -> Lanes:
+    """Where a step in d leads that is not too long, nor leads too far; its length in units of its uncertainty."""
+    slope_a, slope_d, follow, _, move, lower = slopes
     m = _U(d.shape[0])
     k = _U(follow.shape[0]) // m
     for q in range(m):
-        s, begin = slope_d[q], q * k
+        s, begin = load(slope_d, q), q * k
         for c in range(k):
-            s -= follow[begin + c] * slope_a[c]
-        slope_d[q] = s
+            s -= load(follow, begin + c) * load(slope_a, c)
+        store(slope_d, q, s)
     _solve(bent, level, slope_d, lower, move)
-    square = _ZERO
+    square = spread(_ZERO)
     for q in range(m):
-        square += move[q] * slope_d[q]
-    return np.sqrt(max(square / level, _ZERO))
+        square += load(move, q) * load(slope_d, q)
+    _shorten(move, _LONGEST_STEP, law[1])
+    for q in range(m):
+        store(move, q, load(move, q) + load(d, q))
+    _shorten(move, _FARTHEST, law[1])
+    return root(larger(square / level, spread(_ZERO)))
 
 
 @part
-def _limit(d: Array, motion: Array, move: Array) -> None:
-    """Where a step leads that is not too long, nor leads too far."""
-    _shorten(move, _LONGEST_STEP, motion)
-    for q in range(_U(d.shape[0])):
-        move[q] += d[q]
-    _shorten(move, _FARTHEST, motion)
-
-
-@part
-def _go(move: Array, follow: Array, answer: Array, a: Array, d: Array) -> None:
-    """Go there; the coefficients follow the change of d."""
-    m, k = _U(d.shape[0]), _U(a.shape[0])
+def _go(state: State, going: Mask, slopes: Slopes) -> None:
+    """Go there, those that are going; the coefficients follow the change of d."""
+    a, d, _ = state
+    _, _, follow, answer, move, _ = slopes
+    m, k = _U(d.shape[0]), _U(answer.shape[0])
     for q in range(m):
-        by, begin = move[q] - d[q], q * k
+        by, begin = load(move, q) - load(d, q), q * k
         for c in range(k):
-            answer[c] -= by * follow[begin + c]
-        d[q] = move[q]
+            store(answer, c, load(answer, c) - by * load(follow, begin + c))
+        store(d, q, where(going, load(move, q), load(d, q)))
     for c in range(k):
-        a[c] += answer[c]
+        at = load(a, c)
+        store(a, c, where(going, at + load(answer, c), at))
 
 
 @part
-def _load(x: Array, p: Number, out: Array) -> None:
-    for c in range(_U(x.shape[0])):
-        out[c] = x[c, p]
+def _take_steps(
+    state: State,
+    level: Lanes,
+    matrices: tuple[Strips, Strips, Strips, Strips],
+    law: Law,
+    n: Number,
+    sums: Sums,
+    slopes: Slopes,
+) -> Lanes:
+    """Coefficients and d, in place; the length of the last step of each."""
+    gram, inverse, response, curvature = matrices
+    a, d, _ = state
+    length = spread(LARGEST)
+    for _ in range(STEPS):
+        going = length > _SHORT
+        if not holds(going):
+            break
+        _spread_out(a, d, law, n, sums)
+        multiply_lanes(sums[0], gram, sums[1])
+        multiply_lanes(a, response, slopes[2])
+        multiply_lanes(sums[3], curvature, sums[4])
+        _find_slopes(state, level, law, n, sums, slopes)
+        step = _find_move(d, level, sums[4], law, slopes)
+        multiply_lanes(slopes[0], inverse, slopes[3])
+        _go(state, going, slopes)
+        length = where(going, step, length)
+    return length
 
 
-@part
-def _store(x: Array, p: Number, out: Array) -> None:
-    for c in range(_U(x.shape[0])):
-        out[c, p] = x[c]
+@glue
+def _make_rows(n: Number) -> Array:
+    return np.zeros((n, _WIDTH), np.float32)
 
 
-@part
-def _copy(x: Array, n: Number, out: Array) -> None:
-    for c in range(n):
-        out[c] = x[c]
+@kernel(f"void(uint8[::1], int64, uint64, uint64, {STRIPS}, float32[:,::1], float32[::1])", makes_arrays=True)
+def project_pixels(
+    data: Array, kind: int, stride: int, n_channels: int, weighted: Strips, rhs: Array, total: Array
+) -> None:
+    """Products of all columns with the counts of pixels.
+
+    Args:
+        data: bytes of the counts of all pixels, all finite.
+        kind: type of the counts.
+        stride: counts from one pixel to the next.
+        n_channels: channels of a pixel.
+        weighted: strips of the weighted columns over channels.
+        rhs: (all columns, pixel).
+        total: (pixel,) counts.
+    """
+    form = (kind, stride, n_channels, _U(0), n_channels)
+    y, sums = _make_rows(n_channels), _make_rows(_U(rhs.shape[0]) + _1)
+    n_pixels = _U(rhs.shape[1])
+    for begin in range(_U(0), n_pixels, _WIDTH):
+        count = min(_WIDTH, n_pixels - begin)
+        read_lanes(data, form, begin, count, y, total)
+        project_lanes(y, weighted, sums)
+        put_lanes(sums, begin, count, rhs)
 
 
 _MATRIX: Final = "float32[:,::1]"
-_OPERATOR: Final = (
-    f"Tuple(({_MATRIX}, {_MATRIX}, {_MATRIX}, {_MATRIX}, float32[::1], {_MATRIX}, uint64[:,::1], float32[::1]))"
-)
+_MATRICES: Final = f"Tuple(({STRIPS}, {STRIPS}, {STRIPS}, {STRIPS}))"
+_LAW: Final = f"Tuple((float32[::1], {_MATRIX}, uint64[:,::1], float32[::1]))"
 
 
 @kernel(
-    f"void({_MATRIX}, {_MATRIX}, float32[::1], {_OPERATOR}, uint64, {_MATRIX}, {_MATRIX}, float32[::1])",
+    f"void({_MATRIX}, {_MATRIX}, float32[::1], {_MATRICES}, {_LAW}, uint64, {_MATRIX}, {_MATRIX}, float32[::1])",
     makes_arrays=True,
 )
 def take_steps(
     signed: Array,
     rhs: Array,
     level: Array,
-    operator: tuple[Array, ...],
-    n: Number,
+    matrices: tuple[Strips, Strips, Strips, Strips],
+    law: Law,
+    n: int,
     found: Array,
     shift: Array,
     moved: Array,
@@ -268,55 +267,39 @@ def take_steps(
         signed: (column, pixel) at d = 0.
         rhs: (all columns, pixel) their products with the counts.
         level: (pixel,) counts in units of the mean pixel.
-        operator: Gram matrix (all, all), inverse (column, column), response (parameter and column, component),
-            curvature (pair of parameters, pair of components), all filled up to multiples of 4 rows and 8 columns;
-            centre (parameter,), motion (place, parameter), parameters of the pairs (pair, 2), their factors (pair,).
+        matrices: strips of the Gram matrix (all, all), the inverse (column, column), the response (parameter and
+            column, component), and the curvature (pair of parameters, pair of components).
+        law: centre (parameter,), motion (place, parameter), parameters of the pairs (pair, 2), their factors (pair,).
         n: number of components.
         found: (column, pixel).
         shift: (parameter, pixel).
         moved: (pixel,) length of the last step in d, in units of its uncertainty.
     """
-    gram, inverse, response, curvature, centre, motion, pairs, half = operator
     k, m, n_all = _U(signed.shape[0]), _U(shift.shape[0]), _U(rhs.shape[0])
-    every, rest = np.zeros((SIDE, gram.shape[1]), _F), np.zeros((SIDE, gram.shape[0]), _F)
-    slope_a, answer = np.zeros((SIDE, inverse.shape[1]), _F), np.zeros((SIDE, inverse.shape[0]), _F)
-    own, follow = np.zeros((SIDE, response.shape[1]), _F), np.zeros((SIDE, response.shape[0]), _F)
-    products, bent = np.zeros((SIDE, curvature.shape[1]), _F), np.zeros((SIDE, curvature.shape[0]), _F)
-    a, right, weights = np.zeros((SIDE, k), _F), np.zeros((SIDE, n_all), _F), np.zeros((SIDE, m + half.shape[0]), _F)
-    d, move, slope_d, lower = np.zeros((SIDE, m), _F), np.zeros((SIDE, m), _F), np.zeros(m, _F), np.zeros((m, m), _F)
-    length, place = np.zeros(SIDE, _F), np.zeros(SIDE, np.uint64)
+    n_changes, n_bent = m + _U(law[3].shape[0]), m * (m + _1) // _2
+    # With one more row where strips are filled up.
+    state = (_make_rows(k + _1), _make_rows(m), _make_rows(n_all))
+    sums = (
+        _make_rows(n_all + _1),
+        _make_rows(n_all),
+        _make_rows(n_changes),
+        _make_rows(n * (n + _1) // _2 + _1),
+        _make_rows(n_bent),
+    )
+    slopes = (_make_rows(k + _1), _make_rows(m), _make_rows(m * k), _make_rows(k), _make_rows(m), _make_rows(n_bent))
+    own = np.ones(_WIDTH, np.float32)
     n_pixels = _U(signed.shape[1])
-    for begin in range(_U(0), n_pixels, _SIDE):
-        for s in range(_SIDE):
-            # The last one beside those that are left is fitted again with them.
-            place[s] = begin + s if begin + s < n_pixels else n_pixels - _1
-            _load(signed, place[s], a[s])
-            _load(rhs, place[s], right[s])
-            length[s] = LARGEST
-            clear(d[s])
-        for _ in range(STEPS):
-            if max(length[0], length[1], length[2]) <= _SHORT:
-                break
-            for s in range(_SIDE):
-                _copy(a[s], n, own[s])
-                _spread(a[s], d[s], pairs, half, n, k, weights[s], every[s])
-                _pair_up(own[s], n, products[s])
-            _multiply(gram, every, rest)
-            _multiply(response, own, follow)
-            _multiply(curvature, products, bent)
-            for s in range(_SIDE):
-                at = level[place[s]]
-                _find_slopes(right[s], at, centre, a[s], d[s], rest[s], weights[s], pairs, half, n, slope_a[s], slope_d)
-                step = _find_move(d[s], at, bent[s], follow[s, : m * k], slope_a[s], slope_d, lower, move[s])
-                # One that has come to its end stays there, and keeps what it went last.
-                length[s] = step if length[s] > _SHORT else -length[s]
-                _limit(d[s], motion, move[s])
-            _multiply(inverse, slope_a, answer)
-            for s in range(_SIDE):
-                if length[s] >= _ZERO:
-                    _go(move[s], follow[s, : m * k], answer[s], a[s], d[s])
-                length[s] = abs(length[s])
-        for s in range(_SIDE):
-            moved[place[s]] = length[s]
-            _store(a[s], place[s], found)
-            _store(d[s], place[s], shift)
+    for begin in range(_U(0), n_pixels, _WIDTH):
+        count = min(_WIDTH, n_pixels - begin)
+        take_lanes(signed, begin, count, state[0])
+        take_lanes(rhs, begin, count, state[2])
+        for q in range(m):
+            store(state[1], q, spread(_ZERO))
+        for lane in range(count):
+            own[lane] = level[begin + lane]
+        store(own, _U(0), _take_steps(state, load(own, _U(0)), matrices, law, n, sums, slopes))
+        for lane in range(count):
+            moved[begin + lane] = own[lane]
+            own[lane] = _ONE
+        put_lanes(state[0], begin, count, found)
+        put_lanes(state[1], begin, count, shift)

@@ -2,11 +2,6 @@
 
 from typing import Final
 
-SIDE: Final = 3
-"""Pixels side by side in the kernel."""
-ROWS: Final = 4
-COLUMNS: Final = 8
-"""Matrices of the kernel are filled up to multiples of these."""
 STEPS: Final = 10
 LONGEST_STEP: Final = 0.5
 """In units of the reach, as the next."""

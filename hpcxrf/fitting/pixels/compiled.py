@@ -19,8 +19,8 @@ from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, unit_diagonal
 from hpcxrf.fitting.pixels.sparse import SparseFit, prepare_sparse
 from hpcxrf.fitting.pixels.strips import StripArrays, by_tile, cut_into_runs, no_strips, strips_of, strips_of_all
 
-FAR: Final = 1e-8
-"""Share of a column's largest expectation below which a whole tile of channels is left out."""
+# Share of a column's largest number below which a whole tile of channels is left out.
+_FAR: Final = 1e-8
 # Share of a column's information below which its projector is left out of a tile: less than bands leave out
 # (`bands.LEFT_OUT`), as runs here are shorter, and what a pixel unlike the mean has in each of them adds up.
 _LEFT_OUT: Final = 1e-13
@@ -78,8 +78,7 @@ def compile_fit(basis: PixelBasis, operator: PixelOperator, *, sparse: bool = Fa
     if sparse:
         load_sparse_kernel()
     projector, mixing = _cut_projector(basis, operator)
-    tiles = by_tile(operator.columns.T).abs().amax(dim=1)
-    expectation = cut_into_runs(tiles > FAR * tiles.amax(dim=0))
+    expectation = cut_into_runs(find_near(operator.columns.T))
     n_components = operator.n_components
     own = operator.variance[:n_components].diagonal()
     return CompiledFit(
@@ -104,8 +103,7 @@ def compile_expectation(columns: Tensor) -> CompiledFit:
     """
     load_map_kernels()
     n, n_channels = columns.shape
-    tiles = by_tile(columns.T).abs().amax(dim=1)
-    runs = cut_into_runs(tiles > FAR * tiles.amax(dim=0))
+    runs = cut_into_runs(find_near(columns.T))
     nothing = np.zeros(0, np.float32)
     return CompiledFit(
         n_columns=n,
@@ -118,6 +116,16 @@ def compile_expectation(columns: Tensor) -> CompiledFit:
         variance=no_strips(),
         tables=(_hazard(), nothing, nothing),
     )
+
+
+def find_near(columns: Tensor) -> Tensor:
+    """Where a column has numbers to speak of (tile, column).
+
+    Args:
+        columns: (channel, column).
+    """
+    tiles = by_tile(columns).abs().amax(dim=1)
+    return tiles > _FAR * tiles.amax(dim=0).clamp(min=torch.finfo(tiles.dtype).tiny)
 
 
 def find_deviance(counts: Tensor, factors: Tensor, expectation: CompiledFit) -> Tensor:

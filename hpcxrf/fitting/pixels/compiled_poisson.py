@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcxrf.fitting.pixels.basis import shared_weights
-from hpcxrf.fitting.pixels.compiled import COUNT_TYPES, FAR, as_bytes
+from hpcxrf.fitting.pixels.compiled import COUNT_TYPES, as_bytes, find_near
 from hpcxrf.fitting.pixels.parts import join_channels
 from hpcxrf.fitting.pixels.strips import StripArrays, by_tile, cut_into_runs, strips_of
 
@@ -54,8 +54,8 @@ def compile_likelihood(columns: Tensor, usable: Tensor, expected: Tensor) -> Com
     own = information.sum(dim=0)[first == second].clamp(min=1e-300).sqrt()
     totals = columns.sum(dim=0)
     return CompiledLikelihood(
-        fine=_strips(columns, _is_near(columns)),
-        coarse=_strips(joined, _is_near(joined)),
+        fine=_strips(columns, find_near(columns)),
+        coarse=_strips(joined, find_near(joined)),
         pairs=_strips(pairs, information > _APART * own[first] * own[second]),
         units=torch.stack([totals, usable.to(totals.dtype)]).to(torch.float32).numpy(),
         rows=columns.to(torch.float32).contiguous().numpy(),
@@ -116,9 +116,3 @@ def load_poisson_kernels() -> ModuleType:
 
 def _strips(values: Tensor, present: Tensor) -> StripArrays:
     return strips_of(values, cut_into_runs(present))
-
-
-def _is_near(columns: Tensor) -> Tensor:
-    """(tile, column): where a column has counts to speak of."""
-    tiles = by_tile(columns).abs().amax(dim=1)
-    return tiles > FAR * tiles.amax(dim=0).clamp(min=1e-300)

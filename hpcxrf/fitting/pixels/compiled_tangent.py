@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hpcxrf.fitting.kernels.tangent_layout import COLUMNS, ROWS
-from hpcxrf.fitting.pixels.compiled import CompiledFit, compile_expectation
+from hpcxrf.fitting.pixels.compiled import COUNT_TYPES, CompiledFit, as_bytes, compile_expectation, find_near
+from hpcxrf.fitting.pixels.strips import StripArrays, cut_into_runs, strips_of, strips_of_all
 
 if TYPE_CHECKING:
     from hpcxrf.fitting.pixels.tangent import TangentOperator
@@ -21,16 +21,19 @@ Matrix = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledTangent:
-    """Matrices of the kernel, filled up to multiples of 4 rows and 8 columns."""
+    """Matrices of the kernel."""
 
     n_components: int
-    gram: Matrix
+    n_all: int
+    weighted: StripArrays
+    """(channel, all)."""
+    gram: StripArrays
     """(all, all)."""
-    inverse: Matrix
+    inverse: StripArrays
     """(column, column)."""
-    response: Matrix
+    response: StripArrays
     """(parameter and column, component)."""
-    curvature: Matrix
+    curvature: StripArrays
     """(pair of parameters, pair of components): lower triangles, by rows."""
     centre: Matrix
     """(parameter,)."""
@@ -58,16 +61,35 @@ def compile_tangent(tangent: "TangentOperator") -> CompiledTangent:
     both = [curvature[:, p, q] + curvature[:, p, q].T - torch.diag(curvature[:, p, q].diagonal()) for p, q in _pairs(m)]
     return CompiledTangent(
         n_components=n,
-        gram=_fill(tangent.gram),
-        inverse=_fill(tangent.inverse),
-        response=_fill(tangent.response.reshape(n, m * k).T),
-        curvature=_fill(torch.stack([one[rows, columns] for one in both])),
+        n_all=len(tangent.gram),
+        weighted=strips_of(tangent.weighted, cut_into_runs(find_near(tangent.weighted))),
+        gram=strips_of_all(tangent.gram),
+        inverse=strips_of_all(tangent.inverse),
+        response=strips_of_all(tangent.response.reshape(n, m * k).T),
+        curvature=strips_of_all(torch.stack([one[rows, columns] for one in both])),
         centre=tangent.centre.contiguous().numpy(),
         motion=tangent.motion.contiguous().numpy(),
         pairs=torch.stack([tangent.first.argmax(dim=1), tangent.second.argmax(dim=1)], dim=1).numpy().astype(np.uint64),
         half=tangent.half.contiguous().numpy(),
         expectation=compile_expectation(tangent.all_columns),
     )
+
+
+def project_pixels(counts: Tensor, compiled: CompiledTangent) -> tuple[Tensor, Tensor]:
+    """Products (pixel, all) of all weighted columns with the counts, and the counts of each pixel (pixel,).
+
+    Args:
+        counts: (pixel, channel) finite, any real dtype.
+        compiled: of `compile_tangent`.
+    """
+    if counts.dtype not in COUNT_TYPES:
+        counts = counts.to(torch.float32)
+    data, stride = as_bytes(counts)
+    rhs, total = torch.empty((compiled.n_all, len(counts))), torch.empty(len(counts))
+    load_tangent_kernel().project_pixels(
+        data, COUNT_TYPES[counts.dtype], stride, counts.shape[1], compiled.weighted, rhs.numpy(), total.numpy()
+    )
+    return rhs.T, total
 
 
 def take_steps(a: Tensor, rhs: Tensor, level: Tensor, compiled: CompiledTangent) -> tuple[Tensor, Tensor, Tensor]:
@@ -83,12 +105,13 @@ def take_steps(a: Tensor, rhs: Tensor, level: Tensor, compiled: CompiledTangent)
     n_pixels, m = len(a), len(one.centre)
     given, right = a.T.contiguous(), rhs.T.contiguous()
     found, shift, moved = torch.empty_like(given), torch.empty((m, n_pixels)), torch.empty(n_pixels)
-    operator = (one.gram, one.inverse, one.response, one.curvature, one.centre, one.motion, one.pairs, one.half)
+    matrices = (one.gram, one.inverse, one.response, one.curvature)
     load_tangent_kernel().take_steps(
         given.numpy(),
         right.numpy(),
         level.contiguous().numpy(),
-        operator,
+        matrices,
+        (one.centre, one.motion, one.pairs, one.half),
         one.n_components,
         found.numpy(),
         shift.numpy(),
@@ -99,11 +122,6 @@ def take_steps(a: Tensor, rhs: Tensor, level: Tensor, compiled: CompiledTangent)
 
 def _pairs(n: int) -> list[tuple[int, int]]:
     return [(p, q) for p in range(n) for q in range(p + 1)]
-
-
-def _fill(matrix: Tensor) -> Matrix:
-    filled = torch.nn.functional.pad(matrix, (0, -matrix.shape[1] % COLUMNS, 0, -matrix.shape[0] % ROWS))
-    return np.ascontiguousarray(filled.to(torch.float32).numpy())
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from torch import Tensor
 from hpcxrf.fitting.kernels.tangent_layout import FARTHEST, LONGEST_STEP, STEPS
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, shared_weights, unit_diagonal
 from hpcxrf.fitting.pixels.compiled import find_deviance
-from hpcxrf.fitting.pixels.compiled_tangent import CompiledTangent, take_steps
+from hpcxrf.fitting.pixels.compiled_tangent import CompiledTangent, project_pixels, take_steps
 from hpcxrf.fitting.pixels.pairs import with_totals
 from hpcxrf.fitting.pixels.parts import Estimate, project, shared_variance, spectrum_deviance, times
 from hpcxrf.physics.model import SpectrumModel, energy_kev, evaluate, place_lines
@@ -237,9 +237,7 @@ def fit_tangent(counts: Tensor, signed: Tensor, tangent: TangentOperator, *, err
         tangent: products of `tangent_operator`.
         errors: whether the variance is wanted.
     """
-    n_all = tangent.weighted.shape[1]
-    projected = project(counts, with_totals(tangent.weighted))
-    rhs, total = projected[:, :n_all], projected[:, n_all]
+    rhs, total = _project_all(counts, tangent)
     level = (total / tangent.expected_total).clamp(min=1.0 / tangent.expected_total)
     usable = tangent.scale > 0
     a = torch.where(usable, signed / tangent.scale, 0.0)
@@ -267,6 +265,15 @@ def fit_tangent(counts: Tensor, signed: Tensor, tangent: TangentOperator, *, err
     )
 
 
+def _project_all(counts: Tensor, tangent: TangentOperator) -> tuple[Tensor, Tensor]:
+    """Products (pixel, all) of all columns with the counts, and the counts (pixel,)."""
+    if tangent.compiled is not None:
+        return project_pixels(counts, tangent.compiled)
+    n_all = tangent.weighted.shape[1]
+    projected = project(counts, with_totals(tangent.weighted))
+    return projected[:, :n_all], projected[:, n_all]
+
+
 def find_misfit(counts: Tensor, found: Estimate, tangent: TangentOperator) -> Tensor:
     """Poisson deviance (pixel,) of an estimate of `fit_tangent`, by the same device's means wherever it is wanted.
 
@@ -275,7 +282,7 @@ def find_misfit(counts: Tensor, found: Estimate, tangent: TangentOperator) -> Te
         found: the estimate.
         tangent: what it was made with.
     """
-    if tangent.compiled is not None and tangent.compiled.expectation is not None:
+    if tangent.compiled is not None:
         return find_deviance(counts, found.factors, tangent.compiled.expectation)
     return spectrum_deviance(counts, found.factors, found.columns)
 
