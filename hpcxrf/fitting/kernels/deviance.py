@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from hpcxrf.fitting.kernels.lane_loops import log_lanes, take_lanes
-from hpcxrf.fitting.kernels.lanes import LANES, Lanes, larger, load, root, spread, store, where
+from hpcxrf.fitting.kernels.lanes import LANES, Lanes, fails, holds, larger, load, root, spread, store, where
 from hpcxrf.fitting.kernels.layout import FAR_OUT, FEW_COUNTS, NEAR, NEAR_SCALE, SMALLEST_EXPECTATION
 from hpcxrf.fitting.kernels.loops import ROWS, Array, Number, Rows
 from hpcxrf.fitting.kernels.machine_code import kernel, part
@@ -29,6 +29,7 @@ _FEW: Final = np.float32(FEW_COUNTS)
 _SCALE: Final = np.float32(NEAR_SCALE)
 _N0, _N1, _N2, _N3 = (tuple(np.float32(c) for c in row) for row in NEAR)
 _F0, _F1, _F2, _F3 = (tuple(np.float32(c) for c in row) for row in FAR_OUT)
+Terms = tuple[Lanes, Lanes, Lanes, Lanes]
 
 
 @part
@@ -54,19 +55,37 @@ def _combine(rows: Rows, row: Number, x: Array) -> Lanes:
 
 
 @part
-def _find_terms(mu: Lanes, number: Number, leverage: Number) -> tuple[Lanes, Lanes, Lanes]:
-    """A sample's share of mean and variance, below the least expectation by a tangent and a line; its slope."""
-    m = larger(mu, spread(_LOWEST))
-    below = mu - m
-    up, s, x = log_lanes(m), m / (m + _SCALE), _ONE / m
-    few = m < _FEW
+def _find_near_terms(m: Lanes) -> Terms:
+    """Mean, variance, slope and what a degree of freedom takes, of few counts."""
+    up, s = log_lanes(m), m / (m + _SCALE)
     change = _near(_N1, s)
-    steep = where(few, (change - up - _ONE) * _TWO, x * _far(_F1, x))
-    mean = where(few, m * _TWO * (_near(_N0, s) - up), _far(_F0, x) + _ONE)
-    near = m * _FOUR * (_near(_N2, s) + (up + _ONE) * (up + _ONE - change * _TWO))
-    variance = where(few, near, _far(_F2, x) + _TWO)
-    free = where(few, _near(_N3, s), _far(_F3, x) + _ONE)
-    return (mean + steep * below) * number - free * leverage, variance * (below * x + _ONE) * number, steep
+    mean = m * _TWO * (_near(_N0, s) - up)
+    variance = m * _FOUR * (_near(_N2, s) + (up + _ONE) * (up + _ONE - change * _TWO))
+    return mean, variance, (change - up - _ONE) * _TWO, _near(_N3, s)
+
+
+@part
+def _find_far_terms(m: Lanes) -> Terms:
+    """The same of many."""
+    x = _ONE / m
+    return _far(_F0, x) + _ONE, _far(_F2, x) + _TWO, x * _far(_F1, x), _far(_F3, x) + _ONE
+
+
+@part
+def _find_terms(m: Lanes) -> Terms:
+    """The same of any; what no pixel needs is not computed."""
+    few = m < _FEW
+    if not fails(few):
+        return _find_near_terms(m)
+    if not holds(few):
+        return _find_far_terms(m)
+    near, far = _find_near_terms(m), _find_far_terms(m)
+    return (
+        where(few, near[0], far[0]),
+        where(few, near[1], far[1]),
+        where(few, near[2], far[2]),
+        where(few, near[3], far[3]),
+    )
 
 
 @part
@@ -86,9 +105,11 @@ def _standardise(
     mean, variance = spread(_ZERO), spread(_ZERO)
     for i in range(n_samples):
         m = _combine(spectra, i, a)
-        more, wider, steep = _find_terms(m, samples[0, i], share * samples[1, i])
-        mean += more
-        variance += wider
+        used = larger(m, spread(_LOWEST))
+        own, spread_out, steep, free = _find_terms(used)
+        # Below the least expectation by a tangent and a line.
+        mean += (own + steep * (m - used)) * samples[0, i] - free * (share * samples[1, i])
+        variance += spread_out * (m / used) * samples[0, i]
         store(mu, i, m)
         store(slope, i, steep)
     # The mean is taken at the unbiased coefficients, along its tangent.

@@ -18,8 +18,6 @@ _STEPS: Final = 100
 _LONG: Final = 0.25
 # Square of the length of the last step, twice: about the deviance that is left before it.
 _TOLERANCE: Final = 1e-4
-# Of an equal share of the counts: the start of a column that single precision leaves at 0.
-_LEAST_SHARE: Final = 0.02
 _PIVOTS: Final = 60
 _PATIENCE: Final = 3
 _ROUNDING: Final = 1e-9
@@ -134,8 +132,10 @@ def _expand(y: Array, seen: Array, n_seen: Number, rows: Array, at: Array, h: Ar
 
 
 @part
-def _begin(y: Array, n_channels: Number, x: Array, totals: Array, usable: Array, seen: Array, at: Array) -> Number:
-    """List the channels with counts, and start at no bound; how many there are."""
+def _begin(
+    y: Array, n_channels: Number, x: Array, totals: Array, usable: Array, least: Number, seen: Array, at: Array
+) -> Number:
+    """List the channels with counts, and start at the least share or above; how many there are."""
     n, n_seen, total, n_usable = _U(totals.shape[0]), _U(0), 0.0, 0.0
     for i in range(n_channels):
         if y[i] > np.float32(0.0):
@@ -146,7 +146,7 @@ def _begin(y: Array, n_channels: Number, x: Array, totals: Array, usable: Array,
         n_usable += usable[j]
     for j in range(n):
         if usable[j] > np.float32(0.0):
-            at[j] = max(np.float64(x[j]), _LEAST_SHARE * total / (n_usable * totals[j]))
+            at[j] = max(np.float64(x[j]), least * total / (n_usable * totals[j]))
     return n_seen
 
 
@@ -185,7 +185,7 @@ def make_room(n: Number, n_channels: Number) -> Room:
 
 @part
 def climb_exactly(
-    y: Array, n_channels: Number, x: Array, rows: Array, totals: Array, usable: Array, room: Room
+    y: Array, n_channels: Number, x: Array, rows: Array, totals: Array, usable: Array, least: Number, room: Room
 ) -> Number:
     """Go from x to the most likely coefficients, in place; whether that was reached.
 
@@ -196,6 +196,7 @@ def climb_exactly(
         rows: (channel, column).
         totals: (column,) counts of one unit.
         usable: (column,) 1 for a column with counts.
+        least: share of an equal share of the counts, at or above which each column begins.
         room: of `make_room`.
     """
     n = _U(totals.shape[0])
@@ -204,7 +205,7 @@ def climb_exactly(
     free, wrong = flags[0], flags[1]
     for j in range(n):
         at[j] = 0.0
-    n_seen = _begin(y, n_channels, x, totals, usable, seen, at)
+    n_seen = _begin(y, n_channels, x, totals, usable, least, seen, at)
     for _ in range(_STEPS):
         for j in range(n):
             g[j] = totals[j]

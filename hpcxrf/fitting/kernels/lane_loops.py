@@ -244,7 +244,10 @@ def multiply_lanes(x: Array, strips: Strips, out: Array) -> None:
 
 @part
 def log_lanes(x: Lanes) -> Lanes:
-    """Natural logarithm of a positive number, to 1e-7, as `loops.log`."""
+    """Natural logarithm of a positive number, to 1e-7.
+
+    x = 2^e (1 + f), 2/3 <= 1 + f < 4/3; f^2 q(f) is log(1 + f) - f, fitted at Chebyshev points.
+    """
     e, f = exponent(x), mantissa(x) - _ONE
     q = f * _F(-0.1565677970647812) + _F(0.17200186848640442)
     q = q * f + _F(-0.16358855366706848)

@@ -133,7 +133,13 @@ for _operator, _in_place, _method in (
 ):
     _define(_operator, None, _calculate(_method))
     _define(_in_place, None, _calculate(_method))
-for _operator, _sign in ((operator.gt, ">"), (operator.ge, ">="), (operator.lt, "<"), (operator.le, "<=")):
+for _operator, _sign in (
+    (operator.gt, ">"),
+    (operator.ge, ">="),
+    (operator.lt, "<"),
+    (operator.le, "<="),
+    (operator.eq, "=="),
+):
     _define(_operator, _MASK, _order(_sign))
 
 

@@ -65,7 +65,11 @@ _TOLERANCE: Final = np.float32(TOLERANCE)
 _ROUNDING: Final = np.float32(ROUNDING)
 _LONG: Final = np.float32(0.5)
 _STEPS: Final = 24
-_FEWEST_COUNTS: Final = np.float32(50.0)
+_FEWEST_COUNTS: Final = np.float32(8.0)
+# From here on the curvature of joined channels says when the end is reached.
+_MANY_COUNTS: Final = np.float32(100.0)
+# Of an equal share of the counts: the least start of exact steps, of a column that single precision left at 0.
+_LEAST_SHARE: Final = 0.02
 _MOST_COUNTS: Final = np.float32(1e5)
 _WIDTH: Final = np.uint64(LANES)
 _JOINED: Final = np.uint64(JOINED)
@@ -267,12 +271,12 @@ def _climb(
 
 
 @part
-def _take_back(x: Array, lane: Number, counts: Number, at: Array) -> None:
-    """Where the exact steps begin: what the others have left, if they have tried."""
+def _take_back(x: Array, lane: Number, done: Number, counts: Number, at: Array) -> None:
+    """The end of a pixel, or where exact steps begin: what the others have left, if they have tried."""
     tried = counts >= _FEWEST_COUNTS and counts <= _MOST_COUNTS
     for j in range(_U(at.shape[0])):
         left = x[j, lane]
-        if tried:
+        if tried and not done:
             left = max(left, _ZERO) if left < _F(1e30) else _ZERO
         at[j] = left
 
@@ -337,15 +341,13 @@ def maximise(
         for lane in range(count):
             p = begin + lane
             done = ended[lane] > _ZERO
-            if done:
-                for j in range(n):
-                    x[p, j] = lanes[j, lane]
-            else:
-                _take_back(lanes, lane, seen[p], at)
+            _take_back(lanes, lane, done, seen[p], at)
+            if not done or seen[p] < _MANY_COUNTS:
                 read_counts(data, kind, p * stride, n_channels, one)
-                done = climb_exactly(one, n_channels, at, rows, totals, units[1], exact)
-                for j in range(n):
-                    x[p, j] = at[j]
+                least = 0.0 if done else _LEAST_SHARE
+                done = climb_exactly(one, n_channels, at, rows, totals, units[1], least, exact)
+            for j in range(n):
+                x[p, j] = at[j]
             solved[p] = 1 if done else 0
 
 

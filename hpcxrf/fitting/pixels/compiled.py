@@ -16,7 +16,6 @@ from torch import Tensor
 from hpcxrf.fitting.kernels.layout import FLOAT32, HIGHEST_PULL, LOWEST_PULL, PULL_STEPS, UINT8, UINT16, UINT32
 from hpcxrf.fitting.pixels.bands import MOST_ROUNDING, BandedProjector, mixing_matrix, rounding
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, unit_diagonal
-from hpcxrf.fitting.pixels.sparse import SparseFit, prepare_sparse
 from hpcxrf.fitting.pixels.strips import StripArrays, by_tile, cut_into_runs, no_strips, strips_of, strips_of_all
 
 # Share of a column's largest number below which a whole tile of channels is left out.
@@ -43,9 +42,6 @@ class CompiledFit:
     variance: StripArrays
     tables: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
     """Hazard of the normal law, least variance, and variance by the component's own coefficient (component,)."""
-    sparse: SparseFit | None = None
-    """Matrices of the kernel that skips channels without counts, where the mean pixel of the scan has few; None: it has
-    not. Settled here, once for all pixels, so that none depends on its tile or worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,17 +62,14 @@ class FittedPixels:
     """(pixel,) Poisson deviance."""
 
 
-def compile_fit(basis: PixelBasis, operator: PixelOperator, *, sparse: bool = False) -> CompiledFit:
+def compile_fit(basis: PixelBasis, operator: PixelOperator) -> CompiledFit:
     """Prepare the kernel's matrices, and compile it where that was not done.
 
     Args:
         basis: the linear model of a pixel.
         operator: its products, on the processor.
-        sparse: whether least squares skip the channels without counts.
     """
     load_map_kernels()
-    if sparse:
-        load_sparse_kernel()
     projector, mixing = _cut_projector(basis, operator)
     expectation = cut_into_runs(find_near(operator.columns.T))
     n_components = operator.n_components
@@ -91,7 +84,6 @@ def compile_fit(basis: PixelBasis, operator: PixelOperator, *, sparse: bool = Fa
         columns=strips_of(operator.columns.T, expectation),
         variance=strips_of_all(operator.variance.T),
         tables=(_hazard(), _single(operator.variance_floor), _single(own)),
-        sparse=prepare_sparse(operator) if sparse else None,
     )
 
 
@@ -166,34 +158,26 @@ def fit_compiled(
     total, misfit = torch.empty(n), torch.empty(n if deviance else 0)
     spread = torch.empty((2, fit.n_components if errors else 0, n))
     positive = torch.empty((fit.n_columns if errors and expected else 0, n))
-    results = (found.numpy(), total.numpy(), spread[0].numpy(), spread[1].numpy())
-    pixels = (data, COUNT_TYPES[counts.dtype], stride, fit.n_channels, fit.total.start, fit.total.stop)
-    if fit.sparse is not None and coefficients is None:
-        one = fit.sparse
-        load_sparse_kernel().fit_sparse_pixels(
-            *pixels,
-            one.projector,
-            one.spectra,
-            one.columns,
-            one.left_out,
-            one.variance,
-            fit.tables,
-            *results,
-            misfit.numpy(),
-        )
-    else:
-        load_map_kernels().fit_pixels(
-            *pixels,
-            int(coefficients is not None),
-            fit.projector,
-            fit.mixing,
-            fit.columns,
-            fit.variance,
-            fit.tables,
-            *results,
-            positive.numpy(),
-            misfit.numpy(),
-        )
+    load_map_kernels().fit_pixels(
+        data,
+        COUNT_TYPES[counts.dtype],
+        stride,
+        fit.n_channels,
+        fit.total.start,
+        fit.total.stop,
+        int(coefficients is not None),
+        fit.projector,
+        fit.mixing,
+        fit.columns,
+        fit.variance,
+        fit.tables,
+        found.numpy(),
+        total.numpy(),
+        spread[0].numpy(),
+        spread[1].numpy(),
+        positive.numpy(),
+        misfit.numpy(),
+    )
     return FittedPixels(
         coefficients=found.T,
         total=total,
@@ -211,14 +195,6 @@ def load_map_kernels() -> ModuleType:
     from hpcxrf.fitting.kernels.machine_code import load_kernels
 
     return load_kernels("maps")
-
-
-@functools.cache
-def load_sparse_kernel() -> ModuleType:
-    """The kernel that skips channels without counts; the first call on a machine compiles it."""
-    from hpcxrf.fitting.kernels.machine_code import load_kernels
-
-    return load_kernels("sparse_maps")
 
 
 def as_bytes(counts: Tensor) -> tuple[NDArray[np.uint8], int]:

@@ -17,7 +17,6 @@ from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator
 from hpcxrf.fitting.pixels.compiled import compile_fit
 from hpcxrf.fitting.pixels.model import PixelModel
 from hpcxrf.fitting.pixels.parts import Estimate, Solver, move_to, prepare_operator
-from hpcxrf.fitting.pixels.sparse import has_few_counts
 from hpcxrf.fitting.pixels.weight_classes import class_operator, fit_weight_classes
 
 LINEAR_BATCH: Final = 8192
@@ -41,7 +40,7 @@ def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -
         solver = projection_solver(operator)
         if device.type != "cpu":
             return solver
-        return replace(solver, compiled=compile_fit(basis, operator, sparse=has_few_counts(basis)))
+        return replace(solver, compiled=compile_fit(basis, operator))
     classes = move_to(device, class_operator(basis.weight_classes, basis))
 
     def estimate(counts: Tensor, signed: Tensor, *, deviance: bool, errors: bool) -> Estimate:

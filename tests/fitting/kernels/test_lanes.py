@@ -76,6 +76,7 @@ def test_masks_choose_and_no_number_fulfils_none():
         part(lambda x, y: x >= y): A >= B,
         part(lambda x, y: x < y): A < B,
         part(lambda x, y: x <= y): A <= B,
+        part(lambda x, y: x == y): A == B,
         part(lambda x, y: both(x > y, y > zero)): (A > B) & (B > 0),
         part(lambda x, y: either(x > y, y > zero)): (A > B) | (B > 0),
         part(lambda x, y: inverse(x > y)): ~(A > B),

@@ -1,4 +1,4 @@
-"""The kernel that skips channels without counts, beside that of all channels and beside double precision."""
+"""Pixels of few counts by the kernel, beside the tensor operations and beside double precision."""
 
 from dataclasses import replace
 
@@ -8,7 +8,6 @@ from pixel_samples import BASIS, fit, poisson_pixels
 
 from hpcxrf.fitting.objective import poisson_deviance
 from hpcxrf.fitting.pixels.fit import fit_pixels, prepare_solver
-from hpcxrf.fitting.pixels.sparse import FEW_COUNTS_A_PIXEL, has_few_counts
 from hpcxrf.fitting.result import FitStatus
 
 MAPS = ("amplitude", "sigma", "detection_limit", "deviance", "deviance_z", "status")
@@ -21,8 +20,8 @@ def scan_of(counts_a_pixel, basis=BASIS):
 
 
 FAINT = scan_of(10.0)
-SPARSE = prepare_solver("linear", FAINT)
-DENSE = replace(SPARSE, compiled=replace(SPARSE.compiled, sparse=None))
+KERNEL = prepare_solver("linear", FAINT)
+TENSORS = replace(KERNEL, compiled=None)
 
 
 def pixels(level, n=700, seed=3):
@@ -35,7 +34,7 @@ def pixels(level, n=700, seed=3):
 
 def assert_same(counts, measured=None):
     measured = torch.ones(len(counts), dtype=torch.bool) if measured is None else measured
-    ours, theirs = (fit_pixels(counts, measured, solver) for solver in (SPARSE, DENSE))
+    ours, theirs = (fit_pixels(counts, measured, solver) for solver in (KERNEL, TENSORS))
     assert torch.equal(ours.status, theirs.status)
     for name in MAPS:
         assert torch.equal(getattr(ours, name).isnan(), getattr(theirs, name).isnan())
@@ -49,10 +48,10 @@ def assert_same(counts, measured=None):
 
 
 @pytest.mark.parametrize("level", [0.3, 10.0, 45.0, 2000.0])
-def test_the_sparse_kernel_gives_what_the_dense_one_gives(level):
+def test_the_kernel_gives_what_the_tensors_give(level):
     counts = pixels(level)
     found = assert_same(counts)
-    coefficients = counts.double() @ SPARSE.operator.projector.double()
+    coefficients = counts.double() @ KERNEL.operator.projector.double()
     exact = poisson_deviance(counts.double(), coefficients @ FAINT.columns.T, floor=1e-3)
     exact = exact / (counts.shape[1] - FAINT.columns.shape[1])
     assert float(((found.deviance - exact).abs() / (1e-3 + exact)).max()) < 2e-5
@@ -77,7 +76,7 @@ def test_the_type_of_the_counts_where_they_lie_and_the_tile_change_no_bit():
     """Words of 8 bytes begin anywhere, and the last channels fill none."""
     counts = pixels(10.0, 600).clamp(max=200.0)
     counts[300, -3:] = torch.tensor([1.0, 0.0, 2.0])
-    whole = fit(counts, solver=SPARSE)
+    whole = fit(counts, solver=KERNEL)
     for dtype in (torch.float32, torch.uint8, torch.uint16, torch.uint32):
         longer = torch.zeros((600, counts.shape[1] + 9), dtype=torch.float32)
         for first in (0, 1, 3, 9):
@@ -85,7 +84,7 @@ def test_the_type_of_the_counts_where_they_lie_and_the_tile_change_no_bit():
             longer[:, first : first + counts.shape[1]] = counts
             for start, stop in ((0, 600), (41, 48), (299, 301), (130, 590)):
                 tile = longer.to(dtype)[start:stop, first : first + counts.shape[1]]
-                found = fit(tile, solver=SPARSE)
+                found = fit(tile, solver=KERNEL)
                 for name in MAPS:
                     assert torch.equal(getattr(found, name), getattr(whole, name)[start:stop]), (dtype, name)
 
@@ -94,11 +93,11 @@ def test_the_type_of_the_counts_where_they_lie_and_the_tile_change_no_bit():
 def test_any_number_of_channels_is_read_to_its_end(n_channels):
     basis = replace(FAINT, columns=FAINT.columns[:n_channels], expected=FAINT.expected[:n_channels])
     solver = prepare_solver("linear", basis)
-    dense = replace(solver, compiled=replace(solver.compiled, sparse=None))
+    tensors = replace(solver, compiled=None)
     counts = pixels(10.0, 40)[:, :n_channels].clone()
     counts[:, -3:] = torch.arange(120.0).reshape(40, 3) % 3.0
     for dtype in (torch.uint8, torch.uint16, torch.float32):
-        ours, theirs = (fit(counts.to(dtype), solver=one) for one in (solver, dense))
+        ours, theirs = (fit(counts.to(dtype), solver=one) for one in (solver, tensors))
         assert float(((ours.amplitude - theirs.amplitude) / theirs.sigma).abs().max()) < 1e-4
         torch.testing.assert_close(ours.deviance, theirs.deviance, rtol=1e-5, atol=2e-7)
 
@@ -109,26 +108,14 @@ def test_every_count_of_every_type_is_found():
     for dtype, largest in ((torch.uint8, 255), (torch.uint16, 65535), (torch.uint32, 4_000_000_000)):
         counts = torch.zeros((n, n), dtype=torch.int64)
         counts.diagonal().copy_(torch.linspace(1, largest, n).long())
-        found = fit(counts.to(dtype), solver=SPARSE)
-        exact = counts.double() @ SPARSE.operator.projector.double()[:, : FAINT.n_components]
-        assert float(((found.amplitude - exact).abs() / (found.sigma + exact.abs())).max()) < 1e-5
-
-
-def test_the_choice_is_made_once_from_the_mean_pixel_of_the_scan():
-    assert SPARSE.compiled.sparse is not None
-    for method, counts, sparse in (
-        ("linear", 0.99 * FEW_COUNTS_A_PIXEL, True),
-        ("linear", 1.01 * FEW_COUNTS_A_PIXEL, False),
-        ("nnls", 10.0, False),
-    ):
-        basis = scan_of(counts)
-        assert has_few_counts(basis) == (counts < FEW_COUNTS_A_PIXEL)
-        assert (prepare_solver(method, basis).compiled.sparse is not None) == sparse
+        found = fit(counts.to(dtype), solver=KERNEL)
+        exact = counts.double() @ KERNEL.operator.projector.double()[:, : FAINT.n_components]
+        assert float(((found.amplitude - exact).abs() / (found.sigma + exact.abs())).max()) < 1e-4
 
 
 def test_a_bright_tile_of_a_faint_scan_is_fitted_as_its_scan():
     """What a tile holds chooses nothing: its pixels have the bits that they have among faint ones."""
     bright, faint = pixels(3000.0, 50), pixels(10.0, 50)
-    alone, among = fit(bright, solver=SPARSE), fit(torch.cat([faint, bright]), solver=SPARSE)
+    alone, among = fit(bright, solver=KERNEL), fit(torch.cat([faint, bright]), solver=KERNEL)
     for name in MAPS:
         assert torch.equal(getattr(alone, name), getattr(among, name)[50:])
