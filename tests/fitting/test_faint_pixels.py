@@ -110,7 +110,9 @@ def test_every_count_of_every_type_is_found():
         counts.diagonal().copy_(torch.linspace(1, largest, n).long())
         found = fit(counts.to(dtype), solver=KERNEL)
         exact = counts.double() @ KERNEL.operator.projector.double()[:, : FAINT.n_components]
-        assert float(((found.amplitude - exact).abs() / (found.sigma + exact.abs())).max()) < 1e-4
+        # Single precision tells 4e9 counts from no fewer than 128 more.
+        allowed = 1e-4 * found.sigma + 1e-6 * exact.abs()
+        assert bool(((found.amplitude - exact).abs() < allowed).all())
 
 
 def test_a_bright_tile_of_a_faint_scan_is_fitted_as_its_scan():

@@ -20,9 +20,9 @@ from hpcxrf.fitting.pixels.strips import StripArrays, by_tile, cut_into_runs, no
 
 # Share of a column's largest number below which a whole tile of channels is left out.
 _FAR: Final = 1e-8
-# Share of a column's information below which its projector is left out of a tile: less than bands leave out
-# (`bands.LEFT_OUT`), as runs here are shorter, and what a pixel unlike the mean has in each of them adds up.
-_LEFT_OUT: Final = 1e-13
+# Share of a column's information below which its projector is left out of a tile: what a pixel with all of its counts
+# in any one channel has there does not change its amplitudes by more than single precision does.
+_LEFT_OUT: Final = 1e-18
 COUNT_TYPES: Final = {torch.uint8: UINT8, torch.uint16: UINT16, torch.uint32: UINT32, torch.float32: FLOAT32}
 """Types of counts that kernels read."""
 
