@@ -362,14 +362,14 @@ def tensor_solver(method, kernel, basis):
             del deviance
             return fit_tangent(counts, signed, tangent, errors=errors)
 
-        return replace(kernel, estimate=step)
+        return replace(kernel, estimate=step, compiled=None)
     prepared = likelihood(operator)
 
     def estimate(counts, signed, *, deviance, errors):
         del deviance
         return fit_poisson(counts, signed, operator, prepared, errors=errors)
 
-    return replace(kernel, estimate=estimate)
+    return replace(kernel, estimate=estimate, compiled=None)
 
 
 def seconds_of(run):

@@ -120,7 +120,8 @@ def test_a_run_on_this_machine_is_cancelled_and_goes_on(hpcxrf, tmp_path, monkey
     )
     with driver:
         deadline = time.monotonic() + 60
-        while not (tmp_path / "out" / "lock").exists():
+        # The lock comes first, and a folder is a run with its configuration.
+        while not all((tmp_path / "out" / name).exists() for name in ("lock", "effective.json")):
             assert driver.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.02)

@@ -130,3 +130,29 @@ def fit_pixels(
             store(misfit, _U(0), _find_deviance(y, a, columns, mu, n_channels))
             for lane in range(n):
                 deviance[begin + lane] = misfit[lane]
+
+
+@kernel(f"void(uint8[::1], int64, uint64, uint64, {STRIPS}, float32[:,::1], float32[::1])", makes_arrays=True)
+def project_pixels(
+    data: Array, kind: int, stride: int, n_channels: int, matrix: Strips, products: Array, total: Array
+) -> None:
+    """Products of the columns of a matrix with the counts of pixels.
+
+    Args:
+        data: bytes of the counts of all pixels.
+        kind: type of the counts.
+        stride: counts from one pixel to the next.
+        n_channels: channels of a pixel.
+        matrix: strips of the columns over channels.
+        products: (column, pixel).
+        total: (pixel,) counts; NaN where one is not finite, and the products are 0.
+    """
+    form = (kind, stride, n_channels, _U(0), n_channels)
+    # With one more row for what fills strips up.
+    y, sums = np.zeros((n_channels, _WIDTH), _F), np.zeros((_U(products.shape[0]) + _U(1), _WIDTH), _F)
+    n_pixels = _U(products.shape[1])
+    for begin in range(_U(0), n_pixels, _WIDTH):
+        count = min(_WIDTH, n_pixels - begin)
+        read_lanes(data, form, begin, count, y, total)
+        project_lanes(y, matrix, sums)
+        put_lanes(sums, begin, count, products)

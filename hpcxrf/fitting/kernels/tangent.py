@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from hpcxrf.fitting.kernels.lane_loops import multiply_lanes, project_lanes, put_lanes, read_lanes, take_lanes
+from hpcxrf.fitting.kernels.lane_loops import multiply_lanes, put_lanes, take_lanes
 from hpcxrf.fitting.kernels.lanes import LANES, Lanes, Mask, both, holds, larger, load, root, size, spread, store, where
 from hpcxrf.fitting.kernels.loops import LARGEST, STRIPS, Array, Number, Strips
 from hpcxrf.fitting.kernels.machine_code import glue, kernel, part
@@ -214,31 +214,6 @@ def _take_steps(
 @glue
 def _make_rows(n: Number) -> Array:
     return np.zeros((n, _WIDTH), np.float32)
-
-
-@kernel(f"void(uint8[::1], int64, uint64, uint64, {STRIPS}, float32[:,::1], float32[::1])", makes_arrays=True)
-def project_pixels(
-    data: Array, kind: int, stride: int, n_channels: int, weighted: Strips, rhs: Array, total: Array
-) -> None:
-    """Products of all columns with the counts of pixels.
-
-    Args:
-        data: bytes of the counts of all pixels, all finite.
-        kind: type of the counts.
-        stride: counts from one pixel to the next.
-        n_channels: channels of a pixel.
-        weighted: strips of the weighted columns over channels.
-        rhs: (all columns, pixel).
-        total: (pixel,) counts.
-    """
-    form = (kind, stride, n_channels, _U(0), n_channels)
-    y, sums = _make_rows(n_channels), _make_rows(_U(rhs.shape[0]) + _1)
-    n_pixels = _U(rhs.shape[1])
-    for begin in range(_U(0), n_pixels, _WIDTH):
-        count = min(_WIDTH, n_pixels - begin)
-        read_lanes(data, form, begin, count, y, total)
-        project_lanes(y, weighted, sums)
-        put_lanes(sums, begin, count, rhs)
 
 
 _MATRIX: Final = "float32[:,::1]"

@@ -70,7 +70,10 @@ def compile_fit(basis: PixelBasis, operator: PixelOperator) -> CompiledFit:
         operator: its products, on the processor.
     """
     load_map_kernels()
-    projector, mixing = _cut_projector(basis, operator)
+    return _compiled_fit(operator, *_cut_projector(basis, operator))
+
+
+def _compiled_fit(operator: PixelOperator, projector: StripArrays, mixing: Tensor) -> CompiledFit:
     expectation = cut_into_runs(find_near(operator.columns.T))
     n_components = operator.n_components
     own = operator.variance[:n_components].diagonal()
@@ -85,6 +88,18 @@ def compile_fit(basis: PixelBasis, operator: PixelOperator) -> CompiledFit:
         variance=strips_of_all(operator.variance.T),
         tables=(_hazard(), _single(operator.variance_floor), _single(own)),
     )
+
+
+def compile_whole(operator: PixelOperator) -> CompiledFit:
+    """Prepare for a projector that is taken as it is.
+
+    Args:
+        operator: products of a basis, on the processor.
+    """
+    load_map_kernels()
+    runs = cut_into_runs(by_tile(operator.projector).abs().amax(dim=1) > 0.0)
+    eye = torch.eye(len(operator.columns), dtype=torch.float64)
+    return _compiled_fit(operator, strips_of(operator.projector, runs), eye)
 
 
 def compile_expectation(columns: Tensor) -> CompiledFit:
@@ -186,6 +201,24 @@ def fit_compiled(
         expected=positive.T if errors and expected else None,
         misfit=misfit if deviance else None,
     )
+
+
+def project_compiled(counts: Tensor, matrix: StripArrays, n_columns: int) -> tuple[Tensor, Tensor]:
+    """Products (pixel, column) with the columns of a matrix, and the counts of each pixel (pixel,), NaN where broken.
+
+    Args:
+        counts: (pixel, channel), any real dtype.
+        matrix: strips of the columns over channels.
+        n_columns: how many they are.
+    """
+    if counts.dtype not in COUNT_TYPES:
+        counts = counts.to(torch.float32)
+    data, stride = as_bytes(counts)
+    products, total = torch.empty((n_columns, len(counts))), torch.empty(len(counts))
+    load_map_kernels().project_pixels(
+        data, COUNT_TYPES[counts.dtype], stride, counts.shape[1], matrix, products.numpy(), total.numpy()
+    )
+    return products.T, total
 
 
 @functools.cache

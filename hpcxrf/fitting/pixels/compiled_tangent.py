@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hpcxrf.fitting.pixels.compiled import COUNT_TYPES, CompiledFit, as_bytes, compile_expectation, find_near
+from hpcxrf.fitting.pixels.compiled import CompiledFit, compile_expectation, find_near, project_compiled
 from hpcxrf.fitting.pixels.strips import StripArrays, cut_into_runs, strips_of, strips_of_all
 
 if TYPE_CHECKING:
@@ -82,14 +82,7 @@ def project_pixels(counts: Tensor, compiled: CompiledTangent) -> tuple[Tensor, T
         counts: (pixel, channel) finite, any real dtype.
         compiled: of `compile_tangent`.
     """
-    if counts.dtype not in COUNT_TYPES:
-        counts = counts.to(torch.float32)
-    data, stride = as_bytes(counts)
-    rhs, total = torch.empty((compiled.n_all, len(counts))), torch.empty(len(counts))
-    load_tangent_kernel().project_pixels(
-        data, COUNT_TYPES[counts.dtype], stride, counts.shape[1], compiled.weighted, rhs.numpy(), total.numpy()
-    )
-    return rhs.T, total
+    return project_compiled(counts, compiled.weighted, compiled.n_all)
 
 
 def take_steps(a: Tensor, rhs: Tensor, level: Tensor, compiled: CompiledTangent) -> tuple[Tensor, Tensor, Tensor]:

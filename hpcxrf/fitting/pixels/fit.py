@@ -17,7 +17,8 @@ from torch import Tensor
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.limits import detection_limit
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator
-from hpcxrf.fitting.pixels.compiled import CompiledFit, fit_compiled
+from hpcxrf.fitting.pixels.compiled import CompiledFit, FittedPixels, fit_compiled
+from hpcxrf.fitting.pixels.compiled_classes import CompiledClasses, fit_classes
 from hpcxrf.fitting.pixels.compiled_nonnegative import hold_at_zero
 from hpcxrf.fitting.pixels.device_tables import device_tables
 from hpcxrf.fitting.pixels.expected_deviance import CompiledLaw, compile_law, sample_basis, standardise
@@ -102,8 +103,7 @@ def fit_pixels(
 ) -> PixelFit:
     """Fit the pixels of one tile, in micro-batches counted from its first pixel.
 
-    On a processor by the compiled kernel of the solver, where it has one and the deviance is wanted, else by tensor
-    operations.
+    On a processor by the compiled kernel of the solver, where it has one, else by tensor operations.
 
     Args:
         counts: (pixel, channel) raw counts of the fit range, any real dtype.
@@ -118,13 +118,15 @@ def fit_pixels(
             otherwise than a whole one, a micro-batch never does.
     """
     outputs = Outputs(deviance=deviance, errors=errors)
-    # Of amplitudes alone the products are as fast, or faster.
-    compiled = solver.compiled if counts.device.type == "cpu" and deviance else None
+    compiled = solver.compiled if counts.device.type == "cpu" else None
     fit_batch: BatchFit
     if counts.device.type != "cpu":
         fit_batch = partial(fit_on_device, solver=solver, outputs=outputs)
+    elif isinstance(compiled, CompiledClasses):
+        fit_batch = _class_fit(compiled, solver, outputs)
     elif compiled is not None:
-        fit_batch = _kernel_fit(compiled, solver, outputs)
+        whole = solver.direct or solver.nonnegative is not None
+        fit_batch = (_kernel_fit if whole else _kernel_start)(compiled, solver, outputs)
     else:
         fit_batch = _tensor_fit(solver, outputs, threads, paired=_can_add_channels(counts, solver.operator, highest))
 
@@ -143,26 +145,59 @@ def fit_pixels(
 
 def _kernel_fit(compiled: CompiledFit, solver: Solver, outputs: Outputs) -> BatchFit:
     """A batch by the compiled kernel of the solver."""
+    yes = torch.ones((), dtype=torch.bool)
 
     def fit(counts: Tensor, measured: Tensor) -> PixelFit:
-        solved, signed, held = torch.ones_like(measured), None, None
+        solved, signed, held = yes.expand(len(measured)), None, None
         if solver.nonnegative is not None:
             signed = fit_compiled(counts, compiled, deviance=False, errors=False).coefficients
             held, solved = hold_at_zero(signed, solver.nonnegative)
         seen = fit_compiled(counts, compiled, deviance=outputs.deviance, errors=outputs.errors, coefficients=held)
-        found = Estimate(
-            coefficients=seen.coefficients,
-            solved=solved,
-            factors=seen.coefficients,
-            columns=solver.operator.columns,
-            variance=seen.variance,
-            null_variance=seen.null_variance,
-            signed=signed,
-            misfit=seen.misfit,
-        )
+        found = replace(_estimate_seen(seen, solver, solved), signed=signed)
         return _pixel_fit(counts, seen.total, found, measured, solver, outputs)
 
     return fit
+
+
+def _class_fit(classes: CompiledClasses, solver: Solver, outputs: Outputs) -> BatchFit:
+    """A batch by compiled kernels with weights by class."""
+    yes = torch.ones((), dtype=torch.bool)
+
+    def fit(counts: Tensor, measured: Tensor) -> PixelFit:
+        seen = fit_classes(counts, classes, deviance=outputs.deviance, errors=outputs.errors)
+        found = _estimate_seen(seen, solver, yes.expand(len(measured)))
+        return _pixel_fit(counts, seen.total, found, measured, solver, outputs)
+
+    return fit
+
+
+def _estimate_seen(seen: FittedPixels, solver: Solver, solved: Tensor) -> Estimate:
+    return Estimate(
+        coefficients=seen.coefficients,
+        solved=solved,
+        factors=seen.coefficients,
+        columns=solver.operator.columns,
+        variance=seen.variance,
+        null_variance=seen.null_variance,
+        misfit=seen.misfit,
+    )
+
+
+def _kernel_start(compiled: CompiledFit, solver: Solver, outputs: Outputs) -> BatchFit:
+    """A batch that begins with the least squares of the kernel."""
+
+    def fit(counts: Tensor, measured: Tensor) -> PixelFit:
+        first = fit_compiled(counts, compiled, deviance=False, errors=False)
+        counts = _clear_broken(counts, torch.isfinite(first.total))
+        found = solver.estimate(counts, first.coefficients, deviance=outputs.deviance, errors=outputs.errors)
+        return _pixel_fit(counts, first.total, found, measured, solver, outputs)
+
+    return fit
+
+
+def _clear_broken(counts: Tensor, finite: Tensor) -> Tensor:
+    """The counts, with zeros for pixels that are not finite."""
+    return counts if bool(finite.all()) else torch.where(finite[:, None], counts, 0.0)
 
 
 def _tensor_fit(solver: Solver, outputs: Outputs, threads: int, *, paired: bool) -> BatchFit:
@@ -182,8 +217,7 @@ def _tensor_fit(solver: Solver, outputs: Outputs, threads: int, *, paired: bool)
         signed, total = projected[:, :n_columns], projected[:, n_columns]
         finite = torch.isfinite(total)
         if not bool(finite.all()):
-            counts = torch.where(finite[:, None], counts, 0.0)
-            signed = torch.where(finite[:, None], signed, 0.0)
+            counts, signed = _clear_broken(counts, finite), torch.where(finite[:, None], signed, 0.0)
         found = solver.estimate(counts, signed, deviance=outputs.deviance, errors=outputs.errors)
         return _pixel_fit(counts, total, found, measured, solver, outputs)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator
 from hpcxrf.fitting.pixels.compiled import compile_fit
+from hpcxrf.fitting.pixels.compiled_classes import compile_classes
 from hpcxrf.fitting.pixels.model import PixelModel
 from hpcxrf.fitting.pixels.parts import Estimate, Solver, move_to, prepare_operator
 from hpcxrf.fitting.pixels.weight_classes import class_operator, fit_weight_classes
@@ -42,12 +43,13 @@ def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -
             return solver
         return replace(solver, compiled=compile_fit(basis, operator))
     classes = move_to(device, class_operator(basis.weight_classes, basis))
+    compiled = compile_classes(classes) if device.type == "cpu" else None
 
     def estimate(counts: Tensor, signed: Tensor, *, deviance: bool, errors: bool) -> Estimate:
         del signed, deviance
         return fit_weight_classes(counts, classes, errors=errors)
 
-    return Solver(operator=operator, estimate=estimate, batch=LINEAR_BATCH)
+    return Solver(operator=operator, estimate=estimate, batch=LINEAR_BATCH, compiled=compiled)
 
 
 def projection_solver(operator: PixelOperator) -> Solver:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.pixels.basis import PixelBasis
+from hpcxrf.fitting.pixels.compiled import compile_fit
 from hpcxrf.fitting.pixels.compiled_tangent import compile_tangent
 from hpcxrf.fitting.pixels.follow import Expansions, follow, has_left, keep_theta
 from hpcxrf.fitting.pixels.model import PixelModel, columns_at, spectrum_model
@@ -64,7 +65,8 @@ def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -
         return keep_theta(counts, signed, found, tangent, errors=errors)
 
     n_changes = tangent.all_columns.shape[0] - basis.columns.shape[1]
-    return Solver(operator=tangent.shared, estimate=estimate, n_changes=n_changes)
+    compiled = compile_fit(basis, tangent.shared) if device.type == "cpu" else None
+    return Solver(operator=tangent.shared, estimate=estimate, n_changes=n_changes, compiled=compiled)
 
 
 def _prepare_tangent(basis: PixelBasis, tangents: Tangents, device: torch.device) -> TangentOperator:

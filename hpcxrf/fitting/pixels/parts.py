@@ -9,6 +9,7 @@ from torch import Tensor
 from hpcxrf.fitting.kernels.layout import HIGHEST_PULL, JOINED, LOWEST_PULL, SMALLEST_EXPECTATION, SMALLEST_SIGMA
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, pixel_operator
 from hpcxrf.fitting.pixels.compiled import CompiledFit
+from hpcxrf.fitting.pixels.compiled_classes import CompiledClasses
 from hpcxrf.fitting.pixels.compiled_nonnegative import CompiledNonnegative
 from hpcxrf.fitting.pixels.device_tables import DeviceTables
 from hpcxrf.fitting.pixels.expected_deviance import CompiledLaw
@@ -102,8 +103,9 @@ class Solver:
     """What results on a device are made of; None: on a processor."""
     graph: BatchGraph | None = None
     """Batches that are repeated by one launch; None: each operation is started by itself."""
-    compiled: CompiledFit | None = None
-    """The same fit for a processor, instead of `estimate`; None: there is none."""
+    compiled: CompiledFit | CompiledClasses | None = None
+    """The fit for a processor, instead of `estimate` where that is `direct` or there is `nonnegative`, else its start;
+    None: there is none."""
     nonnegative: CompiledNonnegative | None = None
     """What holds its coefficients at 0 or above; None: they are signed."""
 

@@ -142,7 +142,7 @@ def _compiled_solver(basis: PixelBasis, operator: PixelOperator, model: Likeliho
             signed=signed,
         )
 
-    return Solver(operator=operator, estimate=estimate)
+    return Solver(operator=operator, estimate=estimate, compiled=shared)
 
 
 def likelihood(operator: PixelOperator) -> Likelihood:
