@@ -51,12 +51,15 @@ def fit_classes(counts: Tensor, classes: CompiledClasses, *, deviance: bool, err
     """
     n = len(classes.share)
     likelihood, total = project_compiled(counts, classes.judge, 2 * n)
-    by_even, by_odd = (likelihood.reshape(-1, 2, n) + classes.share).argmax(dim=2).unbind(dim=1)
+    judged = likelihood.T.numpy().reshape(2, n, -1) + classes.share.numpy()[:, None]
+    by_even, by_odd = torch.from_numpy(judged.argmax(axis=1))
     kind = by_odd * n + by_even
     members = [torch.nonzero(kind == i)[:, 0] for i in range(len(classes.fits))]
     # Of no pixels the first class has nothing, in the right shapes.
+    # numpy copies whole rows, torch number by number.
+    given = counts.numpy()
     found = [
-        fit_compiled(counts[rows], fit, deviance=deviance, errors=errors)
+        fit_compiled(torch.from_numpy(given[rows.numpy()]), fit, deviance=deviance, errors=errors)
         for i, (rows, fit) in enumerate(zip(members, classes.fits, strict=True))
         if rows.numel() > 0 or (i == 0 and len(counts) == 0)
     ]
