@@ -81,5 +81,12 @@ def test_from_the_store_to_the_maps(tmp_path, figure, deviance):
 def _import(i: int) -> int:
     import hpcxrf.pipeline.regions.tasks
     import hpcxrf.pipeline.tasks
+    from hpcxrf.fitting.pixels.compiled import load_map_kernels
+    from hpcxrf.fitting.pixels.expected_deviance import load_deviance_kernel
+    from hpcxrf.fitting.spectrum.compiled import load_spectrum_kernels
 
+    # As the thread does that begins with the ingest of a run.
+    load_spectrum_kernels()
+    load_map_kernels()
+    load_deviance_kernel()
     return i + len(hpcxrf.pipeline.tasks.__name__)

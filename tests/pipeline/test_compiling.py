@@ -17,7 +17,7 @@ begin_compiling(config)
 threads = [one for one in threading.enumerate() if one.name == "compiling"]
 for one in threads:
     one.join()
-kernels = ("spectrum", "maps", "poisson", "true_model")
+kernels = ("spectrum", "maps", "poisson", "tangent", "true_model")
 print(len(threads), *(one for one in kernels if f"hpcxrf.fitting.kernels.{one}" in sys.modules))
 """
 
@@ -27,6 +27,7 @@ print(len(threads), *(one for one in kernels if f"hpcxrf.fitting.kernels.{one}" 
     [
         ("linear", "cpu", ["1", "spectrum", "maps"]),
         ("poisson", "cpu", ["1", "spectrum", "maps", "poisson"]),
+        ("nonlinear", "cpu", ["1", "spectrum", "maps", "tangent"]),
         ("full", "cpu", ["1", "spectrum", "true_model"]),
         ("linear", "cuda", ["1", "spectrum"]),
         ("full", "cuda", ["1", "spectrum"]),
