@@ -55,7 +55,7 @@ METHODS: Final[Mapping[PixelMethodName, PixelMethod]] = {
         summary="non-negative least squares", cpu_rate=2e8, cpu_batch=512, gpu_copies=4, snip=True, non_negative=True
     ),
     "poisson": PixelMethod(
-        summary="non-negative maximum likelihood", cpu_rate=5e7, cpu_batch=2048, gpu_copies=8, non_negative=True
+        summary="non-negative maximum likelihood", cpu_rate=1.2e8, cpu_batch=2048, gpu_copies=8, non_negative=True
     ),
     "nonlinear": PixelMethod(
         summary="energy offset, gain and width free in every pixel",

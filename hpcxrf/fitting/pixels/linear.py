@@ -25,7 +25,7 @@ LINEAR_BATCH: Final = 8192
 
 
 def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -> Solver:
-    """Prepare the method; on a processor, with one set of weights, its kernel, elsewhere tensor operations.
+    """Prepare the method; on a processor its kernels, elsewhere tensor operations.
 
     Args:
         basis: columns and mean pixel, with weight classes where pixels are unlike.

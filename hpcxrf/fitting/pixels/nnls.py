@@ -66,7 +66,7 @@ def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -
 
 
 def tensor_solver(operator: PixelOperator) -> Solver:
-    """Solver of tensor operations: on a GPU, and where a basis has more columns than kernels take."""
+    """Solver of tensor operations, for a GPU."""
     factor = shared_factor(operator)
 
     def estimate(counts: Tensor, signed: Tensor, *, deviance: bool, errors: bool) -> Estimate:
