@@ -1,6 +1,7 @@
 """Every pixel of a tile, by any of the methods of the table `hpcxrf.methods`, which have one signature.
 
-A method is the function `prepare(basis, model, device)` of the module named after it in this package.
+A method is the function `prepare(basis, model, device)` of the module named after it in this package; the function
+`load_kernels()` beside it loads what that takes on a processor.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,13 @@ from hpcxrf.fitting.pixels.compiled import CompiledFit, FittedPixels, fit_compil
 from hpcxrf.fitting.pixels.compiled_classes import CompiledClasses, fit_classes
 from hpcxrf.fitting.pixels.compiled_nonnegative import hold_at_zero
 from hpcxrf.fitting.pixels.device_tables import device_tables
-from hpcxrf.fitting.pixels.expected_deviance import CompiledLaw, compile_law, sample_basis, standardise
+from hpcxrf.fitting.pixels.expected_deviance import (
+    CompiledLaw,
+    compile_law,
+    load_deviance_kernel,
+    sample_basis,
+    standardise,
+)
 from hpcxrf.fitting.pixels.graphs import BatchGraph, capture_on_cuda
 from hpcxrf.fitting.pixels.model import PixelModel
 from hpcxrf.fitting.pixels.on_device import fit_on_device
@@ -82,6 +89,12 @@ def prepare_solver(
         tables=device_tables(solver.operator),
         graph=BatchGraph(capture=partial(capture_on_cuda, device)) if solver.direct and device.type == "cuda" else None,
     )
+
+
+def load_method(method: PixelMethodName) -> None:
+    """Load the kernels of a method's pixels on a processor; the first call on a machine compiles them."""
+    import_module(f"{__package__}.{method}").load_kernels()
+    load_deviance_kernel()
 
 
 def single_thread() -> None:

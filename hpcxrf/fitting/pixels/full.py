@@ -19,7 +19,14 @@ from hpcxrf.fitting.kernels.spectrum_layout import COVARIANCE_RIDGE, LEAST_COUNT
 from hpcxrf.fitting.nnls import nnls_gram
 from hpcxrf.fitting.objective import poisson_deviance
 from hpcxrf.fitting.pixels.basis import PixelBasis
-from hpcxrf.fitting.pixels.compiled_full import FOUND, STUCK, CompiledModel, compile_model, fit_true_model
+from hpcxrf.fitting.pixels.compiled_full import (
+    FOUND,
+    STUCK,
+    CompiledModel,
+    compile_model,
+    fit_true_model,
+    load_true_model_kernels,
+)
 from hpcxrf.fitting.pixels.model import PixelModel, spectrum_model
 from hpcxrf.fitting.pixels.parts import Estimate, Solver, move_to, prepare_operator, rows_at_a_time
 from hpcxrf.fitting.pixels.tangent import drift_sd
@@ -53,6 +60,11 @@ class FullModel:
     space: Space
     places: Tensor
     """(free parameter,) int64: places in theta of those that are free."""
+
+
+def load_kernels() -> None:
+    """Load what a processor needs; the first call on a machine compiles it."""
+    load_true_model_kernels()
 
 
 def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -> Solver:

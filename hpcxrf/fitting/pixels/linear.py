@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator
-from hpcxrf.fitting.pixels.compiled import compile_fit
+from hpcxrf.fitting.pixels.compiled import compile_fit, load_map_kernels
 from hpcxrf.fitting.pixels.compiled_classes import compile_classes
 from hpcxrf.fitting.pixels.model import PixelModel
 from hpcxrf.fitting.pixels.parts import Estimate, Solver, move_to, prepare_operator
@@ -22,6 +22,11 @@ from hpcxrf.fitting.pixels.weight_classes import class_operator, fit_weight_clas
 
 LINEAR_BATCH: Final = 8192
 """Pixels that are fitted at a time: a product and little else, so that what surrounds it is shared by more pixels."""
+
+
+def load_kernels() -> None:
+    """Load what a processor needs; the first call on a machine compiles it."""
+    load_map_kernels()
 
 
 def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -> Solver:

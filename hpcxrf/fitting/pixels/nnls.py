@@ -17,8 +17,8 @@ from torch import Tensor
 
 from hpcxrf.fitting.nnls import nnls_gram
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, unit_diagonal
-from hpcxrf.fitting.pixels.compiled import compile_fit
-from hpcxrf.fitting.pixels.compiled_nonnegative import compile_nonnegative, hold_at_zero
+from hpcxrf.fitting.pixels.compiled import compile_fit, load_map_kernels
+from hpcxrf.fitting.pixels.compiled_nonnegative import compile_nonnegative, hold_at_zero, load_nonnegative_kernel
 from hpcxrf.fitting.pixels.model import PixelModel
 from hpcxrf.fitting.pixels.parts import Estimate, Solver, prepare_operator, times
 
@@ -45,6 +45,12 @@ class SharedFactor:
     """(column,): that of a pixel with one count."""
     scale: Tensor
     """(column,): 0 for a column without a count."""
+
+
+def load_kernels() -> None:
+    """Load what a processor needs; the first call on a machine compiles it."""
+    load_map_kernels()
+    load_nonnegative_kernel()
 
 
 def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -> Solver:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.pixels.basis import PixelBasis
-from hpcxrf.fitting.pixels.compiled import compile_fit
-from hpcxrf.fitting.pixels.compiled_tangent import compile_tangent
+from hpcxrf.fitting.pixels.compiled import compile_fit, load_map_kernels
+from hpcxrf.fitting.pixels.compiled_tangent import compile_tangent, load_tangent_kernel
 from hpcxrf.fitting.pixels.follow import Expansions, follow, has_left, keep_theta
 from hpcxrf.fitting.pixels.model import PixelModel, columns_at, spectrum_model
 from hpcxrf.fitting.pixels.parts import Estimate, Solver, move_to, prepare_operator
@@ -35,6 +35,12 @@ _KEPT: Final = 24
 # Distance of two expansion points along a parameter, in units of what the columns can follow. Half of it by offset
 # and half by gain is what a pixel may be away from the nearest.
 _SPACING: Final = 0.8
+
+
+def load_kernels() -> None:
+    """Load what a processor needs; the first call on a machine compiles it."""
+    load_map_kernels()
+    load_tangent_kernel()
 
 
 def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -> Solver:

@@ -27,8 +27,13 @@ from hpcxrf.fitting.kernels.layout import (
     TOLERANCE,
 )
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, unit_diagonal
-from hpcxrf.fitting.pixels.compiled import compile_fit, fit_compiled
-from hpcxrf.fitting.pixels.compiled_poisson import compile_likelihood, inverse_information, maximise
+from hpcxrf.fitting.pixels.compiled import compile_fit, fit_compiled, load_map_kernels
+from hpcxrf.fitting.pixels.compiled_poisson import (
+    compile_likelihood,
+    inverse_information,
+    load_poisson_kernels,
+    maximise,
+)
 from hpcxrf.fitting.pixels.model import PixelModel
 from hpcxrf.fitting.pixels.parts import (
     Estimate,
@@ -92,6 +97,12 @@ class _Search:
     """(pixel,): deviance that the step, at its whole length, shall take off."""
     done: Tensor
     """(pixel,) bool."""
+
+
+def load_kernels() -> None:
+    """Load what a processor needs; the first call on a machine compiles it."""
+    load_map_kernels()
+    load_poisson_kernels()
 
 
 def prepare(basis: PixelBasis, model: PixelModel | None, device: torch.device) -> Solver:

@@ -6,12 +6,7 @@ import threading
 import torch
 
 from hpcxrf.config.run import RunConfig
-from hpcxrf.fitting.pixels.compiled import load_map_kernels
-from hpcxrf.fitting.pixels.compiled_full import load_true_model_kernels
-from hpcxrf.fitting.pixels.compiled_nonnegative import load_nonnegative_kernel
-from hpcxrf.fitting.pixels.compiled_poisson import load_poisson_kernels
-from hpcxrf.fitting.pixels.compiled_tangent import load_tangent_kernel
-from hpcxrf.fitting.pixels.expected_deviance import load_deviance_kernel
+from hpcxrf.fitting.pixels.fit import load_method
 from hpcxrf.fitting.spectrum.compiled import load_spectrum_kernels
 from hpcxrf.methods import PixelMethodName
 
@@ -38,16 +33,5 @@ def _begin(method: PixelMethodName | None) -> None:
 
 def _compile(method: PixelMethodName | None) -> None:
     load_spectrum_kernels()
-    if method is None:
-        return
-    if method != "full":
-        load_map_kernels()
-    if method == "nnls":
-        load_nonnegative_kernel()
-    if method == "poisson":
-        load_poisson_kernels()
-    if method == "nonlinear":
-        load_tangent_kernel()
-    if method == "full":
-        load_true_model_kernels()
-    load_deviance_kernel()
+    if method is not None:
+        load_method(method)
