@@ -13,13 +13,13 @@ from tests.cluster.drills import make_scans
 pytestmark = [pytest.mark.slurm, pytest.mark.browser, pytest.mark.more, pytest.mark.timeout(290)]
 
 
-N_SCANS = 30
+N_SCANS = 70
 
 
 def test_a_run_is_submitted_from_the_page_followed_stopped_and_goes_on(slurm_cluster, tmp_path, open_page):
     folder = tmp_path / "runs"
     folder.mkdir()
-    # Slurm is asked every 20 s: a job of a few scans would be over before it is seen at work.
+    # Slurm is asked every 20 s: a job of thirty scans is over before it is seen at work.
     make_scans(tmp_path / "scans", N_SCANS)
     raw = {
         "input": {"files": [str(tmp_path / "scans")]},
