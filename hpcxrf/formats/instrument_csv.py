@@ -102,6 +102,10 @@ def _split_rows(path: Path, lines: Sequence[str], separator: str) -> tuple[dict[
         raise InputFileError(
             f"{path}: {_WHAT} without counts below its named rows; export the spectra, not the results"
         )
+    if any(len(row) != width for row in rows):
+        raise InputFileError(
+            f"{path}: a named row of {width} values stands below rows of {len(rows[0])} counts; export it again"
+        )
     return facts, rows
 
 

@@ -32,6 +32,7 @@ def test_axes_that_differ_little_are_joined_with_a_note_and_others_refused(tmp_p
     ("text", "fault"),
     [
         (handheld_csv(READINGS).rpartition(",")[0], "must be 3 counts, one a reading"),
+        (handheld_csv(READINGS) + "Realtime,20,20,20,20\n,1,2,3,4\n", "stands below rows of 3 counts"),
         ("".join(handheld_csv(READINGS).splitlines(keepends=True)[:-4]), "60 rows of counts, NumData says 64"),
         (handheld_csv(READINGS).partition("\n,")[0] + "\n", "without counts"),
         (handheld_csv([[1, 2]]), "2 channels"),
