@@ -243,6 +243,17 @@ def multiply_lanes(x: Array, strips: Strips, out: Array) -> None:
 
 
 @part
+def substitute_back(lower: Array, inverse_root: Array, n: Number, x: Array) -> None:
+    """Solve `L' z = x` in place, of a factor by rows and the inverse of its diagonal."""
+    for back in range(n):
+        i = n - _1 - back
+        s = load(x, i)
+        for k in range(i + _1, n):
+            s -= load(lower, k * (k + _1) // _2 + i) * load(x, k)
+        store(x, i, s * load(inverse_root, i))
+
+
+@part
 def log_lanes(x: Lanes) -> Lanes:
     """Natural logarithm of a positive number, to 1e-7.
 

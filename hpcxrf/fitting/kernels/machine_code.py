@@ -65,7 +65,7 @@ def part(function: Function) -> Function:
 
 
 def glue(function: Function) -> Function:
-    """Decorator of a part that only calls others: written into what calls it, before that is compiled."""
+    """Decorator of a part that calls others, or makes arrays for a kernel, written into it before compiling."""
     return cast(Function, numba.njit(inline="always", **_options(arrays=True))(function))
 
 

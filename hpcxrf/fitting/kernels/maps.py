@@ -43,7 +43,7 @@ def _compare(y: Array, mu: Array, begin: Number, stop: Number) -> Lanes:
 
 
 @part
-def _find_deviance(y: Array, a: Array, strips: Strips, mu: Array, n_channels: Number) -> Lanes:
+def _find_deviance(y: Array, a: Array, strips: Strips, mu: Array) -> Lanes:
     """Poisson deviance, run by run of channels, while what is expected of them is in the nearest cache."""
     places, j = strips[0], _U(0)
     total = spread(_ZERO)
@@ -51,7 +51,7 @@ def _find_deviance(y: Array, a: Array, strips: Strips, mu: Array, n_channels: Nu
         begin, stop = places[j, 0], end_of_run(strips, j)
         fill_rows(mu, begin, places[j, 1], _ZERO)
         add_strips(a, strips, j, stop, mu)
-        total += _compare(y, mu, begin, min(begin + places[j, 1], n_channels))
+        total += _compare(y, mu, begin, begin + places[j, 1])
         j = stop
     return total * _F(2.0)
 
@@ -127,7 +127,7 @@ def fit_pixels(
             take_own(spreads, tables, n_components, b)
             put_lanes(b, begin, n, nulls)
         if deviance.shape[0] > 0:
-            store(misfit, _U(0), _find_deviance(y, a, columns, mu, n_channels))
+            store(misfit, _U(0), _find_deviance(y, a, columns, mu))
             for lane in range(n):
                 deviance[begin + lane] = misfit[lane]
 

@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from hpcxrf.fitting.kernels.lane_loops import substitute_back
 from hpcxrf.fitting.kernels.lanes import (
     LANES,
     Lanes,
@@ -80,12 +81,7 @@ def _find_multipliers(matrix: Array, a: Array, rows: Array, n: Number, room: Roo
         s = 1.0 / root(s)
         store(inverse_root, i, s)
         store(multipliers, i, wanted * s)
-    for back in range(n):
-        i = n - _1 - back
-        s = load(multipliers, i)
-        for k in range(i + _1, n):
-            s -= load(lower, k * (k + _1) // _2 + i) * load(multipliers, k)
-        store(multipliers, i, s * load(inverse_root, i))
+    substitute_back(lower, inverse_root, n, multipliers)
 
 
 @part

@@ -1,9 +1,10 @@
 """Maximum likelihood of pixels side by side in lanes, as `hpcxrf.fitting.pixels.poisson` describes it.
 
 In single precision by projected Newton steps, of which the length is that of a self-concordant function instead of a
-search along the line. A pixel that has come to its end keeps its coefficients while the others go on. Where counts are
-so few that the curvature jumps about, so many that single precision does not tell the deviance to a tenth, or where it
-finds no end: in double precision, one by one, by `exact_poisson`.
+search along the line. A pixel that has come to its end keeps its coefficients while the others go on. Below a hundred
+counts exact steps follow from there (`exact_poisson`): in double precision, one pixel after the other. They are all
+where counts are so few that the curvature jumps about, so many that single precision does not tell the deviance to a
+tenth, or where it finds no end.
 """
 
 from typing import Final
@@ -19,6 +20,7 @@ from hpcxrf.fitting.kernels.lane_loops import (
     project_lanes,
     project_strips,
     read_lanes,
+    substitute_back,
 )
 from hpcxrf.fitting.kernels.lanes import (
     LANES,
@@ -199,12 +201,7 @@ def _solve(n: Number, system: System) -> Lanes:
         s *= load(inverse_root, i)
         store(b, i, s)
         length += s * s
-    for back in range(n):
-        i = n - _1 - back
-        s = load(b, i)
-        for k in range(i + _1, n):
-            s -= load(lower, k * (k + _1) // _2 + i) * load(b, k)
-        store(b, i, s * load(inverse_root, i))
+    substitute_back(lower, inverse_root, n, b)
     return length
 
 
