@@ -5,7 +5,6 @@ a few hundred bytes. Here the places of all chunks are asked for once, and each 
 """
 
 import os
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Final
 import h5py
 import numpy as np
 from numpy.typing import NDArray
+from zlib_ng import zlib_ng
 
 from hpcxrf.config.untrusted import show_name
 from hpcxrf.errors import InputFileError
@@ -186,9 +186,9 @@ def _undo_filters(chunks: SpectrumChunks, content: bytes, skipped: int) -> bytes
 
 def _inflate(content: bytes, wanted: int) -> bytes:
     """So many bytes at most, since a few can be unpacked into gigabytes; nothing where they are others than wanted."""
-    stream = zlib.decompressobj()
+    stream = zlib_ng.decompressobj()
     try:
         unpacked = stream.decompress(content, wanted)
-    except zlib.error:
+    except zlib_ng.error:
         return b""
-    return unpacked if stream.eof else b""
+    return bytes(unpacked) if stream.eof else b""

@@ -1,20 +1,24 @@
-"""Bands into their shards, in a thread of their own: one is encoded and written while the next is read and summed."""
+"""Bands into their shards, in threads of their own: two are encoded while the next is read and summed."""
 
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from hpcxrf.store.bands import Band
 from hpcxrf.store.files import output_faults
 from hpcxrf.store.filling import Work, bytes_needed, mended_record, tell_band, write_band
 
+AT_ONCE: Final = 2
+"""Bands that are written at once. To encode one takes twice as long as to read it."""
+
 
 class BandWriter:
-    """Writer of the bands of one store, in their order; a band is in the journal once it is on the disk.
+    """Writer of the bands of one store; they are told in their order, each once it is on the disk.
 
-    Where the block ends by an error, the band that is being written is finished and told; where it ends by an
-    interruption, it is not told, and the next ingest writes it again.
+    Where the block ends by an error, the bands that are being written are finished and told; where it ends by an
+    interruption, they are not told, and the next ingest writes them again.
     """
 
     def __init__(self, work: Work, told: Callable[[], None]) -> None:
@@ -26,8 +30,8 @@ class BandWriter:
         """
         self._work = work
         self._told = told
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="shard")
-        self._writing: tuple[Band, Future[str]] | None = None
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="shard")
+        self._writing = deque[tuple[Band, Future[str]]]()
 
     def __enter__(self) -> Self:
         return self
@@ -36,23 +40,22 @@ class BandWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         with self._pool:
-            if kind is None or issubclass(kind, Exception):
+            while self._writing and (kind is None or issubclass(kind, Exception)):
                 self._settle()
 
     def write(self, band: Band) -> None:
-        """Write a band; its counts must stay as they are until the next but one is given.
+        """Write a band; its counts must stay as they are until `AT_ONCE` others are given.
 
         Raises:
-            OutputError: the folder cannot be written, where the band before was.
+            OutputError: the folder cannot be written, where an earlier band was.
         """
-        self._settle()
-        self._writing = band, self._pool.submit(write_band, self._work, band.number, band.counts)
+        if len(self._writing) == AT_ONCE:
+            self._settle()
+        self._writing.append((band, self._pool.submit(write_band, self._work, band.number, band.counts)))
 
     def _settle(self) -> None:
-        """Wait until the band that is being written is on the disk, and tell it."""
-        if self._writing is None:
-            return
-        (band, checksum), self._writing = self._writing, None
+        """Wait until the first of the bands that are being written is on the disk, and tell it."""
+        band, checksum = self._writing.popleft()
         rows = self._work.scan.shape[1] - self._work.rows_done
         with output_faults(self._work.path.parent, bytes_needed=bytes_needed(self._work, rows=rows)):
             tell_band(self._work, band.number, checksum.result(), mended_record(band))

@@ -1,5 +1,6 @@
 """From blocks as the source gives them to y-bands as the store keeps them, checked and summed on the way."""
 
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,6 +20,8 @@ COUNT_TYPES: Final = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.uint3
 """Types of stored counts, from narrow to wide; a scan takes the first that holds all of its counts."""
 
 MOST_COUNTS: Final = 1e15
+BUFFERS: Final = 3
+"""One band is read while two are written."""
 _PIECE_VALUES: Final = 1 << 17
 """Counts that are copied in one go: they stay in the cache of a core from one step to the next."""
 
@@ -45,7 +48,7 @@ class Band:
 
     number: int
     counts: Counts
-    """(detector, row, x, channel) of the stored type; the array is used again for the band after the next."""
+    """(detector, row, x, channel) of the stored type; the array is used again when `BUFFERS` bands were given."""
     missing: NDArray[np.bool_]
     """(detector, row, x): the spectrum was not measured."""
     negative: int
@@ -102,7 +105,7 @@ def read_bands(scan: RawScan, band_rows: int, pending: Collection[int], dtype: n
         dtype: of the stored counts.
 
     Yields:
-        A band; the array of its counts is used again for the band after the next.
+        A band; the array of its counts is used again when `BUFFERS` bands were given.
 
     Raises:
         InputFileError: the source cannot be read, or holds values that are not counts.
@@ -110,7 +113,7 @@ def read_bands(scan: RawScan, band_rows: int, pending: Collection[int], dtype: n
     """
     detectors, rows, columns, channels = scan.shape
     shape = (detectors, min(band_rows, rows), columns, channels)
-    buffer, other = np.empty(shape, dtype=dtype), np.empty(shape, dtype=dtype)
+    buffers = deque(np.empty(shape, dtype=dtype) for _ in range(BUFFERS))
     missing = np.zeros((detectors, rows, columns), dtype=np.bool_)
     negative, lowest = np.zeros(rows, dtype=np.int64), 0.0
     for first, block in _read_blocks(scan, band_rows, pending):
@@ -120,7 +123,7 @@ def read_bands(scan: RawScan, band_rows: int, pending: Collection[int], dtype: n
             within = band_slice(band, band_rows, rows)
             start, stop = max(first, within.start), min(last, within.stop)
             here = slice(start - first, stop - first)
-            target = buffer[:, start - within.start : stop - within.start]
+            target = buffers[0][:, start - within.start : stop - within.start]
             if mended is None and not copy_exactly(block[:, here], target):
                 mended = _mend(scan, block, first, dtype)
                 missing[:, first:last], negative[first:last] = mended.missing, mended.negative
@@ -130,12 +133,12 @@ def read_bands(scan: RawScan, band_rows: int, pending: Collection[int], dtype: n
             if stop == within.stop and band in pending:
                 yield Band(
                     number=band,
-                    counts=buffer[:, : stop - within.start],
+                    counts=buffers[0][:, : stop - within.start],
                     missing=missing[:, within],
                     negative=int(negative[within].sum()),
                     lowest=lowest,
                 )
-                buffer, other = other, buffer
+                buffers.rotate(-1)
         del block, mended  # else two blocks are held while the next is read
 
 

@@ -16,8 +16,10 @@ from hpcxrf.store.shard_index import CHECKSUM, SHARDING, grid_of
 _BLOSC_SIZES: Final = Struct("<4xI4xI")
 """Bytes before and after compression, in the header of Blosc."""
 _SHUFFLES: Final = {"noshuffle": blosc.NOSHUFFLE, "shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE}
-_KNOWN: Final = (("zstd",), ("blosc", "crc32c"))
-"""Codecs of counts, after that of the bytes; version 0.1.0 has the first."""
+_SEAL: Final = "crc32c"
+"""The last codec: a checksum of a chunk's encoded bytes, a tenth of the counts' and fewer."""
+_KNOWN: Final = (("zstd",), ("zstd", _SEAL), ("blosc", _SEAL))
+"""Codecs of counts, after that of the bytes; version 0.1.0 has the first, whose frames have checksums of the counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,17 +35,27 @@ class ShardFormat:
     codec: str
     options: Mapping[str, Any]
     """Configuration of the codec."""
+    sealed: bool = True
+    """Each chunk ends with a checksum of its encoded bytes."""
 
     @property
     def grid(self) -> tuple[int, ...]:
         """Number of chunks of a shard along each axis."""
         return grid_of(self.shard, self.chunk)
 
+    def describe(self) -> list[dict[str, Any]]:
+        """The codecs after that of the bytes, as the metadata of the array name them."""
+        return [{"name": self.codec, "configuration": dict(self.options)}, *([{"name": _SEAL}] if self.sealed else [])]
+
     def encode(self, values: NDArray[Any]) -> bytes:
         """Encode a chunk of contiguous counts."""
+        content = self._compress(values)
+        return content + CHECKSUM.pack(google_crc32c.value(content)) if self.sealed else content
+
+    def _compress(self, values: NDArray[Any]) -> bytes:
         if self.codec == "zstd":
             return bytes(zstd.compress(values, self.options["level"], self.options.get("checksum", False)))
-        content = bytes(
+        return bytes(
             blosc.compress(
                 values,
                 self.options["cname"].encode(),
@@ -53,7 +65,6 @@ class ShardFormat:
                 self.options["typesize"],
             )
         )
-        return content + CHECKSUM.pack(google_crc32c.value(content))
 
     def decode(self, content: bytes | memoryview, target: NDArray[Any]) -> None:
         """Decode a chunk into contiguous memory of its size.
@@ -62,18 +73,27 @@ class ShardFormat:
             ValueError: the chunk is damaged.
             RuntimeError: the chunk is damaged.
         """
+        if self.sealed:
+            content = _unseal(content)
         if self.codec == "zstd":
             zstd.decompress(content, target)
             return
-        if len(content) < _BLOSC_SIZES.size + CHECKSUM.size:
+        if len(content) < _BLOSC_SIZES.size:
             raise ValueError("ends too early")
-        # The checksum takes no view.
-        content, stored = bytes(content[: -CHECKSUM.size]), content[-CHECKSUM.size :]
-        if google_crc32c.value(content) != CHECKSUM.unpack(stored)[0]:
-            raise ValueError("its checksum is another")
         if _BLOSC_SIZES.unpack(content[: _BLOSC_SIZES.size]) != (target.nbytes, len(content)):
             raise ValueError("of another size")
         blosc.decompress(content, target)
+
+
+def _unseal(content: bytes | memoryview) -> bytes:
+    """The encoded bytes of a chunk without their checksum, which must be theirs."""
+    if len(content) < CHECKSUM.size:
+        raise ValueError("ends too early")
+    # The checksum takes no view.
+    encoded, stored = bytes(content[: -CHECKSUM.size]), content[-CHECKSUM.size :]
+    if google_crc32c.value(encoded) != CHECKSUM.unpack(stored)[0]:
+        raise ValueError("its checksum is another")
+    return encoded
 
 
 def read_format(path: Path, metadata: Mapping[str, Any]) -> ShardFormat:
@@ -98,4 +118,5 @@ def read_format(path: Path, metadata: Mapping[str, Any]) -> ShardFormat:
         shard=tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"]),
         codec=names[0],
         options=codecs[0]["configuration"],
+        sealed=_SEAL in names,
     )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pixel_scans import made_scan
 
 from hpcxrf.store import shards
+from hpcxrf.store.chunk_codec import ShardFormat
 from hpcxrf.store.ingest import ingest_scan
 from hpcxrf.store.shards import ShardReader, open_shards
 from hpcxrf.store.spectra import open_spectra
@@ -18,24 +19,29 @@ SHAPE, CHUNK, SHARD = (2, 11, 23, 4), (1, 2, 3, 4), (2, 4, 24, 4)
 BANDS = 3
 
 
-@pytest.fixture(scope="module", params=["uint8", "uint16"])
+OWN_CHECKSUM = (zarr.codecs.ZstdCodec(level=1, checksum=True),)
+"""As version 0.1.0 wrote counts."""
+SEALED = zarr.codecs.ZstdCodec(level=1), zarr.codecs.Crc32cCodec()
+
+
+@pytest.fixture(scope="module", params=[("uint8", SEALED), ("uint16", SEALED), ("uint16", OWN_CHECKSUM)], ids=str)
 def made(tmp_path_factory, request):
     """A sharded array, in which chunks of zeros are missing, and its reader."""
-    path = tmp_path_factory.mktemp("shards") / request.param
+    dtype, codecs = request.param
+    path = tmp_path_factory.mktemp("shards") / dtype
     rng = np.random.default_rng(4)
-    counts = rng.integers(0, 200, SHAPE).astype(request.param)
+    counts = rng.integers(0, 200, SHAPE).astype(dtype)
     for y, x in rng.integers(0, (5, 7), (12, 2)):
         counts[:, y * 2 : y * 2 + 2, x * 3 : x * 3 + 3] = 0
-    codec = zarr.codecs.ZstdCodec(level=1)
     root = zarr.create_group(path, zarr_format=3)
     about = {
         "fill_value": 0,
         "chunks": CHUNK,
         "shards": SHARD,
-        "compressors": codec,
+        "compressors": codecs,
         "config": {"write_empty_chunks": False},
     }
-    array = root.create_array("counts", shape=SHAPE, dtype=request.param, **about)
+    array = root.create_array("counts", shape=SHAPE, dtype=dtype, **about)
     array[...] = counts
     names = [f"counts/{array.metadata.encode_chunk_key((0, band, 0, 0))}" for band in range(BANDS)]
     reader = open_shards(path, array.metadata.to_dict(), names, counts.dtype)
@@ -82,3 +88,20 @@ def test_counts_as_they_are_stored_are_of_their_own_type(tmp_path):
     np.testing.assert_array_equal(stored, store.read_rows([0], slice(3, 9), slice(2, 10))[0])
     with pytest.raises(IndexError, match="no detector 1"):
         store.read_stored(1, slice(3))
+
+
+@given(st.integers(0, 10**6), st.integers(0, 7))
+@settings(max_examples=100, deadline=None)
+def test_a_flipped_bit_of_a_chunk_is_never_read_as_counts(place, bit):
+    form = ShardFormat(shape=SHAPE, chunk=CHUNK, shard=SHARD, codec="zstd", options={"level": 1})
+    values = np.random.default_rng(1).poisson(0.3, CHUNK).astype(np.uint8)
+    content = bytearray(form.encode(values))
+    target = np.empty_like(values)
+    form.decode(bytes(content), target)
+    np.testing.assert_array_equal(target, values)
+    content[place % len(content)] ^= 1 << bit
+    with pytest.raises(ValueError, match="checksum is another"):
+        form.decode(bytes(content), target)
+    for size in range(len(content)):
+        with pytest.raises(ValueError, match=r"too early|is another"):
+            form.decode(bytes(content[:size]), target)

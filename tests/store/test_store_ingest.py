@@ -219,7 +219,7 @@ def test_counts_need_only_codecs_of_the_zarr_specification(tmp_path, source):
     ingest_scan(made_scan(source), tmp_path / "s.zarr")
     metadata = json.loads((tmp_path / "s.zarr/counts/zarr.json").read_bytes())
     sharding = metadata["codecs"][0]["configuration"]
-    assert [codec["name"] for codec in sharding["codecs"]] == ["bytes", "zstd"]
+    assert [codec["name"] for codec in sharding["codecs"]] == ["bytes", "zstd", "crc32c"]
     assert [codec["name"] for codec in sharding["index_codecs"]] == ["bytes", "crc32c"]
 
 
