@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.limits import detection_limit
-from hpcxrf.fitting.model_error import Flaws, VisibleFlaws, estimate_model_error, project_flaws
+from hpcxrf.fitting.model_error import Flaws, VisibleFlaws, estimate_model_error, multiply_flaws, project_flaws
 from hpcxrf.fitting.objective import poisson_weights
 from hpcxrf.fitting.spectrum.compiled import load_spectrum_kernels
 from hpcxrf.fitting.spectrum.pack import find_spans
@@ -100,25 +100,25 @@ def spectrum_uncertainty(
     """
     n_components = amplitude.shape[0]
     used = torch.cat([positive_hats.new_ones(n_components), positive_hats])
-    full = torch.cat([columns[:, used], jacobian[:, moving]], dim=1)
-    prior = torch.cat([columns.new_zeros(int(used.sum())), prior_precision[moving]])
-    weights = poisson_weights(expected)
-    residual = counts - expected
-    degrees = max(counts.shape[0] - full.shape[1], 1)
-    # One that is not finite has no flaws to be told.
-    flawed = flaws is not None and bool(torch.isfinite(flaws.columns.sum()) & torch.isfinite(full.sum()))
-    flaws = flaws if flaws is not None and flawed else Flaws(columns=full[:, :0], owner=moving.new_zeros(0).long())
-    whitened = full * weights.sqrt()[:, None]
-    inverse = _invert(whitened.T @ whitened + torch.diag(prior))
-    shift = inverse @ (whitened.T @ flaws.columns)
     # What could have been detected does not hang on which columns of the background this noise has left at 0.
     every = torch.cat([columns, jacobian[:, moving]], dim=1)
-    every_prior = torch.cat([columns.new_zeros(columns.shape[1]), prior_precision[moving]])
+    in_fit = torch.cat([used, used.new_ones(every.shape[1] - used.shape[0])])
+    prior = torch.cat([columns.new_zeros(columns.shape[1]), prior_precision[moving]])
+    weights = poisson_weights(expected)
+    residual, root = counts - expected, weights.sqrt()
+    degrees = max(counts.shape[0] - int(in_fit.sum()), 1)
+    # One that is not finite has no flaws to be told.
+    flawed = flaws is not None and bool(torch.isfinite(flaws.columns.sum()) & torch.isfinite(every.sum()))
+    flaws = flaws if flaws is not None and flawed else Flaws(columns=every[:, :0], owner=moving.new_zeros(0).long())
+    products = multiply_flaws(every * root[:, None], residual * root, flaws)
+    of_fit = products.of_columns(in_fit)
+    inverse = _invert(of_fit.columns + torch.diag(prior[in_fit]))
+    shift = inverse @ of_fit.cross
     absent = poisson_weights(expected - columns[:, :n_components].T * amplitude[:, None])
-    null, null_flaws, photon = _null_variances(every, absent, every_prior, flaws, weights)
+    null, null_flaws, photon = _null_variances(every, absent, products.columns, prior, flaws, weights)
     # A component without a count in the fit range (a scatter peak beyond its end) was not measured.
     unmeasured = columns[:, :n_components].sum(dim=0) < _UNMEASURED_SHARE
-    visible = project_flaws(whitened, residual * weights.sqrt(), flaws) if flawed and model_error is None else None
+    visible = project_flaws(of_fit) if flawed and model_error is None else None
     variance, by_flaws = inverse.diagonal(), shift.square().sum(dim=1)
     variances = Variances(
         amplitude=variance[:n_components].masked_fill(unmeasured, torch.nan),
@@ -166,36 +166,37 @@ def combine_variances(
 
 
 def _null_variances(
-    full: Tensor, weights: Tensor, prior: Tensor, flaws: Flaws, whitening: Tensor
+    full: Tensor, weights: Tensor, shared: Tensor, prior: Tensor, flaws: Flaws, whitening: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Variances (component,) by noise and by flaws in a spectrum without the component, and what a count of it adds.
 
     Args:
         full: (channel, column), the components first.
         weights: (component, channel) Poisson weights of the model without that component.
+        shared: (column, column) information by the weights of the whole model.
         prior: (column,) precision.
         flaws: in units of the noise of the whole model; a component that is absent has none of its own.
         whitening: (channel,) weights of the whole model.
     """
     n = weights.shape[0]
-    inverse = _invert_rows(_sum_information(full, weights, whitening) + torch.diag(prior))
-    counts = flaws.columns / whitening.sqrt()[:, None]
+    inverse = _invert_rows(_sum_information(full, weights, shared, whitening) + torch.diag(prior))
     estimator = (inverse @ full.T) * weights
-    response = estimator @ counts
+    response = (estimator / whitening.sqrt()) @ flaws.columns
     photon = (estimator.square() * full[:, :n].T).sum(dim=1)
     foreign = flaws.owner[None] != torch.arange(n, device=flaws.owner.device)[:, None]
     return inverse[:, :n].diagonal(), torch.where(foreign, response, 0.0).square().sum(dim=1), photon
 
 
-def _sum_information(full: Tensor, weights: Tensor, common: Tensor) -> Tensor:
+def _sum_information(full: Tensor, weights: Tensor, shared: Tensor, common: Tensor) -> Tensor:
     """`full' diag(weights) full` (case, column, column), of weights that differ from common ones in few channels.
 
     Args:
         full: (channel, column).
         weights: (case, channel).
+        shared: (column, column) for the common weights.
         common: (channel,).
     """
-    shared, changed = full.T @ (full * common[:, None]), weights - common
+    changed = weights - common
     if full.device.type == "cpu" and full.dtype == torch.float64:
         return _sum_compiled(full, shared, changed, changed.abs() > _SAME * common)
     cases = []

@@ -47,11 +47,7 @@ def condense(
     Returns:
         A table of the same components; `escape_parent` names the strongest line of the component.
     """
-    kept: list[list[int]] = []
-    for component in range(len(table.component_names)):
-        mine = torch.nonzero(table.component == component)[:, 0]
-        kept += _group_lines(table, mine, widening_kev2, within_kev)
-    merged = _merge(table, kept, tailed_ratio)
+    merged = _merge(table, _group_lines(table, widening_kev2, within_kev), tailed_ratio)
     return merged if minimum_ratio <= 0.0 else _drop_faint(merged, minimum_ratio)
 
 
@@ -91,14 +87,15 @@ def select_lines(table: LineTable, kept: Tensor) -> LineTable:
     return replace(some, escape_parent=torch.full_like(some.component, -1))
 
 
-def _group_lines(table: LineTable, mine: Tensor, widening_kev2: float, within_kev: float) -> list[list[int]]:
-    energy, ratio = table.energy_kev.tolist(), table.ratio.tolist()
-    order = sorted(mine.tolist(), key=lambda i: energy[i])
+def _group_lines(table: LineTable, widening_kev2: float, within_kev: float) -> list[list[int]]:
+    """Lines that are merged, by their numbers: component by component, from low to high energy."""
+    # As lists: one number of a tensor takes as long as fifty of a list.
+    component, energy, ratio = table.component.tolist(), table.energy_kev.tolist(), table.ratio.tolist()
     groups: list[list[int]] = []
     latest: dict[object, list[int]] = {}
-    for i in order:
-        key = _merge_key(table, i)
-        group = latest.get(key)
+    alike = list(zip(component, _merge_keys(table), strict=True))
+    for i in sorted(range(len(energy)), key=lambda i: (component[i], energy[i])):
+        group = latest.get(alike[i])
         if group is not None:
             weight = sum(ratio[j] for j in group)
             mean = sum(energy[j] * ratio[j] for j in group) / weight
@@ -107,24 +104,24 @@ def _group_lines(table: LineTable, mine: Tensor, widening_kev2: float, within_ke
             if widening <= widening_kev2 and distance <= within_kev:
                 group.append(i)
                 continue
-        latest[key] = [i]
-        groups.append(latest[key])
+        latest[alike[i]] = [i]
+        groups.append(latest[alike[i]])
     return groups
 
 
-def _merge_key(table: LineTable, i: int) -> object:
-    """Properties that two lines must share to be merged."""
-    edge = float(table.edge_kev[i])
-    far = edge < table.incident_energy_kev - _FAR_EDGE_KEV
-    escape = int(table.escape_parent[i]) >= 0
-    return bool(table.is_kbeta[i]), bool(table.has_tail[i]), escape, None if far else edge
+def _merge_keys(table: LineTable) -> list[object]:
+    """Properties of each line that two must share to be merged."""
+    far_kev = table.incident_energy_kev - _FAR_EDGE_KEV
+    edges = [None if edge < far_kev else edge for edge in table.edge_kev.tolist()]
+    escapes = (table.escape_parent >= 0).tolist()
+    return list(zip(table.is_kbeta.tolist(), table.has_tail.tolist(), escapes, edges, strict=True))
 
 
 def _merge(table: LineTable, groups: list[list[int]], tailed_ratio: float) -> LineTable:
     index = torch.tensor([i for group in groups for i in group], dtype=torch.int64)
     group = torch.tensor([g for g, members in enumerate(groups) for _ in members])
-    ratio = table.ratio[index]
-    first = [max(members, key=lambda i: float(table.ratio[i])) for members in groups]
+    ratio, ratios = table.ratio[index], table.ratio.tolist()
+    first = [max(members, key=ratios.__getitem__) for members in groups]
     strongest = torch.tensor(first, dtype=torch.int64)
     total = torch.zeros(len(groups), dtype=ratio.dtype).index_add(0, group, ratio)
 
@@ -148,11 +145,9 @@ def _merge(table: LineTable, groups: list[list[int]], tailed_ratio: float) -> Li
 
 
 def _find_parents(component: Tensor, ratio: Tensor, escape: Tensor) -> Tensor:
-    parents = torch.full_like(component, -1)
-    for i in torch.nonzero(escape)[:, 0].tolist():
-        own = (component == component[i]) & ~escape
-        parents[i] = torch.where(own, ratio, -1.0).argmax()
-    return parents
+    """The strongest line of its component (line,) for an escape line; -1 for others."""
+    own = (component == component[:, None]) & ~escape
+    return torch.where(escape, torch.where(own, ratio, -1.0).argmax(dim=1), -1)
 
 
 def _drop_faint(table: LineTable, minimum_ratio: float) -> LineTable:

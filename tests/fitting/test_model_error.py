@@ -8,7 +8,7 @@ import pytest
 import torch
 from fit_samples import amplitudes, drawn, expected_counts, setup, table
 
-from hpcxrf.fitting.model_error import Flaws, VisibleFlaws, estimate_model_error, project_flaws
+from hpcxrf.fitting.model_error import Flaws, VisibleFlaws, estimate_model_error, multiply_flaws, project_flaws
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
 from hpcxrf.fitting.spectrum.mismatch import evaluate_fit, find_flaws
 
@@ -52,9 +52,11 @@ def test_directions_are_those_of_a_singular_value_decomposition():
     explained, flaws, residual = rng.normal(size=(60, 4)), rng.normal(size=(60, 7)) * 3.0, rng.normal(size=60)
     explained = np.column_stack([explained, explained[:, 0] * 2.0])
     got = project_flaws(
-        torch.from_numpy(explained),
-        torch.from_numpy(residual),
-        Flaws(columns=torch.from_numpy(flaws), owner=torch.full((7,), -1)),
+        multiply_flaws(
+            torch.from_numpy(explained),
+            torch.from_numpy(residual),
+            Flaws(columns=torch.from_numpy(flaws), owner=torch.full((7,), -1)),
+        )
     )
     basis, _ = np.linalg.qr(explained[:, :4])
     project = np.eye(60) - basis @ basis.T

@@ -8,6 +8,7 @@ import torch
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.axis.peaks import find_peaks
 from hpcxrf.fitting.result import FitStatus
+from hpcxrf.fitting.spectrum import screen as screen_module
 from hpcxrf.fitting.spectrum.from_nothing import fit_from_nothing
 from hpcxrf.fitting.spectrum.integrated import FitProblem
 from hpcxrf.fitting.spectrum.screen import propose_axes, screen
@@ -89,3 +90,23 @@ def test_the_given_start_of_the_axis_means_nothing():
 def test_nothing_is_found_in_an_empty_spectrum():
     with pytest.raises(FitError, match="no counts"):
         find_starts(torch.zeros(2048), _setup())
+
+
+def test_kernels_and_tensors_explain_as_much_on_axes_all_over_the_range():
+    """Half of the axes put counts outside of the fit range, and some of them all."""
+    setup, bins = _setup(), screen_module._rebin(_counts(0.0, 0.01, 11.0, 4))
+    generator = torch.Generator().manual_seed(1)
+    offset = torch.rand(200, generator=generator, dtype=torch.float64) * 2.0 - 1.0
+    slope = 0.004 * 10.0 ** torch.rand(200, generator=generator, dtype=torch.float64)
+    offset[:5], slope[:5] = 20.0, 0.01
+    shapes = screen_module._compute_shapes(setup)
+    by_kernels = screen_module._choose_solver(bins, slope, shapes, setup)(offset, slope)
+    by_tensors = screen_module._choose_solver(bins, -slope, shapes, setup)(offset, slope)
+    whole = float(bins.square.sum())
+    torch.testing.assert_close(by_kernels[0] / whole, by_tensors[0] / whole, rtol=0.0, atol=1e-12)
+    torch.testing.assert_close(by_kernels[1], by_tensors[1], rtol=1e-9, atol=1e-9 * float(by_tensors[1].max()))
+    assert bool((by_kernels[0][:5] == 0.0).all())
+    # What no axis can explain lies outside of the range.
+    bound = screen_module._bound_costs(bins, offset, slope, setup)
+    assert bool((1.0 - by_kernels[0] / whole >= bound - 1e-9).all())
+    torch.testing.assert_close(bound[:5], torch.ones(5, dtype=torch.float64))

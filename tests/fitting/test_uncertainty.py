@@ -302,7 +302,7 @@ def test_the_information_without_each_component_is_that_of_its_weights():
     weights[1, 20:60] = common[20:60]
     weights[2] = common
     weights[3, :79] = common[:79]
-    found = _sum_information(full, weights, common)
+    found = _sum_information(full, weights, full.T @ (common[:, None] * full), common)
     wanted = torch.einsum("nc,kn,nd->kcd", full, weights, full)
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
     assert torch.equal(found, found.mT)

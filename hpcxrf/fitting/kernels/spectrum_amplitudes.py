@@ -166,6 +166,30 @@ def _pivot(
     return count == _U(0)
 
 
+@part
+def solve_member(
+    gram: Array, rhs: Array, most: Number, free: Array, square: Array, vectors: Array, numbers: Array, x: Array
+) -> Number:
+    """Non-negative least squares of one system; whether x is the optimum.
+
+    Args:
+        gram: (column, column).
+        rhs: (column,).
+        most: exchanges of pivoting.
+        free: (column,) 1 or 0: columns that are free, at first and in the end.
+        square: (2 or more, column, column), room; two are used.
+        vectors: (2 or more, column), room; two are used.
+        numbers: (3 or more, column), room; three are used.
+        x: (column,) written.
+    """
+    scale = vectors[0]
+    _scale(gram, rhs, scale, square[0], vectors[1], numbers[0], free)
+    found = _pivot(square[0], vectors[1], numbers[0], free, most, x, square[1], numbers)
+    for j in range(_U(rhs.shape[0])):
+        x[j] = (0.0 if x[j] < 0.0 else x[j]) * scale[j] if free[j] else 0.0
+    return found
+
+
 @kernel(LEAVE_RESIDUAL)
 def leave_residual(sizes: Array, data: Array, columns: Array, spans: Array, linear: Array) -> Number:
     """Residual and peaks of the coefficients; the weighted sum of squares that is left.
@@ -218,9 +242,5 @@ def solve_members(
         x: (member, column) written.
         found: (member,) written: 1 where x is the optimum.
     """
-    n, scale = _U(rhs.shape[1]), vectors[0]
     for i in range(_U(rhs.shape[0])):
-        _scale(gram[i], rhs[i], scale, square[0], vectors[1], numbers[0], free[i])
-        found[i] = _pivot(square[0], vectors[1], numbers[0], free[i], most, x[i], square[1], numbers)
-        for j in range(n):
-            x[i, j] = (0.0 if x[i, j] < 0.0 else x[i, j]) * scale[j] if free[i, j] else 0.0
+        found[i] = solve_member(gram[i], rhs[i], most, free[i], square, vectors, numbers, x[i])

@@ -212,14 +212,14 @@ def find_flaws(point: ModelPoint, efficiency: Detector) -> Flaws:
         (_vary_fixed_parameters(point), _count_components(point)[:1] * 0 - 1),
         *_smooth_flaws(point, efficiency.material),
     ]
-    root = point.weights.sqrt()[:, None]
-    columns, owner = [], []
+    root = point.weights.sqrt()
+    rows, owner = [], []
     for shape, owners in parts:
         whitened = shape * root
-        kept = whitened.norm(dim=0) > _NOTICEABLE
-        columns.append(whitened[:, kept])
-        owner.append(owners.expand(shape.shape[1])[kept])
-    return Flaws(columns=torch.cat(columns, dim=1), owner=torch.cat(owner))
+        kept = whitened.norm(dim=1) > _NOTICEABLE
+        rows.append(whitened[kept])
+        owner.append(owners.expand(shape.shape[0])[kept])
+    return Flaws(columns=torch.cat(rows).T, owner=torch.cat(owner))
 
 
 def relative_columns(point: FitPoint) -> Tensor:
@@ -228,11 +228,11 @@ def relative_columns(point: FitPoint) -> Tensor:
     Returns:
         (channel, column).
     """
-    return _hats(point.at, 1.0) * point.fit.model[:, None]
+    return (_hats(point.at, 1.0) * point.fit.model).T
 
 
 def _line_flaws(point: ModelPoint) -> list[tuple[Tensor, Tensor]]:
-    """Ratios, absorption, position, width and tail of every group of lines, and the component of each column.
+    """Ratios, absorption, position, width and tail of every group of lines (flaw, channel), and each one's component.
 
     Errors of ratios are at a fixed sum of the family: the same relative error of all its lines is none.
     """
@@ -252,7 +252,7 @@ def _line_flaws(point: ModelPoint) -> list[tuple[Tensor, Tensor]]:
         (WIDTH_SD * d.sums[:, at.WIDENED_BY], owner),
         (d.sums[:, at.TAILED], owner),
     ]
-    return [((shape * d.bin_kev).T, owners) for shape, owners in shapes]
+    return [(shape * d.bin_kev, owners) for shape, owners in shapes]
 
 
 def _absorbed_kev(lines: PlacedLines, model: SpectrumModel) -> Tensor:
@@ -292,7 +292,7 @@ def _absorption_sd(energy_kev: Tensor) -> Tensor:
 
 
 def _find_escapes(point: ModelPoint, detector: Detector) -> Tensor:
-    """Escape peaks of the components for which the line table has none: faint lines and scatter."""
+    """Escape peaks (component, channel) of those for which the line table has none: faint lines and scatter."""
     table = point.model.table
     listed = torch.zeros_like(point.amplitude, dtype=torch.bool)
     listed[table.component[table.escape_parent >= 0]] = True
@@ -305,17 +305,17 @@ def _find_escapes(point: ModelPoint, detector: Detector) -> Tensor:
     inside = energy + photon_kev <= energy[-1]
     nearest = torch.searchsorted(grid, energy[moved].float()).clamp(max=_ESCAPE_GRID - 1)
     lost = point.component_counts[:, moved] * (share[nearest] * inside * FAINT_ESCAPE_SD)
-    return torch.where(listed[:, None], 0.0, lost).T
+    return torch.where(listed[:, None], 0.0, lost)
 
 
 def _vary_fixed_parameters(point: ModelPoint) -> Tensor:
-    """Parameters that were not fitted, each off by the width of its prior."""
+    """Parameters that were not fitted (parameter, channel), each off by the width of its prior."""
     fixed = ~point.free
-    return point.drawn.jacobian[:, : fixed.shape[0]][:, fixed] * point.prior_sd[fixed]
+    return (point.drawn.jacobian[:, : fixed.shape[0]][:, fixed] * point.prior_sd[fixed]).T
 
 
 def _smooth_flaws(point: ModelPoint, material: str) -> list[tuple[Tensor, Tensor]]:
-    """Compton profile, continuum, and the step of the dead layer in the continuum, and the component of each."""
+    """Compton profile, continuum, and the step of the dead layer in it (flaw, channel), and the component of each."""
     edge_kev = xraylib.EdgeEnergy(xraylib.SymbolToAtomicNumber(material), xraylib.K_SHELL)
     sigma = point.fwhm_kev / FWHM_PER_SIGMA
     continuum = point.background * (CONTINUUM_SD + _absorption_sd(point.energy_kev))
@@ -323,19 +323,19 @@ def _smooth_flaws(point: ModelPoint, material: str) -> list[tuple[Tensor, Tensor
     compton = _count_components(point)[-1:]
     nobody = compton * 0 - 1
     return [
-        (_hats(point, 1.0) * point.component_counts[-1][:, None] * COMPTON_SD, compton),
-        (_hats(point, 2.0) * continuum[:, None], nobody),
-        ((above * point.background * EDGE_SD)[:, None], nobody),
+        (_hats(point, 1.0) * (point.component_counts[-1] * COMPTON_SD), compton),
+        (_hats(point, 2.0) * continuum, nobody),
+        ((above * point.background * EDGE_SD)[None], nobody),
     ]
 
 
 def _hats(point: ModelPoint, spacing: float) -> Tensor:
-    """Piecewise-linear hats (channel, knot), knots `spacing` FWHM apart, that add up to 1."""
+    """Piecewise-linear hats (knot, channel), knots `spacing` FWHM apart, that add up to 1."""
     energy, knots = point.energy_kev, _knots(point, spacing)
     step = knots.diff()
     left, right = torch.cat([step[:1], step]), torch.cat([step, step[-1:]])
-    distance = energy[:, None] - knots
-    return torch.where(distance < 0, 1.0 + distance / left, 1.0 - distance / right).clamp(min=0.0)
+    distance = energy - knots[:, None]
+    return torch.where(distance < 0, 1.0 + distance / left[:, None], 1.0 - distance / right[:, None]).clamp(min=0.0)
 
 
 def _knots(point: ModelPoint, spacing: float) -> Tensor:

@@ -6,6 +6,7 @@ out: the derivative of an amplitude of 0 is 0. All pairs are tried instead, by l
 
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,9 @@ from hpcxrf.physics.shapes import gaussian
 _ENERGIES: Final = 13
 _ANGLES_DEG: Final = (55.0, 75.0, 90.0, 105.0, 120.0, 140.0, 160.0)
 _WIDTHS: Final = (1.3, 2.4)
+_APART: Final = (0.1, 16.0, 0.8)
+"""More than a neighbour's step, of each of those that are scanned."""
+_EXCHANGES: Final = 30
 SCANNED: Final = ("coherent_sct_energy", "compton_angle", "compton_fwhm_corr")
 
 
@@ -38,19 +42,9 @@ def scan_pairs(theta: Tensor, least_squares: LeastSquares, space: Space, keep: i
     columns = evaluate(theta, least_squares.model).phi
     scatter = len(least_squares.model.scatter_names)
     fixed = torch.cat([columns[:, :-scatter], least_squares.hats], dim=-1)
-    moving = _scatter_columns(trials, least_squares)
-    weights, y = least_squares.weights, least_squares.counts
-    weighted = fixed * weights[:, None]
-    by_trial = moving * weights[:, None]
-    own, cross = fixed.T @ weighted, weighted.T @ moving
-    count = trials.shape[0]
-    gram = torch.cat(
-        [torch.cat([own.expand(count, -1, -1), cross], dim=-1), torch.cat([cross.mT, moving.mT @ by_trial], dim=-1)],
-        dim=-2,
-    )
-    rhs = torch.cat([(weighted.T @ y).expand(count, -1), by_trial.mT @ y], dim=-1)
-    x = nnls_gram(gram, rhs, max_exchanges=6, exact=False).x.nan_to_num()
-    square = (weights * y * y).sum()
+    gram, rhs = _multiply(fixed, _scatter_columns(trials, least_squares), least_squares)
+    x = nnls_gram(gram, rhs, max_exchanges=_EXCHANGES, exact=False).x.nan_to_num()
+    square = (least_squares.weights * least_squares.counts.square()).sum()
     cost = square - 2.0 * (rhs * x).sum(-1) + (x[:, None] @ gram @ x[..., None])[:, 0, 0]
     chosen = _select_distinct(trials, torch.argsort(cost, stable=True), keep)
     return trials[chosen], cost[chosen]
@@ -75,29 +69,49 @@ def _build_grid(theta: Tensor, space: Space) -> Tensor:
     return trials
 
 
+def _multiply(fixed: Tensor, moving: Tensor, least_squares: LeastSquares) -> tuple[Tensor, Tensor]:
+    """Gram matrix and right-hand side (trial, column, ...) of columns that all trials share, and of each one's own.
+
+    Args:
+        fixed: (channel, column).
+        moving: (scatter column, trial, channel).
+        least_squares: counts and weights (channel,).
+    """
+    weights, (scatter, count, _) = least_squares.weights, moving.shape
+    n, weighted, by_trial = fixed.shape[1], fixed * weights[:, None], moving * weights
+    gram = fixed.new_empty((count, n + scatter, n + scatter))
+    gram[:, :n, :n] = fixed.T @ weighted
+    cross = (moving.flatten(0, 1) @ weighted).unflatten(0, (scatter, count))
+    gram[:, n:, :n], gram[:, :n, n:] = cross.permute(1, 0, 2), cross.permute(1, 2, 0)
+    for i in range(scatter):
+        gram[:, n:, n + i] = (moving * by_trial[i]).sum(dim=-1).T
+    rhs = fixed.new_empty((count, n + scatter))
+    rhs[:, :n], rhs[:, n:] = weighted.T @ least_squares.counts, (by_trial @ least_squares.counts).T
+    return gram, rhs
+
+
 def _scatter_columns(trials: Tensor, least_squares: LeastSquares) -> Tensor:
-    """(trial, channel, scatter column): elastic (without tail) and Compton; those of a tube's lines whole."""
+    """(scatter column, trial, channel): elastic (without tail) and Compton; those of a tube's lines whole."""
     model = least_squares.model
     if model.copies is not None:
-        return evaluate(trials, model).phi[..., -len(model.scatter_names) :]
+        return evaluate(trials, model).phi[..., -len(model.scatter_names) :].permute(2, 0, 1).contiguous()
     energies = energy_kev(trials, model.channel)
     bins = bin_width_kev(trials, model.channel, model.constants)
     compton = compton_shape(trials, energies, model.constants).density
     if not model.elastic:
-        return (compton * bins)[..., None]
+        return (compton * bins)[None]
     centre = trials[:, INDEX[SCANNED[0]], None]
     sigma = line_sigma_kev(trials, centre, model.constants)
     elastic = gaussian((energies - centre) / sigma) / sigma
-    return torch.stack([elastic * bins, compton * bins], dim=-1)
+    return torch.stack([elastic * bins, compton * bins])
 
 
 def _select_distinct(trials: Tensor, order: Tensor, keep: int) -> Tensor:
     """The first `keep` that differ from every better one by more than a neighbour's step."""
-    places = trials[:, [INDEX[name] for name in SCANNED]]
-    step = places.new_tensor([0.1, 16.0, 0.8])
+    places = trials[:, [INDEX[name] for name in SCANNED]].cpu().numpy()
     kept: list[int] = []
     for i in order.tolist():
-        if all(bool(((places[i] - places[j]).abs() > step).any()) for j in kept):
+        if not kept or (np.abs(places[i] - places[kept]) > _APART).any(axis=1).all():
             kept.append(i)
         if len(kept) == keep:
             break
