@@ -46,17 +46,20 @@ def finish_rows(sizes: Array, data: Array, space: Array, wanted: Array, rows: Ar
 
 @part
 def _project_out(sizes: Array, cross: Array, lower: Array, order: Array, m: Number, small: Array) -> None:
-    """Take what the columns explain from the curvature: `cross` (row, column) becomes L^-1 of itself."""
+    """Take what the columns explain from the curvature: of `cross` (row, column) L^-1 times its free columns is left."""
     for r in range(sizes[at.N_ROWS]):
+        # Free columns rise, so that none is written over before it was read.
         for i in range(m):
-            s = cross[r, order[i]]
+            cross[r, i] = cross[r, order[i]]
+        for i in range(m):
+            s = cross[r, i]
             for k in range(i):
-                s -= lower[i, k] * cross[r, order[k]]
-            cross[r, order[i]] = s / lower[i, i]
+                s -= lower[i, k] * cross[r, k]
+            cross[r, i] = s / lower[i, i]
         for s_ in range(r + _U(1)):
             total = 0.0
             for i in range(m):
-                total += cross[r, order[i]] * cross[s_, order[i]]
+                total += cross[r, i] * cross[s_, i]
             small[r, s_] -= total
 
 

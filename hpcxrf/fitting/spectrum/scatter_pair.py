@@ -38,11 +38,11 @@ def scan_pairs(theta: Tensor, least_squares: LeastSquares, space: Space, keep: i
     Returns:
         Starting values (pair, parameter), best first, and the weighted sum of squares that each leaves (pair,).
     """
-    trials = _build_grid(theta, space)
+    trials, widths = _build_grid(theta, space)
     columns = evaluate(theta, least_squares.model).phi
     scatter = len(least_squares.model.scatter_names)
     fixed = torch.cat([columns[:, :-scatter], least_squares.hats], dim=-1)
-    gram, rhs = _multiply(fixed, _scatter_columns(trials, least_squares), least_squares)
+    gram, rhs = _multiply(fixed, _scatter_columns(trials, widths, least_squares), least_squares)
     x = nnls_gram(gram, rhs, max_exchanges=_EXCHANGES, exact=False).x.nan_to_num()
     square = (least_squares.weights * least_squares.counts.square()).sum()
     cost = square - 2.0 * (rhs * x).sum(-1) + (x[:, None] @ gram @ x[..., None])[:, 0, 0]
@@ -50,8 +50,11 @@ def scan_pairs(theta: Tensor, least_squares: LeastSquares, space: Space, keep: i
     return trials[chosen], cost[chosen]
 
 
-def _build_grid(theta: Tensor, space: Space) -> Tensor:
-    """Copies of theta (trial, parameter) with every combination; what is fixed keeps its value."""
+def _build_grid(theta: Tensor, space: Space) -> tuple[Tensor, int]:
+    """Copies of theta (trial, parameter) with every combination; what is fixed keeps its value.
+
+    The widths change first, and how many there are is returned, too.
+    """
     axes = []
     for name, values in zip(
         SCANNED, (torch.linspace(-1.0, 1.0, _ENERGIES), torch.tensor(_ANGLES_DEG), torch.tensor(_WIDTHS)), strict=True
@@ -66,7 +69,7 @@ def _build_grid(theta: Tensor, space: Space) -> Tensor:
     trials = theta.repeat(combined.shape[0], 1)
     for column, name in enumerate(SCANNED):
         trials[:, INDEX[name]] = combined[:, column]
-    return trials
+    return trials, axes[-1].shape[0]
 
 
 def _multiply(fixed: Tensor, moving: Tensor, least_squares: LeastSquares) -> tuple[Tensor, Tensor]:
@@ -90,20 +93,25 @@ def _multiply(fixed: Tensor, moving: Tensor, least_squares: LeastSquares) -> tup
     return gram, rhs
 
 
-def _scatter_columns(trials: Tensor, least_squares: LeastSquares) -> Tensor:
+def _scatter_columns(trials: Tensor, widths: int, least_squares: LeastSquares) -> Tensor:
     """(scatter column, trial, channel): elastic (without tail) and Compton; those of a tube's lines whole."""
     model = least_squares.model
     if model.copies is not None:
         return evaluate(trials, model).phi[..., -len(model.scatter_names) :].permute(2, 0, 1).contiguous()
-    energies = energy_kev(trials, model.channel)
-    bins = bin_width_kev(trials, model.channel, model.constants)
-    compton = compton_shape(trials, energies, model.constants).density
+    # The axis is the same in all trials, and so is all of a Compton peak but its Gaussian whatever the width.
+    places, energies = trials[::widths], energy_kev(trials[:1], model.channel)
+    bins = bin_width_kev(trials[:1], model.channel, model.constants)
+    shape = compton_shape(places, energies, model.constants)
+    rest = shape.density - shape.share * shape.wide_gauss / shape.width
+    width = shape.sigma_kev * trials[:, INDEX[SCANNED[2]]].view(-1, widths)
+    wide = gaussian((energies - shape.energy_kev)[:, None] / width[..., None]) / width[..., None]
+    compton = (rest[:, None] + shape.share[:, None] * wide).flatten(0, 1)
     if not model.elastic:
         return (compton * bins)[None]
-    centre = trials[:, INDEX[SCANNED[0]], None]
-    sigma = line_sigma_kev(trials, centre, model.constants)
+    centre = places[:, INDEX[SCANNED[0]], None]
+    sigma = line_sigma_kev(places, centre, model.constants)
     elastic = gaussian((energies - centre) / sigma) / sigma
-    return torch.stack([elastic * bins, compton * bins])
+    return torch.stack([elastic.repeat_interleave(widths, dim=0), compton]) * bins
 
 
 def _select_distinct(trials: Tensor, order: Tensor, keep: int) -> Tensor:

@@ -5,6 +5,7 @@ to look at all basins first. The positions of the peaks tell them apart (`hpcxrf
 too few peaks for that, every axis of a grid is tried with Gaussians of a broad width on rebinned counts.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,12 +21,12 @@ from hpcxrf.fitting.axis.peaks import Peaks
 from hpcxrf.fitting.nnls import nnls_gram
 from hpcxrf.fitting.spectrum.coarse import contrast_weights, rebin
 from hpcxrf.fitting.spectrum.compiled import load_spectrum_kernels
-from hpcxrf.fitting.spectrum.pack import find_spans
+from hpcxrf.fitting.spectrum.pack import Floats, find_spans
 from hpcxrf.fitting.spectrum.problem import FitProblem
 from hpcxrf.physics.anode_scatter import list_strong_copies
 from hpcxrf.physics.parameters import INDEX, pack
 from hpcxrf.physics.scatter import compton_energy_kev
-from hpcxrf.physics.shapes import gaussian
+from hpcxrf.physics.shapes import INV_SQRT_2PI
 
 # Slopes 2 % apart move a 10 keV peak by 200 eV, offsets of 60 eV between them: half the width below.
 _SLOPE_RATIO: Final = 1.02
@@ -191,34 +192,24 @@ def _build_grid(problem: FitProblem) -> tuple[Tensor, Tensor]:
     return pairs[:, 1], pairs[:, 0]
 
 
-def _list_strong_lines(problem: FitProblem) -> tuple[Tensor, Tensor, Tensor]:
+def _list_strong_lines(problem: FitProblem) -> tuple[Floats, Floats, list[int]]:
     """Strong lines, neighbours merged: energy, share and column; elastic and Compton columns included."""
     table = problem.table
-    energies: list[float] = []
-    shares: list[float] = []
-    columns: list[int] = []
-    for c in range(len(table.component_names)):
-        mine = (table.component == c) & (table.escape_parent < 0) & (table.ratio > _WEAKEST_LINE)
-        lines = sorted(zip(table.energy_kev[mine].tolist(), table.ratio[mine].tolist(), strict=True))
-        for energy, share in _merge(lines):
-            energies.append(energy)
-            shares.append(share)
-            columns.append(c)
+    strong = ((table.escape_parent < 0) & (table.ratio > _WEAKEST_LINE)).tolist()
+    every = zip(table.component.tolist(), table.energy_kev.tolist(), table.ratio.tolist(), strict=True)
+    lines = sorted(line for line, is_strong in zip(every, strong, strict=True) if is_strong)
+    found: list[tuple[float, float, int]] = []
+    for column, of_column in itertools.groupby(lines, key=lambda line: line[0]):
+        found += [(*line, column) for line in _merge([(energy, share) for _, energy, share in of_column])]
     e0 = table.incident_energy_kev if problem.copies is None else problem.copies.main_kev
-    scatter = _elastic_energies(problem)
     angles = torch.tensor(_COMPTON_ANGLES_DEG, dtype=torch.float64)
+    scatter = _elastic_energies(problem)
     scatter += compton_energy_kev(
         torch.tensor(e0, dtype=torch.float64), angles, problem.constants.electron_rest_energy_kev
     ).tolist()
-    n = len(table.component_names)
-    energies += scatter
-    shares += [1.0] * len(scatter)
-    columns += list(range(n, n + len(scatter)))
-    return (
-        torch.tensor(energies, dtype=torch.float64),
-        torch.tensor(shares, dtype=torch.float64),
-        torch.tensor(columns),
-    )
+    found += [(energy, 1.0, column) for column, energy in enumerate(scatter, len(table.component_names))]
+    energies, shares, columns = zip(*found, strict=True)
+    return np.array(energies), np.array(shares), list(columns)
 
 
 def _elastic_energies(problem: FitProblem) -> list[float]:
@@ -308,14 +299,14 @@ def _bound_costs(bins: _Bins, offset: Tensor, slope: Tensor, problem: FitProblem
 _Explain = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def _choose_solver(bins: _Bins, slope: Tensor, shapes: Tensor, problem: FitProblem) -> _Explain:
+def _choose_solver(bins: _Bins, slope: Tensor, shapes: Floats, problem: FitProblem) -> _Explain:
     """What gives, of some offsets and slopes (axis,), the weighted square that is explained, and the coefficients.
 
     Kernels know axes that rise, on a processor; they draw each column over its own bins.
     """
     if slope.device.type == "cpu" and bool((slope > 0.0).all()):
         return _prepare_kernel(bins, shapes, problem)
-    table = shapes.to(slope.device)
+    table = torch.from_numpy(shapes.T).to(slope.device)
 
     def explain(offset: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
         energy = offset[:, None] + slope[:, None] * bins.centre
@@ -326,9 +317,8 @@ def _choose_solver(bins: _Bins, slope: Tensor, shapes: Tensor, problem: FitProbl
     return explain
 
 
-def _prepare_kernel(bins: _Bins, shapes: Tensor, problem: FitProblem) -> _Explain:
+def _prepare_kernel(bins: _Bins, table: Floats, problem: FitProblem) -> _Explain:
     counts, weights, centre = (np.ascontiguousarray(one.numpy()) for one in (bins.counts, bins.weights, bins.centre))
-    table = np.ascontiguousarray(shapes.numpy().T)
     reach = find_spans(table)
     grid = np.array([problem.energy_min_kev, _GRID_KEV, problem.energy_max_kev])
     n, n_bins = len(table), len(centre)
@@ -356,20 +346,23 @@ def _find_strongest(heights: Tensor, places: Tensor, otherwise: float) -> Tensor
     return torch.where(heights.amax(dim=-1) > 0.0, found, otherwise)
 
 
-def _compute_shapes(problem: FitProblem) -> Tensor:
-    """Columns on a fine grid over the energy range, (energy, column); the last row is 0."""
+def _compute_shapes(problem: FitProblem) -> Floats:
+    """Columns on a fine grid over the energy range, (column, energy); at the last energy all are 0."""
     line_kev, share, column = _list_strong_lines(problem)
     low, high = problem.energy_min_kev, problem.energy_max_kev
-    grid = low + _GRID_KEV * torch.arange(int((high - low) / _GRID_KEV) + 2, dtype=torch.float64)
+    grid = low + _GRID_KEV * np.arange(int((high - low) / _GRID_KEV) + 2)
     noise = _SCREEN_FWHM_KEV / problem.constants.fwhm_per_sigma
-    fano = pack(problem.parameters)[INDEX["fwhm_fanoprime"]]
-    sigma = torch.sqrt(noise**2 + problem.constants.width_factor * line_kev * fano)
-    u = (grid[:, None] - line_kev) / sigma
-    spread = torch.nn.functional.one_hot(column).double() * (share / sigma)[:, None]
-    peaks = torch.where(u.abs() < _REACH, gaussian(u), 0.0) @ spread
-    knots = torch.linspace(low, high, _SCREEN_HATS, dtype=torch.float64)
-    hats = (1.0 - (grid[:, None] - knots).abs() / (knots[1] - knots[0])).clamp(min=0.0)
-    return torch.nn.functional.pad(torch.cat([peaks, hats], dim=-1), (0, 0, 0, 1))
+    fano = float(pack(problem.parameters)[INDEX["fwhm_fanoprime"]])
+    sigma = np.sqrt(noise**2 + problem.constants.width_factor * line_kev * fano)
+    first, last = np.searchsorted(grid, line_kev - _REACH * sigma), np.searchsorted(grid, line_kev + _REACH * sigma)
+    n_peaks = column[-1] + 1
+    table = np.zeros((n_peaks + _SCREEN_HATS, grid.size + 1))
+    for at, begin, end in zip(range(line_kev.size), first, last, strict=True):
+        u = (grid[begin:end] - line_kev[at]) / sigma[at]
+        table[column[at], begin:end] += np.exp(-0.5 * u * u) * (share[at] * INV_SQRT_2PI / sigma[at])
+    knots = np.linspace(low, high, _SCREEN_HATS)
+    table[n_peaks:, :-1] = (1.0 - np.abs(grid - knots[:, None]) / (knots[1] - knots[0])).clip(min=0.0)
+    return table
 
 
 def _solve_tensors(bins: _Bins, columns: Tensor) -> tuple[Tensor, Tensor]:
