@@ -7,7 +7,8 @@ look-up per peak and axis: 0.05 CPU s for a hundred thousand axes.
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from types import ModuleType
 from typing import Final
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from hpcxrf.fitting.axis.peaks import Peaks
 from hpcxrf.fitting.axis.tables import LOWEST_KEV, STEP_KEV, PositionTable, build_position_table, list_families
+from hpcxrf.fitting.kernels import axis_layout as at
 
 Array = NDArray[np.float64]
 
@@ -32,25 +34,6 @@ _RESCORED: Final = 1000
 _STRANGE: Final = ((0.10, 0.02), (0.01, 0.10), (0.0, 0.25))
 _PILEUP_HEIGHT: Final = 0.01
 _PILEUP_SHARE: Final = 0.15
-_ABOVE_KEV: Final = 0.5
-# Partners: share, standard deviation, and how large the partner may be.
-_BETA_SHARE: Final = 0.55
-_PARTNER_SD_KEV: Final = 0.025
-_BETA_RATIOS: Final = (1.7, 50.0)
-_ESCAPE_SHARE: Final = 0.08
-_ESCAPE_KEV: Final = 1.742
-_ESCAPE_RATIO: Final = 0.04
-_SUM_SHARE: Final = 0.05
-_SUM_RATIO: Final = 0.05
-_SUM_PARENTS: Final = 4
-_AT_LINE_KEV: Final = 0.06
-_NO_BETA: Final = -3.0
-_BETA_TOLERANCE_KEV: Final = 0.08
-_BETA_RATIO: Final = 0.12
-_BETA_Z: Final = 12.0
-_LEAST_SPLIT_KEV: Final = 0.25
-_NO_ELASTIC: Final = -2.5
-_SCATTER_FROM: Final = 0.87
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,15 +79,11 @@ def find_axes(
         return Axes(offset_kev=nothing, slope_kev=nothing, score=nothing)
     table = build_position_table(incident_kev, listed=listed, elastic=elastic, anode=anode)
     offset, slope, width = _build_grid(peaks, offsets_kev, slopes_kev)
-    chosen = np.argsort(-peaks.area, kind="stable")[:_SCORED_PEAKS]
-    channel, share = peaks.channel[chosen], peaks.share[chosen]
-    strange = _strange(share) / table.span_kev
-    score = width + _score_positions(offset, slope, channel, share, strange, table)
+    seen = _Seen.of(peaks, table, elastic=elastic)
+    score = width + _score_positions(offset, slope, seen)
     best = np.sort(np.argpartition(-score, min(_RESCORED, score.size) - 1)[:_RESCORED])
     offset, slope, width = offset[best], slope[best], width[best]
-    energy = offset[:, None] + slope[:, None] * channel
-    last = offset + slope * peaks.n_channels
-    score = width + _score_partners(energy, peaks, chosen, strange, table, last, elastic=elastic)
+    score = width + _score_partners(offset, slope, seen)
     order = np.argsort(-score, kind="stable")
     end_kev = max((line_kev for line_kev, _ in anode), default=incident_kev)
     kept = _keep_apart(offset[order], slope[order], end_kev, apart_kev, keep)
@@ -133,84 +112,63 @@ def _strange(share: Array) -> Array:
     return np.select([share > limit for limit, _ in _STRANGE], [u for _, u in _STRANGE], _STRANGE[-1][1])
 
 
-def _score_positions(
-    offset: Array, slope: Array, channel: Array, share: Array, strange: Array, table: PositionTable
-) -> Array:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """The strongest peaks, and the table that they are judged by, as the kernels read them."""
+
+    peaks: Array
+    """(row, peak), the strongest first."""
+    numbers: Array
+    density: Array
+    """(energy,)."""
+    logs: Array
+    """(peak, energy + 2) logarithms of density times span, beyond the table of what is strange."""
+
+    @classmethod
+    def of(cls, peaks: Peaks, table: PositionTable, *, elastic: bool) -> "_Seen":
+        """Take the strongest of all peaks."""
+        chosen = np.argsort(-peaks.area, kind="stable")[:_SCORED_PEAKS]
+        rows = np.empty((at.PEAK_ROWS, chosen.size))
+        rows[at.CHANNEL], rows[at.AREA], rows[at.Z] = peaks.channel[chosen], peaks.area[chosen], peaks.z[chosen]
+        share = peaks.share[chosen]
+        rows[at.STRANGE] = _strange(share) / table.span_kev
+        rows[at.ABOVE] = np.where(share < _PILEUP_HEIGHT, _PILEUP_SHARE / table.span_kev, 0.0)
+        numbers = np.empty(at.NUMBERS)
+        numbers[at.LOWEST_KEV], numbers[at.STEP_KEV] = LOWEST_KEV, STEP_KEV
+        numbers[at.INCIDENT_KEV], numbers[at.SPAN_KEV] = table.incident_kev, table.span_kev
+        numbers[at.N_CHANNELS], numbers[at.IS_ELASTIC] = peaks.n_channels, elastic
+        above = LOWEST_KEV + STEP_KEV * np.arange(table.density.size) > table.incident_kev + at.ABOVE_KEV
+        density = np.pad(table.density + rows[at.ABOVE, :, None] * above, ((0, 0), (1, 1)))
+        logs = np.log((density + rows[at.STRANGE, :, None]) * table.span_kev)
+        return cls(peaks=rows, numbers=numbers, density=table.density, logs=logs)
+
+
+@cache
+def _load_kernels() -> ModuleType:
+    from hpcxrf.fitting.kernels.machine_code import load_kernels
+
+    return load_kernels("spectrum")
+
+
+def _score_positions(offset: Array, slope: Array, seen: _Seen) -> Array:
     """(axis,) sum of ln(density x span) over the peaks; beyond the table the density is 0."""
-    score = np.zeros_like(offset)
-    energy = LOWEST_KEV + STEP_KEV * np.arange(table.density.size)
-    above = (energy > table.incident_kev + _ABOVE_KEV) * (_PILEUP_SHARE / table.span_kev)
-    for one, height, unlikely in zip(channel, share, strange, strict=True):
-        density = table.density + (above if height < _PILEUP_HEIGHT else 0.0)
-        padded = np.pad(density, 1)
-        logs = np.log((padded + unlikely) * table.span_kev)
-        index = (offset + slope * one) * (1.0 / STEP_KEV) + (1.5 - LOWEST_KEV / STEP_KEV)
-        score += logs.take(index.astype(np.int64), mode="clip")
+    score = np.empty_like(offset)
+    _load_kernels().score_positions(offset, slope, seen.peaks[at.CHANNEL], seen.logs, seen.numbers, score)
     return score
 
 
 @lru_cache(maxsize=1)
-def _k_lines() -> tuple[Array, Array]:
-    """K-alpha and K-beta energies by atomic number."""
+def _k_lines() -> Array:
+    """K-alpha and K-beta energies (2, line) by atomic number."""
     families = [f for f in list_families() if f.shell == "K"]
-    return np.array([f.alpha_kev for f in families]), np.array([f.beta_kev for f in families])
+    return np.array([[f.alpha_kev for f in families], [f.beta_kev for f in families]])
 
 
-def _score_partners(
-    energy: Array,
-    peaks: Peaks,
-    chosen: NDArray[np.int64],
-    strange: Array,
-    table: PositionTable,
-    last_kev: Array,
-    *,
-    elastic: bool,
-) -> Array:
+def _score_partners(offset: Array, slope: Array, seen: _Seen) -> Array:
     """(axis,) score with the peaks that belong to another one; strong K-alpha lines must have their K-beta line."""
-    area, z = peaks.area[chosen], peaks.z[chosen]
-    alphas, betas = _k_lines()
-    nearest = np.clip(np.searchsorted(0.5 * (alphas[1:] + alphas[:-1]), energy), 0, alphas.size - 1)
-    off = energy - alphas[nearest]
-    at_alpha = np.exp(-0.5 * (off / _PARTNER_SD_KEV) ** 2) * (np.abs(off) < _AT_LINE_KEV)
-    beta_kev = betas[nearest] + off
-    density = table.at(energy) + np.where(
-        (energy > table.incident_kev + _ABOVE_KEV) & (peaks.share[chosen] < _PILEUP_HEIGHT),
-        _PILEUP_SHARE / table.span_kev,
-        0.0,
-    )
-    ratio = area[:, None] / area
-    fits_beta = (ratio > _BETA_RATIOS[0]) & (ratio < _BETA_RATIOS[1])
-    distance = energy[:, None, :] - beta_kev[:, :, None]
-    height = 1.0 / (_PARTNER_SD_KEV * np.sqrt(2.0 * np.pi))
-    near = np.exp(-0.5 * np.minimum((distance / _PARTNER_SD_KEV) ** 2, 80.0)) * height
-    as_beta = (near * at_alpha[:, :, None] * fits_beta).max(axis=1)
-    escape = np.exp(-0.5 * np.minimum(((energy[:, None, :] - energy[:, :, None] + _ESCAPE_KEV) / 0.03) ** 2, 80.0))
-    as_escape = (escape * (ratio > 1.0 / _ESCAPE_RATIO)).max(axis=1) * height
-    density = density + _BETA_SHARE * as_beta + _ESCAPE_SHARE * as_escape + _SUM_SHARE * _sum_density(energy, area)
-    weight = np.maximum(0.4 + 0.2 * np.log10(np.maximum(area, 1.0) / 30.0), 0.1)
-    score = (weight * np.log((density + strange) * table.span_kev)).sum(axis=1)
-    seen = (np.abs(distance) < _BETA_TOLERANCE_KEV).any(axis=2)
-    wanted = (at_alpha > 0.6) & (_BETA_RATIO * z > _BETA_Z) & (betas - alphas > _LEAST_SPLIT_KEV)[nearest]
-    score = score + _NO_BETA * (wanted & ~seen & (beta_kev < last_kev[:, None])).any(axis=1)
-    if elastic:
-        top = table.incident_kev
-        scattered = ((energy > _SCATTER_FROM * top) & (energy < top + _ABOVE_KEV)).any(axis=1)
-        score = score + _NO_ELASTIC * (~scattered & (last_kev > top))
-    total: Array = score
-    return total
-
-
-def _sum_density(energy: Array, area: Array) -> Array:
-    """(axis, peak) density of the sums of every two of the strongest peaks."""
-    height = 1.0 / (0.03 * np.sqrt(2.0 * np.pi))
-    density = np.zeros_like(energy)
-    weak = area < _SUM_RATIO * area[:1]
-    parents = range(min(_SUM_PARENTS, energy.shape[1]))
-    for i in parents:
-        for j in range(i + 1):
-            off = energy - energy[:, i : i + 1] - energy[:, j : j + 1]
-            density = np.maximum(density, np.exp(-0.5 * np.minimum((off / 0.03) ** 2, 80.0)) * height)
-    return density * weak
+    score, room = np.empty_like(offset), np.empty((at.ROOM_ROWS, seen.peaks.shape[1]))
+    _load_kernels().score_partners(offset, slope, seen.peaks, _k_lines(), seen.density, seen.numbers, room, score)
+    return score
 
 
 def _keep_apart(offset: Array, slope: Array, end_kev: float, apart_kev: float, keep: int) -> list[int]:

@@ -1,5 +1,6 @@
 """The kernels of the integrated spectrum, as `load_kernels` loads them."""
 
+from hpcxrf.fitting.kernels.axis_scores import score_partners, score_positions
 from hpcxrf.fitting.kernels.spectrum_absence import add_information
 from hpcxrf.fitting.kernels.spectrum_amplitudes import leave_residual, multiply_columns, solve_members
 from hpcxrf.fitting.kernels.spectrum_columns import draw_columns
@@ -17,6 +18,8 @@ __all__ = [
     "leave_residual",
     "multiply_columns",
     "place_lines",
+    "score_partners",
+    "score_positions",
     "screen_axes",
     "solve_members",
     "sum_lines",

@@ -46,7 +46,7 @@ def finish_rows(sizes: Array, data: Array, space: Array, wanted: Array, rows: Ar
 
 @part
 def _project_out(sizes: Array, cross: Array, lower: Array, order: Array, m: Number, small: Array) -> None:
-    """Take what the columns explain from the curvature: of `cross` (row, column) L^-1 times its free columns is left."""
+    """Take what the columns explain from the curvature; `cross` (row, column) becomes L^-1 of its free columns."""
     for r in range(sizes[at.N_ROWS]):
         # Free columns rise, so that none is written over before it was read.
         for i in range(m):
