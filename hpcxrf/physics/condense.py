@@ -146,6 +146,8 @@ def _merge(table: LineTable, groups: list[list[int]], tailed_ratio: float) -> Li
 
 def _find_parents(component: Tensor, ratio: Tensor, escape: Tensor) -> Tensor:
     """The strongest line of its component (line,) for an escape line; -1 for others."""
+    if component.numel() == 0:
+        return torch.full_like(component, -1)
     own = (component == component[:, None]) & ~escape
     return torch.where(escape, torch.where(own, ratio, -1.0).argmax(dim=1), -1)
 

@@ -13,7 +13,7 @@ from hpcxrf.pipeline.blocks import SAMPLE_PIXELS, tile_shape
 from hpcxrf.pipeline.joined import scratch_bytes
 from hpcxrf.pipeline.prepare.inputs import SUM
 from hpcxrf.pipeline.records import STAGES, DatasetJob, Stage
-from hpcxrf.store.schema import BLOCK_X, BLOCK_Y, spectra_layout
+from hpcxrf.store.schema import BAND_BUFFERS, BLOCK_X, BLOCK_Y, spectra_layout
 
 _READ_FOR_SAMPLE: Final = 32 << 20
 """Bytes of the chunks that the sample is taken from, and of what the groups of its pixels are made of."""
@@ -60,7 +60,7 @@ def stage_memory(job: DatasetJob, *, rows_per_read: int, source_itemsize: int, t
     block = min(rows_per_read, rows) * row_bytes * max(source_itemsize, COUNT_BYTES)
     regions = job.config.regions
     found: dict[Stage, int] = {
-        "ingest": _LOADED + int(_KEPT_BY_ALLOCATOR * (3 * band + 2 * block)),
+        "ingest": _LOADED + int(_KEPT_BY_ALLOCATOR * ((BAND_BUFFERS + 1) * band + 2 * block)),
         "integrated": _LOADED + detectors * channels * components_of(job) * 256 + _sample_bytes(job),
         "pixels": _LOADED + _pixel_bytes(job, threads),
         "finalise": _LOADED_FOR_PAGE,

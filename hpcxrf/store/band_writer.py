@@ -9,16 +9,17 @@ from typing import Final, Self
 from hpcxrf.store.bands import Band
 from hpcxrf.store.files import output_faults
 from hpcxrf.store.filling import Work, bytes_needed, mended_record, tell_band, write_band
+from hpcxrf.store.schema import BAND_BUFFERS
 
-AT_ONCE: Final = 2
-"""Bands that are written at once. To encode one takes twice as long as to read it."""
+AT_ONCE: Final = BAND_BUFFERS - 1
+"""Bands that are written at once."""
 
 
 class BandWriter:
     """Writer of the bands of one store; they are told in their order, each once it is on the disk.
 
-    Where the block ends by an error, the bands that are being written are finished and told; where it ends by an
-    interruption, they are not told, and the next ingest writes them again.
+    Where the block ends by an error, the bands that are being written are finished, and told up to the first that could
+    not be written; where it ends by an interruption, none is told. What was not told is written again by the next one.
     """
 
     def __init__(self, work: Work, told: Callable[[], None]) -> None:

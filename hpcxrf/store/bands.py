@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hpcxrf.errors import InputFileError
 from hpcxrf.formats.counts import MendedCounts, mend_counts
 from hpcxrf.formats.scan import RawScan
+from hpcxrf.store.schema import BAND_BUFFERS
 from hpcxrf.store.spikes import NO_PLACES, Places, can_have_spikes, find_spikes, join_places
 from hpcxrf.store.tile_sums import TileSums, sum_tiles
 
@@ -20,8 +21,6 @@ COUNT_TYPES: Final = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.uint3
 """Types of stored counts, from narrow to wide; a scan takes the first that holds all of its counts."""
 
 MOST_COUNTS: Final = 1e15
-BUFFERS: Final = 3
-"""One band is read while two are written."""
 _PIECE_VALUES: Final = 1 << 17
 """Counts that are copied in one go: they stay in the cache of a core from one step to the next."""
 
@@ -48,7 +47,7 @@ class Band:
 
     number: int
     counts: Counts
-    """(detector, row, x, channel) of the stored type; the array is used again when `BUFFERS` bands were given."""
+    """(detector, row, x, channel) of the stored type; the array is used again when `BAND_BUFFERS` bands were given."""
     missing: NDArray[np.bool_]
     """(detector, row, x): the spectrum was not measured."""
     negative: int
@@ -105,7 +104,7 @@ def read_bands(scan: RawScan, band_rows: int, pending: Collection[int], dtype: n
         dtype: of the stored counts.
 
     Yields:
-        A band; the array of its counts is used again when `BUFFERS` bands were given.
+        A band; the array of its counts is used again when `BAND_BUFFERS` bands were given.
 
     Raises:
         InputFileError: the source cannot be read, or holds values that are not counts.
@@ -113,7 +112,7 @@ def read_bands(scan: RawScan, band_rows: int, pending: Collection[int], dtype: n
     """
     detectors, rows, columns, channels = scan.shape
     shape = (detectors, min(band_rows, rows), columns, channels)
-    buffers = deque(np.empty(shape, dtype=dtype) for _ in range(BUFFERS))
+    buffers = deque(np.empty(shape, dtype=dtype) for _ in range(BAND_BUFFERS))
     missing = np.zeros((detectors, rows, columns), dtype=np.bool_)
     negative, lowest = np.zeros(rows, dtype=np.int64), 0.0
     for first, block in _read_blocks(scan, band_rows, pending):

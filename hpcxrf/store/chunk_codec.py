@@ -15,6 +15,9 @@ from hpcxrf.store.shard_index import CHECKSUM, SHARDING, grid_of
 
 _BLOSC_SIZES: Final = Struct("<4xI4xI")
 """Bytes before and after compression, in the header of Blosc."""
+_ZSTD_MAGIC: Final = 4
+"""Bytes before the description of a frame."""
+_LEAST_FRAME: Final = 9
 _SHUFFLES: Final = {"noshuffle": blosc.NOSHUFFLE, "shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE}
 _SEAL: Final = "crc32c"
 """The last codec: a checksum of a chunk's encoded bytes, a tenth of the counts' and fewer."""
@@ -76,6 +79,9 @@ class ShardFormat:
         if self.sealed:
             content = _unseal(content)
         if self.codec == "zstd":
+            # What is shorter would leave what was in memory before.
+            if _frame_bytes(content) != target.nbytes:
+                raise ValueError("of another size")
             zstd.decompress(content, target)
             return
         if len(content) < _BLOSC_SIZES.size:
@@ -94,6 +100,19 @@ def _unseal(content: bytes | memoryview) -> bytes:
     if google_crc32c.value(encoded) != CHECKSUM.unpack(stored)[0]:
         raise ValueError("its checksum is another")
     return encoded
+
+
+def _frame_bytes(content: bytes | memoryview) -> int | None:
+    """Size before compression, as the header of a frame of Zstandard says (RFC 8878, 3.1.1.1); None: it does not."""
+    if len(content) < _LEAST_FRAME:
+        return None
+    described = content[_ZSTD_MAGIC]
+    kind, whole = described >> 6, described >> 5 & 1
+    size = (1 if whole else 0, 2, 4, 8)[kind]
+    at = _ZSTD_MAGIC + 1 + (0 if whole else 1) + (0, 1, 2, 4)[described & 3]
+    if not size:
+        return None
+    return int.from_bytes(content[at : at + size], "little") + (256 if kind == 1 else 0)
 
 
 def read_format(path: Path, metadata: Mapping[str, Any]) -> ShardFormat:

@@ -126,6 +126,9 @@ BAND_PARTS: Final = 32
 """A band is one shard and one write: 1/32 of the scan within the two limits, so that a scan is tens of files
 and its ingest takes little memory."""
 
+BAND_BUFFERS: Final = 3
+"""Bands in memory during an ingest: one is read while two are encoded, which takes twice as long."""
+
 CHUNK_ROWS_MAX: Final = 16
 MAP_CHUNK_PIXELS: Final = 2048
 """Side of the square chunks of the maps in a spectra store: one chunk for nearly every scan."""

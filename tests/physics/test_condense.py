@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcxrf.physics.condense import TAILED_RATIO, condense
-from hpcxrf.physics.lines import build_table_from_arrays
+from hpcxrf.physics.detector import Detector
+from hpcxrf.physics.lines import build_line_table, build_table_from_arrays
 
 K_FAMILIES = ("Si", "S", "Ca", "Fe", "Zn", "As", "Br", "Sr", "Mo")
 L_FAMILIES = ("Mo_L", "Cd_L", "Ba_L", "La_L", "Gd_L", "W_L", "Pt_L", "Pb_L", "U_L")
@@ -174,3 +175,13 @@ def test_the_table_that_is_condensed_is_not_changed():
     condense(whole, minimum_ratio=0.05)
     assert torch.equal(whole.ratio, before[0])
     assert torch.equal(whole.energy_kev, before[1])
+
+
+def test_a_component_of_faint_lines_alone_is_left_without_any():
+    """A user's component of 60 equal lines: none holds a fiftieth."""
+    lines = {"X": [(2.0 + 0.1 * i, 1.0) for i in range(60)]}
+    table = build_line_table(("X",), 12.0, efficiency=Detector(), user_lines=lines)
+    short = condense(table, minimum_ratio=0.02)
+    assert short.component_names == ("X",)
+    assert [len(one) for one in (short.energy_kev, short.ratio, short.escape_parent)] == [0, 0, 0]
+    assert float(condense(table).ratio.sum()) == pytest.approx(1.0)

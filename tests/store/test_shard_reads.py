@@ -105,3 +105,19 @@ def test_a_flipped_bit_of_a_chunk_is_never_read_as_counts(place, bit):
     for size in range(len(content)):
         with pytest.raises(ValueError, match=r"too early|is another"):
             form.decode(bytes(content[:size]), target)
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+@pytest.mark.parametrize("n", [0, 1, 10, 23, 25, 300, 70_000])
+def test_a_frame_of_another_size_is_never_read_over_what_was_in_memory(n, sealed):
+    form = ShardFormat(shape=SHAPE, chunk=CHUNK, shard=SHARD, codec="zstd", options={"level": 1}, sealed=sealed)
+    target = np.zeros(CHUNK, np.uint8)
+    content = form.encode(np.arange(n).astype(np.uint8))
+    with pytest.raises(ValueError, match="of another size"):
+        form.decode(content, target)
+    assert not target.any()
+    for size in (1, 255, 256, 257, 65791, 65792, 200_000):
+        values = np.random.default_rng(size).integers(0, 4, size).astype(np.uint8)
+        back = np.empty_like(values)
+        form.decode(form.encode(values), back)
+        np.testing.assert_array_equal(back, values)

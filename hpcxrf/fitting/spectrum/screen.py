@@ -50,6 +50,8 @@ _POOL: Final = 16
 # With fewer peaks their positions fix no axis.
 _FEW_PEAKS: Final = 8
 _WIDTH_KEV: Final = 6.0
+# Of a channel.
+_ROUNDING: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,7 +293,8 @@ def _bound_costs(bins: _Bins, offset: Tensor, slope: Tensor, problem: FitProblem
     """(axis,): share of the weighted square that lies outside of the energy range."""
     before = torch.nn.functional.pad(bins.square.cumsum(dim=0), (1, 0))
     ends = torch.stack([(energy - offset) / slope for energy in (problem.energy_min_kev, problem.energy_max_kev)])
-    low, high = ends.amin(dim=0), ends.amax(dim=0)
+    # Rounding can put a bin at an end on the other side than the solver does: it counts as inside, as this is a bound.
+    low, high = ends.amin(dim=0) - _ROUNDING, ends.amax(dim=0) + _ROUNDING
     first, last = torch.searchsorted(bins.centre, low), torch.searchsorted(bins.centre, high, right=True)
     return 1.0 - (before[last] - before[first]) / before[-1]
 
@@ -333,7 +336,9 @@ def _prepare_kernel(bins: _Bins, table: Floats, problem: FitProblem) -> _Explain
             *(axes, centre, counts, weights, grid, table, reach, _EXCHANGES, columns, spans, places, *room),
             *(linear, explained),
         )
-        return torch.from_numpy(explained), torch.from_numpy(linear)
+        # A system that is singular explains nothing.
+        linear[~np.isfinite(explained)] = 0.0
+        return torch.from_numpy(np.nan_to_num(explained, copy=False)), torch.from_numpy(linear)
 
     return explain
 
