@@ -37,7 +37,7 @@ from hpcxrf.pipeline.records import ScanFacts
 from hpcxrf.pipeline.regions.refine import refinement_config
 from hpcxrf.pipeline.request import config_of_dataset, config_of_run
 from hpcxrf.results.store.basis import component_names
-from hpcxrf.results.store.maps import open_results
+from hpcxrf.results.store.opening import open_results
 from hpcxrf.results.store.storage import require_readable_schema
 from hpcxrf.runner.worker import one_thread
 from hpcxrf.store.rundir import open_run

@@ -24,7 +24,7 @@ from scipy.special import ndtr
 
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.axis.elements import find_elements
-from hpcxrf.fitting.axis.verdict import AXIS_FLAGS
+from hpcxrf.fitting.axis.flags import AXIS_FLAGS
 from hpcxrf.fitting.spectrum.identify import suggest
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum
 from hpcxrf.fitting.spectrum.prepare import build_problem

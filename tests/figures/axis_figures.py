@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "samples"))
 from foreign_spectra import random_spectrum
 
 from hpcxrf.errors import FitError
-from hpcxrf.fitting.axis.verdict import AXIS_FLAGS
+from hpcxrf.fitting.axis.flags import AXIS_FLAGS
 from hpcxrf.fitting.spectrum.prepare import build_problem
 from hpcxrf.fitting.spectrum.solve import solve_problem
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "samples"))
 from tube_samples import draw_tube
 
 import hpcxrf
-from hpcxrf.fitting.axis.verdict import AXIS_FLAGS
+from hpcxrf.fitting.axis.flags import AXIS_FLAGS
 from hpcxrf.fitting.spectrum.identify import suggest
 
 RIGHT_KEV = 0.1

@@ -9,7 +9,7 @@ import torch
 
 from hpcxrf.config.run import check_config
 from hpcxrf.errors import FitError
-from hpcxrf.fitting.axis.verdict import AMBIGUOUS, NOT_FOUND
+from hpcxrf.fitting.axis.flags import AMBIGUOUS, NOT_FOUND
 from hpcxrf.fitting.result import FitStatus
 from hpcxrf.fitting.spectrum.from_nothing import fit_from_nothing
 from hpcxrf.fitting.spectrum.integrated import fit_spectrum

@@ -5,6 +5,8 @@ import json
 import math
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -321,3 +323,10 @@ def test_facts_and_warnings_are_apart_and_a_store_without_kinds_warns(store, tmp
     for file in old.rglob("zarr.json"):
         file.write_text(json.dumps(without_kinds(json.loads(file.read_text()))))
     assert set(listed(write_page(dataset(old, notes=()), tmp_path / "old.html"), "notes")) == {own}
+
+
+def test_the_report_of_a_run_is_written_without_torch():
+    """Every run ends with its report, and loading torch takes a second."""
+    code = "import sys, hpcxrf.results.report.report; print(sorted({'torch', 'matplotlib'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from hpcxrf.fitting.axis.binned import families_by_name
+from hpcxrf.fitting.axis.flags import AMBIGUOUS, NOT_FOUND
 from hpcxrf.fitting.axis.peaks import Peaks
 from hpcxrf.fitting.axis.race import FAINT_COUNTS, Runner
 from hpcxrf.fitting.axis.review import Review
-from hpcxrf.fitting.axis.verdict import AMBIGUOUS, NOT_FOUND, Finding
+from hpcxrf.fitting.axis.verdict import Finding
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.physics.model import ELASTIC
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hpcxrf.fitting.axis.flags import AMBIGUOUS, AXIS_FLAGS, INCIDENT_DOUBTFUL, NOT_FOUND
 from hpcxrf.fitting.axis.naming import name_peaks
 from hpcxrf.fitting.axis.peaks import Peaks, find_peaks
 from hpcxrf.fitting.axis.tables import list_families, list_outer_lines
@@ -22,14 +23,6 @@ from hpcxrf.physics.parameters import INDEX
 
 Array = NDArray[np.float64]
 
-AMBIGUOUS: Final = "ambiguous_calibration"
-"""Another energy axis explains the spectrum as well, or nearly so."""
-NOT_FOUND: Final = "energy_axis_not_found"
-"""The axis of the fit contradicts the spectrum, or nothing fixes it."""
-INCIDENT_DOUBTFUL: Final = "incident_energy_doubtful"
-"""The incident energy that was given contradicts the spectrum."""
-AXIS_FLAGS: Final = (AMBIGUOUS, NOT_FOUND, INCIDENT_DOUBTFUL)
-"""Flags with which amplitudes are not presented as results."""
 # A family is found if its amplitude is this many standard deviations, and this share of the largest.
 _FOUND_Z: Final = 10.0
 _FOUND_SHARE: Final = 0.01

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from hpcxrf.fitting.axis.candidates import Axes
+from hpcxrf.fitting.axis.flags import AMBIGUOUS, AXIS_FLAGS
 from hpcxrf.fitting.axis.incident import FARTHEST_KEV, SHIFTS_KEV, move_incident
 from hpcxrf.fitting.axis.peaks import Peaks, find_peaks
 from hpcxrf.fitting.axis.race import FAINT_COUNTS, race
-from hpcxrf.fitting.axis.verdict import AMBIGUOUS, AXIS_FLAGS, Finding, judge_found
+from hpcxrf.fitting.axis.verdict import Finding, judge_found
 from hpcxrf.fitting.result import SpectrumFit
 from hpcxrf.fitting.spectrum.coarse import contrast_weights
 from hpcxrf.fitting.spectrum.integrated import Approached, approach, fit_spectrum

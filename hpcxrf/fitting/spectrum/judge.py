@@ -15,7 +15,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from hpcxrf.fitting.axis.verdict import AMBIGUOUS, INCIDENT_DOUBTFUL, NOT_FOUND
+from hpcxrf.fitting.axis.flags import AMBIGUOUS, INCIDENT_DOUBTFUL, NOT_FOUND
 from hpcxrf.fitting.result import FitStatus, SpectrumFit
 from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.physics.constants import PHYSICS

@@ -8,7 +8,7 @@ from torch import Tensor
 from hpcxrf.config.run import RunConfig
 from hpcxrf.config.sample import AUTO
 from hpcxrf.fitting.axis.elements import FoundElements, find_elements
-from hpcxrf.fitting.axis.verdict import AXIS_FLAGS
+from hpcxrf.fitting.axis.flags import AXIS_FLAGS
 from hpcxrf.fitting.spectrum.prepare import FitOptions
 from hpcxrf.notes import Note
 from hpcxrf.physics.constants import constant_set

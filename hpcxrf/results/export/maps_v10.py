@@ -21,7 +21,7 @@ from hpcxrf.formats.maps_writer import (
     TIME_NAMES,
     create_maps_dataset,
 )
-from hpcxrf.physics.model import COMPTON, ELASTIC
+from hpcxrf.physics.scatter_names import COMPTON, ELASTIC
 from hpcxrf.results.export.new_hdf5 import create_file
 from hpcxrf.results.export.run_spectra import SUM, list_members, read_counts, read_times
 from hpcxrf.results.export.source import ExportSource, chunk_of_maps, list_detectors, read_bands, read_positions

@@ -7,7 +7,7 @@ import numpy as np
 from hpcxrf.errors import OutputError
 from hpcxrf.formats.override import OVERRIDE_NAME, make_override, write_override
 from hpcxrf.physics.constants import constant_set
-from hpcxrf.physics.model import COMPTON, ELASTIC
+from hpcxrf.physics.scatter_names import COMPTON, ELASTIC
 from hpcxrf.results.export.run_spectra import SUM
 from hpcxrf.results.export.source import ExportSource
 

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from hpcxrf.results.store.maps import open_results
+from hpcxrf.results.store.opening import open_results
 from hpcxrf.store.packed import folder_of, is_store
 from hpcxrf.store.schema import BLOCK_Y
 from hpcxrf.store.spectra import SpectraStore, open_spectra

@@ -6,10 +6,10 @@ from pathlib import Path
 import xarray as xr
 
 from hpcxrf.config.report import PagesChoice
-from hpcxrf.fitting.axis.verdict import AXIS_FLAGS
+from hpcxrf.fitting.axis.flags import AXIS_FLAGS
 from hpcxrf.fitting.verdict import Verdict
 from hpcxrf.results.report import views
-from hpcxrf.results.store.maps import open_results
+from hpcxrf.results.store.opening import open_results
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from hpcxrf.results.report.page.data import pack_json
 from hpcxrf.results.report.page.dataset import DatasetSummary, read_details, write_dataset_page
 from hpcxrf.results.report.page.head import read_head
 from hpcxrf.results.report.page.look import REPORTING, allow_scripts, load_page_look, load_templates
-from hpcxrf.results.store.maps import open_results
+from hpcxrf.results.store.opening import open_results
 from hpcxrf.results.store.storage import replace_file
 from hpcxrf.store.packed import is_store, locate_store
 

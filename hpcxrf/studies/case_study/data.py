@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcxrf.pipeline.records import DatasetJob
-from hpcxrf.results.store.maps import open_results
+from hpcxrf.results.store.opening import open_results
 from hpcxrf.results.store.regions import read_region_mask, read_region_names
 from hpcxrf.runner.records import TaskRecord
 from hpcxrf.simulate import PLANT_TRACES, ScanSpec, ScanTruth, read_truth

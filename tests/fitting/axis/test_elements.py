@@ -6,9 +6,9 @@ import torch
 
 from hpcxrf.errors import FitError
 from hpcxrf.fitting.axis.elements import find_elements
+from hpcxrf.fitting.axis.flags import NOT_FOUND
 from hpcxrf.fitting.axis.naming import name_peaks
 from hpcxrf.fitting.axis.peaks import find_peaks
-from hpcxrf.fitting.axis.verdict import NOT_FOUND
 from hpcxrf.formats.scan import EnergyCalibration
 
 pytest.importorskip("xraydb", reason="line data of the second simulator")

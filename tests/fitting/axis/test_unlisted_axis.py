@@ -6,8 +6,8 @@ import torch
 from foreign_spectra import random_spectrum
 
 from hpcxrf.fitting.axis.elements import _judge, find_elements
+from hpcxrf.fitting.axis.flags import AMBIGUOUS, NOT_FOUND
 from hpcxrf.fitting.axis.review import Review
-from hpcxrf.fitting.axis.verdict import AMBIGUOUS, NOT_FOUND
 from hpcxrf.fitting.spectrum.from_nothing import fit_from_nothing
 from hpcxrf.fitting.spectrum.prepare import build_problem
 from hpcxrf.fitting.spectrum.theta import INCIDENT

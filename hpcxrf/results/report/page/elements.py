@@ -2,7 +2,7 @@
 
 import xraylib
 
-from hpcxrf.physics.model import SCATTER
+from hpcxrf.physics.scatter_names import SCATTER
 
 
 def find_atomic_number(component: str) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from hpcxrf.fitting.result import FitStatus
+from hpcxrf.fitting.status import FitStatus
 from hpcxrf.results.names import SUM, shown_name
 from hpcxrf.results.report.colours import colour_limits
 from hpcxrf.results.report.page.data import pack_json
