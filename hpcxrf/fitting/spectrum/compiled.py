@@ -174,7 +174,7 @@ def open_search(least_squares: LeastSquares) -> Search:
     Args:
         least_squares: one that `can_be_compiled`.
     """
-    hats, space = least_squares.hats.T.numpy(), pack_space(least_squares.space)
+    hats, space = np.ascontiguousarray(least_squares.hats.T.numpy()), pack_space(least_squares.space)
     model = pack_model(least_squares.model, least_squares.space, len(hats))
     wanted = list_rows(least_squares.space)
     n_lines, n_q = model.linear.shape
