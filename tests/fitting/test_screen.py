@@ -110,3 +110,25 @@ def test_kernels_and_tensors_explain_as_much_on_axes_all_over_the_range():
     bound = screen_module._bound_costs(bins, offset, slope, setup)
     assert bool((1.0 - by_kernels[0] / whole >= bound - 1e-9).all())
     torch.testing.assert_close(bound[:5], torch.ones(5, dtype=torch.float64))
+
+
+def test_bins_at_the_very_ends_of_the_range_are_inside_for_all():
+    """Energies and ends that binary numbers hold exactly; most counts lie in the two bins at the ends."""
+    slope = torch.full((1,), 2.0**-7, dtype=torch.float64)
+    offset = torch.zeros_like(slope)
+    counts = torch.full((2300,), 3.0, dtype=torch.float64)
+    bins = screen_module._rebin(counts)
+    low, high = 50, 100
+    setup = replace(
+        _setup(), energy_min_kev=float(slope * bins.centre[low]), energy_max_kev=float(slope * bins.centre[high])
+    )
+    bins = replace(bins, counts=bins.counts.scatter(0, torch.tensor([low, high]), 1e4))
+    shapes = screen_module._compute_shapes(setup)
+    explained = [screen_module._choose_solver(bins, s, shapes, setup)(offset, slope)[0] for s in (slope, -slope)]
+    # A bin half way between two energies of the table may take either.
+    torch.testing.assert_close(explained[0], explained[1], rtol=5e-3, atol=0.0)
+    assert float(explained[0] / bins.square.sum()) > 0.4
+    outside = torch.ones_like(bins.centre)
+    outside[low : high + 1] = 0.0
+    share = float((outside * bins.square).sum() / bins.square.sum())
+    assert float(screen_module._bound_costs(bins, offset, slope, setup)) == pytest.approx(share, rel=1e-9)
