@@ -1,9 +1,34 @@
 """Kernels that are compiled beside the first ingest."""
 
+import os
 import subprocess
 import sys
 
 import pytest
+
+_NAMED = """
+import sys
+from hpcxrf.fitting.pixels.fit import load_method, name_kernels
+load_method(sys.argv[1])
+names = sorted(name_kernels(sys.argv[1]))
+assert all(f"hpcxrf.fitting.kernels.{one}" in sys.modules for one in names), names
+from hpcxrf.fitting.kernels.machine_code import kernel_folder
+import os
+made = sorted({one.name.rpartition("-")[0] for one in kernel_folder(os.environ).glob("*.compiled")})
+print(made == names, *made)
+"""
+
+
+@pytest.mark.more
+@pytest.mark.parametrize("method", ["linear", "poisson", "nnls", "nonlinear", "full"])
+def test_the_kernels_of_a_method_are_those_that_it_names(method, tmp_path):
+    """On a machine without any, loading the method compiles these modules and no others."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", _NAMED, method]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[0] == "True", done.stdout
+
 
 _CODE = """
 import sys, threading

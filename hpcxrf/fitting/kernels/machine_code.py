@@ -14,12 +14,12 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, TypeVar, cast
+from typing import IO, Any, Final, TypeVar, cast
 
 import llvmlite.binding
 import numba
@@ -84,17 +84,43 @@ def load_kernels(module: str) -> ModuleType:
     Args:
         module: name in this package, without its own.
     """
-    name, folder = f"{__package__}.{module}", kernel_folder(os.environ)
+    folder = kernel_folder(os.environ)
     with _one_compiles(folder):
-        if folder is not None and name not in sys.modules:
-            made = folder / f"{module}-{_stamp_sources()}.compiled"
-            if not made.exists() and _compile_apart(name):
-                made.touch()
-        return importlib.import_module(name)
+        if folder is not None:
+            _compile_missing([module], folder)
+        return importlib.import_module(f"{__package__}.{module}")
 
 
-def _compile_apart(name: str) -> bool:
-    """Import a module in a process of its own, which leaves its machine code in the cache; whether that went well."""
+def compile_kernels(modules: Sequence[str]) -> None:
+    """Have modules compiled that are not, each by a process of its own, all at once; `load_kernels` then loads them.
+
+    Args:
+        modules: names in this package, without its own.
+    """
+    folder = kernel_folder(os.environ)
+    if folder is not None:
+        with _one_compiles(folder):
+            _compile_missing(modules, folder)
+
+
+def _compile_missing(modules: Sequence[str], folder: Path) -> None:
+    """Compile what no process has compiled yet; whoever calls holds the lock of the folder."""
+    made = {module: folder / f"{module}-{_stamp_sources()}.compiled" for module in modules}
+    missing = [one for one in made if f"{__package__}.{one}" not in sys.modules and not made[one].exists()]
+    with ExitStack() as stack:
+        begun = {one: stack.enter_context(_compile_apart(f"{__package__}.{one}")) for one in missing}
+        for one, wait in begun.items():
+            if wait():
+                made[one].touch()
+
+
+@contextmanager
+def _compile_apart(name: str) -> Iterator[Callable[[], bool]]:
+    """Import a module in a process of its own, which leaves its machine code in the cache.
+
+    Yields:
+        What waits for its end, and says whether that went well.
+    """
     paths = os.pathsep.join(path for path in sys.path if path)
     with (
         tempfile.TemporaryFile("w+") as said,
@@ -106,9 +132,13 @@ def _compile_apart(name: str) -> bool:
             stderr=said,
         ) as child,
     ):
-        code = child.wait()
-        said.seek(0)
-        last = (said.read().strip().splitlines() or [f"it ended with {code}"])[-1]
+        yield lambda: _has_ended_well(child, said, name)
+
+
+def _has_ended_well(child: "subprocess.Popen[bytes]", said: IO[str], name: str) -> bool:
+    code = child.wait()
+    said.seek(0)
+    last = (said.read().strip().splitlines() or [f"it ended with {code}"])[-1]
     if code != 0:
         _LOG.warning(
             "%s could not be compiled in a process of its own (%s): it is compiled here, and the last digits of this "

@@ -91,6 +91,12 @@ def prepare_solver(
     )
 
 
+def name_kernels(method: PixelMethodName) -> tuple[str, ...]:
+    """Name the modules of kernels that `load_method` loads."""
+    own: tuple[str, ...] = import_module(f"{__package__}.{method}").KERNELS
+    return *own, "deviance"
+
+
 def load_method(method: PixelMethodName) -> None:
     """Load the kernels of a method's pixels on a processor; the first call on a machine compiles them."""
     import_module(f"{__package__}.{method}").load_kernels()

@@ -62,6 +62,10 @@ class FullModel:
     """(free parameter,) int64: places in theta of those that are free."""
 
 
+KERNELS: Final = ("true_model",)
+"""Modules of kernels that a processor needs."""
+
+
 def load_kernels() -> None:
     """Load what a processor needs; the first call on a machine compiles it."""
     load_true_model_kernels()

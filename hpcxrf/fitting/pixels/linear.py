@@ -24,6 +24,10 @@ LINEAR_BATCH: Final = 8192
 """Pixels that are fitted at a time: a product and little else, so that what surrounds it is shared by more pixels."""
 
 
+KERNELS: Final = ("maps",)
+"""Modules of kernels that a processor needs."""
+
+
 def load_kernels() -> None:
     """Load what a processor needs; the first call on a machine compiles it."""
     load_map_kernels()

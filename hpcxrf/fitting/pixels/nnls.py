@@ -47,6 +47,10 @@ class SharedFactor:
     """(column,): 0 for a column without a count."""
 
 
+KERNELS: Final = ("maps", "nonnegative")
+"""Modules of kernels that a processor needs."""
+
+
 def load_kernels() -> None:
     """Load what a processor needs; the first call on a machine compiles it."""
     load_map_kernels()

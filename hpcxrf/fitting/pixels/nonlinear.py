@@ -37,6 +37,10 @@ _KEPT: Final = 24
 _SPACING: Final = 0.8
 
 
+KERNELS: Final = ("maps", "tangent")
+"""Modules of kernels that a processor needs."""
+
+
 def load_kernels() -> None:
     """Load what a processor needs; the first call on a machine compiles it."""
     load_map_kernels()

@@ -99,6 +99,10 @@ class _Search:
     """(pixel,) bool."""
 
 
+KERNELS: Final = ("maps", "poisson")
+"""Modules of kernels that a processor needs."""
+
+
 def load_kernels() -> None:
     """Load what a processor needs; the first call on a machine compiles it."""
     load_map_kernels()

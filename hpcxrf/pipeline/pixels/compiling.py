@@ -6,7 +6,7 @@ import threading
 import torch
 
 from hpcxrf.config.run import RunConfig
-from hpcxrf.fitting.pixels.fit import load_method
+from hpcxrf.fitting.pixels.fit import load_method, name_kernels
 from hpcxrf.fitting.spectrum.compiled import load_spectrum_kernels
 from hpcxrf.methods import PixelMethodName
 
@@ -32,6 +32,10 @@ def _begin(method: PixelMethodName | None) -> None:
 
 
 def _compile(method: PixelMethodName | None) -> None:
+    # It loads numba: here, beside the reading of the first scan.
+    from hpcxrf.fitting.kernels.machine_code import compile_kernels
+
+    compile_kernels(("spectrum", *(() if method is None else name_kernels(method))))
     load_spectrum_kernels()
     if method is not None:
         load_method(method)
