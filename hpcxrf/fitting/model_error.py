@@ -66,7 +66,7 @@ class Products:
     flaws_residual: Tensor
     """(flaw,)."""
 
-    def of_columns(self, chosen: Tensor) -> "Products":
+    def choose_columns(self, chosen: Tensor) -> "Products":
         """Those of some columns (column,) bool."""
         return replace(
             self,

@@ -111,7 +111,7 @@ def spectrum_uncertainty(
     flawed = flaws is not None and bool(torch.isfinite(flaws.columns.sum()) & torch.isfinite(every.sum()))
     flaws = flaws if flaws is not None and flawed else Flaws(columns=every[:, :0], owner=moving.new_zeros(0).long())
     products = multiply_flaws(every * root[:, None], residual * root, flaws)
-    of_fit = products.of_columns(in_fit)
+    of_fit = products.choose_columns(in_fit)
     inverse = _invert(of_fit.columns + torch.diag(prior[in_fit]))
     shift = inverse @ of_fit.cross
     absent = poisson_weights(expected - columns[:, :n_components].T * amplitude[:, None])

@@ -19,7 +19,7 @@ class BandWriter:
     """Writer of the bands of one store; they are told in their order, each once it is on the disk.
 
     Where the block ends by an error, the bands that are being written are finished, and told up to the first that could
-    not be written; where it ends by an interruption, none is told. What was not told is written again by the next one.
+    not be written; where it ends by an interruption, none is told. What was not told, the next ingest writes again.
     """
 
     def __init__(self, work: Work, told: Callable[[], None]) -> None:

@@ -80,7 +80,7 @@ class ShardFormat:
             content = _unseal(content)
         if self.codec == "zstd":
             # What is shorter would leave what was in memory before.
-            if _frame_bytes(content) != target.nbytes:
+            if _read_frame_bytes(content) != target.nbytes:
                 raise ValueError("of another size")
             zstd.decompress(content, target)
             return
@@ -102,7 +102,7 @@ def _unseal(content: bytes | memoryview) -> bytes:
     return encoded
 
 
-def _frame_bytes(content: bytes | memoryview) -> int | None:
+def _read_frame_bytes(content: bytes | memoryview) -> int | None:
     """Size before compression, as the header of a frame of Zstandard says (RFC 8878, 3.1.1.1); None: it does not."""
     if len(content) < _LEAST_FRAME:
         return None

@@ -2,7 +2,7 @@
 
 Every slope and offset is scored by the probability of the energies that it gives to the 16 strongest peaks; the best
 thousands again by whether the peaks that belong together (K-beta, escape, pile-up) are where they should be. One
-look-up per peak and axis: 0.05 CPU s for a hundred thousand axes.
+look-up per peak and axis: 0.01 CPU s for a hundred thousand axes.
 """
 
 from collections.abc import Collection
@@ -119,8 +119,9 @@ class _Seen:
     peaks: Array
     """(row, peak), the strongest first."""
     numbers: Array
+    """(number,) of the table and of the spectrum."""
     density: Array
-    """(energy,)."""
+    """(energy,) 1/keV."""
     logs: Array
     """(peak, energy + 2) logarithms of density times span, beyond the table of what is strange."""
 

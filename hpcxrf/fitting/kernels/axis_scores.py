@@ -85,7 +85,7 @@ def _find_nearest(alphas: Array, energy: Number) -> Number:
 
 
 @part
-def _peak(distance: Number, sd: Number) -> Number:
+def _draw_peak(distance: Number, sd: Number) -> Number:
     """A Gaussian of height 1; nothing far out."""
     u = distance / sd
     return math.exp(-0.5 * u * u) if abs(u) < _FARTHEST else 0.0
@@ -101,7 +101,7 @@ def _place_peaks(
         line = _find_nearest(lines[0], energy)
         off = energy - lines[0, line]
         room[_ENERGY, p], room[_BETA_KEV, p] = energy, lines[1, line] + off
-        room[_AT_ALPHA, p] = _peak(off, _PARTNER_SD_KEV) if abs(off) < _AT_LINE_KEV else 0.0
+        room[_AT_ALPHA, p] = _draw_peak(off, _PARTNER_SD_KEV) if abs(off) < _AT_LINE_KEV else 0.0
         room[_SPLIT, p] = lines[1, line] - lines[0, line]
         place = np.rint((energy - numbers[at.LOWEST_KEV]) / numbers[at.STEP_KEV])
         room[_DENSITY, p] = 0.0
@@ -119,7 +119,7 @@ def _find_sum(q: Number, peaks: Array, energy: Array) -> Number:
     found = 0.0
     for i in range(min(_SUM_PARENTS, _U(peaks.shape[1]))):
         for j in range(i + _U(1)):
-            found = max(found, _peak(energy[q] - energy[i] - energy[j], _OTHER_SD_KEV))
+            found = max(found, _draw_peak(energy[q] - energy[i] - energy[j], _OTHER_SD_KEV))
     return found
 
 
@@ -130,9 +130,9 @@ def _explain_peak(q: Number, peaks: Array, room: Array) -> Number:
     for p in range(_U(peaks.shape[1])):
         ratio = peaks[at.AREA, p] / peaks[at.AREA, q]
         if ratio > _BETA_RATIOS[0] and ratio < _BETA_RATIOS[1] and room[_AT_ALPHA, p] > 0.0:
-            beta = max(beta, room[_AT_ALPHA, p] * _peak(energy[q] - room[_BETA_KEV, p], _PARTNER_SD_KEV))
+            beta = max(beta, room[_AT_ALPHA, p] * _draw_peak(energy[q] - room[_BETA_KEV, p], _PARTNER_SD_KEV))
         if ratio * _ESCAPE_RATIO > 1.0:
-            escape = max(escape, _peak(energy[q] - energy[p] + _ESCAPE_KEV, _OTHER_SD_KEV))
+            escape = max(escape, _draw_peak(energy[q] - energy[p] + _ESCAPE_KEV, _OTHER_SD_KEV))
     near = (_BETA_SHARE * beta + _ESCAPE_SHARE * escape) * (_PER_SD / _PARTNER_SD_KEV)
     return near + _SUM_SHARE * _find_sum(q, peaks, energy) * (_PER_SD / _OTHER_SD_KEV)
 

@@ -22,6 +22,25 @@ SOLVE_MEMBERS: Final = (
 _U: Final = np.uint64
 
 
+@part
+def multiply_spans(
+    n: Number, weights: Array, counts: Array, columns: Array, spans: Array, weighted: Array, gram: Array, rhs: Array
+) -> None:
+    """Gram matrix and right-hand side of n columns, over the channels where both columns are; weighted columns."""
+    for j in range(n):
+        total = 0.0
+        for i in range(spans[j, 0], spans[j, 1]):
+            weighted[j, i] = columns[j, i] * weights[i]
+            total += weighted[j, i] * counts[i]
+        rhs[j] = total
+        for k in range(j + _U(1)):
+            product = 0.0
+            for i in range(max(spans[j, 0], spans[k, 0]), min(spans[j, 1], spans[k, 1])):
+                product += weighted[j, i] * columns[k, i]
+            gram[j, k] = product
+            gram[k, j] = product
+
+
 @kernel(MULTIPLY_COLUMNS)
 def multiply_columns(
     sizes: Array, data: Array, columns: Array, spans: Array, weighted: Array, gram: Array, rhs: Array
@@ -37,18 +56,7 @@ def multiply_columns(
         gram: (column, column) written.
         rhs: (column,) written.
     """
-    for j in range(sizes[at.N_COLUMNS]):
-        total = 0.0
-        for i in range(spans[j, 0], spans[j, 1]):
-            weighted[j, i] = columns[j, i] * data[at.WEIGHTS, i]
-            total += weighted[j, i] * data[at.COUNTS, i]
-        rhs[j] = total
-        for k in range(j + _U(1)):
-            product = 0.0
-            for i in range(max(spans[j, 0], spans[k, 0]), min(spans[j, 1], spans[k, 1])):
-                product += weighted[j, i] * columns[k, i]
-            gram[j, k] = product
-            gram[k, j] = product
+    multiply_spans(sizes[at.N_COLUMNS], data[at.WEIGHTS], data[at.COUNTS], columns, spans, weighted, gram, rhs)
 
 
 @part

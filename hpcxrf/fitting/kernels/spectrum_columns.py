@@ -47,7 +47,7 @@ _C: Final = (
 
 
 @part
-def _find(energy: Array, n: Number, wanted: Number) -> Number:
+def find_channel(energy: Array, n: Number, wanted: Number) -> Number:
     """The first channel at or above an energy."""
     low, high = _U(0), n
     while low < high:
@@ -122,7 +122,7 @@ def _draw_folded(inverse: Number, energy: Array, begin: Number, end: Number, ter
     for i in range(n):
         u = (energy[begin + i] - centre) * per_sigma
         shape[i] = far * _exp(min(max((u + 0.5 * inverse) * inverse, -_MOST_EXPONENT), _MOST_EXPONENT))
-    middle = _find(energy, end, centre + term[at.SIGMA] * (_LOWEST / _PER_ROOT_2 - inverse))
+    middle = find_channel(energy, end, centre + term[at.SIGMA] * (_LOWEST / _PER_ROOT_2 - inverse))
     first = _U(0)
     if per_sigma > 0.0:
         first = max(middle, begin) - begin
@@ -146,7 +146,7 @@ def _place_run(kind: Number, energy: Array, n: Number, constants: Array, term: A
         below, above = _EVERYWHERE, _SHELF_REACH
     sigma = term[at.SIGMA]
     low, high = term[at.CENTRE] - below * sigma, term[at.CENTRE] + above * sigma
-    run[0], run[1] = _find(energy, n, min(low, high)), _find(energy, n, max(low, high))
+    run[0], run[1] = find_channel(energy, n, min(low, high)), find_channel(energy, n, max(low, high))
 
 
 @part

@@ -325,15 +325,15 @@ def _prepare_kernel(bins: _Bins, table: Floats, problem: FitProblem) -> _Explain
     reach = find_spans(table)
     grid = np.array([problem.energy_min_kev, _GRID_KEV, problem.energy_max_kev])
     n, n_bins = len(table), len(centre)
-    columns, spans, places = np.empty((n, n_bins)), np.empty((n, 2), np.uint64), np.empty(n_bins, np.uint64)
-    room = np.empty((2, n_bins)), np.empty((3, n, n)), np.empty((3, n)), np.empty((4, n), np.uint64)
+    columns, spans, energy = np.empty((n, n_bins)), np.empty((n, 2), np.uint64), np.empty(n_bins)
+    room = np.empty((n, n_bins)), np.empty((3, n, n)), np.empty((3, n)), np.empty((4, n), np.uint64)
     kernels = load_spectrum_kernels()
 
     def explain(offset: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
         axes = torch.stack([offset, slope], dim=1).numpy()
         linear, explained = np.empty((len(axes), n)), np.empty(len(axes))
         kernels.screen_axes(
-            *(axes, centre, counts, weights, grid, table, reach, _EXCHANGES, columns, spans, places, *room),
+            *(axes, centre, counts, weights, grid, table, reach, _EXCHANGES, columns, spans, energy, *room),
             *(linear, explained),
         )
         # A system that is singular explains nothing.
