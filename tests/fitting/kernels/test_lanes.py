@@ -2,6 +2,7 @@
 
 import operator
 
+import numba
 import numpy as np
 import pytest
 
@@ -24,11 +25,16 @@ from hpcxrf.fitting.kernels.lanes import (
     where,
 )
 from hpcxrf.fitting.kernels.layout import FLOAT32, UINT8, UINT16, UINT32
-from hpcxrf.fitting.kernels.machine_code import part
+from hpcxrf.fitting.kernels.machine_code import FAST_MATH
 
 RANDOM = np.random.default_rng(4)
 A, B = RANDOM.normal(0.0, 3.0, (2, LANES)).astype(np.float32)
 A[1], A[2] = np.nan, B[2]
+
+
+def part(function):
+    """A part of kernels that Python can call."""
+    return numba.njit(fastmath=set(FAST_MATH), error_model="numpy")(function)
 
 
 def of_two(function):
