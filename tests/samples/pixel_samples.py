@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from fit_samples import TRUTH, channels, drawn, table, theta_of
 
+from hpcxrf.fitting.kernels.layout import FAINT
 from hpcxrf.fitting.pixels.basis import pixel_basis, pixel_operator
 from hpcxrf.fitting.pixels.fit import fit_pixels, prepare_solver
 from hpcxrf.fitting.pixels.full import full_model, full_solver
@@ -67,6 +68,15 @@ def fit(counts, method="linear", solver=None, **options):
     """Fit by a method, or by a solver of another basis."""
     options = {"measured": torch.ones(len(counts), dtype=torch.bool)} | options
     return fit_pixels(counts, solver=SOLVERS[method] if solver is None else solver, **options)
+
+
+def deviance_of_faint(counts, basis=BASIS):
+    """How far the deviance per degree of freedom (pixel,) may be from the exact one: that of few counts; 0 of others.
+
+    What is expected below the least expectation is taken at some channels: at most 0.05 counts, twice in a deviance.
+    """
+    free = counts.shape[1] - basis.columns.shape[1]
+    return torch.where(counts.to(torch.float64).sum(dim=1) < FAINT, 0.1 / free, 0.0)
 
 
 def poisson_pixels(coefficients, seed=0):

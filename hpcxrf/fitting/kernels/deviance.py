@@ -56,11 +56,11 @@ def _combine(rows: Rows, row: Number, x: Array) -> Lanes:
 
 @part
 def _find_near_terms(m: Lanes) -> Terms:
-    """Mean, variance, slope and what a degree of freedom takes, of few counts."""
+    """Mean, variance over m, slope and what a degree of freedom takes, of few counts."""
     up, s = log_lanes(m), m / (m + _SCALE)
     change = _near(_N1, s)
     mean = m * _TWO * (_near(_N0, s) - up)
-    variance = m * _FOUR * (_near(_N2, s) + (up + _ONE) * (up + _ONE - change * _TWO))
+    variance = _FOUR * (_near(_N2, s) + (up + _ONE) * (up + _ONE - change * _TWO))
     return mean, variance, (change - up - _ONE) * _TWO, _near(_N3, s)
 
 
@@ -68,7 +68,7 @@ def _find_near_terms(m: Lanes) -> Terms:
 def _find_far_terms(m: Lanes) -> Terms:
     """The same of many."""
     x = _ONE / m
-    return _far(_F0, x) + _ONE, _far(_F2, x) + _TWO, x * _far(_F1, x), _far(_F3, x) + _ONE
+    return _far(_F0, x) + _ONE, (_far(_F2, x) + _TWO) * x, x * _far(_F1, x), _far(_F3, x) + _ONE
 
 
 @part
@@ -109,7 +109,7 @@ def _standardise(
         own, spread_out, steep, free = _find_terms(used)
         # Below the least expectation by a tangent and a line.
         mean += (own + steep * (m - used)) * samples[0, i] - free * (share * samples[1, i])
-        variance += spread_out * (m / used) * samples[0, i]
+        variance += spread_out * m * samples[0, i]
         store(mu, i, m)
         store(slope, i, steep)
     # The mean is taken at the unbiased coefficients, along its tangent.

@@ -20,6 +20,8 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 
 LANES: Final = 16 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 8
 """Pixels side by side: a vector of the widest processors, else one of AVX2 or two of others."""
+WORD_BYTES: Final = 64
+"""Bytes that are looked at together."""
 Lanes = Any
 """A number of each pixel, float32 or float64."""
 Mask = Any
@@ -325,6 +327,43 @@ def turn(typing: object, numbers: Kind, begin: Kind, stride: Kind, rows: Kind, r
         return context.get_dummy_value()
 
     return types.void(numbers, begin, stride, rows, row), generate
+
+
+@_instruction
+def add_lanes(typing: object, x: Kind) -> Lowering:
+    """Sum over the lanes, in single precision."""
+    del typing
+
+    def build(builder: Builder, x: Value) -> Value:
+        kind = ir.FunctionType(ir.FloatType(), [ir.FloatType(), _SINGLES])
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.v{LANES}f32")
+        # By halves: else one after the other.
+        return builder.call(function, [ir.Constant(ir.FloatType(), -0.0), x], fastmath=("reassoc",))
+
+    return _built(types.float32, build, x)
+
+
+@_instruction
+def mark_bytes(typing: object, data: Kind, begin: Kind) -> Lowering:
+    """Which of `WORD_BYTES` neighbouring bytes are not 0, as bits, that of the first the lowest."""
+    del typing
+
+    def generate(context: Any, builder: Builder, sig: Kind, args: Sequence[Value]) -> Value:  # noqa: ANN401
+        place = builder.gep(context.make_array(sig.args[0])(context, builder, args[0]).data, [args[1]])
+        kind = ir.VectorType(place.type.pointee, WORD_BYTES)
+        found = builder.load(builder.bitcast(place, kind.as_pointer()))
+        found.align = 1
+        held = builder.icmp_unsigned("!=", found, ir.Constant(kind, [0] * WORD_BYTES))
+        return builder.bitcast(held, ir.IntType(WORD_BYTES))
+
+    return types.uint64(data, begin), generate
+
+
+@_instruction
+def lowest(typing: object, bits: Kind) -> Lowering:
+    """Place of the lowest bit of an unsigned number that is not 0."""
+    del typing
+    return _built(types.uint64, lambda builder, bits: builder.cttz(bits, _BIT(1)), bits)
 
 
 def _transpose(builder: Builder, vectors: list[Value]) -> list[Value]:

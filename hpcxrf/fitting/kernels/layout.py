@@ -17,6 +17,8 @@ HIGHEST_PULL: Final = 9.0
 """Ends of that table."""
 SMALLEST_EXPECTATION: Final = 1e-3
 """Counts a channel below which an expectation does not go in a deviance."""
+FAINT: Final = 64
+"""Counts of a pixel below which it is fitted by its own counts alone."""
 SMALLEST_SIGMA: Final = 1e-6
 FEW_COUNTS: Final = 5.0
 """Counts a channel from which the moments of a deviance's term are a series in 1 / mu."""

@@ -4,6 +4,7 @@ from typing import Final
 
 import numpy as np
 
+from hpcxrf.fitting.kernels.faint import MODEL, Model, find_picked_deviance, make_room, pick_pixels, project_picked
 from hpcxrf.fitting.kernels.lane_loops import (
     add_strips,
     end_of_run,
@@ -26,6 +27,8 @@ _U: Final = np.uint64
 _ZERO: Final = np.float32(0.0)
 _SMALLEST_EXPECTATION: Final = np.float32(SMALLEST_EXPECTATION)
 _WIDTH: Final = np.uint64(LANES)
+_1: Final = np.uint64(1)
+_2: Final = np.uint64(2)
 
 
 @part
@@ -56,9 +59,17 @@ def _find_deviance(y: Array, a: Array, strips: Strips, mu: Array) -> Lanes:
     return total * _F(2.0)
 
 
+@part
+def _put_others(found: Lanes, own: Array, n: Number, rest: Array, misfit: Array) -> None:
+    store(rest, _U(0), found)
+    for lane in range(n):
+        if not own[lane]:
+            misfit[lane] = rest[lane]
+
+
 @kernel(
-    f"void(uint8[::1], int64, uint64, uint64, uint64, uint64, int64, {STRIPS}, {STRIPS}, {STRIPS}, {STRIPS}, "
-    f"{TABLES}, float32[:,::1], float32[::1], float32[:,::1], float32[:,::1], float32[:,::1], float32[::1])",
+    f"void(uint8[::1], int64, uint64, uint64, uint64, uint64, int64, {STRIPS}, {STRIPS}, {STRIPS}, {MODEL}, "
+    f"{STRIPS}, {TABLES}, float32[:,::1], float32[::1], float32[:,::1], float32[:,::1], float32[:,::1], float32[::1])",
     makes_arrays=True,
 )
 def fit_pixels(
@@ -72,6 +83,7 @@ def fit_pixels(
     projector: Strips,
     mixing: Strips,
     columns: Strips,
+    faint: Model,
     variance: Strips,
     tables: Strips,
     coefficients: Array,
@@ -94,6 +106,7 @@ def fit_pixels(
         projector: strips of T over channels.
         mixing: strips of `(T' Phi)^-1` transposed.
         columns: strips of Phi over channels.
+        faint: what pixels of few counts are fitted by.
         variance: strips of the variance of components by columns.
         tables: hazard of the normal law, least variance and variance by its own count (component,).
         coefficients: (column, pixel).
@@ -110,14 +123,22 @@ def fit_pixels(
     spreads = np.zeros((n_components, _WIDTH), np.float32)
     room = (np.zeros((n_components, _WIDTH), np.float32), np.zeros((n_components, _WIDTH), np.float32))
     y, mu = np.zeros((n_channels, _WIDTH), np.float32), np.zeros((n_channels, _WIDTH), np.float32)
-    misfit = np.zeros(_WIDTH, np.float32)
+    misfit, rest = np.zeros(_WIDTH, np.float32), np.zeros(_WIDTH, np.float32)
+    (picked, words), few = make_room(n_channels, n_columns), _U(0)
     for begin in range(_U(0), n_pixels, _WIDTH):
         n = min(_WIDTH, n_pixels - begin)
-        read_lanes(data, form, begin, n, y, total)
+        others = pick_pixels(data, form, begin, n, _U(0), picked, words, total) if few else n
+        if others:
+            read_lanes(data, form, begin, n, y, total)
+            others = pick_pixels(data, form, begin, n, _1, picked, words, total)
+        # Of which the next ones are likely to be.
+        few = _U(_2 * others < n)
         if known:
             take_lanes(coefficients, begin, n, a)
         else:
-            project_lanes(y, projector, b)
+            if others:
+                project_lanes(y, projector, b)
+            project_picked(picked, n, n_columns, faint[0], b)
             multiply_lanes(b, mixing, a[:n_columns])
             put_lanes(a, begin, n, coefficients)
         if n_components > 0:
@@ -127,7 +148,10 @@ def fit_pixels(
             take_own(spreads, tables, n_components, b)
             put_lanes(b, begin, n, nulls)
         if deviance.shape[0] > 0:
-            store(misfit, _U(0), _find_deviance(y, a, columns, mu))
+            if others < n:
+                find_picked_deviance(picked, n, a, faint, mu, misfit)
+            if others:
+                _put_others(_find_deviance(y, a, columns, mu), picked[0], n, rest, misfit)
             for lane in range(n):
                 deviance[begin + lane] = misfit[lane]
 

@@ -16,10 +16,17 @@ from torch import Tensor
 from hpcxrf.fitting.kernels.layout import FLOAT32, HIGHEST_PULL, LOWEST_PULL, PULL_STEPS, UINT8, UINT16, UINT32
 from hpcxrf.fitting.pixels.bands import MOST_ROUNDING, BandedProjector, mixing_matrix, rounding
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, unit_diagonal
-from hpcxrf.fitting.pixels.strips import StripArrays, by_tile, cut_into_runs, no_strips, strips_of, strips_of_all
+from hpcxrf.fitting.pixels.faint_model import FaintModel, model_faint
+from hpcxrf.fitting.pixels.strips import (
+    StripArrays,
+    by_tile,
+    cut_into_runs,
+    find_near,
+    no_strips,
+    strips_of,
+    strips_of_all,
+)
 
-# Share of a column's largest number below which a whole tile of channels is left out.
-_FAR: Final = 1e-8
 # Share of a column's information below which its projector is left out of a tile: what a pixel with all of its counts
 # in any one channel has there does not change its amplitudes by more than single precision does.
 _LEFT_OUT: Final = 1e-18
@@ -39,6 +46,7 @@ class CompiledFit:
     projector: StripArrays
     mixing: StripArrays
     columns: StripArrays
+    faint: FaintModel
     variance: StripArrays
     tables: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
     """Hazard of the normal law, least variance, and variance by the component's own coefficient (component,)."""
@@ -73,7 +81,7 @@ def compile_fit(basis: PixelBasis, operator: PixelOperator) -> CompiledFit:
     return _compiled_fit(operator, *_cut_projector(basis, operator))
 
 
-def _compiled_fit(operator: PixelOperator, projector: StripArrays, mixing: Tensor) -> CompiledFit:
+def _compiled_fit(operator: PixelOperator, cut: Tensor, projector: StripArrays, mixing: Tensor) -> CompiledFit:
     expectation = cut_into_runs(find_near(operator.columns.T))
     n_components = operator.n_components
     own = operator.variance[:n_components].diagonal()
@@ -85,6 +93,7 @@ def _compiled_fit(operator: PixelOperator, projector: StripArrays, mixing: Tenso
         projector=projector,
         mixing=strips_of_all(mixing.T),
         columns=strips_of(operator.columns.T, expectation),
+        faint=model_faint(cut, operator.columns.T, load_map_kernels().LANES),
         variance=strips_of_all(operator.variance.T),
         tables=(_hazard(), _single(operator.variance_floor), _single(own)),
     )
@@ -99,7 +108,7 @@ def compile_whole(operator: PixelOperator) -> CompiledFit:
     load_map_kernels()
     runs = cut_into_runs(by_tile(operator.projector).abs().amax(dim=1) > 0.0)
     eye = torch.eye(len(operator.columns), dtype=torch.float64)
-    return _compiled_fit(operator, strips_of(operator.projector, runs), eye)
+    return _compiled_fit(operator, operator.projector, strips_of(operator.projector, runs), eye)
 
 
 def compile_expectation(columns: Tensor) -> CompiledFit:
@@ -120,19 +129,10 @@ def compile_expectation(columns: Tensor) -> CompiledFit:
         projector=no_strips(),
         mixing=no_strips(),
         columns=strips_of(columns.T, runs),
+        faint=model_faint(columns.T[:, :0], columns.T, load_map_kernels().LANES),
         variance=no_strips(),
         tables=(_hazard(), nothing, nothing),
     )
-
-
-def find_near(columns: Tensor) -> Tensor:
-    """Where a column has numbers to speak of (tile, column).
-
-    Args:
-        columns: (channel, column).
-    """
-    tiles = by_tile(columns).abs().amax(dim=1)
-    return tiles > _FAR * tiles.amax(dim=0).clamp(min=torch.finfo(tiles.dtype).tiny)
 
 
 def find_deviance(counts: Tensor, factors: Tensor, expectation: CompiledFit) -> Tensor:
@@ -184,6 +184,7 @@ def fit_compiled(
         fit.projector,
         fit.mixing,
         fit.columns,
+        fit.faint,
         fit.variance,
         fit.tables,
         found.numpy(),
@@ -244,8 +245,8 @@ def as_bytes(counts: Tensor) -> tuple[NDArray[np.uint8], int]:
     return counts.as_strided((length,), (1,)).numpy().view(np.uint8), stride
 
 
-def _cut_projector(basis: PixelBasis, operator: PixelOperator) -> tuple[StripArrays, Tensor]:
-    """T and `(T' Phi)^-1` transposed, T left out where it is next to nothing; whole where float32 would not bear it."""
+def _cut_projector(basis: PixelBasis, operator: PixelOperator) -> tuple[Tensor, StripArrays, Tensor]:
+    """T, T as strips, and `(T' Phi)^-1` transposed; T left out where it is next to nothing, if float32 bears it."""
     weighted, columns = operator.weighted, basis.columns
     share = by_tile(columns * weighted).sum(dim=1)
     runs = cut_into_runs(share > _LEFT_OUT * share.sum(dim=0))
@@ -258,9 +259,9 @@ def _cut_projector(basis: PixelBasis, operator: PixelOperator) -> tuple[StripArr
     whole = operator.projector.to(torch.float64)
     changed, least = (rounding(_banded(t, m), expected) for t, m in ((cut, mixing), (whole, eye)))
     if bool((changed <= (2.0 * least).clamp(min=MOST_ROUNDING)).all()):
-        return strips_of(cut, runs), mixing
+        return cut, strips_of(cut, runs), mixing
     everywhere = cut_into_runs(torch.ones_like(share, dtype=torch.bool))
-    return strips_of(whole, everywhere), eye
+    return whole, strips_of(whole, everywhere), eye
 
 
 def _banded(weights: Tensor, mixing: Tensor) -> BandedProjector:

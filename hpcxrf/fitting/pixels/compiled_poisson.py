@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcxrf.fitting.pixels.basis import shared_weights
-from hpcxrf.fitting.pixels.compiled import COUNT_TYPES, as_bytes, find_near
+from hpcxrf.fitting.pixels.compiled import COUNT_TYPES, as_bytes
 from hpcxrf.fitting.pixels.parts import join_channels
-from hpcxrf.fitting.pixels.strips import StripArrays, by_tile, cut_into_runs, strips_of
+from hpcxrf.fitting.pixels.strips import StripArrays, by_tile, cut_into_runs, find_near, strips_of
 
 # Share of the information of two columns, in its tile, below which their product is left out.
 _APART: Final = 1e-6

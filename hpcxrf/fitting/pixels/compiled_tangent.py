@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hpcxrf.fitting.pixels.compiled import CompiledFit, compile_expectation, find_near, project_compiled
-from hpcxrf.fitting.pixels.strips import StripArrays, cut_into_runs, strips_of, strips_of_all
+from hpcxrf.fitting.pixels.compiled import CompiledFit, compile_expectation, project_compiled
+from hpcxrf.fitting.pixels.strips import StripArrays, cut_into_runs, find_near, strips_of, strips_of_all
 
 if TYPE_CHECKING:
     from hpcxrf.fitting.pixels.tangent import TangentOperator

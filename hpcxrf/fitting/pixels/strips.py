@@ -16,6 +16,8 @@ from hpcxrf.fitting.pixels.single import to_single
 
 TILE: Final = 32
 """Channels in a row that are taken or left together."""
+# Share of a column's largest number below which a whole tile of channels is left out.
+_FAR: Final = 1e-8
 # Longest run: its counts, its expectation and its numbers lie in a core's nearest cache.
 _MOST_TILES: Final = 3
 # Time of a strip of n channels and r columns, in multiplications: n (r + _PASS) to read what they meet, and a call.
@@ -66,6 +68,16 @@ def cut_into_runs(present: Tensor) -> tuple[Run, ...]:
         Run(start=TILE * i, stop=TILE * j, columns=tuple(torch.nonzero(present[i:j].any(dim=0))[:, 0].tolist()))
         for i, j in pairwise(cuts)
     )
+
+
+def find_near(columns: Tensor) -> Tensor:
+    """Where a column has numbers to speak of (tile, column).
+
+    Args:
+        columns: (channel, column).
+    """
+    tiles = by_tile(columns).abs().amax(dim=1)
+    return tiles > _FAR * tiles.amax(dim=0).clamp(min=torch.finfo(tiles.dtype).tiny)
 
 
 def strips_of(values: Tensor, runs: tuple[Run, ...]) -> StripArrays:
