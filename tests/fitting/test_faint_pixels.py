@@ -7,8 +7,7 @@ import torch
 from pixel_samples import BASIS, deviance_of_faint, fit, poisson_pixels
 
 from hpcxrf.fitting.objective import poisson_deviance
-from hpcxrf.fitting.pixels.compiled import fit_compiled
-from hpcxrf.fitting.pixels.faint_model import model_faint
+from hpcxrf.fitting.pixels.compiled import compile_expectation, find_deviance, fit_compiled
 from hpcxrf.fitting.pixels.fit import fit_pixels, prepare_solver
 from hpcxrf.fitting.result import FitStatus
 
@@ -183,14 +182,53 @@ def test_more_columns_than_a_vector_holds():
     assert bool(((ours.deviance - theirs.deviance).abs() < 1e-5 + deviance_of_faint(counts.float(), basis)).all())
 
 
-def test_fewer_channels_are_taken_for_smooth_columns_than_for_narrow_ones():
+@pytest.mark.parametrize(("width", "apart"), [(6.0, 163.0), (6.0, 1.0), (2.0, 30.0), (0.6, 30.0)])
+def test_the_deviance_of_faint_pixels_is_within_a_hundredth_of_its_noise(width, apart):
+    """Also where neighbours are a channel apart, and amplitudes far below 0 lead below the least expectation."""
     channel = torch.arange(600.0, dtype=torch.float64)[:, None]
-    centres = torch.tensor([100.0, 260.0, 263.0, 480.0], dtype=torch.float64)
-    numbers = {}
-    for width in (6.0, 2.0, 0.6):
-        columns = torch.exp(-0.5 * ((channel - centres) / width) ** 2)
-        numbers[width] = model_faint(columns, columns, 16)[3]
-        assert float(numbers[width].sum()) == 600.0
-    assert [len(one) for one in numbers.values()] == sorted(len(one) for one in numbers.values())
-    assert len(numbers[6.0]) <= 150
-    assert len(numbers[0.6]) == 600
+    centres = torch.tensor([100.0, 260.0, 260.0 + apart, 480.0], dtype=torch.float64)
+    peaks = torch.exp(-0.5 * ((channel - centres) / width) ** 2)
+    columns = torch.cat([peaks, torch.exp(-channel / 200.0), torch.ones_like(channel)], dim=1)
+    columns = columns / columns.sum(dim=0)
+    few = replace(
+        FAINT, columns=columns, coefficients=torch.full((6,), 5.0).double(), expected=5.0 * columns.sum(dim=1)
+    )
+    solver = prepare_solver("linear", replace(few, n_components=4))
+    generator = torch.Generator().manual_seed(11)
+    share = torch.rand((500, 6), generator=generator).double() ** 3
+    share[:100] = 0.0
+    share[:100, 5] = 1.0
+    totals = torch.tensor([3.0, 10.0, 30.0, 55.0]).double().repeat(125)[:, None]
+    counts = torch.poisson(totals * share / share.sum(dim=1, keepdim=True) @ columns.T, generator=generator)
+    found = fit(counts.to(torch.uint8), solver=solver).deviance * (600 - 6)
+    exact = poisson_deviance(counts, counts @ solver.operator.projector.double() @ columns.T, floor=1e-3)
+    kept = counts.sum(dim=1) > 0
+    spread = torch.stack([exact[i::4].std() for i in range(4)]).repeat(125)
+    assert float(((found - exact).abs() / spread)[kept].max()) < 0.02
+
+
+def test_more_channels_are_summed_where_columns_are_hard_to_tell_apart():
+    channel = torch.arange(600.0, dtype=torch.float64)[:, None]
+    numbers = []
+    for apart in (163.0, 1.0):
+        centres = torch.tensor([100.0, 260.0, 260.0 + apart, 480.0], dtype=torch.float64)
+        columns = torch.exp(-0.5 * ((channel - centres) / 6.0) ** 2) + 1e-3
+        columns = columns / columns.sum(dim=0)
+        basis = replace(FAINT, columns=columns, coefficients=torch.ones(4).double(), expected=columns.sum(dim=1))
+        number = prepare_solver("linear", replace(basis, n_components=4)).compiled.faint[3]
+        assert float(number.sum()) == 600.0
+        numbers.append(len(number))
+    assert numbers[0] < numbers[1]
+
+
+def test_known_coefficients_may_be_any():
+    """Columns of changes have no counts of their own, and coefficients of either sign."""
+    channel = torch.arange(600.0, dtype=torch.float64)
+    peak = torch.exp(-0.5 * ((channel - 302.3) / 0.7) ** 2)
+    columns = torch.stack([torch.exp(-channel / 200.0), peak, -torch.gradient(peak)[0]])
+    columns[:2] /= columns[:2].sum(dim=1, keepdim=True)
+    factors = torch.tensor([[20.0, 20.0, 10.0]])
+    counts = torch.poisson((factors.double() @ columns).clamp(min=0.0), generator=torch.Generator().manual_seed(1))
+    found = find_deviance(counts.to(torch.uint8), factors, compile_expectation(columns))
+    exact = poisson_deviance(counts, factors.double() @ columns, floor=1e-3)
+    torch.testing.assert_close(found.double(), exact, rtol=2e-5, atol=0.0)

@@ -73,10 +73,11 @@ def fit(counts, method="linear", solver=None, **options):
 def deviance_of_faint(counts, basis=BASIS):
     """How far the deviance per degree of freedom (pixel,) may be from the exact one: that of few counts; 0 of others.
 
-    What is expected below the least expectation is taken at some channels: at most 0.05 counts, twice in a deviance.
+    What lacks of the least expectation is summed over some channels, with an error of at most 0.05 counts in the pixels
+    that were drawn to try it, which is twice in a deviance. Other pixels may have somewhat more.
     """
     free = counts.shape[1] - basis.columns.shape[1]
-    return torch.where(counts.to(torch.float64).sum(dim=1) < FAINT, 0.1 / free, 0.0)
+    return torch.where(counts.to(torch.float64).sum(dim=1) < FAINT, 0.2 / free, 0.0)
 
 
 def poisson_pixels(coefficients, seed=0):

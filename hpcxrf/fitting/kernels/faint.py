@@ -44,10 +44,10 @@ stands for, and the sum of each column."""
 MODEL: Final = f"Tuple((float32[::1], float32[::1], {STRIPS}, float32[::1], float32[::1]))"
 """Its type in signatures."""
 Picked = tuple[Array, Array, Array, Array, Array, Array]
-"""Of the pixels in lanes: 1 for faint ones; where their counts begin, and end; channels and numbers of the counts, and
-what is expected there (count,); numbers of a pixel by column (column,)."""
+"""Of the pixels in lanes: 1 for faint ones; where their counts begin, and end; channels and numbers of the counts
+(count,); and room: by count, and by column."""
 Words = tuple[Array, Array]
-"""Where words begin that hold a count, and which of theirs do."""
+"""First channels of words that hold a count, and bits of those that do."""
 
 
 @glue
@@ -95,7 +95,7 @@ def _read_count(data: Array, kind: Number, place: Number) -> Number:
 
 @part
 def _find_words(data: Array, kind: Number, first: Number, n_channels: Number, words: Words) -> Number:
-    """How many words hold a count; those that fill no word are one each."""
+    """Fill in the words that hold a count, and say how many; channels after the last whole word are one each."""
     places, marks = words
     shift, n = _shift_of(kind), _0
     together = _WORD >> shift
@@ -121,11 +121,14 @@ def _shift_of(kind: Number) -> Number:
 def _pick_counts(
     data: Array, first: Number, form: Form, picked: Picked, words: Words, at: Number
 ) -> tuple[Number, Number, Number]:
-    """The counts of a pixel from a place on: where they end, their sum, which is too large for many, and the total."""
+    """Put the counts of a pixel from a place on: where they end, their sum over all channels, and that of the total.
+
+    Of a pixel that is not faint the sum is the least that is none, and the rest is of no use.
+    """
     kind, _, n_channels, start, stop = form
     _, _, channels, counts, _, _ = picked
     places, marks = words
-    shift, every, total = _shift_of(kind), _0, _0
+    shift, sum_of_all, total = _shift_of(kind), _0, _0
     for k in range(_find_words(data, kind, first, n_channels, words)):
         place, seen = places[k], marks[k]
         while seen:
@@ -133,20 +136,20 @@ def _pick_counts(
             v = _read_count(data, kind, first + i)
             # A negative one, or what is no number, is none of a faint pixel either.
             count = _U(v) if _ZERO <= v < _F(FAINT) else _FAINT
-            every += count
-            if every >= _FAINT or _F(count) != v:
+            sum_of_all += count
+            if sum_of_all >= _FAINT or _F(count) != v:
                 return at, _FAINT, total
             channels[at], counts[at] = i, v
             total += count * _U(start <= i < stop)
             # A negative zero is no count.
             at += _U(count > _0)
             seen &= seen - _1
-    return at, every, total
+    return at, sum_of_all, total
 
 
 @part
 def pick_pixels(
-    data: Array, form: Form, begin: Number, n: Number, read: Number, picked: Picked, words: Words, total: Array
+    data: Array, form: Form, begin: Number, n: Number, counted: Number, picked: Picked, words: Words, total: Array
 ) -> Number:
     """Take the counts of faint pixels, and their totals; how many of the others there are.
 
@@ -155,17 +158,17 @@ def pick_pixels(
         form: how they lie there, and which of them make the total. A pixel with a count that is not whole is not faint.
         begin: first pixel.
         n: pixels.
-        read: 1 where the totals are there already, else 0.
-        picked: the faint pixels.
+        counted: 1 where the totals are there already, else 0.
+        picked: the faint pixels, and which ones are; what follows takes them from here.
         words: room.
         total: (pixel,).
     """
     own, ends, at, others = picked[0], picked[1], _0, _0
     for lane in range(n):
         ends[0, lane], ends[1, lane], own[lane] = at, at, _0
-        if not read or total[begin + lane] < _F(FAINT):
-            at, every, inside = _pick_counts(data, (begin + lane) * form[1], form, picked, words, at)
-            if every < _FAINT:
+        if not counted or total[begin + lane] < _F(FAINT):
+            at, sum_of_all, inside = _pick_counts(data, (begin + lane) * form[1], form, picked, words, at)
+            if sum_of_all < _FAINT:
                 own[lane], ends[1, lane], total[begin + lane] = _1, at, _F(inside)
             else:
                 at = ends[0, lane]
@@ -191,7 +194,7 @@ def project_picked(picked: Picked, n: Number, n_columns: Number, rows: Array, b:
 
 @part
 def _expect_counts(a: Array, model: Model, mu: Array) -> Lanes:
-    """Counts that are expected of all channels; what lifts an expectation to the least one, by some of them."""
+    """Counts that are expected of all channels, each at least the least: what it lacks is summed over some channels."""
     _, _, samples, numbers, totals = model
     multiply_lanes(a, samples, mu[: _U(numbers.shape[0])])
     total = spread(_ZERO)

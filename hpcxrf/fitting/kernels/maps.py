@@ -61,6 +61,7 @@ def _find_deviance(y: Array, a: Array, strips: Strips, mu: Array) -> Lanes:
 
 @part
 def _put_others(found: Lanes, own: Array, n: Number, rest: Array, misfit: Array) -> None:
+    """Deviance of the pixels that are not faint."""
     store(rest, _U(0), found)
     for lane in range(n):
         if not own[lane]:
@@ -106,7 +107,7 @@ def fit_pixels(
         projector: strips of T over channels.
         mixing: strips of `(T' Phi)^-1` transposed.
         columns: strips of Phi over channels.
-        faint: what pixels of few counts are fitted by.
+        faint: `hpcxrf.fitting.kernels.faint.Model`, what pixels of few counts are fitted by.
         variance: strips of the variance of components by columns.
         tables: hazard of the normal law, least variance and variance by its own count (component,).
         coefficients: (column, pixel).

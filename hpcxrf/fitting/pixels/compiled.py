@@ -16,7 +16,7 @@ from torch import Tensor
 from hpcxrf.fitting.kernels.layout import FLOAT32, HIGHEST_PULL, LOWEST_PULL, PULL_STEPS, UINT8, UINT16, UINT32
 from hpcxrf.fitting.pixels.bands import MOST_ROUNDING, BandedProjector, mixing_matrix, rounding
 from hpcxrf.fitting.pixels.basis import PixelBasis, PixelOperator, unit_diagonal
-from hpcxrf.fitting.pixels.faint_model import FaintModel, model_faint
+from hpcxrf.fitting.pixels.faint_model import FaintModel, model_faint, model_known
 from hpcxrf.fitting.pixels.strips import (
     StripArrays,
     by_tile,
@@ -93,7 +93,7 @@ def _compiled_fit(operator: PixelOperator, cut: Tensor, projector: StripArrays, 
         projector=projector,
         mixing=strips_of_all(mixing.T),
         columns=strips_of(operator.columns.T, expectation),
-        faint=model_faint(cut, operator.columns.T, load_map_kernels().LANES),
+        faint=model_faint(cut, operator, load_map_kernels().LANES),
         variance=strips_of_all(operator.variance.T),
         tables=(_hazard(), _single(operator.variance_floor), _single(own)),
     )
@@ -129,7 +129,7 @@ def compile_expectation(columns: Tensor) -> CompiledFit:
         projector=no_strips(),
         mixing=no_strips(),
         columns=strips_of(columns.T, runs),
-        faint=model_faint(columns.T[:, :0], columns.T, load_map_kernels().LANES),
+        faint=model_known(columns.T, load_map_kernels().LANES),
         variance=no_strips(),
         tables=(_hazard(), nothing, nothing),
     )
