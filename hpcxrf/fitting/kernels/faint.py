@@ -14,6 +14,7 @@ from hpcxrf.fitting.kernels.lanes import (
     WORD_BYTES,
     Lanes,
     add_lanes,
+    fetch_ahead,
     larger,
     load,
     lowest,
@@ -36,6 +37,8 @@ _0: Final = np.uint64(0)
 _1: Final = np.uint64(1)
 _2: Final = np.uint64(2)
 _4: Final = np.uint64(4)
+# Pixels that are fetched ahead: memory takes as long as some of them.
+_AHEAD: Final = np.uint64(8)
 Form = tuple[Number, Number, Number, Number, Number]
 """Type of counts, counts from one pixel to the next, channels, and which of them make the total."""
 Model = tuple[Array, Array, Strips, Array, Array]
@@ -94,14 +97,16 @@ def _read_count(data: Array, kind: Number, place: Number) -> Number:
 
 
 @part
-def _find_words(data: Array, kind: Number, first: Number, n_channels: Number, words: Words) -> Number:
+def _find_words(data: Array, form: Form, first: Number, words: Words) -> Number:
     """Fill in the words that hold a count, and say how many; channels after the last whole word are one each."""
     places, marks = words
+    kind, stride, n_channels, _, _ = form
     shift, n = _shift_of(kind), _0
     together = _WORD >> shift
     whole = n_channels // together * together
     # Without a branch, which nobody could foretell.
     for begin in range(_0, whole, together):
+        fetch_ahead(data, (first + begin + _AHEAD * stride) << shift)
         seen = _mark_counts(data, first + begin, shift)
         places[n], marks[n] = begin, seen
         n += _U(seen != _0)
@@ -125,11 +130,11 @@ def _pick_counts(
 
     Of a pixel that is not faint the sum is the least that is none, and the rest is of no use.
     """
-    kind, _, n_channels, start, stop = form
+    kind, _, _, start, stop = form
     _, _, channels, counts, _, _ = picked
     places, marks = words
     shift, sum_of_all, total = _shift_of(kind), _0, _0
-    for k in range(_find_words(data, kind, first, n_channels, words)):
+    for k in range(_find_words(data, form, first, words)):
         place, seen = places[k], marks[k]
         while seen:
             i = place + (lowest(seen) >> shift)

@@ -360,6 +360,22 @@ def mark_bytes(typing: object, data: Kind, begin: Kind) -> Lowering:
 
 
 @_instruction
+def fetch_ahead(typing: object, data: Kind, place: Kind) -> Lowering:
+    """Have a byte, and its neighbours, brought near; one that is not there is none to bring."""
+    del typing
+
+    def generate(context: Any, builder: Builder, sig: Kind, args: Sequence[Value]) -> Value:  # noqa: ANN401
+        address = builder.gep(context.make_array(sig.args[0])(context, builder, args[0]).data, [args[1]])
+        kind = ir.FunctionType(ir.VoidType(), [address.type, _WORD, _WORD, _WORD])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        # To read, into the nearest cache, of data.
+        builder.call(function, [address, _WORD(0), _WORD(3), _WORD(1)])
+        return context.get_dummy_value()
+
+    return types.void(data, place), generate
+
+
+@_instruction
 def lowest(typing: object, bits: Kind) -> Lowering:
     """Place of the lowest bit of an unsigned number that is not 0."""
     del typing
