@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from pixel_samples import BASIS, CPU, N_COMPONENTS, ONE_DETECTOR, THETA, drifted_pixels, fit
+from pixel_samples import BASIS, CPU, N_COMPONENTS, ONE_DETECTOR, THETA, drifted_pixels, fit, poisson_pixels
 
 from hpcxrf.fitting.objective import poisson_deviance
 from hpcxrf.fitting.pixels.compiled import compile_expectation, find_deviance
@@ -121,3 +121,17 @@ def test_a_map_is_that_of_the_tensors(deviance):
     if deviance:
         torch.testing.assert_close(ours.deviance, theirs.deviance, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(ours.deviance_z, theirs.deviance_z, rtol=0, atol=1e-3)
+
+
+def test_a_faint_pixel_that_takes_more_steps_has_the_same_bits_among_any_companions():
+    """Some of 14 counts need more steps than others, which must not go on with them."""
+    generator = torch.Generator().manual_seed(5)
+    share = 2.0 * torch.rand(600, len(BASIS.coefficients), generator=generator).double()
+    share[torch.rand(share.shape, generator=generator) < 0.3] *= 0.01
+    counts = poisson_pixels(0.05 * share * BASIS.coefficients, 5)
+    whole = fit(counts, "nonlinear")
+    for _ in range(30):
+        some = torch.randperm(600, generator=generator)[: int(torch.randint(1, 200, (1,), generator=generator))]
+        found = fit(counts[some], "nonlinear")
+        for name in ("amplitude", "sigma", "deviance", "theta_shift"):
+            assert torch.equal(getattr(found, name).nan_to_num(), getattr(whole, name)[some].nan_to_num())

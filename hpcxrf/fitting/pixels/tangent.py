@@ -327,14 +327,16 @@ def _settle(
     wide = replace(tangent, **{name: getattr(tangent, name).to(torch.float64) for name in _OF_STEPS})
     best_a, best_d, right, weight = (one[rows].to(torch.float64) for one in (a, d, rhs, level))
     best = _misfit(best_a, best_d, right, weight, wide)
-    length = best.new_ones(best.shape)
+    length, going = best.new_ones(best.shape), best.new_ones(best.shape, dtype=torch.bool)
     for _ in range(_MORE_STEPS):
         to_a, to_d, ahead = _step(best_a, best_d, right, weight, wide)
-        if bool((ahead <= _CONVERGED).all()):
+        # A pixel that has ended keeps what it has, while its companions go on.
+        going &= ahead > _CONVERGED
+        if not bool(going.any()):
             break
         try_a, try_d = best_a + length[:, None] * (to_a - best_a), best_d + length[:, None] * (to_d - best_d)
         found = _misfit(try_a, try_d, right, weight, wide)
-        better = found < best
+        better = going & (found < best)
         best = torch.where(better, found, best)
         best_a, best_d = torch.where(better[:, None], try_a, best_a), torch.where(better[:, None], try_d, best_d)
         length = torch.where(better, (2.0 * length).clamp(max=1.0), _SHORTER * length)
