@@ -101,7 +101,7 @@ def _find_words(data: Array, form: Form, first: Number, words: Words) -> Number:
     """Fill in the words that hold a count, and say how many; channels after the last whole word are one each."""
     places, marks = words
     kind, stride, n_channels, _, _ = form
-    shift, n = _shift_of(kind), _0
+    shift, n = _find_shift(kind), _0
     together = _WORD >> shift
     whole = n_channels // together * together
     # Without a branch, which nobody could foretell.
@@ -117,8 +117,8 @@ def _find_words(data: Array, form: Form, first: Number, words: Words) -> Number:
 
 
 @part
-def _shift_of(kind: Number) -> Number:
-    """Of bytes a count, the power of 2."""
+def _find_shift(kind: Number) -> Number:
+    """Binary logarithm of the bytes of a count."""
     return _0 if kind == UINT8 else _1 if kind == UINT16 else _2
 
 
@@ -133,7 +133,7 @@ def _pick_counts(
     kind, _, _, start, stop = form
     _, _, channels, counts, _, _ = picked
     places, marks = words
-    shift, sum_of_all, total = _shift_of(kind), _0, _0
+    shift, sum_of_all, total = _find_shift(kind), _0, _0
     for k in range(_find_words(data, form, first, words)):
         place, seen = places[k], marks[k]
         while seen:

@@ -52,7 +52,7 @@ def model_known(columns: Tensor, lanes: int) -> FaintModel:
 
 
 def _make_model(projector: Tensor, columns: Tensor, stride: int, lanes: int) -> FaintModel:
-    places, number = _every(len(columns), stride)
+    places, number = _space_channels(len(columns), stride)
     samples = columns[places]
     return (
         _fill_up(projector, lanes),
@@ -70,13 +70,13 @@ def _find_stride(rows: Tensor, columns: Tensor) -> int:
     lacking = (SMALLEST_EXPECTATION - columns @ drawn).clamp(min=0.0)
     whole = lacking.sum(dim=0)
     for stride in _STRIDES:
-        places, number = _every(len(columns), stride)
+        places, number = _space_channels(len(columns), stride)
         if bool(((number.to(torch.float64) @ lacking[places] - whole).abs() <= _MOST_ERROR).all()):
             return stride
     return 1
 
 
-def _every(n_channels: int, stride: int) -> tuple[Tensor, Tensor]:
+def _space_channels(n_channels: int, stride: int) -> tuple[Tensor, Tensor]:
     """The middle of every `stride` channels, and the channels there."""
     starts = torch.arange(0, n_channels, stride)
     number = (n_channels - starts).clamp(max=stride)
@@ -90,7 +90,7 @@ def _draw_pixels(rows: Tensor, columns: Tensor) -> Tensor:
         rows: (channel, column), what a count adds to the coefficients.
         columns: (channel, column).
     """
-    pure = _share(columns)
+    pure = _scale_to_one(columns)
     mean = pure.mean(dim=1, keepdim=True)
     shapes = [
         mean.expand(-1, _DRAWS),
@@ -107,7 +107,7 @@ def _draw_pixels(rows: Tensor, columns: Tensor) -> Tensor:
     return torch.cat(pixels, dim=1)
 
 
-def _share(shapes: Tensor) -> Tensor:
+def _scale_to_one(shapes: Tensor) -> Tensor:
     """Shapes (channel, shape) that are not negative, of one count; flat where there is none."""
     positive = shapes.clamp(min=0.0)
     flat = torch.where(positive.sum(dim=0) > 0.0, 0.0, 1.0)
